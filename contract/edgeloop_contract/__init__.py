@@ -1,0 +1,1 @@
+"""What crosses a disk or a wire between workstation, hub and device."""

@@ -1,0 +1,192 @@
+"""The bundle file: a zip read strictly and written reproducibly. What was verified is what gets loaded.
+
+The file is opened once; every read comes from that descriptor and is checked against the manifest's digest again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop_contract.errors import BundleError, StorageError
+from edgeloop_contract.manifest import File, Manifest, decode, encode
+
+MANIFEST = "manifest.json"
+SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
+CHUNK = 1 << 20
+ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a device is willing to read."""
+
+    max_bundle_bytes: int = 512 << 20
+    max_unpacked_bytes: int = 1 << 30
+    max_manifest_bytes: int = 4 << 20
+    max_files: int = 256
+
+
+class Bundle:
+    """An opened, fully verified bundle. Use as a context manager, or `close()` it."""
+
+    def __init__(self, path: Path, file: IO[bytes], archive: zipfile.ZipFile, manifest: Manifest, sha256: str) -> None:
+        self.path, self.manifest, self.sha256 = path, manifest, sha256
+        self._file, self._archive = file, archive
+
+    @classmethod
+    def open(cls, path: Path, limits: Limits = Limits()) -> Bundle:
+        """Open and verify everything: names, sizes, digests, schema. Raises BundleError with what is wrong."""
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise BundleError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
+        try:
+            return cls._verified(path, file, limits)
+        except BaseException:
+            file.close()
+            raise
+
+    @classmethod
+    def _verified(cls, path: Path, file: IO[bytes], limits: Limits) -> Bundle:
+        size = os.fstat(file.fileno()).st_size
+        if size > limits.max_bundle_bytes:
+            raise BundleError(f"{path}: {size} bytes; the limit is {limits.max_bundle_bytes}: raise it or ship less")
+        try:
+            archive = zipfile.ZipFile(file)
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            raise BundleError(f"{path}: not a whole bundle ({error}); download it again") from error
+        _check_entries(path, archive, limits)
+        manifest = decode(_read(path, archive, MANIFEST, limits.max_manifest_bytes), str(path))
+        _check_contents(path, archive, manifest, limits)
+        file.seek(0)
+        digest = hashlib.sha256()
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+        bundle = cls(path, file, archive, manifest, digest.hexdigest())
+        for name in manifest.files:
+            bundle.read(name)
+        return bundle
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file, checked as they are read. Raises BundleError when they are not what the manifest says."""
+        entry = self.manifest.files.get(name)
+        if entry is None:
+            raise BundleError(f"{self.path}: has no file {name!r}")
+        data = _read(self.path, self._archive, name, entry.bytes)
+        if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise BundleError(f"{self.path}: {name} is not what the manifest says; download the bundle again")
+        return data
+
+    def array(self, name: str) -> npt.NDArray[Any]:
+        """One .npy file as an array. Raises BundleError when it is none (pickled objects are refused)."""
+        try:
+            return np.asarray(np.load(io.BytesIO(self.read(name)), allow_pickle=False))
+        except (ValueError, EOFError) as error:
+            raise BundleError(f"{self.path}: {name} is not a plain array ({error}); rebuild the bundle") from error
+
+    def close(self) -> None:
+        self._archive.close()
+        self._file.close()
+
+    def __enter__(self) -> Bundle:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _check_entries(path: Path, archive: zipfile.ZipFile, limits: Limits) -> None:
+    """Refuse what no honest writer makes, before anything is unpacked."""
+    entries = archive.infolist()
+    if archive.comment or not entries or min(e.header_offset for e in entries) != 0:
+        raise BundleError(f"{path}: has data outside its files; do not use this bundle")
+    names = [e.filename for e in entries]
+    if len(entries) > limits.max_files:
+        raise BundleError(f"{path}: {len(entries)} files; the limit is {limits.max_files}")
+    if len(set(names)) != len(names):
+        twice = next(n for n in names if names.count(n) > 1)
+        raise BundleError(f"{path}: holds {twice!r} twice; download the bundle again")
+    for entry in entries:
+        # orig_filename keeps what the archive really says: zipfile cuts names at a NUL byte.
+        if not SAFE_NAME.fullmatch(entry.orig_filename) or len(entry.filename) > 200:
+            raise BundleError(f"{path}: unsafe file name {entry.orig_filename!r}; do not use this bundle")
+        mode = entry.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+            raise BundleError(f"{path}: {entry.filename} is a link or a device; do not use this bundle")
+        if entry.flag_bits & ENCRYPTED or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BundleError(f"{path}: {entry.filename} is packed in a way bundles are not; rebuild the bundle")
+    if MANIFEST not in names:
+        raise BundleError(f"{path}: has no {MANIFEST}; this is not a bundle")
+    total = sum(e.file_size for e in entries)
+    if total > limits.max_unpacked_bytes:
+        raise BundleError(f"{path}: unpacks to {total} bytes; the limit is {limits.max_unpacked_bytes}")
+
+
+def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: Manifest, limits: Limits) -> None:
+    """The archive holds exactly the manifest's files, at the manifest's sizes, and the manifest names only those."""
+    packed = {e.filename: e.file_size for e in archive.infolist() if e.filename != MANIFEST}
+    if extra := sorted(packed.keys() - manifest.files.keys()):
+        raise BundleError(f"{path}: {extra[0]!r} is not in the manifest; do not use this bundle")
+    if missing := sorted(manifest.files.keys() - packed.keys()):
+        raise BundleError(f"{path}: {missing[0]!r} is missing; download the bundle again")
+    for name, file in manifest.files.items():
+        if packed[name] != file.bytes:
+            raise BundleError(f"{path}: {name} has {packed[name]} bytes, the manifest says {file.bytes}")
+    canary = manifest.canary
+    for name in (canary.inputs, canary.scores, canary.labels, *(v.file for v in manifest.variants)):
+        if name not in manifest.files:
+            raise BundleError(f"{path}: the manifest uses {name!r} but does not list it; rebuild the bundle")
+    if not manifest.variants:
+        raise BundleError(f"{path}: has no model; rebuild the bundle")
+
+
+def _read(path: Path, archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
+    """At most `max_bytes` of one entry, whatever its header promises."""
+    try:
+        with archive.open(name) as entry:
+            data = entry.read(max_bytes + 1)
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{path}: {name} cannot be unpacked ({error}); download the bundle again") from error
+    if len(data) > max_bytes:
+        raise BundleError(f"{path}: {name} is larger than {max_bytes} bytes; do not use this bundle")
+    return data
+
+
+def describe(files: Mapping[str, bytes]) -> dict[str, File]:
+    """The manifest's file table for these contents."""
+    return {name: File(bytes=len(data), sha256=hashlib.sha256(data).hexdigest()) for name, data in files.items()}
+
+
+def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
+    """Write a bundle beside `path`, check it by opening it, and rename. Equal contents give equal bytes."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+                for name, data in ((MANIFEST, encode(manifest)), *sorted(files.items())):
+                    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+                    entry.external_attr = (stat.S_IFREG | 0o644) << 16
+                    entry.compress_type = zipfile.ZIP_DEFLATED
+                    archive.writestr(entry, data)
+            file.flush()
+            os.fsync(file.fileno())
+        Bundle.open(partial).close()
+        os.replace(partial, path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from error
+    finally:
+        partial.unlink(missing_ok=True)

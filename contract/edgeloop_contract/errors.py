@@ -1,0 +1,49 @@
+"""The error families, by who must act. A message says where, what, and the remedy; the commands print it as one sentence."""
+
+
+class EdgeloopError(Exception):
+    """Anything edgeloop reports on purpose; `exit_code` is what a command returns for it."""
+
+    exit_code = 1
+
+
+class GateError(EdgeloopError):
+    """The run finished, and what it made misses its floor or its parity: change the recipe or the target."""
+
+    exit_code = 1
+
+
+class UsageError(EdgeloopError):
+    """The command line or the recipe is wrong: correct what the message names."""
+
+    exit_code = 2
+
+
+class DataError(EdgeloopError):
+    """Data are missing, damaged or of the wrong shape: fetch or mend them."""
+
+    exit_code = 3
+
+
+class ModelError(EdgeloopError):
+    """The network cannot be traced, pruned, quantized or exported: change the layer the message names."""
+
+    exit_code = 4
+
+
+class BundleError(EdgeloopError):
+    """The bundle is wrong: rebuild or download it again."""
+
+    exit_code = 5
+
+
+class DeviceError(EdgeloopError):
+    """This machine cannot do it: install what is missing, or choose another target."""
+
+    exit_code = 6
+
+
+class StorageError(EdgeloopError):
+    """A disk is full or a folder cannot be written: make room or choose another folder."""
+
+    exit_code = 7

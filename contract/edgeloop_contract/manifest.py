@@ -1,0 +1,157 @@
+"""The bundle's manifest: every field that workstation, hub and device must agree on (docs/bundle-format.md)."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any, Literal
+
+import msgspec
+
+from edgeloop_contract.errors import BundleError
+from edgeloop_contract.preprocessing import Step
+
+SCHEMA = 1
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Base of every manifest structure: immutable, strict, and encoded without its defaults."""
+
+
+class Quantization(Part):
+    """real = scale × (integer − zero_point)."""
+
+    scale: float
+    zero_point: int
+
+
+class TensorSpec(Part):
+    """One sample of a tensor, without the batch dimension; channels last."""
+
+    dtype: Literal["uint8", "int8", "int16", "float32"]
+    shape: list[int]
+    quantization: Quantization | None = None
+
+
+class Estimate(Part):
+    """A share measured on `samples` test samples, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+    samples: int
+
+
+class Cost(Part):
+    """What one inference of one sample took where it was measured."""
+
+    latency_us_p50: float
+    latency_us_p95: float
+    threads: int
+    machine: str
+
+
+class Variant(Part):
+    """One shipped model file. Its input is the sample's raw counts; an int8 input is the uint8 count minus 128."""
+
+    name: str
+    runtime: Literal["onnx", "tflite"]
+    precision: Literal["int8", "float32"]
+    file: str
+    input: TensorSpec
+    output: TensorSpec
+    accuracy: Estimate | None = None
+    cost: Cost | None = None
+
+
+class File(Part):
+    bytes: int
+    sha256: str
+
+
+class Classification(Part, tag="classification", tag_field="kind"):
+    """Scores are logits, one per label; probabilities are their softmax."""
+
+    labels: list[str]
+
+
+class Canary(Part):
+    """Validation samples with what the quantized reference answered: checked on a device before it switches over.
+
+    `inputs`, `scores` and `labels` are .npy files in the bundle: (N, *sample), (N, outputs) float32, (N,) int64.
+    """
+
+    inputs: str
+    scores: str
+    labels: str
+    score_step: float
+    max_steps: int
+
+
+class ChannelStatistics(Part):
+    """Statistics per channel of the training input, and of the answers on validation data: what drift is held against."""
+
+    mean: list[float]
+    std: list[float]
+    low: list[float]
+    high: list[float]
+    mean_confidence: float
+    label_share: list[float]
+
+
+class Provenance(Part):
+    """What the bundle was built from."""
+
+    recipe_sha256: str
+    code_sha256: str
+    data_sha256: str
+    seed: int
+    versions: dict[str, str]
+    parent: str | None = None
+
+
+class Manifest(Part):
+    schema: int
+    name: str
+    version: int
+    task: Classification
+    sample: TensorSpec
+    preprocessing: list[Step]
+    variants: list[Variant]
+    files: dict[str, File]
+    canary: Canary
+    drift_reference: ChannelStatistics
+    provenance: Provenance
+    model_card: str
+    thresholds: dict[str, float] = {}
+
+    def variant(self, name: str) -> Variant:
+        """The variant called `name`. Raises BundleError naming the nearest one."""
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        names = [v.name for v in self.variants]
+        near = difflib.get_close_matches(name, names, 1)
+        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
+        raise BundleError(f"bundle {self.name}: no variant {name!r}; {hint}")
+
+
+def encode(manifest: Manifest) -> bytes:
+    """Canonical JSON: sorted keys, no white space, defaults left out. Equal manifests give equal bytes."""
+    return msgspec.json.encode(manifest, order="sorted")
+
+
+def decode(data: bytes, where: str) -> Manifest:
+    """Read a manifest. Raises BundleError for another schema, an unknown or missing field, or a form not canonical."""
+    try:
+        raw: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise BundleError(f"{where}: the manifest is not JSON ({error}); download the bundle again") from error
+    if raw.get("schema") != SCHEMA:
+        raise BundleError(f"{where}: manifest schema {raw.get('schema')!r}; this edgeloop reads {SCHEMA}: update it")
+    try:
+        manifest = msgspec.json.decode(data, type=Manifest)
+    except msgspec.ValidationError as error:
+        raise BundleError(f"{where}: the manifest is wrong: {error}; rebuild the bundle") from error
+    if encode(manifest) != data:
+        raise BundleError(f"{where}: the manifest is not in canonical form; rebuild the bundle")
+    return manifest

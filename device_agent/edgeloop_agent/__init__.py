@@ -1,0 +1,1 @@
+"""The light runtime for the device: no torch, no scipy, bounded memory."""

@@ -1,0 +1,161 @@
+"""`edgeloop-agent`: run, bench and inspect a bundle on this device."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
+
+from edgeloop_agent import memory
+
+EXIT_CODES = """exit codes: 0 done · 2 wrong usage · 3 no sample could be used · 5 the bundle is wrong ·
+6 this device cannot run it · 7 a folder cannot be written · 130 interrupted"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+        sys.stdout.flush()
+        return code
+    except EdgeloopError as error:
+        print(f"edgeloop-agent: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("edgeloop-agent: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away; there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        print(f"edgeloop-agent: {error.filename or 'output'}: {error.strerror}; make room or check the path", file=sys.stderr)
+        return 7
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("edgeloop-agent", description=__doc__, epilog=EXIT_CODES)
+    parser.add_argument("--version", action="version", version=version("edgeloop"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="answer recordings, one JSON line a sample", epilog=EXIT_CODES)
+    run.add_argument("bundle", type=Path)
+    run.add_argument("--source", required=True, help="a folder of recordings, a file, or - for JSON lines on stdin")
+    run.add_argument("--variant", help="use this variant instead of the fastest one")
+    run.add_argument("--threads", type=_positive, help="threads for the model (default: as measured, else 1)")
+    run.set_defaults(command=_run)
+    bench = commands.add_parser("bench", help="measure every variant here and remember the fastest", epilog=EXIT_CODES)
+    bench.add_argument("bundle", type=Path)
+    bench.add_argument("--seconds", type=float, default=0.5, help="time per variant and thread count (default 0.5)")
+    bench.add_argument("--json", action="store_true", help="print one JSON object")
+    bench.set_defaults(command=_bench)
+    inspect = commands.add_parser("inspect", help="verify a bundle and print what is in it", epilog=EXIT_CODES)
+    inspect.add_argument("bundle", type=Path)
+    inspect.add_argument("--json", action="store_true", help="print the manifest as JSON")
+    inspect.set_defaults(command=_inspect)
+    for command in (run, bench):
+        command.add_argument("--state", type=Path, default=memory.default_folder(), help="folder for what was measured")
+    return parser
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from edgeloop_agent.engine import Engine
+    from edgeloop_agent.sources import open_source
+
+    with Bundle.open(options.bundle) as bundle:
+        if options.variant:
+            choice = memory.Choice(bundle.manifest.variant(options.variant).name, 1, "asked for")
+        else:
+            choice = memory.recall(options.state, bundle) or memory.first_available(bundle.manifest.variants)
+        if options.threads:
+            choice = msgspec.structs.replace(choice, threads=options.threads)
+        engine = Engine(bundle, choice)
+        print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
+        answered = refused = 0
+        for recording in open_source(options.source, sys.stdin):
+            for line in _lines(engine, recording):
+                refused += "refused" in line
+                answered += "refused" not in line
+                sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+            sys.stdout.flush()
+    print(f"{answered} samples answered, {refused} refused", file=sys.stderr)
+    if not answered:
+        raise DataError(f"{options.source}: no sample could be used ({refused} refused); the lines say why")
+    return 0
+
+
+def _lines(engine, recording):  # type: ignore[no-untyped-def]  # the types would import numpy before it is needed
+    """One output line a window of the recording, or one for the whole of it when it does not fit."""
+    if recording.values is None:
+        yield {"input": recording.name, "refused": recording.refused}
+        return
+    try:
+        for answer in engine.answers(recording.values):
+            fields = {key: value for key, value in asdict(answer).items() if value is not None}
+            if answer.refused:
+                fields.pop("milliseconds")
+            yield {"input": recording.name, **fields}
+    except DataError as error:
+        yield {"input": recording.name, "refused": str(error)}
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from edgeloop_agent.measure import measure_bundle
+
+    with Bundle.open(options.bundle) as bundle:
+        rows = measure_bundle(bundle, options.seconds)
+        choice = memory.fastest(bundle.manifest.variants, rows)
+        if choice is None:
+            raise DeviceError(f"no variant runs here: {rows[0].refused}")
+        path = memory.remember(options.state, bundle, choice)
+    if options.json:
+        print(msgspec.json.encode({"variants": rows, "fastest": choice, "remembered": str(path)}).decode())
+        return 0
+    print(f"{'variant':16}{'runtime':28}{'p50 µs':>10}{'p95 µs':>10}{'threads':>9}")
+    for row in rows:
+        if row.cost is None:
+            print(f"{row.variant:16}{row.refused}")
+        else:
+            cost = row.cost
+            print(f"{row.variant:16}{row.runtime:28}{cost.latency_us_p50:10.1f}{cost.latency_us_p95:10.1f}{cost.threads:9}")
+    print(f"fastest: {choice.variant}, {choice.threads} threads; remembered in {path}")
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from edgeloop_contract.manifest import encode
+
+    with Bundle.open(options.bundle) as bundle:
+        manifest = bundle.manifest
+        if options.json:
+            print(encode(manifest).decode())
+            return 0
+        print(f"{manifest.name} version {manifest.version}, sha256 {bundle.sha256}")
+        print(f"labels: {', '.join(manifest.task.labels)}")
+        print(f"sample: {manifest.sample.dtype} {manifest.sample.shape}")
+        for step in manifest.preprocessing:
+            print(f"preprocessing: {msgspec.json.encode(step).decode()}")
+        for v in manifest.variants:
+            accuracy = f"{v.accuracy.value:.1%} [{v.accuracy.low:.1%}, {v.accuracy.high:.1%}]" if v.accuracy else "-"
+            cost = f"{v.cost.latency_us_p50:.0f} µs" if v.cost else "-"
+            print(f"{v.name:16}{manifest.files[v.file].bytes:>9} bytes  accuracy {accuracy}  p50 {cost}")
+        for name, file in sorted(manifest.files.items()):
+            print(f"  {file.sha256[:16]}…  {file.bytes:>9}  {name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""From a raw recording to answers: preprocessing, the model, probabilities."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.preprocessing import prepare
+
+from edgeloop_agent.memory import Choice
+from edgeloop_agent.runtimes import Array, open_runtime
+
+DTYPES: dict[str, Any] = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16, "float32": np.float32}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sample's answer, or why it was refused."""
+
+    window: int
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    milliseconds: float = 0.0
+    refused: str | None = None
+
+
+class Engine:
+    """One bundle's chosen variant, loaded."""
+
+    def __init__(self, bundle: Bundle, choice: Choice) -> None:
+        self.manifest = bundle.manifest
+        self.variant = bundle.manifest.variant(choice.variant)
+        self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads)
+        self._shape = tuple(self.manifest.sample.shape)
+        self._dtype = DTYPES[self.manifest.sample.dtype]
+
+    def answers(self, recording: Array) -> Iterator[Answer]:
+        """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit."""
+        prepared = prepare(self.manifest.preprocessing, recording)
+        values = self._checked(prepared.values) if prepared.indices else prepared.values
+        rows = dict(zip(prepared.indices, range(len(prepared.indices)), strict=True))
+        for window in sorted([*prepared.indices, *prepared.refused]):
+            if window in prepared.refused:
+                yield Answer(window, refused=prepared.refused[window])
+            else:
+                row = rows[window]
+                yield self._answer(window, values[row : row + 1])
+
+    def _answer(self, window: int, sample: Array) -> Answer:
+        start = time.perf_counter()
+        scores = self.runtime.run(sample)[0]
+        taken = (time.perf_counter() - start) * 1e3
+        if not np.isfinite(scores).all():
+            return Answer(window, refused="the model answered with NaN or infinity")
+        labels = self.manifest.task.labels
+        shares = softmax(scores)
+        best = int(shares.argmax())
+        return Answer(window, labels[best], {n: round(float(p), 4) for n, p in zip(labels, shares, strict=True)}, round(taken, 4))
+
+    def _checked(self, samples: Array) -> Array:
+        """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""
+        if samples.ndim == len(self._shape) and self._shape[-1] == 1:
+            samples = samples[..., None]
+        if samples.shape[1:] != self._shape:
+            raise DataError(f"a sample of shape {samples.shape[1:]}; the model takes {self._shape}")
+        if samples.dtype == self._dtype:
+            return samples
+        if self._dtype is not np.float32:
+            limits = np.iinfo(self._dtype)
+            if samples.size and (samples.min() < limits.min or samples.max() > limits.max or (samples % 1 != 0).any()):
+                raise DataError(
+                    f"values that are not {limits.dtype} counts; send what the sensor gives, {limits.min} to {limits.max}"
+                )
+        return np.asarray(samples.astype(self._dtype))
+
+
+def softmax(scores: Array) -> Array:
+    """Probabilities of float scores along the last axis."""
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

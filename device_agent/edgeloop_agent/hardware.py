@@ -1,0 +1,40 @@
+"""What this machine is, in one line: part of the key of everything that was measured here."""
+
+from __future__ import annotations
+
+import os
+import platform
+from functools import cache
+from pathlib import Path
+
+
+@cache
+def machine() -> str:
+    """Board or CPU model, architecture and usable cores, such as 'Raspberry Pi 5 Model B Rev 1.0, aarch64, 4 cores'."""
+    return f"{_board() or _cpu() or 'unknown CPU'}, {platform.machine()}, {cores()} cores"
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _board() -> str:
+    try:
+        return Path("/proc/device-tree/model").read_text(errors="replace").strip("\0 \n")
+    except OSError:
+        return ""
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return platform.processor()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    names = {key.strip(): value.strip() for key, value in fields.items()}
+    name = names.get("model name") or names.get("Hardware") or ""
+    # Clouds hide the model's number; the stepping and the widest vector unit still tell two machines apart.
+    flags = names.get("flags", "").split()
+    widest = next((f for f in ("amx_int8", "avx512_vnni", "avx2", "sse4_2") if f in flags), "")
+    return " ".join(part for part in (name, widest) if part)

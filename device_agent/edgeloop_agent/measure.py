@@ -1,0 +1,67 @@
+"""Latency of a loaded model on this device."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.manifest import Cost, Variant
+
+from edgeloop_agent.hardware import cores, machine
+from edgeloop_agent.runtimes import Array, Runtime, open_runtime, version_of
+
+WARM_UP = 10
+MIN_RUNS = 30
+MAX_RUNS = 2000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One variant on this device: its cost at the best thread count, or why it does not run."""
+
+    variant: str
+    runtime: str
+    cost: Cost | None
+    refused: str = ""
+
+
+def latency(runtime: Runtime, samples: Array, threads: int, seconds: float) -> Cost:
+    """Time batch-1 inference over `samples` (N, *sample) for about `seconds`."""
+    rows = [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+    for i in range(WARM_UP):
+        runtime.run(rows[i % len(rows)])
+    taken: list[float] = []
+    deadline = time.perf_counter() + seconds
+    while len(taken) < MAX_RUNS and (len(taken) < MIN_RUNS or time.perf_counter() < deadline):
+        row = rows[len(taken) % len(rows)]
+        start = time.perf_counter()
+        runtime.run(row)
+        taken.append(time.perf_counter() - start)
+    p50, p95 = np.percentile(np.array(taken) * 1e6, [50, 95])
+    return Cost(latency_us_p50=round(float(p50), 1), latency_us_p95=round(float(p95), 1), threads=threads, machine=machine())
+
+
+def best_threads(variant: Variant, model: bytes, samples: Array, seconds: float) -> Cost:
+    """The least p50 over 1, 2 and 4 threads, as far as this device has the cores: more can be slower on small networks."""
+    costs = []
+    for threads in (1, 2, 4):
+        if threads <= cores():
+            costs.append(latency(open_runtime(variant, model, threads), samples, threads, seconds))
+    return min(costs, key=lambda cost: cost.latency_us_p50)
+
+
+def measure_bundle(bundle: Bundle, seconds: float = 0.5) -> list[Measured]:
+    """Every variant of the bundle on this device, on the canary's inputs."""
+    samples = bundle.array(bundle.manifest.canary.inputs)
+    rows = []
+    for variant in bundle.manifest.variants:
+        try:
+            runtime = version_of(variant.runtime)
+            cost = best_threads(variant, bundle.read(variant.file), samples, seconds)
+            rows.append(Measured(variant.name, runtime, cost))
+        except DeviceError as error:
+            rows.append(Measured(variant.name, variant.runtime, None, str(error)))
+    return rows

@@ -1,0 +1,56 @@
+"""The runtimes a bundle's model files can run on: one small protocol, and a table of who speaks it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.manifest import Variant
+
+Array = npt.NDArray[Any]
+
+# runtime name in the manifest → (module here, extras that bring it)
+RUNTIMES = {
+    "onnx": ("edgeloop_agent.runtimes.onnx", "edgeloop[onnx]"),
+    "tflite": ("edgeloop_agent.runtimes.tflite", "edgeloop[tflite]"),
+}
+
+
+class Runtime(Protocol):
+    """One loaded model."""
+
+    @property
+    def description(self) -> str:
+        """Library and version, with what it delegates to: part of the key under which measurements are remembered."""
+
+    def run(self, samples: Array) -> Array:
+        """Raw samples (N, *sample) to float32 scores (N, outputs)."""
+
+
+def version_of(runtime: str) -> str:
+    """Library and version that would run `runtime` here. Raises DeviceError with the extra that brings it."""
+    module, _ = RUNTIMES[runtime]
+    found: str = importlib.import_module(module).version()
+    return found
+
+
+def open_runtime(variant: Variant, model: bytes, threads: int = 1, **options: Any) -> Runtime:
+    """Load `model`. Raises DeviceError when the library is missing here or refuses the model."""
+    module, _ = RUNTIMES[variant.runtime]
+    loaded: Runtime = importlib.import_module(module).load(variant, model, threads, **options)
+    return loaded
+
+
+def missing(runtime: str, error: ImportError) -> DeviceError:
+    return DeviceError(f"runtime {runtime!r} is not installed here ({error}); pip install '{RUNTIMES[runtime][1]}'")
+
+
+def to_scores(raw: Array, variant: Variant) -> Array:
+    """What the model handed out, as float32 scores."""
+    q = variant.output.quantization
+    if q is None:
+        return raw.astype(np.float32, copy=False)
+    return (raw.astype(np.float32) - np.float32(q.zero_point)) * np.float32(q.scale)

@@ -1,0 +1,66 @@
+"""TFLite, by ai-edge-litert or by the original tflite-runtime: one backend, two providers, the kept-up one first."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+from typing import Any
+
+import numpy as np
+from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.manifest import Variant
+
+from edgeloop_agent.runtimes import Array, missing, to_scores
+
+PROVIDERS = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
+TO_INT8 = 0x80
+
+
+def _library() -> tuple[Any, str]:
+    """The first provider that imports, and its name and version."""
+    failure: ImportError | None = None
+    for module, distribution in PROVIDERS:
+        try:
+            library = importlib.import_module(module)
+        except ImportError as error:
+            failure = failure or error
+            continue
+        if distribution == "tflite-runtime" and int(np.__version__.split(".")[0]) >= 2:
+            raise DeviceError(f"tflite-runtime cannot work with numpy {np.__version__}; pip install 'numpy<2'")
+        return library, f"{distribution} {importlib.metadata.version(distribution)}"
+    assert failure is not None
+    raise missing("tflite", failure)
+
+
+def version() -> str:
+    return _library()[1]
+
+
+class _Interpreter:
+    def __init__(self, variant: Variant, interpreter: Any, description: str) -> None:
+        self._variant, self._interpreter = variant, interpreter
+        self._input = interpreter.get_input_details()[0]["index"]
+        self._output = interpreter.get_output_details()[0]["index"]
+        self.description = description
+
+    def run(self, samples: Array) -> Array:
+        if self._variant.input.dtype == "int8" and samples.dtype == np.uint8:
+            samples = (samples ^ TO_INT8).view(np.int8)
+        interpreter = self._interpreter
+        rows = []
+        for i in range(len(samples)):
+            interpreter.set_tensor(self._input, samples[i : i + 1])
+            interpreter.invoke()
+            rows.append(interpreter.get_tensor(self._output))
+        return to_scores(np.concatenate(rows), self._variant)
+
+
+def load(variant: Variant, model: bytes, threads: int) -> _Interpreter:
+    """Open an interpreter for batch 1."""
+    library, description = _library()
+    try:
+        interpreter = library.Interpreter(model_content=model, num_threads=threads)
+        interpreter.allocate_tensors()
+    except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
+        raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error
+    return _Interpreter(variant, interpreter, description)

@@ -1,0 +1,169 @@
+"""A torch network as one flat graph of ATen operations, BatchNorm folded away: the form that is quantized and exported."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from edgeloop_contract.errors import ModelError
+from torch import Tensor, fx, nn
+
+aten = torch.ops.aten
+MAX_BATCH = 4096
+CONVOLUTIONS = (
+    aten.conv1d.default,
+    aten.conv2d.default,
+    aten.conv3d.default,
+    aten.conv_transpose1d.default,
+    aten.conv_transpose2d.input,
+)
+TRANSPOSED = (aten.conv_transpose1d.default, aten.conv_transpose2d.input)
+WEIGHTED = (*CONVOLUTIONS, aten.linear.default)
+
+
+def trace(network: nn.Module, sample: Tensor) -> fx.GraphModule:
+    """Trace `network` in evaluation mode with a free batch dimension.
+
+    `sample`: (N, channels, ...) float32, N >= 2. Parameters keep their names. Raises ModelError with the line or
+    module that cannot be traced.
+    """
+    network = network.eval()
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(network, (sample,), dynamic_shapes=({0: batch},))
+    except Exception as error:  # torch.export raises a dozen unrelated types; all mean the same to the user
+        raise ModelError(explain_failure(network, sample, error)) from error
+    module = program.module(check_guards=False)
+    # A plain GraphModule: torch.export's own refuses train() and eval().
+    module = fx.GraphModule(module, module.graph)
+    output = next(n for n in module.graph.nodes if n.op == "output").args[0]
+    if not (isinstance(output, tuple) and len(output) == 1):
+        raise ModelError(f"{type(network).__name__}: returns {_count(output)} outputs; return one tensor of scores")
+    return module
+
+
+def _count(output: object) -> str:
+    return str(len(output)) if isinstance(output, tuple) else "an unusual number of"
+
+
+def explain_failure(network: nn.Module, sample: Tensor, error: Exception) -> str:
+    """One sentence with the module that failed: run once in eager mode, remembering the module last entered."""
+    entered: list[str] = []
+    failed: list[str] = []
+    hooks = []
+    for name, module in network.named_modules():
+        hooks.append(module.register_forward_pre_hook(lambda *_, n=name or "(network)": entered.append(n)))
+    try:
+        with torch.no_grad():
+            network(sample)
+    except Exception as eager:  # any error of the user's own code
+        failed.append(f"layer {entered[-1] if entered else '(network)'}: {_first_line(eager)}")
+    finally:
+        for hook in hooks:
+            hook.remove()
+    kind = type(network).__name__
+    if failed:
+        return f"{kind} cannot run on an input of shape {tuple(sample.shape)}: {failed[0]}; check the layer's sizes"
+    where = _user_frame(str(error)) or f"in {type(network).__module__}"
+    return (
+        f"{kind} cannot be traced {where}: {_first_line(error)}; make control flow depend on shapes only,"
+        " not on tensor values, or move it out of forward()"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _user_frame(text: str) -> str | None:
+    """The last `File "…", line N, in forward` of torch's message that is outside torch itself."""
+    frames = [line.strip() for line in text.splitlines() if line.strip().startswith("File ")]
+    own = [frame for frame in frames if "/torch/" not in frame]
+    return f"at {own[-1][5:]}" if own else None
+
+
+def simplify(module: fx.GraphModule) -> None:
+    """Say what is meant in the form that runtimes know: each of these else becomes a tail of shape arithmetic.
+
+    Adaptive pooling to one value is a mean; a flatten of (N, C, 1, 1) is a squeeze; dropout is nothing.
+    """
+    for node in list(module.graph.nodes):
+        if node.target is aten.dropout.default:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+        elif node.target is aten.adaptive_avg_pool2d.default and list(node.args[1]) == [1, 1]:
+            node.target, node.args = aten.mean.dim, (node.args[0], [2, 3], True)
+        elif node.target is aten.flatten.using_ints and node.args[1:] in ((1,), (1, -1)):
+            trailing = node.args[0].meta["val"].shape[2:]
+            if len(trailing) and all(isinstance(size, int) and size == 1 for size in trailing):
+                node.target, node.args = aten.squeeze.dims, (node.args[0], list(range(2, 2 + len(trailing))))
+    module.recompile()
+
+
+def layer_name(node: fx.Node) -> str:
+    """Name of the innermost module that made `node` ('' for the network's own forward)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [name for name, _ in stack.values()]
+    return names[-1].removeprefix("L['self'].").replace("slice(None, None, None)", ":") if names else ""
+
+
+def tensor_of(module: nn.Module, node: Any) -> Tensor | None:
+    """The parameter or buffer that a get_attr node reads, else None."""
+    if not (isinstance(node, fx.Node) and node.op == "get_attr"):
+        return None
+    found = operator.attrgetter(str(node.target))(module) if not str(node.target)[0].isdigit() else _walk(module, node)
+    return found if isinstance(found, Tensor) else None
+
+
+def _walk(module: nn.Module, node: fx.Node) -> Any:
+    found: Any = module
+    for part in str(node.target).split("."):
+        found = getattr(found, part)
+    return found
+
+
+def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
+    """Give `module` the parameter `name` (dotted), making it if it is new."""
+    owner, _, leaf = name.rpartition(".")
+    setattr(module.get_submodule(owner), leaf, nn.Parameter(value.detach().clone()))
+
+
+def fold_batchnorm(module: fx.GraphModule) -> int:
+    """Fold every BatchNorm that follows a convolution or linear layer into its weights; returns how many.
+
+    Exact up to float rounding (Jacob et al. 2018, section 3.2). A BatchNorm elsewhere stays.
+    """
+    folded = 0
+    for norm in list(module.graph.nodes):
+        if norm.target is not aten.batch_norm.default:
+            continue
+        layer, gamma, beta, mean, variance = norm.args[:5]
+        weight = tensor_of(module, layer.args[1]) if layer.target in WEIGHTED else None
+        if weight is None or len(layer.users) > 1 or len(layer.args[1].users) > 1 or layer.target in TRANSPOSED:
+            continue
+        with torch.no_grad():
+            m, v = tensor_of(module, mean), tensor_of(module, variance)
+            assert m is not None and v is not None
+            g, b = tensor_of(module, gamma), tensor_of(module, beta)
+            factor = (1.0 if g is None else g.double()) / torch.sqrt(v.double() + norm.args[7])
+            old = tensor_of(module, layer.args[2]) if len(layer.args) > 2 else None
+            bias = ((0.0 if old is None else old.double()) - m.double()) * factor + (0.0 if b is None else b.double())
+            scaled = weight.double() * factor.reshape(-1, *[1] * (weight.dim() - 1))
+            name = str(layer.args[1].target)
+            bias_name = name.removesuffix("weight") + "bias" if name.endswith("weight") else name + "_bias"
+            set_parameter(module, name, scaled.to(weight.dtype))
+            set_parameter(module, bias_name, bias.to(weight.dtype))
+        with module.graph.inserting_before(layer):
+            bias_node = module.graph.get_attr(bias_name)
+        layer.args = (layer.args[0], layer.args[1], bias_node, *layer.args[3:])
+        # The fused layer answers for both: it keeps the BatchNorm's place in the user's module tree for messages.
+        norm.replace_all_uses_with(layer)
+        module.graph.erase_node(norm)
+        folded += 1
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.recompile()
+    return folded

@@ -1,0 +1,100 @@
+"""Which kernels a runtime really uses: integers or floats, counted in the optimised graph, not guessed from a clock."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.manifest import Variant
+
+# Everything else in an ONNX graph moves or reshapes data, or crosses between integers and floats.
+ONNX_FLOAT = {
+    "Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add", "Mul", "Sub", "Div",
+    "ReduceMean", "GlobalAveragePool", "AveragePool", "Relu", "Clip", "Sigmoid", "Tanh", "Softmax", "HardSigmoid",
+    "HardSwish", "Gelu", "LayerNormalization", "BatchNormalization", "GRU", "LSTM", "QuickGelu",
+}  # fmt: skip
+CROSSINGS = {"QuantizeLinear", "DequantizeLinear", "QUANTIZE", "DEQUANTIZE", "Cast", "CAST"}
+TFLITE_MOVES = {
+    "RESHAPE",
+    "TRANSPOSE",
+    "PAD",
+    "PADV2",
+    "SQUEEZE",
+    "EXPAND_DIMS",
+    "STRIDED_SLICE",
+    "SLICE",
+    "SHAPE",
+    "PACK",
+    "DELEGATE",
+}
+
+
+class Kernels(msgspec.Struct, frozen=True):
+    """Counts by operation of one model in one runtime's optimised graph; `note`: what else is worth knowing."""
+
+    integer: dict[str, int]
+    floating: dict[str, int]
+    crossings: dict[str, int]
+    note: str = ""
+
+    @property
+    def summary(self) -> str:
+        floats = ", ".join(f"{n} {op}" for op, n in self.floating.items()) or "none"
+        return f"{sum(self.integer.values())} integer, {sum(self.floating.values())} float ({floats})"
+
+
+def count(variant: Variant, model: bytes) -> Kernels:
+    """Load the model as a device would and count. Raises DeviceError when the runtime is missing."""
+    return _onnx(variant, model) if variant.runtime == "onnx" else _tflite(model)
+
+
+def _onnx(variant: Variant, model: bytes) -> Kernels:
+    import onnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "optimised.onnx"
+        open_runtime(variant, model, optimised_model=str(path))
+        names = [node.op_type for node in onnx.load(str(path)).graph.node]
+    integer = Counter(n for n in names if n.startswith("Q") and n not in CROSSINGS and n != "QuickGelu")
+    floating = Counter(n for n in names if n in ONNX_FLOAT)
+    return Kernels(dict(integer), dict(floating), dict(Counter(n for n in names if n in CROSSINGS)))
+
+
+def _tflite(model: bytes) -> Kernels:
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    plain = Interpreter(model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
+    plain.allocate_tensors()
+    dtypes = {t["index"]: t["dtype"].__name__ for t in plain.get_tensor_details()}
+    integer: Counter[str] = Counter()
+    floating: Counter[str] = Counter()
+    crossings: Counter[str] = Counter()
+    for operation in plain._get_ops_details():
+        name = operation["op_name"]
+        if name in CROSSINGS:
+            crossings[name] += 1
+        elif name not in TFLITE_MOVES:
+            is_float = any(dtypes.get(int(i)) == "float32" for i in operation["outputs"])
+            (floating if is_float else integer)[name] += 1
+    default = Interpreter(model_content=model)
+    default.allocate_tensors()
+    names = [o["op_name"] for o in default._get_ops_details()]
+    note = f"{names.count('DELEGATE')} XNNPACK partitions" if "DELEGATE" in names else "not delegated to XNNPACK"
+    return Kernels(dict(integer), dict(floating), dict(crossings), note)
+
+
+def reasons(kernels: Kernels, int8: bool) -> list[str]:
+    """Why an int8 model may be slow here, in words."""
+    if not int8:
+        return []
+    found: list[Any] = []
+    heavy = [op for op in kernels.floating if op.startswith(("Conv", "FusedConv", "Gemm", "MatMul", "CONV", "FULLY", "DEPTHWISE"))]
+    if heavy:
+        found.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
+    if "not delegated" in kernels.note:
+        found.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
+    return found

@@ -1,0 +1,163 @@
+"""Do torch and the runtimes say the same, in steps of the integer grid (LSB), for the scores and for each layer?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from edgeloop_agent.runtimes import Array
+from torch import Tensor, fx
+
+from edgeloop_exporters.convert import Front
+from edgeloop_exporters.quantizers import ActivationQuantizer
+
+TRANSPOSES = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}  # channels last → channels first
+
+
+class Agreement(msgspec.Struct, frozen=True):
+    """Two sets of scores on the same samples."""
+
+    a: str
+    b: str
+    max_lsb: int
+    exact_share: float
+    top1_share: float
+    samples: int
+
+
+class LayerDifference(msgspec.Struct, frozen=True):
+    """One quantized tensor: how far a runtime is from torch, in LSB."""
+
+    point: str
+    layer: str
+    runtime: str
+    max_lsb: int
+    mean_lsb: float
+
+
+def agreement(scores: Mapping[str, Array], step: float) -> list[Agreement]:
+    """Every pair of score arrays (N, outputs), compared in units of `step`, the scores' scale."""
+    names = list(scores)
+    grid = {name: np.rint(scores[name].astype(np.float64) / step).astype(np.int64) for name in names}
+    rows = []
+    for i, a in enumerate(names):
+        for b in names[i + 1 :]:
+            difference = np.abs(grid[a] - grid[b])
+            same = float((grid[a].argmax(1) == grid[b].argmax(1)).mean())
+            rows.append(Agreement(a, b, int(difference.max()), float((difference == 0).mean()), same, len(grid[a])))
+    return rows
+
+
+class _Recorder(fx.Interpreter):
+    """Runs the graph and keeps the integers at every quantization point, in order."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.points: dict[str, tuple[Array, float, int]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.op == "call_module":
+            quantizer = self.module.get_submodule(str(n.target))
+            if isinstance(quantizer, ActivationQuantizer):
+                scale, zero_point = quantizer.qparams()
+                assert isinstance(result, Tensor)
+                integers = (result / scale).round() + zero_point
+                source = n.args[0]
+                assert isinstance(source, fx.Node)
+                self.points[source.name] = (integers.detach().numpy().astype(np.int64), scale.item(), int(zero_point))
+        return result
+
+
+def layers(
+    module: fx.GraphModule, layer_of: Mapping[str, str], front: Front, samples: Array, runtime: str, model: bytes
+) -> list[LayerDifference]:
+    """Compare every point that the runtime lets us see. A tensor is recognised by its scale and zero point, the same in both.
+
+    `samples`: raw (N, *sample). `layer_of`: point → name of the user's module. TFLite shows its inner tensors only
+    without XNNPACK, so its own kernels are what is compared there.
+    """
+    recorder = _Recorder(module)
+    with torch.no_grad():
+        recorder.run(front.normalise(torch.from_numpy(samples)))
+    seen = _onnx_tensors(model, samples) if runtime == "onnx" else _tflite_tensors(model, samples)
+    rows = []
+    for name, (expected, scale, zero_point) in recorder.points.items():
+        found = _match(seen, np.float32(scale), zero_point, expected.shape)
+        if found is not None:
+            difference = np.abs(found - expected)
+            rows.append(LayerDifference(name, layer_of.get(name, ""), runtime, int(difference.max()), float(difference.mean())))
+    return rows
+
+
+def _match(seen: list[tuple[np.float32, int, Array]], scale: np.float32, zero_point: int, shape: tuple[int, ...]) -> Array | None:
+    """The first tensor with these quantization parameters and this shape (in either layout); each serves once."""
+    for i, (s, z, values) in enumerate(seen):
+        if not (np.isclose(s, scale, rtol=1e-6) and z == zero_point):
+            continue
+        for candidate in (values, values.transpose(TRANSPOSES[values.ndim]) if values.ndim in TRANSPOSES else values):
+            if candidate.shape == shape:
+                del seen[i]
+                return candidate
+    return None
+
+
+def _onnx_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, Array]]:
+    """(scale, uint8 zero point, integers) behind every QuantizeLinear, from the optimised session."""
+    import onnx
+    import onnxruntime
+    from onnx import numpy_helper
+
+    graph = onnx.load_from_string(model)
+    constants = {i.name: numpy_helper.to_array(i) for i in graph.graph.initializer}
+    nodes = [n for n in graph.graph.node if n.op_type == "QuantizeLinear" and n.input[1] in constants]
+    wanted = [n.output[0] for n in nodes]
+    graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    inferred = onnx.shape_inference.infer_shapes(graph)
+    session = onnxruntime.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = session.run(wanted, {"input": samples})
+    return [
+        (np.float32(constants[n.input[1]]), int(constants[n.input[2]]), v.astype(np.int64))
+        for n, v in zip(nodes, values, strict=True)
+    ]
+
+
+def _tflite_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, Array]]:
+    """The same from TFLite's own kernels, int8 moved to uint8."""
+    from ai_edge_litert.interpreter import Interpreter, OpResolverType
+
+    interpreter = Interpreter(
+        model_content=model, experimental_preserve_all_tensors=True,
+        experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+    )  # fmt: skip
+    interpreter.allocate_tensors()
+    entry = interpreter.get_input_details()[0]
+    if entry["dtype"] == np.int8:
+        samples = (samples ^ 0x80).view(np.int8)
+    made = [int(o) for operation in interpreter._get_ops_details() for o in operation["outputs"]]
+    details = {t["index"]: t for t in interpreter.get_tensor_details()}
+    order = [i for i in (entry["index"], *made) if details[i]["dtype"] == np.int8 and details[i]["quantization"][0]]
+    rows: dict[int, list[Array]] = {i: [] for i in order}
+    for sample in samples:
+        interpreter.set_tensor(entry["index"], sample[None])
+        interpreter.invoke()
+        for i in order:
+            rows[i].append(interpreter.get_tensor(i))
+    return [
+        (
+            np.float32(details[i]["quantization"][0]),
+            details[i]["quantization"][1] + 128,
+            np.concatenate(rows[i]).astype(np.int64) + 128,
+        )
+        for i in order
+    ]
+
+
+def first_difference(rows: list[LayerDifference], above_lsb: int) -> LayerDifference | None:
+    """The first layer, in the order of the graph, that is further apart than allowed."""
+    return next((row for row in rows if row.max_lsb > above_lsb), None)

@@ -1,0 +1,203 @@
+"""Where a graph is quantized: a printable plan first, then the edit. The scales chosen here are the only ones there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
+
+INPUT = "input"
+# The output of these is their input, moved or selected: both sides must carry one scale to stay in integers.
+SAME_SCALE = {
+    aten.relu.default, aten.max_pool1d.default, aten.max_pool2d.default, aten.avg_pool1d.default,
+    aten.avg_pool2d.default, aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.permute.default,
+    aten.transpose.int, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims, aten.unsqueeze.default,
+    aten.slice.Tensor, aten.select.int, aten.contiguous.default, aten.clone.default, aten.dropout.default,
+    aten.expand.default, aten.pad.default, aten.constant_pad_nd.default, aten.upsample_nearest2d.vec,
+    aten.unflatten.int, aten.movedim.int,
+}  # fmt: skip
+JOINING = {aten.cat.default, aten.stack.default}
+# Merged into the layer before them by every integer runtime: only their output needs a scale.
+FUSED_AFTER = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}
+FUSING = {*WEIGHTED, aten.add.Tensor, aten.batch_norm.default}
+# TFLite's integer kernels accept just this scale and zero point (uint8 form) for these.
+FIXED = {
+    aten.sigmoid.default: (1 / 256, 0),
+    aten.softmax.int: (1 / 256, 0),
+    aten.tanh.default: (1 / 128, 128),
+}
+
+
+@dataclass(frozen=True)
+class Point:
+    """One activation tensor that gets a scale; points of one `group` share it."""
+
+    name: str
+    layer: str
+    group: str
+    fixed: tuple[float, int] | None = None
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight tensor that becomes int8; `axis` is its output-channel axis (None: one scale for the tensor)."""
+
+    name: str
+    layer: str
+    axis: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    points: tuple[Point, ...]
+    weights: tuple[Weight, ...]
+
+    def __str__(self) -> str:
+        rows = [f"{p.name:24} {p.layer:24} scale of {p.group}" for p in self.points]
+        rows += [f"{w.name:24} {w.layer:24} int8 {'per tensor' if w.axis is None else 'per channel'}" for w in self.weights]
+        return "\n".join(rows)
+
+
+def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None) -> Plan:
+    """Decide which tensors are quantized and which share a scale.
+
+    `input_qparams`: the input's scale and zero point where the raw input is uint8 and thus quantized already.
+    """
+    groups: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while groups[name] != name:
+            name = groups[name]
+        return name
+
+    points: list[Point] = []
+    weights: dict[str, Weight] = {}
+    named: dict[fx.Node, str] = {}
+    for node in module.graph.nodes:
+        if node.target in WEIGHTED and tensor_of(module, node.args[1]) is not None:
+            axis = None if node.target is aten.linear.default else (1 if node.target in TRANSPOSED else 0)
+            name = str(node.args[1].target)
+            weights.setdefault(name, Weight(name, layer_name(node), axis))
+        if not _is_activation(module, node) or _fuses_into_next(node):
+            continue
+        name = INPUT if node.op == "placeholder" else node.name
+        fixed = input_qparams if node.op == "placeholder" else FIXED.get(node.target)
+        groups[name] = name
+        named[node] = name
+        if node.target in SAME_SCALE and node.args[0] in named:
+            groups[name] = root(named[node.args[0]])
+        elif node.target in JOINING:
+            for source in node.args[0]:
+                if source in named and not _fixed(points, root(named[source])):
+                    groups[root(named[source])] = name
+        points.append(Point(name, layer_name(node), name, fixed))
+    points = [Point(p.name, p.layer, root(p.name), p.fixed) for p in points]
+    return Plan(tuple(points), tuple(weights.values()))
+
+
+def _fixed(points: Iterable[Point], group: str) -> bool:
+    return any(p.name == group and p.fixed for p in points)
+
+
+def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
+    """A float tensor that arithmetic reads: the input, an operation's result, or a constant operand of add or mul."""
+    value = node.meta.get("val")
+    if not (isinstance(value, Tensor) and value.is_floating_point()) and node.op != "get_attr":
+        return False
+    if node.op == "get_attr":
+        tensor = tensor_of(module, node)
+        operands = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.matmul.default}
+        return tensor is not None and tensor.is_floating_point() and any(u.target in operands for u in node.users)
+    return node.op in ("placeholder", "call_function")
+
+
+def _fuses_into_next(node: fx.Node) -> bool:
+    return node.target in FUSING and len(node.users) == 1 and next(iter(node.users)).target in FUSED_AFTER
+
+
+def insert(module: fx.GraphModule, decided: Plan, percentile: float = 100.0) -> None:
+    """Put the plan's quantizers into the graph (switched off: see `set_mode`)."""
+    home = nn.Module()
+    module.add_module("quantizers", home)
+    fixed = {p.group: p.fixed for p in decided.points if p.fixed}
+    for group in dict.fromkeys(p.group for p in decided.points):
+        home.add_module(group, ActivationQuantizer(fixed.get(group), percentile))
+    axes = {w.name: w.axis for w in decided.weights}
+    by_name = {p.name: p for p in decided.points}
+    for node in list(module.graph.nodes):
+        name = INPUT if node.op == "placeholder" else node.name
+        if name in by_name:
+            _after(module, node, f"quantizers.{by_name[name].group}", list(node.users))
+        elif node.op == "get_attr" and str(node.target) in axes:
+            key = weight_key(str(node.target))
+            if not hasattr(home, key):
+                home.add_module(key, WeightQuantizer(axes[str(node.target)]))
+            users = [u for u in node.users if u.target in WEIGHTED and u.args[1] is node]
+            _after(module, node, f"quantizers.{key}", users)
+    module.graph.lint()
+    module.recompile()
+
+
+def weight_key(name: str) -> str:
+    return "weight_" + name.replace(".", "_")
+
+
+def _after(module: fx.GraphModule, node: fx.Node, target: str, users: list[fx.Node]) -> None:
+    with module.graph.inserting_after(node):
+        quantizer = module.graph.call_module(target, (node,))
+    quantizer.meta = {k: v for k, v in node.meta.items() if k in ("nn_module_stack", "val")}
+    for user in users:
+        user.replace_input_with(node, quantizer)
+
+
+def set_mode(module: nn.Module, activations: Mode, weights: Mode, moving: float = 0.0) -> None:
+    """Switch all quantizers; `moving` is the share by which ranges follow the data during training."""
+    for child in module.modules():
+        if isinstance(child, ActivationQuantizer):
+            child.mode, child.moving = activations, moving
+        elif isinstance(child, WeightQuantizer):
+            child.mode = weights
+
+
+def layers(module: fx.GraphModule) -> list[tuple[fx.Node, Any, Any, Any]]:
+    """Convolutions and linear layers of a graph with quantizers: (node, input, weight, bias) nodes."""
+    return [(n, n.args[0], n.args[1], n.args[2] if len(n.args) > 2 else None) for n in module.graph.nodes if n.target in WEIGHTED]
+
+
+def settle(module: fx.GraphModule) -> None:
+    """Make what integers do to biases true in torch as well; call it when ranges and weights stand.
+
+    A bias is an int32 at scale input × weight. Channels that are all but zero get a scale at which theirs fits, and
+    every bias moves to its grid, so that the torch reference and the runtimes add the very same number.
+    """
+    for _, source, weight, bias in layers(module):
+        b, w = tensor_of(module, bias), tensor_of(module, weight.args[0] if weight.op == "call_module" else weight)
+        x, quantizer = _quantizer(module, source), _quantizer(module, weight)
+        if b is None or w is None or not isinstance(x, ActivationQuantizer) or not isinstance(quantizer, WeightQuantizer):
+            continue
+        with torch.no_grad():
+            step = x.qparams()[0].double()
+            least = (b.abs() / (step * 2**24)).to(torch.float32)
+            quantizer.floor = torch.clamp(least.max().reshape(1) if quantizer.axis is None else least, min=1e-9)
+            grid = step * quantizer.scales(w).double()
+            b.copy_(((b.double() / grid).round() * grid).to(b.dtype))
+
+
+def _quantizer(module: fx.GraphModule, node: Any) -> nn.Module | None:
+    if isinstance(node, fx.Node) and node.op == "call_module":
+        return module.get_submodule(str(node.target))
+    return None
+
+
+def output_qparams(module: fx.GraphModule) -> tuple[float, int]:
+    """Scale and uint8 zero point of the scores."""
+    quantizer = _quantizer(module, module.graph.output_node().args[0][0])
+    assert isinstance(quantizer, ActivationQuantizer)
+    scale, zero_point = quantizer.qparams()
+    return scale.item(), int(zero_point.item())

@@ -1,0 +1,1 @@
+"""Reference projects: one folder a task, each a recipe with its network and data."""

@@ -1,0 +1,191 @@
+"""`edgeloop`: run a recipe, see what is cached and why, start a project of your own."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
+
+EXIT_CODES = """\b
+Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe · 3 data · 4 the network ·
+5 a bundle · 6 this machine · 7 disk or folder · 130 interrupted (the next run resumes)"""
+
+
+def run_command() -> int:
+    """Run the command line; every expected failure is one sentence on stderr and an exit code."""
+    try:
+        commands(standalone_mode=False)
+    except EdgeloopError as error:
+        click.echo(f"edgeloop: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("edgeloop: interrupted; run again to resume", err=True)
+        return 130
+    except OSError as error:
+        click.echo(f"edgeloop: {error.filename or 'output'}: {error.strerror}; make room or check the path", err=True)
+        return StorageError.exit_code
+    return 0
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeloop")
+def commands() -> None:
+    """Get a good model out of limited hardware, and keep it good."""
+
+
+runs_option = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs are kept."
+)
+set_option = click.option(
+    "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a setting; STAGE=off leaves it out."
+)
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def run(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> None:
+    """Run RECIPE: a file, a project folder, or a reference project's name."""
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.console import Console, summary_json, summary_table
+    from edgeloop_pipeline.runner import run as run_recipe
+    from edgeloop_pipeline.store import Store
+
+    loaded = recipes.load(recipes.find(recipe), changes)
+    store = Store(runs)
+    _remember(store, recipes.find(recipe), changes)
+    result = run_recipe(loaded, store, Console())
+    if as_json:
+        click.echo(summary_json(result))
+    else:
+        summary_table(result)
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe", required=False)
+@runs_option
+@set_option
+def status(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
+    """Which stages are cached and which would run (RECIPE: default the last one run)."""
+    from edgeloop_pipeline.console import status_table
+
+    status_table(*_planned(recipe, runs, changes))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("stage")
+@click.argument("recipe", required=False)
+@runs_option
+@set_option
+def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
+    """Say why STAGE would run again: what changed since it last did."""
+    from edgeloop_pipeline.runner import why as reasons
+    from edgeloop_pipeline.settings import nearest
+
+    loaded, store, planned = _planned(recipe, runs, changes)
+    if stage not in loaded.stages:
+        raise UsageError(f"{stage}: not a stage of {loaded.path}{nearest(stage, loaded.stages)}")
+    found = next((p for p in planned if p.name == stage), None)
+    if found is None:
+        before = planned[-1].name
+        click.echo(f"{stage} waits for {before}, which has to run first:")
+        found = planned[-1]
+    lines = reasons(store, loaded, found)
+    click.echo("\n".join(f"  {line}" for line in lines) if lines else f"{stage} is cached; nothing changed")
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe", required=False)
+@runs_option
+@set_option
+def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
+    """Print where the report of the last run of RECIPE is."""
+    loaded, store, _ = _planned(recipe, runs, changes)
+    entry = store.last(loaded.head.name, "report")
+    if entry is None:
+        raise UsageError(f"{loaded.head.name}: no report yet in {runs}; run it first: edgeloop run {loaded.path}")
+    click.echo(str(store.folder("report", entry.key) / entry.metrics["report"]))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--like", "project", required=True, help="The reference project to copy.")
+def new(folder: Path, project: str) -> None:
+    """Copy a reference project into FOLDER, to edit."""
+    from edgeloop_pipeline.recipe import reference_projects
+    from edgeloop_pipeline.settings import nearest
+
+    projects = reference_projects()
+    if project not in projects:
+        raise UsageError(f"--like {project}: no such project{nearest(project, projects)}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is not empty; choose another folder")
+    shutil.copytree(projects[project], folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "__init__.py"))
+    click.echo(f"{folder}: edit recipe.yaml, network.py and data.py, then: edgeloop run {folder}")
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many recordings.")
+def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
+    """Write raw recordings of RECIPE's data into FOLDER, as a device would find them."""
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.project import Project
+    from edgeloop_pipeline.samples import write_samples
+
+    project = Project(recipes.load(recipes.find(recipe)))
+    count = write_samples(project.data.load(), split, folder, limit)
+    click.echo(f"{folder}: {count} {split} recordings")
+
+
+def _remember(store: Any, path: Path, changes: tuple[str, ...]) -> None:
+    """The last recipe run in this folder: the default of status, why and report."""
+    import msgspec
+
+    from edgeloop_pipeline.store import write
+
+    with store.lock():
+        write(store.root / "last-run.json", msgspec.json.encode([str(path), changes]))
+
+
+def _planned(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tuple[Any, Any, Any]:
+    """The recipe, its store, and its stages up to the first that would run."""
+    import msgspec
+
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.project import Project
+    from edgeloop_pipeline.runner import plan_next
+    from edgeloop_pipeline.store import Store
+
+    if recipe is None:
+        try:
+            recipe, remembered = msgspec.json.decode((runs / "last-run.json").read_bytes(), type=tuple[str, tuple[str, ...]])
+        except (OSError, msgspec.MsgspecError):
+            raise UsageError(f"{runs}: nothing was run there yet; name a recipe, or another folder with --runs") from None
+        changes = (*remembered, *changes)
+    loaded = recipes.load(recipes.find(recipe), changes)
+    store, project, planned = Store(runs), Project(loaded), []
+    entries: list[Any] = []
+    for name, settings in loaded.stages.items():
+        planned.append(plan_next(project, store, name, settings, entries))
+        if planned[-1].entry is None:
+            break
+        entries.append(planned[-1].entry)
+    return loaded, store, planned
+
+
+if __name__ == "__main__":
+    sys.exit(run_command())

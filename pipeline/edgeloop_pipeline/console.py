@@ -1,0 +1,149 @@
+"""What a person sees of a run: progress on stderr, tables on stdout, or one JSON object."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from edgeloop_pipeline.runner import Listener, Planned, Result
+from edgeloop_pipeline.store import Entry, Store
+
+
+class Console(Listener):
+    """One line a stage, with a live line below it on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as Rich
+
+        self._rich = Rich(stderr=True, highlight=False)
+        self._status: Any = None
+        self._started = 0.0
+
+    def cached(self, name: str, entry: Entry) -> None:
+        self._rich.print(f"[green]✓[/] {name:9} cached  [dim]{headline(entry)}[/]")
+
+    def starts(self, name: str, reasons: list[str]) -> None:
+        self._started = time.perf_counter()
+        shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+        self._rich.print(f"[cyan]▸[/] {name:9} runs: {_escaped(shown)}", soft_wrap=True)
+        if self._rich.is_terminal:
+            self._status = self._rich.status(name)
+            self._status.start()
+
+    def says(self, name: str, text: str) -> None:
+        if self._status is not None:
+            self._status.update(f"{name}: {_escaped(text)}")
+        else:
+            self._rich.print(f"    {name}: {_escaped(text)}", soft_wrap=True)
+
+    def done(self, name: str, entry: Entry) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        self._rich.print(f"[green]✓[/] {name:9} {entry.seconds:5.1f} s  [dim]{headline(entry)}[/]")
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def headline(entry: Entry) -> str:
+    """The one or two figures of a stage that matter."""
+    m, parts = entry.metrics, []
+    if "validation_accuracy" in m:
+        parts.append(f"validation {m['validation_accuracy']:.2%}")
+    if "parameters" in m:
+        parts.append(f"{m['parameters']:,} parameters")
+    if "method" in m:
+        parts.append(m["method"])
+    if entry.stage == "export":
+        parts += [f"{name} {size:,} B" for name, size in m["bytes"].items() if name.endswith("int8")]
+    if entry.stage == "verify":
+        parts.append(f"parity ≤ {m['parity']['max_lsb']} LSB" + (f", {len(m['failures'])} floors missed" if m["failures"] else ""))
+    if entry.stage == "profile":
+        best = m["fastest_int8"]
+        parts.append(f"{best} p50 {m['variants'][best]['latency_us_p50']:.0f} µs")
+    if "bundle" in m:
+        parts.append(f"{m['bytes']:,} B, sha256 {m['sha256'][:12]}…")
+    return ", ".join(parts)
+
+
+def summary_json(result: Result) -> str:
+    """The run as one JSON object (docs/cli.md)."""
+    verified, profiled = result.metrics("verify"), result.metrics("profile")
+    report, bundle = result.path("report", "report"), result.path("package", "bundle")
+    variants = []
+    for name, v in verified.get("variants", {}).items():
+        runtime, _, precision = name.rpartition("-")
+        latency = profiled.get("variants", {}).get(name, {}).get("latency_us_p50")
+        variants.append(
+            {
+                "runtime": runtime,
+                "precision": precision,
+                "accuracy": v["accuracy"]["value"],
+                "bytes": v["bytes"],
+                "latency_us_p50": latency,
+            }
+        )
+    parity = verified.get("parity", {})
+    return msgspec.json.encode(
+        {
+            "run": str(result.store.root.resolve()),
+            "bundle": str(bundle.resolve()) if bundle else None,
+            "report": str(report.resolve()) if report else None,
+            "stages": [
+                {
+                    "name": e.stage,
+                    "cached": e.stage in result.cached,
+                    "seconds": e.seconds,
+                    "peak_bytes": e.peak_bytes,
+                    "metrics": e.metrics,
+                }
+                for e in result.entries
+            ],
+            "variants": variants,
+            "parity": {k: parity[k] for k in ("max_lsb", "top1_share", "pairs")} if parity else None,
+        }
+    ).decode()
+
+
+def summary_table(result: Result) -> None:
+    """Stage, accuracy, size, latency, and what it took."""
+    from rich.console import Console as Rich
+    from rich.table import Table
+
+    from edgeloop_pipeline.summary import rows
+
+    table = Table(title=f"{result.recipe.head.name}: accuracy on the full test set", title_justify="left")
+    for column in ("stage", "test accuracy", "95 % interval", "size", "p50 latency", "took"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for row in rows(result.entries):
+        table.add_row(row.name, row.accuracy_text, row.interval_text, row.size_text, row.latency_text, row.took_text)
+    rich = Rich()
+    rich.print(table)
+    for label, path in (("report", result.path("report", "report")), ("bundle", result.path("package", "bundle"))):
+        if path is not None:
+            rich.print(f"{label}: {path}", soft_wrap=True, highlight=False)
+
+
+def status_table(recipe: Any, store: Store, planned: list[Planned]) -> None:
+    """Each stage: cached, would run and why, or waiting."""
+    from rich.console import Console as Rich
+
+    from edgeloop_pipeline.runner import why
+
+    rich = Rich(highlight=False)
+    rich.print(f"{recipe.head.name} ({recipe.path})", soft_wrap=True)
+    known = {p.name: p for p in planned}
+    for name in recipe.stages:
+        step = known.get(name)
+        if step is None:
+            rich.print(f"  [dim]{name:9} waits[/]")
+        elif step.entry is not None:
+            rich.print(f"  [green]{name:9} cached[/]  {headline(step.entry)}", soft_wrap=True)
+        else:
+            rich.print(f"  [cyan]{name:9} would run[/]: {_escaped('; '.join(why(store, recipe, step)[:3]))}", soft_wrap=True)

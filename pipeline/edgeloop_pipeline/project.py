@@ -1,0 +1,94 @@
+"""A user's project: the recipe's folder, its network and its data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from edgeloop_contract.errors import UsageError
+
+from edgeloop_pipeline.data import Data, PreparedSplits, prepare_splits
+from edgeloop_pipeline.fetch import sha256
+from edgeloop_pipeline.recipe import Recipe
+
+_loaded: dict[Path, Any] = {}
+
+
+def load_object(folder: Path, reference: str) -> Any:
+    """The object behind `file.py:name`, the file being relative to the recipe. Raises UsageError."""
+    file, _, name = reference.rpartition(":")
+    path = (folder / file).resolve()
+    module = _loaded.get(path)
+    if module is None:
+        module = _loaded[path] = _import(path, reference)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise UsageError(f"{reference}: {path} has no {name!r}; check the name") from None
+
+
+def _import(path: Path, reference: str) -> Any:
+    if not path.is_file():
+        raise UsageError(f"{reference}: no file {path}; the path is relative to the recipe")
+    # A private name, so that a user's network.py can never hide a real package; its folder can be imported from.
+    unique = f"_edgeloop_project_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(unique, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    sys.path.insert(0, str(path.parent))
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # the project folder may be read-only, and is the user's
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's code can raise anything
+        del sys.modules[unique]
+        raise UsageError(f"{reference}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = writes
+        sys.path.remove(str(path.parent))
+    return module
+
+
+@dataclass(frozen=True)
+class Project:
+    """A recipe with what it names, loaded when first asked for."""
+
+    recipe: Recipe
+
+    @cached_property
+    def data(self) -> Data:
+        reference = self.recipe.head.data
+        try:
+            return cast(Data, load_object(self.recipe.folder, reference)())
+        except TypeError as error:
+            raise UsageError(
+                f"{reference}: {error}; it must take no arguments and return an object with files() and load()"
+            ) from error
+
+    @cached_property
+    def data_digests(self) -> dict[str, str]:
+        """Name → sha256 of every file the data come from."""
+        return {f"{path.parent.name}/{path.name}": sha256(path) for path in self.data.files()}
+
+    @cached_property
+    def splits(self) -> PreparedSplits:
+        return prepare_splits(self.data.load(), self.recipe.head.preprocessing)
+
+    @cached_property
+    def code_digests(self) -> dict[str, str]:
+        """Name → sha256 of every Python file in the project's folder."""
+        folder = self.recipe.folder
+        files = (p for p in folder.rglob("*.py") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+        return {str(p.relative_to(folder)): sha256(p) for p in sorted(files)}
+
+    @property
+    def augment(self) -> Callable[..., Any] | None:
+        reference = self.recipe.head.augment
+        return load_object(self.recipe.folder, reference) if reference else None

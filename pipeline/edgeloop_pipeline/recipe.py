@@ -1,0 +1,164 @@
+"""The recipe: what to build, from which data, for which target, by which stages."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.resources
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from edgeloop_contract.errors import UsageError
+from edgeloop_contract.preprocessing import Step
+
+from edgeloop_pipeline.settings import nearest, problems
+
+FILE = "recipe.yaml"
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What the result must hold. Accuracy floors are judged on the full test set by verify, on validation data before."""
+
+    min_accuracy: Share | None = None
+    max_drop: Share | None = None
+    max_int8_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_lsb: Annotated[int, msgspec.Meta(ge=0)] = 3
+    min_agreement: Share = 0.98
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe's fields; `stages` maps stage names to their settings and is checked stage by stage."""
+
+    name: Name
+    network: Reference
+    data: Reference
+    version: Annotated[int, msgspec.Meta(ge=1)] = 1
+    task: Literal["classification"] = "classification"
+    network_args: dict[str, Any] = {}
+    augment: Reference | None = None
+    preprocessing: list[Step] = []
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    target: Target = Target()
+    model_card: str = ""
+    stages: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. `stages`: name → raw settings, in the order they run."""
+
+    path: Path
+    head: _Head
+    stages: dict[str, dict[str, Any]]
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(msgspec.json.encode([self.head, self.stages], order="sorted")).hexdigest()
+
+
+def find(where: str) -> Path:
+    """The recipe file that `where` names: a file, a project folder, or a reference project."""
+    path = Path(where)
+    if path.is_dir() and (path / FILE).is_file():
+        return (path / FILE).resolve()
+    if path.is_file():
+        return path.resolve()
+    projects = reference_projects()
+    if where in projects:
+        return projects[where] / FILE
+    raise UsageError(f"{where}: no such recipe; give a {FILE}, a folder with one, or one of: {', '.join(projects)}")
+
+
+def reference_projects() -> dict[str, Path]:
+    """Name → folder of the projects that edgeloop ships."""
+    root = Path(str(importlib.resources.files("edgeloop_models")))
+    return {p.name: p for p in sorted(root.iterdir()) if (p / FILE).is_file()}
+
+
+def load(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
+    """Read and check a recipe. `changes`: `stage.key=value` or `key=value`, values in YAML.
+
+    Raises UsageError that lists every problem at once.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: not a recipe; it needs name, network, data and stages")
+    data = _changed(data, changes)
+    found = problems(data, _Head, "")
+    raw = data.get("stages")
+    stages: dict[str, dict[str, Any]] = {}
+    if isinstance(raw, dict):
+        stages = {str(name): settings or {} for name, settings in raw.items() if settings is not False}
+        found += stage_problems(stages, path.parent)
+    if found:
+        raise UsageError(f"{path}: {len(found)} problem{'s' * (len(found) > 1)}:\n  " + "\n  ".join(found))
+    return Recipe(path, msgspec.convert(data, _Head), stages)
+
+
+def stage_problems(stages: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+    from edgeloop_pipeline.stages import STAGES, stage_class
+
+    found = []
+    made: set[str] = set()
+    for name, settings in stages.items():
+        path = f"stages.{name}"
+        if not isinstance(settings, dict):
+            found.append(f"{path}: expected settings (key: value), or off to leave the stage out")
+            continue
+        if name not in STAGES and "stage" not in settings:
+            found.append(f"{path}: unknown stage{nearest(name, STAGES)}; a stage of your own needs stage: file.py:Class")
+            continue
+        try:
+            kind = stage_class(name, settings, folder)
+        except UsageError as error:
+            found.append(f"{path}.stage: {error}")
+            continue
+        found += problems({k: v for k, v in settings.items() if k != "stage"}, kind, path)
+        for need in kind.needs:
+            if need not in made:
+                makers = [n for n in STAGES if need in stage_class(n, {}, folder).gives]
+                found.append(f"{path}: needs a {need}; add {' or '.join(makers) or 'a stage that gives it'} before it")
+        made.update(kind.gives)
+    return found
+
+
+def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
+    """A copy with `--set` changes; a stage's key may be written without the leading `stages.`."""
+    import yaml
+
+    data = copy.deepcopy(data)
+    for change in changes:
+        name, equals, text = change.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--set {change}: write it as stage.key=value")
+        keys = name.split(".")
+        stages = data.get("stages")
+        if keys[0] not in data and isinstance(stages, dict) and (keys[0] in stages or len(keys) > 1):
+            keys.insert(0, "stages")
+        place: Any = data
+        for key in keys[:-1]:
+            if not isinstance(place.get(key), dict):
+                place[key] = {}
+            place = place[key]
+        try:
+            place[keys[-1]] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"--set {change}: the value is not YAML") from error
+    return data

@@ -1,0 +1,36 @@
+"""Raw recordings as files, as a device would find them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from edgeloop_contract.errors import UsageError
+
+from edgeloop_pipeline.data import Array, Splits
+
+
+def write_samples(splits: Splits, split: str, folder: Path, limit: int) -> int:
+    """Write up to `limit` recordings, evenly spread, named by their label; returns how many.
+
+    Series become CSV, images PNG. Raises UsageError when the folder holds anything.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is not empty; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = getattr(splits, split)
+    rows = np.unique(np.linspace(0, len(chosen.labels) - 1, min(limit, len(chosen.labels))).astype(int))
+    for i in rows:
+        label = splits.labels[int(chosen.labels[i])].replace("/", "-").replace(" ", "_")
+        _write(np.asarray(chosen.recordings[i]), folder / f"{i:05d}_{label}")
+    return len(rows)
+
+
+def _write(recording: Array, stem: Path) -> None:
+    if recording.ndim == 2 and recording.dtype != np.uint8:
+        np.savetxt(stem.with_suffix(".csv"), recording, fmt="%.7g", delimiter=",")
+        return
+    from PIL import Image
+
+    image = recording[..., 0] if recording.ndim == 3 and recording.shape[-1] == 1 else recording
+    Image.fromarray(image).save(stem.with_suffix(".png"))

@@ -1,0 +1,74 @@
+"""Strict settings: every problem of a recipe is found in one pass, with its path and the nearest valid name."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+
+def problems(data: object, kind: type, path: str) -> list[str]:
+    """Everything that keeps `data` from being a `kind` (a msgspec Struct or a dataclass), one sentence each."""
+    if not isinstance(data, Mapping):
+        return [f"{path}: expected settings (key: value), got {_shown(data)}"]
+    types = fields(kind)
+    found = [f"{join(path, key)}: unknown setting{nearest(str(key), types)}" for key in data if key not in types]
+    for key, (wanted, required) in types.items():
+        if key not in data:
+            if required:
+                found.append(f"{join(path, key)}: missing")
+        else:
+            found += _value_problems(data[key], wanted, join(path, key))
+    return found
+
+
+def fields(kind: type) -> dict[str, tuple[Any, bool]]:
+    """Name → (type, required) of a settings class."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    if dataclasses.is_dataclass(kind):
+        missing = dataclasses.MISSING
+        return {f.name: (hints[f.name], f.default is missing and f.default_factory is missing) for f in dataclasses.fields(kind)}
+    return {f.name: (hints[f.name], f.required) for f in msgspec.structs.fields(kind)}
+
+
+def _value_problems(value: object, wanted: Any, path: str) -> list[str]:
+    if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
+        return problems(value, wanted, path)
+    origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is list and isinstance(value, list):
+        return [line for i, item in enumerate(value) for line in _value_problems(item, arguments[0], f"{path}[{i}]")]
+    try:
+        msgspec.convert(value, wanted)
+    except msgspec.ValidationError as error:
+        choices = [str(a) for a in arguments if isinstance(a, str)] if origin is typing.Literal else []
+        return [f"{path}: {_plain(error, path)}{nearest(str(value), choices)}, got {_shown(value)}"]
+    return []
+
+
+def _plain(error: msgspec.ValidationError, path: str) -> str:
+    """msgspec's message in our own path: it calls the value `$`, or `$.key` below it."""
+    text, _, where = str(error).partition(" - at `$")
+    where = where.rstrip("`")
+    text = text[0].lower() + text[1:]
+    return f"{text} (at {path}{where})" if where else text
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean X?`, or the list of known names when nothing is near."""
+    names = list(known)
+    close = difflib.get_close_matches(name, names, 1)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f" (known: {', '.join(names)})" if names else ""
+
+
+def join(path: str, key: object) -> str:
+    return f"{path}.{key}" if path else str(key)
+
+
+def _shown(value: object) -> str:
+    return repr(value) if len(repr(value)) < 60 else f"{type(value).__name__}"

@@ -1,0 +1,73 @@
+"""Write the ONNX and TFLite files: int8 with one set of scales, and float."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
+
+from edgeloop_pipeline.stages import Base, Inputs, Metrics
+
+VARIANTS = "variants.json"
+Runtime = Literal["onnx", "tflite"]
+
+
+@dataclass(frozen=True)
+class Export(Base):
+    """One file per runtime and precision. The model takes raw counts: normalisation is inside."""
+
+    runtimes: Annotated[list[Runtime], msgspec.Meta(min_length=1)] = field(default_factory=lambda: ["onnx", "tflite"])
+    float32: bool = True
+
+    needs = ("network", "quantized")
+    gives = ("exported",)
+    libraries = ("torch", "onnx", "onnxscript", "litert-torch")
+
+    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_exporters.convert import to_onnx, to_tflite
+        from edgeloop_exporters.quantization import output_qparams
+
+        from edgeloop_pipeline import networks, quantized
+        from edgeloop_pipeline.fit import seed_everything
+
+        project = inputs.project
+        seed_everything(project.recipe.head.seed)
+        splits = project.splits
+        saved = networks.load(project, inputs.artefacts["network"])
+        graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
+        float_graph, _ = quantized.folded(saved, splits)
+        scale, zero_point = output_qparams(graph.module)
+        variants = []
+        for runtime in self.runtimes:
+            write = to_onnx if runtime == "onnx" else to_tflite
+            for precision in ("int8", "float32") if self.float32 else ("int8",):
+                name = f"{runtime}-{precision}"
+                file = f"{name}.{runtime}"
+                inputs.log(f"writing {file}")
+                integer = precision == "int8"
+                write(graph.module if integer else float_graph, saved.front, splits.shape, out / file, quantized=integer)
+                variants.append(_variant(name, runtime, precision, file, splits, saved.front, (scale, zero_point)))
+        (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
+        return {"bytes": {v.name: (out / v.file).stat().st_size for v in variants}}
+
+
+def _variant(name, runtime, precision, file, splits, front, output) -> Variant:  # type: ignore[no-untyped-def]
+    """How a device feeds and reads the file. `output`: the scores' scale and uint8 zero point."""
+    raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
+    scores = TensorSpec(dtype="float32", shape=[len(splits.labels)])
+    if precision == "int8" and runtime == "tflite":
+        scale, zero_point = output
+        scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))
+    if precision == "int8" and front.input_qparams:
+        scale, zero_point = front.input_qparams
+        offset = 128 if runtime == "tflite" else 0
+        dtype = "int8" if offset else "uint8"
+        raw = TensorSpec(dtype=dtype, shape=raw.shape, quantization=Quantization(scale=scale, zero_point=zero_point - offset))
+    return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
+
+
+def read_variants(folder: Path) -> list[Variant]:
+    return msgspec.json.decode((folder / VARIANTS).read_bytes(), type=list[Variant])

@@ -1,0 +1,111 @@
+"""Package: one verified bundle for hub and device."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.stages.export import read_variants
+
+
+@dataclass(frozen=True)
+class Package(Base):
+    """Write the bundle and open it again as a device would."""
+
+    needs = ("exported", "verified", "profiled")
+    gives = ("bundle",)
+    libraries = ("numpy",)
+    uses_target = True
+    uses_history = True
+
+    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_contract import archive, manifest
+
+        project, head = inputs.project, inputs.project.recipe.head
+        exported = inputs.artefacts["exported"]
+        verified, profiled = inputs.metrics("verify"), inputs.metrics("profile")
+        files, canary, reference = _canary(inputs)
+        variants = []
+        for variant in read_variants(exported):
+            files[f"models/{variant.file}"] = (exported / variant.file).read_bytes()
+            accuracy = msgspec.convert(verified["variants"][variant.name]["accuracy"], manifest.Estimate)
+            cost = msgspec.convert(profiled["variants"][variant.name], manifest.Cost)
+            variants.append(msgspec.structs.replace(variant, file=f"models/{variant.file}", accuracy=accuracy, cost=cost))
+        made = manifest.Manifest(
+            schema=manifest.SCHEMA, name=head.name, version=head.version,
+            task=manifest.Classification(labels=list(project.splits.labels)),
+            sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),  # type: ignore[arg-type]
+            preprocessing=head.preprocessing, variants=variants, files=archive.describe(files), canary=canary,
+            drift_reference=reference, provenance=_provenance(project), model_card=_model_card(project, verified),
+        )  # fmt: skip
+        name = f"{head.name}-{head.version}.edgeloop"
+        archive.write(out / name, made, files)
+        with archive.Bundle.open(out / name) as bundle:
+            return {"bundle": name, "sha256": bundle.sha256, "bytes": (out / name).stat().st_size, "files": len(files)}
+
+
+def _canary(inputs: Inputs) -> tuple[dict[str, bytes], Any, Any]:
+    """The canary's files, its description, and the drift reference."""
+    import numpy as np
+    from edgeloop_agent.engine import softmax
+    from edgeloop_contract.manifest import Canary, ChannelStatistics
+
+    from edgeloop_pipeline.stages.verify import CANARY
+
+    splits, files = inputs.project.splits, {}
+    with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as arrays:
+        for name in ("inputs", "scores", "labels"):
+            buffer = io.BytesIO()
+            np.save(buffer, arrays[name], allow_pickle=False)
+            files[f"canary/{name}.npy"] = buffer.getvalue()
+        step, shares = float(arrays["step"]), softmax(arrays["validation_scores"])
+    canary = Canary(
+        inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=step,
+        max_steps=inputs.project.recipe.head.target.max_lsb,
+    )  # fmt: skip
+    values = splits.train.values.reshape(-1, splits.shape[-1]).astype(np.float64)
+    counts = np.bincount(shares.argmax(1), minlength=len(splits.labels)) / len(shares)
+    reference = ChannelStatistics(
+        mean=values.mean(0).tolist(), std=values.std(0).tolist(), low=values.min(0).tolist(), high=values.max(0).tolist(),
+        mean_confidence=float(shares.max(1).mean()), label_share=counts.tolist(),
+    )  # fmt: skip
+    return files, canary, reference
+
+
+def _provenance(project: Any) -> Any:
+    import hashlib
+    from importlib.metadata import version
+
+    from edgeloop_contract.manifest import Provenance
+
+    def digest(parts: dict[str, str]) -> str:
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+    libraries = ("edgeloop", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
+    return Provenance(
+        recipe_sha256=project.recipe.sha256, code_sha256=digest(project.code_digests),
+        data_sha256=digest(project.data_digests), seed=project.recipe.head.seed,
+        versions={name: version(name) for name in libraries},
+    )  # fmt: skip
+
+
+def _model_card(project: Any, verified: Metrics) -> str:
+    """What it is, how well it does, on what: plain text."""
+    head, lines = project.recipe.head, []
+    if head.model_card:
+        lines.append(head.model_card.strip())
+    lines.append(f"Classifies into {', '.join(project.splits.labels)}.")
+    for name, variant in verified["variants"].items():
+        a = variant["accuracy"]
+        lines.append(
+            f"{name}: accuracy {a['value']:.2%} on {a['samples']} test samples (95 % interval {a['low']:.2%} to {a['high']:.2%},"
+            " bootstrap over recordings)."
+        )
+    weakest = min(verified["classes"], key=lambda c: c["recall"])
+    lines.append(f"Weakest class: {weakest['label']}, recall {weakest['recall']:.1%} of {weakest['count']}.")
+    return "\n".join(lines)

@@ -1,0 +1,25 @@
+"""The report: one HTML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeloop_pipeline.stages import Base, Inputs, Metrics
+
+
+@dataclass(frozen=True)
+class Report(Base):
+    """Self-contained: no scripts, no fonts, nothing fetched."""
+
+    gives = ("report",)
+    libraries = ("jinja2", "matplotlib")
+    uses_target = True
+    uses_machine = True
+    uses_history = True
+
+    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_pipeline.html import render
+
+        (out / "report.html").write_text(render(inputs), encoding="utf-8")
+        return {"report": "report.html"}

@@ -1,0 +1,153 @@
+"""Verify: the shipped files, in the shipped runtimes, on the full test set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.stages.export import read_variants
+from edgeloop_pipeline.stages.fitting import Count
+
+CANARY = "canary.npz"
+
+
+@dataclass(frozen=True)
+class Verify(Base):
+    """Accuracy with intervals, parity in LSB, integer kernels; a missed floor fails the run."""
+
+    layer_samples: Count = 32  # for the comparison layer by layer
+    canary_samples: Count = 32  # validation samples that go into the bundle
+
+    needs = ("network", "quantized", "exported")
+    gives = ("verified",)
+    libraries = ("torch", "onnxruntime", "ai-edge-litert", "torchmetrics")
+    uses_target = True
+    uses_history = True
+
+    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        import numpy as np
+        from edgeloop_agent.runtimes import open_runtime, version_of
+        from edgeloop_exporters import kernels, parity
+
+        from edgeloop_pipeline import confusion, intervals, networks, quantized
+        from edgeloop_pipeline.fit import scores_of, seed_everything
+
+        project, splits = inputs.project, inputs.project.splits
+        seed_everything(project.recipe.head.seed)
+        test, exported = splits.test, inputs.artefacts["exported"]
+        saved = networks.load(project, inputs.artefacts["network"])
+        graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
+        step = parity_step(graph)
+
+        def share(scores: Any) -> Any:
+            return intervals.accuracy(np.asarray(scores).argmax(1) == test.labels, test.recording)
+
+        stages = {}
+        for name, folder, _ in inputs.history:
+            if (folder / networks.WEIGHTS).is_file():
+                made = networks.load(project, folder)
+                stages[name] = share(scores_of(made.network, made.front, test))
+        reference = scores_of(graph.module, saved.front, test).numpy()
+        stages["quantize"] = share(reference)
+        scores: dict[str, Any] = {}
+        variants: dict[str, Any] = {}
+        for variant in read_variants(exported):
+            model = (exported / variant.file).read_bytes()
+            inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
+            runtime = open_runtime(variant, model)
+            batch = 256 if variant.runtime == "onnx" else 1
+            found = np.concatenate([runtime.run(test.values[i : i + batch]) for i in range(0, len(test), batch)])
+            scores[variant.name] = found
+            counted = kernels.count(variant, model)
+            variants[variant.name] = {
+                "runtime": runtime.description,
+                "accuracy": share(found),
+                "bytes": len(model),
+                "kernels": counted,
+                "slow_because": kernels.reasons(counted, variant.precision == "int8"),
+            }
+        integer = {"torch": reference, **{n: s for n, s in scores.items() if n.endswith("int8")}}
+        agreements = parity.agreement(integer, step)
+        layer_of = {p.name: p.layer for p in graph.plan.points}
+        rows = []
+        for variant in read_variants(exported):
+            if variant.precision == "int8":
+                model = (exported / variant.file).read_bytes()
+                rows += parity.layers(
+                    graph.module, layer_of, saved.front, test.values[: self.layer_samples], variant.runtime, model
+                )
+        best = next((n for n in scores if n.endswith("int8")), "")
+        result = {
+            "float_accuracy": stages[_last_network(inputs)],
+            "stages": stages,
+            "variants": variants,
+            "parity": {
+                "max_lsb": max(a.max_lsb for a in agreements),
+                "top1_share": min(a.top1_share for a in agreements),
+                "pairs": agreements,
+                "layers": rows,
+                "layers_note": "TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
+            },
+            **confusion.table(scores[best], test.labels, splits.labels),
+        }
+        result["failures"] = self._failures(inputs, result, rows, splits)
+        self._canary(graph, splits, out)
+        (out / "verify.json").write_bytes(msgspec.json.encode(result))
+        plain: Metrics = msgspec.to_builtins(result)
+        return plain
+
+    def _failures(self, inputs: Inputs, result: dict[str, Any], rows: list[Any], splits: Any) -> list[str]:
+        """Every floor that is missed, in words."""
+        from edgeloop_exporters.parity import first_difference
+
+        target, failures = inputs.project.recipe.head.target, []
+        for name, variant in result["variants"].items():
+            accuracy = variant["accuracy"].value
+            if target.min_accuracy is not None and accuracy < target.min_accuracy:
+                failures.append(f"{name}: accuracy {accuracy:.2%} on the test set is below min_accuracy {target.min_accuracy:.2%}")
+            drop = result["float_accuracy"].value - accuracy
+            if target.max_drop is not None and drop > target.max_drop:
+                failures.append(f"{name}: lost {drop:.2%} against its float network, more than max_drop {target.max_drop:.2%}")
+            if name.endswith("int8") and target.max_int8_bytes is not None and variant["bytes"] > target.max_int8_bytes:
+                failures.append(f"{name}: {variant['bytes']} bytes, more than max_int8_bytes {target.max_int8_bytes}")
+        for pair in result["parity"]["pairs"]:
+            if pair.max_lsb > target.max_lsb or pair.top1_share < target.min_agreement:
+                first = first_difference(rows, target.max_lsb) or first_difference(rows, 0)
+                where = f"; the first layer to differ is {first.layer or first.point} on {first.runtime}" if first else ""
+                failures.append(
+                    f"{pair.a} and {pair.b}: up to {pair.max_lsb} LSB apart (max_lsb {target.max_lsb}), same answer for"
+                    f" {pair.top1_share:.2%} (min_agreement {target.min_agreement:.2%}){where}"
+                )
+        return failures
+
+    def _canary(self, graph: Any, splits: Any, out: Path) -> None:
+        """A few validation samples, evenly spread, with the quantized reference's scores."""
+        import numpy as np
+        import torch
+
+        validation = splits.validation
+        rows = np.linspace(0, len(validation) - 1, min(self.canary_samples, len(validation))).astype(int)
+        with torch.no_grad():
+            scores = graph.module(graph.front.normalise(torch.from_numpy(validation.values[rows]))).numpy()
+            every = graph.module(graph.front.normalise(torch.from_numpy(validation.values))).numpy()
+        np.savez(
+            out / CANARY, inputs=validation.values[rows], scores=scores, labels=validation.labels[rows],
+            validation_scores=every, step=parity_step(graph),
+        )  # fmt: skip
+
+
+def _last_network(inputs: Inputs) -> str:
+    from edgeloop_pipeline.networks import WEIGHTS
+
+    return [name for name, folder, _ in inputs.history if (folder / WEIGHTS).is_file()][-1]
+
+
+def parity_step(graph: Any) -> float:
+    """The scores' scale: one LSB."""
+    from edgeloop_exporters.quantization import output_qparams
+
+    return output_qparams(graph.module)[0]
