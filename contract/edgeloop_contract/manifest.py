@@ -17,14 +17,14 @@ class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     """Base of every manifest structure: immutable, strict, and encoded without its defaults."""
 
 
-class Quantization(Part):
+class Quantization(Part, frozen=True):
     """real = scale × (integer − zero_point)."""
 
     scale: float
     zero_point: int
 
 
-class TensorSpec(Part):
+class TensorSpec(Part, frozen=True):
     """One sample of a tensor, without the batch dimension; channels last."""
 
     dtype: Literal["uint8", "int8", "int16", "float32"]
@@ -32,7 +32,7 @@ class TensorSpec(Part):
     quantization: Quantization | None = None
 
 
-class Estimate(Part):
+class Estimate(Part, frozen=True):
     """A share measured on `samples` test samples, with its 95 % interval."""
 
     value: float
@@ -41,7 +41,7 @@ class Estimate(Part):
     samples: int
 
 
-class Cost(Part):
+class Cost(Part, frozen=True):
     """What one inference of one sample took where it was measured."""
 
     latency_us_p50: float
@@ -50,7 +50,7 @@ class Cost(Part):
     machine: str
 
 
-class Variant(Part):
+class Variant(Part, frozen=True):
     """One shipped model file. Its input is the sample's raw counts; an int8 input is the uint8 count minus 128."""
 
     name: str
@@ -63,18 +63,18 @@ class Variant(Part):
     cost: Cost | None = None
 
 
-class File(Part):
+class File(Part, frozen=True):
     bytes: int
     sha256: str
 
 
-class Classification(Part, tag="classification", tag_field="kind"):
+class Classification(Part, frozen=True, tag="classification", tag_field="kind"):
     """Scores are logits, one per label; probabilities are their softmax."""
 
     labels: list[str]
 
 
-class Canary(Part):
+class Canary(Part, frozen=True):
     """Validation samples with what the quantized reference answered: checked on a device before it switches over.
 
     `inputs`, `scores` and `labels` are .npy files in the bundle: (N, *sample), (N, outputs) float32, (N,) int64.
@@ -87,7 +87,7 @@ class Canary(Part):
     max_steps: int
 
 
-class ChannelStatistics(Part):
+class ChannelStatistics(Part, frozen=True):
     """Statistics per channel of the training input, and of the answers on validation data: what drift is held against."""
 
     mean: list[float]
@@ -98,7 +98,7 @@ class ChannelStatistics(Part):
     label_share: list[float]
 
 
-class Provenance(Part):
+class Provenance(Part, frozen=True):
     """What the bundle was built from."""
 
     recipe_sha256: str
@@ -109,7 +109,7 @@ class Provenance(Part):
     parent: str | None = None
 
 
-class Manifest(Part):
+class Manifest(Part, frozen=True):
     schema: int
     name: str
     version: int

@@ -24,7 +24,7 @@ class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     pass
 
 
-class Window(_Step, tag="window"):
+class Window(_Step, frozen=True, tag="window"):
     """Cut a series into windows of `length` points, `hop` points apart; a remainder at the end is left out."""
 
     length: Positive
@@ -38,7 +38,7 @@ class Window(_Step, tag="window"):
         return np.stack([series[s : s + self.length] for s in starts])
 
 
-class Counts(_Step, tag="counts"):
+class Counts(_Step, frozen=True, tag="counts"):
     """Physical values to the int16 counts of the sensor: round(value / lsb) per channel, saturating."""
 
     lsb: list[float]
@@ -48,10 +48,10 @@ class Counts(_Step, tag="counts"):
             raise DataError(f"{x.shape[-1]} channels; counts need {len(self.lsb)}: send every channel, in order")
         if x.dtype == np.int16:
             return x
-        return np.clip(np.rint(x / np.asarray(self.lsb)), INT16.min, INT16.max).astype(np.int16)
+        return np.asarray(np.clip(np.rint(x / np.asarray(self.lsb)), INT16.min, INT16.max).astype(np.int16))
 
 
-class Grayscale(_Step, tag="grayscale"):
+class Grayscale(_Step, frozen=True, tag="grayscale"):
     """Colour to one channel with the luma weights of ITU-R BT.601, in integers; one-channel images pass."""
 
     def __call__(self, x: Array) -> Array:
@@ -65,7 +65,7 @@ class Grayscale(_Step, tag="grayscale"):
         return ((x[..., :3].astype(np.uint32) @ weights + 500) // 1000).astype(np.uint8)[..., None]
 
 
-class Resize(_Step, tag="resize"):
+class Resize(_Step, frozen=True, tag="resize"):
     """Bilinear resize with half-pixel centres and no antialiasing; uint8 in, uint8 out."""
 
     height: Positive
@@ -83,7 +83,7 @@ class Resize(_Step, tag="resize"):
         image = image[:, rows[0]] * (1 - share) + image[:, rows[1]] * share
         share = column_share[:, None]
         image = image[:, :, columns[0]] * (1 - share) + image[:, :, columns[1]] * share
-        return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+        return np.asarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))
 
 
 def _taps(size: int, wanted: int) -> tuple[tuple[Array, Array], Array]:

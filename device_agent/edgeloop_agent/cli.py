@@ -5,16 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 from edgeloop_agent import memory
+
+if TYPE_CHECKING:  # numpy is most of the start-up time: `inspect` and --help do without it
+    from edgeloop_agent.engine import Engine
+    from edgeloop_agent.sources import Recording
 
 EXIT_CODES = """exit codes: 0 done · 2 wrong usage · 3 no sample could be used · 5 the bundle is wrong ·
 6 this device cannot run it · 7 a folder cannot be written · 130 interrupted"""
@@ -97,7 +102,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _lines(engine, recording):  # type: ignore[no-untyped-def]  # the types would import numpy before it is needed
+def _lines(engine: Engine, recording: Recording) -> Iterator[dict[str, object]]:
     """One output line a window of the recording, or one for the whole of it when it does not fit."""
     if recording.values is None:
         yield {"input": recording.name, "refused": recording.refused}

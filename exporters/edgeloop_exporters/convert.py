@@ -59,6 +59,8 @@ class _Shipped(nn.Module):
     def __init__(self, body: nn.Module, front: Front, entry: Entry) -> None:
         super().__init__()
         self.body, self.entry, self.qparams = body, entry, front.input_qparams
+        self.mean: Tensor
+        self.factor: Tensor
         self.register_buffer("mean", torch.tensor(front.mean))
         self.register_buffer("factor", 1.0 / torch.tensor(front.std))
 

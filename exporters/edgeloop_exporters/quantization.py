@@ -197,7 +197,7 @@ def _quantizer(module: fx.GraphModule, node: Any) -> nn.Module | None:
 
 def output_qparams(module: fx.GraphModule) -> tuple[float, int]:
     """Scale and uint8 zero point of the scores."""
-    quantizer = _quantizer(module, module.graph.output_node().args[0][0])
+    quantizer = _quantizer(module, module.graph.output_node().all_input_nodes[0])
     assert isinstance(quantizer, ActivationQuantizer)
     scale, zero_point = quantizer.qparams()
     return scale.item(), int(zero_point.item())

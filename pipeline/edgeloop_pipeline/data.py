@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -74,8 +74,8 @@ class PreparedSplits:
         return tuple(self.train.values.shape[1:])
 
     @property
-    def dtype(self) -> str:
-        return str(self.train.values.dtype)
+    def dtype(self) -> Literal["uint8", "int16", "float32"]:
+        return cast(Literal["uint8", "int16", "float32"], str(self.train.values.dtype))
 
 
 def prepare_splits(splits: Splits, steps: Sequence[Step]) -> PreparedSplits:

@@ -92,14 +92,15 @@ def load(project: Project, folder: Path) -> Saved:
     state = load_file(str(folder / WEIGHTS))
     for name, changed in structure.changes.items():
         module = network.get_submodule(name)
-        for key, value in changed.items():
-            setattr(module, key, value)
-        for kind, tensors in (("parameter", module._parameters), ("buffer", module._buffers)):
+        for key, size in changed.items():
+            setattr(module, key, size)
+        families: tuple[tuple[str, Any], ...] = (("parameter", module._parameters), ("buffer", module._buffers))
+        for kind, tensors in families:
             for leaf, old in list(tensors.items()):
                 new = state.get(f"{name}.{leaf}" if name else leaf)
                 if old is not None and new is not None and old.shape != new.shape:
                     value = torch.empty_like(new)
-                    tensors[leaf] = nn.Parameter(value) if kind == "parameter" else value  # type: ignore[assignment]
+                    tensors[leaf] = nn.Parameter(value) if kind == "parameter" else value
     try:
         network.load_state_dict(state)
     except RuntimeError as error:

@@ -112,7 +112,7 @@ def load(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     return Recipe(path, msgspec.convert(data, _Head), stages)
 
 
-def stage_problems(stages: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+def stage_problems(stages: dict[str, Any], folder: Path) -> list[str]:
     from edgeloop_pipeline.stages import STAGES, stage_class
 
     found = []

@@ -7,6 +7,7 @@ import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def run(recipe: Recipe, store: Store, listener: Listener) -> Result:
                 result.cached.add(name)
             else:
                 listener.starts(name, why(store, recipe, planned))
-                entry = _make(project, store, planned, result.entries, lambda text, n=name: listener.says(n, text))
+                entry = _make(project, store, planned, result.entries, partial(listener.says, name))
                 listener.done(name, entry)
             store.note(recipe.head.name, entry)
             result.entries.append(entry)
@@ -120,7 +121,8 @@ def _make(project: Project, store: Store, planned: Planned, before: list[Entry],
     inputs = Inputs(
         project=project,
         artefacts={a: store.folder(e.stage, e.key) for a, e in sources.items()},
-        history=[(e.stage, store.folder(e.stage, e.key), e.metrics) for e in before],
+        entries=before,
+        folders=[store.folder(e.stage, e.key) for e in before],
         scratch=store.scratch(name, planned.key),
         log=log,
     )

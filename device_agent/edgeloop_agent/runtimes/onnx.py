@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from types import ModuleType
 from typing import Any
 
 from edgeloop_contract.errors import DeviceError
@@ -14,7 +13,7 @@ from edgeloop_agent.runtimes import Array, missing, to_scores
 ERRORS_ONLY = 3
 
 
-def _library() -> ModuleType:
+def _library() -> Any:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.31 wheels carry a telemetry endpoint
     try:
         import onnxruntime

@@ -13,6 +13,7 @@ import msgspec
 from edgeloop_contract.errors import UsageError
 
 from edgeloop_pipeline.project import Project, load_object
+from edgeloop_pipeline.store import Entry
 
 # Importing one of these modules must not import torch: a cached run only reads their settings.
 STAGES = {
@@ -36,13 +37,18 @@ class Inputs:
 
     project: Project
     artefacts: dict[str, Path]
-    history: list[tuple[str, Path, Metrics]]  # every stage before: its name, folder and metrics
+    entries: list[Entry]  # every stage before
+    folders: list[Path]  # and where its files are
     scratch: Path  # survives a kill; for checkpoints
     log: Callable[[str], None] = field(default=lambda _: None)
 
     def metrics(self, stage: str) -> Metrics:
         """What `stage` reported ({} when it did not run)."""
-        return next((m for n, _, m in reversed(self.history) if n == stage), {})
+        return next((e.metrics for e in reversed(self.entries) if e.stage == stage), {})
+
+    def holding(self, file: str) -> list[tuple[str, Path]]:
+        """Name and folder of every stage before that wrote a file of this name, in order."""
+        return [(e.stage, f) for e, f in zip(self.entries, self.folders, strict=True) if file in e.files]
 
 
 class Stage(Protocol):

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 
+if TYPE_CHECKING:
+    from edgeloop_exporters.convert import Front
+
+    from edgeloop_pipeline.data import PreparedSplits
+
 VARIANTS = "variants.json"
 Runtime = Literal["onnx", "tflite"]
+Precision = Literal["int8", "float32"]
+INT8_ONLY: tuple[Precision, ...] = ("int8",)
+BOTH: tuple[Precision, ...] = ("int8", "float32")
 
 
 @dataclass(frozen=True)
@@ -39,22 +47,22 @@ class Export(Base):
         saved = networks.load(project, inputs.artefacts["network"])
         graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
         float_graph, _ = quantized.folded(saved, splits)
-        scale, zero_point = output_qparams(graph.module)
         variants = []
         for runtime in self.runtimes:
             write = to_onnx if runtime == "onnx" else to_tflite
-            for precision in ("int8", "float32") if self.float32 else ("int8",):
-                name = f"{runtime}-{precision}"
-                file = f"{name}.{runtime}"
+            for precision in BOTH if self.float32 else INT8_ONLY:
+                file = f"{runtime}-{precision}.{runtime}"
                 inputs.log(f"writing {file}")
                 integer = precision == "int8"
                 write(graph.module if integer else float_graph, saved.front, splits.shape, out / file, quantized=integer)
-                variants.append(_variant(name, runtime, precision, file, splits, saved.front, (scale, zero_point)))
+                variants.append(_variant(runtime, precision, file, splits, saved.front, output_qparams(graph.module)))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return {"bytes": {v.name: (out / v.file).stat().st_size for v in variants}}
 
 
-def _variant(name, runtime, precision, file, splits, front, output) -> Variant:  # type: ignore[no-untyped-def]
+def _variant(
+    runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, front: Front, output: tuple[float, int]
+) -> Variant:
     """How a device feeds and reads the file. `output`: the scores' scale and uint8 zero point."""
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
     scores = TensorSpec(dtype="float32", shape=[len(splits.labels)])
@@ -64,9 +72,12 @@ def _variant(name, runtime, precision, file, splits, front, output) -> Variant: 
     if precision == "int8" and front.input_qparams:
         scale, zero_point = front.input_qparams
         offset = 128 if runtime == "tflite" else 0
-        dtype = "int8" if offset else "uint8"
-        raw = TensorSpec(dtype=dtype, shape=raw.shape, quantization=Quantization(scale=scale, zero_point=zero_point - offset))
-    return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
+        raw = TensorSpec(
+            dtype="int8" if offset else "uint8",
+            shape=raw.shape,
+            quantization=Quantization(scale=scale, zero_point=zero_point - offset),
+        )
+    return Variant(name=f"{runtime}-{precision}", runtime=runtime, precision=precision, file=file, input=raw, output=scores)
 
 
 def read_variants(folder: Path) -> list[Variant]:

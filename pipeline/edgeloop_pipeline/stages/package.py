@@ -39,7 +39,7 @@ class Package(Base):
         made = manifest.Manifest(
             schema=manifest.SCHEMA, name=head.name, version=head.version,
             task=manifest.Classification(labels=list(project.splits.labels)),
-            sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),  # type: ignore[arg-type]
+            sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             preprocessing=head.preprocessing, variants=variants, files=archive.describe(files), canary=canary,
             drift_reference=reference, provenance=_provenance(project), model_card=_model_card(project, verified),
         )  # fmt: skip

@@ -67,9 +67,7 @@ class Profile(Base):
         from edgeloop_pipeline import networks, quantized
 
         project, rows = inputs.project, {}
-        for name, folder, _ in inputs.history:
-            if not (folder / networks.WEIGHTS).is_file():
-                continue
+        for name, folder in inputs.holding(networks.WEIGHTS):
             saved = networks.load(project, folder)
             graph, _ = quantized.folded(saved, project.splits)
             with tempfile.TemporaryDirectory() as scratch:

@@ -45,7 +45,8 @@ class Quantize(Base):
         ptq = accuracy_and_loss(scores_of(graph.module, saved.front, project.splits.validation), labels)[0]
         inputs.log(f"post-training: validation {ptq:.2%} (float {float_accuracy:.2%})")
         missed = self._missed(inputs, float_accuracy, ptq)
-        method, accuracy, curve = "post-training", ptq, []
+        curve: list[dict[str, Any]] = []
+        method, accuracy = "post-training", ptq
         if self.qat == "always" or (self.qat == "auto" and missed):
             inputs.log(f"quantization-aware training: {missed or 'asked for'}")
             before = {k: v.clone() for k, v in graph.module.state_dict().items()}

@@ -21,5 +21,5 @@ class Report(Base):
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline.html import render
 
-        (out / "report.html").write_text(render(inputs), encoding="utf-8")
+        (out / "report.html").write_text(render(inputs, inputs.entries), encoding="utf-8")
         return {"report": "report.html"}

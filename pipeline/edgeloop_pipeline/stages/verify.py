@@ -47,10 +47,9 @@ class Verify(Base):
             return intervals.accuracy(np.asarray(scores).argmax(1) == test.labels, test.recording)
 
         stages = {}
-        for name, folder, _ in inputs.history:
-            if (folder / networks.WEIGHTS).is_file():
-                made = networks.load(project, folder)
-                stages[name] = share(scores_of(made.network, made.front, test))
+        for name, folder in inputs.holding(networks.WEIGHTS):
+            made = networks.load(project, folder)
+            stages[name] = share(scores_of(made.network, made.front, test))
         reference = scores_of(graph.module, saved.front, test).numpy()
         stages["quantize"] = share(reference)
         scores: dict[str, Any] = {}
@@ -82,7 +81,7 @@ class Verify(Base):
                 )
         best = next((n for n in scores if n.endswith("int8")), "")
         result = {
-            "float_accuracy": stages[_last_network(inputs)],
+            "float_accuracy": stages[inputs.holding(networks.WEIGHTS)[-1][0]],
             "stages": stages,
             "variants": variants,
             "parity": {
@@ -138,12 +137,6 @@ class Verify(Base):
             out / CANARY, inputs=validation.values[rows], scores=scores, labels=validation.labels[rows],
             validation_scores=every, step=parity_step(graph),
         )  # fmt: skip
-
-
-def _last_network(inputs: Inputs) -> str:
-    from edgeloop_pipeline.networks import WEIGHTS
-
-    return [name for name, folder, _ in inputs.history if (folder / WEIGHTS).is_file()][-1]
 
 
 def parity_step(graph: Any) -> float:
