@@ -1,0 +1,34 @@
+# Two commands are all a new machine needs: make demo, make test.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test check bench docs clean
+
+$(STAMP): pyproject.toml constraints.txt scripts/install.py
+	$(PYTHON) scripts/install.py $(VENV)
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/edgeloop run exercise_watch --runs runs
+	$(BIN)/python scripts/demo_agent.py runs
+
+test: $(STAMP)
+	$(BIN)/pytest -n 2
+
+check: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/main.py
+
+# The pages are Markdown; this checks that their links and commands are real.
+docs: $(STAMP)
+	$(BIN)/pytest -n 0 tests/test_docs.py
+
+clean:
+	rm -rf $(VENV) runs dist
