@@ -34,9 +34,13 @@ def _axes(columns: int, height: float) -> Any:
 
 def tradeoff(rows: list[Row]) -> str:
     """Accuracy against size and against latency: float networks through the stages, then the shipped files."""
-    points = [r for r in rows if r.accuracy and r.size_bytes]
-    if not points:
+    measured = [r for r in rows if r.accuracy and r.size_bytes]
+    if not measured:
         return ""
+    best = max((r.accuracy or {})["value"] for r in measured)
+    # A network that was pruned and not trained again says nothing about the trade and would flatten the rest.
+    points = [r for r in measured if (r.accuracy or {})["value"] > best / 2]
+    aside = [f"{r.name.strip()} alone: {r.accuracy_text}, off the plot" for r in measured if r not in points]
     figure, axes = _axes(2, 3.6)
     for one, unit, values in (
         (axes[0], "size, kB", [(r.size_bytes or 0) / 1000 for r in points]),
@@ -54,20 +58,25 @@ def tradeoff(rows: list[Row]) -> str:
                 one.scatter(*zip(*chosen, strict=True), color=colour, marker=marker, s=44, label=label, zorder=2)
         _label(one, drawn)
         one.set_xscale("log")
+        one.xaxis.set_minor_formatter("{x:.0f}")
+        one.xaxis.set_major_formatter("{x:.0f}")
+        one.tick_params(axis="x", which="minor", labelsize=8)
         one.set_xlabel(unit)
     axes[0].set_ylabel("test accuracy, %")
-    axes[0].legend(loc="lower right", frameon=False)
+    if aside:
+        axes[1].set_title("; ".join(aside), fontsize=8, color=FLOAT_COLOUR, loc="right")
+    axes[0].legend(loc="lower right", frameon=False, fontsize=8)
     return _svg(figure)
 
 
 def _label(axes: Any, drawn: list[tuple[Row, float, float]]) -> None:
-    """Names beside the points; points at nearly the same height take turns above and below."""
+    """Names beside the points; neighbours take turns in height."""
     for i, (row, x, y) in enumerate(sorted(drawn, key=lambda d: d[1])):
         axes.annotate(
-            row.name.strip(), (x, y), xytext=(0, 8 if i % 2 == 0 else -15), textcoords="offset points", fontsize=8, ha="center",
+            row.name.strip(), (x, y), xytext=(0, (8, -15, 20, -27)[i % 4]), textcoords="offset points", fontsize=8, ha="center",
             color=SHIPPED_COLOUR if row.shipped else "#555b63",
         )  # fmt: skip
-    axes.margins(x=0.15, y=0.25)
+    axes.margins(x=0.15, y=0.45)
 
 
 def curves(stages: dict[str, list[dict[str, Any]]]) -> str:
