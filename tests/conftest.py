@@ -1,0 +1,63 @@
+"""A small project run once for the whole session, through the command line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BIN = Path(sys.executable).parent
+HERE = Path(__file__).parent
+TINY = HERE / "projects" / "tiny"
+TIMEOUT_SECONDS = 300
+
+
+def command(*words: object, cwd: Path | None = None, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands as a user would."""
+    full = [str(BIN / str(words[0])), *map(str, words[1:])]
+    return subprocess.run(
+        full, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env={**os.environ, **env}
+    )
+
+
+def sentence(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """What the command said on stderr, after checking its exit code and that it was no traceback."""
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, (done.returncode, done.stderr)
+    return done.stderr
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The tiny project's finished run: the object that `edgeloop run --json` printed, and its `runs` folder."""
+    shared = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        shared = shared.parent  # one run serves every worker
+    runs, answer = shared / "tiny-runs", shared / "tiny-run.json"
+    with (shared / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not answer.exists():
+            done = command("edgeloop", "run", TINY, "--runs", runs, "--json")
+            assert done.returncode == 0, done.stderr
+            answer.write_text(done.stdout)
+    yield {**json.loads(answer.read_text()), "runs": runs}
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """A copy of the tiny project to spoil."""
+    return Path(shutil.copytree(TINY, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def runs(tiny_run: dict[str, Any], tmp_path: Path) -> Path:
+    """A copy of the finished run's folder, to run in."""
+    return Path(shutil.copytree(tiny_run["runs"], tmp_path / "runs"))
