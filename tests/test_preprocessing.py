@@ -1,0 +1,75 @@
+"""The one preprocessing implementation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.preprocessing import Counts, Grayscale, Resize, Window, prepare
+
+
+@given(points=st.integers(1, 200), length=st.integers(1, 50), hop=st.integers(1, 60))
+def test_windows_are_slices(points: int, length: int, hop: int) -> None:
+    series = np.arange(points * 2, dtype=np.float32).reshape(points, 2)
+    if points < length:
+        with pytest.raises(DataError, match="a window needs"):
+            prepare([Window(length, hop)], series)
+        return
+    made = prepare([Window(length, hop)], series)
+    assert len(made.values) == (points - length) // hop + 1
+    for i, window in zip(made.indices, made.values, strict=True):
+        np.testing.assert_array_equal(window, series[i * hop : i * hop + length])
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
+def test_counts_saturate_and_round(values: list[float]) -> None:
+    made = prepare([Counts([0.5])], np.array(values)[:, None]).values
+    assert made.dtype == np.int16
+    np.testing.assert_array_equal(made[0, :, 0], np.clip(np.rint(np.array(values) / 0.5), -32768, 32767))
+
+
+def test_only_the_window_with_a_missing_value_is_refused() -> None:
+    series = np.ones((40, 2))
+    series[15, 1] = np.nan
+    made = prepare([Window(10, 10), Counts([1.0, 1.0])], series)
+    assert made.indices == [0, 2, 3]
+    assert list(made.refused) == [1]
+    assert "1 of 20 values" in made.refused[1]
+
+
+def test_every_window_refused() -> None:
+    made = prepare([Window(10, 10), Counts([1.0])], np.full((20, 1), np.inf))
+    assert made.indices == []
+    assert len(made.refused) == 2
+
+
+def test_grayscale_weights() -> None:
+    image = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 255]]], dtype=np.uint8)
+    np.testing.assert_array_equal(prepare([Grayscale()], image).values[0, 0, :, 0], [76, 150, 29, 255])
+
+
+def test_resize_keeps_means_and_size_one_to_one() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (30, 50, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(prepare([Resize(30, 50)], image).values[0], image)
+    made = prepare([Resize(15, 25)], image).values[0]
+    assert made.shape == (15, 25, 3)
+    # Halving with half-pixel centres averages each 2×2 block.
+    blocks = image.reshape(15, 2, 25, 2, 3).astype(float).mean((1, 3))
+    assert np.abs(made - blocks).max() <= 0.5 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("steps", "recording", "message"),
+    [
+        ([Counts([1.0])], np.ones((4, 3)), "3 channels"),
+        ([Grayscale()], np.ones((4, 4, 5), np.uint8), "5 channels"),
+        ([Resize(4, 4)], np.ones((4, 4), np.uint8), "resize takes images"),
+        ([], np.array([["a"]]), "send numbers"),
+    ],
+)
+def test_wrong_recordings(steps: list[Counts | Grayscale | Resize], recording: np.ndarray, message: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(DataError, match=message):
+        prepare(steps, recording)

@@ -1,0 +1,94 @@
+"""Recipes: every problem at once, in one message, with a remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY, command, sentence
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline import recipe
+
+
+def test_all_problems_at_once(tiny: Path) -> None:
+    (tiny / "recipe.yaml").write_text(
+        """
+name: tiny
+netwrok: network.py:tiny
+data: data.py:tones
+preprocessing: [{step: window, length: 0, hop: 1}, {step: magick}]
+target: {min_accuracy: 1.5, max_dorp: 0.1, max_int8_bytes: -3}
+stages:
+  train: {epochs: many, learning_rat: 0.1, optimizer: adam}
+  pruen: {}
+  quantize: {qat: sometimes}
+  verify: {}
+"""
+    )
+    done = command("edgeloop", "run", tiny)
+    said = sentence(done, 2)
+    for expected in (
+        "netwrok: unknown setting; did you mean network?",
+        "network: missing",
+        "preprocessing[0]",
+        "preprocessing[1]",
+        "target.min_accuracy",
+        "max_dorp: unknown setting; did you mean max_drop?",
+        "target.max_int8_bytes",
+        "stages.train.epochs",
+        "learning_rat: unknown setting; did you mean learning_rate?",
+        "stages.train.optimizer",
+        "stages.pruen: unknown stage; did you mean prune?",
+        "stages.quantize.qat",
+        "stages.verify: needs a exported; add export before it",
+    ):
+        assert expected in said, f"{expected!r} not in:\n{said}"
+
+
+BAD_FILES = {
+    "not YAML": ("name: [", "not YAML"),
+    "not a mapping": ("- a\n- b\n", "not a recipe"),
+    "empty": ("", "not a recipe"),
+    "bad reference": ("name: x\nnetwork: network\ndata: data.py:tones\nstages: {}\n", "network"),
+    "stages are a list": ("name: x\nnetwork: network.py:tiny\ndata: data.py:tones\nstages: [train]\n", "stages"),
+    "a stage is a number": ("name: x\nnetwork: network.py:tiny\ndata: data.py:tones\nstages: {train: 3}\n", "stages.train"),
+    "own stage without a file": (
+        "name: x\nnetwork: network.py:tiny\ndata: data.py:tones\nstages: {mine: {stage: none.py:Mine}}\n",
+        "no file",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD_FILES)
+def test_bad_files(name: str, tmp_path: Path) -> None:
+    text, message = BAD_FILES[name]
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        recipe.load(tmp_path / "recipe.yaml")
+
+
+def test_set_changes_and_leaves_out() -> None:
+    loaded = recipe.load(TINY / "recipe.yaml", ("distill.epochs=7", "prune=off", "target.max_drop=0.5", "seed=3"))
+    assert loaded.stages["distill"]["epochs"] == 7
+    assert "prune" not in loaded.stages
+    assert (loaded.head.target.max_drop, loaded.head.seed) == (0.5, 3)
+
+
+@pytest.mark.parametrize("change", ["distill.epochs", "=3", "distill.epoch=3", "train.epochs=0", "nothing=1"])
+def test_bad_changes(change: str) -> None:
+    with pytest.raises(UsageError):
+        recipe.load(TINY / "recipe.yaml", (change,))
+
+
+def test_unknown_recipe_names_the_projects() -> None:
+    said = sentence(command("edgeloop", "run", "exercise_wach"), 2)
+    assert "exercise_watch" in said
+    assert "fashion" in said
+
+
+def test_reference_projects_are_valid() -> None:
+    projects = recipe.reference_projects()
+    assert set(projects) >= {"exercise_watch", "fashion"}
+    for folder in projects.values():
+        recipe.load(folder / recipe.FILE)
