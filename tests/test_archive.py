@@ -14,13 +14,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from edgeloop_contract import archive
 from edgeloop_contract.archive import Bundle, Limits
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.manifest import decode, encode
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 Entries = dict[str, bytes]
 
@@ -179,7 +178,9 @@ def test_pickled_array_is_refused(good: Path, tmp_path: Path) -> None:
         bundle.array("canary/labels.npy")
 
 
-@pytest.mark.parametrize("limits", [Limits(max_bundle_bytes=10), Limits(max_files=2), Limits(max_manifest_bytes=9), Limits(max_unpacked_bytes=9)])
+@pytest.mark.parametrize(
+    "limits", [Limits(max_bundle_bytes=10), Limits(max_files=2), Limits(max_manifest_bytes=9), Limits(max_unpacked_bytes=9)]
+)
 def test_limits(limits: Limits, good: Path) -> None:
     with pytest.raises(BundleError):
         Bundle.open(good, limits)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Counts, Grayscale, Resize, Window, prepare
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @given(points=st.integers(1, 200), length=st.integers(1, 50), hop=st.integers(1, 60))

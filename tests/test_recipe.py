@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from conftest import TINY, command, sentence
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline import recipe

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from conftest import BIN, TINY, command, sentence
 from edgeloop_contract.archive import Bundle
 
@@ -47,7 +46,7 @@ def test_json_names_everything(tiny_run: dict[str, Any]) -> None:
 
 def test_report_is_self_contained(tiny_run: dict[str, Any]) -> None:
     page = Path(tiny_run["report"]).read_text()
-    for outside in ("<script", "src=", "url(http", "@import", '<link', 'href="http'):
+    for outside in ("<script", "src=", "url(http", "@import", "<link", 'href="http'):
         assert outside not in page.replace("xlink:href", "")
     for expected in ("Confusion matrix", "Per class", "Parity", "Layers of onnx-int8", "Through the stages"):
         assert expected in page
@@ -114,12 +113,16 @@ def test_killed_in_a_stage_resumes_to_the_same_result(tiny_run: dict[str, Any], 
 
 
 def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) -> None:
-    done = command("edgeloop", "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0")
+    done = command(
+        "edgeloop", "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0"
+    )
     said = sentence(done, 1)
     assert "more than max_int8_bytes 100" in said
     report = said.strip().rpartition("see ")[2]
     assert "Floor missed" in Path(report).read_text()
-    assert "package" not in [p.name.split("-")[0] for p in (runs / "cache").iterdir() if p.stat().st_mtime > Path(report).stat().st_mtime]
+    assert "package" not in [
+        p.name.split("-")[0] for p in (runs / "cache").iterdir() if p.stat().st_mtime > Path(report).stat().st_mtime
+    ]
 
 
 def test_missed_parity_names_the_layer(tiny: Path, runs: Path) -> None:
@@ -153,9 +156,13 @@ def test_stages_left_out_and_replaced(tiny: Path, tmp_path: Path) -> None:
         "        for file in inputs.artefacts['network'].glob('network.*'):\n            shutil.copy(file, out)\n"
         "        return {'note': self.note}\n"
     )
-    text = (tiny / "recipe.yaml").read_text().replace("prune: {keep: 0.5, round_to: 4}", "prune: {stage: stages.py:Copy, note: mine}")
+    text = (
+        (tiny / "recipe.yaml").read_text().replace("prune: {keep: 0.5, round_to: 4}", "prune: {stage: stages.py:Copy, note: mine}")
+    )
     (tiny / "recipe.yaml").write_text(text)
-    answer = run(tiny, tmp_path / "runs", "--set", "distill=off", "--set", "export.runtimes=[onnx]", "--set", "export.float32=false")
+    answer = run(
+        tiny, tmp_path / "runs", "--set", "distill=off", "--set", "export.runtimes=[onnx]", "--set", "export.float32=false"
+    )
     names = [s["name"] for s in answer["stages"]]
     assert "distill" not in names
     assert answer["stages"][1]["metrics"] == {"note": "mine"}
@@ -192,7 +199,12 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 BAD_PROJECTS: dict[str, tuple[str, str, int, str]] = {
-    "data missing": ("data.py", "def tones():\n    from edgeloop_contract.errors import DataError\n    raise DataError('no data; fetch it')\n", 3, "no data"),
+    "data missing": (
+        "data.py",
+        "def tones():\n    from edgeloop_contract.errors import DataError\n    raise DataError('no data; fetch it')\n",
+        3,
+        "no data",
+    ),
     "network does not import": ("network.py", "import nothing_like_this\n", 2, "nothing_like_this"),
     "network raises": ("network.py", "def tiny(shape, outputs):\n    raise ValueError('seven')\n", 4, "seven"),
     "not a network": ("network.py", "def tiny(shape, outputs):\n    return 3\n", 4, "torch.nn.Module"),
@@ -224,7 +236,12 @@ BAD_PROJECTS: dict[str, tuple[str, str, int, str]] = {
         4,
         "cannot be traced",
     ),
-    "loss explodes": ("recipe.yaml", (TINY / "recipe.yaml").read_text().replace("learning_rate: 0.01", "learning_rate: 1.0e+30"), 4, "lower learning_rate"),
+    "loss explodes": (
+        "recipe.yaml",
+        (TINY / "recipe.yaml").read_text().replace("learning_rate: 0.01", "learning_rate: 1.0e+30"),
+        4,
+        "lower learning_rate",
+    ),
 }
 
 
@@ -232,7 +249,11 @@ BAD_PROJECTS: dict[str, tuple[str, str, int, str]] = {
 def test_bad_projects(name: str, tiny: Path, tmp_path: Path) -> None:
     file, text, code, message = BAD_PROJECTS[name]
     (tiny / file).write_text(text)
-    options = ["--set", "prune=off", "--set", "train.epochs=1", "--set", "distill=off"] if name == "cannot be traced" else ["--set", "train.epochs=1"]
+    options = (
+        ["--set", "prune=off", "--set", "train.epochs=1", "--set", "distill=off"]
+        if name == "cannot be traced"
+        else ["--set", "train.epochs=1"]
+    )
     done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *options)
     assert message in sentence(done, code)
     assert not list((tmp_path / "runs" / "cache").glob(".partial*"))

@@ -125,9 +125,10 @@ def _json_line(line: str, name: str) -> Recording:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         return Recording(name, None, f"not JSON: {error}")
+    if isinstance(record, dict):
+        name = str(record.get("name", name))
     if not isinstance(record, dict) or "values" not in record:
         return Recording(name, None, 'not an object with "values"')
-    name = str(record.get("name", name))
     try:
         values = np.array(record["values"])
         if values.dtype == object:  # a null among the numbers

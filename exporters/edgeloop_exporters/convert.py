@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import io
 import logging
+import os
+import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -77,7 +79,8 @@ class _Shipped(nn.Module):
 def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:
     """A copy whose quantizers are `quantized_decomposed` operations; `offset` 0 makes uint8 activations, 128 int8."""
     ops = torch.ops.quantized_decomposed
-    module = copy.deepcopy(module)
+    with _quiet():
+        module = copy.deepcopy(module)
     graph = module.graph
     low, high, dtype = (0, 255, torch.uint8) if offset == 0 else (-128, 127, torch.int8)
     for node in [n for n in graph.nodes if n.op == "call_module"]:
@@ -138,14 +141,19 @@ def _weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer, a
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporters talk on both streams and warn about their own future; errors still come through as exceptions."""
+    """The exporters talk on both streams, from C++ too, and warn about their own future; errors still come as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), Path(os.devnull).open("w") as nowhere:
         warnings.simplefilter("ignore")
+        os.dup2(nowhere.fileno(), 2)
         try:
             yield
         finally:
+            os.dup2(kept, 2)
+            os.close(kept)
             logging.disable(previous)
 
 

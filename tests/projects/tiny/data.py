@@ -1,5 +1,4 @@
 import numpy as np
-
 from edgeloop_pipeline.data import Split, Splits
 
 
