@@ -266,6 +266,26 @@ def test_unwritable_and_full_places(tiny: Path, tmp_path: Path) -> None:
     sentence(full, 7)
 
 
+def test_full_disk(tmp_path: Path) -> None:
+    """A disk of 400 kB: one sentence, nothing half-written, and with room the run goes on where it was."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=400k", "none", disk], capture_output=True, check=False).returncode:
+        pytest.skip("only root may mount the small disk that this fills")
+    try:
+        (disk / "ballast").write_bytes(bytes(300_000))
+        done = command("edgeloop", "run", TINY, "--runs", disk / "runs")
+        said = sentence(done, 7)
+        assert "full" in said or "No space left" in said
+        assert not list((disk / "runs" / "cache").glob(".partial*"))
+        (disk / "ballast").unlink()
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        answer = run(TINY, disk / "runs")
+        assert [s["name"] for s in answer["stages"]] == ORDER
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     from edgeloop_pipeline.store import Store
 

@@ -11,6 +11,9 @@ from edgeloop_pipeline.runner import Listener, Planned, Result
 from edgeloop_pipeline.store import Entry, Store
 
 
+TABLE_WIDTH = 100
+
+
 class Console(Listener):
     """One line a stage, with a live line below it on a terminal."""
 
@@ -124,6 +127,7 @@ def summary_table(result: Result) -> None:
     for row in rows(result.entries):
         table.add_row(row.name, row.accuracy_text, row.interval_text, row.size_text, row.latency_text, row.took_text)
     rich = Rich()
+    rich.width = max(rich.width, TABLE_WIDTH)  # piped output has no width of its own
     rich.print(table)
     for label, path in (("report", result.path("report", "report")), ("bundle", result.path("package", "bundle"))):
         if path is not None:

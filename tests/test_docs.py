@@ -1,0 +1,70 @@
+"""Documentation is a test subject: links lead somewhere, and every command and setting it names exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from conftest import HERE, command
+
+ROOT = HERE.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md")), *ROOT.glob("models/*/*/README.md")]
+COMMANDS = ("run", "status", "why", "report", "new", "samples")
+AGENT_COMMANDS = ("run", "bench", "inspect")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+def test_every_command_has_help_and_stands_in_the_docs() -> None:
+    page = (ROOT / "docs" / "cli.md").read_text()
+    for program, names in (("edgeloop", COMMANDS), ("edgeloop-agent", AGENT_COMMANDS)):
+        overview = command(program, "--help").stdout
+        for name in names:
+            shown = command(program, name, "--help")
+            assert shown.returncode == 0
+            assert "xit codes" in shown.stdout
+            assert f"`{program} {name}" in page
+            assert name in overview
+
+
+def test_commands_in_the_docs_exist() -> None:
+    for page in PAGES:
+        code = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.S))
+        for program, name in re.findall(r"^(edgeloop|edgeloop-agent) (\w+)", code, re.M):
+            assert name in (COMMANDS if program == "edgeloop" else AGENT_COMMANDS), f"{page}: {program} {name}"
+
+
+def test_settings_in_the_docs_exist() -> None:
+    from edgeloop_pipeline import recipe
+    from edgeloop_pipeline.settings import fields
+    from edgeloop_pipeline.stages import STAGES, stage_class
+
+    text = (ROOT / "docs" / "own-project.md").read_text()
+    for stage in STAGES:
+        known = fields(stage_class(stage, {}, ROOT))
+        row = re.search(rf"^\| `{stage}` \| (.*) \|$", text, re.M)
+        for name in re.findall(r"`(\w+)`", row.group(1)) if row else []:
+            assert name in known, f"{stage}.{name}"
+    target = re.search(r"^\| `target` \| (.*) \|$", text, re.M)
+    assert target is not None
+    assert set(re.findall(r"`(\w+)`", target.group(1))) == set(fields(recipe.Target))
+
+
+def test_the_readme_recipe_is_valid() -> None:
+    """The stages shown in README load as part of a recipe."""
+    import yaml
+
+    block = re.search(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block is not None
+    shown = yaml.safe_load(block.group(1))
+    from edgeloop_pipeline import recipe
+
+    folder = recipe.reference_projects()["fashion"]
+    assert recipe.stage_problems({k: v or {} for k, v in shown["stages"].items()}, folder) == []
