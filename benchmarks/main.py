@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from harness import BIN, Row, at_least, at_most, edgeloop, faster, main, seconds
 
 RUNS = Path("runs")

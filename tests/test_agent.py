@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from conftest import BIN, TINY, command, sentence
 from edgeloop_agent.engine import Engine
 from edgeloop_agent.memory import Choice

@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from edgeloop_contract import archive
 from edgeloop_contract.archive import Bundle, Limits
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.manifest import decode, encode
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 Entries = dict[str, bytes]
 

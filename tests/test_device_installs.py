@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+
 from conftest import HERE
 
 ROOT = HERE.parent
@@ -28,6 +30,15 @@ def bare(folder: Path, wheel: Path, extra: str) -> Path:
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     subprocess.run([folder / "bin" / "pip", "install", "-q", f"edgeloop{extra} @ file://{wheel}"], check=True, capture_output=True)
     return folder / "bin"
+
+
+def test_wheel_ships_the_reference_projects(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as zipped:
+        names = set(zipped.namelist())
+    for project in ("exercise_watch", "fashion"):
+        for file in ("recipe.yaml", "network.py", "data.py", "README.md"):
+            assert f"edgeloop_models/{project}/{file}" in names
+    assert "edgeloop_pipeline/html/report.html.j2" in names
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from conftest import HERE, command
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle

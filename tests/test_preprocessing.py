@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import Counts, Grayscale, Resize, Window, prepare
 from hypothesis import given
 from hypothesis import strategies as st
+
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.preprocessing import Counts, Grayscale, Resize, Window, prepare
 
 
 @given(points=st.integers(1, 200), length=st.integers(1, 50), hop=st.integers(1, 60))

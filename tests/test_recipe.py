@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from conftest import TINY, command, sentence
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline import recipe

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conftest import BIN, TINY, command, sentence
 from edgeloop_contract.archive import Bundle
 

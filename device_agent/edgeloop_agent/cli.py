@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
-from edgeloop_contract.archive import Bundle
-from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 from edgeloop_agent import memory
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 if TYPE_CHECKING:  # numpy is most of the start-up time: `inspect` and --help do without it
     from edgeloop_agent.engine import Engine

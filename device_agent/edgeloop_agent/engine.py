@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from edgeloop_contract.archive import Bundle
-from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import prepare
 
 from edgeloop_agent.memory import Choice
 from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.preprocessing import prepare
 
 DTYPES: dict[str, Any] = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16, "float32": np.float32}
 

@@ -6,12 +6,12 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-from edgeloop_contract.archive import Bundle
-from edgeloop_contract.errors import DeviceError
-from edgeloop_contract.manifest import Cost, Variant
 
 from edgeloop_agent.hardware import cores, machine
 from edgeloop_agent.runtimes import Array, Runtime, open_runtime, version_of
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.manifest import Cost, Variant
 
 WARM_UP = 10
 MIN_RUNS = 30

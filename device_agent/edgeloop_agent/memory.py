@@ -7,13 +7,13 @@ import os
 from pathlib import Path
 
 import msgspec
-from edgeloop_contract.archive import Bundle
-from edgeloop_contract.errors import DeviceError, StorageError
-from edgeloop_contract.manifest import Variant
 
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.measure import Measured
 from edgeloop_agent.runtimes import RUNTIMES, version_of
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DeviceError, StorageError
+from edgeloop_contract.manifest import Variant
 
 
 class Choice(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
+
 from edgeloop_contract.errors import DataError, DeviceError
 
 Array = npt.NDArray[Any]

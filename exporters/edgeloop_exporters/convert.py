@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from edgeloop_contract.errors import DeviceError, ModelError
 from torch import Tensor, fx, nn
 
+from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_exporters.graph import MAX_BATCH
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 

@@ -6,8 +6,9 @@ import operator
 from typing import Any
 
 import torch
-from edgeloop_contract.errors import ModelError
 from torch import Tensor, fx, nn
+
+from edgeloop_contract.errors import ModelError
 
 aten = torch.ops.aten
 MAX_BATCH = 4096

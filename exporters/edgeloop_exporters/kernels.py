@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.manifest import Variant
 

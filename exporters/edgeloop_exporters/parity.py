@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
-from edgeloop_agent.runtimes import Array
 from torch import Tensor, fx
 
+from edgeloop_agent.runtimes import Array
 from edgeloop_exporters.convert import Front
 from edgeloop_exporters.quantizers import ActivationQuantizer
 

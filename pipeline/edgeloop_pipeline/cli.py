@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
 
 EXIT_CODES = """\b

@@ -10,7 +10,6 @@ import msgspec
 from edgeloop_pipeline.runner import Listener, Planned, Result
 from edgeloop_pipeline.store import Entry, Store
 
-
 TABLE_WIDTH = 100
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
+
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Step, prepare
 

@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
-from torch import Tensor, nn
-
 from edgeloop_pipeline.data import PreparedSplits, Samples
 from edgeloop_pipeline.stages.fitting import FitSettings
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from edgeloop_contract.manifest import Estimate
 
+from edgeloop_contract.manifest import Estimate
 from edgeloop_pipeline.data import Array
 
 RESAMPLES = 2000

@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 import torch
-from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.convert import Front
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data import PreparedSplits
 from edgeloop_pipeline.project import Project, load_object
 

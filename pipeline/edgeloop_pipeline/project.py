@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, cast
 
 from edgeloop_contract.errors import UsageError
-
 from edgeloop_pipeline.data import Data, PreparedSplits, prepare_splits
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.recipe import Recipe

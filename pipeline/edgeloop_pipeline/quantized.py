@@ -7,13 +7,13 @@ from pathlib import Path
 
 import msgspec
 import torch
+from safetensors.torch import load_file, save_file
+from torch import fx
+
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import quantization
 from edgeloop_exporters.convert import Front
 from edgeloop_exporters.graph import fold_batchnorm, simplify, trace
-from safetensors.torch import load_file, save_file
-from torch import fx
-
 from edgeloop_pipeline.data import Array, PreparedSplits
 from edgeloop_pipeline.fit import channels_last
 from edgeloop_pipeline.networks import Saved

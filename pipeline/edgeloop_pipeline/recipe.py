@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Step
-
 from edgeloop_pipeline.settings import nearest, problems
 
 FILE = "recipe.yaml"

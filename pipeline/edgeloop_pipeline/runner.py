@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_contract.errors import GateError, StorageError
-
 from edgeloop_pipeline import keys
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.project import Project

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from edgeloop_contract.errors import UsageError
 
+from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.data import Array, Splits
 
 

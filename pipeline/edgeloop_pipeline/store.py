@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from edgeloop_contract.errors import StorageError
 
+from edgeloop_contract.errors import StorageError
 from edgeloop_pipeline.fetch import sha256
 
 DONE = "done.json"

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 

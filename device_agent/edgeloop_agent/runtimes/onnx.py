@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from edgeloop_agent.runtimes import Array, missing, to_scores
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
-
-from edgeloop_agent.runtimes import Array, missing, to_scores
 
 ERRORS_ONLY = 3
 

@@ -7,10 +7,10 @@ import importlib.metadata
 from typing import Any
 
 import numpy as np
-from edgeloop_contract.errors import DeviceError
-from edgeloop_contract.manifest import Variant
 
 from edgeloop_agent.runtimes import Array, missing, to_scores
+from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.manifest import Variant
 
 PROVIDERS = (("ai_edge_litert.interpreter", "ai-edge-litert"), ("tflite_runtime.interpreter", "tflite-runtime"))
 TO_INT8 = 0x80

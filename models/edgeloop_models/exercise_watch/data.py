@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data import Split, Splits
 from edgeloop_pipeline.fetch import PackageFile

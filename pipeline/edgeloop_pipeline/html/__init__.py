@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_agent.hardware import machine
-
 from edgeloop_pipeline.html import plots
 from edgeloop_pipeline.stages import Inputs
 from edgeloop_pipeline.store import Entry

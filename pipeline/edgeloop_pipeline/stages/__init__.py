@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import msgspec
-from edgeloop_contract.errors import UsageError
 
+from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.project import Project, load_object
 from edgeloop_pipeline.store import Entry
 

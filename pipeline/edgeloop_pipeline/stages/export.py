@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
-from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 
+from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 
 if TYPE_CHECKING:
     from edgeloop_exporters.convert import Front
-
     from edgeloop_pipeline.data import PreparedSplits
 
 VARIANTS = "variants.json"
@@ -37,7 +36,6 @@ class Export(Base):
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_exporters.convert import to_onnx, to_tflite
         from edgeloop_exporters.quantization import output_qparams
-
         from edgeloop_pipeline import networks, quantized
         from edgeloop_pipeline.fit import seed_everything
 

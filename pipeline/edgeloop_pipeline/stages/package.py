@@ -52,9 +52,9 @@ class Package(Base):
 def _canary(inputs: Inputs) -> tuple[dict[str, bytes], Any, Any]:
     """The canary's files, its description, and the drift reference."""
     import numpy as np
+
     from edgeloop_agent.engine import softmax
     from edgeloop_contract.manifest import Canary, ChannelStatistics
-
     from edgeloop_pipeline.stages.verify import CANARY
 
     splits, files = inputs.project.splits, {}

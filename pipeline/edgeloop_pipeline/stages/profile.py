@@ -63,7 +63,6 @@ class Profile(Base):
         from edgeloop_agent.measure import best_threads
         from edgeloop_contract.manifest import TensorSpec, Variant
         from edgeloop_exporters.convert import to_onnx
-
         from edgeloop_pipeline import networks, quantized
 
         project, rows = inputs.project, {}

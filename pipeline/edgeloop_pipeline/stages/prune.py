@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from edgeloop_contract.errors import ModelError
 
+from edgeloop_contract.errors import ModelError
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.fitting import Count, FitSettings
 

@@ -80,7 +80,6 @@ class Quantize(Base):
 
     def _train(self, inputs: Inputs, graph: Any, saved: Any) -> tuple[float, list[dict[str, Any]]]:
         from edgeloop_exporters.quantization import set_mode, settle
-
         from edgeloop_pipeline.fit import cross_entropy, fit
 
         project = inputs.project

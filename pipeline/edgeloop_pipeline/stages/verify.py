@@ -30,9 +30,9 @@ class Verify(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         import numpy as np
+
         from edgeloop_agent.runtimes import open_runtime, version_of
         from edgeloop_exporters import kernels, parity
-
         from edgeloop_pipeline import confusion, intervals, networks, quantized
         from edgeloop_pipeline.fit import scores_of, seed_everything
 

@@ -1,4 +1,5 @@
 import numpy as np
+
 from edgeloop_pipeline.data import Split, Splits
 
 
