@@ -137,21 +137,15 @@ def fit(
         # All randomness of an epoch comes from its number, so that a resumed run draws the same.
         torch.manual_seed(seed * 100_003 + epoch)
         generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-        network.train()
         total = 0.0
+        network.train()
         for rows in torch.randperm(len(labels), generator=generator).split(settings.batch):
-            batch = values[rows]
-            if augment is not None:
-                batch = augment(batch, generator)
+            batch = values[rows] if augment is None else augment(values[rows], generator)
             x = channels_last(front.normalise(batch).to(where))
             with torch.autocast(where.type, torch.bfloat16, enabled=chosen == "bf16"):
                 scores = network(x)
             step_loss = loss(scores.float(), labels[rows].to(where), x)
-            optimizer.zero_grad(set_to_none=True)
-            step_loss.backward()
-            if settings.clip_norm:
-                nn.utils.clip_grad_norm_(network.parameters(), settings.clip_norm)
-            optimizer.step()
+            _step(step_loss, network, optimizer, settings.clip_norm)
             schedule.step()
             total += float(step_loss.detach()) * len(rows)
         if not math.isfinite(total):
@@ -166,6 +160,14 @@ def fit(
     network.load_state_dict(best_state)
     best = curve[-1] if settings.keep == "last" else _best(curve)
     return Fitted(curve, best, f"{chosen} ({why})")
+
+
+def _step(loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    if clip_norm:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimizer.step()
 
 
 def _best(curve: list[Epoch]) -> Epoch:

@@ -29,77 +29,58 @@ class Verify(Base):
     uses_history = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        import numpy as np
-
-        from edgeloop_agent.runtimes import open_runtime, version_of
-        from edgeloop_exporters import kernels, parity
-        from edgeloop_pipeline import confusion, intervals, networks, quantized
+        from edgeloop_exporters import parity
+        from edgeloop_pipeline import confusion, networks, quantized
         from edgeloop_pipeline.fit import scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
         seed_everything(project.recipe.head.seed)
-        test, exported = splits.test, inputs.artefacts["exported"]
         saved = networks.load(project, inputs.artefacts["network"])
         graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
-        step = parity_step(graph)
-
-        def share(scores: Any) -> Any:
-            return intervals.accuracy(np.asarray(scores).argmax(1) == test.labels, test.recording)
-
+        reference = scores_of(graph.module, saved.front, splits.test).numpy()
         stages = {}
         for name, folder in inputs.holding(networks.WEIGHTS):
             made = networks.load(project, folder)
-            stages[name] = share(scores_of(made.network, made.front, test))
-        reference = scores_of(graph.module, saved.front, test).numpy()
-        stages["quantize"] = share(reference)
-        scores: dict[str, Any] = {}
-        variants: dict[str, Any] = {}
-        for variant in read_variants(exported):
-            model = (exported / variant.file).read_bytes()
-            inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
-            runtime = open_runtime(variant, model)
-            batch = 256 if variant.runtime == "onnx" else 1
-            found = np.concatenate([runtime.run(test.values[i : i + batch]) for i in range(0, len(test), batch)])
-            scores[variant.name] = found
-            counted = kernels.count(variant, model)
-            variants[variant.name] = {
-                "runtime": runtime.description,
-                "accuracy": share(found),
-                "bytes": len(model),
-                "kernels": counted,
-                "slow_because": kernels.reasons(counted, variant.precision == "int8"),
-            }
-        integer = {"torch": reference, **{n: s for n, s in scores.items() if n.endswith("int8")}}
-        agreements = parity.agreement(integer, step)
-        layer_of = {p.name: p.layer for p in graph.plan.points}
-        rows = []
-        for variant in read_variants(exported):
-            if variant.precision == "int8":
-                model = (exported / variant.file).read_bytes()
-                rows += parity.layers(
-                    graph.module, layer_of, saved.front, test.values[: self.layer_samples], variant.runtime, model
-                )
-        best = next((n for n in scores if n.endswith("int8")), "")
+            stages[name] = _accuracy(scores_of(made.network, made.front, splits.test).numpy(), splits.test)
+        float_accuracy = stages[list(stages)[-1]]
+        stages["quantize"] = _accuracy(reference, splits.test)
+        scores, variants = _variants(inputs)
+        integer = {name: found for name, found in scores.items() if name.endswith("int8")}
+        agreements = parity.agreement({"torch": reference, **integer}, parity_step(graph))
+        layers = self._layers(inputs, graph)
         result = {
-            "float_accuracy": stages[inputs.holding(networks.WEIGHTS)[-1][0]],
+            "float_accuracy": float_accuracy,
             "stages": stages,
             "variants": variants,
             "parity": {
                 "max_lsb": max(a.max_lsb for a in agreements),
                 "top1_share": min(a.top1_share for a in agreements),
                 "pairs": agreements,
-                "layers": rows,
+                "layers": layers,
                 "layers_note": "TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
             },
-            **confusion.table(scores[best], test.labels, splits.labels),
+            **confusion.table(next(iter(integer.values())), splits.test.labels, splits.labels),
         }
-        result["failures"] = self._failures(inputs, result, rows, splits)
+        result["failures"] = self._failures(inputs, result, layers)
         self._canary(graph, splits, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
         plain: Metrics = msgspec.to_builtins(result)
         return plain
 
-    def _failures(self, inputs: Inputs, result: dict[str, Any], rows: list[Any], splits: Any) -> list[str]:
+    def _layers(self, inputs: Inputs, graph: Any) -> list[Any]:
+        """Every int8 file against torch, layer by layer."""
+        from edgeloop_exporters import parity
+
+        exported, rows = inputs.artefacts["exported"], []
+        layer_of = {p.name: p.layer for p in graph.plan.points}
+        samples = inputs.project.splits.test.values[: self.layer_samples]
+        for variant in read_variants(exported):
+            if variant.precision == "int8":
+                model = (exported / variant.file).read_bytes()
+                rows += parity.layers(graph.module, layer_of, graph.front, samples, variant.runtime, model)
+        return rows
+
+    def _failures(self, inputs: Inputs, result: dict[str, Any], rows: list[Any]) -> list[str]:
         """Every floor that is missed, in words."""
         from edgeloop_exporters.parity import first_difference
 
@@ -137,6 +118,39 @@ class Verify(Base):
             out / CANARY, inputs=validation.values[rows], scores=scores, labels=validation.labels[rows],
             validation_scores=every, step=parity_step(graph),
         )  # fmt: skip
+
+
+def _variants(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Every shipped file in its runtime on the full test set: its scores, and what is to be said of it."""
+    import numpy as np
+
+    from edgeloop_agent.runtimes import open_runtime, version_of
+    from edgeloop_exporters import kernels
+
+    test, exported = inputs.project.splits.test, inputs.artefacts["exported"]
+    scores, details = {}, {}
+    for variant in read_variants(exported):
+        model = (exported / variant.file).read_bytes()
+        inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
+        runtime = open_runtime(variant, model)
+        batch = 256 if variant.runtime == "onnx" else 1
+        found = np.concatenate([runtime.run(test.values[i : i + batch]) for i in range(0, len(test), batch)])
+        scores[variant.name] = found
+        counted = kernels.count(variant, model)
+        details[variant.name] = {
+            "runtime": runtime.description,
+            "accuracy": _accuracy(found, test),
+            "bytes": len(model),
+            "kernels": counted,
+            "slow_because": kernels.reasons(counted, variant.precision == "int8"),
+        }
+    return scores, details
+
+
+def _accuracy(scores: Any, test: Any) -> Any:
+    from edgeloop_pipeline import intervals
+
+    return intervals.accuracy(scores.argmax(1) == test.labels, test.recording)
 
 
 def parity_step(graph: Any) -> float:
