@@ -206,6 +206,12 @@ BAD_PROJECTS: dict[str, tuple[str, str, int, str]] = {
         3,
         "no data",
     ),
+    "data breaks": (
+        "data.py",
+        "class D:\n    def files(self):\n        return []\n    def load(self):\n        return {}['x']\ndef tones():\n    return D()\n",
+        3,
+        "load() failed: KeyError",
+    ),
     "network does not import": ("network.py", "import nothing_like_this\n", 2, "nothing_like_this"),
     "network raises": ("network.py", "def tiny(shape, outputs):\n    raise ValueError('seven')\n", 4, "seven"),
     "not a network": ("network.py", "def tiny(shape, outputs):\n    return 3\n", 4, "torch.nn.Module"),

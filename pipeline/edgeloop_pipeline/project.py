@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from edgeloop_contract.errors import UsageError
+from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_pipeline.data import Data, PreparedSplits, prepare_splits
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.recipe import Recipe
@@ -78,7 +79,16 @@ class Project:
 
     @cached_property
     def splits(self) -> PreparedSplits:
-        return prepare_splits(self.data.load(), self.recipe.head.preprocessing)
+        try:
+            loaded = self.data.load()
+        except EdgeloopError:
+            raise
+        except Exception as error:  # the user's code can raise anything
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise DataError(
+                f"{self.recipe.head.data}: load() failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+            ) from error
+        return prepare_splits(loaded, self.recipe.head.preprocessing)
 
     @cached_property
     def code_digests(self) -> dict[str, str]:
