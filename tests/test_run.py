@@ -168,6 +168,9 @@ def test_stages_left_out_and_replaced(tiny: Path, tmp_path: Path) -> None:
     assert "distill" not in names
     assert answer["stages"][1]["metrics"] == {"note": "mine"}
     assert [v["runtime"] for v in answer["variants"]] == ["onnx"]
+    (tiny / "stages.py").write_text((tiny / "stages.py").read_text().replace("{'note': self.note}", "[object()]"))
+    not_plain = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", "--set", "distill=off")
+    assert "stage prune: returned metrics that are not a JSON object" in sentence(not_plain, 2)
     wrong = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", "--set", "prune.note=3")
     assert "stages.prune.note" in sentence(wrong, 2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import pickle
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -129,8 +130,9 @@ def fit(
     curve: list[Epoch] = []
     best_state: dict[str, Tensor] = {}
     checkpoint = scratch / "checkpoint.pt"
-    if checkpoint.is_file():
-        curve, best_state = _restore(checkpoint, network, optimizer, schedule)
+    state = _read(checkpoint)
+    if state is not None:
+        curve, best_state = _restore(state, network, optimizer, schedule)
         log(f"resumed after epoch {len(curve)}")
     for epoch in range(len(curve), settings.epochs):
         each_epoch(epoch)
@@ -200,8 +202,16 @@ def _store(path: Path, network: nn.Module, optimizer: Any, schedule: Any, curve:
     os.replace(partial, path)
 
 
-def _restore(path: Path, network: nn.Module, optimizer: Any, schedule: Any) -> tuple[list[Epoch], dict[str, Tensor]]:
-    state = torch.load(path, weights_only=True)
+def _read(path: Path) -> dict[str, Any] | None:
+    """The checkpoint; None when there is none or it is damaged: training then starts again."""
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return None
+    return state
+
+
+def _restore(state: dict[str, Any], network: nn.Module, optimizer: Any, schedule: Any) -> tuple[list[Epoch], dict[str, Tensor]]:
     network.load_state_dict(state["network"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])

@@ -11,7 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgeloop_contract.errors import GateError, StorageError
+import msgspec
+
+from edgeloop_contract.errors import GateError, StorageError, UsageError
 from edgeloop_pipeline import keys
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.project import Project
@@ -129,7 +131,7 @@ def _make(project: Project, store: Store, planned: Planned, before: list[Entry],
     start = time.perf_counter()
     try:
         with store.writing(name, planned.key) as out:
-            metrics = planned.stage(inputs, out)
+            metrics = _plain(name, planned.stage(inputs, out))
             files = {p.name: sha256(p) for p in sorted(out.iterdir())}
             seconds = round(time.perf_counter() - start, 3)
             entry = Entry(name, planned.key, planned.parts, metrics, seconds, _peak_bytes(), files)
@@ -146,6 +148,16 @@ def _make(project: Project, store: Store, planned: Planned, before: list[Entry],
     if stored is None:
         raise StorageError(f"{store.root}: stage {name} was stored but cannot be read back; check the disk")
     return stored
+
+
+def _plain(name: str, metrics: Any) -> dict[str, Any]:
+    """A stage's metrics as they will be stored. Raises UsageError when a stage of the user's returns something else."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(metrics), type=dict[str, Any])
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise UsageError(
+            f"stage {name}: returned metrics that are not a JSON object ({error}); return a dict of plain values"
+        ) from error
 
 
 def _forget_peak() -> None:
