@@ -77,7 +77,7 @@ def test_equal_outputs_stop_the_rerun(runs: Path) -> None:
     """What a stage makes counts, not that it ran: with equal artefacts the stages after it stay cached."""
     folder = next((runs / "cache").glob("train-*"))
     (folder / "network.safetensors").write_bytes(b"damaged")
-    assert cached(run(TINY, runs)) == ORDER[1:]
+    assert cached(run(TINY, runs)) == ORDER[1:-1]  # the report says how long training took
 
 
 def test_changed_code_and_why(tiny: Path, runs: Path) -> None:
@@ -137,7 +137,7 @@ def test_missed_parity_names_the_layer(tiny: Path, runs: Path) -> None:
         "            if file.name != 'done.json':\n                shutil.copy(file, out)\n"
         "        model = onnx.load(out / 'onnx-int8.onnx')\n"
         "        weights = [i for i in model.graph.initializer if i.data_type == onnx.TensorProto.INT8 and len(i.dims) == 4]\n"
-        "        values = bytearray(weights[1].raw_data)\n        values[5] ^= 0x40\n        weights[1].raw_data = bytes(values)\n"
+        "        values = bytearray(weights[1].raw_data)\n        values[:40] = bytes(b ^ 0x40 for b in values[:40])\n        weights[1].raw_data = bytes(values)\n"
         "        onnx.save(model, out / 'onnx-int8.onnx')\n        return {}\n"
     )
     text = (tiny / "recipe.yaml").read_text().replace("  verify:", "  spoil: {stage: stages.py:Spoil}\n  verify:")

@@ -238,19 +238,19 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
     sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[front.dtype])
     try:
         with _quiet(), torch.no_grad():
-            litert_torch.convert(shipped, (sample,), quant_config=config).export(str(path))
+            # As bytes: writing a file itself, the converter ends the process when the disk is full.
+            content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
     except Exception as error:  # the converter raises whatever its passes run into
         raise ModelError(f"export to TFLite failed: {_cause(error)}; replace that operation in the network") from error
-    if quantized:
-        _strip_ends(path)
+    path.write_bytes(_strip_ends(content) if quantized else content)
 
 
-def _strip_ends(path: Path) -> None:
+def _strip_ends(content: bytes) -> bytes:
     """Make the integer tensors behind a leading QUANTIZE and before a trailing DEQUANTIZE the file's input and output."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
-    model = flatbuffer_utils.read_model(str(path))
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     graph = model.subgraphs[0]
 
     def kind(operator: Any) -> int:
@@ -270,7 +270,7 @@ def _strip_ends(path: Path) -> None:
     for signature in model.signatureDefs or []:
         for tensor in (*signature.inputs, *signature.outputs):
             tensor.tensorIndex = renamed.get(tensor.tensorIndex, tensor.tensorIndex)
-    flatbuffer_utils.write_model(model, str(path))
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _cause(error: BaseException) -> str:

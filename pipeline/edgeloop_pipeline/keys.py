@@ -34,7 +34,9 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     found["library python"] = platform.python_version()
     found |= {f"input {artefact}": f"{entry.stage} {entry.digest}" for artefact, entry in sources.items()}
     if stage.uses_history:
-        found |= {f"after {entry.stage}": digest([entry.files, entry.metrics]) for entry in history}
+        # How long training took and what it measured changes nothing after it but the report.
+        said = [{k: v for k, v in e.metrics.items() if k != "training" or name == "report"} for e in history]
+        found |= {f"after {e.stage}": digest([e.files, metrics]) for e, metrics in zip(history, said, strict=True)}
     if stage.uses_target:
         found |= {f"target {k}": _text(v) for k, v in msgspec.to_builtins(head.target).items()}
     if stage.uses_machine:

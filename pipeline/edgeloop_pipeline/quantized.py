@@ -15,8 +15,8 @@ from edgeloop_exporters import quantization
 from edgeloop_exporters.convert import Front
 from edgeloop_exporters.graph import fold_batchnorm, simplify, trace
 from edgeloop_pipeline.data import Array, PreparedSplits
-from edgeloop_pipeline.fit import channels_last
 from edgeloop_pipeline.networks import Saved
+from edgeloop_pipeline.training.scoring import channels_last
 
 STATE = "quantized.safetensors"
 PLAN = "quantized.json"

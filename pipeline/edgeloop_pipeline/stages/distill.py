@@ -31,7 +31,9 @@ class Distill(FitSettings, Base):
         import torch.nn.functional as F
 
         from edgeloop_pipeline import networks
-        from edgeloop_pipeline.fit import channels_last, device, fit, precision, seed_everything
+        from edgeloop_pipeline.training.loop import fit
+        from edgeloop_pipeline.training.precision import precision
+        from edgeloop_pipeline.training.scoring import channels_last, device, seed_everything
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed + 1)
@@ -42,10 +44,10 @@ class Distill(FitSettings, Base):
             saved = networks.load(project, inputs.artefacts["network"])
             student, structure = saved.network, saved.structure
         teacher = channels_last(networks.load(project, inputs.artefacts["teacher"]).network.eval().to(device()))
-        bf16 = precision(self.precision)[0] == "bf16"
+        cast = precision(self.precision)
 
         def loss(scores: torch.Tensor, labels: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+            with torch.no_grad(), cast.autocast():
                 wanted = teacher(x)
             hard = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
             soft = F.kl_div(
@@ -67,4 +69,5 @@ class Distill(FitSettings, Base):
             "multiply_adds": networks.multiply_adds(student, sample),
             "precision": fitted.precision,
             "curve": [asdict(e) for e in fitted.curve],
+            "training": fitted.facts,
         }

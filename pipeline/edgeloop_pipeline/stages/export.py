@@ -37,7 +37,7 @@ class Export(Base):
         from edgeloop_exporters.convert import to_onnx, to_tflite
         from edgeloop_exporters.quantization import output_qparams
         from edgeloop_pipeline import networks, quantized
-        from edgeloop_pipeline.fit import seed_everything
+        from edgeloop_pipeline.training.scoring import seed_everything
 
         project = inputs.project
         seed_everything(project.recipe.head.seed)

@@ -2,27 +2,55 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import msgspec
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Whole = Annotated[int, msgspec.Meta(ge=0)]
 Rate = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Auto = Literal["auto"]
+
+
+class Float8(msgspec.Struct, frozen=True, kw_only=True):
+    """How FP8 tensors are scaled: by a window of past maxima (delayed), or by the tensor itself (dynamic).
+
+    scale = 2^-margin × largest FP8 value ÷ amax, where amax is the window's maximum or its newest entry
+    (Micikevicius et al. 2022; the names are Transformer Engine's).
+    """
+
+    scaling: Literal["delayed", "dynamic"] = "delayed"
+    history: Count = 16  # optimizer steps
+    policy: Literal["max", "most_recent"] = "max"
+    margin: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0  # powers of two kept free above the maximum
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """One-cycle training (Smith 2018): the rate rises for `warm_up` of the steps, then falls."""
+    """One-cycle training by default (Smith 2018): the rate rises for `warm_up` of the steps, then falls."""
 
     epochs: Count = 20
-    batch: Count = 128
-    learning_rate: Rate = 0.1
+    batch: Count | Auto = 128  # samples per optimizer step, over all processes; auto: by measured throughput
+    learning_rate: Rate | Auto = 0.1  # its peak; auto: by a range test
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    # What it keeps for each parameter: sgd one value, adamw two, adafactor a row and a column.
+    optimizer: Literal["sgd", "adamw", "adafactor"] = "sgd"
+    schedule: Literal["one-cycle", "cosine", "plateau", "constant"] = "one-cycle"
     warm_up: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.2
-    precision: Literal["auto", "bf16", "float32"] = "auto"
-    keep: Literal["best", "last"] = "best"  # which epoch, by validation accuracy
+    patience: Whole = 0  # stop after this many epochs without a better one; 0: never
+    keep: Literal["best", "last"] = "best"  # which epoch, by validation
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    mixup: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # Beta(mixup, mixup); 0: off (Zhang et al. 2018)
+    precision: Literal["auto", "float32", "bf16", "fp16", "fp8"] = "auto"
+    float8: Float8 = field(default_factory=Float8)
+    channels_last: bool = True  # the memory layout in which 2-D convolutions are fastest
+    accumulate: Count = 1  # parts of a batch, one after the other: less memory, the same step
+    checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, about a third more time
+    max_memory_bytes: Count | Auto = "auto"  # for the batch search; auto: 80 % of what is free
+    workers: Whole | Auto = "auto"  # loader processes; auto: by measurement
+    prefetch: Count = 4  # batches ready per loader process
+    checkpoint_minutes: Rate = 5.0  # beside one at every epoch's end
+    checkpoint_steps: Whole = 0  # 0: by the clock alone

@@ -31,7 +31,8 @@ class Prune(Base):
         import torch
 
         from edgeloop_pipeline import networks
-        from edgeloop_pipeline.fit import accuracy_and_loss, cross_entropy, fit, scores_of, seed_everything
+        from edgeloop_pipeline.training.loop import cross_entropy, fit
+        from edgeloop_pipeline.training.scoring import accuracy_and_loss, scores_of, seed_everything
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed)

@@ -32,7 +32,7 @@ class Quantize(Base):
         import torch
 
         from edgeloop_pipeline import networks, quantized
-        from edgeloop_pipeline.fit import accuracy_and_loss, scores_of, seed_everything
+        from edgeloop_pipeline.training.scoring import accuracy_and_loss, scores_of, seed_everything
 
         project = inputs.project
         seed_everything(project.recipe.head.seed + 2)
@@ -80,7 +80,7 @@ class Quantize(Base):
 
     def _train(self, inputs: Inputs, graph: Any, saved: Any) -> tuple[float, list[dict[str, Any]]]:
         from edgeloop_exporters.quantization import set_mode, settle
-        from edgeloop_pipeline.fit import cross_entropy, fit
+        from edgeloop_pipeline.training.loop import cross_entropy, fit
 
         project = inputs.project
         settings = FitSettings(

@@ -18,7 +18,8 @@ class Train(FitSettings, Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline import networks
-        from edgeloop_pipeline.fit import cross_entropy, fit, seed_everything
+        from edgeloop_pipeline.training.loop import cross_entropy, fit
+        from edgeloop_pipeline.training.scoring import seed_everything
 
         project = inputs.project
         head = project.recipe.head
@@ -38,4 +39,5 @@ class Train(FitSettings, Base):
             "multiply_adds": networks.multiply_adds(network, sample),
             "precision": fitted.precision,
             "curve": [asdict(e) for e in fitted.curve],
+            "training": fitted.facts,
         }

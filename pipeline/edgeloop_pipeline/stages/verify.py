@@ -31,7 +31,7 @@ class Verify(Base):
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_exporters import parity
         from edgeloop_pipeline import confusion, networks, quantized
-        from edgeloop_pipeline.fit import scores_of, seed_everything
+        from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
         seed_everything(project.recipe.head.seed)

@@ -1,0 +1,177 @@
+"""Batches made off the training thread, the same whatever the number of loader processes or of training processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from edgeloop_exporters.convert import Front
+from edgeloop_pipeline.data import Samples
+from edgeloop_pipeline.training.scoring import channels_last
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+GRAIN = 128  # samples that share one generator: a process augments whole grains, and only those it has samples in
+TRIAL_STEPS = 12
+WAIT_WORTH_A_WORKER = 0.02  # share of the time
+
+
+@dataclass(frozen=True)
+class Part:
+    """This process's share of every batch."""
+
+    rank: int = 0
+    world: int = 1
+
+    def slice(self, count: int) -> slice:
+        return slice(count * self.rank // self.world, count * (self.rank + 1) // self.world)
+
+
+@dataclass
+class Batches(Dataset[Any]):
+    """Item (epoch, step): the parts of that optimizer step's batch, [(x normalised, labels), …].
+
+    Order, augmentation and mixing come from (seed, epoch, step, grain) alone.
+    """
+
+    samples: Samples
+    front: Front
+    batch: int
+    accumulate: int
+    seed: int
+    augment: Augment | None = None
+    mixup: float = 0.0
+    classes: int = 0
+    part: Part = field(default_factory=Part)
+
+    @property
+    def steps(self) -> int:
+        """A last, smaller batch counts when every part of it has two samples: batch normalisation needs as many."""
+        whole, rest = divmod(len(self.samples), self.batch)
+        return max(1, whole + (rest >= 2 * self.accumulate * self.part.world))
+
+    def rows(self, epoch: int, step: int) -> Tensor:
+        return _order(len(self.samples), self.seed, epoch)[step * self.batch : (step + 1) * self.batch]
+
+    def count(self, epoch: int, step: int) -> int:
+        return len(self.rows(epoch, step))
+
+    def __getitem__(self, item: tuple[int, int]) -> list[tuple[Tensor, Tensor]]:
+        rows = self.rows(*item)
+        mine = self.part.slice(len(rows))
+        first, last = mine.start // GRAIN, -(-mine.stop // GRAIN)
+        grains = [self._grain(rows[g * GRAIN : (g + 1) * GRAIN], (*item, g)) for g in range(first, last)]
+        x, labels = (torch.cat(list(side)) for side in zip(*grains, strict=True))
+        keep = slice(mine.start - first * GRAIN, mine.stop - first * GRAIN)
+        x, labels = x[keep], labels[keep]
+        return [(channels_last(a), b) for a, b in zip(x.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True)]
+
+    def _grain(self, rows: Tensor, place: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(_seed(self.seed, *place))
+        index = rows.numpy()
+        values, labels = torch.from_numpy(self.samples.values[index]), torch.from_numpy(self.samples.labels[index])
+        if self.augment is not None:
+            values = self.augment(values, generator)
+        x = self.front.normalise(values)
+        if self.mixup:
+            share = np.random.default_rng(_seed(self.seed, *place)).beta(self.mixup, self.mixup, len(rows))
+            other = torch.randperm(len(rows), generator=generator)
+            weight = torch.from_numpy(share).float()
+            x = x * weight.view(-1, *[1] * (x.dim() - 1)) + x[other] * (1 - weight).view(-1, *[1] * (x.dim() - 1))
+            hot = torch.nn.functional.one_hot(labels, self.classes).float()
+            labels = hot * weight[:, None] + hot[other] * (1 - weight)[:, None]
+        return x, labels
+
+
+@lru_cache(maxsize=2)
+def _order(count: int, seed: int, epoch: int) -> Tensor:
+    return torch.randperm(count, generator=torch.Generator().manual_seed(_seed(seed, epoch)))
+
+
+def _seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+class _From:
+    """Places from (epoch, step) on, without end: the loader works on through evaluations and epochs."""
+
+    def __init__(self, epoch: int, step: int, steps: int, epochs: int) -> None:
+        self.first, self.steps, self.epochs = epoch * steps + step, steps, epochs
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return (divmod(i, self.steps) for i in range(self.first, self.steps * self.epochs))
+
+
+class Loader:
+    """Hands out batches in order and measures how long the training thread waited for them.
+
+    `workers` None: found by measurement during the first steps of the real training; nothing is computed twice, and
+    as batches do not depend on who makes them, the result is the same.
+    """
+
+    def __init__(
+        self, batches: Batches, epochs: int, workers: int | None, prefetch: int, most: int, log: Callable[[str], None]
+    ) -> None:
+        self.batches, self.epochs, self.prefetch, self.log = batches, epochs, prefetch, log
+        self.waited = 0.0
+        self.trials: dict[int, float] = {}
+        self._most, self._tuning = most, workers is None
+        self.workers = workers or 0
+        self._iterator: Iterator[Any] | None = None
+        self._taken, self._since, self._wait_then = 0, 0.0, 0.0
+
+    def start(self, epoch: int, step: int) -> None:
+        """The next batch will be this one."""
+        self.stop()
+        options: dict[str, Any] = {}
+        if self.workers:
+            # fork: the samples are shared with the workers as they are, not copied.
+            options = {"prefetch_factor": self.prefetch, "multiprocessing_context": "fork"}
+        loader = DataLoader(
+            self.batches, batch_size=None, sampler=_From(epoch, step, self.batches.steps, self.epochs),
+            num_workers=self.workers, pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(), **options,  # its own: the network's draws do not depend on the loader's
+        )  # fmt: skip
+        self._iterator = iter(loader)
+        self._taken = 0
+
+    def next(self, epoch: int, step: int) -> list[tuple[Tensor, Tensor]]:
+        if self._tuning:
+            self._tune(epoch, step)
+        assert self._iterator is not None
+        start = time.perf_counter()
+        batch: list[tuple[Tensor, Tensor]] = next(self._iterator)
+        self.waited += time.perf_counter() - start
+        self._taken += 1
+        return batch
+
+    def stop(self) -> None:
+        self._iterator = None
+
+    def _tune(self, epoch: int, step: int) -> None:
+        """After some steps with so many workers: enough, or one more?"""
+        now = time.perf_counter()
+        if self._taken == 2:  # the first steps pay for starting
+            self._since, self._wait_then = now, self.waited
+        if self._taken < 2 + TRIAL_STEPS:
+            return
+        taken = (now - self._since) / TRIAL_STEPS
+        share = (self.waited - self._wait_then) / (now - self._since)
+        self.trials[self.workers] = taken
+        best = min(self.trials, key=lambda w: self.trials[w])
+        if share > WAIT_WORTH_A_WORKER and best == self.workers < self._most:
+            self.workers += 1
+            self.start(epoch, step)
+            return
+        self._tuning = False
+        if best != self.workers:
+            self.workers = best
+            self.start(epoch, step)
+        self.log(f"loader: {best} worker process{'es' * (best != 1)}, by measurement")

@@ -1,0 +1,302 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeloop_agent.hardware import cores
+from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.convert import Front
+from edgeloop_pipeline.data import PreparedSplits
+from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, search
+from edgeloop_pipeline.training.batches import Augment, Batches, Loader
+from edgeloop_pipeline.training.parallel import processes
+from edgeloop_pipeline.training.precision import Precision, precision
+from edgeloop_pipeline.training.scoring import accuracy_and_loss, channels_last, device, scores_of
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # scores, labels (or shares of labels), normalised input → scalar
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the training curve."""
+
+    epoch: int
+    loss: float
+    validation_accuracy: float
+    validation_loss: float
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What training did. The network holds the weights of `best`; `facts`: what each technique did, for the report."""
+
+    curve: list[Epoch]
+    best: Epoch
+    precision: str
+    facts: dict[str, Any]
+
+
+def cross_entropy(smoothing: float) -> Loss:
+    return lambda scores, labels, _: F.cross_entropy(scores, labels, label_smoothing=smoothing)
+
+
+def fit(
+    network: nn.Module,
+    front: Front,
+    splits: PreparedSplits,
+    settings: FitSettings,
+    loss: Loss,
+    *,
+    seed: int,
+    scratch: Path,
+    augment: Augment | None = None,
+    log: Callable[[str], None] = lambda _: None,
+    each_epoch: Callable[[int], None] = lambda _: None,
+) -> Fitted:
+    """Train in place and keep the best epoch by validation accuracy (ties: by loss; `keep: last` keeps the last).
+
+    Checkpoints go to `scratch`, by rename, every `checkpoint_minutes` and at every epoch's end; a later call with the
+    same arguments goes on from there, in the middle of an epoch if need be, and ends with the same weights as an
+    undisturbed one. Raises ModelError when the loss stops being finite.
+    """
+    if settings.channels_last:
+        network = channels_last(network)
+    plain = list(network.state_dict())
+    with ExitStack() as stack:
+        run = _Run(network, front, splits, settings, loss, seed, scratch, augment, log, each_epoch, stack)
+        best = run.run()
+        facts = run.facts()
+    network.to("cpu")
+    network.load_state_dict({name: run.best_state[name] for name in plain})
+    return Fitted(run.curve, best, str(run.precision), facts)
+
+
+@dataclass
+class _Run:
+    """One run of the loop: what it works with, and how far it is."""
+
+    network: nn.Module
+    front: Front
+    splits: PreparedSplits
+    settings: FitSettings
+    loss: Loss
+    seed: int
+    scratch: Path
+    augment: Augment | None
+    log: Callable[[str], None]
+    each_epoch: Callable[[int], None]
+    stack: ExitStack
+    curve: list[Epoch] = field(default_factory=list)
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("step", "evaluation", "checkpoint"), 0.0))
+    notes: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        settings = self.settings
+        self.processes = processes()
+        self.precision: Precision = precision(settings.precision)
+        self.network.to(device())
+        self.found: search.Found = search.settle(
+            self.network,
+            self.front,
+            self.splits,
+            settings,
+            self.loss,
+            self.augment,
+            self.precision,
+            self.seed,
+            self.scratch,
+            self.log,
+        )
+        self.batches = Batches(
+            self.splits.train, self.front, self.found.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
+            len(self.splits.labels), self.processes.part,
+        )  # fmt: skip
+        in_memory = math.ceil(self.found.batch / self.processes.part.world / settings.accumulate)
+        few = self.front.normalise(torch.from_numpy(self.splits.train.values[:4]))
+        few = (channels_last(few) if settings.channels_last else few).to(device())
+        self.estimate = memory.estimate(
+            self.network, few, in_memory, settings.optimizer, self.precision.autocast, settings.checkpoint_activations
+        )
+        self.log(f"memory: about {self.estimate.total / 1e6:,.0f} MB for training")
+        self.recomputed = len(self.stack.enter_context(memory.checkpointed(self.network, settings.checkpoint_activations)))
+        self.float8 = 0
+        if self.precision.name == "fp8":
+            self.float8 = len(self.stack.enter_context(float8.converted(self.network, settings.float8)))
+        self.rss = memory.resident_bytes()[0]
+        self.trained = self.processes.prepare(self.network)
+        self.optimizer = schedules.optimizer_of(self.network, settings, self.found.learning_rate)
+        self.schedule = schedules.schedule_of(
+            self.optimizer, settings, self.found.learning_rate, self.batches.steps * settings.epochs
+        )
+        fixed = None if settings.workers == "auto" else settings.workers
+        self.loader = Loader(self.batches, settings.epochs, fixed, settings.prefetch, cores(), self.log)
+
+    def run(self) -> Epoch:
+        epoch, step, total = self._restore()
+        self.loader.start(epoch, step)
+        self._stored = time.monotonic()
+        while epoch < self.settings.epochs and not self._stopped_early():
+            self.each_epoch(epoch)
+            if step == 0:
+                # All of an epoch's randomness comes from its number, so that a resumed run draws the same.
+                torch.manual_seed(self.seed * 100_003 + epoch)
+            total = self._epoch(epoch, step, total)
+            self._evaluate(epoch, total)
+            epoch, step, total = epoch + 1, 0, 0.0
+            self._store(epoch, 0, 0.0)
+        self.loader.stop()
+        return self.curve[-1] if self.settings.keep == "last" else _best(self.curve)
+
+    def _stopped_early(self) -> bool:
+        patience = self.settings.patience
+        if not patience or len(self.curve) - (_best(self.curve).epoch if self.curve else 0) < patience:
+            return False
+        self.notes.append(f"stopped after epoch {len(self.curve)}: {patience} epochs without a better one")
+        self.log(self.notes[-1])
+        return True
+
+    def _epoch(self, epoch: int, first: int, total: float) -> float:
+        """Train from step `first` on. Returns the sum of the samples' losses."""
+        self.trained.train()
+        settings = self.settings
+        for step in range(first, self.batches.steps):
+            parts = self.loader.next(epoch, step)
+            start = time.perf_counter()
+            total += self._step(parts, self.batches.count(epoch, step))
+            self.seconds["step"] += time.perf_counter() - start
+            due = settings.checkpoint_steps and (step + 1) % settings.checkpoint_steps == 0
+            if step + 1 < self.batches.steps and (due or time.monotonic() - self._stored > settings.checkpoint_minutes * 60):
+                self._store(epoch, step + 1, total)
+            if not math.isfinite(total):
+                raise ModelError(f"the loss became {total} in epoch {epoch + 1}; lower learning_rate, or set clip_norm")
+        return total
+
+    def _step(self, parts: list[tuple[Tensor, Tensor]], count: int) -> float:
+        """One optimizer step: the parts' gradients add up to the batch's. Returns this process's share of the summed loss."""
+        total = step(
+            self.trained, parts, count, self.loss, self.precision, self.processes.part.world, self.processes.unsynchronised
+        )
+        if self.precision.step(self.optimizer, self.network, self.settings.clip_norm):
+            self.schedule.step()
+        if self.float8:
+            float8.advance(self.network)
+        return total
+
+    def _evaluate(self, epoch: int, total: float) -> None:
+        start = time.perf_counter()
+        validation = self.splits.validation
+        part = self.processes.part.slice(len(validation))
+        share = replace(validation, values=validation.values[part], labels=validation.labels[part])
+        scores = self.processes.every(scores_of(self.network, self.front, share, self.precision.autocast()))
+        accuracy, validation_loss = accuracy_and_loss(scores, torch.from_numpy(validation.labels))
+        samples = sum(self.batches.count(epoch, step) for step in range(self.batches.steps))
+        loss = float(self.processes.total(torch.tensor(total, dtype=torch.float64))) / samples
+        self.curve.append(Epoch(epoch + 1, loss, accuracy, validation_loss))
+        if self.settings.keep == "last" or _best(self.curve) is self.curve[-1]:
+            self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        self.schedule.epoch(validation_loss)
+        self.seconds["evaluation"] += time.perf_counter() - start
+        rate = self.optimizer.param_groups[0]["lr"]
+        self.log(f"epoch {epoch + 1}/{self.settings.epochs}  loss {loss:.3f}  validation {accuracy:.2%}  rate {rate:.2g}")
+
+    def _store(self, epoch: int, step: int, total: float) -> None:
+        start = time.perf_counter()
+        self._stored = time.monotonic()
+        if self.processes.part.rank == 0:
+            failed = checkpoints.store(
+                self.scratch,
+                {
+                    "place": [epoch, step, total],
+                    "network": self.network.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "schedule": self.schedule.scheduler.state_dict(),
+                    "scaler": self.precision.scaler.state_dict(),
+                    "generators": checkpoints.generators(),
+                    "curve": [msgspec.to_builtins(e) for e in self.curve],
+                    "best": self.best_state,
+                },
+            )
+            if failed and failed not in self.notes:
+                self.notes.append(failed)
+                self.log(failed)
+        self.seconds["checkpoint"] += time.perf_counter() - start
+
+    def _restore(self) -> tuple[int, int, float]:
+        """Where to go on: epoch, step, and the summed loss of that epoch so far."""
+        self.processes.wait()
+        state = checkpoints.read(self.scratch)
+        if state is None:
+            return 0, 0, 0.0
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.scheduler.load_state_dict(state["schedule"])
+        self.precision.scaler.load_state_dict(state["scaler"])
+        checkpoints.restore_generators(state["generators"])
+        self.curve = msgspec.convert(state["curve"], list[Epoch])
+        self.best_state = state["best"]
+        epoch, step, total = state["place"]
+        self.log(f"resumed after epoch {epoch}" + (f", step {step}" if step else ""))
+        return epoch, step, total if self.processes.part.rank == 0 else 0.0
+
+    def facts(self) -> dict[str, Any]:
+        """What each technique did, for the report."""
+        peak = max(0, memory.resident_bytes()[1] - self.rss)
+        busy = sum(self.seconds.values()) + self.loader.waited
+        shares = {"waiting for data": self.loader.waited, **self.seconds}
+        return {
+            "processes": self.processes.description,
+            "batch": self.found.batch,
+            "learning_rate": self.found.learning_rate,
+            "search": self.found.described(),
+            "loader": {"workers": self.loader.workers, "seconds_a_step": {str(k): v for k, v in self.loader.trials.items()}},
+            "memory": {**msgspec.to_builtins(self.estimate), "total": self.estimate.total, "measured_peak": peak},
+            "recomputed_units": self.recomputed,
+            "float8": float8.facts(self.network) if self.float8 else None,
+            "skipped_steps": self.precision.skipped,
+            "time_shares": {name: taken / busy for name, taken in shares.items()} if busy else {},
+            "notes": self.notes,
+        }
+
+
+def step(
+    network: nn.Module, parts: list[tuple[Tensor, Tensor]], count: int, loss: Loss, precision: Precision, world: int = 1,
+    unsynchronised: Callable[[nn.Module], Any] | None = None,
+) -> float:  # fmt: skip
+    """Gradients of one batch of `count` samples from its parts. Returns the parts' summed loss.
+
+    Each part counts by its share of the samples, and gradients are averaged over `world` processes: the sum is the
+    gradient of the whole batch's mean loss. Only batch normalisation sees the parts: its statistics are theirs.
+    """
+    network.zero_grad(set_to_none=True)
+    where = device()
+    total = 0.0
+    for i, (x, labels) in enumerate(parts):
+        x, labels = x.to(where, non_blocking=True), labels.to(where, non_blocking=True)
+        last = i == len(parts) - 1
+        with ExitStack() as stack:
+            if not last and unsynchronised is not None:
+                stack.enter_context(unsynchronised(network))
+            with precision.autocast():
+                scores = network(x)
+            part_loss = loss(scores.float(), labels, x)
+            precision.backward(part_loss * (len(x) * world / count))
+        total += float(part_loss.detach()) * len(x)
+    return total
+
+
+def _best(curve: list[Epoch]) -> Epoch:
+    return max(curve, key=lambda e: (e.validation_accuracy, -e.validation_loss))

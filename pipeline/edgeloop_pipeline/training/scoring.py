@@ -1,0 +1,54 @@
+"""Devices, seeds, and what a network answers."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from edgeloop_agent.hardware import cores
+from edgeloop_exporters.convert import Front
+from edgeloop_pipeline.data import Samples
+
+EVALUATION_BATCH = 512
+
+
+def seed_everything(seed: int) -> None:
+    """One seed for every generator, and the same number of threads wherever a stage is run or resumed."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.set_num_threads(cores())
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def channels_last(x: Any) -> Any:
+    """The memory layout in which convolutions are fastest, for 4-D tensors and networks."""
+    if isinstance(x, Tensor) and x.dim() != 4:
+        return x
+    return x.to(memory_format=torch.channels_last)
+
+
+def scores_of(network: nn.Module, front: Front, samples: Samples, autocast: AbstractContextManager[Any] | None = None) -> Tensor:
+    """Float scores (N, outputs) of a network in evaluation mode."""
+    network.eval()
+    where = next((p.device for p in network.parameters()), device())
+    rows = []
+    with torch.no_grad(), autocast or nullcontext():
+        for start in range(0, len(samples), EVALUATION_BATCH):
+            batch = torch.from_numpy(np.asarray(samples.values[start : start + EVALUATION_BATCH]))
+            rows.append(network(channels_last(front.normalise(batch).to(where))).float().cpu())
+    return torch.cat(rows)
+
+
+def accuracy_and_loss(scores: Tensor, labels: Tensor) -> tuple[float, float]:
+    return float((scores.argmax(1) == labels).double().mean()), float(F.cross_entropy(scores, labels))

@@ -1,0 +1,188 @@
+"""Search before training: the batch with the best throughput inside the memory ceiling, and the learning rate's range."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import torch
+from torch import nn
+
+from edgeloop_exporters.convert import Front
+from edgeloop_pipeline.data import PreparedSplits
+from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.training import memory, schedules
+from edgeloop_pipeline.training.batches import Augment, Batches
+from edgeloop_pipeline.training.precision import Precision
+from edgeloop_pipeline.training.scoring import channels_last, device
+
+FILE = "search.json"
+BATCHES = tuple(2**i for i in range(4, 14))
+GOOD_ENOUGH = 0.97  # of the best throughput: the smallest such batch, as it makes more steps of an epoch
+TRIAL_SECONDS = 0.4
+STEPS_AN_EPOCH = 8  # at least, for a batch to be a candidate
+RANGE = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0), "adafactor": (1e-6, 1.0)}
+RANGE_STEPS = 80
+SMOOTHING = 0.9
+DIVERGED = 1.5  # times the lowest smoothed loss
+BELOW_LOWEST = 4.0  # the rate chosen is the one of the lowest loss divided by this
+FREE_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One measured batch size. `samples_per_second` None: not measured, for `why`."""
+
+    batch: int
+    samples_per_second: float | None
+    bytes: int
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What to train with, and how it was found ([] where it was given)."""
+
+    batch: int
+    learning_rate: float
+    trials: list[Trial]
+    range: list[tuple[float, float]]  # learning rate, smoothed loss
+    seconds: float = 0.0
+
+    def described(self) -> dict[str, Any] | None:
+        if not self.trials and not self.range:
+            return None
+        return {"batches": [asdict(t) for t in self.trials], "range": self.range, "seconds": self.seconds}
+
+
+def settle(
+    network: nn.Module, front: Front, splits: PreparedSplits, settings: FitSettings, loss: Any, augment: Augment | None,
+    precision: Precision, seed: int, scratch: Path, log: Callable[[str], None],
+) -> Found:  # fmt: skip
+    """The batch and the rate: as given, or found. A resumed run keeps what was found first."""
+    if settings.batch != "auto" and settings.learning_rate != "auto":
+        return Found(settings.batch, settings.learning_rate, [], [])
+    path = scratch / FILE
+    if path.exists():
+        return msgspec.json.decode(path.read_bytes(), type=Found)
+    start = time.perf_counter()
+    made = Batches(splits.train, front, 128, settings.accumulate, seed, augment, settings.mixup, len(splits.labels))
+    trials: list[Trial] = []
+    batch = settings.batch
+    if batch == "auto":
+        trials = throughput(network, made, settings, loss, precision)
+        batch = chosen_batch(trials)
+        log(f"batch {batch}: " + ", ".join(f"{t.batch}: {t.samples_per_second:,.0f}/s" for t in trials if t.samples_per_second))
+    curve: list[tuple[float, float]] = []
+    rate = settings.learning_rate
+    if rate == "auto":
+        curve = range_test(network, replace(made, batch=batch), settings, loss, precision)
+        rate = chosen_rate(curve)
+        log(f"learning rate {rate:.3g}, by a range test of {len(curve)} steps")
+    found = Found(batch, rate, trials, curve, time.perf_counter() - start)
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(msgspec.json.encode(found))
+    partial.replace(path)
+    return found
+
+
+def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, precision: Precision) -> list[Trial]:
+    """Measure candidates from small to large until more stops paying, or memory ends. On a copy of the network."""
+    ceiling = settings.max_memory_bytes if settings.max_memory_bytes != "auto" else int(FREE_SHARE * memory.free_bytes())
+    trials: list[Trial] = []
+    few, _ = made[0, 0][0]
+    few = few[:4].to(device())
+    for batch in BATCHES:
+        if batch * STEPS_AN_EPOCH > len(made.samples) and trials:
+            break
+        samples = math.ceil(batch / settings.accumulate)
+        need = memory.estimate(network, few, samples, settings.optimizer, precision.autocast, settings.checkpoint_activations).total
+        if need > ceiling:
+            trials.append(Trial(batch, None, need, f"needs {need / 1e6:,.0f} MB, the ceiling is {ceiling / 1e6:,.0f} MB"))
+            break
+        try:
+            speed = _speed(network, replace(made, batch=batch), settings, loss, precision)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            torch.cuda.empty_cache()
+            trials.append(Trial(batch, None, need, "out of memory"))
+            break
+        trials.append(Trial(batch, speed, need))
+        speeds = [t.samples_per_second or 0.0 for t in trials]
+        if len(speeds) >= 3 and max(speeds[-2:]) < max(speeds[:-2]) * 1.01:
+            break
+    return trials
+
+
+def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, precision: Precision) -> float:
+    from edgeloop_pipeline.training.loop import step
+
+    trial = copy.deepcopy(network).train()
+    optimizer = schedules.optimizer_of(trial, settings, 1e-4)
+    parts = [(channels_last(x) if settings.channels_last else x, labels) for x, labels in made[0, 0]]
+    taken: list[float] = []
+    with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
+        while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 20):
+            start = time.perf_counter()
+            step(trial, parts, made.batch, loss, precision)
+            optimizer.step()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+    return made.batch / sorted(taken[1:])[(len(taken) - 1) // 2]  # the first one pays for allocations
+
+
+def chosen_batch(trials: list[Trial]) -> int:
+    """The smallest batch that is as good as the fastest."""
+    measured = [t for t in trials if t.samples_per_second]
+    if not measured:
+        return trials[0].batch
+    best = max(t.samples_per_second or 0 for t in measured)
+    return next(t.batch for t in measured if (t.samples_per_second or 0) >= GOOD_ENOUGH * best)
+
+
+def range_test(
+    network: nn.Module, made: Batches, settings: FitSettings, loss: Any, precision: Precision
+) -> list[tuple[float, float]]:
+    """Loss while the rate rises by the same factor each step (Smith 2017), smoothed; ends when it diverges. On a copy."""
+    from edgeloop_pipeline.training.loop import step
+
+    low, high = RANGE[settings.optimizer]
+    trial = copy.deepcopy(network).train()
+    optimizer = schedules.optimizer_of(trial, settings, low)
+    curve: list[tuple[float, float]] = []
+    average = 0.0
+    with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
+        for i in range(RANGE_STEPS):
+            rate = low * (high / low) ** (i / (RANGE_STEPS - 1))
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            place = divmod(i, made.steps)
+            count = made.count(*place)
+            mean = step(trial, made[place], count, loss, precision) / count
+            optimizer.step()
+            average = SMOOTHING * average + (1 - SMOOTHING) * mean
+            smooth = average / (1 - SMOOTHING ** (i + 1))
+            if not math.isfinite(smooth) or (curve and smooth > DIVERGED * min(s for _, s in curve)):
+                break
+            curve.append((rate, smooth))
+    return curve
+
+
+def chosen_rate(curve: list[tuple[float, float]]) -> float:
+    """Below the rate at which the smoothed loss is lowest, because there it is about to rise."""
+    if not curve:
+        return 1e-4
+    return float(f"{min(curve, key=lambda point: point[1])[0] / BELOW_LOWEST:.2g}")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    text = str(error).lower()
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "out of memory" in text or "can't allocate memory" in text
