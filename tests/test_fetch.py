@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import tarfile
 from pathlib import Path
 
 import pytest
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.fetch import Download, PackageFile
+from edgeloop_pipeline.fetch import Download, DownloadedFolder, PackageFile, sha256
 
 CONTENT = b"data" * 100
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -57,3 +58,26 @@ def test_an_installed_package_is_used() -> None:
     path = Path(str(distribution.locate_file("numpy/__init__.py")))
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert PackageFile("numpy", distribution.version, "numpy/__init__.py", digest).path() == path
+
+
+def test_a_folder_from_an_archive(tmp_path: Path, empty_cache: Path) -> None:
+    """Only its own kind of files, flat, and only when they are the known ones; a second time from the cache."""
+    made = tmp_path / "made"
+    (made / "recordings").mkdir(parents=True)
+    for name in ("a.wav", "b.wav", "notes.txt"):
+        (made / "recordings" / name).write_bytes(name.encode())
+    with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+        archive.add(made, "set-1.0")
+    digest = sha256(made / "recordings", ".wav")
+    wanted = DownloadedFolder((tmp_path / "all.tar.gz").as_uri(), digest, ".wav")
+    folder = wanted.path()
+    assert sorted(p.name for p in folder.iterdir()) == ["a.wav", "b.wav"]
+    (tmp_path / "all.tar.gz").unlink()
+    assert wanted.path() == folder
+    (folder / "b.wav").write_bytes(b"changed")
+    with pytest.raises(DataError, match=r"cannot be fetched.*does not hold the known files; put its \.wav files in"):
+        wanted.path()
+    with pytest.raises(DataError, match="are not the known files"):
+        with tarfile.open(tmp_path / "all.tar.gz", "w:gz") as archive:
+            archive.add(made, "set-1.0")
+        DownloadedFolder((tmp_path / "all.tar.gz").as_uri(), "0" * 64, ".wav").path()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import Counts, Grayscale, Resize, Window, prepare
+from edgeloop_contract.preprocessing import Counts, Grayscale, LogMel, Pad, Resize, Window, prepare
 
 
 @given(points=st.integers(1, 200), length=st.integers(1, 50), hop=st.integers(1, 60))
@@ -73,3 +73,43 @@ def test_resize_keeps_means_and_size_one_to_one() -> None:
 def test_wrong_recordings(steps: list[Counts | Grayscale | Resize], recording: np.ndarray, message: str) -> None:  # type: ignore[type-arg]
     with pytest.raises(DataError, match=message):
         prepare(steps, recording)
+
+
+@given(points=st.integers(1, 60), length=st.integers(1, 60))
+def test_pad_centres(points: int, length: int) -> None:
+    series = np.arange(1, points + 1, dtype=np.int16)[:, None]
+    made = prepare([Pad(length)], series).values[0, :, 0]
+    assert made.shape == (length,)
+    inside = made[made > 0]
+    assert len(inside) == min(points, length) and (np.diff(inside) == 1).all()
+    if length >= points:
+        before = int(np.flatnonzero(made)[0])
+        assert abs(before - (length - points - before)) <= 1
+
+
+def test_log_mel_measures_decibels_in_the_right_band() -> None:
+    """A tone, and one at a tenth of its amplitude: 20 dB apart, each in the band whose centre it is."""
+    step = LogMel(rate_hz=8000, window=256, hop=128, bands=40, low_hz=60, high_hz=3900)
+    mel = np.linspace(*(2595 * np.log10(1 + f / 700) for f in (60, 3900)), 42)
+    centres = 700 * (10 ** (mel / 2595) - 1)
+    loud, soft = (round(centres[i] / 31.25) * 31.25 for i in (22, 34))  # whole bins: no leakage into neighbours
+    t = np.arange(8000) / 8000
+    sound = 20000 * np.sin(2 * np.pi * loud * t) + 2000 * np.sin(2 * np.pi * soft * t)
+    made = prepare([step], sound.astype(np.int16)[:, None]).values
+    assert made.shape == (1, 61, 40, 1) and made.dtype == np.uint8
+    middle = made[0, 30, :, 0].astype(float)
+    assert middle[10:28].argmax() + 10 == np.abs(centres[1:-1] - loud).argmin() and middle.max() == 255
+    peak = 28 + middle[28:].argmax()
+    assert peak == np.abs(centres[1:-1] - soft).argmin()
+    assert (middle.max() - middle[peak]) * 80 / 255 == pytest.approx(20, abs=4)  # the bands' widths differ
+
+
+@pytest.mark.parametrize("sound", [np.zeros((8000, 2), np.int16), np.zeros((8000, 1)), np.zeros((100, 1), np.int16)])
+def test_log_mel_refuses(sound: np.ndarray) -> None:
+    with pytest.raises(DataError, match="log_mel"):
+        prepare([LogMel(rate_hz=8000, window=256, hop=128, bands=40)], sound)
+
+
+def test_log_mel_of_silence() -> None:
+    made = prepare([LogMel(rate_hz=8000, window=256, hop=128, bands=40)], np.zeros((400, 1), np.int16)).values
+    assert (made == 0).all()

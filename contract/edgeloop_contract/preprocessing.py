@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any
 
 import msgspec
@@ -18,6 +19,7 @@ from edgeloop_contract.errors import DataError
 Array = npt.NDArray[Any]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 INT16 = np.iinfo(np.int16)
+SILENCE_DB = -100.0
 
 
 class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="step"):
@@ -36,6 +38,61 @@ class Window(_Step, frozen=True, tag="window"):
             raise DataError(f"{len(series)} points; a window needs {self.length}: send a longer recording")
         starts = range(0, len(series) - self.length + 1, self.hop)
         return np.stack([series[s : s + self.length] for s in starts])
+
+
+class Pad(_Step, frozen=True, tag="pad"):
+    """Exactly `length` points: zeros on both sides of a shorter recording, the middle of a longer one."""
+
+    length: Positive
+
+    def __call__(self, x: Array) -> Array:
+        spare = self.length - x.shape[1]
+        if spare <= 0:
+            return x[:, -spare // 2 : -spare // 2 + self.length]
+        sides = [(0, 0)] * x.ndim
+        sides[1] = (spare // 2, spare - spare // 2)
+        return np.pad(x, sides)
+
+
+class LogMel(_Step, frozen=True, tag="log_mel"):
+    """Sound to a log-mel spectrogram: (T, 1) int16 → (frames, bands, 1) uint8.
+
+    Hann windows of `window` points every `hop`, power spectrum, triangular bands evenly spaced on the mel scale (HTK's
+    2595·log10(1 + f/700)) from `low_hz` to `high_hz`, decibels below the recording's loudest value, 255 counts for `range_db`.
+    """
+
+    rate_hz: Positive
+    window: Positive
+    hop: Positive
+    bands: Positive
+    low_hz: Annotated[float, msgspec.Meta(ge=0)] = 20.0
+    high_hz: Annotated[float, msgspec.Meta(gt=0)] = 4000.0
+    range_db: Annotated[float, msgspec.Meta(gt=0)] = 80.0
+
+    def __call__(self, x: Array) -> Array:
+        if x.ndim != 3 or x.shape[-1] != 1 or x.dtype != np.int16:
+            raise DataError(f"sound of shape {x.shape[1:]} and type {x.dtype}; log_mel takes one channel of 16-bit samples")
+        if x.shape[1] < self.window:
+            raise DataError(f"{x.shape[1]} points; log_mel needs {self.window}: send a longer recording, or pad")
+        frames = np.lib.stride_tricks.sliding_window_view(x[..., 0], self.window, axis=1)[:, :: self.hop]
+        hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.window) / self.window)
+        power = np.abs(np.fft.rfft(frames * (hann / 32768.0))) ** 2
+        level = 10 * np.log10(np.maximum(power @ _mel_bands(self), 10 ** (SILENCE_DB / 10)))
+        loudest = level.max(axis=(1, 2), keepdims=True)
+        loudest = np.where(loudest > SILENCE_DB, loudest, SILENCE_DB + self.range_db)  # silence is 0 counts throughout
+        below = np.maximum(level - loudest, -self.range_db)
+        return np.asarray(np.rint((below / self.range_db + 1) * 255).astype(np.uint8)[..., None])
+
+
+@cache
+def _mel_bands(step: LogMel) -> Array:
+    """(window // 2 + 1, bands): each band's triangle over the spectrum's bins."""
+    low, high = (2595 * float(np.log10(1 + f / 700)) for f in (step.low_hz, step.high_hz))
+    edges = np.linspace(low, high, step.bands + 2)
+    hz = 700 * (10 ** (edges / 2595) - 1)
+    bins = np.arange(step.window // 2 + 1)[:, None] * step.rate_hz / step.window
+    rising, falling = (bins - hz[:-2]) / (hz[1:-1] - hz[:-2]), (hz[2:] - bins) / (hz[2:] - hz[1:-1])
+    return np.asarray(np.maximum(0, np.minimum(rising, falling)))
 
 
 class Counts(_Step, frozen=True, tag="counts"):
@@ -93,7 +150,7 @@ def _taps(size: int, wanted: int) -> tuple[tuple[Array, Array], Array]:
     return (low, np.minimum(low + 1, size - 1)), (position - low).astype(np.float32)
 
 
-Step = Window | Counts | Grayscale | Resize
+Step = Window | Pad | Counts | LogMel | Grayscale | Resize
 
 
 @dataclass(frozen=True)

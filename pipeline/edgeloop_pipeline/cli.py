@@ -143,12 +143,14 @@ def new(folder: Path, project: str) -> None:
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many recordings.")
 def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
     """Write raw recordings of RECIPE's data into FOLDER, as a device would find them."""
+    from edgeloop_contract.preprocessing import LogMel
     from edgeloop_pipeline import recipe as recipes
     from edgeloop_pipeline.project import Project
     from edgeloop_pipeline.samples import write_samples
 
     project = Project(recipes.load(recipes.find(recipe)))
-    count = write_samples(project.data.load(), split, folder, limit)
+    rates = [step.rate_hz for step in project.recipe.head.preprocessing if isinstance(step, LogMel)]
+    count = write_samples(project.data.load(), split, folder, limit, *rates)
     click.echo(f"{folder}: {count} {split} recordings")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import io
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
 import zlib
@@ -94,7 +96,7 @@ class Download:
                 return candidate
         data, reason = self._from_debian(), ""
         if data is None:
-            data, reason = self._from_network()
+            data, reason = _from_network(self.url)
         if data is None or not self._is_good(data):
             note = f"; {there[0]} is damaged (its sha256 differs)" if there else ""
             remedy = f"apt install {self.debian}, or " if self.debian else ""
@@ -107,15 +109,6 @@ class Download:
             return hashlib.sha256(self.unpack(data)).hexdigest() == self.sha256
         except (OSError, EOFError, ValueError, zlib.error):
             return False
-
-    def _from_network(self) -> tuple[bytes | None, str]:
-        import urllib.request
-
-        try:
-            with urllib.request.urlopen(self.url, timeout=30) as answer:
-                return answer.read(), ""
-        except (OSError, ValueError) as error:
-            return None, f"cannot be fetched ({error})"
 
     def _from_debian(self) -> bytes | None:
         """Fetch and unpack the package without installing it, which needs no rights; None where that does not work."""
@@ -131,6 +124,57 @@ class Download:
                 return None
 
 
+@dataclass(frozen=True)
+class DownloadedFolder:
+    """Files of one kind from an archive (.tar.gz) with a canonical address. `sha256`: of the folder, as `sha256` below says."""
+
+    url: str
+    sha256: str
+    suffix: str
+    places: tuple[Path, ...] = ()
+
+    def path(self) -> Path:
+        """The folder: from a known place, the cache, or its address. Raises DataError."""
+        cached = cache_folder() / self.sha256[:16]
+        there = [p for p in (*self.places, cached) if p.is_dir()]
+        for candidate in there:
+            if sha256(candidate, self.suffix) == self.sha256:
+                return candidate
+        note = f"; {there[0]} does not hold the known files" if there else ""
+        remedy = f"{note}; put its {self.suffix} files in {cached}"
+        data, reason = _from_network(self.url)
+        if data is None:
+            raise DataError(f"{self.url}: {reason}{remedy}")
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "files"
+            folder.mkdir()
+            try:
+                with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+                    for member in archive:
+                        if member.isfile() and member.name.endswith(self.suffix):
+                            source = archive.extractfile(member)
+                            assert source is not None
+                            (folder / Path(member.name).name).write_bytes(source.read())
+            except (tarfile.TarError, EOFError, zlib.error) as error:
+                raise DataError(f"{self.url}: what was fetched is not an archive ({error}){remedy}") from error
+            if sha256(folder, self.suffix) != self.sha256:
+                raise DataError(f"{self.url}: what was fetched are not the known files{remedy}")
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(cached, ignore_errors=True)
+            shutil.move(folder, cached)
+        return cached
+
+
+def _from_network(url: str) -> tuple[bytes | None, str]:
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            return answer.read(), ""
+    except (OSError, ValueError) as error:
+        return None, f"cannot be fetched ({error})"
+
+
 def store(data: bytes, target: Path) -> None:
     """Write by rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -142,12 +186,19 @@ def store(data: bytes, target: Path) -> None:
     Path(file.name).replace(target)
 
 
-def sha256(path: Path) -> str:
-    """Hex digest of a file. Raises DataError when it cannot be read."""
+def sha256(path: Path, suffix: str = "") -> str:
+    """Hex digest of a file; of a folder, over its files' names (those ending in `suffix`) and digests, by name.
+
+    Raises DataError when one cannot be read.
+    """
     digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
+        if path.is_dir():
+            for file in sorted(p for p in path.rglob(f"*{suffix}") if p.is_file()):
+                digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+            return digest.hexdigest()
+        with path.open("rb") as opened:
+            while chunk := opened.read(1 << 20):
                 digest.update(chunk)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,10 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.data import Array, Splits
 
 
-def write_samples(splits: Splits, split: str, folder: Path, limit: int) -> int:
+def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz: int = 0) -> int:
     """Write up to `limit` recordings, evenly spread, named by their label; returns how many.
 
-    Series become CSV, images PNG. Raises UsageError when the folder holds anything.
+    Series become CSV, images PNG, sound WAV where its `rate_hz` is known. Raises UsageError when the folder holds anything.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not empty; choose another folder")
@@ -22,11 +23,18 @@ def write_samples(splits: Splits, split: str, folder: Path, limit: int) -> int:
     rows = np.unique(np.linspace(0, len(chosen.labels) - 1, min(limit, len(chosen.labels))).astype(int))
     for i in rows:
         label = splits.labels[int(chosen.labels[i])].replace("/", "-").replace(" ", "_")
-        _write(np.asarray(chosen.recordings[i]), folder / f"{i:05d}_{label}")
+        _write(np.asarray(chosen.recordings[i]), folder / f"{i:05d}_{label}", rate_hz)
     return len(rows)
 
 
-def _write(recording: Array, stem: Path) -> None:
+def _write(recording: Array, stem: Path, rate_hz: int) -> None:
+    if rate_hz and recording.dtype == np.int16:
+        with wave.open(str(stem.with_suffix(".wav")), "wb") as file:
+            file.setnchannels(recording.shape[-1])
+            file.setsampwidth(2)
+            file.setframerate(rate_hz)
+            file.writeframes(recording.astype("<i2").tobytes())
+        return
     if recording.ndim == 2 and recording.dtype != np.uint8:
         np.savetxt(stem.with_suffix(".csv"), recording, fmt="%.7g", delimiter=",")
         return
