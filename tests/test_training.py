@@ -56,7 +56,15 @@ def noise(batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
 
 def train(splits: PreparedSplits, folder: Path, net: nn.Module | None = None, **settings: Any) -> tuple[nn.Module, Fitted]:
     net = net if net is not None else network()
-    given = {"epochs": 2, "batch": 50, "learning_rate": 0.05, "precision": "float32", "workers": 0, **settings}
+    given = {
+        "epochs": 2,
+        "batch": 50,
+        "learning_rate": 0.05,
+        "precision": "float32",
+        "channels_last": True,
+        "workers": 0,
+        **settings,
+    }
     folder.mkdir(exist_ok=True, parents=True)
     return net, fit(net, FRONT, splits, FitSettings(**given), cross_entropy(0.0), seed=3, scratch=folder, augment=noise)
 
@@ -241,7 +249,7 @@ def test_loss_scaling_skips_a_step_that_overflows(splits: PreparedSplits) -> Non
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     parts = Batches(splits.train, FRONT, 50, 1, 0)[0, 0]
     before = copy.deepcopy(net.state_dict())
-    step(net, parts, 50, lambda s, y, x: cross_entropy(0.0)(s, y, x) * 1e38, precision)
+    step(net, parts, 50, lambda *given: cross_entropy(0.0)(*given) * 1e38, precision)
     assert not precision.step(optimizer, net, 0.0) and precision.skipped == 1
     assert torch.equal(net[0][0].weight, before["0.0.weight"])
     scale = precision.scaler.get_scale()
@@ -337,6 +345,16 @@ class TestFloat8:
 
 
 class TestSearch:
+    def test_the_usual_precision_is_left_only_for_something_clearly_faster(self) -> None:
+        times = {("bf16", True): 10.0, ("bf16", False): 12.0, ("float32", True): 9.0, ("float32", False): 20.0}
+        assert search.chosen_layout(times, ("bf16", True)) == ("bf16", True)
+        assert search.chosen_layout({**times, ("float32", False): 5.0}, ("bf16", True)) == ("float32", False)
+
+    def test_precision_and_layout_are_measured(self, splits: PreparedSplits, tmp_path: Path) -> None:
+        _, fitted = train(splits, tmp_path, precision="auto", channels_last="auto")
+        assert set(fitted.facts["search"]["layouts"]) >= {"float32", "float32 channels last"}
+        assert "measured" in fitted.precision
+
     def test_smallest_batch_that_is_as_good(self) -> None:
         speeds = {16: 100.0, 32: 180.0, 64: 198.0, 128: 200.0}
         assert search.chosen_batch([search.Trial(b, s, 0) for b, s in speeds.items()]) == 64

@@ -79,7 +79,7 @@ class _Shipped(nn.Module):
 def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:
     """A copy whose quantizers are `quantized_decomposed` operations; `offset` 0 makes uint8 activations, 128 int8."""
     ops = torch.ops.quantized_decomposed
-    with _quiet():
+    with quiet():
         module = copy.deepcopy(module)
     graph = module.graph
     low, high, dtype = (0, 255, torch.uint8) if offset == 0 else (-128, 127, torch.int8)
@@ -140,7 +140,7 @@ def _weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer, a
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters talk on both streams, from C++ too, and warn about their own future; errors still come as exceptions."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
@@ -175,7 +175,7 @@ def to_onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: 
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     sample = torch.zeros((2, *shape), dtype=RAW[front.dtype])
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             program = torch.onnx.export(
                 shipped, (sample,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: batch},),
                 input_names=["input"], output_names=["scores"], external_data=False, verbose=False, optimize=True,
@@ -222,7 +222,7 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
     """
     _register_operations()
     try:
-        with _quiet():
+        with quiet():
             import litert_torch
             from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
             from litert_torch.quantize.quant_config import QuantConfig
@@ -237,7 +237,7 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
     shipped = _Shipped(body, front, "nothing" if raw_is_quantized else "normalise").eval()
     sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[front.dtype])
     try:
-        with _quiet(), torch.no_grad():
+        with quiet(), torch.no_grad():
             # As bytes: writing a file itself, the converter ends the process when the disk is full.
             content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
     except Exception as error:  # the converter raises whatever its passes run into

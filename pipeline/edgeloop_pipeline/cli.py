@@ -120,6 +120,28 @@ def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
 
 
 @commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--steps", type=click.IntRange(min=2), default=12, show_default=True, help="Training steps to look at.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_json: bool) -> None:
+    """Train RECIPE for some steps and say where their time goes, and what to try next."""
+    import msgspec
+
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.console import diagnosis_text
+    from edgeloop_pipeline.stages.train import profile_training
+
+    loaded = recipes.load(recipes.find(recipe), changes)
+    folder = runs / "profiles" / loaded.head.name
+    diagnosis = profile_training(loaded, folder, steps, lambda text: click.echo(text, err=True))
+    found = {**diagnosis.plain(), "trace": str((folder / "trace.json").resolve())}
+    (folder / "profile.json").write_bytes(msgspec.json.encode(found))
+    click.echo(msgspec.json.encode(found).decode() if as_json else diagnosis_text(found))
+
+
+@commands.command(epilog=EXIT_CODES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--like", "project", required=True, help="The reference project to copy.")
 def new(folder: Path, project: str) -> None:

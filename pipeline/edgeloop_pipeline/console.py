@@ -133,6 +133,25 @@ def summary_table(result: Result) -> None:
             rich.print(f"{label}: {path}", soft_wrap=True, highlight=False)
 
 
+def diagnosis_text(found: dict[str, Any]) -> str:
+    """What `edgeloop profile` found, in words."""
+    from edgeloop_pipeline.training.kinds import KINDS
+
+    shares = sorted(found["shares"].items(), key=lambda item: -item[1])
+    lines = [
+        f"one step: {found['step_ms']:.1f} ms on the {found['device']}, {found['samples_per_second']:,.0f} samples a second",
+        f"bottleneck: {KINDS[found['bottleneck']]}",
+        *(f"  {share:6.1%}  {KINDS[kind]:36} {'█' * round(40 * share)}" for kind, share in shares),
+        f"try next: {found['advice']}",
+        "operators (ms and calls a step):",
+        *(f"  {ms:8.2f}  {calls:5d}  {name}" for name, ms, calls in found["operators"]),
+        "memory by layer (kB of parameters, and kept for the backward pass):",
+        *(f"  {own / 1e3:10,.1f}  {kept / 1e3:12,.1f}  {name}" for name, own, kept in found["modules"]),
+        f"trace for ui.perfetto.dev: {found['trace']}  (profiled steps took {found['overhead']:.2f}× a plain one)",
+    ]
+    return "\n".join(lines)
+
+
 def status_table(recipe: Any, store: Store, planned: list[Planned]) -> None:
     """Each stage: cached, would run and why, or waiting."""
     from rich.console import Console as Rich

@@ -32,7 +32,6 @@ class Distill(FitSettings, Base):
 
         from edgeloop_pipeline import networks
         from edgeloop_pipeline.training.loop import fit
-        from edgeloop_pipeline.training.precision import precision
         from edgeloop_pipeline.training.scoring import channels_last, device, seed_everything
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
@@ -44,10 +43,9 @@ class Distill(FitSettings, Base):
             saved = networks.load(project, inputs.artefacts["network"])
             student, structure = saved.network, saved.structure
         teacher = channels_last(networks.load(project, inputs.artefacts["teacher"]).network.eval().to(device()))
-        cast = precision(self.precision)
 
-        def loss(scores: torch.Tensor, labels: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-            with torch.no_grad(), cast.autocast():
+        def loss(scores: torch.Tensor, labels: torch.Tensor, x: torch.Tensor, autocast: Any) -> torch.Tensor:
+            with torch.no_grad(), autocast():
                 wanted = teacher(x)
             hard = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
             soft = F.kl_div(

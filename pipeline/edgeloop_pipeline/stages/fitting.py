@@ -44,9 +44,9 @@ class FitSettings:
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # Beta(mixup, mixup); 0: off (Zhang et al. 2018)
-    precision: Literal["auto", "float32", "bf16", "fp16", "fp8"] = "auto"
+    precision: Literal["auto", "float32", "bf16", "fp16", "fp8"] = "auto"  # auto: the fastest, by a short measurement
     float8: Float8 = field(default_factory=Float8)
-    channels_last: bool = True  # the memory layout in which 2-D convolutions are fastest
+    channels_last: bool | Auto = "auto"  # memory layout of images; auto: the faster one
     accumulate: Count = 1  # parts of a batch, one after the other: less memory, the same step
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, about a third more time
     max_memory_bytes: Count | Auto = "auto"  # for the batch search; auto: 80 % of what is free

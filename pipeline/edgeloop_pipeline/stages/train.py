@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.recipe import Recipe
+from edgeloop_pipeline.stages import Base, Inputs, Metrics, build
 from edgeloop_pipeline.stages.fitting import FitSettings
 
 
@@ -41,3 +45,33 @@ class Train(FitSettings, Base):
             "curve": [asdict(e) for e in fitted.curve],
             "training": fitted.facts,
         }
+
+
+def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[str], None]) -> Any:
+    """Some steps of the recipe's `train` stage under the profiler; the trace goes into `folder`. Keeps no weights."""
+    if "train" not in recipe.stages:
+        raise UsageError(f"{recipe.path}: has no train stage; profile looks at its steps")
+    settings = build("train", recipe.stages["train"], recipe.folder)
+    if not isinstance(settings, Train):
+        raise UsageError(f"{recipe.path}: its train stage is your own; profile knows the steps of ours")
+    import tempfile
+    from contextlib import ExitStack
+
+    from edgeloop_pipeline import networks
+    from edgeloop_pipeline.project import Project
+    from edgeloop_pipeline.training.loop import Run, cross_entropy
+    from edgeloop_pipeline.training.profiling import diagnose
+    from edgeloop_pipeline.training.scoring import seed_everything
+
+    folder.mkdir(parents=True, exist_ok=True)
+    project, head = Project(recipe), recipe.head
+    seed_everything(head.seed)
+    network = networks.build(project, head.network, head.network_args, project.splits)
+    front = networks.front_of(project.splits)
+    networks.dry_run(network, front, project.splits)
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
+        loss = cross_entropy(settings.label_smoothing)
+        run = Run(
+            network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, log, lambda _: None, stack
+        )
+        return diagnose(run, steps, folder / "trace.json")

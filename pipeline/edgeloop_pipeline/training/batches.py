@@ -50,6 +50,7 @@ class Batches(Dataset[Any]):
     mixup: float = 0.0
     classes: int = 0
     part: Part = field(default_factory=Part)
+    channels_last: bool = True
 
     @property
     def steps(self) -> int:
@@ -71,7 +72,8 @@ class Batches(Dataset[Any]):
         x, labels = (torch.cat(list(side)) for side in zip(*grains, strict=True))
         keep = slice(mine.start - first * GRAIN, mine.stop - first * GRAIN)
         x, labels = x[keep], labels[keep]
-        return [(channels_last(a), b) for a, b in zip(x.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True)]
+        x = channels_last(x) if self.channels_last else x.contiguous()
+        return list(zip(x.chunk(self.accumulate), labels.chunk(self.accumulate), strict=True))
 
     def _grain(self, rows: Tensor, place: tuple[int, ...]) -> tuple[Tensor, Tensor]:
         generator = torch.Generator().manual_seed(_seed(self.seed, *place))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
@@ -26,7 +27,8 @@ from edgeloop_pipeline.training.parallel import processes
 from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import accuracy_and_loss, channels_last, device, scores_of
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]  # scores, labels (or shares of labels), normalised input → scalar
+# Scores, labels (or shares of labels), normalised input, the run's autocast (for a teacher) → scalar.
+Loss = Callable[[Tensor, Tensor, Tensor, Callable[[], AbstractContextManager[Any]]], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Fitted:
 
 
 def cross_entropy(smoothing: float) -> Loss:
-    return lambda scores, labels, _: F.cross_entropy(scores, labels, label_smoothing=smoothing)
+    return lambda scores, labels, *_: F.cross_entropy(scores, labels, label_smoothing=smoothing)
 
 
 def fit(
@@ -72,11 +74,9 @@ def fit(
     same arguments goes on from there, in the middle of an epoch if need be, and ends with the same weights as an
     undisturbed one. Raises ModelError when the loss stops being finite.
     """
-    if settings.channels_last:
-        network = channels_last(network)
     plain = list(network.state_dict())
     with ExitStack() as stack:
-        run = _Run(network, front, splits, settings, loss, seed, scratch, augment, log, each_epoch, stack)
+        run = Run(network, front, splits, settings, loss, seed, scratch, augment, log, each_epoch, stack)
         best = run.run()
         facts = run.facts()
     network.to("cpu")
@@ -85,7 +85,7 @@ def fit(
 
 
 @dataclass
-class _Run:
+class Run:
     """One run of the loop: what it works with, and how far it is."""
 
     network: nn.Module
@@ -103,31 +103,25 @@ class _Run:
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("step", "evaluation", "checkpoint"), 0.0))
     notes: list[str] = field(default_factory=list)
+    samples: int = 0
 
     def __post_init__(self) -> None:
         settings = self.settings
         self.processes = processes()
-        self.precision: Precision = precision(settings.precision)
         self.network.to(device())
         self.found: search.Found = search.settle(
-            self.network,
-            self.front,
-            self.splits,
-            settings,
-            self.loss,
-            self.augment,
-            self.precision,
-            self.seed,
-            self.scratch,
-            self.log,
+            self.network, self.front, self.splits, settings, self.loss, self.augment, self.seed, self.scratch, self.log
         )
+        self.precision: Precision = precision(self.found.precision, self.found.why)
+        if self.found.channels_last:
+            channels_last(self.network)
         self.batches = Batches(
             self.splits.train, self.front, self.found.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
-            len(self.splits.labels), self.processes.part,
+            len(self.splits.labels), self.processes.part, self.found.channels_last,
         )  # fmt: skip
         in_memory = math.ceil(self.found.batch / self.processes.part.world / settings.accumulate)
         few = self.front.normalise(torch.from_numpy(self.splits.train.values[:4]))
-        few = (channels_last(few) if settings.channels_last else few).to(device())
+        few = (channels_last(few) if self.found.channels_last else few).to(device())
         self.estimate = memory.estimate(
             self.network, few, in_memory, settings.optimizer, self.precision.autocast, settings.checkpoint_activations
         )
@@ -176,8 +170,9 @@ class _Run:
         for step in range(first, self.batches.steps):
             parts = self.loader.next(epoch, step)
             start = time.perf_counter()
-            total += self._step(parts, self.batches.count(epoch, step))
+            total += self.step(parts, self.batches.count(epoch, step))
             self.seconds["step"] += time.perf_counter() - start
+            self.samples += self.batches.count(epoch, step)
             due = settings.checkpoint_steps and (step + 1) % settings.checkpoint_steps == 0
             if step + 1 < self.batches.steps and (due or time.monotonic() - self._stored > settings.checkpoint_minutes * 60):
                 self._store(epoch, step + 1, total)
@@ -185,15 +180,16 @@ class _Run:
                 raise ModelError(f"the loss became {total} in epoch {epoch + 1}; lower learning_rate, or set clip_norm")
         return total
 
-    def _step(self, parts: list[tuple[Tensor, Tensor]], count: int) -> float:
+    def step(self, parts: list[tuple[Tensor, Tensor]], count: int) -> float:
         """One optimizer step: the parts' gradients add up to the batch's. Returns this process's share of the summed loss."""
         total = step(
             self.trained, parts, count, self.loss, self.precision, self.processes.part.world, self.processes.unsynchronised
         )
-        if self.precision.step(self.optimizer, self.network, self.settings.clip_norm):
-            self.schedule.step()
-        if self.float8:
-            float8.advance(self.network)
+        with record_function("optimizer"):
+            if self.precision.step(self.optimizer, self.network, self.settings.clip_norm):
+                self.schedule.step()
+            if self.float8:
+                float8.advance(self.network)
         return total
 
     def _evaluate(self, epoch: int, total: float) -> None:
@@ -261,6 +257,8 @@ class _Run:
             "processes": self.processes.description,
             "batch": self.found.batch,
             "learning_rate": self.found.learning_rate,
+            "channels_last": self.found.channels_last,
+            "samples_per_second": self.samples / (self.seconds["step"] + self.loader.waited) if self.samples else None,
             "search": self.found.described(),
             "loader": {"workers": self.loader.workers, "seconds_a_step": {str(k): v for k, v in self.loader.trials.items()}},
             "memory": {**msgspec.to_builtins(self.estimate), "total": self.estimate.total, "measured_peak": peak},
@@ -290,10 +288,12 @@ def step(
         with ExitStack() as stack:
             if not last and unsynchronised is not None:
                 stack.enter_context(unsynchronised(network))
-            with precision.autocast():
-                scores = network(x)
-            part_loss = loss(scores.float(), labels, x)
-            precision.backward(part_loss * (len(x) * world / count))
+            with record_function("forward"):
+                with precision.autocast():
+                    scores = network(x)
+                part_loss = loss(scores.float(), labels, x, precision.autocast)
+            with record_function("backward"):
+                precision.backward(part_loss * (len(x) * world / count))
         total += float(part_loss.detach()) * len(x)
     return total
 

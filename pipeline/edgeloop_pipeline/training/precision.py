@@ -91,6 +91,7 @@ class Precision:
         return done
 
 
-def precision(wanted: str) -> Precision:
-    name, why = choose(wanted, this_hardware())
-    return Precision(name, why, "cuda" if torch.cuda.is_available() else "cpu")
+def precision(wanted: str, why: str = "") -> Precision:
+    """`why`: from whoever has decided already."""
+    name, reason = choose(wanted, this_hardware())
+    return Precision(name, why or reason, "cuda" if torch.cuda.is_available() else "cpu")

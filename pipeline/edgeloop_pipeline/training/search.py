@@ -19,7 +19,7 @@ from edgeloop_pipeline.data import PreparedSplits
 from edgeloop_pipeline.stages.fitting import FitSettings
 from edgeloop_pipeline.training import memory, schedules
 from edgeloop_pipeline.training.batches import Augment, Batches
-from edgeloop_pipeline.training.precision import Precision
+from edgeloop_pipeline.training.precision import Precision, choose, precision, this_hardware
 from edgeloop_pipeline.training.scoring import channels_last, device
 
 FILE = "search.json"
@@ -33,6 +33,9 @@ SMOOTHING = 0.9
 DIVERGED = 1.5  # times the lowest smoothed loss
 BELOW_LOWEST = 4.0  # the rate chosen is the one of the lowest loss divided by this
 FREE_SHARE = 0.8
+# The usual winner is left only for something clearly faster, so that noise does not change what is trained.
+CLEARLY_FASTER = 1.25
+LAYOUT_TRIAL_BATCH, LAYOUT_TRIAL_STEPS = 64, 6
 
 
 @dataclass(frozen=True)
@@ -51,48 +54,99 @@ class Found:
 
     batch: int
     learning_rate: float
+    precision: str
+    why: str
+    channels_last: bool
     trials: list[Trial]
     range: list[tuple[float, float]]  # learning rate, smoothed loss
+    layouts: dict[str, float]  # precision and memory layout → ms a step
     seconds: float = 0.0
 
     def described(self) -> dict[str, Any] | None:
-        if not self.trials and not self.range:
+        if not self.trials and not self.range and not self.layouts:
             return None
-        return {"batches": [asdict(t) for t in self.trials], "range": self.range, "seconds": self.seconds}
+        return {
+            "batches": [asdict(t) for t in self.trials], "range": self.range, "layouts": self.layouts, "seconds": self.seconds,
+        }  # fmt: skip
 
 
 def settle(
     network: nn.Module, front: Front, splits: PreparedSplits, settings: FitSettings, loss: Any, augment: Augment | None,
-    precision: Precision, seed: int, scratch: Path, log: Callable[[str], None],
+    seed: int, scratch: Path, log: Callable[[str], None],
 ) -> Found:  # fmt: skip
-    """The batch and the rate: as given, or found. A resumed run keeps what was found first."""
-    if settings.batch != "auto" and settings.learning_rate != "auto":
-        return Found(settings.batch, settings.learning_rate, [], [])
+    """Precision, layout, batch and rate: as given, or found. A resumed run keeps what was found first."""
     path = scratch / FILE
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=Found)
     start = time.perf_counter()
-    made = Batches(splits.train, front, 128, settings.accumulate, seed, augment, settings.mixup, len(splits.labels))
+    made = Batches(splits.train, front, LAYOUT_TRIAL_BATCH, settings.accumulate, seed, augment, settings.mixup, len(splits.labels))
+    layouts, name, why, last = _layout(network, made, settings, loss)
+    if layouts:
+        log(f"precision {name}{', channels last' if last else ''}: " + ", ".join(f"{k} {v:.1f} ms" for k, v in layouts.items()))
+    made = replace(made, channels_last=last)
+    chosen = precision(name, why)
     trials: list[Trial] = []
     batch = settings.batch
     if batch == "auto":
-        trials = throughput(network, made, settings, loss, precision)
+        trials = throughput(network, made, settings, loss, chosen)
         batch = chosen_batch(trials)
         log(f"batch {batch}: " + ", ".join(f"{t.batch}: {t.samples_per_second:,.0f}/s" for t in trials if t.samples_per_second))
     curve: list[tuple[float, float]] = []
     rate = settings.learning_rate
     if rate == "auto":
-        curve = range_test(network, replace(made, batch=batch), settings, loss, precision)
+        curve = range_test(network, replace(made, batch=batch), settings, loss, chosen)
         rate = chosen_rate(curve)
         log(f"learning rate {rate:.3g}, by a range test of {len(curve)} steps")
-    found = Found(batch, rate, trials, curve, time.perf_counter() - start)
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(msgspec.json.encode(found))
-    partial.replace(path)
+    found = Found(batch, rate, name, why, last, trials, curve, layouts, time.perf_counter() - start)
+    if found.described():
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(msgspec.json.encode(found))
+        partial.replace(path)
     return found
 
 
-def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, precision: Precision) -> list[Trial]:
+def _layout(network: nn.Module, made: Batches, settings: FitSettings, loss: Any) -> tuple[dict[str, float], str, str, bool]:
+    """Milliseconds of each candidate, and the precision (with the reason) and memory layout to train in.
+
+    Reduced precision does not always pay: depthwise convolutions, say, are faster in float32 on some CPUs.
+    """
+    usual, why = choose(settings.precision, this_hardware())
+    names = [usual, "float32"] if settings.precision == "auto" and usual != "float32" else [usual]
+    layouts = [settings.channels_last] if settings.channels_last != "auto" else [True, False]
+    if made[0, 0][0][0].dim() != 4:
+        layouts = [False]
+    candidates = {(name, last): f"{name}{' channels last' if last else ''}" for name in names for last in layouts}
+    if len(candidates) == 1:
+        return {}, usual, why, bool(layouts[0])
+    times = {pair: _trial(network, replace(made, channels_last=pair[1]), settings, loss, precision(pair[0])) for pair in candidates}
+    name, last = chosen_layout(times, (usual, layouts[0]))
+    return {candidates[pair]: 1e3 * t for pair, t in times.items()}, name, f"{why}; the fastest here, measured", bool(last)
+
+
+def chosen_layout(times: dict[tuple[str, Any], float], usual: tuple[str, Any]) -> tuple[str, Any]:
+    best = min(times, key=lambda pair: times[pair])
+    return best if times[usual] > CLEARLY_FASTER * times[best] else usual
+
+
+def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
+    """The shortest of a few steps, in seconds: what the others add is noise. On a copy of the network."""
+    from edgeloop_pipeline.training.loop import step
+
+    trial = copy.deepcopy(network).train()
+    if made.channels_last:
+        channels_last(trial)
+    parts, taken = made[0, 0], []
+    with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
+        for _ in range(LAYOUT_TRIAL_STEPS):
+            start = time.perf_counter()
+            step(trial, parts, made.count(0, 0), loss, chosen)
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            taken.append(time.perf_counter() - start)
+    return min(taken[1:])
+
+
+def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[Trial]:
     """Measure candidates from small to large until more stops paying, or memory ends. On a copy of the network."""
     ceiling = settings.max_memory_bytes if settings.max_memory_bytes != "auto" else int(FREE_SHARE * memory.free_bytes())
     trials: list[Trial] = []
@@ -102,12 +156,12 @@ def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: A
         if batch * STEPS_AN_EPOCH > len(made.samples) and trials:
             break
         samples = math.ceil(batch / settings.accumulate)
-        need = memory.estimate(network, few, samples, settings.optimizer, precision.autocast, settings.checkpoint_activations).total
+        need = memory.estimate(network, few, samples, settings.optimizer, chosen.autocast, settings.checkpoint_activations).total
         if need > ceiling:
             trials.append(Trial(batch, None, need, f"needs {need / 1e6:,.0f} MB, the ceiling is {ceiling / 1e6:,.0f} MB"))
             break
         try:
-            speed = _speed(network, replace(made, batch=batch), settings, loss, precision)
+            speed = _speed(network, replace(made, batch=batch), settings, loss, chosen)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -121,17 +175,19 @@ def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: A
     return trials
 
 
-def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, precision: Precision) -> float:
+def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
     from edgeloop_pipeline.training.loop import step
 
     trial = copy.deepcopy(network).train()
     optimizer = schedules.optimizer_of(trial, settings, 1e-4)
-    parts = [(channels_last(x) if settings.channels_last else x, labels) for x, labels in made[0, 0]]
+    if made.channels_last:
+        channels_last(trial)
+    parts = made[0, 0]
     taken: list[float] = []
     with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
         while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 20):
             start = time.perf_counter()
-            step(trial, parts, made.batch, loss, precision)
+            step(trial, parts, made.batch, loss, chosen)
             optimizer.step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -148,14 +204,14 @@ def chosen_batch(trials: list[Trial]) -> int:
     return next(t.batch for t in measured if (t.samples_per_second or 0) >= GOOD_ENOUGH * best)
 
 
-def range_test(
-    network: nn.Module, made: Batches, settings: FitSettings, loss: Any, precision: Precision
-) -> list[tuple[float, float]]:
+def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[tuple[float, float]]:
     """Loss while the rate rises by the same factor each step (Smith 2017), smoothed; ends when it diverges. On a copy."""
     from edgeloop_pipeline.training.loop import step
 
     low, high = RANGE[settings.optimizer]
     trial = copy.deepcopy(network).train()
+    if made.channels_last:
+        channels_last(trial)
     optimizer = schedules.optimizer_of(trial, settings, low)
     curve: list[tuple[float, float]] = []
     average = 0.0
@@ -166,7 +222,7 @@ def range_test(
                 group["lr"] = rate
             place = divmod(i, made.steps)
             count = made.count(*place)
-            mean = step(trial, made[place], count, loss, precision) / count
+            mean = step(trial, made[place], count, loss, chosen) / count
             optimizer.step()
             average = SMOOTHING * average + (1 - SMOOTHING) * mean
             smooth = average / (1 - SMOOTHING ** (i + 1))
