@@ -142,6 +142,19 @@ def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_js
 
 
 @commands.command(epilog=EXIT_CODES)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def doctor(as_json: bool) -> None:
+    """What this machine has, which precisions and layouts pay on it, and what kind of machine a job wants."""
+    import msgspec
+
+    from edgeloop_pipeline.console import doctor_text
+    from edgeloop_pipeline.doctor import examine
+
+    found = examine(lambda text: click.echo(text, err=True))
+    click.echo(msgspec.json.encode(found).decode() if as_json else doctor_text(found))
+
+
+@commands.command(epilog=EXIT_CODES)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--like", "project", required=True, help="The reference project to copy.")
 def new(folder: Path, project: str) -> None:

@@ -152,6 +152,26 @@ def diagnosis_text(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def doctor_text(found: dict[str, Any]) -> str:
+    """What `edgeloop doctor` found, in words."""
+    speeds = [t for t in found["trials"] if t["images_per_second"]]
+    fastest = max(t["images_per_second"] for t in speeds)
+    lines = [
+        f"{found['machine']}; {found['cores']} cores, {found['memory_bytes'] / 2**30:.1f} GiB free; {found['system']}",
+        "instructions: " + (", ".join(f"{k} ({v})" for k, v in found["instructions"].items()) or "not known"),
+        f"arithmetic libraries: {found['blas']}",
+        *(f"{kind}: {what}" for kind, what in found["accelerators"].items()),
+        f"energy: {found['energy']}",
+        f"versions: Python {found['python']}, " + ", ".join(f"{k} {v}" for k, v in found["versions"].items()),
+        "training steps of a small network, images a second:",
+    ]
+    for trial in found["trials"]:
+        speed = trial["images_per_second"]
+        shown = f"{speed:10,.0f}  {'█' * round(30 * speed / fastest)}" if speed else f"{'–':>10}  {trial['why']}"
+        lines.append(f"  {trial['name']:50}{shown}")
+    return "\n".join([*lines, "", *found["advice"]])
+
+
 def status_table(recipe: Any, store: Store, planned: list[Planned]) -> None:
     """Each stage: cached, would run and why, or waiting."""
     from rich.console import Console as Rich

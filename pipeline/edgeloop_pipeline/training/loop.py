@@ -20,6 +20,7 @@ from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data import PreparedSplits
+from edgeloop_pipeline.energy import Meter
 from edgeloop_pipeline.stages.fitting import FitSettings
 from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Augment, Batches, Loader
@@ -131,6 +132,7 @@ class Run:
         if self.precision.name == "fp8":
             self.float8 = len(self.stack.enter_context(float8.converted(self.network, settings.float8)))
         self.rss = memory.resident_bytes()[0]
+        self.meter = Meter()
         self.trained = self.processes.prepare(self.network)
         self.optimizer = schedules.optimizer_of(self.network, settings, self.found.learning_rate)
         self.schedule = schedules.schedule_of(
@@ -266,6 +268,8 @@ class Run:
             "float8": float8.facts(self.network) if self.float8 else None,
             "skipped_steps": self.precision.skipped,
             "time_shares": {name: taken / busy for name, taken in shares.items()} if busy else {},
+            "energy_joules": self.meter.joules(),
+            "energy": self.meter.said(),
             "notes": self.notes,
         }
 

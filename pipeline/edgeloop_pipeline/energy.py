@@ -1,0 +1,66 @@
+"""Energy of a run, measured where the machine has a meter: RAPL counters of the CPU, NVML of the GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+POWERCAP = Path("/sys/class/powercap")
+NO_METER = "not measured: no readable RAPL counters (a virtual machine, or not root) and no NVML"
+
+
+@dataclass
+class Meter:
+    """Joules since it was made. Only whole packages are read (`intel-rapl:0`), as their parts are in them."""
+
+    powercap: Path = POWERCAP
+    _start: dict[str, float] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._start = self._read()
+
+    @property
+    def names(self) -> list[str]:
+        return sorted(self._start)
+
+    def joules(self) -> float | None:
+        """None where nothing measures. A counter that wrapped around counts from its range on."""
+        if not self._start:
+            return None
+        now = self._read()
+        return sum(self._since(name, then, now.get(name, then)) for name, then in self._start.items())
+
+    def said(self) -> str:
+        joules = self.joules()
+        return NO_METER if joules is None else f"{joules:,.0f} J ({', '.join(self.names)})"
+
+    def _since(self, name: str, then: float, now: float) -> float:
+        if now >= then:
+            return now - then
+        try:
+            return now - then + int((self.powercap / name / "max_energy_range_uj").read_text()) / 1e6
+        except (OSError, ValueError):
+            return 0.0
+
+    def _read(self) -> dict[str, float]:
+        found = {}
+        for zone in self.powercap.glob("*-rapl:[0-9]*"):
+            if zone.name.count(":") == 1:
+                try:
+                    found[zone.name] = int((zone / "energy_uj").read_text()) / 1e6
+                except (OSError, ValueError):
+                    continue
+        return found | _nvml()
+
+
+def _nvml() -> dict[str, float]:
+    try:
+        import pynvml
+    except ImportError:
+        return {}
+    try:
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
+        return {f"GPU {i}": pynvml.nvmlDeviceGetTotalEnergyConsumption(h) / 1e3 for i, h in enumerate(handles)}
+    except pynvml.NVMLError:
+        return {}
