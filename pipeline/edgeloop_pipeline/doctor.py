@@ -180,7 +180,7 @@ def advice(trials: list[Trial], found: dict[str, Any]) -> list[str]:
         + " CPU: the most flexible (any operator, any precision, all of the memory) and already paid for; the least work per watt."
         " It is enough for networks below about a million parameters on small images, sound and sensor windows.",
         "GPU: much more throughput on convolutions and more work per watt at full load, less when small batches leave it idle; rent"
-        " one by the hour when a recipe takes more than a night here, and check with edgeloop profile that it does not wait for data.",
+        " one by the hour when a recipe takes more than a night here; edgeloop profile says whether it waits for data.",
         "TPU: the most work per watt for large, regular matrix products in bf16 with fixed shapes, by the hour from one vendor; the"
         " least flexible (whole-graph compilation, fewer operators). Not worth it for networks that fit a small device.",
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_agent.hardware import machine
-from edgeloop_pipeline.html import plots
+from edgeloop_pipeline.html import plots, techniques
 from edgeloop_pipeline.stages import Inputs
 from edgeloop_pipeline.store import Entry
 from edgeloop_pipeline.summary import rows
@@ -41,6 +41,8 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         warnings=_warnings(metrics),
         tradeoff=plots.tradeoff(table),
         curves=plots.curves({name: m["curve"] for name, m in metrics.items() if m.get("curve")}),
+        techniques={name: techniques.lines(m) for name, m in metrics.items() if m.get("training")},
+        time_shares=plots.time_shares({name: m["training"]["time_shares"] for name, m in metrics.items() if m.get("training")}),
         layers=_layers(profiled),
         recipe=inputs.project.recipe.path.read_text(encoding="utf-8"),
         stages=inputs.project.recipe.stages,

@@ -94,3 +94,22 @@ def curves(stages: dict[str, list[dict[str, Any]]]) -> str:
         one.set_xlabel("epoch")
     axes[1].legend(frameon=False)
     return _svg(figure)
+
+
+def time_shares(stages: dict[str, dict[str, float]]) -> str:
+    """One bar a stage: how its training time was spent."""
+    if not any(stages.values()):
+        return ""
+    figure, (axes,) = _axes(1, 0.9 + 0.35 * len(stages))
+    kinds = list(dict.fromkeys(kind for shares in stages.values() for kind in shares))
+    colours = dict(zip(kinds, ("#b42318", SHIPPED_COLOUR, "#7a9cc6", FLOAT_COLOUR), strict=False))
+    left = dict.fromkeys(stages, 0.0)
+    for kind in kinds:
+        widths = [100 * shares.get(kind, 0.0) for shares in stages.values()]
+        axes.barh(list(stages), widths, left=list(left.values()), color=colours.get(kind), label=kind, height=0.6)
+        left = {name: left[name] + width for name, width in zip(stages, widths, strict=True)}
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the training time, %")
+    axes.invert_yaxis()
+    axes.legend(frameon=False, fontsize=8, ncols=len(kinds), loc="lower left", bbox_to_anchor=(0, 1))
+    return _svg(figure)
