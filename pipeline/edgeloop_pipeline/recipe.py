@@ -143,6 +143,8 @@ def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
     """A copy with `--set` changes; a stage's key may be written without the leading `stages.`."""
     import yaml
 
+    from edgeloop_pipeline.stages import STAGES
+
     data = copy.deepcopy(data)
     for change in changes:
         name, equals, text = change.partition("=")
@@ -150,7 +152,7 @@ def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--set {change}: write it as stage.key=value")
         keys = name.split(".")
         stages = data.get("stages")
-        if keys[0] not in data and isinstance(stages, dict) and (keys[0] in stages or len(keys) > 1):
+        if keys[0] not in data and isinstance(stages, dict) and (keys[0] in stages or keys[0] in STAGES or len(keys) > 1):
             keys.insert(0, "stages")
         place: Any = data
         for key in keys[:-1]:

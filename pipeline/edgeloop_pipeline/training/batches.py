@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -111,6 +114,12 @@ class _From:
         return (divmod(i, self.steps) for i in range(self.first, self.steps * self.epochs))
 
 
+def _dies_with_parent(_: int) -> None:
+    """A killed run's workers would hold its lock for some seconds, and keep the next run out (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 class Loader:
     """Hands out batches in order and measures how long the training thread waited for them.
 
@@ -135,7 +144,7 @@ class Loader:
         options: dict[str, Any] = {}
         if self.workers:
             # fork: the samples are shared with the workers as they are, not copied.
-            options = {"prefetch_factor": self.prefetch, "multiprocessing_context": "fork"}
+            options = {"prefetch_factor": self.prefetch, "multiprocessing_context": "fork", "worker_init_fn": _dies_with_parent}
         loader = DataLoader(
             self.batches, batch_size=None, sampler=_From(epoch, step, self.batches.steps, self.epochs),
             num_workers=self.workers, pin_memory=torch.cuda.is_available(),
