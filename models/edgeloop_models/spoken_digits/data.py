@@ -68,40 +68,34 @@ MASKS, FRAMES, BANDS = 2, 10, 5  # SpecAugment (Park et al. 2019): how many mask
 def augment(batch: Any, generator: Any) -> Any:
     """Another moment, speed, vocal tract and room; then SpecAugment. `batch`: (N, frames, bands, 1) uint8 log-mel."""
     import torch
-    from torch.nn.functional import affine_grid, grid_sample
 
-    n = len(batch)
-
-    def around(share: float) -> Any:
-        return share * (2 * torch.rand(n, generator=generator) - 1)
-
-    zero = torch.zeros(n)
-    # x is the frequency axis: scaled about its low end, as a longer or shorter vocal tract does.
-    pitch, stretch = 1 + around(PITCH), 1 + around(STRETCH)
-    theta = torch.stack([torch.stack([pitch, zero, pitch - 1], 1), torch.stack([zero, stretch, 2 * around(SHIFT)], 1)], 1)
-    x = batch[..., 0].float()[:, None]
-    # Around the recording is silence: 0 counts.
-    x = grid_sample(x, affine_grid(theta, list(x.shape), align_corners=False), align_corners=False)[:, 0]
+    n, frames, bands = batch.shape[:3]
+    draws = torch.rand((4, n, 1), generator=generator)
+    stretch, shift, pitch = 1 + STRETCH * (2 * draws[0] - 1), SHIFT * (2 * draws[1] - 1), 1 + PITCH * (2 * draws[2] - 1)
+    # Which frame and band each one comes from; the frequency axis scales about its low end, as a longer vocal tract does.
+    frame = ((torch.arange(frames) - frames / 2) * stretch + frames * (shift + 0.5)).round().long()
+    band = (torch.arange(bands) * pitch).round().long()
+    outside = (frame < 0) | (frame >= frames)
+    rows = frame.clamp(0, frames - 1) * bands
+    index = rows[:, :, None] + band.clamp(max=bands - 1)[:, None, :]
+    x = batch.reshape(n, -1).gather(1, index.view(n, -1)).view(n, frames, bands)
     low, high = NOISE_DB
-    level = -(low + (high - low) * torch.rand((n, 1, 1), generator=generator))
-    noise = level + 3 * torch.randn(x.shape, generator=generator)
-    x = (torch.logaddexp((x / 255 - 1) * RANGE_DB * _NATS, noise * _NATS) / _NATS / RANGE_DB + 1) * 255
-    return _masked(x.clamp(0, 255), generator).round().to(torch.uint8)[..., None]
+    level = 255 * (1 - (low + (high - low) * draws[3]) / RANGE_DB)
+    # The louder of sound and noise, as decibels hardly add; noise of ±5 dB, independent in time and frequency: five
+    # bits of a random byte, eight bytes a draw, because drawing each value would cost more than all the rest.
+    draw = torch.empty(-(-x.numel() // 8), dtype=torch.int64).random_(generator=generator).view(torch.uint8)
+    noise = (draw[: x.numel()] & 31).view(x.shape).to(torch.int16) - 16 + level.to(torch.int16)[:, :, None]
+    x = torch.maximum(x.masked_fill(outside[:, :, None], 0), noise.clamp_(0, 255).to(torch.uint8))
+    return x.masked_fill(_hidden(n, frames, FRAMES, generator)[:, :, None] | _hidden(n, bands, BANDS, generator)[:, None, :], 0)[
+        ..., None
+    ]
 
 
-_NATS = float(np.log(10) / 10)  # of a decibel
-
-
-def _masked(x: Any, generator: Any) -> Any:
+def _hidden(n: int, size: int, most: int, generator: Any) -> Any:
+    """(n, size): what `MASKS` masks of up to `most` cover."""
     import torch
 
-    n = len(x)
-    for axis, most in ((1, FRAMES), (2, BANDS)):
-        size = x.shape[axis]
-        at = torch.arange(size)
-        for _ in range(MASKS):
-            length = torch.randint(0, most + 1, (n, 1), generator=generator)
-            start = torch.randint(0, size, (n, 1), generator=generator)
-            hidden = (at >= start) & (at < start + length)
-            x = x.masked_fill(hidden[:, :, None] if axis == 1 else hidden[:, None, :], 0)
-    return x
+    start = torch.randint(0, size, (MASKS, n, 1), generator=generator)
+    length = torch.randint(0, most + 1, (MASKS, n, 1), generator=generator)
+    at = torch.arange(size)
+    return ((at >= start) & (at < start + length)).any(0)

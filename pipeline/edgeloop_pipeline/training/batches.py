@@ -23,7 +23,7 @@ from edgeloop_pipeline.training.scoring import channels_last
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 GRAIN = 128  # samples that share one generator: a process augments whole grains, and only those it has samples in
 TRIAL_STEPS = 12
-WAIT_WORTH_A_WORKER = 0.02  # share of the time
+WAIT_WORTH_A_WORKER = 0.05  # share of the time: the most that a worker could save
 
 
 @dataclass(frozen=True)
