@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -55,16 +56,24 @@ set_option = click.option(
 @click.argument("recipe")
 @runs_option
 @set_option
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Train with so many here (GPUs, say).")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-def run(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> None:
+def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, as_json: bool) -> None:
     """Run RECIPE: a file, a project folder, or a reference project's name."""
     from edgeloop_pipeline import recipe as recipes
     from edgeloop_pipeline.console import Console, summary_json, summary_table
+    from edgeloop_pipeline.runner import follow
     from edgeloop_pipeline.runner import run as run_recipe
     from edgeloop_pipeline.store import Store
 
     loaded = recipes.load(recipes.find(recipe), changes)
+    if processes > 1 and "RANK" not in os.environ:
+        launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        os.execv(sys.executable, [*launched, "-m", "edgeloop_pipeline", *sys.argv[1:]])
     store = Store(runs)
+    if int(os.environ.get("RANK", "0")):
+        follow(loaded, store)
+        return
     _remember(store, recipes.find(recipe), changes)
     result = run_recipe(loaded, store, Console())
     if as_json:

@@ -24,7 +24,7 @@ SHORT = 12
 def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], history: list[Entry]) -> dict[str, str]:
     """Name → value or digest. `sources`: the entries whose artefacts the stage reads."""
     head = project.recipe.head
-    found = {f"setting {f.name}": _text(getattr(stage, f.name)) for f in dataclasses.fields(stage)}
+    found = {f"setting {f.name}": _text(getattr(stage, f.name)) for f in dataclasses.fields(stage) if not f.metadata.get("neutral")}
     found |= {f"code {module}": d for module, d in _code(type(stage).__module__).items()}
     found |= {f"project file {file}": d for file, d in project.code_digests.items()}
     found |= {f"data {file}": d for file, d in project.data_digests.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import importlib.resources
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -93,7 +94,7 @@ def load(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data = read_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -110,6 +111,17 @@ def load(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
     if found:
         raise UsageError(f"{path}: {len(found)} problem{'s' * (len(found) > 1)}:\n  " + "\n  ".join(found))
     return Recipe(path, msgspec.convert(data, _Head), stages)
+
+
+def read_yaml(text: str) -> Any:
+    """Safe YAML in which 1e-3 is a number: YAML 1.1 wants 1.0e-3, and hardly anyone writes that."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = copy.deepcopy(yaml.SafeLoader.yaml_implicit_resolvers)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+    return yaml.load(text, Loader)
 
 
 def stage_problems(stages: dict[str, Any], folder: Path) -> list[str]:
@@ -160,7 +172,7 @@ def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
                 place[key] = {}
             place = place[key]
         try:
-            place[keys[-1]] = yaml.safe_load(text)
+            place[keys[-1]] = read_yaml(text)
         except yaml.YAMLError as error:
             raise UsageError(f"--set {change}: the value is not YAML") from error
     return data

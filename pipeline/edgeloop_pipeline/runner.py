@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import resource
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from edgeloop_pipeline.recipe import Recipe
 from edgeloop_pipeline.stages import Inputs, build
 from edgeloop_pipeline.store import Entry, Store
 
+FOLLOW_SECONDS = 0.2
 BLOCKED_BY_FAILURE = ("package",)  # nothing that missed a floor is packaged; the report is still made
 
 
@@ -116,17 +118,42 @@ def why(store: Store, recipe: Recipe, planned: Planned) -> list[str]:
     return keys.changes(last.parts, planned.parts) or ["its stored result is missing or damaged"]
 
 
-def _make(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Entry:
-    name = planned.name
+def _inputs(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Inputs:
     sources = {a: _giver(project, a, before) for a in planned.stage.needs}
-    inputs = Inputs(
+    return Inputs(
         project=project,
         artefacts={a: store.folder(e.stage, e.key) for a, e in sources.items()},
         entries=before,
         folders=[store.folder(e.stage, e.key) for e in before],
-        scratch=store.scratch(name, planned.key),
+        scratch=store.scratch(planned.name, planned.key),
         log=log,
     )
+
+
+def follow(recipe: Recipe, store: Store) -> None:
+    """What every process but the first does: take part in the stages that train together, and wait for the others.
+
+    All processes see the same runs folder. One that fails is noticed by the launcher, which ends them all.
+    """
+    project = Project(recipe)
+    kinds = {name: build(name, settings, recipe.folder) for name, settings in recipe.stages.items()}
+    last = max((i for i, stage in enumerate(kinds.values()) if stage.collective), default=-1)
+    entries: list[Entry] = []
+    for name, settings in list(recipe.stages.items())[: last + 1]:
+        planned = plan_next(project, store, name, settings, entries)
+        entry = planned.entry
+        if entry is None and planned.stage.collective:
+            with tempfile.TemporaryDirectory() as out:
+                planned.stage(_inputs(project, store, planned, entries, lambda _: None), Path(out))
+        while entry is None:
+            time.sleep(FOLLOW_SECONDS)
+            entry = store.find(name, planned.key)
+        entries.append(entry)
+
+
+def _make(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Entry:
+    name = planned.name
+    inputs = _inputs(project, store, planned, before, log)
     _forget_peak()
     start = time.perf_counter()
     try:

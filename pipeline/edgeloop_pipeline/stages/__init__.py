@@ -62,6 +62,7 @@ class Stage(Protocol):
     libraries: ClassVar[tuple[str, ...]]
     uses_target: ClassVar[bool]
     uses_machine: ClassVar[bool]
+    collective: ClassVar[bool]
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics: ...
 
@@ -74,6 +75,7 @@ class Base:
     libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose version changes the output
     uses_target: ClassVar[bool] = False
     uses_machine: ClassVar[bool] = False  # the output is a measurement of this machine
+    collective: ClassVar[bool] = False  # trains: where several processes were started, each calls it
     uses_history: ClassVar[bool] = False  # reads every stage before it, not only what it needs
 
 

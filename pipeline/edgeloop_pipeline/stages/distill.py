@@ -25,6 +25,7 @@ class Distill(FitSettings, Base):
     needs = ("network", "teacher")
     gives = ("network",)
     libraries = ("torch", "numpy")
+    collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         import torch
@@ -56,7 +57,7 @@ class Distill(FitSettings, Base):
 
         fitted = fit(
             student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch,
-            augment=project.augment, log=inputs.log,
+            augment=project.augment, name=f"{project.recipe.head.name}/distill", log=inputs.log,
         )  # fmt: skip
         networks.save(out, student, structure)
         sample = networks.dry_run(student, structure.front, project.splits)

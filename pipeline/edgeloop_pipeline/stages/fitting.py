@@ -14,6 +14,9 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Auto = Literal["auto"]
 
 
+NEUTRAL = {"neutral": True}
+
+
 class Float8(msgspec.Struct, frozen=True, kw_only=True):
     """How FP8 tensors are scaled: by a window of past maxima (delayed), or by the tensor itself (dynamic).
 
@@ -50,7 +53,10 @@ class FitSettings:
     accumulate: Count = 1  # parts of a batch, one after the other: less memory, the same step
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, about a third more time
     max_memory_bytes: Count | Auto = "auto"  # for the batch search; auto: 80 % of what is free
-    workers: Whole | Auto = "auto"  # loader processes; auto: by measurement
-    prefetch: Count = 4  # batches ready per loader process
-    checkpoint_minutes: Rate = 5.0  # beside one at every epoch's end
-    checkpoint_steps: Whole = 0  # 0: by the clock alone
+    # None of these changes what is trained, so none is part of the cache key.
+    workers: Whole | Auto = field(default="auto", metadata=NEUTRAL)  # loader processes; auto: by measurement
+    prefetch: Count = field(default=4, metadata=NEUTRAL)  # batches ready per loader process
+    checkpoint_minutes: Rate = field(default=5.0, metadata=NEUTRAL)  # beside one at every epoch's end
+    checkpoint_steps: Whole = field(default=0, metadata=NEUTRAL)  # 0: by the clock alone
+    tensorboard: str = field(default="", metadata=NEUTRAL)  # folder for event files
+    mlflow: str = field(default="", metadata=NEUTRAL)  # tracking address, such as file:mlruns or http://host:5000

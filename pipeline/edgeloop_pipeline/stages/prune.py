@@ -26,6 +26,7 @@ class Prune(Base):
     needs = ("network",)
     gives = ("network",)
     libraries = ("torch", "torch-pruning", "numpy")
+    collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         import torch

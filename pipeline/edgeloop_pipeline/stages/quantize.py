@@ -26,6 +26,7 @@ class Quantize(Base):
     needs = ("network",)
     gives = ("quantized",)
     libraries = ("torch", "numpy")
+    collective = True
     uses_target = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:

@@ -19,6 +19,7 @@ class Train(FitSettings, Base):
 
     gives = ("network", "teacher")
     libraries = ("torch", "numpy")
+    collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline import networks
@@ -33,7 +34,8 @@ class Train(FitSettings, Base):
         sample = networks.dry_run(network, front, project.splits)
         fitted = fit(
             network, front, project.splits, self, cross_entropy(self.label_smoothing), seed=head.seed,
-            scratch=inputs.scratch, augment=project.augment, log=inputs.log,
+            scratch=inputs.scratch,
+            augment=project.augment, name=f"{project.recipe.head.name}/train", log=inputs.log,
         )  # fmt: skip
         networks.save(out, network, networks.Structure(head.network, head.network_args, {}, front))
         return {
@@ -72,6 +74,17 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         loss = cross_entropy(settings.label_smoothing)
         run = Run(
-            network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, log, lambda _: None, stack
+            network,
+            front,
+            project.splits,
+            settings,
+            loss,
+            head.seed,
+            Path(scratch),
+            project.augment,
+            "profile",
+            log,
+            lambda _: None,
+            stack,
         )
         return diagnose(run, steps, folder / "trace.json")

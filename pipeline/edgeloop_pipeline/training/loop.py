@@ -27,9 +27,13 @@ from edgeloop_pipeline.training.batches import Augment, Batches, Loader
 from edgeloop_pipeline.training.parallel import processes
 from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import accuracy_and_loss, channels_last, device, scores_of
+from edgeloop_pipeline.training.tracking import Trackers, spark
 
 # Scores, labels (or shares of labels), normalised input, the run's autocast (for a teacher) → scalar.
 Loss = Callable[[Tensor, Tensor, Tensor, Callable[[], AbstractContextManager[Any]]], Tensor]
+
+
+CLOCK_STEPS = 50
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,7 @@ def fit(
     seed: int,
     scratch: Path,
     augment: Augment | None = None,
+    name: str = "fit",
     log: Callable[[str], None] = lambda _: None,
     each_epoch: Callable[[int], None] = lambda _: None,
 ) -> Fitted:
@@ -77,7 +82,7 @@ def fit(
     """
     plain = list(network.state_dict())
     with ExitStack() as stack:
-        run = Run(network, front, splits, settings, loss, seed, scratch, augment, log, each_epoch, stack)
+        run = Run(network, front, splits, settings, loss, seed, scratch, augment, name, log, each_epoch, stack)
         best = run.run()
         facts = run.facts()
     network.to("cpu")
@@ -97,6 +102,7 @@ class Run:
     seed: int
     scratch: Path
     augment: Augment | None
+    name: str
     log: Callable[[str], None]
     each_epoch: Callable[[int], None]
     stack: ExitStack
@@ -110,8 +116,13 @@ class Run:
         settings = self.settings
         self.processes = processes()
         self.network.to(device())
-        self.found: search.Found = search.settle(
-            self.network, self.front, self.splits, settings, self.loss, self.augment, self.seed, self.scratch, self.log
+        first = self.processes.part.rank == 0
+        self.found: search.Found = self.processes.agree(
+            search.settle(
+                self.network, self.front, self.splits, settings, self.loss, self.augment, self.seed, self.scratch, self.log
+            )
+            if first
+            else None
         )
         self.precision: Precision = precision(self.found.precision, self.found.why)
         if self.found.channels_last:
@@ -143,18 +154,22 @@ class Run:
 
     def run(self) -> Epoch:
         epoch, step, total = self._restore()
+        wanted = self.settings if self.processes.part.rank == 0 else replace(self.settings, tensorboard="", mlflow="")
+        self.trackers = Trackers(wanted, self.name, self.scratch, len(self.curve), self.log)
         self.loader.start(epoch, step)
         self._stored = time.monotonic()
         while epoch < self.settings.epochs and not self._stopped_early():
             self.each_epoch(epoch)
             if step == 0:
                 # All of an epoch's randomness comes from its number, so that a resumed run draws the same.
-                torch.manual_seed(self.seed * 100_003 + epoch)
+                torch.manual_seed(self.seed * 100_003 + epoch + 7_919 * self.processes.part.rank)
             total = self._epoch(epoch, step, total)
             self._evaluate(epoch, total)
             epoch, step, total = epoch + 1, 0, 0.0
             self._store(epoch, 0, 0.0)
         self.loader.stop()
+        self.trackers.close()
+        self.notes += self.trackers.notes
         return self.curve[-1] if self.settings.keep == "last" else _best(self.curve)
 
     def _stopped_early(self) -> bool:
@@ -176,11 +191,18 @@ class Run:
             self.seconds["step"] += time.perf_counter() - start
             self.samples += self.batches.count(epoch, step)
             due = settings.checkpoint_steps and (step + 1) % settings.checkpoint_steps == 0
-            if step + 1 < self.batches.steps and (due or time.monotonic() - self._stored > settings.checkpoint_minutes * 60):
+            if step + 1 < self.batches.steps and (due or self._clock_says_store(step)):
                 self._store(epoch, step + 1, total)
             if not math.isfinite(total):
                 raise ModelError(f"the loss became {total} in epoch {epoch + 1}; lower learning_rate, or set clip_norm")
         return total
+
+    def _clock_says_store(self, step: int) -> bool:
+        late = time.monotonic() - self._stored > self.settings.checkpoint_minutes * 60
+        if self.processes.part.world == 1:
+            return late
+        # Clocks differ; asking costs a message, so not at every step.
+        return step % CLOCK_STEPS == 0 and self.processes.agree(late if self.processes.part.rank == 0 else None)
 
     def step(self, parts: list[tuple[Tensor, Tensor]], count: int) -> float:
         """One optimizer step: the parts' gradients add up to the batch's. Returns this process's share of the summed loss."""
@@ -196,6 +218,7 @@ class Run:
 
     def _evaluate(self, epoch: int, total: float) -> None:
         start = time.perf_counter()
+        self.processes.average_buffers(self.network)
         validation = self.splits.validation
         part = self.processes.part.slice(len(validation))
         share = replace(validation, values=validation.values[part], labels=validation.labels[part])
@@ -209,11 +232,15 @@ class Run:
         self.schedule.epoch(validation_loss)
         self.seconds["evaluation"] += time.perf_counter() - start
         rate = self.optimizer.param_groups[0]["lr"]
-        self.log(f"epoch {epoch + 1}/{self.settings.epochs}  loss {loss:.3f}  validation {accuracy:.2%}  rate {rate:.2g}")
+        self.trackers.epoch(epoch + 1, {**msgspec.to_builtins(self.curve[-1]), "learning_rate": rate})
+        drawn = spark([e.validation_accuracy for e in self.curve])
+        self.log(f"epoch {epoch + 1}/{self.settings.epochs}  loss {loss:.3f}  validation {accuracy:.2%} {drawn}  rate {rate:.2g}")
 
     def _store(self, epoch: int, step: int, total: float) -> None:
         start = time.perf_counter()
         self._stored = time.monotonic()
+        generators = self.processes.collect(checkpoints.generators())
+        total = float(self.processes.total(torch.tensor(total, dtype=torch.float64)))
         if self.processes.part.rank == 0:
             failed = checkpoints.store(
                 self.scratch,
@@ -223,7 +250,7 @@ class Run:
                     "optimizer": self.optimizer.state_dict(),
                     "schedule": self.schedule.scheduler.state_dict(),
                     "scaler": self.precision.scaler.state_dict(),
-                    "generators": checkpoints.generators(),
+                    "generators": generators,
                     "curve": [msgspec.to_builtins(e) for e in self.curve],
                     "best": self.best_state,
                 },
@@ -235,20 +262,21 @@ class Run:
 
     def _restore(self) -> tuple[int, int, float]:
         """Where to go on: epoch, step, and the summed loss of that epoch so far."""
-        self.processes.wait()
+        rank = self.processes.part.rank
         state = checkpoints.read(self.scratch)
-        if state is None:
+        # A checkpoint of another number of processes cannot be gone on from exactly; all see the same file or none.
+        if state is None or len(state["generators"]) != self.processes.part.world:
             return 0, 0, 0.0
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.scheduler.load_state_dict(state["schedule"])
         self.precision.scaler.load_state_dict(state["scaler"])
-        checkpoints.restore_generators(state["generators"])
+        checkpoints.restore_generators(state["generators"][rank])
         self.curve = msgspec.convert(state["curve"], list[Epoch])
         self.best_state = state["best"]
         epoch, step, total = state["place"]
         self.log(f"resumed after epoch {epoch}" + (f", step {step}" if step else ""))
-        return epoch, step, total if self.processes.part.rank == 0 else 0.0
+        return epoch, step, total if rank == 0 else 0.0
 
     def facts(self) -> dict[str, Any]:
         """What each technique did, for the report."""

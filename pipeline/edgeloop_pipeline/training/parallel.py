@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from edgeloop_pipeline.training.batches import Part
 from edgeloop_pipeline.training.scoring import device
+
+T = TypeVar("T")
 
 
 class Alone:
@@ -36,8 +38,17 @@ class Alone:
         """All processes' rows, in the order of the processes."""
         return rows
 
-    def wait(self) -> None:
-        """Until every process is here."""
+    def agree(self, value: T | None) -> T:
+        """The first process's value, for all."""
+        assert value is not None
+        return value
+
+    def collect(self, value: T) -> list[T]:
+        """Every process's value, in their order."""
+        return [value]
+
+    def average_buffers(self, network: nn.Module) -> None:
+        """Running statistics are each process's own: everyone goes on with their mean."""
 
 
 class Together(Alone):
@@ -62,12 +73,24 @@ class Together(Alone):
         return self._accelerator.reduce(values.to(self._accelerator.device), "sum").cpu()  # type: ignore[no-any-return]
 
     def every(self, rows: torch.Tensor) -> torch.Tensor:
+        return torch.cat(self.collect(rows))
+
+    def agree(self, value: T | None) -> T:
+        from accelerate.utils import broadcast_object_list
+
+        found: list[Any] = broadcast_object_list([value])
+        return found[0]  # type: ignore[no-any-return]
+
+    def collect(self, value: T) -> list[T]:
         from accelerate.utils import gather_object
 
-        return torch.cat(gather_object([rows]))
+        found: list[T] = gather_object([value])
+        return found
 
-    def wait(self) -> None:
-        self._accelerator.wait_for_everyone()
+    def average_buffers(self, network: nn.Module) -> None:
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(self._accelerator.reduce(buffer, "mean"))
 
 
 @cache
