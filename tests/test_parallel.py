@@ -84,6 +84,28 @@ def test_later_stages_run_once(plain: Path, tmp_path: Path) -> None:
 
 
 def test_a_failure_ends_every_process(plain: Path, tmp_path: Path) -> None:
-    done = command("edgeloop", "run", plain, "--runs", tmp_path / "runs", "--processes", 2, *ONLY_TRAIN, "--set=train.learning_rate=1e9",
+    done = command("edgeloop", "run", plain, "--runs", tmp_path / "runs", "--processes", 2, *ONLY_TRAIN, "--set=train.learning_rate=1e9", "--set=train.weight_decay=0",
                    "--set=train.schedule=constant", "--set=train.optimizer=sgd")  # fmt: skip
     assert done.returncode != 0 and "lower learning_rate" in done.stderr
+
+
+def test_two_pipeline_stages_have_the_loss_curve_of_one_process(plain: Path, tmp_path: Path) -> None:
+    settings = [*ONLY_TRAIN, *SETTINGS, "--set=train.batch=30", "--set=train.accumulate=2"]  # 270 samples: whole batches only
+    one = curve(command("edgeloop", "run", plain, "--runs", tmp_path / "one", "--json", *settings))
+    two = command(
+        "edgeloop", "run", plain, "--runs", tmp_path / "two", "--json", "--processes", 2, *settings, '--set=train.split_at=["3"]'
+    )
+    for a, b in zip(one, curve(two), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
+        assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=1e-3)
+    assert "cut at 3" in json.loads(two.stdout)["stages"][0]["metrics"]["training"]["processes"]
+
+
+@pytest.mark.parametrize(
+    ("split", "said"), [('["9"]', "no module '9'; it has 0, 1"), ('["3", "5"]', "makes 3 stages, but 2 processes train")]
+)
+def test_a_wrong_cut_is_one_sentence(plain: Path, tmp_path: Path, split: str, said: str) -> None:
+    done = command(
+        "edgeloop", "run", plain, "--runs", tmp_path / "runs", "--processes", 2, *ONLY_TRAIN, f"--set=train.split_at={split}"
+    )
+    assert done.returncode != 0 and said in done.stderr

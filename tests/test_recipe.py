@@ -95,6 +95,6 @@ def test_reference_projects_are_valid() -> None:
 
 
 def test_numbers_as_people_write_them(tiny: Path) -> None:
-    loaded = recipes.load(tiny / "recipe.yaml", ("train.learning_rate=1e-3", "train.weight_decay=2E-4", "version=3"))
+    loaded = recipe.load(tiny / "recipe.yaml", ("train.learning_rate=1e-3", "train.weight_decay=2E-4", "version=3"))
     assert loaded.stages["train"]["learning_rate"] == 0.001 and loaded.stages["train"]["weight_decay"] == 0.0002
     assert loaded.head.version == 3 and loaded.head.network == "network.py:tiny"

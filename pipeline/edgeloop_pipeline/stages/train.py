@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from edgeloop_pipeline.stages.fitting import FitSettings
 @dataclass(frozen=True)
 class Train(FitSettings, Base):
     """Supervised training from scratch."""
+
+    # Modules that begin the second pipeline stage, the third, …: one process a stage, for a network too large for one device.
+    split_at: list[str] = field(default_factory=list)
 
     gives = ("network", "teacher")
     libraries = ("torch", "numpy")
@@ -35,7 +38,7 @@ class Train(FitSettings, Base):
         fitted = fit(
             network, front, project.splits, self, cross_entropy(self.label_smoothing), seed=head.seed,
             scratch=inputs.scratch,
-            augment=project.augment, name=f"{project.recipe.head.name}/train", log=inputs.log,
+            augment=project.augment, name=f"{project.recipe.head.name}/train", split_at=self.split_at, log=inputs.log,
         )  # fmt: skip
         networks.save(out, network, networks.Structure(head.network, head.network_args, {}, front))
         return {
@@ -74,17 +77,7 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         loss = cross_entropy(settings.label_smoothing)
         run = Run(
-            network,
-            front,
-            project.splits,
-            settings,
-            loss,
-            head.seed,
-            Path(scratch),
-            project.augment,
-            "profile",
-            log,
-            lambda _: None,
-            stack,
-        )
+            network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, "profile", (), log,
+            lambda _: None, stack,
+        )  # fmt: skip
         return diagnose(run, steps, folder / "trace.json")

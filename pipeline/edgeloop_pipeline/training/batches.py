@@ -54,12 +54,13 @@ class Batches(Dataset[Any]):
     classes: int = 0
     part: Part = field(default_factory=Part)
     channels_last: bool = True
+    only_whole: bool = False  # leave a smaller last batch out
 
     @property
     def steps(self) -> int:
         """A last, smaller batch counts when every part of it has two samples: batch normalisation needs as many."""
         whole, rest = divmod(len(self.samples), self.batch)
-        return max(1, whole + (rest >= 2 * self.accumulate * self.part.world))
+        return max(1, whole + (rest >= 2 * self.accumulate * self.part.world and not self.only_whole))
 
     def rows(self, epoch: int, step: int) -> Tensor:
         return _order(len(self.samples), self.seed, epoch)[step * self.batch : (step + 1) * self.batch]

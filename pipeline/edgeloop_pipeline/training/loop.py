@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +23,9 @@ from edgeloop_pipeline.data import PreparedSplits
 from edgeloop_pipeline.energy import Meter
 from edgeloop_pipeline.stages.fitting import FitSettings
 from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, search
-from edgeloop_pipeline.training.batches import Augment, Batches, Loader
+from edgeloop_pipeline.training.batches import Augment, Batches, Loader, Part
 from edgeloop_pipeline.training.parallel import processes
+from edgeloop_pipeline.training.pipelined import Pipelined
 from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import accuracy_and_loss, channels_last, device, scores_of
 from edgeloop_pipeline.training.tracking import Trackers, spark
@@ -71,6 +72,7 @@ def fit(
     scratch: Path,
     augment: Augment | None = None,
     name: str = "fit",
+    split_at: Sequence[str] = (),
     log: Callable[[str], None] = lambda _: None,
     each_epoch: Callable[[int], None] = lambda _: None,
 ) -> Fitted:
@@ -82,7 +84,7 @@ def fit(
     """
     plain = list(network.state_dict())
     with ExitStack() as stack:
-        run = Run(network, front, splits, settings, loss, seed, scratch, augment, name, log, each_epoch, stack)
+        run = Run(network, front, splits, settings, loss, seed, scratch, augment, name, split_at, log, each_epoch, stack)
         best = run.run()
         facts = run.facts()
     network.to("cpu")
@@ -103,6 +105,7 @@ class Run:
     scratch: Path
     augment: Augment | None
     name: str
+    split_at: Sequence[str]
     log: Callable[[str], None]
     each_epoch: Callable[[int], None]
     stack: ExitStack
@@ -127,11 +130,12 @@ class Run:
         self.precision: Precision = precision(self.found.precision, self.found.why)
         if self.found.channels_last:
             channels_last(self.network)
+        part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
             self.splits.train, self.front, self.found.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
-            len(self.splits.labels), self.processes.part, self.found.channels_last,
+            len(self.splits.labels), part, self.found.channels_last, bool(self.split_at),
         )  # fmt: skip
-        in_memory = math.ceil(self.found.batch / self.processes.part.world / settings.accumulate)
+        in_memory = math.ceil(self.found.batch / self.batches.part.world / settings.accumulate)
         few = self.front.normalise(torch.from_numpy(self.splits.train.values[:4]))
         few = (channels_last(few) if self.found.channels_last else few).to(device())
         self.estimate = memory.estimate(
@@ -144,13 +148,21 @@ class Run:
             self.float8 = len(self.stack.enter_context(float8.converted(self.network, settings.float8)))
         self.rss = memory.resident_bytes()[0]
         self.meter = Meter()
-        self.trained = self.processes.prepare(self.network)
-        self.optimizer = schedules.optimizer_of(self.network, settings, self.found.learning_rate)
+        self.pipelined = self._cut(few, in_memory) if self.split_at else None
+        self.trained = self.pipelined.mine if self.pipelined else self.processes.prepare(self.network)
+        own = self.pipelined.mine if self.pipelined else self.network
+        self.optimizer = schedules.optimizer_of(own, settings, self.found.learning_rate)
         self.schedule = schedules.schedule_of(
             self.optimizer, settings, self.found.learning_rate, self.batches.steps * settings.epochs
         )
         fixed = None if settings.workers == "auto" else settings.workers
         self.loader = Loader(self.batches, settings.epochs, fixed, settings.prefetch, cores(), self.log)
+
+    def _cut(self, few: Tensor, part: int) -> Pipelined:
+        if self.precision.name != "float32" or self.settings.clip_norm or self.settings.checkpoint_activations:
+            raise ModelError("split_at: stages train in precision: float32, without clip_norm and checkpoint_activations")
+        example = few[:1].expand(part, *few.shape[1:]).contiguous()
+        return Pipelined(self.network, example, list(self.split_at), self.settings.accumulate, self.processes)
 
     def run(self) -> Epoch:
         epoch, step, total = self._restore()
@@ -206,9 +218,11 @@ class Run:
 
     def step(self, parts: list[tuple[Tensor, Tensor]], count: int) -> float:
         """One optimizer step: the parts' gradients add up to the batch's. Returns this process's share of the summed loss."""
-        total = step(
-            self.trained, parts, count, self.loss, self.precision, self.processes.part.world, self.processes.unsynchronised
-        )
+        if self.pipelined:
+            total = self.pipelined.step(parts, self.loss)
+        else:
+            world = self.processes.part.world
+            total = step(self.trained, parts, count, self.loss, self.precision, world, self.processes.unsynchronised)
         with record_function("optimizer"):
             if self.precision.step(self.optimizer, self.network, self.settings.clip_norm):
                 self.schedule.step()
@@ -218,7 +232,10 @@ class Run:
 
     def _evaluate(self, epoch: int, total: float) -> None:
         start = time.perf_counter()
-        self.processes.average_buffers(self.network)
+        if self.pipelined:
+            self.pipelined.gather(self.network)
+        else:
+            self.processes.average_buffers(self.network)
         validation = self.splits.validation
         part = self.processes.part.slice(len(validation))
         share = replace(validation, values=validation.values[part], labels=validation.labels[part])
@@ -241,13 +258,17 @@ class Run:
         self._stored = time.monotonic()
         generators = self.processes.collect(checkpoints.generators())
         total = float(self.processes.total(torch.tensor(total, dtype=torch.float64)))
+        # A cut network's processes each hold the optimizer of their own stage.
+        optimizers = (self.processes.collect if self.pipelined else _alone)(self.optimizer.state_dict())
+        if self.pipelined:
+            self.pipelined.gather(self.network)
         if self.processes.part.rank == 0:
             failed = checkpoints.store(
                 self.scratch,
                 {
                     "place": [epoch, step, total],
                     "network": self.network.state_dict(),
-                    "optimizer": self.optimizer.state_dict(),
+                    "optimizers": optimizers,
                     "schedule": self.schedule.scheduler.state_dict(),
                     "scaler": self.precision.scaler.state_dict(),
                     "generators": generators,
@@ -268,7 +289,9 @@ class Run:
         if state is None or len(state["generators"]) != self.processes.part.world:
             return 0, 0, 0.0
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        if self.pipelined:
+            self.pipelined.scatter(self.network)
+        self.optimizer.load_state_dict(state["optimizers"][rank if self.pipelined else 0])
         self.schedule.scheduler.load_state_dict(state["schedule"])
         self.precision.scaler.load_state_dict(state["scaler"])
         checkpoints.restore_generators(state["generators"][rank])
@@ -284,7 +307,7 @@ class Run:
         busy = sum(self.seconds.values()) + self.loader.waited
         shares = {"waiting for data": self.loader.waited, **self.seconds}
         return {
-            "processes": self.processes.description,
+            "processes": self.processes.description + (f", cut at {', '.join(self.split_at)}" if self.split_at else ""),
             "batch": self.found.batch,
             "learning_rate": self.found.learning_rate,
             "channels_last": self.found.channels_last,
@@ -328,6 +351,10 @@ def step(
                 precision.backward(part_loss * (len(x) * world / count))
         total += float(part_loss.detach()) * len(x)
     return total
+
+
+def _alone(value: Any) -> list[Any]:
+    return [value]
 
 
 def _best(curve: list[Epoch]) -> Epoch:
