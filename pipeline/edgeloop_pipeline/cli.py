@@ -165,18 +165,28 @@ def doctor(as_json: bool) -> None:
 
 @commands.command(epilog=EXIT_CODES)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--like", "project", required=True, help="The reference project to copy.")
-def new(folder: Path, project: str) -> None:
-    """Copy a reference project into FOLDER, to edit."""
+@click.option("--like", "project", help="The reference project to copy.")
+@click.option("--data", type=click.Path(path_type=Path), help="Your data: class folders, or a CSV or Parquet table with labels.")
+def new(folder: Path, project: str | None, data: Path | None) -> None:
+    """Start a project in FOLDER: from your DATA, which are looked at, or as a copy of a reference project."""
     from edgeloop_pipeline.recipe import reference_projects
     from edgeloop_pipeline.settings import nearest
 
-    projects = reference_projects()
-    if project not in projects:
-        raise UsageError(f"--like {project}: no such project{nearest(project, projects)}")
+    if (project is None) == (data is None):
+        raise UsageError("new: give --data YOUR_DATA, or --like PROJECT")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not empty; choose another folder")
-    shutil.copytree(projects[project], folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "__init__.py"))
+    if data is not None:
+        from edgeloop_pipeline.wizard import look, write
+
+        plan = look(data)
+        write(folder, plan)
+        click.echo(f"{data}: {plan.seen}")
+    else:
+        projects = reference_projects()
+        if project not in projects:
+            raise UsageError(f"--like {project}: no such project{nearest(str(project), projects)}")
+        shutil.copytree(projects[project], folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "__init__.py"))
     click.echo(f"{folder}: edit recipe.yaml, network.py and data.py, then: edgeloop run {folder}")
 
 

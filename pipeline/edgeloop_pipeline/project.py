@@ -16,7 +16,9 @@ from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_pipeline.data import Data, PreparedSplits, prepare_splits
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.recipe import Recipe
+from edgeloop_pipeline.store import digest
 
+MOST_FILES_NAMED = 16
 _loaded: dict[Path, Any] = {}
 
 
@@ -74,8 +76,11 @@ class Project:
 
     @cached_property
     def data_digests(self) -> dict[str, str]:
-        """Name → sha256 of every file the data come from."""
-        return {f"{path.parent.name}/{path.name}": sha256(path) for path in self.data.files()}
+        """Name → sha256 of every file or folder the data come from; of many files, one digest for all."""
+        found = {str(path): sha256(path) for path in self.data.files()}
+        if len(found) > MOST_FILES_NAMED:
+            return {f"{len(found)} files": digest(found)}
+        return {f"{Path(path).parent.name}/{Path(path).name}": value for path, value in found.items()}
 
     @cached_property
     def splits(self) -> PreparedSplits:
