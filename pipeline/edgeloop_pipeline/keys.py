@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import hashlib
-import importlib.util
 import platform
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from edgeloop_pipeline.closure import code_of
 from edgeloop_pipeline.project import Project
 from edgeloop_pipeline.store import Entry, digest
 
-OURS = "edgeloop_"
 SHORT = 12
 
 
@@ -25,7 +20,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     """Name → value or digest. `sources`: the entries whose artefacts the stage reads."""
     head = project.recipe.head
     found = {f"setting {f.name}": _text(getattr(stage, f.name)) for f in dataclasses.fields(stage) if not f.metadata.get("neutral")}
-    found |= {f"code {module}": d for module, d in _code(type(stage).__module__).items()}
+    found |= {f"code {module}": d for module, d in code_of(type(stage).__module__).items()}
     found |= {f"project file {file}": d for file, d in project.code_digests.items()}
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
     for key in ("network", "network_args", "data", "augment", "preprocessing", "task", "seed"):
@@ -80,44 +75,3 @@ def _version(library: str) -> str:
         return version(library)
     except PackageNotFoundError:
         return "not installed"
-
-
-@cache
-def _code(module: str) -> dict[str, str]:
-    """Digest of `module` and of every module of ours that it imports, also inside functions."""
-    found: dict[str, str] = {}
-    waiting = [module]
-    while waiting:
-        name = waiting.pop()
-        path = _file(name)
-        if name in found or path is None:
-            continue
-        text = path.read_bytes()
-        found[name] = hashlib.sha256(text).hexdigest()
-        waiting += _imports(text)
-    return found
-
-
-@cache
-def _file(module: str) -> Path | None:
-    if not module.startswith(OURS):
-        return None  # a user's own stage: its folder is digested as project files
-    package, _, rest = module.partition(".")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return None
-    base = Path(spec.submodule_search_locations[0]).joinpath(*rest.split(".")) if rest else Path(spec.submodule_search_locations[0])
-    for path in (base.with_suffix(".py"), base / "__init__.py"):
-        if path.is_file():
-            return path
-    return None
-
-
-def _imports(text: bytes) -> list[str]:
-    names = []
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return [n for n in names if n.startswith(OURS)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
+
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
+from edgeloop_pipeline import prepared
+from edgeloop_pipeline.closure import code_of
 from edgeloop_pipeline.data import Data, PreparedSplits, prepare_splits
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.recipe import Recipe
@@ -84,6 +89,19 @@ class Project:
 
     @cached_property
     def splits(self) -> PreparedSplits:
+        """The samples: from an earlier run's cache, or made now."""
+        head = self.recipe.head
+        steps = msgspec.to_builtins(head.preprocessing)
+        key = digest([self.data_digests, self.code_digests, head.data, steps, code_of(prepare_splits.__module__)])
+        found = prepared.read(key) if self.data_digests else None
+        if found is None:
+            start = time.perf_counter()
+            found = self._prepare()
+            if self.data_digests:  # data that come from no file could change unseen
+                prepared.keep(key, found, time.perf_counter() - start, head.cache_bytes)
+        return found
+
+    def _prepare(self) -> PreparedSplits:
         try:
             loaded = self.data.load()
         except EdgeloopError:
