@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench bench-gpu docs clean
 
 $(STAMP): pyproject.toml constraints.txt scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -25,6 +25,13 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/main.py
+	$(BIN)/python benchmarks/train.py
+
+# What a CPU cannot show: throughput, precisions and memory of training, on a machine with a GPU.
+bench-gpu: $(STAMP)
+	@$(BIN)/python -c "import torch, sys; sys.exit(0 if torch.cuda.is_available() else 'bench-gpu: no GPU that PyTorch can use')"
+	$(BIN)/edgeloop doctor
+	$(BIN)/python benchmarks/train.py
 
 # The pages are Markdown; this checks that their links and commands are real.
 docs: $(STAMP)

@@ -11,7 +11,7 @@ from conftest import HERE, command
 
 ROOT = HERE.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md")), *ROOT.glob("models/*/*/README.md")]
-COMMANDS = ("run", "status", "why", "report", "new", "samples")
+COMMANDS = ("run", "status", "why", "report", "new", "samples", "profile", "doctor")
 AGENT_COMMANDS = ("run", "bench", "inspect")
 
 
@@ -55,6 +55,16 @@ def test_settings_in_the_docs_exist() -> None:
     target = re.search(r"^\| `target` \| (.*) \|$", text, re.M)
     assert target is not None
     assert set(re.findall(r"`(\w+)`", target.group(1))) == set(fields(recipe.Target))
+
+
+def test_training_settings_and_their_defaults_are_those_of_the_code() -> None:
+    """docs/training.md names every setting of the training loop, and no other."""
+    from edgeloop_pipeline.settings import fields
+    from edgeloop_pipeline.stages.train import Train
+
+    table = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "docs" / "training.md").read_text(), re.M)
+    named = {name for cell in table for name in re.findall(r"`(\w+)`", cell)}
+    assert named == set(fields(Train)) - {"epochs", "keep", "weight_decay"}
 
 
 def test_the_readme_recipe_is_valid() -> None:
