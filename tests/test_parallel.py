@@ -43,23 +43,27 @@ def launched(launcher: list[str], recipe: Path, runs: Path, *words: str) -> subp
     return subprocess.run(full, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
 
 
-def test_two_processes_have_the_loss_curve_of_one(plain: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [[], ["--set=train.shard=true", "--set=train.accumulate=2"]], ids=["whole", "sharded"])
+def test_two_processes_have_the_loss_curve_of_one(plain: Path, tmp_path: Path, more: list[str]) -> None:
     one = curve(command("edgeloop", "run", plain, "--runs", tmp_path / "one", "--json", *ONLY_TRAIN, *SETTINGS))
-    two = command("edgeloop", "run", plain, "--runs", tmp_path / "two", "--json", "--processes", 2, *ONLY_TRAIN, *SETTINGS)
+    two = command("edgeloop", "run", plain, "--runs", tmp_path / "two", "--json", "--processes", 2, *ONLY_TRAIN, *SETTINGS, *more)
     for a, b in zip(one, curve(two), strict=True):
         assert a["loss"] == pytest.approx(b["loss"], rel=1e-4)
         assert a["validation_loss"] == pytest.approx(b["validation_loss"], rel=1e-3)
     assert one[-1]["loss"] < 0.8 * one[0]["loss"]
     facts = json.loads(two.stdout)["stages"][0]["metrics"]["training"]
-    assert facts["processes"].startswith("2 processes")
+    assert facts["processes"].startswith("2 processes") and ("sharded" in facts["processes"]) == bool(more)
 
 
-def test_accelerate_launch_resumes_after_a_kill(plain: Path, tmp_path: Path) -> None:
-    launcher = [str(BIN / "accelerate"), "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+@pytest.mark.parametrize("more", [[], ["--set=train.shard=true"]], ids=["whole", "sharded"])
+def test_accelerate_launch_resumes_after_a_kill(plain: Path, tmp_path: Path, more: list[str]) -> None:
+    launcher = [str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
                 "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
-    whole = curve(launched(launcher, plain, tmp_path / "whole"))
+    # --multi_gpu is its word for one process a device; with --cpu it starts a single one.
+    whole = launched(launcher, plain, tmp_path / "whole", *more)
+    assert "2 processes" in whole.stdout
     process = subprocess.Popen(
-        [*launcher, "-m", "edgeloop_pipeline", "run", str(plain), "--runs", str(tmp_path / "cut"), *ONLY_TRAIN, *SETTINGS],
+        [*launcher, "-m", "edgeloop_pipeline", "run", str(plain), "--runs", str(tmp_path / "cut"), *ONLY_TRAIN, *SETTINGS, *more],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     assert process.stderr is not None
@@ -69,7 +73,7 @@ def test_accelerate_launch_resumes_after_a_kill(plain: Path, tmp_path: Path) -> 
     os.killpg(process.pid, 9)
     process.wait()
     process.stderr.close()
-    assert curve(launched(launcher, plain, tmp_path / "cut")) == whole
+    assert curve(launched(launcher, plain, tmp_path / "cut", *more)) == curve(whole)
 
 
 def test_later_stages_run_once(plain: Path, tmp_path: Path) -> None:

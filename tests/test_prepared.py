@@ -21,7 +21,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def project(tiny: Path) -> Path:
     (tiny / "raw.txt").write_text("1")
-    text = (tiny / "data.py").read_text().replace("return []", "from pathlib import Path\n        return [Path(__file__).parent / 'raw.txt']")
+    text = (
+        (tiny / "data.py")
+        .read_text()
+        .replace("return []", "from pathlib import Path\n        return [Path(__file__).parent / 'raw.txt']")
+    )
     (tiny / "data.py").write_text(text)
     return tiny
 

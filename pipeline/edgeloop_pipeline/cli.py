@@ -60,6 +60,7 @@ set_option = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, as_json: bool) -> None:
     """Run RECIPE: a file, a project folder, or a reference project's name."""
+    from edgeloop_agent.hardware import cores
     from edgeloop_pipeline import recipe as recipes
     from edgeloop_pipeline.console import Console, summary_json, summary_table
     from edgeloop_pipeline.runner import follow
@@ -68,6 +69,8 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, as_js
 
     loaded = recipes.load(recipes.find(recipe), changes)
     if processes > 1 and "RANK" not in os.environ:
+        # Else the launcher sets it to 1 and says so; training sets its threads itself.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
         launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         os.execv(sys.executable, [*launched, "-m", "edgeloop_pipeline", *sys.argv[1:]])
     store = Store(runs)

@@ -162,7 +162,7 @@ def read_table(file: Path) -> dict[str, Any]:
         try:
             import pyarrow.parquet
         except ImportError as error:
-            raise DataError(f"{file}: reading Parquet needs pyarrow: pip install pyarrow") from error
+            raise DataError(f"{file}: reading Parquet needs pyarrow: pip install 'edgeloop[tables]'") from error
         try:
             table = pyarrow.parquet.read_table(file)
         except (OSError, ValueError) as error:

@@ -52,6 +52,8 @@ class FitSettings:
     channels_last: bool | Auto = "auto"  # memory layout of images; auto: the faster one
     accumulate: Count = 1  # parts of a batch, one after the other: less memory, the same step
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, about a third more time
+    shard: bool = False  # weights, gradients and optimizer state divided over the processes (FSDP)
+    offload: bool = False  # with shard, on GPUs: what is not in use waits in the host's memory
     max_memory_bytes: Count | Auto = "auto"  # for the batch search; auto: 80 % of what is free
     # None of these changes what is trained, so none is part of the cache key.
     workers: Whole | Auto = field(default="auto", metadata=NEUTRAL)  # loader processes; auto: by measurement

@@ -26,6 +26,7 @@ from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, s
 from edgeloop_pipeline.training.batches import Augment, Batches, Loader, Part
 from edgeloop_pipeline.training.parallel import processes
 from edgeloop_pipeline.training.pipelined import Pipelined
+from edgeloop_pipeline.training.placement import Whole, place
 from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import accuracy_and_loss, channels_last, device, scores_of
 from edgeloop_pipeline.training.tracking import Trackers, spark
@@ -148,10 +149,8 @@ class Run:
             self.float8 = len(self.stack.enter_context(float8.converted(self.network, settings.float8)))
         self.rss = memory.resident_bytes()[0]
         self.meter = Meter()
-        self.pipelined = self._cut(few, in_memory) if self.split_at else None
-        self.trained = self.pipelined.mine if self.pipelined else self.processes.prepare(self.network)
-        own = self.pipelined.mine if self.pipelined else self.network
-        self.optimizer = schedules.optimizer_of(own, settings, self.found.learning_rate)
+        self.place = self._cut(few, in_memory) if self.split_at else self._whole_or_shared()
+        self.optimizer = schedules.optimizer_of(self.place.mine, settings, self.found.learning_rate)
         self.schedule = schedules.schedule_of(
             self.optimizer, settings, self.found.learning_rate, self.batches.steps * settings.epochs
         )
@@ -163,6 +162,11 @@ class Run:
             raise ModelError("split_at: stages train in precision: float32, without clip_norm and checkpoint_activations")
         example = few[:1].expand(part, *few.shape[1:]).contiguous()
         return Pipelined(self.network, example, list(self.split_at), self.settings.accumulate, self.processes)
+
+    def _whole_or_shared(self) -> Whole:
+        if self.settings.shard and (self.float8 or self.recomputed or self.precision.name == "fp16"):
+            raise ModelError("shard: goes with float32 and bf16, and without checkpoint_activations")
+        return place(self.network, self.processes, self.settings.shard, self.settings.offload)
 
     def run(self) -> Epoch:
         epoch, step, total = self._restore()
@@ -194,7 +198,7 @@ class Run:
 
     def _epoch(self, epoch: int, first: int, total: float) -> float:
         """Train from step `first` on. Returns the sum of the samples' losses."""
-        self.trained.train()
+        self.place.called.train()
         settings = self.settings
         for step in range(first, self.batches.steps):
             parts = self.loader.next(epoch, step)
@@ -218,13 +222,13 @@ class Run:
 
     def step(self, parts: list[tuple[Tensor, Tensor]], count: int) -> float:
         """One optimizer step: the parts' gradients add up to the batch's. Returns this process's share of the summed loss."""
-        if self.pipelined:
-            total = self.pipelined.step(parts, self.loss)
+        if isinstance(self.place, Pipelined):
+            total = self.place.step(parts, self.loss)
         else:
             world = self.processes.part.world
-            total = step(self.trained, parts, count, self.loss, self.precision, world, self.processes.unsynchronised)
+            total = step(self.place.called, parts, count, self.loss, self.precision, world, self.place.unsynchronised)
         with record_function("optimizer"):
-            if self.precision.step(self.optimizer, self.network, self.settings.clip_norm):
+            if self.precision.step(self.optimizer, self.place.mine, self.settings.clip_norm):
                 self.schedule.step()
             if self.float8:
                 float8.advance(self.network)
@@ -232,10 +236,7 @@ class Run:
 
     def _evaluate(self, epoch: int, total: float) -> None:
         start = time.perf_counter()
-        if self.pipelined:
-            self.pipelined.gather(self.network)
-        else:
-            self.processes.average_buffers(self.network)
+        self.place.gather(self.network)
         validation = self.splits.validation
         part = self.processes.part.slice(len(validation))
         share = replace(validation, values=validation.values[part], labels=validation.labels[part])
@@ -258,17 +259,16 @@ class Run:
         self._stored = time.monotonic()
         generators = self.processes.collect(checkpoints.generators())
         total = float(self.processes.total(torch.tensor(total, dtype=torch.float64)))
-        # A cut network's processes each hold the optimizer of their own stage.
-        optimizers = (self.processes.collect if self.pipelined else _alone)(self.optimizer.state_dict())
-        if self.pipelined:
-            self.pipelined.gather(self.network)
+        optimizer = self.place.optimizer_state(self.optimizer)
+        if step:  # at an epoch's end it has just been done; when the clock says so must not change what is trained
+            self.place.gather(self.network, average=False)
         if self.processes.part.rank == 0:
             failed = checkpoints.store(
                 self.scratch,
                 {
                     "place": [epoch, step, total],
                     "network": self.network.state_dict(),
-                    "optimizers": optimizers,
+                    "optimizer": optimizer,
                     "schedule": self.schedule.scheduler.state_dict(),
                     "scaler": self.precision.scaler.state_dict(),
                     "generators": generators,
@@ -289,9 +289,8 @@ class Run:
         if state is None or len(state["generators"]) != self.processes.part.world:
             return 0, 0, 0.0
         self.network.load_state_dict(state["network"])
-        if self.pipelined:
-            self.pipelined.scatter(self.network)
-        self.optimizer.load_state_dict(state["optimizers"][rank if self.pipelined else 0])
+        self.place.scatter(self.network)
+        self.place.load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.scheduler.load_state_dict(state["schedule"])
         self.precision.scaler.load_state_dict(state["scaler"])
         checkpoints.restore_generators(state["generators"][rank])
@@ -307,7 +306,7 @@ class Run:
         busy = sum(self.seconds.values()) + self.loader.waited
         shares = {"waiting for data": self.loader.waited, **self.seconds}
         return {
-            "processes": self.processes.description + (f", cut at {', '.join(self.split_at)}" if self.split_at else ""),
+            "processes": ", ".join(filter(None, (self.processes.description, self.place.description))),
             "batch": self.found.batch,
             "learning_rate": self.found.learning_rate,
             "channels_last": self.found.channels_last,
@@ -351,10 +350,6 @@ def step(
                 precision.backward(part_loss * (len(x) * world / count))
         total += float(part_loss.detach()) * len(x)
     return total
-
-
-def _alone(value: Any) -> list[Any]:
-    return [value]
 
 
 def _best(curve: list[Epoch]) -> Epoch:

@@ -11,10 +11,11 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import quiet
 from edgeloop_exporters.graph import explain_failure
 from edgeloop_pipeline.training.parallel import Alone
+from edgeloop_pipeline.training.placement import Whole
 from edgeloop_pipeline.training.scoring import device
 
 
-class Pipelined:
+class Pipelined(Whole):
     """GPipe (Huang et al. 2019) by torch.distributed.pipelining: parts of a batch follow each other through the stages.
 
     `split_at`: the modules that begin the second stage, the third, and so on; one process a stage. Every part must be
@@ -39,6 +40,8 @@ class Pipelined:
             raise ModelError(f"split_at: {explain_failure(network, part, error)}") from error
         self.processes, self.first, self.last = processes, processes.part.rank == 0, processes.part.rank == world - 1
         self.mine: nn.Module = self._stage.submod
+        self.called = self.mine
+        self.description = f"cut at {', '.join(split_at)}"
         self._loss: Any = None
         self._schedule: Any = ScheduleGPipe(
             self._stage, parts, loss_fn=lambda scores, labels: self._loss(scores, labels, None, None)
@@ -54,7 +57,7 @@ class Pipelined:
         self._schedule.step(*((x,) if self.first else ()), **given)
         return float(torch.stack(losses).mean()) * len(x) if self.last else 0.0
 
-    def gather(self, network: nn.Module) -> None:
+    def gather(self, network: nn.Module, average: bool = True) -> None:
         """Put every stage's weights and statistics into the whole network."""
         state = {name: tensor.detach().cpu() for name, tensor in self.mine.state_dict().items()}
         for stage in self.processes.collect(state):
@@ -63,3 +66,10 @@ class Pipelined:
     def scatter(self, network: nn.Module) -> None:
         """The other way: this process's stage from the whole network."""
         self.mine.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if name in self.mine.state_dict()})
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Any:
+        """Each process's, as each has the optimizer of its own stage."""
+        return self.processes.collect(optimizer.state_dict())
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Any) -> None:
+        optimizer.load_state_dict(state[self.processes.part.rank])

@@ -43,7 +43,7 @@ class Diagnosis:
 def diagnose(run: Run, steps: int, trace: Path) -> Diagnosis:
     """Train some real steps, first plainly, then under the profiler. Writes a trace that Perfetto opens."""
     run.loader.start(0, 0)
-    run.trained.train()
+    run.place.called.train()
     places = iter([(i // run.batches.steps, i % run.batches.steps) for i in range(WARM_UP + 2 * steps)])
     for _ in range(WARM_UP):
         _one(run, next(places))

@@ -1,0 +1,113 @@
+"""Where the network lives in training: whole in every process, or its weights shared out over them."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from edgeloop_contract.errors import ModelError
+from edgeloop_pipeline.training import memory
+from edgeloop_pipeline.training.parallel import Alone
+from edgeloop_pipeline.training.scoring import device
+
+
+class Whole:
+    """Every process has all of it. `mine`: what this process optimizes; `called`: what is called in training."""
+
+    description = ""
+
+    def __init__(self, network: nn.Module, processes: Alone) -> None:
+        self.processes = processes
+        self.mine = network
+        self.called = processes.prepare(network)
+
+    def unsynchronised(self, network: nn.Module) -> AbstractContextManager[Any]:
+        """Around every backward pass of a step but its last."""
+        return self.processes.unsynchronised(network)
+
+    def gather(self, network: nn.Module, average: bool = True) -> None:
+        """Bring the whole network up to date, in every process; `average`: with the mean of the running statistics."""
+        if average:
+            self.processes.average_buffers(network)
+
+    def scatter(self, network: nn.Module) -> None:
+        """The other way."""
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Any:
+        """For a checkpoint; called by every process, used by the first."""
+        return optimizer.state_dict()
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Any) -> None:
+        optimizer.load_state_dict(state)
+
+
+class Sharded(Whole):
+    """Weights, gradients and optimizer state divided over the processes (FSDP; Zhao et al. 2023), by torch's `fully_shard`.
+
+    `offload`: what is not in use waits in the host's memory (GPUs only). A whole copy stays on the host.
+    """
+
+    description = "sharded (FSDP)"
+
+    def __init__(self, network: nn.Module, processes: Alone, offload: bool) -> None:
+        from torch.distributed.fsdp import CPUOffloadPolicy, OffloadPolicy, fully_shard
+
+        if processes.part.world == 1:
+            raise ModelError(
+                "shard: one process has nothing to share; start more (--processes, accelerate launch), or leave it out"
+            )
+        self.processes = processes
+        policy = CPUOffloadPolicy() if offload and torch.cuda.is_available() else OffloadPolicy()
+        self.mine = copy.deepcopy(network)
+        for _, unit in memory.units(self.mine):
+            fully_shard(unit, offload_policy=policy)
+        self.called: Any = fully_shard(self.mine, offload_policy=policy)
+        network.to("cpu")
+
+    @contextmanager
+    def _later(self) -> Iterator[None]:
+        self.called.set_requires_gradient_sync(False)
+        try:
+            yield
+        finally:
+            self.called.set_requires_gradient_sync(True)
+
+    def unsynchronised(self, network: nn.Module) -> AbstractContextManager[Any]:
+        return self._later()
+
+    def gather(self, network: nn.Module, average: bool = True) -> None:
+        if average:
+            self.processes.average_buffers(self.mine)
+        network.load_state_dict({name: _full(tensor) for name, tensor in self.mine.state_dict().items()})
+
+    def scatter(self, network: nn.Module) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        set_model_state_dict(self.mine, network.state_dict(), options=StateDictOptions(full_state_dict=True))
+
+    def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Any:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+        return get_optimizer_state_dict(self.mine, optimizer, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+    def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Any) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+        set_optimizer_state_dict(self.mine, optimizer, state, options=StateDictOptions(full_state_dict=True))
+
+
+def _full(tensor: Any) -> torch.Tensor:
+    """The whole of a tensor that is divided over the processes; each of them must ask."""
+    whole: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    return whole.detach().to("cpu")
+
+
+def place(network: nn.Module, processes: Alone, shard: bool, offload: bool) -> Whole:
+    if shard:
+        return Sharded(network, processes, offload)
+    return Whole(network.to(device()), processes)
