@@ -19,8 +19,9 @@ from edgeloop_pipeline.data import PreparedSplits, Samples
 from edgeloop_pipeline.stages.fitting import FitSettings, Float8
 from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Batches, Loader, Part
-from edgeloop_pipeline.training.loop import Fitted, cross_entropy, fit, step
+from edgeloop_pipeline.training.loop import Fitted, fit
 from edgeloop_pipeline.training.precision import Hardware, Precision, choose
+from edgeloop_pipeline.training.steps import cross_entropy, gradients
 
 FRONT = Front("uint8", (128.0,), (64.0,))
 
@@ -152,7 +153,7 @@ def test_resumes_exactly_after_twenty_kills(splits: PreparedSplits, tmp_path: Pa
 
     same = {"dropout": 0.2}
     undisturbed, wanted = train(splits, tmp_path / "a", network(**same), epochs=6)
-    real, rng, left, kills = loop.step, random.Random(0), [0], 0
+    real, rng, left, kills = loop.gradients, random.Random(0), [0], 0
 
     def fragile(*arguments: Any) -> float:
         left[0] -= 1
@@ -160,7 +161,7 @@ def test_resumes_exactly_after_twenty_kills(splits: PreparedSplits, tmp_path: Pa
             raise Killed
         return real(*arguments)
 
-    monkeypatch.setattr(loop, "step", fragile)
+    monkeypatch.setattr(loop, "gradients", fragile)
     while True:
         left[0] = rng.randint(1, 2) if kills < 20 else 1000
         try:
@@ -248,11 +249,11 @@ def test_loss_scaling_skips_a_step_that_overflows(splits: PreparedSplits) -> Non
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     parts = Batches(splits.train, FRONT, 50, 1, 0)[0, 0]
     before = copy.deepcopy(net.state_dict())
-    step(net, parts, 50, lambda *given: cross_entropy(0.0)(*given) * 1e38, precision)
+    gradients(net, parts, 50, lambda *given: cross_entropy(0.0)(*given) * 1e38, precision)
     assert not precision.step(optimizer, net, 0.0) and precision.skipped == 1
     assert torch.equal(net[0][0].weight, before["0.0.weight"])
     scale = precision.scaler.get_scale()
-    step(net, parts, 50, cross_entropy(0.0), precision)
+    gradients(net, parts, 50, cross_entropy(0.0), precision)
     assert precision.step(optimizer, net, 1.0) and precision.scaler.get_scale() == scale < 65536
     assert not torch.equal(net[0][0].weight, before["0.0.weight"])
 

@@ -32,8 +32,9 @@ class Prune(Base):
         import torch
 
         from edgeloop_pipeline import networks
-        from edgeloop_pipeline.training.loop import cross_entropy, fit
+        from edgeloop_pipeline.training.loop import fit
         from edgeloop_pipeline.training.scoring import accuracy_and_loss, scores_of, seed_everything
+        from edgeloop_pipeline.training.steps import cross_entropy
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed)

@@ -81,7 +81,8 @@ class Quantize(Base):
 
     def _train(self, inputs: Inputs, graph: Any, saved: Any) -> tuple[float, list[dict[str, Any]]]:
         from edgeloop_exporters.quantization import set_mode, settle
-        from edgeloop_pipeline.training.loop import cross_entropy, fit
+        from edgeloop_pipeline.training.loop import fit
+        from edgeloop_pipeline.training.steps import cross_entropy
 
         project = inputs.project
         settings = FitSettings(

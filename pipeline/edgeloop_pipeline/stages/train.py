@@ -26,8 +26,9 @@ class Train(FitSettings, Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline import networks
-        from edgeloop_pipeline.training.loop import cross_entropy, fit
+        from edgeloop_pipeline.training.loop import fit
         from edgeloop_pipeline.training.scoring import seed_everything
+        from edgeloop_pipeline.training.steps import cross_entropy
 
         project = inputs.project
         head = project.recipe.head
@@ -64,9 +65,10 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
 
     from edgeloop_pipeline import networks
     from edgeloop_pipeline.project import Project
-    from edgeloop_pipeline.training.loop import Run, cross_entropy
+    from edgeloop_pipeline.training.loop import Run
     from edgeloop_pipeline.training.profiling import diagnose
     from edgeloop_pipeline.training.scoring import seed_everything
+    from edgeloop_pipeline.training.steps import cross_entropy
 
     folder.mkdir(parents=True, exist_ok=True)
     project, head = Project(recipe), recipe.head

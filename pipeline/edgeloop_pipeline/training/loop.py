@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.profiler import record_function
 
@@ -29,11 +28,8 @@ from edgeloop_pipeline.training.pipelined import Pipelined
 from edgeloop_pipeline.training.placement import Whole, place
 from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import accuracy_and_loss, channels_last, device, scores_of
+from edgeloop_pipeline.training.steps import Loss, gradients
 from edgeloop_pipeline.training.tracking import Trackers, spark
-
-# Scores, labels (or shares of labels), normalised input, the run's autocast (for a teacher) → scalar.
-Loss = Callable[[Tensor, Tensor, Tensor, Callable[[], AbstractContextManager[Any]]], Tensor]
-
 
 CLOCK_STEPS = 50
 
@@ -56,10 +52,6 @@ class Fitted:
     best: Epoch
     precision: str
     facts: dict[str, Any]
-
-
-def cross_entropy(smoothing: float) -> Loss:
-    return lambda scores, labels, *_: F.cross_entropy(scores, labels, label_smoothing=smoothing)
 
 
 def fit(
@@ -131,6 +123,11 @@ class Run:
         self.precision: Precision = precision(self.found.precision, self.found.why)
         if self.found.channels_last:
             channels_last(self.network)
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Batches, memory, the network in its place, optimizer, schedule and loader."""
+        settings = self.settings
         part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
             self.splits.train, self.front, self.found.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
@@ -226,7 +223,7 @@ class Run:
             total = self.place.step(parts, self.loss)
         else:
             world = self.processes.part.world
-            total = step(self.place.called, parts, count, self.loss, self.precision, world, self.place.unsynchronised)
+            total = gradients(self.place.called, parts, count, self.loss, self.precision, world, self.place.unsynchronised)
         with record_function("optimizer"):
             if self.precision.step(self.optimizer, self.place.mine, self.settings.clip_norm):
                 self.schedule.step()
@@ -322,34 +319,6 @@ class Run:
             "energy": self.meter.said(),
             "notes": self.notes,
         }
-
-
-def step(
-    network: nn.Module, parts: list[tuple[Tensor, Tensor]], count: int, loss: Loss, precision: Precision, world: int = 1,
-    unsynchronised: Callable[[nn.Module], Any] | None = None,
-) -> float:  # fmt: skip
-    """Gradients of one batch of `count` samples from its parts. Returns the parts' summed loss.
-
-    Each part counts by its share of the samples, and gradients are averaged over `world` processes: the sum is the
-    gradient of the whole batch's mean loss. Only batch normalisation sees the parts: its statistics are theirs.
-    """
-    network.zero_grad(set_to_none=True)
-    where = device()
-    total = 0.0
-    for i, (x, labels) in enumerate(parts):
-        x, labels = x.to(where, non_blocking=True), labels.to(where, non_blocking=True)
-        last = i == len(parts) - 1
-        with ExitStack() as stack:
-            if not last and unsynchronised is not None:
-                stack.enter_context(unsynchronised(network))
-            with record_function("forward"):
-                with precision.autocast():
-                    scores = network(x)
-                part_loss = loss(scores.float(), labels, x, precision.autocast)
-            with record_function("backward"):
-                precision.backward(part_loss * (len(x) * world / count))
-        total += float(part_loss.detach()) * len(x)
-    return total
 
 
 def _best(curve: list[Epoch]) -> Epoch:

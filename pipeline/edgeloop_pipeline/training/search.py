@@ -21,6 +21,7 @@ from edgeloop_pipeline.training import memory, schedules
 from edgeloop_pipeline.training.batches import Augment, Batches
 from edgeloop_pipeline.training.precision import Precision, choose, precision, this_hardware
 from edgeloop_pipeline.training.scoring import channels_last, device
+from edgeloop_pipeline.training.steps import gradients
 
 FILE = "search.json"
 BATCHES = tuple(2**i for i in range(4, 14))
@@ -132,8 +133,6 @@ def chosen_layout(times: dict[tuple[str, Any], float], usual: tuple[str, Any]) -
 
 def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
     """The shortest of a few steps, in seconds: what the others add is noise. On a copy of the network."""
-    from edgeloop_pipeline.training.loop import step
-
     trial = copy.deepcopy(network).train()
     if made.channels_last:
         channels_last(trial)
@@ -141,7 +140,7 @@ def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
     with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
         for _ in range(LAYOUT_TRIAL_STEPS):
             start = time.perf_counter()
-            step(trial, parts, made.count(0, 0), loss, chosen)
+            gradients(trial, parts, made.count(0, 0), loss, chosen)
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - start)
@@ -178,8 +177,6 @@ def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: A
 
 
 def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
-    from edgeloop_pipeline.training.loop import step
-
     trial = copy.deepcopy(network).train()
     optimizer = schedules.optimizer_of(trial, settings, 1e-4)
     if made.channels_last:
@@ -189,7 +186,7 @@ def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
     with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
         while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 20):
             start = time.perf_counter()
-            step(trial, parts, made.batch, loss, chosen)
+            gradients(trial, parts, made.batch, loss, chosen)
             optimizer.step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
@@ -208,8 +205,6 @@ def chosen_batch(trials: list[Trial]) -> int:
 
 def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[tuple[float, float]]:
     """Loss while the rate rises by the same factor each step (Smith 2017), smoothed; ends when it diverges. On a copy."""
-    from edgeloop_pipeline.training.loop import step
-
     low, high = RANGE[settings.optimizer]
     trial = copy.deepcopy(network).train()
     if made.channels_last:
@@ -224,7 +219,7 @@ def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: A
                 group["lr"] = rate
             place = divmod(i, made.steps)
             count = made.count(*place)
-            mean = step(trial, made[place], count, loss, chosen) / count
+            mean = gradients(trial, made[place], count, loss, chosen) / count
             optimizer.step()
             average = SMOOTHING * average + (1 - SMOOTHING) * mean
             smooth = average / (1 - SMOOTHING ** (i + 1))
