@@ -26,13 +26,14 @@ from edgeloop_pipeline.training.steps import gradients
 FILE = "search.json"
 BATCHES = tuple(2**i for i in range(4, 14))
 GOOD_ENOUGH = 0.97  # of the best throughput: the smallest such batch, as it makes more steps of an epoch
-TRIAL_SECONDS = 0.4
+TRIAL_SECONDS = 1.0
 STEPS_AN_EPOCH = 8  # at least, for a batch to be a candidate
 RANGE = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0), "adafactor": (1e-6, 1.0)}
 RANGE_STEPS = 80
 SMOOTHING = 0.9
 DIVERGED = 1.5  # times the lowest smoothed loss
-BELOW_LOWEST = 4.0  # the rate chosen is the one of the lowest loss divided by this
+# The rate chosen is the one of the lowest smoothed loss divided by this. Schedules that fall right after their peak bear more.
+BELOW_LOWEST = {"one-cycle": 1.5, "cosine": 1.5, "plateau": 4.0, "constant": 4.0}
 FREE_SHARE = 0.8
 # The usual winner is left only for something clearly faster, so that noise does not change what is trained.
 CLEARLY_FASTER = 1.25
@@ -96,7 +97,7 @@ def settle(
     rate = settings.learning_rate
     if rate == "auto":
         curve = range_test(network, replace(made, batch=batch), settings, loss, chosen)
-        rate = chosen_rate(curve)
+        rate = chosen_rate(curve, settings.schedule)
         log(f"learning rate {rate:.3g}, by a range test of {len(curve)} steps")
     found = Found(batch, rate, name, why, last, trials, curve, layouts, time.perf_counter() - start)
     if found.described():
@@ -184,14 +185,14 @@ def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
     parts = made[0, 0]
     taken: list[float] = []
     with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
-        while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 20):
+        while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 40):
             start = time.perf_counter()
             gradients(trial, parts, made.batch, loss, chosen)
             optimizer.step()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - start)
-    return made.batch / sorted(taken[1:])[(len(taken) - 1) // 2]  # the first one pays for allocations
+    return made.batch * (len(taken) - 1) / sum(taken[1:])  # the first one pays for allocations
 
 
 def chosen_batch(trials: list[Trial]) -> int:
@@ -229,11 +230,11 @@ def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: A
     return curve
 
 
-def chosen_rate(curve: list[tuple[float, float]]) -> float:
+def chosen_rate(curve: list[tuple[float, float]], schedule: str) -> float:
     """Below the rate at which the smoothed loss is lowest, because there it is about to rise."""
     if not curve:
         return 1e-4
-    return float(f"{min(curve, key=lambda point: point[1])[0] / BELOW_LOWEST:.2g}")
+    return float(f"{min(curve, key=lambda point: point[1])[0] / BELOW_LOWEST[schedule]:.2g}")
 
 
 def out_of_memory(error: BaseException) -> bool:
