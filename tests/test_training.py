@@ -384,6 +384,11 @@ class TestSearch:
         assert 1e-4 < fitted.facts["learning_rate"] < 10 and len(fitted.facts["search"]["range"]) > 20
         assert not torch.equal(before["0.0.weight"], given.state_dict()["0.0.weight"])
 
+    def test_rate_where_most_of_the_fall_has_happened(self) -> None:
+        curve = [(0.001, 2.0), (0.01, 1.8), (0.1, 1.2), (0.3, 1.05), (1.0, 1.0), (3.0, 1.6)]
+        assert search.chosen_rate(curve, "one-cycle") == 0.3 and search.chosen_rate(curve, "constant") == 0.1
+        assert search.chosen_rate([], "constant") == 1e-4
+
     def test_a_resumed_run_keeps_what_was_found(self, splits: PreparedSplits, tmp_path: Path) -> None:
         _, first = train(splits, tmp_path, batch="auto", learning_rate="auto")
         _, again = train(splits, tmp_path, batch="auto", learning_rate="auto")

@@ -32,8 +32,9 @@ RANGE = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0), "adafactor": (1e-6, 1.0)}
 RANGE_STEPS = 80
 SMOOTHING = 0.9
 DIVERGED = 1.5  # times the lowest smoothed loss
-# The rate chosen is the one of the lowest smoothed loss divided by this. Schedules that fall right after their peak bear more.
-BELOW_LOWEST = {"one-cycle": 1.5, "cosine": 1.5, "plateau": 4.0, "constant": 4.0}
+# The rate chosen is the first at which this share of the range test's fall is reached. Short of the lowest point: on an easy
+# task the loss falls on at rates that no longer train. Schedules that fall right after their peak bear more.
+SHARE_OF_FALL = {"one-cycle": 0.9, "cosine": 0.9, "plateau": 0.7, "constant": 0.7}
 FREE_SHARE = 0.8
 # The usual winner is left only for something clearly faster, so that noise does not change what is trained.
 CLEARLY_FASTER = 1.25
@@ -231,10 +232,12 @@ def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: A
 
 
 def chosen_rate(curve: list[tuple[float, float]], schedule: str) -> float:
-    """Below the rate at which the smoothed loss is lowest, because there it is about to rise."""
+    """Where most of the fall has happened: past the slow rates, and before the edge. `curve`: rate, smoothed loss."""
     if not curve:
         return 1e-4
-    return float(f"{min(curve, key=lambda point: point[1])[0] / BELOW_LOWEST[schedule]:.2g}")
+    lowest = min(loss for _, loss in curve)
+    enough = curve[0][1] - SHARE_OF_FALL[schedule] * (curve[0][1] - lowest)
+    return float(f"{next(rate for rate, loss in curve if loss <= enough):.2g}")
 
 
 def out_of_memory(error: BaseException) -> bool:
