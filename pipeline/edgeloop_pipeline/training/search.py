@@ -26,7 +26,7 @@ from edgeloop_pipeline.training.steps import gradients
 FILE = "search.json"
 BATCHES = tuple(2**i for i in range(4, 14))
 GOOD_ENOUGH = 0.97  # of the best throughput: the smallest such batch, as it makes more steps of an epoch
-TRIAL_SECONDS = 1.0
+TRIAL_SECONDS = 0.4
 STEPS_AN_EPOCH = 8  # at least, for a batch to be a candidate
 RANGE = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0), "adafactor": (1e-6, 1.0)}
 RANGE_STEPS = 80
