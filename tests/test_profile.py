@@ -31,13 +31,13 @@ def tiny(sample_shape, outputs):
 """
 PASS = "pass"
 PLANTED = {  # kind: (in the constructor, in forward, of the augmentation, settings)
-    "data": (PASS, PASS, "    sum(i * i for i in range(400_000))\n    return batch", ""),
-    "host": (PASS, "sum(i * i for i in range(400_000))", "", ""),
+    "data": (PASS, PASS, "    sum(i * i for i in range(1_500_000))\n    return batch", ""),
+    "host": (PASS, "sum(i * i for i in range(1_500_000))", "", ""),
     "idle": (PASS, "time.sleep(0.2)", "", ""),
     "compute": ("self.big = nn.Conv2d(channels, 256, 5, padding=2); self.more = nn.Conv2d(256, channels, 5, padding=2)",
                 "x = x + self.more(torch.relu(self.big(x)))", "", ""),
     "transfers": (PASS, "a = torch.empty(8_000_000)\n        for _ in range(6): a = a.clone()", "", ""),
-    "optimizer": ("self.big = nn.Parameter(torch.zeros(6_000_000))", "x = x + self.big[:1] * 0", "", "clip_norm: 1.0, "),
+    "optimizer": ("self.big = nn.Parameter(torch.zeros(3000, 2000))", "x = x + self.big[0, :1] * 0", "", "clip_norm: 1.0, optimizer: adafactor, "),
 }  # fmt: skip
 
 
@@ -46,11 +46,14 @@ def test_names_the_planted_bottleneck(tiny: Path, tmp_path: Path, kind: str) -> 
     init, forward, augment, settings = PLANTED[kind]
     (tiny / "network.py").write_text(NETWORK.format(init=init, forward=forward))
     recipe = (tiny / "recipe.yaml").read_text().replace("train: {", f"train: {{{settings}workers: 0, ")
+    if "optimizer:" in settings:
+        recipe = recipe.replace("optimizer: adamw, ", "", 1)
     if augment:
         (tiny / "data.py").write_text((tiny / "data.py").read_text() + f"\n\ndef augment(batch, generator):\n{augment}\n")
         recipe = recipe.replace("preprocessing:", "augment: data.py:augment\npreprocessing:")
     (tiny / "recipe.yaml").write_text(recipe)
-    done = command("edgeloop", "profile", tiny, "--runs", tmp_path / "runs", "--steps", 3, "--json")
+    # One thread, as for two processes on these cores: with more, other tests' load shows as slow kernels.
+    done = command("edgeloop", "profile", tiny, "--runs", tmp_path / "runs", "--steps", 3, "--json", LOCAL_WORLD_SIZE="2")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["bottleneck"] == kind, found["shares"]

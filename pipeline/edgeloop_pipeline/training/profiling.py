@@ -53,13 +53,13 @@ def diagnose(run: Run, steps: int, trace: Path) -> Diagnosis:
     _synchronise()
     plain = (time.perf_counter() - start) / steps
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-    on_cpu = time.thread_time()
+    on_cpu = _runnable_seconds()
     start = time.perf_counter()
     with quiet(), profile(activities=activities) as profiler:
         for _ in range(steps):
             _one(run, next(places))
         _synchronise()
-        wall, on_cpu = time.perf_counter() - start, time.thread_time() - on_cpu
+        wall, on_cpu = time.perf_counter() - start, _runnable_seconds() - on_cpu
     run.loader.stop()
     profiler.export_chrome_trace(str(trace))
     shares = _shares(profiler, wall, on_cpu)
@@ -75,6 +75,15 @@ def _one(run: Run, place: tuple[int, int]) -> None:
     with record_function("data"):
         parts = run.loader.next(*place)
     run.step(parts, run.batches.count(*place))
+
+
+def _runnable_seconds() -> float:
+    """Time in which this thread ran, or would have run had another process not had the core (Linux)."""
+    try:
+        waited = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        waited = 0.0
+    return time.thread_time() + waited
 
 
 def _synchronise() -> None:
