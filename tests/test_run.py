@@ -313,3 +313,24 @@ def test_interrupted(tmp_path: Path) -> None:
     assert "interrupted; run again to resume" in rest
     assert "Traceback" not in rest
     assert not list((tmp_path / "runs" / "cache").glob(".partial*"))
+
+
+def test_a_stage_of_ones_own_that_fails(tiny: Path, tmp_path: Path) -> None:
+    (tiny / "stages.py").write_text(
+        "from dataclasses import dataclass\nfrom edgeloop_pipeline.stages import Base\n"
+        "@dataclass(frozen=True)\nclass Odd(Base):\n    def __call__(self, inputs, out):\n        return 1 / 0\n"
+    )
+    text = (tiny / "recipe.yaml").read_text().replace("  train:", "  odd: {stage: stages.py:Odd}\n  train:")
+    (tiny / "recipe.yaml").write_text(text)
+    said = sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 2)
+    assert "stage odd: ZeroDivisionError" in said and "stages.py, line 6" in said
+
+
+@pytest.mark.parametrize(
+    ("body", "said"), [("raise KeyError('x')", "augment: KeyError: 'x'"), ("return batch[:1]", "return the same shape")]
+)
+def test_an_augmentation_that_fails(tiny: Path, tmp_path: Path, body: str, said: str) -> None:
+    (tiny / "data.py").write_text((tiny / "data.py").read_text() + f"\n\ndef augment(batch, generator):\n    {body}\n")
+    text = (tiny / "recipe.yaml").read_text().replace("preprocessing:", "augment: data.py:augment\npreprocessing:")
+    (tiny / "recipe.yaml").write_text(text)
+    assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 3)

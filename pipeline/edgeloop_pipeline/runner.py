@@ -6,6 +6,7 @@ import errno
 import resource
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from edgeloop_contract.errors import GateError, StorageError, UsageError
+from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
 from edgeloop_pipeline import keys
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.project import Project
@@ -151,6 +152,20 @@ def follow(recipe: Recipe, store: Store) -> None:
         entries.append(entry)
 
 
+def _called(planned: Planned, inputs: Inputs, out: Path) -> Any:
+    """What the stage returns. In a stage of the user's anything can go wrong; it is said in one sentence."""
+    if type(planned.stage).__module__.startswith("edgeloop_pipeline."):
+        return planned.stage(inputs, out)
+    try:
+        return planned.stage(inputs, out)
+    except (EdgeloopError, OSError):
+        raise
+    except Exception as error:  # the user's code can raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        raise UsageError(f"stage {planned.name}: {said}; correct your stage") from error
+
+
 def _make(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Entry:
     name = planned.name
     inputs = _inputs(project, store, planned, before, log)
@@ -158,7 +173,7 @@ def _make(project: Project, store: Store, planned: Planned, before: list[Entry],
     start = time.perf_counter()
     try:
         with store.writing(name, planned.key) as out:
-            metrics = _plain(name, planned.stage(inputs, out))
+            metrics = _plain(name, _called(planned, inputs, out))
             files = {p.name: sha256(p) for p in sorted(out.iterdir())}
             seconds = round(time.perf_counter() - start, 3)
             entry = Entry(name, planned.key, planned.parts, metrics, seconds, _peak_bytes(), files)

@@ -6,6 +6,7 @@ import ctypes
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from edgeloop_contract.errors import DataError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data import Samples
 from edgeloop_pipeline.training.scoring import channels_last
@@ -84,7 +86,7 @@ class Batches(Dataset[Any]):
         index = rows.numpy()
         values, labels = torch.from_numpy(self.samples.values[index]), torch.from_numpy(self.samples.labels[index])
         if self.augment is not None:
-            values = self.augment(values, generator)
+            values = self._augmented(values, generator)
         x = self.front.normalise(values)
         if self.mixup:
             share = np.random.default_rng(_seed(self.seed, *place)).beta(self.mixup, self.mixup, len(rows))
@@ -94,6 +96,18 @@ class Batches(Dataset[Any]):
             hot = torch.nn.functional.one_hot(labels, self.classes).float()
             labels = hot * weight[:, None] + hot[other] * (1 - weight)[:, None]
         return x, labels
+
+    def _augmented(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        assert self.augment is not None
+        try:
+            made = self.augment(values, generator)
+        except Exception as error:  # the user's code can raise anything
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise DataError(f"augment: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})") from error
+        if not isinstance(made, Tensor) or made.shape != values.shape:
+            got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
+            raise DataError(f"augment: returned {got} for samples of shape {tuple(values.shape)}; return the same shape")
+        return made
 
 
 @lru_cache(maxsize=2)
