@@ -85,7 +85,6 @@ def test_a_new_project_runs(tmp_path: Path, kind: str) -> None:
 
 
 def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
     table(tmp_path / "a", ".csv")
     table(tmp_path / "b", ".parquet")
     a, b = (Table(tmp_path / name, "activity", ("ax", "ay"), "subject").load() for name in "ab")

@@ -144,12 +144,13 @@ def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_js
     from edgeloop_pipeline import recipe as recipes
     from edgeloop_pipeline.console import diagnosis_text
     from edgeloop_pipeline.stages.train import profile_training
+    from edgeloop_pipeline.store import write
 
     loaded = recipes.load(recipes.find(recipe), changes)
     folder = runs / "profiles" / loaded.head.name
     diagnosis = profile_training(loaded, folder, steps, lambda text: click.echo(text, err=True))
     found = {**diagnosis.plain(), "trace": str((folder / "trace.json").resolve())}
-    (folder / "profile.json").write_bytes(msgspec.json.encode(found))
+    write(folder / "profile.json", msgspec.json.encode(found))
     click.echo(msgspec.json.encode(found).decode() if as_json else diagnosis_text(found))
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data import PreparedSplits
 from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.store import write
 from edgeloop_pipeline.training import memory, schedules
 from edgeloop_pipeline.training.batches import Augment, Batches
 from edgeloop_pipeline.training.precision import Precision, choose, precision, this_hardware
@@ -102,9 +103,7 @@ def settle(
         log(f"learning rate {rate:.3g}, by a range test of {len(curve)} steps")
     found = Found(batch, rate, name, why, last, trials, curve, layouts, time.perf_counter() - start)
     if found.described():
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(msgspec.json.encode(found))
-        partial.replace(path)
+        write(path, msgspec.json.encode(found))
     return found
 
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.store import write
 
 RUN_FILE = "mlflow-run"
 BARS = "▁▂▃▄▅▆▇█"
@@ -61,7 +62,7 @@ class MLflow:
         self._run = self._client.create_run(number, run_name=stage).info.run_id
         for key, value in asdict(settings).items():
             self._client.log_param(self._run, key, value)
-        remembered.write_text(self._run)
+        write(remembered, self._run.encode())
 
     def epoch(self, number: int, values: dict[str, float]) -> None:
         for key, value in values.items():
