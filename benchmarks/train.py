@@ -82,12 +82,12 @@ class Fashion:
         return network, fitted
 
     def accuracy(self, network: Any, split: str = "test") -> float:
-        import torch
 
-        from edgeloop_pipeline.training.scoring import accuracy_and_loss, scores_of
+        from edgeloop_pipeline import tasks
+        from edgeloop_pipeline.training.scoring import scores_of
 
         samples = getattr(self.splits, split)
-        return accuracy_and_loss(scores_of(network, self.front, samples), torch.from_numpy(samples.labels))[0]
+        return tasks.of(self.splits).judge(scores_of(network, self.front, samples), samples)[0]
 
 
 def loader_of(fashion: Fashion) -> Any:

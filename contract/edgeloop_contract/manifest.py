@@ -74,10 +74,39 @@ class Classification(Part, frozen=True, tag="classification", tag_field="kind"):
     labels: list[str]
 
 
+class Regression(Part, frozen=True, tag="regression", tag_field="kind"):
+    """Scores are standardised: value = score × std + mean, one per quantity, in its unit."""
+
+    quantities: list[str]
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self) -> None:
+        if not len(self.quantities) == len(self.mean) == len(self.std):
+            raise ValueError("each quantity needs one mean and one std")
+
+
+class Anomaly(Part, frozen=True, tag="anomaly", tag_field="kind"):
+    """The model reconstructs its normalised input, channels first; a mean squared error above `threshold` is `labels[1]`.
+
+    `mean`, `std`: the normalisation, per channel or one for all.
+    """
+
+    labels: list[str]
+    threshold: float
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != 2 or len(self.mean) != len(self.std) or 0 in self.std:
+            raise ValueError("an anomaly task has two labels, and a std above 0 for each mean")
+
+
 class Canary(Part, frozen=True):
     """Validation samples with what the quantized reference answered: checked on a device before it switches over.
 
-    `inputs`, `scores` and `labels` are .npy files in the bundle: (N, *sample), (N, outputs) float32, (N,) int64.
+    `inputs`, `scores` and `labels` are .npy files in the bundle: (N, *sample), (N, outputs) float32, and (N,) int64
+    classes or (N, quantities) float32.
     """
 
     inputs: str
@@ -94,8 +123,10 @@ class ChannelStatistics(Part, frozen=True):
     std: list[float]
     low: list[float]
     high: list[float]
-    mean_confidence: float
-    label_share: list[float]
+    mean_confidence: float | None = None  # classification
+    label_share: list[float] = []
+    answer_mean: list[float] = []  # regression: of each quantity; anomaly: of the error
+    answer_std: list[float] = []
 
 
 class Provenance(Part, frozen=True):
@@ -113,7 +144,7 @@ class Manifest(Part, frozen=True):
     schema: int
     name: str
     version: int
-    task: Classification
+    task: Classification | Regression | Anomaly
     sample: TensorSpec
     preprocessing: list[Step]
     variants: list[Variant]

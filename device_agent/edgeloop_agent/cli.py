@@ -141,7 +141,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    from edgeloop_contract.manifest import encode
+    from edgeloop_contract.manifest import Regression, encode
 
     with Bundle.open(options.bundle) as bundle:
         manifest = bundle.manifest
@@ -149,7 +149,8 @@ def _inspect(options: argparse.Namespace) -> int:
             print(encode(manifest).decode())
             return 0
         print(f"{manifest.name} version {manifest.version}, sha256 {bundle.sha256}")
-        print(f"labels: {', '.join(manifest.task.labels)}")
+        names = manifest.task.quantities if isinstance(manifest.task, Regression) else manifest.task.labels
+        print(f"{manifest.task.__struct_config__.tag}: {', '.join(names)}")
         print(f"sample: {manifest.sample.dtype} {manifest.sample.shape}")
         for step in manifest.preprocessing:
             print(f"preprocessing: {msgspec.json.encode(step).decode()}")

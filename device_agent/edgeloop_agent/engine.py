@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop_agent.answers import meaning
 from edgeloop_agent.memory import Choice
 from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.archive import Bundle
@@ -25,6 +26,8 @@ class Answer:
     window: int
     label: str | None = None
     probabilities: dict[str, float] | None = None
+    values: dict[str, float] | None = None  # regression: by quantity, in its unit
+    score: float | None = None  # anomaly: reconstruction error
     milliseconds: float = 0.0
     refused: str | None = None
 
@@ -53,14 +56,12 @@ class Engine:
 
     def _answer(self, window: int, sample: Array) -> Answer:
         start = time.perf_counter()
-        scores = self.runtime.run(sample)[0]
+        scores = self.runtime.run(sample)
         taken = (time.perf_counter() - start) * 1e3
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
-        labels = self.manifest.task.labels
-        shares = softmax(scores)
-        best = int(shares.argmax())
-        return Answer(window, labels[best], {n: round(float(p), 4) for n, p in zip(labels, shares, strict=True)}, round(taken, 4))
+        said = meaning(self.manifest.task, scores, sample)
+        return Answer(window, milliseconds=round(taken, 4), **said)
 
     def _checked(self, samples: Array) -> Array:
         """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""
@@ -77,9 +78,3 @@ class Engine:
                     f"values that are not {limits.dtype} counts; send what the sensor gives, {limits.min} to {limits.max}"
                 )
         return np.asarray(samples.astype(self._dtype))
-
-
-def softmax(scores: Array) -> Array:
-    """Probabilities of float scores along the last axis."""
-    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))

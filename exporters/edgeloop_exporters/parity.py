@@ -24,7 +24,7 @@ class Agreement(msgspec.Struct, frozen=True):
     b: str
     max_lsb: int
     exact_share: float
-    top1_share: float
+    top1_share: float | None  # None: the scores are not of classes
     samples: int
 
 
@@ -38,15 +38,15 @@ class LayerDifference(msgspec.Struct, frozen=True):
     mean_lsb: float
 
 
-def agreement(scores: Mapping[str, Array], step: float) -> list[Agreement]:
-    """Every pair of score arrays (N, outputs), compared in units of `step`, the scores' scale."""
+def agreement(scores: Mapping[str, Array], step: float, classes: bool = True) -> list[Agreement]:
+    """Every pair of score arrays (N, ...), compared in units of `step`, the scores' scale."""
     names = list(scores)
     grid = {name: np.rint(scores[name].astype(np.float64) / step).astype(np.int64) for name in names}
     rows = []
     for i, a in enumerate(names):
         for b in names[i + 1 :]:
             difference = np.abs(grid[a] - grid[b])
-            same = float((grid[a].argmax(1) == grid[b].argmax(1)).mean())
+            same = float((grid[a].argmax(1) == grid[b].argmax(1)).mean()) if classes else None
             rows.append(Agreement(a, b, int(difference.max()), float((difference == 0).mean()), same, len(grid[a])))
     return rows
 

@@ -119,9 +119,11 @@ def summary_table(result: Result) -> None:
     from rich.table import Table
 
     from edgeloop_pipeline.summary import rows
+    from edgeloop_pipeline.tasks import MEASURES
 
-    table = Table(title=f"{result.recipe.head.name}: accuracy on the full test set", title_justify="left")
-    for column in ("stage", "test accuracy", "95 % interval", "size", "p50 latency", "took"):
+    measure = MEASURES[result.recipe.head.task]
+    table = Table(title=f"{result.recipe.head.name}: {measure} on the full test set", title_justify="left")
+    for column in ("stage", f"test {measure}", "95 % interval", "size", "p50 latency", "took"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for row in rows(result.entries):
         table.add_row(row.name, row.accuracy_text, row.interval_text, row.size_text, row.latency_text, row.took_text)

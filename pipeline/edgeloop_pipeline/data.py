@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Step, prepare
+from edgeloop_pipeline.tasks import checked_labels
 
 Array = npt.NDArray[Any]
 
@@ -20,7 +21,8 @@ Array = npt.NDArray[Any]
 class Split:
     """Raw recordings with their labels. `recordings`: one array each (or one array of them all, first axis).
 
-    `labels`: (N,) integers. `groups`: (N,) names of who or what was recorded, for intervals that respect it.
+    `labels`: (N,) integers; for regression (N,) or (N, quantities) numbers; for anomaly 0 (normal) or 1.
+    `groups`: (N,) names of who or what was recorded, for intervals that respect it.
     """
 
     recordings: Sequence[Array] | Array
@@ -31,7 +33,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """`labels`: the classes' names. Nothing is ever chosen on `test`."""
+    """`labels`: the names of the classes, or of the quantities. Nothing is ever chosen on `test`."""
 
     labels: tuple[str, ...]
     train: Split
@@ -68,6 +70,7 @@ class PreparedSplits:
     train: Samples
     validation: Samples
     test: Samples
+    task: str = "classification"
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -79,21 +82,19 @@ class PreparedSplits:
         return cast(Literal["uint8", "int16", "float32"], str(self.train.values.dtype))
 
 
-def prepare_splits(splits: Splits, steps: Sequence[Step]) -> PreparedSplits:
+def prepare_splits(splits: Splits, steps: Sequence[Step], task: str = "classification") -> PreparedSplits:
     """Run the shared preprocessing over all splits. Raises DataError naming the split and the recording."""
-    made = {name: _prepare(getattr(splits, name), steps, name, len(splits.labels)) for name in ("train", "validation", "test")}
+    made = {name: _prepare(getattr(splits, name), steps, name, task, splits.labels) for name in ("train", "validation", "test")}
     shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
     if len(shapes) > 1:
         raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
-    return PreparedSplits(splits.labels, **made)
+    return PreparedSplits(splits.labels, **made, task=task)
 
 
-def _prepare(split: Split, steps: Sequence[Step], name: str, classes: int) -> Samples:
+def _prepare(split: Split, steps: Sequence[Step], name: str, task: str, names: tuple[str, ...]) -> Samples:
     if len(split.recordings) == 0 or len(split.recordings) != len(split.labels):
         raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; one label each is needed")
-    labels = np.asarray(split.labels)
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= classes:
-        raise DataError(f"{name}: labels must be integers from 0 to {classes - 1}")
+    labels = checked_labels(task, name, np.asarray(split.labels), names)
     values, origin = [], []
     for i, recording in enumerate(split.recordings):
         try:
@@ -118,4 +119,4 @@ def _prepare(split: Split, steps: Sequence[Step], name: str, classes: int) -> Sa
         )
     rows = np.asarray(origin)
     groups = np.asarray(split.groups)[rows] if split.groups is not None else rows
-    return Samples(stacked, labels[rows].astype(np.int64), rows, groups)
+    return Samples(stacked, labels[rows], rows, groups)

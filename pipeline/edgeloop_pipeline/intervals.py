@@ -1,27 +1,60 @@
-"""How sure an accuracy is."""
+"""How sure a figure is."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from edgeloop_agent.runtimes import Array
 from edgeloop_contract.manifest import Estimate
-from edgeloop_pipeline.data import Array
 
 RESAMPLES = 2000
 
 
-def accuracy(correct: Array, clusters: Array) -> Estimate:
-    """Share of `correct` with a 95 % interval: a percentile bootstrap over `clusters` (Field & Welsh 2007).
+def bootstrap(statistic: Callable[[Array], float], clusters: Array, resamples: int = RESAMPLES) -> Estimate:
+    """`statistic` of sample weights (N,), with a 95 % interval: a percentile bootstrap over `clusters` (Field & Welsh 2007).
 
     Windows of one recording err together; resampling whole recordings keeps the interval honest.
     """
     _, index = np.unique(clusters, return_inverse=True)
-    hits = np.bincount(index, weights=correct.astype(np.float64))
-    sizes = np.bincount(index).astype(np.float64)
+    count = int(index.max()) + 1
     generator = np.random.default_rng(0)
-    shares = np.empty(RESAMPLES)
-    for i in range(RESAMPLES):
-        drawn = np.bincount(generator.integers(0, len(hits), len(hits)), minlength=len(hits))
-        shares[i] = drawn @ hits / (drawn @ sizes)
-    low, high = np.percentile(shares, [2.5, 97.5])
-    return Estimate(value=float(correct.mean()), low=float(low), high=float(high), samples=len(correct))
+    found = np.empty(resamples)
+    for i in range(resamples):
+        drawn = np.bincount(generator.integers(0, count, count), minlength=count).astype(np.float64)
+        found[i] = statistic(drawn[index])
+    low, high = np.nanpercentile(found, [2.5, 97.5])
+    return Estimate(value=statistic(np.ones(len(index))), low=float(low), high=float(high), samples=len(index))
+
+
+def share(correct: Array) -> Callable[[Array], float]:
+    hits = correct.astype(np.float64)
+    return lambda weights: float(weights @ hits / weights.sum())
+
+
+def r2(answers: Array, truth: Array) -> Callable[[Array], float]:
+    """Coefficient of determination, the mean over quantities; both (N, quantities). NaN where the truth is constant."""
+    squared = (answers - truth) ** 2
+
+    def weighted(weights: Array) -> float:
+        total = weights.sum()
+        spread = weights @ truth**2 - (weights @ truth) ** 2 / total
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return float(np.mean(1 - (weights @ squared) / np.where(spread > 1e-12 * total, spread, np.nan)))
+
+    return weighted
+
+
+def auc(scores: Array, positive: Array) -> Callable[[Array], float]:
+    """Area under the ROC curve: how often a positive scores above a negative, ties counting half (Mann & Whitney 1947)."""
+    _, place = np.unique(scores, return_inverse=True)
+    places, is_positive = int(place.max()) + 1, positive.astype(np.float64)
+
+    def weighted(weights: Array) -> float:
+        above = np.bincount(place, weights * is_positive, places)
+        below = np.bincount(place, weights * (1 - is_positive), places)
+        pairs = above.sum() * below.sum()
+        return float(above @ (np.cumsum(below) - below / 2) / pairs) if pairs else float("nan")
+
+    return weighted

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
+from edgeloop_pipeline import tasks
 from edgeloop_pipeline.data import PreparedSplits
 from edgeloop_pipeline.project import Project, load_object
 
@@ -46,12 +47,13 @@ class Saved:
 def build(project: Project, builder: str, arguments: dict[str, Any], splits: PreparedSplits) -> nn.Module:
     """Call the user's builder with the channels-first sample shape and the number of outputs. Raises ModelError."""
     shape = (splits.shape[-1], *splits.shape[:-1])
+    outputs = tasks.of(splits).outputs
     make = load_object(project.recipe.folder, builder)
     try:
-        network = make(shape, len(splits.labels), **arguments)
+        network = make(shape, outputs, **arguments)
     except Exception as error:  # the user's code can raise anything
         raise ModelError(
-            f"{builder}: called with shape {shape}, {len(splits.labels)} outputs and {arguments or 'no arguments'}:"
+            f"{builder}: called with shape {shape}, {outputs} outputs and {arguments or 'no arguments'}:"
             f" {type(error).__name__}: {error}"
         ) from error
     if not isinstance(network, nn.Module):
@@ -121,7 +123,7 @@ def multiply_adds(network: nn.Module, sample: Tensor) -> int:
         nonlocal total
         weight = module.weight
         assert isinstance(weight, Tensor)
-        per_output = weight.numel() // weight.shape[0]
+        per_output = weight.numel() // max(1, weight.shape[0])
         total += output.numel() * per_output if not isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
 
     layers = [m for m in network.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
@@ -136,7 +138,7 @@ def multiply_adds(network: nn.Module, sample: Tensor) -> int:
 
 
 def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
-    """One normalised sample (1, channels, ...), after checking that the network answers it with one score per label."""
+    """One normalised sample (1, channels, ...), after checking that the network answers it as the task needs."""
     from edgeloop_exporters.graph import explain_failure
 
     sample = front.normalise(torch.from_numpy(splits.train.values[:1]))
@@ -145,8 +147,8 @@ def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
             scores = network.eval()(sample)
     except Exception as error:  # the user's code can raise anything
         raise ModelError(explain_failure(network, sample, error)) from error
-    wanted = (1, len(splits.labels))
-    if not isinstance(scores, Tensor) or tuple(scores.shape) != wanted:
-        got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ModelError(f"{type(network).__name__}: answers one sample with {got}; return scores of shape {wanted}")
+    got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    wanted = tasks.of(splits).check_answer(tuple(sample.shape), got if isinstance(got, tuple) else ())
+    if wanted:
+        raise ModelError(f"{type(network).__name__}: answers one sample with {got}; return {wanted}")
     return sample

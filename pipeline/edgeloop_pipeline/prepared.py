@@ -26,7 +26,7 @@ def read(key: str) -> PreparedSplits | None:
     """The samples kept under `key`, mapped copy-on-write: pages are read when used, and shared with loader processes."""
     folder = folder_of(key)
     try:
-        labels = msgspec.json.decode((folder / "labels.json").read_bytes(), type=tuple[str, ...])
+        labels, task = msgspec.json.decode((folder / "labels.json").read_bytes(), type=tuple[tuple[str, ...], str])
         made = {
             name: Samples(
                 **{f.name: np.load(folder / f"{name}-{f.name}.npy", mmap_mode="c", allow_pickle=False) for f in fields(Samples)}
@@ -36,7 +36,7 @@ def read(key: str) -> PreparedSplits | None:
         os.utime(folder)  # the least recently used go first
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    return PreparedSplits(labels, **made)
+    return PreparedSplits(labels, **made, task=task)
 
 
 def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) -> bool:
@@ -53,7 +53,7 @@ def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) 
         try:
             for name, array in arrays.items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
-            (partial / "labels.json").write_bytes(msgspec.json.encode(splits.labels))
+            (partial / "labels.json").write_bytes(msgspec.json.encode([splits.labels, splits.task]))
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

@@ -92,7 +92,7 @@ class Project:
         """The samples: from an earlier run's cache, or made now."""
         head = self.recipe.head
         steps = msgspec.to_builtins(head.preprocessing)
-        key = digest([self.data_digests, self.code_digests, head.data, steps, code_of(prepare_splits.__module__)])
+        key = digest([self.data_digests, self.code_digests, head.data, head.task, steps, code_of(prepare_splits.__module__)])
         found = prepared.read(key) if self.data_digests else None
         if found is None:
             start = time.perf_counter()
@@ -111,7 +111,7 @@ class Project:
             raise DataError(
                 f"{self.recipe.head.data}: load() failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
             ) from error
-        return prepare_splits(loaded, self.recipe.head.preprocessing)
+        return prepare_splits(loaded, self.recipe.head.preprocessing, self.recipe.head.task)
 
     @cached_property
     def code_digests(self) -> dict[str, str]:

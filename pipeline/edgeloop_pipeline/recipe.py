@@ -23,7 +23,10 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What the result must hold. Accuracy floors are judged on the full test set by verify, on validation data before."""
+    """What the result must hold. Floors of accuracy are judged on the full test set by verify, on validation data before.
+
+    Accuracy is the task's measure: the share of right answers, R² (regression), or ROC AUC (anomaly).
+    """
 
     min_accuracy: Share | None = None
     max_drop: Share | None = None
@@ -40,7 +43,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     network: Reference
     data: Reference
     version: Annotated[int, msgspec.Meta(ge=1)] = 1
-    task: Literal["classification"] = "classification"
+    task: Literal["classification", "regression", "anomaly"] = "classification"
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []

@@ -12,6 +12,7 @@ from edgeloop_pipeline.html import plots, techniques
 from edgeloop_pipeline.stages import Inputs
 from edgeloop_pipeline.store import Entry
 from edgeloop_pipeline.summary import rows
+from edgeloop_pipeline.tasks import MEASURES
 
 LIBRARIES = ("edgeloop", "torch", "torch-pruning", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
 TEMPLATE = Path(__file__).with_name("report.html.j2")
@@ -39,8 +40,9 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         metrics=metrics,
         failures=[f for m in metrics.values() for f in m.get("failures", [])],
         warnings=_warnings(metrics),
-        tradeoff=plots.tradeoff(table),
-        curves=plots.curves({name: m["curve"] for name, m in metrics.items() if m.get("curve")}),
+        measure=MEASURES[head.task],
+        tradeoff=plots.tradeoff(table, MEASURES[head.task]),
+        curves=plots.curves({name: m["curve"] for name, m in metrics.items() if m.get("curve")}, MEASURES[head.task]),
         techniques={name: techniques.lines(m) for name, m in metrics.items() if m.get("training")},
         time_shares=plots.time_shares({name: m["training"]["time_shares"] for name, m in metrics.items() if m.get("training")}),
         layers=_layers(profiled),

@@ -32,8 +32,8 @@ def _axes(columns: int, height: float) -> Any:
     return figure, axes
 
 
-def tradeoff(rows: list[Row]) -> str:
-    """Accuracy against size and against latency: float networks through the stages, then the shipped files."""
+def tradeoff(rows: list[Row], measure: str) -> str:
+    """The measure against size and against latency: float networks through the stages, then the shipped files."""
     measured = [r for r in rows if r.accuracy and r.size_bytes]
     if not measured:
         return ""
@@ -62,7 +62,7 @@ def tradeoff(rows: list[Row]) -> str:
         one.xaxis.set_major_formatter("{x:.0f}")
         one.tick_params(axis="x", which="minor", labelsize=8)
         one.set_xlabel(unit)
-    axes[0].set_ylabel("test accuracy, %")
+    axes[0].set_ylabel(f"test {measure}, %")
     if aside:
         axes[1].set_title("; ".join(aside), fontsize=8, color=FLOAT_COLOUR, loc="right")
     axes[0].legend(loc="lower right", frameon=False, fontsize=8)
@@ -79,8 +79,8 @@ def _label(axes: Any, drawn: list[tuple[Row, float, float]]) -> None:
     axes.margins(x=0.15, y=0.45)
 
 
-def curves(stages: dict[str, list[dict[str, Any]]]) -> str:
-    """Loss and validation accuracy per epoch of each stage that trained."""
+def curves(stages: dict[str, list[dict[str, Any]]], measure: str) -> str:
+    """Loss and validation measure per epoch of each stage that trained."""
     if not stages:
         return ""
     figure, axes = _axes(2, 2.8)
@@ -89,7 +89,7 @@ def curves(stages: dict[str, list[dict[str, Any]]]) -> str:
         axes[0].plot(epochs, [point["loss"] for point in curve], label=name, linewidth=1.5)
         axes[1].plot(epochs, [100 * point["validation_accuracy"] for point in curve], label=name, linewidth=1.5)
     axes[0].set_ylabel("training loss")
-    axes[1].set_ylabel("validation accuracy, %")
+    axes[1].set_ylabel(f"validation {measure}, %")
     for one in axes:
         one.set_xlabel("epoch")
     axes[1].legend(frameon=False)

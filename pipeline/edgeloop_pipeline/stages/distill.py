@@ -29,9 +29,8 @@ class Distill(FitSettings, Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         import torch
-        import torch.nn.functional as F
 
-        from edgeloop_pipeline import networks
+        from edgeloop_pipeline import networks, tasks
         from edgeloop_pipeline.training.loop import fit
         from edgeloop_pipeline.training.scoring import channels_last, device, seed_everything
 
@@ -45,15 +44,14 @@ class Distill(FitSettings, Base):
             student, structure = saved.network, saved.structure
         teacher = channels_last(networks.load(project, inputs.artefacts["teacher"]).network.eval().to(device()))
 
+        task = tasks.of(project.splits)
+        hard = task.loss(self.label_smoothing)
+
         def loss(scores: torch.Tensor, labels: torch.Tensor, x: torch.Tensor, autocast: Any) -> torch.Tensor:
             with torch.no_grad(), autocast():
                 wanted = teacher(x)
-            hard = F.cross_entropy(scores, labels, label_smoothing=self.label_smoothing)
-            soft = F.kl_div(
-                F.log_softmax(scores / self.temperature, 1), F.log_softmax(wanted.float() / self.temperature, 1),
-                log_target=True, reduction="batchmean",
-            )  # fmt: skip
-            return (1 - self.teacher_share) * hard + self.teacher_share * self.temperature**2 * soft
+            soft = task.imitation(scores, wanted.float(), self.temperature)
+            return (1 - self.teacher_share) * hard(scores, labels, x, autocast) + self.teacher_share * soft
 
         fitted = fit(
             student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch,

@@ -45,6 +45,7 @@ class Export(Base):
         saved = networks.load(project, inputs.artefacts["network"])
         graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
         float_graph, _ = quantized.folded(saved, splits)
+        answer = list(float_graph.graph.output_node().all_input_nodes[0].meta["val"].shape[1:])
         variants = []
         for runtime in self.runtimes:
             write = to_onnx if runtime == "onnx" else to_tflite
@@ -53,17 +54,18 @@ class Export(Base):
                 inputs.log(f"writing {file}")
                 integer = precision == "int8"
                 write(graph.module if integer else float_graph, saved.front, splits.shape, out / file, quantized=integer)
-                variants.append(_variant(runtime, precision, file, splits, saved.front, output_qparams(graph.module)))
+                variants.append(_variant(runtime, precision, file, splits, saved.front, answer, output_qparams(graph.module)))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return {"bytes": {v.name: (out / v.file).stat().st_size for v in variants}}
 
 
 def _variant(
-    runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, front: Front, output: tuple[float, int]
-) -> Variant:
-    """How a device feeds and reads the file. `output`: the scores' scale and uint8 zero point."""
+    runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, front: Front, answer: list[int],
+    output: tuple[float, int],
+) -> Variant:  # fmt: skip
+    """How a device feeds and reads the file. `answer`: the scores' shape; `output`: their scale and uint8 zero point."""
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
-    scores = TensorSpec(dtype="float32", shape=[len(splits.labels)])
+    scores = TensorSpec(dtype="float32", shape=answer)
     if precision == "int8" and runtime == "tflite":
         scale, zero_point = output
         scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))

@@ -25,11 +25,13 @@ class Package(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_contract import archive, manifest
+        from edgeloop_pipeline import tasks
 
         project, head = inputs.project, inputs.project.recipe.head
+        task = tasks.of(project.splits)
         exported = inputs.artefacts["exported"]
         verified, profiled = inputs.metrics("verify"), inputs.metrics("profile")
-        files, canary, reference = _canary(inputs)
+        files, canary, reference = _canary(inputs, task)
         variants = []
         for variant in read_variants(exported):
             files[f"models/{variant.file}"] = (exported / variant.file).read_bytes()
@@ -38,10 +40,10 @@ class Package(Base):
             variants.append(msgspec.structs.replace(variant, file=f"models/{variant.file}", accuracy=accuracy, cost=cost))
         made = manifest.Manifest(
             schema=manifest.SCHEMA, name=head.name, version=head.version,
-            task=manifest.Classification(labels=list(project.splits.labels)),
+            task=task.described(verified),
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             preprocessing=head.preprocessing, variants=variants, files=archive.describe(files), canary=canary,
-            drift_reference=reference, provenance=_provenance(project), model_card=_model_card(project, verified),
+            drift_reference=reference, provenance=_provenance(project), model_card=_model_card(project, task, verified),
         )  # fmt: skip
         name = f"{head.name}-{head.version}.edgeloop"
         archive.write(out / name, made, files)
@@ -49,11 +51,10 @@ class Package(Base):
             return {"bundle": name, "sha256": bundle.sha256, "bytes": (out / name).stat().st_size, "files": len(files)}
 
 
-def _canary(inputs: Inputs) -> tuple[dict[str, bytes], Any, Any]:
+def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     """The canary's files, its description, and the drift reference."""
     import numpy as np
 
-    from edgeloop_agent.engine import softmax
     from edgeloop_contract.manifest import Canary, ChannelStatistics
     from edgeloop_pipeline.stages.verify import CANARY
 
@@ -63,16 +64,15 @@ def _canary(inputs: Inputs) -> tuple[dict[str, bytes], Any, Any]:
             buffer = io.BytesIO()
             np.save(buffer, arrays[name], allow_pickle=False)
             files[f"canary/{name}.npy"] = buffer.getvalue()
-        step, shares = float(arrays["step"]), softmax(arrays["validation_scores"])
+        step, answers = float(arrays["step"]), task.reference(arrays["validation_scores"])
     canary = Canary(
         inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=step,
         max_steps=inputs.project.recipe.head.target.max_lsb,
     )  # fmt: skip
     values = splits.train.values.reshape(-1, splits.shape[-1]).astype(np.float64)
-    counts = np.bincount(shares.argmax(1), minlength=len(splits.labels)) / len(shares)
     reference = ChannelStatistics(
         mean=values.mean(0).tolist(), std=values.std(0).tolist(), low=values.min(0).tolist(), high=values.max(0).tolist(),
-        mean_confidence=float(shares.max(1).mean()), label_share=counts.tolist(),
+        **answers,
     )  # fmt: skip
     return files, canary, reference
 
@@ -94,18 +94,16 @@ def _provenance(project: Any) -> Any:
     )  # fmt: skip
 
 
-def _model_card(project: Any, verified: Metrics) -> str:
+def _model_card(project: Any, task: Any, verified: Metrics) -> str:
     """What it is, how well it does, on what: plain text."""
     head, lines = project.recipe.head, []
     if head.model_card:
         lines.append(head.model_card.strip())
-    lines.append(f"Classifies into {', '.join(project.splits.labels)}.")
+    lines += task.card(verified)
     for name, variant in verified["variants"].items():
         a = variant["accuracy"]
         lines.append(
-            f"{name}: accuracy {a['value']:.2%} on {a['samples']} test samples (95 % interval {a['low']:.2%} to {a['high']:.2%},"
-            " bootstrap over recordings)."
+            f"{name}: {verified['measure']} {a['value']:.2%} on {a['samples']} test samples"
+            f" (95 % interval {a['low']:.2%} to {a['high']:.2%}, bootstrap over recordings)."
         )
-    weakest = min(verified["classes"], key=lambda c: c["recall"])
-    lines.append(f"Weakest class: {weakest['label']}, recall {weakest['recall']:.1%} of {weakest['count']}.")
     return "\n".join(lines)

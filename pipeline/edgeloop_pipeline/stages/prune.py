@@ -29,20 +29,18 @@ class Prune(Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        import torch
-
-        from edgeloop_pipeline import networks
+        from edgeloop_pipeline import networks, tasks
         from edgeloop_pipeline.training.loop import fit
-        from edgeloop_pipeline.training.scoring import accuracy_and_loss, scores_of, seed_everything
-        from edgeloop_pipeline.training.steps import cross_entropy
+        from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed)
+        task = tasks.of(project.splits)
         saved = networks.load(project, inputs.artefacts["network"])
         network, before = saved.network, networks.sizes(saved.network)
         sample = networks.dry_run(network, saved.front, project.splits)
         parameters, multiply_adds = networks.parameters(network), networks.multiply_adds(network, sample)
-        self._remove_channels(network, sample, len(project.splits.labels))
+        self._remove_channels(network, sample)
         after = networks.sizes(network)
         changes = {name: sizes for name, sizes in after.items() if sizes != before[name]}
         # What an earlier prune changed still has to be said, relative to what the builder makes.
@@ -51,7 +49,7 @@ class Prune(Base):
         if self.epochs:
             settings = FitSettings(epochs=self.epochs, learning_rate=self.learning_rate, batch=self.batch)
             fitted = fit(
-                network, saved.front, project.splits, settings, cross_entropy(0.0), seed=seed,
+                network, saved.front, project.splits, settings, task.loss(), seed=seed,
                 scratch=inputs.scratch, augment=project.augment, log=inputs.log,
             )  # fmt: skip
             curve = [asdict(e) for e in fitted.curve]
@@ -61,7 +59,7 @@ class Prune(Base):
         left = networks.parameters(network)
         inputs.log(f"{parameters} → {left} parameters ({left / parameters:.0%})")
         return {
-            "validation_accuracy": accuracy_and_loss(scores, torch.from_numpy(project.splits.validation.labels))[0],
+            "validation_accuracy": task.judge(scores, project.splits.validation)[0],
             "parameters": left,
             "parameters_share": left / parameters,
             "multiply_adds": networks.multiply_adds(network, sample),
@@ -70,15 +68,14 @@ class Prune(Base):
             "curve": curve,
         }
 
-    def _remove_channels(self, network: Any, sample: Any, outputs: int) -> None:
+    def _remove_channels(self, network: Any, sample: Any) -> None:
         import torch_pruning
-        from torch import nn
 
-        last = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d) and _width(m) == outputs][-1:]
+        last = _last_layer(network, sample)
         try:
             pruner = torch_pruning.pruner.MagnitudePruner(
                 network, sample, importance=torch_pruning.importance.MagnitudeImportance(p=2),
-                pruning_ratio=1.0 - self.keep, ignored_layers=last, round_to=self.round_to,
+                pruning_ratio=1.0 - self.keep, ignored_layers=[last], round_to=self.round_to,
             )  # fmt: skip
             pruner.step()
             network(sample)
@@ -90,8 +87,19 @@ class Prune(Base):
             ) from error
 
 
-def _width(module: Any) -> int:
-    return int(getattr(module, "out_features", 0) or getattr(module, "out_channels", 0))
+def _last_layer(network: Any, sample: Any) -> Any:
+    """The layer with weights that runs last: its channels are the answer's."""
+    from torch import nn
+
+    ran: list[nn.Module] = []
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    hooks = [layer.register_forward_hook(lambda module, *_: ran.append(module)) for layer in layers]
+    try:
+        network(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ran[-1] if ran else None
 
 
 def _unprunable(network: Any, sample: Any) -> str:

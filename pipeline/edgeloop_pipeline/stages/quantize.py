@@ -32,18 +32,18 @@ class Quantize(Base):
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         import torch
 
-        from edgeloop_pipeline import networks, quantized
-        from edgeloop_pipeline.training.scoring import accuracy_and_loss, scores_of, seed_everything
+        from edgeloop_pipeline import networks, quantized, tasks
+        from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project = inputs.project
         seed_everything(project.recipe.head.seed + 2)
-        labels = torch.from_numpy(project.splits.validation.labels)
+        task, validation = tasks.of(project.splits), project.splits.validation
         saved = networks.load(project, inputs.artefacts["network"])
-        float_accuracy = accuracy_and_loss(scores_of(saved.network, saved.front, project.splits.validation), labels)[0]
+        float_accuracy = task.judge(scores_of(saved.network, saved.front, validation), validation)[0]
         graph = quantized.prepare(saved, project.splits, self.percentile)
         rows = torch.randperm(len(project.splits.train), generator=torch.Generator().manual_seed(0))
         quantized.calibrate(graph, saved.front, project.splits.train.values[rows[: self.calibration_samples].numpy()])
-        ptq = accuracy_and_loss(scores_of(graph.module, saved.front, project.splits.validation), labels)[0]
+        ptq = task.judge(scores_of(graph.module, saved.front, validation), validation)[0]
         inputs.log(f"post-training: validation {ptq:.2%} (float {float_accuracy:.2%})")
         missed = self._missed(inputs, float_accuracy, ptq)
         curve: list[dict[str, Any]] = []
@@ -81,8 +81,8 @@ class Quantize(Base):
 
     def _train(self, inputs: Inputs, graph: Any, saved: Any) -> tuple[float, list[dict[str, Any]]]:
         from edgeloop_exporters.quantization import set_mode, settle
+        from edgeloop_pipeline import tasks
         from edgeloop_pipeline.training.loop import fit
-        from edgeloop_pipeline.training.steps import cross_entropy
 
         project = inputs.project
         settings = FitSettings(
@@ -95,7 +95,7 @@ class Quantize(Base):
             set_mode(graph.module, "quantize", "quantize", moving=0.01 if epoch < self.qat_epochs / 2 else 0.0)
 
         fitted = fit(
-            graph.module, saved.front, project.splits, settings, cross_entropy(0.0),
+            graph.module, saved.front, project.splits, settings, tasks.of(project.splits).loss(),
             seed=project.recipe.head.seed + 2, scratch=inputs.scratch, augment=project.augment, log=inputs.log,
             each_epoch=freeze_ranges,
         )  # fmt: skip

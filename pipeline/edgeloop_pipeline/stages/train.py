@@ -25,10 +25,9 @@ class Train(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_pipeline import networks
+        from edgeloop_pipeline import networks, tasks
         from edgeloop_pipeline.training.loop import fit
         from edgeloop_pipeline.training.scoring import seed_everything
-        from edgeloop_pipeline.training.steps import cross_entropy
 
         project = inputs.project
         head = project.recipe.head
@@ -37,9 +36,8 @@ class Train(FitSettings, Base):
         front = networks.front_of(project.splits)
         sample = networks.dry_run(network, front, project.splits)
         fitted = fit(
-            network, front, project.splits, self, cross_entropy(self.label_smoothing), seed=head.seed,
-            scratch=inputs.scratch,
-            augment=project.augment, name=f"{project.recipe.head.name}/train", split_at=self.split_at, log=inputs.log,
+            network, front, project.splits, self, tasks.of(project.splits).loss(self.label_smoothing), seed=head.seed,
+            scratch=inputs.scratch, augment=project.augment, name=f"{head.name}/train", split_at=self.split_at, log=inputs.log,
         )  # fmt: skip
         networks.save(out, network, networks.Structure(head.network, head.network_args, {}, front))
         return {
@@ -63,12 +61,11 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     import tempfile
     from contextlib import ExitStack
 
-    from edgeloop_pipeline import networks
+    from edgeloop_pipeline import networks, tasks
     from edgeloop_pipeline.project import Project
     from edgeloop_pipeline.training.loop import Run
     from edgeloop_pipeline.training.profiling import diagnose
     from edgeloop_pipeline.training.scoring import seed_everything
-    from edgeloop_pipeline.training.steps import cross_entropy
 
     folder.mkdir(parents=True, exist_ok=True)
     project, head = Project(recipe), recipe.head
@@ -77,7 +74,7 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     front = networks.front_of(project.splits)
     networks.dry_run(network, front, project.splits)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        loss = cross_entropy(settings.label_smoothing)
+        loss = tasks.of(project.splits).loss(settings.label_smoothing)
         run = Run(
             network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, "profile", (), log,
             lambda _: None, stack,

@@ -30,23 +30,25 @@ class Verify(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_exporters import parity
-        from edgeloop_pipeline import confusion, networks, quantized
+        from edgeloop_pipeline import networks, quantized, tasks
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
         seed_everything(project.recipe.head.seed)
         saved = networks.load(project, inputs.artefacts["network"])
         graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
+        task = tasks.of(splits)
         reference = scores_of(graph.module, saved.front, splits.test).numpy()
+        on_validation = scores_of(graph.module, saved.front, splits.validation).numpy()
         stages = {}
         for name, folder in inputs.holding(networks.WEIGHTS):
             made = networks.load(project, folder)
-            stages[name] = _accuracy(scores_of(made.network, made.front, splits.test).numpy(), splits.test)
+            stages[name] = task.estimate(scores_of(made.network, made.front, splits.test).numpy(), splits.test)
         float_accuracy = stages[list(stages)[-1]]
-        stages["quantize"] = _accuracy(reference, splits.test)
-        scores, variants = _variants(inputs)
+        stages["quantize"] = task.estimate(reference, splits.test)
+        scores, variants = _variants(inputs, task)
         integer = {name: found for name, found in scores.items() if name.endswith("int8")}
-        agreements = parity.agreement({"torch": reference, **integer}, parity_step(graph))
+        agreements = parity.agreement({"torch": reference, **integer}, parity_step(graph), splits.task == "classification")
         layers = self._layers(inputs, graph)
         result = {
             "float_accuracy": float_accuracy,
@@ -54,15 +56,16 @@ class Verify(Base):
             "variants": variants,
             "parity": {
                 "max_lsb": max(a.max_lsb for a in agreements),
-                "top1_share": min(a.top1_share for a in agreements),
+                "top1_share": min((a.top1_share for a in agreements if a.top1_share is not None), default=None),
                 "pairs": agreements,
                 "layers": layers,
                 "layers_note": "TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
             },
-            **confusion.table(next(iter(integer.values())), splits.test.labels, splits.labels),
+            "measure": tasks.MEASURES[splits.task],
+            **task.details(next(iter(integer.values())), splits.test, on_validation),
         }
         result["failures"] = self._failures(inputs, result, layers)
-        self._canary(graph, splits, out)
+        self._canary(graph, splits, on_validation, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
         plain: Metrics = msgspec.to_builtins(result)
         return plain
@@ -88,39 +91,38 @@ class Verify(Base):
         for name, variant in result["variants"].items():
             accuracy = variant["accuracy"].value
             if target.min_accuracy is not None and accuracy < target.min_accuracy:
-                failures.append(f"{name}: accuracy {accuracy:.2%} on the test set is below min_accuracy {target.min_accuracy:.2%}")
+                failures.append(
+                    f"{name}: {result['measure']} {accuracy:.2%} on the test set is below min_accuracy {target.min_accuracy:.2%}"
+                )
             drop = result["float_accuracy"].value - accuracy
             if target.max_drop is not None and drop > target.max_drop:
                 failures.append(f"{name}: lost {drop:.2%} against its float network, more than max_drop {target.max_drop:.2%}")
             if name.endswith("int8") and target.max_int8_bytes is not None and variant["bytes"] > target.max_int8_bytes:
                 failures.append(f"{name}: {variant['bytes']} bytes, more than max_int8_bytes {target.max_int8_bytes}")
         for pair in result["parity"]["pairs"]:
-            if pair.max_lsb > target.max_lsb or pair.top1_share < target.min_agreement:
+            agree = 1.0 if pair.top1_share is None else pair.top1_share
+            if pair.max_lsb > target.max_lsb or agree < target.min_agreement:
                 first = first_difference(rows, target.max_lsb) or first_difference(rows, 0)
                 where = f"; the first layer to differ is {first.layer or first.point} on {first.runtime}" if first else ""
                 failures.append(
                     f"{pair.a} and {pair.b}: up to {pair.max_lsb} LSB apart (max_lsb {target.max_lsb}), same answer for"
-                    f" {pair.top1_share:.2%} (min_agreement {target.min_agreement:.2%}){where}"
+                    f" {agree:.2%} (min_agreement {target.min_agreement:.2%}){where}"
                 )
         return failures
 
-    def _canary(self, graph: Any, splits: Any, out: Path) -> None:
+    def _canary(self, graph: Any, splits: Any, on_validation: Any, out: Path) -> None:
         """A few validation samples, evenly spread, with the quantized reference's scores."""
         import numpy as np
-        import torch
 
         validation = splits.validation
         rows = np.linspace(0, len(validation) - 1, min(self.canary_samples, len(validation))).astype(int)
-        with torch.no_grad():
-            scores = graph.module(graph.front.normalise(torch.from_numpy(validation.values[rows]))).numpy()
-            every = graph.module(graph.front.normalise(torch.from_numpy(validation.values))).numpy()
         np.savez(
-            out / CANARY, inputs=validation.values[rows], scores=scores, labels=validation.labels[rows],
-            validation_scores=every, step=parity_step(graph),
+            out / CANARY, inputs=validation.values[rows], scores=on_validation[rows], labels=validation.labels[rows],
+            validation_scores=on_validation, step=parity_step(graph),
         )  # fmt: skip
 
 
-def _variants(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
+def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every shipped file in its runtime on the full test set: its scores, and what is to be said of it."""
     import numpy as np
 
@@ -139,18 +141,12 @@ def _variants(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any]]:
         counted = kernels.count(variant, model)
         details[variant.name] = {
             "runtime": runtime.description,
-            "accuracy": _accuracy(found, test),
+            "accuracy": task.estimate(found, test),
             "bytes": len(model),
             "kernels": counted,
             "slow_because": kernels.reasons(counted, variant.precision == "int8"),
         }
     return scores, details
-
-
-def _accuracy(scores: Any, test: Any) -> Any:
-    from edgeloop_pipeline import intervals
-
-    return intervals.accuracy(scores.argmax(1) == test.labels, test.recording)
 
 
 def parity_step(graph: Any) -> float:

@@ -93,7 +93,7 @@ class Batches(Dataset[Any]):
             other = torch.randperm(len(rows), generator=generator)
             weight = torch.from_numpy(share).float()
             x = x * weight.view(-1, *[1] * (x.dim() - 1)) + x[other] * (1 - weight).view(-1, *[1] * (x.dim() - 1))
-            hot = torch.nn.functional.one_hot(labels, self.classes).float()
+            hot = labels if labels.is_floating_point() else torch.nn.functional.one_hot(labels, self.classes).float()
             labels = hot * weight[:, None] + hot[other] * (1 - weight)[:, None]
         return x, labels
 

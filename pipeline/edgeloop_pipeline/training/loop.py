@@ -18,6 +18,7 @@ from torch.profiler import record_function
 from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
+from edgeloop_pipeline import tasks
 from edgeloop_pipeline.data import PreparedSplits
 from edgeloop_pipeline.energy import Meter
 from edgeloop_pipeline.stages.fitting import FitSettings
@@ -27,7 +28,7 @@ from edgeloop_pipeline.training.parallel import processes
 from edgeloop_pipeline.training.pipelined import Pipelined
 from edgeloop_pipeline.training.placement import Whole, place
 from edgeloop_pipeline.training.precision import Precision, precision
-from edgeloop_pipeline.training.scoring import accuracy_and_loss, channels_last, device, scores_of
+from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
 from edgeloop_pipeline.training.steps import Loss, gradients
 from edgeloop_pipeline.training.tracking import Trackers, spark
 
@@ -128,6 +129,9 @@ class Run:
     def _prepare(self) -> None:
         """Batches, memory, the network in its place, optimizer, schedule and loader."""
         settings = self.settings
+        self.task = tasks.of(self.splits)
+        if settings.mixup and self.splits.task == "anomaly":
+            raise ModelError("mixup: makes samples that are not normal ones; remove it from an anomaly recipe")
         part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
             self.splits.train, self.front, self.found.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
@@ -238,7 +242,7 @@ class Run:
         part = self.processes.part.slice(len(validation))
         share = replace(validation, values=validation.values[part], labels=validation.labels[part])
         scores = self.processes.every(scores_of(self.network, self.front, share, self.precision.autocast()))
-        accuracy, validation_loss = accuracy_and_loss(scores, torch.from_numpy(validation.labels))
+        accuracy, validation_loss = self.task.judge(scores, validation)
         samples = sum(self.batches.count(epoch, step) for step in range(self.batches.steps))
         loss = float(self.processes.total(torch.tensor(total, dtype=torch.float64))) / samples
         self.curve.append(Epoch(epoch + 1, loss, accuracy, validation_loss))

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgeloop_agent.hardware import cores
@@ -51,7 +50,3 @@ def scores_of(network: nn.Module, front: Front, samples: Samples, autocast: Abst
             batch = torch.from_numpy(np.asarray(samples.values[start : start + EVALUATION_BATCH]))
             rows.append(network(channels_last(front.normalise(batch).to(where))).float().cpu())
     return torch.cat(rows)
-
-
-def accuracy_and_loss(scores: Tensor, labels: Tensor) -> tuple[float, float]:
-    return float((scores.argmax(1) == labels).double().mean()), float(F.cross_entropy(scores, labels))

@@ -1,0 +1,36 @@
+"""What a model's scores mean, by task: the same arithmetic on the workstation and on the device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.manifest import Anomaly, Classification, Regression
+
+
+def softmax(scores: Array) -> Array:
+    """Probabilities of float scores along the last axis."""
+    shifted = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
+
+
+def reconstruction_errors(scores: Array, samples: Array, mean: list[float], std: list[float]) -> Array:
+    """Mean squared error of each reconstruction (N, ...), channels first, against its normalised sample (N, ..., C)."""
+    normal = (samples.astype(np.float32) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    wanted = np.moveaxis(normal, -1, 1).reshape(len(samples), -1)
+    return np.asarray(((scores.reshape(len(samples), -1) - wanted) ** 2).mean(axis=1))
+
+
+def meaning(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> dict[str, Any]:
+    """The answer's fields for one sample (1, *sample) and its scores (1, ...)."""
+    if isinstance(task, Regression):
+        values = scores[0] * np.asarray(task.std) + np.asarray(task.mean)
+        return {"values": {n: float(f"{v:.6g}") for n, v in zip(task.quantities, values, strict=True)}}
+    if isinstance(task, Anomaly):
+        error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
+        return {"label": task.labels[error > task.threshold], "score": float(f"{error:.6g}")}
+    shares = softmax(scores[0])
+    named = {n: round(float(p), 4) for n, p in zip(task.labels, shares, strict=True)}
+    return {"label": task.labels[int(shares.argmax())], "probabilities": named}
