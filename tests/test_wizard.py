@@ -13,7 +13,7 @@ import torch
 from conftest import command, sentence
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline import augmentations
-from edgeloop_pipeline.datasets import ClassFolders, Table, by_digest
+from edgeloop_pipeline.datasets import ClassFolders, NormalFolders, Table, by_digest
 
 ONLY_TRAIN = [f"--set={s}=off" for s in ("quantize", "export", "verify", "profile", "package", "report")]
 
@@ -150,3 +150,33 @@ def test_augmentations_change_samples_and_repeat(name: str, batch: torch.Tensor)
     assert first.shape == batch.shape and torch.equal(first, again) and not torch.equal(first, other)
     assert not torch.equal(first, batch) and (batch.dtype != torch.uint8 or first.dtype == torch.uint8)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_folders_with_a_normal_one_become_an_autoencoder(tmp_path: Path) -> None:
+    pictures(tmp_path / "data")
+    (tmp_path / "data" / "dark").rename(tmp_path / "data" / "good")
+    made = command("edgeloop", "new", tmp_path / "mine", "--data", tmp_path / "data", "--task", "anomaly")
+    assert made.returncode == 0, made.stderr
+    done = command("edgeloop", "run", tmp_path / "mine", "--runs", tmp_path / "runs", "--json", *ONLY_TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["stages"][0]["metrics"]["validation_accuracy"] > 0.9
+    splits = NormalFolders(tmp_path / "data", normal="good").load()
+    assert not splits.train.labels.any() and set(splits.test.labels) == set(splits.validation.labels) == {0, 1}
+    (tmp_path / "data" / "good").rename(tmp_path / "data" / "dark")
+    said = sentence(command("edgeloop", "new", tmp_path / "other", "--data", tmp_path / "data", "--task", "anomaly"), 3)
+    assert "no folder is called normal, good" in said
+
+
+def test_a_table_with_a_quantity_becomes_a_regression(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ["machine,target,ax"]
+    for machine in range(12):
+        level = np.repeat(rng.uniform(1, 5, 20), 32)
+        wave_ = level * np.sin(0.7 * np.arange(len(level)) + machine)
+        rows += [f"m{machine},{a:.4f},{b:.4f}" for a, b in zip(level, wave_, strict=True)]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    made = command("edgeloop", "new", tmp_path / "mine", "--data", tmp_path / "t.csv")
+    assert made.returncode == 0 and "'target' to estimate, split by machine" in made.stdout, (made.stdout, made.stderr)
+    done = command("edgeloop", "run", tmp_path / "mine", "--runs", tmp_path / "runs", "--json", *ONLY_TRAIN)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["stages"][0]["metrics"]["validation_accuracy"] > 0.8

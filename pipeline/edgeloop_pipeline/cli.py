@@ -171,7 +171,8 @@ def doctor(as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--like", "project", help="The reference project to copy.")
 @click.option("--data", type=click.Path(path_type=Path), help="Your data: class folders, or a CSV or Parquet table with labels.")
-def new(folder: Path, project: str | None, data: Path | None) -> None:
+@click.option("--task", type=click.Choice(["classification", "regression", "anomaly"]), help="With --data; else by its look.")
+def new(folder: Path, project: str | None, data: Path | None, task: str | None) -> None:
     """Start a project in FOLDER: from your DATA, which are looked at, or as a copy of a reference project."""
     from edgeloop_pipeline.recipe import reference_projects
     from edgeloop_pipeline.settings import nearest
@@ -183,7 +184,7 @@ def new(folder: Path, project: str | None, data: Path | None) -> None:
     if data is not None:
         from edgeloop_pipeline.wizard import look, write
 
-        plan = look(data)
+        plan = look(data, task or "")
         write(folder, plan)
         click.echo(f"{data}: {plan.seen}")
     else:

@@ -96,10 +96,44 @@ class ClassFolders:
         return by_digest(self._group(path) if self.group else f"{path.parent.name}/{path.name}")
 
 
-def by_digest(name: str) -> str:
+def by_digest(name: str, shares: tuple[float, float] = SHARES) -> str:
     """The split of a recording or group, from its name alone."""
     share = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    return "train" if share < SHARES[0] else "validation" if share < sum(SHARES) else "test"
+    return "train" if share < shares[0] else "validation" if share < sum(shares) else "test"
+
+
+@dataclass(frozen=True)
+class NormalFolders(ClassFolders):
+    """The same folders for anomaly detection: `normal` holds what is normal, every other folder what is not.
+
+    Normal files are split as in ClassFolders, the others between validation and test; files in a train folder that are
+    not normal are left out. Where there is no validation folder, its files come from the test folder.
+    """
+
+    normal: str = "normal"
+
+    def load(self) -> Splits:
+        found = [(int(label != self.normal), split, path) for label, split, path in self._found()]
+        if {odd for odd, _, _ in found} != {0, 1}:
+            raise DataError(f"{self.root}: needs a folder {self.normal!r} and at least one other, with files in both")
+        given = {split for _, split, _ in found}
+        made = {}
+        for name in ("train", "validation", "test"):
+            rows = [(odd, path) for odd, split, path in found if self._name(odd, split, path, given) == name]
+            truth = np.array([odd for odd, _ in rows], dtype=np.int64)
+            if 0 not in truth or (name != "train" and 1 not in truth):
+                raise DataError(f"{self.root}: too few files for {name}; it needs {self.normal} ones and others")
+            paths = [path for _, path in rows]
+            made[name] = Split(Files(paths), truth, np.array([self._group(p) for p in paths]), [p.name for p in paths])
+        return Splits((self.normal, "anomaly"), **made)
+
+    def _name(self, odd: int, split: str, path: Path, given: set[str]) -> str:
+        if split == "train" or split == "validation" or (split == "test" and "validation" in given):
+            return "" if odd and split == "train" else split
+        drawn = self._split(path)
+        if odd or split == "test":  # halves of what training does not use
+            return "validation" if by_digest(f"half/{path.name}", (0.5, 0.5)) == "train" else "test"
+        return drawn
 
 
 @dataclass(frozen=True)
@@ -132,7 +166,8 @@ class Table:
             made[name] = Split([values for _, _, values in rows], truth, np.array([group for _, group, _ in rows]))
         return Splits(labels, **made)
 
-    def _recordings(self, file: Path) -> list[tuple[str, str, Array]]:
+    def _columns(self, file: Path) -> tuple[Array, Array, Array]:
+        """Values (rows, channels), the label's column, and each row's group."""
         table = read_table(file)
         missing = [c for c in (self.label, *self.channels, *([self.group] if self.group else [])) if c not in table]
         if missing:
@@ -141,10 +176,50 @@ class Table:
             values = np.stack([np.asarray(table[c], np.float64) for c in self.channels], axis=1)
         except ValueError as error:
             raise DataError(f"{file}: a channel holds something that is no number ({error})") from error
-        labels = np.asarray(table[self.label]).astype(str)
-        groups = np.asarray(table[self.group]).astype(str) if self.group else np.full(len(labels), file.stem)
+        groups = np.asarray(table[self.group]).astype(str) if self.group else np.full(len(values), file.stem)
+        return values, np.asarray(table[self.label]), groups
+
+    def _recordings(self, file: Path) -> list[tuple[str, str, Array]]:
+        values, column, groups = self._columns(file)
+        labels = column.astype(str)
         ends = np.flatnonzero((labels[1:] != labels[:-1]) | (groups[1:] != groups[:-1])) + 1
         return [(labels[a], groups[a], values[a:b]) for a, b in pairwise([0, *ends.tolist(), len(labels)])]
+
+
+@dataclass(frozen=True)
+class Values(Table):
+    """Rows of sensor values with a quantity to estimate (`label`: its column): a sample is `length` rows, its label their mean.
+
+    Samples overlap by half. With `group`, groups are split; else stretches of ten samples, which lie side by side and so
+    promise too much.
+    """
+
+    length: int = 64
+
+    def load(self) -> Splits:
+        made: dict[str, list[tuple[str, Array, float]]] = {"train": [], "validation": [], "test": []}
+        for file in self.files():
+            values, labels, groups = self._columns(file)
+            try:
+                truth = np.asarray(labels, np.float64)
+            except ValueError as error:
+                raise DataError(f"{file}: column {self.label!r} holds something that is no number ({error})") from error
+            ends = np.flatnonzero(groups[1:] != groups[:-1]) + 1
+            for a, b in pairwise([0, *ends.tolist(), len(labels)]):
+                for i, start in enumerate(range(a, b - self.length + 1, max(1, self.length // 2))):
+                    name = groups[a] if self.group else f"{groups[a]}/{i // 10}"
+                    rows = slice(start, start + self.length)
+                    if np.isfinite(truth[rows]).all():
+                        made[by_digest(name)].append((name, values[rows], float(truth[rows].mean())))
+        for split, found in made.items():
+            if not found:
+                raise DataError(f"{self.path}: no recordings of {self.length} rows for {split}; more groups or rows are needed")
+        return Splits(
+            (self.label,), **{
+                split: Split([v for _, v, _ in found], np.array([t for *_, t in found]), np.array([g for g, *_ in found]))
+                for split, found in made.items()
+            },
+        )  # fmt: skip
 
 
 def table_files(path: Path) -> list[Path]:
