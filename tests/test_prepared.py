@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeloop_contract.errors import DataError
 from edgeloop_pipeline import prepared, recipe
+from edgeloop_pipeline.data import Statistics
 from edgeloop_pipeline.project import Project
+from edgeloop_pipeline.stacking import Stack
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +74,23 @@ def test_damaged_samples_are_made_again(project: Path, cache: Path) -> None:
     wanted = load(project).splits
     (next(cache.iterdir()) / "train-values.npy").write_bytes(b"x")
     assert np.array_equal(load(project).splits.train.values, wanted.train.values)
+
+
+def test_more_than_memory_holds_goes_through_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    chunks = [rng.integers(0, 255, (n, 4, 4, 1)).astype(np.uint8) for n in (3, 1, 7, 5)]
+    stack = Stack(most_in_memory_bytes=100)
+    for chunk in chunks:
+        stack.append(chunk)
+    with pytest.raises(DataError, match="after samples of uint8"):
+        stack.append(np.zeros((1, 5, 4, 1), np.uint8))
+    found = stack.all()
+    assert isinstance(found, np.memmap) and np.array_equal(found, np.concatenate(chunks))
+
+
+def test_statistics_come_in_pieces() -> None:
+    values = np.random.default_rng(0).normal(1e3, 5, (999, 7, 3)).astype(np.float32)
+    flat = values.reshape(-1, 3).astype(np.float64)
+    found = Statistics.of(values, rows=50)
+    assert np.allclose(found.mean, flat.mean(0), rtol=1e-12) and np.allclose(found.std, flat.std(0), rtol=1e-9)
+    assert np.array_equal(found.low, flat.min(0)) and np.array_equal(found.high, flat.max(0))

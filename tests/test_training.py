@@ -116,7 +116,7 @@ def test_loader_adds_workers_when_the_training_thread_waits(splits: PreparedSpli
 
     said: list[str] = []
     batches = Batches(splits.train, FRONT, 10, 1, 0, slow)
-    loader = Loader(batches, 10, None, 4, 2, said.append)
+    loader = Loader(batches, 10, None, None, 2, said.append)
     loader.start(0, 0)
     expected = [batches[divmod(i, batches.steps)][0][0] for i in range(60)]
     for i, wanted in enumerate(expected):
@@ -126,7 +126,64 @@ def test_loader_adds_workers_when_the_training_thread_waits(splits: PreparedSpli
 
         time.sleep(0.01)
     loader.stop()
-    assert loader.workers >= 1 and said
+    assert loader.workers >= 1 and said and len(loader.trials) >= 2
+
+
+def test_loader_doubles_what_is_ready_when_workers_are_at_their_most(splits: PreparedSplits) -> None:
+    loader = Loader(Batches(splits.train, FRONT, 10, 1, 0), 10, None, None, 2, lambda _: None)
+    assert loader._more((0, 4)) == (1, 4) and loader._more((2, 4)) == (2, 8) and loader._more((2, 8)) is None
+    fixed = Loader(Batches(splits.train, FRONT, 10, 1, 0), 10, 1, 6, 2, lambda _: None)
+    assert fixed._more((1, 6)) is None and not fixed._tuning
+
+
+def test_fp8_by_transformer_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a stand-in: what is converted, what it is told, and that the network is plain again afterwards."""
+    import sys
+    from contextlib import contextmanager
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+
+    from accelerate.state import AcceleratorState
+
+    told: list[object] = []
+    linear = type(
+        "Linear", (torch.nn.Linear,), {"__init__": lambda s, i, o, bias, params_dtype: torch.nn.Linear.__init__(s, i, o, bias)}
+    )
+    norm = type("LayerNorm", (torch.nn.LayerNorm,), {})
+
+    @contextmanager
+    def autocast(enabled: bool, fp8_recipe: object):
+        told.append((enabled, fp8_recipe))
+        yield
+
+    fake = {name: ModuleType(name) for name in (
+        "transformer_engine", "transformer_engine.pytorch", "transformer_engine.pytorch.fp8", "transformer_engine.common",
+        "transformer_engine.common.recipe",
+    )}  # fmt: skip
+    fake["transformer_engine.pytorch"].__dict__.update(Linear=linear, LayerNorm=norm, fp8_autocast=autocast)
+    fake["transformer_engine"].__dict__.update(pytorch=fake["transformer_engine.pytorch"], common=fake["transformer_engine.common"])
+    fake["transformer_engine.pytorch.fp8"].__dict__.update(check_mxfp8_support=lambda: (False, "no"))
+    fake["transformer_engine.common.recipe"].__dict__.update(
+        Format=type("F", (), {"HYBRID": "hybrid"}), DelayedScaling=lambda **k: k
+    )
+    fake["transformer_engine.common"].__dict__.update(recipe=fake["transformer_engine.common.recipe"])
+    for name, module in fake.items():
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
+    for module in ("transformer_engine", "dataclasses"):
+        monkeypatch.setattr(f"accelerate.utils.{module}.is_transformer_engine_available", lambda: True)
+    net = torch.nn.Sequential(torch.nn.Linear(16, 32), torch.nn.ReLU(), torch.nn.Linear(32, 16))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    with float8.by_engine(net, Float8(history=8, policy="most_recent", margin=1)) as layers:
+        assert layers == ["0", "2"] and type(net[0]) is linear
+        net.train()(torch.zeros(2, 16))
+    enabled, recipe = told[-1]
+    assert enabled and recipe["amax_history_len"] == 8 and recipe["amax_compute_algo"] == "most_recent" and recipe["margin"] == 1
+    assert type(net[0]) is torch.nn.Linear and all(torch.equal(before[n], t) for n, t in net.state_dict().items())
+    net(torch.zeros(2, 16))
+    assert len(told) == 1
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert not float8.engine_serves(Float8())  # no such GPU here
 
 
 def test_processes_share_a_batch(splits: PreparedSplits) -> None:

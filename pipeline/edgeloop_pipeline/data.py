@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Step, prepare
+from edgeloop_pipeline.stacking import Stack
 from edgeloop_pipeline.tasks import checked_labels
 
 Array = npt.NDArray[Any]
@@ -65,6 +66,33 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """Per channel, over samples and places; float64."""
+
+    mean: Array
+    std: Array
+    low: Array
+    high: Array
+
+    @classmethod
+    def of(cls, values: Array, rows: int = 4096) -> Statistics:
+        """Of (N, ..., C), some rows at a time: the samples may be mapped from disk and larger than memory."""
+        parts = (values[i : i + rows].reshape(-1, values.shape[-1]).astype(np.float64) for i in range(0, len(values), rows))
+        shift = (
+            values[:rows].reshape(-1, values.shape[-1]).astype(np.float64).mean(0)
+        )  # near the mean, so that squares do not cancel
+        count, total, squares = 0, np.zeros_like(shift), np.zeros_like(shift)
+        low, high = np.full_like(shift, np.inf), np.full_like(shift, -np.inf)
+        for part in parts:
+            count += len(part)
+            total += (part - shift).sum(0)
+            squares += ((part - shift) ** 2).sum(0)
+            low, high = np.minimum(low, part.min(0)), np.maximum(high, part.max(0))
+        mean = total / count
+        return cls(shift + mean, np.sqrt(np.maximum(squares / count - mean**2, 0)), low, high)
+
+
+@dataclass(frozen=True)
 class PreparedSplits:
     labels: tuple[str, ...]
     train: Samples
@@ -95,23 +123,19 @@ def _prepare(split: Split, steps: Sequence[Step], name: str, task: str, names: t
     if len(split.recordings) == 0 or len(split.recordings) != len(split.labels):
         raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; one label each is needed")
     labels = checked_labels(task, name, np.asarray(split.labels), names)
-    values, origin = [], []
+    stack, origin = Stack(), []
     for i, recording in enumerate(split.recordings):
         try:
             prepared = prepare(steps, np.asarray(recording))
+            if len(prepared.values) and not prepared.refused:
+                stack.append(prepared.values)
         except DataError as error:
             raise DataError(f"{name} recording {i}: {error}") from error
         if prepared.refused:
             window, reason = next(iter(prepared.refused.items()))
             raise DataError(f"{name} recording {i}, window {window}: {reason}; clean the data first")
-        values.append(prepared.values)
         origin += [i] * len(prepared.indices)
-    try:
-        stacked = np.concatenate(values)
-    except ValueError as error:
-        raise DataError(f"{name}: samples of different shapes ({error}); add a resize or window step") from error
-    if stacked.dtype == np.float64:
-        stacked = stacked.astype(np.float32)
+    stacked = stack.all()
     if stacked.dtype not in (np.uint8, np.int16, np.float32) or stacked.ndim < 3:
         raise DataError(
             f"{name}: samples are {stacked.dtype} of shape {stacked.shape[1:]}; a model takes uint8, int16 or float32"

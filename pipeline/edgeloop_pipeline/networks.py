@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline import tasks
-from edgeloop_pipeline.data import PreparedSplits
+from edgeloop_pipeline.data import PreparedSplits, Statistics
 from edgeloop_pipeline.project import Project, load_object
 
 WEIGHTS = "network.safetensors"
@@ -63,15 +64,16 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
 
 def front_of(splits: PreparedSplits) -> Front:
     """Normalisation from the training samples: per channel, or for uint8 one integer mean, so that counts stay counts."""
-    values = torch.from_numpy(splits.train.values).flatten(0, -2).double()
+    values = splits.train.values
     if splits.dtype == "uint8":
-        return Front("uint8", (float(values.mean().round()),), (max(float(values.std()), 1e-3),))
-    mean, std = values.mean(0), values.std(0)
-    if (std < 1e-9).all():
+        found = Statistics.of(values.reshape(*values.shape, 1))  # one for all channels
+        return Front("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
+    found = Statistics.of(values)
+    constant = found.std < 1e-9
+    if constant.all():
         raise ModelError("the training samples are constant; check the data")
     # A constant channel carries nothing: leave its scale alone rather than blow it up.
-    std = torch.where(std < 1e-9, torch.ones_like(std), std)
-    return Front(splits.dtype, tuple(mean.tolist()), tuple(std.tolist()))
+    return Front(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
 
 
 def sizes(network: nn.Module) -> dict[str, dict[str, int]]:

@@ -57,7 +57,7 @@ class FitSettings:
     max_memory_bytes: Count | Auto = "auto"  # for the batch search; auto: 80 % of what is free
     # None of these changes what is trained, so none is part of the cache key.
     workers: Whole | Auto = field(default="auto", metadata=NEUTRAL)  # loader processes; auto: by measurement
-    prefetch: Count = field(default=4, metadata=NEUTRAL)  # batches ready per loader process
+    prefetch: Count | Auto = field(default="auto", metadata=NEUTRAL)  # batches ready per loader process; auto: by measurement
     checkpoint_minutes: Rate = field(default=5.0, metadata=NEUTRAL)  # beside one at every epoch's end
     checkpoint_steps: Whole = field(default=0, metadata=NEUTRAL)  # 0: by the clock alone
     tensorboard: str = field(default="", metadata=NEUTRAL)  # folder for event files

@@ -56,6 +56,7 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     import numpy as np
 
     from edgeloop_contract.manifest import Canary, ChannelStatistics
+    from edgeloop_pipeline.data import Statistics
     from edgeloop_pipeline.stages.verify import CANARY
 
     splits, files = inputs.project.splits, {}
@@ -69,9 +70,9 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
         inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=step,
         max_steps=inputs.project.recipe.head.target.max_lsb,
     )  # fmt: skip
-    values = splits.train.values.reshape(-1, splits.shape[-1]).astype(np.float64)
+    values = Statistics.of(splits.train.values)
     reference = ChannelStatistics(
-        mean=values.mean(0).tolist(), std=values.std(0).tolist(), low=values.min(0).tolist(), high=values.max(0).tolist(),
+        mean=values.mean.tolist(), std=values.std.tolist(), low=values.low.tolist(), high=values.high.tolist(),
         **answers,
     )  # fmt: skip
     return files, canary, reference

@@ -25,6 +25,7 @@ from edgeloop_pipeline.training.scoring import channels_last
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 GRAIN = 128  # samples that share one generator: a process augments whole grains, and only those it has samples in
 TRIAL_STEPS = 12
+PREFETCH = 4  # batches ready in each loader process, to begin with
 WAIT_WORTH_A_WORKER = 0.05  # share of the time: the most that a worker could save
 
 
@@ -138,18 +139,19 @@ def _dies_with_parent(_: int) -> None:
 class Loader:
     """Hands out batches in order and measures how long the training thread waited for them.
 
-    `workers` None: found by measurement during the first steps of the real training; nothing is computed twice, and
+    `workers`, `prefetch` None: found by measurement during the first steps of the real training; nothing is computed twice, and
     as batches do not depend on who makes them, the result is the same.
     """
 
     def __init__(
-        self, batches: Batches, epochs: int, workers: int | None, prefetch: int, most: int, log: Callable[[str], None]
+        self, batches: Batches, epochs: int, workers: int | None, prefetch: int | None, most: int, log: Callable[[str], None]
     ) -> None:
-        self.batches, self.epochs, self.prefetch, self.log = batches, epochs, prefetch, log
+        self.batches, self.epochs, self.log = batches, epochs, log
         self.waited = 0.0
-        self.trials: dict[int, float] = {}
-        self._most, self._tuning = most, workers is None
-        self.workers = workers or 0
+        self.trials: dict[tuple[int, int], float] = {}  # workers and prefetch → seconds a step
+        self._fixed_workers, self._fixed_prefetch = workers is not None, prefetch is not None
+        self._most, self._tuning = most, workers is None or (prefetch is None and workers > 0)
+        self.workers, self.prefetch = workers or 0, prefetch or PREFETCH
         self._iterator: Iterator[Any] | None = None
         self._taken, self._since, self._wait_then = 0, 0.0, 0.0
 
@@ -182,22 +184,30 @@ class Loader:
         self._iterator = None
 
     def _tune(self, epoch: int, step: int) -> None:
-        """After some steps with so many workers: enough, or one more?"""
+        """After some steps with so many workers and batches ready: enough, or more of either?"""
         now = time.perf_counter()
         if self._taken == 2:  # the first steps pay for starting
             self._since, self._wait_then = now, self.waited
         if self._taken < 2 + TRIAL_STEPS:
             return
-        taken = (now - self._since) / TRIAL_STEPS
+        here = (self.workers, self.prefetch)
+        self.trials[here] = (now - self._since) / TRIAL_STEPS
         share = (self.waited - self._wait_then) / (now - self._since)
-        self.trials[self.workers] = taken
-        best = min(self.trials, key=lambda w: self.trials[w])
-        if share > WAIT_WORTH_A_WORKER and best == self.workers < self._most:
-            self.workers += 1
+        best = min(self.trials, key=lambda pair: self.trials[pair])
+        following = self._more(here) if share > WAIT_WORTH_A_WORKER and best == here else None
+        self._tuning = following is not None
+        if following or best != here:
+            self.workers, self.prefetch = following or best
             self.start(epoch, step)
-            return
-        self._tuning = False
-        if best != self.workers:
-            self.workers = best
-            self.start(epoch, step)
-        self.log(f"loader: {best} worker process{'es' * (best != 1)}, by measurement")
+        if not self._tuning:
+            ready = f", {self.prefetch} batches ready in each" if self.workers else ""
+            self.log(f"loader: {self.workers} worker process{'es' * (self.workers != 1)}{ready}, by measurement")
+
+    def _more(self, here: tuple[int, int]) -> tuple[int, int] | None:
+        """One worker more, up to as many as there are cores; then twice the batches ready, once."""
+        workers, prefetch = here
+        if workers < self._most and not self._fixed_workers:
+            return workers + 1, prefetch
+        if workers and not self._fixed_prefetch and prefetch == PREFETCH:
+            return workers, 2 * prefetch
+        return None

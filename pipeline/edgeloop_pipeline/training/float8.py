@@ -20,6 +20,7 @@ FORWARD, BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
 LARGEST = {FORWARD: torch.finfo(FORWARD).max, BACKWARD: torch.finfo(BACKWARD).max}
 INPUT, WEIGHT, GRADIENT = 0, 1, 2
 TYPES = (FORWARD, FORWARD, BACKWARD)
+ENGINE_CAPABILITY = (8, 9)  # CUDA compute capability with FP8 tensor cores: Ada, Hopper and later
 MATMUL_MULTIPLE = 16  # of both sides, for torch._scaled_mm
 
 
@@ -185,6 +186,37 @@ def converted(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
         for layer in chosen.values():
             layer.__class__ = next(plain for plain, kind in KINDS.items() if kind is type(layer))
             del layer._modules["scaling"]
+
+
+def engine_serves(settings: Float8) -> bool:
+    """Is there hardware with FP8 engines here, and NVIDIA's Transformer Engine for it? It knows delayed scaling alone."""
+    from accelerate.utils import is_transformer_engine_available
+
+    capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= ENGINE_CAPABILITY
+    return capable and settings.scaling == "delayed" and is_transformer_engine_available()
+
+
+@contextmanager
+def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
+    """The network with its linear and LayerNorm layers by Transformer Engine; plain again afterwards. Gives their names."""
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import TERecipeKwargs
+    from accelerate.utils.transformer_engine import apply_fp8_autowrap, convert_model
+
+    AcceleratorState()  # what converts the layers asks it
+    recipe = TERecipeKwargs(
+        fp8_format="HYBRID", margin=settings.margin, amax_history_len=settings.history, amax_compute_algo=settings.policy
+    )
+    before = dict(network.named_modules())
+    with torch.no_grad():
+        convert_model(network)
+    apply_fp8_autowrap(network, recipe)
+    try:
+        yield [name for name, module in network.named_modules() if before.get(name) is not module]
+    finally:
+        network.__dict__.pop("forward", None)
+        with torch.no_grad():
+            convert_model(network, to_transformer_engine=False)
 
 
 def scalings(network: nn.Module) -> list[Scaling]:

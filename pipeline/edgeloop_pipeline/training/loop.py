@@ -147,7 +147,11 @@ class Run:
         self.recomputed = len(self.stack.enter_context(memory.checkpointed(self.network, settings.checkpoint_activations)))
         self.float8 = 0
         if self.precision.name == "fp8":
-            self.float8 = len(self.stack.enter_context(float8.converted(self.network, settings.float8)))
+            by_engine = float8.engine_serves(settings.float8)
+            layers = (float8.by_engine if by_engine else float8.converted)(self.network, settings.float8)
+            self.float8 = len(self.stack.enter_context(layers))
+            if by_engine:
+                self.notes.append(f"FP8 by Transformer Engine in {self.float8} layers; convolutions it does not have")
         self.rss = memory.resident_bytes()[0]
         self.meter = Meter()
         self.place = self._cut(few, in_memory) if self.split_at else self._whole_or_shared()
@@ -156,7 +160,9 @@ class Run:
             self.optimizer, settings, self.found.learning_rate, self.batches.steps * settings.epochs
         )
         fixed = None if settings.workers == "auto" else settings.workers
-        self.loader = Loader(self.batches, settings.epochs, fixed, settings.prefetch, cores(), self.log)
+        self.loader = Loader(
+            self.batches, settings.epochs, fixed, None if settings.prefetch == "auto" else settings.prefetch, cores(), self.log
+        )
 
     def _cut(self, few: Tensor, part: int) -> Pipelined:
         if self.precision.name != "float32" or self.settings.clip_norm or self.settings.checkpoint_activations:
@@ -313,7 +319,11 @@ class Run:
             "channels_last": self.found.channels_last,
             "samples_per_second": self.samples / (self.seconds["step"] + self.loader.waited) if self.samples else None,
             "search": self.found.described(),
-            "loader": {"workers": self.loader.workers, "seconds_a_step": {str(k): v for k, v in self.loader.trials.items()}},
+            "loader": {
+                "workers": self.loader.workers,
+                "prefetch": self.loader.prefetch,
+                "seconds_a_step": {f"{w} workers, {p} ready": taken for (w, p), taken in self.loader.trials.items()},
+            },
             "memory": {**msgspec.to_builtins(self.estimate), "total": self.estimate.total, "measured_peak": peak},
             "recomputed_units": self.recomputed,
             "float8": float8.facts(self.network) if self.float8 else None,

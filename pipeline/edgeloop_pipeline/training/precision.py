@@ -42,7 +42,10 @@ def choose(wanted: str, hardware: Hardware) -> tuple[Name, str]:
         nearest: Name = "bf16" if hardware.bf16_fast else "float32"
         return nearest, f"fp16 was asked for, but this {kind} has no fp16 instructions: the nearest"
     if wanted == "fp8":
-        return "fp8", "asked for; our reference, which costs time: it shows the accuracy, not the speed of FP8"
+        return (
+            "fp8",
+            "asked for; by our reference where Transformer Engine does not serve: it shows the accuracy, not the speed of FP8",
+        )
     if wanted == "bf16" and not hardware.bf16_fast:
         return "bf16", f"asked for; this {kind} has no bf16 instructions, so it costs time"
     return wanted, "asked for"  # type: ignore[return-value]

@@ -27,7 +27,7 @@ from edgeloop_pipeline.training.steps import gradients
 FILE = "search.json"
 BATCHES = tuple(2**i for i in range(4, 14))
 GOOD_ENOUGH = 0.97  # of the best throughput: the smallest such batch, as it makes more steps of an epoch
-TRIAL_SECONDS = 0.4
+TRIAL_SECONDS = 0.3
 STEPS_AN_EPOCH = 8  # at least, for a batch to be a candidate
 RANGE = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0), "adafactor": (1e-6, 1.0)}
 RANGE_STEPS = 80
@@ -185,7 +185,7 @@ def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
     parts = made[0, 0]
     taken: list[float] = []
     with torch.random.fork_rng(), memory.checkpointed(trial, settings.checkpoint_activations):
-        while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 40):
+        while len(taken) < 3 or (sum(taken) < TRIAL_SECONDS and len(taken) < 30):
             start = time.perf_counter()
             gradients(trial, parts, made.batch, loss, chosen)
             optimizer.step()
