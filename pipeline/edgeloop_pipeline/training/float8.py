@@ -199,11 +199,11 @@ def engine_serves(settings: Float8) -> bool:
 @contextmanager
 def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
     """The network with its linear and LayerNorm layers by Transformer Engine; plain again afterwards. Gives their names."""
-    from accelerate.state import AcceleratorState
+    from accelerate import Accelerator
     from accelerate.utils import TERecipeKwargs
     from accelerate.utils.transformer_engine import apply_fp8_autowrap, convert_model
 
-    AcceleratorState()  # what converts the layers asks it
+    Accelerator(cpu=not torch.cuda.is_available())  # what converts the layers asks its state
     recipe = TERecipeKwargs(
         fp8_format="HYBRID", margin=settings.margin, amax_history_len=settings.history, amax_compute_algo=settings.policy
     )
