@@ -211,12 +211,15 @@ def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
     with torch.no_grad():
         convert_model(network)
     apply_fp8_autowrap(network, recipe)
+    replaced = {name: module for name, module in network.named_modules() if before.get(name) is not module}
     try:
-        yield [name for name, module in network.named_modules() if before.get(name) is not module]
+        yield list(replaced)
     finally:
         network.__dict__.pop("forward", None)
-        with torch.no_grad():
-            convert_model(network, to_transformer_engine=False)
+        for name, module in replaced.items():  # accelerate's way back (1.15) asks nn.Linear for what it does not know
+            own = {key: value for key, value in module.state_dict().items() if not key.endswith("_extra_state")}
+            before[name].load_state_dict(own)
+            network.set_submodule(name, before[name])
 
 
 def scalings(network: nn.Module) -> list[Scaling]:
