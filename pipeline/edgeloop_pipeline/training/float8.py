@@ -200,17 +200,20 @@ def engine_serves(settings: Float8) -> bool:
 def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
     """The network with its linear and LayerNorm layers by Transformer Engine; plain again afterwards. Gives their names."""
     from accelerate import Accelerator
-    from accelerate.utils import TERecipeKwargs
-    from accelerate.utils.transformer_engine import apply_fp8_autowrap, convert_model
+    from types import MethodType
+
+    from accelerate.utils.transformer_engine import contextual_fp8_autocast, convert_model
+    from transformer_engine.common.recipe import DelayedScaling, Format
 
     Accelerator(cpu=not torch.cuda.is_available())  # what converts the layers asks its state
-    recipe = TERecipeKwargs(
-        fp8_format="HYBRID", margin=settings.margin, amax_history_len=settings.history, amax_compute_algo=settings.policy
+    # Its own recipe: accelerate's leaves most_recent out as its default, and then the engine takes max, as its own.
+    recipe = DelayedScaling(
+        margin=settings.margin, fp8_format=Format.HYBRID, amax_history_len=settings.history, amax_compute_algo=settings.policy
     )
     before = dict(network.named_modules())
     with torch.no_grad():
         convert_model(network)
-    apply_fp8_autowrap(network, recipe)
+    network.__dict__["forward"] = MethodType(contextual_fp8_autocast(type(network).forward, recipe), network)
     replaced = {name: module for name, module in network.named_modules() if before.get(name) is not module}
     try:
         yield list(replaced)
