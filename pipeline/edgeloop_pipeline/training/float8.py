@@ -199,9 +199,9 @@ def engine_serves(settings: Float8) -> bool:
 @contextmanager
 def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
     """The network with its linear and LayerNorm layers by Transformer Engine; plain again afterwards. Gives their names."""
-    from accelerate import Accelerator
     from types import MethodType
 
+    from accelerate import Accelerator
     from accelerate.utils.transformer_engine import contextual_fp8_autocast, convert_model
     from transformer_engine.common.recipe import DelayedScaling, Format
 
@@ -213,7 +213,7 @@ def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
     before = dict(network.named_modules())
     with torch.no_grad():
         convert_model(network)
-    network.__dict__["forward"] = MethodType(contextual_fp8_autocast(type(network).forward, recipe), network)
+    network.__dict__["forward"] = MethodType(contextual_fp8_autocast(network.forward, recipe), network)
     replaced = {name: module for name, module in network.named_modules() if before.get(name) is not module}
     try:
         yield list(replaced)
