@@ -258,13 +258,21 @@ def _strip_ends(content: bytes) -> bytes:
         return int(max(code.builtinCode, code.deprecatedBuiltinCode))
 
     renamed: dict[int, int] = {}
+    aliases: dict[int, int] = {}
     for operator in list(graph.operators):
         source, result = int(operator.inputs[0]), int(operator.outputs[0])
-        leads = kind(operator) == schema.BuiltinOperator.QUANTIZE and source in list(graph.inputs)
+        # A QUANTIZE of integers is real work: it moves them to another scale.
+        floats = graph.tensors[source].type == schema.TensorType.FLOAT32
+        leads = kind(operator) == schema.BuiltinOperator.QUANTIZE and source in list(graph.inputs) and floats
         trails = kind(operator) == schema.BuiltinOperator.DEQUANTIZE and result in list(graph.outputs)
-        if leads or trails:
+        if leads and source in renamed:  # the input is quantized once for each reader, always by the same scale
+            aliases[result] = renamed[source]
+            graph.operators.remove(operator)
+        elif leads or trails:
             renamed[source if leads else result] = result if leads else source
             graph.operators.remove(operator)
+    for operator in graph.operators:  # some readers of the input name it itself, and mean it quantized
+        operator.inputs = [aliases.get(renamed.get(int(i), int(i)), renamed.get(int(i), int(i))) for i in operator.inputs]
     graph.inputs = [renamed.get(int(i), int(i)) for i in graph.inputs]
     graph.outputs = [renamed.get(int(i), int(i)) for i in graph.outputs]
     for signature in model.signatureDefs or []:

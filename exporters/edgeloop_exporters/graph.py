@@ -87,21 +87,46 @@ def _user_frame(text: str) -> str | None:
 
 
 def simplify(module: fx.GraphModule) -> None:
-    """Say what is meant in the form that runtimes know: each of these else becomes a tail of shape arithmetic.
+    """Say what is meant in the form that runtimes have integer kernels for: each of these else becomes a tail of arithmetic.
 
-    Adaptive pooling to one value is a mean; a flatten of (N, C, 1, 1) is a squeeze; dropout is nothing.
+    Adaptive pooling to one value is a mean, and a mean over all places keeps its dimensions; a flatten of (N, C, 1, 1) is a
+    squeeze; SiLU is x · sigmoid(x); dropout is nothing.
     """
-    for node in list(module.graph.nodes):
+    graph = module.graph
+    for node in list(graph.nodes):
         if node.target is aten.dropout.default:
             node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
+            graph.erase_node(node)
         elif node.target is aten.adaptive_avg_pool2d.default and list(node.args[1]) == [1, 1]:
             node.target, node.args = aten.mean.dim, (node.args[0], [2, 3], True)
+        elif node.target is aten.mean.dim and _over_all_places(node):
+            _squeeze_after(graph, node)
         elif node.target is aten.flatten.using_ints and node.args[1:] in ((1,), (1, -1)):
             trailing = node.args[0].meta["val"].shape[2:]
             if len(trailing) and all(isinstance(size, int) and size == 1 for size in trailing):
                 node.target, node.args = aten.squeeze.dims, (node.args[0], list(range(2, 2 + len(trailing))))
+        elif node.target in (aten.silu.default, aten.silu_.default):
+            with graph.inserting_before(node):
+                gate = graph.call_function(aten.sigmoid.default, (node.args[0],))
+            gate.meta = dict(node.meta)
+            node.target, node.args = aten.mul.Tensor, (node.args[0], gate)
     module.recompile()
+
+
+def _over_all_places(node: Any) -> bool:
+    """A mean over every dimension after the channels that drops them."""
+    rank = node.args[0].meta["val"].dim()
+    keeps = len(node.args) > 2 and bool(node.args[2])
+    return rank == 4 and not keeps and sorted(int(d) % rank for d in node.args[1]) == [2, 3]
+
+
+def _squeeze_after(graph: fx.Graph, node: Any) -> None:
+    node.args = (node.args[0], [2, 3], True)
+    with graph.inserting_after(node):
+        squeezed = graph.call_function(aten.squeeze.dims, (node, [2, 3]))
+    squeezed.meta = dict(node.meta)
+    node.meta["val"] = node.meta["val"].unsqueeze(-1).unsqueeze(-1)
+    node.replace_all_uses_with(squeezed, delete_user_cb=lambda user: user is not squeezed)
 
 
 def layer_name(node: fx.Node) -> str:
@@ -135,28 +160,27 @@ def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:
 def fold_batchnorm(module: fx.GraphModule) -> int:
     """Fold every BatchNorm that follows a convolution or linear layer into its weights; returns how many.
 
-    Exact up to float rounding (Jacob et al. 2018, section 3.2). A BatchNorm elsewhere stays.
+    Exact up to float rounding (Jacob et al. 2018, section 3.2). A BatchNorm elsewhere becomes a depthwise convolution of
+    one place, which integer kernels can do.
     """
     folded = 0
     for norm in list(module.graph.nodes):
         if norm.target is not aten.batch_norm.default:
             continue
-        layer, gamma, beta, mean, variance = norm.args[:5]
+        layer = norm.args[0]
         weight = tensor_of(module, layer.args[1]) if layer.target in WEIGHTED else None
-        if weight is None or len(layer.users) > 1 or len(layer.args[1].users) > 1 or layer.target in TRANSPOSED:
+        if weight is None or len(layer.users) > 1 or len(layer.args[1].users) > 1:
+            _as_convolution(module, norm)
             continue
+        factor, shift = _scale_and_shift(module, norm)
+        old = tensor_of(module, layer.args[2]) if len(layer.args) > 2 else None
         with torch.no_grad():
-            m, v = tensor_of(module, mean), tensor_of(module, variance)
-            assert m is not None and v is not None
-            g, b = tensor_of(module, gamma), tensor_of(module, beta)
-            factor = (1.0 if g is None else g.double()) / torch.sqrt(v.double() + norm.args[7])
-            old = tensor_of(module, layer.args[2]) if len(layer.args) > 2 else None
-            bias = ((0.0 if old is None else old.double()) - m.double()) * factor + (0.0 if b is None else b.double())
-            scaled = weight.double() * factor.reshape(-1, *[1] * (weight.dim() - 1))
-            name = str(layer.args[1].target)
-            bias_name = name.removesuffix("weight") + "bias" if name.endswith("weight") else name + "_bias"
-            set_parameter(module, name, scaled.to(weight.dtype))
-            set_parameter(module, bias_name, bias.to(weight.dtype))
+            bias = shift if old is None else old.double() * factor + shift
+            scaled = weight.double() * _along_outputs(layer, weight, factor)
+        name = str(layer.args[1].target)
+        bias_name = name.removesuffix("weight") + "bias" if name.endswith("weight") else name + "_bias"
+        set_parameter(module, name, scaled.to(weight.dtype))
+        set_parameter(module, bias_name, bias.to(weight.dtype))
         with module.graph.inserting_before(layer):
             bias_node = module.graph.get_attr(bias_name)
         layer.args = (layer.args[0], layer.args[1], bias_node, *layer.args[3:])
@@ -168,3 +192,37 @@ def fold_batchnorm(module: fx.GraphModule) -> int:
     module.delete_all_unused_submodules()
     module.recompile()
     return folded
+
+
+def _scale_and_shift(module: fx.GraphModule, norm: Any) -> tuple[Tensor, Tensor]:
+    """The BatchNorm as x · scale + shift, float64 per channel."""
+    gamma, beta, mean, variance = (tensor_of(module, node) for node in norm.args[1:5])
+    assert mean is not None and variance is not None
+    with torch.no_grad():
+        scale = torch.rsqrt(variance.double() + norm.args[7]) * (1.0 if gamma is None else gamma.double())
+        return scale, (0.0 if beta is None else beta.double()) - mean.double() * scale
+
+
+def _along_outputs(layer: Any, weight: Tensor, factor: Tensor) -> Tensor:
+    """`factor` (outputs,) in a shape that multiplies `weight` by output channel."""
+    if layer.target not in TRANSPOSED:
+        return factor.reshape(-1, *[1] * (weight.dim() - 1))
+    # (inputs, outputs / groups, ...): each group of inputs makes its own outputs.
+    groups = int(layer.args[6]) if len(layer.args) > 6 else 1
+    by_group = factor.reshape(groups, 1, -1).expand(groups, weight.shape[0] // groups, -1)
+    return by_group.reshape(weight.shape[0], weight.shape[1], *[1] * (weight.dim() - 2))
+
+
+def _as_convolution(module: fx.GraphModule, norm: Any) -> None:
+    rank = norm.args[0].meta["val"].dim()
+    if rank not in (3, 4):
+        return
+    scale, shift = _scale_and_shift(module, norm)
+    name = f"{norm.name}_as_convolution"
+    set_parameter(module, f"{name}_weight", scale.float().reshape(-1, 1, *[1] * (rank - 2)))
+    set_parameter(module, f"{name}_bias", shift.float())
+    places = rank - 2
+    with module.graph.inserting_before(norm):
+        weight, bias = (module.graph.get_attr(f"{name}_{part}") for part in ("weight", "bias"))
+    norm.target = aten.conv2d.default if rank == 4 else aten.conv1d.default
+    norm.args = (norm.args[0], weight, bias, [1] * places, [0] * places, [1] * places, len(scale))

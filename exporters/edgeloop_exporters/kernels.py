@@ -93,7 +93,11 @@ def reasons(kernels: Kernels, int8: bool) -> list[str]:
     if not int8:
         return []
     found: list[Any] = []
-    heavy = [op for op in kernels.floating if op.startswith(("Conv", "FusedConv", "Gemm", "MatMul", "CONV", "FULLY", "DEPTHWISE"))]
+    heavy = [
+        op
+        for op in kernels.floating
+        if op.startswith(("Conv", "FusedConv", "Gemm", "MatMul", "CONV", "FULLY", "DEPTHWISE", "TRANSPOSE_CONV"))
+    ]
     if heavy:
         found.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
     if "not delegated" in kernels.note:
