@@ -76,6 +76,14 @@ class _Shipped(nn.Module):
         return self.body(channels_first(x))  # type: ignore[no-any-return]
 
 
+def takes_counts(module: fx.GraphModule, front: Front) -> bool:
+    """Are the raw uint8 counts the quantized input? Not where a layer that stays in float reads it."""
+    if front.input_qparams is None:
+        return False
+    entry = next(n for n in module.graph.nodes if n.op == "placeholder")
+    return bool(entry.users) and all(u.op == "call_module" for u in entry.users)
+
+
 def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:
     """A copy whose quantizers are `quantized_decomposed` operations; `offset` 0 makes uint8 activations, 128 int8."""
     ops = torch.ops.quantized_decomposed
@@ -169,7 +177,7 @@ def to_onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: 
     import onnx
 
     _register_operations()
-    raw_is_quantized = quantized and front.input_qparams is not None
+    raw_is_quantized = quantized and takes_counts(module, front)
     body = _rewritten(module, 0, True, raw_is_quantized) if quantized else module
     shipped = _Shipped(body, front, "dequantize" if raw_is_quantized else "normalise").eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
@@ -228,7 +236,7 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
             from litert_torch.quantize.quant_config import QuantConfig
     except ImportError as error:
         raise DeviceError(f"TFLite export needs litert-torch: pip install 'edgeloop[workstation]' ({error})") from error
-    raw_is_quantized = quantized and front.input_qparams is not None
+    raw_is_quantized = quantized and takes_counts(module, front)
     config = None
     if quantized:
         # This only tells the converter to make integer kernels of the quantize/dequantize pairs; the scales are ours.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import warnings
 from typing import Any
 
 import torch
@@ -32,7 +33,8 @@ def trace(network: nn.Module, sample: Tensor) -> fx.GraphModule:
     network = network.eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's talk of its own attributes
             program = torch.export.export(network, (sample,), dynamic_shapes=({0: batch},))
     except Exception as error:  # torch.export raises a dozen unrelated types; all mean the same to the user
         raise ModelError(explain_failure(network, sample, error)) from error

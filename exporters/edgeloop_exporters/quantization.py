@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from edgeloop_exporters.following import Following
 from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
 
@@ -55,8 +56,11 @@ class Weight:
 
 @dataclass(frozen=True)
 class Plan:
+    """`floating`: nodes that compute in float, from unrounded inputs to unrounded outputs where their neighbours do too."""
+
     points: tuple[Point, ...]
     weights: tuple[Weight, ...]
+    floating: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         rows = [f"{p.name:24} {p.layer:24} scale of {p.group}" for p in self.points]
@@ -64,10 +68,11 @@ class Plan:
         return "\n".join(rows)
 
 
-def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None) -> Plan:
+def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None, float_layers: Collection[str] = ()) -> Plan:
     """Decide which tensors are quantized and which share a scale.
 
     `input_qparams`: the input's scale and zero point where the raw input is uint8 and thus quantized already.
+    `float_layers`: layers (by name) that stay in float, with the activation that fuses into them.
     """
     groups: dict[str, str] = {}
 
@@ -79,12 +84,13 @@ def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None)
     points: list[Point] = []
     weights: dict[str, Weight] = {}
     named: dict[fx.Node, str] = {}
+    floating = _floating(module, float_layers)
     for node in module.graph.nodes:
-        if node.target in WEIGHTED and tensor_of(module, node.args[1]) is not None:
+        if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
             axis = None if node.target is aten.linear.default else (1 if node.target in TRANSPOSED else 0)
             name = str(node.args[1].target)
             weights.setdefault(name, Weight(name, layer_name(node), axis))
-        if not _is_activation(module, node) or _fuses_into_next(node):
+        if not _is_activation(module, node) or _fuses_into_next(node) or _only_float_reads(node, floating):
             continue
         name = INPUT if node.op == "placeholder" else node.name
         fixed = input_qparams if node.op == "placeholder" else FIXED.get(node.target)
@@ -98,7 +104,24 @@ def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None)
                     groups[root(named[source])] = name
         points.append(Point(name, layer_name(node), name, fixed))
     points = [Point(p.name, p.layer, root(p.name), p.fixed) for p in points]
-    return Plan(tuple(points), tuple(weights.values()))
+    return Plan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
+
+
+def _floating(module: fx.GraphModule, float_layers: Collection[str]) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        if node.op == "call_function" and layer_name(node) in float_layers:
+            found.add(node)
+            if _fuses_into_next(node):
+                found.add(next(iter(node.users)))
+    return found
+
+
+def _only_float_reads(node: fx.Node, floating: set[fx.Node]) -> bool:
+    """Also behind operations that only move it: rounded there, a runtime would take it for an integer layer's input."""
+    return bool(node.users) and all(
+        user in floating or (user.target in SAME_SCALE and _only_float_reads(user, floating)) for user in node.users
+    )
 
 
 def _fixed(points: Iterable[Point], group: str) -> bool:
@@ -121,24 +144,24 @@ def _fuses_into_next(node: fx.Node) -> bool:
     return node.target in FUSING and len(node.users) == 1 and next(iter(node.users)).target in FUSED_AFTER
 
 
-def insert(module: fx.GraphModule, decided: Plan, percentile: float = 100.0) -> None:
+def insert(module: fx.GraphModule, decided: Plan) -> None:
     """Put the plan's quantizers into the graph (switched off: see `set_mode`)."""
     home = nn.Module()
     module.add_module("quantizers", home)
     fixed = {p.group: p.fixed for p in decided.points if p.fixed}
     for group in dict.fromkeys(p.group for p in decided.points):
-        home.add_module(group, ActivationQuantizer(fixed.get(group), percentile))
+        home.add_module(group, ActivationQuantizer(fixed.get(group)))
     axes = {w.name: w.axis for w in decided.weights}
     by_name = {p.name: p for p in decided.points}
     for node in list(module.graph.nodes):
         name = INPUT if node.op == "placeholder" else node.name
         if name in by_name:
-            _after(module, node, f"quantizers.{by_name[name].group}", list(node.users))
+            _after(module, node, f"quantizers.{by_name[name].group}", [u for u in node.users if u.name not in decided.floating])
         elif node.op == "get_attr" and str(node.target) in axes:
             key = weight_key(str(node.target))
             if not hasattr(home, key):
                 home.add_module(key, WeightQuantizer(axes[str(node.target)]))
-            users = [u for u in node.users if u.target in WEIGHTED and u.args[1] is node]
+            users = [u for u in node.users if u.target in WEIGHTED and u.args[1] is node and u.name not in decided.floating]
             _after(module, node, f"quantizers.{key}", users)
     module.graph.lint()
     module.recompile()
@@ -156,11 +179,12 @@ def _after(module: fx.GraphModule, node: fx.Node, target: str, users: list[fx.No
         user.replace_input_with(node, quantizer)
 
 
-def set_mode(module: nn.Module, activations: Mode, weights: Mode, moving: float = 0.0) -> None:
-    """Switch all quantizers; `moving` is the share by which ranges follow the data during training."""
+def set_mode(module: nn.Module, activations: Mode, weights: Mode, following: Following | None = None) -> None:
+    """Switch all quantizers; `following`: how ranges follow the data during training."""
     for child in module.modules():
         if isinstance(child, ActivationQuantizer):
-            child.mode, child.moving = activations, moving
+            child.mode = activations
+            child.follow(following)
         elif isinstance(child, WeightQuantizer):
             child.mode = weights
 

@@ -7,25 +7,28 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-LEVELS = 255
+from edgeloop_exporters.following import Following
+from edgeloop_exporters.ranges import LEVELS, Method, clipped
+
 WEIGHT_MAX = 127
 Mode = Literal["off", "observe", "quantize"]
+SEEN_A_BATCH = 16_384  # values of each batch that calibration keeps a sample of
 
 
 class ActivationQuantizer(nn.Module):
     """Per-tensor affine uint8 quantizer of one activation; several points may share one instance.
 
-    `observe` records the range and passes the tensor on; `quantize` rounds with a straight-through gradient
-    (Jacob et al. 2018) and, while `moving` is above 0, lets the range follow the data by that share per step.
+    `observe` keeps a sample of what passes; `settle` then chooses the range; `quantize` rounds with a straight-through
+    gradient (Jacob et al. 2018) and, while `following` is set, lets the range follow the data.
     """
 
-    def __init__(self, fixed: tuple[float, int] | None = None, percentile: float = 100.0) -> None:
+    def __init__(self, fixed: tuple[float, int] | None = None) -> None:
         super().__init__()
         self.mode: Mode = "off"
         self.fixed = fixed
-        self.percentile = percentile
-        self.moving = 0.0
-        self.observed = 0
+        self.following: Following | None = None
+        self.seen: list[Tensor] = []
+        self.extremes: list[tuple[float, float]] = []  # of each calibration sample
         self.low: Tensor
         self.high: Tensor
         self.register_buffer("low", torch.zeros(()))
@@ -39,34 +42,57 @@ class ActivationQuantizer(nn.Module):
         scale = ((high - low) / LEVELS).clamp(min=1e-8)
         return scale, (-low / scale).round().clamp(0, LEVELS).to(torch.int32)
 
+    def follow(self, following: Following | None) -> None:
+        """Let the range follow the data from now on, or (None) stand still. A window is a buffer: checkpoints hold it."""
+        self.following = following
+        if following is None or following.policy == "moving" or self.fixed:
+            self._buffers.pop("history", None)
+        elif "history" not in self._buffers:
+            self.register_buffer("history", torch.stack([self.low, self.high]).repeat(following.history, 1))
+
+    def settle(self, method: Method, percentile: float) -> None:
+        """Choose the range from what was observed."""
+        if self.seen and not self.fixed:
+            low, high = clipped(torch.cat(self.seen), method, percentile)
+            if method == "minmax":  # of every value, not of the sample
+                low, high = min(a for a, _ in self.extremes), max(b for _, b in self.extremes)
+            self.low.fill_(low)
+            self.high.fill_(high)
+
+    def forget(self) -> None:
+        self.seen, self.extremes = [], []
+
     @torch.no_grad()
-    def _range(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        if self.percentile >= 100.0:
-            return x.min(), x.max()
-        flat = x.flatten().float()
-        flat = flat[:: max(1, flat.numel() // 1_000_000)]  # torch.quantile takes at most 16M values
-        tail = (100.0 - self.percentile) / 100.0
-        low, high = torch.quantile(flat, torch.tensor([tail, 1.0 - tail]))
-        return low, high
+    def _observe(self, x: Tensor) -> None:
+        rows = x.detach().float().flatten(1) if x.dim() > 1 else x.detach().float().reshape(1, -1)
+        self.extremes += list(zip(rows.amin(1).tolist(), rows.amax(1).tolist(), strict=True))
+        flat = rows.flatten()
+        self.seen.append(flat[:: max(1, flat.numel() // SEEN_A_BATCH)].clone())
+
+    @torch.no_grad()
+    def _follow(self, x: Tensor, following: Following) -> None:
+        low, high = x.detach().amin(), x.detach().amax()
+        if following.policy == "moving":
+            self.low.lerp_(low, following.rate)
+            self.high.lerp_(high, following.rate)
+            return
+        history = self.history
+        assert isinstance(history, Tensor)
+        newest = following.policy == "most_recent"
+        self.low.copy_(history[0, 0] if newest else history[:, 0].amin())
+        self.high.copy_(history[0, 1] if newest else history[:, 1].amax())
+        history.copy_(history.roll(1, dims=0))
+        history[0, 0], history[0, 1] = low, high
 
     def forward(self, x: Tensor) -> Tensor:
         if self.mode == "off":
             return x
         if self.mode == "observe":
-            low, high = self._range(x.detach())
-            if self.percentile >= 100.0 or self.observed == 0:
-                first = self.observed == 0
-                self.low.copy_(low if first else torch.minimum(self.low, low))
-                self.high.copy_(high if first else torch.maximum(self.high, high))
-            else:
-                self.low.lerp_(low, 1.0 / (self.observed + 1))
-                self.high.lerp_(high, 1.0 / (self.observed + 1))
-            self.observed += 1
+            if not self.fixed:
+                self._observe(x)
             return x
-        if self.moving and self.training and not self.fixed:
-            low, high = self._range(x.detach())
-            self.low.lerp_(low, self.moving)
-            self.high.lerp_(high, self.moving)
+        if self.following and self.training and not self.fixed:
+            self._follow(x, self.following)
         scale, zero_point = self.qparams()
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero_point, 0, LEVELS)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from edgeloop_pipeline.data import PreparedSplits, Statistics
 from edgeloop_pipeline.project import Project, load_object
 
 WEIGHTS = "network.safetensors"
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 STRUCTURE = "network.json"
 # The integers that structured pruning changes, by layer family.
 SIZES = ("in_channels", "out_channels", "groups", "num_features", "in_features", "out_features", "num_channels")
@@ -143,6 +145,12 @@ def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
     """One normalised sample (1, channels, ...), after checking that the network answers it as the task needs."""
     from edgeloop_exporters.graph import explain_failure
 
+    inputs = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty and p.kind not in VARIADIC]
+    if len(inputs) > 1:
+        raise ModelError(
+            f"{type(network).__name__}: forward() takes {len(inputs)} inputs ({', '.join(p.name for p in inputs)}); a sample is one"
+            " tensor: give them as channels of one, and take them apart in forward()"
+        )
     sample = front.normalise(torch.from_numpy(splits.train.values[:1]))
     try:
         with torch.no_grad():

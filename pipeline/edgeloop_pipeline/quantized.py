@@ -2,72 +2,153 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import fx
+from torch import Tensor, fx
 
-from edgeloop_contract.errors import ModelError
-from edgeloop_exporters import quantization
+from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_exporters import equalization, quantization
 from edgeloop_exporters.convert import Front
-from edgeloop_exporters.graph import fold_batchnorm, simplify, trace
+from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, simplify, trace
+from edgeloop_exporters.quantizers import ActivationQuantizer
+from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline.data import Array, PreparedSplits
 from edgeloop_pipeline.networks import Saved
+from edgeloop_pipeline.settings import nearest
 from edgeloop_pipeline.training.scoring import channels_last
 
 STATE = "quantized.safetensors"
 PLAN = "quantized.json"
+EQUALIZE_SAMPLES = 128
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides the form of a quantized graph."""
+
+    method: Method = "minmax"
+    percentile: float = 99.99
+    equalize: bool = False
+    correct_biases: bool = False
+    float_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A folded graph with quantizers in it."""
+    """A folded graph with quantizers in it. `nodes`: how many operations it had when traced, simplified, and folded."""
 
     module: fx.GraphModule
     plan: quantization.Plan
     front: Front
     folded: int
+    options: Options
+    equalized: tuple[str, ...] = ()
+    nodes: tuple[int, int, int] = (0, 0, 0)
 
 
 def folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int]:
     """The network's float graph with BatchNorm folded, and how many were."""
+    module, count, _ = _folded(saved, splits)
+    return module, count
+
+
+def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, tuple[int, int, int]]:
     sample = saved.front.normalise(torch.from_numpy(splits.train.values[:2]))
-    module = trace(saved.network, sample)
+    # A copy: the graph shares the parameters of what it traced, and folding, equalizing and rounding change them.
+    module = trace(copy.deepcopy(saved.network), sample)
+    sizes = [_operations(module)]
     simplify(module)
-    return module, fold_batchnorm(module)
+    sizes.append(_operations(module))
+    count = fold_batchnorm(module)
+    return module, count, (sizes[0], sizes[1], _operations(module))
 
 
-def prepare(saved: Saved, splits: PreparedSplits, percentile: float = 100.0) -> Graph:
-    """Trace, fold, plan and insert the quantizers, all switched off."""
-    module, count = folded(saved, splits)
-    plan = quantization.plan(module, saved.front.input_qparams)
-    quantization.insert(module, plan, percentile)
-    return Graph(module, plan, saved.front, count)
+def _spread(count: int) -> Array:
+    """Always the same rows: what equalization finds in them decides the graph's form."""
+    return np.linspace(0, count - 1, min(count, EQUALIZE_SAMPLES)).astype(int)
 
 
-def calibrate(graph: Graph, front: Front, values: Array) -> None:
-    """Observe the ranges on these raw samples and switch to integers."""
+def _operations(module: fx.GraphModule) -> int:
+    return sum(node.op == "call_function" for node in module.graph.nodes)
+
+
+def layers(module: fx.GraphModule) -> list[str]:
+    """Names of the layers with weights, in order."""
+    return list(dict.fromkeys(layer_name(node) for node in module.graph.nodes if node.target in WEIGHTED))
+
+
+def samples_of(front: Front, values: Array) -> Tensor:
+    x: Tensor = channels_last(front.normalise(torch.from_numpy(values)))
+    return x
+
+
+def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None) -> Graph:
+    """Trace, fold, equalize, plan and insert the quantizers, all switched off."""
+    options = options or Options()
+    module, count, nodes = _folded(saved, splits)
+    known = layers(module)
+    for name in options.float_layers:
+        if name not in known:
+            raise UsageError(f"stages.quantize.float_layers: {name!r} is no layer with weights{nearest(name, known)}")
+    equalized: list[str] = []
+    if options.correct_biases:
+        equalization.add_biases(module)
+    if options.equalize:
+        equalized = equalization.equalize(module, samples_of(saved.front, splits.train.values[_spread(len(splits.train))]))
+    plan = quantization.plan(module, saved.front.input_qparams, options.float_layers)
+    quantization.insert(module, plan)
+    return Graph(module, plan, saved.front, count, options, tuple(equalized), nodes)
+
+
+def observe(graph: Graph, values: Array) -> None:
+    """Let every quantizer see these raw samples."""
     quantization.set_mode(graph.module, "observe", "off")
     with torch.no_grad():
-        for rows in torch.from_numpy(values).split(128):
-            graph.module(channels_last(front.normalise(rows)))
-    quantization.settle(graph.module)
+        for start in range(0, len(values), 64):
+            graph.module(samples_of(graph.front, values[start : start + 64]))
+
+
+def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
+    """Choose the ranges from what was observed, by the graph's method or another, and switch to integers."""
+    for child in graph.module.modules():
+        if isinstance(child, ActivationQuantizer):
+            child.settle(method or graph.options.method, graph.options.percentile)
     quantization.set_mode(graph.module, "quantize", "quantize")
+    if graph.options.correct_biases:
+        equalization.correct_biases(graph.module, samples_of(graph.front, values[:EQUALIZE_SAMPLES]))
+    quantization.settle(graph.module)
+
+
+def forget(graph: Graph) -> None:
+    """Let go of what calibration saw."""
+    for child in graph.module.modules():
+        if isinstance(child, ActivationQuantizer):
+            child.forget()
+
+
+def calibrate(graph: Graph, values: Array) -> None:
+    """Observe, choose, forget."""
+    observe(graph, values)
+    choose(graph, values)
+    forget(graph)
 
 
 def save(folder: Path, graph: Graph) -> None:
     state = {name: tensor.detach().contiguous().clone() for name, tensor in graph.module.state_dict().items()}
     save_file(state, str(folder / STATE))
-    described = {"points": graph.plan.points, "weights": graph.plan.weights}
+    described = {"points": graph.plan.points, "weights": graph.plan.weights, "options": graph.options}
     (folder / PLAN).write_bytes(msgspec.json.encode(described, order="sorted"))
 
 
 def load(saved: Saved, splits: PreparedSplits, folder: Path) -> Graph:
     """The graph that `save` kept, rebuilt from the float network it was made of."""
-    graph = prepare(saved, splits)
+    described = msgspec.json.decode((folder / PLAN).read_bytes())
+    graph = prepare(saved, splits, msgspec.convert(described["options"], Options))
     try:
         graph.module.load_state_dict(_reshaped(graph.module, load_file(str(folder / STATE))))
     except (RuntimeError, KeyError) as error:

@@ -12,7 +12,6 @@ from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 
 if TYPE_CHECKING:
-    from edgeloop_exporters.convert import Front
     from edgeloop_pipeline.data import PreparedSplits
 
 VARIANTS = "variants.json"
@@ -34,7 +33,7 @@ class Export(Base):
     libraries = ("torch", "onnx", "onnxscript", "litert-torch")
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_exporters.convert import to_onnx, to_tflite
+        from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
         from edgeloop_exporters.quantization import output_qparams
         from edgeloop_pipeline import networks, quantized
         from edgeloop_pipeline.training.scoring import seed_everything
@@ -46,6 +45,7 @@ class Export(Base):
         graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
         float_graph, _ = quantized.folded(saved, splits)
         answer = list(float_graph.graph.output_node().all_input_nodes[0].meta["val"].shape[1:])
+        counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
         variants = []
         for runtime in self.runtimes:
             write = to_onnx if runtime == "onnx" else to_tflite
@@ -54,23 +54,24 @@ class Export(Base):
                 inputs.log(f"writing {file}")
                 integer = precision == "int8"
                 write(graph.module if integer else float_graph, saved.front, splits.shape, out / file, quantized=integer)
-                variants.append(_variant(runtime, precision, file, splits, saved.front, answer, output_qparams(graph.module)))
+                variants.append(_variant(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return {"bytes": {v.name: (out / v.file).stat().st_size for v in variants}}
 
 
 def _variant(
-    runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, front: Front, answer: list[int],
+    runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, counts: tuple[float, int] | None, answer: list[int],
     output: tuple[float, int],
 ) -> Variant:  # fmt: skip
-    """How a device feeds and reads the file. `answer`: the scores' shape; `output`: their scale and uint8 zero point."""
+    """How a device feeds and reads the file. `counts`: the input's scale and zero point where raw counts go in as they are;
+    `answer`: the scores' shape; `output`: their scale and uint8 zero point."""
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
     scores = TensorSpec(dtype="float32", shape=answer)
     if precision == "int8" and runtime == "tflite":
         scale, zero_point = output
         scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))
-    if precision == "int8" and front.input_qparams:
-        scale, zero_point = front.input_qparams
+    if precision == "int8" and counts:
+        scale, zero_point = counts
         offset = 128 if runtime == "tflite" else 0
         raw = TensorSpec(
             dtype="int8" if offset else "uint8",

@@ -77,6 +77,7 @@ class Prune(Base):
                 network, sample, importance=torch_pruning.importance.MagnitudeImportance(p=2),
                 pruning_ratio=1.0 - self.keep, ignored_layers=[last], round_to=self.round_to,
             )  # fmt: skip
+            before = sum(p.numel() for p in network.parameters())
             pruner.step()
             network(sample)
         except Exception as error:  # torch-pruning fails with whatever its graph walk or the network runs into
@@ -85,6 +86,12 @@ class Prune(Base):
                 f"{type(network).__name__} cannot be pruned at layer {layer}: {type(error).__name__}: {error};"
                 " write sizes in forward() relative to the tensor's own (x.shape), or set prune: off"
             ) from error
+        if self.keep < 1 and sum(p.numel() for p in network.parameters()) == before:
+            layer = min(((m.out_channels // m.groups, n) for n, m in network.named_modules() if hasattr(m, "groups")), default=(0, ""))
+            raise ModelError(
+                f"{type(network).__name__}: keep {self.keep} with round_to {self.round_to} removes nothing: layer {layer[1]}, say, has"
+                f" {layer[0]} channels a group; lower round_to, or set prune: off"
+            )
 
 
 def _last_layer(network: Any, sample: Any) -> Any:

@@ -1,0 +1,69 @@
+"""The range of an activation from what calibration saw of it: pure functions over a sample of its values."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Method = Literal["minmax", "percentile", "mse", "entropy"]
+LEVELS = 255
+SHRINKS = torch.linspace(1.0, 0.1, 46)
+BINS = 2048
+
+
+def clipped(values: Tensor, method: Method, percentile: float) -> tuple[float, float]:
+    """Low and high of the range that `method` chooses for these values (1-D); never wider than theirs.
+
+    percentile: so much of the values on each side. mse: the least squared error after rounding. entropy: the least
+    Kullback-Leibler divergence of the rounded values' histogram from the values' (Migacz 2017).
+    """
+    low, high = float(values.min()), float(values.max())
+    if method == "minmax" or low == high:
+        return low, high
+    if method == "percentile":
+        tail = (100.0 - percentile) / 100.0
+        ordered = values.sort().values
+        last = len(ordered) - 1
+        return float(ordered[round(tail * last)]), float(ordered[round((1 - tail) * last)])
+    cost = _squared_error if method == "mse" else _divergence
+    # One side after the other, the longer tail first: rarely are both too long.
+    sides = (False, True) if abs(low) > abs(high) else (True, False)
+    for upper in sides:
+        candidates = [(low, high * float(s)) if upper else (low * float(s), high) for s in SHRINKS]
+        if (high if upper else -low) > 0:
+            low, high = min(candidates, key=lambda pair: cost(values, *pair))
+    return low, high
+
+
+def rounded(values: Tensor, low: float, high: float) -> Tensor:
+    """As a uint8 quantizer of this range hands them on."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / LEVELS, 1e-8)
+    zero = round(-low / scale)
+    return ((values / scale).round().add(zero).clamp(0, LEVELS) - zero) * scale
+
+
+def _squared_error(values: Tensor, low: float, high: float) -> float:
+    return float(((values - rounded(values, low, high)) ** 2).mean())
+
+
+def _divergence(values: Tensor, low: float, high: float) -> float:
+    """KL of the histogram after clipping and rounding from the clipped one, mass outside at the edges."""
+    if high <= low:
+        return float("inf")
+    width = (high - low) / BINS
+    inside = torch.histc(values, BINS, low, high)
+    outside = torch.tensor([float((values < low).sum()), float((values > high).sum())])
+    wanted = inside.clone()
+    wanted[0] += outside[0]
+    wanted[-1] += outside[1]
+    centres = low + width * (torch.arange(BINS) + 0.5)
+    level = ((centres - low) / (high - low) * LEVELS).round().long()
+    mass = torch.zeros(LEVELS + 1).index_add_(0, level, inside)
+    filled = torch.zeros(LEVELS + 1).index_add_(0, level, (inside > 0).float())
+    spread = torch.where(inside > 0, mass[level] / filled[level].clamp(min=1), torch.zeros(()))
+    p, q = wanted / wanted.sum(), spread / spread.sum().clamp(min=1e-12)
+    some = p > 0
+    return float((p[some] * (p[some] / q[some].clamp(min=1e-9)).log()).sum())

@@ -1,0 +1,236 @@
+"""The repair ladder: from plain calibration up to training with distillation, until the floor holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from edgeloop_exporters.quantization import set_mode, settle
+from edgeloop_exporters.ranges import Method
+from edgeloop_pipeline import explaining, quantized, tasks
+from edgeloop_pipeline.networks import Saved
+from edgeloop_pipeline.quantized import Graph, Options
+from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.training.loop import fit
+from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
+
+if TYPE_CHECKING:
+    from edgeloop_pipeline.stages import Inputs
+    from edgeloop_pipeline.stages.quantize import Quantize
+
+METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
+TIE = 0.001  # of the measure: smaller differences are decided by the scores' noise
+IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
+TEACHER_SHARE = 0.7
+TEMPERATURE = 2.0
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One attempt. `measure`: the task's, on validation data; `sqnr_db`: of the scores against the float network's."""
+
+    name: str
+    measure: float
+    sqnr_db: float
+    gained: float
+    kept: bool
+    seconds: float
+    did: str = ""
+
+
+@dataclass
+class Candidate:
+    graph: Graph
+    measure: float
+    sqnr_db: float
+
+
+@dataclass
+class Ladder:
+    """What was tried, and the best so far."""
+
+    inputs: Inputs
+    settings: Quantize
+    saved: Saved
+    rungs: list[Rung] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[explaining.LayerLoss] = field(default_factory=list)
+    method: str = "post-training"
+    before: dict[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        project = self.inputs.project
+        self.splits, self.seed = project.splits, project.recipe.head.seed + 2
+        self.task = tasks.of(self.splits)
+        self.plain = scores_of(self.saved.network, self.saved.front, self.splits.validation)
+        self.float_measure = self.task.judge(self.plain, self.splits.validation)[0]
+        rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
+        self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
+
+    def missed(self, measure: float) -> str:
+        """Which floor this measure misses on validation data, or ''."""
+        target, lost = self.inputs.project.recipe.head.target, self.float_measure - measure
+        if target.max_drop is not None and lost > target.max_drop:
+            return f"lost {lost:.2%}, more than max_drop {target.max_drop:.2%}"
+        if target.min_accuracy is not None and measure < target.min_accuracy:
+            return f"{measure:.2%} is below min_accuracy {target.min_accuracy:.2%}"
+        return ""
+
+    def _content(self) -> bool:
+        """Enough? Without any floor, a small loss is."""
+        target = self.inputs.project.recipe.head.target
+        if target.max_drop is None and target.min_accuracy is None:
+            return self.float_measure - self.best.measure <= IMPLIED_DROP
+        return not self.missed(self.best.measure)
+
+    def climb(self) -> Graph:
+        """Every rung in turn until the floor holds; the best is kept. What made the first one lose is explained."""
+        settings, given = self.settings, Options(float_layers=tuple(self.settings.float_layers))
+        start = time.perf_counter()
+        plain = quantized.prepare(self.saved, self.splits, msgspec.structs.replace(given, percentile=settings.percentile))
+        quantized.observe(plain, self.values)
+        stretched = explaining.lonely(plain)
+        first: Method = "minmax" if settings.calibration == "auto" else settings.calibration
+        self.best = self._chosen(plain, first)
+        self.post_training = self.best.measure
+        self._say(f"calibration by {first}", self.best, 0.0, True, start)
+        self.losses = explaining.explain(self.best.graph, self.splits, stretched)
+        if settings.calibration == "auto":
+            self._other_methods(plain)
+        quantized.forget(plain)
+        self._equalized()
+        self._some_in_float()
+        self._trained()
+        return self.best.graph
+
+    def _judged(self, graph: Graph) -> Candidate:
+        scores = scores_of(graph.module, self.saved.front, self.splits.validation)
+        return Candidate(graph, self.task.judge(scores, self.splits.validation)[0], explaining.sqnr(self.plain, scores))
+
+    def _chosen(self, graph: Graph, method: Method) -> Candidate:
+        with torch.no_grad():  # choosing moves biases to the integers' grid: each method starts from the float ones
+            for name, value in graph.module.named_parameters():
+                value.copy_(self.before.setdefault(name, value.clone()))
+        quantized.choose(graph, self.values, method)
+        options = msgspec.structs.replace(graph.options, method=method)
+        return self._judged(_with(graph, options))
+
+    def _calibrated(self, options: Options) -> Candidate:
+        graph = quantized.prepare(self.saved, self.splits, options)
+        quantized.calibrate(graph, self.values)
+        return self._judged(graph)
+
+    def _better(self, candidate: Candidate) -> bool:
+        gained = candidate.measure - self.best.measure
+        return gained > TIE or (gained > -TIE and candidate.sqnr_db > self.best.sqnr_db)
+
+    def _say(self, name: str, found: Candidate, gained: float, kept: bool, start: float, did: str = "") -> None:
+        seconds = round(time.perf_counter() - start, 3)
+        self.rungs.append(Rung(name, found.measure, found.sqnr_db, gained, kept, seconds, did))
+        outcome = "kept" if kept else "not kept"
+        self.inputs.log(
+            f"{name}: validation {found.measure:.2%} (float {self.float_measure:.2%}), {found.sqnr_db:.1f} dB, {outcome}"
+        )
+
+    def _try(self, name: str, make: Callable[[], Candidate], did: Callable[[Candidate], str] = lambda _: "") -> None:
+        start = time.perf_counter()
+        found = make()
+        kept, gained = self._better(found), found.measure - self.best.measure
+        if kept:
+            self.best = found
+        self._say(name, found, gained, kept, start, did(found))
+
+    def _other_methods(self, plain: Graph) -> None:
+        """Always tried: it costs a few forward passes. Afterwards `plain` has the best one's ranges again."""
+        if self._content() and self.best.measure >= self.float_measure - TIE:
+            return
+        for method in METHODS:
+            self._try(f"calibration by {method}", partial(self._chosen, plain, method))
+        self._chosen(plain, self.best.graph.options.method)
+
+    def _equalized(self) -> None:
+        how = self.settings.equalize
+        if how == "never" or (how == "auto" and self._content()):
+            return
+        options = msgspec.structs.replace(self.best.graph.options, correct_biases=True)
+        self._try("bias correction", lambda: self._calibrated(options))
+        both = msgspec.structs.replace(options, equalize=True)
+        self._try(
+            "cross-layer equalization and bias correction", lambda: self._calibrated(both),
+            lambda found: "; ".join(found.graph.equalized) or "no two layers between which channels can be rescaled",
+        )  # fmt: skip
+
+    def _some_in_float(self) -> None:
+        """The layers that cost most, one by one."""
+        if self._content() or not self.settings.most_float_layers:
+            return
+        self.all_integer = self.best
+        worst = sorted(self.losses, key=lambda row: (-round(row.alone_measure_lost, 4), row.alone_sqnr_db))
+        for row in worst[: self.settings.most_float_layers]:
+            layers = (*self.best.graph.options.float_layers, row.layer)
+            options = msgspec.structs.replace(self.best.graph.options, float_layers=layers)
+            self._try(f"{row.layer} in float", partial(self._calibrated, options))
+            if self._content():
+                return
+
+    def _trained(self) -> None:
+        settings = self.settings
+        missed = self.missed(self.best.measure)
+        if settings.qat == "never" or (settings.qat == "auto" and not missed):
+            return
+        start_from = getattr(self, "all_integer", self.best)  # training is there to do without floats
+        for name, distill in (("quantization-aware training", False), ("quantization-aware training with distillation", True)):
+            start = time.perf_counter()
+            found = self._fitted(start_from.graph.options, distill)
+            kept, gained = found.measure >= self.best.measure, found.measure - self.best.measure
+            if kept:
+                self.best, self.method = found, "quantization-aware"
+            self._say(name, found, gained, kept, start)
+            if not self.missed(self.best.measure):
+                return
+
+    def _fitted(self, options: Options, distill: bool) -> Candidate:
+        settings = self.settings
+        graph = quantized.prepare(self.saved, self.splits, options)
+        quantized.calibrate(graph, self.values)
+        fit_settings = FitSettings(
+            epochs=settings.qat_epochs, batch=settings.batch, learning_rate=settings.qat_learning_rate, weight_decay=0.0,
+            precision="float32", clip_norm=1.0,
+        )  # fmt: skip
+
+        def freeze_ranges(epoch: int) -> None:
+            # Ranges follow the weights at first, and stand still for the last half so that the weights can settle.
+            set_mode(graph.module, "quantize", "quantize", settings.ranges if epoch < settings.qat_epochs / 2 else None)
+
+        scratch = self.inputs.scratch / ("distilled" if distill else "plain")
+        scratch.mkdir(parents=True, exist_ok=True)
+        fitted = fit(
+            graph.module, self.saved.front, self.splits, fit_settings, self._taught() if distill else self.task.loss(),
+            seed=self.seed, scratch=scratch, augment=self.inputs.project.augment, log=self.inputs.log, each_epoch=freeze_ranges,
+        )  # fmt: skip
+        self.curve = [asdict(e) for e in fitted.curve]
+        set_mode(graph.module, "quantize", "quantize")
+        settle(graph.module)
+        return self._judged(graph)
+
+    def _taught(self) -> Any:
+        """The float network is the teacher: it knows what the integers should say."""
+        teacher, hard = channels_last(self.saved.network.eval().to(device())), self.task.loss()
+
+        def loss(scores: Tensor, labels: Tensor, x: Tensor, autocast: Any) -> Tensor:
+            with torch.no_grad(), autocast():
+                wanted = teacher(x)
+            soft = self.task.imitation(scores, wanted.float(), TEMPERATURE)
+            return (1 - TEACHER_SHARE) * hard(scores, labels, x, autocast) + TEACHER_SHARE * soft
+
+        return loss
+
+
+def _with(graph: Graph, options: Options) -> Graph:
+    return Graph(graph.module, graph.plan, graph.front, graph.folded, options, graph.equalized, graph.nodes)
