@@ -14,9 +14,9 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import convert, kernels, parity, quantization
 from edgeloop_pipeline import explaining, networks, quantized
 from edgeloop_pipeline.data import PreparedSplits, Samples
+from edgeloop_pipeline.pruning import Channels, mask_of, remove_channels, sparse
 from edgeloop_pipeline.quantized import Options
 from edgeloop_pipeline.stages.export import _variant
-from edgeloop_pipeline.stages.prune import Prune
 from hard_networks import NETWORKS, SERIES, Residual, TwoInputs
 
 # Layers that no integer kernel exists for, by runtime: said in the report, and counted here.
@@ -99,7 +99,7 @@ def test_it_can_be_pruned_or_says_why_not(name: str) -> None:
     before = networks.parameters(saved.network)
     sample = saved.front.normalise(torch.from_numpy(splits.train.values[:1]))
     try:
-        Prune(keep=0.5, round_to=4)._remove_channels(saved.network, sample)
+        remove_channels(saved.network, sample, Channels(0.5, 4))
     except ModelError as error:
         assert "layer" in str(error) and "prune: off" in str(error)
         assert name in ("attention", "GRU", "grouped and depthwise")
@@ -182,3 +182,42 @@ def test_a_float_layer_that_does_not_exist() -> None:
     saved = saved_of(Residual(), splits)
     with pytest.raises(Exception, match=r"'scorse'.*did you mean scores"):
         quantized.prepare(saved, splits, Options(float_layers=("scorse",)))
+
+
+def test_two_of_four_weights_stay() -> None:
+    weight = torch.randn(6, 8, 3, 3)
+    mask = mask_of(weight, "2:4", 0.5)
+    assert mask.shape == weight.shape
+    fours = mask.permute(0, 2, 3, 1).reshape(-1, 4)
+    assert (fours.sum(1) == 2).all()
+    assert (weight.abs() * mask).sum() > 0.6 * weight.abs().sum()
+    assert float(mask_of(weight, "unstructured", 0.25).mean()) == pytest.approx(0.25, abs=0.01)
+
+
+def test_zeros_stay_zero_while_others_are_trained() -> None:
+    torch.manual_seed(0)
+    net = saved_of(Residual(), splits_of("")).network
+    with sparse(net, "unstructured", 0.3) as layers:
+        optimizer = torch.optim.SGD(net.parameters(), 0.1)
+        before = net.second[0].weight.detach().clone()
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(torch.randn(8, 3, 32, 32)).square().sum().backward()
+            optimizer.step()
+    assert "second.0" in layers and set(net.state_dict()) == set(Residual().state_dict())
+    weight = net.second[0].weight
+    assert float((weight == 0).float().mean()) == pytest.approx(0.7, abs=0.01)
+    assert torch.equal(weight == 0, before == 0) and not torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("importance", ["magnitude", "taylor", "batchnorm"])
+def test_importances_and_ratios(importance: str) -> None:
+    torch.manual_seed(0)
+    splits = splits_of("")
+    saved = saved_of(Residual(), splits)
+    x = saved.front.normalise(torch.from_numpy(splits.train.values[:8]))
+    saved.network(x).square().sum().backward()
+    remove_channels(saved.network, x[:1], Channels(1.0, 1, importance, layers={"first.0": 0.25}))
+    assert saved.network.first[0].out_channels == 4
+    with pytest.raises(Exception, match=r"'frist.0' is no layer; did you mean first.0"):
+        remove_channels(saved.network, x[:1], Channels(1.0, 1, layers={"frist.0": 0.5}))

@@ -16,7 +16,7 @@ from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_exporters import kernels, parity
 from edgeloop_exporters.convert import Front, to_onnx, to_tflite
 from edgeloop_exporters.graph import fold_batchnorm, simplify, trace
-from edgeloop_exporters.quantization import Plan, insert, output_qparams, plan, set_mode, settle
+from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
 
 UINT8 = Front("uint8", (73.0,), (90.0,))
 INT16 = Front("int16", (0.0, 10.0, -5.0, 2.0), (900.0, 700.0, 500.0, 100.0))
@@ -121,6 +121,7 @@ def made(build: Callable[[], nn.Module], front: Front, shape: tuple[int, ...]) -
     set_mode(graph, "observe", "off")
     with torch.no_grad():
         graph(x)
+    choose_ranges(graph)
     settle(graph)
     set_mode(graph, "quantize", "quantize")
     return graph, decided, raw

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 from edgeloop_exporters.following import Following
 from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
+from edgeloop_exporters.ranges import Method
 
 INPUT = "input"
 # The output of these is their input, moved or selected: both sides must carry one scale to stay in integers.
@@ -187,6 +188,13 @@ def set_mode(module: nn.Module, activations: Mode, weights: Mode, following: Fol
             child.follow(following)
         elif isinstance(child, WeightQuantizer):
             child.mode = weights
+
+
+def choose_ranges(module: nn.Module, method: Method = "minmax", percentile: float = 100.0) -> None:
+    """Every activation's range from what was observed; what was observed is kept, for another choice."""
+    for child in module.modules():
+        if isinstance(child, ActivationQuantizer):
+            child.settle(method, percentile)
 
 
 def layers(module: fx.GraphModule) -> list[tuple[fx.Node, Any, Any, Any]]:

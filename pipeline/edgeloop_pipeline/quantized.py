@@ -115,9 +115,7 @@ def observe(graph: Graph, values: Array) -> None:
 
 def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
     """Choose the ranges from what was observed, by the graph's method or another, and switch to integers."""
-    for child in graph.module.modules():
-        if isinstance(child, ActivationQuantizer):
-            child.settle(method or graph.options.method, graph.options.percentile)
+    quantization.choose_ranges(graph.module, method or graph.options.method, graph.options.percentile)
     quantization.set_mode(graph.module, "quantize", "quantize")
     if graph.options.correct_biases:
         equalization.correct_biases(graph.module, samples_of(graph.front, values[:EQUALIZE_SAMPLES]))

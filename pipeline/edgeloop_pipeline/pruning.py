@@ -1,0 +1,155 @@
+"""What pruning does to a network: whole channels that go, or weights that become zero."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+import torch_pruning
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_pipeline.settings import nearest
+
+WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
+IMPORTANCES = {
+    "magnitude": lambda: torch_pruning.importance.GroupMagnitudeImportance(p=2),
+    "taylor": lambda: torch_pruning.importance.GroupTaylorImportance(),
+    "batchnorm": lambda: torch_pruning.importance.BNScaleImportance(),
+}
+
+
+@dataclass(frozen=True)
+class Channels:
+    """Which channels go. `layers`: name → share kept there, where it differs from `keep`."""
+
+    keep: float
+    round_to: int = 8
+    importance: str = "magnitude"
+    across_layers: bool = False
+    layers: Mapping[str, float] = field(default_factory=dict)
+
+
+def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> None:
+    """Remove the least important channels, in the groups that must go together (DepGraph, Fang et al. 2023).
+
+    For `importance: taylor` the network's gradients must be there. Raises ModelError naming the layer that cannot be
+    pruned, and UsageError for a layer that does not exist.
+    """
+    modules = dict(network.named_modules())
+    for name in wanted.layers:
+        if name not in modules:
+            raise UsageError(f"stages.prune.layers: {name!r} is no layer{nearest(name, [n for n in modules if n])}")
+    before = sum(p.numel() for p in network.parameters())
+    try:
+        pruner = torch_pruning.pruner.BasePruner(
+            network, sample, importance=IMPORTANCES[wanted.importance](), global_pruning=wanted.across_layers,
+            pruning_ratio=1.0 - wanted.keep, pruning_ratio_dict={modules[n]: 1.0 - share for n, share in wanted.layers.items()},
+            max_pruning_ratio=0.9, ignored_layers=[last_layer(network, sample)], round_to=wanted.round_to,
+        )  # fmt: skip
+        pruner.step()
+        with torch.no_grad():
+            network(sample)
+    except Exception as error:  # torch-pruning fails with whatever its graph walk or the network runs into
+        raise ModelError(
+            f"{type(network).__name__} cannot be pruned at layer {_unprunable(network, sample)}: {type(error).__name__}: {error};"
+            " write sizes in forward() relative to the tensor's own (x.shape), or set prune: off"
+        ) from error
+    if (wanted.keep < 1 or wanted.layers) and sum(p.numel() for p in network.parameters()) == before:
+        width, name = min((_channels_a_group(m), n) for n, m in modules.items() if isinstance(m, WEIGHTED))
+        raise ModelError(
+            f"{type(network).__name__}: keep {wanted.keep} with round_to {wanted.round_to} removes nothing: layer {name}, say,"
+            f" has {width} channels a group; lower round_to, or set prune: off"
+        )
+
+
+def _channels_a_group(module: Any) -> int:
+    return int(getattr(module, "out_features", 0) or module.out_channels // module.groups)
+
+
+def last_layer(network: nn.Module, sample: Tensor) -> nn.Module | None:
+    """The layer with weights that runs last: its channels are the answer's."""
+    ran: list[nn.Module] = []
+    hooks = [m.register_forward_hook(lambda module, *_: ran.append(module)) for m in network.modules() if isinstance(m, WEIGHTED)]
+    try:
+        with torch.no_grad():
+            network(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return ran[-1] if ran else None
+
+
+def _unprunable(network: nn.Module, sample: Tensor) -> str:
+    """The first layer in whose place a run of the network fails now."""
+    entered: list[str] = []
+    hooks = [m.register_forward_pre_hook(lambda *_, n=n: entered.append(n)) for n, m in network.named_modules() if n]
+    try:
+        with torch.no_grad():
+            network(sample)
+    except Exception:  # the failure itself has been reported already; only its place is wanted
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return entered[-1] if entered else "(network)"
+
+
+class _Masked(nn.Module):
+    """A weight of which some stay zero, whatever training does."""
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.mask: Tensor
+        self.register_buffer("mask", mask)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight * self.mask
+
+
+def mask_of(weight: Tensor, pattern: str, keep: float) -> Tensor:
+    """Ones where `weight` (outputs, inputs, ...) stays. 2:4: the two largest of every four inputs (Mishra et al. 2021)."""
+    size = weight.detach().abs()
+    if pattern == "unstructured":
+        kept = round(keep * size.numel())
+        return (size >= size.flatten().kthvalue(max(1, size.numel() - kept + 1)).values).to(weight.dtype)
+    rows = size.transpose(1, -1).reshape(-1, size.shape[1])  # inputs last, as the hardware reads them
+    fours = rows[:, : rows.shape[1] // 4 * 4].reshape(len(rows), -1, 4)
+    kept_fours = torch.zeros_like(fours).scatter_(2, fours.topk(2, dim=2).indices, 1.0)
+    mask = torch.ones_like(rows)
+    mask[:, : kept_fours[0].numel()] = kept_fours.reshape(len(rows), -1)
+    moved = size.transpose(1, -1)
+    return mask.reshape(moved.shape).transpose(1, -1).contiguous().to(weight.dtype)
+
+
+@contextmanager
+def sparse(network: nn.Module, pattern: str, keep: float) -> Iterator[list[str]]:
+    """Weights of the smallest magnitude are zero inside and after; gives the names of the layers. Biases and norms stay."""
+    chosen = {
+        n: m for n, m in network.named_modules()
+        if isinstance(m, WEIGHTED) and m.weight[0].numel() > 1 and (pattern == "unstructured" or m.weight.shape[1] % 4 == 0)
+    }  # fmt: skip
+    for module in chosen.values():
+        parametrize.register_parametrization(module, "weight", _Masked(mask_of(module.weight, pattern, keep)))
+    try:
+        yield list(chosen)
+    finally:
+        for module in chosen.values():
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def compressed_bytes(network: nn.Module) -> int:
+    """Bytes of the weights as int8 after deflate, as a download is compressed."""
+    total = 0
+    for module in network.modules():
+        if isinstance(module, WEIGHTED):
+            weight = module.weight.detach()
+            integers = (weight / weight.abs().max().clamp(min=1e-12) * 127).round().to(torch.int8).numpy()
+            total += len(zlib.compress(np.ascontiguousarray(integers).tobytes(), 9))
+    return total
