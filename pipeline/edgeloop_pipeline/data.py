@@ -99,6 +99,7 @@ class PreparedSplits:
     validation: Samples
     test: Samples
     task: str = "classification"
+    normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std as the recipe gives them
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -116,7 +117,7 @@ def prepare_splits(splits: Splits, steps: Sequence[Step], task: str = "classific
     shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
     if len(shapes) > 1:
         raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
-    return PreparedSplits(splits.labels, **made, task=task)
+    return PreparedSplits(splits.labels, made["train"], made["validation"], made["test"], task)
 
 
 def _prepare(split: Split, steps: Sequence[Step], name: str, task: str, names: tuple[str, ...]) -> Samples:

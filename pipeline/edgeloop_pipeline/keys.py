@@ -23,7 +23,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     found |= {f"code {module}": d for module, d in code_of(type(stage).__module__).items()}
     found |= {f"project file {file}": d for file, d in project.code_digests.items()}
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
-    for key in ("network", "network_args", "data", "augment", "preprocessing", "task", "seed"):
+    for key in ("network", "network_args", "data", "augment", "preprocessing", "normalise", "task", "seed"):
         found[f"recipe {key}"] = _text(msgspec.to_builtins(getattr(head, key)))
     found |= {f"library {library}": _version(library) for library in stage.libraries}
     found["library python"] = platform.python_version()

@@ -65,8 +65,11 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
 
 
 def front_of(splits: PreparedSplits) -> Front:
-    """Normalisation from the training samples: per channel, or for uint8 one integer mean, so that counts stay counts."""
+    """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
+    counts. Raises ModelError."""
     values = splits.train.values
+    if splits.normalise is not None:
+        return _given(splits)
     if splits.dtype == "uint8":
         found = Statistics.of(values.reshape(*values.shape, 1))  # one for all channels
         return Front("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
@@ -76,6 +79,22 @@ def front_of(splits: PreparedSplits) -> Front:
         raise ModelError("the training samples are constant; check the data")
     # A constant channel carries nothing: leave its scale alone rather than blow it up.
     return Front(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
+
+
+def _given(splits: PreparedSplits) -> Front:
+    assert splits.normalise is not None
+    mean, std = (tuple(dict.fromkeys(side)) if splits.dtype == "uint8" else side for side in splits.normalise)
+    channels = splits.shape[-1]
+    if splits.dtype == "uint8" and (len(mean) > 1 or len(std) > 1 or mean[0] != round(mean[0])):
+        raise ModelError(
+            "normalise: uint8 samples take one integer mean and one std for all channels, so that the counts are the quantized"
+            " input; average them, or make float32 samples"
+        )
+    if splits.dtype == "uint8":
+        return Front("uint8", mean, std)
+    if not {len(mean), len(std)} <= {1, channels}:
+        raise ModelError(f"normalise: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
+    return Front(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))
 
 
 def sizes(network: nn.Module) -> dict[str, dict[str, int]]:

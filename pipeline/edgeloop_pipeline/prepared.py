@@ -36,7 +36,7 @@ def read(key: str) -> PreparedSplits | None:
         os.utime(folder)  # the least recently used go first
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    return PreparedSplits(labels, **made, task=task)
+    return PreparedSplits(labels, made["train"], made["validation"], made["test"], task)
 
 
 def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) -> bool:

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -90,6 +90,11 @@ class Project:
     @cached_property
     def splits(self) -> PreparedSplits:
         """The samples: from an earlier run's cache, or made now."""
+        found, given = self._samples, self.recipe.head.normalise
+        return replace(found, normalise=(tuple(given.mean), tuple(given.std)) if given else None)
+
+    @cached_property
+    def _samples(self) -> PreparedSplits:
         head = self.recipe.head
         steps = msgspec.to_builtins(head.preprocessing)
         key = digest([self.data_digests, self.code_digests, head.data, head.task, steps, code_of(prepare_splits.__module__)])

@@ -36,6 +36,13 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     min_agreement: Share = 0.98
 
 
+class Normalise(msgspec.Struct, frozen=True, kw_only=True):
+    """(x − mean) / std before the network; one number for all channels, or one each. What a pretrained network was fed."""
+
+    mean: Annotated[list[float], msgspec.Meta(min_length=1)]
+    std: Annotated[list[Annotated[float, msgspec.Meta(gt=0)]], msgspec.Meta(min_length=1)]
+
+
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
     """A recipe's fields; `stages` maps stage names to their settings and is checked stage by stage."""
 
@@ -47,6 +54,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []
+    normalise: Normalise | None = None  # by the training data
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     target: Target = Target()
     model_card: str = ""

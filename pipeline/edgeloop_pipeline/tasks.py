@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.training.steps import Loss
 
 MEASURES = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC"}
+MOST_CLASSES_SHOWN = 30
 FEWER_RESAMPLES = 500  # an AUC of ten thousand samples takes a millisecond
 
 
@@ -131,11 +132,14 @@ class Classification:
             "recall": metrics.multiclass_recall(answers, truth, classes, average="none"),
             "f1": metrics.multiclass_f1_score(answers, truth, classes, average="none"),
         }
+        counts = torch.bincount(truth, minlength=classes)
+        # A table of a thousand rows says nothing: the commonest ones.
+        shown = sorted(counts.topk(min(classes, MOST_CLASSES_SHOWN)).indices.tolist())
+        matrix = metrics.multiclass_confusion_matrix(answers, truth, classes)
         return {
-            "confusion": metrics.multiclass_confusion_matrix(answers, truth, classes).tolist(),
+            "confusion": matrix[shown][:, shown].tolist(),
             "classes": [
-                {"label": n, "count": int((truth == i).sum()), **{k: float(v[i]) for k, v in figures.items()}}
-                for i, n in enumerate(names)
+                {"label": names[i], "count": int(counts[i]), **{k: float(v[i]) for k, v in figures.items()}} for i in shown
             ],
         }
 
@@ -150,7 +154,7 @@ class Classification:
     def card(self, verified: dict[str, Any]) -> list[str]:
         weakest = min(verified["classes"], key=lambda c: c["recall"])
         return [
-            f"Classifies into {', '.join(self.splits.labels)}.",
+            f"Classifies into {', '.join(self.splits.labels[:MOST_CLASSES_SHOWN])}{' …' * (self.outputs > MOST_CLASSES_SHOWN)}.",
             f"Weakest class: {weakest['label']}, recall {weakest['recall']:.1%} of {weakest['count']}.",
         ]
 

@@ -7,15 +7,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.recipe import Recipe
+from edgeloop_contract.errors import EdgeloopError, ModelError, UsageError
+from edgeloop_pipeline.recipe import Recipe, Reference
 from edgeloop_pipeline.stages import Base, Inputs, Metrics, build
-from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.stages.fitting import FitSettings, Whole
 
 
 @dataclass(frozen=True)
 class Train(FitSettings, Base):
-    """Supervised training from scratch."""
+    """Supervised training: from scratch, or from weights that are given."""
+
+    epochs: Whole = 20  # 0: the given weights as they are
+    weights: Reference | None = None  # file.py:callable(network) that loads pretrained weights into it
 
     # Modules that begin the second pipeline stage, the third, …: one process a stage, for a network too large for one device.
     split_at: list[str] = field(default_factory=list)
@@ -27,7 +30,7 @@ class Train(FitSettings, Base):
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline import networks, tasks
         from edgeloop_pipeline.training.loop import fit
-        from edgeloop_pipeline.training.scoring import seed_everything
+        from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project = inputs.project
         head = project.recipe.head
@@ -35,20 +38,41 @@ class Train(FitSettings, Base):
         network = networks.build(project, head.network, head.network_args, project.splits)
         front = networks.front_of(project.splits)
         sample = networks.dry_run(network, front, project.splits)
+        if self.weights:
+            _give_weights(project, self.weights, network)
+        elif not self.epochs:
+            raise UsageError("stages.train: epochs 0 leaves the network untrained; set epochs, or weights")
+        structure = networks.Structure(head.network, head.network_args, {}, front)
+        facts = {"parameters": networks.parameters(network), "multiply_adds": networks.multiply_adds(network, sample)}
+        if not self.epochs:
+            networks.save(out, network, structure)
+            scores = scores_of(network, front, project.splits.validation)
+            return {"validation_accuracy": tasks.of(project.splits).judge(scores, project.splits.validation)[0], **facts}
         fitted = fit(
             network, front, project.splits, self, tasks.of(project.splits).loss(self.label_smoothing), seed=head.seed,
             scratch=inputs.scratch, augment=project.augment, name=f"{head.name}/train", split_at=self.split_at, log=inputs.log,
         )  # fmt: skip
-        networks.save(out, network, networks.Structure(head.network, head.network_args, {}, front))
+        networks.save(out, network, structure)
         return {
             "validation_accuracy": fitted.best.validation_accuracy,
             "best_epoch": fitted.best.epoch,
-            "parameters": networks.parameters(network),
-            "multiply_adds": networks.multiply_adds(network, sample),
+            **facts,
             "precision": fitted.precision,
             "curve": [asdict(e) for e in fitted.curve],
             "training": fitted.facts,
         }
+
+
+def _give_weights(project: Any, reference: str, network: Any) -> None:
+    from edgeloop_pipeline.project import load_object
+
+    give = load_object(project.recipe.folder, reference)
+    try:
+        give(network)
+    except EdgeloopError:
+        raise
+    except Exception as error:  # the user's code can raise anything
+        raise ModelError(f"stages.train.weights: {reference} failed: {type(error).__name__}: {error}") from error
 
 
 def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[str], None]) -> Any:

@@ -16,6 +16,7 @@ from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data import Samples
 
 EVALUATION_BATCH = 512
+EVALUATION_VALUES = 8_000_000  # of a batch: large images come in smaller ones
 
 
 def seed_everything(seed: int) -> None:
@@ -46,7 +47,8 @@ def scores_of(network: nn.Module, front: Front, samples: Samples, autocast: Abst
     where = next((p.device for p in network.parameters()), device())
     rows = []
     with torch.no_grad(), autocast or nullcontext():
-        for start in range(0, len(samples), EVALUATION_BATCH):
-            batch = torch.from_numpy(np.asarray(samples.values[start : start + EVALUATION_BATCH]))
+        size = max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, samples.values[0].size)))
+        for start in range(0, len(samples), size):
+            batch = torch.from_numpy(np.asarray(samples.values[start : start + size]))
             rows.append(network(channels_last(front.normalise(batch).to(where))).float().cpu())
     return torch.cat(rows)
