@@ -1,24 +1,41 @@
-"""Knowledge distillation: the student learns the teacher's scores beside the labels."""
+"""Knowledge distillation: the student learns the teacher's scores, and if wanted its features, beside the labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_pipeline.recipe import Reference
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.fitting import FitSettings, Share
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
 
 
 @dataclass(frozen=True)
 class Distill(FitSettings, Base):
     """Hinton et al. 2015. The student is the network so far (pruned, say), or a fresh one from `student`."""
 
-    temperature: Annotated[float, msgspec.Meta(gt=0)] = 4.0
+    temperature: Positive = 4.0
     teacher_share: Share = 0.9  # weight of the teacher's scores against the labels
+    # decoupled (Zhao et al. 2022): what the teacher says of the wrong classes counts on its own, however sure it is.
+    method: Literal["logits", "decoupled"] = "logits"
+    target_weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # decoupled: of the right class against all others
+    others_weight: Annotated[float, msgspec.Meta(ge=0)] = 8.0  # decoupled: among the others
+    hints: dict[str, str] = field(default_factory=dict)  # student's layer → teacher's layer whose attention it imitates
+    hint_weight: Positive = 100.0
+    # Networks (file.py:callable() → Module) or ONNX files, fed the normalised batch; several are averaged. [] : what train made.
+    teachers: list[str] = field(default_factory=list)
+    cache_teacher: bool = False  # keep the teacher's scores on disk: pays when several students learn from one teacher
     student: Reference | None = None
     student_args: dict[str, Any] = field(default_factory=dict)
 
@@ -28,11 +45,10 @@ class Distill(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        import torch
-
         from edgeloop_pipeline import networks, tasks
         from edgeloop_pipeline.training.loop import fit
-        from edgeloop_pipeline.training.scoring import channels_last, device, seed_everything
+        from edgeloop_pipeline.training.scoring import seed_everything
+        from edgeloop_pipeline.training.taught import ensemble
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed + 1)
@@ -42,21 +58,15 @@ class Distill(FitSettings, Base):
         else:
             saved = networks.load(project, inputs.artefacts["network"])
             student, structure = saved.network, saved.structure
-        teacher = channels_last(networks.load(project, inputs.artefacts["teacher"]).network.eval().to(device()))
-
-        task = tasks.of(project.splits)
-        hard = task.loss(self.label_smoothing)
-
-        def loss(scores: torch.Tensor, labels: torch.Tensor, x: torch.Tensor, autocast: Any) -> torch.Tensor:
-            with torch.no_grad(), autocast():
-                wanted = teacher(x)
-            soft = task.imitation(scores, wanted.float(), self.temperature)
-            return (1 - self.teacher_share) * hard(scores, labels, x, autocast) + self.teacher_share * soft
-
+        teachers = self._teachers(inputs)
+        teacher = ensemble(teachers)
+        soft = self._kept(inputs, structure.front, teacher) if self.cache_teacher else None
+        loss = _Loss(self, tasks.of(project.splits), None if soft is not None else teacher, self._watched(student, teachers[0]))
         fitted = fit(
-            student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch,
+            student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch, soft=soft,
             augment=project.augment, name=f"{project.recipe.head.name}/distill", log=inputs.log,
         )  # fmt: skip
+        loss.close()
         networks.save(out, student, structure)
         sample = networks.dry_run(student, structure.front, project.splits)
         return {
@@ -68,3 +78,153 @@ class Distill(FitSettings, Base):
             "curve": [asdict(e) for e in fitted.curve],
             "training": fitted.facts,
         }
+
+    def _teachers(self, inputs: Inputs) -> list[Any]:
+        from torch import nn
+
+        from edgeloop_pipeline import networks
+        from edgeloop_pipeline.project import load_object
+        from edgeloop_pipeline.training.taught import onnx_teacher, ready
+
+        folder = inputs.project.recipe.folder
+        found: list[Any] = []
+        for name in self.teachers:
+            if name.endswith(".onnx"):
+                path = folder / name
+                if not path.is_file():
+                    raise UsageError(f"stages.distill.teachers: no file {path}; the path is relative to the recipe")
+                found.append(onnx_teacher(path))
+                continue
+            network = load_object(folder, name)()
+            if not isinstance(network, nn.Module):
+                raise ModelError(f"stages.distill.teachers: {name} returned {type(network).__name__}; return a torch.nn.Module")
+            found.append(ready(network))
+        return found or [ready(networks.load(inputs.project, inputs.artefacts["teacher"]).network)]
+
+    def _kept(self, inputs: Inputs, front: Any, teacher: Callable[[Tensor], Tensor]) -> Any:
+        """The teacher's scores from disk; None, and why, where they cannot be kept."""
+        from edgeloop_pipeline import tasks
+        from edgeloop_pipeline.store import digest
+        from edgeloop_pipeline.training import taught
+        from edgeloop_pipeline.training.batches import Batches
+        from edgeloop_pipeline.training.parallel import processes
+        from edgeloop_pipeline.training.precision import precision
+
+        project, head = inputs.project, inputs.project.recipe.head
+        outputs, samples = tasks.of(project.splits).outputs, len(project.splits.train)
+        size = taught.size_bytes(self.epochs, samples, outputs)
+        why = ""
+        if self.hints:
+            why = "hints need the teacher's features"
+        elif self.batch == "auto" or processes().part.world > 1:
+            why = "the batch must be given, and one process train"
+        elif size > head.cache_bytes:
+            why = f"they are {size / 1e6:,.0f} MB, more than cache_bytes"
+        if why or not isinstance(self.batch, int):
+            inputs.log(f"the teacher's scores are not kept: {why}")
+            return None
+        source = next(e for e in reversed(inputs.entries) if e.stage == "train" or "teacher" in e.stage)
+        made = [source.digest, self.teachers, project.data_digests, project.code_digests, head.seed, self.batch, self.mixup]
+        batches = Batches(
+            project.splits.train, front, self.batch, 1, head.seed + 1, project.augment, self.mixup, len(project.splits.labels)
+        )
+        return taught.scores(digest(made), teacher, batches, self.epochs, outputs, precision("auto"), inputs.log)
+
+    def _watched(self, student: nn.Module, teacher: Any) -> list[tuple[nn.Module, nn.Module]]:
+        from torch import nn
+
+        from edgeloop_pipeline.settings import nearest
+
+        pairs = []
+        for ours, theirs in self.hints.items():
+            if not isinstance(teacher, nn.Module):
+                raise UsageError("stages.distill.hints: an ONNX teacher shows no features; use logits, or a network")
+            for name, network in ((ours, student), (theirs, teacher)):
+                known = dict(network.named_modules())
+                if name not in known:
+                    raise UsageError(f"stages.distill.hints: {name!r} is no layer{nearest(name, [n for n in known if n])}")
+            pairs.append((dict(student.named_modules())[ours], dict(teacher.named_modules())[theirs]))
+        return pairs
+
+
+class _Loss:
+    """The distillation loss. Without a teacher, its scores stand behind the labels (see Batches)."""
+
+    def __init__(
+        self, settings: Distill, task: Any, teacher: Callable[[Tensor], Tensor] | None, watched: list[tuple[nn.Module, nn.Module]]
+    ) -> None:
+        self.settings, self.task, self.teacher = settings, task, teacher
+        self.hard = task.loss(settings.label_smoothing)
+        self.features: dict[tuple[int, str], Tensor] = {}
+        self.pairs = range(len(watched))
+        self.hooks = [
+            module.register_forward_hook(partial(self._see, (i, side)))
+            for i, pair in enumerate(watched)
+            for side, module in zip(("ours", "theirs"), pair, strict=True)
+        ]
+        if settings.method == "decoupled" and task.splits.task != "classification":
+            raise ModelError("stages.distill.method: decoupled is for classes; use logits")
+
+    def __deepcopy__(self, memo: object) -> _Loss:
+        return self  # trials run on copies of the network, whose hooks report here as well
+
+    def _see(self, key: tuple[int, str], module: object, given: object, output: Tensor) -> None:
+        self.features[key] = output
+
+    def close(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def __call__(self, scores: Tensor, labels: Tensor, x: Tensor, autocast: Any) -> Tensor:
+        import torch
+
+        if self.teacher is None:
+            columns = labels.shape[1] - scores.flatten(1).shape[1]
+            wanted = labels[:, columns:].reshape(scores.shape)
+            labels = labels[:, 0].long() if columns == 1 and self.task.splits.task != "regression" else labels[:, :columns]
+        else:
+            with torch.no_grad(), autocast():
+                wanted = self.teacher(x).float()
+        share = self.settings.teacher_share
+        soft = (
+            decoupled(scores, wanted, labels, self.settings)
+            if self.settings.method == "decoupled"
+            else self.task.imitation(scores, wanted, self.settings.temperature)
+        )
+        total = (1 - share) * self.hard(scores, labels, x, autocast) + share * soft
+        for i in self.pairs:
+            distance = attention_distance(self.features[i, "ours"], self.features[i, "theirs"])
+            total = total + self.settings.hint_weight * distance
+        return total  # type: ignore[no-any-return]
+
+
+def decoupled(scores: Tensor, wanted: Tensor, labels: Tensor, settings: Distill) -> Tensor:
+    """Decoupled knowledge distillation (Zhao et al. 2022). `labels`: classes, or shares of them (then the largest counts)."""
+    import torch
+    import torch.nn.functional as F
+
+    t = settings.temperature
+    right = F.one_hot(labels if labels.dim() == 1 else labels.argmax(1), scores.shape[1]).bool()
+
+    def two(values: Tensor) -> Tensor:  # log probability of the right class, and of all others together
+        logs = F.log_softmax(values / t, 1)
+        return torch.stack([logs[right], logs.masked_fill(right, -torch.inf).logsumexp(1)], 1)
+
+    def others(values: Tensor) -> Tensor:
+        return F.log_softmax((values / t)[~right].reshape(len(values), -1), 1)
+
+    target = F.kl_div(two(scores), two(wanted), log_target=True, reduction="batchmean")
+    rest = F.kl_div(others(scores), others(wanted), log_target=True, reduction="batchmean")
+    return t**2 * (settings.target_weight * target + settings.others_weight * rest)
+
+
+def attention_distance(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Attention transfer (Zagoruyko & Komodakis 2017): where the features are strong, whatever their number of channels."""
+    import torch.nn.functional as F
+
+    a, b = (f.float().pow(2).mean(1, keepdim=True) for f in (ours, theirs.detach()))
+    if a.shape != b.shape:
+        pool: Any = {3: F.adaptive_avg_pool1d, 4: F.adaptive_avg_pool2d}[a.dim()]
+        places = tuple(min(m, n) for m, n in zip(a.shape[2:], b.shape[2:], strict=True))
+        a, b = pool(a, places), pool(b, places)
+    return (F.normalize(a.flatten(1), dim=1) - F.normalize(b.flatten(1), dim=1)).pow(2).mean()

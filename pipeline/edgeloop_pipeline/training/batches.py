@@ -58,6 +58,8 @@ class Batches(Dataset[Any]):
     part: Part = field(default_factory=Part)
     channels_last: bool = True
     only_whole: bool = False  # leave a smaller last batch out
+    # A teacher's scores (epochs, samples, outputs), which then stand behind the labels: (N, label columns + outputs).
+    soft: Any = None
 
     @property
     def steps(self) -> int:
@@ -96,6 +98,9 @@ class Batches(Dataset[Any]):
             x = x * weight.view(-1, *[1] * (x.dim() - 1)) + x[other] * (1 - weight).view(-1, *[1] * (x.dim() - 1))
             hot = labels if labels.is_floating_point() else torch.nn.functional.one_hot(labels, self.classes).float()
             labels = hot * weight[:, None] + hot[other] * (1 - weight)[:, None]
+        if self.soft is not None:
+            taught = torch.from_numpy(np.asarray(self.soft[place[0] % len(self.soft)][index], np.float32))
+            labels = torch.cat([labels.float().reshape(len(rows), -1), taught], 1)
         return x, labels
 
     def _augmented(self, values: Tensor, generator: torch.Generator) -> Tensor:

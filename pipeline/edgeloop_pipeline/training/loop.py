@@ -67,6 +67,7 @@ def fit(
     augment: Augment | None = None,
     name: str = "fit",
     split_at: Sequence[str] = (),
+    soft: Any = None,
     log: Callable[[str], None] = lambda _: None,
     each_epoch: Callable[[int], None] = lambda _: None,
 ) -> Fitted:
@@ -78,7 +79,7 @@ def fit(
     """
     plain = list(network.state_dict())
     with ExitStack() as stack:
-        run = Run(network, front, splits, settings, loss, seed, scratch, augment, name, split_at, log, each_epoch, stack)
+        run = Run(network, front, splits, settings, loss, seed, scratch, augment, name, split_at, log, each_epoch, stack, soft)
         best = run.run()
         facts = run.facts()
     network.to("cpu")
@@ -103,6 +104,7 @@ class Run:
     log: Callable[[str], None]
     each_epoch: Callable[[int], None]
     stack: ExitStack
+    soft: Any = None  # a teacher's scores for every sample of every epoch, see Batches
     curve: list[Epoch] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("step", "evaluation", "checkpoint"), 0.0))
@@ -116,7 +118,16 @@ class Run:
         first = self.processes.part.rank == 0
         self.found: search.Found = self.processes.agree(
             search.settle(
-                self.network, self.front, self.splits, settings, self.loss, self.augment, self.seed, self.scratch, self.log
+                self.network,
+                self.front,
+                self.splits,
+                settings,
+                self.loss,
+                self.augment,
+                self.seed,
+                self.scratch,
+                self.log,
+                self.soft,
             )
             if first
             else None
@@ -135,7 +146,7 @@ class Run:
         part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
             self.splits.train, self.front, self.found.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
-            len(self.splits.labels), part, self.found.channels_last, bool(self.split_at),
+            len(self.splits.labels), part, self.found.channels_last, bool(self.split_at), self.soft,
         )  # fmt: skip
         in_memory = math.ceil(self.found.batch / self.batches.part.world / settings.accumulate)
         few = self.front.normalise(torch.from_numpy(self.splits.train.values[:4]))

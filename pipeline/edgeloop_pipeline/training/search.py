@@ -76,7 +76,7 @@ class Found:
 
 def settle(
     network: nn.Module, front: Front, splits: PreparedSplits, settings: FitSettings, loss: Any, augment: Augment | None,
-    seed: int, scratch: Path, log: Callable[[str], None],
+    seed: int, scratch: Path, log: Callable[[str], None], soft: Any = None,
 ) -> Found:  # fmt: skip
     """Precision, layout, batch and rate: as given, or found. A resumed run keeps what was found first."""
     path = scratch / FILE
@@ -84,6 +84,7 @@ def settle(
         return msgspec.json.decode(path.read_bytes(), type=Found)
     start = time.perf_counter()
     made = Batches(splits.train, front, LAYOUT_TRIAL_BATCH, settings.accumulate, seed, augment, settings.mixup, len(splits.labels))
+    made = replace(made, soft=soft)
     layouts, name, why, last = _layout(network, made, settings, loss)
     if layouts:
         log(f"precision {name}{', channels last' if last else ''}: " + ", ".join(f"{k} {v:.1f} ms" for k, v in layouts.items()))
