@@ -57,8 +57,9 @@ set_option = click.option(
 @runs_option
 @set_option
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Train with so many here (GPUs, say).")
+@click.option("--from-sweep", type=int, metavar="TRIAL", help="Build this trial of the recipe's sweep.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, as_json: bool) -> None:
+def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_sweep: int | None, as_json: bool) -> None:
     """Run RECIPE: a file, a project folder, or a reference project's name."""
     from edgeloop_agent.hardware import cores
     from edgeloop_pipeline import recipe as recipes
@@ -68,6 +69,11 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, as_js
     from edgeloop_pipeline.store import Store
 
     loaded = recipes.load(recipes.find(recipe), changes)
+    if from_sweep is not None:
+        from edgeloop_pipeline.sweep import chosen
+
+        changes = (*changes, *chosen(loaded, runs, from_sweep))
+        loaded = recipes.load(recipes.find(recipe), changes)
     if processes > 1 and "RANK" not in os.environ:
         # Else the launcher sets it to 1 and says so; training sets its threads itself.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
@@ -83,6 +89,47 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, as_js
         click.echo(summary_json(result))
     else:
         summary_table(result)
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--trials", type=click.IntRange(min=1), help="How many in all, instead of the recipe's number.")
+@click.option("--on", "engine", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where trials run.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Trials at a time, on Ray.")
+@click.option("--address", help="The Ray cluster's address; without one, this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def sweep(
+    recipe: str,
+    runs: Path,
+    changes: tuple[str, ...],
+    trials: int | None,
+    engine: str,
+    workers: int,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Try variants of RECIPE (its sweep: says which) and show the best trade-offs; goes on where it was stopped."""
+    import msgspec
+
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.html.sweep import write
+    from edgeloop_pipeline.sweep import OnRay, Study
+
+    if trials is not None:
+        changes = (*changes, f"sweep.trials={trials}")
+    study = Study.of(recipes.load(recipes.find(recipe), changes), runs)
+    found = study.run(lambda text: click.echo(text, err=True), OnRay(study, workers, address) if engine == "ray" else None)
+    path = write(study, found)
+    if as_json:
+        click.echo(msgspec.json.encode({"sweep": str(path.resolve()), "trials": found}).decode())
+        return
+    for trial in found:
+        if trial.best and (p := trial.point):
+            costs = f"{p.accuracy:.2%}, {p.latency:.0f} µs, {p.bytes:,} B"
+            click.echo(f"trial {trial.number}: {costs}  {' '.join(trial.changes)}")
+    click.echo(f"all of them: {path}\nbuild one: edgeloop run {recipe} --from-sweep TRIAL")
 
 
 @commands.command(epilog=EXIT_CODES)

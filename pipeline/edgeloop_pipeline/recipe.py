@@ -18,6 +18,7 @@ from edgeloop_pipeline.settings import nearest, problems
 
 FILE = "recipe.yaml"
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
 
@@ -43,6 +44,32 @@ class Normalise(msgspec.Struct, frozen=True, kw_only=True):
     std: Annotated[list[Annotated[float, msgspec.Meta(gt=0)]], msgspec.Meta(min_length=1)]
 
 
+class Knob(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting that a sweep varies: `choices`, or a range from `low` to `high` (whole numbers stay whole)."""
+
+    choices: list[Any] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give choices, or low and high")
+        if self.choices is None and self.low >= self.high:  # type: ignore[operator]
+            raise ValueError("low must be below high")
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """What `edgeloop sweep` tries. `vary`: stage.key (as in --set) → knob."""
+
+    vary: Annotated[dict[str, Knob], msgspec.Meta(min_length=1)]
+    objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)] = ("accuracy", "latency", "bytes")
+    trials: Annotated[int, msgspec.Meta(ge=1)] = 20
+    min_accuracy: Share = 0.0  # trials below it are no use
+    prune_margin: Share = 0.05  # a trial so far behind a smaller network's curve is ended
+
+
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
     """A recipe's fields; `stages` maps stage names to their settings and is checked stage by stage."""
 
@@ -58,6 +85,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     target: Target = Target()
     model_card: str = ""
+    sweep: Sweep | None = None
     cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 << 30  # of decoded samples on disk, over all projects
     stages: dict[str, Any]
 

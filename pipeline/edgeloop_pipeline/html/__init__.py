@@ -15,22 +15,17 @@ from edgeloop_pipeline.summary import rows
 from edgeloop_pipeline.tasks import MEASURES
 
 LIBRARIES = ("edgeloop", "torch", "torch-pruning", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+HERE = Path(__file__).parent
 
 
 def render(inputs: Inputs, entries: list[Entry]) -> str:
     """The page. Everything from recipes and data is escaped by the template."""
-    import jinja2
-
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["percent"] = lambda share: f"{share:.2%}"
-    environment.filters["thousands"] = lambda number: f"{number:,.0f}"
-    template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     metrics = {e.stage: e.metrics for e in entries}
     verified, profiled = metrics.get("verify", {}), metrics.get("profile", {})
     table = rows(entries)
     head = inputs.project.recipe.head
-    return template.render(
+    return page(
+        "report.html.j2",
         name=head.name,
         version=head.version,
         card=head.model_card.strip(),
@@ -54,6 +49,22 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         peak=max((e.peak_bytes for e in entries), default=0),
         seconds=sum(e.seconds for e in entries),
     )
+
+
+def page(template: str, **values: Any) -> str:
+    """A template of this folder, with its style inside. Everything is escaped but our own drawings."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FileSystemLoader(HERE),
+    )
+    environment.filters["percent"] = lambda share: f"{share:.2%}"
+    environment.filters["thousands"] = lambda number: f"{number:,.0f}"
+    return environment.get_template(template).render(style=(HERE / "style.css").read_text(encoding="utf-8"), **values)
 
 
 def _layers(profiled: dict[str, Any]) -> list[dict[str, Any]]:

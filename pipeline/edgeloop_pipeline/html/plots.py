@@ -113,3 +113,35 @@ def time_shares(stages: dict[str, dict[str, float]]) -> str:
     axes.invert_yaxis()
     axes.legend(frameon=False, fontsize=8, ncols=len(kinds), loc="lower left", bbox_to_anchor=(0, 1))
     return _svg(figure)
+
+
+def pareto(points: list[tuple[int, float, float, float, bool]], measure: str) -> str:
+    """Trials (number, measure, latency µs, bytes, best trade-off): the measure against latency and against bytes."""
+    if not points:
+        return ""
+    figure, axes = _axes(2, 3.8)
+    for one, unit, column, scale in ((axes[0], "size, kB", 3, 1000.0), (axes[1], "p50 latency, µs", 2, 1.0)):
+        for best, colour, marker, label in ((False, FLOAT_COLOUR, "o", "trial"), (True, SHIPPED_COLOUR, "D", "best trade-off")):
+            chosen = [p for p in points if p[4] is best]
+            if chosen:
+                one.scatter(
+                    [p[column] / scale for p in chosen], [100 * p[1] for p in chosen], c=colour, marker=marker, s=36, label=label
+                )
+        # The front of these two alone: nothing is both cheaper and better.
+        front: list[tuple[float, float]] = []
+        for p in sorted(points, key=lambda p: (p[column], -p[1])):
+            if not front or 100 * p[1] > front[-1][1]:
+                front.append((p[column] / scale, 100 * p[1]))
+        one.step(*zip(*front, strict=True), where="post", color=SHIPPED_COLOUR, linewidth=1)
+        for number, accuracy, *costs, best in points:
+            if best:
+                place = (costs[column - 2] / scale, 100 * accuracy)
+                one.annotate(str(number), place, xytext=(4, 5), textcoords="offset points", fontsize=8, color=SHIPPED_COLOUR)
+        one.set_xscale("log")
+        one.set_xlabel(unit)
+        one.xaxis.set_major_formatter("{x:.0f}")
+        one.xaxis.set_minor_formatter("{x:.0f}")
+        one.tick_params(axis="x", which="minor", labelsize=8)
+    axes[0].set_ylabel(f"validation {measure}, %")
+    axes[0].legend(loc="lower right", frameon=False, fontsize=8)
+    return _svg(figure)

@@ -31,6 +31,7 @@ from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
 from edgeloop_pipeline.training.steps import Loss, gradients
 from edgeloop_pipeline.training.tracking import Trackers, spark
+from edgeloop_pipeline.watching import watcher
 
 CLOCK_STEPS = 50
 
@@ -270,6 +271,8 @@ class Run:
         rate = self.optimizer.param_groups[0]["lr"]
         self.trackers.epoch(epoch + 1, {**msgspec.to_builtins(self.curve[-1]), "learning_rate": rate})
         drawn = spark([e.validation_accuracy for e in self.curve])
+        if (watch := watcher.get()) is not None:
+            watch(self.name, epoch + 1, accuracy, sum(p.numel() for p in self.network.parameters()))
         self.log(f"epoch {epoch + 1}/{self.settings.epochs}  loss {loss:.3f}  validation {accuracy:.2%} {drawn}  rate {rate:.2g}")
 
     def _store(self, epoch: int, step: int, total: float) -> None:
