@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import click
 import msgspec
 
 from edgeloop_contract.errors import DeviceError, EdgeloopError, UsageError
 from edgeloop_pipeline import recipe as recipes
+from edgeloop_pipeline.lifeline import dies_with
 from edgeloop_pipeline.recipe import Knob, Recipe, Sweep
 from edgeloop_pipeline.store import Store, digest
 
@@ -160,8 +165,10 @@ class Study:
         study = optuna.create_study(
             storage=f"sqlite:///{path}", study_name=self.name, load_if_exists=True,
             directions=[BEST[o] for o in self.sweep.objectives],
-            sampler=optuna.samplers.TPESampler(seed=self.recipe.head.seed, multivariate=True, n_startup_trials=5),
         )  # fmt: skip
+        # Another seed after each stop, or the sampler would begin with the same draws again.
+        seed = self.recipe.head.seed + len(study.trials)
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=5)
         if not must_exist:
             self._take_up(study)
         return study
@@ -244,13 +251,18 @@ class Workers:
 
 
 class Here(Workers):
-    """One after the other, in this process and its runs folder: what trials share is made once."""
+    """One after the other, each in a process of its own: the next one starts clean. What they share is made once."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
 
     def start(self, changes: tuple[str, ...], board: Board, log: Callable[[str], None]) -> Point | Exception:
-        return attempt(self.study.recipe.path, changes, self.study.runs, board, log)
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), dies_with, (os.getpid(),)) as pool:
+            where = (str(self.study.recipe.path), changes, str(self.study.runs.resolve()))
+            try:
+                return outcome_of(*pool.submit(attempt_in_words, *where, board.margin, board.curves, True).result())
+            except BrokenProcessPool:
+                return UsageError("its process was killed; there may be too little memory")
 
     def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, Point | Exception]:
         trial, outcome = waiting.pop(0)
@@ -278,7 +290,7 @@ class OnRay(Workers):
         ray.init(**options, logging_level="ERROR", log_to_driver=False, configure_logging=False)
         self.free = [self.study.runs / FOLDER / f"{self.study.name}-worker-{i}" for i in range(self.count)]
         self.used: dict[Any, Path] = {}
-        self.remote = ray.remote(num_cpus=1, max_retries=0)(attempt_quietly)
+        self.remote = ray.remote(num_cpus=1, max_retries=0)(attempt_in_words)
         self._teacher(log)
         try:
             yield
@@ -318,12 +330,9 @@ class OnRay(Workers):
         trial, job = waiting.pop(place)
         self.free.append(self.used.pop(job))
         try:
-            kind, value = ray.get(job)
+            return trial, outcome_of(*ray.get(job))
         except ray.exceptions.RayError as error:
             return trial, UsageError(f"its worker died: {str(error).splitlines()[0]}")
-        if kind == "point":
-            return trial, msgspec.convert(value, Point)
-        return trial, Pruned(value) if kind == "pruned" else UsageError(value)
 
 
 def _linked(source: str, target: str) -> str:
@@ -336,22 +345,22 @@ def _linked(source: str, target: str) -> str:
     return target
 
 
-def attempt(path: Path, changes: tuple[str, ...], runs: Path, board: Board, log: Callable[[str], None]) -> Point | Exception:
-    """A trial's outcome: what it came to, or why it came to nothing."""
-    try:
-        return measure(path, changes, runs, board, log)
-    except EdgeloopError as error:
-        return error
-
-
-def attempt_quietly(
-    path: str, changes: tuple[str, ...], runs: str, margin: float, curves: list[tuple[int, list[float]]]
+def attempt_in_words(
+    path: str, changes: tuple[str, ...], runs: str, margin: float, curves: list[tuple[int, list[float]]], aloud: bool = False
 ) -> tuple[str, Any]:
-    """`attempt` in plain values, for another process."""
-    outcome = attempt(Path(path), tuple(changes), Path(runs), Board(margin, [(n, list(c)) for n, c in curves]), lambda _: None)
-    if isinstance(outcome, Point):
-        return "point", msgspec.to_builtins(outcome)
-    return ("pruned" if isinstance(outcome, Pruned) else "failed"), str(outcome)
+    """A trial's outcome in plain values, for another process: what it came to, or why it came to nothing."""
+    board = Board(margin, [(count, list(curve)) for count, curve in curves])
+    try:
+        point = measure(Path(path), tuple(changes), Path(runs), board, lambda text: click.echo(text, err=True) if aloud else None)
+    except EdgeloopError as error:
+        return ("pruned" if isinstance(error, Pruned) else "failed"), str(error)
+    return "point", msgspec.to_builtins(point)
+
+
+def outcome_of(kind: str, value: Any) -> Point | Exception:
+    if kind == "point":
+        return msgspec.convert(value, Point)
+    return Pruned(value) if kind == "pruned" else UsageError(value)
 
 
 def chosen(recipe: Recipe, runs: Path, number: int) -> tuple[str, ...]:

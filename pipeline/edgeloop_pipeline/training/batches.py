@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import signal
-import sys
+import os
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from edgeloop_contract.errors import DataError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data import Samples
+from edgeloop_pipeline.lifeline import dies_with
 from edgeloop_pipeline.training.scoring import channels_last
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
@@ -135,12 +134,6 @@ class _From:
         return (divmod(i, self.steps) for i in range(self.first, self.steps * self.epochs))
 
 
-def _dies_with_parent(_: int) -> None:
-    """A killed run's workers would hold its lock for some seconds, and keep the next run out (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-
-
 class Loader:
     """Hands out batches in order and measures how long the training thread waited for them.
 
@@ -166,7 +159,11 @@ class Loader:
         options: dict[str, Any] = {}
         if self.workers:
             # fork: the samples are shared with the workers as they are, not copied.
-            options = {"prefetch_factor": self.prefetch, "multiprocessing_context": "fork", "worker_init_fn": _dies_with_parent}
+            options = {
+                "prefetch_factor": self.prefetch,
+                "multiprocessing_context": "fork",
+                "worker_init_fn": partial(dies_with, os.getpid()),
+            }
         loader = DataLoader(
             self.batches, batch_size=None, sampler=_From(epoch, step, self.batches.steps, self.epochs),
             num_workers=self.workers, pin_memory=torch.cuda.is_available(),

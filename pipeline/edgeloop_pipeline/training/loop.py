@@ -175,6 +175,7 @@ class Run:
         self.loader = Loader(
             self.batches, settings.epochs, fixed, None if settings.prefetch == "auto" else settings.prefetch, cores(), self.log
         )
+        self.stack.callback(self.loader.stop)  # an error leaves no process behind, nor the lock it inherited
 
     def _cut(self, few: Tensor, part: int) -> Pipelined:
         if self.precision.name != "float32" or self.settings.clip_norm or self.settings.checkpoint_activations:
