@@ -26,6 +26,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/main.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/compression.py
 
 # What a CPU cannot show: throughput, precisions and memory of training, on a machine with a GPU.
 bench-gpu: $(STAMP)

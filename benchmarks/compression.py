@@ -1,0 +1,237 @@
+"""Post-training int8 against the tools people use, on the same float networks and data; pruning as it ships.
+
+Peers, in this very run: onnxruntime's quantize_static (its defaults, per channel; and with entropy calibration), NNCF 3.4 on
+ONNX (in a venv that this script makes), ai-edge-quantizer with its own calibration. Everyone gets the same calibration
+samples and the float file of the same network. No training after quantization, for anybody. With --quick only exercise_watch.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import BIN, Row, edgeloop, main
+
+RUNS = Path("runs")
+PEERS = Path("runs/peers-venv")
+SECONDS = 0.5
+CALIBRATION = 256
+SPOIL = '''
+"""The same function with channels scaled apart: what cross-layer equalization is for (Nagel et al. 2019)."""
+from dataclasses import dataclass
+from edgeloop_pipeline.stages import Base
+
+@dataclass(frozen=True)
+class Spoil(Base):
+    needs, gives = ("network",), ("network",)
+
+    def __call__(self, inputs, out):
+        import torch
+        from edgeloop_pipeline import networks
+        saved = networks.load(inputs.project, inputs.artefacts["network"])
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for block in saved.network.blocks:
+                norm, following = block.first[1], block.second[0]
+                factors = 10 ** torch.empty(len(norm.weight)).uniform_(-1.5, 1.5)
+                norm.weight.mul_(factors)
+                norm.bias.mul_(factors)
+                following.weight.div_(factors.reshape(1, -1, 1, 1))
+        networks.save(out, saved.network, saved.structure)
+        return {}
+'''
+SMALL = ("network_args={widths: [16, 32, 64], blocks: 1}", "train.epochs=5")
+# name → recipe, and what is changed so that a float network is there in minutes. The recipes' students would be trained for the
+# integers' sake already; what is compared here is a plain float network.
+SUBJECTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "exercise_watch": ("exercise_watch", ("prune=off", "distill=off")),
+    "spoken_digits": ("spoken_digits", ("prune=off", "distill=off")),
+    "fashion": ("fashion", ("distill=off", *SMALL)),
+    "fashion, channels scaled apart": ("spoiled", ("distill=off", *SMALL)),
+    "photos": ("photos", ()),
+}
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One int8 file. `right`: share of test samples; `noise`: scores against the float network's, dB."""
+
+    right: float
+    noise_db: float
+    latency_us: float
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, (recipe, changes) in SUBJECTS.items():
+            if not quick or name == "exercise_watch":
+                where = spoiled(Path(folder) / "spoiled") if recipe == "spoiled" else recipe
+                yield from against_peers(name, str(where), changes)
+    yield from pruning(quick)
+
+
+def spoiled(folder: Path) -> Path:
+    subprocess.run([BIN / "edgeloop", "new", folder, "--like", "fashion"], check=True, capture_output=True)
+    (folder / "spoil.py").write_text(SPOIL)
+    text = (folder / "recipe.yaml").read_text().replace("name: fashion", "name: spoiled")
+    (folder / "recipe.yaml").write_text(text.replace("  quantize:", "  spoil: {stage: spoil.py:Spoil}\n  quantize:"))
+    return folder
+
+
+def against_peers(name: str, recipe: str, changes: tuple[str, ...]) -> Iterator[Row]:
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.project import Project
+    from edgeloop_pipeline.stages.export import read_variants
+    from edgeloop_pipeline.store import Store
+
+    off = tuple(f"{stage}=off" for stage in ("verify", "profile", "package", "report"))
+    plainly = ("quantize.qat=never", f"quantize.calibration_samples={CALIBRATION}", "quantize.equalize=always", "target={}")
+    changes = (*changes, *off, *plainly)
+    edgeloop("run", recipe, "--runs", RUNS, *(word for change in changes for word in ("--set", change)))
+    loaded = recipes.load(recipes.find(recipe), changes)
+    splits = Project(loaded).splits
+    entry = Store(RUNS).last(loaded.head.name, "export")
+    assert entry is not None
+    exported = Store(RUNS).folder("export", entry.key)
+    files = {v.name: (v, (exported / v.file).read_bytes()) for v in read_variants(exported)}
+    plain_onnx, plain_tflite = files["onnx-float32"], files["tflite-float32"]
+    reference = scores_of(*plain_onnx, splits)
+    rows = np.random.default_rng(0).permutation(len(splits.train))[:CALIBRATION]
+    samples = splits.train.values[rows]
+    made = {
+        "onnx": {
+            "quantize_static": lambda: quantize_static(plain_onnx[1], samples, "MinMax"),
+            "quantize_static, entropy": lambda: quantize_static(plain_onnx[1], samples, "Entropy"),
+            "NNCF": lambda: nncf(plain_onnx[1], samples),
+        },
+        "tflite": {"ai-edge-quantizer": lambda: ai_edge(plain_tflite[1], samples)},
+    }
+    spread = float(np.sqrt(0.25 / len(splits.test)))  # one standard error at most
+    for runtime, peers in made.items():
+        ours = scored(*files[f"{runtime}-int8"], splits, reference)
+        plain = files[f"{runtime}-float32"][0]
+        found = {}
+        for peer, make in peers.items():
+            try:
+                found[peer] = scored(plain, make(), splits, reference)
+            except Exception as error:  # a peer that fails is said, and the others go on
+                print(f"{name}: {peer} failed: {str(error).splitlines()[0][:150]}", file=sys.stderr)
+        for peer, theirs in found.items():
+            title = f"{name}, {runtime}: right, against {peer}"
+            met = ours.right >= theirs.right - spread
+            yield Row(title, 100 * ours.right, "%", 100 * theirs.right, round(ours.right / theirs.right, 3), "not worse", met)
+            yield Row(f"{name}, {runtime}: dB, against {peer}", ours.noise_db, "dB", theirs.noise_db)
+            ratio = theirs.latency_us / ours.latency_us
+            title = f"{name}, {runtime}: p50, against {peer}"
+            yield Row(title, ours.latency_us, "µs", theirs.latency_us, round(ratio, 2), "≥ 0.9×", ratio >= 0.9)
+
+
+def scores_of(variant: Any, model: bytes, splits: Any) -> Any:
+    from edgeloop_agent.runtimes import open_runtime
+
+    runtime, values = open_runtime(variant, model, 2), splits.test.values
+    size = 64 if variant.runtime == "onnx" else 1
+    return np.concatenate([runtime.run(values[i : i + size]) for i in range(0, len(values), size)])
+
+
+def scored(variant: Any, model: bytes, splits: Any, reference: Any) -> Scored:
+    from edgeloop_agent.measure import best_threads
+
+    found = scores_of(variant, model, splits)
+    noise = 10 * np.log10((reference**2).sum() / max(((reference - found) ** 2).sum(), 1e-12))
+    cost = best_threads(variant, model, splits.test.values[:64], SECONDS)
+    return Scored(float((found.argmax(1) == splits.test.labels).mean()), float(noise), cost.latency_us_p50)
+
+
+def quantize_static(model: bytes, samples: Any, method: str) -> bytes:
+    from onnxruntime import quantization
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.batches = iter(np.array_split(samples, 32))
+
+        def get_next(self) -> dict[str, Any] | None:
+            batch = next(self.batches, None)
+            return None if batch is None else {"input": batch}
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, inferred, target = (Path(folder) / f"{n}.onnx" for n in ("source", "inferred", "target"))
+        source.write_bytes(model)
+        quant_pre_process(source, inferred)
+        how = getattr(quantization.CalibrationMethod, method)
+        quantization.quantize_static(inferred, target, Reader(), per_channel=True, calibrate_method=how)
+        return target.read_bytes()
+
+
+def nncf(model: bytes, samples: Any) -> bytes:
+    python = PEERS / "bin" / "python"
+    if not (PEERS / "ready").exists():
+        venv.create(PEERS, with_pip=True)
+        packages = ("nncf==3.4.*", "onnx", "onnxruntime")
+        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True, capture_output=True)
+        (PEERS / "ready").touch()
+    with tempfile.TemporaryDirectory() as folder:
+        source, values, target = Path(folder) / "a.onnx", Path(folder) / "a.npy", Path(folder) / "b.onnx"
+        source.write_bytes(model)
+        np.save(values, samples)
+        script = Path(__file__).parent / "peers" / "nncf_onnx.py"
+        done = subprocess.run([python.absolute(), script, source, values, target], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().splitlines()[-1])
+        return target.read_bytes()
+
+
+def ai_edge(model: bytes, samples: Any) -> bytes:
+    from ai_edge_litert.interpreter import Interpreter
+    from ai_edge_quantizer import quantizer, recipe
+
+    interpreter = Interpreter(model_content=model)
+    key, signature = next(iter(interpreter.get_signature_list().items()))
+    (name,) = signature["inputs"]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "float.tflite"
+        path.write_bytes(model)
+        made = quantizer.Quantizer(str(path), recipe.static_wi8_ai8())
+        calibrated = made.calibrate({key: [{name: sample[None]} for sample in samples]})
+        return bytes(made.quantize(calibrated, enable_progress_report=False).quantized_model)
+
+
+def pruning(quick: bool) -> Iterator[Row]:
+    """What shipped files gain from pruned channels, beside what the count of multiply-adds promises."""
+    name, changes = ("exercise_watch", ()) if quick else ("fashion", SMALL)
+    off = ("distill=off", "verify=off", "package=off", "report=off")
+    found = {}
+    for keep in (1.0, 0.5, 0.25):
+        stages = (
+            f"prune={{keep: {keep}, round_to: 8}}",
+            "quantize={qat: never}",
+            "export={}",
+            "profile={seconds: 0.5}",
+            "target={}",
+        )
+        words = (*changes, *off, *stages)
+        run: Any = edgeloop("run", name, "--runs", RUNS, *(w for change in words for w in ("--set", change)))
+        found[keep] = {s["name"]: s["metrics"] for s in run["stages"]}
+    for keep in (0.5, 0.25):
+        dense, pruned = found[1.0], found[keep]
+        macs = dense["prune"]["multiply_adds"] / pruned["prune"]["multiply_adds"]
+        for variant, cost in pruned["profile"]["variants"].items():
+            if variant.endswith("int8"):
+                before = dense["profile"]["variants"][variant]["latency_us_p50"]
+                ratio = round(before / cost["latency_us_p50"], 2)
+                title = f"{name}, keep {keep}: {variant} p50; MACs ÷ {macs:.2f}, bytes ÷ "
+                size = dense["export"]["bytes"][variant] / pruned["export"]["bytes"][variant]
+                yield Row(f"{title}{size:.2f}", cost["latency_us_p50"], "µs", before, ratio)
+
+
+if __name__ == "__main__":
+    main(measure)
