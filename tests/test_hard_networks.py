@@ -16,7 +16,7 @@ from edgeloop_pipeline import explaining, networks, quantized
 from edgeloop_pipeline.data import PreparedSplits, Samples
 from edgeloop_pipeline.pruning import Channels, mask_of, remove_channels, sparse
 from edgeloop_pipeline.quantized import Options
-from edgeloop_pipeline.stages.export import _variant
+from edgeloop_pipeline.stages.export import variant_of
 from hard_networks import NETWORKS, SERIES, Residual, TwoInputs
 
 # Layers that no integer kernel exists for, by runtime: said in the report, and counted here.
@@ -57,7 +57,7 @@ def shipped(graph: quantized.Graph, splits: PreparedSplits, folder: Path) -> dic
     for runtime, write in (("onnx", convert.to_onnx), ("tflite", convert.to_tflite)):
         path = folder / f"model.{runtime}"
         write(graph.module, graph.front, splits.shape, path, quantized=True)
-        variant = _variant(runtime, "int8", path.name, splits, counts, [5], quantization.output_qparams(graph.module))
+        variant = variant_of(runtime, "int8", path.name, splits, counts, [5], quantization.output_qparams(graph.module))
         model = path.read_bytes()
         loaded = open_runtime(variant, model)
         scores = np.concatenate([loaded.run(splits.test.values[i : i + 1]) for i in range(len(splits.test))])

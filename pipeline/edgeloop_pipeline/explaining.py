@@ -120,9 +120,9 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
     module, front = graph.module, graph.front
     count = len([n for n in module.graph.nodes if n.target in WEIGHTED])
     start = time.perf_counter()
-    scores_of(module, front, _some(splits.validation, LEAST_SAMPLES))
+    scores_of(module, front, some_of(splits.validation, LEAST_SAMPLES))
     one = (time.perf_counter() - start) / LEAST_SAMPLES
-    samples = _some(splits.validation, int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MOST_SECONDS / max(1, count) / one))))
+    samples = some_of(splits.validation, int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MOST_SECONDS / max(1, count) / one))))
     task = tasks.of(splits)
     x = samples_of(front, samples.values[: MOST_SAMPLES // 4])
     quantization.set_mode(module, "off", "off")
@@ -151,7 +151,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
     return rows
 
 
-def _some(samples: Samples, most: int) -> Samples:
+def some_of(samples: Samples, most: int) -> Samples:
     rows = np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int)
     return Samples(samples.values[rows], samples.labels[rows], samples.recording[rows], samples.groups[rows])
 

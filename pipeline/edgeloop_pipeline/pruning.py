@@ -34,6 +34,7 @@ class Channels:
     importance: str = "magnitude"
     across_layers: bool = False
     layers: Mapping[str, float] = field(default_factory=dict)
+    may_do_nothing: bool = False  # else an error, where rounding leaves everything as it is
 
 
 def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> None:
@@ -61,7 +62,7 @@ def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> Non
             f"{type(network).__name__} cannot be pruned at layer {_unprunable(network, sample)}: {type(error).__name__}: {error};"
             " write sizes in forward() relative to the tensor's own (x.shape), or set prune: off"
         ) from error
-    if (wanted.keep < 1 or wanted.layers) and sum(p.numel() for p in network.parameters()) == before:
+    if (wanted.keep < 1 or wanted.layers) and not wanted.may_do_nothing and sum(p.numel() for p in network.parameters()) == before:
         width, name = min((_channels_a_group(m), n) for n, m in modules.items() if isinstance(m, WEIGHTED))
         raise ModelError(
             f"{type(network).__name__}: keep {wanted.keep} with round_to {wanted.round_to} removes nothing: layer {name}, say,"

@@ -32,7 +32,8 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     min_accuracy: Share | None = None
     max_drop: Share | None = None
     max_int8_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
-    max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of the fastest int8 file on this machine, batch 1
+    max_ram_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None  # of activations at once, as integers
     max_lsb: Annotated[int, msgspec.Meta(ge=0)] = 3
     min_agreement: Share = 0.98
 

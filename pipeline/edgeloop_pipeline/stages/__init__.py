@@ -18,6 +18,7 @@ from edgeloop_pipeline.store import Entry
 # Importing one of these modules must not import torch: a cached run only reads their settings.
 STAGES = {
     "train": "edgeloop_pipeline.stages.train:Train",
+    "budget": "edgeloop_pipeline.stages.budget:Budget",
     "prune": "edgeloop_pipeline.stages.prune:Prune",
     "distill": "edgeloop_pipeline.stages.distill:Distill",
     "quantize": "edgeloop_pipeline.stages.quantize:Quantize",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
@@ -44,7 +44,7 @@ class Export(Base):
         saved = networks.load(project, inputs.artefacts["network"])
         graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
         float_graph, _ = quantized.folded(saved, splits)
-        answer = list(float_graph.graph.output_node().all_input_nodes[0].meta["val"].shape[1:])
+        answer = answer_shape(float_graph)
         counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
         variants = []
         for runtime in self.runtimes:
@@ -54,12 +54,17 @@ class Export(Base):
                 inputs.log(f"writing {file}")
                 integer = precision == "int8"
                 write(graph.module if integer else float_graph, saved.front, splits.shape, out / file, quantized=integer)
-                variants.append(_variant(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
+                variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return {"bytes": {v.name: (out / v.file).stat().st_size for v in variants}}
 
 
-def _variant(
+def answer_shape(module: Any) -> list[int]:
+    """Of one sample's scores."""
+    return list(module.graph.output_node().all_input_nodes[0].meta["val"].shape[1:])
+
+
+def variant_of(
     runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, counts: tuple[float, int] | None, answer: list[int],
     output: tuple[float, int],
 ) -> Variant:  # fmt: skip

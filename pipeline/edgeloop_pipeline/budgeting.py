@@ -1,0 +1,122 @@
+"""How much of each layer may stay: decisions over measured figures, without any I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+CEILINGS = ("latency_us", "bytes", "ram_bytes")
+UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations"}
+SLACK = 0.9  # a budget used to less than this is worth another, larger attempt
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One pruned network, trained a little, as int8. `accuracy`: on validation data; `widths`: layer → share kept."""
+
+    widths: dict[str, float]
+    accuracy: float
+    latency_us: float
+    bytes: int
+    ram_bytes: int
+    parameters: int
+    aim: float = 1.0  # share of the budgets that it was narrowed to
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """Ceilings (None: none), and the floor that accuracy must hold (0: none)."""
+
+    latency_us: float | None = None
+    bytes: float | None = None
+    ram_bytes: float | None = None
+    accuracy: float = 0.0
+
+
+def excess(attempt: Attempt, limits: Limits) -> dict[str, float]:
+    """Ceiling → what the attempt uses of it; above 1 it is missed."""
+    return {name: getattr(attempt, name) / limit for name in CEILINGS if (limit := getattr(limits, name)) is not None}
+
+
+def used(attempt: Attempt, limits: Limits) -> float:
+    return max(excess(attempt, limits).values(), default=0.0)
+
+
+def best_of(attempts: list[Attempt], limits: Limits) -> Attempt:
+    """The most accurate that fits; where none does, the one that misses by least."""
+    fitting = [a for a in attempts if used(a, limits) <= 1]
+    if fitting:
+        return max(fitting, key=lambda a: a.accuracy)
+    return min(attempts, key=lambda a: (used(a, limits), -a.accuracy))
+
+
+def verdict(best: Attempt, limits: Limits) -> list[str]:
+    """What is missed, by how much, and what would be needed; [] when everything holds."""
+    said = []
+    for name, share in excess(best, limits).items():
+        if share > 1:
+            value, limit = getattr(best, name), getattr(limits, name)
+            said.append(
+                f"{value:,.0f} {UNITS[name]}, {share - 1:.0%} above {limit:,.0f}: nothing smaller was found; raise it, or train a"
+                " narrower network"
+            )
+    if best.accuracy < limits.accuracy:
+        ceilings = ", ".join(UNITS[n] for n in excess(best, limits))
+        said.append(
+            f"validation accuracy {best.accuracy:.2%}, below {limits.accuracy:.2%}: allow more {ceilings}, or train longer behind"
+            " this stage"
+        )
+    return said
+
+
+def next_aim(attempts: list[Attempt], limits: Limits) -> float | None:
+    """The next attempt's aim, as a share of the budgets; None: enough.
+
+    The first aims at the budgets themselves. What came out too large aims lower by as much, what left room aims higher,
+    and between one that fits and one that does not the middle is tried.
+    """
+    if not attempts:
+        return 1.0
+    fitting = [a for a in attempts if used(a, limits) <= 1]
+    missing = [a for a in attempts if used(a, limits) > 1]
+    if any(used(a, limits) >= SLACK for a in fitting):
+        return None
+    if not fitting:
+        nearest = min(missing, key=lambda a: used(a, limits))
+        aim = 0.98 * nearest.aim / used(nearest, limits)
+    elif not missing:
+        largest = max(fitting, key=lambda a: used(a, limits))
+        aim = 0.98 * largest.aim / used(largest, limits)
+    else:
+        low, high = max(a.aim for a in fitting), min(a.aim for a in missing)
+        aim = (low + high) / 2
+    return None if any(abs(aim - a.aim) < 0.01 * a.aim for a in attempts) else aim
+
+
+def narrow(
+    layers: list[str], steps: tuple[float, ...], harm: Mapping[tuple[str, float], float],
+    cost: Callable[[dict[str, float]], float], aim: float,
+) -> dict[str, float]:  # fmt: skip
+    """Shares of each layer's channels so that `cost` comes to `aim` or below, at the least harm: greedy, step by step.
+
+    `steps`: shares from large to small, the first being 1. `harm`: of one layer at one share, alone. Each time the step with
+    the least added harm for what it saves is taken (Yang et al. 2018).
+    """
+    widths = dict.fromkeys(layers, steps[0])
+    now = cost(widths)
+    while now > aim:
+        choices = []
+        for layer in layers:
+            at = steps.index(widths[layer])
+            # A step that rounding swallows saves nothing: look past it.
+            for following in steps[at + 1 :]:
+                saved = now - cost({**widths, layer: following})
+                if saved > 0:
+                    added = harm[layer, following] - (harm[layer, widths[layer]] if at else 0.0)
+                    choices.append((max(added, 1e-9) / saved, layer, following))
+                    break
+        if not choices:
+            break
+        _, layer, share = min(choices)
+        widths[layer] = share
+        now = cost(widths)
+    return widths
