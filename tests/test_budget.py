@@ -40,7 +40,7 @@ def test_attempts_close_in_on_the_budget(slope: float, share: float) -> None:
         aim = next_aim(attempts, limits)
         if aim is None:
             break
-        attempts.append(attempt(100 * slope * aim**share, 0, accuracy=min(1.0, aim / 100), aim=aim))
+        attempts.append(attempt(100 * slope * aim**share, 0, accuracy=aim / 1e6, aim=aim))
     best = best_of(attempts, limits)
     assert 0.85 < used(best, limits) <= 1 and len(attempts) <= 12
 
