@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 CEILINGS = ("latency_us", "bytes", "ram_bytes")
 UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations"}
 SLACK = 0.9  # a budget used to less than this is worth another, larger attempt
+GOAL = 0.96  # share of the budget that an attempt aims at, once it is known what aims come to
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,25 +73,24 @@ def verdict(best: Attempt, limits: Limits) -> list[str]:
 def next_aim(attempts: list[Attempt], limits: Limits) -> float | None:
     """The next attempt's aim, as a share of the budgets; None: enough.
 
-    The first aims at the budgets themselves. What came out too large aims lower by as much, what left room aims higher,
-    and between one that fits and one that does not the middle is tried.
+    The first aims at the budgets themselves; the next ones where the nearest two say that the budgets are just kept.
     """
     if not attempts:
         return 1.0
-    fitting = [a for a in attempts if used(a, limits) <= 1]
-    missing = [a for a in attempts if used(a, limits) > 1]
-    if any(used(a, limits) >= SLACK for a in fitting):
+    shares = {a.aim: used(a, limits) for a in attempts}
+    if any(SLACK <= share <= 1 for share in shares.values()):
         return None
-    if not fitting:
-        nearest = min(missing, key=lambda a: used(a, limits))
-        aim = 0.98 * nearest.aim / used(nearest, limits)
-    elif not missing:
-        largest = max(fitting, key=lambda a: used(a, limits))
-        aim = 0.98 * largest.aim / used(largest, limits)
-    else:
-        low, high = max(a.aim for a in fitting), min(a.aim for a in missing)
-        aim = (low + high) / 2
-    return None if any(abs(aim - a.aim) < 0.01 * a.aim for a in attempts) else aim
+    nearest = sorted(shares, key=lambda aim: abs(math.log(shares[aim])))[:2]
+    # What came of the two nearest aims says how cost follows the aim (as a power of it); of one, take it as proportional.
+    power = 1.0
+    if len(nearest) == 2:
+        power = math.log(shares[nearest[0]] / shares[nearest[1]]) / math.log(nearest[0] / nearest[1])
+    aim = nearest[0] * (GOAL / shares[nearest[0]]) ** (1 / min(4.0, max(0.2, power)))
+    low = max((a for a, share in shares.items() if share <= 1), default=0.0)
+    high = min((a for a, share in shares.items() if share > 1), default=math.inf)
+    if not low < aim < high:
+        aim = (low + high) / 2 if high < math.inf else 2 * low
+    return None if any(abs(aim - a) < 0.005 * a for a in shares) else aim
 
 
 def narrow(
