@@ -334,3 +334,17 @@ def test_an_augmentation_that_fails(tiny: Path, tmp_path: Path, body: str, said:
     text = (tiny / "recipe.yaml").read_text().replace("preprocessing:", "augment: data.py:augment\npreprocessing:")
     (tiny / "recipe.yaml").write_text(text)
     assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 3)
+
+
+def test_lighter_float_files_ship_too(tiny: Path, runs: Path) -> None:
+    changes = ("--set", "export.float16=true", "--set", "export.int8_weights=true", "--set", "profile.seconds=0.02")
+    done = command("edgeloop", "run", tiny, "--runs", runs, "--json", *changes)
+    assert done.returncode == 0, done.stderr
+    found = {(v["runtime"], v["precision"]): v for v in json.loads(done.stdout)["variants"]}
+    for runtime in ("onnx", "tflite"):
+        plain = found[runtime, "float32"]
+        for precision in ("float16", "int8weights"):
+            assert found[runtime, precision]["accuracy"] == pytest.approx(plain["accuracy"], abs=0.03), (runtime, precision)
+    bundle = json.loads(done.stdout)["bundle"]
+    listed = command("edgeloop-agent", "inspect", bundle).stdout
+    assert "onnx-float16" in listed and "tflite-int8weights" in listed

@@ -55,7 +55,7 @@ class Variant(Part, frozen=True):
 
     name: str
     runtime: Literal["onnx", "tflite"]
-    precision: Literal["int8", "float32"]
+    precision: Literal["int8", "float32", "float16", "int8-weights"]  # the last computes in float
     file: str
     input: TensorSpec
     output: TensorSpec

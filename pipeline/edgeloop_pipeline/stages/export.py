@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 VARIANTS = "variants.json"
 Runtime = Literal["onnx", "tflite"]
-Precision = Literal["int8", "float32"]
+Precision = Literal["int8", "float32", "float16", "int8-weights"]
 INT8_ONLY: tuple[Precision, ...] = ("int8",)
 BOTH: tuple[Precision, ...] = ("int8", "float32")
 
@@ -27,6 +29,8 @@ class Export(Base):
 
     runtimes: Annotated[list[Runtime], msgspec.Meta(min_length=1)] = field(default_factory=lambda: ["onnx", "tflite"])
     float32: bool = True
+    float16: bool = False  # for GPUs: half the bytes; CPUs compute in float32 all the same
+    int8_weights: bool = False  # a quarter of the bytes, float arithmetic: no calibration, and no speed from integers
 
     needs = ("network", "quantized")
     gives = ("exported",)
@@ -55,8 +59,31 @@ class Export(Base):
                 integer = precision == "int8"
                 write(graph.module if integer else float_graph, saved.front, splits.shape, out / file, quantized=integer)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
+            for precision, make in self._lighter(runtime):
+                file = f"{runtime}-{precision.replace('-', '')}.{runtime}"
+                inputs.log(f"writing {file}")
+                make(out / f"{runtime}-float32.{runtime}", out / file)
+                variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return {"bytes": {v.name: (out / v.file).stat().st_size for v in variants}}
+
+    def _lighter(self, runtime: Runtime) -> list[tuple[Precision, Callable[[Path, Path], None]]]:
+        """What is made from the float file."""
+        from edgeloop_exporters import lighter
+
+        if (self.float16 or self.int8_weights) and not self.float32:
+            raise UsageError("stages.export: float16 and int8_weights are made from the float32 file; set float32: true")
+        half, weights = (
+            (lighter.half_onnx, lighter.int8_weights_onnx)
+            if runtime == "onnx"
+            else (lighter.half_tflite, lighter.int8_weights_tflite)
+        )
+        made: list[tuple[Precision, Callable[[Path, Path], None]]] = []
+        if self.float16:
+            made.append(("float16", half))
+        if self.int8_weights:
+            made.append(("int8-weights", weights))
+        return made
 
 
 def answer_shape(module: Any) -> list[int]:
@@ -83,7 +110,9 @@ def variant_of(
             shape=raw.shape,
             quantization=Quantization(scale=scale, zero_point=zero_point - offset),
         )
-    return Variant(name=f"{runtime}-{precision}", runtime=runtime, precision=precision, file=file, input=raw, output=scores)
+    return Variant(
+        name=f"{runtime}-{precision.replace('-', '')}", runtime=runtime, precision=precision, file=file, input=raw, output=scores
+    )
 
 
 def read_variants(folder: Path) -> list[Variant]:
