@@ -53,9 +53,8 @@ def int8_weights_onnx(source: Path, target: Path) -> None:
         shape = [-1 if i == axis else 1 for i in range(value.ndim)]
         integers = np.rint(value / scale.reshape(shape)).clip(-WEIGHT_MAX, WEIGHT_MAX).astype(np.int8)
         graph.initializer.remove(weights[name])
-        graph.initializer.extend(
-            [numpy_helper.from_array(integers, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
-        )
+        made_of = ((integers, f"{name}_int8"), (scale, f"{name}_scale"))
+        graph.initializer.extend([numpy_helper.from_array(array, called) for array, called in made_of])
         made.append(helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis))
     nodes = [*made, *graph.node]
     del graph.node[:]

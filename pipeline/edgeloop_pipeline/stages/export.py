@@ -73,11 +73,9 @@ class Export(Base):
 
         if (self.float16 or self.int8_weights) and not self.float32:
             raise UsageError("stages.export: float16 and int8_weights are made from the float32 file; set float32: true")
-        half, weights = (
-            (lighter.half_onnx, lighter.int8_weights_onnx)
-            if runtime == "onnx"
-            else (lighter.half_tflite, lighter.int8_weights_tflite)
-        )
+        half, weights = lighter.half_tflite, lighter.int8_weights_tflite
+        if runtime == "onnx":
+            half, weights = lighter.half_onnx, lighter.int8_weights_onnx
         made: list[tuple[Precision, Callable[[Path, Path], None]]] = []
         if self.float16:
             made.append(("float16", half))
@@ -110,9 +108,8 @@ def variant_of(
             shape=raw.shape,
             quantization=Quantization(scale=scale, zero_point=zero_point - offset),
         )
-    return Variant(
-        name=f"{runtime}-{precision.replace('-', '')}", runtime=runtime, precision=precision, file=file, input=raw, output=scores
-    )
+    name = f"{runtime}-{precision.replace('-', '')}"
+    return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
 
 
 def read_variants(folder: Path) -> list[Variant]:
