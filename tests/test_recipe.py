@@ -98,3 +98,10 @@ def test_numbers_as_people_write_them(tiny: Path) -> None:
     loaded = recipe.load(tiny / "recipe.yaml", ("train.learning_rate=1e-3", "train.weight_decay=2E-4", "version=3"))
     assert loaded.stages["train"]["learning_rate"] == 0.001 and loaded.stages["train"]["weight_decay"] == 0.0002
     assert loaded.head.version == 3 and loaded.head.network == "network.py:tiny"
+
+
+def test_a_stage_that_is_added_stands_where_it_usually_does() -> None:
+    from edgeloop_pipeline import recipe
+
+    loaded = recipe.load(recipe.find("fashion"), ("prune.keep=0.5", "budget=off"))
+    assert list(loaded.stages)[:4] == ["train", "prune", "distill", "quantize"]

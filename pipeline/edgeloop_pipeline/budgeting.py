@@ -70,6 +70,15 @@ def verdict(best: Attempt, limits: Limits) -> list[str]:
     return said
 
 
+def straight_line(one: tuple[float, float], other: tuple[float, float]) -> Callable[[float], float]:
+    """Through two points (x, y); through the origin and the first where they say that y falls as x grows, or nothing."""
+    (x1, y1), (x2, y2) = one, other
+    slope = (y1 - y2) / (x1 - x2) if x1 != x2 else 0.0
+    if slope <= 0:
+        return lambda x: y1 / x1 * x
+    return lambda x: y1 + slope * (x - x1)
+
+
 def next_aim(attempts: list[Attempt], limits: Limits) -> float | None:
     """The next attempt's aim, as a share of the budgets; None: enough.
 

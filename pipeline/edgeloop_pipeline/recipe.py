@@ -199,6 +199,7 @@ def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
     from edgeloop_pipeline.stages import STAGES
 
     data = copy.deepcopy(data)
+    given = list(data["stages"]) if isinstance(data.get("stages"), dict) else []
     for change in changes:
         name, equals, text = change.partition("=")
         if not equals or not name:
@@ -216,4 +217,16 @@ def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
             place[keys[-1]] = read_yaml(text)
         except yaml.YAMLError as error:
             raise UsageError(f"--set {change}: the value is not YAML") from error
+    if isinstance(data.get("stages"), dict):
+        data["stages"] = _in_place(data["stages"], given, list(STAGES))
     return data
+
+
+def _in_place(stages: dict[str, Any], given: list[str], usual: list[str]) -> dict[str, Any]:
+    """Stages that `--set` adds stand where they usually do: before the first of the recipe's own that usually comes later."""
+    order = list(given)
+    for name in stages:
+        if name not in order:
+            later = usual[usual.index(name) + 1 :] if name in usual else []
+            order.insert(next((i for i, known in enumerate(order) if known in later), len(order)), name)
+    return {name: stages[name] for name in order if name in stages}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from edgeloop_contract.errors import ModelError, UsageError
-from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, excess, narrow, next_aim, verdict
+from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, excess, narrow, next_aim, straight_line, verdict
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.fitting import Count, FitSettings, Rate
 
@@ -100,10 +100,12 @@ class _Search:
         self.whole = self._measured(saved)
         inputs.log(f"{len(self.layers)} groups of layers; whole: {self.whole.latency_us:.0f} µs, {self.whole.bytes:,} B")
         self.table = Table()
-        alone = self.table.microseconds(layers_of(saved.network, self.sample))
-        # Calls between layers, and another runtime, in one factor; in files what surrounds a byte a weight stays as it is.
-        self.factor = self.whole.latency_us / alone
-        self.around_bytes = self.whole.bytes - self.whole.parameters
+        # Two whole networks, neither trained, say how far the table and the count of weights are from what ships.
+        half = self._narrowed(dict.fromkeys(self.layers, 0.5))
+        points = [(saved, self.whole), (half, self._measured(half))]
+        alone = [(self.table.microseconds(layers_of(s.network, self.sample)), found.latency_us) for s, found in points]
+        weights = [(float(found.parameters), float(found.bytes)) for _, found in points]
+        self.latency, self.bytes = straight_line(*alone), straight_line(*weights)
 
     def _narrowed(self, widths: dict[str, float]) -> Saved:
         from edgeloop_pipeline import networks, pruning
@@ -140,9 +142,9 @@ class _Search:
         shares = []
         if limits.latency_us is not None:
             alone = self.table.microseconds(layers_of(saved.network, self.sample))
-            shares.append(alone * self.factor / limits.latency_us)
+            shares.append(self.latency(alone) / limits.latency_us)
         if limits.bytes is not None:
-            shares.append((networks.parameters(saved.network) + self.around_bytes) / limits.bytes)
+            shares.append(self.bytes(networks.parameters(saved.network)) / limits.bytes)
         if limits.ram_bytes is not None:
             shares.append(peak_bytes(quantized.folded(saved, self.splits)[0]) / limits.ram_bytes)
         return max(shares)
