@@ -75,7 +75,7 @@ def test_set_changes_and_leaves_out() -> None:
     assert (loaded.head.target.max_drop, loaded.head.seed) == (0.5, 3)
 
 
-@pytest.mark.parametrize("change", ["distill.epochs", "=3", "distill.epoch=3", "train.epochs=0", "nothing=1"])
+@pytest.mark.parametrize("change", ["distill.epochs", "=3", "distill.epoch=3", "distill.epochs=0", "nothing=1"])
 def test_bad_changes(change: str) -> None:
     with pytest.raises(UsageError):
         recipe.load(TINY / "recipe.yaml", (change,))
