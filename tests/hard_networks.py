@@ -160,6 +160,10 @@ NETWORKS = {
     "shared weights": Shared,
     "BatchNorm first": NormFirst,
     "residual": Residual,
+    "padded at the end": lambda: closed(
+        nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(3, 16, 3, 2), nn.BatchNorm2d(16), nn.ReLU6(), nn.ZeroPad2d((0, 1, 0, 1)),
+        nn.Conv2d(16, 16, 3, 2, groups=16), nn.BatchNorm2d(16), nn.ReLU6(),
+    ),
     "no bias": without_bias,
     "all-zero channel": zero_channel,
 }

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_exporters.following import Following
-from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
 from edgeloop_exporters.ranges import Method
 
@@ -91,7 +91,7 @@ def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None,
             axis = None if node.target is aten.linear.default else (1 if node.target in TRANSPOSED else 0)
             name = str(node.args[1].target)
             weights.setdefault(name, Weight(name, layer_name(node), axis))
-        if not _is_activation(module, node) or _fuses_into_next(node) or _only_float_reads(node, floating):
+        if not _is_activation(module, node) or _fuses_into_next(node) or _pads_for_next(node) or _only_float_reads(node, floating):
             continue
         name = INPUT if node.op == "placeholder" else node.name
         fixed = input_qparams if node.op == "placeholder" else FIXED.get(node.target)
@@ -143,6 +143,15 @@ def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
 
 def _fuses_into_next(node: fx.Node) -> bool:
     return node.target in FUSING and len(node.users) == 1 and next(iter(node.users)).target in FUSED_AFTER
+
+
+def _pads_for_next(node: fx.Node) -> bool:
+    """Zeros around what a convolution reads: exact in any scale, and part of that convolution once nothing stands between."""
+    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
+        return False
+    value = node.args[-1] if node.target is aten.constant_pad_nd.default and len(node.args) > 2 else node.kwargs.get("value", 0)
+    constant = node.target is aten.constant_pad_nd.default or len(node.args) < 3 or node.args[2] == "constant"
+    return constant and not value and all(user.target in CONVOLUTIONS for user in node.users)
 
 
 def insert(module: fx.GraphModule, decided: Plan) -> None:
