@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from compression import quantize_static
 from harness import BIN, Row, at_least, at_most, edgeloop, faster, main, seconds
 
 RUNS = Path("runs")
@@ -68,7 +69,8 @@ def against_plain(name: str, run: dict[str, Any], runs: Path, splits: Any) -> It
         plain = bundle.manifest.variant("onnx-float32")
         our_us = best_threads(ours, bundle.read(ours.file), samples, SECONDS).latency_us_p50
         float_us = best_threads(plain, bundle.read(plain.file), samples, SECONDS).latency_us_p50
-        static = quantize_static(bundle.read(plain.file), splits)
+        rows = np.random.default_rng(0).permutation(len(splits.train))[:512]
+        static = quantize_static(bundle.read(plain.file), splits.train.values[rows], "MinMax")
         static_us = best_threads(plain, static, samples, SECONDS).latency_us_p50
         ours_right = accuracy(ours, bundle.read(ours.file), splits)
         static_right = accuracy(plain, static, splits)
@@ -77,29 +79,6 @@ def against_plain(name: str, run: dict[str, Any], runs: Path, splits: Any) -> It
     yield faster(f"{name}: p50 against the float student on ORT", our_us, float_us, 1.0)
     yield faster(f"{name}: p50 against quantize_static", our_us, static_us, 1.5)
     yield at_least(f"{name}: accuracy against quantize_static", 100 * ours_right, "%", 100 * static_right, 100 * static_right)
-
-
-def quantize_static(model: bytes, splits: Any) -> bytes:
-    """onnxruntime's own post-training quantization, as its documentation shows it, calibrated on as many samples as ours."""
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    rows = np.random.default_rng(0).permutation(len(splits.train))[:512]
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = iter(np.array_split(splits.train.values[rows], 16))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"input": batch}
-
-    with tempfile.TemporaryDirectory() as folder:
-        source, inferred, target = (Path(folder) / f"{n}.onnx" for n in ("source", "inferred", "target"))
-        source.write_bytes(model)
-        quant_pre_process(source, inferred)
-        quantization.quantize_static(inferred, target, Reader(), per_channel=True)
-        return target.read_bytes()
 
 
 def teacher_onnx(name: str, runs: Path, splits: Any) -> bytes:
