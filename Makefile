@@ -15,7 +15,7 @@ demo: $(STAMP)
 	$(BIN)/python scripts/demo_agent.py runs
 
 test: $(STAMP)
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist worksteal
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -65,7 +65,7 @@ def test_the_arena_holds_what_lives_at_once() -> None:
 
 def budgeted(project: Path, runs: Path, ceiling: int) -> dict:
     text = (project / "recipe.yaml").read_text()
-    stage = "  budget: {attempts: 3, epochs: 2, batch: 32, learning_rate: 0.02, round_to: 2, seconds: 0.02}\n"
+    stage = "  budget: {attempts: 2, epochs: 2, batch: 32, learning_rate: 0.02, round_to: 2, seconds: 0.02}\n"
     text = text.replace("  prune: {keep: 0.5, round_to: 4}\n", stage).replace("max_int8_bytes: 20000", f"max_int8_bytes: {ceiling}")
     (project / "recipe.yaml").write_text(text)
     off = [f"--set={s}=off" for s in ("distill", "verify", "profile", "package", "report")]
