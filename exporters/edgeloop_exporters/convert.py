@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_exporters.graph import MAX_BATCH
+from edgeloop_exporters.layout import teach
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 
 OPSET = 18
@@ -234,6 +235,8 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
             import litert_torch
             from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
             from litert_torch.quantize.quant_config import QuantConfig
+
+            teach()
     except ImportError as error:
         raise DeviceError(f"TFLite export needs litert-torch: pip install 'edgeloop[workstation]' ({error})") from error
     raw_is_quantized = quantized and takes_counts(module, front)

@@ -19,27 +19,20 @@ ONNX_FLOAT = {
     "HardSwish", "Gelu", "LayerNormalization", "BatchNormalization", "GRU", "LSTM", "QuickGelu",
 }  # fmt: skip
 CROSSINGS = {"QuantizeLinear", "DequantizeLinear", "QUANTIZE", "DEQUANTIZE", "Cast", "CAST"}
+ONNX_MOVES = {"Transpose", "Pad", "Concat", "Gather", "Slice"}  # a reshape costs nothing there
 TFLITE_MOVES = {
-    "RESHAPE",
-    "TRANSPOSE",
-    "PAD",
-    "PADV2",
-    "SQUEEZE",
-    "EXPAND_DIMS",
-    "STRIDED_SLICE",
-    "SLICE",
-    "SHAPE",
-    "PACK",
-    "DELEGATE",
-}
+    "RESHAPE", "TRANSPOSE", "PAD", "PADV2", "SQUEEZE", "EXPAND_DIMS", "STRIDED_SLICE", "SLICE", "SHAPE", "PACK", "DELEGATE",
+}  # fmt: skip
+MANY_MOVES = 3  # the input's and the output's are usual
 
 
 class Kernels(msgspec.Struct, frozen=True):
-    """Counts by operation of one model in one runtime's optimised graph; `note`: what else is worth knowing."""
+    """Counts by operation of one model in one runtime's optimised graph; `moves`: what only changes places or shapes."""
 
     integer: dict[str, int]
     floating: dict[str, int]
     crossings: dict[str, int]
+    moves: dict[str, int]
     note: str = ""
 
     @property
@@ -62,7 +55,8 @@ def _onnx(variant: Variant, model: bytes) -> Kernels:
         names = [node.op_type for node in onnx.load(str(path)).graph.node]
     integer = Counter(n for n in names if n.startswith("Q") and n not in CROSSINGS and n != "QuickGelu")
     floating = Counter(n for n in names if n in ONNX_FLOAT)
-    return Kernels(dict(integer), dict(floating), dict(Counter(n for n in names if n in CROSSINGS)))
+    moves = Counter(n for n in names if n in ONNX_MOVES)
+    return Kernels(dict(integer), dict(floating), dict(Counter(n for n in names if n in CROSSINGS)), dict(moves))
 
 
 def _tflite(model: bytes) -> Kernels:
@@ -74,18 +68,21 @@ def _tflite(model: bytes) -> Kernels:
     integer: Counter[str] = Counter()
     floating: Counter[str] = Counter()
     crossings: Counter[str] = Counter()
+    moves: Counter[str] = Counter()
     for operation in plain._get_ops_details():
         name = operation["op_name"]
         if name in CROSSINGS:
             crossings[name] += 1
-        elif name not in TFLITE_MOVES:
+        elif name in TFLITE_MOVES:
+            moves[name] += 1
+        else:
             is_float = any(dtypes.get(int(i)) == "float32" for i in operation["outputs"])
             (floating if is_float else integer)[name] += 1
     default = Interpreter(model_content=model)
     default.allocate_tensors()
     names = [o["op_name"] for o in default._get_ops_details()]
     note = f"{names.count('DELEGATE')} XNNPACK partitions" if "DELEGATE" in names else "not delegated to XNNPACK"
-    return Kernels(dict(integer), dict(floating), dict(crossings), note)
+    return Kernels(dict(integer), dict(floating), dict(crossings), dict(moves), note)
 
 
 def reasons(kernels: Kernels, int8: bool) -> list[str]:
@@ -100,6 +97,9 @@ def reasons(kernels: Kernels, int8: bool) -> list[str]:
     ]
     if heavy:
         found.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
+    transposes = sum(n for op, n in kernels.moves.items() if op.upper() == "TRANSPOSE")
+    if transposes >= MANY_MOVES:
+        found.append(f"{transposes} transposes move data between layouts around layers that the converter left channels first")
     if "not delegated" in kernels.note:
         found.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
     return found
