@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import command, sentence
+from edgeloop_contract.errors import DeviceError
 from edgeloop_exporters.arena import peak_bytes
 from edgeloop_exporters.graph import trace
+from edgeloop_exporters.latency_table import Layer, Table
 from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, narrow, next_aim, used, verdict
+from edgeloop_pipeline.energy import Meter, microjoules
 from hard_networks import Residual
 
 LIMITS = Limits(latency_us=100, bytes=1000)
@@ -89,3 +94,82 @@ def test_a_budget_without_a_ceiling(tiny: Path, tmp_path: Path) -> None:
     text = (tiny / "recipe.yaml").read_text().replace("  prune: {keep: 0.5, round_to: 4}\n", "  budget: {}\n")
     (tiny / "recipe.yaml").write_text(text.replace(", max_int8_bytes: 20000", ""))
     assert "no ceiling" in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 2)
+
+
+LAYERS = [
+    Layer((16, 28, 28), 24, (3, 3), (2, 2), (1, 1), (1, 1)),
+    Layer((8, 100), 8, (5,), (1,), (2,), (1,), groups=8),
+    Layer((64,), 10),
+]
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_layers_name_says_all_of_it(layer: Layer) -> None:
+    assert Layer.named(str(layer)) == layer
+
+
+def test_a_layer_that_a_device_did_not_measure_counts_as_the_next_larger_one() -> None:
+    small, large = replace(LAYERS[0], outputs=8), replace(LAYERS[0], input=(32, 28, 28))
+    table = Table({LAYERS[0]: 20.0, large: 50.0}, "a board")
+    assert table.microseconds([small, LAYERS[0]]) == 40
+    with pytest.raises(DeviceError, match=r"a board has not measured a layer of 8x100 to 8, k5 .*new probe"):
+        table.microseconds([LAYERS[1]])
+
+
+class Heater:
+    """A runtime whose every inference is said to take 5 µJ."""
+
+    description = ""
+
+    def __init__(self, counter: Path) -> None:
+        self.counter = counter
+
+    def run(self, samples: np.ndarray) -> np.ndarray:
+        self.counter.write_text(str(int(self.counter.read_text()) + 5))
+        return samples
+
+
+def test_energy_of_an_inference(tmp_path: Path) -> None:
+    zone = tmp_path / "intel-rapl:0"
+    zone.mkdir()
+    (zone / "energy_uj").write_text("1000")
+    assert microjoules(Heater(zone / "energy_uj"), np.zeros((2, 3)), 0.02, tmp_path) == pytest.approx(5)
+    assert microjoules(Heater(zone / "energy_uj"), np.zeros((2, 3)), 0.02, tmp_path / "none") is None
+
+
+def test_an_energy_ceiling_without_a_meter(tiny: Path, tmp_path: Path) -> None:
+    if Meter().names:
+        pytest.skip("this machine has a meter")
+    text = (tiny / "recipe.yaml").read_text().replace("  prune: {keep: 0.5, round_to: 4}\n", "  budget: {epochs: 0}\n")
+    (tiny / "recipe.yaml").write_text(text.replace("max_int8_bytes: 20000", "max_energy_uj: 5"))
+    assert "max_energy_uj cannot be held here" in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 6)
+
+
+def test_a_budget_in_the_latency_of_another_device(tiny: Path, tmp_path: Path) -> None:
+    """Its measurements are told apart from this machine's by being a thousand times as slow."""
+    probe, measured = tmp_path / "probe.edgeloop", tiny / "board.json"
+    done = command("edgeloop", "probe", tiny, "--round-to", "2", "--out", probe)
+    assert done.returncode == 0, done.stderr
+    done = command("edgeloop-agent", "bench", probe, "--seconds", "0.001", "--json", "--state", tmp_path / "state")
+    found = json.loads(done.stdout)
+    for row in found["variants"]:
+        row["cost"] = {
+            "latency_us_p50": 1000 * row["cost"]["latency_us_p50"],
+            "latency_us_p95": 0,
+            "threads": 1,
+            "machine": "a board",
+        }
+    measured.write_text(json.dumps(found))
+    text = (tiny / "recipe.yaml").read_text().replace("max_int8_bytes: 20000", "max_latency_us: 1, device: board.json")
+    stage = "  budget: {attempts: 1, epochs: 0, round_to: 2, seconds: 0.01}\n"
+    (tiny / "recipe.yaml").write_text(text.replace("  prune: {keep: 0.5, round_to: 4}\n", stage))
+    off = [f"--set={s}=off" for s in ("distill", "verify", "package", "report")]
+    done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *off)
+    assert "µs by its layers as measured on a board, more than max_latency_us 1" in sentence(done, 1)
+    done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", "--json", "--set=profile=off", *off)
+    budget = next(s for s in json.loads(done.stdout)["stages"] if s["name"] == "budget")["metrics"]
+    assert budget["latency_of"] == "a board" and all(a["latency_us"] > 1000 for a in budget["attempts"])
+    assert "raise it" in budget["missed"][0]
+    for content, said in {"{}": "not a device's measurements", '{"variants": []}': "measured no probe"}.items():
+        measured.write_text(content)
+        assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *off), 2)

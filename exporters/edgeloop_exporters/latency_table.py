@@ -1,4 +1,4 @@
-"""What an integer layer of given sizes takes on this machine's ONNX Runtime: measured alone, remembered, added up.
+"""What an integer layer of given sizes takes on ONNX Runtime, here or on a device: measured alone, remembered, added up.
 
 Multiply-adds say little (an odd number of channels can be slower than all of them); a table of measured layers says more
 (Yang et al. 2018). What a whole network takes is measured as well, and the two are brought together by a factor.
@@ -17,6 +17,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from edgeloop_contract.errors import DeviceError
+
 RUNS, WARM_UP = 60, 10
 
 
@@ -31,6 +33,30 @@ class Layer:
     padding: tuple[int, ...] = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
+
+    def __str__(self) -> str:
+        """Such as '16x28x28 to 24, k3x3 s1x1 p1x1 d1x1 g1': what a probe's variants are called."""
+        sizes = ("k", self.kernel), ("s", self.stride), ("p", self.padding), ("d", self.dilation)
+        rest = "".join(f" {letter}{'x'.join(map(str, values))}" for letter, values in sizes if values)
+        return f"{'x'.join(map(str, self.input))} to {self.outputs},{rest} g{self.groups}"
+
+    @classmethod
+    def named(cls, text: str) -> Layer:
+        """The layer that `str` calls so. Raises ValueError."""
+        given, _, rest = text.partition(", ")
+        shape, _, outputs = given.partition(" to ")
+        values = {word[0]: tuple(int(n) for n in word[1:].split("x")) for word in rest.split()}
+        kernel, stride, padding, dilation = (values.get(letter, ()) for letter in "kspd")
+        return cls(tuple(int(n) for n in shape.split("x")), int(outputs), kernel, stride, padding, dilation, values["g"][0])
+
+    def holds(self, other: Layer) -> bool:
+        """Is `other` the same kind of layer, and in no size larger?"""
+        same = (self.kernel, self.stride, self.padding, self.dilation, self.input[1:]) == (
+            other.kernel, other.stride, other.padding, other.dilation, other.input[1:]
+        )  # fmt: skip
+        depthwise, others = (layer.groups == layer.input[0] for layer in (self, other))
+        alike = depthwise == others and (depthwise or self.groups == other.groups)
+        return same and alike and self.input[0] >= other.input[0] and self.outputs >= other.outputs
 
 
 def layers_of(network: nn.Module, sample: Tensor) -> list[Layer]:
@@ -59,22 +85,36 @@ def layers_of(network: nn.Module, sample: Tensor) -> list[Layer]:
 
 @dataclass
 class Table:
-    """Measured microseconds of each layer, one thread, batch 1."""
+    """Measured microseconds of each layer, batch 1; on this machine as they are asked for, or as another one measured them."""
 
     measured: dict[Layer, float] = field(default_factory=dict)
+    elsewhere: str = ""  # the machine that measured; '' is this one
 
     def microseconds(self, layers: list[Layer]) -> float:
-        for layer in layers:
-            if layer not in self.measured:
-                self.measured[layer] = _measure(layer)
-        return sum(self.measured[layer] for layer in layers)
+        """All of them, one after the other. Raises DeviceError for a layer that the other machine did not measure."""
+        return sum(self._one(layer) for layer in layers)
+
+    def _one(self, layer: Layer) -> float:
+        if layer not in self.measured:
+            self.measured[layer] = self._next_larger(layer) if self.elsewhere else _measure(layer)
+        return self.measured[layer]
+
+    def _next_larger(self, layer: Layer) -> float:
+        """Of the cheapest measured layer that this one would fit into: a little too much rather than too little."""
+        found = [took for known, took in self.measured.items() if known.holds(layer)]
+        if not found:
+            raise DeviceError(
+                f"{self.elsewhere} has not measured a layer of {layer}; make a new probe of this recipe and measure it there:"
+                " edgeloop probe RECIPE"
+            )
+        return min(found)
 
 
 def _measure(layer: Layer) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(_model(layer), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model_of(layer), options, providers=["CPUExecutionProvider"])
     x = {"x": np.random.default_rng(0).integers(0, 255, (1, *layer.input)).astype(np.uint8)}
     taken = []
     for _ in range(WARM_UP + RUNS):
@@ -84,7 +124,7 @@ def _measure(layer: Layer) -> float:
     return 1e6 * statistics.median(taken[WARM_UP:])
 
 
-def _model(layer: Layer) -> bytes:
+def model_of(layer: Layer) -> bytes:
     """The layer alone, uint8 to uint8 with int8 weights."""
     rng = np.random.default_rng(0)
     shape = (layer.outputs, layer.input[0] // layer.groups, *layer.kernel)

@@ -7,8 +7,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-CEILINGS = ("latency_us", "bytes", "ram_bytes")
-UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations"}
+UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations", "energy_uj": "µJ an inference"}
 SLACK = 0.9  # a budget used to less than this is worth another, larger attempt
 GOAL = 0.96  # share of the budget that an attempt aims at, once it is known what aims come to
 
@@ -22,6 +21,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     ram_bytes: int
     parameters: int
+    energy_uj: float | None = None
     aim: float = 1.0  # share of the budgets that it was narrowed to
 
 
@@ -31,12 +31,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     latency_us: float | None = None
     bytes: float | None = None
     ram_bytes: float | None = None
+    energy_uj: float | None = None
     accuracy: float = 0.0
 
 
 def excess(attempt: Attempt, limits: Limits) -> dict[str, float]:
     """Ceiling → what the attempt uses of it; above 1 it is missed."""
-    return {name: getattr(attempt, name) / limit for name in CEILINGS if (limit := getattr(limits, name)) is not None}
+    return {name: getattr(attempt, name) / limit for name in UNITS if (limit := getattr(limits, name)) is not None}
 
 
 def used(attempt: Attempt, limits: Limits) -> float:

@@ -202,6 +202,26 @@ def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_js
 
 
 @commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@set_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("probe.edgeloop"), show_default=True, help="The bundle to write."
+)
+@click.option("--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="As in the recipe's budget stage.")
+def probe(recipe: str, changes: tuple[str, ...], out: Path, round_to: int) -> None:
+    """Write a bundle of RECIPE's layers in all their sizes, for a device to measure: its latencies then hold budgets here."""
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.probe import write
+    from edgeloop_pipeline.project import Project
+
+    project = Project(recipes.load(recipes.find(recipe), changes))
+    count = write(project, out, round_to, lambda text: click.echo(text, err=True))
+    click.echo(f"{out}: {count} layers, {out.stat().st_size:,} bytes; on the device:")
+    click.echo(f"  edgeloop-agent bench {out.name} --seconds 0.1 --json > device.json")
+    click.echo("then beside the recipe, with target: {device: device.json, max_latency_us: …} in it")
+
+
+@commands.command(epilog=EXIT_CODES)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def doctor(as_json: bool) -> None:
     """What this machine has, which precisions and layouts pay on it, and what kind of machine a job wants."""

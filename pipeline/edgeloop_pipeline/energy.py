@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array, Runtime
 
 POWERCAP = Path("/sys/class/powercap")
 NO_METER = "not measured: no readable RAPL counters (a virtual machine, or not root) and no NVML"
@@ -51,6 +56,18 @@ class Meter:
                 except (OSError, ValueError):
                     continue
         return found | _nvml()
+
+
+def microjoules(runtime: Runtime, samples: Array, seconds: float, powercap: Path = POWERCAP) -> float | None:
+    """Of one inference of one sample: the whole package while it runs, what it draws when idle included. None without a meter."""
+    rows = [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+    meter, count, deadline = Meter(powercap), 0, time.perf_counter() + seconds
+    if not meter.names:
+        return None
+    while time.perf_counter() < deadline:
+        runtime.run(rows[count % len(rows)])
+        count += 1
+    return 1e6 * (meter.joules() or 0.0) / max(1, count)
 
 
 def _nvml() -> dict[str, float]:

@@ -34,6 +34,9 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
         found |= {f"after {e.stage}": digest([e.files, metrics]) for e, metrics in zip(history, said, strict=True)}
     if stage.uses_target:
         found |= {f"target {k}": _text(v) for k, v in msgspec.to_builtins(head.target).items()}
+        if head.target.device:
+            measured = project.recipe.folder / head.target.device
+            found["target device's file"] = digest(measured.read_text("utf-8")) if measured.is_file() else "absent"
     if stage.uses_machine:
         from edgeloop_agent.hardware import machine
 

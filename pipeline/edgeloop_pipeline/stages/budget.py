@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, excess, narrow, next_aim, straight_line, verdict
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.fitting import Count, FitSettings, Rate
@@ -20,14 +18,13 @@ if TYPE_CHECKING:
 
     from edgeloop_pipeline.networks import Saved
 
-STEPS = (1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125)
 HARM_SAMPLES = 512
 TEACHER_SHARE, TEMPERATURE = 0.7, 4.0
 
 
 @dataclass(frozen=True)
 class Budget(Base):
-    """Finds each layer's width for the target's max_latency_us, max_int8_bytes and max_ram_bytes; the best so far is kept."""
+    """Finds each layer's width for the target's ceilings of latency, file, memory and energy; the best so far is kept."""
 
     attempts: Count = 6
     epochs: Annotated[int, msgspec.Meta(ge=0)] = 3  # of distillation after each; a distill stage behind this one does the rest
@@ -50,10 +47,12 @@ class Budget(Base):
         target = project.recipe.head.target
         limits = Limits(
             latency_us=target.max_latency_us, bytes=target.max_int8_bytes, ram_bytes=target.max_ram_bytes,
-            accuracy=target.min_accuracy or 0.0,
+            energy_uj=target.max_energy_uj, accuracy=target.min_accuracy or 0.0,
         )  # fmt: skip
         if limits == Limits(accuracy=limits.accuracy):
-            raise UsageError("stages.budget: the target has no ceiling; give max_latency_us, max_int8_bytes or max_ram_bytes")
+            raise UsageError(
+                "stages.budget: the target has no ceiling; give max_latency_us, max_int8_bytes, max_ram_bytes or max_energy_uj"
+            )
         seed_everything(project.recipe.head.seed)
         saved = networks.load(project, inputs.artefacts["network"])
         search = _Search(self, inputs, saved)
@@ -80,7 +79,8 @@ class Budget(Base):
             "kept": attempts.index(best),
             "used": excess(best, limits),
             "missed": missed,
-            "layers_measured": len(search.table.measured),
+            "layers_measured": len((search.elsewhere.profile.table if search.elsewhere else search.table).measured),
+            "latency_of": search.elsewhere.profile.machine if search.elsewhere else "this machine",
         }
 
 
@@ -90,39 +90,44 @@ class _Search:
     def __init__(self, settings: Budget, inputs: Inputs, saved: Saved) -> None:
         from edgeloop_exporters.latency_table import Table, layers_of
         from edgeloop_pipeline import networks, tasks
+        from edgeloop_pipeline.narrowing import roots
+        from edgeloop_pipeline.probe import Elsewhere
 
         self.settings, self.inputs, self.saved = settings, inputs, saved
-        self.splits = inputs.project.splits
+        head, self.splits = inputs.project.recipe.head, inputs.project.splits
         self.task = tasks.of(self.splits)
         self.sample: Tensor = networks.dry_run(saved.network, saved.front, self.splits)
-        self.layers = _prunable(saved.network, self.sample)
+        self.layers = roots(saved.network, self.sample)
         self.harm = self._harms()
-        self.whole = self._measured(saved)
-        inputs.log(f"{len(self.layers)} groups of layers; whole: {self.whole.latency_us:.0f} µs, {self.whole.bytes:,} B")
-        self.table = Table()
+        self.with_energy = head.target.max_energy_uj is not None
+        self.elsewhere, self.table = Elsewhere.of(inputs.project), Table()
         # Two whole networks, neither trained, say how far the table and the count of weights are from what ships.
         half = self._narrowed(dict.fromkeys(self.layers, 0.5))
-        points = [(saved, self.whole), (half, self._measured(half))]
-        alone = [(self.table.microseconds(layers_of(s.network, self.sample)), found.latency_us) for s, found in points]
-        weights = [(float(found.parameters), float(found.bytes)) for _, found in points]
-        self.latency, self.bytes = straight_line(*alone), straight_line(*weights)
+        self.whole, at_half = self._measured(saved), self._measured(half)
+        alone = [self.table.microseconds(layers_of(s.network, self.sample)) for s in (saved, half) if not self.elsewhere]
+        if alone:
+            self.latency = straight_line((alone[0], self.whole.latency_us), (alone[1], at_half.latency_us))
+        weights = [(float(found.parameters), float(found.bytes)) for found in (self.whole, at_half)]
+        self.bytes = straight_line(*weights)
+        inputs.log(f"{len(self.layers)} groups of layers; whole: {self.whole.latency_us:.0f} µs, {self.whole.bytes:,} B")
 
     def _narrowed(self, widths: dict[str, float]) -> Saved:
-        from edgeloop_pipeline import networks, pruning
+        from edgeloop_pipeline.narrowing import narrowed
 
-        changed = {name: share for name, share in widths.items() if share < 1}
-        network = copy.deepcopy(self.saved.network)
-        before = networks.sizes(network)
-        if changed:
-            wanted = pruning.Channels(1.0, self.settings.round_to, layers=changed, may_do_nothing=True)
-            pruning.remove_channels(network, self.sample, wanted)
-        changes = {name: sizes for name, sizes in networks.sizes(network).items() if sizes != before[name]}
-        structure = msgspec.structs.replace(self.saved.structure, changes={**self.saved.structure.changes, **changes})
-        return networks.Saved(network, structure)
+        return narrowed(self.saved, self.sample, widths, self.settings.round_to)
+
+    def _from_table(self, saved: Saved) -> float:
+        """Microseconds of the whole network, by its layers."""
+        from edgeloop_exporters.latency_table import layers_of
+
+        if self.elsewhere:
+            return self.elsewhere.microseconds(saved.network)
+        return self.latency(self.table.microseconds(layers_of(saved.network, self.sample)))
 
     def _harms(self) -> dict[tuple[str, float], float]:
         """Loss that each layer's narrowing adds by itself, on some validation samples, without any training."""
         from edgeloop_pipeline.explaining import some_of
+        from edgeloop_pipeline.narrowing import STEPS
         from edgeloop_pipeline.training.scoring import scores_of
 
         some = some_of(self.splits.validation, HARM_SAMPLES)
@@ -136,13 +141,13 @@ class _Search:
     def _estimate(self, saved: Saved, limits: Limits) -> float:
         """The largest share of a budget that this network would use, by the table."""
         from edgeloop_exporters.arena import peak_bytes
-        from edgeloop_exporters.latency_table import layers_of
         from edgeloop_pipeline import networks, quantized
 
         shares = []
         if limits.latency_us is not None:
-            alone = self.table.microseconds(layers_of(saved.network, self.sample))
-            shares.append(self.latency(alone) / limits.latency_us)
+            shares.append(self._from_table(saved) / limits.latency_us)
+        if limits.energy_uj is not None and self.whole.energy_uj:
+            shares.append(self._from_table(saved) / self.whole.latency_us * self.whole.energy_uj / limits.energy_uj)
         if limits.bytes is not None:
             shares.append(self.bytes(networks.parameters(saved.network)) / limits.bytes)
         if limits.ram_bytes is not None:
@@ -151,6 +156,8 @@ class _Search:
 
     def attempt(self, aim: float, limits: Limits, number: int) -> tuple[Attempt, Saved]:
         """Narrow to the budgets times `aim`, train, quantize, and measure what ships."""
+        from edgeloop_pipeline.narrowing import STEPS
+
         known: dict[tuple[float, ...], float] = {}
 
         def cost(widths: dict[str, float]) -> float:
@@ -191,15 +198,11 @@ class _Search:
         )  # fmt: skip
 
     def _measured(self, saved: Saved) -> Attempt:
-        """As int8 files in both runtimes: calibrated, not trained. Latency of the faster, bytes of the larger."""
+        """As int8 files in both runtimes: calibrated, not trained. A device's latency is by its table: it is not here."""
         import torch
 
-        from edgeloop_agent.measure import best_threads
         from edgeloop_exporters.arena import peak_bytes
-        from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
-        from edgeloop_exporters.quantization import output_qparams
-        from edgeloop_pipeline import networks, quantized
-        from edgeloop_pipeline.stages.export import Runtime, answer_shape, variant_of
+        from edgeloop_pipeline import measuring, networks, quantized
         from edgeloop_pipeline.training.scoring import scores_of
 
         splits = self.splits
@@ -207,38 +210,9 @@ class _Search:
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))[:256].numpy()
         quantized.calibrate(graph, splits.train.values[rows])
         accuracy = self.task.judge(scores_of(graph.module, saved.front, splits.validation), splits.validation)[0]
-        plain, _ = quantized.folded(saved, splits)
-        counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
-        latencies, sizes = [], []
-        with tempfile.TemporaryDirectory() as folder:
-            runtimes: tuple[tuple[Runtime, Any], ...] = (("onnx", to_onnx), ("tflite", to_tflite))
-            for runtime, write in runtimes:
-                path = Path(folder) / f"model.{runtime}"
-                write(graph.module, saved.front, splits.shape, path, quantized=True)
-                model, scores = path.read_bytes(), output_qparams(graph.module)
-                variant = variant_of(runtime, "int8", path.name, splits, counts, answer_shape(plain), scores)
-                latencies.append(best_threads(variant, model, splits.validation.values[:64], self.settings.seconds).latency_us_p50)
-                sizes.append(len(model))
+        found = measuring.shipped(saved, graph, splits, self.settings.seconds, self.with_energy)
         return Attempt(
-            widths={}, accuracy=accuracy, latency_us=min(latencies), bytes=max(sizes), ram_bytes=peak_bytes(plain),
+            widths={}, accuracy=accuracy, latency_us=self._from_table(saved) if self.elsewhere else found.latency_us,
+            bytes=found.bytes, energy_uj=found.energy_uj, ram_bytes=peak_bytes(quantized.folded(saved, splits)[0]),
             parameters=networks.parameters(saved.network),
         )  # fmt: skip
-
-
-def _prunable(network: Any, sample: Any) -> list[str]:
-    """The first layer of every group of layers whose channels go together, but the answer's."""
-    import torch_pruning
-
-    from edgeloop_pipeline.pruning import last_layer
-
-    try:
-        pruner = torch_pruning.pruner.BasePruner(
-            network, sample, importance=torch_pruning.importance.GroupMagnitudeImportance(), pruning_ratio=0.5,
-            ignored_layers=[last_layer(network, sample)],
-        )  # fmt: skip
-        groups = pruner.DG.get_all_groups(ignored_layers=pruner.ignored_layers, root_module_types=pruner.root_module_types)
-        roots = {id(group[0].dep.target.module) for group in groups}
-    except Exception as error:  # torch-pruning fails with whatever its graph walk runs into
-        why = f"{type(error).__name__}: {error}"
-        raise ModelError(f"{type(network).__name__}: cannot be pruned ({why}); leave budget out") from error
-    return [name for name, module in network.named_modules() if id(module) in roots]

@@ -43,7 +43,7 @@ class Package(Base):
             task=task.described(verified),
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             preprocessing=head.preprocessing, variants=variants, files=archive.describe(files), canary=canary,
-            drift_reference=reference, provenance=_provenance(project), model_card=_model_card(project, task, verified),
+            drift_reference=reference, provenance=provenance_of(project), model_card=_model_card(project, task, verified),
         )  # fmt: skip
         name = f"{head.name}-{head.version}.edgeloop"
         archive.write(out / name, made, files)
@@ -55,8 +55,7 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     """The canary's files, its description, and the drift reference."""
     import numpy as np
 
-    from edgeloop_contract.manifest import Canary, ChannelStatistics
-    from edgeloop_pipeline.data import Statistics
+    from edgeloop_contract.manifest import Canary
     from edgeloop_pipeline.stages.verify import CANARY
 
     splits, files = inputs.project.splits, {}
@@ -70,15 +69,22 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
         inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=step,
         max_steps=inputs.project.recipe.head.target.max_lsb,
     )  # fmt: skip
+    return files, canary, reference_of(splits, answers)
+
+
+def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
+    """What drift is held against. `answers`: the task's statistics of its answers."""
+    from edgeloop_contract.manifest import ChannelStatistics
+    from edgeloop_pipeline.data import Statistics
+
     values = Statistics.of(splits.train.values)
-    reference = ChannelStatistics(
-        mean=values.mean.tolist(), std=values.std.tolist(), low=values.low.tolist(), high=values.high.tolist(),
-        **answers,
-    )  # fmt: skip
-    return files, canary, reference
+    return ChannelStatistics(
+        mean=values.mean.tolist(), std=values.std.tolist(), low=values.low.tolist(), high=values.high.tolist(), **answers
+    )
 
 
-def _provenance(project: Any) -> Any:
+def provenance_of(project: Any) -> Any:
+    """What a bundle of this project is built from."""
     import hashlib
     from importlib.metadata import version
 
