@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from conftest import BIN, command, sentence
-from edgeloop_pipeline.sweep import Board, Pruned
+from edgeloop_pipeline.recipe import Knob
+from edgeloop_pipeline.sweep import grid_of
+from edgeloop_pipeline.trials import Board, Pruned
 
 SWEEP = """
 sweep:
@@ -99,3 +101,13 @@ def test_a_trial_that_a_smaller_network_beats_is_ended() -> None:
         board.watch("tiny/distill", 4, 0.7, 2000)
     board.watch("tiny/distill", 4, 0.1, 500)  # smaller than any: it may be worth it
     board.watch("tiny/train", 4, 0.1, 2000)
+
+
+def test_a_small_space_of_choices_is_gone_through_once(project: Path, tmp_path: Path) -> None:
+    text = (project / "recipe.yaml").read_text()
+    text = text.replace("    prune.keep: {low: 0.25, high: 1.0}\n", "").replace("trials: 2", "trials: 9")
+    (project / "recipe.yaml").write_text(text)
+    trials = swept(project, tmp_path / "runs")["trials"]
+    assert sorted(t["changes"][0] for t in trials) == ['quantize.calibration="minmax"', 'quantize.calibration="mse"']
+    assert grid_of({"a": Knob(choices=[1, 2]), "b": Knob(low=0, high=1)}) == []
+    assert grid_of({"a": Knob(choices=list(range(9))), "b": Knob(choices=list(range(9)))}) == []

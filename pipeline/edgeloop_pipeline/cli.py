@@ -115,12 +115,13 @@ def sweep(
 
     from edgeloop_pipeline import recipe as recipes
     from edgeloop_pipeline.html.sweep import write
-    from edgeloop_pipeline.sweep import OnRay, Study
+    from edgeloop_pipeline.sweep import Study
+    from edgeloop_pipeline.workers import Here, OnRay
 
     if trials is not None:
         changes = (*changes, f"sweep.trials={trials}")
     study = Study.of(recipes.load(recipes.find(recipe), changes), runs)
-    found = study.run(lambda text: click.echo(text, err=True), OnRay(study, workers, address) if engine == "ray" else None)
+    found = study.run(lambda text: click.echo(text, err=True), OnRay(study, workers, address) if engine == "ray" else Here(study))
     path = write(study, found)
     if as_json:
         click.echo(msgspec.json.encode({"sweep": str(path.resolve()), "trials": found}).decode())

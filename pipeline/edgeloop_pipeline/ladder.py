@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edgeloop_exporters.quantization import set_mode, settle
 from edgeloop_exporters.ranges import Method
-from edgeloop_pipeline import explaining, quantized, tasks
+from edgeloop_pipeline import explaining, measuring, quantized, tasks
 from edgeloop_pipeline.networks import Saved
 from edgeloop_pipeline.quantized import Graph, Options
 from edgeloop_pipeline.stages.fitting import FitSettings
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
 TIE = 0.001  # of the measure: smaller differences are decided by the scores' noise
 IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
+OVER = "over "
+MEASURE_SECONDS = 0.2  # of each file, where a ceiling has to hold
 TEACHER_SHARE = 0.7
 TEMPERATURE = 2.0
 
@@ -133,7 +135,7 @@ class Ladder:
     def _say(self, name: str, found: Candidate, gained: float, kept: bool, start: float, did: str = "") -> None:
         seconds = round(time.perf_counter() - start, 3)
         self.rungs.append(Rung(name, found.measure, found.sqnr_db, gained, kept, seconds, did))
-        outcome = "kept" if kept else "not kept"
+        outcome = "kept" if kept else f"not kept{', ' * bool(did)}{did}"
         self.inputs.log(
             f"{name}: validation {found.measure:.2%} (float {self.float_measure:.2%}), {found.sqnr_db:.1f} dB, {outcome}"
         )
@@ -141,10 +143,22 @@ class Ladder:
     def _try(self, name: str, make: Callable[[], Candidate], did: Callable[[Candidate], str] = lambda _: "") -> None:
         start = time.perf_counter()
         found = make()
-        kept, gained = self._better(found), found.measure - self.best.measure
+        said = did(found)
+        kept, gained = self._better(found) and not said.startswith(OVER), found.measure - self.best.measure
         if kept:
             self.best = found
-        self._say(name, found, gained, kept, start, did(found))
+        self._say(name, found, gained, kept, start, said)
+
+    def _over_a_ceiling(self, candidate: Candidate) -> str:
+        """Which ceiling its files exceed, or '': a float layer takes four times the bytes, and may be slower."""
+        target = self.inputs.project.recipe.head.target
+        here = target.max_latency_us if target.device is None else None
+        if target.max_int8_bytes is None and here is None:
+            return ""
+        found = measuring.shipped(self.saved, candidate.graph, self.splits, MEASURE_SECONDS, with_energy=False)
+        if target.max_int8_bytes is not None and found.bytes > target.max_int8_bytes:
+            return f"{OVER}max_int8_bytes with {found.bytes:,}"
+        return f"{OVER}max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""
 
     def _other_methods(self, plain: Graph) -> None:
         """Always tried: it costs a few forward passes. Afterwards `plain` has the best one's ranges again."""
@@ -175,7 +189,7 @@ class Ladder:
         for row in worst[: self.settings.most_float_layers]:
             layers = (*self.best.graph.options.float_layers, row.layer)
             options = msgspec.structs.replace(self.best.graph.options, float_layers=layers)
-            self._try(f"{row.layer} in float", partial(self._calibrated, options))
+            self._try(f"{row.layer} in float", partial(self._calibrated, options), self._over_a_ceiling)
             if self._content():
                 return
 

@@ -27,11 +27,14 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """(N, channels, H, W) → (N, outputs). `widths`: channels of each stage; every stage but the first halves the image."""
+    """(N, channels, H, W) → (N, outputs). `widths`: channels of each stage; every stage but the first halves the image.
 
-    def __init__(self, channels: int, outputs: int, widths: Sequence[int], blocks: int) -> None:
+    `stem_stride` 2 halves it from the start, under a 5×5 convolution: a quarter of the work, in layers that runtimes like.
+    """
+
+    def __init__(self, channels: int, outputs: int, widths: Sequence[int], blocks: int, stem_stride: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(_conv(channels, widths[0], 3), nn.ReLU())
+        self.stem = nn.Sequential(_conv(channels, widths[0], 3 if stem_stride == 1 else 5, stem_stride), nn.ReLU())
         layers: list[nn.Module] = []
         previous = widths[0]
         for i, width in enumerate(widths):
@@ -47,6 +50,8 @@ class ResNet(nn.Module):
         return scores
 
 
-def resnet(sample_shape: tuple[int, ...], outputs: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2) -> nn.Module:
+def resnet(
+    sample_shape: tuple[int, ...], outputs: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2, stem_stride: int = 1
+) -> nn.Module:
     """`sample_shape`: (channels, H, W)."""
-    return ResNet(sample_shape[0], outputs, widths, blocks)
+    return ResNet(sample_shape[0], outputs, widths, blocks, stem_stride)
