@@ -1,8 +1,9 @@
-"""Post-training int8 against the tools people use, on the same float networks and data; pruning as it ships.
+"""Post-training int8 against the tools people use, on the same float networks and data; pruning, budgets and trade-offs.
 
 Peers, in this very run: onnxruntime's quantize_static (its defaults, per channel; and with entropy calibration), NNCF 3.4 on
 ONNX (in a venv that this script makes), ai-edge-quantizer with its own calibration. Everyone gets the same calibration
-samples and the float file of the same network. No training after quantization, for anybody. With --quick only exercise_watch.
+samples and the float file of the same network. No training after quantization, for anybody. With --quick only exercise_watch
+and two budgets; without, fashion's sweep is run as well, which takes about two hours unless its runs are in runs/ already.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from harness import BIN, Row, edgeloop, main
+from quantizers import ai_edge, nncf, quantize_static
 
 RUNS = Path("runs")
-PEERS = Path("runs/peers-venv")
 SECONDS = 0.5
 CALIBRATION = 256
 SPOIL = '''
@@ -76,6 +76,9 @@ def measure(quick: bool) -> Iterator[Row]:
                 where = spoiled(Path(folder) / "spoiled") if recipe == "spoiled" else recipe
                 yield from against_peers(name, str(where), changes)
     yield from pruning(quick)
+    yield from budgets(quick)
+    if not quick:
+        yield from trade_offs()
 
 
 def spoiled(folder: Path) -> Path:
@@ -151,60 +154,6 @@ def scored(variant: Any, model: bytes, splits: Any, reference: Any) -> Scored:
     return Scored(float((found.argmax(1) == splits.test.labels).mean()), float(noise), cost.latency_us_p50)
 
 
-def quantize_static(model: bytes, samples: Any, method: str) -> bytes:
-    from onnxruntime import quantization
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = iter(np.array_split(samples, 32))
-
-        def get_next(self) -> dict[str, Any] | None:
-            batch = next(self.batches, None)
-            return None if batch is None else {"input": batch}
-
-    with tempfile.TemporaryDirectory() as folder:
-        source, inferred, target = (Path(folder) / f"{n}.onnx" for n in ("source", "inferred", "target"))
-        source.write_bytes(model)
-        quant_pre_process(source, inferred)
-        how = getattr(quantization.CalibrationMethod, method)
-        quantization.quantize_static(inferred, target, Reader(), per_channel=True, calibrate_method=how)
-        return target.read_bytes()
-
-
-def nncf(model: bytes, samples: Any) -> bytes:
-    python = PEERS / "bin" / "python"
-    if not (PEERS / "ready").exists():
-        venv.create(PEERS, with_pip=True)
-        packages = ("nncf==3.4.*", "onnx", "onnxruntime")
-        subprocess.run([python, "-m", "pip", "install", "-q", *packages], check=True, capture_output=True)
-        (PEERS / "ready").touch()
-    with tempfile.TemporaryDirectory() as folder:
-        source, values, target = Path(folder) / "a.onnx", Path(folder) / "a.npy", Path(folder) / "b.onnx"
-        source.write_bytes(model)
-        np.save(values, samples)
-        script = Path(__file__).parent / "peers" / "nncf_onnx.py"
-        done = subprocess.run([python.absolute(), script, source, values, target], capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().splitlines()[-1])
-        return target.read_bytes()
-
-
-def ai_edge(model: bytes, samples: Any) -> bytes:
-    from ai_edge_litert.interpreter import Interpreter
-    from ai_edge_quantizer import quantizer, recipe
-
-    interpreter = Interpreter(model_content=model)
-    key, signature = next(iter(interpreter.get_signature_list().items()))
-    (name,) = signature["inputs"]
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "float.tflite"
-        path.write_bytes(model)
-        made = quantizer.Quantizer(str(path), recipe.static_wi8_ai8())
-        calibrated = made.calibrate({key: [{name: sample[None]} for sample in samples]})
-        return bytes(made.quantize(calibrated, enable_progress_report=False).quantized_model)
-
-
 def pruning(quick: bool) -> Iterator[Row]:
     """What shipped files gain from pruned channels, beside what the count of multiply-adds promises."""
     name, changes = ("exercise_watch", ()) if quick else ("fashion", SMALL)
@@ -231,6 +180,67 @@ def pruning(quick: bool) -> Iterator[Row]:
                 title = f"{name}, keep {keep}: {variant} p50; MACs ÷ {macs:.2f}, bytes ÷ "
                 size = dense["export"]["bytes"][variant] / pruned["export"]["bytes"][variant]
                 yield Row(f"{title}{size:.2f}", cost["latency_us_p50"], "µs", before, ratio)
+
+
+# What a budget asks of spoken_digits' network, as shares of what it takes whole; the last cannot be met.
+BUDGETS: tuple[dict[str, float], ...] = (
+    {"max_int8_bytes": 0.7},
+    {"max_latency_us": 0.6},
+    {"max_ram_bytes": 0.6},
+    {"max_latency_us": 0.5, "max_int8_bytes": 0.6},
+    {"max_int8_bytes": 0.45, "max_ram_bytes": 0.4},
+    {"max_int8_bytes": 0.1},
+)
+
+
+def budgets(quick: bool) -> Iterator[Row]:
+    """Each budget: the share of it that the kept network uses, its accuracy, and how many attempts that took."""
+    name = "exercise_watch" if quick else "spoken_digits"
+    off = [f"{stage}=off" for stage in ("prune", "distill", "quantize", "export", "verify", "profile", "package", "report")]
+    whole: dict[str, float] = {}
+    for shares in BUDGETS[:2] if quick else BUDGETS:
+        if not whole:  # what the network takes whole is measured by any budget
+            whole = _budget(name, {"max_int8_bytes": 10**9}, off)["whole"]
+        sizes = {"max_int8_bytes": "bytes", "max_latency_us": "latency_us", "max_ram_bytes": "ram_bytes"}
+        target = {ceiling: int(share * whole[sizes[ceiling]]) for ceiling, share in shares.items()}
+        found = _budget(name, target, off)
+        kept, used = found["attempts"][found["kept"]], max(found["used"].values())
+        asked = ", ".join(f"{ceiling} {value:,}" for ceiling, value in target.items())
+        tried = f"{len(found['attempts'])} attempts"
+        said = "; said so" if found["missed"] else ""
+        yield Row(f"{name}, {asked}: used after {tried}{said}", 100 * used, "%", None, None, "≤ 100", used <= 1)
+        yield Row(f"{name}, {asked}: validation accuracy", 100 * kept["accuracy"], "%", 100 * whole["accuracy"])
+
+
+def _budget(name: str, target: dict[str, int], off: list[str]) -> dict[str, Any]:
+    words = (*off, f"target={{{', '.join(f'{k}: {v}' for k, v in target.items())}}}", "budget={epochs: 4, learning_rate: 0.02}")
+    run: Any = edgeloop("run", name, "--runs", RUNS, *(w for change in words for w in ("--set", change)))
+    return next(s["metrics"] for s in run["stages"] if s["name"] == "budget")  # type: ignore[no-any-return]
+
+
+def trade_offs() -> Iterator[Row]:
+    """fashion's students between speed, bytes and accuracy, on the test set; beside the recipe's own."""
+    whole = _shipped(edgeloop("run", "fashion", "--runs", RUNS))
+    swept: Any = edgeloop("sweep", "fashion", "--runs", RUNS)
+    for trial in swept["trials"]:
+        if not trial["best"]:
+            continue
+        found = _shipped(edgeloop("run", "fashion", "--runs", RUNS, "--from-sweep", trial["number"], "--set", "target={}"))
+        title = f"fashion, trial {trial['number']} ({found['parameters']:,.0f} parameters)"
+        yield Row(f"{title}: int8 accuracy", found["accuracy"], "%", whole["accuracy"])
+        for figure, unit in (("latency", "µs"), ("bytes", "bytes")):
+            yield Row(f"{title}: {figure}", found[figure], unit, whole[figure], round(whole[figure] / found[figure], 2))
+
+
+def _shipped(run: Any) -> dict[str, float]:
+    """The int8 files of a run: the less accurate, the faster, the larger of the two."""
+    files = [v for v in run["variants"] if v["precision"] == "int8"]
+    return {
+        "accuracy": 100 * min(v["accuracy"] for v in files),
+        "latency": min(v["latency_us_p50"] for v in files),
+        "bytes": max(v["bytes"] for v in files),
+        "parameters": next(s["metrics"]["parameters"] for s in run["stages"] if s["name"] == "distill"),
+    }
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from compression import quantize_static
 from harness import BIN, Row, at_least, at_most, edgeloop, faster, main, seconds
+from quantizers import quantize_static
 
 RUNS = Path("runs")
 SECONDS = 1.0

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from conftest import command, sentence
+from conftest import TINY, command, sentence
 from edgeloop_contract.errors import DeviceError
 from edgeloop_exporters.arena import peak_bytes
 from edgeloop_exporters.graph import trace
@@ -173,3 +173,14 @@ def test_a_budget_in_the_latency_of_another_device(tiny: Path, tmp_path: Path) -
     for content, said in {"{}": "not a device's measurements", '{"variants": []}': "measured no probe"}.items():
         measured.write_text(content)
         assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *off), 2)
+
+
+def test_a_float_layer_that_breaks_a_ceiling_is_not_kept(runs: Path) -> None:
+    quantize = ["--set=quantize.qat=never", "--set=target={min_accuracy: 1, max_int8_bytes: 100}"]
+    off = [f"--set={s}=off" for s in ("export", "verify", "profile", "package", "report")]
+    done = command("edgeloop", "run", TINY, "--runs", runs, "--json", *quantize, *off)
+    assert done.returncode == 0, done.stderr
+    found = next(s for s in json.loads(done.stdout)["stages"] if s["name"] == "quantize")["metrics"]
+    floats = [r for r in found["rungs"] if r["name"].endswith(" in float")]
+    assert len(floats) == 2 and not any(r["kept"] for r in floats) and found["float_layers"] == []
+    assert all(r["did"].startswith("over max_int8_bytes with ") for r in floats)

@@ -11,7 +11,7 @@ from conftest import HERE, command
 
 ROOT = HERE.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md")), *ROOT.glob("models/*/*/README.md")]
-COMMANDS = ("run", "status", "why", "report", "new", "samples", "profile", "doctor")
+COMMANDS = ("run", "status", "why", "report", "new", "samples", "profile", "doctor", "probe", "sweep")
 AGENT_COMMANDS = ("run", "bench", "inspect")
 
 

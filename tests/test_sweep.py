@@ -59,7 +59,19 @@ def test_a_killed_sweep_goes_on_and_its_best_is_built(project: Path, tmp_path: P
     page = Path(found["sweep"]).read_text()
     assert "<svg" in page and f"<td>{best[0]['number']}</td>" in page
     assert [t["number"] for t in swept(project, runs)["trials"]] == [t["number"] for t in found["trials"]]  # nothing is left to do
-    built = command("edgeloop", "run", project, "--runs", runs, "--json", *QUICK, "--from-sweep", best[0]["number"])
+    built = command(
+        "edgeloop",
+        "run",
+        project,
+        "--runs",
+        runs,
+        "--json",
+        *QUICK,
+        "--set",
+        "target={max_drop: 0.1}",
+        "--from-sweep",
+        best[0]["number"],
+    )
     assert built.returncode == 0, built.stderr
     stages = {s["name"]: s for s in json.loads(built.stdout)["stages"]}
     assert stages["quantize"]["metrics"]["validation_accuracy"] == best[0]["point"]["accuracy"]

@@ -14,7 +14,7 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline import recipe as recipes
-from edgeloop_pipeline.recipe import Knob, Recipe, Sweep
+from edgeloop_pipeline.recipe import Knob, Recipe, Sweep, Target
 from edgeloop_pipeline.store import digest
 from edgeloop_pipeline.trials import Board, Point, Pruned
 
@@ -98,8 +98,9 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Another space or another recipe is another study; more trials are the same one."""
-        head = msgspec.structs.replace(self.recipe.head, sweep=msgspec.structs.replace(self.sweep, trials=1))
+        """Another space or another recipe is another study; more trials are the same one, and so are other floors: those are
+        judged when a point is built."""
+        head = msgspec.structs.replace(self.recipe.head, sweep=msgspec.structs.replace(self.sweep, trials=1), target=Target())
         return f"{head.name}-{digest([head, self.recipe.stages])[:12]}"
 
     def open(self, must_exist: bool = False) -> Any:
