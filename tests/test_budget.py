@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conftest import TINY, command, sentence
+from edgeloop_agent.energy import Meter, microjoules
 from edgeloop_contract.errors import DeviceError
 from edgeloop_exporters.arena import peak_bytes
 from edgeloop_exporters.graph import trace
 from edgeloop_exporters.latency_table import Layer, Table
 from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, narrow, next_aim, used, verdict
-from edgeloop_pipeline.energy import Meter, microjoules
 from hard_networks import Residual
 
 LIMITS = Limits(latency_us=100, bytes=1000)

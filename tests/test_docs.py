@@ -42,8 +42,8 @@ def test_commands_in_the_docs_exist() -> None:
 
 
 def test_settings_in_the_docs_exist() -> None:
+    from edgeloop_contract.settings import fields
     from edgeloop_pipeline import recipe
-    from edgeloop_pipeline.settings import fields
     from edgeloop_pipeline.stages import STAGES, stage_class
 
     text = (ROOT / "docs" / "own-project.md").read_text()
@@ -59,7 +59,7 @@ def test_settings_in_the_docs_exist() -> None:
 
 def test_training_settings_and_their_defaults_are_those_of_the_code() -> None:
     """docs/training.md names every setting of the training loop, and no other."""
-    from edgeloop_pipeline.settings import fields
+    from edgeloop_contract.settings import fields
     from edgeloop_pipeline.stages.train import Train
 
     table = re.findall(r"^\| (`[^|]+`) \|", (ROOT / "docs" / "training.md").read_text(), re.M)

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 from conftest import command
+from edgeloop_agent.energy import NO_METER, Meter
 from edgeloop_pipeline.doctor import Trial, advice
-from edgeloop_pipeline.energy import NO_METER, Meter
 
 
 def test_doctor_measures_and_advises() -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from edgeloop_contract import cleaning
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
 
@@ -154,6 +155,7 @@ class Manifest(Part, frozen=True):
     provenance: Provenance
     model_card: str
     thresholds: dict[str, float] = {}
+    cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`. Raises BundleError naming the nearest one."""

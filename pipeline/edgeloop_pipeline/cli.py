@@ -151,8 +151,8 @@ def status(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
 @set_option
 def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
     """Say why STAGE would run again: what changed since it last did."""
+    from edgeloop_contract.settings import nearest
     from edgeloop_pipeline.runner import why as reasons
-    from edgeloop_pipeline.settings import nearest
 
     loaded, store, planned = _planned(recipe, runs, changes)
     if stage not in loaded.stages:
@@ -242,8 +242,8 @@ def doctor(as_json: bool) -> None:
 @click.option("--task", type=click.Choice(["classification", "regression", "anomaly"]), help="With --data; else by its look.")
 def new(folder: Path, project: str | None, data: Path | None, task: str | None) -> None:
     """Start a project in FOLDER: from your DATA, which are looked at, or as a copy of a reference project."""
+    from edgeloop_contract.settings import nearest
     from edgeloop_pipeline.recipe import reference_projects
-    from edgeloop_pipeline.settings import nearest
 
     if (project is None) == (data is None):
         raise UsageError("new: give --data YOUR_DATA, or --like PROJECT")

@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from edgeloop_agent.energy import NO_METER, Meter
 from edgeloop_agent.hardware import cores, machine
-from edgeloop_pipeline.energy import NO_METER, Meter
 
 LIBRARIES = (
     "torch", "accelerate", "numpy", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "torch-pruning", "transformer-engine",

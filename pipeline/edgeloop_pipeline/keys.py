@@ -42,6 +42,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
 
         found["machine"] = machine()
     if name in ("package", "report"):
+        found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
         found |= {"recipe name": head.name, "recipe version": str(head.version), "recipe model_card": head.model_card}
     return found
 

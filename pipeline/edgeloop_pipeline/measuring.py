@@ -8,13 +8,14 @@ from typing import Any
 
 import msgspec
 
+from edgeloop_agent import energy
 from edgeloop_agent.measure import best_threads
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
 from edgeloop_exporters.quantization import output_qparams
-from edgeloop_pipeline import energy, quantized
+from edgeloop_pipeline import quantized
 from edgeloop_pipeline.data import PreparedSplits
 from edgeloop_pipeline.networks import Saved
 from edgeloop_pipeline.quantized import Graph

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edgeloop_contract.errors import ModelError, UsageError
-from edgeloop_pipeline.settings import nearest
+from edgeloop_contract.settings import nearest
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 IMPORTANCES = {

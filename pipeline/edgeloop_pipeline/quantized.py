@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, fx
 
 from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_contract.settings import nearest
 from edgeloop_exporters import equalization, quantization
 from edgeloop_exporters.convert import Front
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, simplify, trace
@@ -20,7 +21,6 @@ from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline.data import Array, PreparedSplits
 from edgeloop_pipeline.networks import Saved
-from edgeloop_pipeline.settings import nearest
 from edgeloop_pipeline.training.scoring import channels_last
 
 STATE = "quantized.safetensors"

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from edgeloop_contract import cleaning
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Step
-from edgeloop_pipeline.settings import nearest, problems
+from edgeloop_contract.settings import nearest, problems
 
 FILE = "recipe.yaml"
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -84,6 +85,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []
+    cleaning: list[cleaning.Step] = []  # what a device does to a raw recording before that; training data are taken as clean
     normalise: Normalise | None = None  # by the training data
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     target: Target = Target()

@@ -133,7 +133,7 @@ class Distill(FitSettings, Base):
     def _watched(self, student: nn.Module, teacher: Any) -> list[tuple[nn.Module, nn.Module]]:
         from torch import nn
 
-        from edgeloop_pipeline.settings import nearest
+        from edgeloop_contract.settings import nearest
 
         pairs = []
         for ours, theirs in self.hints.items():

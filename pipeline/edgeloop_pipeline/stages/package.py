@@ -42,8 +42,8 @@ class Package(Base):
             schema=manifest.SCHEMA, name=head.name, version=head.version,
             task=task.described(verified),
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
-            preprocessing=head.preprocessing, variants=variants, files=archive.describe(files), canary=canary,
-            drift_reference=reference, provenance=provenance_of(project), model_card=_model_card(project, task, verified),
+            cleaning=head.cleaning, preprocessing=head.preprocessing, variants=variants, files=archive.describe(files),
+            canary=canary, drift_reference=reference, provenance=provenance_of(project), model_card=_model_card(project, task, verified),
         )  # fmt: skip
         name = f"{head.name}-{head.version}.edgeloop"
         archive.write(out / name, made, files)

@@ -27,10 +27,10 @@ class Profile(Base):
     uses_history = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_agent.energy import NO_METER
         from edgeloop_agent.hardware import machine
         from edgeloop_agent.measure import best_threads
         from edgeloop_exporters import layer_costs
-        from edgeloop_pipeline.energy import NO_METER
 
         samples = inputs.project.splits.test.values[:64]
         exported = inputs.artefacts["exported"]
@@ -82,8 +82,9 @@ class Profile(Base):
         return {"machine": device.profile.machine, "latency_us": took}
 
     def _energy(self, inputs: Inputs, name: str, threads: int) -> float | None:
+        from edgeloop_agent import energy
         from edgeloop_agent.runtimes import open_runtime
-        from edgeloop_pipeline import energy, measuring
+        from edgeloop_pipeline import measuring
 
         exported = inputs.artefacts["exported"]
         variant = next(v for v in read_variants(exported) if v.name == name)

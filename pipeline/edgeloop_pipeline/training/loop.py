@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
+from edgeloop_agent.energy import Meter
 from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline import tasks
 from edgeloop_pipeline.data import PreparedSplits
-from edgeloop_pipeline.energy import Meter
 from edgeloop_pipeline.stages.fitting import FitSettings
 from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Augment, Batches, Loader, Part
