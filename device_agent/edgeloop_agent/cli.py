@@ -1,4 +1,4 @@
-"""`edgeloop-agent`: run, bench and inspect a bundle on this device."""
+"""`edgeloop-agent`: answer recordings, or serve for years; bench and inspect bundles; install as a service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # numpy is most of the start-up time: `inspect` and --help do
     from edgeloop_agent.engine import Engine
     from edgeloop_agent.sources import Recording
 
-EXIT_CODES = """exit codes: 0 done · 2 wrong usage · 3 no sample could be used · 5 the bundle is wrong ·
+EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample could be used · 5 the bundle is wrong ·
 6 this device cannot run it · 7 a folder cannot be written · 130 interrupted"""
 
 
@@ -65,6 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     inspect.add_argument("bundle", type=Path)
     inspect.add_argument("--json", action="store_true", help="print the manifest as JSON")
     inspect.set_defaults(command=_inspect)
+    serve = commands.add_parser(
+        "serve", help="answer a source and the local API until stopped, as a config says", epilog=EXIT_CODES
+    )
+    serve.set_defaults(command=_serve)
+    check = commands.add_parser("check", help="check a config and its bundles, and say what this device has", epilog=EXIT_CODES)
+    check.set_defaults(command=_check)
+    install = commands.add_parser("install", help="make it a systemd service with a user of its own", epilog=EXIT_CODES)
+    install.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
+    install.add_argument("--root", type=Path, default=Path("/"), help="write into this file system instead (an image, say)")
+    install.set_defaults(command=_install)
+    for command in (serve, check, install):
+        command.add_argument("config", type=Path, help="a TOML file (docs/agent.md)")
     for command in (run, bench):
         command.add_argument("--state", type=Path, default=memory.default_folder(), help="folder for what was measured")
     return parser
@@ -78,7 +90,7 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent.engine import Engine
-    from edgeloop_agent.sources import open_source
+    from edgeloop_agent.sources.files import open_source
 
     with Bundle.open(options.bundle) as bundle:
         if options.variant:
@@ -137,6 +149,36 @@ def _bench(options: argparse.Namespace) -> int:
             cost = row.cost
             print(f"{row.variant:16}{row.runtime:28}{cost.latency_us_p50:10.1f}{cost.latency_us_p95:10.1f}{cost.threads:9}")
     print(f"fastest: {choice.variant}, {choice.threads} threads; remembered in {path}")
+    return 0
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from edgeloop_agent.supervisor import Supervisor
+
+    return Supervisor(options.config).run()
+
+
+def _check(options: argparse.Namespace) -> int:
+    from edgeloop_agent.checking import lines
+
+    for line in lines(options.config):
+        print(line)
+    return 0
+
+
+def _install(options: argparse.Namespace) -> int:
+    from edgeloop_agent.config import load
+    from edgeloop_agent.install import do, plan
+
+    actions = plan(load(options.config), options.config, options.root)
+    for action in actions:
+        print(action.says)
+        if options.dry_run and action.path is not None:
+            print("".join(f"    {line}\n" for line in action.content.splitlines()), end="")
+        elif options.dry_run:
+            print(f"    {' '.join(action.command)}")
+    if not options.dry_run:
+        do(actions)
     return 0
 
 

@@ -35,17 +35,18 @@ class Answer:
 class Engine:
     """One bundle's chosen variant, loaded."""
 
-    def __init__(self, bundle: Bundle, choice: Choice) -> None:
+    def __init__(self, bundle: Bundle, choice: Choice, **options: Any) -> None:
+        """`options`: the runtime's (providers, delegates, a cache of graphs)."""
         self.manifest = bundle.manifest
         self.variant = bundle.manifest.variant(choice.variant)
-        self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads)
+        self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads, **options)
         self._shape = tuple(self.manifest.sample.shape)
         self._dtype = DTYPES[self.manifest.sample.dtype]
 
     def answers(self, recording: Array) -> Iterator[Answer]:
         """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit."""
         prepared = prepare(self.manifest.preprocessing, recording)
-        values = self._checked(prepared.values) if prepared.indices else prepared.values
+        values = self.checked(prepared.values) if prepared.indices else prepared.values
         rows = dict(zip(prepared.indices, range(len(prepared.indices)), strict=True))
         for window in sorted([*prepared.indices, *prepared.refused]):
             if window in prepared.refused:
@@ -54,16 +55,20 @@ class Engine:
                 row = rows[window]
                 yield self._answer(window, values[row : row + 1])
 
+    def scores(self, sample: Array) -> Array:
+        """Of one checked sample (1, *sample). What stands between it and the runtime is put here by the service."""
+        return self.runtime.run(sample)
+
     def _answer(self, window: int, sample: Array) -> Answer:
         start = time.perf_counter()
-        scores = self.runtime.run(sample)
+        scores = self.scores(sample)
         taken = (time.perf_counter() - start) * 1e3
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
         return Answer(window, milliseconds=round(taken, 4), **said)
 
-    def _checked(self, samples: Array) -> Array:
+    def checked(self, samples: Array) -> Array:
         """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""
         if samples.ndim == len(self._shape) and self._shape[-1] == 1:
             samples = samples[..., None]

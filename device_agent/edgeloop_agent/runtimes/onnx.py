@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import os
-from typing import Any
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from edgeloop_agent.hardware import machine
 from edgeloop_agent.runtimes import Array, missing, to_scores
-from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Variant
 
+if TYPE_CHECKING:
+    from edgeloop_agent.caches import GraphCache
+
 ERRORS_ONLY = 3
+CPU = "CPUExecutionProvider"
 
 
 def _library() -> Any:
@@ -26,20 +36,29 @@ def version() -> str:
 
 
 class _Session:
-    def __init__(self, variant: Variant, session: Any) -> None:
+    def __init__(self, variant: Variant, session: Any, missing_ones: Sequence[str]) -> None:
         self._variant, self._session = variant, session
         self._output = session.get_outputs()[0].name
         self._input = session.get_inputs()[0].name
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in session.get_providers())
-        self.description = f"{version()} ({providers})"
+        absent = f"; asked for and not in this build: {', '.join(missing_ones)}" if missing_ones else ""
+        self.description = f"{version()} ({providers}{absent})"
 
     def run(self, samples: Array) -> Array:
         return to_scores(self._session.run([self._output], {self._input: samples})[0], self._variant)
 
 
-def load(variant: Variant, model: bytes, threads: int, optimised_model: str | None = None, profile: str | None = None) -> _Session:
-    """Open a CPU session. `optimised_model` and `profile`: where to write the optimised graph and a trace of kernels."""
+def load(
+    variant: Variant, model: bytes, threads: int, *, optimised_model: str | None = None, profile: str | None = None,
+    providers: Sequence[str] = (), graphs: GraphCache | None = None,
+) -> _Session:  # fmt: skip
+    """Open a session. `optimised_model` and `profile`: where to write the optimised graph and a trace of kernels.
+
+    `providers`: short names (XNNPACK, CUDA, TensorRT), tried before the CPU; one that this build lacks is said in `description`.
+    `graphs`: where graphs are kept optimised, so that the next start need not do it again.
+    """
     library = _library()
+    chosen, missing_ones = _providers(library, providers)
     options = library.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -50,7 +69,38 @@ def load(variant: Variant, model: bytes, threads: int, optimised_model: str | No
         options.enable_profiling = True
         options.profile_file_prefix = profile
     try:
-        session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        if graphs is not None and graphs.max_bytes and chosen == [CPU]:
+            session = _from_cache(library, options, model, graphs, threads)
+        else:
+            session = library.InferenceSession(model, options, providers=chosen)
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
-    return _Session(variant, session)
+    return _Session(variant, session, missing_ones)
+
+
+def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Full names of those that this build has, the CPU last; and which were wanted and are not there."""
+    here = {name.removesuffix("ExecutionProvider").lower(): name for name in library.get_available_providers()}
+    found = [here[name.lower()] for name in wanted if name.lower() in here and name.lower() != "cpu"]
+    return [*found, CPU], [name for name in wanted if name.lower() not in here]
+
+
+def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int) -> Any:
+    """A session of the graph that was optimised before; else optimise it now, and keep that."""
+    parts = (hashlib.sha256(model).hexdigest(), version(), machine(), str(threads))
+    kept = graphs.get(*parts)
+    if kept is not None:
+        plain = library.SessionOptions()
+        plain.intra_op_num_threads, plain.inter_op_num_threads = threads, 1
+        plain.log_severity_level = ERRORS_ONLY
+        plain.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
+        try:
+            return library.InferenceSession(kept, plain, providers=[CPU])
+        except Exception:  # whole by its digest, and refused all the same: make it again
+            graphs.drop(*parts)
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "graph.onnx")
+        session = library.InferenceSession(model, options, providers=[CPU])
+        with contextlib.suppress(StorageError, OSError):  # a full disk costs the cache, not the model
+            graphs.put(Path(options.optimized_model_filepath).read_bytes(), *parts)
+    return session

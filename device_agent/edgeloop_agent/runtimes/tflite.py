@@ -55,11 +55,24 @@ class _Interpreter:
         return to_scores(np.concatenate(rows), self._variant)
 
 
-def load(variant: Variant, model: bytes, threads: int) -> _Interpreter:
-    """Open an interpreter for batch 1."""
+def load(
+    variant: Variant, model: bytes, threads: int, *, delegate: str = "", delegate_options: dict[str, str] | None = None
+) -> _Interpreter:
+    """Open an interpreter for batch 1. `delegate`: the path of a delegate's library (an Edge TPU's, a GPU's).
+
+    A delegate that cannot be loaded is said in `description`, and the model runs without it.
+    """
     library, description = _library()
+    delegates = []
+    if delegate:
+        try:
+            delegates = [library.load_delegate(delegate, delegate_options or {})]
+            description = f"{description} ({delegate})"
+        except (ValueError, OSError, RuntimeError) as error:
+            why = (str(error) or "no reason given").splitlines()[0]
+            description = f"{description} (asked for and not loaded: {delegate}: {why})"
     try:
-        interpreter = library.Interpreter(model_content=model, num_threads=threads)
+        interpreter = library.Interpreter(model_content=model, num_threads=threads, experimental_delegates=delegates or None)
         interpreter.allocate_tensors()
     except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
         raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error

@@ -43,7 +43,8 @@ class Package(Base):
             task=task.described(verified),
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             cleaning=head.cleaning, preprocessing=head.preprocessing, variants=variants, files=archive.describe(files),
-            canary=canary, drift_reference=reference, provenance=provenance_of(project), model_card=_model_card(project, task, verified),
+            canary=canary, drift_reference=reference, provenance=provenance_of(project),
+            model_card=_model_card(project, task, verified),
         )  # fmt: skip
         name = f"{head.name}-{head.version}.edgeloop"
         archive.write(out / name, made, files)

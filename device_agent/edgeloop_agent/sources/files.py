@@ -1,32 +1,26 @@
-"""Where recordings come from: a folder, one file, or JSON lines on standard input."""
+"""Recordings in files: one of them, a folder, JSON lines; and a folder that is watched for new ones."""
 
 from __future__ import annotations
 
 import csv
 import json
+import os
+import sys
 import wave
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from threading import Event
+from typing import IO
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeloop_agent.config import Source as Settings
+from edgeloop_agent.runtimes import Array
+from edgeloop_agent.sources import Away, Recording
 from edgeloop_contract.errors import DataError, DeviceError
 
-Array = npt.NDArray[Any]
 MAX_FILE_BYTES = 256 << 20
 MAX_LINE_CHARACTERS = 16 << 20
-
-
-@dataclass(frozen=True)
-class Recording:
-    """One input: its values, or why it could not be read."""
-
-    name: str
-    values: Array | None
-    refused: str = ""
 
 
 def read_csv(path: Path) -> Array:
@@ -118,10 +112,11 @@ def json_lines(stream: IO[str]) -> Iterator[Recording]:
                 line = stream.readline(MAX_LINE_CHARACTERS)
             yield Recording(name, None, f"longer than {MAX_LINE_CHARACTERS} characters")
         elif line.strip():
-            yield _json_line(line, name)
+            yield json_record(line, name)
 
 
-def _json_line(line: str, name: str) -> Recording:
+def json_record(line: str, name: str) -> Recording:
+    """One JSON object {"name": …, "values": [[…], …]}; what is wrong with it is reported in `refused`."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -160,3 +155,58 @@ def open_source(where: str, stdin: IO[str]) -> Iterator[Recording]:
 def _json_file(path: Path) -> Iterator[Recording]:
     with path.open(encoding="utf-8", errors="replace") as stream:
         yield from json_lines(stream)
+
+
+class Watch:
+    """A folder: every readable file in it once, by name, and then every new one. A file counts when its size stands still.
+
+    With `after: delete` an answered file goes; kept ones are remembered for as long as they are there, and a restart answers
+    them again. A folder that vanishes (a stick pulled out) is waited for.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.folder = settings, Path(settings.where)
+        self.seen: dict[str, tuple[int, int]] = {}
+
+    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
+        before: dict[str, tuple[int, int]] = {}
+        while not stop.is_set():
+            now = self._listing(away)
+            self.seen = {name: state for name, state in self.seen.items() if name in now}
+            for name in sorted(now):
+                if stop.is_set():
+                    return
+                if now[name] == before.get(name) and self.seen.get(name) != now[name]:
+                    yield read(self.folder / name)
+                    self.seen[name] = now[name]
+                    if self.settings.after == "delete":
+                        (self.folder / name).unlink(missing_ok=True)
+            before = now
+            stop.wait(self.settings.poll_seconds)
+
+    def _listing(self, away: Away) -> dict[str, tuple[int, int]]:
+        found = {}
+        try:
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if Path(entry.name).suffix.lower() in READERS and entry.is_file():
+                        state = entry.stat()
+                        found[entry.name] = (state.st_mtime_ns, state.st_size)
+        except OSError as error:
+            away(f"{self.folder}: {error.strerror}")
+            return {}
+        away("")
+        return found
+
+
+class Once:
+    """A file, or every file of a folder; then the source is done."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.where = settings.where
+
+    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
+        for recording in open_source(self.where, sys.stdin):
+            if stop.is_set():
+                return
+            yield recording

@@ -1,0 +1,152 @@
+"""The Open Inference Protocol v2 over REST, with the binary tensor extension: bytes to arrays and back.
+
+A body is JSON, followed by the raw tensors that its `binary_data_size` parameters announce; the header
+Inference-Header-Content-Length says where the JSON ends (KServe's and Triton's documentation of the protocol).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop_contract.errors import DataError
+
+Array = npt.NDArray[Any]
+HEADER_LENGTH = "Inference-Header-Content-Length"
+DATATYPES: dict[str, Any] = {
+    "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "INT8": np.int8,
+    "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
+}  # fmt: skip
+NAMES = {np.dtype(kind): name for name, kind in DATATYPES.items()}
+MAX_RANK = 8
+
+
+class _Tensor(msgspec.Struct, frozen=True):
+    name: str
+    shape: list[int]
+    datatype: str
+    parameters: dict[str, Any] = {}
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _Output(msgspec.Struct, frozen=True):
+    name: str
+    parameters: dict[str, Any] = {}
+
+
+class _Request(msgspec.Struct, frozen=True):
+    inputs: list[_Tensor]
+    id: str = ""
+    parameters: dict[str, Any] = {}
+    outputs: list[_Output] = []
+
+
+@dataclass(frozen=True)
+class Request:
+    """`inputs` by name; `outputs`: the wanted ones ([]: all), and whether each is wanted in binary (`binary` where not said)."""
+
+    id: str
+    inputs: dict[str, Array]
+    outputs: dict[str, bool]
+    binary: bool
+
+
+def decode(body: bytes, header_length: int | None) -> Request:
+    """Read a request. Raises DataError that says what is wrong with it."""
+    if header_length is not None and not 0 <= header_length <= len(body):
+        raise DataError(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
+    text, binary = (body, b"") if header_length is None else (body[:header_length], body[header_length:])
+    try:
+        request = msgspec.json.decode(text, type=_Request)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"not an inference request: {error}") from error
+    inputs: dict[str, Array] = {}
+    start = 0
+    for tensor in request.inputs:
+        if tensor.name in inputs:
+            raise DataError(f"input {tensor.name!r} is there twice")
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            inputs[tensor.name] = _from_json(tensor)
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - start:
+            raise DataError(f"input {tensor.name!r}: binary_data_size {size!r}; {len(binary) - start} bytes are left in the body")
+        inputs[tensor.name] = _from_bytes(tensor, binary[start : start + size])
+        start += size
+    if start != len(binary):
+        raise DataError(f"{len(binary) - start} bytes at the end of the body belong to no input")
+    in_binary = bool(request.parameters.get("binary_data_output", False))
+    outputs = {o.name: bool(o.parameters.get("binary_data", in_binary)) for o in request.outputs}
+    return Request(request.id, inputs, outputs, in_binary)
+
+
+def _kind(tensor: _Tensor) -> tuple[np.dtype[Any], int]:
+    """Type, and how many values there must be."""
+    if tensor.datatype not in DATATYPES:
+        raise DataError(f"input {tensor.name!r}: datatype {tensor.datatype!r}; known: {', '.join(DATATYPES)}")
+    if len(tensor.shape) > MAX_RANK or any(n < 0 for n in tensor.shape):
+        raise DataError(f"input {tensor.name!r}: shape {tensor.shape[: MAX_RANK + 1]} is no shape")
+    count = 1
+    for n in tensor.shape:
+        count *= n
+    return np.dtype(DATATYPES[tensor.datatype]), count
+
+
+def _from_bytes(tensor: _Tensor, data: bytes) -> Array:
+    dtype, count = _kind(tensor)
+    if count * dtype.itemsize != len(data):
+        raise DataError(f"input {tensor.name!r}: shape {tensor.shape} of {tensor.datatype} is not {len(data)} bytes")
+    return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(tensor.shape)
+
+
+def _from_json(tensor: _Tensor) -> Array:
+    """Numbers in nested or flat lists; those that the datatype cannot hold are an error, not wrapped around."""
+    dtype, count = _kind(tensor)
+    wanted: Any = bool if dtype.kind == "b" else float if dtype.kind == "f" else int
+    try:
+        flat = msgspec.json.decode(bytes(tensor.data), type=list[wanted]) if tensor.data else []
+    except msgspec.MsgspecError:
+        flat = _flattened(tensor, wanted)
+    if len(flat) != count:
+        raise DataError(f"input {tensor.name!r}: shape {tensor.shape} wants {count} values, data has {len(flat)}")
+    try:
+        return np.array(flat, dtype=dtype).reshape(tensor.shape)
+    except (OverflowError, ValueError) as error:
+        raise DataError(f"input {tensor.name!r}: {error}") from error
+
+
+def _flattened(tensor: _Tensor, wanted: Any) -> list[Any]:
+    try:
+        nested = msgspec.json.decode(bytes(tensor.data))
+        for _ in tensor.shape[1:]:
+            nested = [value for part in nested for value in part]
+        return msgspec.convert(nested, type=list[wanted])
+    except (msgspec.MsgspecError, TypeError, RecursionError) as error:
+        raise DataError(f"input {tensor.name!r}: data are not numbers of {tensor.datatype} ({error})") from error
+
+
+def encode(model: str, version: str, request: Request, outputs: dict[str, Array]) -> tuple[bytes, int | None]:
+    """A response's body, and the length of its JSON where tensors follow it. Raises DataError for an output that is not there."""
+    chosen = request.outputs or dict.fromkeys(outputs, request.binary)
+    described, tail = [], b""
+    for name, in_binary in chosen.items():
+        if name not in outputs:
+            raise DataError(f"output {name!r} does not exist; there is {', '.join(outputs)}")
+        values = outputs[name]
+        tensor: dict[str, Any] = {"name": name, "datatype": NAMES[values.dtype], "shape": list(values.shape)}
+        if in_binary:
+            data = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+            tensor["parameters"] = {"binary_data_size": len(data)}
+            tail += data
+        else:
+            tensor["data"] = values.ravel().tolist()
+        described.append(tensor)
+    answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
+    if request.id:
+        answer["id"] = request.id
+    text = msgspec.json.encode(answer)
+    return (text + tail, len(text)) if tail else (text, None)

@@ -1,0 +1,199 @@
+"""What the agent keeps so as not to do it again: answers of equal inputs, optimised graphs, loaded models. All bounded in bytes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.errors import StorageError
+
+DIGEST_BYTES = 32
+SUFFIX = ".graph"
+
+
+@dataclass
+class Hits:
+    """How often a cache had what was asked for."""
+
+    hits: int = 0
+    misses: int = 0
+    evictions: int = 0
+
+
+@dataclass
+class ResultCache:
+    """Scores by the digest of the prepared sample; least recently used ones go first. `max_bytes` 0: off."""
+
+    max_bytes: int
+    counts: Hits = field(default_factory=Hits)
+    used_bytes: int = 0
+    _kept: OrderedDict[bytes, Array] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    OVERHEAD_BYTES = 200  # of an entry beside its numbers
+
+    @staticmethod
+    def key(model: str, sample: Array) -> bytes:
+        made = hashlib.blake2b(sample.data if sample.flags.c_contiguous else sample.tobytes(), digest_size=16)
+        made.update(f"{model} {sample.dtype} {sample.shape}".encode())
+        return made.digest()
+
+    def get(self, key: bytes) -> Array | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is None:
+                self.counts.misses += 1
+                return None
+            self._kept.move_to_end(key)
+            self.counts.hits += 1
+            return found
+
+    def put(self, key: bytes, scores: Array) -> None:
+        size = scores.nbytes + self.OVERHEAD_BYTES
+        if size > self.max_bytes:
+            return
+        with self._lock:
+            if (old := self._kept.pop(key, None)) is not None:
+                self.used_bytes -= old.nbytes + self.OVERHEAD_BYTES
+            self._kept[key] = scores
+            self.used_bytes += size
+            while self.used_bytes > self.max_bytes:
+                _, gone = self._kept.popitem(last=False)
+                self.used_bytes -= gone.nbytes + self.OVERHEAD_BYTES
+                self.counts.evictions += 1
+
+    def clear(self) -> None:
+        with self._lock:
+            self._kept.clear()
+            self.used_bytes = 0
+
+
+@dataclass
+class GraphCache:
+    """Optimised graphs as files: a digest, then the graph. A damaged or stale one is a miss, and is made again.
+
+    The name says everything that such a graph depends on, so that another runtime or CPU looks elsewhere. `max_bytes` 0: off.
+    """
+
+    folder: Path
+    max_bytes: int
+    counts: Hits = field(default_factory=Hits)
+
+    def _file(self, *parts: str) -> Path:
+        return self.folder / (hashlib.sha256("\0".join(parts).encode()).hexdigest() + SUFFIX)
+
+    def get(self, *parts: str) -> bytes | None:
+        """The graph that was kept for exactly these parts (model digest, runtime version, hardware, threads)."""
+        path = self._file(*parts)
+        try:
+            content = path.read_bytes()
+        except OSError:
+            self.counts.misses += 1
+            return None
+        digest, graph = content[:DIGEST_BYTES], content[DIGEST_BYTES:]
+        if hashlib.sha256(graph).digest() != digest:
+            path.unlink(missing_ok=True)
+            self.counts.misses += 1
+            return None
+        self.counts.hits += 1
+        with contextlib.suppress(OSError):
+            os.utime(path)  # used just now: the oldest ones go first
+        return graph
+
+    def put(self, graph: bytes, *parts: str) -> None:
+        """Keep it, by rename, and let the oldest go. Raises StorageError when the folder cannot be written."""
+        if len(graph) + DIGEST_BYTES > self.max_bytes:
+            return
+        path = self._file(*parts)
+        partial = path.with_suffix(".partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(hashlib.sha256(graph).digest() + graph)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+            self._trim()
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise StorageError(f"{self.folder}: an optimised graph cannot be kept ({error.strerror}); make room") from error
+
+    def drop(self, *parts: str) -> None:
+        """The runtime refused it: it is not as good as it looked."""
+        self._file(*parts).unlink(missing_ok=True)
+        self.counts.hits -= 1
+        self.counts.misses += 1
+
+    def _trim(self) -> None:
+        files = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.glob(f"*{SUFFIX}")), reverse=True)
+        used = 0
+        for _, size, path in files:
+            used += size
+            if used > self.max_bytes:
+                path.unlink(missing_ok=True)
+                self.counts.evictions += 1
+
+
+class Sized(Protocol):
+    """What a pool holds."""
+
+    @property
+    def memory_bytes(self) -> int: ...
+
+
+T = TypeVar("T", bound=Sized)
+
+
+@dataclass
+class Pool(Generic[T]):
+    """Loaded models under one memory budget: the least recently used one is let go when another needs the room.
+
+    The one that was asked for is always loaded, even where it alone is over the budget.
+    """
+
+    max_bytes: int
+    load: Callable[[str], T]
+    counts: Hits = field(default_factory=Hits)
+    _held: OrderedDict[str, T] = field(default_factory=OrderedDict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def get(self, name: str) -> T:
+        with self._lock:
+            if name in self._held:
+                self._held.move_to_end(name)
+                self.counts.hits += 1
+                return self._held[name]
+            self.counts.misses += 1
+            loaded = self.load(name)
+            self._held[name] = loaded
+            while len(self._held) > 1 and self.used_bytes > self.max_bytes:
+                self._held.popitem(last=False)
+                self.counts.evictions += 1
+            return loaded
+
+    @property
+    def used_bytes(self) -> int:
+        return sum(held.memory_bytes for held in list(self._held.values()))
+
+    def clear(self) -> None:
+        with self._lock:
+            self._held.clear()
+
+    def held(self) -> list[T]:
+        with self._lock:
+            return list(self._held.values())
+
+    def keep_only(self, name: str) -> None:
+        """Memory is short: let every other one go."""
+        with self._lock:
+            for other in [n for n in self._held if n != name]:
+                del self._held[other]
+                self.counts.evictions += 1

@@ -1,0 +1,181 @@
+"""The agent's one TOML file: every limit with its unit, everything checked before anything starts."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_contract.settings import problems
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib
+
+Bytes = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Name = Annotated[str, msgspec.Meta(min_length=1)]
+MIB = 1 << 20
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Source(_Part, frozen=True):
+    """Where recordings come from. `kind`: see the table in `edgeloop_agent.sources`; `where`: a path, a device, a topic."""
+
+    kind: Name = "none"
+    where: str = ""
+    queue: Count = 16  # recordings that may wait
+    when_full: Literal["drop-oldest", "block"] = "drop-oldest"
+    poll_seconds: Seconds = 1.0  # of a watched folder; and between tries of a source that is away
+    after: Literal["keep", "delete"] = "keep"  # what becomes of an answered file of a watched folder
+    rate_hz: Count = 16000  # of a microphone
+    channels: Count = 1  # of a microphone
+    seconds: Seconds = 1.0  # of sound in one recording
+    points: Count = 1  # lines of numbers in one recording
+    hop: Annotated[int, msgspec.Meta(ge=0)] = 0  # after so many lines the next one begins; 0: after `points`
+    baud: Count = 115200  # of a serial port
+    every: Count = 1  # camera: only every n-th frame
+    host: str = "127.0.0.1"  # of the MQTT broker
+    port: Port = 1883
+    username: str = ""
+    password_file: str = ""  # of the MQTT broker; a file, so that it stands in no config
+
+
+class Runtime(_Part, frozen=True):
+    """How models run. Empty or 0: measured on this device, once per bundle, runtime version and hardware."""
+
+    variant: str = ""
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    measure_seconds: Seconds = 0.3  # per variant and thread count
+    providers: list[Name] = []  # ONNX Runtime's, in order: XNNPACK, CUDA, TensorRT; CPU is always last
+    delegate: str = ""  # a TFLite delegate's library, such as libedgetpu.so.1
+    delegate_options: dict[str, str] = {}
+
+
+class Cache(_Part, frozen=True):
+    """Ceilings; 0 turns one off."""
+
+    graphs_bytes: Bytes = 256 * MIB  # optimised graphs, on disk
+    results_bytes: Bytes = 0  # answers of equal inputs: worth it where inputs repeat
+    models_bytes: Bytes = 512 * MIB  # loaded models together
+
+
+class Api(_Part, frozen=True):
+    """Open Inference Protocol v2 and /metrics. It has no password: leave it on this machine."""
+
+    enabled: bool = True
+    host: str = "127.0.0.1"
+    port: Port = 8600
+    max_body_bytes: Bytes = 64 * MIB
+    max_batch: Count = 64
+    connections: Count = 32
+    timeout_seconds: Seconds = 10.0  # for a client to send its request
+
+
+class Output(_Part, frozen=True):
+    """Answers as JSON lines: `-` is standard output, `none` nowhere; else a file that starts anew at its ceiling (one is kept)."""
+
+    where: Name = "-"
+    max_bytes: Bytes = 64 * MIB
+
+
+class Limits(_Part, frozen=True):
+    """What the agent holds itself to."""
+
+    memory_bytes: Bytes = 1024 * MIB  # resident; above it caches are let go, then the worker starts anew
+    hang_seconds: Seconds = 30.0  # without progress: the worker is killed and started again
+    start_seconds: Seconds = 300.0  # to load, and to measure variants the first time
+    drain_seconds: Seconds = 10.0  # to finish what is begun, when told to stop
+    restart_seconds: Seconds = 1.0  # before the first restart; doubled each time up to a minute
+
+
+class Thermal(_Part, frozen=True):
+    """What happens when the board gets hot. Each step is left again `calmer_celsius` below where it was entered."""
+
+    enabled: bool = True
+    warm_celsius: float = 75.0  # wait between recordings
+    hot_celsius: float = 82.0  # and use the smaller variant
+    calmer_celsius: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    pause_seconds: Seconds = 0.2
+    hot_variant: str = ""
+    poll_seconds: Seconds = 5.0
+
+
+class Log(_Part, frozen=True):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Part, frozen=True):
+    """The whole file. `bundles`: the first one answers the source; all are served by the API."""
+
+    bundles: Annotated[list[Name], msgspec.Meta(min_length=1)]
+    state: str = ""  # folder for measurements and caches; empty: as for the other commands
+    source: Source = Source()
+    runtime: Runtime = Runtime()
+    cache: Cache = Cache()
+    api: Api = Api()
+    output: Output = Output()
+    limits: Limits = Limits()
+    thermal: Thermal = Thermal()
+    log: Log = Log()
+
+
+def load(path: Path) -> Config:
+    """Read and check all of it. Relative paths are relative to the file. Raises UsageError listing every problem at once."""
+    from edgeloop_agent.sources import SOURCES
+
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not TOML: {error}") from error
+    found = problems(data, Config, "")
+    config = None if found else msgspec.convert(data, Config)
+    if config is not None:
+        found = _contradictions(config, SOURCES)
+    if found or config is None:
+        raise UsageError(f"{path}: {len(found)} problem{'s' * (len(found) > 1)}:\n  " + "\n  ".join(found))
+    return _absolute(config, path.resolve().parent)
+
+
+def _contradictions(config: Config, sources: Any) -> list[str]:
+    from edgeloop_contract.settings import nearest
+
+    source, found = config.source, []
+    if source.kind not in sources:
+        found.append(f"source.kind: unknown source {source.kind!r}{nearest(source.kind, sources)}")
+    elif sources[source.kind].needs_where and not source.where:
+        found.append(f"source.where: a {source.kind} source needs {sources[source.kind].needs_where}")
+    if source.kind == "none" and not config.api.enabled:
+        found.append("source.kind: there is neither a source nor the API, and so nothing to do; name one, or set api.enabled")
+    if config.thermal.hot_celsius < config.thermal.warm_celsius:
+        found.append(f"thermal.hot_celsius: {config.thermal.hot_celsius:g} is below warm_celsius {config.thermal.warm_celsius:g}")
+    if len(set(config.bundles)) < len(config.bundles):
+        found.append("bundles: one is named twice")
+    return found
+
+
+def _absolute(config: Config, folder: Path) -> Config:
+    def whole(text: str) -> str:
+        return str(folder / Path(text).expanduser()) if text else ""
+
+    source, output = config.source, config.output
+    if source.kind in ("folder", "watch", "file", "lines", "video") and source.where != "-":
+        source = msgspec.structs.replace(source, where=whole(source.where))
+    if output.where not in ("-", "none"):
+        output = msgspec.structs.replace(output, where=whole(output.where))
+    state = whole(config.state) or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return msgspec.structs.replace(
+        config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=output
+    )  # fmt: skip

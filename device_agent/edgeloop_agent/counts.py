@@ -1,0 +1,141 @@
+"""What the agent counts as it works: plain numbers, put into Prometheus' words only when someone asks (/metrics)."""
+
+from __future__ import annotations
+
+import resource
+import threading
+import time
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeloop_agent.models import Models
+    from edgeloop_agent.sensors import Reading
+
+BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
+
+
+@dataclass
+class Latencies:
+    """A histogram of seconds; one writer at a time (a model's lock), readers may be a count behind."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    total: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        self.counts[bisect_left(BUCKETS, seconds)] += 1
+        self.total += seconds
+
+
+@dataclass
+class Counts:
+    """`refused`, `repaired`, `skipped`, `dropped`: by reason."""
+
+    started: float = field(default_factory=time.time)
+    restarts: int = 0
+    answered: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    skipped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    latencies: dict[str, Latencies] = field(default_factory=dict)  # by model
+    queue: int = 0
+    source_away: str = ""
+    thermal: str = "cool"
+    reading: Reading | None = None
+    api_requests: Counter[str] = field(default_factory=Counter)  # by status
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def latency_of(self, model: str) -> Latencies:
+        with self._lock:
+            return self.latencies.setdefault(model, Latencies())
+
+
+def resident_bytes() -> int:
+    """Of this process, now; 0 where the system does not say."""
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+class Exposition:
+    """A prometheus-client collector over the counts."""
+
+    def __init__(self, counts: Counts, models: Models) -> None:
+        self.counts, self.models = counts, models
+
+    def collect(self) -> Iterator[Any]:
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+
+        counts = self.counts
+        yield CounterMetricFamily("edgeloop_answered", "samples answered from the source", value=counts.answered)
+        for name, help_text, by_reason in (
+            ("refused", "recordings or samples refused", counts.refused),
+            ("repaired", "values repaired by cleaning", counts.repaired),
+            ("skipped", "inferences skipped", counts.skipped),
+            ("dropped", "recordings dropped", counts.dropped),
+        ):
+            family = CounterMetricFamily(f"edgeloop_{name}", f"{help_text}, by reason", labels=["reason"])
+            for reason, count in by_reason.copy().items():
+                family.add_metric([reason], count)
+            yield family
+        requests = CounterMetricFamily("edgeloop_api_requests", "requests to the local API", labels=["status"])
+        for status, count in counts.api_requests.copy().items():
+            requests.add_metric([status], count)
+        yield requests
+        latency = HistogramMetricFamily("edgeloop_inference_seconds", "time of one inference in the runtime", labels=["model"])
+        for model, found in dict(counts.latencies).items():
+            summed, buckets = 0, []
+            for bound, count in zip((*map(str, BUCKETS), "+Inf"), found.counts, strict=True):
+                summed += count
+                buckets.append((bound, summed))
+            latency.add_metric([model], buckets, found.total)
+        yield latency
+        yield GaugeMetricFamily("edgeloop_queue_depth", "recordings that wait", value=counts.queue)
+        yield GaugeMetricFamily("edgeloop_source_up", "1 while the source is there", value=float(not counts.source_away))
+        yield CounterMetricFamily("edgeloop_restarts", "restarts of the worker since the agent started", value=counts.restarts)
+        yield GaugeMetricFamily("edgeloop_resident_bytes", "resident memory of the worker", value=resident_bytes())
+        yield from self._caches(CounterMetricFamily, GaugeMetricFamily)
+        yield from self._board(GaugeMetricFamily, CounterMetricFamily)
+
+    def _caches(self, counter: Any, gauge: Any) -> Iterator[Any]:
+        models = self.models
+        events = counter("edgeloop_cache_events", "what the caches did", labels=["cache", "event"])
+        for cache, hits in (("graphs", models.graphs.counts), ("results", models.results.counts), ("models", models.pool.counts)):
+            for event in ("hits", "misses", "evictions"):
+                events.add_metric([cache, event], getattr(hits, event))
+        yield events
+        used = gauge("edgeloop_cache_bytes", "bytes held in memory", labels=["cache"])
+        used.add_metric(["results"], models.results.used_bytes)
+        used.add_metric(["models"], models.pool.used_bytes)
+        yield used
+        info = gauge("edgeloop_model_info", "1, with what is loaded", labels=["model", "version", "sha256", "variant", "runtime"])
+        for loaded in models.loaded():
+            info.add_metric([loaded.name, str(loaded.version), loaded.sha256, loaded.variant, loaded.runtime], 1)
+        yield info
+
+    def _board(self, gauge: Any, counter: Any) -> Iterator[Any]:
+        """What cannot be measured here is left out: a gauge of 0 would be a lie."""
+        reading = self.counts.reading
+        state = gauge("edgeloop_thermal_state", "1 for the state that holds", labels=["state"])
+        for name in ("cool", "warm", "hot"):
+            state.add_metric([name], float(name == self.counts.thermal))
+        yield state
+        if reading is None:
+            return
+        if reading.celsius is not None:
+            yield gauge("edgeloop_temperature_celsius", "hottest zone of the board", value=reading.celsius)
+        if reading.watts is not None:
+            yield gauge("edgeloop_power_watts", "power of the board", value=reading.watts)
+        if reading.joules is not None:
+            yield counter("edgeloop_energy_joules", "energy of the processor package since the start", value=reading.joules)
+        if reading.throttled is not None:
+            flags = gauge("edgeloop_throttled", "1 for what the firmware says it does now", labels=["what"])
+            for what in reading.throttled:
+                flags.add_metric([what], 1)
+            yield flags

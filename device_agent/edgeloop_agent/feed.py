@@ -1,0 +1,82 @@
+"""Between a source and the loop: a bounded queue, filled by a thread. A source that is too fast drops its oldest, or waits."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+
+from edgeloop_agent.config import Source as Settings
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.logs import Log
+from edgeloop_agent.sources import Recording, Source
+from edgeloop_contract.errors import EdgeloopError
+
+LOOK_SECONDS = 0.5
+
+
+class Feed:
+    """Recordings of one source, in order."""
+
+    def __init__(self, source: Source, settings: Settings, counts: Counts, log: Log) -> None:
+        self._source, self._settings, self._counts, self._log = source, settings, counts, log
+        self._waiting: deque[Recording] = deque()
+        self._changed = threading.Condition()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
+        self.failure: EdgeloopError | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Read no more; what waits can still be taken."""
+        self._stop.set()
+        with self._changed:
+            self._changed.notify_all()
+
+    @property
+    def done(self) -> bool:
+        """Nothing waits, and nothing more will come."""
+        return not self._waiting and not self._thread.is_alive()
+
+    def take(self, timeout_seconds: float) -> Recording | None:
+        """The oldest that waits; None when nothing comes in time."""
+        with self._changed:
+            if not self._waiting:
+                self._changed.wait(timeout_seconds)
+            if not self._waiting:
+                return None
+            found = self._waiting.popleft()
+            self._counts.queue = len(self._waiting)
+            self._changed.notify_all()
+            return found
+
+    def _fill(self) -> None:
+        while not self._stop.is_set():
+            try:
+                for recording in self._source.recordings(self._stop, self._away):
+                    self._put(recording)
+                return
+            except EdgeloopError as error:  # the user has to act: a missing file, a wrong password
+                self.failure = error
+                self._log("error", "source ended", why=error)
+                return
+            except Exception as error:  # a driver or a library of the source, which must not end the agent
+                self._away(f"{type(error).__name__}: {error}")
+                self._stop.wait(self._settings.poll_seconds)
+
+    def _put(self, recording: Recording) -> None:
+        with self._changed:
+            if len(self._waiting) >= self._settings.queue and self._settings.when_full == "drop-oldest":
+                self._waiting.popleft()
+                self._counts.dropped["queue_full"] += 1
+            while len(self._waiting) >= self._settings.queue and not self._stop.is_set():
+                self._changed.wait(LOOK_SECONDS)
+            self._waiting.append(recording)
+            self._counts.queue = len(self._waiting)
+            self._changed.notify_all()
+
+    def _away(self, why: str) -> None:
+        if why != self._counts.source_away:
+            self._counts.source_away = why
+            self._log("warning" if why else "info", "source away" if why else "source there", **({"why": why} if why else {}))

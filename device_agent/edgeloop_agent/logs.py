@@ -1,0 +1,41 @@
+"""Log lines that a person can read and a machine can parse: time, level, what happened, then key=value (logfmt)."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from datetime import datetime, timezone
+from typing import IO
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Log:
+    """Writes lines to a stream; never raises: a full disk or a closed terminal must not stop inference."""
+
+    def __init__(self, level: str = "info", stream: IO[str] | None = None) -> None:
+        self._least, self._stream, self._lock = LEVELS.index(level), stream, threading.Lock()
+
+    def __call__(self, level: str, event: str, **fields: object) -> None:
+        if LEVELS.index(level) < self._least:
+            return
+        line = f"{_now()} {level:7} {event}{''.join(f' {k}={_quoted(v)}' for k, v in fields.items())}\n"
+        try:
+            with self._lock:
+                stream = self._stream or sys.stderr
+                stream.write(line)
+                stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _quoted(value: object) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    if text and not any(c in text for c in ' "=\n\t'):
+        return text
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    return f'"{escaped}"'

@@ -1,0 +1,151 @@
+"""The inference loop: a recording is cleaned, prepared, answered and written, one after the other."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from threading import Event
+from typing import Any
+
+from edgeloop_agent import thermal
+from edgeloop_agent.config import Config
+from edgeloop_agent.counts import Counts, resident_bytes
+from edgeloop_agent.feed import Feed
+from edgeloop_agent.logs import Log
+from edgeloop_agent.models import Models
+from edgeloop_agent.output import Output
+from edgeloop_agent.runtimes import Array
+from edgeloop_agent.sensors import Sensor
+from edgeloop_agent.sources import Recording
+from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
+from edgeloop_contract.errors import DataError, EdgeloopError
+
+IDLE_SECONDS = 0.5
+Lines = list[dict[str, Any]]
+
+
+class Loop:
+    """Runs until `stop`, or until the source is done where nothing else keeps the agent busy."""
+
+    def __init__(
+        self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
+        progress: Callable[[], None],
+    ) -> None:  # fmt: skip
+        self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
+        self.counts, self.log, self.progress = counts, log, progress
+        self.output = Output(config.output, counts, log)
+        self.manifest = models.manifests[models.first]
+        self.duplicates = next((s for s in self.manifest.cleaning if isinstance(s, NearDuplicate)), None)
+        self.last_image: Array | None = None
+        self.last_lines: Lines = []
+        self.next_look = 0.0
+        self.memory_full = False
+
+    def run(self, stop: Event) -> None:
+        while not stop.is_set() and not self.memory_full:
+            self.look_around()
+            self.step(IDLE_SECONDS)
+            if self.feed is not None and self.feed.done and not self.config.api.enabled:
+                return
+        self.drain()
+
+    def drain(self) -> None:
+        """Answer what waits already, for as long as that may take."""
+        if self.feed is None:
+            return
+        self.feed.stop()
+        deadline = time.monotonic() + self.config.limits.drain_seconds
+        while not self.feed.done and time.monotonic() < deadline:
+            self.step(0.05)
+
+    def step(self, timeout_seconds: float) -> None:
+        """One recording, if one comes in time; and a sign of life."""
+        if self.feed is None:
+            time.sleep(timeout_seconds)
+        elif (recording := self.feed.take(timeout_seconds)) is not None:
+            self.output.write(self.answer(recording))
+            if self.counts.thermal != "cool":
+                time.sleep(self.config.thermal.pause_seconds)
+        self.progress()
+
+    def answer(self, recording: Recording) -> Lines:
+        """The lines for one recording: an answer a window, or why there is none. Never raises for what a recording holds."""
+        if recording.values is None:
+            return self._refused(recording.name, "unreadable", recording.refused)
+        try:
+            return self._answered(recording, recording.values)
+        except DataError as error:
+            return self._refused(recording.name, "does_not_fit", str(error))
+        except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # of arithmetic on values nobody thought of
+            return self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
+
+    def _answered(self, recording: Recording, values: Array) -> Lines:
+        image = None
+        if self.duplicates is not None and values.ndim in (2, 3) and values.size:
+            image = thumbnail(values)
+            same = self.last_image is not None and self.last_image.shape == image.shape
+            if same and self.duplicates.same_as(image, self.last_image):
+                self.counts.skipped["near_duplicate"] += 1
+                return [{**line, "input": recording.name, "repeated": True} for line in self.last_lines]
+        cleaned = clean(self.manifest.cleaning, values, recording.times)
+        self.counts.repaired.update(cleaned.repaired)
+        if cleaned.refused:
+            return self._refused(recording.name, cleaned.reason, cleaned.refused)
+        lines = []
+        for answer in self.models.get(self.models.first).answers(cleaned.values):
+            said = {key: value for key, value in asdict(answer).items() if value is not None}
+            if answer.refused:
+                self.counts.refused["window"] += 1
+                said.pop("milliseconds")
+            else:
+                self.counts.answered += 1
+            repaired = {"repaired": cleaned.repaired} if cleaned.repaired else {}
+            lines.append({"input": recording.name, **said, **repaired})
+        if image is not None:
+            self.last_image, self.last_lines = image, lines
+        return lines
+
+    def _refused(self, name: str, reason: str, text: str) -> Lines:
+        self.counts.refused[reason] += 1
+        return [{"input": name, "refused": text}]
+
+    def look_around(self) -> None:
+        """Heat and memory, every `poll_seconds`."""
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + self.config.thermal.poll_seconds
+        self._heat()
+        self._memory()
+
+    def _heat(self) -> None:
+        policy, reading = self.config.thermal, self.sensor.read()
+        self.counts.reading = reading
+        state = thermal.decide(policy, reading, self.counts.thermal)  # type: ignore[arg-type]
+        if state == self.counts.thermal:
+            return
+        self.log("warning" if state != "cool" else "info", "thermal state", state=state, celsius=reading.celsius)
+        self.counts.thermal = state
+        if policy.hot_variant:
+            wanted = policy.hot_variant if state == "hot" else self.config.runtime.variant
+            try:
+                self.models.use_variant(wanted)
+                self.models.get(self.models.first)
+            except EdgeloopError as error:
+                self.log("error", "hot_variant cannot be used", variant=wanted, why=error)
+                self.models.use_variant(self.config.runtime.variant)
+
+    def _memory(self) -> None:
+        ceiling = self.config.limits.memory_bytes
+        if resident_bytes() <= ceiling:
+            return
+        self.models.results.clear()
+        self.models.pool.keep_only(self.models.first)
+        if resident_bytes() > ceiling:
+            self.log("error", "over memory_bytes: the worker starts anew", resident=resident_bytes(), ceiling=ceiling)
+            self.memory_full = True
+
+
+def describe(reading: Any) -> dict[str, str]:
+    """What the board can measure, in words: for `check`."""
+    return {k: "not measurable here" if v is None else str(v) for k, v in asdict(reading).items()}

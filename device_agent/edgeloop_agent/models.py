@@ -1,0 +1,167 @@
+"""The bundles of a device as loaded models: one lock, one latency histogram and one place in the memory budget each."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_agent import memory
+from edgeloop_agent.caches import GraphCache, Pool, ResultCache
+from edgeloop_agent.config import Config
+from edgeloop_agent.counts import Counts, Latencies, resident_bytes
+from edgeloop_agent.engine import Engine
+from edgeloop_agent.logs import Log
+from edgeloop_agent.measure import measure_bundle
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import BundleError, DeviceError, StorageError
+
+CRASHES_A_VARIANT = 3  # in a row, before the next variant is tried
+
+
+@dataclass
+class Flights:
+    """Inferences under way: how the loop knows that one hangs."""
+
+    begun: dict[int, float] = field(default_factory=dict)
+
+    def longest_seconds(self) -> float:
+        now = time.monotonic()
+        return max((now - start for start in list(self.begun.values())), default=0.0)
+
+
+class Model(Engine):
+    """One bundle on one variant. TFLite's interpreter takes one caller at a time, so each model has a lock."""
+
+    def __init__(
+        self, bundle: Bundle, choice: memory.Choice, latencies: Latencies, results: ResultCache, flights: Flights, **options: Any
+    ) -> None:
+        before = resident_bytes()
+        super().__init__(bundle, choice, **options)
+        self.name, self.choice, self.sha256 = bundle.manifest.name, choice, bundle.sha256
+        self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
+        self._latencies, self._results, self._flights, self._lock = latencies, results, flights, threading.Lock()
+        self._key = f"{bundle.sha256} {choice.variant}"
+
+    def scores(self, sample: Array) -> Array:
+        """From the cache of results, else from the runtime."""
+        if not self._results.max_bytes:
+            return self._run(sample)
+        key = self._results.key(self._key, sample)
+        found = self._results.get(key)
+        if found is None:
+            found = self._run(sample)
+            self._results.put(key, found)
+        return found
+
+    def _run(self, sample: Array) -> Array:
+        thread = threading.get_ident()
+        with self._lock:
+            start = time.perf_counter()
+            self._flights.begun[thread] = time.monotonic()
+            try:
+                return self.runtime.run(sample)
+            finally:
+                del self._flights.begun[thread]
+                self._latencies.add(time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """One line of what is loaded."""
+
+    name: str
+    version: int
+    sha256: str
+    variant: str
+    runtime: str
+
+
+class Models:
+    """Every bundle of the config by its model's name; loaded when asked for, under the memory budget."""
+
+    def __init__(self, config: Config, counts: Counts, log: Log) -> None:
+        self.config, self.counts, self.log = config, counts, log
+        self.state = Path(config.state) if config.state else memory.default_folder()
+        self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes)
+        self.results = ResultCache(config.cache.results_bytes)
+        self.flights = Flights()
+        self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
+        self.paths: dict[str, Path] = {}
+        self.manifests: dict[str, Any] = {}
+        self.variant = config.runtime.variant  # the thermal policy may ask for another
+        for path in map(Path, config.bundles):
+            with Bundle.open(path) as bundle:
+                manifest = bundle.manifest
+            if manifest.name in self.paths:
+                raise BundleError(f"{path}: is called {manifest.name}, as {self.paths[manifest.name]} is; serve one of them")
+            if self.variant:
+                manifest.variant(self.variant)
+            self.paths[manifest.name], self.manifests[manifest.name] = path, manifest
+        self.first = next(iter(self.paths))
+
+    def get(self, name: str) -> Model:
+        return self.pool.get(name)
+
+    def loaded(self) -> list[Loaded]:
+        return [Loaded(m.name, m.manifest.version, m.sha256, m.choice.variant, m.runtime.description) for m in self.pool.held()]
+
+    def use_variant(self, variant: str) -> None:
+        """From now on this one ('' : the chosen one); what is loaded is loaded anew."""
+        if variant != self.variant:
+            self.variant = variant
+            self.pool.clear()
+
+    def _load(self, name: str) -> Model:
+        with Bundle.open(self.paths[name]) as bundle:
+            choice = self._choice(bundle)
+            model = Model(bundle, choice, self.counts.latency_of(name), self.results, self.flights, **self._options(bundle, choice))
+        self.log(
+            "info", "model loaded", model=name, version=model.manifest.version, variant=choice.variant, threads=choice.threads,
+            runtime=model.runtime.description, why=choice.why,
+        )  # fmt: skip
+        return model
+
+    def _options(self, bundle: Bundle, choice: memory.Choice) -> dict[str, Any]:
+        runtime = self.config.runtime
+        if bundle.manifest.variant(choice.variant).runtime == "onnx":
+            return {"providers": runtime.providers, "graphs": self.graphs}
+        return {"delegate": runtime.delegate, "delegate_options": runtime.delegate_options}
+
+    def _choice(self, bundle: Bundle) -> memory.Choice:
+        """As configured, else as remembered, else measured now; after crashes in a row, another variant than that."""
+        choice = self._wanted(bundle)
+        threads = self.config.runtime.threads
+        if threads:
+            choice = msgspec.structs.replace(choice, threads=threads)
+        turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_A_VARIANT
+        if turn:
+            here = [v.name for v in bundle.manifest.variants if v.runtime in memory.available()]
+            place = (here.index(choice.variant) + turn) % len(here)
+            choice = memory.Choice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_A_VARIANT} times in a row")
+        return choice
+
+    def _wanted(self, bundle: Bundle) -> memory.Choice:
+        if self.variant:
+            name = bundle.manifest.variant(self.variant).name
+            return memory.Choice(name, 1, "asked for")
+        found = memory.recall(self.state, bundle)
+        if found is not None:
+            return found
+        rows = measure_bundle(bundle, self.config.runtime.measure_seconds)
+        for row in rows:
+            self.log("info", "measured", variant=row.variant, p50_us=row.cost.latency_us_p50 if row.cost else row.refused)
+        fastest = memory.fastest(bundle.manifest.variants, rows)
+        if fastest is None:
+            raise DeviceError(f"no variant runs here: {rows[0].refused}")
+        try:
+            memory.remember(self.state, bundle, fastest)
+        except StorageError as error:
+            self.log("warning", "not remembered", why=error)
+        return fastest

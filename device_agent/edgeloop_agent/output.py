@@ -1,0 +1,53 @@
+"""Where answers go: JSON lines on standard output or in a bounded file. What cannot be written is counted, and dropped."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_agent.config import Output as Settings
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.logs import Log
+
+
+class Output:
+    """Writes lines; a file that reaches its ceiling becomes `NAME.1`, and a new one begins."""
+
+    def __init__(self, settings: Settings, counts: Counts, log: Log) -> None:
+        self._settings, self._counts, self._log = settings, counts, log
+        self._path = None if settings.where in ("-", "none") else Path(settings.where)
+        self._file: Any = None
+        self._failing = ""
+
+    def write(self, lines: list[dict[str, Any]]) -> None:
+        if self._settings.where == "none":
+            return
+        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+        try:
+            if self._path is None:
+                sys.stdout.buffer.write(data)
+                sys.stdout.buffer.flush()
+            else:
+                self._to_file(self._path, data)
+            self._failing = ""
+        except (OSError, ValueError) as error:
+            self._counts.dropped["output"] += len(lines)
+            if str(error) != self._failing:
+                self._failing = str(error)
+                self._log("error", "answers are lost", where=self._settings.where, why=error)
+
+    def _to_file(self, path: Path, data: bytes) -> None:
+        if self._file is None:
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        if os.fstat(self._file).st_size + len(data) > self._settings.max_bytes:
+            os.close(self._file)
+            self._file = None
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(path, path.with_name(path.name + ".1"))
+            self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+        os.write(self._file, data)

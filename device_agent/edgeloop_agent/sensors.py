@@ -1,0 +1,94 @@
+"""How hot and how hungry the board is: thermal zones, Pi throttling flags, Jetson's power monitors, RAPL on a PC."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from edgeloop_agent.energy import Meter
+
+SYSTEM = Path("/sys")
+# Bits of vcgencmd get_throttled, and of the firmware's file in sysfs (Raspberry Pi documentation).
+THROTTLING = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "soft temperature limit"}
+COMMAND_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One look. None: not measurable here. `throttled`: what the firmware says it does right now."""
+
+    celsius: float | None
+    throttled: tuple[str, ...] | None
+    watts: float | None
+    joules: float | None  # since the agent started, by a counter
+
+
+class Sensor(Protocol):
+    def read(self) -> Reading: ...
+
+
+@dataclass
+class Board:
+    """The sensors of this machine. `system`: where sysfs is (a folder of made files, in tests)."""
+
+    system: Path = SYSTEM
+    vcgencmd: str = "vcgencmd"
+
+    def __post_init__(self) -> None:
+        self._meter = Meter(self.system / "class" / "powercap")
+        self._firmware: Path | None = next(self.system.glob("devices/platform/soc/soc:firmware/get_throttled"), None)
+        self._ask = self._firmware is None
+
+    def read(self) -> Reading:
+        return Reading(self._celsius(), self._throttled(), self._watts(), self._meter.joules())
+
+    def _celsius(self) -> float | None:
+        """The hottest zone: which one is the processor is called differently on every board."""
+        found = [c for zone in self.system.glob("class/thermal/thermal_zone*/temp") if (c := _number(zone)) is not None]
+        plausible = [c / 1000 for c in found if -40_000 < c < 150_000 and c != 0]
+        return max(plausible, default=None)
+
+    def _throttled(self) -> tuple[str, ...] | None:
+        try:
+            if self._firmware is not None:
+                flags = int(self._firmware.read_text().strip(), 16)
+            elif self._ask:
+                done = subprocess.run(
+                    [self.vcgencmd, "get_throttled"], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True
+                )
+                flags = int(done.stdout.strip().partition("=")[2], 16)
+            else:
+                return None
+        except (OSError, ValueError, subprocess.SubprocessError):
+            self._ask = False  # not a Pi: do not start a process every few seconds to hear that again
+            return None
+        return tuple(name for bit, name in THROTTLING.items() if flags >> bit & 1)
+
+    def _watts(self) -> float | None:
+        """Of a Jetson's INA monitors: the rail of the whole board where it is named, else all rails together."""
+        rails: dict[str, float] = {}
+        for voltage in self.system.glob("class/hwmon/hwmon*/in*_input"):
+            number = voltage.name.removeprefix("in").removesuffix("_input")
+            label = _text(voltage.with_name(f"in{number}_label"))
+            millivolts, milliamperes = _number(voltage), _number(voltage.with_name(f"curr{number}_input"))
+            if label and millivolts is not None and milliamperes is not None:
+                rails[label] = millivolts * milliamperes / 1e6
+        if not rails:
+            return None
+        return next((w for name, w in rails.items() if name in ("VDD_IN", "POM_5V_IN")), sum(rails.values()))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(_text(path))
+    except ValueError:
+        return None

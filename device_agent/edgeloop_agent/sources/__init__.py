@@ -1,0 +1,65 @@
+"""Where recordings come from: one small protocol, and a table of who speaks it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from threading import Event
+from typing import TYPE_CHECKING, Protocol
+
+from edgeloop_agent.config import Source as Settings
+
+if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
+    from edgeloop_agent.runtimes import Array
+
+Away = Callable[[str], None]  # told why the source is away, or '' when it is there; called as often as is convenient
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One input: its values, or why it could not be read. `times`: seconds of each point, where the source knows them."""
+
+    name: str
+    values: Array | None
+    refused: str = ""
+    times: Array | None = None
+
+
+class Source(Protocol):
+    """Yields recordings until it is done or `stop` is set, which it looks at about once a second."""
+
+    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]: ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One row of the table. `needs_where`: what `where` has to be, '' where it has nothing to say."""
+
+    path: str
+    says: str
+    needs_where: str = ""
+
+
+SOURCES = {
+    "none": Kind("", "nothing: the API alone"),
+    "file": Kind("files:Once", "one file (CSV, NPY, WAV, image, JSON lines), then done", "a file"),
+    "folder": Kind("files:Once", "every file of a folder, then done", "a folder"),
+    "watch": Kind("files:Watch", "a folder, and every new file in it", "a folder"),
+    "lines": Kind("lines:Lines", "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input", "a path, or -"),
+    "microphone": Kind(
+        "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"
+    ),
+    "camera": Kind("camera:Camera", "frames of a camera (pip install 'edgeloop[camera]')", "a number or a device path"),
+    "video": Kind("camera:Video", "frames of a video file (pip install 'edgeloop[camera]'), then done", "a file"),
+    "mqtt": Kind("mqtt:Mqtt", "messages of an MQTT topic (pip install 'edgeloop[mqtt]')", "a topic"),
+}
+
+
+def open_source(settings: Settings) -> Source | None:
+    """The source that the settings name; None for "none". Raises DeviceError where a library is missing."""
+    module, _, name = SOURCES[settings.kind].path.partition(":")
+    if not module:
+        return None
+    found: Source = getattr(importlib.import_module(f"{__name__}.{module}"), name)(settings)
+    return found

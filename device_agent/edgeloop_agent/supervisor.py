@@ -1,0 +1,168 @@
+"""The process that stays: it starts the worker, hears of its progress, and starts it again when it hangs or dies.
+
+It imports no numpy and no runtime, so what crashes those cannot crash it, and it costs a few megabytes. systemd's watchdog is fed
+from here, and only when the worker's inference loop went on.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgeloop_agent.config import Config, load
+from edgeloop_agent.logs import Log
+from edgeloop_agent.notify import notify
+from edgeloop_contract.errors import UsageError
+
+MOST_RESTART_SECONDS = 60.0
+HEALTHY_SECONDS = 60.0  # after which an earlier crash counts no more
+LOOK_SECONDS = 0.5
+KILL_SECONDS = 2.0  # beyond drain_seconds, before a worker that will not stop is killed
+FATAL = {2, 5, 6}  # wrong config, wrong bundle, this device cannot: starting again would not help by itself
+
+Wish = Literal["", "stop", "reload"]
+End = Literal["done", "crashed", "hung", "stopped", "reload", "fatal"]
+
+
+@dataclass
+class Supervisor:
+    """Runs one worker after the other. `config_path` is read anew on SIGHUP; a config that is wrong then is not taken."""
+
+    config_path: Path
+    restarts: int = 0
+    crashes: int = 0  # in a row
+
+    def __post_init__(self) -> None:
+        self.config: Config = load(self.config_path)
+        self.log = Log(self.config.log.level)
+        self.wish: Wish = ""
+
+    def run(self) -> int:
+        """Until stopped, or done. Returns the command's exit code."""
+        signal.signal(signal.SIGTERM, lambda *_: self._wishes("stop"))
+        signal.signal(signal.SIGINT, lambda *_: self._wishes("stop"))
+        signal.signal(signal.SIGHUP, lambda *_: self._wishes("reload"))
+        while True:
+            end, code = self._one_worker()
+            if end in ("done", "stopped", "fatal"):
+                notify(STOPPING=1)
+                return code
+            if end == "reload":
+                self.crashes = 0
+                continue
+            self.restarts += 1
+            self.crashes += 1
+            delay = min(MOST_RESTART_SECONDS, self.config.limits.restart_seconds * 2 ** min(self.crashes - 1, 10))
+            self.log("warning", "worker starts again", after=end, seconds=delay, restarts=self.restarts)
+            if not self._waited(delay):
+                return 0
+
+    def _wishes(self, what: Wish) -> None:
+        if self.wish != "stop":
+            self.wish = what
+
+    def _waited(self, seconds: float) -> bool:
+        """False when told to stop meanwhile."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and self.wish != "stop":
+            time.sleep(0.05)
+            notify(WATCHDOG=1)  # waiting is what should happen now
+        return self.wish != "stop"
+
+    def _one_worker(self) -> tuple[End, int]:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        environment = {**os.environ, "EDGELOOP_RESTARTS": str(self.restarts), "EDGELOOP_CRASHES": str(self.crashes)}
+        words = [sys.executable, "-m", "edgeloop_agent.worker", str(self.config_path), str(write)]
+        worker = subprocess.Popen(words, pass_fds=(write,), env=environment)
+        os.close(write)
+        try:
+            return self._watch(worker, read)
+        finally:
+            if worker.poll() is None:
+                worker.kill()
+            worker.wait()
+            os.close(read)
+
+    def _watch(self, worker: subprocess.Popen[bytes], pipe: int) -> tuple[End, int]:
+        limits = self.config.limits
+        started, last, ready = time.monotonic(), time.monotonic(), False
+        told, told_at, done = "", 0.0, False
+        while True:
+            signs = self._signs(pipe)
+            now = time.monotonic()
+            if b"R" in signs:
+                ready = True
+                notify(READY=1, STATUS="running")
+                self.log("info", "ready", seconds=round(now - started, 3))
+            if signs:
+                last = now
+                notify(WATCHDOG=1)
+            elif not ready:
+                notify(WATCHDOG=1)  # the start has a limit of its own
+            done = done or b"D" in signs
+            if ready and now - started > HEALTHY_SECONDS:
+                self.crashes = 0
+            code = worker.poll()
+            if code is not None:
+                return self._ended(code, done or b"D" in self._signs(pipe), told)
+            if self.wish and not told:
+                told, told_at = self._tell(worker), now
+            if told:
+                if now - told_at > limits.drain_seconds + KILL_SECONDS:
+                    self.log("error", "worker does not stop: killed", after=limits.drain_seconds)
+                    worker.kill()
+            elif now - last > (limits.hang_seconds if ready else limits.start_seconds):
+                self.log("error", "no progress: killed", seconds=round(now - last, 1), phase="running" if ready else "starting")
+                worker.kill()
+                worker.wait()
+                return "hung", 1
+
+    def _signs(self, pipe: int) -> bytes:
+        """What came through the pipe within a moment."""
+        ready, _, _ = select.select([pipe], [], [], LOOK_SECONDS)
+        if not ready:
+            return b""
+        try:
+            found = os.read(pipe, 4096)
+        except BlockingIOError:
+            return b""
+        if not found:  # closed: the worker is about to end
+            time.sleep(0.02)
+        return found
+
+    def _tell(self, worker: subprocess.Popen[bytes]) -> str:
+        """Stop the worker, if the wish is one that can be granted; says which it was."""
+        if self.wish == "reload":
+            self.wish = ""
+            try:
+                self.config = load(self.config_path)
+            except UsageError as error:
+                self.log("error", "config not taken, the old one goes on", why=error)
+                return ""
+            notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
+            worker.send_signal(signal.SIGTERM)
+            return "reload"
+        worker.send_signal(signal.SIGTERM)
+        return "stop"
+
+    def _ended(self, code: int, done: bool, told: str) -> tuple[End, int]:
+        if told == "reload" and self.wish != "stop":
+            return "reload", 0
+        if told:
+            self.log("info", "stopped")
+            return "stopped", 0
+        if done:
+            return "done", code
+        if code in FATAL and not self.restarts:
+            return "fatal", code
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        self.log("error", "worker died", how=how)
+        return "crashed", code

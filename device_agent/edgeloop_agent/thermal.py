@@ -1,0 +1,27 @@
+"""What is done about heat: decided from a reading, without I/O."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeloop_agent.config import Thermal
+from edgeloop_agent.sensors import Reading
+
+State = Literal["cool", "warm", "hot"]
+RANK: dict[State, int] = {"cool": 0, "warm": 1, "hot": 2}
+FIRMWARE_SAYS_HOT = {"throttled", "soft temperature limit"}
+
+
+def decide(policy: Thermal, reading: Reading, now: State) -> State:
+    """The next state. A board that cannot measure stays cool; one whose firmware throttles is warm whatever it measures."""
+    if not policy.enabled:
+        return "cool"
+    found: State = "cool"
+    if reading.celsius is not None:
+        # A state that is held already is left only below its threshold by `calmer_celsius`.
+        hot = policy.hot_celsius - (policy.calmer_celsius if now == "hot" else 0)
+        warm = policy.warm_celsius - (policy.calmer_celsius if now != "cool" else 0)
+        found = "hot" if reading.celsius >= hot else "warm" if reading.celsius >= warm else "cool"
+    if found == "cool" and FIRMWARE_SAYS_HOT & set(reading.throttled or ()):
+        found = "warm"
+    return found

@@ -1,0 +1,94 @@
+"""The process that infers. It lives under the supervisor, which hears of its progress through a pipe and may kill it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Event
+
+from edgeloop_agent.config import Config, load
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.feed import Feed
+from edgeloop_agent.logs import Log
+from edgeloop_agent.loop import Loop
+from edgeloop_agent.models import Flights, Models
+from edgeloop_agent.sensors import Board
+from edgeloop_agent.server import Server
+from edgeloop_agent.sources import open_source
+from edgeloop_contract.errors import EdgeloopError
+
+TICK_SECONDS = 0.2
+READY, ALIVE, DONE = b"R", b".", b"D"
+
+
+@dataclass
+class Progress:
+    """Signs of life, at most five a second: none while an inference hangs, wherever it was asked for."""
+
+    pipe: int
+    flights: Flights
+    hang_seconds: float
+    stop: Event
+    next_tick: float = field(default=0.0)
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now < self.next_tick or self.flights.longest_seconds() > self.hang_seconds:
+            return
+        self.next_tick = now + TICK_SECONDS
+        self.send(ALIVE)
+
+    def send(self, sign: bytes) -> None:
+        try:
+            os.write(self.pipe, sign)
+        except OSError:  # the supervisor is gone: nobody would start us again, or stop us
+            self.stop.set()
+
+
+def main(config_path: Path, pipe: int) -> int:
+    """Run until told to stop. Exit codes as those of the commands; 0 also when the source is done."""
+    stop = Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    config = load(config_path)
+    log = Log(config.log.level)
+    try:
+        return _serve(config, log, stop, pipe)
+    except EdgeloopError as error:
+        log("error", "worker cannot go on", why=error)
+        return error.exit_code
+
+
+def _serve(config: Config, log: Log, stop: Event, pipe: int) -> int:
+    counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
+    models = Models(config, counts, log)
+    source = open_source(config.source)
+    models.get(models.first)
+    progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
+    feed = Feed(source, config.source, counts, log) if source is not None else None
+    server = Server(config.api, models, counts, log, lambda: not stop.is_set()) if config.api.enabled else None
+    if server is not None:
+        server.start()
+        log("info", "api", address=f"http://{config.api.host}:{server.server_port}")
+    loop = Loop(config, models, feed, Board(), counts, log, progress)
+    progress.send(READY)
+    if feed is not None:
+        feed.start()
+    loop.run(stop)
+    if server is not None:
+        server.shutdown()
+    log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()))
+    sys.stdout.flush()
+    if loop.memory_full:
+        return os.EX_TEMPFAIL
+    progress.send(DONE)
+    return feed.failure.exit_code if feed is not None and feed.failure is not None else 0
+
+
+if __name__ == "__main__":
+    os._exit(main(Path(sys.argv[1]), int(sys.argv[2])))  # a hung thread of a runtime must not hold the end up
