@@ -19,9 +19,10 @@ from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sensors import Sensor
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
-from edgeloop_contract.errors import DataError, EdgeloopError
+from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 IDLE_SECONDS = 0.5
+MOST_FAILURES = 5
 Lines = list[dict[str, Any]]
 
 
@@ -40,15 +41,21 @@ class Loop:
         self.last_image: Array | None = None
         self.last_lines: Lines = []
         self.next_look = 0.0
+        self.failures = 0  # of the runtime, in a row
         self.memory_full = False
 
     def run(self, stop: Event) -> None:
-        while not stop.is_set() and not self.memory_full:
+        while not stop.is_set() and not self.worn_out:
             self.look_around()
             self.step(IDLE_SECONDS)
             if self.feed is not None and self.feed.done and not self.config.api.enabled:
                 return
         self.drain()
+
+    @property
+    def worn_out(self) -> bool:
+        """Better started anew: over the memory ceiling, or a runtime that only fails."""
+        return self.memory_full or self.failures >= MOST_FAILURES
 
     def drain(self) -> None:
         """Answer what waits already, for as long as that may take."""
@@ -74,7 +81,12 @@ class Loop:
         if recording.values is None:
             return self._refused(recording.name, "unreadable", recording.refused)
         try:
-            return self._answered(recording, recording.values)
+            lines = self._answered(recording, recording.values)
+            self.failures = 0
+            return lines
+        except DeviceError as error:
+            self.failures += 1
+            return self._refused(recording.name, "runtime_failed", str(error))
         except DataError as error:
             return self._refused(recording.name, "does_not_fit", str(error))
         except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # of arithmetic on values nobody thought of

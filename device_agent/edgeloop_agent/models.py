@@ -67,6 +67,8 @@ class Model(Engine):
             self._flights.begun[thread] = time.monotonic()
             try:
                 return self.runtime.run(sample)
+            except Exception as error:  # a runtime's own types, which share no base
+                raise DeviceError(f"{self.runtime.description} failed: {type(error).__name__}: {error}") from error
             finally:
                 del self._flights.begun[thread]
                 self._latencies.add(time.perf_counter() - start)

@@ -84,7 +84,7 @@ def _serve(config: Config, log: Log, stop: Event, pipe: int) -> int:
         server.shutdown()
     log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()))
     sys.stdout.flush()
-    if loop.memory_full:
+    if loop.worn_out:
         return os.EX_TEMPFAIL
     progress.send(DONE)
     return feed.failure.exit_code if feed is not None and feed.failure is not None else 0

@@ -1,0 +1,54 @@
+"""Faults for the agent's worker, put into its runtime from outside: imported by Python at its start, from PYTHONPATH.
+
+$FAULT names a file whose first word says what the next inference does; the file is taken away first, so that it happens once.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def _armed() -> str:
+    path = Path(os.environ["FAULT"])
+    try:
+        what = path.read_text().strip()
+        path.unlink()
+    except OSError:
+        return ""
+    return what
+
+
+def _spoil(runtime: type) -> None:
+    plain = runtime.run
+
+    def run(self: object, samples: object) -> object:
+        what = _armed()
+        if what == "hang":
+            time.sleep(3600)
+        elif what == "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        elif what == "raise":
+            raise RuntimeError("the runtime gives up")
+        elif what == "slow":
+            time.sleep(0.3)
+        return plain(self, samples)
+
+    runtime.run = run
+
+
+class _Finder:
+    """Spoils the runtimes as they are imported."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "edgeloop_agent.loop":
+            sys.meta_path.remove(self)
+            from edgeloop_agent.runtimes import onnx, tflite
+
+            _spoil(onnx._Session)
+            _spoil(tflite._Interpreter)
+
+
+if "FAULT" in os.environ and "edgeloop_agent.worker" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, _Finder())
