@@ -259,6 +259,7 @@ def test_messages_of_a_real_broker(tmp_path: Path) -> None:
     try:
         with serving(tmp_path, source) as agent:
             eventually(lambda: "source there" in agent.log or agent.metric("edgeloop_source_up") == 1)
+
             def sent_and_answered() -> bool:
                 publish.single("sensors/wrist", json.dumps({"name": "wrist", "values": values}), qos=1, port=port)
                 return any(x["input"] == "wrist" for x in agent.lines)

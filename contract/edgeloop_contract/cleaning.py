@@ -20,6 +20,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NORMAL = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
 FULL_SCALE = 32767.0
+IMAGE = (2, 3)  # dimensions of one
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
@@ -65,7 +66,7 @@ class FillMissing(_Step, frozen=True, tag="fill_missing"):
         series = x.values.reshape(len(x.values), -1).copy()
         for channel, fine in enumerate(good.reshape(series.shape).T):
             gap = _longest_run(~fine)
-            if gap > self.max_gap:
+            if gap > self.max_gap or not fine.any():
                 x.refuse(self.name, f"channel {channel} misses {gap} points in a row; at most {self.max_gap} are filled")
                 return
             known = np.flatnonzero(fine)
@@ -205,6 +206,9 @@ class Exposure(_Step, frozen=True, tag="exposure"):
     brightest: Annotated[float, msgspec.Meta(ge=0, le=255)] = 245.0
 
     def __call__(self, x: Cleaned) -> None:
+        if x.values.ndim not in IMAGE:
+            x.refuse(self.name, f"an array of shape {x.values.shape}; exposure is of images")
+            return
         mean = float(_grey(x.values).mean())
         if mean < self.darkest:
             x.refuse("dark", f"mean brightness {mean:.0f} of 255: too dark")
@@ -218,8 +222,9 @@ class Blurred(_Step, frozen=True, tag="blurred"):
     min_variance: Positive
 
     def __call__(self, x: Cleaned) -> None:
-        grey = _grey(x.values)
+        grey = _grey(x.values) if x.values.ndim in IMAGE else np.empty((0, 0))
         if min(grey.shape) < 3:
+            x.refuse(self.name, f"an array of shape {x.values.shape}; sharpness is of images, 3×3 at least")
             return
         inner = grey[1:-1, 1:-1]
         laplacian = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:] - 4 * inner
