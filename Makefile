@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test check bench bench-gpu docs clean
+.PHONY: demo test test-arm64 check bench bench-gpu docs clean
 
 $(STAMP): pyproject.toml constraints.txt scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -17,6 +17,10 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal
 
+# On emulated cores of a Raspberry Pi 4 and 5: the agent, and the int8 parity of the golden bundle. Needs Debian's archive, no rights.
+test-arm64: $(STAMP)
+	$(BIN)/python scripts/arm64.py
+
 check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -27,6 +31,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/main.py
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/compression.py
+	$(BIN)/python benchmarks/agent.py
 
 # What a CPU cannot show: throughput, precisions and memory of training, on a machine with a GPU.
 bench-gpu: $(STAMP)
@@ -39,4 +44,4 @@ docs: $(STAMP)
 	$(BIN)/pytest -n 0 tests/test_docs.py
 
 clean:
-	rm -rf $(VENV) runs dist
+	rm -rf $(VENV) runs dist .arm64

@@ -1,0 +1,24 @@
+"""Scores of a bundle's canary by each of its int8 variants on this processor, as JSON."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edgeloop_agent.hardware import machine
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.archive import Bundle
+
+MOST_INPUTS = 64
+
+with Bundle.open(Path(sys.argv[1])) as bundle:
+    canary, found = bundle.manifest.canary, {}
+    inputs = bundle.array(canary.inputs)[:MOST_INPUTS]
+    for variant in bundle.manifest.variants:
+        if variant.precision == "int8":
+            runtime = open_runtime(variant, bundle.read(variant.file))
+            scores = np.concatenate([runtime.run(inputs[i : i + 1]) for i in range(len(inputs))]).reshape(len(inputs), -1)
+            found[variant.name] = {"runtime": runtime.description, "scores": scores.tolist()}
+    answer = {"variants": found, "step": canary.score_step, "allowed_lsb": canary.max_steps, "machine": machine()}
+    sys.stdout.write(json.dumps(answer))
