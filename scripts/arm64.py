@@ -169,9 +169,7 @@ class Machine:
             sys.exit(
                 f"arm64: the service on {core} answers {[line.get('label') for line in answered][:5]}, expected {expected[:5]}"
             )
-        print(
-            f"agent on {core} ({CORES[core]}): {len(labels)} windows answered as here, by command and service; a wrong sample refused"
-        )
+        print(f"agent on {core} ({CORES[core]}): {len(labels)} windows answered as here, by command and service")
 
     def _worker(self, core: str, bundle: Path, recording: Path) -> list[dict[str, Any]]:
         """The service's worker, which chooses its variant by measuring; qemu cannot start it from a supervisor."""

@@ -1,4 +1,4 @@
-"""Does every dependency of a device have a wheel for aarch64, for each Python that devices have? Asks the registry, installs nothing.
+"""Does every dependency of a device have a wheel for aarch64, for each Python that devices have? Nothing is installed.
 
 python scripts/wheels.py            exits with 1 and names what is missing
 """

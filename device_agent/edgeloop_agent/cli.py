@@ -6,7 +6,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,10 +120,7 @@ def _lines(engine: Engine, recording: Recording) -> Iterator[dict[str, object]]:
         return
     try:
         for answer in engine.answers(recording.values):
-            fields = {key: value for key, value in asdict(answer).items() if value is not None}
-            if answer.refused:
-                fields.pop("milliseconds")
-            yield {"input": recording.name, **fields}
+            yield {"input": recording.name, **answer.said()}
     except DataError as error:
         yield {"input": recording.name, "refused": str(error)}
 

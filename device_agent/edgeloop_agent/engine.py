@@ -31,6 +31,13 @@ class Answer:
     milliseconds: float = 0.0
     refused: str | None = None
 
+    def said(self) -> dict[str, Any]:
+        """What there is to say, by name."""
+        fields = {name: value for name, value in vars(self).items() if value is not None}
+        if self.refused:
+            del fields["milliseconds"]
+        return fields
+
 
 class Engine:
     """One bundle's chosen variant, loaded."""

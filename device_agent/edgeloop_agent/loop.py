@@ -106,14 +106,12 @@ class Loop:
             return self._refused(recording.name, cleaned.reason, cleaned.refused)
         lines = []
         for answer in self.models.get(self.models.first).answers(cleaned.values):
-            said = {key: value for key, value in asdict(answer).items() if value is not None}
             if answer.refused:
                 self.counts.refused["window"] += 1
-                said.pop("milliseconds")
             else:
                 self.counts.answered += 1
             repaired = {"repaired": cleaned.repaired} if cleaned.repaired else {}
-            lines.append({"input": recording.name, **said, **repaired})
+            lines.append({"input": recording.name, **answer.said(), **repaired})
         if image is not None:
             self.last_image, self.last_lines = image, lines
         return lines

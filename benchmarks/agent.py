@@ -1,0 +1,346 @@
+"""The agent against the bare runtime in one run: time, memory, start, size, the local API; and its fault table.
+
+Bundles: the golden one of exercise_watch (some microseconds) and photos (some milliseconds, 5 MB), which `edgeloop run photos` makes
+in runs/. With --quick the golden one alone, seconds instead of minutes, and a tenth of the faults.
+"""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import Row, at_most, edgeloop, main
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent / "tests"))  # the agent under test is started as the tests start it
+from serving import GOLDEN, RECORDING, Agent, eventually, serving  # noqa: E402
+
+RUNS = Path("runs")
+BARE = """
+import sys, time, resource
+start = time.perf_counter()
+import numpy as np
+model, kind, shape, dtype = sys.argv[1:5]
+x = np.zeros([1, *map(int, shape.split(","))], dtype)
+if kind == "onnx":
+    import onnxruntime
+    session = onnxruntime.InferenceSession(open(model, "rb").read(), providers=["CPUExecutionProvider"])
+    run = lambda: session.run(None, {"input": x})
+else:
+    from ai_edge_litert.interpreter import Interpreter
+    interpreter = Interpreter(model_content=open(model, "rb").read(), num_threads=1)
+    interpreter.allocate_tensors()
+    i, o = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+    def run():
+        interpreter.set_tensor(i, x); interpreter.invoke(); return interpreter.get_tensor(o)
+run()
+took = time.perf_counter() - start
+for _ in range(200): run()
+print(took, int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize())
+"""
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    bundles = {"exercise_watch": GOLDEN}
+    if not quick:
+        run: Any = edgeloop("run", "photos", "--runs", RUNS)
+        bundles["photos"] = Path(run["bundle"])
+    with tempfile.TemporaryDirectory() as folder:
+        for name, bundle in bundles.items():
+            for kind in ("onnx", "tflite"):
+                yield from overhead(f"{name}, {kind}", bundle, f"{kind}-int8", Path(folder))
+                yield from process(f"{name}, {kind}", bundle, f"{kind}-int8", Path(tempfile.mkdtemp(dir=folder)), name == "photos")
+    yield size()
+    yield from api(quick)
+    yield from sustained(20 if quick else 600)
+    yield from faults(quick)
+
+
+def parts_of(bundle: Path, variant: str) -> tuple[Any, bytes, Any]:
+    """The variant, its file, and the canary's inputs."""
+    from edgeloop_contract.archive import Bundle
+
+    with Bundle.open(bundle) as opened:
+        found = opened.manifest.variant(variant)
+        return found, opened.read(found.file), opened.array(opened.manifest.canary.inputs)
+
+
+def loop_of(bundle: Path, variant: str, folder: Path, cleaning: bool = False) -> Any:
+    """The service's loop without its processes, writing its answers to nowhere."""
+    import msgspec
+
+    from edgeloop_agent.config import Api, Config, Output, Runtime
+    from edgeloop_agent.counts import Counts
+    from edgeloop_agent.logs import Log
+    from edgeloop_agent.loop import Loop
+    from edgeloop_agent.models import Models
+    from edgeloop_agent.sensors import Board
+    from edgeloop_contract.cleaning import Clamp, FillMissing
+
+    config = Config(
+        bundles=[str(bundle)], state=str(folder / "state"), output=Output(where="/dev/null"), api=Api(enabled=False),
+        runtime=Runtime(variant=variant, threads=1),
+    )  # fmt: skip
+    counts, log = Counts(), Log("error")
+    models = Models(config, counts, log)
+    if cleaning:
+        steps = [FillMissing(max_gap=3), Clamp(low=-(2.0**15), high=2.0**15)]
+        models.manifests[models.first] = msgspec.structs.replace(models.manifests[models.first], cleaning=steps)
+    return Loop(config, models, None, Board(), counts, log, lambda: None)
+
+
+def overhead(name: str, bundle: Path, variant: str, folder: Path) -> Iterator[Row]:
+    """One prepared sample through the service's loop, answer written, against the runtime's own call; turn by turn."""
+    from edgeloop_agent.sources import Recording
+
+    described, _, inputs = parts_of(bundle, variant)
+    loop, cleaned = loop_of(bundle, variant, folder), loop_of(bundle, variant, folder, cleaning=True)
+    sample = np.ascontiguousarray(inputs[:1])
+    recording = Recording("a", inputs[0])
+    call = bare_call(loop.models.get(loop.models.first).runtime, described, sample)
+    calls: list[Callable[[], Any]] = [
+        call, lambda: loop.output.write(loop.answer(recording)), lambda: cleaned.output.write(cleaned.answer(recording)),
+    ]  # fmt: skip
+    bare, ours, with_cleaning = by_turns(calls)
+    yield at_most(f"{name}: overhead of an inference", round(ours - bare, 1), "µs", 30)
+    if bare >= 1000:
+        yield at_most(f"{name}: overhead, share of {bare / 1000:.1f} ms", round(100 * (ours / bare - 1), 2), "%", 5)
+    yield Row(f"{name}: overhead with two cleaning steps", round(with_cleaning - bare, 1), "µs")
+
+
+def bare_call(runtime: Any, variant: Any, sample: Any) -> Callable[[], Any]:
+    """What a user without us would call in a loop."""
+    if variant.runtime == "onnx":
+        session, feed = runtime._session, {runtime._input: sample}
+        return lambda: session.run(None, feed)
+    interpreter, i, o = runtime._interpreter, runtime._input, runtime._output
+    x = (sample ^ 0x80).view(np.int8) if variant.input.dtype == "int8" else sample
+
+    def call() -> Any:
+        interpreter.set_tensor(i, x)
+        interpreter.invoke()
+        return interpreter.get_tensor(o)
+
+    return call
+
+
+def by_turns(calls: list[Callable[[], Any]], seconds: float = 4.0) -> list[float]:
+    """Median microseconds of each, called one after the other so that all see the same machine."""
+    taken: list[list[float]] = [[] for _ in calls]
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        for call, times in zip(calls, taken, strict=True):
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+    return [1e6 * statistics.median(times[len(times) // 10 :]) for times in taken]
+
+
+def process(name: str, bundle: Path, variant: str, folder: Path, large: bool) -> Iterator[Row]:
+    """Start to first inference, and resident memory, each in processes of its own, best of five."""
+    described, model, inputs = parts_of(bundle, variant)
+    (folder / "model").write_bytes(model)
+    shape, dtype = ",".join(map(str, inputs.shape[1:])), described.input.dtype
+    words = [sys.executable, "-c", BARE, str(folder / "model"), described.runtime, shape, dtype]
+    np.save(folder / "sample.npy", inputs[0])
+    (folder / "config.toml").write_text(
+        f'bundles = ["{bundle}"]\nstate = "state"\n[source]\nkind = "file"\nwhere = "sample.npy"\n[output]\nwhere = "none"\n'
+        f'[api]\nenabled = false\n[runtime]\nvariant = "{variant}"\nthreads = 1\n'
+    )
+    bare = [wall(words) for _ in range(5)]
+    worker = [sys.executable, "-m", "edgeloop_agent.worker", str(folder / "config.toml"), "1"]
+    cold = wall(worker)
+    warm = [wall(worker) for _ in range(5)]
+    base = min(bare)
+    yield at_most(f"{name}: start to first inference, cold", round(cold / base, 2), "× the bare runtime's", 1.5)
+    if large and described.runtime == "onnx":
+        yield at_most(f"{name}: with a warm graph cache", round(min(warm) / base, 2), "× the bare runtime's", 1.0)
+    plain = int(subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()[1])
+    (folder / "serve").mkdir()
+    text = f'[runtime]\nvariant = "{variant}"\nthreads = 1\n[source]\nkind = "file"\nwhere = "../sample.npy"\n'
+    with serving(folder / "serve", text, bundle) as agent:
+        eventually(lambda: agent.metric("edgeloop_answered_total") + agent.metric("edgeloop_refused_total") >= 1)
+        ours = agent.metric("edgeloop_resident_bytes")
+    yield at_most(f"{name}: resident memory over the bare runtime", round((ours - plain) / 1e6, 1), "MB", 15)
+
+
+def wall(words: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return time.perf_counter() - start
+
+
+def size() -> Row:
+    """What the device's installation adds to numpy and a runtime."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "pip", "install", "-q", "--target", folder, "--no-deps"]
+        subprocess.run([*words, str(HERE.parent), "msgspec", "prometheus-client"], check=True, capture_output=True)
+        total = sum(p.stat().st_size for p in Path(folder).rglob("*") if p.is_file())
+    return at_most("installed beyond numpy and the runtime", round(total / 1e6, 1), "MB", 15)
+
+
+class Barest(http.server.BaseHTTPRequestHandler):
+    """The same model behind the least that answers a POST."""
+
+    protocol_version = "HTTP/1.1"
+    call: Callable[[Any], Any]
+    shape: tuple[int, ...]
+    dtype: Any
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        scores = type(self).call(np.frombuffer(data, self.dtype).reshape(self.shape)).tobytes()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(scores)))
+        self.end_headers()
+        self.wfile.write(scores)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def api(quick: bool) -> Iterator[Row]:
+    """One client, one connection, batch 1: requests a second and p99."""
+    described, model, inputs = parts_of(GOLDEN, "tflite-int8")
+    from edgeloop_agent.runtimes import open_runtime
+
+    Barest.call, Barest.shape, Barest.dtype = open_runtime(described, model).run, (1, *inputs.shape[1:]), inputs.dtype
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Barest)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sample = np.ascontiguousarray(inputs[:1]).tobytes()
+    tensor = {
+        "name": "input",
+        "shape": [1, *inputs.shape[1:]],
+        "datatype": "INT16",
+        "parameters": {"binary_data_size": len(sample)},
+    }
+    text = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder)) as agent:
+        port = int(agent.address.rsplit(":", 1)[1])
+        header = {"Inference-Header-Content-Length": str(len(text))}
+        sides = [
+            (port, "/v2/models/exercise_watch/infer", text + sample, header),
+            (server.server_port, "/", sample, {}),
+        ]
+        found = [timed_requests(*side, seconds=2 if quick else 10) for side in sides]
+    server.shutdown()
+    (ours, our_p99), (theirs, their_p99) = found
+    yield Row("local API: requests a second, against the barest server", ours, "/s", theirs, round(ours / theirs, 2))
+    yield Row("local API: p99", our_p99, "µs", their_p99, round(their_p99 / our_p99, 2))
+
+
+def timed_requests(port: int, path: str, body: bytes, headers: dict[str, str], seconds: float) -> tuple[float, float]:
+    import http.client
+
+    connection, taken = http.client.HTTPConnection("127.0.0.1", port), []
+    deadline = time.perf_counter() + seconds
+    while time.perf_counter() < deadline:
+        start = time.perf_counter()
+        connection.request("POST", path, body, headers)
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        answer.read()
+        taken.append(time.perf_counter() - start)
+    return len(taken) / sum(taken), 1e6 * float(np.percentile(taken, 99))
+
+
+def sustained(seconds: float) -> Iterator[Row]:
+    """1,000 recordings a second through a FIFO, and what that does to memory."""
+    point = json.dumps([0.1] * 6).encode() + b"\n"
+    recording = point * 100
+    with tempfile.TemporaryDirectory() as folder:
+        os.mkfifo(Path(folder) / "pipe")
+        source = '[source]\nkind = "lines"\nwhere = "pipe"\npoints = 100\nhop = 10\nqueue = 256\n[output]\nwhere = "none"\n'
+        with serving(Path(folder), source) as agent, (Path(folder) / "pipe").open("wb", buffering=0) as pipe:
+            pipe.write(recording)
+            start, sent, first = time.perf_counter(), 0, 0.0
+            while (now := time.perf_counter() - start) < seconds:
+                due = int(now * 1000) - sent
+                for _ in range(max(0, due)):
+                    pipe.write(point * 10)
+                    sent += 1
+                if not first and now > seconds / 10:
+                    first = agent.metric("edgeloop_resident_bytes")
+                time.sleep(0.002)
+            eventually(lambda: agent.metric("edgeloop_queue_depth") == 0)
+            answered, dropped = agent.metric("edgeloop_answered_total"), agent.metric("edgeloop_dropped_total")
+            grown = agent.metric("edgeloop_resident_bytes") - first
+    yield Row(f"sustained for {seconds:.0f} s: answered", answered / seconds, "/s", None, None, "≥ 990", answered / seconds >= 990)
+    yield at_most("sustained: dropped", dropped, "recordings", 0)
+    yield at_most("sustained: memory grown after the first tenth", round(grown / 1e6, 2), "MB", 1)
+
+
+def faults(quick: bool) -> Iterator[Row]:
+    """Each fault for real: does it answer again, and rightly?"""
+    rng = random.Random(0)
+    kills, requests = (20, 2000) if quick else (200, 100_000)
+    text = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.05\n[limits]\nrestart_seconds = 0.01\nhang_seconds = 2\n'
+    expected = json.loads((GOLDEN.parent / "answers.json").read_text())
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "in").mkdir()
+        with serving(Path(folder), text) as agent:
+            for i in range(kills):
+                (Path(folder) / "in" / f"{i % 5}.csv").write_bytes(RECORDING.read_bytes())
+                time.sleep(rng.uniform(0, 0.6))
+                before = agent.log.count(" ready ")
+                try:
+                    os.kill(agent.worker(), signal.SIGKILL)
+                except (IndexError, ProcessLookupError):  # it was starting again just then
+                    pass
+                if i % 10 == 9:
+                    agent.wait_ready(before)
+            agent.wait_ready()
+            yield Row(
+                f"{kills} × kill -9 of the worker: answers after it",
+                float(right(agent, expected)),
+                "",
+                1,
+                None,
+                "1",
+                right(agent, expected),
+            )
+            yield fuzz(agent, requests, rng)
+            yield Row("answers after the fuzzing", float(right(agent, expected)), "", 1, None, "1", right(agent, expected))
+            wrong = [line for line in agent.lines if "label" in line and line["label"] != expected[line["window"]]]
+            yield at_most("wrong answers among all of them", len(wrong), "", 0)
+
+
+def right(agent: Agent, expected: list[str]) -> bool:
+    """A fresh recording is answered as it should be."""
+    name = f"{time.monotonic_ns()}.csv"
+    (agent.folder / "in" / name).write_bytes(RECORDING.read_bytes())
+    lines = eventually(lambda: (found := [x for x in agent.lines if x["input"] == name]) and len(found) >= len(expected) and found)
+    return [line.get("label") for line in lines[: len(expected)]] == expected
+
+
+def fuzz(agent: Agent, requests: int, rng: random.Random) -> Row:
+    """Spoiled requests over the API, ten a connection where it lives that long."""
+    from test_api import HEADER_LENGTH, INFER, post, raw, spoiled
+
+    tensor = {"name": "input", "shape": [1, 100, 6], "datatype": "INT16", "parameters": {"binary_data_size": 1200}}
+    text = json.dumps({"inputs": [tensor]}).encode()
+    whole = post(INFER, text + bytes(1200), f"{HEADER_LENGTH}: {len(text)}")
+    for _ in range(requests):
+        raw(agent, spoiled(whole, rng))
+    restarts = agent.metric("edgeloop_restarts_total")
+    errors = agent.log.count(" error ") - agent.log.count("worker died")
+    return at_most(f"{requests:,} malformed requests: errors inside the agent ({restarts:.0f} restarts in all)", errors, "", 0)
+
+
+if __name__ == "__main__":
+    main(measure)
