@@ -1,11 +1,12 @@
 """The agent against the bare runtime in one run: time, memory, start, size, the local API; and its fault table.
 
-Bundles: the golden one of exercise_watch (some microseconds) and photos (some milliseconds, 5 MB), which `edgeloop run photos` makes
-in runs/. With --quick the golden one alone, seconds instead of minutes, and a tenth of the faults.
+Bundles: the golden one of exercise_watch (some microseconds) and photos (some milliseconds, 5 MB), which `edgeloop run photos`
+makes in runs/. With --quick the golden one alone, seconds instead of minutes, and a tenth of the faults.
 """
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -173,9 +174,16 @@ def process(name: str, bundle: Path, variant: str, folder: Path, large: bool) ->
     (folder / "serve").mkdir()
     text = f'[runtime]\nvariant = "{variant}"\nthreads = 1\n[source]\nkind = "file"\nwhere = "../sample.npy"\n'
     with serving(folder / "serve", text, bundle) as agent:
-        eventually(lambda: agent.metric("edgeloop_answered_total") + agent.metric("edgeloop_refused_total") >= 1)
-        ours = agent.metric("edgeloop_resident_bytes")
+        eventually(lambda: agent.lines)
+        ours, supervisor = resident(agent.worker()), resident(agent.process.pid)
+        scraped = agent.metric("edgeloop_resident_bytes")
     yield at_most(f"{name}: resident memory over the bare runtime", round((ours - plain) / 1e6, 1), "MB", 15)
+    yield Row(f"{name}: the same once /metrics was read", round((scraped - plain) / 1e6, 1), "MB")
+    yield Row(f"{name}: the supervisor, a process beside it", round(supervisor / 1e6, 1), "MB")
+
+
+def resident(process: int) -> int:
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
 
 
 def wall(words: list[str]) -> float:
@@ -298,10 +306,8 @@ def faults(quick: bool) -> Iterator[Row]:
                 (Path(folder) / "in" / f"{i % 5}.csv").write_bytes(RECORDING.read_bytes())
                 time.sleep(rng.uniform(0, 0.6))
                 before = agent.log.count(" ready ")
-                try:
+                with contextlib.suppress(IndexError, ProcessLookupError):  # it was starting again just then
                     os.kill(agent.worker(), signal.SIGKILL)
-                except (IndexError, ProcessLookupError):  # it was starting again just then
-                    pass
                 if i % 10 == 9:
                     agent.wait_ready(before)
             agent.wait_ready()

@@ -36,6 +36,8 @@ class Window(_Step, frozen=True, tag="window"):
         series = x[0]
         if len(series) < self.length:
             raise DataError(f"{len(series)} points; a window needs {self.length}: send a longer recording")
+        if len(series) < self.length + self.hop:
+            return x[:, : self.length]
         starts = range(0, len(series) - self.length + 1, self.hop)
         return np.stack([series[s : s + self.length] for s in starts])
 

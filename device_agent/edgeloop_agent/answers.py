@@ -31,6 +31,6 @@ def meaning(task: Classification | Regression | Anomaly, scores: Array, sample: 
     if isinstance(task, Anomaly):
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
         return {"label": task.labels[error > task.threshold], "score": float(f"{error:.6g}")}
-    shares = softmax(scores[0])
-    named = {n: round(float(p), 4) for n, p in zip(task.labels, shares, strict=True)}
-    return {"label": task.labels[int(shares.argmax())], "probabilities": named}
+    shares = softmax(scores[0]).tolist()
+    named = {n: round(p, 4) for n, p in zip(task.labels, shares, strict=True)}
+    return {"label": task.labels[shares.index(max(shares))], "probabilities": named}

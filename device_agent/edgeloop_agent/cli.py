@@ -6,14 +6,11 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeloop_agent import memory
-from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 if TYPE_CHECKING:  # numpy is most of the start-up time: `inspect` and --help do without it
@@ -47,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("edgeloop-agent", description=__doc__, epilog=EXIT_CODES)
-    parser.add_argument("--version", action="version", version=version("edgeloop"))
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="answer recordings, one JSON line a sample", epilog=EXIT_CODES)
     run.add_argument("bundle", type=Path)
@@ -77,8 +74,18 @@ def _parser() -> argparse.ArgumentParser:
     for command in (serve, check, install):
         command.add_argument("config", type=Path, help="a TOML file (docs/agent.md)")
     for command in (run, bench):
-        command.add_argument("--state", type=Path, default=memory.default_folder(), help="folder for what was measured")
+        command.add_argument("--state", type=Path, help="folder for what was measured")
     return parser
+
+
+class _Version(argparse.Action):
+    """Looked up when asked for: it costs more memory than the rest of the supervisor."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from importlib.metadata import version
+
+        print(version("edgeloop"))
+        parser.exit()
 
 
 def _positive(text: str) -> int:
@@ -88,14 +95,17 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from edgeloop_agent import memory
     from edgeloop_agent.engine import Engine
     from edgeloop_agent.sources.files import open_source
+    from edgeloop_contract.archive import Bundle
 
+    state = options.state or memory.default_folder()
     with Bundle.open(options.bundle) as bundle:
         if options.variant:
             choice = memory.Choice(bundle.manifest.variant(options.variant).name, 1, "asked for")
         else:
-            choice = memory.recall(options.state, bundle) or memory.first_available(bundle.manifest.variants)
+            choice = memory.recall(state, bundle) or memory.first_available(bundle.manifest.variants)
         if options.threads:
             choice = msgspec.structs.replace(choice, threads=options.threads)
         engine = Engine(bundle, choice)
@@ -126,14 +136,16 @@ def _lines(engine: Engine, recording: Recording) -> Iterator[dict[str, object]]:
 
 
 def _bench(options: argparse.Namespace) -> int:
+    from edgeloop_agent import memory
     from edgeloop_agent.measure import measure_bundle
+    from edgeloop_contract.archive import Bundle
 
     with Bundle.open(options.bundle) as bundle:
         rows = measure_bundle(bundle, options.seconds)
         choice = memory.fastest(bundle.manifest.variants, rows)
         if choice is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
-        path = memory.remember(options.state, bundle, choice)
+        path = memory.remember(options.state or memory.default_folder(), bundle, choice)
     if options.json:
         print(msgspec.json.encode({"variants": rows, "fastest": choice, "remembered": str(path)}).decode())
         return 0
@@ -179,6 +191,7 @@ def _install(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from edgeloop_contract.archive import Bundle
     from edgeloop_contract.manifest import Regression, encode
 
     with Bundle.open(options.bundle) as bundle:

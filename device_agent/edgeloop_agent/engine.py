@@ -54,6 +54,10 @@ class Engine:
         """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit."""
         prepared = prepare(self.manifest.preprocessing, recording)
         values = self.checked(prepared.values) if prepared.indices else prepared.values
+        if not prepared.refused:
+            for window in prepared.indices:
+                yield self._answer(window, values[window : window + 1])
+            return
         rows = dict(zip(prepared.indices, range(len(prepared.indices)), strict=True))
         for window in sorted([*prepared.indices, *prepared.refused]):
             if window in prepared.refused:

@@ -17,7 +17,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Flights, Models
 from edgeloop_agent.sensors import Board
-from edgeloop_agent.server import Server
+from edgeloop_agent.server import Api
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
 
@@ -71,10 +71,9 @@ def _serve(config: Config, log: Log, stop: Event, pipe: int) -> int:
     models.get(models.first)
     progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log) if source is not None else None
-    server = Server(config.api, models, counts, log, lambda: not stop.is_set()) if config.api.enabled else None
+    server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve() if config.api.enabled else None
     if server is not None:
-        server.start()
-        log("info", "api", address=f"http://{config.api.host}:{server.server_port}")
+        log("info", "api", address=f"http://{config.api.host}:{server.port}")
     loop = Loop(config, models, feed, Board(), counts, log, progress)
     progress.send(READY)
     if feed is not None:
