@@ -12,7 +12,7 @@ from conftest import HERE, command
 ROOT = HERE.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md")), *ROOT.glob("models/*/*/README.md")]
 COMMANDS = ("run", "status", "why", "report", "new", "samples", "profile", "doctor", "probe", "sweep")
-AGENT_COMMANDS = ("run", "bench", "inspect")
+AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -78,3 +78,31 @@ def test_the_readme_recipe_is_valid() -> None:
 
     folder = recipe.reference_projects()["fashion"]
     assert recipe.stage_problems({k: v or {} for k, v in shown["stages"].items()}, folder) == []
+
+
+def test_the_agents_settings_and_their_defaults_are_those_of_the_code() -> None:
+    """docs/agent.md names every setting of the config, and no other; the example config is one that is taken."""
+    import msgspec
+
+    from edgeloop_agent.config import Config, load
+
+    text = (ROOT / "docs" / "agent.md").read_text()
+    tables = {
+        f.name: f.type for f in msgspec.structs.fields(Config) if isinstance(f.type, type) and issubclass(f.type, msgspec.Struct)
+    }
+    for name, kind in tables.items():
+        row = re.search(rf"^\| `\[{name}\]` \| (.*) \|$", text, re.M)
+        assert row is not None, name
+        assert re.findall(r"`(\w+)`", row.group(1)) == [f.name for f in msgspec.structs.fields(kind)], name
+    assert load(ROOT / "device_agent" / "agent.example.toml").source.kind == "watch"
+
+
+def test_every_source_and_cleaning_step_stands_in_the_docs() -> None:
+    from typing import get_args
+
+    from edgeloop_agent.sources import SOURCES
+    from edgeloop_contract import cleaning
+
+    text = (ROOT / "docs" / "agent.md").read_text()
+    for name in (*SOURCES, *(step.__struct_config__.tag for step in get_args(cleaning.Step))):
+        assert f"`{name}`" in text, name

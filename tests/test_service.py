@@ -333,3 +333,34 @@ def test_the_supervisor_is_light() -> None:
         "heavy = {'numpy', 'onnxruntime', 'prometheus_client'} & set(sys.modules)\nassert not heavy, heavy"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_cleaning_goes_from_the_bundle_to_the_answers(inbox: Path, tmp_path: Path) -> None:
+    import msgspec
+
+    from edgeloop_contract.archive import Bundle, write
+    from edgeloop_contract.cleaning import FillMissing, NearDuplicate
+
+    with Bundle.open(GOLDEN) as golden:
+        steps = [FillMissing(max_gap=2), NearDuplicate(max_difference=1e-6)]
+        manifest = msgspec.structs.replace(golden.manifest, cleaning=steps)
+        write(tmp_path / "clean.edgeloop", manifest, {name: golden.read(name) for name in manifest.files})
+    rows = RECORDING.read_text().splitlines()
+    holes = [*rows[:5], "," * (len(rows[0].split(",")) - 1), *rows[6:]]  # one point is missing
+    for name, lines in {"a": rows, "b": rows, "c": holes, "d": [*rows[:5], *holes[5:6] * 3, *rows[8:]]}.items():
+        (inbox / f"{name}.csv").write_text("\n".join(lines))
+    with serving(tmp_path, WATCH, tmp_path / "clean.edgeloop") as agent:
+        eventually(lambda: len(agent.lines) == 3 * WINDOWS + 1)
+        found = {name: [x for x in agent.lines if x["input"] == f"{name}.csv"] for name in "abcd"}
+        assert all(x.get("repeated") for x in found["b"]) and found["b"][7]["label"] == found["a"][7]["label"]
+        assert all(x["repaired"] == {"fill_missing": 6} for x in found["c"])
+        assert "misses 3 points in a row" in found["d"][0]["refused"]
+        text = agent.get("/metrics")
+        for line in (
+            'edgeloop_skipped_total{reason="near_duplicate"} 1.0', 'edgeloop_repaired_total{reason="fill_missing"} 6.0',
+            'edgeloop_refused_total{reason="fill_missing"} 1.0',
+        ):  # fmt: skip
+            assert line in text
+        assert agent.metric("edgeloop_inference_seconds_count") == 2 * WINDOWS
+    done = command("edgeloop-agent", "run", tmp_path / "clean.edgeloop", "--source", inbox / "c.csv")
+    assert '"repaired":{"fill_missing":6}' in done.stdout

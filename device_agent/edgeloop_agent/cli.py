@@ -5,17 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
-
-if TYPE_CHECKING:  # numpy is most of the start-up time: `inspect` and --help do without it
-    from edgeloop_agent.engine import Engine
-    from edgeloop_agent.sources import Recording
 
 EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample could be used · 5 the bundle is wrong ·
 6 this device cannot run it · 7 a folder cannot be written · 130 interrupted"""
@@ -95,7 +90,10 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    # numpy is most of the start-up time, and the supervisor does without it: imports stand where they are used.
     from edgeloop_agent import memory
+    from edgeloop_agent.answering import Answering
+    from edgeloop_agent.counts import Counts
     from edgeloop_agent.engine import Engine
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
@@ -110,9 +108,9 @@ def _run(options: argparse.Namespace) -> int:
             choice = msgspec.structs.replace(choice, threads=options.threads)
         engine = Engine(bundle, choice)
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
-        answered = refused = 0
+        answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
         for recording in open_source(options.source, sys.stdin):
-            for line in _lines(engine, recording):
+            for line in answering.lines(recording):
                 refused += "refused" in line
                 answered += "refused" not in line
                 sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
@@ -121,18 +119,6 @@ def _run(options: argparse.Namespace) -> int:
     if not answered:
         raise DataError(f"{options.source}: no sample could be used ({refused} refused); the lines say why")
     return 0
-
-
-def _lines(engine: Engine, recording: Recording) -> Iterator[dict[str, object]]:
-    """One output line a window of the recording, or one for the whole of it when it does not fit."""
-    if recording.values is None:
-        yield {"input": recording.name, "refused": recording.refused}
-        return
-    try:
-        for answer in engine.answers(recording.values):
-            yield {"input": recording.name, **answer.said()}
-    except DataError as error:
-        yield {"input": recording.name, "refused": str(error)}
 
 
 def _bench(options: argparse.Namespace) -> int:

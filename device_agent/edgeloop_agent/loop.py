@@ -9,21 +9,18 @@ from threading import Event
 from typing import Any
 
 from edgeloop_agent import thermal
+from edgeloop_agent.answering import Answering
 from edgeloop_agent.config import Config
 from edgeloop_agent.counts import Counts, resident_bytes
 from edgeloop_agent.feed import Feed
 from edgeloop_agent.logs import Log
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
-from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sensors import Sensor
-from edgeloop_agent.sources import Recording
-from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
-from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
+from edgeloop_contract.errors import EdgeloopError
 
 IDLE_SECONDS = 0.5
 MOST_FAILURES = 5
-Lines = list[dict[str, Any]]
 
 
 class Loop:
@@ -36,12 +33,8 @@ class Loop:
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress = counts, log, progress
         self.output = Output(config.output, counts, log)
-        self.manifest = models.manifests[models.first]
-        self.duplicates = next((s for s in self.manifest.cleaning if isinstance(s, NearDuplicate)), None)
-        self.last_image: Array | None = None
-        self.last_lines: Lines = []
+        self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts)
         self.next_look = 0.0
-        self.failures = 0  # of the runtime, in a row
         self.memory_full = False
 
     def run(self, stop: Event) -> None:
@@ -55,7 +48,7 @@ class Loop:
     @property
     def worn_out(self) -> bool:
         """Better started anew: over the memory ceiling, or a runtime that only fails."""
-        return self.memory_full or self.failures >= MOST_FAILURES
+        return self.memory_full or self.answering.failures >= MOST_FAILURES
 
     def drain(self) -> None:
         """Answer what waits already, for as long as that may take."""
@@ -71,54 +64,10 @@ class Loop:
         if self.feed is None:
             time.sleep(timeout_seconds)
         elif (recording := self.feed.take(timeout_seconds)) is not None:
-            self.output.write(self.answer(recording))
+            self.output.write(self.answering.lines(recording))
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
         self.progress()
-
-    def answer(self, recording: Recording) -> Lines:
-        """The lines for one recording: an answer a window, or why there is none. Never raises for what a recording holds."""
-        if recording.values is None:
-            return self._refused(recording.name, "unreadable", recording.refused)
-        try:
-            lines = self._answered(recording, recording.values)
-            self.failures = 0
-            return lines
-        except DeviceError as error:
-            self.failures += 1
-            return self._refused(recording.name, "runtime_failed", str(error))
-        except DataError as error:
-            return self._refused(recording.name, "does_not_fit", str(error))
-        except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # of arithmetic on values nobody thought of
-            return self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
-
-    def _answered(self, recording: Recording, values: Array) -> Lines:
-        image = None
-        if self.duplicates is not None and values.ndim in (2, 3) and values.size:
-            image = thumbnail(values)
-            same = self.last_image is not None and self.last_image.shape == image.shape
-            if same and self.duplicates.same_as(image, self.last_image):
-                self.counts.skipped["near_duplicate"] += 1
-                return [{**line, "input": recording.name, "repeated": True} for line in self.last_lines]
-        cleaned = clean(self.manifest.cleaning, values, recording.times)
-        self.counts.repaired.update(cleaned.repaired)
-        if cleaned.refused:
-            return self._refused(recording.name, cleaned.reason, cleaned.refused)
-        lines = []
-        for answer in self.models.get(self.models.first).answers(cleaned.values):
-            if answer.refused:
-                self.counts.refused["window"] += 1
-            else:
-                self.counts.answered += 1
-            repaired = {"repaired": cleaned.repaired} if cleaned.repaired else {}
-            lines.append({"input": recording.name, **answer.said(), **repaired})
-        if image is not None:
-            self.last_image, self.last_lines = image, lines
-        return lines
-
-    def _refused(self, name: str, reason: str, text: str) -> Lines:
-        self.counts.refused[reason] += 1
-        return [{"input": name, "refused": text}]
 
     def look_around(self) -> None:
         """Heat and memory, every `poll_seconds`."""
