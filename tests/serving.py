@@ -71,20 +71,21 @@ class Agent:
         eventually(lambda: self.log.count(" ready ") >= times)
 
 
-def write_config(folder: Path, text: str, bundle: Path = GOLDEN) -> Path:
+def write_config(folder: Path, text: str, *bundles: Path) -> Path:
     """A config with quick measurements, a free port, and answers in out.jsonl; `text`: more of it."""
     tables = {"output": 'where = "out.jsonl"', "api": "port = 0", "runtime": 'variant = "tflite-int8"'}
     for name, default in tables.items():
         if f"[{name}]" not in text:
             text += f"\n[{name}]\n{default}\n"
     path = folder / "agent.toml"
-    path.write_text(f'bundles = ["{bundle}"]\nstate = "state"\n{text}')
+    names = ", ".join(f'"{b}"' for b in bundles or (GOLDEN,))
+    path.write_text(f'bundles = [{names}]\nstate = "state"\n{text}')
     return path
 
 
 @contextmanager
-def serving(folder: Path, text: str = "", bundle: Path = GOLDEN, **environment: str) -> Iterator[Agent]:
-    config = write_config(folder, text, bundle)
+def serving(folder: Path, text: str = "", *bundles: Path, **environment: str) -> Iterator[Agent]:
+    config = write_config(folder, text, *bundles)
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [BIN / "edgeloop-agent", "serve", config],

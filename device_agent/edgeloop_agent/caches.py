@@ -163,21 +163,36 @@ class Pool(Generic[T]):
     load: Callable[[str], T]
     counts: Hits = field(default_factory=Hits)
     _held: OrderedDict[str, T] = field(default_factory=OrderedDict)
+    _gates: dict[str, threading.Lock] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def get(self, name: str) -> T:
+        """Loading one, which may take seconds, keeps nobody from another that is loaded."""
+        found = self._there(name)
+        if found is not None:
+            return found
         with self._lock:
-            if name in self._held:
+            gate = self._gates.setdefault(name, threading.Lock())
+        with gate:
+            found = self._there(name)
+            if found is not None:  # somebody else loaded it while we waited
+                return found
+            loaded = self.load(name)
+            with self._lock:
+                self.counts.misses += 1
+                self._held[name] = loaded
+                while len(self._held) > 1 and self.used_bytes > self.max_bytes:
+                    self._held.popitem(last=False)
+                    self.counts.evictions += 1
+            return loaded
+
+    def _there(self, name: str) -> T | None:
+        with self._lock:
+            found = self._held.get(name)
+            if found is not None:
                 self._held.move_to_end(name)
                 self.counts.hits += 1
-                return self._held[name]
-            self.counts.misses += 1
-            loaded = self.load(name)
-            self._held[name] = loaded
-            while len(self._held) > 1 and self.used_bytes > self.max_bytes:
-                self._held.popitem(last=False)
-                self.counts.evictions += 1
-            return loaded
+            return found
 
     @property
     def used_bytes(self) -> int:

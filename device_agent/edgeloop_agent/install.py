@@ -49,7 +49,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={program} serve {config_path}
+ExecStart="{program}" serve "{config_path}"
 ExecReload=/bin/kill -HUP $MAINPID
 User={USER}
 {groups}StateDirectory=edgeloop-agent
@@ -84,7 +84,7 @@ CapabilityBoundingSet=
 AmbientCapabilities=
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources
+SystemCallFilter=~@privileged
 SystemCallErrorNumber=EPERM
 RemoveIPC=yes
 UMask=0027
@@ -107,6 +107,10 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
         line = f'u {USER} - "edgeloop agent"\n'
         path = root / "usr/lib/sysusers.d/edgeloop-agent.conf"
         actions.append(Action(f"write {path}", path, line))
+    output = Path(config.output.where).parent
+    if here and config.output.where not in ("-", "none") and not output.exists():
+        make = ("install", "-d", "-o", USER, "-g", USER, "-m", "0750", str(output))
+        actions.append(Action(f"make the folder {output}", command=make))
     actions.append(Action(f"write {unit}", unit, unit_of(config, config_path.resolve(), program)))
     if here:
         actions.append(Action("let systemd read it", command=("systemctl", "daemon-reload")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 from pathlib import Path
@@ -44,10 +45,14 @@ class Output:
     def _to_file(self, path: Path, data: bytes) -> None:
         if self._file is None:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        if os.fstat(self._file).st_size + len(data) > self._settings.max_bytes:
+        size = os.fstat(self._file).st_size
+        if size + len(data) > self._settings.max_bytes:
             os.close(self._file)
             self._file = None
             with contextlib.suppress(FileNotFoundError):
                 os.replace(path, path.with_name(path.name + ".1"))
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
-        os.write(self._file, data)
+            size = 0
+        if (written := os.write(self._file, data)) < len(data):  # the disk is full: no half lines
+            os.ftruncate(self._file, size)
+            raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes could be written")

@@ -38,6 +38,7 @@ class Supervisor:
     config_path: Path
     restarts: int = 0
     crashes: int = 0  # in a row
+    was_ready: bool = False  # once it ran, nothing ends it but a wish or the end of its source
 
     def __post_init__(self) -> None:
         self.config: Config = load(self.config_path)
@@ -99,7 +100,7 @@ class Supervisor:
             signs = self._signs(pipe)
             now = time.monotonic()
             if b"R" in signs:
-                ready = True
+                ready = self.was_ready = True
                 notify(READY=1, STATUS="running")
                 self.log("info", "ready", seconds=round(now - started, 3))
             if signs:
@@ -161,7 +162,7 @@ class Supervisor:
             return "stopped", 0
         if done:
             return "done", code
-        if code in FATAL and not self.restarts:
+        if code in FATAL and not self.was_ready:
             return "fatal", code
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self.log("error", "worker died", how=how)

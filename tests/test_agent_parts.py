@@ -1,0 +1,146 @@
+"""Rules and small parts of the agent, without its processes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from conftest import HERE, command
+from edgeloop_agent.caches import GraphCache, Pool, ResultCache
+from edgeloop_agent.config import Api, Config, Output, Thermal
+from edgeloop_agent.config import Runtime as RuntimeSettings
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.logs import Log
+from edgeloop_agent.loop import Loop
+from edgeloop_agent.models import Models
+from edgeloop_agent.sensors import Reading
+from serving import GOLDEN, eventually, serving, write_config
+
+
+class Thermometer:
+    celsius: float | None = None
+
+    def read(self) -> Reading:
+        return Reading(self.celsius, None, None, None)
+
+
+class Full(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def loop_of(tmp_path: Path, stream: io.StringIO, **changes: Any) -> Loop:
+    config = Config(
+        bundles=[str(GOLDEN)], state=str(tmp_path / "state"), output=Output(where="none"), api=Api(enabled=False),
+        runtime=RuntimeSettings(variant="onnx-int8", threads=1), **changes,
+    )  # fmt: skip
+    counts, log = Counts(), Log("info", stream)
+    return Loop(config, Models(config, counts, log), None, Thermometer(), counts, log, lambda: None)
+
+
+def test_a_hot_board_gets_the_smaller_variant_until_it_has_cooled(tmp_path: Path) -> None:
+    said = io.StringIO()
+    loop = loop_of(tmp_path, said, thermal=Thermal(hot_variant="tflite-int8", poll_seconds=0.001))
+    seen = []
+    for celsius in (40, 90, 81, 78, 60):
+        loop.sensor.celsius = celsius  # type: ignore[attr-defined]
+        loop.next_look = 0
+        loop.look_around()
+        seen.append((loop.counts.thermal, loop.models.get(loop.models.first).choice.variant))
+    assert seen == [
+        ("cool", "onnx-int8"), ("hot", "tflite-int8"), ("hot", "tflite-int8"), ("warm", "onnx-int8"), ("cool", "onnx-int8"),
+    ]  # fmt: skip
+    assert said.getvalue().count("thermal state") == 3 and "state=hot celsius=90" in said.getvalue()
+
+
+def test_memory_over_its_ceiling_ends_the_worker(tmp_path: Path) -> None:
+    said = io.StringIO()
+    loop = loop_of(tmp_path, said, limits=msgspec.structs.replace(Config(bundles=["a"]).limits, memory_bytes=1))
+    loop.run(Event())
+    assert loop.worn_out and "over memory_bytes" in said.getvalue()
+
+
+def test_log_lines_can_be_parsed() -> None:
+    stream = io.StringIO()
+    log = Log("info", stream)
+    log("debug", "not shown")
+    log("info", "model loaded", name="a b", empty="", quote='say "x"\n', number=0.123456789, path="/x=y")
+    (line,) = stream.getvalue().splitlines()
+    assert line.split(" ", 1)[1] == 'info    model loaded name="a b" empty="" quote="say \\"x\\"\\n" number=0.123457 path="/x=y"'
+    Log("info", Full())("error", "a full disk is survived")
+
+
+def test_results_are_kept_within_their_bytes() -> None:
+    cache, scores = ResultCache(1000), np.zeros(10, np.float32)
+    keys = [cache.key("m", np.full((1, 4), i)) for i in range(9)]
+    assert len(set(keys)) == 9 and cache.key("other", np.full((1, 4), 0)) != keys[0]
+    assert cache.key("m", np.zeros((1, 4), np.int8)) != cache.key("m", np.zeros((1, 2), np.int16))
+    for key in keys:
+        cache.put(key, scores)
+    assert cache.used_bytes <= 1000 and cache.get(keys[0]) is None and cache.get(keys[8]) is scores
+    assert (cache.counts.hits, cache.counts.misses, cache.counts.evictions) == (1, 1, 5)
+    cache.put(keys[0], np.zeros(10_000))  # more than the whole cache
+    assert cache.get(keys[0]) is None
+    off = ResultCache(0)
+    off.put(keys[0], scores)
+    assert off.used_bytes == 0
+
+
+def test_graphs_are_kept_within_their_bytes(tmp_path: Path) -> None:
+    cache = GraphCache(tmp_path / "graphs", 300)
+    for i in range(4):
+        cache.put(bytes([i]) * 100, str(i))
+    assert cache.get("0") is None and cache.get("3") == b"\x03" * 100
+    assert sum(p.stat().st_size for p in cache.folder.iterdir()) <= 300
+    cache.put(b"x" * 1000, "large")
+    assert cache.get("large") is None
+    assert GraphCache(tmp_path / "none", 0).get("0") is None and not (tmp_path / "none").exists()
+
+
+def test_models_share_a_budget() -> None:
+    class Held:
+        memory_bytes = 60
+
+    loads: list[str] = []
+    pool: Pool[Held] = Pool(130, lambda name: loads.append(name) or Held())  # type: ignore[func-returns-value]
+    for name in ("a", "b", "a", "c", "a", "b"):
+        pool.get(name)
+    assert loads == ["a", "b", "c", "b"]  # b went when c came, as a had been used since
+    assert pool.counts.evictions == 2 and pool.used_bytes == 120
+
+
+def test_two_bundles_under_one_budget(tiny_run: dict, tmp_path: Path) -> None:
+    import tritonclient.http as triton
+
+    with serving(tmp_path, "[cache]\nmodels_bytes = 1\n", GOLDEN, Path(tiny_run["bundle"])) as agent:
+        client = triton.InferenceServerClient(agent.address.removeprefix("http://"))
+        for name, shape in (("exercise_watch", [1, 100, 6]), ("tiny", [1, 32, 2]), ("exercise_watch", [1, 100, 6])):
+            given = triton.InferInput("input", shape, "INT16")
+            given.set_data_from_numpy(np.zeros(shape, np.int16))
+            assert client.infer(name, [given]).as_numpy("scores").shape[0] == 1
+        client.close()
+        assert 'edgeloop_cache_events_total{cache="models",event="evictions"} 2.0' in agent.get("/metrics")
+
+
+def test_a_microphone_that_is_pulled_out_and_put_in(tmp_path: Path) -> None:
+    source = '[source]\nkind = "microphone"\nrate_hz = 8000\nseconds = 0.1\npoll_seconds = 0.1\n'
+    with serving(tmp_path, source, PYTHONPATH=str(HERE / "fakes")) as agent:
+        eventually(lambda: len(agent.lines) >= 6)  # opened twice at least
+        assert all("1 channels" in x["refused"] for x in agent.lines)  # a model for motion
+
+
+def test_a_library_that_is_missing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "fakes").mkdir()
+    for name in ("sounddevice", "cv2"):
+        (tmp_path / "fakes" / f"{name}.py").write_text("raise ImportError('not here')\n")
+    (tmp_path / "fakes" / "paho").mkdir()
+    (tmp_path / "fakes" / "paho" / "__init__.py").write_text("raise ImportError('not here')\n")
+    for kind, extra in {"microphone": "sound", "camera": "camera", "mqtt": "mqtt"}.items():
+        config = write_config(tmp_path, f'[source]\nkind = "{kind}"\nwhere = "0"\n')
+        done = command("edgeloop-agent", "check", config, PYTHONPATH=str(tmp_path / "fakes"))
+        assert done.returncode == 6 and f"edgeloop[{extra}]" in done.stderr, done.stderr
