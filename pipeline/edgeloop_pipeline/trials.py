@@ -58,6 +58,8 @@ def _stages(recipe: Recipe) -> tuple[str, ...]:
     off = [f"{name}=off" for name in LEFT_OUT if name in recipe.stages]
     if not {"quantize", "export", "profile"} <= recipe.stages.keys():
         raise UsageError(f"{recipe.path}: a sweep measures what ships; the recipe needs quantize, export and profile")
+    # A floor is judged when a point is built; here it would begin repairs by training for students that never reach it.
+    off += ["target.min_accuracy=null"] if recipe.head.target.min_accuracy is not None else []
     return (*off, *(["distill.cache_teacher=true"] if "distill" in recipe.stages else []))
 
 
