@@ -31,6 +31,7 @@ sys.path.insert(0, str(HERE.parent / "tests"))  # the agent under test is starte
 from serving import GOLDEN, RECORDING, Agent, eventually, serving  # noqa: E402
 
 RUNS = Path("runs")
+WINDOWS = 48  # in the golden recording
 BARE = """
 import sys, time, resource
 start = time.perf_counter()
@@ -69,6 +70,7 @@ def measure(quick: bool) -> Iterator[Row]:
     yield from api(quick)
     yield from sustained(20 if quick else 600)
     yield from faults(quick)
+    yield from clock_jumps()
 
 
 def parts_of(bundle: Path, variant: str) -> tuple[Any, bytes, Any]:
@@ -322,6 +324,34 @@ def faults(quick: bool) -> Iterator[Row]:
             yield Row("answers after the fuzzing", float(right(agent, expected)), "", 1, None, "1", right(agent, expected))
             wrong = [line for line in agent.lines if "label" in line and line["label"] != expected[line["window"]]]
             yield at_most("wrong answers among all of them", len(wrong), "", 0)
+
+
+def clock_jumps() -> Iterator[Row]:
+    """The wall clock set 400 days ahead and back under a running agent, by libfaketime (fetched from Debian, not installed)."""
+    text = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n[limits]\nhang_seconds = 2\n'
+    with tempfile.TemporaryDirectory() as folder:
+        here = Path(folder)
+        here.chmod(0o777)  # apt downloads as a user of its own
+        try:
+            for command in (["apt-get", "download", "-q", "libfaketime"], ["sh", "-c", "dpkg-deb -x libfaketime*.deb ."]):
+                subprocess.run(command, cwd=here, check=True, capture_output=True, timeout=120)
+        except (OSError, subprocess.SubprocessError) as error:
+            print(f"clock jumps: not run, no libfaketime here ({error})", file=sys.stderr)
+            return
+        (here / "in").mkdir()
+        (here / "clock").write_text("+0")
+        library = next(here.rglob("libfaketime.so.1"))
+        fake = {"LD_PRELOAD": str(library), "FAKETIME_TIMESTAMP_FILE": str(here / "clock"), "FAKETIME_NO_CACHE": "1"}
+        with serving(here, text, DONT_FAKE_MONOTONIC="1", **fake) as agent:
+            for i, jump in enumerate(("+400d", "-400d", "+0")):
+                (here / "clock").write_text(jump)
+                (here / "in" / f"{i}.csv").write_bytes(RECORDING.read_bytes())
+                time.sleep(3)
+            answered, restarts = len(agent.lines), agent.metric("edgeloop_restarts_total")
+    met = answered == 3 * WINDOWS and not restarts
+    yield Row(
+        "clock set 400 days ahead and back: windows answered", answered, "", 3 * WINDOWS, None, f"{3 * WINDOWS}, no restart", met
+    )
 
 
 def right(agent: Agent, expected: list[str]) -> bool:
