@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.caches import GraphCache
 
 ERRORS_ONLY = 3
-CPU = "CPUExecutionProvider"
+CPU, TENSORRT = "CPUExecutionProvider", "TensorrtExecutionProvider"
 
 
 def _library() -> Any:
@@ -72,7 +72,7 @@ def load(
         if graphs is not None and graphs.max_bytes and chosen == [CPU]:
             session = _from_cache(library, options, model, graphs, threads)
         else:
-            session = library.InferenceSession(model, options, providers=chosen)
+            session = library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
     return _Session(variant, session, missing_ones)
@@ -83,6 +83,13 @@ def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str
     here = {name.removesuffix("ExecutionProvider").lower(): name for name in library.get_available_providers()}
     found = [here[name.lower()] for name in wanted if name.lower() in here and name.lower() != "cpu"]
     return [*found, CPU], [name for name in wanted if name.lower() not in here]
+
+
+def _with_cache(provider: str, graphs: GraphCache | None) -> str | tuple[str, dict[str, str]]:
+    """TensorRT builds its engines for minutes, and keeps them by itself where it is told to: by model, version and GPU."""
+    if provider != TENSORRT or graphs is None or not graphs.max_bytes:
+        return provider
+    return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(graphs.folder / "tensorrt")}
 
 
 def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int) -> Any:
