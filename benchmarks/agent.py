@@ -115,7 +115,7 @@ def overhead(name: str, bundle: Path, variant: str, folder: Path) -> Iterator[Ro
     sample = np.ascontiguousarray(inputs[:1])
     recording = Recording("a", inputs[0])
     call = bare_call(loop.models.get(loop.models.first).runtime, described, sample)
-    turns = [lambda side=side: side.output.write(side.answering.lines(recording)) for side in (loop, cleaned)]
+    turns = [lambda side=side: side.output.write(list(side.answering.lines(recording))) for side in (loop, cleaned)]
     bare, ours, with_cleaning = by_turns([call, *turns])
     yield at_most(f"{name}: overhead of an inference", round(ours - bare, 1), "µs", 30)
     if bare >= 1000:

@@ -189,8 +189,7 @@ def test_a_source_that_is_too_fast_drops_its_oldest_or_waits(tmp_path: Path) -> 
     (tmp_path / "points.csv").write_text(point * 100 * 30)
     for when_full, answered in (("block", 30), ("drop-oldest", None)):
         source = f'[source]\nkind = "lines"\nwhere = "points.csv"\npoints = 100\nqueue = 4\nwhen_full = "{when_full}"\n'
-        (tmp_path / "fault").write_text("slow")
-        with serving(tmp_path, source, **faulty(tmp_path)) as agent:
+        with serving(tmp_path, source, SLOW="0.01", **faulty(tmp_path)) as agent:
             done = eventually(
                 lambda: (a := agent.metric("edgeloop_answered_total")) + agent.metric("edgeloop_dropped_total") == 30 and a
             )
@@ -364,3 +363,11 @@ def test_cleaning_goes_from_the_bundle_to_the_answers(inbox: Path, tmp_path: Pat
         assert agent.metric("edgeloop_inference_seconds_count") == 2 * WINDOWS
     done = command("edgeloop-agent", "run", tmp_path / "clean.edgeloop", "--source", inbox / "c.csv")
     assert '"repaired":{"fill_missing":6}' in done.stdout
+
+
+def test_a_long_recording_is_progress_as_long_as_its_windows_are_answered(inbox: Path, tmp_path: Path) -> None:
+    """Each window takes a while; all of them take longer than a hang may."""
+    with serving(tmp_path, WATCH + QUICK, PYTHONPATH=str(HERE / "faults"), FAULT=str(tmp_path / "fault"), SLOW="0.05") as agent:
+        arrive(inbox, "a.csv")  # 48 windows of 50 ms, against 1.5 s
+        eventually(lambda: len(agent.lines) == WINDOWS)
+        assert agent.metric("edgeloop_restarts_total") == 0

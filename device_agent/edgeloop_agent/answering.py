@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from edgeloop_agent.counts import Counts
@@ -13,7 +13,7 @@ from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Manifest
 
-Lines = list[dict[str, Any]]
+Line = dict[str, Any]
 
 
 class Answering:
@@ -24,48 +24,54 @@ class Answering:
         self.failures = 0  # of the runtime, in a row
         self._duplicates = next((s for s in manifest.cleaning if isinstance(s, NearDuplicate)), None)
         self._last_image: Array | None = None
-        self._last_lines: Lines = []
+        self._last_lines: list[Line] = []
 
-    def lines(self, recording: Recording) -> Lines:
-        """An answer a window, or why there is none. Never raises for what a recording holds."""
+    def lines(self, recording: Recording) -> Iterator[Line]:
+        """An answer a window as it comes, or why there is none. Never raises for what a recording holds."""
         if recording.values is None:
-            return self._refused(recording.name, "unreadable", recording.refused)
+            yield self._refused(recording.name, "unreadable", recording.refused)
+            return
         try:
-            lines = self._answered(recording, recording.values)
+            yield from self._answered(recording, recording.values)
             self.failures = 0
-            return lines
         except DeviceError as error:
             self.failures += 1
-            return self._refused(recording.name, "runtime_failed", str(error))
+            yield self._refused(recording.name, "runtime_failed", str(error))
         except DataError as error:
-            return self._refused(recording.name, "does_not_fit", str(error))
+            yield self._refused(recording.name, "does_not_fit", str(error))
         except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # of arithmetic on values nobody thought of
-            return self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
+            yield self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
 
-    def _answered(self, recording: Recording, values: Array) -> Lines:
-        image = None
-        if self._duplicates is not None and values.ndim in (2, 3) and values.size:
-            image = thumbnail(values)
-            same = self._last_image is not None and self._last_image.shape == image.shape
-            if same and self._duplicates.same_as(image, self._last_image):
-                self.counts.skipped["near_duplicate"] += 1
-                return [{**line, "input": recording.name, "repeated": True} for line in self._last_lines]
+    def _answered(self, recording: Recording, values: Array) -> Iterator[Line]:
+        watched = self._duplicates is not None and values.ndim in (2, 3) and values.size
+        if watched and self._is_duplicate(values):
+            self.counts.skipped["near_duplicate"] += 1
+            yield from ({**line, "input": recording.name, "repeated": True} for line in self._last_lines)
+            return
         cleaned = clean(self.manifest.cleaning, values, recording.times)
         self.counts.repaired.update(cleaned.repaired)
         if cleaned.refused:
-            return self._refused(recording.name, cleaned.reason, cleaned.refused)
+            yield self._refused(recording.name, cleaned.reason, cleaned.refused)
+            return
         repaired = {"repaired": cleaned.repaired} if cleaned.repaired else {}
-        lines = []
+        said = []
         for answer in self.engine().answers(cleaned.values):
             if answer.refused:
                 self.counts.refused["window"] += 1
             else:
                 self.counts.answered += 1
-            lines.append({"input": recording.name, **answer.said(), **repaired})
-        if image is not None:
-            self._last_image, self._last_lines = image, lines
-        return lines
+            line = {"input": recording.name, **answer.said(), **repaired}
+            if watched:
+                said.append(line)
+            yield line
+        if watched:
+            self._last_image, self._last_lines = thumbnail(values), said
 
-    def _refused(self, name: str, reason: str, text: str) -> Lines:
+    def _is_duplicate(self, values: Array) -> bool:
+        image, last = thumbnail(values), self._last_image
+        assert self._duplicates is not None
+        return last is not None and last.shape == image.shape and self._duplicates.same_as(image, last)
+
+    def _refused(self, name: str, reason: str, text: str) -> Line:
         self.counts.refused[reason] += 1
-        return [{"input": name, "refused": text}]
+        return {"input": name, "refused": text}

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from edgeloop_agent import thermal
-from edgeloop_agent.answering import Answering
+from edgeloop_agent.answering import Answering, Line
 from edgeloop_agent.config import Config
 from edgeloop_agent.counts import Counts, resident_bytes
 from edgeloop_agent.feed import Feed
@@ -21,6 +21,7 @@ from edgeloop_contract.errors import EdgeloopError
 
 IDLE_SECONDS = 0.5
 MOST_FAILURES = 5
+LINES_AT_ONCE = 32
 
 
 class Loop:
@@ -64,7 +65,14 @@ class Loop:
         if self.feed is None:
             time.sleep(timeout_seconds)
         elif (recording := self.feed.take(timeout_seconds)) is not None:
-            self.output.write(self.answering.lines(recording))
+            some: list[Line] = []
+            for line in self.answering.lines(recording):
+                some.append(line)
+                if len(some) == LINES_AT_ONCE:
+                    self.output.write(some)
+                    some = []
+                self.progress()  # a recording may have windows for minutes
+            self.output.write(some)
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
         self.progress()

@@ -26,7 +26,7 @@ class Output:
         self._failing = ""
 
     def write(self, lines: list[dict[str, Any]]) -> None:
-        if self._settings.where == "none":
+        if self._settings.where == "none" or not lines:
             return
         data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
         try:

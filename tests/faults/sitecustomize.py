@@ -1,6 +1,7 @@
 """Faults for the agent's worker, put into its runtime from outside: imported by Python at its start, from PYTHONPATH.
 
 $FAULT names a file whose first word says what the next inference does; the file is taken away first, so that it happens once.
+$SLOW: seconds that every inference takes longer.
 """
 
 import os
@@ -25,14 +26,13 @@ def _spoil(runtime: type) -> None:
 
     def run(self: object, samples: object) -> object:
         what = _armed()
+        time.sleep(float(os.environ.get("SLOW", "0")))
         if what == "hang":
             time.sleep(3600)
         elif what == "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
         elif what == "raise":
             raise RuntimeError("the runtime gives up")
-        elif what == "slow":
-            time.sleep(0.3)
         return plain(self, samples)
 
     runtime.run = run
