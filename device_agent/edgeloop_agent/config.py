@@ -96,7 +96,8 @@ class Limits(_Part, frozen=True):
     hang_seconds: Seconds = 30.0  # without progress: the worker is killed and started again
     start_seconds: Seconds = 300.0  # to load, and to measure variants the first time
     drain_seconds: Seconds = 10.0  # to finish what is begun, when told to stop
-    restart_seconds: Seconds = 1.0  # before the first restart; doubled each time up to a minute
+    restart_seconds: Seconds = 1.0  # before the first restart; doubled each time
+    longest_restart_seconds: Seconds = 60.0  # up to this
 
 
 class Thermal(_Part, frozen=True):

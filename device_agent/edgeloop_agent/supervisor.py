@@ -21,7 +21,6 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
 from edgeloop_contract.errors import UsageError
 
-MOST_RESTART_SECONDS = 60.0
 HEALTHY_SECONDS = 60.0  # after which an earlier crash counts no more
 LOOK_SECONDS = 0.5
 KILL_SECONDS = 2.0  # beyond drain_seconds, before a worker that will not stop is killed
@@ -60,7 +59,8 @@ class Supervisor:
                 continue
             self.restarts += 1
             self.crashes += 1
-            delay = min(MOST_RESTART_SECONDS, self.config.limits.restart_seconds * 2 ** min(self.crashes - 1, 10))
+            limits = self.config.limits
+            delay = min(limits.longest_restart_seconds, limits.restart_seconds * 2 ** min(self.crashes - 1, 10))
             self.log("warning", "worker starts again", after=end, seconds=delay, restarts=self.restarts)
             if not self._waited(delay):
                 return 0
