@@ -235,8 +235,11 @@ def broker(folder: Path) -> list[str]:
     packages = ["mosquitto", "libcjson1", "libdlt2", "libwebsockets17", "libev4", "libuv1", "libwrap0", "libnsl2", "libtirpc3"]
     folder.mkdir()
     folder.chmod(0o777)  # apt downloads as a user of its own
+    download = ["apt-get", "download", "-q", *packages]
     try:
-        subprocess.run(["apt-get", "download", "-q", *packages], cwd=folder, capture_output=True, timeout=120, check=True)
+        if subprocess.run(download, cwd=folder, capture_output=True, timeout=120, check=False).returncode:  # no lists yet
+            subprocess.run(["apt-get", "update", "-q"], capture_output=True, timeout=120, check=True)
+            subprocess.run(download, cwd=folder, capture_output=True, timeout=120, check=True)
     except (OSError, subprocess.SubprocessError):
         pytest.skip("no mosquitto here, and Debian's archive is not reachable: apt install mosquitto")
     for package in folder.glob("*.deb"):
