@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
+from edgeloop_pipeline import interrupt
 
 EXIT_CODES = """\b
 Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe · 3 data · 4 the network ·
@@ -19,6 +20,7 @@ Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe 
 
 def run_command() -> int:
     """Run the command line; every expected failure is one sentence on stderr and an exit code."""
+    interrupt.listen()
     try:
         commands(standalone_mode=False)
     except EdgeloopError as error:

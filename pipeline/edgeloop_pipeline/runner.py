@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
-from edgeloop_pipeline import keys
+from edgeloop_pipeline import interrupt, keys
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.project import Project
 from edgeloop_pipeline.recipe import Recipe
@@ -168,7 +168,13 @@ def _called(planned: Planned, inputs: Inputs, out: Path) -> Any:
 
 def _make(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Entry:
     name = planned.name
-    inputs = _inputs(project, store, planned, before, log)
+
+    def say(text: str) -> None:
+        log(text)
+        interrupt.check()
+
+    interrupt.check()
+    inputs = _inputs(project, store, planned, before, say)
     _forget_peak()
     start = time.perf_counter()
     try:
