@@ -47,3 +47,9 @@ class StorageError(EdgeloopError):
     """A disk is full or a folder cannot be written: make room or choose another folder."""
 
     exit_code = 7
+
+
+class NetworkError(EdgeloopError):
+    """The other side is away, slow, or answers what it should not: nothing is lost; look at the address, or try again later."""
+
+    exit_code = 8

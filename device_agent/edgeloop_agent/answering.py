@@ -60,6 +60,8 @@ class Answering:
                 self.counts.refused["window"] += 1
             else:
                 self.counts.answered += 1
+                sure = max(answer.probabilities.values()) if answer.probabilities else None
+                self.counts.recent.saw(answer.label, sure, answer.milliseconds)
             line = {"input": recording.name, **answer.said(), **repaired}
             if watched:
                 said.append(line)

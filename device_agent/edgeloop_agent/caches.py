@@ -186,6 +186,12 @@ class Pool(Generic[T]):
                     self.counts.evictions += 1
             return loaded
 
+    def put(self, name: str, held: T) -> None:
+        """Another one takes its place; who holds the old one may finish with it."""
+        with self._lock:
+            self._held[name] = held
+            self._held.move_to_end(name)
+
     def _there(self, name: str) -> T | None:
         with self._lock:
             found = self._held.get(name)

@@ -112,6 +112,23 @@ class Thermal(_Part, frozen=True):
     poll_seconds: Seconds = 5.0
 
 
+class Updates(_Part, frozen=True):
+    """Where new bundles of the first model come from, and when one is trusted. Without `hub` and `folder` there are none."""
+
+    hub: str = ""  # its address, such as https://hub.example:8700
+    folder: str = ""  # instead of a hub: one that may be mounted (a USB stick), as `edgeloop publish --folder` writes it
+    ca_file: str = ""  # of the hub's certificate, where no public authority signed it
+    poll_seconds: Seconds = 300.0  # on average
+    refresh_seconds: Seconds = 86400.0  # signed metadata are looked at anew at least so often
+    timeout_seconds: Seconds = 20.0  # for the hub to say something
+    max_bundle_bytes: Bytes = 512 * MIB
+    max_bytes_per_second: Bytes = 0  # of a download; 0: no ceiling
+    least_bytes_per_second: Bytes = 256  # a slower download is broken off, and resumed at the next poll
+    health_seconds: Seconds = 600.0  # that a new bundle has to run well before it is trusted
+    max_latency_us: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # p95 in the canary; 0: as the manifest says
+    max_memory_bytes: Bytes = 0  # of the canary's process; 0: as the manifest says
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -128,6 +145,7 @@ class Config(_Part, frozen=True):
     output: Output = Output()
     limits: Limits = Limits()
     thermal: Thermal = Thermal()
+    updates: Updates = Updates()
     log: Log = Log()
 
 
@@ -162,6 +180,10 @@ def _contradictions(config: Config, sources: Any) -> list[str]:
         found.append("source.kind: there is neither a source nor the API, and so nothing to do; name one, or set api.enabled")
     if config.thermal.hot_celsius < config.thermal.warm_celsius:
         found.append(f"thermal.hot_celsius: {config.thermal.hot_celsius:g} is below warm_celsius {config.thermal.warm_celsius:g}")
+    if config.updates.hub and config.updates.folder:
+        found.append("updates.folder: updates come from a hub or from a folder; name one of them")
+    if config.updates.hub and not config.updates.hub.startswith(("http://", "https://")):
+        found.append(f"updates.hub: {config.updates.hub!r} is no address; it begins with https://")
     if len(set(config.bundles)) < len(config.bundles):
         found.append("bundles: one is named twice")
     return found
@@ -176,7 +198,10 @@ def _absolute(config: Config, folder: Path) -> Config:
         source = msgspec.structs.replace(source, where=whole(source.where))
     if output.where not in ("-", "none"):
         output = msgspec.structs.replace(output, where=whole(output.where))
+    updates = msgspec.structs.replace(
+        config.updates, folder=whole(config.updates.folder), ca_file=whole(config.updates.ca_file)
+    )  # fmt: skip
     state = whole(config.state) or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return msgspec.structs.replace(
-        config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=output
+        config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=output, updates=updates
     )  # fmt: skip

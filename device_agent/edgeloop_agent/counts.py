@@ -6,11 +6,14 @@ import resource
 import threading
 import time
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from edgeloop_agent.hardware import machine
+from edgeloop_contract.messages import MAX_LABELS, Heartbeat, Moments
 
 if TYPE_CHECKING:
     from edgeloop_agent.models import Models
@@ -32,6 +35,25 @@ class Latencies:
 
 
 @dataclass
+class Recent:
+    """What was seen since the last report to a hub."""
+
+    since: float = field(default_factory=time.monotonic)
+    labels: Counter[str] = field(default_factory=Counter)
+    confidence_sum: float = 0.0
+    confidence_squares: float = 0.0
+    milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=1024))
+
+    def saw(self, label: str | None, confidence: float | None, milliseconds: float) -> None:
+        if label is not None:
+            self.labels[label] += 1
+        if confidence is not None:
+            self.confidence_sum += confidence
+            self.confidence_squares += confidence * confidence
+        self.milliseconds.append(milliseconds)
+
+
+@dataclass
 class Counts:
     """`refused`, `repaired`, `skipped`, `dropped`: by reason."""
 
@@ -48,7 +70,28 @@ class Counts:
     thermal: str = "cool"
     reading: Reading | None = None
     api_requests: Counter[str] = field(default_factory=Counter)  # by status
+    recent: Recent = field(default_factory=Recent)
+    _reported: tuple[int, int, int] = (0, 0, 0)  # answered, refused and dropped at the last report
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def heartbeat(self, model: str, version: int, sha256: str, target: str, runtime: str) -> Heartbeat:
+        """What happened since the last one, which ends here."""
+        seen, self.recent = self.recent, Recent()
+        totals = (self.answered, sum(self.refused.values()), sum(self.dropped.values()))
+        answered, refused, dropped = (now - before for now, before in zip(totals, self._reported, strict=True))
+        self._reported = totals
+        taken = sorted(seen.milliseconds)
+        mean = seen.confidence_sum / answered if answered else 0.0
+        variance = max(0.0, seen.confidence_squares / answered - mean * mean) if answered else 0.0
+        return Heartbeat(
+            model=model, version=version, sha256=sha256, target=target, since=self.started,
+            seconds=time.monotonic() - seen.since, answered=answered, refused=refused, dropped=dropped, crashes=self.restarts,
+            latency_us_p50=taken[len(taken) // 2] * 1e3 if taken else None,
+            latency_us_p95=taken[int(len(taken) * 0.95)] * 1e3 if taken else None,
+            confidence=Moments(count=answered if mean else 0, mean=mean, variance=variance),
+            labels=dict(seen.labels.most_common(MAX_LABELS)), celsius=self.reading.celsius if self.reading else None,
+            memory_bytes=resident_bytes(), machine=machine(), runtime=runtime,
+        )  # fmt: skip
 
     def latency_of(self, model: str) -> Latencies:
         with self._lock:

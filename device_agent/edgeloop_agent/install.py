@@ -37,7 +37,7 @@ def unit_of(config: Config, config_path: Path, program: str) -> str:
     if config.source.kind == "watch" and config.source.after == "delete":
         writable.append(config.source.where)
     writes = f"ReadWritePaths={' '.join(writable)}\n" if writable else ""
-    local_only = config.source.kind != "mqtt"
+    local_only = config.source.kind != "mqtt" and not config.updates.hub
     families = "AF_UNIX AF_INET AF_INET6"
     addresses = "IPAddressDeny=any\nIPAddressAllow=localhost\n" if local_only and config.api.host in ("127.0.0.1", "::1") else ""
     return f"""\

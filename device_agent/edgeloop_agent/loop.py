@@ -17,9 +17,11 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
 from edgeloop_agent.sensors import Sensor
+from edgeloop_agent.updates.watching import Watch
 from edgeloop_contract.errors import EdgeloopError
 
 IDLE_SECONDS = 0.5
+WATCH_SECONDS = 0.5
 MOST_FAILURES = 5
 LINES_AT_ONCE = 32
 
@@ -29,13 +31,14 @@ class Loop:
 
     def __init__(
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
-        progress: Callable[[], None],
+        progress: Callable[[], None], watch: Watch | None = None,
     ) -> None:  # fmt: skip
+        """`watch`: over updates, where there are any."""
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
-        self.counts, self.log, self.progress = counts, log, progress
+        self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
         self.output = Output(config.output, counts, log)
         self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts)
-        self.next_look = 0.0
+        self.next_look = self.next_watch = 0.0
         self.memory_full = False
 
     def run(self, stop: Event) -> None:
@@ -53,6 +56,8 @@ class Loop:
 
     def drain(self) -> None:
         """Answer what waits already, for as long as that may take."""
+        if self.watch is not None:
+            self.watch.stop()
         if self.feed is None:
             return
         self.feed.stop()
@@ -78,7 +83,11 @@ class Loop:
         self.progress()
 
     def look_around(self) -> None:
-        """Heat and memory, every `poll_seconds`."""
+        """Updates; heat and memory, every `poll_seconds`."""
+        if self.watch is not None and time.monotonic() >= self.next_watch:
+            self.next_watch = time.monotonic() + WATCH_SECONDS
+            if self.watch.tick():
+                self.answering = Answering(self.models.manifests[self.models.first], self.answering.engine, self.counts)
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + self.config.thermal.poll_seconds

@@ -120,8 +120,25 @@ class Models:
             self.variant = variant
             self.pool.clear()
 
+    def replace_first(self, path: Path, sha256: str = "") -> None:
+        """Load another bundle of the first model beside the one that answers, and let it take over; on any error nothing changed.
+
+        `sha256`: what the file must be. Raises BundleError or DeviceError.
+        """
+        model = self._loaded(path)
+        if sha256 and model.sha256 != sha256:
+            raise BundleError(f"{path}: is not the bundle that was staged")
+        if model.name != self.first:
+            raise BundleError(f"{path}: is {model.name}, not {self.first}")
+        self.paths[self.first], self.manifests[self.first] = path, model.manifest
+        self.pool.put(self.first, model)
+
     def _load(self, name: str) -> Model:
-        with Bundle.open(self.paths[name]) as bundle:
+        return self._loaded(self.paths[name])
+
+    def _loaded(self, path: Path) -> Model:
+        with Bundle.open(path) as bundle:
+            name = bundle.manifest.name
             choice = self._choice(bundle)
             model = Model(bundle, choice, self.counts.latency_of(name), self.results, self.flights, **self._options(bundle, choice))
         self.log(

@@ -19,6 +19,7 @@ from edgeloop_agent.models import Flights, Models
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.server import Api
 from edgeloop_agent.sources import open_source
+from edgeloop_agent.updates.watching import Watch, enabled, with_slot
 from edgeloop_contract.errors import EdgeloopError
 
 TICK_SECONDS = 0.2
@@ -58,15 +59,15 @@ def main(config_path: Path, pipe: int) -> int:
     config = load(config_path)
     log = Log(config.log.level)
     try:
-        return _serve(config, log, stop, pipe)
+        return _serve(config, config_path, log, stop, pipe)
     except EdgeloopError as error:
         log("error", "worker cannot go on", why=error)
         return error.exit_code
 
 
-def _serve(config: Config, log: Log, stop: Event, pipe: int) -> int:
+def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
-    models = Models(config, counts, log)
+    models = Models(with_slot(config, log), counts, log)
     source = open_source(config.source)
     models.get(models.first)
     progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
@@ -74,7 +75,8 @@ def _serve(config: Config, log: Log, stop: Event, pipe: int) -> int:
     server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve() if config.api.enabled else None
     if server is not None:
         log("info", "api", address=f"http://{config.api.host}:{server.port}")
-    loop = Loop(config, models, feed, Board(), counts, log, progress)
+    watch = Watch(config, config_path, models, counts, log) if enabled(config) else None
+    loop = Loop(config, models, feed, Board(), counts, log, progress, watch)
     progress.send(READY)
     if feed is not None:
         feed.start()

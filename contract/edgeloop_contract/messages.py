@@ -1,0 +1,139 @@
+"""What agent, hub and workstation say to each other over HTTP: one definition for all sides.
+
+Unknown fields are ignored, so that an older hub understands a newer agent; every other mistake is refused. Times are seconds since
+1970 by the sender's clock. Uploads carry an idempotency key: the hub stores once and answers twice the same.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from edgeloop_contract.errors import DataError
+
+Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
+Target = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+Key = Annotated[str, msgspec.Meta(min_length=8, max_length=64)]
+Short = Annotated[str, msgspec.Meta(max_length=200)]
+Text = Annotated[str, msgspec.Meta(max_length=2000)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
+MAX_LABELS = 1000
+
+
+class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    pass
+
+
+class Enrolment(_Message, frozen=True):
+    """A device's first word, with its one-time token."""
+
+    token: Short
+    device: Device
+    machine: Short = ""
+    agent: Short = ""
+
+
+class Enrolled(_Message, frozen=True):
+    """The hub's answer: the device's own credential, and the root that it will trust from now on."""
+
+    device: str
+    credential: str
+    root: str  # TUF root metadata, JSON
+
+
+class Assignment(_Message, frozen=True):
+    """What the hub wants the device to run: advice, which signed metadata must allow. Empty: as it is."""
+
+    target: str = ""
+    job: Job | None = None
+
+
+class Job(_Message, frozen=True):
+    """Measure a bundle on this device when it is idle."""
+
+    id: Short
+    target: Target
+    max_seconds: Amount = 120.0
+    max_celsius: float = 70.0
+
+
+class Moments(_Message, frozen=True):
+    """Count, mean and variance of a number that was seen."""
+
+    count: Count = 0
+    mean: float = 0.0
+    variance: Amount = 0.0
+
+
+class Heartbeat(_Message, frozen=True):
+    """How the device did since its last one."""
+
+    model: Short = ""
+    version: Count = 0
+    sha256: Short = ""
+    target: Short = ""  # as the update named it; empty: the bundle of the config
+    since: float = 0.0  # when it began to run this bundle
+    seconds: Amount = 0.0  # that this report covers
+    answered: Count = 0
+    refused: Count = 0
+    dropped: Count = 0
+    crashes: Count = 0
+    latency_us_p50: Amount | None = None
+    latency_us_p95: Amount | None = None
+    confidence: Moments = Moments()
+    labels: dict[Short, Count] = {}
+    right: Count = 0  # of `labelled` answers
+    labelled: Count = 0
+    drift: float | None = None
+    celsius: float | None = None
+    memory_bytes: Count | None = None
+    machine: Short = ""
+    agent: Short = ""
+    runtime: Short = ""
+
+
+class Event(_Message, frozen=True):
+    """Something happened on the device. `kind`: installed, committed, refused, rolled-back, stale, and so on."""
+
+    key: Key
+    kind: Short
+    at: float
+    target: Short = ""
+    text: Text = ""
+
+
+class Report(_Message, frozen=True):
+    """What a device sends: stored once, however often it arrives."""
+
+    key: Key
+    at: float
+    heartbeat: Heartbeat | None = None
+    events: Annotated[list[Event], msgspec.Meta(max_length=100)] = []
+    job: JobResult | None = None
+
+
+class JobResult(_Message, frozen=True):
+    """A job's answer: `measured` as `edgeloop-agent bench --json` prints it, or why there is none."""
+
+    id: Short
+    refused: Text = ""
+    measured: dict[str, Any] = {}
+
+
+M = TypeVar("M")
+
+
+def decode(data: bytes, kind: type[M], where: str) -> M:
+    """Raises DataError with what does not fit."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{where}: not a {kind.__name__.lower()} ({error})") from error
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(message)

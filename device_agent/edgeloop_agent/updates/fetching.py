@@ -1,0 +1,97 @@
+"""A bundle on its way into a slot: resumed where it stopped, under a bandwidth ceiling, and never a byte more than was signed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from edgeloop_agent.updates.journal import Folder
+from edgeloop_agent.updates.offers import Offer
+from edgeloop_agent.updates.origins import CHUNK, Origin
+from edgeloop_agent.updates.trust import TrustError
+from edgeloop_contract.errors import NetworkError, StorageError
+from edgeloop_contract.files import sync_folder
+
+PACE_SECONDS = 30.0  # over which a download must not be slower than the least rate
+
+
+def fetch(
+    folder: Folder, offer: Offer, origin: Origin, slot: Path, max_rate: int, least_rate: int,
+    clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
+) -> None:  # fmt: skip
+    """The signed bytes of `offer` at `slot`. What came before an interruption stays, and is not fetched again.
+
+    Raises NetworkError (resume later), TrustError (other bytes than signed; they are deleted), StorageError.
+    """
+    partial = folder.download.with_name(f"download-{offer.sha256}.partial")
+    try:
+        for other in folder.path.glob("download-*.partial"):
+            if other != partial:
+                other.unlink(missing_ok=True)
+        if _size(partial) < offer.bytes:
+            _complete(partial, offer, origin, max_rate, least_rate, clock, sleep)
+        if _size(partial) != offer.bytes or _digest(partial) != offer.sha256:
+            partial.unlink(missing_ok=True)
+            raise TrustError(f"{offer.target}: the bytes are not those that were signed; they were deleted")
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, slot)
+        sync_folder(folder.path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)  # the room is needed for other things
+        raise StorageError(f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); make room") from error
+
+
+def _complete(
+    partial: Path, offer: Offer, origin: Origin, max_rate: int, least_rate: int,
+    clock: Callable[[], float], sleep: Callable[[float], None],
+) -> None:  # fmt: skip
+    wanted = _size(partial)
+    begins, chunks = origin.target(f"{offer.sha256}.{offer.target}", wanted)
+    with partial.open("ab") as file:
+        if begins != wanted:
+            file.truncate(0)
+        size = begins
+        for chunk in _paced(chunks, max_rate, least_rate, clock, sleep):
+            if size + len(chunk) > offer.bytes:
+                raise NetworkError(f"{offer.target}: more than the {offer.bytes} bytes that were signed; broken off")
+            file.write(chunk)
+            size += len(chunk)
+    if size < offer.bytes:
+        raise NetworkError(f"{offer.target}: {size} of {offer.bytes} bytes came; the rest comes at the next poll")
+
+
+def _paced(
+    chunks: Iterator[bytes], max_rate: int, least_rate: int, clock: Callable[[], float], sleep: Callable[[float], None]
+) -> Iterator[bytes]:
+    began = looked = clock()
+    total, since = 0, 0
+    for chunk in chunks:
+        yield chunk
+        total += len(chunk)
+        since += len(chunk)
+        now = clock()
+        if now - looked > PACE_SECONDS:
+            if since < least_rate * (now - looked):
+                raise NetworkError(f"only {since / (now - looked):.0f} bytes a second; broken off, the rest comes at the next poll")
+            looked, since = now, 0
+        if max_rate and (ahead := total / max_rate - (now - began)) > 0:
+            sleep(ahead)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

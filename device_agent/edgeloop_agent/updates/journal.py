@@ -1,0 +1,163 @@
+"""What the device knows about its updates: one small file, replaced as a whole, and the rules for changing it.
+
+    idle ─ staged ─▶ trial ─ healthy ─▶ idle (the new slot is the active one)
+                      └── crashes, bad answers ─▶ idle (the old slot still is), the bundle is remembered as bad
+
+A bundle file is only ever written into the slot that is not active, and the journal names it only once it is whole on the disk.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from edgeloop_contract.errors import StorageError
+from edgeloop_contract.files import publish
+from edgeloop_contract.messages import Event
+
+SLOTS = ("a", "b")
+MAX_BAD, MAX_EVENTS = 32, 64
+BOOTS_IN_TRIAL = 3  # starts of a bundle on trial, the switch included, before it is given back
+
+SlotName = Literal["a", "b"]
+
+
+class Running(msgspec.Struct, frozen=True):
+    """The bundle that runs now, from a slot or from the config."""
+
+    model: str
+    version: int
+    sha256: str
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A verified bundle file in a slot."""
+
+    target: str
+    name: str
+    version: int
+    sha256: str
+    bytes: int
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """A staged bundle that runs, or is about to, and is not trusted yet."""
+
+    slot: SlotName
+    since: float
+    boots: int = 0
+
+
+class Bad(msgspec.Struct, frozen=True):
+    """A bundle that failed here, and is not tried again."""
+
+    sha256: str
+    why: str
+
+
+class Journal(msgspec.Struct, frozen=True):
+    """`active`: the slot that is trusted; None: the bundle that the config names. `generation`: the folder of trusted metadata."""
+
+    active: SlotName | None = None
+    a: Slot | None = None
+    b: Slot | None = None
+    trial: Trial | None = None
+    bad: list[Bad] = []
+    generation: int = 0
+    clock_floor: float = 0.0
+    refreshed: float = 0.0
+    events: list[Event] = []
+
+    def slot(self, name: str | None) -> Slot | None:
+        return {"a": self.a, "b": self.b}.get(name or "")
+
+    @property
+    def free(self) -> SlotName:
+        """Where the next bundle goes: never the trusted one's slot."""
+        return "b" if self.active == "a" else "a"
+
+    @property
+    def running(self) -> Slot | None:
+        """On trial, else trusted; None: the config's bundle."""
+        return self.slot(self.trial.slot if self.trial else self.active)
+
+    def is_bad(self, sha256: str) -> Bad | None:
+        return next((b for b in self.bad if b.sha256 == sha256), None)
+
+    def noted(self, event: Event) -> Journal:
+        """With one more event to tell; the oldest go first."""
+        return replace(self, events=[*self.events, event][-MAX_EVENTS:])
+
+    def staged(self, slot: Slot, at: float) -> Journal:
+        return replace(self, **{self.free: slot}, trial=Trial(self.free, at))
+
+    def booted(self) -> Journal:
+        """One start of the bundle on trial is counted before it is loaded."""
+        assert self.trial is not None
+        return replace(self, trial=replace(self.trial, boots=self.trial.boots + 1))
+
+    def committed(self) -> Journal:
+        assert self.trial is not None
+        return replace(self, active=self.trial.slot, trial=None)
+
+    def given_back(self, why: str) -> Journal:
+        """The trial is over, and the bundle is not tried again."""
+        assert self.trial is not None
+        slot = self.slot(self.trial.slot)
+        return replace(self, trial=None).marked_bad(slot.sha256, why) if slot else replace(self, trial=None)
+
+    def marked_bad(self, sha256: str, why: str) -> Journal:
+        others = [b for b in self.bad if b.sha256 != sha256]
+        return replace(self, bad=[*others, Bad(sha256, why)][-MAX_BAD:])
+
+    def without(self, name: SlotName) -> Journal:
+        """A slot's file turned out to be damaged."""
+        trial = None if self.trial and self.trial.slot == name else self.trial
+        active = None if self.active == name else self.active
+        return replace(self, **{name: None}, trial=trial, active=active)
+
+
+class Folder:
+    """The updates' folder on disk: the journal, two slots, a download under way, trusted metadata, the credential."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.credential = path / "credential.json"
+        self.root = path / "root.json"
+        self.download = path / "download.partial"
+        self.lock = path / "lock"
+
+    def slot(self, name: str) -> Path:
+        return self.path / f"slot-{name}.edgeloop"
+
+    def metadata(self, generation: int) -> Path:
+        return self.path / f"metadata-{generation}"
+
+    def load(self) -> Journal:
+        """The journal; one that is missing or damaged counts as none: the config's bundle runs."""
+        try:
+            return msgspec.json.decode((self.path / "journal.json").read_bytes(), type=Journal)
+        except (OSError, msgspec.MsgspecError):
+            return Journal()
+
+    def change(self, rule: Callable[[Journal], Journal]) -> Journal:
+        """Load, apply, save, with no other process in between. Raises StorageError, and then the old journal stands."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with (self.path / "journal.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                old = self.load()
+                new = rule(old)
+                if new != old:
+                    self._save(new)
+                return new
+        except OSError as error:
+            raise StorageError(f"{self.path}: the journal cannot be written ({error.strerror}); make room") from error
+
+    def _save(self, journal: Journal) -> None:
+        publish(self.path / "journal.json", msgspec.json.encode(journal))

@@ -1,0 +1,83 @@
+"""The hub as an ASGI application."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Litestar, Response, get
+from litestar.datastructures import State
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityScheme
+from securesystemslib.signer import CryptoSigner
+
+from edgeloop_contract.errors import EdgeloopError
+from edgeloop_hub import api, counting, pages
+from edgeloop_hub.blobs import Blobs
+from edgeloop_hub.database import Database
+from edgeloop_hub.settings import Settings
+from edgeloop_hub.signing import online_signer
+
+SAFE = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+ENVIRONMENT = "EDGELOOP_HUB_SETTINGS"
+
+
+@dataclass(frozen=True)
+class Hub:
+    """What every request works with."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    signer: CryptoSigner
+
+    @classmethod
+    def open(cls, settings: Settings) -> Hub:
+        """Raises StorageError."""
+        signer = online_signer(settings)  # makes the folder
+        return cls(settings, Database(settings.database_url), Blobs(settings.blobs, settings.data / "blobs"), signer)
+
+
+@get("/healthz", sync_to_thread=True, tags=["health"])
+def healthy(state: State) -> Response[dict[str, str]]:
+    """Whether the database answers."""
+    fine = state.hub.database.is_there()
+    return Response({"status": "ok" if fine else "the database does not answer"}, status_code=200 if fine else 503)
+
+
+def build(hub: Hub) -> Litestar:
+    """All routes over one hub."""
+    bearer = SecurityScheme(type="http", scheme="bearer", description="a device's credential, or a token of edgeloop-hub token api")
+    return Litestar(
+        route_handlers=[healthy, api.Devices, api.Workstation, counting.metrics, *pages.HANDLERS],
+        state=State({"hub": hub}),
+        request_max_body_size=max(hub.settings.max_part_bytes, hub.settings.max_message_bytes),
+        openapi_config=OpenAPIConfig(
+            title="edgeloop hub", version="1", components=Components(security_schemes={"bearer": bearer}), security=[{"bearer": []}]
+        ),
+        exception_handlers={EdgeloopError: api.said},
+        after_request=_safe,
+        debug=False,
+    )
+
+
+def _safe(response: Response[Any]) -> Response[Any]:
+    for name, value in SAFE.items():
+        if name not in response.headers:
+            response.headers[name] = value
+    return response
+
+
+def from_environment() -> Litestar:
+    """For uvicorn's workers: settings as `edgeloop-hub serve` left them."""
+    import msgspec
+
+    return build(Hub.open(msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings)))
+
+

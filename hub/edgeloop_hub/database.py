@@ -1,0 +1,78 @@
+"""SQLite or PostgreSQL behind one door: short transactions, one writer at a time where order matters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+
+from edgeloop_contract.errors import StorageError
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+ORDER_LOCK = 0xED6E  # PostgreSQL's advisory lock for what must happen one after the other
+BUSY_SECONDS = 20
+
+
+class Database:
+    """An engine, opened at the newest schema. Raises StorageError when it cannot be reached."""
+
+    def __init__(self, url: str) -> None:
+        url = url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
+        self.is_sqlite = url.startswith("sqlite")
+        options: dict[str, Any] = (
+            {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else {"pool_size": 10, "pool_pre_ping": True}
+        )
+        try:
+            self.engine = create_engine(url, **options)
+            if self.is_sqlite:
+                event.listen(self.engine, "connect", _sqlite)
+            self.upgrade()
+        except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
+            raise StorageError(f"database: {str(error).splitlines()[0]}; check the address, and that it runs") from error
+
+    def upgrade(self) -> None:
+        """To the newest schema, from whichever release made it; safe when several workers start at once."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        with self.writing() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self, ordered: bool = True) -> Iterator[Connection]:
+        """A transaction. `ordered`: no other such one runs meanwhile, in any process."""
+        with self.engine.connect() as connection:
+            if self.is_sqlite:
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
+            else:
+                connection.begin()
+                if ordered:
+                    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ORDER_LOCK})
+            yield connection
+            connection.commit()
+
+    def is_there(self) -> bool:
+        try:
+            with self.reading() as connection:
+                connection.execute(text("SELECT 1"))
+        except OperationalError:
+            return False
+        return True
+
+
+def _sqlite(connection: Any, _: Any) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves
+    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {setting}").close()

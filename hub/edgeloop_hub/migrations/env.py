@@ -1,0 +1,8 @@
+"""Alembic's entry: always with the connection that the hub opened."""
+
+from alembic import context
+
+from edgeloop_hub.schema import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=False)
+context.run_migrations()

@@ -1,0 +1,161 @@
+"""Who may do what: people with passwords and sessions, tokens for cron, devices with a credential of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from sqlalchemy import Connection, delete, insert, select, update
+
+from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_contract.messages import Enrolled, Enrolment
+from edgeloop_hub import secrets
+from edgeloop_hub.schema import devices, sessions, tokens, tries, users
+from edgeloop_hub.settings import Settings
+
+HASHER = PasswordHasher()
+NOBODY = HASHER.hash("nobody has this password")  # so that an unknown name takes as long as a wrong password
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+LEAST_PASSWORD = 10
+
+
+@dataclass(frozen=True)
+class Device:
+    """Who is asking."""
+
+    name: str
+    labels: list[str]
+    channel: str
+    sha256: str
+
+
+def checked_name(name: str, what: str) -> str:
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{what} {name[:80]!r}: use a-z, 0-9 and -, up to 63 of them")
+    return name
+
+
+def add_user(connection: Connection, name: str, password: str) -> None:
+    """Make a user, or give one another password; what was open under the old one ends."""
+    if len(password) < LEAST_PASSWORD:
+        raise UsageError(f"the password has {len(password)} characters; use {LEAST_PASSWORD} or more")
+    connection.execute(delete(users).where(users.c.name == checked_name(name, "user")))
+    connection.execute(delete(sessions).where(sessions.c.user == name))
+    connection.execute(insert(users).values(name=name, password=HASHER.hash(password), created=time.time()))
+
+
+def may_try(connection: Connection, who: str, settings: Settings) -> bool:
+    """Counts a try before it is looked at, so that many at once are counted too."""
+    now = time.time()
+    row = connection.execute(select(tries.c.count.label("done"), tries.c.since).where(tries.c.who == who)).first()
+    if row is None or now - row.since > settings.sign_in_wait_seconds:
+        connection.execute(delete(tries).where(tries.c.who == who))
+        connection.execute(insert(tries).values(who=who, count=1, since=now))
+        return True
+    connection.execute(update(tries).where(tries.c.who == who).values(count=tries.c.count + 1))
+    return bool(row.done < settings.sign_in_tries)
+
+
+def forget_tries(connection: Connection, *who: str) -> None:
+    connection.execute(delete(tries).where(tries.c.who.in_(who)))
+
+
+def password_is_right(stored: str | None, password: str) -> bool:
+    try:
+        return HASHER.verify(stored or NOBODY, password) and stored is not None
+    except (Argon2Error, InvalidHashError):
+        return False
+
+
+def open_session(connection: Connection, user: str, settings: Settings) -> str:
+    """A new one at every sign-in: a session that somebody planted before is worth nothing."""
+    secret, digest = secrets.make("session")
+    connection.execute(delete(sessions).where(sessions.c.expires < time.time()))
+    connection.execute(
+        insert(sessions).values(
+            hash=digest, user=user, csrf=secrets.make("form")[1], expires=time.time() + settings.session_seconds
+        )
+    )
+    return secret
+
+
+def session_of(connection: Connection, secret: str) -> tuple[str, str] | None:
+    """User and form token."""
+    found = select(sessions.c.user, sessions.c.csrf).where(
+        sessions.c.hash == secrets.digest(secret), sessions.c.expires > time.time()
+    )
+    row = connection.execute(found).first()
+    return (row[0], row[1]) if row else None
+
+
+def close_session(connection: Connection, secret: str) -> None:
+    connection.execute(delete(sessions).where(sessions.c.hash == secrets.digest(secret)))
+
+
+def make_token(connection: Connection, kind: str, name: str, labels: list[str], seconds: float | None) -> str:
+    """`kind`: "api" for the workstation and cron, "enrol" for one device. Shown once."""
+    secret, digest = secrets.make(kind)
+    for label in labels:
+        checked_name(label, "label")
+    values = {"kind": kind, "name": checked_name(name, kind), "labels": json.dumps(labels), "created": time.time()}
+    connection.execute(insert(tokens).values(hash=digest, expires=time.time() + seconds if seconds else None, **values))
+    return secret
+
+
+def token_is_good(connection: Connection, secret: str) -> bool:
+    """Of the workstation or of cron."""
+    found = select(tokens.c.expires).where(tokens.c.hash == secrets.digest(secret), tokens.c.kind == "api")
+    row = connection.execute(found).first()
+    return row is not None and (row.expires is None or row.expires > time.time())
+
+
+def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | None:
+    """None when the token is not good. A device that enrols again gets a new credential, and its old one ends."""
+    digest, now = secrets.digest(asked.token), time.time()
+    row = connection.execute(select(tokens).where(tokens.c.hash == digest, tokens.c.kind == "enrol")).first()
+    if row is None or row.used is not None or (row.expires is not None and row.expires < now):
+        return None
+    if row.name not in ("any", asked.device):
+        raise DataError(f"this token is for device {row.name}")
+    taken = connection.execute(select(devices.c.name).where(devices.c.name == asked.device)).first()
+    if taken is not None and row.name == "any":
+        raise DataError(f"there is a device {asked.device} already; a token made for that name can enrol it again")
+    used = connection.execute(update(tokens).where(tokens.c.hash == digest, tokens.c.used.is_(None)).values(used=now))
+    if used.rowcount != 1:
+        return None
+    secret, credential = secrets.make("device")
+    connection.execute(delete(devices).where(devices.c.name == asked.device))
+    connection.execute(
+        insert(devices).values(
+            name=asked.device,
+            credential=credential,
+            labels=row.labels,
+            channel="stable",
+            enrolled=now,
+            machine=asked.machine,
+            model="",
+            version=0,
+            sha256="",
+            heartbeat="{}",
+            quota_from=now,
+            quota_used=0,
+        )
+    )
+    return Enrolled(device=asked.device, credential=secret, root=root.decode())
+
+
+def device_of(connection: Connection, secret: str) -> Device | None:
+    columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.sha256)
+    found = select(*columns).where(devices.c.credential == secrets.digest(secret), devices.c.revoked.is_(None))
+    row = connection.execute(found).first()
+    return Device(row.name, json.loads(row.labels), row.channel, row.sha256) if row else None
+
+
+def revoke(connection: Connection, device: str) -> None:
+    """Raises UsageError when there is no such device."""
+    if connection.execute(update(devices).where(devices.c.name == device).values(revoked=time.time())).rowcount != 1:
+        raise UsageError(f"there is no device {device!r}")

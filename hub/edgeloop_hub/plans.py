@@ -1,0 +1,117 @@
+"""Who gets a new bundle, and when: rules over values, without I/O."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+import msgspec
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_hub.gates import Finding, Gates
+
+BUCKETS = 10_000
+OPEN = ("running", "paused")
+
+
+class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A cohort: devices by name, by label, or a share of all by a stable hash."""
+
+    devices: list[str] = []
+    label: str = ""
+    percent: float = 0.0
+
+    def __str__(self) -> str:
+        return ", ".join(self.devices) or (f"label {self.label}" if self.label else f"{self.percent:g} %")
+
+
+class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cohorts that grow; each soaks before the next begins. `on_breach`: leave the cohort, or send it back."""
+
+    steps: list[Step]
+    soak_seconds: float = 3600.0
+    gates: Gates = Gates()
+    on_breach: str = "halt"
+
+
+def parse_steps(text: str) -> list[Step]:
+    """`pi-1+pi-2, label:pilot, 25%, 100%`. Raises UsageError."""
+    steps = []
+    for word in (w.strip() for w in text.split(",")):
+        if re.fullmatch(r"\d{1,3}(\.\d+)?%", word) and 0 < float(word[:-1]) <= 100:
+            steps.append(Step(percent=float(word[:-1])))
+        elif re.fullmatch(r"label:[a-z0-9][a-z0-9-]*", word):
+            steps.append(Step(label=word[6:]))
+        elif re.fullmatch(r"[a-z0-9][a-z0-9-]*(\+[a-z0-9][a-z0-9-]*)*", word):
+            steps.append(Step(devices=word.split("+")))
+        else:
+            raise UsageError(
+                f"--steps: {word!r} is no cohort; write devices (pi-1+pi-2), label:pilot, or a share (25%), with commas between"
+            )
+    shares = [s.percent for s in steps if s.percent]
+    if shares != sorted(shares):
+        raise UsageError("--steps: shares must grow")
+    return steps
+
+
+def is_in(step: Step, device: str, labels: list[str], salt: str) -> bool:
+    """`salt`: the rollout's target, so that it is not the same devices that go first each time."""
+    if step.percent:
+        place = int(hashlib.sha256(f"{salt}\0{device}".encode()).hexdigest()[:12], 16) % BUCKETS
+        return place < step.percent / 100 * BUCKETS
+    return device in step.devices or (bool(step.label) and step.label in labels)
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A rollout as it stands. `target_sha256`: what the cohort runs when it has taken it."""
+
+    id: int
+    channel: str
+    model: str
+    target: str
+    target_sha256: str
+    plan: Plan
+    state: str  # running, paused, halted, returned, aborted, done
+    step: int
+    step_began: float
+
+    def cohort_has(self, device: str, labels: list[str]) -> bool:
+        return any(is_in(step, device, labels, self.target) for step in self.plan.steps[: self.step + 1])
+
+
+def assigned(device: str, labels: list[str], running_sha256: str, released: str, rollout: Rollout | None) -> str:
+    """The target for a device. Who has the new bundle keeps it while a rollout is halted or paused; nobody else gets it then."""
+    if rollout is None or rollout.state in ("returned", "aborted", "done"):
+        return released
+    has_it = running_sha256 == rollout.target_sha256
+    if has_it or (rollout.state == "running" and rollout.cohort_has(device, labels)):
+        return rollout.target
+    return released
+
+
+@dataclass(frozen=True)
+class Move:
+    """What a tick does to a rollout: wait, advance, finish, or breach; and why."""
+
+    what: str
+    why: str
+
+
+def next_move(rollout: Rollout, now: float, cohort: int, reported: int, failed: int, findings: list[Finding]) -> Move:
+    """`cohort`: devices of the steps so far; `reported`: those of them that reported from the new bundle since."""
+    for found in findings:
+        if found.breached:
+            return Move("breach", f"{found.gate}: {found.text}")
+    plan, last = rollout.plan, rollout.step == len(rollout.plan.steps) - 1
+    if not cohort:
+        return Move("wait", "no device is in this cohort")
+    trying = cohort - failed
+    if trying <= 0 or reported < plan.gates.min_reported * trying:
+        return Move("wait", f"{reported} of {trying} devices have reported from the new bundle")
+    left = rollout.step_began + plan.soak_seconds - now
+    if left > 0:
+        return Move("wait", f"soaking, {left:.0f} s left; {reported} of {cohort} devices run it")
+    why = f"{reported} of {cohort} devices run it, {failed} failed, no gate breached"
+    return Move("finish" if last else "advance", why)

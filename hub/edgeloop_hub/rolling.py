@@ -1,0 +1,186 @@
+"""Rollouts as they go: started, paused, advanced by `tick`, stopped by a gate. Every decision is an event with its reason."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import msgspec
+from securesystemslib.signer import CryptoSigner
+from sqlalchemy import Connection, delete, insert, select, update
+from tuf.api.metadata import Metadata, Targets
+
+from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_hub import fleet, registry, signing
+from edgeloop_hub.blobs import Blobs
+from edgeloop_hub.database import Database
+from edgeloop_hub.gates import Finding, judge
+from edgeloop_hub.plans import OPEN, Move, Plan, Rollout, next_move
+from edgeloop_hub.schema import bundles, released, rollouts
+from edgeloop_hub.settings import Settings
+
+VERBS = {"pause": ("running", "paused"), "resume": ("paused halted", "running"), "abort": ("running paused halted", "aborted")}
+
+
+def start(connection: Connection, target: str, plan: Plan, fallback: bytes | None) -> int:
+    """Raises UsageError or DataError; one rollout of a model in a channel at a time."""
+    row = connection.execute(select(bundles).where(bundles.c.target == target)).first()
+    if row is None or row.withdrawn is not None:
+        raise UsageError(f"{target} is {'withdrawn' if row else 'not published'}; publish it first")
+    if not plan.steps or plan.on_breach not in ("halt", "return"):
+        raise UsageError("a plan has steps, and on_breach is halt or return")
+    for other in fleet.open_rollouts(connection):
+        if (other.model, other.channel) == (row.model, row.channel):
+            raise UsageError(f"rollout {other.id} of {other.target} is {other.state}; abort it, or let it end")
+    if plan.on_breach == "return":
+        _check_fallback(connection, target, fallback)
+    now = time.time()
+    made = connection.execute(
+        insert(rollouts).values(
+            channel=row.channel,
+            model=row.model,
+            target=target,
+            plan=msgspec.json.encode(plan).decode(),
+            state="running",
+            step=0,
+            step_began=now,
+            began=now,
+            reason="",
+            fallback=fallback,
+        )
+    )
+    assert made.inserted_primary_key is not None
+    number = int(made.inserted_primary_key[0])
+    fleet.note(
+        connection, "rollout started", f"steps {'; '.join(map(str, plan.steps))}, soak {plan.soak_seconds:g} s", target, number
+    )
+    return number
+
+
+def _check_fallback(connection: Connection, target: str, fallback: bytes | None) -> None:
+    """What the workstation signed in advance, so that the hub can send a cohort back without the targets key."""
+    root, now = signing.trusted_root(connection), signing.latest(connection, "targets")
+    if fallback is None or root is None or now is None:
+        raise DataError("to send a cohort back, the workstation signs targets without the new bundle in advance")
+    signed = signing.verified(Metadata[Targets], fallback, "targets", root)
+    if signed.version != now[0] + 1 or target in signed.targets:
+        raise DataError(f"the fallback must be targets version {now[0] + 1}, without {target}")
+
+
+def change(connection: Connection, number: int, verb: str, who: str) -> None:
+    """Pause, resume or abort. Raises UsageError."""
+    rollout = fleet.find_rollout(connection, number)
+    allowed, state = VERBS[verb]
+    if rollout.state not in allowed.split():
+        raise UsageError(f"rollout {number} is {rollout.state}; it cannot {verb}")
+    connection.execute(
+        update(rollouts).where(rollouts.c.id == number).values(state=state, step_began=time.time(), reason=f"{verb} by {who}")
+    )
+    fleet.note(connection, f"rollout {state}", f"{verb} by {who}", rollout.target, number)
+
+
+def assess(connection: Connection, rollout: Rollout) -> tuple[list[Finding], int, int, int]:
+    """Findings, and the cohort's devices, those that report from the new bundle, and those that failed."""
+    inside, outside = fleet.members(connection, rollout)
+    names = {d.name for d in inside}
+    failed = fleet.failures(connection, rollout, names)
+    began = connection.execute(select(rollouts.c.began).where(rollouts.c.id == rollout.id)).scalar_one()
+    new = fleet.seen_since(connection, names, {rollout.target_sha256}, began)
+    old_sha256s = {d.sha256 for d in outside if d.sha256 != rollout.target_sha256}
+    old = fleet.seen_since(connection, {d.name for d in outside}, old_sha256s, began)
+    failed -= {d.name for d in inside if d.sha256 == rollout.target_sha256}
+    findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed))
+    return findings, len(inside), len(new.keys() - failed), len(failed)
+
+
+def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings) -> list[str]:
+    """Advance everything that is due: rollouts, what the hub signs, and what may be forgotten. For cron; returns what it did."""
+    said = []
+    with database.writing() as connection:
+        for rollout in fleet.open_rollouts(connection, "running"):
+            findings, cohort, reported, failed = assess(connection, rollout)
+            move = next_move(rollout, time.time(), cohort, reported, failed, findings)
+            said.append(
+                f"rollout {rollout.id} of {rollout.target}: {_carried_out(connection, rollout, move, signer, blobs, settings)}: {move.why}"
+            )
+        if signing.renew(connection, signer, settings):
+            said.append("timestamp signed anew")
+        registry.forget_stale_parts(connection, blobs)
+        fleet.forget_old(connection, settings)
+    return said
+
+
+def _carried_out(
+    connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings
+) -> str:
+    mine, now = update(rollouts).where(rollouts.c.id == rollout.id), time.time()
+    if move.what == "wait":
+        connection.execute(mine.values(reason=move.why))
+        return "waits"
+    if move.what == "advance":
+        connection.execute(mine.values(step=rollout.step + 1, step_began=now, reason=move.why))
+        said = f"step {rollout.step + 2} begins"
+    elif move.what == "finish":
+        connection.execute(mine.values(state="done", reason=move.why))
+        same = (released.c.channel == rollout.channel, released.c.model == rollout.model)
+        connection.execute(delete(released).where(*same))
+        connection.execute(insert(released).values(channel=rollout.channel, model=rollout.model, target=rollout.target))
+        said = "done"
+    else:
+        said = _breached(connection, rollout, move, signer, blobs, settings)
+    fleet.note(connection, f"rollout {said}", move.why, rollout.target, rollout.id)
+    return said
+
+
+def _breached(connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings) -> str:
+    mine = update(rollouts).where(rollouts.c.id == rollout.id)
+    fallback = connection.execute(select(rollouts.c.fallback).where(rollouts.c.id == rollout.id)).scalar()
+    if rollout.plan.on_breach == "return" and fallback is not None:
+        targets = signing.accept(connection, [], fallback, signer, settings)
+        assert targets is not None
+        registry.complete(connection, blobs, targets)
+        connection.execute(mine.values(state="returned", reason=move.why))
+        return "returned: the cohort goes back"
+    connection.execute(mine.values(state="halted", reason=move.why))
+    return "halted"
+
+
+def guard_fallbacks(connection: Connection) -> None:
+    """New targets would make the version of a fallback that waits wrong. Raises DataError."""
+    row = connection.execute(
+        select(rollouts.c.id).where(rollouts.c.state.in_((*OPEN, "halted")), rollouts.c.fallback.is_not(None))
+    ).first()
+    if row is not None:
+        raise DataError(f"rollout {row.id} holds a signed way back; publish when it is over, or abort it")
+
+
+def described(connection: Connection, number: int) -> dict[str, object]:
+    """A rollout with its gates as they stand, for status and the page."""
+    rollout = fleet.find_rollout(connection, number)
+    row = connection.execute(select(rollouts).where(rollouts.c.id == number)).one()
+    findings, cohort, reported, failed = assess(connection, rollout)
+    return {
+        "id": number, "target": rollout.target, "model": rollout.model, "channel": rollout.channel, "state": rollout.state,
+        "step": rollout.step + 1, "steps": [str(s) for s in rollout.plan.steps], "soak_seconds": rollout.plan.soak_seconds,
+        "on_breach": rollout.plan.on_breach, "reason": row.reason, "began": row.began, "step_began": row.step_began,
+        "cohort": cohort, "reported": reported, "failed": failed,
+        "gates": [{"gate": f.gate, "breached": f.breached, "text": f.text} for f in findings],
+    }  # fmt: skip
+
+
+def listed(connection: Connection) -> list[dict[str, object]]:
+    columns = (
+        rollouts.c.id,
+        rollouts.c.target,
+        rollouts.c.state,
+        rollouts.c.step,
+        rollouts.c.plan,
+        rollouts.c.reason,
+        rollouts.c.began,
+    )
+    rows = connection.execute(select(*columns).order_by(rollouts.c.id.desc()).limit(100))
+    return [
+        {"id": r.id, "target": r.target, "state": r.state, "step": r.step + 1, "steps": len(json.loads(r.plan)["steps"]), "reason": r.reason,
+         "began": r.began}
+        for r in rows
+    ]  # fmt: skip

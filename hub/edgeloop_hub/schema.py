@@ -1,0 +1,155 @@
+"""The hub's tables. Their history is in migrations/; a test holds the two equal."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+NAME, SHA, TARGET = String(63), String(64), String(200)
+
+users = Table(
+    "users",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("password", Text, nullable=False),
+    Column("created", Float, nullable=False),
+)
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", SHA, primary_key=True),
+    Column("user", NAME, nullable=False),
+    Column("csrf", SHA, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("hash", SHA, primary_key=True),
+    Column("kind", String(10), nullable=False),
+    Column("name", NAME, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("expires", Float),
+    Column("used", Float),
+)
+devices = Table(
+    "devices",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("credential", SHA, nullable=False, unique=True),
+    Column("labels", Text, nullable=False),
+    Column("channel", NAME, nullable=False),
+    Column("enrolled", Float, nullable=False),
+    Column("revoked", Float),
+    Column("machine", TARGET, nullable=False),
+    Column("last_seen", Float),
+    Column("model", TARGET, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("sha256", SHA, nullable=False),
+    Column("heartbeat", Text, nullable=False),
+    Column("quota_from", Float, nullable=False),
+    Column("quota_used", Integer, nullable=False),
+)
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("key", SHA, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("sha256", SHA, nullable=False),
+    Column("body", Text, nullable=False),
+    Index(None, "device", "at"),
+    Index(None, "at"),
+)
+events = Table(
+    "events",
+    metadata,
+    Column("source", NAME, primary_key=True),
+    Column("key", SHA, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("kind", TARGET, nullable=False),
+    Column("target", TARGET, nullable=False),
+    Column("rollout", Integer),
+    Column("text", Text, nullable=False),
+    Index(None, "at"),
+    Index(None, "target", "kind"),
+    Index(None, "rollout"),
+)
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("target", TARGET, primary_key=True),
+    Column("sha256", SHA, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("model", TARGET, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("channel", NAME, nullable=False),
+    Column("about", Text, nullable=False),
+    Column("published", Float, nullable=False),
+    Column("withdrawn", Float),
+    Index(None, "sha256"),
+)
+parts = Table(
+    "parts",
+    metadata,
+    Column("sha256", SHA, primary_key=True),
+    Column("begins", BigInteger, primary_key=True, autoincrement=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("at", Float, nullable=False),
+)
+signed = Table(
+    "signed",
+    metadata,
+    Column("role", String(10), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+released = Table(
+    "released",
+    metadata,
+    Column("channel", NAME, primary_key=True),
+    Column("model", TARGET, primary_key=True),
+    Column("target", TARGET, nullable=False),
+)
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("channel", NAME, nullable=False),
+    Column("model", TARGET, nullable=False),
+    Column("target", TARGET, nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("step", Integer, nullable=False),
+    Column("step_began", Float, nullable=False),
+    Column("began", Float, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("fallback", LargeBinary),
+    Index(None, "state"),
+)
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", SHA, primary_key=True),
+    Column("device", NAME, nullable=False),
+    Column("target", TARGET, nullable=False),
+    Column("state", String(10), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("result", Text, nullable=False),
+    Index(None, "device", "state"),
+)
+tries = Table(
+    "tries",
+    metadata,
+    Column("who", TARGET, primary_key=True),
+    Column("count", Integer, nullable=False),
+    Column("since", Float, nullable=False),
+)

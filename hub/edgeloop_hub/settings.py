@@ -1,0 +1,33 @@
+"""What a hub needs to know; every field has a default that serves a first evening."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`database`: an SQLAlchemy URL; empty: SQLite in `data`. `blobs`: s3://bucket/prefix, gs://, az://; empty: a folder in `data`.
+
+    Every limit of what others may send stands here, with its unit.
+    """
+
+    data: Path
+    database: str = ""
+    blobs: str = ""
+    secure_cookies: bool = False
+    timestamp_seconds: float = 2 * 86400.0  # validity of what the hub signs; `tick` renews it at half of it
+    session_seconds: float = 12 * 3600.0
+    token_seconds: float = 7 * 86400.0  # of an enrolment token
+    history_seconds: float = 30 * 86400.0  # of heartbeats and events
+    max_part_bytes: int = 8 << 20
+    max_bundle_bytes: int = 512 << 20
+    max_message_bytes: int = 1 << 20
+    report_quota_per_hour: int = 600  # reports of one device
+    sign_in_tries: int = 5  # wrong ones for a name or from an address, then a wait
+    sign_in_wait_seconds: float = 900.0
+
+    @property
+    def database_url(self) -> str:
+        return self.database or f"sqlite:///{self.data.resolve() / 'hub.sqlite'}"

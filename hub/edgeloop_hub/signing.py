@@ -1,0 +1,166 @@
+"""The hub's part in The Update Framework: it checks what the workstation signed, and signs snapshot and timestamp itself.
+
+Its key is online, and so may be stolen: with it nobody can list a bundle; only the targets key, which is never here, can.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner
+from sqlalchemy import Connection, delete, func, insert, select
+from tuf.api.exceptions import RepositoryError
+from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
+
+from edgeloop_contract.errors import DataError, StorageError
+from edgeloop_hub.schema import signed
+from edgeloop_hub.settings import Settings
+
+KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh
+
+
+def online_signer(settings: Settings) -> CryptoSigner:
+    """The hub's key, made at its first use. Raises StorageError."""
+    path = settings.data / "online-key.pem"
+    try:
+        if not path.exists():
+            settings.data.mkdir(parents=True, exist_ok=True)
+            made = path.with_name(f".{path.name}.{os.getpid()}")
+            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(CryptoSigner.generate_ed25519().private_bytes)
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):  # the first of several workers wins
+                os.link(made, path)
+            made.unlink()
+        return CryptoSigner(load_pem_private_key(path.read_bytes(), None))
+    except (OSError, ValueError) as error:
+        raise StorageError(f"{path}: the hub's key cannot be read ({error})") from error
+
+
+def latest(connection: Connection, role: str) -> tuple[int, bytes] | None:
+    row = connection.execute(
+        select(signed.c.version, signed.c.body).where(signed.c.role == role).order_by(signed.c.version.desc()).limit(1)
+    ).first()
+    return (row[0], row[1]) if row else None
+
+
+def find(connection: Connection, file: str) -> bytes | None:
+    """`timestamp.json`, or `7.snapshot.json`."""
+    stem, _, suffix = file.rpartition(".")
+    version, _, role = stem.rpartition(".")
+    if suffix != "json":
+        return None
+    if role == "timestamp" and not version:
+        found = latest(connection, role)
+        return found[1] if found else None
+    if role not in ("root", "snapshot", "targets") or not version.isdigit() or len(version) > 9:
+        return None
+    return connection.execute(select(signed.c.body).where(signed.c.role == role, signed.c.version == int(version))).scalar()
+
+
+def accept(
+    connection: Connection, roots: list[bytes], targets: bytes | None, signer: CryptoSigner, settings: Settings
+) -> Targets | None:
+    """Store what the workstation signed, if every signature and version is right, and sign a snapshot of it.
+
+    Raises DataError with what is wrong; then nothing is stored.
+    """
+    root = _accept_roots(connection, roots)
+    if root is None:
+        raise DataError("there is no root metadata yet: run edgeloop keys init")
+    if not any(k == signer.public_key.keyid for k in root.roles["timestamp"].keyids):
+        raise DataError(
+            "this hub's key is not among the root's timestamp keys: run edgeloop keys init with this hub, or edgeloop keys rotate"
+        )
+    found = None
+    if targets is not None:
+        found = verified(Metadata[Targets], targets, "targets", root)
+        before = latest(connection, "targets")
+        if before is not None and found.version <= before[0]:
+            raise DataError(f"targets version {found.version}; the hub has {before[0]}: take that one and sign anew")
+        _store(connection, "targets", found.version, targets, found.expires)
+    if latest(connection, "targets") is not None:
+        sign_snapshot(connection, signer, settings)
+    return found
+
+
+def _accept_roots(connection: Connection, bodies: list[bytes]) -> Root | None:
+    before = latest(connection, "root")
+    trusted: Root | None = Metadata[Root].from_bytes(before[1]).signed if before else None
+    for body in bodies:
+        try:
+            new = Metadata[Root].from_bytes(body)
+            (trusted or new.signed).verify_delegate("root", new.signed_bytes, new.signatures)
+            new.signed.verify_delegate("root", new.signed_bytes, new.signatures)
+        except (RepositoryError, ValueError) as error:
+            raise DataError(f"root metadata: {error}") from error
+        if trusted is not None and new.signed.version != trusted.version + 1:
+            raise DataError(f"root version {new.signed.version}; the next one is {trusted.version + 1}")
+        trusted = new.signed
+        _store(connection, "root", trusted.version, body, trusted.expires)
+    return trusted
+
+
+def verified(kind: Any, body: bytes, role: str, root: Root) -> Any:
+    """Raises DataError unless `role`'s keys signed it."""
+    try:
+        found = kind.from_bytes(body)
+        root.verify_delegate(role, found.signed_bytes, found.signatures)
+    except (RepositoryError, ValueError) as error:
+        raise DataError(f"{role} metadata: {error}") from error
+    return found.signed
+
+
+def trusted_root(connection: Connection) -> Root | None:
+    found = latest(connection, "root")
+    return Metadata[Root].from_bytes(found[1]).signed if found else None
+
+
+def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settings) -> None:
+    targets, before = latest(connection, "targets"), latest(connection, "snapshot")
+    assert targets is not None
+    expires = datetime.fromtimestamp(int(time.time() + 4 * settings.timestamp_seconds), timezone.utc)
+    snapshot = Snapshot(before[0] + 1 if before else 1, expires=expires, meta={"targets.json": MetaFile(targets[0])})
+    _sign(connection, "snapshot", snapshot, signer)
+    sign_timestamp(connection, signer, settings)
+
+
+def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Settings) -> None:
+    snapshot, before = latest(connection, "snapshot"), latest(connection, "timestamp")
+    assert snapshot is not None
+    expires = datetime.fromtimestamp(int(time.time()), timezone.utc) + timedelta(seconds=settings.timestamp_seconds)
+    timestamp = Timestamp(before[0] + 1 if before else 1, expires=expires, snapshot_meta=MetaFile(snapshot[0]))
+    _sign(connection, "timestamp", timestamp, signer)
+
+
+def renew(connection: Connection, signer: CryptoSigner, settings: Settings) -> bool:
+    """Sign anew what is past half of its time; whether anything was."""
+    rows = dict(connection.execute(select(signed.c.role, func.max(signed.c.expires)).group_by(signed.c.role)).tuples().all())
+    if "timestamp" not in rows:
+        return False
+    now = time.time()
+    if rows["snapshot"] - now < 2 * settings.timestamp_seconds:
+        sign_snapshot(connection, signer, settings)
+        return True
+    if rows["timestamp"] - now < settings.timestamp_seconds / 2:
+        sign_timestamp(connection, signer, settings)
+        return True
+    return False
+
+
+def _sign(connection: Connection, role: str, payload: Snapshot | Timestamp, signer: CryptoSigner) -> None:
+    made: Metadata[Any] = Metadata(payload)
+    made.sign(signer)
+    _store(connection, role, payload.version, made.to_bytes(), payload.expires)
+    connection.execute(delete(signed).where(signed.c.role == role, signed.c.version <= payload.version - KEPT))
+
+
+def _store(connection: Connection, role: str, version: int, body: bytes, expires: datetime) -> None:
+    connection.execute(insert(signed).values(role=role, version=version, body=body, expires=expires.timestamp()))
