@@ -24,7 +24,7 @@ from edgeloop_hub.plans import Plan
 from edgeloop_hub.schema import bundles, devices, events, jobs
 
 BEARER = "Bearer "
-Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]  # type: ignore[attr-defined]
+Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
 
 
 def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
@@ -92,7 +92,13 @@ class Devices(Controller):
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(found, headers={"ETag": etag})
 
-    @post("/api/v1/report", guards=[is_device], sync_to_thread=True, status_code=200, raises=[NotAuthorizedException, TooManyRequestsException])
+    @post(
+        "/api/v1/report",
+        guards=[is_device],
+        sync_to_thread=True,
+        status_code=200,
+        raises=[NotAuthorizedException, TooManyRequestsException],
+    )
     def report(self, data: Report, state: State, request: Request[Any, Any, Any]) -> None:
         """How the device does, what happened to it, and a job's result. Sent twice, it is stored once."""
         with state.hub.database.writing(ordered=False) as database:
@@ -192,9 +198,7 @@ class Workstation(Controller):
             return {"bytes": row if row is not None else registry.received(database, sha256)}
 
     @put("/uploads/{sha256:str}/{begins:int}", sync_to_thread=True, status_code=200)
-    def upload(
-        self, sha256: Sha, begins: Annotated[int, Parameter(ge=0, le=2**53)], state: State, body: bytes
-    ) -> dict[str, int]:
+    def upload(self, sha256: Sha, begins: Annotated[int, Parameter(ge=0, le=2**53)], state: State, body: bytes) -> dict[str, int]:
         """A part of a bundle, from byte `begins` on."""
         if not 0 < len(body) <= state.hub.settings.max_part_bytes:
             raise ClientException(f"a part has 1 to {state.hub.settings.max_part_bytes} bytes")
@@ -252,7 +256,10 @@ class Workstation(Controller):
     def ask(self, data: Asked, state: State) -> dict[str, str]:
         """Have a device measure a published bundle when it is idle."""
         with state.hub.database.writing() as database:
-            if database.execute(select(devices.c.name).where(devices.c.name == data.device, devices.c.revoked.is_(None))).first() is None:
+            if (
+                database.execute(select(devices.c.name).where(devices.c.name == data.device, devices.c.revoked.is_(None))).first()
+                is None
+            ):
                 raise NotFoundException(f"there is no device {data.device}")
             if database.execute(select(bundles.c.target).where(bundles.c.target == data.target)).first() is None:
                 raise NotFoundException(f"{data.target} is not published")
@@ -268,7 +275,13 @@ class Workstation(Controller):
             row = database.execute(select(jobs).where(jobs.c.id == job)).first()
         if row is None:
             raise NotFoundException("there is no such job")
-        return {"id": row.id, "device": row.device, "target": row.target, "state": row.state, "result": msgspec.json.decode(row.result)}
+        return {
+            "id": row.id,
+            "device": row.device,
+            "target": row.target,
+            "state": row.state,
+            "result": msgspec.json.decode(row.result),
+        }
 
 
 def said(_: Request[Any, Any, Any], error: EdgeloopError) -> Response[dict[str, Any]]:

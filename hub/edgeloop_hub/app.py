@@ -20,7 +20,9 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.signing import online_signer
 
 SAFE = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
@@ -79,5 +81,3 @@ def from_environment() -> Litestar:
     import msgspec
 
     return build(Hub.open(msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings)))
-
-

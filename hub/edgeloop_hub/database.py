@@ -63,6 +63,11 @@ class Database:
             yield connection
             connection.commit()
 
+    def after_restore(self, connection: Connection, table: str) -> None:
+        """PostgreSQL counts numbered rows beside the table: its counter goes behind the restored ones."""
+        if not self.is_sqlite and table == "rollouts":
+            connection.execute(text("SELECT setval('rollouts_id_seq', (SELECT MAX(id) FROM rollouts))"))
+
     def is_there(self) -> bool:
         try:
             with self.reading() as connection:

@@ -100,9 +100,8 @@ def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Setti
         for rollout in fleet.open_rollouts(connection, "running"):
             findings, cohort, reported, failed = assess(connection, rollout)
             move = next_move(rollout, time.time(), cohort, reported, failed, findings)
-            said.append(
-                f"rollout {rollout.id} of {rollout.target}: {_carried_out(connection, rollout, move, signer, blobs, settings)}: {move.why}"
-            )
+            done = _carried_out(connection, rollout, move, signer, blobs, settings)
+            said.append(f"rollout {rollout.id} of {rollout.target}: {done}: {move.why}")
         if signing.renew(connection, signer, settings):
             said.append("timestamp signed anew")
         registry.forget_stale_parts(connection, blobs)
@@ -178,9 +177,9 @@ def listed(connection: Connection) -> list[dict[str, object]]:
         rollouts.c.reason,
         rollouts.c.began,
     )
-    rows = connection.execute(select(*columns).order_by(rollouts.c.id.desc()).limit(100))
-    return [
-        {"id": r.id, "target": r.target, "state": r.state, "step": r.step + 1, "steps": len(json.loads(r.plan)["steps"]), "reason": r.reason,
-         "began": r.began}
-        for r in rows
-    ]  # fmt: skip
+    found = []
+    for row in connection.execute(select(*columns).order_by(rollouts.c.id.desc()).limit(100)):
+        steps = len(json.loads(row.plan)["steps"])
+        told = {"id": row.id, "target": row.target, "state": row.state, "step": row.step + 1, "steps": steps}
+        found.append({**told, "reason": row.reason, "began": row.began})
+    return found

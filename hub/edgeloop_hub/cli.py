@@ -1,0 +1,204 @@
+"""`edgeloop-hub`: serve, tick, users, tokens, devices, backup and restore."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
+
+EXIT_CODES = """\b
+Exit codes: 0 done · 2 wrong usage · 3 what was sent is wrong · 7 database, disk or folder · 130 interrupted"""
+
+
+def run_command() -> int:
+    """Run the command line; every expected failure is one sentence on stderr and an exit code."""
+    try:
+        commands(standalone_mode=False)
+    except EdgeloopError as error:
+        click.echo(f"edgeloop-hub: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("edgeloop-hub: interrupted", err=True)
+        return 130
+    except OSError as error:
+        click.echo(f"edgeloop-hub: {error.filename or 'output'}: {error.strerror}; make room or check the path", err=True)
+        return StorageError.exit_code
+    return 0
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeloop")
+@click.option(
+    "--data", type=click.Path(path_type=Path), default=Path("hub-data"), show_default=True, envvar="EDGELOOP_HUB_DATA",
+    help="Folder for the hub's key, and for database and blobs where no URL is given.",
+)  # fmt: skip
+@click.option("--database", default="", envvar="EDGELOOP_HUB_DATABASE", help="postgresql://… instead of SQLite.")
+@click.option("--blobs", default="", envvar="EDGELOOP_HUB_BLOBS", help="s3://bucket/prefix, gs://… or az://… instead of a folder.")
+@click.pass_context
+def commands(context: click.Context, data: Path, database: str, blobs: str) -> None:
+    """Registry of bundles, signed updates, rollouts in steps, and the fleet page."""
+    context.obj = {"data": data, "database": database, "blobs": blobs}
+
+
+def settings_of(context: click.Context, **more: Any) -> Any:
+    from edgeloop_hub.settings import Settings
+
+    return Settings(**context.obj, **more)
+
+
+def open_hub(context: click.Context) -> Any:
+    from edgeloop_hub.app import Hub
+
+    return Hub.open(settings_of(context))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=int, default=8700, show_default=True)
+@click.option("--workers", type=click.IntRange(min=1), default=1, show_default=True, help="Processes; they share the database.")
+@click.option(
+    "--certificate", type=click.Path(path_type=Path, exists=True), help="PEM; with --private-key the hub serves TLS itself."
+)
+@click.option("--private-key", type=click.Path(path_type=Path, exists=True))
+@click.option("--behind-tls", is_flag=True, help="A proxy in front serves TLS: cookies are marked secure.")
+@click.pass_context
+def serve(
+    context: click.Context, host: str, port: int, workers: int, certificate: Path | None, private_key: Path | None, behind_tls: bool
+) -> None:
+    """Answer devices, the workstation and people."""
+    import msgspec
+    import uvicorn
+
+    from edgeloop_hub.app import ENVIRONMENT, Hub
+
+    if (certificate is None) != (private_key is None):
+        raise UsageError("--certificate and --private-key belong together")
+    if host not in ("127.0.0.1", "::1", "localhost") and certificate is None and not behind_tls:
+        click.echo(
+            "edgeloop-hub: warning: passwords and credentials cross the network unencrypted; see --certificate and --behind-tls",
+            err=True,
+        )
+    settings = settings_of(context, secure_cookies=behind_tls or certificate is not None)
+    Hub.open(settings).database.engine.dispose()  # every mistake of the configuration is said here, once
+    os.environ[ENVIRONMENT] = msgspec.json.encode(settings).decode()
+    click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{host}:{port}", err=True)
+    uvicorn.run(
+        "edgeloop_hub.app:from_environment",
+        factory=True, host=host, port=port, workers=workers, log_level="warning", access_log=False,
+        ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75, proxy_headers=behind_tls, server_header=False,
+        limit_concurrency=1000, h11_max_incomplete_event_size=65536,
+    )  # fmt: skip
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.pass_context
+def tick(context: click.Context) -> None:
+    """Advance rollouts, sign what is due, forget what is old. For cron, every minute."""
+    from edgeloop_hub.rolling import tick as advance
+
+    hub = open_hub(context)
+    for line in advance(hub.database, hub.blobs, hub.signer, hub.settings):
+        click.echo(line)
+
+
+@commands.group()
+def user() -> None:
+    """People who sign in."""
+
+
+@user.command("add", epilog=EXIT_CODES)
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
+@click.pass_context
+def add_user(context: click.Context, name: str, password_stdin: bool) -> None:
+    """Make a user, or give one another password."""
+    from edgeloop_hub import people
+
+    password = (
+        sys.stdin.readline().rstrip("\n") if password_stdin else click.prompt("Password", hide_input=True, confirmation_prompt=True)
+    )
+    with open_hub(context).database.writing() as database:
+        people.add_user(database, name, password)
+    click.echo(f"user {name}: sign in at /sign-in")
+
+
+@commands.group()
+def token() -> None:
+    """Secrets that are shown once."""
+
+
+@token.command("api", epilog=EXIT_CODES)
+@click.argument("name")
+@click.option("--days", type=float, help="Until it expires; without it, never.")
+@click.pass_context
+def api_token(context: click.Context, name: str, days: float | None) -> None:
+    """A token for the workstation, or for cron."""
+    _token(context, "api", name, [], days * 86400 if days else None)
+
+
+@token.command("enrol", epilog=EXIT_CODES)
+@click.argument("name")
+@click.option("--label", "labels", multiple=True, help="A label that the device will have, such as pilot.")
+@click.pass_context
+def enrol_token(context: click.Context, name: str, labels: tuple[str, ...]) -> None:
+    """A token with which the device NAME enrols once (NAME any: whichever comes first)."""
+    _token(context, "enrol", name, list(labels), settings_of(context).token_seconds)
+
+
+def _token(context: click.Context, kind: str, name: str, labels: list[str], seconds: float | None) -> None:
+    from edgeloop_hub import people
+
+    with open_hub(context).database.writing() as database:
+        click.echo(people.make_token(database, kind, name, labels, seconds))
+
+
+@commands.group()
+def device() -> None:
+    """Enrolled devices."""
+
+
+@device.command("revoke", epilog=EXIT_CODES)
+@click.argument("name")
+@click.pass_context
+def revoke(context: click.Context, name: str) -> None:
+    """Its credential is worth nothing from now on; the device goes on with what it runs."""
+    from edgeloop_hub import fleet, people
+
+    with open_hub(context).database.writing() as database:
+        people.revoke(database, name)
+        fleet.note(database, "revoked", name)
+    click.echo(f"{name}: revoked")
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_context
+def backup(context: click.Context, file: Path) -> None:
+    """Everything in one FILE: database, bundles, the hub's key. It holds secrets: keep it as such."""
+    from edgeloop_hub.backup import save
+
+    click.echo(save(open_hub(context), file))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("file", type=click.Path(path_type=Path, exists=True))
+@click.pass_context
+def restore(context: click.Context, file: Path) -> None:
+    """Fill an empty hub from a backup FILE; the database may be of the other kind."""
+    from edgeloop_hub.backup import load
+
+    click.echo(load(settings_of(context), file))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command())

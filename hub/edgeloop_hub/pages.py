@@ -1,0 +1,202 @@
+"""The fleet page: what a person looks at. Rendered here, without a script; what devices say is always escaped."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import Controller, Request, Response, get, post
+from litestar.connection import ASGIConnection
+from litestar.datastructures import Cookie, State
+from litestar.enums import RequestEncodingType
+from litestar.exceptions import HTTPException, NotAuthorizedException, NotFoundException, PermissionDeniedException
+from litestar.handlers import BaseRouteHandler
+from litestar.params import Body
+from litestar.response import Redirect
+from sqlalchemy import select
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_contract.messages import Heartbeat
+from edgeloop_hub import fleet, people, plots, registry, rolling
+from edgeloop_hub.schema import events, heartbeats, jobs, users
+
+HERE = Path(__file__).parent / "templates"
+COOKIE = "edgeloop_session"
+SHOWN = 200  # heartbeats in a plot, events in a list
+Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
+Asking = Request[Any, Any, Any]
+
+
+def ago(at: float | None) -> str:
+    """'3 min ago'."""
+    if at is None:
+        return "never"
+    seconds = max(0.0, time.time() - at)
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit} ago"
+    return "just now"
+
+
+def when(at: float) -> str:
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+TEMPLATES.filters |= {"ago": ago, "when": when}
+
+
+def page(name: str, title: str, request: Asking | None, status: int = 200, **values: Any) -> Response[bytes]:
+    user, csrf = request.scope["person"] if request is not None else ("", "")  # type: ignore[typeddict-item]
+    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, **values)
+    return Response(html.encode(), media_type="text/html; charset=utf-8", status_code=status)
+
+
+def is_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: somebody who signed in; what changes something must come from our own pages."""
+    with connection.app.state.hub.database.reading() as database:
+        found = people.session_of(database, connection.cookies.get(COOKIE, ""))
+    if found is None:
+        raise NotAuthorizedException("sign in first")
+    connection.scope["person"] = found  # type: ignore[typeddict-unknown-key]
+
+
+def check_form(request: Asking, form: dict[str, str]) -> None:
+    """Raises PermissionDeniedException unless the form is one that we gave to this very session."""
+    _, csrf = request.scope["person"]  # type: ignore[typeddict-item]
+    if not _same_origin(request) or form.get("csrf") != csrf:
+        raise PermissionDeniedException("this form is not from here; go back and load the page again")
+
+
+def _same_origin(request: Asking) -> bool:
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+@get("/style.css", sync_to_thread=False, include_in_schema=False)
+def style() -> Response[bytes]:
+    return Response((HERE / "style.css").read_bytes(), media_type="text/css", headers={"Cache-Control": "max-age=300"})
+
+
+@get("/sign-in", sync_to_thread=False, include_in_schema=False)
+def sign_in_page() -> Response[bytes]:
+    return page("sign-in.html.j2", "Sign in", None, failed="")
+
+
+@post("/sign-in", sync_to_thread=True, include_in_schema=False)
+def sign_in(data: Form, state: State, request: Asking) -> Response[Any]:
+    """A new session for the right password; a wait after some wrong ones."""
+    hub, name = state.hub, data.get("name", "")[:63]
+    who = (f"user {name}", f"from {request.client.host if request.client else ''}"[:200])
+    if not _same_origin(request):
+        raise PermissionDeniedException("this form is not from here")
+    with hub.database.writing() as database:
+        allowed = min([people.may_try(database, w, hub.settings) for w in who])
+        stored = database.execute(select(users.c.password).where(users.c.name == name)).scalar()
+    if not allowed:
+        return page("sign-in.html.j2", "Sign in", None, 429, failed="Too many tries. Wait a quarter of an hour.")
+    if not people.password_is_right(stored, data.get("password", "")[:1000]):
+        return page("sign-in.html.j2", "Sign in", None, 401, failed="Name or password is wrong.")
+    with hub.database.writing() as database:
+        people.forget_tries(database, *who)
+        session = people.open_session(database, name, hub.settings)
+    cookie = Cookie(
+        key=COOKIE,
+        value=session,
+        httponly=True,
+        samesite="lax",
+        secure=hub.settings.secure_cookies,
+        path="/",
+        max_age=int(hub.settings.session_seconds),
+    )
+    return Redirect("/", status_code=303, cookies=[cookie])
+
+
+def refused(request: Asking, error: HTTPException) -> Response[Any]:
+    """A sentence on a page; who is not signed in is sent to sign in."""
+    if isinstance(error, NotAuthorizedException):
+        return Redirect("/sign-in", status_code=303)
+    return page("refused.html.j2", "That did not work", None, error.status_code, text=error.detail)
+
+
+def unusable(request: Asking, error: UsageError) -> Response[Any]:
+    return page("refused.html.j2", "That did not work", None, 400, text=str(error))
+
+
+class Pages(Controller):
+    """Everything behind a sign-in."""
+
+    path = "/"
+    guards = [is_person]
+    include_in_schema = False
+    exception_handlers = {HTTPException: refused, UsageError: unusable}
+
+    @get("/", sync_to_thread=True)
+    def fleet(self, state: State, request: Asking) -> Response[bytes]:
+        with state.hub.database.reading() as database:
+            rows, rollouts = fleet.listed(database), rolling.listed(database)[:5]
+        return page("fleet.html.j2", "Fleet", request, devices=rows, rollouts=rollouts)
+
+    @get("/devices/{name:str}", sync_to_thread=True)
+    def device(self, name: str, state: State, request: Asking) -> Response[bytes]:
+        with state.hub.database.reading() as database:
+            found = next((d for d in fleet.listed(database) if d["name"] == name), None)
+            if found is None:
+                raise NotFoundException(f"There is no device {name}.")
+            newest = select(heartbeats.c.at, heartbeats.c.body).where(heartbeats.c.device == name, heartbeats.c.sha256 != "")
+            rows = database.execute(newest.order_by(heartbeats.c.at.desc()).limit(SHOWN)).all()[::-1]
+            told = database.execute(select(events).where(events.c.source == name).order_by(events.c.at.desc()).limit(SHOWN)).all()
+            measured = database.execute(select(jobs).where(jobs.c.device == name).order_by(jobs.c.at.desc()).limit(10)).all()
+        beats = [(row.at, msgspec.json.decode(row.body, type=Heartbeat)) for row in rows]
+        return page("device.html.j2", name, request, device=found, plots=plots.of(beats), events=told, jobs=measured)
+
+    @get("/versions", sync_to_thread=True)
+    def versions(self, state: State, request: Asking) -> Response[bytes]:
+        with state.hub.database.reading() as database:
+            return page("versions.html.j2", "Versions", request, bundles=registry.listed(database))
+
+    @get("/rollouts", sync_to_thread=True)
+    def rollouts(self, state: State, request: Asking) -> Response[bytes]:
+        with state.hub.database.reading() as database:
+            return page("rollouts.html.j2", "Rollouts", request, rollouts=rolling.listed(database))
+
+    @get("/rollouts/{number:int}", sync_to_thread=True)
+    def rollout(self, number: int, state: State, request: Asking) -> Response[bytes]:
+        with state.hub.database.reading() as database:
+            found = rolling.described(database, number)
+            decisions = database.execute(
+                select(events).where(events.c.rollout == number).order_by(events.c.at.desc()).limit(SHOWN)
+            ).all()
+        return page("rollout.html.j2", f"Rollout {number}", request, rollout=found, events=decisions)
+
+    @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True)
+    def change(self, number: int, verb: str, data: Form, state: State, request: Asking) -> Response[Any]:
+        check_form(request, data)
+        if verb not in rolling.VERBS:
+            raise NotFoundException("There is no such button.")
+        with state.hub.database.writing() as database:
+            rolling.change(database, number, verb, request.scope["person"][0])  # type: ignore[typeddict-item]
+        return Redirect(f"/rollouts/{number}", status_code=303)
+
+    @get("/events", sync_to_thread=True)
+    def events(self, state: State, request: Asking) -> Response[bytes]:
+        with state.hub.database.reading() as database:
+            rows = database.execute(select(events).order_by(events.c.at.desc()).limit(SHOWN)).all()
+        return page("events.html.j2", "Events", request, events=rows)
+
+    @post("/sign-out", sync_to_thread=True)
+    def sign_out(self, data: Form, state: State, request: Asking) -> Response[Any]:
+        check_form(request, data)
+        with state.hub.database.writing() as database:
+            people.close_session(database, request.cookies.get(COOKIE, ""))
+        return Redirect("/sign-in", status_code=303)
+
+
+HANDLERS = (style, sign_in_page, sign_in, Pages)
