@@ -13,7 +13,7 @@ import msgspec
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample could be used · 5 the bundle is wrong ·
-6 this device cannot run it · 7 a folder cannot be written · 130 interrupted"""
+6 this device cannot run it · 7 a folder cannot be written · 8 the hub is away or refuses · 130 interrupted"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,7 +66,15 @@ def _parser() -> argparse.ArgumentParser:
     install.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     install.add_argument("--root", type=Path, default=Path("/"), help="write into this file system instead (an image, say)")
     install.set_defaults(command=_install)
-    for command in (serve, check, install):
+    enrol = commands.add_parser("enrol", help="make this device known to its hub, with a one-time token", epilog=EXIT_CODES)
+    enrol.add_argument("--name", help="what the device is called (default: its host name)")
+    enrol.add_argument("--token", help="of edgeloop-hub token enrol (default: read from standard input)")
+    enrol.add_argument("--root", type=Path, help="trust this root metadata file instead: updates from a folder, without a hub")
+    enrol.set_defaults(command=_enrol)
+    update = commands.add_parser("update", help="look for an update now, and stage it for the running service", epilog=EXIT_CODES)
+    update.add_argument("--folder", type=Path, help="from this folder (a USB stick) instead of where the config says")
+    update.set_defaults(command=_update)
+    for command in (serve, check, install, enrol, update):
         command.add_argument("config", type=Path, help="a TOML file (docs/agent.md)")
     for command in (run, bench):
         command.add_argument("--state", type=Path, help="folder for what was measured")
@@ -173,6 +181,31 @@ def _install(options: argparse.Namespace) -> int:
             print(f"    {' '.join(action.command)}")
     if not options.dry_run:
         do(actions)
+    return 0
+
+
+def _enrol(options: argparse.Namespace) -> int:
+    from edgeloop_agent.config import load
+    from edgeloop_agent.updates.enrolment import enrol, trust
+
+    config = load(options.config)
+    if options.root is not None:
+        print(trust(config, options.root))
+        return 0
+    token = options.token or sys.stdin.readline().strip()
+    print(enrol(config, options.name, token))
+    return 0
+
+
+def _update(options: argparse.Namespace) -> int:
+    from edgeloop_agent.config import load
+    from edgeloop_agent.updates.enrolment import update_now
+
+    config = load(options.config)
+    if options.folder is not None:
+        updates = msgspec.structs.replace(config.updates, hub="", folder=str(options.folder.resolve()))
+        config = msgspec.structs.replace(config, updates=updates)
+    print(update_now(config, options.config))
     return 0
 
 

@@ -12,6 +12,7 @@ import click
 
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
 from edgeloop_pipeline import interrupt
+from edgeloop_pipeline.publishing.cli import COMMANDS as PUBLISHING
 
 EXIT_CODES = """\b
 Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe · 3 data · 4 the network ·
@@ -45,6 +46,9 @@ def run_command() -> int:
 def commands() -> None:
     """Get a good model out of limited hardware, and keep it good."""
 
+
+for publishing_command in PUBLISHING:
+    commands.add_command(publishing_command)
 
 runs_option = click.option(
     "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs are kept."

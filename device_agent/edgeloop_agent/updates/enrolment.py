@@ -1,0 +1,90 @@
+"""What a person does on a device about updates: make it known to a hub, trust a root, ask now."""
+
+from __future__ import annotations
+
+import re
+import socket
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+
+from edgeloop_agent.config import Config
+from edgeloop_agent.hardware import machine
+from edgeloop_agent.updates.__main__ import passes
+from edgeloop_agent.updates.journal import Folder, Running
+from edgeloop_agent.updates.origins import HubOrigin
+from edgeloop_agent.updates.turn import Credential, Turn
+from edgeloop_agent.updates.watching import folder_of
+from edgeloop_contract.errors import NetworkError, StorageError, UsageError
+from edgeloop_contract.files import publish
+from edgeloop_contract.messages import Enrolment
+
+
+def enrol(config: Config, name: str | None, token: str) -> str:
+    """Raises UsageError, NetworkError, StorageError; nothing is kept then."""
+    settings = config.updates
+    if not settings.hub:
+        raise UsageError("updates.hub: the config names no hub; write its address there first")
+    device = name or re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", device):
+        raise UsageError(f"--name {device!r}: use a-z, 0-9 and -, up to 63 of them")
+    hub = HubOrigin(settings.hub, "", settings.ca_file, settings.timeout_seconds)
+    answer = hub.enrol(Enrolment(token=token, device=device, machine=machine()[:200], agent=version("edgeloop")))
+    folder = Folder(folder_of(config))
+    _keep(folder, folder.root, _checked(answer.root.encode(), settings.hub), 0o644)
+    _keep(folder, folder.credential, msgspec.json.encode(Credential(settings.hub, answer.device, answer.credential)), 0o600)
+    return f"enrolled as {answer.device} at {settings.hub}"
+
+
+def trust(config: Config, root: Path) -> str:
+    """Trust the keys that a root metadata file names, from now on."""
+    try:
+        content = root.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{root}: cannot be read ({error.strerror})") from error
+    folder = Folder(folder_of(config))
+    _keep(folder, folder.root, _checked(content, str(root)), 0o644)
+    return f"{root}: trusted"
+
+
+def update_now(config: Config, config_path: Path) -> str:
+    """One turn of the updater; a running service then switches by itself."""
+    if not config.updates.hub and not config.updates.folder:
+        raise UsageError("updates: the config names neither a hub nor a folder; give --folder, or write one there")
+    running = running_bundle(config)
+    folder = Folder(folder_of(config))
+    return Turn(config, folder, running, partial(passes, config_path, config.limits.start_seconds))(None)
+
+
+def running_bundle(config: Config) -> Running:
+    """What the service runs, or would run."""
+    from edgeloop_contract.archive import Bundle
+
+    slot = Folder(folder_of(config)).load().running
+    if slot is not None:
+        return Running(slot.name, slot.version, slot.sha256)
+    with Bundle.open(Path(config.bundles[0])) as bundle:
+        return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+
+
+def _checked(root: bytes, where: str) -> bytes:
+    """Raises NetworkError unless it is root metadata that its own keys signed."""
+    from tuf.api.exceptions import RepositoryError
+    from tuf.api.metadata import Metadata, Root
+
+    try:
+        found: Metadata[Root] = Metadata.from_bytes(root)
+        found.signed.verify_delegate("root", found.signed_bytes, found.signatures)
+    except (RepositoryError, ValueError, AttributeError) as error:
+        raise NetworkError(f"{where}: not signed root metadata ({error})") from error
+    return root
+
+
+def _keep(folder: Folder, path: Path, content: bytes, mode: int) -> None:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        publish(path, content, mode)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); make room or check the rights") from error
