@@ -111,7 +111,9 @@ def test_a_breach_sends_the_cohort_back_by_targets_signed_before(hub: Hub, tmp_p
         eventually(lambda: "done" in hub.run("tick"))
         eventually(lambda: "update taken" in agent.log)
         target = hub.publish(version(tmp_path, 51))
-        hub.edgeloop("rollout", "start", target, "--steps", "pi-back", "--on-breach", "return", "--gate", "max_install_failures=0.0")
+        hub.edgeloop(
+            "rollout", "start", target, "--steps", "pi-back", "--on-breach", "return", "--gate", "max_install_failures=0.0"
+        )
         assert "holds a signed way back" in hub.edgeloop("publish", version(tmp_path, 52), code=8)
         eventually(lambda: '"versions":["51"]' in running_version(agent))
         eventually(lambda: _devices(hub)["pi-back"]["version"] == 51)
@@ -130,7 +132,9 @@ def _report_failure(hub: Hub, folder: Path, target: str) -> None:
     secret = json.loads((folder / "state" / "updates" / "credential.json").read_text())["secret"]
     events = [Event(key="a-failure-x", kind="failed", at=time.time(), target=target, text="made up")]
     origin = HubOrigin(hub.address, secret, "", 10)
-    origin.report(Report(key="report-of-failure", at=time.time(), heartbeat=Heartbeat(model="exercise_watch", version=50), events=events))
+    origin.report(
+        Report(key="report-of-failure", at=time.time(), heartbeat=Heartbeat(model="exercise_watch", version=50), events=events)
+    )
 
 
 def test_updates_from_a_folder_without_a_hub(hub: Hub, tmp_path: Path) -> None:

@@ -49,6 +49,15 @@ def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteH
             raise NotAuthorizedException("no such token; make one with edgeloop-hub token api")
 
 
+def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Guard: a device, or the workstation, which reads everything."""
+    with connection.app.state.hub.database.reading() as database:
+        if people.token_is_good(database, bearer(connection)):
+            connection.scope["device"] = None  # type: ignore[typeddict-unknown-key]
+            return
+    is_device(connection, handler)
+
+
 def asking(request: Request[Any, Any, Any]) -> people.Device:
     found: people.Device = request.scope["device"]  # type: ignore[typeddict-item]
     return found
@@ -105,7 +114,12 @@ class Devices(Controller):
             if not fleet.store(database, asking(request), data, state.hub.settings):
                 raise TooManyRequestsException("too many reports in this hour")
 
-    @get("/tuf/metadata/{file:str}", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException, NotFoundException])
+    @get(
+        "/tuf/metadata/{file:str}",
+        guards=[may_read_updates],
+        sync_to_thread=True,
+        raises=[NotAuthorizedException, NotFoundException],
+    )
     def metadata(self, file: str, state: State) -> Response[bytes]:
         """Signed metadata, such as timestamp.json or 3.targets.json."""
         with state.hub.database.reading() as database:
@@ -114,13 +128,20 @@ class Devices(Controller):
             raise NotFoundException("there is no such metadata")
         return Response(found, media_type="application/json")
 
-    @get("/tuf/targets/{file:str}", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException, NotFoundException])
+    @get(
+        "/tuf/targets/{file:str}",
+        guards=[may_read_updates],
+        sync_to_thread=True,
+        raises=[NotAuthorizedException, NotFoundException],
+    )
     def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Stream:
         """A bundle that this device is to run or to measure, whole or from a byte on (Range)."""
         sha256, _, name = file.partition(".")
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
-            if row is None or row.sha256 != sha256 or not fleet.may_fetch(database, asking(request), name):
+            device: people.Device | None = request.scope["device"]  # type: ignore[typeddict-item]
+            allowed = device is None or fleet.may_fetch(database, device, name)
+            if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")
         begins = _begins(request.headers.get("range", ""), row.bytes)
         headers = {"Accept-Ranges": "bytes", "Content-Length": str(row.bytes - begins)}

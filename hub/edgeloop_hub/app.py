@@ -80,4 +80,4 @@ def from_environment() -> Litestar:
     """For uvicorn's workers: settings as `edgeloop-hub serve` left them."""
     import msgspec
 
-    return build(Hub.open(msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings)))
+    return build(Hub.open(msgspec.json.decode(os.environ[ENVIRONMENT], type=Settings, dec_hook=lambda kind, value: kind(value))))

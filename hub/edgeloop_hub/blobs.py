@@ -41,14 +41,9 @@ class Blobs:
     def delete(self, name: str) -> None:
         self._do("delete", lambda: obstore.delete(self._store, name))
 
-    def join(self, name: str, pieces: list[str]) -> None:
-        """Pieces one after the other under a new name, streamed."""
-
-        def contents() -> Iterator[bytes]:
-            for piece in pieces:
-                yield bytes(obstore.get(self._store, piece).bytes())
-
-        self._do("write", lambda: obstore.put(self._store, name, contents(), use_multipart=True, max_concurrency=1))
+    def put_file(self, name: str, path: Path) -> None:
+        """A file's bytes, streamed."""
+        self._do("write", lambda: obstore.put(self._store, name, path))
 
     def _do(self, what: str, action: Any) -> Any:
         try:

@@ -90,7 +90,7 @@ def serve(
         )
     settings = settings_of(context, secure_cookies=behind_tls or certificate is not None)
     Hub.open(settings).database.engine.dispose()  # every mistake of the configuration is said here, once
-    os.environ[ENVIRONMENT] = msgspec.json.encode(settings).decode()
+    os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
     click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{host}:{port}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",

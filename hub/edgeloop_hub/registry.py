@@ -101,7 +101,7 @@ def _assembled(connection: Connection, blobs: Blobs, name: str, sha256: str, len
             raise DataError(f"{name}: the bytes here are not those that were signed; send them again")
         with Bundle.open(Path(whole.name), Limits(max_bundle_bytes=length)) as bundle:
             about = about_bundle(bundle)
-    blobs.join(f"bundles/{sha256}", pieces)
+        blobs.put_file(f"bundles/{sha256}", Path(whole.name))
     for piece in pieces:
         blobs.delete(piece)
     connection.execute(delete(parts).where(parts.c.sha256 == sha256))

@@ -134,6 +134,17 @@ def _signed(held: Any, there: Any, targets: Any, listed: dict[str, Any]) -> None
     held.keep("trusted.json", body)
 
 
+@click.command("export-updates", epilog=EXIT_CODES)
+@click.argument("folder", type=click.Path(path_type=Path))
+@hub_option
+@ca_option
+def export_updates(folder: Path, hub: str, ca_file: str) -> None:
+    """Write signed metadata and bundles into FOLDER (a USB stick), for devices that no network reaches."""
+    from edgeloop_pipeline.publishing.folder import export
+
+    click.echo(export(_hub(hub, ca_file), folder))
+
+
 @click.group()
 def rollout() -> None:
     """Bring a published bundle to the fleet, step by step."""
@@ -208,10 +219,9 @@ def status(number: int | None, hub: str, ca_file: str) -> None:
 
 
 def _show(row: dict[str, Any]) -> None:
-    began = datetime.fromtimestamp(row["began"], timezone.utc)
-    click.echo(
-        f"rollout {row['id']} of {row['target']}: {row['state']}, step {row['step']} of {len(row['steps'])}, since {began:%Y-%m-%d %H:%M} UTC"
-    )
+    began = f"{datetime.fromtimestamp(row['began'], timezone.utc):%Y-%m-%d %H:%M} UTC"
+    step = f"step {row['step']} of {len(row['steps'])}"
+    click.echo(f"rollout {row['id']} of {row['target']}: {row['state']}, {step}, since {began}")
     if row["reason"]:
         click.echo(f"  {row['reason']}")
     click.echo(f"  {row['cohort']} devices in the cohort, {row['reported']} report from the new bundle, {row['failed']} failed")
@@ -269,4 +279,4 @@ def bench(target: str, device: str, hub: str, ca_file: str, wait_minutes: float,
         click.echo(body.decode())
 
 
-COMMANDS = (keys, publish, withdraw, rollout, bench)
+COMMANDS = (keys, publish, withdraw, export_updates, rollout, bench)

@@ -45,6 +45,16 @@ class Hub:
     def post(self, path: str, body: object) -> Any:
         return self._ask("POST", path, msgspec.json.encode(body), "application/json")
 
+    def raw(self, path: str) -> bytes:
+        """A file's bytes. Raises NetworkError also where there is none."""
+        try:
+            answer = self._http.request("GET", f"{self.address}{path}", headers=self._headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise NetworkError(f"{self.address}: {str(error).rpartition(': ')[2]}; does the hub run there?") from error
+        if answer.status >= 300:
+            raise NetworkError(f"{self.address}{path}: status {answer.status}")
+        return bytes(answer.data)
+
     def upload(self, path: Path, sha256: str) -> int:
         """Send what the hub does not have yet; returns how many bytes went over the wire."""
         sent = 0

@@ -54,7 +54,7 @@ class Keys:
     def load(self, name: str) -> CryptoSigner:
         path = self.folder / f"{name}.pem"
         try:
-            return CryptoSigner(load_pem_private_key(path.read_bytes(), self._passphrase))  # type: ignore[arg-type]
+            return CryptoSigner(load_pem_private_key(path.read_bytes(), self._passphrase))
         except OSError as error:
             raise UsageError(f"{path}: cannot be read ({error.strerror}); bring the key back for this") from error
         except (TypeError, ValueError) as error:
