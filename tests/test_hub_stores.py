@@ -6,7 +6,9 @@ import json
 import os
 import pwd
 import shutil
+import signal
 import subprocess
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,12 +28,12 @@ def postgres_folder() -> Path | None:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """A server of its own, on a port of its own; as another user where we are root, as it insists on that."""
     binaries, port = postgres_folder(), free_port()
     assert binaries is not None
     as_user: tuple[str, ...] = ()
-    folder.mkdir(mode=0o755)
+    folder = Path(tempfile.mkdtemp(prefix="edgeloop-postgres-"))  # pytest's folders let no other user through
     if os.geteuid() == 0:
         who = pwd.getpwnam("nobody")
         os.chown(folder, who.pw_uid, who.pw_gid)
@@ -40,15 +42,15 @@ def postgres(folder: Path) -> Iterator[str]:
     made = [*as_user, str(binaries / "initdb"), "-D", str(data), "-U", "hub", "-A", "trust", "-E", "UTF8", "--no-sync"]
     subprocess.run(made, check=True, capture_output=True)
     words = [*as_user, str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-k", str(folder), "-h", "127.0.0.1"]
-    with (folder.parent / "postgres.log").open("wb") as log:
-        server = subprocess.Popen(words, stdout=log, stderr=log)
+    server = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         psql = [str(binaries / "psql"), "-h", "127.0.0.1", "-p", str(port), "-U", "hub", "postgres", "-c", "CREATE DATABASE hub"]
         eventually(lambda: subprocess.run(psql, capture_output=True, check=False).returncode == 0)
         yield f"postgresql://hub@127.0.0.1:{port}/hub"
     finally:
-        server.terminate()
+        server.send_signal(signal.SIGINT)
         server.wait(20)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -109,7 +111,7 @@ def _say_hello(hub: Hub, folder: Path) -> None:
 
 @pytest.mark.skipif(postgres_folder() is None, reason="PostgreSQL is not installed: apt-get install postgresql")
 def test_postgresql_and_s3_with_two_workers_and_a_backup_into_sqlite(tmp_path: Path) -> None:
-    with postgres(tmp_path / "pg") as database, s3() as blobs:
+    with postgres() as database, s3() as blobs:
         words = ("--database", database, "--blobs", blobs)
         with running_hub(tmp_path / "hub", *words, serve=("--workers", "2")) as hub:
             a_device_updates(hub, tmp_path / "device", 2)
