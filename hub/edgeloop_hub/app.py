@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from typing import Any
 
 from litestar import Litestar, Response, get
 from litestar.datastructures import State
+from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import Scope
 from securesystemslib.signer import CryptoSigner
 
 from edgeloop_contract.errors import EdgeloopError
@@ -28,6 +31,7 @@ SAFE = {
     "Cache-Control": "no-store",
 }
 ENVIRONMENT = "EDGELOOP_HUB_SETTINGS"
+LOG = logging.getLogger("edgeloop_hub")
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ def build(hub: Hub) -> Litestar:
         ),
         exception_handlers={EdgeloopError: api.said},
         after_request=_safe,
+        after_exception=[_log],
         debug=False,
     )
 
@@ -74,6 +79,12 @@ def _safe(response: Response[Any]) -> Response[Any]:
         if name not in response.headers:
             response.headers[name] = value
     return response
+
+
+async def _log(error: Exception, scope: Scope) -> None:
+    """A mistake of ours goes to standard error with its traceback; what a client did wrong does not."""
+    if not isinstance(error, HTTPException | EdgeloopError):
+        LOG.error("%s %s", scope.get("method"), scope.get("path"), exc_info=error)
 
 
 def from_environment() -> Litestar:
