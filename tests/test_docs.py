@@ -11,8 +11,26 @@ from conftest import HERE, command
 
 ROOT = HERE.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("**/*.md")), *ROOT.glob("models/*/*/README.md")]
-COMMANDS = ("run", "status", "why", "report", "new", "samples", "profile", "doctor", "probe", "sweep")
-AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install")
+COMMANDS = (
+    "run",
+    "status",
+    "why",
+    "report",
+    "new",
+    "samples",
+    "profile",
+    "doctor",
+    "probe",
+    "sweep",
+    "keys",
+    "publish",
+    "withdraw",
+    "export-updates",
+    "rollout",
+    "bench",
+)
+HUB_COMMANDS = ("serve", "tick", "user", "token", "device", "backup", "restore")
+AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install", "enrol", "update")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -24,7 +42,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_command_has_help_and_stands_in_the_docs() -> None:
     page = (ROOT / "docs" / "cli.md").read_text()
-    for program, names in (("edgeloop", COMMANDS), ("edgeloop-agent", AGENT_COMMANDS)):
+    for program, names in (("edgeloop", COMMANDS), ("edgeloop-agent", AGENT_COMMANDS), ("edgeloop-hub", HUB_COMMANDS)):
         overview = command(program, "--help").stdout
         for name in names:
             shown = command(program, name, "--help")
@@ -37,8 +55,9 @@ def test_every_command_has_help_and_stands_in_the_docs() -> None:
 def test_commands_in_the_docs_exist() -> None:
     for page in PAGES:
         code = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(), re.S))
-        for program, name in re.findall(r"^(edgeloop|edgeloop-agent) (\w+)", code, re.M):
-            assert name in (COMMANDS if program == "edgeloop" else AGENT_COMMANDS), f"{page}: {program} {name}"
+        for program, name in re.findall(r"^(edgeloop|edgeloop-agent|edgeloop-hub) ([\w-]+)", code, re.M):
+            known = {"edgeloop": COMMANDS, "edgeloop-agent": AGENT_COMMANDS, "edgeloop-hub": HUB_COMMANDS}[program]
+            assert name in known, f"{page}: {program} {name}"
 
 
 def test_settings_in_the_docs_exist() -> None:

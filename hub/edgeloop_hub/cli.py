@@ -111,7 +111,7 @@ def tick(context: click.Context) -> None:
         click.echo(line)
 
 
-@commands.group()
+@commands.group(epilog=EXIT_CODES)
 def user() -> None:
     """People who sign in."""
 
@@ -132,7 +132,7 @@ def add_user(context: click.Context, name: str, password_stdin: bool) -> None:
     click.echo(f"user {name}: sign in at /sign-in")
 
 
-@commands.group()
+@commands.group(epilog=EXIT_CODES)
 def token() -> None:
     """Secrets that are shown once."""
 
@@ -162,7 +162,7 @@ def _token(context: click.Context, kind: str, name: str, labels: list[str], seco
         click.echo(people.make_token(database, kind, name, labels, seconds))
 
 
-@commands.group()
+@commands.group(epilog=EXIT_CODES)
 def device() -> None:
     """Enrolled devices."""
 

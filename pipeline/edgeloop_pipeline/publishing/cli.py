@@ -38,7 +38,7 @@ def _hub(address: str, ca_file: str) -> Any:
     return Hub.of(address, ca_file)
 
 
-@click.group()
+@click.group(epilog=EXIT_CODES)
 def keys() -> None:
     """The keys that decide what devices run."""
 
@@ -145,7 +145,7 @@ def export_updates(folder: Path, hub: str, ca_file: str) -> None:
     click.echo(export(_hub(hub, ca_file), folder))
 
 
-@click.group()
+@click.group(epilog=EXIT_CODES)
 def rollout() -> None:
     """Bring a published bundle to the fleet, step by step."""
 
