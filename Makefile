@@ -32,6 +32,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/train.py
 	$(BIN)/python benchmarks/compression.py
 	$(BIN)/python benchmarks/agent.py
+	$(BIN)/python benchmarks/hub.py
 
 # What a CPU cannot show: throughput, precisions and memory of training, on a machine with a GPU.
 bench-gpu: $(STAMP)

@@ -93,10 +93,9 @@ class Devices(Controller):
         """What the device should run. With the ETag of the last answer: 304 while that stands."""
         device = asking(request)
         with state.hub.database.reading() as database:
-            model = database.execute(select(devices.c.model).where(devices.c.name == device.name)).scalar() or ""
-            found = fleet.assignment(database, device, model)
-            latest = signing.latest(database, "targets")
-        etag = f'"{latest[0] if latest else 0}-{found.target}-{found.job.id if found.job else ""}"'
+            found = fleet.assignment(database, device)
+            version = signing.latest_version(database, "targets")
+        etag = f'"{version}-{found.target}-{found.job.id if found.job else ""}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(found, headers={"ETag": etag})

@@ -112,9 +112,9 @@ def find_rollout(connection: Connection, number: int) -> Rollout:
     return _rollout(row)
 
 
-def assignment(connection: Connection, device: Device, model: str) -> Assignment:
+def assignment(connection: Connection, device: Device) -> Assignment:
     """What this device should run, and measure."""
-    target = target_for(connection, device, model) if model else ""
+    target = target_for(connection, device, device.model) if device.model else ""
     waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(1)
     job = connection.execute(waiting).first()
     return Assignment(target=target, job=Job(id=job.id, target=job.target) if job else None)
@@ -143,7 +143,7 @@ def members(connection: Connection, rollout: Rollout) -> tuple[list[Device], lis
     rows = select(devices).where(
         devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
     )
-    found = [Device(r.name, json.loads(r.labels), r.channel, r.sha256) for r in connection.execute(rows)]
+    found = [Device(r.name, json.loads(r.labels), r.channel, r.model, r.sha256) for r in connection.execute(rows)]
     inside = [d for d in found if rollout.cohort_has(d.name, d.labels)]
     names = {d.name for d in inside}
     return inside, [d for d in found if d.name not in names]

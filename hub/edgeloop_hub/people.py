@@ -30,6 +30,7 @@ class Device:
     name: str
     labels: list[str]
     channel: str
+    model: str
     sha256: str
 
 
@@ -149,10 +150,10 @@ def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | N
 
 
 def device_of(connection: Connection, secret: str) -> Device | None:
-    columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.sha256)
+    columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
     found = select(*columns).where(devices.c.credential == secrets.digest(secret), devices.c.revoked.is_(None))
     row = connection.execute(found).first()
-    return Device(row.name, json.loads(row.labels), row.channel, row.sha256) if row else None
+    return Device(row.name, json.loads(row.labels), row.channel, row.model, row.sha256) if row else None
 
 
 def revoke(connection: Connection, device: str) -> None:

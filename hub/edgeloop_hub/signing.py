@@ -51,6 +51,11 @@ def latest(connection: Connection, role: str) -> tuple[int, bytes] | None:
     return (row[0], row[1]) if row else None
 
 
+def latest_version(connection: Connection, role: str) -> int:
+    """0: there is none."""
+    return connection.execute(select(func.max(signed.c.version)).where(signed.c.role == role)).scalar() or 0
+
+
 def find(connection: Connection, file: str) -> bytes | None:
     """`timestamp.json`, or `7.snapshot.json`."""
     stem, _, suffix = file.rpartition(".")
