@@ -11,6 +11,7 @@ from litestar import Litestar, Response, get
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Scope
 from securesystemslib.signer import CryptoSigner
@@ -65,7 +66,11 @@ def build(hub: Hub) -> Litestar:
         state=State({"hub": hub}),
         request_max_body_size=max(hub.settings.max_part_bytes, hub.settings.max_message_bytes),
         openapi_config=OpenAPIConfig(
-            title="edgeloop hub", version="1", components=Components(security_schemes={"bearer": bearer}), security=[{"bearer": []}]
+            title="edgeloop hub",
+            version="1",
+            components=Components(security_schemes={"bearer": bearer}),
+            security=[{"bearer": []}],
+            render_plugins=[JsonRenderPlugin()],
         ),
         exception_handlers={EdgeloopError: api.said},
         after_request=_safe,

@@ -61,6 +61,13 @@ def may_try(connection: Connection, who: str, settings: Settings) -> bool:
     return bool(row.done < settings.sign_in_tries)
 
 
+def forget_old(connection: Connection, settings: Settings) -> None:
+    """Sessions that are over, and tries that count no more."""
+    now = time.time()
+    connection.execute(delete(sessions).where(sessions.c.expires < now))
+    connection.execute(delete(tries).where(tries.c.since < now - settings.sign_in_wait_seconds))
+
+
 def forget_tries(connection: Connection, *who: str) -> None:
     connection.execute(delete(tries).where(tries.c.who.in_(who)))
 
@@ -75,7 +82,6 @@ def password_is_right(stored: str | None, password: str) -> bool:
 def open_session(connection: Connection, user: str, settings: Settings) -> str:
     """A new one at every sign-in: a session that somebody planted before is worth nothing."""
     secret, digest = secrets.make("session")
-    connection.execute(delete(sessions).where(sessions.c.expires < time.time()))
     connection.execute(
         insert(sessions).values(
             hash=digest, user=user, csrf=secrets.make("form")[1], expires=time.time() + settings.session_seconds

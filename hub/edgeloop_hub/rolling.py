@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from tuf.api.metadata import Metadata, Targets
 
 from edgeloop_contract.errors import DataError, UsageError
-from edgeloop_hub import fleet, registry, signing
+from edgeloop_hub import fleet, people, registry, signing
 from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.database import Database
 from edgeloop_hub.gates import Finding, judge
@@ -106,6 +106,7 @@ def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Setti
             said.append("timestamp signed anew")
         registry.forget_stale_parts(connection, blobs)
         fleet.forget_old(connection, settings)
+        people.forget_old(connection, settings)
     return said
 
 
