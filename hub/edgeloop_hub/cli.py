@@ -94,8 +94,8 @@ def serve(
     click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{host}:{port}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
-        factory=True, host=host, port=port, workers=workers, log_level="warning", access_log=False,
-        ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75, proxy_headers=behind_tls, server_header=False,
+        factory=True, http="edgeloop_hub.prompt:Prompt", host=host, port=port, workers=workers,
+        log_level="warning", access_log=False, ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75, proxy_headers=behind_tls, server_header=False,
         limit_concurrency=1000, h11_max_incomplete_event_size=65536,
     )  # fmt: skip
 
