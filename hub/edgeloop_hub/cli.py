@@ -95,7 +95,8 @@ def serve(
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
         factory=True, http="edgeloop_hub.prompt:Prompt", host=host, port=port, workers=workers,
-        log_level="warning", access_log=False, ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75, proxy_headers=behind_tls, server_header=False,
+        log_level="warning", access_log=False, server_header=False, proxy_headers=behind_tls,
+        ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
         limit_concurrency=1000, h11_max_incomplete_event_size=65536,
     )  # fmt: skip
 
