@@ -117,13 +117,18 @@ def test_a_breach_sends_the_cohort_back_by_targets_signed_before(hub: Hub, tmp_p
         assert "holds a signed way back" in hub.edgeloop("publish", version(tmp_path, 52), code=8)
         eventually(lambda: '"versions":["51"]' in running_version(agent))
         eventually(lambda: _devices(hub)["pi-back"]["version"] == 51)
-        _report_failure(hub, tmp_path, target)
-        eventually(lambda: "returned" in hub.run("tick"))
+        eventually(lambda: "update taken" in agent.log.partition(target)[2])
+    # Stopped, so that its own next report cannot say again that it runs well before the tick looks.
+    _report_failure(hub, tmp_path, target)
+    assert "returned" in hub.run("tick")
+    with serving(tmp_path, text) as agent:
+        assert '"versions":["51"]' in running_version(agent)
         eventually(lambda: '"versions":["50"]' in running_version(agent))
 
 
 def _report_failure(hub: Hub, folder: Path, target: str) -> None:
-    """What the device would say had it crashed in its window; it still runs version 51, so its hash is reset first."""
+    """What the device would say had it given the bundle back."""
+    import secrets
     import time
 
     from edgeloop_agent.updates.origins import HubOrigin
@@ -133,7 +138,7 @@ def _report_failure(hub: Hub, folder: Path, target: str) -> None:
     events = [Event(key="a-failure-x", kind="failed", at=time.time(), target=target, text="made up")]
     origin = HubOrigin(hub.address, secret, "", 10)
     origin.report(
-        Report(key="report-of-failure", at=time.time(), heartbeat=Heartbeat(model="exercise_watch", version=50), events=events)
+        Report(key=secrets.token_hex(16), at=time.time(), heartbeat=Heartbeat(model="exercise_watch", version=50), events=events)
     )
 
 
