@@ -46,6 +46,7 @@ def measure(quick: bool) -> Iterator[Row]:
         yield from idle_poll(folder / "idle")
         yield from interrupted(folder / "cut", 5 if quick else 50)
         points = cut_everywhere(_new(folder / "power"), 8 if quick else 1)
+        # It stops with an assertion at the first point that does not end on a verified version.
         yield Row("killed at file operations of an update: not on a verified version", 0, f"of {points}", None, None, "= 0", True)
         for name, database in (("SQLite", nullcontext("")), ("PostgreSQL", postgres() if postgres_folder() else None)):
             if database is None:

@@ -20,7 +20,6 @@ from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Event
 
-SLOTS = ("a", "b")
 MAX_BAD, MAX_EVENTS = 32, 64
 BOOTS_IN_TRIAL = 3  # starts of a bundle on trial, the switch included, before it is given back
 
