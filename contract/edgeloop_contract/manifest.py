@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from edgeloop_contract import cleaning
+from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
 
@@ -155,6 +156,7 @@ class Manifest(Part, frozen=True):
     provenance: Provenance
     model_card: str
     thresholds: dict[str, float] = {}
+    drift: Drift | None = None  # what a device holds its samples against
     cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
 
     def variant(self, name: str) -> Variant:

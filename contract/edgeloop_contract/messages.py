@@ -6,7 +6,7 @@ Unknown fields are ignored, so that an older hub understands a newer agent; ever
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
@@ -96,6 +96,58 @@ class Heartbeat(_Message, frozen=True):
     runtime: Short = ""
 
 
+class DriftReport(_Message, frozen=True):
+    """How the samples of the covered time differ from the bundle's reference. Statistics only: no sample can be told from them.
+
+    `score`: the highest since the last report, 1 being an alarm. `shifts`: of each feature's mean, in standard deviations of one sample.
+    """
+
+    model: Short = ""
+    sha256: Short = ""
+    samples: Count = 0
+    score: Amount = 0.0
+    alarms: Count = 0
+    drifting: bool = False
+    since: float | None = None
+    cause: Short = ""
+    text: Text = ""
+    shifts: Annotated[dict[Short, float], msgspec.Meta(max_length=100)] = {}
+    confidence: Annotated[list[Count], msgspec.Meta(max_length=10)] = []  # answers by how sure they were, in bins of equal width
+    faults: Annotated[dict[Short, Count], msgspec.Meta(max_length=50)] = {}  # what cleaning refused or repaired, by reason
+
+
+class Sample(_Message, frozen=True):
+    """One kept sample, as the model saw it: `data` is a zlib stream of the array's bytes, little-endian, in C order.
+
+    `random`: drawn without regard to what is in it, so that shares estimated from such samples are honest. `recording`: samples of
+    one recording belong together. `truth`: the label, where the device knows it.
+    """
+
+    key: Key
+    at: float
+    kind: Literal["labelled", "uncertain", "drifted", "random"]
+    model: Short
+    sha256: Sha256
+    recording: Short
+    window: Count = 0
+    random: bool = False
+    guess: Short = ""
+    confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    features: Annotated[list[float], msgspec.Meta(max_length=100)] = []  # standardised: like samples are near each other
+    value: Amount = 0.0  # what it is worth to whoever labels: the most first
+    truth: Short = ""
+    dtype: Literal["uint8", "int8", "int16", "float32"] = "uint8"
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(min_length=1, max_length=4)] = [1]
+    data: Annotated[bytes, msgspec.Meta(max_length=4 << 20)] = b""
+
+
+class Samples(_Message, frozen=True):
+    """An upload, as MessagePack: samples, and events that wait with them. Each is stored once, by its key."""
+
+    samples: Annotated[list[Sample], msgspec.Meta(max_length=1000)] = []
+    events: Annotated[list[Event], msgspec.Meta(max_length=1000)] = []
+
+
 class Event(_Message, frozen=True):
     """Something happened on the device. `kind`: installed, committed, refused, rolled-back, stale, and so on."""
 
@@ -114,6 +166,7 @@ class Report(_Message, frozen=True):
     heartbeat: Heartbeat | None = None
     events: Annotated[list[Event], msgspec.Meta(max_length=100)] = []
     job: JobResult | None = None
+    drift: DriftReport | None = None
 
 
 class JobResult(_Message, frozen=True):

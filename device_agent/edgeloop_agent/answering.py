@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from edgeloop_agent.counts import Counts
-from edgeloop_agent.engine import Engine
+from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
@@ -16,11 +16,18 @@ from edgeloop_contract.manifest import Manifest
 Line = dict[str, Any]
 
 
+class Observer(Protocol):
+    """Sees every answer, and every fault that cleaning found."""
+
+    def saw(self, recording: Recording, answer: Answer) -> None: ...
+    def fault(self, reason: str) -> None: ...
+
+
 class Answering:
     """One model's answers. `engine`: asked each time, as the model may be another by then."""
 
-    def __init__(self, manifest: Manifest, engine: Callable[[], Engine], counts: Counts) -> None:
-        self.manifest, self.engine, self.counts = manifest, engine, counts
+    def __init__(self, manifest: Manifest, engine: Callable[[], Engine], counts: Counts, observer: Observer | None = None) -> None:
+        self.manifest, self.engine, self.counts, self.observer = manifest, engine, counts, observer
         self.failures = 0  # of the runtime, in a row
         self._duplicates = next((s for s in manifest.cleaning if isinstance(s, NearDuplicate)), None)
         self._last_image: Array | None = None
@@ -50,6 +57,9 @@ class Answering:
             return
         cleaned = clean(self.manifest.cleaning, values, recording.times)
         self.counts.repaired.update(cleaned.repaired)
+        if self.observer is not None:
+            for reason in (*cleaned.repaired, *([cleaned.reason] if cleaned.refused else [])):
+                self.observer.fault(reason)
         if cleaned.refused:
             yield self._refused(recording.name, cleaned.reason, cleaned.refused)
             return
@@ -62,6 +72,11 @@ class Answering:
                 self.counts.answered += 1
                 sure = max(answer.probabilities.values()) if answer.probabilities else None
                 self.counts.recent.saw(answer.label, sure, answer.milliseconds)
+                if recording.label and answer.label is not None:
+                    self.counts.recent.labelled += 1
+                    self.counts.recent.right += answer.label == recording.label
+                if self.observer is not None:
+                    self.observer.saw(recording, answer)
             line = {"input": recording.name, **answer.said(), **repaired}
             if watched:
                 said.append(line)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgeloop_agent.runtimes import Array
+from edgeloop_contract.drift import MOST_ANSWERS
 from edgeloop_contract.manifest import Anomaly, Classification, Regression
 
 
@@ -34,3 +35,28 @@ def meaning(task: Classification | Regression | Anomaly, scores: Array, sample: 
     shares = softmax(scores[0]).tolist()
     named = {n: round(p, 4) for n, p in zip(task.labels, shares, strict=True)}
     return {"label": task.labels[shares.index(max(shares))], "probabilities": named}
+
+
+def answer_names(task: Classification | Regression | Anomaly) -> list[str]:
+    """Names of what `answer_features` gives."""
+    if isinstance(task, Regression):
+        return [f"value of {name}" for name in task.quantities[:MOST_ANSWERS]]
+    if isinstance(task, Anomaly):
+        return ["log error"]
+    each = [f"score of {name}" for name in task.labels] if len(task.labels) <= MOST_ANSWERS else ["largest score"]
+    return [*each, "confidence"]
+
+
+def answer_features(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> tuple[Array, int, float]:
+    """What drift looks at in the answer to one sample (1, *sample), the number of its label, and how sure it is (0 to 1)."""
+    if isinstance(task, Regression):
+        return scores[0, :MOST_ANSWERS] * np.asarray(task.std[:MOST_ANSWERS]) + np.asarray(task.mean[:MOST_ANSWERS]), 0, 1.0
+    if isinstance(task, Anomaly):
+        error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
+        return np.array([np.log(error + 1e-12)]), int(error > task.threshold), 1.0
+    row = scores[0].astype(np.float64)
+    label = int(row.argmax())
+    largest = row[label]
+    sure = float(1 / np.exp(row - largest).sum())
+    each = row if len(row) <= MOST_ANSWERS else row[label : label + 1]
+    return np.concatenate([each, [sure]]), label, sure

@@ -22,6 +22,7 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Seconds = Annotated[float, msgspec.Meta(gt=0)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 MIB = 1 << 20
 
 
@@ -129,6 +130,26 @@ class Updates(_Part, frozen=True):
     max_memory_bytes: Bytes = 0  # of the canary's process; 0: as the manifest says
 
 
+class Drift(_Part, frozen=True):
+    """Whether samples still look like those the model was validated on."""
+
+    enabled: bool = True
+    false_alarms_per_10k: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0  # samples; the bundle knows the threshold for it
+
+
+class Samples(_Part, frozen=True):
+    """What leaves the device. Samples go only where that is asked for; with "statistics", figures and events alone."""
+
+    send: Literal["samples", "statistics", "nothing"] = "statistics"
+    random_share: Share = 0.002  # of all answers, drawn without a look at them: what accuracy is estimated from
+    uncertain_share: Share = 0.05  # of the answers that the model is least sure of
+    per_hour: Annotated[float, msgspec.Meta(ge=0)] = 60.0  # uncertain and drifted ones
+    max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 * MIB  # on disk, waiting
+    max_upload_bytes_per_day: Bytes = 16 * MIB
+    drop_channels: list[Annotated[int, msgspec.Meta(ge=0)]] = []  # set to 0 before a sample is kept
+    blur: Count = 1  # images: fields of so many pixels at their mean; 1: as they are
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -146,6 +167,8 @@ class Config(_Part, frozen=True):
     limits: Limits = Limits()
     thermal: Thermal = Thermal()
     updates: Updates = Updates()
+    drift: Drift = Drift()
+    samples: Samples = Samples()
     log: Log = Log()
 
 
@@ -184,6 +207,8 @@ def _contradictions(config: Config, sources: Any) -> list[str]:
         found.append("updates.folder: updates come from a hub or from a folder; name one of them")
     if config.updates.hub and not config.updates.hub.startswith(("http://", "https://")):
         found.append(f"updates.hub: {config.updates.hub!r} is no address; it begins with https://")
+    if config.samples.send == "samples" and not config.updates.hub:
+        found.append("samples.send: samples go to a hub; name it in updates.hub")
     if len(set(config.bundles)) < len(config.bundles):
         found.append("bundles: one is named twice")
     return found

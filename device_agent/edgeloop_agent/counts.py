@@ -43,6 +43,8 @@ class Recent:
     confidence_sum: float = 0.0
     confidence_squares: float = 0.0
     milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=1024))
+    labelled: int = 0  # answers whose truth came with the recording
+    right: int = 0
 
     def saw(self, label: str | None, confidence: float | None, milliseconds: float) -> None:
         if label is not None:
@@ -64,6 +66,9 @@ class Counts:
     repaired: Counter[str] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    kept: Counter[str] = field(default_factory=Counter)  # samples put into the outbox, by kind
+    drift: float | None = None  # the score of the last sample, 1 being an alarm
+    drift_alarms: int = 0
     latencies: dict[str, Latencies] = field(default_factory=dict)  # by model
     queue: int = 0
     source_away: str = ""
@@ -89,7 +94,7 @@ class Counts:
             latency_us_p50=taken[len(taken) // 2] * 1e3 if taken else None,
             latency_us_p95=taken[int(len(taken) * 0.95)] * 1e3 if taken else None,
             confidence=Moments(count=answered if mean else 0, mean=mean, variance=variance),
-            labels=dict(seen.labels.most_common(MAX_LABELS)), celsius=self.reading.celsius if self.reading else None,
+            labels=dict(seen.labels.most_common(MAX_LABELS)), right=seen.right, labelled=seen.labelled, celsius=self.reading.celsius if self.reading else None,
             memory_bytes=resident_bytes(), machine=machine(), runtime=runtime,
         )  # fmt: skip
 
@@ -122,6 +127,7 @@ class Exposition:
             ("repaired", "values repaired by cleaning", counts.repaired),
             ("skipped", "inferences skipped", counts.skipped),
             ("dropped", "recordings dropped", counts.dropped),
+            ("kept", "samples put into the outbox", counts.kept),
         ):
             family = CounterMetricFamily(f"edgeloop_{name}", f"{help_text}, by reason", labels=["reason"])
             for reason, count in by_reason.copy().items():
@@ -140,6 +146,9 @@ class Exposition:
             latency.add_metric([model], buckets, found.total)
         yield latency
         yield GaugeMetricFamily("edgeloop_queue_depth", "recordings that wait", value=counts.queue)
+        yield CounterMetricFamily("edgeloop_drift_alarms", "alarms of the drift monitor", value=counts.drift_alarms)
+        if counts.drift is not None:
+            yield GaugeMetricFamily("edgeloop_drift_score", "how far samples are off; above 1 is an alarm", value=counts.drift)
         yield GaugeMetricFamily("edgeloop_source_up", "1 while the source is there", value=float(not counts.source_away))
         yield CounterMetricFamily("edgeloop_restarts", "restarts of the worker since the agent started", value=counts.restarts)
         yield GaugeMetricFamily("edgeloop_resident_bytes", "resident memory of the worker", value=resident_bytes())

@@ -30,10 +30,12 @@ class Answer:
     score: float | None = None  # anomaly: reconstruction error
     milliseconds: float = 0.0
     refused: str | None = None
+    sample: Array | None = None  # (1, *sample) that was answered, and its scores
+    scores: Array | None = None
 
     def said(self) -> dict[str, Any]:
         """What there is to say, by name."""
-        fields = {name: value for name, value in vars(self).items() if value is not None}
+        fields = {name: value for name, value in vars(self).items() if value is not None and name not in ("sample", "scores")}
         if self.refused:
             del fields["milliseconds"]
         return fields
@@ -77,7 +79,7 @@ class Engine:
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
-        return Answer(window, milliseconds=round(taken, 4), **said)
+        return Answer(window, milliseconds=round(taken, 4), sample=sample, scores=scores, **said)
 
     def checked(self, samples: Array) -> Array:
         """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from edgeloop_agent import thermal
-from edgeloop_agent.answering import Answering, Line
+from edgeloop_agent.answering import Answering, Line, Observer
 from edgeloop_agent.config import Config
 from edgeloop_agent.counts import Counts, resident_bytes
 from edgeloop_agent.feed import Feed
@@ -31,13 +31,13 @@ class Loop:
 
     def __init__(
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
-        progress: Callable[[], None], watch: Watch | None = None,
+        progress: Callable[[], None], watch: Watch | None = None, observer: Observer | None = None,
     ) -> None:  # fmt: skip
-        """`watch`: over updates, where there are any."""
+        """`watch`: over updates, where there are any; `observer`: of answers."""
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
         self.output = Output(config.output, counts, log)
-        self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts)
+        self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts, observer)
         self.next_look = self.next_watch = 0.0
         self.memory_full = False
 
@@ -87,7 +87,8 @@ class Loop:
         if self.watch is not None and time.monotonic() >= self.next_watch:
             self.next_watch = time.monotonic() + WATCH_SECONDS
             if self.watch.tick():
-                self.answering = Answering(self.models.manifests[self.models.first], self.answering.engine, self.counts)
+                was = self.answering
+                self.answering = Answering(self.models.manifests[self.models.first], was.engine, self.counts, was.observer)
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + self.config.thermal.poll_seconds

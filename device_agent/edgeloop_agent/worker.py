@@ -16,6 +16,7 @@ from edgeloop_agent.feed import Feed
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Flights, Models
+from edgeloop_agent.observing import SampleObserver
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.server import Api
 from edgeloop_agent.sources import open_source
@@ -75,12 +76,15 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve() if config.api.enabled else None
     if server is not None:
         log("info", "api", address=f"http://{config.api.host}:{server.port}")
-    watch = Watch(config, config_path, models, counts, log) if enabled(config) else None
-    loop = Loop(config, models, feed, Board(), counts, log, progress, watch)
+    observer = SampleObserver(config, models, counts, log) if config.drift.enabled else None
+    watch = Watch(config, config_path, models, counts, log, observer) if enabled(config) else None
+    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer)
     progress.send(READY)
     if feed is not None:
         feed.start()
     loop.run(stop)
+    if observer is not None:
+        observer.stop()
     if server is not None:
         server.shutdown()
     log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()))

@@ -64,6 +64,10 @@ class Samples:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def of(self, rows: Array) -> Samples:
+        """Those rows: a mask, or numbers."""
+        return Samples(self.values[rows], self.labels[rows], self.recording[rows], self.groups[rows])
+
 
 @dataclass(frozen=True)
 class Statistics:

@@ -18,12 +18,13 @@ Away = Callable[[str], None]  # told why the source is away, or '' when it is th
 
 @dataclass(frozen=True)
 class Recording:
-    """One input: its values, or why it could not be read. `times`: seconds of each point, where the source knows them."""
+    """One input: its values, or why it could not be read. `times`: seconds of each point, `label`: the truth, where known."""
 
     name: str
     values: Array | None
     refused: str = ""
     times: Array | None = None
+    label: str = ""
 
 
 class Source(Protocol):

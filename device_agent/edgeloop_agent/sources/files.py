@@ -116,7 +116,7 @@ def json_lines(stream: IO[str]) -> Iterator[Recording]:
 
 
 def json_record(line: str, name: str) -> Recording:
-    """One JSON object {"name": …, "values": [[…], …]}; what is wrong with it is reported in `refused`."""
+    """One JSON object {"name": …, "values": [[…], …], "label": …}; what is wrong with it is reported in `refused`."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -133,7 +133,7 @@ def json_record(line: str, name: str) -> Recording:
         return Recording(name, None, '"values" is not a regular array of numbers')
     if values.ndim < 2 or values.dtype.kind not in "fiu":
         return Recording(name, None, f'"values" has shape {values.shape} of {values.dtype}; send rows of channels')
-    return Recording(name, values)
+    return Recording(name, values, label=str(record.get("label") or ""))
 
 
 def open_source(where: str, stdin: IO[str]) -> Iterator[Recording]:

@@ -46,7 +46,7 @@ def main(config_path: Path) -> None:
     config, folder = load(config_path), Folder(folder_of(load(config_path)))
     tries = partial(passes, config_path, config.limits.start_seconds)
     turn = Turn(config, folder, told.running, tries, partial(measure, folder, told) if told.idle else None)
-    level, said = outcome(turn, told.heartbeat)
+    level, said = outcome(turn, told.heartbeat, told.drift)
     sys.stdout.buffer.write(msgspec.json.encode(Ended(level, said)))
 
 

@@ -79,6 +79,10 @@ class HubOrigin:
     def report(self, report: Report) -> None:
         self._post("/api/v1/report", encode(report))
 
+    def samples(self, body: bytes) -> None:
+        """An upload of the outbox: stored when this returns."""
+        self._whole(self._ask("POST", "/api/v1/samples", {"Content-Type": "application/msgpack"}, body))
+
     def metadata(self, name: str) -> Iterator[bytes]:
         answer = self._ask("GET", f"/tuf/metadata/{name}", {})
         return self._chunks(answer, time.monotonic() + 3 * self._seconds)

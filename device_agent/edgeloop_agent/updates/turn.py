@@ -21,7 +21,10 @@ from edgeloop_agent.updates.deciding import Install, Stay, decide
 from edgeloop_agent.updates.journal import Folder, Journal, Running, Slot
 from edgeloop_agent.updates.origins import FolderOrigin, HubOrigin, Origin
 from edgeloop_contract.errors import BundleError, EdgeloopError, NetworkError, StorageError, UsageError
-from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, JobResult, Report
+from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
+
+
+MOST_SENDING_SECONDS = 120.0
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -51,7 +54,7 @@ class Turn:
     measures: Callable[[Path, Job], JobResult] | None = None
     now: Callable[[], float] = time.time
 
-    def __call__(self, heartbeat: Heartbeat | None) -> str:
+    def __call__(self, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> str:
         """Returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
         self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.folder.lock.open("w") as lock:
@@ -61,13 +64,35 @@ class Turn:
                 return "another updater is at work"
             if not self.folder.root.exists():
                 raise UsageError(f"{self.folder.path}: this device trusts no keys yet; run edgeloop-agent enrol")
-            return self._from_hub(heartbeat) if self.config.updates.hub else self._from_folder()
+            return self._from_hub(heartbeat, drift) if self.config.updates.hub else self._from_folder()
 
-    def _from_hub(self, heartbeat: Heartbeat | None) -> str:
+    def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None) -> str:
         settings = self.config.updates
         credential = self._credential()
         hub = HubOrigin(settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds)
-        self._report(hub, heartbeat)
+        self._report(hub, heartbeat, drift)
+        said = self._advance(hub)
+        sent = self._send(hub)
+        return f"{said}; {sent} rows of the outbox sent" if sent else said
+
+    def _send(self, hub: HubOrigin) -> int:
+        """What waits in the outbox, for as long as a turn may take."""
+        from edgeloop_agent.outbox.keeper import outbox_path
+        from edgeloop_agent.outbox.sending import send
+        from edgeloop_agent.outbox.store import Outbox
+
+        path, settings = outbox_path(self.folder.path.parent), self.config.samples
+        if settings.send == "nothing" or not path.exists():
+            return 0
+        outbox = Outbox(path, settings.max_bytes)
+        try:
+            return send(outbox, hub, settings, time.monotonic() + MOST_SENDING_SECONDS)
+        finally:
+            outbox.close()
+
+    def _advance(self, hub: HubOrigin) -> str:
+        """Take what the hub wants to run here."""
+        settings = self.config.updates
         asked = self._asked()
         assignment, etag = hub.assignment(asked.etag)
         if assignment is not None:
@@ -165,11 +190,11 @@ class Turn:
         hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
         return f"job {job.id}: {result.refused or 'measured'}"
 
-    def _report(self, hub: HubOrigin, heartbeat: Heartbeat | None) -> None:
+    def _report(self, hub: HubOrigin, heartbeat: Heartbeat | None, drift: DriftReport | None) -> None:
         events = self.folder.load().events
         if heartbeat is None and not events:
             return
-        hub.report(Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events))
+        hub.report(Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift))
         told = {e.key for e in events}
         self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in told]))
 
@@ -209,10 +234,10 @@ def _said(journal: Journal, kind: str, text: str) -> bool:
     return any(e.kind == kind and e.text == text[:2000] for e in journal.events[-1:])
 
 
-def outcome(turn: Turn, heartbeat: Heartbeat | None) -> tuple[str, str]:
+def outcome(turn: Turn, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> tuple[str, str]:
     """("", what happened) or ("warning", why not), for the log."""
     try:
-        return "", turn(heartbeat)
+        return "", turn(heartbeat, drift)
     except NetworkError as error:
         return "away", str(error)
     except EdgeloopError as error:

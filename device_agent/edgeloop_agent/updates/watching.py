@@ -20,12 +20,13 @@ from msgspec.structs import replace
 from edgeloop_agent.config import Config
 from edgeloop_agent.updates.journal import BOOTS_IN_TRIAL, Folder, Journal, Running, SlotName
 from edgeloop_contract.errors import BundleError, EdgeloopError, StorageError
-from edgeloop_contract.messages import Event, Heartbeat
+from edgeloop_contract.messages import DriftReport, Event, Heartbeat
 
 if TYPE_CHECKING:
     from edgeloop_agent.counts import Counts
     from edgeloop_agent.logs import Log
     from edgeloop_agent.models import Models
+    from edgeloop_agent.observing import SampleObserver
 
 MAX_TURN_SECONDS = 6 * 3600.0
 LONGEST_WAIT = 8  # times poll_seconds, while the other side is away
@@ -37,6 +38,7 @@ class Told(msgspec.Struct, frozen=True):
 
     running: Running
     heartbeat: Heartbeat | None = None
+    drift: DriftReport | None = None
     idle: bool = True
     celsius: float | None = None
 
@@ -123,8 +125,11 @@ def _try(log: Log, folder: Folder, rule: Callable[[Journal], Journal]) -> Journa
 class Watch:
     """Ticked by the loop. `switched`: called after another bundle took over."""
 
-    def __init__(self, config: Config, config_path: Path, models: Models, counts: Counts, log: Log) -> None:
+    def __init__(
+        self, config: Config, config_path: Path, models: Models, counts: Counts, log: Log, observer: SampleObserver | None = None
+    ) -> None:
         self.config, self.config_path, self.models, self.counts, self.log = config, config_path, models, counts, log
+        self.observer = observer
         self.folder = Folder(folder_of(config))
         self.settings = config.updates
         self.failures = 0
@@ -172,8 +177,12 @@ class Watch:
         slot = self.folder.load().running
         target = slot.target if slot is not None and slot.sha256 == running.sha256 else ""
         heartbeat = self.counts.heartbeat(running.model, running.version, running.sha256, target, model.runtime.description)
+        drift = None
+        if self.observer is not None and self.config.samples.send != "nothing":
+            drift = self.observer.report()
+            heartbeat = replace(heartbeat, drift=drift.score if drift is not None else None)
         celsius = self.counts.reading.celsius if self.counts.reading else None
-        told = Told(running, heartbeat, self.counts.queue == 0, celsius)
+        told = Told(running, heartbeat, drift, self.counts.queue == 0, celsius)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:
             self.turn = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

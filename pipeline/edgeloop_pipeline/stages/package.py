@@ -43,7 +43,7 @@ class Package(Base):
             task=task.described(verified),
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             cleaning=head.cleaning, preprocessing=head.preprocessing, variants=variants, files=archive.describe(files),
-            canary=canary, drift_reference=reference, provenance=provenance_of(project),
+            canary=canary, drift_reference=reference, drift=_drift(inputs), provenance=provenance_of(project),
             model_card=_model_card(project, task, verified),
         )  # fmt: skip
         name = f"{head.name}-{head.version}.edgeloop"
@@ -71,6 +71,13 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
         max_steps=inputs.project.recipe.head.target.max_lsb,
     )  # fmt: skip
     return files, canary, reference_of(splits, answers)
+
+
+def _drift(inputs: Inputs) -> Any:
+    from edgeloop_contract.drift import Drift
+    from edgeloop_pipeline.stages.verify import DRIFT
+
+    return msgspec.json.decode((inputs.artefacts["verified"] / DRIFT).read_bytes(), type=Drift)
 
 
 def reference_of(splits: Any, answers: dict[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from edgeloop_pipeline.stages.export import read_variants
 from edgeloop_pipeline.stages.fitting import Count
 
 CANARY = "canary.npz"
+DRIFT = "drift.json"
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ class Verify(Base):
         }
         result["failures"] = self._failures(inputs, result, layers)
         self._canary(graph, splits, on_validation, out)
+        self._drift(inputs, task.described(msgspec.to_builtins(result)), on_validation, graph, saved.front, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
         plain: Metrics = msgspec.to_builtins(result)
         return plain
@@ -109,6 +111,18 @@ class Verify(Base):
                     f" {agree:.2%} (min_agreement {target.min_agreement:.2%}){where}"
                 )
         return failures
+
+    def _drift(self, inputs: Inputs, task: Any, on_validation: Any, graph: Any, front: Any, out: Path) -> None:
+        """The drift monitor, calibrated on what the quantized network says of validation samples."""
+        from edgeloop_pipeline import drifting
+        from edgeloop_pipeline.training.scoring import scores_of
+
+        splits = inputs.project.splits
+        pools = {"validation": (splits.validation, on_validation)}
+        if drifting.few_groups(splits.validation.groups):
+            inputs.log("drift: validation has too few groups, so training samples are looked at too")
+            pools["train"] = (splits.train, scores_of(graph.module, front, splits.train).numpy())
+        (out / DRIFT).write_bytes(msgspec.json.encode(drifting.of_bundle(task, pools)))
 
     def _canary(self, graph: Any, splits: Any, on_validation: Any, out: Path) -> None:
         """A few validation samples, evenly spread, with the quantized reference's scores."""

@@ -1,0 +1,181 @@
+"""Whether samples still look like those a model was validated on: one arithmetic for the workstation, which calibrates, and the device.
+
+Each sample is a few named numbers (`features`). They are standardised given the answer, joined by their squares, some squared
+projections (for correlations) and the answer itself, and averaged with several memories at once: exponentially weighted moving
+averages (Roberts 1959) of many numbers (Lowry et al. 1992), short memories for large and long ones for small changes. The largest
+average, and the sum of their squares, are held against thresholds that were found by running the monitor itself over resampled
+reference samples, so that it raises as many false alarms as are asked for (`rates`, in alarms per 10,000 samples).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+FARTHEST = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
+MOST_VALUES = 8192  # of a sample that are looked at
+MOST_CHANNELS = 8
+MOST_ANSWERS = 16  # scores and labels that are watched one by one
+BINS = 10  # of confidence
+
+
+class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """The reference of a model, in its bundle. F features, L labels (1: not told apart), P projections, N numbers watched, M memories."""
+
+    features: list[str]
+    labels: int
+    centre: list[list[float]]  # (L, F): mean of each feature given the answer
+    scale: list[float]  # (F,): standard deviation around that
+    projections: list[list[float]]  # (P, F)
+    mean: list[float]  # (N,): of what is watched: F features, F squares, P projections' squares, L answers
+    std: list[float]
+    memories: list[float]  # (M,): samples over which each average reaches
+    spread: list[list[float]]  # (M, N): standard deviation of each average, as it wanders without drift
+    level: list[float]  # (2 M,): typical maximum of each statistic
+    rates: list[float]  # alarms per 10,000 samples …
+    thresholds: list[float]  # … and the score that is passed so often
+    overall: list[list[float]]  # (2, F): mean and standard deviation of each feature, whatever the answer
+    between: list[float] = []  # (F,): standard deviation of the mean from group to group, and of a long average
+    reliability: list[list[float]] = []  # (BINS, 2): share of right answers, and samples, by confidence; of validation data
+    samples: Annotated[int, msgspec.Meta(ge=0)] = 0
+    source: str = ""  # which samples these are
+
+    def __post_init__(self) -> None:
+        f, p, m = len(self.features), len(self.projections), len(self.memories)
+        n = 2 * f + p + (self.labels if self.labels > 1 else 0)
+        shapes = (
+            (self.centre, (max(1, self.labels), f)), (self.scale, (f,)), (self.projections, (p, f)), (self.mean, (n,)), (self.std, (n,)),
+            (self.spread, (m, n)), (self.level, (2 * m,)), (self.overall, (2, f)), (self.thresholds, (len(self.rates),)),
+        )  # fmt: skip
+        if not self.rates or any(np.shape(values) != shape for values, shape in shapes if shape[0]):
+            raise ValueError("drift: its arrays do not fit together")
+        if any(s <= 0 for s in (*self.scale, *self.std)) or any(r <= 0 for r in self.rates):
+            raise ValueError("drift: scales and rates are above 0")
+
+    def threshold(self, per_10k: float) -> float:
+        """The score that chance passes `per_10k` times in 10,000 samples; between and beyond the table along straight lines of log(rate)."""
+        rates, scores = np.log(self.rates), np.asarray(self.thresholds)
+        at = float(np.log(per_10k))
+        if len(rates) > 1 and not rates[0] <= at <= rates[-1]:
+            i, j = (0, 1) if at < rates[0] else (-2, -1)
+            return float(scores[i] + (at - rates[i]) * (scores[j] - scores[i]) / (rates[j] - rates[i]))
+        return float(np.interp(at, rates, scores))
+
+
+def channel_names(channels: int) -> list[str]:
+    """Names of the input's features: mean, spread and roughness of each channel; of the first few where there are many."""
+    few = range(min(channels, MOST_CHANNELS))
+    return [f"{what} of channel {c}" for what in ("mean", "spread", "roughness") for c in few]
+
+
+def input_features(sample: Array) -> Array:
+    """(3 × channels,) of one sample (1, ..., C): mean, log spread, and log roughness (mean step between neighbours) per channel.
+
+    Large samples are looked at in part: every n-th row of an image.
+    """
+    rows = sample[0]
+    if rows.size > MOST_VALUES and rows.ndim > 2:
+        rows = rows[:: -(-rows.size // MOST_VALUES)]
+    x = rows.reshape(-1, rows.shape[-1])[:, :MOST_CHANNELS]
+    if len(x) > MOST_VALUES:
+        x = x[:MOST_VALUES]
+    x = x.astype(np.float64)
+    n, channels = x.shape
+    out = np.empty(3 * channels)
+    ones = np.ones(n)
+    mean = ones @ x / n
+    out[:channels] = mean
+    x -= mean
+    np.log1p(np.sqrt(np.einsum("ij,ij->j", x, x) / n), out=out[channels : 2 * channels])
+    if n > 1:
+        np.log1p(ones[1:] @ np.abs(x[1:] - x[:-1]) / (n - 1), out=out[2 * channels :])
+    else:
+        out[2 * channels :] = 0.0
+    return out
+
+
+@dataclass
+class Monitor:
+    """Follows one stream; or many at once, for calibration (`streams`). `score` above 1 is an alarm, after which it starts anew."""
+
+    reference: Drift
+    per_10k: float = 1.0
+    streams: int = 0
+    seen: int = 0
+    score: float = 0.0
+    _arrays: dict[str, Array] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        r, lead = self.reference, (self.streams,) if self.streams else ()
+        self._f, self._p = len(r.features), len(r.projections)
+        self._told_apart = r.labels > 1
+        self._centre, self._per_scale = np.asarray(r.centre), 1 / np.asarray(r.scale)
+        self._projections = np.asarray(r.projections).reshape(self._p, self._f)
+        self._mean, self._per_std = np.asarray(r.mean), 1 / np.asarray(r.std)
+        n, m = len(r.mean), len(r.memories)
+        self._rate = (1 / np.asarray(r.memories))[:, None]
+        self._per_spread = 1 / np.asarray(r.spread)
+        self._per_level = 1 / np.asarray(r.level)
+        self._threshold = r.threshold(self.per_10k)
+        self.averages = np.zeros((*lead, m, n))
+        self._wanders, self._squares = np.empty_like(self.averages), np.empty_like(self.averages)
+        self._ones, self._watched = np.ones(n), np.zeros(n)
+        self._answers = np.eye(max(1, r.labels))
+        self._statistics = np.empty((*lead, 2 * m))
+
+    def watched(self, features: Array, answer: int) -> Array:
+        """The standardised numbers (N,) of one sample; `answer`: its label's number. The array is used again for the next one."""
+        f, p, out = self._f, self._p, self._watched
+        z = (features - self._centre[answer if self._told_apart else 0]) * self._per_scale
+        np.minimum(z, 8.0, out=z)
+        np.maximum(z, -8.0, out=z)
+        out[:f] = z
+        np.multiply(z, z, out=out[f : 2 * f])
+        if p:
+            projected = self._projections @ z
+            np.multiply(projected, projected, out=out[2 * f : 2 * f + p])
+        if self._told_apart:
+            out[2 * f + p :] = self._answers[answer]
+        out -= self._mean
+        out *= self._per_std
+        np.minimum(out, FARTHEST, out=out)
+        np.maximum(out, -FARTHEST, out=out)
+        return out
+
+    def statistics(self, watched: Array) -> Array:
+        """Take one step with numbers (..., N); returns (..., 2 M): each memory's largest average, and the root of their squares' sum."""
+        wanders, squares = self._wanders, self._squares
+        np.subtract(watched[..., None, :], self.averages, out=wanders)
+        wanders *= self._rate
+        self.averages += wanders
+        np.multiply(self.averages, self._per_spread, out=wanders)
+        np.multiply(wanders, wanders, out=squares)
+        m = len(self._rate)
+        squares.max(axis=-1, out=self._statistics[..., :m])
+        np.matmul(squares, self._ones, out=self._statistics[..., m:])
+        np.sqrt(self._statistics, out=self._statistics)
+        return self._statistics
+
+    def saw(self, features: Array, answer: int) -> bool:
+        """One more sample: whether it raises an alarm."""
+        found = self.statistics(self.watched(features, answer))
+        found *= self._per_level
+        self.seen += 1
+        self.score = float(found.max()) / self._threshold
+        return self.score > 1.0
+
+    def start_anew(self) -> None:
+        self.averages[...] = 0.0
+        self.score = 0.0
+
+    @property
+    def largest(self) -> Array:
+        """(N,): how far each watched number's average is off, in its own standard deviations, at the memory that shows it best."""
+        off = self.averages * self._per_spread
+        best = np.abs(off).argmax(axis=0)
+        return np.asarray(off[best, np.arange(off.shape[1])])

@@ -1,0 +1,95 @@
+"""What becomes of an answer beside being written: drift looks at it, and the outbox may keep its sample."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING
+
+from edgeloop_agent.config import Config
+from edgeloop_agent.drift.following import Follower
+from edgeloop_agent.engine import Answer
+from edgeloop_agent.outbox.keeper import Keeper
+from edgeloop_agent.sources import Recording
+from edgeloop_contract.errors import StorageError
+from edgeloop_contract.messages import DriftReport, Event
+
+if TYPE_CHECKING:
+    from edgeloop_agent.counts import Counts
+    from edgeloop_agent.logs import Log
+    from edgeloop_agent.models import Models
+
+
+class SampleObserver:
+    """Of the first model's answers. Follows a new bundle with that bundle's reference."""
+
+    def __init__(self, config: Config, models: Models, counts: Counts, log: Log) -> None:
+        self.config, self.models, self.counts, self.log = config, models, counts, log
+        self.keeper: Keeper | None = None
+        if config.updates.hub and config.samples.send != "nothing":
+            try:
+                self.keeper = Keeper(config.samples, models.state, counts, log)
+            except StorageError as error:
+                log("error", "no outbox: samples and drift events are not kept", why=error)
+        self.follower: Follower | None = None
+        self._run = secrets.token_hex(3)  # file names and line numbers come again at another start
+        self._sha256 = ""
+
+    def saw(self, recording: Recording, answer: Answer) -> None:
+        if answer.sample is None or answer.scores is None:
+            return
+        follower = self._following()
+        if follower is None:
+            return
+        look = follower.saw(answer.sample, answer.scores)
+        self.counts.drift = follower.monitor.score
+        if look.changed:
+            self._tell(follower)
+        if self.keeper is not None:
+            name = f"{self._run} {recording.name}"
+            self.keeper.sample(
+                name, answer.window, answer.sample, answer.label or "", look, recording.label, self.models.first, self._sha256
+            )  # fmt: skip
+
+    def fault(self, reason: str) -> None:
+        follower = self._following()
+        if follower is not None:
+            follower.fault(reason)
+
+    def report(self) -> DriftReport | None:
+        """Of the time since the last one. None where the bundle has no reference, or drift is off."""
+        follower = self._following()
+        return follower.report(self.models.first, self._sha256) if follower is not None else None
+
+    def stop(self) -> None:
+        if self.keeper is not None:
+            self.keeper.stop()
+
+    def _following(self) -> Follower | None:
+        """The follower of the bundle that answers now."""
+        if not self.config.drift.enabled:
+            return None
+        model = self.models.get(self.models.first)
+        if model.sha256 != self._sha256:
+            self._sha256 = model.sha256
+            reference = model.manifest.drift
+            self.follower = Follower(model.manifest, reference, self.config.drift.false_alarms_per_10k) if reference else None
+            if reference is None:
+                self.log(
+                    "warning", "no drift reference", model=model.name, remedy="package the bundle with this version of edgeloop"
+                )
+        return self.follower
+
+    def _tell(self, follower: Follower) -> None:
+        found = follower.finding
+        kind = "drift" if follower.drifting else "drift over"
+        text = (
+            f"{found.cause}: {found.text}; since {found.samples} samples"
+            if found and follower.drifting
+            else "samples are as usual again"
+        )
+        if follower.drifting:
+            self.counts.drift_alarms += 1
+        self.log("warning" if follower.drifting else "info", kind, what=text)
+        if self.keeper is not None:
+            self.keeper.event(Event(key=secrets.token_hex(16), kind=kind, at=time.time(), text=text[:2000]))

@@ -1,0 +1,132 @@
+"""Puts what is worth it into the outbox, from a thread of its own: a slow disk must not stop inference."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+import zlib
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from edgeloop_agent.config import Samples as Settings
+from edgeloop_agent.drift.following import Look
+from edgeloop_agent.outbox.choosing import CLASS, Chooser
+from edgeloop_agent.outbox.store import Outbox, Row
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.errors import StorageError
+from edgeloop_contract.messages import Event, Sample
+
+if TYPE_CHECKING:
+    from edgeloop_agent.counts import Counts
+    from edgeloop_agent.logs import Log
+
+MOST_QUEUED = 64
+WRITE_SECONDS = 0.2  # rows that come within it share a commit
+FILE = "outbox.sqlite"
+
+
+def outbox_path(state: Path) -> Path:
+    return state / "outbox" / FILE
+
+
+class Keeper:
+    """One device's. `sample` and `event` return at once; what finds no room in the queue is counted and lost."""
+
+    def __init__(self, settings: Settings, state: Path, counts: Counts, log: Log) -> None:
+        self.settings, self.counts, self.log = settings, counts, log
+        generator = random.Random()
+        self._choose = Chooser(
+            settings.random_share, settings.uncertain_share, settings.per_hour, generator.random, time.monotonic
+        )  # fmt: skip
+        self.outbox = Outbox(outbox_path(state), settings.max_bytes)
+        if self.outbox.put_aside:
+            log("error", "outbox damaged", why=self.outbox.put_aside, kept_as=f"{FILE}.damaged")
+        self._queue: deque[Row] = deque()
+        self._changed, self._stopped = threading.Condition(), False
+        self._failing = ""
+        self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
+        self._thread.start()
+
+    def sample(
+        self, recording: str, window: int, sample: Array, guess: str, look: Look, truth: str, model: str, sha256: str
+    ) -> None:
+        """Consider one answered sample (1, *sample)."""
+        choice = self._choose(look.features, look.confidence, look.drifting, truth == guess if truth else None)
+        if choice is None or self.settings.send != "samples":
+            return
+        values = hidden(sample[0], self.settings)
+        key = secrets.token_hex(16)
+        found = Sample(
+            key=key, at=time.time(), kind=choice.kind, model=model, sha256=sha256, recording=recording[:200], window=window,  # type: ignore[arg-type]
+            random=choice.random, guess=guess[:200], confidence=round(min(max(look.confidence, 0.0), 1.0), 6),
+            features=[round(float(f), 3) for f in np.clip(look.features[:100], -99, 99)], value=round(choice.value, 4),
+            truth=truth[:200], dtype=str(values.dtype), shape=list(values.shape),  # type: ignore[arg-type]
+            data=zlib.compress(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes(), 6),
+        )  # fmt: skip
+        self._put(Row(key, choice.kind, choice.value, msgspec.msgpack.encode(found)))
+
+    def event(self, event: Event) -> None:
+        self._put(Row(event.key, "event", CLASS["event"], msgspec.msgpack.encode(event)))
+
+    def stop(self) -> None:
+        """Write what waits, and end."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+        self._thread.join(5)
+
+    def _put(self, row: Row) -> None:
+        with self._changed:
+            if len(self._queue) >= MOST_QUEUED:
+                self.counts.dropped["outbox"] += 1
+                return
+            self._queue.append(row)
+            self._changed.notify_all()
+
+    def _write(self) -> None:
+        while True:
+            with self._changed:
+                while not self._queue and not self._stopped:
+                    self._changed.wait()
+                if not self._queue:
+                    return
+                if not self._stopped:
+                    self._changed.wait(WRITE_SECONDS)
+                rows = list(self._queue)
+                self._queue.clear()
+            try:
+                self.outbox.put(rows)
+                self.counts.kept.update(row.kind for row in rows)
+                self._failing = ""
+            except StorageError as error:
+                self.counts.dropped["outbox"] += len(rows)
+                if str(error) != self._failing:
+                    self._failing = str(error)
+                    self.log("error", "samples are lost", why=error)
+
+
+def hidden(values: Array, settings: Settings) -> Array:
+    """A sample (*sample) with what may not leave the device taken out: channels zeroed, images blurred."""
+    out = np.array(values)
+    for channel in settings.drop_channels:
+        if channel < out.shape[-1]:
+            out[..., channel] = 0
+    if settings.blur > 1 and out.ndim == 3:
+        out = blurred(out, settings.blur)
+    return out
+
+
+def blurred(image: Array, size: int) -> Array:
+    """(H, W, C) with each field of `size` × `size` at its mean."""
+    h, w, _ = image.shape
+    rows, columns = np.arange(0, h, size), np.arange(0, w, size)
+    sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), rows, axis=0), columns, axis=1)
+    area = np.outer(np.diff([*rows, h]), np.diff([*columns, w]))[..., None]
+    mean = np.repeat(np.repeat(sums / area, np.diff([*rows, h]), axis=0), np.diff([*columns, w]), axis=1)
+    return np.asarray(np.rint(mean).astype(image.dtype) if image.dtype.kind in "iu" else mean.astype(image.dtype))

@@ -1,0 +1,170 @@
+"""The outbox's file: SQLite with its log forced to disk at every commit, so that what was put in survives a power cut."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgeloop_contract.errors import StorageError
+
+PAGE = 4096
+ROW_BYTES = 200  # of a row beside its body
+SPARE = 0.8  # of the ceiling that rows may fill; the rest is pages in part, and SQLite's own
+BUSY_SECONDS = 5.0
+DAY = 86400
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS waiting (
+    key TEXT PRIMARY KEY, kind TEXT NOT NULL, value REAL NOT NULL, at REAL NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS by_value ON waiting (value, at);
+CREATE TABLE IF NOT EXISTS sent (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS counted (what TEXT PRIMARY KEY, n INTEGER NOT NULL);
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """`value`: the higher, the longer it is kept and the sooner it is sent."""
+
+    key: str
+    kind: str
+    value: float
+    body: bytes
+
+
+class Outbox:
+    """May be opened by several processes. Raises StorageError where the disk refuses; a damaged file is put aside, and said."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self.path, self.max_bytes = path, max_bytes
+        self.put_aside = ""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            try:
+                self._connection = self._opened()
+            except sqlite3.DatabaseError as error:
+                if isinstance(error, sqlite3.OperationalError):
+                    raise
+                self._put_aside(str(error))
+                self._connection = self._opened()
+        except (OSError, sqlite3.Error) as error:
+            raise StorageError(f"{path}: the outbox cannot be opened ({error}); make room or check the path") from error
+
+    def _opened(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={1 << 20}",
+                       "wal_autocheckpoint=128", f"max_page_count={max(64, self.max_bytes // PAGE)}"):  # fmt: skip
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        connection.executescript(SCHEMA)
+        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            connection.close()
+            raise sqlite3.DatabaseError("it is damaged")
+        return connection
+
+    def _put_aside(self, why: str) -> None:
+        self.put_aside = why
+        for suffix in ("", "-wal", "-shm"):
+            file = Path(f"{self.path}{suffix}")
+            if file.exists():
+                file.replace(f"{self.path}.damaged{suffix}")
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Keep rows, all of them or (on an error) none; the least valuable, the oldest first, make room and are counted."""
+        with self._writing() as connection:
+            for row in rows:
+                size = len(row.body) + ROW_BYTES
+                connection.execute(
+                    "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, ?, ?)",
+                    (row.key, row.kind, row.value, time.time(), size, row.body),
+                )
+            self._evict(connection)
+
+    def _evict(self, connection: sqlite3.Connection) -> None:
+        used = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM waiting").fetchone()[0]
+        spare, gone = used - int(self.max_bytes * SPARE), Counter[str]()
+        if spare <= 0:
+            return
+        victims = []
+        for key, kind, size in connection.execute("SELECT key, kind, bytes FROM waiting ORDER BY value, at"):
+            victims.append((key,))
+            gone[kind] += 1
+            spare -= size
+            if spare <= 0:
+                break
+        connection.executemany("DELETE FROM waiting WHERE key = ?", victims)
+        for kind, n in gone.items():
+            self._count(connection, f"evicted {kind}", n)
+
+    def batch(self, max_bytes: int, max_rows: int, least_value: float = 0.0) -> list[Row]:
+        """The most valuable rows, oldest first among equals, that fit together; the first one in any case."""
+        found, used = [], 0
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT key, kind, value, body FROM waiting WHERE value >= ? ORDER BY value DESC, at LIMIT ?",
+                (least_value, max_rows),
+            )
+            for row in rows:
+                used += len(row[3])
+                if found and used > max_bytes:
+                    break
+                found.append(Row(*row))
+        return found
+
+    def sent(self, keys: Iterable[str], bytes_sent: int) -> None:
+        """They arrived: forget them. What was spent counts against the day's budget."""
+        day = int(time.time() // DAY)
+        with self._writing() as connection:
+            connection.executemany("DELETE FROM waiting WHERE key = ?", [(key,) for key in keys])
+            connection.execute("DELETE FROM sent WHERE day < ?", (day - 7,))
+            connection.execute(
+                "INSERT INTO sent VALUES (?, ?) ON CONFLICT(day) DO UPDATE SET bytes = bytes + excluded.bytes", (day, bytes_sent)
+            )
+            connection.execute("PRAGMA incremental_vacuum(64)").fetchall()
+
+    def spent_today(self) -> int:
+        with self._reading() as connection:
+            row = connection.execute("SELECT bytes FROM sent WHERE day = ?", (int(time.time() // DAY),)).fetchone()
+        return int(row[0]) if row else 0
+
+    def waiting(self) -> dict[str, int]:
+        """Rows by kind."""
+        with self._reading() as connection:
+            return dict(connection.execute("SELECT kind, COUNT(*) FROM waiting GROUP BY kind"))
+
+    def counts(self) -> dict[str, int]:
+        """What was evicted, by kind, since the file was made."""
+        with self._reading() as connection:
+            return dict(connection.execute("SELECT what, n FROM counted"))
+
+    def close(self) -> None:
+        self._connection.close()
+
+    @staticmethod
+    def _count(connection: sqlite3.Connection, what: str, n: int) -> None:
+        connection.execute("INSERT INTO counted VALUES (?, ?) ON CONFLICT(what) DO UPDATE SET n = n + excluded.n", (what, n))
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.path}: {error}; make room") from error
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        try:
+            yield self._connection
+        except sqlite3.Error as error:
+            raise StorageError(f"{self.path}: {error}") from error

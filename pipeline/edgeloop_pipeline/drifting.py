@@ -1,0 +1,232 @@
+"""Calibrates what a device will hold its samples against: the monitor itself is run over streams of resampled reference samples.
+
+A stream is made as a device would see it: whole recordings of one group (a person, a site), windows in order. Each stream draws its
+recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a bootstrap in
+a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgeloop_agent.answers import answer_features, answer_names
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.drift import BINS, Drift, Monitor, channel_names, input_features
+from edgeloop_contract.manifest import Anomaly, Classification
+
+STREAMS = 256
+STEPS = 8192
+WARM_UP_STREAMS, WARM_UP_STEPS = 64, 4096
+MEMORIES = (4.0, 16.0, 64.0, 256.0)
+PROJECTIONS = 8
+RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
+LEAST_HITS = 25  # streams with an alarm, for a rate that is read off; what is rarer is extrapolated
+SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
+LEAST_GROUPS = 3
+MOST_SAMPLES = 20_000
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Reference samples: features (n, F), the number of each answer, which recording and which group each is of."""
+
+    features: Array
+    answers: Array
+    recordings: Array
+    groups: Array
+
+
+def pool_of(task: Any, values: Array, scores: Array, recordings: Array, groups: Array) -> tuple[Pool, list[str], Array]:
+    """Features of samples (n, *sample) and their scores; their names; and how sure each answer is (n,)."""
+    names = channel_names(values.shape[-1]) + answer_names(task)
+    features, answers, sure = np.empty((len(values), len(names))), np.empty(len(values), dtype=np.intp), np.empty(len(values))
+    for i in range(len(values)):
+        sample = np.asarray(values[i : i + 1])
+        said, answers[i], sure[i] = answer_features(task, scores[i : i + 1], sample)
+        features[i] = np.concatenate([input_features(sample), said])
+    return Pool(features, answers, np.asarray(recordings), np.asarray(groups)), names, sure
+
+
+def few_groups(groups: Array) -> bool:
+    """Whether samples are of so few persons or places that they say little about the next one."""
+    return len(np.unique(groups)) < LEAST_GROUPS
+
+
+def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", reliability: Any = (), seed: int = 0) -> Drift:
+    """The reference of a bundle. `labels`: how many answers there are (1: they are not told apart)."""
+    rng = np.random.default_rng(seed)
+    pool = _fewer(pool, rng)
+    x, answers = pool.features, pool.answers if labels > 1 else np.zeros(len(pool.features), dtype=np.intp)
+    overall = x.mean(0)
+    sums, counts = np.zeros((labels, x.shape[1])), np.bincount(answers, minlength=labels)[:, None]
+    np.add.at(sums, answers, x)
+    centre = (sums + SHRINK * overall) / (counts + SHRINK)
+    deviation = np.maximum(x.std(0), 1e-3 * (1 + np.abs(overall)))
+    scale = np.maximum(np.sqrt(((x - centre[answers]) ** 2).mean(0)), 1e-2 * deviation)
+    directions = rng.standard_normal((PROJECTIONS if x.shape[1] > 1 else 0, x.shape[1]))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    watched = 2 * x.shape[1] + len(directions) + (labels if labels > 1 else 0)
+    memories = [m for m in MEMORIES if m * 4 <= max(len(x), 64)]
+    raw = Drift(
+        features=list(names), labels=labels, centre=_rounded(centre), scale=_rounded(scale), projections=_rounded(directions),
+        mean=[0.0] * watched, std=[1.0] * watched, memories=memories, spread=np.ones((len(memories), watched)).tolist(),
+        level=[1.0] * (2 * len(memories)), rates=[1.0], thresholds=[1.0], overall=_rounded(np.stack([overall, deviation])),
+        reliability=[list(map(float, row)) for row in reliability], samples=len(x), source=source,
+    )  # fmt: skip
+    numbers = _watched(raw, x, answers)
+    mean, std = numbers.mean(0), np.maximum(numbers.std(0), 1e-3)
+    for _ in range(3):  # clipping moves the mean, and the mean what is clipped
+        raw = msgspec.structs.replace(raw, mean=_rounded(mean), std=_rounded(std))
+        numbers = _watched(raw, x, answers)
+        mean += numbers.mean(0) * std
+    wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
+    raw = msgspec.structs.replace(raw, spread=_rounded(wander))
+    paths = _paths(raw, numbers, _streams(pool, STREAMS, STEPS, rng))
+    level = np.median(paths.max(axis=1), axis=0)
+    highest = np.maximum.accumulate((paths / level).max(axis=2), axis=1)
+    rates, thresholds = _thresholds(highest)
+    return msgspec.structs.replace(
+        raw, level=_rounded(level), rates=rates, thresholds=thresholds, between=_rounded(_between(pool, centre, scale, answers))
+    )
+
+
+def reliability(sure: Array, right: Array) -> list[tuple[float, int]]:
+    """Share of right answers by confidence, in bins of equal width: what turns a device's confidence into an estimate of accuracy."""
+    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    found, overall = [], float(right.mean())
+    for b in range(BINS):
+        hits = right[place == b]
+        found.append((round(float((hits.sum() + overall) / (len(hits) + 1)), 4), len(hits)))  # an empty bin: as all together
+    return found
+
+
+def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]]) -> Drift:
+    """From validation samples and scores; with training samples where validation has too few groups.
+
+    `pools`: "validation", and "train" where that is wanted, as (Samples, scores).
+    """
+    if isinstance(task, Anomaly):  # what is normal is the reference
+        pools = {name: (s.of(s.labels == 0), found[s.labels == 0]) for name, (s, found) in pools.items()}
+    samples, scores = pools["validation"]
+    labelled = isinstance(task, Classification)
+    _, _, sure = pool_of(task, samples.values, scores, samples.recording, samples.groups)
+    table = reliability(sure, scores.argmax(1) == samples.labels) if labelled else ()
+    parts = [pool_of(task, s.values, found, s.recording, s.groups)[:2] for s, found in pools.values()]
+    names = parts[0][1]
+    pool = Pool(
+        np.concatenate([p.features for p, _ in parts]), np.concatenate([p.answers for p, _ in parts]),
+        np.concatenate([p.recordings + 10_000_000 * i for i, (p, _) in enumerate(parts)]),
+        np.concatenate([[f"{i} {g}" for g in p.groups] for i, (p, _) in enumerate(parts)]),
+    )  # fmt: skip
+    labels = len(task.labels) if labelled and len(task.labels) <= 64 else 1
+    return calibrate(pool, names, labels, " and ".join(pools), table)
+
+
+def _fewer(pool: Pool, rng: np.random.Generator) -> Pool:
+    """At most some samples, whole recordings of them."""
+    if len(pool.features) <= MOST_SAMPLES:
+        return pool
+    names, counts = np.unique(pool.recordings, return_counts=True)
+    order = rng.permutation(len(names))
+    keep = names[order[np.cumsum(counts[order]) <= MOST_SAMPLES]]
+    rows = np.isin(pool.recordings, keep)
+    return Pool(pool.features[rows], pool.answers[rows], pool.recordings[rows], pool.groups[rows])
+
+
+def _watched(reference: Drift, x: Array, answers: Array) -> Array:
+    monitor = Monitor(reference)
+    return np.stack([monitor.watched(row, int(a)).copy() for row, a in zip(x, answers, strict=True)])
+
+
+def _streams(pool: Pool, streams: int, steps: int, rng: np.random.Generator) -> Array:
+    """(streams, steps) numbers of samples."""
+    n = len(pool.features)
+    if len(np.unique(pool.recordings)) == n:
+        if len(np.unique(pool.groups)) in (1, n):
+            resampled = rng.integers(0, n, (streams, n))
+            return np.take_along_axis(resampled, rng.integers(0, n, (streams, steps)), axis=1)
+        blocks_of = {g: [np.array([i]) for i in np.flatnonzero(pool.groups == g)] for g in np.unique(pool.groups)}
+    else:
+        ends = np.flatnonzero(np.diff(pool.recordings)) + 1 if n > 1 else []
+        blocks = np.split(np.arange(n), ends)
+        blocks_of = {}
+        for block in blocks:
+            blocks_of.setdefault(pool.groups[block[0]], []).append(block)
+        if all(len(b) == 1 for b in blocks_of.values()):  # a group is a recording: any may follow any
+            blocks_of = {"all": blocks}
+    groups, out = list(blocks_of.values()), np.empty((streams, steps), dtype=np.intp)
+    for s in range(streams):
+        own = groups[s % len(groups)]
+        drawn = [own[i] for i in rng.integers(0, len(own), len(own))]
+        got = 0
+        while got < steps:
+            block = drawn[rng.integers(len(drawn))][: steps - got]
+            out[s, got : got + len(block)] = block
+            got += len(block)
+    return out
+
+
+def _wander(reference: Drift, numbers: Array, rows: Array) -> Array:
+    """(M, N): how far each average strays without drift, once it has filled; from stream to stream too."""
+    monitor = Monitor(reference, streams=len(rows))
+    total = np.zeros_like(monitor.averages[0])
+    count = 0
+    for t in range(rows.shape[1]):
+        monitor.statistics(numbers[rows[:, t]])
+        if t * 4 >= rows.shape[1]:
+            total += (monitor.averages**2).mean(0)
+            count += 1
+    floor = np.sqrt(1 / (2 * np.asarray(reference.memories) - 1))[:, None] * 0.05
+    return np.maximum(np.sqrt(total / count), floor)
+
+
+def _paths(reference: Drift, numbers: Array, rows: Array) -> Array:
+    """(streams, steps, 2 M): every statistic over time."""
+    monitor = Monitor(reference, streams=len(rows))
+    found = np.empty((*rows.shape, 2 * len(reference.memories)), dtype=np.float32)
+    for t in range(rows.shape[1]):
+        found[:, t] = monitor.statistics(numbers[rows[:, t]])
+    return found
+
+
+def _thresholds(highest: Array) -> tuple[list[float], list[float]]:
+    """Rates and scores, from the running maxima (streams, steps) of streams that start anew after an alarm.
+
+    Alarms come like a Poisson process, so their rate is the number of streams with one over all the steps until it.
+    """
+    streams, steps = highest.shape
+    grid = np.quantile(highest[:, -1], 1 - LEAST_HITS / streams), float(np.quantile(highest[:, min(64, steps - 1)], 0.05))
+    scores = np.linspace(max(grid), min(grid), 400)
+    rates = []
+    for score in scores:
+        passed = highest >= score
+        hit = passed[:, -1]
+        rates.append(hit.sum() / np.where(hit, passed.argmax(axis=1) + 1, steps).sum() * 10_000)
+    known = np.log(np.maximum(rates, 1e-9))
+    line = np.polyfit(known[:100], scores[:100], 1)  # the rare end
+    wanted = np.log(RATES)
+    order = np.argsort(known)
+    found = np.where(wanted < known.min(), np.polyval(line, wanted), np.interp(wanted, known[order], scores[order]))
+    return list(RATES), _rounded(np.minimum.accumulate(found))
+
+
+def _between(pool: Pool, centre: Array, scale: Array, answers: Array) -> Array:
+    """(F,): how far the means of whole recordings stray, as standard deviations of one sample."""
+    z = (pool.features - centre[answers]) / scale
+    _, place = np.unique(pool.groups if not few_groups(pool.groups) else pool.recordings, return_inverse=True)
+    counts = np.bincount(place)[:, None]
+    sums = np.zeros((len(counts), z.shape[1]))
+    np.add.at(sums, place, z)
+    means = sums / counts
+    return np.sqrt(np.maximum((means**2 - 1 / counts).mean(0), 0.0))
+
+
+def _rounded(values: Array) -> Any:
+    """Six digits, as lists."""
+    digits = np.vectorize(lambda v: float(f"{v:.6g}"))
+    return digits(np.asarray(values, dtype=np.float64)).tolist() if np.size(values) else np.asarray(values).tolist()
