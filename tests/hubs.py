@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from conftest import BIN, command
 from edgeloop_contract import archive
 from edgeloop_contract.archive import Bundle
+from edgeloop_pipeline.publishing.hub import Hub as Client
 from serving import GOLDEN, eventually
 
 
@@ -67,6 +69,17 @@ class Hub:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done.stdout if code == 0 else done.stderr
+
+    @property
+    def http(self) -> Client:
+        """Its interface, as the workstation uses it."""
+        return Client(self.address, self.token)
+
+    def get(self, path: str) -> Any:
+        return self.http.get(path)
+
+    def post(self, path: str, body: object) -> Any:
+        return self.http.post(path, body)
 
     def publish(self, path: Path, *more: object) -> str:
         """The target's name."""

@@ -1,4 +1,4 @@
-"""Whether samples still look like those a model was validated on: one arithmetic for the workstation, which calibrates, and the device.
+"""Whether samples still look like those a model was validated on: one arithmetic for workstation (which calibrates) and device.
 
 Each sample is a few named numbers (`features`). They are standardised given the answer, joined by their squares, some squared
 projections (for correlations) and the answer itself, and averaged with several memories at once: exponentially weighted moving
@@ -25,7 +25,7 @@ BINS = 10  # of confidence
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """The reference of a model, in its bundle. F features, L labels (1: not told apart), P projections, N numbers watched, M memories."""
+    """A model's reference, in its bundle. F features, L labels (1: not told apart), P projections, N numbers watched, M memories."""
 
     features: list[str]
     labels: int

@@ -99,7 +99,7 @@ class Heartbeat(_Message, frozen=True):
 class DriftReport(_Message, frozen=True):
     """How the samples of the covered time differ from the bundle's reference. Statistics only: no sample can be told from them.
 
-    `score`: the highest since the last report, 1 being an alarm. `shifts`: of each feature's mean, in standard deviations of one sample.
+    `score`: the highest since the last report, 1 being an alarm. `shifts`: of each feature's mean, in standard deviations of a sample.
     """
 
     model: Short = ""
@@ -137,7 +137,7 @@ class Sample(_Message, frozen=True):
     value: Amount = 0.0  # what it is worth to whoever labels: the most first
     truth: Short = ""
     dtype: Literal["uint8", "int8", "int16", "float32"] = "uint8"
-    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(min_length=1, max_length=4)] = [1]
+    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(max_length=4)] = []
     data: Annotated[bytes, msgspec.Meta(max_length=4 << 20)] = b""
 
 

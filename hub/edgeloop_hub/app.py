@@ -17,7 +17,7 @@ from litestar.types import Scope
 from securesystemslib.signer import CryptoSigner
 
 from edgeloop_contract.errors import EdgeloopError
-from edgeloop_hub import api, counting, pages
+from edgeloop_hub import api, counting, pages, sample_api, sample_pages
 from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.database import Database
 from edgeloop_hub.settings import Settings
@@ -25,7 +25,7 @@ from edgeloop_hub.signing import online_signer
 
 SAFE = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -62,7 +62,15 @@ def build(hub: Hub) -> Litestar:
     """All routes over one hub."""
     bearer = SecurityScheme(type="http", scheme="bearer", description="a device's credential, or a token of edgeloop-hub token api")
     return Litestar(
-        route_handlers=[healthy, api.Devices, api.Workstation, counting.metrics, *pages.HANDLERS],
+        route_handlers=[
+            healthy,
+            api.Devices,
+            api.Workstation,
+            counting.metrics,
+            *sample_api.HANDLERS,
+            *pages.HANDLERS,
+            *sample_pages.HANDLERS,
+        ],
         state=State({"hub": hub}),
         request_max_body_size=max(hub.settings.max_part_bytes, hub.settings.max_message_bytes),
         openapi_config=OpenAPIConfig(

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report
+from edgeloop_hub import drift, labelling
 from edgeloop_hub.gates import Seen
 from edgeloop_hub.people import Device
 from edgeloop_hub.plans import OPEN, Plan, Rollout, assigned
@@ -56,7 +57,9 @@ def store(connection: Connection, device: Device, report: Report, settings: Sett
             used["machine"] = beat.machine
     connection.execute(mine.values(last_seen=now, **used))
     for event in report.events:
-        _note(connection, device.name, event, now)
+        note_of_device(connection, device.name, event, now)
+    if report.drift is not None:
+        drift.keep(connection, device.name, report.key, report.drift, now)
     if report.job is not None:
         answer = {
             "state": "refused" if report.job.refused else "done",
@@ -69,7 +72,8 @@ def store(connection: Connection, device: Device, report: Report, settings: Sett
     return True
 
 
-def _note(connection: Connection, device: str, event: Event, now: float) -> None:
+def note_of_device(connection: Connection, device: str, event: Event, now: float) -> None:
+    """A device's event, once."""
     there = connection.execute(select(events.c.key).where(events.c.source == device, events.c.key == event.key)).first()
     if there is None:
         at = min(event.at, now) if event.at > now - 30 * 86400 else now  # a board without a battery clock
@@ -181,6 +185,10 @@ def seen_since(connection: Connection, names: set[str], sha256s: set[str] | None
             seen.drift.append(beat.drift)
         seen.right += beat.right
         seen.labelled += beat.labelled
+    for row in labelling.scored(connection, sha256s, since):
+        if row.device in found:
+            found[row.device].labelled += 1
+            found[row.device].right += row.guess == row.label
     return found
 
 
@@ -188,6 +196,8 @@ def forget_old(connection: Connection, settings: Settings) -> None:
     before = time.time() - settings.history_seconds
     connection.execute(delete(heartbeats).where(heartbeats.c.at < before))
     connection.execute(delete(events).where(events.c.at < before))
+    drift.forget_old(connection, before)
+    labelling.forget_old(connection, before, time.time() - settings.sample_seconds)
 
 
 def listed(connection: Connection) -> list[dict[str, Any]]:

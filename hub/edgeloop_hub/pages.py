@@ -20,7 +20,7 @@ from litestar.params import Body
 from litestar.response import Redirect
 from sqlalchemy import select
 
-from edgeloop_contract.errors import UsageError
+from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.messages import Heartbeat
 from edgeloop_hub import fleet, people, plots, registry, rolling
 from edgeloop_hub.schema import events, heartbeats, jobs, users
@@ -98,9 +98,9 @@ def sign_in(data: Form, state: State, request: Asking) -> Response[Any]:
     if not _same_origin(request):
         raise PermissionDeniedException("this form is not from here")
     with hub.database.writing() as database:
-        allowed = min([people.may_try(database, w, hub.settings) for w in who])
+        tried = [people.may_try(database, w, hub.settings) for w in who]  # each is counted
         stored = database.execute(select(users.c.password).where(users.c.name == name)).scalar()
-    if not allowed:
+    if not all(tried):
         return page("sign-in.html.j2", "Sign in", None, 429, failed="Too many tries. Wait a quarter of an hour.")
     if not people.password_is_right(stored, data.get("password", "")[:1000]):
         return page("sign-in.html.j2", "Sign in", None, 401, failed="Name or password is wrong.")
@@ -126,7 +126,7 @@ def refused(request: Asking, error: HTTPException) -> Response[Any]:
     return page("refused.html.j2", "That did not work", None, error.status_code, text=error.detail)
 
 
-def unusable(request: Asking, error: UsageError) -> Response[Any]:
+def unusable(request: Asking, error: EdgeloopError) -> Response[Any]:
     return page("refused.html.j2", "That did not work", None, 400, text=str(error))
 
 
@@ -136,7 +136,7 @@ class Pages(Controller):
     path = "/"
     guards = [is_person]
     include_in_schema = False
-    exception_handlers = {HTTPException: refused, UsageError: unusable}
+    exception_handlers = {HTTPException: refused, EdgeloopError: unusable}
 
     @get("/", sync_to_thread=True)
     def fleet(self, state: State, request: Asking) -> Response[bytes]:

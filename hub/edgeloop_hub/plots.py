@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edgeloop_contract.messages import Heartbeat
+from edgeloop_contract.messages import DriftReport, Heartbeat
 
 WIDTH, HEIGHT = 320.0, 60.0
 MIB = 1 << 20
@@ -41,6 +41,11 @@ def of(beats: list[tuple[float, Heartbeat]]) -> list[Plot]:
         if known:
             found.append(_plot(title, known))
     return found
+
+
+def of_drift(reports: list[tuple[float, DriftReport]]) -> Plot | None:
+    """The drift score over time."""
+    return _plot("drift score", [(at, report.score) for at, report in reports]) if reports else None
 
 
 def _plot(title: str, values: list[tuple[float, float]]) -> Plot:

@@ -118,6 +118,9 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "parent": provenance.parent,
         "recipe": provenance.recipe_sha256,
         "data": provenance.data_sha256,
+        "labels": list(getattr(manifest.task, "labels", []))[:1000],
+        "reliability": manifest.drift.reliability if manifest.drift else [],
+        "between": dict(zip(manifest.drift.features, manifest.drift.between, strict=False)) if manifest.drift else {},
         "variants": [
             {
                 "name": v.name,

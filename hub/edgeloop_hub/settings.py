@@ -25,6 +25,9 @@ class Settings:
     max_bundle_bytes: int = 512 << 20
     max_message_bytes: int = 1 << 20
     report_quota_per_hour: int = 600  # reports of one device
+    sample_bytes_per_day: int = 64 << 20  # of one device
+    sample_seconds: float = 365 * 86400.0  # that labelled samples are kept; others as long as history_seconds
+    labels_needed: int = 1  # people who must agree on a label
     sign_in_tries: int = 5  # wrong ones for a name or from an address, then a wait
     sign_in_wait_seconds: float = 900.0
 

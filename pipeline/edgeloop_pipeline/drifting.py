@@ -1,8 +1,8 @@
 """Calibrates what a device will hold its samples against: the monitor itself is run over streams of resampled reference samples.
 
-A stream is made as a device would see it: whole recordings of one group (a person, a site), windows in order. Each stream draws its
-recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a bootstrap in
-a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006).
+A stream is made as a device would see it: whole recordings of one group (a person, a site), windows in order. Each stream draws
+its recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a bootstrap
+in a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006).
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
 
 
 def reliability(sure: Array, right: Array) -> list[tuple[float, int]]:
-    """Share of right answers by confidence, in bins of equal width: what turns a device's confidence into an estimate of accuracy."""
+    """Share of right answers by confidence, in bins of equal width: what a device's confidence promises."""
     place = np.minimum((sure * BINS).astype(int), BINS - 1)
     found, overall = [], float(right.mean())
     for b in range(BINS):
@@ -152,8 +152,7 @@ def _streams(pool: Pool, streams: int, steps: int, rng: np.random.Generator) -> 
             return np.take_along_axis(resampled, rng.integers(0, n, (streams, steps)), axis=1)
         blocks_of = {g: [np.array([i]) for i in np.flatnonzero(pool.groups == g)] for g in np.unique(pool.groups)}
     else:
-        ends = np.flatnonzero(np.diff(pool.recordings)) + 1 if n > 1 else []
-        blocks = np.split(np.arange(n), ends)
+        blocks = np.split(np.arange(n), np.flatnonzero(np.diff(pool.recordings)) + 1)
         blocks_of = {}
         for block in blocks:
             blocks_of.setdefault(pool.groups[block[0]], []).append(block)
@@ -182,7 +181,7 @@ def _wander(reference: Drift, numbers: Array, rows: Array) -> Array:
             total += (monitor.averages**2).mean(0)
             count += 1
     floor = np.sqrt(1 / (2 * np.asarray(reference.memories) - 1))[:, None] * 0.05
-    return np.maximum(np.sqrt(total / count), floor)
+    return np.asarray(np.maximum(np.sqrt(total / count), floor))
 
 
 def _paths(reference: Drift, numbers: Array, rows: Array) -> Array:
@@ -223,7 +222,7 @@ def _between(pool: Pool, centre: Array, scale: Array, answers: Array) -> Array:
     sums = np.zeros((len(counts), z.shape[1]))
     np.add.at(sums, place, z)
     means = sums / counts
-    return np.sqrt(np.maximum((means**2 - 1 / counts).mean(0), 0.0))
+    return np.asarray(np.sqrt(np.maximum((means**2 - 1 / counts).mean(0), 0.0)))
 
 
 def _rounded(values: Array) -> Any:

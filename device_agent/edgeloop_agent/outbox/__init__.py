@@ -1,1 +1,1 @@
-"""Samples and events that wait for the hub: kept on disk under a ceiling, the most valuable longest, and sent when that is possible."""
+"""Samples and events that wait for the hub: kept on disk under a ceiling, the most valuable longest, and sent when possible."""

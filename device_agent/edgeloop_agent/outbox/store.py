@@ -102,7 +102,8 @@ class Outbox:
 
     def batch(self, max_bytes: int, max_rows: int, least_value: float = 0.0) -> list[Row]:
         """The most valuable rows, oldest first among equals, that fit together; the first one in any case."""
-        found, used = [], 0
+        found: list[Row] = []
+        used = 0
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT key, kind, value, body FROM waiting WHERE value >= ? ORDER BY value DESC, at LIMIT ?",

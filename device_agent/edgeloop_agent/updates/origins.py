@@ -81,7 +81,7 @@ class HubOrigin:
 
     def samples(self, body: bytes) -> None:
         """An upload of the outbox: stored when this returns."""
-        self._whole(self._ask("POST", "/api/v1/samples", {"Content-Type": "application/msgpack"}, body))
+        self._whole(self._ask("POST", "/api/v1/outbox", {"Content-Type": "application/msgpack"}, body))
 
     def metadata(self, name: str) -> Iterator[bytes]:
         answer = self._ask("GET", f"/tuf/metadata/{name}", {})

@@ -23,7 +23,6 @@ from edgeloop_agent.updates.origins import FolderOrigin, HubOrigin, Origin
 from edgeloop_contract.errors import BundleError, EdgeloopError, NetworkError, StorageError, UsageError
 from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
 
-
 MOST_SENDING_SECONDS = 120.0
 
 

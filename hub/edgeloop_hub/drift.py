@@ -1,0 +1,164 @@
+"""What devices report of drift: over time, over the fleet, and what accuracy their confidence promises."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, delete, insert, select
+
+from edgeloop_contract.drift import BINS
+from edgeloop_contract.messages import DriftReport
+from edgeloop_hub import labelling
+from edgeloop_hub.schema import bundles, drifts
+
+FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
+LEAST_SAMPLES = 20
+
+
+@dataclass(frozen=True)
+class Shift:
+    """One feature on one device that is off by more than chance and the usual differences between devices explain."""
+
+    device: str
+    feature: str
+    shift: float
+    samples: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Promise:
+    """Accuracy as confidence promises it; and what labelled samples drawn at random said, where there are any.
+
+    `error`: promised less measured, over the labelled ones: how far such promises were off.
+    """
+
+    promised: float
+    answers: int
+    measured: float | None
+    labelled: int
+    error: float | None
+
+
+def keep(connection: Connection, device: str, key: str, report: DriftReport, now: float) -> None:
+    connection.execute(
+        insert(drifts).values(
+            device=device, key=key, at=now, model=report.model, sha256=report.sha256[:64], samples=report.samples,
+            score=report.score, body=msgspec.json.encode(report).decode(),
+        )
+    )  # fmt: skip
+
+
+def forget_old(connection: Connection, before: float) -> None:
+    connection.execute(delete(drifts).where(drifts.c.at < before))
+
+
+def reports(connection: Connection, model: str, since: float, device: str = "") -> dict[str, list[tuple[float, DriftReport]]]:
+    """By device, oldest first."""
+    rows = select(drifts.c.device, drifts.c.at, drifts.c.body).where(drifts.c.model == model, drifts.c.at >= since)
+    if device:
+        rows = rows.where(drifts.c.device == device)
+    found: dict[str, list[tuple[float, DriftReport]]] = {}
+    for name, at, body in connection.execute(rows.order_by(drifts.c.at)):
+        found.setdefault(name, []).append((at, msgspec.json.decode(body, type=DriftReport)))
+    return found
+
+
+def models(connection: Connection) -> list[str]:
+    return sorted(connection.execute(select(drifts.c.model).distinct()).scalars())
+
+
+def abouts(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
+    """What the registry knows of each of the model's bundles, by digest."""
+    rows = connection.execute(select(bundles.c.sha256, bundles.c.about).where(bundles.c.model == model))
+    return {sha256: json.loads(about) for sha256, about in rows}
+
+
+def shifts(found: dict[str, list[tuple[float, DriftReport]]], known: dict[str, dict[str, Any]]) -> list[Shift]:
+    """Every device and feature together, at a fleet-wide false discovery rate of 5 %.
+
+    A feature's mean over n samples strays by chance (1/√n) and from place to place (`between`, measured when the bundle was made).
+    """
+    tests = []
+    for device, rows in found.items():
+        newest = rows[-1][1].sha256
+        mine = [r for _, r in rows if r.sha256 == newest]
+        between = known.get(newest, {}).get("between", {})
+        n = sum(r.samples for r in mine)
+        if n < LEAST_SAMPLES:
+            continue
+        for feature in mine[-1].shifts:
+            mean = sum(r.shifts.get(feature, 0.0) * r.samples for r in mine) / n
+            deviation = math.sqrt(float(between.get(feature, 0.0)) ** 2 + 1 / n)
+            tests.append(Shift(device, feature, mean, n, math.erfc(abs(mean) / deviation / math.sqrt(2))))
+    return discovered(tests)
+
+
+def discovered(tests: list[Shift], share: float = FALSE_SHARE) -> list[Shift]:
+    """Benjamini and Hochberg's step-up procedure: those that stand, the surest first."""
+    order = sorted(tests, key=lambda t: t.p)
+    last = max((i for i, t in enumerate(order, 1) if t.p <= share * i / len(order)), default=0)
+    return order[:last]
+
+
+def promise(
+    connection: Connection, found: dict[str, list[tuple[float, DriftReport]]], known: dict[str, dict[str, Any]], since: float
+) -> Promise | None:
+    """For the bundles that run now. None: no bundle says how its confidence is to be read, or nothing was answered."""
+    bins = np.zeros(BINS)
+    expected, right, labelled, error = 0.0, 0, 0, 0.0
+    newest = {rows[-1][1].sha256 for rows in found.values()}
+    for sha256 in newest:
+        table = known.get(sha256, {}).get("reliability", [])
+        if len(table) != BINS:
+            continue
+        shares = np.array([row[0] for row in table])
+        seen = np.zeros(BINS)
+        for rows in found.values():
+            for _, report in rows:
+                if report.sha256 == sha256 and len(report.confidence) == BINS:
+                    seen += report.confidence
+        bins += seen
+        expected += float(seen @ shares)
+        for row in labelling.scored(connection, {sha256}, since):
+            labelled += 1
+            right += row.guess == row.label
+            error += float(shares[min(int(row.confidence * BINS), BINS - 1)]) - (row.guess == row.label)
+    if not bins.sum():
+        return None
+    said = (right / labelled, labelled, error / labelled) if labelled else (None, 0, None)
+    return Promise(expected / float(bins.sum()), int(bins.sum()), *said)
+
+
+def described(connection: Connection, model: str, seconds: float) -> dict[str, Any]:
+    """For the page and the API: devices, discoveries, the promise."""
+    since = time.time() - seconds
+    found, known = reports(connection, model, since), abouts(connection, model)
+    made = promise(connection, found, known, since)
+    return {
+        "model": model,
+        "devices": [
+            {
+                "device": name, "samples": sum(r.samples for _, r in rows), "alarms": sum(r.alarms for _, r in rows),
+                "score": max(r.score for _, r in rows), "drifting": rows[-1][1].drifting, "since": rows[-1][1].since,
+                "cause": rows[-1][1].cause, "text": rows[-1][1].text, "faults": dict(sorted(_faults(rows).items())), "sha256": rows[-1][1].sha256,
+            }
+            for name, rows in found.items()
+        ],
+        "shifts": [vars(s) for s in shifts(found, known)],
+        "promise": vars(made) if made else None,
+    }  # fmt: skip
+
+
+def _faults(rows: list[tuple[float, DriftReport]]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for _, report in rows:
+        for reason, n in report.faults.items():
+            total[reason] = total.get(reason, 0) + n
+    return total

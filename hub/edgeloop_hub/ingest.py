@@ -1,0 +1,122 @@
+"""Samples that devices send: checked, stored once, under a quota; near-duplicates find each other."""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, func, insert, select
+
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.messages import Sample, Samples
+from edgeloop_hub import fleet
+from edgeloop_hub.people import Device
+from edgeloop_hub.schema import labels, samples
+from edgeloop_hub.settings import Settings
+
+DAY = 86400.0
+COMPARED = 300  # open samples of the model that a new one may resemble
+ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
+ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "float32": 4}
+MOST_VALUES = 16 << 20  # bytes of one sample, unpacked
+
+
+def decode(body: bytes) -> Samples:
+    """Raises DataError."""
+    try:
+        return msgspec.msgpack.decode(body, type=Samples)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"not an upload of samples ({error})") from error
+
+
+def store(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+    """Keep all of an upload, each sample once. False: over the device's quota of this day. Raises DataError, and keeps nothing then."""
+    now = time.time()
+    used = connection.execute(
+        select(func.coalesce(func.sum(func.length(samples.c.data)), 0)).where(
+            samples.c.device == device.name, samples.c.at > now - DAY
+        )
+    ).scalar_one()
+    if used + sum(len(s.data) for s in upload.samples) > settings.sample_bytes_per_day:
+        return False
+    known = set(
+        connection.execute(
+            select(samples.c.key).where(samples.c.device == device.name, samples.c.key.in_([s.key for s in upload.samples]))
+        ).scalars()
+    )
+    for event in upload.events:
+        fleet.note_of_device(connection, device.name, event, now)
+    open_ones = _Open(connection)
+    for sample in upload.samples:
+        check(sample)
+        if sample.key in known:
+            continue
+        known.add(sample.key)
+        name = f"{device.name}/{sample.key}"
+        alike = name if sample.truth else open_ones.like(sample, name)
+        connection.execute(
+            insert(samples).values(
+                device=device.name, key=sample.key, at=now, taken=min(sample.at, now), kind=sample.kind, random=int(sample.random),
+                model=sample.model, sha256=sample.sha256, recording=sample.recording, window=sample.window, guess=sample.guess,
+                confidence=sample.confidence, value=sample.value, features=json.dumps(sample.features), alike=alike,
+                dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, label=sample.truth or None,
+                labelled=now if sample.truth else None, skipped=0,
+            )
+        )  # fmt: skip
+        if sample.truth:
+            connection.execute(
+                insert(labels).values(device=device.name, key=sample.key, person="device", label=sample.truth, at=now)
+            )
+    return True
+
+
+def check(sample: Sample) -> None:
+    """Raises DataError unless the bytes are just what type and shape say; a bomb is not unpacked."""
+    size = ITEM_BYTES[sample.dtype]
+    if not sample.shape:
+        raise DataError(f"sample {sample.key}: it has no shape")
+    for n in sample.shape:
+        size *= n
+    if size > MOST_VALUES:
+        raise DataError(f"sample {sample.key}: {size} bytes unpacked; the limit is {MOST_VALUES}")
+    unpacked = zlib.decompressobj()
+    try:
+        found = len(unpacked.decompress(sample.data, size + 1))
+    except zlib.error as error:
+        raise DataError(f"sample {sample.key}: its data are damaged ({error})") from error
+    if found != size or not unpacked.eof:
+        raise DataError(f"sample {sample.key}: its data are not {sample.shape} of {sample.dtype}")
+    if not all(np.isfinite(sample.features)):
+        raise DataError(f"sample {sample.key}: a feature is not finite")
+
+
+class _Open:
+    """Samples that wait for a label, one of each group, newest first: read when first asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._by_model: dict[tuple[str, str], list[tuple[str, list[float]]]] = {}
+
+    def like(self, sample: Sample, name: str) -> str:
+        """The group that the sample belongs to: its own name where there is none."""
+        group = self._by_model.get((sample.model, sample.guess))
+        if group is None:
+            rows = self._connection.execute(
+                select(samples.c.device, samples.c.key, samples.c.alike, samples.c.features)
+                .where(samples.c.model == sample.model, samples.c.guess == sample.guess, samples.c.labelled.is_(None))
+                .order_by(samples.c.at.desc())
+                .limit(COMPARED)
+            )
+            group = [(r.alike, json.loads(r.features)) for r in rows if r.alike == f"{r.device}/{r.key}"]
+            self._by_model[sample.model, sample.guess] = group
+        near = [(head, f) for head, f in group if len(f) == len(sample.features)]
+        if sample.features and near:
+            distances = np.sqrt(((np.array([f for _, f in near]) - sample.features) ** 2).mean(axis=1))
+            best = int(distances.argmin())
+            if distances[best] < ALIKE:
+                return near[best][0]
+        group.append((name, list(sample.features)))
+        return name

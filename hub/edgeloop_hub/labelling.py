@@ -1,0 +1,153 @@
+"""The labelling queue: what to ask people next, what they said, and what of it counts."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
+
+from edgeloop_contract.errors import DataError
+from edgeloop_hub.schema import bundles, labels, samples
+from edgeloop_hub.settings import Settings
+
+MOST_LISTED = 10_000
+SHOWN = (
+    "device",
+    "key",
+    "taken",
+    "kind",
+    "random",
+    "model",
+    "sha256",
+    "recording",
+    "window",
+    "guess",
+    "confidence",
+    "value",
+    "label",
+)
+
+
+def waiting(connection: Connection, model: str, person: str, limit: int) -> list[dict[str, Any]]:
+    """One sample of each group that still needs this person's label, the most informative first, with the group's size.
+
+    Every fifth is one of the random ones, the oldest first: without them there would be no honest estimate of accuracy.
+    """
+    mine = select(labels.c.key).where(labels.c.device == samples.c.device, labels.c.key == samples.c.key, labels.c.person == person)
+    head = samples.c.alike == samples.c.device + "/" + samples.c.key
+    open_ones = and_(samples.c.labelled.is_(None), samples.c.skipped == 0, head, ~mine.exists())
+    if model:
+        open_ones = and_(open_ones, samples.c.model == model)
+    columns = [samples.c[name] for name in SHOWN]
+    best = connection.execute(select(*columns).where(open_ones).order_by(samples.c.value.desc(), samples.c.at).limit(limit)).all()
+    drawn = connection.execute(select(*columns).where(open_ones, samples.c.random == 1).order_by(samples.c.at).limit(limit)).all()
+    order: dict[tuple[str, str], Row[Any]] = {}
+    queues = [iter(best), iter(best), iter(drawn), iter(best), iter(best)]
+    for _ in range(len(best) + len(drawn)):
+        for queue in queues:
+            row = next((r for r in queue if (r.device, r.key) not in order), None)
+            if row is not None:
+                order[row.device, row.key] = row
+    found = list(order.values())[:limit]
+    sizes = _sizes(connection, [f"{r.device}/{r.key}" for r in found])
+    return [{**r._mapping, "alike": sizes.get(f"{r.device}/{r.key}", 1)} for r in found]
+
+
+def _sizes(connection: Connection, heads: list[str]) -> dict[str, int]:
+    rows = connection.execute(
+        select(samples.c.alike, func.count())
+        .where(samples.c.alike.in_(heads), samples.c.labelled.is_(None))
+        .group_by(samples.c.alike)
+    )
+    return dict(rows.tuples().all())
+
+
+def names_of(connection: Connection, model: str) -> list[str]:
+    """The labels that the model's newest bundle knows."""
+    row = connection.execute(
+        select(bundles.c.about).where(bundles.c.model == model).order_by(bundles.c.version.desc()).limit(1)
+    ).scalar()
+    found: list[str] = json.loads(row).get("labels", []) if row else []
+    return found
+
+
+def label(connection: Connection, device: str, key: str, person: str, name: str, settings: Settings) -> int:
+    """One person's label; returns how many samples are settled by it: those alike too, once enough people agree.
+
+    Raises DataError where there is no such sample, or the model knows no such label.
+    """
+    row = connection.execute(
+        select(samples.c.alike, samples.c.model).where(samples.c.device == device, samples.c.key == key)
+    ).first()
+    if row is None:
+        raise DataError(f"there is no sample {device}/{key}")
+    known = names_of(connection, row.model)
+    if known and name not in known:
+        raise DataError(f"{row.model} knows no label {name[:100]!r}; there is {', '.join(known)}")
+    now = time.time()
+    connection.execute(delete(labels).where(labels.c.device == device, labels.c.key == key, labels.c.person == person))
+    connection.execute(insert(labels).values(device=device, key=key, person=person, label=name, at=now))
+    votes = connection.execute(
+        select(func.count()).where(labels.c.device == device, labels.c.key == key, labels.c.label == name)
+    ).scalar_one()
+    if votes < settings.labels_needed:
+        return 0
+    this = and_(samples.c.device == device, samples.c.key == key)
+    head = row.alike == f"{device}/{key}"
+    group = or_(this, and_(samples.c.alike == row.alike, samples.c.labelled.is_(None))) if head else this
+    return int(connection.execute(update(samples).where(group).values(label=name, labelled=now, skipped=0)).rowcount)
+
+
+def skip(connection: Connection, device: str, key: str) -> None:
+    """Nobody can tell what it is: it is asked about no more."""
+    connection.execute(update(samples).where(samples.c.device == device, samples.c.key == key).values(skipped=1))
+
+
+def find(connection: Connection, device: str, key: str) -> Any:
+    return connection.execute(select(samples).where(samples.c.device == device, samples.c.key == key)).first()
+
+
+def listed(connection: Connection, model: str, state: str) -> list[dict[str, Any]]:
+    """Samples without their data: "open", "labelled" or "all"; with who labelled them."""
+    rows = select(*(samples.c[name] for name in SHOWN)).order_by(samples.c.at)
+    rows = _of_model(rows, model)
+    if state != "all":
+        rows = rows.where(samples.c.labelled.is_(None) if state == "open" else samples.c.labelled.is_not(None))
+    found = [dict(r._mapping) for r in connection.execute(rows.limit(MOST_LISTED))]
+    said: dict[tuple[str, str], list[str]] = {}
+    for row in connection.execute(select(labels.c.device, labels.c.key, labels.c.person)):
+        said.setdefault((row.device, row.key), []).append(row.person)
+    return [{**f, "people": said.get((f["device"], f["key"]), [])} for f in found]
+
+
+def _of_model(rows: Select[Any], model: str) -> Select[Any]:
+    return rows.where(samples.c.model == model) if model else rows
+
+
+def labelled_after(connection: Connection, model: str, after: tuple[float, str, str], limit: int) -> list[Any]:
+    """Whole labelled samples in the order in which they were labelled, behind the place `after`: a page for retraining."""
+    at, device, key = after
+    behind = or_(
+        samples.c.labelled > at,
+        and_(samples.c.labelled == at, or_(samples.c.device > device, and_(samples.c.device == device, samples.c.key > key))),
+    )
+    rows = select(samples).where(samples.c.model == model, samples.c.label.is_not(None), behind)
+    return list(connection.execute(rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit)))
+
+
+def scored(connection: Connection, sha256s: set[str] | None, since: float) -> Iterable[Any]:
+    """Guess and label of samples that were drawn at random: what a bundle's accuracy in the field is told from."""
+    rows = select(samples.c.device, samples.c.guess, samples.c.label, samples.c.confidence).where(
+        samples.c.random == 1, samples.c.label.is_not(None), samples.c.at >= since
+    )
+    return connection.execute(rows.where(samples.c.sha256.in_(sha256s)) if sha256s is not None else rows)
+
+
+def forget_old(connection: Connection, unlabelled_before: float, before: float) -> None:
+    connection.execute(delete(samples).where(samples.c.at < unlabelled_before, samples.c.labelled.is_(None)))
+    connection.execute(delete(samples).where(samples.c.at < before))
+    there = select(samples.c.key).where(samples.c.device == labels.c.device, samples.c.key == labels.c.key)
+    connection.execute(delete(labels).where(~there.exists()))

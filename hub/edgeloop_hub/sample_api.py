@@ -1,0 +1,117 @@
+"""Samples over HTTP: devices bring them, the workstation and cron label and fetch them."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from litestar import Controller, Request, Response, get, post
+from litestar.datastructures import State
+from litestar.exceptions import NotAuthorizedException, NotFoundException, TooManyRequestsException
+from litestar.params import Parameter
+
+from edgeloop_contract.messages import Device, Key, Short
+from edgeloop_hub import drift, ingest, labelling, pictures
+from edgeloop_hub.api import asking, is_device, is_workstation
+from edgeloop_hub.people import checked_name
+
+PAGE = Annotated[int, Parameter(ge=1, le=1000)]
+SECONDS = Annotated[float, Parameter(ge=1, le=3.2e7)]
+
+
+class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`label` empty: nobody can tell."""
+
+    device: Device
+    key: Key
+    label: Short = ""
+
+
+class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one person, or one program, says. `who`: a-z, 0-9 and -."""
+
+    labels: Annotated[list[Label], msgspec.Meta(max_length=1000)]
+    who: Short = "import"
+
+
+class DeviceSamples(Controller):
+    """For devices."""
+
+    path = "/api/v1/outbox"
+    tags = ["devices"]
+
+    @post(
+        guards=[is_device], sync_to_thread=True, status_code=200, raises=[NotAuthorizedException, TooManyRequestsException],
+    )  # fmt: skip
+    def bring(self, body: bytes, state: State, request: Request[Any, Any, Any]) -> None:
+        """Samples and events of a device's outbox, as MessagePack. Sent twice, they are stored once; answered when they are safe."""
+        upload = ingest.decode(body)
+        with state.hub.database.writing(ordered=False) as database:
+            if not ingest.store(database, asking(request), upload, state.hub.settings):
+                raise TooManyRequestsException("more samples than this device may send in a day")
+
+
+class Samples(Controller):
+    """For the workstation and cron: label, look, fetch."""
+
+    path = "/api/v1"
+    guards = [is_workstation]
+    tags = ["samples"]
+
+    @get("/queue", sync_to_thread=True)
+    def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[dict[str, Any]]:
+        """What to label next, the most informative first; near-duplicates are one entry, `alike` of them."""
+        with state.hub.database.reading() as database:
+            return labelling.waiting(database, model, who[:63], limit)
+
+    @post("/labels", sync_to_thread=True, status_code=200)
+    def label(self, data: Labels, state: State) -> dict[str, int]:
+        """Labels of one person; how many samples are settled by them."""
+        settled, who = 0, checked_name(data.who, "who")
+        with state.hub.database.writing() as database:
+            for said in data.labels:
+                if said.label:
+                    settled += labelling.label(database, said.device, said.key, who, said.label, state.hub.settings)
+                else:
+                    labelling.skip(database, said.device, said.key)
+        return {"settled": settled}
+
+    @get("/samples", sync_to_thread=True)
+    def samples(self, state: State, model: str = "", which: Literal["open", "labelled", "all"] = "all") -> list[dict[str, Any]]:
+        """Samples without their data."""
+        with state.hub.database.reading() as database:
+            return labelling.listed(database, model, which)
+
+    @get("/samples/{device:str}/{key:str}/values", sync_to_thread=True)
+    def values(self, device: str, key: str, state: State) -> Response[bytes]:
+        """One sample as a .npy file."""
+        with state.hub.database.reading() as database:
+            row = labelling.find(database, device, key)
+        if row is None:
+            raise NotFoundException("there is no such sample")
+        file = io.BytesIO()
+        np.save(file, pictures.array_of(row), allow_pickle=False)
+        return Response(file.getvalue(), media_type="application/octet-stream")
+
+    @get("/labelled", sync_to_thread=True)
+    def labelled(
+        self, state: State, model: str, at: float = 0.0, device: str = "", key: str = "", limit: PAGE = 200
+    ) -> Response[bytes]:
+        """Labelled samples with their data, as MessagePack, in the order of labelling, behind the place (at, device, key)."""
+        with state.hub.database.reading() as database:
+            rows = labelling.labelled_after(database, model, (at, device, key), limit)
+        fields = (*labelling.SHOWN, "labelled", "dtype", "data")
+        told = [{**{f: getattr(r, f) for f in fields}, "shape": json.loads(r.shape)} for r in rows]
+        return Response(msgspec.msgpack.encode(told), media_type="application/msgpack")
+
+    @get("/drift", sync_to_thread=True)
+    def drift(self, state: State, model: str, seconds: SECONDS = 86400.0) -> dict[str, Any]:
+        """Devices, discoveries over the fleet, and the accuracy that confidence promises."""
+        with state.hub.database.reading() as database:
+            return drift.described(database, model, seconds)
+
+
+HANDLERS = (DeviceSamples, Samples)

@@ -1,0 +1,82 @@
+"""Pages for what the field says: drift over the fleet, and the labelling queue."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from litestar import Controller, Response, get, post
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException, NotFoundException
+from litestar.response import Redirect
+
+from edgeloop_contract.errors import EdgeloopError
+from edgeloop_hub import drift, labelling, pictures, plots
+from edgeloop_hub.pages import HERE, Asking, Form, check_form, is_person, page, refused, unusable
+
+DAY = 86400.0
+
+
+@get("/keys.js", sync_to_thread=False, include_in_schema=False)
+def keys() -> Response[bytes]:
+    return Response((HERE / "keys.js").read_bytes(), media_type="text/javascript", headers={"Cache-Control": "max-age=300"})
+
+
+class SamplePages(Controller):
+    """Behind a sign-in."""
+
+    path = "/"
+    guards = [is_person]
+    include_in_schema = False
+    exception_handlers = {HTTPException: refused, EdgeloopError: unusable}
+
+    @get("/drift", sync_to_thread=True)
+    def drift(self, state: State, request: Asking, days: float = 1.0) -> Response[bytes]:
+        seconds = min(max(days, 0.01), 365.0) * DAY
+        with state.hub.database.reading() as database:
+            found = [drift.described(database, model, seconds) for model in drift.models(database)]
+            for one in found:
+                rows = drift.reports(database, one["model"], time.time() - seconds)
+                one["plots"] = {name: plots.of_drift(beats) for name, beats in rows.items()}
+        return page("drift.html.j2", "Drift", request, models=found, days=days)
+
+    @get("/queue", sync_to_thread=True)
+    def queue(self, state: State, request: Asking, model: str = "") -> Response[bytes]:
+        """The next sample, with a button for each label."""
+        person = request.scope["person"][0]  # type: ignore[typeddict-item]
+        with state.hub.database.reading() as database:
+            waiting = labelling.waiting(database, model, person, 100)
+            first = waiting[0] if waiting else None
+            row = labelling.find(database, first["device"], first["key"]) if first else None
+            names = labelling.names_of(database, first["model"]) if first else []
+        sample = pictures.array_of(row) if row is not None else None
+        image = sample is not None and pictures.is_image(sample)
+        lines = pictures.lines(sample) if sample is not None and not image else []
+        names = names or ([first["guess"]] if first else [])
+        return page(
+            "queue.html.j2", "Labels", request, sample=first, image=image, lines=lines, names=names, waiting=len(waiting), model=model
+        )  # fmt: skip
+
+    @get("/samples/{device:str}/{key:str}/picture.png", sync_to_thread=True)
+    def picture(self, device: str, key: str, state: State) -> Response[bytes]:
+        with state.hub.database.reading() as database:
+            row = labelling.find(database, device, key)
+        if row is None or not pictures.is_image(found := pictures.array_of(row)):
+            raise NotFoundException("There is no such picture.")
+        return Response(pictures.png(found), media_type="image/png")
+
+    @post("/queue", sync_to_thread=True)
+    def answer(self, data: Form, state: State, request: Asking) -> Response[Any]:
+        check_form(request, data)
+        person = request.scope["person"][0]  # type: ignore[typeddict-item]
+        with state.hub.database.writing() as database:
+            if data.get("label"):
+                labelling.label(
+                    database, data.get("device", ""), data.get("key", ""), person, data["label"], state.hub.settings
+                )  # fmt: skip
+            else:
+                labelling.skip(database, data.get("device", ""), data.get("key", ""))
+        return Redirect("/queue", status_code=303, query_params={"model": data["model"]} if data.get("model") else None)
+
+
+HANDLERS = (keys, SamplePages)
