@@ -13,6 +13,7 @@ import click
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
 from edgeloop_pipeline import interrupt
 from edgeloop_pipeline.publishing.cli import COMMANDS as PUBLISHING
+from edgeloop_pipeline.retraining.cli import retrain
 
 EXIT_CODES = """\b
 Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe · 3 data · 4 the network ·
@@ -47,7 +48,7 @@ def commands() -> None:
     """Get a good model out of limited hardware, and keep it good."""
 
 
-for publishing_command in PUBLISHING:
+for publishing_command in (*PUBLISHING, retrain):
     commands.add_command(publishing_command)
 
 runs_option = click.option(

@@ -25,6 +25,8 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
     for key in ("network", "network_args", "data", "augment", "preprocessing", "normalise", "task", "seed"):
         found[f"recipe {key}"] = _text(msgspec.to_builtins(getattr(head, key)))
+    if head.field is not None:  # its file is among the data
+        found["recipe field"] = f"share {head.field.share:g}, repeated at most {head.field.most_repeats} times"
     found |= {f"library {library}": _version(library) for library in stage.libraries}
     found["library python"] = platform.python_version()
     found |= {f"input {artefact}": f"{entry.stage} {entry.digest}" for artefact, entry in sources.items()}
@@ -44,6 +46,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     if name in ("package", "report"):
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
         found |= {"recipe name": head.name, "recipe version": str(head.version), "recipe model_card": head.model_card}
+        found["recipe parent"] = head.parent or ""
     return found
 
 

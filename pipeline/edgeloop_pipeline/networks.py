@@ -64,6 +64,14 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
     return network
 
 
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Weights of a network of the same structure. Raises ModelError."""
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: not weights of this network: {' '.join(str(error).split())[:300]}") from error
+
+
 def front_of(splits: PreparedSplits) -> Front:
     """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
     counts. Raises ModelError."""

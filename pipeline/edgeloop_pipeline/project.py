@@ -82,6 +82,20 @@ class Project:
     @cached_property
     def data_digests(self) -> dict[str, str]:
         """Name → sha256 of every file or folder the data come from; of many files, one digest for all."""
+        return {**self._own_digests, **({f"field/{self._field.name}": sha256(self._field)} if self._field else {})}
+
+    @property
+    def _field(self) -> Path | None:
+        """The file of field data, if the recipe names one. Raises DataError when it is not there."""
+        if self.recipe.head.field is None:
+            return None
+        path = self.recipe.folder / self.recipe.head.field.file
+        if not path.is_file():
+            raise DataError(f"field.file: {path}: there is no such file")
+        return path
+
+    @cached_property
+    def _own_digests(self) -> dict[str, str]:
         found = {str(path): sha256(path) for path in self.data.files()}
         if len(found) > MOST_FILES_NAMED:
             return {f"{len(found)} files": digest(found)}
@@ -90,19 +104,23 @@ class Project:
     @cached_property
     def splits(self) -> PreparedSplits:
         """The samples: from an earlier run's cache, or made now."""
-        found, given = self._samples, self.recipe.head.normalise
+        found, given, field = self._samples, self.recipe.head.normalise, self.recipe.head.field
+        if field is not None and self._field is not None:
+            from edgeloop_pipeline.retraining.field import merged
+
+            found = merged(found, self._field, field.share, field.most_repeats)
         return replace(found, normalise=(tuple(given.mean), tuple(given.std)) if given else None)
 
     @cached_property
     def _samples(self) -> PreparedSplits:
         head = self.recipe.head
         steps = msgspec.to_builtins(head.preprocessing)
-        key = digest([self.data_digests, self.code_digests, head.data, head.task, steps, code_of(prepare_splits.__module__)])
-        found = prepared.read(key) if self.data_digests else None
+        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, code_of(prepare_splits.__module__)])
+        found = prepared.read(key) if self._own_digests else None
         if found is None:
             start = time.perf_counter()
             found = self._prepare()
-            if self.data_digests:  # data that come from no file could change unseen
+            if self._own_digests:  # data that come from no file could change unseen
                 prepared.keep(key, found, time.perf_counter() - start, head.cache_bytes)
         return found
 

@@ -74,6 +74,14 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     prune_margin: Share = 0.05  # a trial so far behind a smaller network's curve is ended
 
 
+class FieldData(msgspec.Struct, frozen=True, kw_only=True):
+    """Labelled samples from devices, beside the project's own data. `edgeloop retrain` sets this; a recipe seldom does."""
+
+    file: str
+    share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.25  # of the training samples, by repeating what trains of the field …
+    most_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most so often
+
+
 class _Head(msgspec.Struct, frozen=True, kw_only=True):
     """A recipe's fields; `stages` maps stage names to their settings and is checked stage by stage."""
 
@@ -91,6 +99,8 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     target: Target = Target()
     model_card: str = ""
     sweep: Sweep | None = None
+    field: FieldData | None = None
+    parent: str | None = None  # sha256 of the bundle that this one is to follow
     cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 << 30  # of decoded samples on disk, over all projects
     stages: dict[str, Any]
 

@@ -19,10 +19,14 @@ SOURCE = PackageFile(
     sha256="eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537",
 )
 SUBJECTS = {"train": (1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9, 10)}
+AT_HOME = {"train": (1, 2, 3, 4), "validation": (5,), "test": (6, 7)}
 
 
 class Watch:
-    """140 series: 10 subjects, both arms, 7 exercises; 50 Hz; acceleration in g, rotation in rad/s."""
+    """140 series: 10 subjects, both arms, 7 exercises; 50 Hz; acceleration in g, rotation in rad/s. `subjects`: by split."""
+
+    def __init__(self, subjects: dict[str, tuple[int, ...]]) -> None:
+        self.subjects = subjects
 
     def files(self) -> Sequence[Path]:
         return [SOURCE.path()]
@@ -35,14 +39,19 @@ class Watch:
             raise DataError(f"{SOURCE.file}: {len(series)} series but {len(labels)} labels; fetch it again")
 
         def split(name: str) -> Split:
-            rows = np.flatnonzero(np.isin(subjects, SUBJECTS[name]))
+            rows = np.flatnonzero(np.isin(subjects, self.subjects[name]))
             return Split([np.asarray(series[i]) for i in rows], labels[rows], np.array([f"subject {s}" for s in subjects[rows]]))
 
         return Splits(tuple(data["y_labels"]), split("train"), split("validation"), split("test"))
 
 
 def watch() -> Watch:
-    return Watch()
+    return Watch(SUBJECTS)
+
+
+def at_home() -> Watch:
+    """Without subjects 8 to 10, who are wearers in the field: for the closed loop (make loop)."""
+    return Watch(AT_HOME)
 
 
 def augment(batch: Any, generator: Any) -> Any:

@@ -94,17 +94,15 @@ def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) ->
 @click.option("--channel", default="stable", show_default=True)
 def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str) -> None:
     """Sign BUNDLE and bring it to the hub. Devices get it by a rollout."""
-    from edgeloop_pipeline.publishing import signing
+    from edgeloop_pipeline.publishing import releasing
 
-    held, there = _keys(folder, passphrase), _hub(hub, ca_file)
-    name, target = signing.target_of(bundle, channel)
-    targets = signing.current_targets(held, there.get("/api/v1/signed")["targets"])
-    if name in targets.targets:
+    name, sent = releasing.publish(_keys(folder, passphrase), _hub(hub, ca_file), bundle, channel)
+    if sent is None:
         click.echo(f"{name}: is published already")
-        return
-    sent = there.upload(bundle, target.hashes["sha256"])
-    _signed(held, there, targets, {**targets.targets, name: target})
-    click.echo(f'{name}: published ({sent:,} bytes sent); start with: edgeloop rollout start {name} --steps "DEVICE, 25%, 100%"')
+    else:
+        click.echo(
+            f'{name}: published ({sent:,} bytes sent); start with: edgeloop rollout start {name} --steps "DEVICE, 25%, 100%"'
+        )
 
 
 @click.command(epilog=EXIT_CODES)
@@ -115,23 +113,14 @@ def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool
 @passphrase_option
 def withdraw(target: str, hub: str, ca_file: str, folder: Path, passphrase: bool) -> None:
     """Sign that TARGET is not to be installed any more."""
-    from edgeloop_pipeline.publishing import signing
+    from edgeloop_pipeline.publishing import releasing, signing
 
     held, there = _keys(folder, passphrase), _hub(hub, ca_file)
     targets = signing.current_targets(held, there.get("/api/v1/signed")["targets"])
     if target not in targets.targets:
         raise UsageError(f"{target}: is not published; there is {', '.join(sorted(targets.targets)) or 'nothing'}")
-    _signed(held, there, targets, {n: t for n, t in targets.targets.items() if n != target})
+    releasing.sign(held, there, targets, {n: t for n, t in targets.targets.items() if n != target})
     click.echo(f"{target}: withdrawn")
-
-
-def _signed(held: Any, there: Any, targets: Any, listed: dict[str, Any]) -> None:
-    from edgeloop_pipeline.publishing import signing
-
-    targets.targets, targets.version, targets.expires = listed, targets.version + 1, signing.expiry(signing.TARGETS_DAYS)
-    body = signing.signed_targets(held, targets, remember=False)
-    there.post("/api/v1/signed", {"targets": body.decode()})
-    held.keep("trusted.json", body)
 
 
 @click.command("export-updates", epilog=EXIT_CODES)
@@ -178,22 +167,11 @@ def start(
     gates: tuple[str, ...],
 ) -> None:
     """Start with the first step; the hub's tick goes on from there."""
-    from edgeloop_contract.rollout import parse_steps
-    from edgeloop_pipeline.publishing import signing
+    from edgeloop_pipeline.publishing import releasing
 
-    there, fallback = _hub(hub, ca_file), ""
-    if on_breach == "return":
-        held = _keys(folder, passphrase)
-        targets = signing.current_targets(held, there.get("/api/v1/signed")["targets"])
-        targets.targets = {n: t for n, t in targets.targets.items() if n != target}
-        targets.version, targets.expires = targets.version + 1, signing.expiry(signing.TARGETS_DAYS)
-        fallback = signing.signed_targets(held, targets, remember=False).decode()
-    plan = {
-        "steps": parse_steps(steps), "soak_seconds": soak_minutes * 60, "on_breach": on_breach,
-        "gates": dict(_gate(word) for word in gates),
-    }  # fmt: skip
-    made = there.post("/api/v1/rollouts", {"target": target, "plan": plan, "fallback": fallback})
-    click.echo(f"rollout {made['id']} of {target} has begun; edgeloop rollout status {made['id']} tells how it goes")
+    held = _keys(folder, passphrase) if on_breach == "return" else None
+    made = releasing.start(_hub(hub, ca_file), target, steps, soak_minutes, dict(_gate(word) for word in gates), held)
+    click.echo(f"rollout {made} of {target} has begun; edgeloop rollout status {made} tells how it goes")
 
 
 def _gate(word: str) -> tuple[str, float]:

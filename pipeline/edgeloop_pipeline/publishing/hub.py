@@ -45,6 +45,10 @@ class Hub:
     def post(self, path: str, body: object) -> Any:
         return self._ask("POST", path, msgspec.json.encode(body), "application/json")
 
+    def packed(self, path: str) -> Any:
+        """An answer in MessagePack."""
+        return msgspec.msgpack.decode(self.raw(path))
+
     def raw(self, path: str) -> bytes:
         """A file's bytes. Raises NetworkError also where there is none."""
         try:

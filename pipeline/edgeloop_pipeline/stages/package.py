@@ -104,7 +104,7 @@ def provenance_of(project: Any) -> Any:
     libraries = ("edgeloop", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
     return Provenance(
         recipe_sha256=project.recipe.sha256, code_sha256=digest(project.code_digests),
-        data_sha256=digest(project.data_digests), seed=project.recipe.head.seed,
+        data_sha256=digest(project.data_digests), seed=project.recipe.head.seed, parent=project.recipe.head.parent,
         versions={name: version(name) for name in libraries},
     )  # fmt: skip
 

@@ -20,6 +20,8 @@ class Train(FitSettings, Base):
     epochs: Whole = 20  # 0: the given weights as they are
     weights: Reference | None = None  # file.py:callable(network) that loads pretrained weights into it
 
+    start: str = ""  # a network.safetensors of the same network to go on from; retraining gives the champion's
+
     # Modules that begin the second pipeline stage, the third, …: one process a stage, for a network too large for one device.
     split_at: list[str] = field(default_factory=list)
 
@@ -40,6 +42,8 @@ class Train(FitSettings, Base):
         sample = networks.dry_run(network, front, project.splits)
         if self.weights:
             _give_weights(project, self.weights, network)
+        elif self.start:
+            networks.load_weights(network, Path(self.start))
         elif not self.epochs:
             raise UsageError("stages.train: epochs 0 leaves the network untrained; set epochs, or weights")
         structure = networks.Structure(head.network, head.network_args, {}, front)

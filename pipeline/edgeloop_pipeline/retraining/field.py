@@ -1,0 +1,141 @@
+"""Labelled samples of devices as versions of a data set: one file each, named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data import PreparedSplits, Samples
+from edgeloop_pipeline.datasets import by_digest
+from edgeloop_pipeline.store import write
+
+SHARES = (0.5, 0.1)  # of recordings: to train, to validate; the rest judges, and is never trained on
+BLOCK_LINES, BLOCK_SECONDS = 100, 600.0
+FIELD_OFFSET = 1 << 30  # of recording numbers, so that they never meet the old data's
+LINE = re.compile(r"(.*\bline )(\d+)")
+
+
+@dataclass(frozen=True)
+class Field:
+    """(N, *sample) values as the model saw them, with their labels by name, and where each came from."""
+
+    values: Array
+    labels: Array
+    devices: Array
+    recordings: Array
+    keys: Array
+    taken: Array
+    random: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, rows: Array) -> Field:
+        return Field(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def groups(self) -> Array:
+        """What must stay together, (N,) names: a device's recording; of an endless stream some lines, or some minutes."""
+        found = np.array([f"{d}/{_block(r)}" for d, r in zip(self.devices, self.recordings, strict=True)], dtype=str)
+        for name in np.unique(found):
+            rows = np.flatnonzero(found == name)
+            if np.ptp(self.taken[rows]) > BLOCK_SECONDS:
+                found = found.astype(object)
+                found[rows] = [f"{name}/{int(t // BLOCK_SECONDS)}" for t in self.taken[rows]]
+                found = found.astype(str)
+        return found
+
+    @property
+    def parts(self) -> Array:
+        """(N,) of train, validation or test, from the groups' names alone: a group never changes sides when more data come."""
+        return np.array([by_digest(f"field/{name}", SHARES) for name in self.groups], dtype=str)
+
+    def save(self, folder: Path) -> Path:
+        """Into FOLDER/DIGEST.npz; the same content is the same file."""
+        order = np.lexsort((self.keys, self.devices))
+        file = io.BytesIO()
+        np.savez(file, **{f.name: getattr(self, f.name)[order] for f in fields(self)})
+        parts = [np.ascontiguousarray(getattr(self, f.name)[order]).tobytes() for f in fields(self)]
+        path = folder / f"{hashlib.sha256(b''.join(parts)).hexdigest()[:32]}.npz"
+        if not path.exists():
+            write(path, file.getvalue())
+        return path
+
+
+def _block(recording: str) -> str:
+    found = LINE.fullmatch(recording)
+    return f"{found[1]}{int(found[2]) // BLOCK_LINES}" if found else recording
+
+
+def load(path: Path) -> Field:
+    """Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return Field(**{f.name: arrays[f.name] for f in fields(Field)})
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: not a version of field data ({error})") from error
+
+
+def from_rows(rows: Iterable[dict[str, Any]]) -> Field | None:
+    """What the hub told of labelled samples; None when there is none. Samples of another shape than most are left out."""
+    found = list(rows)
+    shapes = [(tuple(r["shape"]), r["dtype"]) for r in found]
+    if not found:
+        return None
+    usual = max(set(shapes), key=shapes.count)
+    found = [r for r, shape in zip(found, shapes, strict=True) if shape == usual]
+    kind = np.dtype(usual[1]).newbyteorder("<")
+    values = [np.frombuffer(zlib.decompress(r["data"]), kind).reshape(usual[0]).astype(usual[1]) for r in found]
+    text = {name: np.array([str(r[name]) for r in found]) for name in ("label", "device", "recording", "key")}
+    return Field(
+        np.stack(values), text["label"], text["device"], text["recording"], text["key"],
+        np.array([float(r["taken"]) for r in found]), np.array([bool(r["random"]) for r in found]),
+    )  # fmt: skip
+
+
+def samples(field: Field, names: tuple[str, ...]) -> Samples:
+    """As the pipeline's samples; labels that the model does not know are left out."""
+    known = np.isin(field.labels, names)
+    field = field.of(known)
+    _, recording = np.unique(field.groups, return_inverse=True) if len(field) else (None, np.zeros(0, dtype=np.intp))
+    place = {name: i for i, name in enumerate(names)}
+    truth = np.array([place[str(n)] for n in field.labels], dtype=np.int64)
+    return Samples(field.values, truth, recording + FIELD_OFFSET, np.array([f"device {d}" for d in field.devices], dtype=str))
+
+
+def merged(splits: PreparedSplits, path: Path, share: float, most_repeats: int) -> PreparedSplits:
+    """Old data and field data: what of the field trains makes up `share` of the training samples, by repeating it if need be.
+
+    The field's own test part stays out: the gate judges by it. Raises DataError.
+    """
+    field = load(path)
+    if field.values.shape[1:] != splits.shape or field.values.dtype != splits.train.values.dtype:
+        raise DataError(
+            f"{path}: samples of shape {field.values.shape[1:]} and type {field.values.dtype}; the recipe's are {splits.shape},"
+            f" {splits.dtype}: the field data are another model's"
+        )
+    parts = field.parts
+    train, validation = (samples(field.of(parts == name), splits.labels) for name in ("train", "validation"))
+    wanted = share / max(1 - share, 1e-6) * len(splits.train)
+    repeats = int(np.clip(round(wanted / max(1, len(train))), 1, most_repeats))
+    return replace(splits, train=_joined(splits.train, *[train] * repeats), validation=_joined(splits.validation, validation))
+
+
+def _joined(first: Samples, *more: Samples) -> Samples:
+    every = [first, *(m for m in more if len(m))]
+    if len(every) == 1:
+        return first
+    return Samples(
+        np.concatenate([s.values for s in every]), np.concatenate([s.labels for s in every]),
+        np.concatenate([s.recording for s in every]), np.concatenate([np.asarray(s.groups).astype(str) for s in every]),
+    )  # fmt: skip

@@ -1,0 +1,332 @@
+"""One turn of retraining: look, decide, train the challenger, judge it, publish it. Every decision is written down with its figures.
+
+It may be killed anywhere and run again: stages are cached, the version of an unfinished try is remembered, and the hub takes a bundle
+once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import GateError, UsageError
+from edgeloop_pipeline import recipe as recipes
+from edgeloop_pipeline.project import Project
+from edgeloop_pipeline.publishing.hub import Hub
+from edgeloop_pipeline.publishing.releasing import publish, start
+from edgeloop_pipeline.publishing.signing import Keys
+from edgeloop_pipeline.retraining import field, gate
+from edgeloop_pipeline.retraining.deciding import Decision, Policy, Signals, decide
+from edgeloop_pipeline.runner import Listener, Result
+from edgeloop_pipeline.runner import run as run_recipe
+from edgeloop_pipeline.store import Store, write
+
+PAGE = 200
+DAY, HOUR = 86400.0, 3600.0
+FAULTS = ("fault", "miswired")  # causes of drift that are mended at the device
+EXIT_NOTHING, EXIT_LOCKED = 10, 11
+
+
+class Champion(msgspec.Struct, frozen=True):
+    """The model that is to be beaten. `labels`: keys of the field samples it learnt from or was judged by."""
+
+    bundle: str
+    sha256: str
+    version: int
+    weights: str
+    made: float
+    labels: list[str] = []
+
+
+class Try(msgspec.Struct, frozen=True):
+    """A challenger that is being made, or was refused."""
+
+    version: int
+    data: str
+    at: float
+    labels: list[str] = []
+    refused: bool = False
+
+
+class State(msgspec.Struct, frozen=True):
+    champion: Champion | None = None
+    last: Try | None = None
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """One line of decisions.jsonl. `what`: nothing, would retrain, refused or published."""
+
+    at: float
+    what: str
+    why: str
+    labels: int = 0
+    new_labels: int = 0
+    drifting: list[str] = []
+    data: str = ""
+    version: int = 0
+    bundle: str = ""
+    target: str = ""
+    rollout: int | None = None
+    champion: str = ""
+    verdict: dict[str, Any] = {}
+    random_labels: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        return {"nothing": EXIT_NOTHING, "refused": GateError.exit_code}.get(self.what, 0)
+
+
+@dataclass(frozen=True)
+class Release:
+    """How a challenger that passed reaches the fleet. `keys` None: it is not published."""
+
+    keys: Keys | None
+    channel: str = "stable"
+    steps: str = "25%, 100%"
+    soak_minutes: float = 60.0
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Everything a turn works with. `only`: labelled samples that it may see, by key (for experiments); None: all."""
+
+    recipe: str
+    changes: tuple[str, ...]
+    runs: Path
+    hub: Hub
+    policy: Policy
+    limits: gate.Limits
+    release: Release
+    listener: Listener
+    log: Callable[[str], None]
+    only: frozenset[str] | None = None
+
+    def __call__(self, force: bool = False, dry_run: bool = False) -> Outcome:
+        """Raises GateError never: what the recipe's floors refuse is an outcome. `force`: retrain whatever the policy says."""
+        base = recipes.load(recipes.find(self.recipe), self.changes)
+        if base.head.task != "classification":
+            raise UsageError(f"{base.path}: is a {base.head.task} recipe; retraining judges by labels, of classification alone")
+        folder = self.runs / "retrain" / base.head.name
+        state = _state(folder)
+        champion = state.champion or self._first(base, folder)
+        state = msgspec.structs.replace(state, champion=champion)
+        told = self.hub.get(f"/api/v1/drift?model={base.head.name}&seconds={7 * DAY}")
+        faulty = {d["device"]: d["cause"] for d in told["devices"] if d["drifting"] and d["cause"] in FAULTS}
+        for device, cause in faulty.items():
+            self.log(f"{device} is left out: {cause}, which is to be repaired and not to be learnt")
+        found = self._labelled(base.head.name, frozenset(faulty))
+        keys = sorted(set(found.keys.tolist())) if found is not None else []
+        signals = _signals(
+            state, champion, keys, [d["device"] for d in told["devices"] if d["drifting"] and d["device"] not in faulty]
+        )
+        decision = Decision(True, "asked for") if force and keys else decide(self.policy, signals)
+        self.log(f"{base.head.name}: {decision.why}")
+        said = Outcome(
+            at=time.time(), what="nothing", why=decision.why, labels=len(keys), new_labels=signals.new_labels,
+            drifting=list(signals.drifting), champion=champion.sha256,
+        )  # fmt: skip
+        if not decision.go or found is None or dry_run:
+            what = "would retrain" if decision.go else "nothing"
+            return self._noted(folder, state, msgspec.structs.replace(said, what=what), keep=not dry_run)
+        return self._retrain(base, folder, state, champion, found, keys, said)
+
+    def _retrain(
+        self,
+        base: recipes.Recipe,
+        folder: Path,
+        state: State,
+        champion: Champion,
+        found: field.Field,
+        keys: list[str],
+        said: Outcome,
+    ) -> Outcome:
+        path = found.save(folder / "data").resolve()
+        last = state.last
+        again = last is not None and not last.refused and last.data == path.name
+        version = last.version if again and last is not None else self._next_version(base, champion)
+        begun = Try(version, path.name, time.time(), keys)
+        _keep(folder, msgspec.structs.replace(state, last=begun))
+        said = msgspec.structs.replace(
+            said, data=path.name, version=version, random_labels=int(found.random.sum()), champion=champion.sha256
+        )  # fmt: skip
+        changes = [*self.changes, f"version={version}", f"field={{file: '{path}'}}", f"parent={champion.sha256}"]
+        if champion.weights:
+            changes.append(f"train.start={champion.weights}")
+        challenger, missed = recipes.load(recipes.find(self.recipe), tuple(changes)), []
+        try:
+            result = run_recipe(challenger, Store(self.runs), self.listener)
+        except GateError as error:
+            missed = [str(error)]
+        if missed:
+            refused = msgspec.structs.replace(said, what="refused", why=missed[0])
+            return self._noted(folder, msgspec.structs.replace(state, last=_refused(begun)), refused)
+        bundle = bundle_of(result)
+        verdict = self._judge(Project(base), Path(champion.bundle), bundle, found)
+        said = msgspec.structs.replace(said, bundle=str(bundle), verdict=plain(verdict))
+        if not verdict.passed:
+            refused = msgspec.structs.replace(said, what="refused", why="; ".join(verdict.reasons))
+            return self._noted(folder, msgspec.structs.replace(state, last=_refused(begun)), refused)
+        target, rollout = self._released(bundle)
+        with Bundle.open(bundle) as opened:
+            made = Champion(
+                str(_copy(bundle, folder, opened.sha256)), opened.sha256, version, _weights(result, folder), time.time(), keys
+            )  # fmt: skip
+        better = f"{verdict.field.champion:.1%} → {verdict.field.challenger:.1%} in the field"
+        done = msgspec.structs.replace(said, what="published", why=f"{said.why}; {better}", target=target, rollout=rollout)
+        return self._noted(folder, State(made, begun), done)
+
+    def _first(self, base: recipes.Recipe, folder: Path) -> Champion:
+        """The recipe as it is, from the cache where it ran already: the first champion."""
+        self.log(f"{base.head.name}: no champion is known yet; the recipe as it is becomes the first one")
+        result = run_recipe(base, Store(self.runs), self.listener)
+        bundle = bundle_of(result)
+        with Bundle.open(bundle) as opened:
+            copied = _copy(bundle, folder, opened.sha256)
+            champion = Champion(str(copied), opened.sha256, opened.manifest.version, _weights(result, folder), time.time())
+        _keep(folder, State(champion))
+        return champion
+
+    def _labelled(self, model: str, without: frozenset[str]) -> field.Field | None:
+        rows: list[dict[str, Any]] = []
+        place = {"at": 0.0, "device": "", "key": ""}
+        while True:
+            asked = "&".join(f"{k}={v}" for k, v in {"model": model, "limit": PAGE, **place}.items())
+            page = self.hub.packed(f"/api/v1/labelled?{asked}")
+            rows += page
+            if len(page) < PAGE:
+                break
+            place = {"at": repr(page[-1]["labelled"]), "device": page[-1]["device"], "key": page[-1]["key"]}
+        wanted = self.only
+        return field.from_rows(r for r in rows if r["device"] not in without and (wanted is None or r["key"] in wanted))
+
+    def _next_version(self, base: recipes.Recipe, champion: Champion) -> int:
+        published = [int(b["version"]) for b in self.hub.get("/api/v1/bundles") if b["model"] == base.head.name]
+        return max([base.head.version, champion.version, *published]) + 1
+
+    def _judge(self, project: Project, champion: Path, challenger: Path, found: field.Field) -> gate.Verdict:
+        """Both bundles as shipped, on the recipe's own test set and on the part of the field data that nobody trained on."""
+        splits = project.splits
+        kept = found.of(found.parts == "test")
+        held = field.samples(kept, splits.labels)
+        names = np.asarray(splits.labels)
+        both = [
+            (right(path, splits.test.values, splits.test.labels), right(path, held.values, held.labels))
+            for path in (champion, challenger)
+        ]
+        home = gate.Answers(both[0][0], both[1][0], splits.test.recording, {"class": names[splits.test.labels]})
+        away = gate.Answers(
+            both[0][1], both[1][1], held.recording, {"device": held.groups, "class": names[held.labels]}
+        )  # fmt: skip
+        self.log(f"gate: {len(splits.test)} test samples at home, {len(held)} held-out samples of the field")
+        return gate.judge(home, away, self.limits)
+
+    def _released(self, bundle: Path) -> tuple[str, int | None]:
+        """Published, and its rollout begun; both only once."""
+        if self.release.keys is None:
+            return "", None
+        target, _ = publish(self.release.keys, self.hub, bundle, self.release.channel)
+        known = next((r for r in self.hub.get("/api/v1/rollouts") if r["target"] == target), None)
+        if known is not None:
+            return target, int(known["id"])
+        return target, start(self.hub, target, self.release.steps, self.release.soak_minutes, {})
+
+    def _noted(self, folder: Path, state: State, said: Outcome, keep: bool = True) -> Outcome:
+        if keep:
+            folder.mkdir(parents=True, exist_ok=True)
+            with (folder / "decisions.jsonl").open("ab") as file:
+                file.write(msgspec.json.encode(said) + b"\n")
+            _keep(folder, state)
+        return said
+
+
+@contextlib.contextmanager
+def locked(runs: Path, name: str) -> Iterator[bool]:
+    """Whether the lock is ours: one retraining of a model at a time."""
+    folder = runs / "retrain" / name
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _signals(state: State, champion: Champion, keys: list[str], drifting: list[str]) -> Signals:
+    seen = set(champion.labels) | set(state.last.labels if state.last and state.last.refused else ())
+    tried = (time.time() - state.last.at) / HOUR if state.last and state.last.refused else None
+    return Signals(len(keys), len(set(keys) - seen), tuple(sorted(drifting)), (time.time() - champion.made) / DAY, tried)
+
+
+def bundle_of(result: Result) -> Path:
+    path = result.path("package", "bundle")
+    if path is None:
+        raise UsageError(f"{result.recipe.path}: has no package stage; retraining needs a bundle")
+    return path.resolve()
+
+
+def right(path: Path, values: Array, labels: Array) -> Array:
+    """(N,) whether a bundle's int8 file (TFLite, where it has one) answers with the label."""
+    from edgeloop_agent.runtimes import open_runtime
+
+    with Bundle.open(path) as bundle:
+        variants = bundle.manifest.variants
+        order = sorted(variants, key=lambda v: (v.precision != "int8", v.runtime != "tflite"))
+        runtime = open_runtime(order[0], bundle.read(order[0].file))
+    answers = [int(runtime.run(values[i : i + 1])[0].argmax()) for i in range(len(values))]
+    return np.asarray(np.array(answers, dtype=np.int64) == labels)
+
+
+def plain(verdict: gate.Verdict) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.to_builtins(verdict)
+    return found
+
+
+def _refused(begun: Try) -> Try:
+    return msgspec.structs.replace(begun, refused=True)
+
+
+def _state(folder: Path) -> State:
+    try:
+        return msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
+    except FileNotFoundError:
+        return State()
+    except (OSError, msgspec.MsgspecError) as error:
+        raise UsageError(f"{folder / 'state.json'}: cannot be read ({error}); remove it to begin anew") from error
+
+
+def _keep(folder: Path, state: State) -> None:
+    write(folder / "state.json", msgspec.json.encode(state))
+
+
+def _copy(path: Path, folder: Path, digest: str) -> Path:
+    """A file kept beside the state: the runs' cache may be emptied."""
+    kept = folder / f"{path.stem}-{digest[:16]}{path.suffix}"
+    if not kept.exists():
+        write(kept, path.read_bytes())
+    return kept.resolve()
+
+
+def _weights(result: Result, folder: Path) -> str:
+    """Of the train stage's network; "" where the recipe has none."""
+    entry = next((e for e in result.entries if e.stage == "train" and "network.safetensors" in e.files), None)
+    if entry is None:
+        return ""
+    return str(_copy(result.store.folder("train", entry.key) / "network.safetensors", folder, entry.files["network.safetensors"]))
+
+
+def turn(made: Turn, name: str, force: bool, dry_run: bool) -> Outcome | None:
+    """A turn under the lock; None when another one is at work."""
+    with locked(made.runs, name) as mine:
+        return made(force, dry_run) if mine else None
