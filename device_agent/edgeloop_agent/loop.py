@@ -17,6 +17,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
 from edgeloop_agent.sensors import Sensor
+from edgeloop_agent.sources import Recording
 from edgeloop_agent.updates.watching import Watch
 from edgeloop_contract.errors import EdgeloopError
 
@@ -78,9 +79,16 @@ class Loop:
                     some = []
                 self.progress()  # a recording may have windows for minutes
             self.output.write(some)
+            self._done(recording)
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
         self.progress()
+
+    def _done(self, recording: Recording) -> None:
+        try:
+            recording.done()
+        except OSError as error:
+            self.log("warning", "source", recording=recording.name, why=error)
 
     def look_around(self) -> None:
         """Updates; heat and memory, every `poll_seconds`."""

@@ -74,6 +74,8 @@ class SampleObserver:
             self._sha256 = model.sha256
             reference = model.manifest.drift
             self.follower = Follower(model.manifest, reference, self.config.drift.false_alarms_per_10k) if reference else None
+            if reference is not None and self.keeper is not None:
+                self.keeper.follow(reference.reliability)
             if reference is None:
                 self.log(
                     "warning", "no drift reference", model=model.name, remedy="package the bundle with this version of edgeloop"

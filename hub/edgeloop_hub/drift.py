@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, select
 
 from edgeloop_contract.drift import BINS
 from edgeloop_contract.messages import DriftReport
@@ -19,6 +19,7 @@ from edgeloop_hub.schema import bundles, drifts
 
 FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
 LEAST_SAMPLES = 20
+FAULTS = ("fault", "miswired")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,16 @@ def abouts(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
     """What the registry knows of each of the model's bundles, by digest."""
     rows = connection.execute(select(bundles.c.sha256, bundles.c.about).where(bundles.c.model == model))
     return {sha256: json.loads(about) for sha256, about in rows}
+
+
+def faulty(connection: Connection) -> list[str]:
+    """Devices whose last report says that a sensor has failed or is miswired: to be repaired, and not to be learnt from."""
+    last = select(drifts.c.device, func.max(drifts.c.at).label("at")).group_by(drifts.c.device).subquery()
+    rows = connection.execute(
+        select(drifts.c.device, drifts.c.body).join(last, and_(drifts.c.device == last.c.device, drifts.c.at == last.c.at))
+    )
+    told = ((name, msgspec.json.decode(body, type=DriftReport)) for name, body in rows)
+    return sorted(name for name, report in told if report.drifting and report.cause in FAULTS)
 
 
 def shifts(found: dict[str, list[tuple[float, DriftReport]]], known: dict[str, dict[str, Any]]) -> list[Shift]:

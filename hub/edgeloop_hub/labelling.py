@@ -31,14 +31,17 @@ SHOWN = (
 )
 
 
-def waiting(connection: Connection, model: str, person: str, limit: int) -> list[dict[str, Any]]:
+def waiting(connection: Connection, model: str, person: str, limit: int, without: Iterable[str] = ()) -> list[dict[str, Any]]:
     """One sample of each group that still needs this person's label, the most informative first, with the group's size.
 
     Every fifth is one of the random ones, the oldest first: without them there would be no honest estimate of accuracy.
+    `without`: devices whose sensors are at fault; nobody's time is spent on theirs.
     """
     mine = select(labels.c.key).where(labels.c.device == samples.c.device, labels.c.key == samples.c.key, labels.c.person == person)
     head = samples.c.alike == samples.c.device + "/" + samples.c.key
     open_ones = and_(samples.c.labelled.is_(None), samples.c.skipped == 0, head, ~mine.exists())
+    if without := list(without):
+        open_ones = and_(open_ones, samples.c.device.not_in(without))
     if model:
         open_ones = and_(open_ones, samples.c.model == model)
     columns = [samples.c[name] for name in SHOWN]

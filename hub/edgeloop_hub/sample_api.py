@@ -65,7 +65,7 @@ class Samples(Controller):
     def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[dict[str, Any]]:
         """What to label next, the most informative first; near-duplicates are one entry, `alike` of them."""
         with state.hub.database.reading() as database:
-            return labelling.waiting(database, model, who[:63], limit)
+            return labelling.waiting(database, model, who[:63], limit, drift.faulty(database))
 
     @post("/labels", sync_to_thread=True, status_code=200)
     def label(self, data: Labels, state: State) -> dict[str, int]:

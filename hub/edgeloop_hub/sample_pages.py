@@ -45,7 +45,7 @@ class SamplePages(Controller):
         """The next sample, with a button for each label."""
         person = request.scope["person"][0]  # type: ignore[typeddict-item]
         with state.hub.database.reading() as database:
-            waiting = labelling.waiting(database, model, person, 100)
+            waiting = labelling.waiting(database, model, person, 100, drift.faulty(database))
             first = waiting[0] if waiting else None
             row = labelling.find(database, first["device"], first["key"]) if first else None
             names = labelling.names_of(database, first["model"]) if first else []

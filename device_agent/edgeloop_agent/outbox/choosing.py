@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -34,13 +34,20 @@ class Chooser:
     per_hour: float
     draw: Callable[[], float]
     clock: Callable[[], float]
-    doubt: float = 0.5  # confidence below which a sample is among the least sure: follows the stream
+    doubt: float = 0.5  # confidence below which a sample is among the least sure: begins as told, and follows the stream
     allowance: float = 0.0
     _last: float = 0.0
     _kept: deque[Array] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def __post_init__(self) -> None:
         self.allowance, self._last = min(self.per_hour, 20.0), self.clock()
+
+    def begin_at(self, reliability: Sequence[Sequence[float]]) -> None:
+        """Where validation data had their `uncertain_share` of least sure answers. `reliability`: (bins, 2), as in the bundle."""
+        counts = np.array([row[1] for row in reliability])
+        if counts.sum() > 0:
+            edges = np.linspace(0, 1, len(counts) + 1)
+            self.doubt = float(np.interp(self.uncertain_share, np.concatenate([[0.0], np.cumsum(counts) / counts.sum()]), edges))
 
     def __call__(self, features: Array, confidence: float, drifting: bool, right: bool | None) -> Choice | None:
         """None: not worth it. `right`: whether the answer was, where the truth is known."""

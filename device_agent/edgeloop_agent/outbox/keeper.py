@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,6 +53,10 @@ class Keeper:
         self._failing = ""
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
         self._thread.start()
+
+    def follow(self, reliability: Sequence[Sequence[float]]) -> None:
+        """Another bundle answers from now on."""
+        self._choose.begin_at(reliability)
 
     def sample(
         self, recording: str, window: int, sample: Array, guess: str, look: Look, truth: str, model: str, sha256: str

@@ -18,13 +18,17 @@ Away = Callable[[str], None]  # told why the source is away, or '' when it is th
 
 @dataclass(frozen=True)
 class Recording:
-    """One input: its values, or why it could not be read. `times`: seconds of each point, `label`: the truth, where known."""
+    """One input: its values, or why it could not be read. `times`: seconds of each point, `label`: the truth, where known.
+
+    `done`: to be called when it was answered, or dropped: until then the source keeps it, so that a power cut loses nothing.
+    """
 
     name: str
     values: Array | None
     refused: str = ""
     times: Array | None = None
     label: str = ""
+    done: Callable[[], None] = lambda: None
 
 
 class Source(Protocol):

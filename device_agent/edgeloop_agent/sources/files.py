@@ -8,6 +8,8 @@ import os
 import sys
 import wave
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import IO
@@ -157,10 +159,13 @@ def _json_file(path: Path) -> Iterator[Recording]:
         yield from json_lines(stream)
 
 
+def _nothing() -> None: ...
+
+
 class Watch:
     """A folder: every readable file in it once, by name, and then every new one. A file counts when its size stands still.
 
-    With `after: delete` an answered file goes; kept ones are remembered for as long as they are there, and a restart answers
+    With `after: delete` a file goes once it is answered; kept ones are remembered for as long as they are there, and a restart answers
     them again. A folder that vanishes (a stick pulled out) is waited for.
     """
 
@@ -177,10 +182,10 @@ class Watch:
                 if stop.is_set():
                     return
                 if now[name] == before.get(name) and self.seen.get(name) != now[name]:
-                    yield read(self.folder / name)
                     self.seen[name] = now[name]
-                    if self.settings.after == "delete":
-                        (self.folder / name).unlink(missing_ok=True)
+                    path = self.folder / name
+                    done = partial(path.unlink, missing_ok=True) if self.settings.after == "delete" else _nothing
+                    yield replace(read(path), done=done)
             before = now
             stop.wait(self.settings.poll_seconds)
 
