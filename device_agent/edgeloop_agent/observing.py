@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import secrets
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from edgeloop_agent.config import Config
-from edgeloop_agent.drift.following import Follower
+from edgeloop_agent.drift.following import Follower, Memory
 from edgeloop_agent.engine import Answer
 from edgeloop_agent.outbox.keeper import Keeper
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.errors import StorageError
+from edgeloop_contract.files import publish
 from edgeloop_contract.messages import DriftReport, Event
 
 if TYPE_CHECKING:
@@ -59,9 +63,14 @@ class SampleObserver:
     def report(self) -> DriftReport | None:
         """Of the time since the last one. None where the bundle has no reference, or drift is off."""
         follower = self._following()
-        return follower.report(self.models.first, self._sha256) if follower is not None else None
+        if follower is None:
+            return None
+        self._remember(follower)
+        return follower.report(self.models.first, self._sha256)
 
     def stop(self) -> None:
+        if self.follower is not None:
+            self._remember(self.follower)
         if self.keeper is not None:
             self.keeper.stop()
 
@@ -74,6 +83,8 @@ class SampleObserver:
             self._sha256 = model.sha256
             reference = model.manifest.drift
             self.follower = Follower(model.manifest, reference, self.config.drift.false_alarms_per_10k) if reference else None
+            if self.follower is not None:
+                self._recall(self.follower)
             if reference is not None and self.keeper is not None:
                 self.keeper.follow(reference.reliability)
             if reference is None:
@@ -81,6 +92,29 @@ class SampleObserver:
                     "warning", "no drift reference", model=model.name, remedy="package the bundle with this version of edgeloop"
                 )
         return self.follower
+
+    @property
+    def _file(self) -> Path:
+        return self.models.state / "drift" / f"{self._sha256[:32]}.msgpack"
+
+    def _remember(self, follower: Follower) -> None:
+        """Averages and the last samples' features, of the bundle that runs: a restart must not hide a slow drift."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            publish(self._file, msgspec.msgpack.encode(follower.remembered()))
+            for other in self._file.parent.glob("*.msgpack"):
+                if other != self._file:
+                    other.unlink(missing_ok=True)
+        except OSError as error:
+            self.log("warning", "drift is not remembered", why=error)
+
+    def _recall(self, follower: Follower) -> None:
+        try:
+            follower.recall(msgspec.msgpack.decode(self._file.read_bytes(), type=Memory))
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError) as error:
+            self.log("warning", "drift begins anew", why=error)
 
     def _tell(self, follower: Follower) -> None:
         found = follower.finding

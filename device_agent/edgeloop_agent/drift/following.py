@@ -6,6 +6,7 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import answer_features
@@ -29,6 +30,17 @@ class Look:
     drifting: bool
     novelty: float
     changed: bool = False
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """A follower's state, as it is kept on disk between starts."""
+
+    averages: list[list[float]]
+    seen: int
+    last_alarm: int | None
+    since: float | None
+    worst: int
+    history: list[tuple[list[float], int, float]]
 
 
 @dataclass
@@ -109,6 +121,25 @@ class Follower:
             features = np.stack([row for row, _, _ in self._history])
             answers = np.array([answer for _, answer, _ in self._history])
             self.finding = diagnose(self.reference, features, answers, self._worst)
+
+    def remembered(self) -> Memory:
+        """What a restart needs to go on where it was."""
+        return Memory(self.monitor.averages.tolist(), self.seen, self.last_alarm, self.since, self._worst, self._rows())
+
+    def _rows(self) -> list[tuple[list[float], int, float]]:
+        return [(row.tolist(), answer, at) for row, answer, at in self._history]
+
+    def recall(self, memory: Memory) -> None:
+        """Go on from there. What does not fit this reference is not taken."""
+        averages = np.asarray(memory.averages, dtype=np.float64)
+        width = len(self.reference.features)
+        if averages.shape != self.monitor.averages.shape or any(len(row) != width for row, _, _ in memory.history):
+            return
+        self.monitor.averages[...] = averages
+        self.seen, self.last_alarm, self.since, self._worst = memory.seen, memory.last_alarm, memory.since, memory.worst
+        self._history.extend((np.asarray(row), answer, at) for row, answer, at in memory.history)
+        if self.drifting:
+            self.diagnose()
 
     def report(self, model: str, sha256: str) -> DriftReport:
         """The period since the last report, which ends here."""

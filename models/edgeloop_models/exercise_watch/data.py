@@ -19,7 +19,7 @@ SOURCE = PackageFile(
     sha256="eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537",
 )
 SUBJECTS = {"train": (1, 2, 3, 4, 5, 6), "validation": (7,), "test": (8, 9, 10)}
-AT_HOME = {"train": (1, 2, 3, 4), "validation": (6,), "test": (5, 7)}
+AT_HOME = {"train": (1, 2, 3), "validation": (6,), "test": (4, 5)}
 
 
 class Watch:
@@ -50,7 +50,7 @@ def watch() -> Watch:
 
 
 def at_home() -> Watch:
-    """Without subjects 8 to 10, who are wearers in the field: for the closed loop (make loop)."""
+    """Without subjects 7 to 10, who are wearers in the field: for the closed loop (make loop)."""
     return Watch(AT_HOME)
 
 

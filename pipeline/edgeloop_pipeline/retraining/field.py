@@ -16,10 +16,9 @@ import numpy as np
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data import PreparedSplits, Samples
-from edgeloop_pipeline.datasets import by_digest
 from edgeloop_pipeline.store import write
 
-SHARES = (0.5, 0.1)  # of recordings: to train, to validate; the rest judges, and is never trained on
+SHARES = {"train": 0.45, "test": 0.45, "validation": 0.1}  # of each device's recordings; test judges, and is never trained on
 BLOCK_LINES, BLOCK_SECONDS = 100, 600.0
 FIELD_OFFSET = 1 << 30  # of recording numbers, so that they never meet the old data's
 LINE = re.compile(r"(.*\bline )(\d+)")
@@ -27,7 +26,7 @@ LINE = re.compile(r"(.*\bline )(\d+)")
 
 @dataclass(frozen=True)
 class Field:
-    """(N, *sample) values as the model saw them, with their labels by name, and where each came from."""
+    """(N, *sample) values as the model saw them, their labels by name, where each came from, and its `parts`: train, validation or test."""
 
     values: Array
     labels: Array
@@ -36,6 +35,7 @@ class Field:
     keys: Array
     taken: Array
     random: Array
+    parts: Array
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -55,10 +55,19 @@ class Field:
                 found = found.astype(str)
         return found
 
-    @property
-    def parts(self) -> Array:
-        """(N,) of train, validation or test, from the groups' names alone: a group never changes sides when more data come."""
-        return np.array([by_digest(f"field/{name}", SHARES) for name in self.groups], dtype=str)
+    def divided(self, sides: dict[str, str]) -> tuple[Field, dict[str, str]]:
+        """With its parts, and the sides of all groups. `sides`: those of earlier versions, which never change.
+
+        Each device's new groups, in the order in which they were recorded, go where most is lacking of its `SHARES`.
+        """
+        known, groups = dict(sides), self.groups
+        first = {str(g): i for i, g in reversed(list(enumerate(groups.tolist())))}
+        for name in sorted(first, key=lambda g: (float(self.taken[first[g]]), g)):
+            if name not in known:
+                device = name.split("/", 1)[0]
+                mine = [side for group, side in known.items() if group.split("/", 1)[0] == device]
+                known[name] = max(SHARES, key=lambda side: SHARES[side] * (len(mine) + 1) - mine.count(side))
+        return replace(self, parts=np.array([known[g] for g in groups.tolist()], dtype=str)), known
 
     def save(self, folder: Path) -> Path:
         """Into FOLDER/DIGEST.npz; the same content is the same file."""
@@ -100,6 +109,7 @@ def from_rows(rows: Iterable[dict[str, Any]]) -> Field | None:
     return Field(
         np.stack(values), text["label"], text["device"], text["recording"], text["key"],
         np.array([float(r["taken"]) for r in found]), np.array([bool(r["random"]) for r in found]),
+        np.full(len(found), "train"),
     )  # fmt: skip
 
 
@@ -124,8 +134,7 @@ def merged(splits: PreparedSplits, path: Path, share: float, most_repeats: int) 
             f"{path}: samples of shape {field.values.shape[1:]} and type {field.values.dtype}; the recipe's are {splits.shape},"
             f" {splits.dtype}: the field data are another model's"
         )
-    parts = field.parts
-    train, validation = (samples(field.of(parts == name), splits.labels) for name in ("train", "validation"))
+    train, validation = (samples(field.of(field.parts == name), splits.labels) for name in ("train", "validation"))
     wanted = share / max(1 - share, 1e-6) * len(splits.train)
     repeats = int(np.clip(round(wanted / max(1, len(train))), 1, most_repeats))
     return replace(splits, train=_joined(splits.train, *[train] * repeats), validation=_joined(splits.validation, validation))

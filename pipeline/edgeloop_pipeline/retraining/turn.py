@@ -61,6 +61,7 @@ class Try(msgspec.Struct, frozen=True):
 class State(msgspec.Struct, frozen=True):
     champion: Champion | None = None
     last: Try | None = None
+    sides: dict[str, str] = {}  # group of field samples → what it is for: a recording never changes sides
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -150,6 +151,8 @@ class Turn:
         keys: list[str],
         said: Outcome,
     ) -> Outcome:
+        found, sides = found.divided(state.sides)
+        state = msgspec.structs.replace(state, sides=sides)
         path = found.save(folder / "data").resolve()
         last = state.last
         again = last is not None and not last.refused and last.data == path.name
@@ -183,7 +186,7 @@ class Turn:
             )  # fmt: skip
         better = f"{verdict.field.champion:.1%} → {verdict.field.challenger:.1%} in the field"
         done = msgspec.structs.replace(said, what="published", why=f"{said.why}; {better}", target=target, rollout=rollout)
-        return self._noted(folder, State(made, begun), done)
+        return self._noted(folder, State(made, begun, sides), done)
 
     def _first(self, base: recipes.Recipe, folder: Path) -> Champion:
         """The recipe as it is, from the cache where it ran already: the first champion."""
