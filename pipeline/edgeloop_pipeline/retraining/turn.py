@@ -32,6 +32,7 @@ from edgeloop_pipeline.runner import run as run_recipe
 from edgeloop_pipeline.store import Store, write
 
 PAGE = 200
+WARM_RATE = 0.25
 DAY, HOUR = 86400.0, 3600.0
 FAULTS = ("fault", "miswired")  # causes of drift that are mended at the device
 EXIT_NOTHING, EXIT_LOCKED = 10, 11
@@ -165,6 +166,9 @@ class Turn:
         changes = [*self.changes, f"version={version}", f"field={{file: '{path}'}}", f"parent={champion.sha256}"]
         if champion.weights:
             changes.append(f"train.start={champion.weights}")
+            rate = base.stages["train"].get("learning_rate")
+            if isinstance(rate, int | float):  # from scratch; what goes on from a good network takes smaller steps
+                changes.append(f"train.learning_rate={rate * WARM_RATE}")
         challenger, missed = recipes.load(recipes.find(self.recipe), tuple(changes)), []
         try:
             result = run_recipe(challenger, Store(self.runs), self.listener)
