@@ -1,6 +1,7 @@
-"""`make loop`: the whole story on one machine, with real agents and a real hub, its network cut and its agents killed for part of it.
+"""`make loop`: the whole story on one machine, with real agents and a real hub; the network is cut, and agents are killed.
 
-exercise_watch is trained on subjects 1, 2, 3 and 6, tested on 4 and 5, and deployed to devices worn by 7 to 10, whom it never saw; to one whose axes are
+exercise_watch is trained on subjects 1, 2, 3 and 6, tested on 4 and 5, and deployed to devices worn by 7 to 10, whom it never saw;
+to one whose axes are
 turned, and one whose gyroscope fails. Drift is raised, samples flow, a scripted labeller answers the queue over HTTP with the
 recordings' true labels, cron's command retrains, the gate judges, a pilot takes the new model first, and then all.
 """
@@ -138,7 +139,8 @@ class Story:
         environment = {**os.environ, "EDGELOOP_HUB": self.address, "EDGELOOP_HUB_TOKEN": self.token}
         full = [str(BIN / str(words[0])), *map(str, words[1:])]
         return subprocess.run(
-            full, cwd=self.folder, text=True, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE if quiet else None, check=False
+            full, cwd=self.folder, text=True, env=environment, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if quiet else None, check=False,
         )  # fmt: skip
 
     def must(self, *words: object) -> str:
@@ -331,7 +333,8 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
     settled = len(story.client().get("/api/v1/samples?model=exercise_watch&which=labelled"))
     story.tell(f"the labeller answered {asked} of the queue; {settled} samples have a label by that (near-duplicates share one)")
     done = story.command(
-        "edgeloop", "retrain", "exercise_watch", "--runs", runs, *sets, "--keys", "keys", "--steps", f"{PILOT}, 100%", "--soak-minutes", 0.05
+        "edgeloop", "retrain", "exercise_watch", "--runs", runs, *sets, "--keys", "keys", "--steps", f"{PILOT}, 100%",
+        "--soak-minutes", 0.05,
     )  # fmt: skip
     print(done.stdout, end="", flush=True)
     story.tell(f"edgeloop retrain: exit code {done.returncode}")
@@ -361,9 +364,9 @@ def rolled_out(story: Story) -> None:
 
 def finish(story: Story, devices: list[Device], runs: Path, left: int, before: float) -> None:
     """The table, the page, and whether anything was lost."""
-    from edgeloop_pipeline.retraining.turn import right
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.preprocessing import prepare
+    from edgeloop_pipeline.retraining.turn import right
 
     decision = json.loads((runs / "retrain" / "exercise_watch" / "decisions.jsonl").read_text().splitlines()[0])
     kept = sorted((runs / "retrain" / "exercise_watch").glob("*.edgeloop"), key=lambda p: p.stat().st_mtime)

@@ -44,7 +44,7 @@ model was unsure, which favours the challenger in the field's row.</p>
 def _plot(story: Any, devices: list[Any]) -> str:
     """Points in order of answering: each device's share of right answers among its last windows."""
     parts = []
-    for i, quarter in enumerate((0.0, 0.25, 0.5, 0.75, 1.0)):
+    for quarter in (0.0, 0.25, 0.5, 0.75, 1.0):
         y = HEIGHT - quarter * HEIGHT + 10
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}" stroke="#e1e4e8"/><text x="0" y="{y + 4}" font-size="12">{quarter:.0%}</text>'

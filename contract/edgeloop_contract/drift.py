@@ -25,7 +25,7 @@ BINS = 10  # of confidence
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A model's reference, in its bundle. F features, L labels (1: not told apart), P projections, N numbers watched, M memories."""
+    """A model's reference, in its bundle. F features, L labels (1: not told apart), P projections, N watched, M memories."""
 
     features: list[str]
     labels: int
@@ -49,7 +49,8 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         f, p, m = len(self.features), len(self.projections), len(self.memories)
         n = 2 * f + p + (self.labels if self.labels > 1 else 0)
         shapes = (
-            (self.centre, (max(1, self.labels), f)), (self.scale, (f,)), (self.projections, (p, f)), (self.mean, (n,)), (self.std, (n,)),
+            (self.centre, (max(1, self.labels), f)), (self.scale, (f,)), (self.projections, (p, f)),
+            (self.mean, (n,)), (self.std, (n,)),
             (self.spread, (m, n)), (self.level, (2 * m,)), (self.overall, (2, f)), (self.thresholds, (len(self.rates),)),
         )  # fmt: skip
         if not self.rates or any(np.shape(values) != shape for values, shape in shapes if shape[0]):
@@ -58,7 +59,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("drift: scales and rates are above 0")
 
     def threshold(self, per_10k: float) -> float:
-        """The score that chance passes `per_10k` times in 10,000 samples; between and beyond the table along straight lines of log(rate)."""
+        """The score that chance passes `per_10k` times in 10,000 samples; between and beyond the rates linear in log(rate)."""
         rates, scores = np.log(self.rates), np.asarray(self.thresholds)
         at = float(np.log(per_10k))
         if len(rates) > 1 and not rates[0] <= at <= rates[-1]:
@@ -68,7 +69,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 def channel_names(channels: int) -> list[str]:
-    """Names of the input's features: mean, spread and roughness of each channel; of the first few where there are many."""
+    """Names of the input's features: mean, spread and roughness of each channel; of the first few where there are more."""
     few = range(min(channels, MOST_CHANNELS))
     return [f"{what} of channel {c}" for what in ("mean", "spread", "roughness") for c in few]
 
@@ -148,7 +149,7 @@ class Monitor:
         return out
 
     def statistics(self, watched: Array) -> Array:
-        """Take one step with numbers (..., N); returns (..., 2 M): each memory's largest average, and the root of their squares' sum."""
+        """One step with numbers (..., N); returns (..., 2 M): each memory's largest average, and the root of their squares' sum."""
         wanders, squares = self._wanders, self._squares
         np.subtract(watched[..., None, :], self.averages, out=wanders)
         wanders *= self._rate

@@ -97,9 +97,9 @@ class Heartbeat(_Message, frozen=True):
 
 
 class DriftReport(_Message, frozen=True):
-    """How the samples of the covered time differ from the bundle's reference. Statistics only: no sample can be told from them.
+    """How samples differ from the bundle's reference. Statistics only: no sample can be told from them.
 
-    `score`: the highest since the last report, 1 being an alarm. `shifts`: of each feature's mean, in standard deviations of a sample.
+    `score`: the highest since the last report, 1 an alarm. `shifts`: of each feature's mean, in a sample's standard deviations.
     """
 
     model: Short = ""

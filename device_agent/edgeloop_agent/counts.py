@@ -94,7 +94,8 @@ class Counts:
             latency_us_p50=taken[len(taken) // 2] * 1e3 if taken else None,
             latency_us_p95=taken[int(len(taken) * 0.95)] * 1e3 if taken else None,
             confidence=Moments(count=answered if mean else 0, mean=mean, variance=variance),
-            labels=dict(seen.labels.most_common(MAX_LABELS)), right=seen.right, labelled=seen.labelled, celsius=self.reading.celsius if self.reading else None,
+            labels=dict(seen.labels.most_common(MAX_LABELS)), right=seen.right, labelled=seen.labelled,
+            celsius=self.reading.celsius if self.reading else None,
             memory_bytes=resident_bytes(), machine=machine(), runtime=runtime,
         )  # fmt: skip
 

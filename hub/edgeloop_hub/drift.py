@@ -158,7 +158,8 @@ def described(connection: Connection, model: str, seconds: float) -> dict[str, A
             {
                 "device": name, "samples": sum(r.samples for _, r in rows), "alarms": sum(r.alarms for _, r in rows),
                 "score": max(r.score for _, r in rows), "drifting": rows[-1][1].drifting, "since": rows[-1][1].since,
-                "cause": rows[-1][1].cause, "text": rows[-1][1].text, "faults": dict(sorted(_faults(rows).items())), "sha256": rows[-1][1].sha256,
+                "cause": rows[-1][1].cause, "text": rows[-1][1].text, "faults": dict(sorted(_faults(rows).items())),
+                "sha256": rows[-1][1].sha256,
             }
             for name, rows in found.items()
         ],

@@ -33,7 +33,7 @@ def decode(body: bytes) -> Samples:
 
 
 def store(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
-    """Keep all of an upload, each sample once. False: over the device's quota of this day. Raises DataError, and keeps nothing then."""
+    """Keep an upload, each sample once. False: over the device's quota of this day. Raises DataError, and keeps nothing then."""
     now = time.time()
     used = connection.execute(
         select(func.coalesce(func.sum(func.length(samples.c.data)), 0)).where(

@@ -1,4 +1,4 @@
-"""Samples as a person can look at them: an image as PNG, a series as lines in SVG. Written here, so that no picture library is needed."""
+"""Samples as a person can look at them: an image as PNG, a series as lines in SVG; without a picture library."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def is_image(sample: Array) -> bool:
 
 
 def png(image: Array) -> bytes:
-    """(H, W, C), shown grey or in colour, from its lowest to its highest value where it is not in bytes (PNG specification, 3rd edition)."""
+    """(H, W, C), grey or in colour, from its lowest to its highest value where it is not in bytes (PNG, 3rd edition)."""
     if image.dtype != np.uint8:
         low, high = float(image.min()), float(image.max())
         image = np.rint((image - low) / ((high - low) or 1.0) * 255).astype(np.uint8)

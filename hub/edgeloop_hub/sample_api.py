@@ -47,7 +47,7 @@ class DeviceSamples(Controller):
         guards=[is_device], sync_to_thread=True, status_code=200, raises=[NotAuthorizedException, TooManyRequestsException],
     )  # fmt: skip
     def bring(self, body: bytes, state: State, request: Request[Any, Any, Any]) -> None:
-        """Samples and events of a device's outbox, as MessagePack. Sent twice, they are stored once; answered when they are safe."""
+        """Samples and events of an outbox, as MessagePack. Sent twice, they are stored once; answered when they are safe."""
         upload = ingest.decode(body)
         with state.hub.database.writing(ordered=False) as database:
             if not ingest.store(database, asking(request), upload, state.hub.settings):

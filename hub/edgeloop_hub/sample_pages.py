@@ -54,7 +54,8 @@ class SamplePages(Controller):
         lines = pictures.lines(sample) if sample is not None and not image else []
         names = names or ([first["guess"]] if first else [])
         return page(
-            "queue.html.j2", "Labels", request, sample=first, image=image, lines=lines, names=names, waiting=len(waiting), model=model
+            "queue.html.j2", "Labels", request, sample=first, image=image, lines=lines, names=names,
+            waiting=len(waiting), model=model,
         )  # fmt: skip
 
     @get("/samples/{device:str}/{key:str}/picture.png", sync_to_thread=True)

@@ -1,8 +1,8 @@
 """Calibrates what a device will hold its samples against: the monitor itself is run over streams of resampled reference samples.
 
 A stream is made as a device would see it: whole recordings of one group (a person, a site), windows in order. Each stream draws
-its recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a bootstrap
-in a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006).
+its recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a
+bootstrap in a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006).
 """
 
 from __future__ import annotations

@@ -165,8 +165,8 @@ def _nothing() -> None: ...
 class Watch:
     """A folder: every readable file in it once, by name, and then every new one. A file counts when its size stands still.
 
-    With `after: delete` a file goes once it is answered; kept ones are remembered for as long as they are there, and a restart answers
-    them again. A folder that vanishes (a stick pulled out) is waited for.
+    With `after: delete` a file goes once it is answered; kept ones are remembered for as long as they are there, and a restart
+    answers them again. A folder that vanishes (a stick pulled out) is waited for.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -12,8 +12,8 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.publishing.cli import ca_option, hub_option, keys_option
 
 EXIT_CODES = """\b
-Exit codes: 0 a better model was published (with --dry-run: it would retrain) · 10 nothing to do · 11 another retraining is at work ·
-1 the challenger was refused · 2 wrong usage · 3 data · 7 disk · 8 the hub is away or refuses. Each turn adds a line to
+Exit codes: 0 a better model was published (with --dry-run: it would retrain) · 10 nothing to do · 11 another retraining is at work
+· 1 the challenger was refused · 2 wrong usage · 3 data · 7 disk · 8 the hub is away or refuses. Each turn adds a line to
 RUNS/retrain/NAME/decisions.jsonl."""
 
 
@@ -85,8 +85,8 @@ def said(found: Any) -> str:
             for r in rows
         ]
         lines.append(
-            f"  field labels: {found.labels}, of them {found.random_labels} of samples drawn at random; the others were chosen because"
-            " the champion was unsure, which favours the challenger in the field's row"
+            f"  field labels: {found.labels}, of them {found.random_labels} of samples drawn at random; the others were chosen"
+            " because the champion was unsure, which favours the challenger in the field's row"
         )  # fmt: skip
     if found.target:
         lines.append(f"  {found.target} is published, rollout {found.rollout} has begun")

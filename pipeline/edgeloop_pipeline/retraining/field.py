@@ -26,7 +26,7 @@ LINE = re.compile(r"(.*\bline )(\d+)")
 
 @dataclass(frozen=True)
 class Field:
-    """(N, *sample) values as the model saw them, their labels by name, where each came from, and its `parts`: train, validation or test."""
+    """(N, *sample) values as the model saw them, labels by name, where each came from, and `parts`: train, validation or test."""
 
     values: Array
     labels: Array

@@ -1,7 +1,7 @@
 """Challenger against champion: better in the field, and not worse at home. Rules over right and wrong answers, without I/O.
 
-Answers of one recording err together, so whole recordings are what is compared: a paired permutation test by flipping the sign of each
-recording's difference (Fisher 1935), and a bootstrap over recordings for the intervals that are shown.
+Answers of one recording err together, so whole recordings are what is compared: a paired permutation test by flipping the sign of
+each recording's difference (Fisher 1935), and a bootstrap over recordings for the intervals that are shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One turn of retraining: look, decide, train the challenger, judge it, publish it. Every decision is written down with its figures.
+"""One turn of retraining: look, decide, train the challenger, judge it, publish it. Each decision is kept with its figures.
 
-It may be killed anywhere and run again: stages are cached, the version of an unfinished try is remembered, and the hub takes a bundle
-once.
+It may be killed anywhere and run again: stages are cached, the version of an unfinished try is remembered, and the hub takes a
+bundle once.
 """
 
 from __future__ import annotations
@@ -232,7 +232,7 @@ class Turn:
         ]
         home = gate.Answers(both[0][0], both[1][0], splits.test.recording, {"class": names[splits.test.labels]})
         away = gate.Answers(
-            both[0][1], both[1][1], held.recording, {"device": held.groups, "class": names[held.labels]}
+            both[0][1], both[1][1], held.recording, {"of": held.groups, "class": names[held.labels]}
         )  # fmt: skip
         self.log(f"gate: {len(splits.test)} test samples at home, {len(held)} held-out samples of the field")
         return gate.judge(home, away, self.limits)

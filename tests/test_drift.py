@@ -1,0 +1,125 @@
+"""The drift monitor: false alarms as set, changes noticed and named, over the fleet too."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import pytest
+
+from edgeloop_agent.drift.diagnosing import diagnose
+from edgeloop_agent.drift.following import Follower
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
+from edgeloop_hub.drift import Shift, discovered
+from edgeloop_pipeline.drifting import Pool, calibrate
+from test_loop import BUNDLE
+
+N, F = 1500, 6
+
+
+@pytest.fixture(scope="module")
+def reference() -> Drift:
+    sample = np.random.default_rng(0).standard_normal((N, F))
+    return calibrate(Pool(sample, np.zeros(N, dtype=np.intp), np.arange(N), np.arange(N)), [f"f{i}" for i in range(F)], 1)
+
+
+@pytest.mark.parametrize("per_10k", [2.0, 20.0])
+def test_false_alarms_are_near_the_setting(reference: Drift, per_10k: float) -> None:
+    """One reference of many: its own luck counts, so the bounds are wide. The mean over references is in docs/benchmarks.md."""
+    monitor, alarms = Monitor(reference, per_10k), 0
+    for row in np.random.default_rng(1).standard_normal((30_000, F)):
+        if monitor.saw(row, 0):
+            alarms += 1
+            monitor.start_anew()
+    assert 0.4 * per_10k < alarms / 3 < 2.0 * per_10k
+
+
+@pytest.mark.parametrize(
+    ("change", "within"), [(lambda x: x + [3, 0, 0, 0, 0, 0], 15), (lambda x: x + 0.5, 100), (lambda x: x * 1.5, 150)]
+)
+def test_changes_are_noticed(reference: Drift, change: object, within: int) -> None:
+    monitor, rng = Monitor(reference, 1.0), np.random.default_rng(2)
+    for row in rng.standard_normal((200, F)):
+        monitor.saw(row, 0)
+    monitor.start_anew()
+    noticed = [monitor.saw(row, 0) for row in change(rng.standard_normal((within, F)))]  # type: ignore[operator]
+    assert any(noticed)
+
+
+def test_rates_between_and_beyond_the_table_are_in_order(reference: Drift) -> None:
+    found = [reference.threshold(rate) for rate in (0.01, 0.1, 0.7, 3.0, 100.0, 900.0)]
+    assert found == sorted(found, reverse=True)
+    assert msgspec.json.decode(msgspec.json.encode(reference), type=Drift) == reference
+
+
+def test_arrays_that_do_not_fit_together_are_refused(reference: Drift) -> None:
+    raw = msgspec.to_builtins(reference)
+    for name, value in {"mean": [0.0], "scale": [0.0] * F, "rates": [], "memories": [4.0]}.items():
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({**raw, name: value}, Drift)
+
+
+def channels(values: np.ndarray) -> np.ndarray:
+    return np.stack([input_features(v[None]) for v in values])
+
+
+def signals(rng: np.random.Generator, n: int = 200) -> np.ndarray:
+    """Three channels with an offset, a strength and a speed of their own."""
+    steps = rng.standard_normal((n, 100, 3)) * [50, 200, 20]
+    steps[:, :, 0] = np.cumsum(steps[:, :, 0], axis=1) / 5
+    return (steps + [1000, 0, -600] + rng.standard_normal((n, 1, 3)) * 30).astype(np.int16)
+
+
+def smoothed(x: np.ndarray) -> np.ndarray:
+    centre = x.mean(axis=1, keepdims=True)
+    return centre + np.apply_along_axis(lambda c: np.convolve(c, np.ones(15) / 15, "same"), 1, x - centre)
+
+
+@pytest.mark.parametrize(
+    ("cause", "change"),
+    {
+        "fault": lambda x: x * [1, 0, 1],
+        "miswired": lambda x: x[..., [1, 2, 0]],
+        "gain": lambda x: (x - [1000, 0, -600]) * 0.3 + [1000, 0, -600],
+        "offset": lambda x: x + 400,
+        "dirty": lambda x: smoothed(x),
+    }.items(),
+)  # fmt: skip
+def test_the_cause_is_named(cause: str, change: object) -> None:
+    rng = np.random.default_rng(3)
+    usual = channels(signals(rng, 600))
+    pool = Pool(usual, np.zeros(600, dtype=np.intp), np.arange(600), np.arange(600))
+    reference = calibrate(pool, channel_names(3), 1)
+    odd = channels(np.asarray(change(signals(rng).astype(float))).astype(np.int16))  # type: ignore[operator]
+    monitor = Monitor(reference)
+    noticed = next(i for i, row in enumerate(odd) if monitor.saw(row, 0))
+    worst = int(np.abs(monitor.largest).argmax())
+    assert noticed < 60
+    features = np.concatenate([usual[:100], odd[:100]])
+    found = diagnose(reference, features, np.zeros(200, dtype=int), worst)
+    assert found.cause == cause, found
+    assert 60 <= found.samples <= 140
+
+
+def test_a_restart_goes_on_where_it_was() -> None:
+    with Bundle.open(BUNDLE) as bundle:
+        manifest, inputs, scores = bundle.manifest, bundle.array("canary/inputs.npy"), bundle.array("canary/scores.npy")
+    assert manifest.drift is not None
+    whole, first = (Follower(manifest, manifest.drift, 1.0) for _ in range(2))
+    for i in range(20):
+        whole.saw(inputs[i : i + 1], scores[i : i + 1])
+    for i in range(10):
+        first.saw(inputs[i : i + 1], scores[i : i + 1])
+    second = Follower(manifest, manifest.drift, 1.0)
+    second.recall(msgspec.msgpack.decode(msgspec.msgpack.encode(first.remembered()), type=type(first.remembered())))
+    for i in range(10, 20):
+        second.saw(inputs[i : i + 1], scores[i : i + 1])
+    assert second.monitor.score == whole.monitor.score and second.seen == whole.seen
+
+
+def test_over_the_fleet_chance_makes_few_discoveries() -> None:
+    rng = np.random.default_rng(4)
+    fleets = [[Shift(f"d{i}", "f", 0.0, 100, float(p)) for i, p in enumerate(rng.random(200))] for _ in range(200)]
+    assert sum(bool(discovered(f)) for f in fleets) / 200 < 0.1
+    real = [Shift("odd", "f", 1.0, 100, 1e-9), *fleets[0]]
+    assert discovered(real)[0].device == "odd"

@@ -1,0 +1,155 @@
+"""Retraining: when, on what, and what passes the gate; the command with a real hub."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from conftest import TINY, command
+from edgeloop_contract.messages import Sample, Samples
+from edgeloop_pipeline.retraining import field
+from edgeloop_pipeline.retraining.deciding import Policy, Signals, decide
+from edgeloop_pipeline.retraining.gate import Answers, Limits, compare, judge
+from hubs import Hub, running_hub
+
+NOW = Signals(100, 0, (), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("go", "policy", "now"),
+    [
+        (False, Policy(), NOW),
+        (True, Policy(), Signals(100, 50, (), 1.0)),
+        (False, Policy(), Signals(100, 19, ("pi",), 1.0)),
+        (True, Policy(), Signals(100, 20, ("pi",), 1.0)),
+        (False, Policy(), Signals(100, 49, (), 400.0)),
+        (True, Policy(max_age_days=30), Signals(100, 1, (), 31.0)),
+        (False, Policy(max_age_days=30), Signals(100, 0, (), 31.0)),
+        (False, Policy(wait_hours=5), Signals(100, 30, ("pi",), 1.0, hours_since_try=4.0)),
+        (True, Policy(wait_hours=5), Signals(100, 50, (), 1.0, hours_since_try=4.0)),
+    ],
+)
+def test_when(go: bool, policy: Policy, now: Signals) -> None:
+    assert decide(policy, now).go is go
+
+
+def answers(rng: np.random.Generator, champion: float, challenger: float, recordings: int = 24, each: int = 8) -> Answers:
+    """Right and wrong by recording: some are hard for both."""
+    place = np.repeat(np.arange(recordings), each)
+    hard = rng.normal(0, 0.15, recordings)[place]
+    right = [
+        rng.random(len(place)) < np.clip(p + hard + rng.normal(0, 0.1, recordings)[place], 0, 1) for p in (champion, challenger)
+    ]
+    return Answers(right[0], right[1], place)
+
+
+def test_a_challenger_that_is_no_better_seldom_passes_and_one_that_is_does() -> None:
+    rng, limits = np.random.default_rng(0), Limits(max_home_drop=1.0)
+    home = answers(rng, 0.9, 0.9)
+    passed = {
+        gain: sum(judge(home, answers(rng, 0.7, 0.7 + gain), limits).passed for _ in range(200)) / 200 for gain in (-0.1, 0.0, 0.2)
+    }
+    assert passed[-0.1] == 0 and passed[0.0] <= 0.09 and passed[0.2] >= 0.9
+
+
+def test_worse_at_home_or_too_little_to_tell_is_refused() -> None:
+    rng = np.random.default_rng(1)
+    better = answers(rng, 0.5, 0.9)
+    assert "worse at home" in judge(answers(rng, 0.95, 0.85), better, Limits()).reasons[0]
+    few = Answers(np.zeros(5, bool), np.ones(5, bool), np.arange(5))
+    assert "only 5 held-out" in judge(answers(rng, 0.9, 0.95), few, Limits()).reasons[0]
+    nothing = np.zeros(0, bool)
+    assert not judge(answers(rng, 0.9, 0.95), Answers(nothing, nothing, np.zeros(0)), Limits()).passed
+    same = compare("x", np.ones(10, bool), np.ones(10, bool), np.arange(10))
+    assert same.p_better == same.p_worse == 1.0
+
+
+def field_of(recordings: list[str], device: str = "pi") -> field.Field:
+    n = len(recordings)
+    text = np.array(recordings)
+    return field.Field(
+        np.zeros((n, 4, 4, 1), np.uint8), np.array(["a"] * n), np.array([device] * n), text, np.array([f"k{i}" for i in range(n)]),
+        np.arange(n, dtype=float), np.zeros(n, bool), np.full(n, "train"),
+    )  # fmt: skip
+
+
+def test_a_recording_stays_on_its_side(tmp_path: Path) -> None:
+    first, sides = field_of([f"r{i // 3}" for i in range(30)]).divided({})
+    for name in np.unique(first.groups):
+        assert len(set(first.parts[first.groups == name])) == 1
+    assert {"train", "validation", "test"} == set(first.parts.tolist())
+    more, later = field_of([f"r{i // 3}" for i in range(60)]).divided(sides)
+    assert later.items() >= sides.items() and (more.parts[:30] == first.parts).all()
+    path = more.save(tmp_path)
+    assert more.save(tmp_path) == path and (field.load(path).parts == more.parts[np.lexsort((more.keys, more.devices))]).all()
+    lines = field_of(["x line 1", "x line 2", "x line 150"])
+    assert lines.groups[0] == lines.groups[1] != lines.groups[2]
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as found:
+        yield found
+
+
+def retrain(hub: Hub, runs: Path, *more: object) -> Any:
+    return command(
+        "edgeloop", "retrain", TINY, "--runs", runs, "--keys", hub.folder / "keys", "--json", *more,
+        EDGELOOP_HUB=hub.address, EDGELOOP_HUB_TOKEN=hub.token,
+    )  # fmt: skip
+
+
+def test_nothing_to_do_and_a_lock_have_their_exit_codes(hub: Hub, runs: Path) -> None:
+    done = retrain(hub, runs)
+    assert done.returncode == 10, done.stderr
+    assert json.loads(done.stdout)["what"] == "nothing"
+    assert json.loads((runs / "retrain" / "tiny" / "decisions.jsonl").read_text())["champion"]
+    with (runs / "retrain" / "tiny" / ".lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert retrain(hub, runs).returncode == 11
+    assert retrain(hub, runs, "--keys", runs / "none").returncode == 2
+
+
+def test_shuffled_labels_are_refused(hub: Hub, runs: Path) -> None:
+    """Samples of the recipe's own test set with wrong labels, as if from a device; floors off, so that the gate decides."""
+    import zlib
+
+    from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.project import Project
+
+    splits = Project(recipes.load(recipes.find(str(TINY)))).splits
+    rng = np.random.default_rng(0)
+    device = hub.run("token", "enrol", "pi-1")
+    told = hub.http.post("/api/v1/enrol", {"token": device, "device": "pi-1"})
+    made = []
+    for i in range(min(len(splits.test), 120)):
+        values = np.asarray(splits.test.values[i])
+        made.append(
+            Sample(
+                key=f"sample-{i:06}", at=1.0 + i, kind="labelled", model="tiny", sha256="0" * 64, recording=f"r{i // 4}",
+                truth=str(rng.choice(splits.labels)), dtype=str(values.dtype), shape=list(values.shape),  # type: ignore[arg-type]
+                data=zlib.compress(values.tobytes()),
+            )
+        )  # fmt: skip
+    import urllib.request
+
+    for _ in range(2):  # sent twice, stored once
+        asked = urllib.request.Request(
+            f"{hub.address}/api/v1/outbox", msgspec.msgpack.encode(Samples(samples=made)), method="POST",
+            headers={"Authorization": f"Bearer {told['credential']}", "Content-Type": "application/msgpack"},
+        )  # fmt: skip
+        with urllib.request.urlopen(asked, timeout=30) as answer:
+            assert answer.status == 200
+    assert len(hub.get("/api/v1/samples?model=tiny")) == len(made)
+    done = retrain(hub, runs, "--set", "target.min_accuracy=0", "--set", "target.max_drop=1")
+    said = json.loads(done.stdout)
+    assert done.returncode == 1 and said["what"] == "refused", (done.stderr, said)
+    assert said["verdict"]["field"]["samples"] > 20 and not said["target"]
+    assert retrain(hub, runs, "--set", "target.min_accuracy=0", "--set", "target.max_drop=1").returncode == 10
