@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-arm64 check bench bench-gpu docs clean
+.PHONY: demo loop test test-arm64 check bench bench-gpu docs clean
 
 $(STAMP): pyproject.toml constraints.txt scripts/install.py
 	$(PYTHON) scripts/install.py $(VENV)
@@ -13,6 +13,10 @@ $(STAMP): pyproject.toml constraints.txt scripts/install.py
 demo: $(STAMP)
 	$(BIN)/edgeloop run exercise_watch --runs runs
 	$(BIN)/python scripts/demo_agent.py runs
+
+# Real agents and a real hub: drift, labels, retraining, gate, rollout; some minutes. Leaves runs/loop/loop.html.
+loop: $(STAMP)
+	$(BIN)/python scripts/closed_loop.py runs/loop
 
 test: $(STAMP)
 	$(BIN)/pytest -n 2 --dist worksteal
@@ -33,6 +37,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/compression.py
 	$(BIN)/python benchmarks/agent.py
 	$(BIN)/python benchmarks/hub.py
+	$(BIN)/python benchmarks/drift.py
 
 # What a CPU cannot show: throughput, precisions and memory of training, on a machine with a GPU.
 bench-gpu: $(STAMP)

@@ -1,7 +1,7 @@
-"""Drift detection: false alarms as set, delay until a change is noticed, time a sample; beside river's detectors (pip install river).
+"""Drift detection: false alarms as set, delay until a change is noticed, time a sample; beside river's (pip install river).
 
-Every detector is calibrated to the same number of false alarms on streams without change, river's by its own threshold, one detector a
-feature. Ours learns its reference from 2,000 samples, as a bundle would.
+Every detector is calibrated to the same number of false alarms on streams without change, river's by its own threshold, one
+detector a feature. Ours learns its reference from 2,000 samples, as a bundle would.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from harness import Row, at_most, main
 
 from edgeloop_contract.drift import Drift, Monitor
 from edgeloop_pipeline.drifting import Pool, calibrate
+from harness import Row, at_most, main
 
 FEATURES = 16
 PER_10K = 2.0
@@ -34,8 +34,10 @@ def changes(rng: np.random.Generator, x: Stream) -> dict[str, Stream]:
     one, turned = np.eye(FEATURES)[3], x.copy()
     turned[:, :8] = rng.permuted(turned[:, :8], axis=0)  # correlations gone, every feature by itself as before
     return {
-        "mean of one feature +0.5 sd": x + 0.5 * one, "mean of one feature +1 sd": x + one, "mean of one feature +3 sd": x + 3 * one,
-        "mean of all +0.25 sd": x + 0.25, "variance of one ×2": np.where(one > 0, x * np.sqrt(2), x), "variance of all ×1.25": x * np.sqrt(1.25),
+        "mean of one feature +0.5 sd": x + 0.5 * one, "mean of one feature +1 sd": x + one,
+        "mean of one feature +3 sd": x + 3 * one,
+        "mean of all +0.25 sd": x + 0.25, "variance of one ×2": np.where(one > 0, x * np.sqrt(2), x),
+        "variance of all ×1.25": x * np.sqrt(1.25),
         "correlations gone": turned, "one feature, slowly to +1 sd": x + ramp * one,
     }  # fmt: skip
 

@@ -35,7 +35,7 @@ def test_false_alarms_are_near_the_setting(reference: Drift, per_10k: float) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "within"), [(lambda x: x + [3, 0, 0, 0, 0, 0], 15), (lambda x: x + 0.5, 100), (lambda x: x * 1.5, 150)]
+    ("change", "within"), [(lambda x: x + 3 * np.eye(F)[0], 15), (lambda x: x + 0.5, 100), (lambda x: x * 1.5, 150)]
 )
 def test_changes_are_noticed(reference: Drift, change: object, within: int) -> None:
     monitor, rng = Monitor(reference, 1.0), np.random.default_rng(2)

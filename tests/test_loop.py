@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import http.cookiejar
 import io
+import re
 import time
+import urllib.error
+import urllib.parse
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ import numpy as np
 import pytest
 
 from conftest import HERE
+from edgeloop_contract.errors import NetworkError
 from hubs import Hub, running_hub
 from serving import eventually, serving, write_config
 
@@ -48,27 +54,74 @@ def recording(turned: bool = False, times: int = 1) -> str:
     return file.getvalue()
 
 
-def test_a_turned_sensor_is_noticed_and_its_samples_reach_the_queue(hub: Hub, tmp_path: Path) -> None:
+def test_a_turned_sensor_is_noticed_and_named(hub: Hub, tmp_path: Path) -> None:
     text = settings(hub)
     device(hub, tmp_path, "turned", text)
     with serving(tmp_path, text, BUNDLE) as agent:
         for i in range(4):
             (tmp_path / "in" / f"{i}.csv").write_text(recording(turned=True))
         eventually(lambda: "what=" in agent.log and " drift " in agent.log)
-        eventually(lambda: hub.get("/api/v1/queue?model=exercise_watch"))
         assert agent.metric("edgeloop_drift_alarms_total") == 1
-        assert agent.metric("edgeloop_kept_total") >= 2
-        told = eventually(lambda: next((d for d in drift_of(hub)["devices"] if d["device"] == "turned" and d["drifting"]), None))
-        assert told["cause"] in ("miswired", "population") and told["since"] <= time.time()
+        told = eventually(lambda: next((d for d in drift_of(hub)["devices"] if d["cause"] == "miswired"), None))
+        assert told["device"] == "turned" and told["since"] <= time.time() and told["drifting"]
         eventually(lambda: any(e["kind"] == "drift" and e["source"] == "turned" for e in hub.get("/api/v1/events?limit=100")))
-    first = hub.get("/api/v1/queue?model=exercise_watch")[0]
+        eventually(lambda: hub.get("/api/v1/samples?model=exercise_watch"))
+    # A sensor to be repaired is nothing to spend labels on.
+    assert not [s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "turned"]
+    assert [s for s in drift_of(hub)["shifts"] if s["device"] == "turned"]
+
+
+def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> None:
+    text = settings(hub, 'send = "samples"\nrandom_share = 0.2\nuncertain_share = 0.2\nper_hour = 100000')
+    device(hub, tmp_path, "usual", text)
+    with serving(tmp_path, text, BUNDLE) as agent:
+        for i in range(3):
+            (tmp_path / "in" / f"{i}.csv").write_text(recording())
+        eventually(lambda: len([s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "usual"]) >= 3)
+        assert agent.metric("edgeloop_kept_total") >= 3
+        eventually(lambda: not list((tmp_path / "in").iterdir()) or len(agent.lines) == 144)
+    first, second = [s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "usual"][:2]
     values = np.load(io.BytesIO(hub.http.raw(f"/api/v1/samples/{first['device']}/{first['key']}/values")))
     assert values.shape == (100, 6) and values.dtype == np.int16
-    assert first["guess"] in LABELS and first["kind"] in ("uncertain", "drifted")
-    settled = hub.post("/api/v1/labels", {"who": "anna", "labels": [{"device": "turned", "key": first["key"], "label": "ROW"}]})
+    assert first["guess"] in LABELS
+    settled = hub.post("/api/v1/labels", {"who": "anna", "labels": [{"device": "usual", "key": first["key"], "label": "ROW"}]})
     assert settled["settled"] == first["alike"]
     assert first["key"] not in {s["key"] for s in hub.get("/api/v1/queue?model=exercise_watch&who=anna")}
     assert [s["label"] for s in hub.get("/api/v1/samples?which=labelled")] == ["ROW"] * settled["settled"]
+    with pytest.raises(NetworkError, match="knows no label"):
+        hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})
+
+
+def test_statistics_alone_leave_a_device_that_says_so(hub: Hub, tmp_path: Path) -> None:
+    text = settings(hub, 'send = "statistics"')
+    device(hub, tmp_path, "private", text)
+    with serving(tmp_path, text, BUNDLE):
+        (tmp_path / "in" / "a.csv").write_text(recording(turned=True))
+        eventually(lambda: any(d["device"] == "private" and d["samples"] for d in drift_of(hub)["devices"]))
+        eventually(lambda: any(e["source"] == "private" and e["kind"] == "drift" for e in hub.get("/api/v1/events?limit=100")))
+    assert not [s for s in hub.get("/api/v1/samples?model=exercise_watch") if s["device"] == "private"]
+
+
+def test_a_person_labels_on_the_page(hub: Hub) -> None:
+    hub.run("user", "add", "berta", "--password-stdin", stdin="correct horse battery\n")
+    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+    def ask(path: str, **form: str) -> str:
+        body = urllib.parse.urlencode(form).encode() if form else None
+        with browser.open(hub.address + path, body, timeout=20) as answer:
+            return str(answer.read().decode())
+
+    ask("/sign-in", name="berta", password="correct horse battery")
+    page = ask("/queue")
+    assert "<polyline" in page and 'aria-keyshortcuts="1"' in page and "/keys.js" in page
+    fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
+    before = len(hub.get("/api/v1/samples?which=labelled"))
+    ask("/queue", **{k: v for k, v in fields.items() if k != "model"}, label="PEN")
+    after = hub.get("/api/v1/samples?which=labelled")
+    assert len(after) > before and any("berta" in s["people"] for s in after)
+    assert "miswired" in ask("/drift")
+    with pytest.raises(urllib.error.HTTPError):
+        ask("/queue", device=fields["device"], key=fields["key"], label="PEN", csrf="wrong")
 
 
 def drift_of(hub: Hub) -> Any:
