@@ -211,6 +211,33 @@ def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_js
 
 @commands.command(epilog=EXIT_CODES)
 @click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> None:
+    """What RECIPE's inference costs on devices and in the cloud, and when devices pay (its roi: table says the prices)."""
+    import msgspec
+
+    from edgeloop_pipeline.console import roi_text
+    from edgeloop_pipeline.html.roi import write
+    from edgeloop_pipeline.roi import answer
+    from edgeloop_pipeline.summary import one_inference
+
+    loaded, store, planned = _planned(recipe, runs, changes)
+    figures, prices = one_inference(loaded.path, [p.entry for p in planned if p.entry is not None], store), loaded.head.roi
+    found = answer(figures, prices)
+    path = store.root / "roi" / f"{loaded.head.name}.html"
+    write(path, loaded.head.name, found, figures, prices)
+    if as_json:
+        click.echo(
+            msgspec.json.encode({"page": str(path.resolve()), "measured": figures, "assumed": prices, "answer": found}).decode()
+        )
+    else:
+        click.echo(roi_text(found, figures, prices) + f"\n{path}")
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
 @set_option
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("probe.edgeloop"), show_default=True, help="The bundle to write."

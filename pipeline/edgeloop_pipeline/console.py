@@ -191,3 +191,30 @@ def status_table(recipe: Any, store: Store, planned: list[Planned]) -> None:
             rich.print(f"  [green]{name:9} cached[/]  {headline(step.entry)}", soft_wrap=True)
         else:
             rich.print(f"  [cyan]{name:9} would run[/]: {_escaped('; '.join(why(store, recipe, step)[:3]))}", soft_wrap=True)
+
+
+def roi_text(found: Any, measured: Any, prices: Any) -> str:
+    """The answer of `edgeloop roi`, with what it rests on."""
+    energy = "measured" if found.energy_is_measured else f"assumed, {prices.device_watts:g} W while it infers"
+    out = [
+        f"measured on {measured.machine}: {measured.device_us:.0f} µs (int8), {measured.cloud_us:.0f} µs (float teacher),"
+        f" {measured.input_bytes} bytes of input; energy {energy}",
+        f"{'a million inferences, ' + prices.currency:28}{'energy':>10}{'hardware':>10}{'compute':>10}{'traffic':>10}{'total':>10}",
+    ]
+    out += [
+        f"{line.where:28}{line.energy:10.3g}{line.hardware:10.3g}{line.compute:10.3g}{line.traffic:10.3g}{line.total:10.3g}"
+        for line in found.lines
+    ]
+    months = found.payback_months
+    out.append(f"paid after {months:.1f} months" if months is not None else "never paid: a month costs more than the cloud would")
+    flips = [f"{f.name} {f.value * f.factor:.3g} (now {f.value:g})" for f in found.flips if f.factor][:4]
+    out.append(
+        f"the answer (paid within {prices.device_years:g} years or not) flips at: {'; '.join(flips) or 'nothing within 1000 times'}"
+    )
+    out += [
+        f"{p.name:8}{p.devices:6g} devices, {p.invested:,.0f} {prices.currency} in all, saves {p.saves_per_month:,.1f} a month; must show"
+        f" {p.must_show}"
+        for p in found.phases
+    ]
+    out.append("everything not measured is assumed, by the recipe's roi: table; the page lists it")
+    return "\n".join(out)

@@ -16,6 +16,7 @@ from edgeloop_contract import cleaning
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest, problems
+from edgeloop_pipeline.roi import Prices
 
 FILE = "recipe.yaml"
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -100,6 +101,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     model_card: str = ""
     sweep: Sweep | None = None
     field: FieldData | None = None
+    roi: Prices = Prices()  # what edgeloop roi assumes
     parent: str | None = None  # sha256 of the bundle that this one is to follow
     cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 << 30  # of decoded samples on disk, over all projects
     stages: dict[str, Any]

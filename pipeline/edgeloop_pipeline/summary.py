@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from edgeloop_pipeline.store import Entry
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.roi import Measured
+from edgeloop_pipeline.store import Entry, Store
 
 
 @dataclass(frozen=True)
@@ -59,3 +62,22 @@ def rows(entries: list[Entry]) -> list[Row]:
                 latency = profiled.get("variants", {}).get(name, {}).get("latency_us_p50")
                 found.append(Row(f"  {name}", variant["accuracy"], variant["bytes"], latency, None, None, True))
     return found
+
+
+def one_inference(path: Path, entries: list[Entry], store: Store) -> Measured:
+    """What one inference took in a finished run. Raises UsageError where it is not finished."""
+    import numpy as np
+
+    from edgeloop_contract.archive import Bundle
+
+    by_stage = {e.stage: e for e in entries}
+    if "profile" not in by_stage or "package" not in by_stage:
+        raise UsageError(f"{path}: has no finished run with profile and package; run it first: edgeloop run {path}")
+    profiled, packaged = by_stage["profile"].metrics, by_stage["package"]
+    with Bundle.open(store.folder("package", packaged.key) / packaged.metrics["bundle"]) as bundle:
+        sample = bundle.manifest.sample
+    floats = [stage["cost"]["latency_us_p50"] for stage in profiled["stages"].values()]
+    return Measured(
+        profiled["variants"][profiled["fastest_int8"]]["latency_us_p50"], floats[0] if floats else 0.0, profiled["energy_uj"],
+        int(np.prod(sample.shape)) * np.dtype(sample.dtype).itemsize, profiled["machine"],
+    )  # fmt: skip
