@@ -208,9 +208,8 @@ def roi_text(found: Any, measured: Any, prices: Any) -> str:
     months = found.payback_months
     out.append(f"paid after {months:.1f} months" if months is not None else "never paid: a month costs more than the cloud would")
     flips = [f"{f.name} {f.value * f.factor:.3g} (now {f.value:g})" for f in found.flips if f.factor][:4]
-    out.append(
-        f"the answer (paid within {prices.device_years:g} years or not) flips at: {'; '.join(flips) or 'nothing within 1000 times'}"
-    )
+    edges = "; ".join(flips) or "nothing within 1000 times"
+    out.append(f"the answer (paid within {prices.device_years:g} years or not) flips at: {edges}")
     out += [
         f"{p.name:8}{p.devices:6g} devices, {p.invested:,.0f} {prices.currency} in all, saves {p.saves_per_month:,.1f} a month; must show"
         f" {p.must_show}"

@@ -1,7 +1,7 @@
 """Return on investment: what inference costs on the device and in the cloud, and when devices pay for themselves.
 
-Measured figures come from the recipe's last run; everything else is an assumption of the recipe's `roi` table, and is said with each
-result. Rules over values, without I/O.
+Measured figures come from the recipe's last run; everything else is an assumption of the recipe's `roi` table, and is said with
+each result. Rules over values, without I/O.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one inference. `device_us`, `cloud_us`: latency of the int8 file and of the float teacher; `energy_uj`: None where no meter is.
+    """Of one inference. `device_us`, `cloud_us`: latency of the int8 file and of the float teacher; `energy_uj`: None: no meter.
 
     `input_bytes`: of one sample as the model takes it.
     """
@@ -72,7 +72,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Flip:
-    """How far one assumption has to move, alone, until the cheaper place is another one. `factor` None: within 1000 times it is not."""
+    """How far one assumption has to move, alone, until the answer is another one. `factor` None: it is not, within 1000 times."""
 
     name: str
     value: float
