@@ -211,8 +211,8 @@ def roi_text(found: Any, measured: Any, prices: Any) -> str:
     edges = "; ".join(flips) or "nothing within 1000 times"
     out.append(f"the answer (paid within {prices.device_years:g} years or not) flips at: {edges}")
     out += [
-        f"{p.name:8}{p.devices:6g} devices, {p.invested:,.0f} {prices.currency} in all, saves {p.saves_per_month:,.1f} a month; must show"
-        f" {p.must_show}"
+        f"{p.name:8}{p.devices:6g} devices, {p.invested:,.0f} {prices.currency} in all, saves {p.saves_per_month:,.1f} a month;"
+        f" must show {p.must_show}"
         for p in found.phases
     ]
     out.append("everything not measured is assumed, by the recipe's roi: table; the page lists it")
