@@ -28,6 +28,8 @@ COMMANDS = (
     "export-updates",
     "rollout",
     "bench",
+    "retrain",
+    "roi",
 )
 HUB_COMMANDS = ("serve", "tick", "user", "token", "device", "backup", "restore")
 AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install", "enrol", "update")

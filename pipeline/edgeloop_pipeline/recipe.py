@@ -222,7 +222,8 @@ def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError(f"--set {change}: write it as stage.key=value")
         keys = name.split(".")
         stages = data.get("stages")
-        if keys[0] not in data and isinstance(stages, dict) and (keys[0] in stages or keys[0] in STAGES or len(keys) > 1):
+        is_stage = keys[0] not in data and keys[0] not in _Head.__struct_fields__
+        if is_stage and isinstance(stages, dict) and (keys[0] in stages or keys[0] in STAGES or len(keys) > 1):
             keys.insert(0, "stages")
         place: Any = data
         for key in keys[:-1]:
