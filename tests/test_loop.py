@@ -71,15 +71,20 @@ def test_a_turned_sensor_is_noticed_and_named(hub: Hub, tmp_path: Path) -> None:
     assert [s for s in drift_of(hub)["shifts"] if s["device"] == "turned"]
 
 
-def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> None:
+def fill_queue(hub: Hub, tmp_path: Path, name: str) -> None:
+    """Samples of a device of that name wait for labels."""
     text = settings(hub, 'send = "samples"\nrandom_share = 0.2\nuncertain_share = 0.2\nper_hour = 100000')
-    device(hub, tmp_path, "usual", text)
+    device(hub, tmp_path, name, text)
     with serving(tmp_path, text, BUNDLE) as agent:
         for i in range(3):
             (tmp_path / "in" / f"{i}.csv").write_text(recording())
-        eventually(lambda: len([s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "usual"]) >= 3)
+        eventually(lambda: len([s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == name]) >= 3)
         assert agent.metric("edgeloop_kept_total") >= 3
         eventually(lambda: not list((tmp_path / "in").iterdir()) or len(agent.lines) == 144)
+
+
+def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> None:
+    fill_queue(hub, tmp_path, "usual")
     first, second = [s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "usual"][:2]
     values = np.load(io.BytesIO(hub.http.raw(f"/api/v1/samples/{first['device']}/{first['key']}/values")))
     assert values.shape == (100, 6) and values.dtype == np.int16
@@ -102,7 +107,8 @@ def test_statistics_alone_leave_a_device_that_says_so(hub: Hub, tmp_path: Path) 
     assert not [s for s in hub.get("/api/v1/samples?model=exercise_watch") if s["device"] == "private"]
 
 
-def test_a_person_labels_on_the_page(hub: Hub) -> None:
+def test_a_person_labels_on_the_page(hub: Hub, tmp_path: Path) -> None:
+    fill_queue(hub, tmp_path, "looked-at")
     hub.run("user", "add", "berta", "--password-stdin", stdin="correct horse battery\n")
     browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
 
@@ -119,7 +125,7 @@ def test_a_person_labels_on_the_page(hub: Hub) -> None:
     ask("/queue", **{k: v for k, v in fields.items() if k != "model"}, label="PEN")
     after = hub.get("/api/v1/samples?which=labelled")
     assert len(after) > before and any("berta" in s["people"] for s in after)
-    assert "miswired" in ask("/drift")
+    assert "looked-at" in ask("/drift")
     with pytest.raises(urllib.error.HTTPError):
         ask("/queue", device=fields["device"], key=fields["key"], label="PEN", csrf="wrong")
 

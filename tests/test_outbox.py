@@ -18,6 +18,7 @@ from edgeloop_agent.outbox.choosing import Chooser
 from edgeloop_agent.outbox.keeper import hidden
 from edgeloop_agent.outbox.sending import send
 from edgeloop_agent.outbox.store import Outbox, Row
+from edgeloop_agent.updates.origins import Refused
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Event, Sample, Samples
 
@@ -51,6 +52,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from edgeloop_agent.outbox.store import Outbox, Row
+from edgeloop_agent.updates.origins import Refused
 outbox = Outbox(Path(sys.argv[1]), 64 << 20)
 for i in range(100000):
     outbox.put([Row(f"{sys.argv[2]}-{i:06}", "random", 0.5, bytes(500))])
@@ -109,6 +111,26 @@ def test_everything_arrives_the_best_first_and_the_budget_holds(tmp_path: Path) 
     hub.calls = 2
     send(outbox, hub, spent, time.monotonic() + 5)
     assert hub.seen[-1] == "event-001" and outbox.waiting() == {"random": 1}
+
+
+class Picky:
+    """Refuses every upload with one sample in it."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def samples(self, body: bytes) -> None:
+        keys = [s.key for s in msgspec.msgpack.decode(body, type=Samples).samples]
+        if "key-00003" in keys:
+            raise Refused("status 400")
+        self.seen += keys
+
+
+def test_a_row_that_the_hub_never_takes_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    outbox, hub = Outbox(tmp_path / "o.sqlite", 8 * MIB), Picky()
+    outbox.put([row(f"key-{i:05}") for i in range(10)])
+    assert send(outbox, hub, Settings(), time.monotonic() + 5) == 9
+    assert len(hub.seen) == 9 and not outbox.waiting() and outbox.counts() == {"refused random": 1}
 
 
 def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:

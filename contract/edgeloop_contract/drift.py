@@ -9,7 +9,7 @@ reference samples, so that it raises as many false alarms as are asked for (`rat
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +22,7 @@ MOST_VALUES = 8192  # of a sample that are looked at
 MOST_CHANNELS = 8
 MOST_ANSWERS = 16  # scores and labels that are watched one by one
 BINS = 10  # of confidence
+FAULTS = ("fault", "miswired")  # causes that are mended at the device: nothing to learn or to label
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -77,7 +78,7 @@ def channel_names(channels: int) -> list[str]:
 def input_features(sample: Array) -> Array:
     """(3 × channels,) of one sample (1, ..., C): mean, log spread, and log roughness (mean step between neighbours) per channel.
 
-    Large samples are looked at in part: every n-th row of an image.
+    Large samples are looked at in part: every n-th row of an image, the beginning of a series.
     """
     rows = sample[0]
     if rows.size > MOST_VALUES and rows.ndim > 2:
@@ -107,9 +108,7 @@ class Monitor:
     reference: Drift
     per_10k: float = 1.0
     streams: int = 0
-    seen: int = 0
     score: float = 0.0
-    _arrays: dict[str, Array] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         r, lead = self.reference, (self.streams,) if self.streams else ()
@@ -166,7 +165,6 @@ class Monitor:
         """One more sample: whether it raises an alarm."""
         found = self.statistics(self.watched(features, answer))
         found *= self._per_level
-        self.seen += 1
         self.score = float(found.max()) / self._threshold
         return self.score > 1.0
 

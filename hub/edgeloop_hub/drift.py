@@ -12,14 +12,13 @@ import msgspec
 import numpy as np
 from sqlalchemy import Connection, and_, delete, func, insert, select
 
-from edgeloop_contract.drift import BINS
+from edgeloop_contract.drift import BINS, FAULTS
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub import labelling
 from edgeloop_hub.schema import bundles, drifts
 
 FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
 LEAST_SAMPLES = 20
-FAULTS = ("fault", "miswired")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The fleet page: what a person looks at. Rendered here, without a script; what devices say is always escaped."""
+"""The fleet page: what a person looks at. Rendered here, and usable without a script; what devices say is always escaped."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 LEAST_HITS = 25  # streams with an alarm, for a rate that is read off; what is rarer is extrapolated
 SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
 LEAST_GROUPS = 3
+LEAST_LEVEL = 1e-6  # where nothing ever moved
 MOST_SAMPLES = 20_000
 
 
@@ -87,7 +88,7 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
     wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
     raw = msgspec.structs.replace(raw, spread=_rounded(wander))
     paths = _paths(raw, numbers, _streams(pool, STREAMS, STEPS, rng))
-    level = np.median(paths.max(axis=1), axis=0)
+    level = np.maximum(np.median(paths.max(axis=1), axis=0), LEAST_LEVEL)
     highest = np.maximum.accumulate((paths / level).max(axis=2), axis=1)
     rates, thresholds = _thresholds(highest)
     return msgspec.structs.replace(
@@ -211,7 +212,7 @@ def _thresholds(highest: Array) -> tuple[list[float], list[float]]:
     wanted = np.log(RATES)
     order = np.argsort(known)
     found = np.where(wanted < known.min(), np.polyval(line, wanted), np.interp(wanted, known[order], scores[order]))
-    return list(RATES), _rounded(np.minimum.accumulate(found))
+    return list(RATES), _rounded(np.maximum(np.minimum.accumulate(found), LEAST_LEVEL))
 
 
 def _between(pool: Pool, centre: Array, scale: Array, answers: Array) -> Array:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_pipeline.closure import code_of
+from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.project import Project
 from edgeloop_pipeline.store import Entry, digest
 
@@ -28,6 +29,9 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     if head.field is not None:  # its file is among the data
         found["recipe field"] = f"share {head.field.share:g}, repeated at most {head.field.most_repeats} times"
     found |= {f"library {library}": _version(library) for library in stage.libraries}
+    if start := getattr(stage, "start", ""):
+        weights = project.recipe.folder / start
+        found["start's file"] = sha256(weights) if weights.is_file() else "absent"
     found["library python"] = platform.python_version()
     found |= {f"input {artefact}": f"{entry.stage} {entry.digest}" for artefact, entry in sources.items()}
     if stage.uses_history:

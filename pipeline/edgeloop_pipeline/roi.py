@@ -178,7 +178,7 @@ def _distance(flip: Flip) -> float:
 def _phases(m: Measured, p: Prices) -> list[Phase]:
     shows = (
         "the accuracy floor on labelled random samples, no crash, and a gate that holds; the money is the price of knowing",
-        "the same on other sites, drift alarms at the set rate, and at most half of the assumed upkeep surprises",
+        "the same on other sites, drift alarms at the set rate, and upkeep no higher than assumed",
         "payback as computed here, with each month's measured figures in place of the assumptions",
     )
     found = []

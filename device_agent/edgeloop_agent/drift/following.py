@@ -28,7 +28,6 @@ class Look:
     confidence: float
     label: int
     drifting: bool
-    novelty: float
     changed: bool = False
 
 
@@ -87,7 +86,7 @@ class Follower:
         period.score = max(period.score, self.monitor.score)
         period.bins[min(int(sure * BINS), BINS - 1)] += 1
         changed = self._alarm(now) if alarm else self._calm()
-        return Look(standard, sure, label, self.drifting, self.monitor.score, changed)
+        return Look(standard, sure, label, self.drifting, changed)
 
     def fault(self, reason: str) -> None:
         """Cleaning refused or repaired something: a fault, and no drift."""

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
 
 MOST_QUEUED = 64
-WRITE_SECONDS = 0.2  # rows that come within it share a commit
 FILE = "outbox.sqlite"
 
 
@@ -62,8 +61,10 @@ class Keeper:
         self, recording: str, window: int, sample: Array, guess: str, look: Look, truth: str, model: str, sha256: str
     ) -> None:
         """Consider one answered sample (1, *sample)."""
+        if self.settings.send != "samples":
+            return
         choice = self._choose(look.features, look.confidence, look.drifting, truth == guess if truth else None)
-        if choice is None or self.settings.send != "samples":
+        if choice is None:
             return
         values = hidden(sample[0], self.settings)
         key = secrets.token_hex(16)
@@ -101,8 +102,6 @@ class Keeper:
                     self._changed.wait()
                 if not self._queue:
                     return
-                if not self._stopped:
-                    self._changed.wait(WRITE_SECONDS)
                 rows = list(self._queue)
                 self._queue.clear()
             try:

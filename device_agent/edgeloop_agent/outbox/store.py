@@ -38,10 +38,13 @@ class Row:
 
 
 class Outbox:
-    """May be opened by several processes. Raises StorageError where the disk refuses; a damaged file is put aside, and said."""
+    """May be opened by several processes. A damaged file is put aside, and said; `check`: look for damage everywhere, at the start.
 
-    def __init__(self, path: Path, max_bytes: int) -> None:
-        self.path, self.max_bytes = path, max_bytes
+    Raises StorageError where the disk refuses.
+    """
+
+    def __init__(self, path: Path, max_bytes: int, check: bool = True) -> None:
+        self.path, self.max_bytes, self._check = path, max_bytes, check
         self.put_aside = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -61,7 +64,7 @@ class Outbox:
                        "wal_autocheckpoint=128", f"max_page_count={max(64, self.max_bytes // PAGE)}"):  # fmt: skip
             connection.execute(f"PRAGMA {pragma}").fetchall()
         connection.executescript(SCHEMA)
-        if connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+        if self._check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
             connection.close()
             raise sqlite3.DatabaseError("it is damaged")
         return connection
@@ -126,6 +129,12 @@ class Outbox:
                 "INSERT INTO sent VALUES (?, ?) ON CONFLICT(day) DO UPDATE SET bytes = bytes + excluded.bytes", (day, bytes_sent)
             )
             connection.execute("PRAGMA incremental_vacuum(64)").fetchall()
+
+    def drop(self, row: Row) -> None:
+        """The hub will never take it; counted."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM waiting WHERE key = ?", (row.key,))
+            self._count(connection, f"refused {row.kind}", 1)
 
     def spent_today(self) -> int:
         with self._reading() as connection:

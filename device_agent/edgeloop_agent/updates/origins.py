@@ -20,6 +20,10 @@ class NotThere(NetworkError):
     """The other side answers, and has no such file."""
 
 
+class Refused(NetworkError):
+    """The other side answers, and will never take this."""
+
+
 class Origin(Protocol):
     """Signed metadata and bundles, by name."""
 
@@ -105,7 +109,7 @@ class HubOrigin:
         if answer.status in (200, 201, 204, 206, 304):
             return answer
         said = self._said(answer)
-        kind = NotThere if answer.status == 404 else NetworkError
+        kind = {404: NotThere, 400: Refused, 413: Refused}.get(answer.status, NetworkError)
         raise kind(f"{self.address}{path}: status {answer.status}{f': {said}' if said else ''}")
 
     def _said(self, answer: Any) -> str:

@@ -83,7 +83,7 @@ class Turn:
         path, settings = outbox_path(self.folder.path.parent), self.config.samples
         if settings.send == "nothing" or not path.exists():
             return 0
-        outbox = Outbox(path, settings.max_bytes)
+        outbox = Outbox(path, settings.max_bytes, check=False)  # the worker did, at its start
         try:
             return send(outbox, hub, settings, time.monotonic() + MOST_SENDING_SECONDS)
         finally:

@@ -19,6 +19,7 @@ import numpy as np
 
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.errors import GateError, UsageError
 from edgeloop_pipeline import recipe as recipes
 from edgeloop_pipeline.project import Project
@@ -34,7 +35,6 @@ from edgeloop_pipeline.store import Store, write
 PAGE = 200
 WARM_RATE = 0.25
 DAY, HOUR = 86400.0, 3600.0
-FAULTS = ("fault", "miswired")  # causes of drift that are mended at the device
 EXIT_NOTHING, EXIT_LOCKED = 10, 11
 
 
@@ -100,7 +100,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Turn:
-    """Everything a turn works with. `only`: labelled samples that it may see, by key (for experiments); None: all."""
+    """Everything a turn works with."""
 
     recipe: str
     changes: tuple[str, ...]
@@ -111,7 +111,6 @@ class Turn:
     release: Release
     listener: Listener
     log: Callable[[str], None]
-    only: frozenset[str] | None = None
 
     def __call__(self, force: bool = False, dry_run: bool = False) -> Outcome:
         """Raises GateError never: what the recipe's floors refuse is an outcome. `force`: retrain whatever the policy says."""
@@ -156,7 +155,7 @@ class Turn:
         state = msgspec.structs.replace(state, sides=sides)
         path = found.save(folder / "data").resolve()
         last = state.last
-        again = last is not None and not last.refused and last.data == path.name
+        again = last is not None and not last.refused and last.data == path.name and last.version > champion.version
         version = last.version if again and last is not None else self._next_version(base, champion)
         begun = Try(version, path.name, time.time(), keys)
         _keep(folder, msgspec.structs.replace(state, last=begun))
@@ -179,7 +178,7 @@ class Turn:
             return self._noted(folder, msgspec.structs.replace(state, last=_refused(begun)), refused)
         bundle = bundle_of(result)
         verdict = self._judge(Project(base), Path(champion.bundle), bundle, found)
-        said = msgspec.structs.replace(said, bundle=str(bundle), verdict=plain(verdict))
+        said = msgspec.structs.replace(said, bundle=str(bundle), verdict=msgspec.to_builtins(verdict))
         if not verdict.passed:
             refused = msgspec.structs.replace(said, what="refused", why="; ".join(verdict.reasons))
             return self._noted(folder, msgspec.structs.replace(state, last=_refused(begun)), refused)
@@ -213,8 +212,7 @@ class Turn:
             if len(page) < PAGE:
                 break
             place = {"at": repr(page[-1]["labelled"]), "device": page[-1]["device"], "key": page[-1]["key"]}
-        wanted = self.only
-        return field.from_rows(r for r in rows if r["device"] not in without and (wanted is None or r["key"] in wanted))
+        return field.from_rows(r for r in rows if r["device"] not in without)
 
     def _next_version(self, base: recipes.Recipe, champion: Champion) -> int:
         published = [int(b["version"]) for b in self.hub.get("/api/v1/bundles") if b["model"] == base.head.name]
@@ -293,11 +291,6 @@ def right(path: Path, values: Array, labels: Array) -> Array:
         runtime = open_runtime(order[0], bundle.read(order[0].file))
     answers = [int(runtime.run(values[i : i + 1])[0].argmax()) for i in range(len(values))]
     return np.asarray(np.array(answers, dtype=np.int64) == labels)
-
-
-def plain(verdict: gate.Verdict) -> dict[str, Any]:
-    found: dict[str, Any] = msgspec.to_builtins(verdict)
-    return found
 
 
 def _refused(begun: Try) -> Try:

@@ -43,7 +43,7 @@ class Train(FitSettings, Base):
         if self.weights:
             _give_weights(project, self.weights, network)
         elif self.start:
-            networks.load_weights(network, Path(self.start))
+            networks.load_weights(network, project.recipe.folder / self.start)
         elif not self.epochs:
             raise UsageError("stages.train: epochs 0 leaves the network untrained; set epochs, or weights")
         structure = networks.Structure(head.network, head.network_args, {}, front)
