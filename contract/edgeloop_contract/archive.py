@@ -147,7 +147,8 @@ def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: Manifest, li
         if packed[name] != file.bytes:
             raise BundleError(f"{path}: {name} has {packed[name]} bytes, the manifest says {file.bytes}")
     canary = manifest.canary
-    for name in (canary.inputs, canary.scores, canary.labels, *(v.file for v in manifest.variants)):
+    heads = (cut.file for cut in manifest.split.cuts if cut.file) if manifest.split else ()
+    for name in (canary.inputs, canary.scores, canary.labels, *(v.file for v in manifest.variants), *heads):
         if name not in manifest.files:
             raise BundleError(f"{path}: the manifest uses {name!r} but does not list it; rebuild the bundle")
     if not manifest.variants:

@@ -6,7 +6,7 @@ Inference-Header-Content-Length says where the JSON ends (KServe's and Triton's 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -53,6 +53,7 @@ class Request:
     inputs: dict[str, Array]
     outputs: dict[str, bool]
     binary: bool
+    parameters: dict[str, Any] = field(default_factory=dict)
 
 
 def decode(body: bytes, header_length: int | None) -> Request:
@@ -64,32 +65,64 @@ def decode(body: bytes, header_length: int | None) -> Request:
         request = msgspec.json.decode(text, type=_Request)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"not an inference request: {error}") from error
-    inputs: dict[str, Array] = {}
-    start = 0
-    for tensor in request.inputs:
-        if tensor.name in inputs:
-            raise DataError(f"input {tensor.name!r} is there twice")
-        size = tensor.parameters.get("binary_data_size")
-        if size is None:
-            inputs[tensor.name] = _from_json(tensor)
-            continue
-        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - start:
-            raise DataError(f"input {tensor.name!r}: binary_data_size {size!r}; {len(binary) - start} bytes are left in the body")
-        inputs[tensor.name] = _from_bytes(tensor, binary[start : start + size])
-        start += size
-    if start != len(binary):
-        raise DataError(f"{len(binary) - start} bytes at the end of the body belong to no input")
+    inputs = _tensors(request.inputs, binary)
     in_binary = bool(request.parameters.get("binary_data_output", False))
     outputs = {o.name: bool(o.parameters.get("binary_data", in_binary)) for o in request.outputs}
-    return Request(request.id, inputs, outputs, in_binary)
+    return Request(request.id, inputs, outputs, in_binary, request.parameters)
+
+
+def ask(name: str, values: Array, parameters: dict[str, Any]) -> tuple[bytes, int]:
+    """A request for all outputs in binary, with one input: its body, and the length of the JSON."""
+    data = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    tensor = {
+        "name": name, "datatype": NAMES[values.dtype], "shape": list(values.shape), "parameters": {"binary_data_size": len(data)},
+    }  # fmt: skip
+    text = msgspec.json.encode({"inputs": [tensor], "parameters": {"binary_data_output": True, **parameters}})
+    return text + data, len(text)
+
+
+class _Response(msgspec.Struct, frozen=True):
+    outputs: list[_Tensor]
+    parameters: dict[str, Any] = {}
+
+
+def answered(body: bytes, header_length: int | None) -> tuple[dict[str, Array], dict[str, Any]]:
+    """A response's outputs by name, and its parameters. Raises DataError."""
+    if header_length is not None and not 0 <= header_length <= len(body):
+        raise DataError(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
+    text, binary = (body, b"") if header_length is None else (body[:header_length], body[header_length:])
+    try:
+        response = msgspec.json.decode(text, type=_Response)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"not an inference response: {error}") from error
+    return _tensors(response.outputs, binary), response.parameters
+
+
+def _tensors(described: list[_Tensor], binary: bytes) -> dict[str, Array]:
+    found: dict[str, Array] = {}
+    start = 0
+    for tensor in described:
+        if tensor.name in found:
+            raise DataError(f"{tensor.name!r} is there twice")
+        size = tensor.parameters.get("binary_data_size")
+        if size is None:
+            found[tensor.name] = _from_json(tensor)
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - start:
+            raise DataError(f"{tensor.name!r}: binary_data_size {size!r}; {len(binary) - start} bytes are left in the body")
+        found[tensor.name] = _from_bytes(tensor, binary[start : start + size])
+        start += size
+    if start != len(binary):
+        raise DataError(f"{len(binary) - start} bytes at the end of the body belong to no tensor")
+    return found
 
 
 def _kind(tensor: _Tensor) -> tuple[np.dtype[Any], int]:
     """Type, and how many values there must be."""
     if tensor.datatype not in DATATYPES:
-        raise DataError(f"input {tensor.name!r}: datatype {tensor.datatype!r}; known: {', '.join(DATATYPES)}")
+        raise DataError(f"{tensor.name!r}: datatype {tensor.datatype!r}; known: {', '.join(DATATYPES)}")
     if len(tensor.shape) > MAX_RANK or any(n < 0 for n in tensor.shape):
-        raise DataError(f"input {tensor.name!r}: shape {tensor.shape[: MAX_RANK + 1]} is no shape")
+        raise DataError(f"{tensor.name!r}: shape {tensor.shape[: MAX_RANK + 1]} is no shape")
     count = 1
     for n in tensor.shape:
         count *= n
@@ -99,7 +132,7 @@ def _kind(tensor: _Tensor) -> tuple[np.dtype[Any], int]:
 def _from_bytes(tensor: _Tensor, data: bytes) -> Array:
     dtype, count = _kind(tensor)
     if count * dtype.itemsize != len(data):
-        raise DataError(f"input {tensor.name!r}: shape {tensor.shape} of {tensor.datatype} is not {len(data)} bytes")
+        raise DataError(f"{tensor.name!r}: shape {tensor.shape} of {tensor.datatype} is not {len(data)} bytes")
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(tensor.shape)
 
 
@@ -112,11 +145,11 @@ def _from_json(tensor: _Tensor) -> Array:
     except msgspec.MsgspecError:
         flat = _flattened(tensor, wanted)
     if len(flat) != count:
-        raise DataError(f"input {tensor.name!r}: shape {tensor.shape} wants {count} values, data has {len(flat)}")
+        raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {len(flat)}")
     try:
         return np.array(flat, dtype=dtype).reshape(tensor.shape)
     except (OverflowError, ValueError) as error:
-        raise DataError(f"input {tensor.name!r}: {error}") from error
+        raise DataError(f"{tensor.name!r}: {error}") from error
 
 
 def _flattened(tensor: _Tensor, wanted: Any) -> list[Any]:
@@ -126,11 +159,16 @@ def _flattened(tensor: _Tensor, wanted: Any) -> list[Any]:
             nested = [value for part in nested for value in part]
         return msgspec.convert(nested, type=list[wanted])
     except (msgspec.MsgspecError, TypeError, RecursionError) as error:
-        raise DataError(f"input {tensor.name!r}: data are not numbers of {tensor.datatype} ({error})") from error
+        raise DataError(f"{tensor.name!r}: data are not numbers of {tensor.datatype} ({error})") from error
 
 
-def encode(model: str, version: str, request: Request, outputs: dict[str, Array]) -> tuple[bytes, int | None]:
-    """A response's body, and the length of its JSON where tensors follow it. Raises DataError for an output that is not there."""
+def encode(
+    model: str, version: str, request: Request, outputs: dict[str, Array], said: dict[str, Any] | None = None
+) -> tuple[bytes, int | None]:
+    """A response's body, and the length of its JSON where tensors follow it; `said`: its parameters.
+
+    Raises DataError for an output that is not there.
+    """
     chosen = request.outputs or dict.fromkeys(outputs, request.binary)
     described, tail = [], b""
     for name, in_binary in chosen.items():
@@ -148,5 +186,7 @@ def encode(model: str, version: str, request: Request, outputs: dict[str, Array]
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
     if request.id:
         answer["id"] = request.id
+    if said:
+        answer["parameters"] = said
     text = msgspec.json.encode(answer)
     return (text + tail, len(text)) if tail else (text, None)

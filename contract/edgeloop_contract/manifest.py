@@ -13,6 +13,7 @@ from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
 
 SCHEMA = 1
+Coding = Literal["raw", "deflate", "4bit", "jpeg"]  # of what crosses from a device to a server (splitting.py)
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -131,6 +132,58 @@ class ChannelStatistics(Part, frozen=True):
     answer_std: list[float] = []
 
 
+class Packed(Part, frozen=True):
+    """One way over the wire. `bytes`: mean of real samples; `agreement`: share of them with the whole model's answer (label)."""
+
+    coding: Coding
+    bytes: float
+    agreement: float = 1.0
+
+
+class Cut(Part, frozen=True):
+    """A tensor that every path from input to output goes through.
+
+    `file`: the head, from the sample to this tensor ("" for the input itself). `head_us`, `tail_us`: batch 1, one thread,
+    on `Split.machine`.
+    """
+
+    name: str
+    tensor: str
+    boundary: TensorSpec
+    packed: list[Packed]
+    head_us: float
+    tail_us: float
+    file: str = ""
+
+
+class Split(Part, frozen=True):
+    """Cuts of one ONNX variant, from the input on."""
+
+    variant: str
+    machine: str
+    whole_us: float
+    cuts: list[Cut]
+
+    def cut(self, name: str) -> Cut | None:
+        return next((cut for cut in self.cuts if cut.name == name), None)
+
+
+class Cascade(Part, frozen=True):
+    """A larger model that answers where this one is not sure.
+
+    `model`, `sha256`: of the larger one's bundle. `threshold`: least confidence with which the small one's answer stands; chosen
+    on validation data, where `share` of the samples were sent, and `accuracy` came out (`small`, `large`: of each alone).
+    """
+
+    model: str
+    sha256: str
+    threshold: float
+    share: float
+    accuracy: float
+    small: float
+    large: float
+
+
 class Provenance(Part, frozen=True):
     """What the bundle was built from."""
 
@@ -156,6 +209,8 @@ class Manifest(Part, frozen=True):
     provenance: Provenance
     model_card: str
     thresholds: dict[str, float] = {}
+    split: Split | None = None  # where the model can be cut between device and server
+    cascade: Cascade | None = None
     drift: Drift | None = None  # what a device holds its samples against
     cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
 

@@ -22,6 +22,7 @@ from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.database import Database
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.signing import online_signer
+from edgeloop_hub.tails.api import Desk, TailServer
 
 SAFE = {
     "Content-Security-Policy": (
@@ -68,11 +69,12 @@ def build(hub: Hub) -> Litestar:
             api.Devices,
             api.Workstation,
             counting.metrics,
+            TailServer,
             *sample_api.HANDLERS,
             *pages.HANDLERS,
             *sample_pages.HANDLERS,
         ],
-        state=State({"hub": hub}),
+        state=State({"hub": hub, "desk": Desk(hub)}),
         request_max_body_size=max(hub.settings.max_part_bytes, hub.settings.max_message_bytes),
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",

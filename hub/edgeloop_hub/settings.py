@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
@@ -28,6 +28,14 @@ class Settings:
     sample_bytes_per_day: int = 64 << 20  # of one device
     sample_seconds: float = 365 * 86400.0  # that labelled samples are kept; others as long as history_seconds
     labels_needed: int = 1  # people who must agree on a label
+    tail_bytes: int = 1 << 30  # of model files behind the tails that are loaded
+    tail_providers: list[str] = field(default_factory=list)  # ONNX Runtime's, such as CUDA, before the CPU
+    tail_batch: int = 16  # rows that run together
+    tail_delay_seconds: float = 0.002  # that a batch may wait for more, while several devices ask
+    tail_waiting_rows: int = 256  # of one tail; one more is told to come again
+    tail_wait_seconds: float = 2.0  # longest wait that is begun
+    tail_requests_per_second: float = 200.0  # of one device
+    tail_burst: int = 400
     sign_in_tries: int = 5  # wrong ones for a name or from an address, then a wait
     sign_in_wait_seconds: float = 900.0
 

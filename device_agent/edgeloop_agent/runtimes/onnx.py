@@ -45,7 +45,12 @@ class _Session:
         self.description = f"{version()} ({providers}{absent})"
 
     def run(self, samples: Array) -> Array:
-        return to_scores(self._session.run([self._output], {self._input: samples})[0], self._variant)
+        return to_scores(self.raw(samples), self._variant)
+
+    def raw(self, samples: Array) -> Array:
+        """What the model hands out, as it is."""
+        found: Array = self._session.run([self._output], {self._input: samples})[0]
+        return found
 
 
 def load(

@@ -25,6 +25,7 @@ STAGES = {
     "export": "edgeloop_pipeline.stages.export:Export",
     "verify": "edgeloop_pipeline.stages.verify:Verify",
     "profile": "edgeloop_pipeline.stages.profile:Profile",
+    "split": "edgeloop_pipeline.stages.split:Split",
     "package": "edgeloop_pipeline.stages.package:Package",
     "report": "edgeloop_pipeline.stages.report:Report",
 }

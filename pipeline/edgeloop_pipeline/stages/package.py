@@ -38,12 +38,13 @@ class Package(Base):
             accuracy = msgspec.convert(verified["variants"][variant.name]["accuracy"], manifest.Estimate)
             cost = msgspec.convert(profiled["variants"][variant.name], manifest.Cost)
             variants.append(msgspec.structs.replace(variant, file=f"models/{variant.file}", accuracy=accuracy, cost=cost))
+        split = _split(inputs, files)
         made = manifest.Manifest(
             schema=manifest.SCHEMA, name=head.name, version=head.version,
             task=task.described(verified),
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             cleaning=head.cleaning, preprocessing=head.preprocessing, variants=variants, files=archive.describe(files),
-            canary=canary, drift_reference=reference, drift=_drift(inputs), provenance=provenance_of(project),
+            canary=canary, drift_reference=reference, drift=_drift(inputs), split=split, provenance=provenance_of(project),
             model_card=_model_card(project, task, verified),
         )  # fmt: skip
         name = f"{head.name}-{head.version}.edgeloop"
@@ -78,6 +79,21 @@ def _drift(inputs: Inputs) -> Any:
     from edgeloop_pipeline.stages.verify import DRIFT
 
     return msgspec.json.decode((inputs.artefacts["verified"] / DRIFT).read_bytes(), type=Drift)
+
+
+def _split(inputs: Inputs, files: dict[str, bytes]) -> Any:
+    """Where the model can be cut, its heads added to `files`; None where that was not asked for, or cannot be."""
+    from edgeloop_contract.manifest import Split
+    from edgeloop_pipeline.stages.split import CUTS
+
+    for _, folder in inputs.holding(CUTS):
+        split = msgspec.json.decode((folder / CUTS).read_bytes(), type=Split)
+        for cut in split.cuts:
+            if cut.file:
+                files[f"heads/{cut.file}"] = (folder / cut.file).read_bytes()
+        cuts = [msgspec.structs.replace(cut, file=f"heads/{cut.file}") if cut.file else cut for cut in split.cuts]
+        return msgspec.structs.replace(split, cuts=cuts)
+    return None
 
 
 def reference_of(splits: Any, answers: dict[str, Any]) -> Any:

@@ -1,0 +1,75 @@
+"""Where a model can be cut between a device and a server, as its bundle says; and how what crosses is packed."""
+
+from __future__ import annotations
+
+import io
+import zlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgeloop_contract.errors import DataError, DeviceError
+from edgeloop_contract.manifest import Coding
+
+Array = npt.NDArray[Any]
+PICTURES: tuple[Coding, ...] = ("jpeg",)
+INPUT = "input"  # the cut before the first layer: all of the work is the server's
+JPEG_QUALITY = 90
+DIGEST_LETTERS = 16
+MAX_PIXELS = 64_000_000
+
+
+def served_name(model: str, sha256: str, cut: str) -> str:
+    """What a server calls the tail. The bundle's digest is part of it, so a head never meets another version's tail."""
+    return f"{model}.{sha256[:DIGEST_LETTERS]}.{cut}"
+
+
+def pack(boundary: Array, coding: Coding) -> bytes:
+    """One sample's tensor as it crosses. Raises DeviceError where a coding's library is missing."""
+    if coding in PICTURES:
+        return _picture(boundary)
+    data = nibbles(boundary) if coding == "4bit" else boundary
+    raw = np.ascontiguousarray(data).tobytes()
+    return raw if coding == "raw" else zlib.compress(raw, 1)
+
+
+def nibbles(boundary: Array) -> Array:
+    """uint8 values (1, ...) rounded to 16 steps, two in a byte: (1, bytes)."""
+    flat = (np.minimum(boundary.reshape(-1).astype(np.uint16) + 8, 255) >> 4).astype(np.uint8)
+    if len(flat) % 2:
+        flat = np.append(flat, np.uint8(0))
+    return ((flat[0::2] << 4) | flat[1::2])[None]
+
+
+def from_nibbles(packed: Array, shape: tuple[int, ...]) -> Array:
+    """What `nibbles` packed, as uint8 of (N, *shape), each step at its middle. Raises DataError."""
+    count = int(np.prod(shape))
+    if packed.ndim != 2 or packed.shape[1] != (count + 1) // 2:
+        raise DataError(f"a boundary in 4 bits of shape {packed.shape}; {(count + 1) // 2} bytes a sample are wanted")
+    flat = np.stack([packed >> 4, packed & 15], axis=-1).reshape(len(packed), -1)[:, :count]
+    return (flat << 4).reshape(len(packed), *shape)
+
+
+def _picture(boundary: Array) -> bytes:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise DeviceError("jpeg: Pillow is not installed here; pip install 'edgeloop[images]'") from error
+    out = io.BytesIO()
+    Image.fromarray(boundary[0].squeeze()).save(out, "jpeg", quality=JPEG_QUALITY)
+    return out.getvalue()
+
+
+def from_picture(data: bytes, shape: tuple[int, ...]) -> Array:
+    """A picture as (1, *shape) uint8. Raises DataError."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+            if image.width * image.height > MAX_PIXELS or (image.height, image.width) != shape[:2]:
+                raise DataError(f"a picture of {image.width} × {image.height}; the model takes {shape[1]} × {shape[0]}")
+            values = np.asarray(image.convert("L" if shape[-1] == 1 else "RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"not a picture: {error}") from error
+    return values.reshape(1, *shape)

@@ -1,0 +1,163 @@
+"""Split: where the int8 ONNX file can be cut between device and server, and what each cut costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.stages.export import read_variants
+from edgeloop_pipeline.stages.fitting import Count
+
+if TYPE_CHECKING:
+    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.manifest import Coding, Cut, Packed, Variant
+
+CUTS = "split.json"
+WORTH = 0.95  # a coding is offered where it leaves at most so much of the raw bytes
+
+
+@dataclass(frozen=True)
+class Split(Base):
+    """Heads for the device, one a cut point that is worth it: fewer bytes than every one before it, and than the input.
+
+    Bytes are measured on validation samples, times on this machine with one thread. `four_bits`: inner boundaries rounded to
+    16 steps as well, with what that costs in agreement; a device uses it only where its config allows that.
+    """
+
+    most: Count = 6  # inner cuts: each is a file in the bundle
+    samples: Count = 64
+    four_bits: bool = False
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.2  # per head and tail
+
+    needs = ("exported",)
+    gives = ("cuts",)
+    libraries = ("onnx", "onnxruntime")
+    uses_machine = True
+
+    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_agent.hardware import machine
+        from edgeloop_contract import manifest
+
+        samples = inputs.project.splits.validation.values[: self.samples]
+        variant = next((v for v in read_variants(inputs.artefacts["exported"]) if v.runtime == "onnx"), None)
+        if variant is None:
+            inputs.log("no ONNX file was exported, and TFLite files are not cut: the model runs on the device as a whole")
+            return {"cuts": [], "left_out": {}}
+        model = (inputs.artefacts["exported"] / variant.file).read_bytes()
+        work = _Work(variant, model, samples, self.seconds)
+        cuts, left_out = [self._input(work)], {}
+        for boundary in self._worth_it(model, samples[:1].nbytes):
+            cut, why = self._cut(work, boundary, len(cuts), out)
+            if cut is None:
+                left_out[boundary.tensor] = why
+            else:
+                cuts.append(cut)
+                inputs.log(f"{cut.name} at {cut.tensor}: {cut.packed[-1].bytes:,.0f} bytes, head {cut.head_us:.0f} µs")
+        split = manifest.Split(variant=variant.name, machine=machine(), whole_us=work.whole_us, cuts=cuts)
+        (out / CUTS).write_bytes(msgspec.json.encode(split))
+        plain: Metrics = msgspec.to_builtins(split)
+        return {**plain, "left_out": left_out, "head_bytes": sum(f.stat().st_size for f in out.glob("*.onnx"))}
+
+    def _worth_it(self, model: bytes, input_bytes: int) -> list[Any]:
+        """Cut points with fewer bytes than all before them; of too many, those that save least are left out."""
+        from edgeloop_exporters import cutting
+
+        kept, sizes = [], [input_bytes]
+        for boundary in cutting.boundaries(model):
+            size = _bytes(boundary)
+            if size < sizes[-1]:
+                kept.append(boundary)
+                sizes.append(size)
+        while len(kept) > self.most:
+            least = min(range(len(kept)), key=lambda i: sizes[i] / sizes[i + 1])
+            del kept[least], sizes[least + 1]
+        return kept
+
+    def _input(self, work: _Work) -> Cut:
+        from edgeloop_contract.manifest import Cut, TensorSpec
+        from edgeloop_contract.splitting import INPUT, from_picture, pack
+
+        samples = work.samples
+        spec = TensorSpec(dtype=str(samples.dtype), shape=list(samples.shape[1:]))  # type: ignore[arg-type]
+        packed = work.packed(samples)
+        if samples.dtype == "uint8" and samples.ndim == 4 and samples.shape[-1] in (1, 3):
+            import numpy as np
+
+            pictures = [pack(samples[i : i + 1], "jpeg") for i in range(len(samples))]
+            decoded = np.concatenate([from_picture(p, samples.shape[1:]) for p in pictures])
+            packed.append(work.lossy("jpeg", pictures, work.whole.run(decoded)))
+        return Cut(name=INPUT, tensor="", boundary=spec, packed=packed, head_us=0.0, tail_us=work.whole_us)
+
+    def _cut(self, work: _Work, boundary: Any, number: int, out: Path) -> tuple[Cut | None, str]:
+        """One cut, its head written; or why it is left out."""
+        from edgeloop_contract.manifest import Cut, TensorSpec
+        from edgeloop_contract.splitting import from_nibbles, nibbles
+        from edgeloop_exporters import cutting
+
+        head_model, tail_model = (part(work.model, boundary.tensor) for part in (cutting.head, cutting.tail))
+        head, tail = work.open(head_model), work.open(tail_model)
+        crossing = head.raw(work.samples)
+        if not (tail.run(crossing) == work.scores).all():
+            return None, "tail(head(x)) is not the whole, bit for bit, in this runtime"
+        tail_us = work.took(tail, crossing)
+        packed = work.packed(crossing)
+        if self.four_bits and crossing.dtype == "uint8":
+            import numpy as np
+
+            few = np.concatenate([nibbles(crossing[i : i + 1]) for i in range(len(crossing))])
+            rows = [few[i].tobytes() for i in range(len(few))]
+            packed.append(work.lossy("4bit", rows, tail.run(from_nibbles(few, crossing.shape[1:]))))
+        file = f"cut-{number}.onnx"
+        (out / file).write_bytes(head_model)
+        return Cut(
+            name=f"cut-{number}", tensor=boundary.tensor, boundary=TensorSpec(dtype=boundary.dtype, shape=boundary.shape),
+            packed=packed, head_us=work.took(head, work.samples), tail_us=tail_us, file=file,
+        ), ""  # fmt: skip
+
+
+class _Work:
+    """The model that is cut, its samples, and what is measured of them."""
+
+    def __init__(self, variant: Variant, model: bytes, samples: Array, seconds: float) -> None:
+        self.variant, self.model, self.samples, self._seconds = variant, model, samples, seconds
+        self.whole = self.open(model)
+        self.scores = self.whole.run(samples)
+        self.whole_us = self.took(self.whole, samples)
+
+    def open(self, model: bytes) -> Any:
+        from edgeloop_agent.runtimes import open_runtime
+
+        return open_runtime(self.variant, model)
+
+    def took(self, runtime: Any, samples: Array) -> float:
+        from edgeloop_agent.measure import latency
+
+        return latency(runtime, samples, 1, self._seconds).latency_us_p50
+
+    def packed(self, values: Array) -> list[Packed]:
+        """As it is, and deflated where that is worth it."""
+        from edgeloop_contract.manifest import Packed
+        from edgeloop_contract.splitting import pack
+
+        ways: list[Packed] = []
+        for coding in ("raw", "deflate"):
+            size = sum(len(pack(values[i : i + 1], coding)) for i in range(len(values))) / len(values)
+            if not ways or size <= WORTH * ways[0].bytes:
+                ways.append(Packed(coding=coding, bytes=round(size, 1)))
+        return ways
+
+    def lossy(self, coding: Coding, rows: list[bytes], scores: Array) -> Packed:
+        from edgeloop_contract.manifest import Packed
+
+        same = float((scores.argmax(axis=-1) == self.scores.argmax(axis=-1)).mean())
+        return Packed(coding=coding, bytes=round(sum(map(len, rows)) / len(rows), 1), agreement=round(same, 4))
+
+
+def _bytes(boundary: Any) -> int:
+    import numpy as np
+
+    return int(np.prod(boundary.shape)) * int(np.dtype(boundary.dtype).itemsize)
