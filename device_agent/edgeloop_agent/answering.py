@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
-from edgeloop_agent.counts import Counts
+from edgeloop_agent.counts import Counts, kind_of
 from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sources import Recording
@@ -70,6 +70,8 @@ class Answering:
                 self.counts.refused["window"] += 1
             else:
                 self.counts.answered += 1
+                if answer.place:
+                    self.counts.places[kind_of(answer.place)] += 1
                 sure = max(answer.probabilities.values()) if answer.probabilities else None
                 self.counts.recent.saw(answer.label, sure, answer.milliseconds)
                 if recording.label and answer.label is not None:

@@ -74,7 +74,10 @@ def _parser() -> argparse.ArgumentParser:
     update = commands.add_parser("update", help="look for an update now, and stage it for the running service", epilog=EXIT_CODES)
     update.add_argument("--folder", type=Path, help="from this folder (a USB stick) instead of where the config says")
     update.set_defaults(command=_update)
-    for command in (serve, check, install, enrol, update):
+    explain = commands.add_parser("explain", help="print what a running agent's split was planned from", epilog=EXIT_CODES)
+    explain.add_argument("--port", type=_positive, help="of its API, where the config leaves that open")
+    explain.set_defaults(command=_explain)
+    for command in (serve, check, install, enrol, update, explain):
         command.add_argument("config", type=Path, help="a TOML file (docs/agent.md)")
     for command in (run, bench):
         command.add_argument("--state", type=Path, help="folder for what was measured")
@@ -206,6 +209,15 @@ def _update(options: argparse.Namespace) -> int:
         updates = msgspec.structs.replace(config.updates, hub="", folder=str(options.folder.resolve()))
         config = msgspec.structs.replace(config, updates=updates)
     print(update_now(config, options.config))
+    return 0
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from edgeloop_agent.config import load
+    from edgeloop_agent.split.explaining import lines
+
+    for line in lines(load(options.config), options.port):
+        print(line)
     return 0
 
 

@@ -150,6 +150,34 @@ class Samples(_Part, frozen=True):
     blur: Count = 1  # images: fields of so many pixels at their mean; 1: as they are
 
 
+class Tail(_Part, frozen=True):
+    """A server with tails: the hub, or any other that speaks Open Inference Protocol v2."""
+
+    address: Name
+    ca_file: str = ""
+    token_file: str = ""  # sent as a bearer token
+
+
+class Split(_Part, frozen=True):
+    """Whether work may be done elsewhere. What leaves the device is a sample or a boundary of it, only while this is on."""
+
+    enabled: bool = False
+    tails: list[Tail] = []  # tried by expected time; none: the hub of `updates`, with the device's credential
+    models: list[Name] = []  # whose work may leave; none named: all
+    share: Literal["anything", "boundary"] = "anything"  # "boundary": never the input itself
+    deadline_ms: Annotated[float, msgspec.Meta(gt=0)] = 1000.0  # of each answer
+    hedge: Literal["late", "auto", "always"] = "auto"  # when the device computes as well: at the last moment, when the tail
+    # failed lately, or always
+    least_agreement: Share = 1.0  # share of answers that a lossy coding must leave as they are; 1: nothing lossy
+    cut: str = ""  # always this way: device, input, cut-2, input/jpeg; empty: as planned
+    cascade: bool = True  # a larger model answers where this one is not sure, if the bundle names one
+    seconds_per_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # that one would wait to save a megabyte sent
+    hot_weight: Annotated[float, msgspec.Meta(ge=1)] = 2.0  # of the device's own seconds while it is hot
+    max_bytes_per_day: Bytes = 0  # 0: no ceiling
+    probe_seconds: Seconds = 10.0  # without a transfer, the link is measured; six times as rare where it is far from worth it
+    heads_bytes: Bytes = 64 * MIB  # of head files that are loaded
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -169,6 +197,7 @@ class Config(_Part, frozen=True):
     updates: Updates = Updates()
     drift: Drift = Drift()
     samples: Samples = Samples()
+    split: Split = Split()
     log: Log = Log()
 
 
@@ -209,6 +238,8 @@ def _contradictions(config: Config, sources: Any) -> list[str]:
         found.append(f"updates.hub: {config.updates.hub!r} is no address; it begins with https://")
     if config.samples.send == "samples" and not config.updates.hub:
         found.append("samples.send: samples go to a hub; name it in updates.hub")
+    if config.split.enabled and not config.split.tails and not config.updates.hub:
+        found.append("split.enabled: there is no server to share work with; name one in split.tails, or a hub in updates.hub")
     if len(set(config.bundles)) < len(config.bundles):
         found.append("bundles: one is named twice")
     return found
@@ -223,10 +254,14 @@ def _absolute(config: Config, folder: Path) -> Config:
         source = msgspec.structs.replace(source, where=whole(source.where))
     if output.where not in ("-", "none"):
         output = msgspec.structs.replace(output, where=whole(output.where))
+    tails = [
+        msgspec.structs.replace(tail, ca_file=whole(tail.ca_file), token_file=whole(tail.token_file)) for tail in config.split.tails
+    ]
     updates = msgspec.structs.replace(
         config.updates, folder=whole(config.updates.folder), ca_file=whole(config.updates.ca_file)
     )  # fmt: skip
     state = whole(config.state) or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return msgspec.structs.replace(
-        config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=output, updates=updates
+        config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=output, updates=updates,
+        split=msgspec.structs.replace(config.split, tails=tails),
     )  # fmt: skip

@@ -67,6 +67,7 @@ class Counts:
     skipped: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     kept: Counter[str] = field(default_factory=Counter)  # samples put into the outbox, by kind
+    places: Counter[str] = field(default_factory=Counter)  # of answers, where work can be split
     drift: float | None = None  # the score of the last sample, 1 being an alarm
     drift_alarms: int = 0
     latencies: dict[str, Latencies] = field(default_factory=dict)  # by model
@@ -104,6 +105,11 @@ class Counts:
             return self.latencies.setdefault(model, Latencies())
 
 
+def kind_of(place: str) -> str:
+    """A place without the address: few enough to count by."""
+    return place.partition("@")[0]
+
+
 def resident_bytes() -> int:
     """Of this process, now; 0 where the system does not say."""
     try:
@@ -129,6 +135,7 @@ class Exposition:
             ("skipped", "inferences skipped", counts.skipped),
             ("dropped", "recordings dropped", counts.dropped),
             ("kept", "samples put into the outbox", counts.kept),
+            ("places", "answers, by where they come from", counts.places),
         ):
             family = CounterMetricFamily(f"edgeloop_{name}", f"{help_text}, by reason", labels=["reason"])
             for reason, count in by_reason.copy().items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,17 @@ from edgeloop_contract.preprocessing import prepare
 DTYPES: dict[str, Any] = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16, "float32": np.float32}
 
 
+class Scored(NamedTuple):
+    """Scores (1, outputs), and where they come from ("": nothing else was possible than here).
+
+    `own`: of the device's model, where a larger one answered instead.
+    """
+
+    scores: Array
+    place: str = ""
+    own: Array | None = None
+
+
 @dataclass(frozen=True)
 class Answer:
     """One sample's answer, or why it was refused."""
@@ -29,8 +40,9 @@ class Answer:
     values: dict[str, float] | None = None  # regression: by quantity, in its unit
     score: float | None = None  # anomaly: reconstruction error
     milliseconds: float = 0.0
+    place: str | None = None  # "device", a cut and a tail, or "large": where work can be split
     refused: str | None = None
-    sample: Array | None = None  # (1, *sample) that was answered, and its scores
+    sample: Array | None = None  # (1, *sample) that was answered, and this device's scores of it
     scores: Array | None = None
 
     def said(self) -> dict[str, Any]:
@@ -68,18 +80,19 @@ class Engine:
                 row = rows[window]
                 yield self._answer(window, values[row : row + 1])
 
-    def scores(self, sample: Array) -> Array:
-        """Of one checked sample (1, *sample). What stands between it and the runtime is put here by the service."""
-        return self.runtime.run(sample)
+    def scored(self, sample: Array) -> Scored:
+        """One checked sample (1, *sample). What stands between it and the runtime is put here by the service."""
+        return Scored(self.runtime.run(sample))
 
     def _answer(self, window: int, sample: Array) -> Answer:
         start = time.perf_counter()
-        scores = self.scores(sample)
+        scores, place, own = self.scored(sample)
         taken = (time.perf_counter() - start) * 1e3
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
-        return Answer(window, milliseconds=round(taken, 4), sample=sample, scores=scores, **said)
+        own = scores if own is None else own
+        return Answer(window, milliseconds=round(taken, 4), place=place or None, sample=sample, scores=own, **said)
 
     def checked(self, samples: Array) -> Array:
         """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""

@@ -7,7 +7,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,12 +15,16 @@ from edgeloop_agent import memory
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Config
 from edgeloop_agent.counts import Counts, Latencies, resident_bytes
-from edgeloop_agent.engine import Engine
+from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
 from edgeloop_agent.measure import measure_bundle
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import BundleError, DeviceError, StorageError
+
+if TYPE_CHECKING:
+    from edgeloop_agent.split.edge import Edge
+    from edgeloop_agent.split.splitter import Splitter
 
 CRASHES_A_VARIANT = 3  # in a row, before the next variant is tried
 
@@ -48,17 +52,30 @@ class Model(Engine):
         self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
         self._latencies, self._results, self._flights, self._lock = latencies, results, flights, threading.Lock()
         self._key = f"{bundle.sha256} {choice.variant}"
+        self.splitter: Splitter | None = None
 
-    def scores(self, sample: Array) -> Array:
-        """From the cache of results, else from the runtime."""
+    def scored(self, sample: Array) -> Scored:
+        """From the cache of results, else from where the work is planned to be done."""
         if not self._results.max_bytes:
-            return self._run(sample)
+            return self._fresh(sample)
         key = self._results.key(self._key, sample)
         found = self._results.get(key)
-        if found is None:
-            found = self._run(sample)
-            self._results.put(key, found)
-        return found
+        if found is not None:
+            return Scored(found, "cache" if self.splitter else "")
+        scored = self._fresh(sample)
+        if scored.own is None:  # a larger model's answer is not this model's
+            self._results.put(key, scored.scores)
+        return scored
+
+    def _fresh(self, sample: Array) -> Scored:
+        return Scored(self._run(sample)) if self.splitter is None else self.splitter.scored(sample)
+
+    def split(self, bundle: Bundle, edge: Edge) -> None:
+        """From now on the work may be shared with the tails of `edge`."""
+        from edgeloop_agent.split.splitter import Splitter
+
+        self.splitter = Splitter(edge, bundle, self._run)
+        edge.take(self.splitter)
 
     def _run(self, sample: Array) -> Array:
         thread = threading.get_ident()
@@ -88,8 +105,9 @@ class Loaded:
 class Models:
     """Every bundle of the config by its model's name; loaded when asked for, under the memory budget."""
 
-    def __init__(self, config: Config, counts: Counts, log: Log) -> None:
-        self.config, self.counts, self.log = config, counts, log
+    def __init__(self, config: Config, counts: Counts, log: Log, edge: Edge | None = None) -> None:
+        """`edge`: servers that may do a part of the work."""
+        self.config, self.counts, self.log, self.edge = config, counts, log, edge
         self.state = Path(config.state) if config.state else memory.default_folder()
         self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes)
         self.results = ResultCache(config.cache.results_bytes)
@@ -141,6 +159,8 @@ class Models:
             name = bundle.manifest.name
             choice = self._choice(bundle)
             model = Model(bundle, choice, self.counts.latency_of(name), self.results, self.flights, **self._options(bundle, choice))
+            if self.edge is not None and name in (self.config.split.models or [name]):
+                model.split(bundle, self.edge)
         self.log(
             "info", "model loaded", model=name, version=model.manifest.version, variant=choice.variant, threads=choice.threads,
             runtime=model.runtime.description, why=choice.why,

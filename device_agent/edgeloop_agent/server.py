@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Api as Settings
-from edgeloop_agent.counts import Counts, Exposition
+from edgeloop_agent.counts import Counts, Exposition, kind_of
 from edgeloop_agent.http import Bounds, Refusal, Request, Response, Server
 from edgeloop_agent.logs import Log
 from edgeloop_agent.models import Models
@@ -66,6 +66,8 @@ class Api:
     def _get(self, path: str) -> Response:
         if path == "/metrics":
             return Response(_metrics(self.exposition), "text/plain; version=0.0.4; charset=utf-8")
+        if path == "/split":
+            return _json([m.splitter.explained() for m in self.models.pool.held() if m.splitter is not None])
         if path == "/v2":
             return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": ["binary_tensor_data"]})
         if path == "/v2/health/live":
@@ -94,13 +96,15 @@ class Api:
         if length is not None and not (length.isascii() and length.isdigit()):
             raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is no number")
         request = inference.decode(asked.body, None if length is None else int(length[:18]))
-        scores = self._scores(name, request)
-        content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores})
+        scores, places = self._scores(name, request)
+        said = {"place": ", ".join(sorted(places))} if any(places) else None
+        content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores}, said)
         if json_length is None:
             return Response(content)
         return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
 
-    def _scores(self, name: str, request: inference.Request) -> Any:
+    def _scores(self, name: str, request: inference.Request) -> tuple[Any, set[str]]:
+        """Scores of the batch, and where they come from."""
         if list(request.inputs) != [INPUT]:
             raise DataError(f"inputs {', '.join(request.inputs) or 'none'}; {name} takes one, called {INPUT!r}")
         samples, most = request.inputs[INPUT], self.settings.max_batch
@@ -110,7 +114,11 @@ class Api:
         checked = model.checked(samples)
         if checked.dtype.kind == "f" and not np.isfinite(checked).all():
             raise DataError("the input has NaN or infinite values")
-        return np.concatenate([model.scores(checked[i : i + 1]) for i in range(len(checked))])
+        found = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
+        for scored in found:
+            if scored.place:
+                self.counts.places[kind_of(scored.place)] += 1
+        return np.concatenate([scored.scores for scored in found]), {scored.place for scored in found}
 
     def _model(self, path: str) -> tuple[str, Manifest, str]:
         found = MODEL.fullmatch(path)

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from typing import TYPE_CHECKING
 
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.counts import Counts
@@ -20,8 +21,12 @@ from edgeloop_agent.observing import SampleObserver
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.server import Api
 from edgeloop_agent.sources import open_source
-from edgeloop_agent.updates.watching import Watch, enabled, with_slot
+from edgeloop_agent.updates.journal import Folder
+from edgeloop_agent.updates.watching import Watch, enabled, folder_of, with_slot
 from edgeloop_contract.errors import EdgeloopError
+
+if TYPE_CHECKING:
+    from edgeloop_agent.split.edge import Edge
 
 TICK_SECONDS = 0.2
 READY, ALIVE, DONE = b"R", b".", b"D"
@@ -68,7 +73,7 @@ def main(config_path: Path, pipe: int) -> int:
 
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
-    models = Models(with_slot(config, log), counts, log)
+    models = Models(with_slot(config, log), counts, log, _edge(config, counts, log))
     source = open_source(config.source)
     models.get(models.first)
     progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
@@ -93,6 +98,15 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         return os.EX_TEMPFAIL
     progress.send(DONE)
     return feed.failure.exit_code if feed is not None and feed.failure is not None else 0
+
+
+def _edge(config: Config, counts: Counts, log: Log) -> Edge | None:
+    """Where work may go, if it may go anywhere."""
+    if not config.split.enabled:
+        return None
+    from edgeloop_agent.split.edge import Edge, credential_of
+
+    return Edge(config, credential_of(Folder(folder_of(config)).credential, config.updates.hub), counts, log)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,344 @@
+"""One model's work, done here or partly elsewhere: always an answer, within its deadline, said where it came from."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as Late
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeloop_agent.answers import softmax
+from edgeloop_agent.engine import Scored
+from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.split.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
+from edgeloop_agent.split.tails import HEAD_BYTES, NotServed, Reply, Tail, TailBusy
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, NetworkError
+from edgeloop_contract.manifest import Classification, Coding, Packed
+from edgeloop_contract.splitting import INPUT, PICTURES, nibbles, pack, served_name
+
+if TYPE_CHECKING:
+    from edgeloop_agent.split.edge import Edge
+
+MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
+WEIGHT = 0.3
+RUNS = 5  # of each head, when they are measured
+FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
+ABSENT_SECONDS = 60.0
+
+
+@dataclass
+class Pace:
+    """Seconds of something that is done again and again: mean, and mean distance from it."""
+
+    mean: float = 0.0
+    spread: float = 0.0
+
+    def saw(self, seconds: float) -> None:
+        if not self.mean:
+            self.mean, self.spread = seconds, seconds / 10
+            return
+        over = seconds - self.mean
+        self.spread += WEIGHT * (abs(over) - self.spread)
+        self.mean += WEIGHT * over
+
+    @property
+    def late(self) -> float:
+        """What it hardly ever takes longer than."""
+        return self.mean + 4 * self.spread
+
+
+@dataclass
+class Head:
+    """From the sample to a boundary; `run` None for the input itself."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    packed: list[Packed]
+    run: Callable[[Array], Array] | None
+    seconds: float = 0.0
+    packing: dict[Coding, float] = field(default_factory=dict)
+
+
+class Splitter:
+    """`whole`: the model on this device. Used by one caller at a time for planning; requests may come from several threads."""
+
+    def __init__(self, edge: Edge, bundle: Bundle, whole: Callable[[Array], Array]) -> None:
+        self.edge, self.settings, self.counts = edge, edge.settings, edge.counts
+        self.manifest, self.sha256 = bundle.manifest, bundle.sha256
+        self._whole = whole
+        self._heads = _heads(bundle, self.settings.heads_bytes)
+        self._scores = tuple(bundle.manifest.variants[0].output.shape)
+        self._sample = bundle.array(bundle.manifest.canary.inputs)[:1]
+        self._lock = threading.Lock()
+        self._corrections: dict[Way, tuple[float, float]] = {}  # factor, and when it was seen
+        self._served: dict[str, dict[str, float]] = {}  # seconds by address and cut, as the tail said
+        self._measured = 0.0  # the whole, when the heads were measured
+        self.device = Pace()
+        self.plan = Plan(DEVICE, why="not measured yet")
+        self.replans = 0
+        cascade = bundle.manifest.cascade
+        self.cascade = cascade if self.settings.cascade else None
+
+    def scored(self, sample: Array) -> Scored:
+        """Scores of one sample (1, *sample), and where they come from. Raises DeviceError when the device itself cannot."""
+        if self.cascade is not None:
+            return self._unless_sure(sample, self.cascade.threshold)
+        way = self.plan.way
+        if not way.cut:
+            return Scored(self._here(sample), "device")
+        return self._there(sample, way, self.manifest.name, self.sha256, None)
+
+    def _here(self, sample: Array) -> Array:
+        start = time.perf_counter()
+        scores = self._whole(sample)
+        self.device.saw(time.perf_counter() - start)
+        return scores
+
+    def _unless_sure(self, sample: Array, threshold: float) -> Scored:
+        """The small model's answer; where it is not sure, the large one's, if that comes in time."""
+        start = time.monotonic()
+        own = self._here(sample)
+        if not isinstance(self.manifest.task, Classification) or float(softmax(own[0]).max()) >= threshold:
+            return Scored(own, "device")
+        way = self.plan.way if self.plan.way.cut else None
+        assert self.cascade is not None
+        if way is None:
+            return Scored(own, "device: no tail")
+        return self._there(sample, way, self.cascade.model, self.cascade.sha256, own, start)
+
+    def _there(self, sample: Array, way: Way, model: str, sha256: str, own: Array | None, start: float = 0.0) -> Scored:
+        """By a tail; by the device where that does not answer in time. `own`: the device's answer, where it is there already."""
+        start = start or time.monotonic()
+        tail = self.edge.tails[way.tail]
+        deadline = start + self.settings.deadline_ms * 1e-3
+        future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline))
+        if future is None:
+            return Scored(self._here(sample) if own is None else own, "device: the tail is still at earlier requests")
+        needed = self.device.late if own is None else 0.0
+        if own is None and self._hedged(tail):
+            own = self._here(sample)
+            if not future.done():
+                return Scored(own, "device: hedged")
+        wait = deadline - needed - MARGIN_SECONDS - time.monotonic()
+        try:
+            scores = future.result(max(0.0, wait))
+        except Late:
+            tail.breaker.failed(time.monotonic(), "no answer in time")
+            self.edge.replan()
+            return self._fallen_back(sample, own, "no answer in time")
+        except (EdgeloopError, ValueError) as error:
+            return self._fallen_back(sample, own, type(error).__name__)
+        place = f"{'large' if own is not None and self.cascade else way}@{tail.address}"
+        return Scored(scores, place, own if self.cascade else None)
+
+    def _hedged(self, tail: Tail) -> bool:
+        how = self.settings.hedge
+        return how == "always" or (how == "auto" and (tail.breaker.failures > 0 or tail.recent_failures > 0.2))
+
+    def _fallen_back(self, sample: Array, own: Array | None, why: str) -> Scored:
+        return Scored(self._here(sample) if own is None else own, f"device: {why}")
+
+    def _remote(self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float) -> Array:
+        """In a thread of its own: the head, the tail; and what is learned from them. Raises NetworkError, DataError."""
+        begun = time.perf_counter()
+        head = self._heads[way.cut]
+        boundary = sample if head.run is None else head.run(sample)
+        name = head.tensor
+        if way.coding == "4bit":
+            boundary, name = nibbles(boundary), f"{name}.4bit"
+        elif way.coding in PICTURES:
+            boundary, name = np.frombuffer(pack(boundary, way.coding), np.uint8)[None], f"{name}.{way.coding}"
+        left = max(0.001, deadline - time.monotonic())
+        try:
+            reply = tail.infer(served_name(model, sha256, way.cut), name, boundary, way.coding == "deflate", left)
+            if reply.scores.shape != (1, *self._scores) or not np.isfinite(reply.scores).all():
+                raise DataError(f"{tail.address}: scores of shape {reply.scores.shape}")
+        except (NetworkError, DataError) as error:
+            self._went_wrong(tail, served_name(model, sha256, way.cut), error)
+            raise
+        self._went_well(tail, way, reply, time.perf_counter() - begun)
+        return reply.scores
+
+    def _went_wrong(self, tail: Tail, model: str, error: EdgeloopError) -> None:
+        now = time.monotonic()
+        tail.recent_failures += WEIGHT * (1 - tail.recent_failures)
+        if isinstance(error, NotServed):
+            tail.absent[model] = now + ABSENT_SECONDS
+        else:
+            tail.breaker.failed(now, str(error), error.seconds if isinstance(error, TailBusy) else 0.0)
+        self.edge.replan()
+
+    def _went_well(self, tail: Tail, way: Way, reply: Reply, took: float) -> None:
+        tail.breaker.worked()
+        tail.recent_failures *= 1 - WEIGHT
+        tail.last_used = time.monotonic()
+        tail.link.saw(reply.bytes, max(1e-6, reply.seconds - reply.computed - reply.waited))
+        self.edge.spent(reply.bytes)
+        served = self._served.setdefault(tail.address, {})
+        before = served.get(way.cut)
+        served[way.cut] = reply.computed if before is None else before + WEIGHT * (reply.computed - before)
+        expected = next((row.seconds for row in self.plan.rows if row.way == way), 0.0)
+        if expected:
+            factor, _ = self._corrections.get(way, (1.0, 0.0))
+            seen = min(3.0, max(0.33, factor * took / expected))
+            self._corrections[way] = (factor + WEIGHT * (seen - factor), time.monotonic())
+        self.make_plan()
+
+    def measure(self) -> None:
+        """This device's seconds for the whole, each head and each packing, on the bundle's own sample. Raises DeviceError."""
+        self._measured = _median(lambda: self._whole(self._sample))
+        self.device.saw(self._measured)
+        for head in self._heads.values():
+            run = head.run
+            boundary = self._sample if run is None else run(self._sample)
+            head.seconds = 0.0 if run is None else _median(lambda run=run: run(self._sample))  # type: ignore[misc]
+            for packed in list(head.packed):
+                try:
+                    head.packing[packed.coding] = _median(lambda b=boundary, c=packed.coding: pack(b, c))  # type: ignore[misc]
+                except DeviceError:  # no library for pictures here: that way is not there
+                    head.packed.remove(packed)
+
+    def make_plan(self) -> None:
+        """Look at everything that is known, and decide."""
+        with self._lock:
+            settings, now = self.settings, time.monotonic()
+            policy = Policy(
+                deadline=settings.deadline_ms * 1e-3, seconds_per_mb=settings.seconds_per_mb,
+                device_weight=settings.hot_weight if self.counts.thermal == "hot" else 1.0,
+                least_agreement=settings.least_agreement, may_send_input=settings.share == "anything",
+                bytes_left=self.edge.bytes_left(), only="input" if self.cascade and not settings.cut else settings.cut,
+            )  # fmt: skip
+            corrections = {way: _fading(factor, now - seen) for way, (factor, seen) in self._corrections.items()}
+            tails = [self.state(tail, now) for tail in self.edge.tails]
+            found = plan(self.device.mean, self.crossings(), tails, policy, corrections, self.plan.way)
+            self.replans += found.way != self.plan.way
+            self.plan = found
+
+    def crossings(self) -> list[Crossing]:
+        """Every way off this device, at its pace of now."""
+        pace = self.device.mean / self._measured if self._measured else 1.0
+        answer = HEAD_BYTES + 4 * int(np.prod(self._scores))
+        found = []
+        for cut, head in self._heads.items():
+            for packed in head.packed:
+                seconds = pace * (head.seconds + head.packing.get(packed.coding, 0.0))
+                found.append(Crossing(cut, packed.coding, seconds, packed.bytes + answer, packed.agreement))
+        return found
+
+    def state(self, tail: Tail, now: float) -> TailState:
+        model, sha256 = (self.cascade.model, self.cascade.sha256) if self.cascade else (self.manifest.name, self.sha256)
+        away = ""
+        if tail.breaker.is_open:
+            away = f"away: {tail.breaker.why}"
+        elif any(tail.absent.get(served_name(model, sha256, cut), 0.0) > now for cut in self._heads):
+            away = "this tail has not this version of the model"
+        split = self.manifest.split
+        seconds = {cut.name: cut.tail_us * 1e-6 for cut in split.cuts} if split else {}
+        said = self._served.get(tail.address, {})
+        if said and seconds:  # what was not asked yet goes by the pace of what was
+            pace = np.median([said[c] / max(seconds[c], 1e-6) for c in said if c in seconds] or [1.0])
+            seconds = {cut: value * float(pace) for cut, value in seconds.items()}
+        return TailState(
+            tail.address, tail.link.round_trip, tail.link.rate, {**seconds, **said}, away=away,
+            codings=tail.codings or frozenset({"raw", "deflate"}),
+        )  # fmt: skip
+
+    def explore(self, number: int) -> None:
+        """Send the bundle's own sample the way that is cheapest through this tail, for what it teaches. Raises EdgeloopError."""
+        tail = self.edge.tails[number]
+        model, sha256 = (self.cascade.model, self.cascade.sha256) if self.cascade else (self.manifest.name, self.sha256)
+        rows = [row for row in self.plan.rows if row.way.tail == number and row.way.coding in ("raw", "deflate")]
+        ways = [row.way for row in sorted(rows, key=lambda row: row.weight)] if tail.link.rate else []
+        if self.settings.share == "boundary" or self.cascade:
+            wanted = self.cascade is not None
+            ways = [way for way in ways if (way.cut == INPUT) == wanted]
+        way = ways[0] if ways else self._smallest(number)
+        if way is None:
+            return
+        tail.wait_ready(served_name(model, sha256, way.cut))
+        self._remote(self._sample, way, tail, model, sha256, time.monotonic() + max(5.0, self.settings.deadline_ms * 1e-3))
+
+    def _smallest(self, number: int) -> Way | None:
+        """The fewest bytes: for a link that nothing is known of."""
+        may = [c for c in self.crossings() if c.coding in ("raw", "deflate") and (c.cut == INPUT or not self.cascade)]
+        if self.settings.share == "boundary":
+            may = [c for c in may if c.cut != INPUT]
+        least = min(may, key=lambda c: c.bytes, default=None)
+        return Way(least.cut, least.coding, number) if least else None
+
+    def explained(self) -> dict[str, Any]:
+        """The table that the plan was made from."""
+        made = self.plan
+        rows = [
+            {
+                "way": str(row.way), "tail": self.edge.tails[row.way.tail].address if row.way.cut else "",
+                "device_ms": round(row.device * 1e3, 3), "wire_ms": round(row.wire * 1e3, 3), "tail_ms": round(row.tail * 1e3, 3),
+                "total_ms": round(row.seconds * 1e3, 3), "closed": row.closed,
+            }
+            for row in made.rows
+        ]  # fmt: skip
+        links = [
+            {
+                "tail": t.address, "round_trip_ms": _ms(t.link.round_trip), "mbit_per_second": _mbit(t.link.rate),
+                "breaker": f"open: {t.breaker.why}" if t.breaker.is_open else "closed",
+            }
+            for t in self.edge.tails
+        ]  # fmt: skip
+        return {
+            "model": self.manifest.name,
+            "way": str(made.way),
+            "why": made.why,
+            "replans": self.replans,
+            "rows": rows,
+            "links": links,
+        }
+
+
+def _heads(bundle: Bundle, most_bytes: int) -> dict[str, Head]:
+    """The input, and as many of the bundle's heads as `most_bytes` of files allow, the smallest first."""
+    manifest, found, used = bundle.manifest, {}, 0
+    split = manifest.split
+    plain = [
+        Packed(coding=c, bytes=float(np.prod(manifest.sample.shape) * np.dtype(manifest.sample.dtype).itemsize)) for c in ("raw",)
+    ]
+    found[INPUT] = Head("input", tuple(manifest.sample.shape), plain, None)
+    for cut in sorted(split.cuts if split else [], key=lambda cut: manifest.files[cut.file].bytes if cut.file else 0):
+        if not cut.file:
+            found[INPUT] = Head("input", tuple(cut.boundary.shape), list(cut.packed), None)
+            continue
+        used += manifest.files[cut.file].bytes
+        if used > most_bytes:
+            break
+        assert split is not None
+        try:
+            runtime: Any = open_runtime(manifest.variant(split.variant), bundle.read(cut.file))
+        except DeviceError:  # no ONNX Runtime here: heads are ONNX files, and the input can still be sent
+            break
+        found[cut.name] = Head(cut.tensor, tuple(cut.boundary.shape), list(cut.packed), runtime.raw)
+    return found
+
+
+def _median(action: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(RUNS + 1):
+        start = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - start)
+    return sorted(taken[1:])[RUNS // 2]
+
+
+def _fading(factor: float, age: float) -> float:
+    return float(1 + (factor - 1) * 0.5 ** (age / FORGET_SECONDS))
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1e3, 3)
+
+
+def _mbit(rate: float | None) -> float | None:
+    return None if rate is None else round(rate * 8e-6, 3)
