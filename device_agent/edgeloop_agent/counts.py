@@ -135,9 +135,10 @@ class Exposition:
             ("skipped", "inferences skipped", counts.skipped),
             ("dropped", "recordings dropped", counts.dropped),
             ("kept", "samples put into the outbox", counts.kept),
-            ("places", "answers, by where they come from", counts.places),
+            ("places", "answers", counts.places),
         ):
-            family = CounterMetricFamily(f"edgeloop_{name}", f"{help_text}, by reason", labels=["reason"])
+            label = "place" if name == "places" else "reason"
+            family = CounterMetricFamily(f"edgeloop_{name}", f"{help_text}, by {label}", labels=[label])
             for reason, count in by_reason.copy().items():
                 family.add_metric([reason], count)
             yield family

@@ -70,11 +70,16 @@ def open_hub(context: click.Context) -> Any:
     "--certificate", type=click.Path(path_type=Path, exists=True), help="PEM; with --private-key the hub serves TLS itself."
 )
 @click.option("--private-key", type=click.Path(path_type=Path, exists=True))
+@click.option(
+    "--set", "limits", multiple=True, metavar="NAME=VALUE",
+    help="Another value for one of the hub's limits (docs/hub.md), such as labels_needed=2.",
+)  # fmt: skip
 @click.option("--behind-tls", is_flag=True, help="A proxy in front serves TLS: cookies are marked secure.")
 @click.pass_context
 def serve(
-    context: click.Context, host: str, port: int, workers: int, certificate: Path | None, private_key: Path | None, behind_tls: bool
-) -> None:
+    context: click.Context, host: str, port: int, workers: int, certificate: Path | None, private_key: Path | None,
+    limits: tuple[str, ...], behind_tls: bool,
+) -> None:  # fmt: skip
     """Answer devices, the workstation and people."""
     import msgspec
     import uvicorn
@@ -88,7 +93,7 @@ def serve(
             "edgeloop-hub: warning: passwords and credentials cross the network unencrypted; see --certificate and --behind-tls",
             err=True,
         )
-    settings = settings_of(context, secure_cookies=behind_tls or certificate is not None)
+    settings = settings_of(context, secure_cookies=behind_tls or certificate is not None, **_limits(limits))
     Hub.open(settings).database.engine.dispose()  # every mistake of the configuration is said here, once
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
     click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{host}:{port}", err=True)
@@ -99,6 +104,28 @@ def serve(
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
         limit_concurrency=1000, h11_max_incomplete_event_size=65536,
     )  # fmt: skip
+
+
+def _limits(given: tuple[str, ...]) -> dict[str, Any]:
+    """Raises UsageError for a limit that is none, or a value of another kind."""
+    import msgspec
+
+    from edgeloop_contract.settings import nearest
+    from edgeloop_hub.settings import LIMITS
+
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if name not in LIMITS or not equals:
+            raise UsageError(f"--set {text!r}: there is no limit {name!r}{nearest(name, LIMITS)}; write NAME=VALUE")
+        kind = LIMITS[name]
+        try:
+            found[name] = value.split(",") if kind == list[str] else msgspec.convert(value, kind, strict=False)
+        except msgspec.MsgspecError as error:
+            raise UsageError(f"--set {name}: {value!r} is no {kind.__name__}") from error
+        if isinstance(found[name], int | float) and found[name] <= 0:
+            raise UsageError(f"--set {name}: {value} is not above 0")
+    return found
 
 
 @commands.command(epilog=EXIT_CODES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -42,3 +43,7 @@ class Settings:
     @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{self.data.resolve() / 'hub.sqlite'}"
+
+
+NOT_LIMITS = ("data", "database", "blobs", "secure_cookies")
+LIMITS: dict[str, Any] = {name: kind for name, kind in get_type_hints(Settings).items() if name not in NOT_LIMITS}

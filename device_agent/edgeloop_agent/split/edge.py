@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
 
 DAY_SECONDS = 86400.0
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 1.0  # between plans while nothing happens
 RARELY = 6  # times `probe_seconds`: the longest between probes of a tail that is not worth it
 
 
@@ -95,13 +95,12 @@ class Edge:
 
     def _look_after(self) -> None:
         while True:
-            self._stale.wait(LOOK_SECONDS)
+            self._stale.wait(self._pause())
             self._stale.clear()
             try:
                 self._measure()
-                now = time.monotonic()
                 for number in range(len(self.tails)):
-                    if now >= self._next[number]:
+                    if time.monotonic() >= self._due(number):
                         self._probe(number)
                 for splitter in self.splitters():
                     splitter.make_plan()
@@ -109,6 +108,15 @@ class Edge:
             except Exception as error:  # whatever it is, answers go on as planned last
                 self.log("error", "split", why=f"{type(error).__name__}: {error}")
                 time.sleep(1.0)
+
+    def _due(self, number: int) -> float:
+        breaker = self.tails[number].breaker
+        return breaker.again if breaker.is_open else self._next[number]
+
+    def _pause(self) -> float:
+        """Until something is due."""
+        now = time.monotonic()
+        return max(0.0, min([LOOK_SECONDS, *(self._due(number) - now for number in range(len(self.tails)))]))
 
     def _measure(self) -> None:
         while self._pending:
@@ -122,11 +130,8 @@ class Edge:
 
     def _probe(self, number: int) -> None:
         """The way to a tail that nothing crossed lately, or that was away."""
-        tail, now = self.tails[number], time.monotonic()
-        if tail.breaker.is_open and now < tail.breaker.again:
-            return
-        every = self._every[number]
-        if not tail.breaker.is_open and now - tail.last_used < every:
+        tail, every = self.tails[number], self._every[number]
+        if not tail.breaker.is_open and time.monotonic() - tail.last_used < every:
             self._next[number] = tail.last_used + every
             return
         try:
@@ -142,7 +147,7 @@ class Edge:
             tail.breaker.failed(time.monotonic(), str(error))
         else:
             tail.breaker.worked()
-        self._next[number] = time.monotonic() + (0.0 if tail.breaker.is_open else self._pace(number))
+        self._next[number] = time.monotonic() + self._pace(number)
 
     def _pace(self, number: int) -> float:
         """Seconds to the next probe: longer and longer where the tail is far from being worth it."""

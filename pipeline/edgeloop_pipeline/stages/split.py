@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 CUTS = "split.json"
 WORTH = 0.95  # a coding is offered where it leaves at most so much of the raw bytes
+LEAST_TAIL = 0.05  # share of the work that a tail must spare the device
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,8 @@ class Split(Base):
         if not (tail.run(crossing) == work.scores).all():
             return None, "tail(head(x)) is not the whole, bit for bit, in this runtime"
         tail_us = work.took(tail, crossing)
+        if tail_us < LEAST_TAIL * work.whole_us:
+            return None, f"less than {LEAST_TAIL:.0%} of the work comes after it"
         packed = work.packed(crossing)
         if self.four_bits and crossing.dtype == "uint8":
             import numpy as np
