@@ -207,7 +207,8 @@ def hub_with(bundles: list[Path], folder: Path, *words: str) -> Iterator[tuple[i
     """A real hub that published these; its port, and a token for tails."""
     port, data = free_port(), folder / "data"
     process = subprocess.Popen(
-        [BIN / "edgeloop-hub", "--data", data, "serve", "--port", str(port), *words], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [BIN / "edgeloop-hub", "--data", data, "serve", "--port", str(port), *words],
+        stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     try:
         deadline = time.monotonic() + 30

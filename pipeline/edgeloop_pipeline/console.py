@@ -130,7 +130,8 @@ def summary_table(result: Result) -> None:
     rich = Rich()
     rich.width = max(rich.width, TABLE_WIDTH)  # piped output has no width of its own
     rich.print(table)
-    for label, path in (("report", result.path("report", "report")), ("bundle", result.path("package", "bundle"))):
+    made = (("report", "report", "report"), ("bundle", "package", "bundle"), ("large bundle", "cascade", "bundle"))
+    for label, path in ((label, result.path(stage, metric)) for label, stage, metric in made):
         if path is not None:
             rich.print(f"{label}: {path}", soft_wrap=True, highlight=False)
 

@@ -24,7 +24,7 @@ from edgeloop_pipeline.stages import Inputs, build
 from edgeloop_pipeline.store import Entry, Store
 
 FOLLOW_SECONDS = 0.2
-BLOCKED_BY_FAILURE = ("package",)  # nothing that missed a floor is packaged; the report is still made
+BLOCKED_BY_FAILURE = ("cascade", "package")  # nothing that missed a floor is packaged; the report is still made
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ STAGES = {
     "verify": "edgeloop_pipeline.stages.verify:Verify",
     "profile": "edgeloop_pipeline.stages.profile:Profile",
     "split": "edgeloop_pipeline.stages.split:Split",
+    "cascade": "edgeloop_pipeline.stages.cascade:Cascade",
     "package": "edgeloop_pipeline.stages.package:Package",
     "report": "edgeloop_pipeline.stages.report:Report",
 }

@@ -44,7 +44,8 @@ class Package(Base):
             task=task.described(verified),
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             cleaning=head.cleaning, preprocessing=head.preprocessing, variants=variants, files=archive.describe(files),
-            canary=canary, drift_reference=reference, drift=_drift(inputs), split=split, provenance=provenance_of(project),
+            canary=canary, drift_reference=reference, drift=_drift(inputs), split=split,
+            cascade=_cascade(inputs), provenance=provenance_of(project),
             model_card=_model_card(project, task, verified),
         )  # fmt: skip
         name = f"{head.name}-{head.version}.edgeloop"
@@ -93,6 +94,15 @@ def _split(inputs: Inputs, files: dict[str, bytes]) -> Any:
                 files[f"heads/{cut.file}"] = (folder / cut.file).read_bytes()
         cuts = [msgspec.structs.replace(cut, file=f"heads/{cut.file}") if cut.file else cut for cut in split.cuts]
         return msgspec.structs.replace(split, cuts=cuts)
+    return None
+
+
+def _cascade(inputs: Inputs) -> Any:
+    from edgeloop_contract.manifest import Cascade
+    from edgeloop_pipeline.stages.cascade import CASCADE
+
+    for _, folder in inputs.holding(CASCADE):
+        return msgspec.json.decode((folder / CASCADE).read_bytes(), type=Cascade)
     return None
 
 

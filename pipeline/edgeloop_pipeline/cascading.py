@@ -1,0 +1,50 @@
+"""When a small model asks a large one: the least confidence with which its own answer stands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+
+from edgeloop_agent.answers import softmax
+
+if TYPE_CHECKING:
+    from edgeloop_pipeline.data import Array
+
+
+class Point(msgspec.Struct, frozen=True):
+    """Samples whose confidence is below `threshold` are sent: `share` of them, and `accuracy` comes out."""
+
+    threshold: float
+    share: float
+    accuracy: float
+
+
+def curve(small: Array, large: Array, labels: Array) -> list[Point]:
+    """Every threshold that tells samples apart, from sending nothing on. Scores (N, classes), labels (N,)."""
+    sure = softmax(small).max(axis=1)
+    order = np.argsort(sure, kind="stable")
+    sure = sure[order]
+    small_right, large_right = ((scores.argmax(axis=1) == labels)[order] for scores in (small, large))
+    right = np.concatenate([[0], np.cumsum(large_right)]) + np.concatenate([np.cumsum(small_right[::-1])[::-1], [0]])
+    count, points = len(labels), [Point(0.0, 0.0, float(small_right.mean()))]
+    for sent in range(1, count + 1):
+        if sent == count or sure[sent] > sure[sent - 1]:  # equal confidences are sent together
+            between = float(sure[sent - 1] + sure[sent]) / 2 if sent < count else 1.1
+            points.append(Point(between, sent / count, float(right[sent] / count)))
+    return points
+
+
+def chosen(points: list[Point], large: float, max_loss: float, max_share: float) -> Point:
+    """The smallest share that comes within `max_loss` of the large model alone; else the best one up to `max_share`."""
+    allowed = [p for p in points if p.share <= max_share]
+    enough = [p for p in allowed if p.accuracy >= large - max_loss]
+    return min(enough, key=lambda p: p.share) if enough else max(allowed, key=lambda p: (p.accuracy, -p.share))
+
+
+def at(threshold: float, small: Array, large: Array, labels: Array) -> Point:
+    """What a threshold that was chosen elsewhere does on these samples."""
+    sent = softmax(small).max(axis=1) < threshold
+    answers = np.where(sent, large.argmax(axis=1), small.argmax(axis=1))
+    return Point(threshold, float(sent.mean()), float((answers == labels).mean()))

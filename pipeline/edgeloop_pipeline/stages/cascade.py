@@ -1,0 +1,127 @@
+"""Cascade: a second bundle with a larger network of this run for the server, and when the device asks it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.stages import Base, Inputs, Metrics
+
+if TYPE_CHECKING:
+    from edgeloop_agent.runtimes import Array
+    from edgeloop_pipeline.networks import Saved
+
+CASCADE = "cascade.json"
+CANARY_SAMPLES = 8
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Cascade(Base):
+    """The threshold is chosen on validation data alone; what it does on the test set is reported.
+
+    `large`: the stage whose float network it is: the teacher, say. `max_loss`: accuracy that may be lost against it.
+    `max_share`: of the samples that may be sent.
+    """
+
+    large: str = "train"
+    max_loss: Share = 0.002
+    max_share: Share = 0.15
+
+    needs = ("network", "quantized", "verified")
+    gives = ("cascade",)
+    libraries = ("torch", "onnx", "onnxscript")
+    uses_history = True
+
+    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        import numpy as np
+
+        from edgeloop_contract import manifest
+        from edgeloop_pipeline import cascading, networks, quantized
+        from edgeloop_pipeline.training.scoring import scores_of
+
+        project, splits = inputs.project, inputs.project.splits
+        if splits.task != "classification":
+            raise UsageError("stages.cascade: only a classification has a confidence to go by; leave this stage out")
+        folder = next((f for name, f in inputs.holding(networks.WEIGHTS) if name == self.large), None)
+        if folder is None:
+            raise UsageError(f"stages.cascade.large: no stage {self.large!r} makes a network before this one")
+        saved = networks.load(project, folder)
+        graph = quantized.load(networks.load(project, inputs.artefacts["network"]), splits, inputs.artefacts["quantized"])
+        small = [scores_of(graph.module, graph.front, s).numpy() for s in (splits.validation, splits.test)]
+        large = [scores_of(saved.network, saved.front, s).numpy() for s in (splits.validation, splits.test)]
+        alone = [float((s.argmax(axis=1) == splits.validation.labels).mean()) for s in (small[0], large[0])]
+        points = cascading.curve(small[0], large[0], splits.validation.labels)
+        point = cascading.chosen(points, alone[1], self.max_loss, self.max_share)
+        tested = cascading.at(point.threshold, small[1], large[1], splits.test.labels)
+        path = self._bundle(inputs, saved, large[0], out)
+        described = manifest.Cascade(
+            model=path[0], sha256=path[1], threshold=point.threshold, share=point.share, accuracy=point.accuracy, small=alone[0],
+            large=alone[1],
+        )  # fmt: skip
+        (out / CASCADE).write_bytes(msgspec.json.encode(described))
+        few = [points[i] for i in np.unique(np.linspace(0, len(points) - 1, 50).astype(int))]
+        test_alone = [float((s.argmax(axis=1) == splits.test.labels).mean()) for s in (small[1], large[1])]
+        inputs.log(
+            f"test: {test_alone[0]:.2%} alone, {tested.accuracy:.2%} with {tested.share:.1%} sent, {test_alone[1]:.2%} with all"
+            f" of them; threshold {point.threshold:.3f}"
+        )
+        return {
+            "bundle": f"{path[0]}-{project.recipe.head.version}.edgeloop", "sha256": path[1],
+            "bytes": (out / f"{path[0]}-{project.recipe.head.version}.edgeloop").stat().st_size,
+            "threshold": point.threshold, "validation": {"share": point.share, "accuracy": point.accuracy},
+            "test": {"share": tested.share, "accuracy": tested.accuracy, "small": test_alone[0], "large": test_alone[1]},
+            "curve": [[p.share, p.accuracy] for p in few],
+        }  # fmt: skip
+
+    def _bundle(self, inputs: Inputs, saved: Saved, on_validation: Array, out: Path) -> tuple[str, str]:
+        """The large network as a bundle of its own: its name and digest."""
+        import numpy as np
+
+        from edgeloop_agent.measure import best_threads
+        from edgeloop_contract import archive, manifest
+        from edgeloop_exporters.convert import to_onnx
+        from edgeloop_pipeline import quantized, tasks
+        from edgeloop_pipeline.stages.package import provenance_of, reference_of
+        from edgeloop_pipeline.training.scoring import scores_of
+
+        project, head, splits = inputs.project, inputs.project.recipe.head, inputs.project.splits
+        task = tasks.of(splits)
+        name, file = f"{head.name}-large", "models/onnx-float32.onnx"
+        graph, _ = quantized.folded(saved, splits)
+        to_onnx(graph, saved.front, splits.shape, out / "large.onnx", quantized=False)
+        files = {file: (out / "large.onnx").read_bytes()}
+        (out / "large.onnx").unlink()
+        validation = splits.validation
+        rows = np.linspace(0, len(validation) - 1, min(CANARY_SAMPLES, len(validation))).astype(int)
+        canary = {"inputs": validation.values[rows], "scores": on_validation[rows], "labels": validation.labels[rows]}
+        for key, values in canary.items():
+            buffer = io.BytesIO()
+            np.save(buffer, values, allow_pickle=False)
+            files[f"canary/{key}.npy"] = buffer.getvalue()
+        sample = manifest.TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
+        variant = manifest.Variant(
+            name="onnx-float32", runtime="onnx", precision="float32", file=file, input=sample,
+            output=manifest.TensorSpec(dtype="float32", shape=list(on_validation.shape[1:])),
+        )  # fmt: skip
+        cost = best_threads(variant, files[file], canary["inputs"], 0.3)
+        accuracy = task.estimate(scores_of(saved.network, saved.front, splits.test).numpy(), splits.test)
+        verified = inputs.metrics("verify")
+        made = manifest.Manifest(
+            schema=manifest.SCHEMA, name=name, version=head.version, task=task.described(verified), sample=sample,
+            preprocessing=head.preprocessing, variants=[msgspec.structs.replace(variant, cost=cost, accuracy=accuracy)],
+            files=archive.describe(files), provenance=provenance_of(project), drift_reference=reference_of(splits, {}),
+            canary=manifest.Canary(
+                inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=0.01, max_steps=100
+            ),
+            model_card=f"The larger network behind {head.name}: what its devices ask when they are not sure.",
+        )  # fmt: skip
+        path = out / f"{name}-{head.version}.edgeloop"
+        archive.write(path, made, files)
+        with archive.Bundle.open(path) as bundle:
+            return name, bundle.sha256
