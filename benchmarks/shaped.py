@@ -59,8 +59,7 @@ class Link:
 @contextlib.contextmanager
 def shaped_link(to_port: int, port: int) -> Iterator[Link]:
     """Needs root. What the device reaches at `HERE`:`port` is `to_port` of this machine."""
-    with contextlib.suppress(subprocess.CalledProcessError):
-        run("ip", "netns", "del", NAMESPACE)
+    _remove()
     run("ip", "netns", "add", NAMESPACE)
     relay = None
     try:
@@ -85,8 +84,18 @@ def shaped_link(to_port: int, port: int) -> Iterator[Link]:
         if relay is not None:
             relay.kill()
             relay.wait()
+        _remove()
+
+
+def _remove() -> None:
+    """The namespace with whatever still runs in it, and the link."""
+    found = subprocess.run(["ip", "netns", "pids", NAMESPACE], capture_output=True, text=True, check=False)
+    for pid in found.stdout.split():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    for words in (("netns", "del", NAMESPACE), ("link", "del", "el-here")):
         with contextlib.suppress(subprocess.CalledProcessError):
-            run("ip", "netns", "del", NAMESPACE)
+            run("ip", *words)
 
 
 def pace(share: float) -> None:

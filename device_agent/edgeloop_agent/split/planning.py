@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from edgeloop_contract.manifest import Coding
 
 HYSTERESIS = 0.04  # a new way must be better by this share, so that plans do not flap
+LOSSY: tuple[Coding, ...] = ("4bit", "jpeg")
 SAFETY = 0.8  # of the deadline: a way that is expected to take longer is not begun
 
 
@@ -135,8 +136,11 @@ def _closed(crossing: Crossing, tail: TailState, policy: Policy, known: bool, se
         return "not asked for"
     if crossing.cut == "input" and not policy.may_send_input:
         return "inputs stay on the device (share)"
-    if crossing.agreement < policy.least_agreement and policy.only != str(way):
-        return f"changes {1 - crossing.agreement:.1%} of the answers (least_agreement)"
+    if crossing.coding in LOSSY and policy.only != str(way):
+        if policy.least_agreement >= 1:
+            return "lossy (least_agreement is 1)"
+        if crossing.agreement < policy.least_agreement:
+            return f"changes {1 - crossing.agreement:.1%} of the answers (least_agreement)"
     if crossing.coding not in tail.codings:
         return "the tail does not know this coding"
     if crossing.bytes > policy.bytes_left:

@@ -260,7 +260,12 @@ class Splitter:
         way = ways[0] if ways else self._smallest(number)
         if way is None:
             return
-        tail.wait_ready(served_name(model, sha256, way.cut))
+        name = served_name(model, sha256, way.cut)
+        try:
+            tail.wait_ready(name)
+        except NotServed:
+            tail.absent[name] = time.monotonic() + ABSENT_SECONDS
+            raise
         self._remote(self._sample, way, tail, model, sha256, time.monotonic() + max(5.0, self.settings.deadline_ms * 1e-3))
 
     def _smallest(self, number: int) -> Way | None:

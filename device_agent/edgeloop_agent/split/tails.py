@@ -52,7 +52,7 @@ class Tail:
     def __init__(self, address: str, headers: dict[str, str], ca_file: str, timeout_seconds: float) -> None:
         self.address, self.link, self.breaker = address.rstrip("/"), Link(), Breaker()
         self.codings: frozenset[Coding] | None = None
-        self.last_used = self.recent_failures = 0.0
+        self.last_used, self.recent_failures = float("-inf"), 0.0
         self.absent: dict[str, float] = {}  # models that it did not have, and until when that is believed
         self._headers, self._timeout = headers, timeout_seconds
         self._http = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False, retries=False, ca_certs=ca_file or None)

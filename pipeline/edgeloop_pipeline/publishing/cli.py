@@ -1,4 +1,4 @@
-"""`edgeloop keys`, `publish`, `withdraw`, `rollout` and `bench`."""
+"""`edgeloop keys`, `publish`, `withdraw`, `rollout`, `bench`, `export-updates` and `export-triton`."""
 
 from __future__ import annotations
 
@@ -134,6 +134,20 @@ def export_updates(folder: Path, hub: str, ca_file: str) -> None:
     click.echo(export(_hub(hub, ca_file), folder))
 
 
+@click.command("export-triton", epilog=EXIT_CODES)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--gpu", is_flag=True, help="An instance on each GPU, instead of the CPU.")
+def export_triton(bundle: Path, folder: Path, gpu: bool) -> None:
+    """Write BUNDLE's tails into FOLDER as a model repository for tritonserver, which then serves them as the hub would."""
+    from edgeloop_contract.archive import Bundle
+    from edgeloop_exporters import triton
+
+    with Bundle.open(bundle) as opened:
+        for name in triton.write(opened, folder, gpu):
+            click.echo(f"{folder / name}")
+
+
 @click.group(epilog=EXIT_CODES)
 def rollout() -> None:
     """Bring a published bundle to the fleet, step by step."""
@@ -257,4 +271,4 @@ def bench(target: str, device: str, hub: str, ca_file: str, wait_minutes: float,
         click.echo(body.decode())
 
 
-COMMANDS = (keys, publish, withdraw, export_updates, rollout, bench)
+COMMANDS = (keys, publish, withdraw, export_updates, export_triton, rollout, bench)

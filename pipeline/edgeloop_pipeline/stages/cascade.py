@@ -76,7 +76,7 @@ class Cascade(Base):
             "bytes": (out / f"{path[0]}-{project.recipe.head.version}.edgeloop").stat().st_size,
             "threshold": point.threshold, "validation": {"share": point.share, "accuracy": point.accuracy},
             "test": {"share": tested.share, "accuracy": tested.accuracy, "small": test_alone[0], "large": test_alone[1]},
-            "curve": [[p.share, p.accuracy] for p in few],
+            "trade_off": [[p.share, p.accuracy] for p in few],
         }  # fmt: skip
 
     def _bundle(self, inputs: Inputs, saved: Saved, on_validation: Array, out: Path) -> tuple[str, str]:

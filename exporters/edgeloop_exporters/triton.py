@@ -1,0 +1,72 @@
+"""A Triton model repository of a bundle's tails: the same protocol, names and tensors as the hub's own tail server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import BundleError, StorageError
+from edgeloop_contract.manifest import Cut, TensorSpec
+from edgeloop_contract.splitting import INPUT, served_name
+from edgeloop_exporters import cutting
+
+TYPES = {"uint8": "TYPE_UINT8", "int8": "TYPE_INT8", "int16": "TYPE_INT16", "float32": "TYPE_FP32"}
+BATCH, DELAY_MICROSECONDS, WAITING = 16, 2000, 256
+
+
+def write(bundle: Bundle, folder: Path, gpu: bool = False) -> list[str]:
+    """One model a cut, the whole one (cut \"input\") among them: `folder`/NAME/config.pbtxt and /VERSION/model.onnx.
+
+    `gpu`: an instance on each GPU instead of the CPU. Returns the models' names. Raises BundleError where there is no ONNX model,
+    StorageError where the folder cannot be written.
+    """
+    manifest = bundle.manifest
+    if manifest.split is not None:
+        variant, cuts = manifest.variant(manifest.split.variant), manifest.split.cuts
+    else:
+        onnx = next((v for v in manifest.variants if v.runtime == "onnx"), None)
+        if onnx is None:
+            raise BundleError(f"{bundle.path}: holds no ONNX file, and tails are ONNX files; export one (stages.export.runtimes)")
+        variant, cuts = onnx, [Cut(name=INPUT, tensor="", boundary=manifest.sample, packed=[], head_us=0.0, tail_us=0.0)]
+    whole, names = bundle.read(variant.file), []
+    for cut in cuts:
+        name = served_name(manifest.name, bundle.sha256, cut.name)
+        model = whole if cut.name == INPUT else cutting.tail(whole, cut.tensor)
+        boundary = variant.input if cut.name == INPUT else cut.boundary
+        _model(folder / name, manifest.version, model, _config(name, cut.tensor or "input", boundary, variant.output, gpu))
+        names.append(name)
+    return names
+
+
+def _model(folder: Path, version: int, model: bytes, config: str) -> None:
+    """All of it, or nothing: Triton may be watching."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        (partial / str(version)).mkdir(parents=True)
+        (partial / str(version) / "model.onnx").write_bytes(model)
+        (partial / "config.pbtxt").write_text(config, encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.replace(partial, folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room or choose another folder") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _config(name: str, tensor: str, boundary: TensorSpec, output: TensorSpec, gpu: bool) -> str:
+    def side(word: str, called: str, spec: TensorSpec) -> str:
+        dims = ", ".join(map(str, spec.shape))
+        return f'{word} [ {{ name: "{called}" data_type: {TYPES[spec.dtype]} dims: [ {dims} ] }} ]\n'
+
+    return (
+        f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {BATCH}\n'
+        + side("input", tensor, boundary)
+        + side("output", "scores", output)
+        + f"instance_group [ {{ kind: {'KIND_GPU' if gpu else 'KIND_CPU'} }} ]\n"
+        + f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY_MICROSECONDS}"
+        + f" default_queue_policy {{ max_queue_size: {WAITING} }} }}\n"
+    )

@@ -1,0 +1,666 @@
+"""Work split between device and server: cut points, tails on the hub, the plan, deadlines, the cascade; through the commands."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import shutil
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import urllib3
+from onnx import TensorProto, helper
+
+from conftest import TINY, command, sentence
+from edgeloop_agent.split.link import Breaker, Link
+from edgeloop_agent.split.planning import DEVICE, Crossing, Policy, TailState, plan
+from edgeloop_contract import archive, inference
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.manifest import Split
+from edgeloop_contract.splitting import from_nibbles, nibbles, pack, served_name
+from edgeloop_exporters import cutting
+from edgeloop_hub.tails.batching import Batcher, Busy
+from hubs import Hub, running_hub
+from serving import Agent, eventually, serving, write_config
+
+Array = np.ndarray[Any, Any]
+
+
+# ---------------------------------------------------------------- cut points
+
+
+def graph(*nodes: onnx.NodeProto, inputs: tuple[str, ...] = ("x",), weights: dict[str, Array] | None = None) -> bytes:
+    """An ONNX model on (batch, 4, 8, 8) inputs, whose output is called y."""
+    made = helper.make_graph(
+        list(nodes),
+        "test",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4, 8, 8]) for name in inputs],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(value, name) for name, value in (weights or {}).items()],
+    )
+    return bytes(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=10).SerializeToString())
+
+
+def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], **attributes)
+
+
+GRAPHS = {
+    "a chain": (graph(node("Relu", "x", "a"), node("Sigmoid", "a", "b"), node("Neg", "b", "y")), ["a", "b"]),
+    "a residual block": (
+        graph(node("Relu", "x", "a"), node("Sigmoid", "a", "b"), node("Add", "a b", "c"), node("Neg", "c", "y")),
+        ["a", "c"],
+    ),
+    "a concat of branches": (
+        graph(
+            node("Relu", "x", "a"),
+            node("Sigmoid", "a", "b"),
+            node("Tanh", "a", "c"),
+            node("Concat", "b c", "d", axis=1),
+            node("Neg", "d", "y"),
+        ),
+        ["a", "d"],
+    ),
+    "the input read twice": (graph(node("Relu", "x", "a"), node("Add", "x a", "b"), node("Neg", "b", "y")), ["b"]),
+    "two inputs": (
+        graph(node("Relu", "x", "a"), node("Sigmoid", "z", "b"), node("Add", "a b", "c"), node("Neg", "c", "y"), inputs=("x", "z")),
+        ["c"],
+    ),
+    "a constant branch": (
+        graph(
+            node("Relu", "w", "k"),
+            node("Relu", "x", "a"),
+            node("Add", "a k", "b"),
+            node("Neg", "b", "y"),
+            weights={"w": np.ones((1, 4, 8, 8), np.float32)},
+        ),
+        ["a", "b"],
+    ),
+    "two outputs of one split": (
+        graph(
+            helper.make_node("Split", ["x"], ["a", "b"], axis=1, num_outputs=2),
+            node("Concat", "b a", "c", axis=1),
+            node("Neg", "c", "y"),
+        ),
+        ["c"],
+    ),
+    "quantized pairs": (
+        graph(
+            node("QuantizeLinear", "x s z", "q"),
+            node("DequantizeLinear", "q s z", "d"),
+            node("Relu", "d", "r"),
+            node("QuantizeLinear", "r s z", "p"),
+            node("DequantizeLinear", "p s z", "y"),
+            weights={"s": np.float32(0.02), "z": np.uint8(128)},
+        ),
+        ["q", "p"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_a_cut_is_where_every_path_goes_through_and_the_parts_are_the_whole(name: str) -> None:
+    model, wanted = GRAPHS[name]
+    found = cutting.boundaries(model)
+    assert [b.tensor for b in found] == wanted
+    given = {
+        i.name: np.random.default_rng(0).normal(size=(3, 4, 8, 8)).astype(np.float32)
+        for i in onnx.load_from_string(model).graph.input
+    }
+    whole = onnxruntime.InferenceSession(model).run(None, given)[0]
+    for boundary in found:
+        crossing = onnxruntime.InferenceSession(cutting.head(model, boundary.tensor)).run(None, given)[0]
+        assert crossing.shape[1:] == tuple(boundary.shape)
+        again = onnxruntime.InferenceSession(cutting.tail(model, boundary.tensor)).run(None, {boundary.tensor: crossing})[0]
+        assert (again == whole).all()
+
+
+def test_four_bits_are_within_half_a_step_and_packed_by_two() -> None:
+    values = np.arange(256, dtype=np.uint8)[None].repeat(2, 0)[:, :255]
+    packed = np.concatenate([nibbles(values[i : i + 1]) for i in range(2)])
+    assert packed.shape == (2, 128)
+    back = from_nibbles(packed, (255,))
+    assert np.abs(back.astype(int) - values.astype(int)).max() <= 15
+    assert (np.abs(back.astype(int) - values.astype(int)) <= 8).mean() > 0.96
+    assert pack(values[:1], "4bit") != pack(values[:1], "raw")
+
+
+# ---------------------------------------------------------------- the pipeline
+
+
+@pytest.fixture(scope="module")
+def built(tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The tiny project with cuts and a cascade: its bundle, and the large one."""
+    folder = tmp_path_factory.mktemp("split")
+    runs = Path(shutil.copytree(tiny_run["runs"], folder / "runs"))
+    changes = (
+        "--set",
+        "split.most=3",
+        "--set",
+        "split.four_bits=true",
+        "--set",
+        "split.seconds=0.02",
+        "--set",
+        "cascade.max_share=0.5",
+    )
+    done = command("edgeloop", "run", TINY, "--runs", runs, *changes)
+    assert done.returncode == 0, done.stderr
+    paths = {line.split(": ")[0]: Path(line.split(": ")[1]) for line in done.stdout.splitlines() if "bundle: " in line}
+    return {"small": paths["bundle"], "large": paths["large bundle"]}
+
+
+def test_the_bundle_knows_its_cuts_and_each_part_fits(built: dict[str, Path]) -> None:
+    with Bundle.open(built["small"]) as bundle:
+        split, cascade = bundle.manifest.split, bundle.manifest.cascade
+        assert split is not None
+        assert cascade is not None
+        whole = bundle.read(bundle.manifest.variant(split.variant).file)
+        x = bundle.array(bundle.manifest.canary.inputs)
+        assert split.cuts[0].name == "input"
+        assert len(split.cuts) > 1
+        sizes = [cut.packed[0].bytes for cut in split.cuts]
+        assert sizes == sorted(sizes, reverse=True)
+        scores = onnxruntime.InferenceSession(whole).run(None, {"input": x})[0]
+        for cut in split.cuts[1:]:
+            crossing = onnxruntime.InferenceSession(bundle.read(cut.file)).run(None, {"input": x})[0]
+            assert (str(crossing.dtype), list(crossing.shape[1:])) == (cut.boundary.dtype, cut.boundary.shape)
+            again = onnxruntime.InferenceSession(cutting.tail(whole, cut.tensor)).run(None, {cut.tensor: crossing})[0]
+            assert (again == scores).all()
+    with Bundle.open(built["large"]) as large:
+        assert (cascade.model, cascade.sha256) == (large.manifest.name, large.sha256)
+        assert 0 <= cascade.share <= 0.5
+        assert cascade.accuracy >= cascade.small
+
+
+def test_triton_gets_models_that_it_can_read(built: dict[str, Path], tmp_path: Path) -> None:
+    done = command("edgeloop", "export-triton", built["small"], tmp_path / "repository")
+    assert done.returncode == 0, done.stderr
+    config_class = _triton_config()
+    from google.protobuf import text_format
+
+    with Bundle.open(built["small"]) as bundle:
+        assert bundle.manifest.split is not None
+        names = {served_name("tiny", bundle.sha256, cut.name) for cut in bundle.manifest.split.cuts}
+    assert {p.name for p in (tmp_path / "repository").iterdir()} == names
+    for folder in (tmp_path / "repository").iterdir():
+        config = text_format.Parse((folder / "config.pbtxt").read_text(), config_class())
+        assert config.name == folder.name
+        session = onnxruntime.InferenceSession(folder / "1" / "model.onnx")
+        (given,), (answer,) = session.get_inputs(), session.get_outputs()
+        assert config.input[0].name == given.name
+        assert list(config.input[0].dims) == given.shape[1:]
+        assert config.output[0].name == answer.name
+        assert {"tensor(uint8)": 2, "tensor(int16)": 7, "tensor(float)": 11}[given.type] == config.input[0].data_type
+    again = command("edgeloop", "export-triton", built["small"], tmp_path / "repository")
+    assert again.returncode == 0
+
+
+def _triton_config() -> Any:
+    """tritonclient's own description of the format, without its gRPC client."""
+    found = importlib.util.find_spec("tritonclient")
+    assert found is not None
+    assert found.submodule_search_locations
+    path = Path(found.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("model_config_pb2", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.ModelConfig
+
+
+# ---------------------------------------------------------------- the plan
+
+
+CROSSINGS = [
+    Crossing("input", "raw", 0.0, 100_000),
+    Crossing("input", "jpeg", 0.001, 10_000, agreement=0.9),
+    Crossing("cut-1", "raw", 0.010, 20_000),
+    Crossing("cut-2", "raw", 0.060, 1_000),
+]
+TAIL = TailState("here", round_trip=0.01, rate=1e6, seconds={"input": 0.005, "cut-1": 0.004, "cut-2": 0.001})
+POLICY = Policy(deadline=1.0)
+
+
+@pytest.mark.parametrize(
+    ("why", "device", "tail", "policy", "wanted"),
+    [
+        ("a fast device needs nobody", 0.02, TAIL, POLICY, "device"),
+        ("a middling link takes the cut with few bytes and little work", 0.1, TAIL, POLICY, "cut-1/raw"),
+        ("a fast link takes it all", 0.1, replace(TAIL, rate=1e8), POLICY, "input/raw"),
+        ("a slow link takes the smallest boundary", 0.1, replace(TAIL, rate=1e5), POLICY, "cut-2/raw"),
+        ("a very slow link takes nothing", 0.1, replace(TAIL, rate=1e4), POLICY, "device"),
+        ("lossy where that is allowed", 0.1, TAIL, replace(POLICY, least_agreement=0.9), "input/jpeg"),
+        ("a tail that is away is not used", 0.1, replace(TAIL, away="away"), POLICY, "device"),
+        ("a link that was not measured is not used", 0.1, replace(TAIL, rate=None), POLICY, "device"),
+        ("inputs stay here if so asked", 0.1, replace(TAIL, rate=1e8), replace(POLICY, may_send_input=False), "cut-1/raw"),
+        ("what would miss the deadline is not begun", 0.1, TAIL, replace(POLICY, deadline=0.04), "device"),
+        ("a busy tail is left alone", 0.1, replace(TAIL, waiting_seconds=1.0), POLICY, "device"),
+        ("bytes may cost more than they bring", 0.1, TAIL, replace(POLICY, seconds_per_mb=10.0), "cut-2/raw"),
+        ("the day's bytes are a ceiling", 0.1, TAIL, replace(POLICY, bytes_left=5000), "cut-2/raw"),
+        ("a hot device gives work away", 0.03, TAIL, replace(POLICY, device_weight=3.0), "cut-1/raw"),
+        ("one way is asked for", 0.001, TAIL, replace(POLICY, only="cut-2"), "cut-2/raw"),
+        ("also a lossy one", 0.001, TAIL, replace(POLICY, only="input/jpeg"), "device"),
+    ],
+)
+def test_plan(why: str, device: float, tail: TailState, policy: Policy, wanted: str) -> None:
+    if "also" in why:
+        tail, wanted = replace(tail, codings=frozenset({"raw", "deflate", "jpeg"})), "input/jpeg"
+    elif "lossy" in why:
+        tail = replace(tail, codings=frozenset({"raw", "deflate", "jpeg"}))
+    found = plan(device, CROSSINGS, [tail], policy, {})
+    assert str(found.way) == wanted, found.rows
+    assert len(found.rows) == 1 + len(CROSSINGS)
+
+
+def test_the_nearer_of_two_tails_is_taken_and_a_plan_does_not_flap() -> None:
+    far, near = replace(TAIL, round_trip=0.05), replace(TAIL, address="lan", rate=2e6)
+    found = plan(0.1, CROSSINGS, [far, near], POLICY, {})
+    assert found.way.tail == 1
+    a_little_better = replace(near, round_trip=0.0095)
+    stays = plan(0.1, CROSSINGS, [a_little_better, near], POLICY, {}, found.way)
+    assert stays.way == found.way
+    observed = plan(0.1, CROSSINGS, [far, near], POLICY, {found.way: 3.0}, found.way)
+    assert observed.way != found.way, "what was seen to take three times as long is left"
+    assert plan(0.1, [], [], POLICY, {}).way == DEVICE
+
+
+def test_a_link_is_learned_from_transfers_alone() -> None:
+    rng, link = np.random.default_rng(0), Link()
+    for size in rng.integers(500, 100_000, 60):
+        link.saw(int(size), 0.02 + size / 1e6 + float(rng.exponential(0.0005)))
+    expected = link.expected(50_000)
+    assert expected == pytest.approx(0.07, rel=0.1)
+    for _ in range(6):
+        link.saw(50_000, 0.02 + 50_000 / 1e5)
+    assert link.expected(50_000) == pytest.approx(0.52, rel=0.15), "a link that became slow is seen at once"
+
+
+def test_a_breaker_opens_waits_longer_and_closes() -> None:
+    breaker = Breaker()
+    breaker.failed(0.0, "away")
+    assert not breaker.is_open
+    pauses = []
+    for _ in range(12):
+        breaker.failed(100.0, "away")
+        pauses.append(breaker.again - 100.0)
+    assert breaker.is_open
+    assert pauses[0] < 1 < pauses[4]
+    assert max(pauses) <= 36
+    breaker.worked()
+    assert not breaker.is_open
+    breaker.failed(0.0, "busy", pause=5.0)
+    assert breaker.is_open
+    assert breaker.again >= 5
+
+
+# ---------------------------------------------------------------- the queue of a tail
+
+
+def test_rows_of_many_run_together_and_one_too_many_is_told_to_come_again() -> None:
+    sizes: list[int] = []
+
+    def slow(rows: Array) -> Array:
+        sizes.append(len(rows))
+        time.sleep(0.02)
+        return rows * 2
+
+    async def scene() -> None:
+        with ThreadPoolExecutor(1) as pool:
+            batcher = Batcher(slow, pool, most=4, delay=0.01, most_waiting=8, most_wait=1.0)
+            tasks = [asyncio.create_task(batcher.submit(np.full((1, 2), i, np.float32), 5.0)) for i in range(9)]
+            done = await asyncio.gather(*tasks, return_exceptions=True)
+            refused = [d for d in done if isinstance(d, Busy)]
+            assert len(refused) == 1, "eight wait at most"
+            for i, ran in enumerate(done):
+                if not isinstance(ran, BaseException):
+                    assert (ran.scores == 2 * i).all()
+            assert max(sizes) == 4
+            late = asyncio.create_task(batcher.submit(np.zeros((1, 2), np.float32), 5.0))
+            await asyncio.sleep(0.015)  # it runs by now
+            with pytest.raises(Busy, match="over"):
+                await batcher.submit(np.zeros((1, 2), np.float32), 0.005)
+            await late
+
+    asyncio.run(scene())
+
+
+# ---------------------------------------------------------------- tails on a real hub
+
+
+@pytest.fixture(scope="module")
+def hub(built: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    with running_hub(tmp_path_factory.mktemp("hub"), serve=("--set", "tail_burst=2000", "--set", "tail_batch=8")) as found:
+        found.publish(built["small"])
+        found.publish(built["large"])
+        yield found
+
+
+def first_cut(path: Path) -> tuple[Split, str, Array, Array]:
+    """The split, the name of its first inner tail, boundaries of the canary, and the scores that belong to them."""
+    with Bundle.open(path) as bundle:
+        split = bundle.manifest.split
+        assert split is not None
+        x = bundle.array(bundle.manifest.canary.inputs)
+        whole = bundle.read(bundle.manifest.variant(split.variant).file)
+        scores = onnxruntime.InferenceSession(whole).run(None, {"input": x})[0]
+        crossing = onnxruntime.InferenceSession(bundle.read(split.cuts[1].file)).run(None, {"input": x})[0]
+        return split, served_name("tiny", bundle.sha256, "cut-1"), crossing, scores
+
+
+def test_the_public_client_drives_a_tail(hub: Hub, built: dict[str, Path]) -> None:
+    import tritonclient.http as triton
+
+    split, name, crossing, scores = first_cut(built["small"])
+    client = triton.InferenceServerClient(hub.address.removeprefix("http://"))
+    headers = {"Authorization": f"Bearer {hub.token}"}
+    try:
+        assert client.is_server_ready()
+        described = client.get_model_metadata(name, headers=headers)
+        assert described["inputs"][0]["name"] == split.cuts[1].tensor
+        given = triton.InferInput(split.cuts[1].tensor, list(crossing.shape), "UINT8")
+        given.set_data_from_numpy(crossing, binary_data=True)
+        for compressed in (None, "deflate"):
+            answer = client.infer(
+                name, [given], headers=headers, request_compression_algorithm=compressed, response_compression_algorithm=compressed
+            )
+            assert (answer.as_numpy("scores") == scores).all()
+    finally:
+        client.close()
+
+
+def ask(hub: Hub, name: str, body: bytes, length: int | None, **headers: str) -> urllib3.BaseHTTPResponse:
+    sent = {"Authorization": f"Bearer {hub.token}", **{k.replace("_", "-"): v for k, v in headers.items()}}
+    if length is not None:
+        sent[inference.HEADER_LENGTH] = str(length)
+    return urllib3.request("POST", f"{hub.address}/v2/models/{name}/infer", body=body, headers=sent, timeout=20, retries=False)
+
+
+def test_a_tail_refuses_what_is_not_for_it(hub: Hub, built: dict[str, Path]) -> None:
+    split, name, crossing, scores = first_cut(built["small"])
+    tensor = split.cuts[1].tensor
+    body, length = inference.ask(tensor, crossing, {})
+    other = name.replace(name.split(".")[1], "0" * 16)
+    wrong_shape = inference.ask(tensor, crossing[:, :1], {})
+    many = inference.ask(tensor, np.repeat(crossing, 5, axis=0), {})
+    for why, status, answer in (
+        ("another version's digest", 404, ask(hub, other, body, length)),
+        ("no such cut", 404, ask(hub, name.replace("cut-1", "cut-9"), body, length)),
+        ("a path as a name", 404, ask(hub, "..%2F..%2Fetc", body, length)),
+        ("no credential", 401, ask(hub, name, body, length, Authorization="")),
+        ("a wrong credential", 401, ask(hub, name, body, length, Authorization="Bearer nobody")),
+        ("another shape", 400, ask(hub, name, *wrong_shape)),
+        ("more rows than a batch", 400, ask(hub, name, *many)),
+        ("another tensor", 400, ask(hub, name, *inference.ask("other", crossing, {}))),
+        ("no request at all", 400, ask(hub, name, b"\x00" * 100, None)),
+        ("not deflated", 400, ask(hub, name, body, length, Content_Encoding="deflate")),
+        ("a length that is none", 400, ask(hub, name, body, None, Inference_Header_Content_Length="x")),
+        ("4 bits of another size", 400, ask(hub, name, *inference.ask(f"{tensor}.4bit", np.zeros((1, 3), np.uint8), {}))),
+    ):
+        assert answer.status == status, (why, answer.status, answer.data)
+    answer = ask(hub, name, body, length)
+    outputs, said = inference.answered(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
+    assert (outputs["scores"] == scores).all()
+    assert said["compute_us"] > 0
+    few = np.concatenate([nibbles(crossing[i : i + 1]) for i in range(len(crossing))])
+    assert ask(hub, name, *inference.ask(f"{tensor}.4bit", few, {})).status == 200
+    assert "Traceback" not in hub.log
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(built: dict[str, Path], tmp_path: Path) -> None:
+    with running_hub(tmp_path, serve=("--set", "tail_burst=3", "--set", "tail_requests_per_second=0.5")) as hub:
+        hub.publish(built["small"])
+        split, name, crossing, _ = first_cut(built["small"])
+        body = inference.ask(split.cuts[1].tensor, crossing[:1], {})
+        answers = [ask(hub, name, *body) for _ in range(5)]
+        assert [a.status for a in answers[:3]] == [200] * 3
+        assert answers[-1].status == 429
+        assert int(answers[-1].headers["Retry-After"]) >= 1
+        with Bundle.open(built["small"]) as bundle:
+            target = f"tiny-{bundle.manifest.version}-{bundle.sha256[:8]}.edgeloop"
+        hub.edgeloop("withdraw", target)
+        with running_hub(tmp_path / "again", keys=False) as other:
+            assert ask(other, name, *body).status == 404, "a hub that has not the bundle has not its tail"
+
+
+# ---------------------------------------------------------------- a real agent
+
+
+def agent_text(hub: Hub, more: str, extra: str = "") -> str:
+    return (
+        f'[updates]\nhub = "{hub.address}"\npoll_seconds = 1000\n[runtime]\nvariant = "onnx-int8"\nthreads = 1\n{extra}\n'
+        f"[split]\nenabled = true\nprobe_seconds = 0.5\n{more}\n"
+    )
+
+
+def infer(agent: Agent, samples: Array) -> tuple[Array, str]:
+    body, length = inference.ask("input", samples, {})
+    answer = urllib3.request(
+        "POST", f"{agent.address}/v2/models/tiny/infer", body=body, headers={inference.HEADER_LENGTH: str(length)}, timeout=20
+    )
+    assert answer.status == 200, answer.data
+    outputs, said = inference.answered(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
+    return outputs["scores"], str(said.get("place"))
+
+
+def canary(path: Path) -> tuple[Array, Array]:
+    """Samples, and the scores of the variant that is cut."""
+    with Bundle.open(path) as bundle:
+        x = bundle.array(bundle.manifest.canary.inputs)
+        whole = bundle.read(bundle.manifest.variant("onnx-int8").file)
+        return x, onnxruntime.InferenceSession(whole).run(None, {"input": x})[0]
+
+
+@contextmanager
+def device(folder: Path, hub: Hub, bundle: Path, more: str, extra: str = "") -> Iterator[Agent]:
+    text = agent_text(hub, more, extra)
+    folder.mkdir(parents=True, exist_ok=True)
+    hub.enrol(write_config(folder, text, bundle), f"device-{abs(hash(str(folder))) % 10**9}")
+    with serving(folder, text, bundle) as agent:
+        yield agent
+
+
+@pytest.mark.parametrize("way", ["input", "cut-1", "cut-2", "device"])
+def test_the_answer_is_the_same_wherever_it_is_computed(hub: Hub, built: dict[str, Path], tmp_path: Path, way: str) -> None:
+    x, scores = canary(built["small"])
+    with device(tmp_path, hub, built["small"], f'cut = "{way}"\ncascade = false\ndeadline_ms = 5000') as agent:
+        eventually(lambda: infer(agent, x[:1])[1].startswith(way))
+        found, place = infer(agent, x)
+        assert (found == scores).all(), "bit for bit"
+        assert place.startswith(way)
+        assert f'edgeloop_places_total{{place="{way}' in agent.get("/metrics")
+        port = agent.address.rsplit(":", 1)[1]
+        explained = command("edgeloop-agent", "explain", tmp_path / "agent.toml", "--port", port)
+        assert explained.returncode == 0, explained.stderr
+        assert way in explained.stdout.splitlines()[0]
+        assert "not asked for" in explained.stdout
+
+
+def test_every_output_line_says_where_it_comes_from(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
+    source = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n'
+    (tmp_path / "in").mkdir()
+    samples = command("edgeloop", "samples", TINY, tmp_path / "samples", "--limit", 3)
+    assert samples.returncode == 0, samples.stderr
+    with device(tmp_path, hub, built["small"], 'cut = "cut-1"\ncascade = false\ndeadline_ms = 5000', source) as agent:
+        eventually(lambda: infer(agent, canary(built["small"])[0][:1])[1].startswith("cut-1"))
+        for path in sorted((tmp_path / "samples").iterdir()):
+            shutil.copy(path, tmp_path / "in" / f".{path.name}")
+            (tmp_path / "in" / f".{path.name}").rename(tmp_path / "in" / path.name)
+        lines = eventually(lambda: len(agent.lines) >= 3 and agent.lines)
+        assert all(line["place"].startswith("cut-1/") and line["place"].endswith(hub.address) for line in lines if "label" in line)
+
+
+def test_the_server_goes_and_comes_back_and_every_answer_is_in_time(built: dict[str, Path], tmp_path: Path) -> None:
+    x, scores = canary(built["small"])
+    with running_hub(tmp_path / "hub") as hub:
+        hub.publish(built["small"])
+        with device(tmp_path / "agent", hub, built["small"], 'cut = "cut-1"\ncascade = false\ndeadline_ms = 400') as agent:
+            eventually(lambda: infer(agent, x[:1])[1].startswith("cut-1"))
+            hub.process.send_signal(signal.SIGSTOP)  # connections stay, answers do not come
+            places, longest = [], 0.0
+            for i in range(20):
+                start = time.monotonic()
+                found, place = infer(agent, x[i % len(x)][None])
+                longest = max(longest, time.monotonic() - start)
+                assert (found == scores[i % len(x)]).all()
+                places.append(place)
+            assert longest < 0.4 + 0.5, "the deadline, and what a busy machine may add"
+            assert all(place.startswith("device") for place in places)
+            assert places[0] == "device: no answer in time"
+            assert places[-1] == "device", "a tail that hangs is soon left alone"
+            hub.process.send_signal(signal.SIGCONT)
+            eventually(lambda: infer(agent, x[:1])[1].startswith("cut-1"))
+            eventually(lambda: "state=there" in agent.log)
+
+
+@contextmanager
+def odd_server(answer: bytes) -> Iterator[str]:
+    """Takes every request, and says this; /v2 and health are answered well, so that it looks like a tail."""
+    server = socket.create_server(("127.0.0.1", 0))
+    stop = threading.Event()
+
+    def serve() -> None:
+        server.settimeout(0.2)
+        while not stop.is_set():
+            try:
+                wire, _ = server.accept()
+            except OSError:
+                continue
+            threading.Thread(target=one, args=(wire,), daemon=True).start()
+
+    def one(wire: socket.socket) -> None:
+        with wire:
+            wire.settimeout(5)
+            try:
+                while data := wire.recv(1 << 16):
+                    wire.sendall(answer if data.startswith(b"POST") else b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            except OSError:
+                return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    finally:
+        stop.set()
+        server.close()
+
+
+def spoken(scores: Array) -> bytes:
+    request = inference.Request("", {}, {}, True)
+    body, length = inference.encode("m", "1", request, {"scores": scores})
+    return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{inference.HEADER_LENGTH}: {length}\r\n\r\n".encode() + body
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"\x00\x01\x02 not HTTP\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: deflate\r\nContent-Length: 5\r\n\r\nhello",
+        spoken(np.zeros((1, 999), np.float32)),
+        spoken(np.full((1, 3), np.nan, np.float32)),
+    ],
+    ids=["no http", "no json", "503", "redirect", "endless", "not deflated", "another shape", "nan"],
+)
+def test_a_server_that_answers_nonsense_costs_no_answer(built: dict[str, Path], tmp_path: Path, answer: bytes) -> None:
+    x, scores = canary(built["small"])
+    with odd_server(answer) as address:
+        text = (
+            '[runtime]\nvariant = "onnx-int8"\nthreads = 1\n[split]\nenabled = true\nprobe_seconds = 0.2\ndeadline_ms = 500\n'
+            f'cascade = false\n[[split.tails]]\naddress = "{address}"\n'
+        )
+        with serving(tmp_path, text, built["small"]) as agent:
+            for i in range(30):
+                found, place = infer(agent, x[i % len(x)][None])
+                assert (found == scores[i % len(x)]).all()
+                assert place.startswith("device")
+                time.sleep(0.02)
+            assert agent.log.count("Traceback") == 0
+
+
+def with_threshold(path: Path, folder: Path, threshold: float) -> Path:
+    """The small bundle with another threshold of its cascade."""
+    with Bundle.open(path) as bundle:
+        files = {name: bundle.read(name) for name in bundle.manifest.files}
+        assert bundle.manifest.cascade is not None
+        cascade = msgspec.structs.replace(bundle.manifest.cascade, threshold=threshold)
+        made = msgspec.structs.replace(bundle.manifest, cascade=cascade)
+    folder.mkdir(exist_ok=True)
+    archive.write(folder / "cascade.edgeloop", made, files)
+    return folder / "cascade.edgeloop"
+
+
+def test_unsure_answers_come_from_the_large_model_while_it_is_there(built: dict[str, Path], tmp_path: Path) -> None:
+    x, scores = canary(built["small"])
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    sure = (shares / shares.sum(axis=1, keepdims=True)).max(axis=1)
+    threshold = float(np.median(sure))
+    small = with_threshold(built["small"], tmp_path / "bundle", threshold)
+    with Bundle.open(built["large"]) as bundle:
+        large = onnxruntime.InferenceSession(bundle.read("models/onnx-float32.onnx")).run(None, {"input": x})[0]
+    with running_hub(tmp_path / "hub") as hub:
+        hub.publish(built["large"])
+        with device(tmp_path / "agent", hub, small, "deadline_ms = 2000") as agent:
+            unsure = int(sure.argmin())
+            eventually(lambda: infer(agent, x[unsure][None])[1].startswith("large"))
+            for i in range(len(x)):
+                found, place = infer(agent, x[i][None])
+                if sure[i] >= threshold:
+                    assert place == "device"
+                    assert (found == scores[i]).all()
+                else:
+                    assert place == f"large@{hub.address}"
+                    assert np.allclose(found, large[i], atol=1e-4)
+            hub.process.kill()
+            found, place = infer(agent, x[unsure][None])
+            assert (found == scores[unsure]).all(), "the small model's answer is kept"
+            assert place.startswith("device: ")
+            hub.process.wait()
+
+
+def test_a_head_never_meets_another_versions_tail(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
+    x, scores = canary(built["small"])
+    other = with_threshold(built["small"], tmp_path / "other", 0.123)  # the same models, in a bundle that nobody published
+    with device(tmp_path / "agent", hub, other, 'cut = "cut-1"\ncascade = false') as agent:
+        eventually(lambda: "not this version" in agent.get("/split"))
+        found, place = infer(agent, x)
+        assert (found == scores).all()
+        assert place == "device"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[split]\nenabled = true\n", "there is no server to share work with"),
+        ("[split]\nenabled = true\ndeadline = 5\n", "did you mean deadline_ms"),
+        ("[split]\nshare = 'all'\n", "split.share"),
+        ("[[split.tails]]\naddress = ''\n", "split.tails"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence(text: str, said: str, tmp_path: Path) -> None:
+    config = write_config(tmp_path, text)
+    assert said in sentence(command("edgeloop-agent", "check", config), 2)
+
+
+def test_explain_without_an_agent_says_so(tmp_path: Path) -> None:
+    config = write_config(tmp_path, "[split]\nenabled = true\n[[split.tails]]\naddress = 'http://127.0.0.1:1'\n")
+    assert "does not answer" in sentence(command("edgeloop-agent", "explain", config, "--port", 1), 8)
+    config = write_config(tmp_path, "")
+    assert "not split here" in sentence(command("edgeloop-agent", "explain", config), 2)
