@@ -38,6 +38,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/agent.py
 	$(BIN)/python benchmarks/hub.py
 	$(BIN)/python benchmarks/drift.py
+	$(BIN)/python benchmarks/split.py
 
 # What a CPU cannot show: throughput, precisions and memory of training, on a machine with a GPU.
 bench-gpu: $(STAMP)

@@ -26,13 +26,14 @@ COMMANDS = (
     "publish",
     "withdraw",
     "export-updates",
+    "export-triton",
     "rollout",
     "bench",
     "retrain",
     "roi",
 )
 HUB_COMMANDS = ("serve", "tick", "user", "token", "device", "backup", "restore")
-AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install", "enrol", "update")
+AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install", "enrol", "update", "explain")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
