@@ -193,7 +193,8 @@ def start_agent(folder: Path, bundle: Path, hub_port: int, split: str, token: st
     port = free_port()
     (folder / "token").write_text(token)
     (folder / "agent.toml").write_text(
-        f'bundles = ["{bundle}"]\nstate = "state"\n[output]\nwhere = "none"\n[api]\nport = {port}\ntimeout_seconds = 3600\n[drift]\nenabled = false\n'
+        f'bundles = ["{bundle}"]\nstate = "state"\n[output]\nwhere = "none"\n'
+        f"[api]\nport = {port}\ntimeout_seconds = 3600\n[drift]\nenabled = false\n"
         f'[runtime]\nvariant = "onnx-int8"\nthreads = 1\n[limits]\nhang_seconds = 600\n'
         f'[split]\nenabled = true\n{split}\n[[split.tails]]\naddress = "http://{HERE}:{hub_port}"\ntoken_file = "token"\n'
     )

@@ -99,9 +99,9 @@ def _measured(agent: Agent) -> None:
 def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
     """Every combination of bandwidth, round trip and pace: each place alone, every fixed split, and the plan."""
     megabits, trips, shares = (
-        ((1, 100), (0.02,), (0.0625,)) if quick else ((0.1, 1, 10, 100), (0.002, 0.02, 0.2), (1, 0.25, 0.0625))
+        ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 100), (0.002, 0.02, 0.2), (1, 0.125))
     )
-    seconds = 1.0 if quick else 2.0
+    seconds = 1.5
     pace(1)
     bench.link.shape(100, 0.002)
     agents = bench.fixed()
@@ -143,12 +143,12 @@ def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
 
 def trace(bench: Bench, quick: bool) -> Iterator[Row]:
     """Bandwidth that changes every second: total latency against the best way of each second, known beforehand."""
-    seconds = 12 if quick else 60
+    seconds = 10 if quick else 30
     rng, mbit, moves = random.Random(4), 20.0, []
     for _ in range(seconds):
         mbit = min(100.0, max(0.5, mbit * float(np.exp(rng.gauss(0, 0.7)))))
         moves.append(round(mbit, 2))
-    pace(0.0625)
+    pace(0.125)
     bench.link.shape(100, 0.01)
     agents = bench.fixed()
     totals: dict[str, list[float]] = {way: _over(bench, agent, moves) for way, agent in agents.items() if way not in LOSSY}

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
 
 DAY_SECONDS = 86400.0
+LEAST_SECONDS = 0.03  # between plans, however much happens
 LOOK_SECONDS = 1.0  # between plans while nothing happens
+SOON_SECONDS = 1.0  # until the first probe after a tail was left, doubled each time up to `probe_seconds`
 RARELY = 6  # times `probe_seconds`: the longest between probes of a tail that is not worth it
 
 
@@ -45,7 +47,7 @@ class Edge:
         self._pending: list[Splitter] = []
         self._said: dict[str, str] = {}
         self._next = [0.0] * len(self.tails)
-        self._every = [self.settings.probe_seconds] * len(self.tails)
+        self._every = [min(SOON_SECONDS, self.settings.probe_seconds)] * len(self.tails)
         self._day, self._bytes = time.time() // DAY_SECONDS, 0
         self._stale = threading.Event()
         self._thread: threading.Thread | None = None
@@ -105,6 +107,7 @@ class Edge:
                 for splitter in self.splitters():
                     splitter.make_plan()
                     self._tell(splitter)
+                time.sleep(LEAST_SECONDS)
             except Exception as error:  # whatever it is, answers go on as planned last
                 self.log("error", "split", why=f"{type(error).__name__}: {error}")
                 time.sleep(1.0)
@@ -157,14 +160,18 @@ class Edge:
             for row in splitter.plan.rows
             if row.way.tail == number and splitter.plan.expected
         )
-        slowest = RARELY * self.settings.probe_seconds
-        self._every[number] = self.settings.probe_seconds if worth else min(2 * self._every[number], slowest)
+        usual = self.settings.probe_seconds
+        self._every[number] = min(2 * self._every[number], usual if worth else RARELY * usual)
         return self._every[number]
 
     def _tell(self, splitter: Splitter) -> None:
         way, name = str(splitter.plan.way), splitter.manifest.name
         if self._said.get(name) != way:
             self._said[name] = way
+            if not splitter.plan.way.cut:  # perhaps by chance: look again soon
+                soon = min(SOON_SECONDS, self.settings.probe_seconds)
+                self._every = [soon] * len(self.tails)
+                self._next = [min(due, time.monotonic() + soon) for due in self._next]
             self.log(
                 "info", "split", model=name, way=way, expected_ms=round(splitter.plan.expected * 1e3, 2), why=splitter.plan.why
             )

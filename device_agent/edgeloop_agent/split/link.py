@@ -5,37 +5,74 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-WEIGHT = 0.4  # of the last observation
-SIGNIFICANT = 0.3  # a transfer longer than this share of the round trip tells the bandwidth
+MOST_SEEN = 16
+OLDER = 0.85  # weight of each observation against the one after it
+SPREAD = 3.0  # largest size against the smallest, for a line through them
+CHANGED = 1.6  # times longer or shorter than expected …
+ODD_ONES = 2  # … so often in a row: one alone may be chance
 FAILURES_TO_OPEN = 2  # in a row
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 
 
 @dataclass
 class Link:
-    """Round trip in seconds and bandwidth in bytes a second; None until something was sent."""
+    """Round trip in seconds (with what each request costs anyhow) and bandwidth in bytes a second; None until it was measured.
+
+    A line through the last transfers, newer ones counting more. Two in a row that take quite another time than was expected are a
+    change: what came before them is forgotten.
+    """
 
     round_trip: float | None = None
     rate: float | None = None
+    _seen: list[tuple[float, float]] = field(default_factory=list)  # bytes and seconds, oldest first
+    _odd: int = 0  # transfers in a row that took quite another time: above 0 longer, below 0 shorter
+
+    @property
+    def unsure(self) -> bool:
+        """Were too few sizes seen to tell the two apart?"""
+        sizes = [size for size, _ in self._seen]
+        return len(sizes) < 3 or max(sizes) < SPREAD * min(sizes)
 
     def saw_probe(self, seconds: float) -> None:
-        """An exchange of a few bytes. A shorter one than thought is believed at once: nothing makes a wire too fast."""
-        known = self.round_trip
-        self.round_trip = seconds if known is None or seconds < known else known + WEIGHT * (seconds - known)
-
-    def saw(self, size: int, seconds: float) -> None:
-        """`size` bytes crossed (both ways together) in `seconds`, the server's own time left out."""
-        seconds = max(seconds, 1e-6)
-        if self.round_trip is None or seconds < self.round_trip:
+        """An exchange of a few bytes, the least that a request can take."""
+        if self.round_trip is None or seconds > self.round_trip:
             self.round_trip = seconds
-        over = seconds - self.round_trip
-        if over > SIGNIFICANT * self.round_trip or self.rate is None:
-            rate = size / max(over, 0.1 * seconds)
-            self.rate = rate if self.rate is None else 1 / (1 / self.rate + WEIGHT * (1 / rate - 1 / self.rate))
-        elif size / max(over, 0.05 * self.round_trip) > self.rate:
-            self.rate = size / max(over, 0.05 * self.round_trip)  # it went faster than was thought possible
-        if over < SIGNIFICANT * self.round_trip:
-            self.saw_probe(max(seconds - size / self.rate, 1e-6))
+
+    def saw(self, size: float, seconds: float) -> None:
+        """`size` bytes crossed (both ways together) in `seconds`, the server's own time left out."""
+        expected = self.expected(size)
+        odd = 0 if expected is None else int(seconds > expected * CHANGED) - int(seconds < expected / CHANGED)
+        self._odd = self._odd + odd if odd * self._odd > 0 else odd
+        if abs(self._odd) >= ODD_ONES:
+            self._seen = self._seen[1 - ODD_ONES :]
+        self._seen = [*self._seen[1 - MOST_SEEN :], (size, max(seconds, 1e-6))]
+        if self.unsure:
+            self._by_one_size()
+        else:
+            self._by_line()
+
+    def _by_line(self) -> None:
+        """Weighted least squares."""
+        weights = [OLDER**age for age in range(len(self._seen) - 1, -1, -1)]
+        total = sum(weights)
+        size = sum(w * s for w, (s, _) in zip(weights, self._seen, strict=True)) / total
+        took = sum(w * t for w, (_, t) in zip(weights, self._seen, strict=True)) / total
+        spread = sum(w * (s - size) ** 2 for w, (s, _) in zip(weights, self._seen, strict=True))
+        slope = sum(w * (s - size) * (t - took) for w, (s, t) in zip(weights, self._seen, strict=True)) / spread
+        slope = min(max(slope, 0.02 * took / size), took / size)
+        self.rate = 1 / slope
+        self.round_trip = max(took - slope * size, 0.02 * took)
+
+    def _by_one_size(self) -> None:
+        """One equation for two unknowns: the larger part of what was expected is what changed."""
+        weights = [OLDER**age for age in range(len(self._seen) - 1, -1, -1)]
+        size, took = (sum(w * s[i] for w, s in zip(weights, self._seen, strict=True)) / sum(weights) for i in (0, 1))
+        trip = self.round_trip if self.round_trip is not None else took / 2
+        if self.rate is not None and size / self.rate < trip:
+            self.round_trip = max(took - size / self.rate, 0.1 * took)
+            return
+        self.round_trip = min(trip, 0.9 * took)
+        self.rate = size / max(took - self.round_trip, 1e-6)
 
     def expected(self, size: float) -> float | None:
         """Seconds for `size` bytes there and back; None as long as nothing is known."""

@@ -14,7 +14,7 @@ import numpy as np
 from edgeloop_agent.answers import softmax
 from edgeloop_agent.engine import Scored
 from edgeloop_agent.runtimes import Array, open_runtime
-from edgeloop_agent.split.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
+from edgeloop_agent.split.planning import DEVICE, LOSSY, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.split.tails import HEAD_BYTES, NotServed, Reply, Tail, TailBusy
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, NetworkError
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
     from edgeloop_agent.split.edge import Edge
 
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
-WEIGHT = 0.3
-RUNS = 5  # of each head, when they are measured
+WEIGHT = 0.2
+MEASURE_SECONDS, MOST_RUNS = 0.15, 50  # of each head and packing
 FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
 ABSENT_SECONDS = 60.0
+ENOUGH = 1.5  # times the device's own time: a way that takes longer need not be known better
 
 
 @dataclass
@@ -187,19 +188,19 @@ class Splitter:
             factor, _ = self._corrections.get(way, (1.0, 0.0))
             seen = min(3.0, max(0.33, factor * took / expected))
             self._corrections[way] = (factor + WEIGHT * (seen - factor), time.monotonic())
-        self.make_plan()
+        self.edge.replan()
 
     def measure(self) -> None:
         """This device's seconds for the whole, each head and each packing, on the bundle's own sample. Raises DeviceError."""
-        self._measured = _median(lambda: self._whole(self._sample))
+        self._measured = _mean(lambda: self._whole(self._sample))
         self.device.saw(self._measured)
         for head in self._heads.values():
             run = head.run
             boundary = self._sample if run is None else run(self._sample)
-            head.seconds = 0.0 if run is None else _median(lambda run=run: run(self._sample))  # type: ignore[misc]
+            head.seconds = 0.0 if run is None else _mean(lambda run=run: run(self._sample))  # type: ignore[misc]
             for packed in list(head.packed):
                 try:
-                    head.packing[packed.coding] = _median(lambda b=boundary, c=packed.coding: pack(b, c))  # type: ignore[misc]
+                    head.packing[packed.coding] = _mean(lambda b=boundary, c=packed.coding: pack(b, c))  # type: ignore[misc]
                 except DeviceError:  # no library for pictures here: that way is not there
                     head.packed.remove(packed)
 
@@ -249,32 +250,35 @@ class Splitter:
         )  # fmt: skip
 
     def explore(self, number: int) -> None:
-        """Send the bundle's own sample the way that is cheapest through this tail, for what it teaches. Raises EdgeloopError."""
+        """Send the bundle's own sample through this tail, for what it teaches: the way that is cheapest; and while too little is
+        known of the link, more and more bytes, until they take longer than all of the work here does. Raises EdgeloopError."""
         tail = self.edge.tails[number]
+        ways = self._harmless(number)
         model, sha256 = (self.cascade.model, self.cascade.sha256) if self.cascade else (self.manifest.name, self.sha256)
-        rows = [row for row in self.plan.rows if row.way.tail == number and row.way.coding in ("raw", "deflate")]
-        ways = [row.way for row in sorted(rows, key=lambda row: row.weight)] if tail.link.rate else []
-        if self.settings.share == "boundary" or self.cascade:
-            wanted = self.cascade is not None
-            ways = [way for way in ways if (way.cut == INPUT) == wanted]
-        way = ways[0] if ways else self._smallest(number)
-        if way is None:
-            return
-        name = served_name(model, sha256, way.cut)
-        try:
-            tail.wait_ready(name)
-        except NotServed:
-            tail.absent[name] = time.monotonic() + ABSENT_SECONDS
-            raise
-        self._remote(self._sample, way, tail, model, sha256, time.monotonic() + max(5.0, self.settings.deadline_ms * 1e-3))
+        for name in dict.fromkeys(served_name(model, sha256, way.cut) for way in ways):
+            try:
+                tail.wait_ready(name)
+            except NotServed:
+                tail.absent[name] = time.monotonic() + ABSENT_SECONDS
+                raise
+        if not tail.link.unsure:
+            weight = {row.way: row.weight for row in self.plan.rows}
+            ways = sorted(ways, key=lambda way: weight.get(way, 0.0))[:1]
+        for way in ways:
+            begun = time.monotonic()
+            self._remote(self._sample, way, tail, model, sha256, begun + max(5.0, self.settings.deadline_ms * 1e-3))
+            if time.monotonic() - begun > ENOUGH * self.device.mean:
+                break
 
-    def _smallest(self, number: int) -> Way | None:
-        """The fewest bytes: for a link that nothing is known of."""
-        may = [c for c in self.crossings() if c.coding in ("raw", "deflate") and (c.cut == INPUT or not self.cascade)]
-        if self.settings.share == "boundary":
-            may = [c for c in may if c.cut != INPUT]
-        least = min(may, key=lambda c: c.bytes, default=None)
-        return Way(least.cut, least.coding, number) if least else None
+    def _harmless(self, number: int) -> list[Way]:
+        """Ways off this device that keep to the config and lose nothing, fewest bytes first."""
+        left = self.edge.bytes_left()
+        found = [c for c in self.crossings() if c.coding not in LOSSY and c.bytes < left]
+        if self.cascade is not None:
+            found = [c for c in found if c.cut == INPUT]
+        elif self.settings.share == "boundary":
+            found = [c for c in found if c.cut != INPUT]
+        return [Way(c.cut, c.coding, number) for c in sorted(found, key=lambda c: c.bytes)]
 
     def explained(self) -> dict[str, Any]:
         """The table that the plan was made from."""
@@ -328,13 +332,14 @@ def _heads(bundle: Bundle, most_bytes: int) -> dict[str, Head]:
     return found
 
 
-def _median(action: Callable[[], object]) -> float:
-    taken = []
-    for _ in range(RUNS + 1):
-        start = time.perf_counter()
+def _mean(action: Callable[[], object]) -> float:
+    """Seconds of one call. The mean: where a device is throttled, most calls are quick and a few pay for them."""
+    action()
+    begun, runs = time.perf_counter(), 0
+    while runs < MOST_RUNS and time.perf_counter() - begun < MEASURE_SECONDS:
         action()
-        taken.append(time.perf_counter() - start)
-    return sorted(taken[1:])[RUNS // 2]
+        runs += 1
+    return (time.perf_counter() - begun) / runs
 
 
 def _fading(factor: float, age: float) -> float:
