@@ -99,13 +99,14 @@ class Tail:
         return Reply(np.asarray(next(iter(outputs.values())), np.float32), took, crossed, computed, waited)
 
     def _ask(self, method: str, path: str, seconds: float, headers: dict[str, str] | None = None, body: bytes | None = None) -> Any:
-        """A whole answer within about `seconds`."""
-        timeout, deadline = urllib3.Timeout(total=seconds), time.monotonic() + seconds
+        """A whole answer within about `seconds`; asked twice where the connection had been closed meanwhile."""
+        deadline = time.monotonic() + seconds
+        sent = {**self._headers, **(headers or {})}
         try:
-            answer = self._http.request(
-                method, self.address + path, headers={**self._headers, **(headers or {})}, body=body, timeout=timeout,
-                preload_content=False, redirect=False, decode_content=False,
-            )  # fmt: skip
+            try:
+                answer = self._open(method, path, sent, body, seconds)
+            except urllib3.exceptions.ProtocolError:
+                answer = self._open(method, path, sent, body, max(0.001, deadline - time.monotonic()))
             data = self._read(answer, deadline)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise NetworkError(f"{self.address}: {type(error).__name__}: {error}") from error
@@ -116,6 +117,12 @@ class Tail:
             raise TailBusy(f"{self.address}: status {answer.status}: {said}", _pause(answer.headers))
         kind = NotServed if answer.status in (400, 401, 403, 404) else NetworkError
         raise kind(f"{self.address}{path}: status {answer.status}: {said}")
+
+    def _open(self, method: str, path: str, headers: dict[str, str], body: bytes | None, seconds: float) -> Any:
+        return self._http.request(
+            method, self.address + path, headers=headers, body=body, timeout=urllib3.Timeout(total=seconds), preload_content=False,
+            redirect=False, decode_content=False,
+        )  # fmt: skip
 
     def _read(self, answer: Any, deadline: float) -> bytes:
         """The whole body; a server that drips, or does not end, is left."""
