@@ -98,9 +98,7 @@ def _measured(agent: Agent) -> None:
 
 def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
     """Every combination of bandwidth, round trip and pace: each place alone, every fixed split, and the plan."""
-    megabits, trips, shares = (
-        ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 100), (0.002, 0.02, 0.2), (1, 0.125))
-    )
+    megabits, trips, shares = ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 100), (0.002, 0.02, 0.2), (1, 0.125))
     seconds = 1.5
     pace(1)
     bench.link.shape(100, 0.002)
