@@ -1,7 +1,8 @@
-"""What labels are worth: samples that devices and hub choose against as many chosen at random; and whether the gate can be fooled.
+"""What labels are worth: samples that devices and hub choose, against as many at random; and whether the gate can be fooled.
 
-exercise_watch as in `make loop`: trained at home on subjects 1 to 3, worn by 7 to 10. One arm of each is the stream from which samples are
-chosen and labelled, the other one judges. Retraining is the recipe itself, going on from the champion, as `edgeloop retrain` does it.
+exercise_watch as in `make loop`: trained at home on subjects 1 to 3, worn by 7 to 10. One arm of each is the stream from which
+samples are chosen and labelled, the other one judges. Retraining is the recipe itself, going on from the champion, as
+`edgeloop retrain` does it.
 """
 
 from __future__ import annotations
