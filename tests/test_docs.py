@@ -29,6 +29,7 @@ COMMANDS = (
     "export-triton",
     "rollout",
     "bench",
+    "labels",
     "retrain",
     "roi",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.cookiejar
 import io
+import json
 import re
 import time
 import urllib.error
@@ -95,6 +96,36 @@ def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> N
     assert [s["label"] for s in hub.get("/api/v1/samples?which=labelled") if s["device"] == "usual"] == ["ROW"] * settled["settled"]
     with pytest.raises(NetworkError, match="knows no label"):
         hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})
+
+
+@pytest.mark.parametrize("kind", ["csv", "label-studio"])
+def test_labels_are_made_elsewhere(hub: Hub, tmp_path: Path, kind: str) -> None:
+    name = f"elsewhere-{kind}"
+    fill_queue(hub, tmp_path, name)
+    said = hub.edgeloop("labels", "export", tmp_path / "out", "--model", "exercise_watch", "--format", kind)
+    file = Path(said.split(":")[0])
+    text = file.read_text()
+    mine = [s for s in hub.get("/api/v1/queue?model=exercise_watch&limit=1000") if s["device"] == name]
+    assert mine
+    assert all((tmp_path / "out" / "media" / f"{name}-{s['key']}.csv").exists() for s in mine)
+    if kind == "csv":
+        lines = text.splitlines()
+        file.write_text("\n".join([lines[0], *(line + "ROW" for line in lines[1:] if name in line)]))
+    else:
+        tasks = [t for t in json.loads(text) if t["data"]["device"] == name]
+        chosen = {"from_name": "label", "to_name": "sample", "type": "choices", "value": {"choices": ["ROW"]}}
+        file.write_text(json.dumps([{**t, "annotations": [{"result": [chosen]}]} for t in tasks]))
+    assert f"{len(mine)} labels" in hub.edgeloop("labels", "import", file, "--who", "studio")
+    assert not [s for s in hub.get("/api/v1/queue?model=exercise_watch&limit=1000") if s["device"] == name]
+    labelled = [s for s in hub.get("/api/v1/samples?which=labelled") if s["device"] == name]
+    assert {s["label"] for s in labelled} == {"ROW"}
+    assert any("studio" in s["people"] for s in labelled)
+    again = hub.edgeloop("labels", "import", file, "--who", "studio")
+    assert "labels" in again
+    hub.edgeloop("labels", "export", tmp_path / "all", "--model", "nothing", code=3)
+    hub.edgeloop(
+        "labels", "export", tmp_path / "all", "--model", "exercise_watch", "--which", "labelled", "--format", "coco", code=3
+    )
 
 
 def test_statistics_alone_leave_a_device_that_says_so(hub: Hub, tmp_path: Path) -> None:

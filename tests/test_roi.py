@@ -55,5 +55,10 @@ def test_the_command(tiny_run: dict[str, Any], runs: Path, tmp_path: Path) -> No
     assert "Which assumption flips the answer" in page and "electricity_per_kwh" in page and "no meter here" in page
     plain = command("edgeloop", "roi", TINY, "--runs", runs)
     assert "must show" in plain.stdout
+    done = command("edgeloop", "run", TINY, "--runs", runs, "--set", "roi.devices=7", "--json")
+    assert done.returncode == 0, done.stderr
+    report = Path(json.loads(done.stdout)["report"]).read_text()
+    assert "Return on investment" in report and "<td>devices</td><td>7.0</td>" in report
+    assert "Return on investment" not in Path(tiny_run["report"]).read_text(), "no prices in the recipe, no section"
     assert "run it first" in sentence(command("edgeloop", "roi", TINY, "--runs", tmp_path / "none"), 2)
     assert "roi.devices" in sentence(command("edgeloop", "roi", TINY, "--runs", runs, "--set", "roi.devices=-1"), 2)

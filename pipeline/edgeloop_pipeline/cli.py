@@ -12,6 +12,7 @@ import click
 
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
 from edgeloop_pipeline import interrupt
+from edgeloop_pipeline.labels.cli import labels
 from edgeloop_pipeline.publishing.cli import COMMANDS as PUBLISHING
 from edgeloop_pipeline.retraining.cli import retrain
 
@@ -48,7 +49,7 @@ def commands() -> None:
     """Get a good model out of limited hardware, and keep it good."""
 
 
-for publishing_command in (*PUBLISHING, retrain):
+for publishing_command in (*PUBLISHING, labels, retrain):
     commands.add_command(publishing_command)
 
 runs_option = click.option(
@@ -224,7 +225,11 @@ def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> Non
     from edgeloop_pipeline.summary import one_inference
 
     loaded, store, planned = _planned(recipe, runs, changes)
-    figures, prices = one_inference(loaded.path, [p.entry for p in planned if p.entry is not None], store), loaded.head.roi
+    entries = {p.name: p.entry for p in planned if p.entry is not None}
+    if "profile" not in entries or "package" not in entries:
+        raise UsageError(f"{loaded.path}: has no finished run with profile and package; run it first: edgeloop run {loaded.path}")
+    packaged, prices = entries["package"], loaded.head.roi
+    figures = one_inference(entries["profile"].metrics, store.folder("package", packaged.key) / packaged.metrics["bundle"])
     found = answer(figures, prices)
     path = store.root / "roi" / f"{loaded.head.name}.html"
     write(path, loaded.head.name, found, figures, prices)

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.roi import Measured
-from edgeloop_pipeline.store import Entry, Store
+from edgeloop_pipeline.store import Entry
 
 
 @dataclass(frozen=True)
@@ -64,17 +63,13 @@ def rows(entries: list[Entry]) -> list[Row]:
     return found
 
 
-def one_inference(path: Path, entries: list[Entry], store: Store) -> Measured:
-    """What one inference took in a finished run. Raises UsageError where it is not finished."""
+def one_inference(profiled: dict[str, Any], bundle_path: Path) -> Measured:
+    """What one inference took in a finished run, by what `profile` reported, and the bundle."""
     import numpy as np
 
     from edgeloop_contract.archive import Bundle
 
-    by_stage = {e.stage: e for e in entries}
-    if "profile" not in by_stage or "package" not in by_stage:
-        raise UsageError(f"{path}: has no finished run with profile and package; run it first: edgeloop run {path}")
-    profiled, packaged = by_stage["profile"].metrics, by_stage["package"]
-    with Bundle.open(store.folder("package", packaged.key) / packaged.metrics["bundle"]) as bundle:
+    with Bundle.open(bundle_path) as bundle:
         sample = bundle.manifest.sample
     floats = [stage["cost"]["latency_us_p50"] for stage in profiled["stages"].values()]
     return Measured(

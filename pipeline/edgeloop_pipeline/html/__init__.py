@@ -41,6 +41,7 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         techniques={name: techniques.lines(m) for name, m in metrics.items() if m.get("training")},
         time_shares=plots.time_shares({name: m["training"]["time_shares"] for name, m in metrics.items() if m.get("training")}),
         layers=_layers(profiled),
+        roi=_roi(inputs, entries, profiled),
         recipe=inputs.project.recipe.path.read_text(encoding="utf-8"),
         stages=inputs.project.recipe.stages,
         digests={"recipe": inputs.project.recipe.sha256, **inputs.project.data_digests},
@@ -65,6 +66,20 @@ def page(template: str, **values: Any) -> str:
     environment.filters["percent"] = lambda share: f"{share:.2%}"
     environment.filters["thousands"] = lambda number: f"{number:,.0f}"
     return environment.get_template(template).render(style=(HERE / "style.css").read_text(encoding="utf-8"), **values)
+
+
+def _roi(inputs: Inputs, entries: list[Entry], profiled: dict[str, Any]) -> dict[str, Any] | None:
+    """What the section on the return needs; None where the recipe states no prices, or nothing was packaged."""
+    from edgeloop_pipeline.html.roi import shown
+    from edgeloop_pipeline.roi import Prices, answer
+    from edgeloop_pipeline.summary import one_inference
+
+    prices = inputs.project.recipe.head.roi
+    packaged = next(((e, f) for e, f in zip(entries, inputs.folders, strict=True) if e.stage == "package"), None)
+    if prices == Prices() or packaged is None or not profiled:
+        return None
+    measured = one_inference(profiled, packaged[1] / packaged[0].metrics["bundle"])
+    return shown(answer(measured, prices), measured, prices)
 
 
 def _layers(profiled: dict[str, Any]) -> list[dict[str, Any]]:

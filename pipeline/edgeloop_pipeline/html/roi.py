@@ -1,12 +1,12 @@
-"""The page of `edgeloop roi`."""
+"""The page of `edgeloop roi`, which is a section of the report too."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from edgeloop_pipeline.html import page
 from edgeloop_pipeline.roi import Answer, Measured, Prices
 from edgeloop_pipeline.store import write as write_file
 
@@ -14,6 +14,13 @@ COLOURS = {"energy": "#d9a300", "hardware": "#0b7a75", "compute": "#5b4b8a", "tr
 
 
 def write(path: Path, name: str, found: Answer, measured: Measured, prices: Prices) -> None:
+    from edgeloop_pipeline.html import page
+
+    write_file(path, page("roi.html.j2", name=name, **shown(found, measured, prices)).encode())
+
+
+def shown(found: Answer, measured: Measured, prices: Prices) -> dict[str, Any]:
+    """What roi_body.html.j2 needs."""
     most = max(line.total for line in found.lines) or 1.0
     bars = [
         {
@@ -23,9 +30,7 @@ def write(path: Path, name: str, found: Answer, measured: Measured, prices: Pric
         }
         for line in found.lines
     ]
-    assumptions = msgspec.to_builtins(prices)
-    text = page(
-        "roi.html.j2", name=name, found=found, bars=bars, measured=measured, assumptions=assumptions, currency=prices.currency,
-        years=prices.device_years,
-    )  # fmt: skip
-    write_file(path, text.encode())
+    return {
+        "found": found, "bars": bars, "measured": measured, "assumptions": msgspec.to_builtins(prices), "currency": prices.currency,
+        "years": prices.device_years,
+    }  # fmt: skip

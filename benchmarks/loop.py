@@ -1,0 +1,262 @@
+"""What labels are worth: samples that devices and hub choose, against as many at random; and whether the gate can be fooled.
+
+exercise_watch as in `make loop`: trained at home on subjects 1 to 3, worn by 7 to 10. One arm of each is the stream from which
+samples are chosen and labelled, the other one judges. Retraining is the recipe itself, going on from the champion, as
+`edgeloop retrain` does it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from harness import BIN, Row, at_least, at_most, edgeloop
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+from closed_loop import SETS, WEARERS, Recordings
+
+from edgeloop_agent.drift.following import Follower
+from edgeloop_agent.engine import Engine
+from edgeloop_agent.memory import Choice
+from edgeloop_agent.outbox.choosing import Chooser
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.messages import Sample, Samples
+from edgeloop_hub import ingest, labelling
+from edgeloop_hub.database import Database
+from edgeloop_hub.people import Device
+from edgeloop_hub.settings import Settings
+from edgeloop_pipeline import recipe as recipes
+from edgeloop_pipeline.project import Project
+from edgeloop_pipeline.retraining import field, gate
+from edgeloop_pipeline.retraining.turn import WARM_RATE, right
+from edgeloop_pipeline.store import Store
+
+MODEL, RUNS = "exercise_watch", "runs"
+DEVICES = {name: subject for name, subject in WEARERS.items() if name.startswith("worn")}
+CHANGES = [word for change in SETS for word in ("--set", change)]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """(N, ...) windows that the champion answered, in the order in which they came."""
+
+    devices: list[str]
+    recordings: list[str]
+    samples: Any
+    scores: Any
+    labels: Any  # numbers
+
+
+def stream(bundle: Bundle, half: str) -> Stream:
+    truth, engine = Recordings(), Engine(bundle, Choice("tflite-int8", 1, "benchmark"))
+    devices, names, samples, scores, labels = [], [], [], [], []
+    for device, subject in DEVICES.items():
+        for number, one in enumerate(truth.of(subject, half)):
+            for answer in engine.answers(truth.values(one)):
+                devices.append(device)
+                names.append(f"{half}-{number}-{one[0]}")
+                samples.append(answer.sample)
+                scores.append(answer.scores)
+                labels.append(int(truth.labels[one[0]]))
+    return Stream(devices, names, np.concatenate(samples), np.concatenate(scores), np.array(labels))
+
+
+def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path) -> list[int]:
+    """Which rows have a label after so many questions: chosen on the device, queued and grouped by the hub."""
+    rng, manifest = np.random.default_rng(seed), bundle.manifest
+    assert manifest.drift is not None
+    database = Database(f"sqlite:///{folder / f'hub-{questions}-{seed}.sqlite'}")
+    settings, rows = Settings(folder), {}
+    for device in DEVICES:
+        follower = Follower(manifest, manifest.drift, 1.0)
+        choose = Chooser(0.1, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
+        choose.allowance = 1e9
+        choose.begin_at(manifest.drift.reliability)
+        kept = []
+        for row in [i for i, name in enumerate(came.devices) if name == device]:
+            look = follower.saw(came.samples[row][None], came.scores[row][None])
+            choose.allowance = 1e9
+            choice = choose(look.features, look.confidence, look.drifting, None)
+            if choice is None:
+                continue
+            key = f"{device}-{row:06}"
+            rows[key] = row
+            values = came.samples[row]
+            kept.append(
+                Sample(
+                    key=key, at=float(row + 1), kind=choice.kind, model=MODEL, sha256=bundle.sha256, recording=came.recordings[row],  # type: ignore[arg-type]
+                    random=choice.random, guess=manifest.task.labels[look.label], confidence=look.confidence,  # type: ignore[union-attr]
+                    features=[float(f) for f in np.clip(look.features[:100], -99, 99)], value=choice.value, dtype=str(values.dtype),  # type: ignore[arg-type]
+                    shape=list(values.shape), data=zlib.compress(values.tobytes()),
+                )
+            )  # fmt: skip
+        with database.writing() as connection:
+            for start in range(0, len(kept), 500):
+                who = Device(device, [], "stable", MODEL, bundle.sha256)
+                ingest.store(connection, who, Samples(samples=kept[start : start + 500]), settings)
+    with database.writing() as connection:
+        for entry in labelling.waiting(connection, MODEL, "bench", questions):
+            labelling.label(connection, entry["device"], entry["key"], "bench", str(came.labels[rows[entry["key"]]]), settings)
+        found = labelling.listed(connection, MODEL, "labelled")
+    return [rows[entry["key"]] for entry in found]
+
+
+def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any = None) -> field.Field:
+    """Those rows as labelled field data. `labels`: others than the true ones."""
+    truth = came.labels[rows] if labels is None else labels
+    text = [np.array([source[r] for r in rows], dtype=str) for source in (came.devices, came.recordings)]
+    return field.Field(
+        came.samples[rows], np.array([names[n] for n in truth], dtype=str), text[0], text[1],
+        np.array([f"k{r:06}" for r in rows]), np.array(rows, dtype=float), np.zeros(len(rows), bool), np.full(len(rows), "train"),
+    )  # fmt: skip
+
+
+def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) -> Path | None:
+    """The challenger's bundle; None where the recipe's floors refuse it."""
+    rate = recipes.load(recipes.find(MODEL)).stages["train"]["learning_rate"]
+    more = [
+        f"version={2 + seed}", f"field={{file: '{found.save(folder).resolve()}'}}", f"train.start={weights}",
+        f"train.learning_rate={rate * WARM_RATE}", "profile.seconds=0.05",
+    ]  # fmt: skip
+    words = [word for change in more for word in ("--set", change)]
+    done = subprocess.run(
+        [BIN / "edgeloop", "run", MODEL, "--runs", RUNS, *CHANGES, *words, "--json"], capture_output=True, text=True, check=False
+    )  # fmt: skip
+    if done.returncode == 1 and "below min_accuracy" in done.stderr:
+        return None
+    if done.returncode:
+        raise SystemExit(done.stderr[-2000:])
+    return Path(str(msgspec.json.decode(done.stdout)["bundle"]))
+
+
+def labels_worth(quick: bool) -> Iterator[Row]:
+    champion, weights, project = _champion()
+    seeds = range(1 if quick else 2)
+    names = project.splits.labels
+    with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        came, judged = stream(bundle, "A"), stream(bundle, "B")
+        test = project.splits.test
+
+        def both(path: Path) -> tuple[float, float]:
+            away, home = right(path, judged.samples, judged.labels).mean(), right(path, test.values, test.labels).mean()
+            return float(away) * 100, float(home) * 100
+
+        before = both(champion)
+        yield Row("new wearers, before", before[0], "%")
+        yield Row("home, before", before[1], "%")
+        gains: dict[tuple[str, int], list[float]] = {}
+        drops = []
+        plan = [("ours", n) for n in ((50,) if quick else (50, 200))] + [
+            ("random", n) for n in ((50,) if quick else (50, 100, 200, 400))
+        ]
+        for kind, count in [*plan, ("all", len(came.labels))]:
+            for seed in seeds if kind != "all" else [0]:
+                rng = np.random.default_rng(seed)
+                if kind == "ours":
+                    rows = asked(bundle, came, count, seed, folder)
+                else:
+                    rows = rng.choice(len(came.labels), min(count, len(came.labels)), replace=False).tolist()
+                found = data_of(came, rows, names)
+                parts = np.where(np.unique(found.groups, return_inverse=True)[1] % 10 == 9, "validation", "train")
+                made = retrained(field.Field(*[*list(vars(found).values())[:-1], parts]), folder, weights, seed)
+                after = both(made) if made else (0.0, 0.0)
+                gains.setdefault((kind, count), []).append(after[0] - before[0])
+                drops.append(before[1] - after[1])
+                print(
+                    f"  {kind} {count}: {len(rows)} samples, {after[0]:.1f} % away, {after[1]:.1f} % home",
+                    file=sys.stderr,
+                    flush=True,
+                )
+        for (kind, count), found_gains in gains.items():
+            peer = gains.get(("random", count))
+            yield Row(
+                f"gain with {count} labels, {kind}", float(np.mean(found_gains)), "points",
+                float(np.mean(peer)) if peer and kind == "ours" else None,
+            )  # fmt: skip
+        for count in (50, 200):
+            if ("random", 2 * count) in gains:
+                ours, twice = np.mean(gains["ours", count]), np.mean(gains["random", 2 * count])
+                yield at_least(f"{count} of ours against {2 * count} at random", float(ours), "points", float(twice), float(twice))
+        yield at_most("lost at home, at most", max(drops), "points", 0.5)
+
+
+def shuffled_labels(quick: bool) -> Iterator[Row]:
+    champion, weights, project = _champion()
+    names, seeds = project.splits.labels, 2 if quick else 20
+    refused = 0
+    with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
+        came, test = stream(bundle, "A"), project.splits.test
+        for seed in range(seeds):
+            rng = np.random.default_rng(seed)
+            rows = sorted(rng.choice(len(came.labels), 300, replace=False).tolist())
+            found, _ = data_of(came, rows, names, rng.permutation(came.labels[rows])).divided({})
+            made = retrained(found, Path(scratch), weights, seed)
+            if made is None:
+                refused += 1
+                continue
+            held = field.samples(found.of(found.parts == "test"), names)
+            answers = [(right(p, test.values, test.labels), right(p, held.values, held.labels)) for p in (champion, made)]
+            home = gate.Answers(answers[0][0], answers[1][0], test.recording)
+            away = gate.Answers(answers[0][1], answers[1][1], held.recording)
+            verdict = gate.judge(home, away, gate.Limits())
+            refused += not verdict.passed
+            print(f"  shuffled, seed {seed}: {'; '.join(verdict.reasons) or 'PASSED'}", file=sys.stderr, flush=True)
+    yield at_least(f"challengers from shuffled labels refused, of {seeds}", refused, "", seeds)
+
+
+def gate_rates(quick: bool) -> Iterator[Row]:
+    """By simulation: recordings of eight samples, whose answers err together."""
+    runs, rng = 200 if quick else 2000, np.random.default_rng(0)
+
+    def passes(recordings: int, champion: float, challenger: float) -> float:
+        good = 0
+        for _ in range(runs):
+            hardness = rng.beta(2, 2, recordings)[:, None].repeat(8, 1).ravel() - 0.5
+            draws = rng.random((2, recordings * 8))
+            right_ones = [draws[i] < np.clip(level + 0.6 * hardness, 0, 1) for i, level in enumerate((champion, challenger))]
+            place = np.repeat(np.arange(recordings), 8)
+            same = rng.random(400) < 0.9
+            home = gate.Answers(same, same, np.arange(400) // 8)
+            good += gate.judge(home, gate.Answers(right_ones[0], right_ones[1], place), gate.Limits()).passed
+        return good / runs * 100
+
+    for recordings in (10, 30, 100):
+        yield at_most(
+            f"no better, {recordings} recordings: accepted", passes(recordings, 0.7, 0.7), "%", 5.0 + 300 / runs**0.5 / 10
+        )
+    for recordings, gain in ((30, 0.1), (30, 0.2), (100, 0.1)):
+        yield Row(
+            f"{gain * 100:.0f} points better, {recordings} recordings: refused", 100 - passes(recordings, 0.7, 0.7 + gain), "%"
+        )
+
+
+def _champion() -> tuple[Path, Path, Project]:
+    """As `make loop` begins: its bundle, the weights from which retraining goes on, and its data."""
+    told: Any = edgeloop("run", MODEL, "--runs", RUNS, *CHANGES)
+    store = Store(Path(RUNS))
+    last = store.last(MODEL, "train")
+    assert last is not None
+    weights = store.folder("train", last.key) / "network.safetensors"
+    return Path(str(told["bundle"])), weights.resolve(), Project(recipes.load(recipes.find(MODEL), tuple(SETS)))
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    yield from gate_rates(quick)
+    yield from labels_worth(quick)
+    yield from shuffled_labels(quick)
+
+
+if __name__ == "__main__":
+    from harness import main
+
+    main(measure)
