@@ -103,7 +103,7 @@ def _measured(agent: Agent) -> None:
 
 def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
     """Every combination of bandwidth, round trip and pace: each place alone, every fixed split, and the plan."""
-    megabits, trips, shares = ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 100), (0.002, 0.02, 0.2), (1, 0.125))
+    megabits, trips, shares = ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 100), (0.005, 0.05), (1, 0.125))
     seconds = 1.5
     pace(1)
     bench.link.shape(100, 0.002)
@@ -131,9 +131,9 @@ def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
         worst.append(ours["exact"] / best)
         worst_lossy.append(ours["lossy"] / best_any)
         print(
-            f"  {mbit:>5} Mbit/s {trip * 1e3:>4.0f} ms pace {share:<6g} device {took['device']:8.1f}  raw {took['input/raw']:8.1f}"
-            f"  jpeg {took.get('input/jpeg', float('nan')):8.1f}  {fixed[1]:13} {fixed[0]:8.1f}  ours {ours['exact']:8.1f} {chosen['exact']:13}"
-            f"  lossy allowed {ours['lossy']:8.1f} {chosen['lossy']}", file=sys.stderr, flush=True,
+            f"  {mbit:>5} Mbit/s {trip * 1e3:>3.0f} ms pace {share:<5g} device {took['device']:8.1f}  raw {took['input/raw']:8.1f}"
+            f"  jpeg {took.get('input/jpeg', float('nan')):8.1f}  {fixed[1]:13} {fixed[0]:8.1f}  ours"
+            f" {ours['exact']:8.1f} {chosen['exact']:13}  lossy allowed {ours['lossy']:8.1f} {chosen['lossy']}", file=sys.stderr, flush=True,
         )  # fmt: skip
     for agent in agents.values():
         agent.stop()
@@ -149,7 +149,7 @@ def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
 
 def trace(bench: Bench, quick: bool) -> Iterator[Row]:
     """Bandwidth that changes every second: total latency against the best way of each second, known beforehand."""
-    seconds = 10 if quick else 30
+    seconds = 10 if quick else 24
     rng, mbit, moves = random.Random(4), 20.0, []
     for _ in range(seconds):
         mbit = min(100.0, max(0.5, mbit * float(np.exp(rng.gauss(0, 0.7)))))
