@@ -133,7 +133,8 @@ def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
         print(
             f"  {mbit:>5} Mbit/s {trip * 1e3:>3.0f} ms pace {share:<5g} device {took['device']:8.1f}  raw {took['input/raw']:8.1f}"
             f"  jpeg {took.get('input/jpeg', float('nan')):8.1f}  {fixed[1]:13} {fixed[0]:8.1f}  ours"
-            f" {ours['exact']:8.1f} {chosen['exact']:13}  lossy allowed {ours['lossy']:8.1f} {chosen['lossy']}", file=sys.stderr, flush=True,
+            f" {ours['exact']:8.1f} {chosen['exact']:13}  lossy allowed {ours['lossy']:8.1f} {chosen['lossy']}",
+            file=sys.stderr, flush=True,
         )  # fmt: skip
     for agent in agents.values():
         agent.stop()
