@@ -7,6 +7,7 @@ samples are chosen and labelled, the other one judges. Retraining is the recipe 
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ import msgspec
 import numpy as np
 
 from harness import BIN, Row, at_least, at_most, edgeloop
+from outbox_kills import outbox_kills
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from closed_loop import SETS, WEARERS, Recordings
@@ -251,9 +253,10 @@ def _champion() -> tuple[Path, Path, Project]:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    yield from gate_rates(quick)
-    yield from labels_worth(quick)
-    yield from shuffled_labels(quick)
+    only = set(os.environ.get("ONLY", "gate_rates outbox_kills labels_worth shuffled_labels").split())
+    for part in (gate_rates, outbox_kills, labels_worth, shuffled_labels):
+        if part.__name__ in only:
+            yield from part(quick)
 
 
 if __name__ == "__main__":
