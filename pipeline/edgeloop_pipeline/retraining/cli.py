@@ -53,7 +53,8 @@ def retrain(
     from edgeloop_pipeline.publishing.signing import Keys
     from edgeloop_pipeline.retraining.deciding import Policy
     from edgeloop_pipeline.retraining.gate import Limits
-    from edgeloop_pipeline.retraining.turn import EXIT_LOCKED, Release, Turn, turn
+    from edgeloop_pipeline.retraining.state import EXIT_LOCKED
+    from edgeloop_pipeline.retraining.turn import Release, Turn, turn
 
     if not no_publish and not dry_run and not folder.is_dir():
         raise UsageError(f"{folder}: no keys there; name their folder with --keys, or stop after the gate with --no-publish")

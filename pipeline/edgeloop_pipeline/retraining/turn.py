@@ -6,10 +6,8 @@ bundle once.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +25,9 @@ from edgeloop_pipeline.publishing.hub import Hub
 from edgeloop_pipeline.publishing.releasing import publish, start
 from edgeloop_pipeline.publishing.signing import Keys
 from edgeloop_pipeline.retraining import field, gate
+from edgeloop_pipeline.retraining import state as state_of
 from edgeloop_pipeline.retraining.deciding import Decision, Policy, Signals, decide
+from edgeloop_pipeline.retraining.state import Champion, Outcome, State, Try
 from edgeloop_pipeline.runner import Listener, Result
 from edgeloop_pipeline.runner import run as run_recipe
 from edgeloop_pipeline.store import Store, write
@@ -35,57 +35,6 @@ from edgeloop_pipeline.store import Store, write
 PAGE = 200
 WARM_RATE = 0.25
 DAY, HOUR = 86400.0, 3600.0
-EXIT_NOTHING, EXIT_LOCKED = 10, 11
-
-
-class Champion(msgspec.Struct, frozen=True):
-    """The model that is to be beaten. `labels`: keys of the field samples it learnt from or was judged by."""
-
-    bundle: str
-    sha256: str
-    version: int
-    weights: str
-    made: float
-    labels: list[str] = []
-
-
-class Try(msgspec.Struct, frozen=True):
-    """A challenger that is being made, or was refused."""
-
-    version: int
-    data: str
-    at: float
-    labels: list[str] = []
-    refused: bool = False
-
-
-class State(msgspec.Struct, frozen=True):
-    champion: Champion | None = None
-    last: Try | None = None
-    sides: dict[str, str] = {}  # group of field samples → what it is for: a recording never changes sides
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """One line of decisions.jsonl. `what`: nothing, would retrain, refused or published."""
-
-    at: float
-    what: str
-    why: str
-    labels: int = 0
-    new_labels: int = 0
-    drifting: list[str] = []
-    data: str = ""
-    version: int = 0
-    bundle: str = ""
-    target: str = ""
-    rollout: int | None = None
-    champion: str = ""
-    verdict: dict[str, Any] = {}
-    random_labels: int = 0
-
-    @property
-    def exit_code(self) -> int:
-        return {"nothing": EXIT_NOTHING, "refused": GateError.exit_code}.get(self.what, 0)
 
 
 @dataclass(frozen=True)
@@ -118,7 +67,7 @@ class Turn:
         if base.head.task != "classification":
             raise UsageError(f"{base.path}: is a {base.head.task} recipe; retraining judges by labels, of classification alone")
         folder = self.runs / "retrain" / base.head.name
-        state = _state(folder)
+        state = state_of.load(folder)
         champion = state.champion or self._first(base, folder)
         state = msgspec.structs.replace(state, champion=champion)
         told = self.hub.get(f"/api/v1/drift?model={base.head.name}&seconds={7 * DAY}")
@@ -158,7 +107,7 @@ class Turn:
         again = last is not None and not last.refused and last.data == path.name and last.version > champion.version
         version = last.version if again and last is not None else self._next_version(base, champion)
         begun = Try(version, path.name, time.time(), keys)
-        _keep(folder, msgspec.structs.replace(state, last=begun))
+        state_of.keep(folder, msgspec.structs.replace(state, last=begun))
         said = msgspec.structs.replace(
             said, data=path.name, version=version, random_labels=int(found.random.sum()), champion=champion.sha256
         )  # fmt: skip
@@ -175,13 +124,13 @@ class Turn:
             missed = [str(error)]
         if missed:
             refused = msgspec.structs.replace(said, what="refused", why=missed[0])
-            return self._noted(folder, msgspec.structs.replace(state, last=_refused(begun)), refused)
+            return self._noted(folder, msgspec.structs.replace(state, last=state_of.refused(begun)), refused)
         bundle = bundle_of(result)
         verdict = self._judge(Project(base), Path(champion.bundle), bundle, found)
         said = msgspec.structs.replace(said, bundle=str(bundle), verdict=msgspec.to_builtins(verdict))
         if not verdict.passed:
             refused = msgspec.structs.replace(said, what="refused", why="; ".join(verdict.reasons))
-            return self._noted(folder, msgspec.structs.replace(state, last=_refused(begun)), refused)
+            return self._noted(folder, msgspec.structs.replace(state, last=state_of.refused(begun)), refused)
         target, rollout = self._released(bundle)
         with Bundle.open(bundle) as opened:
             made = Champion(
@@ -199,7 +148,7 @@ class Turn:
         with Bundle.open(bundle) as opened:
             copied = _copy(bundle, folder, opened.sha256)
             champion = Champion(str(copied), opened.sha256, opened.manifest.version, _weights(result, folder), time.time())
-        _keep(folder, State(champion))
+        state_of.keep(folder, State(champion))
         return champion
 
     def _labelled(self, model: str, without: frozenset[str]) -> field.Field | None:
@@ -250,22 +199,8 @@ class Turn:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / "decisions.jsonl").open("ab") as file:
                 file.write(msgspec.json.encode(said) + b"\n")
-            _keep(folder, state)
+            state_of.keep(folder, state)
         return said
-
-
-@contextlib.contextmanager
-def locked(runs: Path, name: str) -> Iterator[bool]:
-    """Whether the lock is ours: one retraining of a model at a time."""
-    folder = runs / "retrain" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            yield False
-            return
-        yield True
 
 
 def _signals(state: State, champion: Champion, keys: list[str], drifting: list[str]) -> Signals:
@@ -293,23 +228,6 @@ def right(path: Path, values: Array, labels: Array) -> Array:
     return np.asarray(np.array(answers, dtype=np.int64) == labels)
 
 
-def _refused(begun: Try) -> Try:
-    return msgspec.structs.replace(begun, refused=True)
-
-
-def _state(folder: Path) -> State:
-    try:
-        return msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
-    except FileNotFoundError:
-        return State()
-    except (OSError, msgspec.MsgspecError) as error:
-        raise UsageError(f"{folder / 'state.json'}: cannot be read ({error}); remove it to begin anew") from error
-
-
-def _keep(folder: Path, state: State) -> None:
-    write(folder / "state.json", msgspec.json.encode(state))
-
-
 def _copy(path: Path, folder: Path, digest: str) -> Path:
     """A file kept beside the state: the runs' cache may be emptied."""
     kept = folder / f"{path.stem}-{digest[:16]}{path.suffix}"
@@ -328,5 +246,5 @@ def _weights(result: Result, folder: Path) -> str:
 
 def turn(made: Turn, name: str, force: bool, dry_run: bool) -> Outcome | None:
     """A turn under the lock; None when another one is at work."""
-    with locked(made.runs, name) as mine:
+    with state_of.locked(made.runs, name) as mine:
         return made(force, dry_run) if mine else None
