@@ -42,7 +42,8 @@ class Link:
     def shape(self, mbit: float | None = None, round_trip: float | None = None, loss: float | None = None, mode: str = "") -> None:
         if mbit is not None and mbit != self.mbit:
             burst = max(1600, int(mbit * 1e6 / 8 / 250))
-            for prefix, device in (((), "el-here"), (("ip", "netns", "exec", NAMESPACE), "el-there")):
+            ours = f"--net=/proc/{os.getpid()}/ns/net"  # the caller's thread may be on the device's network
+            for prefix, device in ((("nsenter", ours), "el-here"), (("ip", "netns", "exec", NAMESPACE), "el-there")):
                 how = ["tc", "qdisc", "replace", "dev", device, "root", "tbf", "rate", f"{mbit}mbit"]
                 run(*prefix, *how, "burst", burst, "limit", 4_000_000)
             self.mbit = mbit

@@ -151,7 +151,7 @@ def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
 
 def trace(bench: Bench, quick: bool) -> Iterator[Row]:
     """Bandwidth that changes every second: total latency against the best way of each second, known beforehand."""
-    seconds = 10 if quick else 24
+    seconds = 10 if quick else 20
     rng, mbit, moves = random.Random(4), 20.0, []
     for _ in range(seconds):
         mbit = min(100.0, max(0.5, mbit * float(np.exp(rng.gauss(0, 0.7)))))
