@@ -80,6 +80,7 @@ def test_a_key_is_replaced_and_the_old_one_counts_no_more(tmp_path: Path, role: 
         assert "Traceback" not in refused.stderr
         target = hub.publish(version(tmp_path, 3))
         hub.edgeloop("rollout", "start", target, "--steps", "100%", "--soak-minutes", "0.001")
+        hub.run("tick")
         done = command("edgeloop-agent", "update", config)
         assert done.returncode == 0, done.stderr
         assert target in done.stdout, "the device follows the new root, and trusts what the new key signed"

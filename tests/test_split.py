@@ -520,7 +520,7 @@ def test_the_server_goes_and_comes_back_and_every_answer_is_in_time(built: dict[
             assert longest < 0.4 + 0.5, "the deadline, and what a busy machine may add"
             assert all(place.startswith("device") for place in places)
             assert places[0] == "device: no answer in time"
-            assert places[-1] == "device", "a tail that hangs is soon left alone"
+            eventually(lambda: infer(agent, x[:1])[1] == "device")  # a tail that hangs is soon left alone
             hub.process.send_signal(signal.SIGCONT)
             eventually(lambda: infer(agent, x[:1])[1].startswith("cut-1"))
             eventually(lambda: "state=there" in agent.log)

@@ -51,6 +51,8 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
         found |= {"recipe name": head.name, "recipe version": str(head.version), "recipe model_card": head.model_card}
         found["recipe parent"] = head.parent or ""
+    if name == "report":
+        found["recipe roi"] = _text(msgspec.to_builtins(head.roi))
     return found
 
 
