@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,3 +128,13 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
     assert process.poll() is None, "the hub ended"
     with socket.create_connection(("127.0.0.1", port), timeout=1):
         return True
+
+
+def say_hello(hub: Hub, folder: Path) -> None:
+    """A first heartbeat of the device of that folder, so that the hub knows what it runs."""
+    from edgeloop_agent.updates.origins import HubOrigin
+    from edgeloop_contract.messages import Heartbeat, Report
+
+    secret = json.loads((folder / "state" / "updates" / "credential.json").read_text())["secret"]
+    beat = Heartbeat(model="exercise_watch", version=1)
+    HubOrigin(hub.address, secret, "", 10).report(Report(key="hello-to-the-hub", at=time.time(), heartbeat=beat))

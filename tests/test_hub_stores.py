@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from conftest import BIN, command
-from hubs import Hub, free_port, running_hub, version
+from hubs import Hub, free_port, running_hub, say_hello, version
 from serving import eventually, write_config
 
 
@@ -87,7 +86,7 @@ def a_device_updates(hub: Hub, folder: Path, number: int) -> None:
     hub.enrol(config, f"pi-{number}")
     assert "nothing" in _update(config)  # and makes itself known
     target = hub.publish(version(folder, number))
-    _say_hello(hub, folder)
+    say_hello(hub, folder)
     hub.edgeloop("rollout", "start", target, "--steps", "100%", "--soak-minutes", "0")
     assert "is staged" in _update(config)
     number_ = hub.edgeloop("rollout", "status").split()[0]
@@ -98,15 +97,6 @@ def _update(config: Path) -> str:
     done = command("edgeloop-agent", "update", config)
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def _say_hello(hub: Hub, folder: Path) -> None:
-    from edgeloop_agent.updates.origins import HubOrigin
-    from edgeloop_contract.messages import Heartbeat, Report
-
-    secret = json.loads((folder / "state" / "updates" / "credential.json").read_text())["secret"]
-    beat = Heartbeat(model="exercise_watch", version=1)
-    HubOrigin(hub.address, secret, "", 10).report(Report(key="hello-to-the-hub", at=time.time(), heartbeat=beat))
 
 
 @pytest.mark.skipif(postgres_folder() is None, reason="PostgreSQL is not installed: apt-get install postgresql")
