@@ -329,7 +329,7 @@ def _load(address: str, body: bytes, headers: dict[str, str], seconds: float, ra
 
 CASCADES = {
     "spoken_digits": (
-        "distill.student=network.py:ds_cnn", "distill.student_args={width: 16}", "distill.epochs=40", "distill.batch=64",
+        "distill.student=network.py:ds_cnn", "distill.student_args={width: 32}", "distill.epochs=40", "distill.batch=64",
         "distill.learning_rate=0.01", "distill.optimizer=adamw", "target.min_accuracy=0.5", "target.max_drop=0.5",
     ),
     "fashion": (

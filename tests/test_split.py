@@ -33,6 +33,7 @@ from edgeloop_contract.manifest import Split
 from edgeloop_contract.splitting import from_nibbles, nibbles, pack, served_name
 from edgeloop_exporters import cutting
 from edgeloop_hub.tails.batching import Batcher, Busy
+from edgeloop_pipeline import cascading
 from hubs import Hub, running_hub
 from serving import Agent, eventually, serving, write_config
 
@@ -336,6 +337,39 @@ def test_rows_of_many_run_together_and_one_too_many_is_told_to_come_again() -> N
             await late
 
     asyncio.run(scene())
+
+
+# ---------------------------------------------------------------- the cascade's threshold
+
+
+def test_a_threshold_is_one_that_the_data_can_show() -> None:
+    rng = np.random.default_rng(0)
+
+    def scores(n: int, accuracy: float, labels: Array) -> Array:
+        """Ten classes; wrong answers are the less sure ones."""
+        made = rng.normal(size=(n, 10)) * 0.1
+        wrong = rng.random(n) > accuracy
+        made[np.arange(n), np.where(wrong, (labels + 1) % 10, labels)] += np.where(wrong, 1.0, 1.0 + 3 * rng.random(n))
+        return made
+
+    for n in (200, 20_000):
+        labels = rng.integers(0, 10, n)
+        small, large = scores(n, 0.9, labels), scores(n, 0.99, labels)
+        points = cascading.curve(small, large, labels)
+        assert points[0].accuracy == (small.argmax(1) == labels).mean()
+        assert points[-1].accuracy == (large.argmax(1) == labels).mean()
+        for point in points[:: max(1, len(points) // 20)]:
+            again = cascading.at(point.threshold, small, large, labels)
+            assert (again.share, again.accuracy) == pytest.approx((point.share, point.accuracy))
+        found = cascading.chosen(points, max_loss=0.01, max_share=0.5)
+        fresh = rng.integers(0, 10, 20_000)
+        small, large = scores(20_000, 0.9, fresh), scores(20_000, 0.99, fresh)
+        tested, alone = cascading.at(found.threshold, small, large, fresh), (large.argmax(1) == fresh).mean()
+        assert tested.accuracy >= alone - 0.015
+        if n == 200:
+            assert found.share > 0.4, "so few cannot show it: what may be sent is used up"
+        else:
+            assert found.share < 0.45
 
 
 # ---------------------------------------------------------------- tails on a real hub

@@ -12,13 +12,19 @@ from edgeloop_agent.answers import softmax
 if TYPE_CHECKING:
     from edgeloop_pipeline.data import Array
 
+Z = 1.645  # of a one-sided 95 % interval
+
 
 class Point(msgspec.Struct, frozen=True):
-    """Samples whose confidence is below `threshold` are sent: `share` of them, and `accuracy` comes out."""
+    """Samples whose confidence is below `threshold` are sent: `share` of them, and `accuracy` comes out.
+
+    `most_loss`: against the large model alone, the upper end of a one-sided 95 % interval.
+    """
 
     threshold: float
     share: float
     accuracy: float
+    most_loss: float = 1.0
 
 
 def curve(small: Array, large: Array, labels: Array) -> list[Point]:
@@ -28,19 +34,30 @@ def curve(small: Array, large: Array, labels: Array) -> list[Point]:
     sure = sure[order]
     small_right, large_right = ((scores.argmax(axis=1) == labels)[order] for scores in (small, large))
     right = np.concatenate([[0], np.cumsum(large_right)]) + np.concatenate([np.cumsum(small_right[::-1])[::-1], [0]])
-    count, points = len(labels), [Point(0.0, 0.0, float(small_right.mean()))]
+    lost, gained = (_kept(a & ~b) for a, b in ((large_right, small_right), (small_right, large_right)))
+    most_loss = (lost - gained + Z**2 / 2 + Z * np.sqrt(lost + gained + Z**2 / 4)) / len(labels)  # a score interval of counts
+    count, points = len(labels), [Point(0.0, 0.0, float(small_right.mean()), float(most_loss[0]))]
     for sent in range(1, count + 1):
         if sent == count or sure[sent] > sure[sent - 1]:  # equal confidences are sent together
             between = float(sure[sent - 1] + sure[sent]) / 2 if sent < count else 1.1
-            points.append(Point(between, sent / count, float(right[sent] / count)))
+            loss = float(most_loss[sent]) if sent < count else 0.0
+            points.append(Point(between, sent / count, float(right[sent] / count), loss))
     return points
 
 
-def chosen(points: list[Point], large: float, max_loss: float, max_share: float) -> Point:
-    """The smallest share that comes within `max_loss` of the large model alone; else the best one up to `max_share`."""
+def _kept(which: Array) -> Array:
+    """How many of these samples are not sent, after so many were."""
+    return np.concatenate([np.cumsum(which[::-1])[::-1], [0]]).astype(float)
+
+
+def chosen(points: list[Point], max_loss: float, max_share: float) -> Point:
+    """The smallest share that is shown to lose at most `max_loss` against the large model alone; else the best up to `max_share`.
+
+    Of equally good ones the largest: a few hundred samples show no loss long before there is none.
+    """
     allowed = [p for p in points if p.share <= max_share]
-    enough = [p for p in allowed if p.accuracy >= large - max_loss]
-    return min(enough, key=lambda p: p.share) if enough else max(allowed, key=lambda p: (p.accuracy, -p.share))
+    enough = [p for p in allowed if p.most_loss <= max_loss]
+    return min(enough, key=lambda p: p.share) if enough else max(allowed, key=lambda p: (p.accuracy, p.share))
 
 
 def at(threshold: float, small: Array, large: Array, labels: Array) -> Point:

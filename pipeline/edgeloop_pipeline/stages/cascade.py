@@ -25,8 +25,8 @@ Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 class Cascade(Base):
     """The threshold is chosen on validation data alone; what it does on the test set is reported.
 
-    `large`: the stage whose float network it is: the teacher, say. `max_loss`: accuracy that may be lost against it.
-    `max_share`: of the samples that may be sent.
+    `large`: the stage whose float network it is: the teacher, say. `max_loss`: accuracy that may be lost against it, at 95 %
+    confidence; where validation data cannot show that, `max_share` is used up. `max_share`: of the samples that may be sent.
     """
 
     large: str = "train"
@@ -57,7 +57,7 @@ class Cascade(Base):
         large = [scores_of(saved.network, saved.front, s).numpy() for s in (splits.validation, splits.test)]
         alone = [float((s.argmax(axis=1) == splits.validation.labels).mean()) for s in (small[0], large[0])]
         points = cascading.curve(small[0], large[0], splits.validation.labels)
-        point = cascading.chosen(points, alone[1], self.max_loss, self.max_share)
+        point = cascading.chosen(points, self.max_loss, self.max_share)
         tested = cascading.at(point.threshold, small[1], large[1], splits.test.labels)
         path = self._bundle(inputs, saved, large[0], out)
         described = manifest.Cascade(
