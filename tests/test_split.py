@@ -367,7 +367,7 @@ def test_a_threshold_is_one_that_the_data_can_show() -> None:
         tested, alone = cascading.at(found.threshold, small, large, fresh), (large.argmax(1) == fresh).mean()
         assert tested.accuracy >= alone - 0.015
         if n == 200:
-            assert found.share > 0.4, "so few cannot show it: what may be sent is used up"
+            assert found.share > 0.3, "so few cannot show it: what may be sent is used up"
         else:
             assert found.share < 0.45
 
