@@ -27,7 +27,7 @@ from edgeloop_contract import inference
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.splitting import served_name
 from harness import Row, at_least, at_most, edgeloop, main
-from shaped import Agent, Link, hub_with, in_namespace, pace, shaped_link, start_agent
+from shaped import CGROUP, Agent, Link, hub_with, in_namespace, pace, shaped_link, start_agent
 
 PORT, MODEL = 8799, "photos"
 LOSSY = {"input/jpeg"}
@@ -359,6 +359,8 @@ def cascade(quick: bool) -> Iterator[Row]:
 def measure(quick: bool) -> Iterator[Row]:
     if os.geteuid() != 0:
         raise SystemExit("benchmarks/split.py needs root: it makes a network namespace and a CPU quota")
+    if not CGROUP.parent.is_dir():
+        raise SystemExit(f"benchmarks/split.py sets the device's pace by {CGROUP.parent} (cgroup v1), which is not here")
     bundle = Path(str(edgeloop("run", MODEL, "--runs", "runs")["bundle"])).resolve()
     with Bundle.open(bundle) as opened:
         samples = opened.array(opened.manifest.canary.inputs)
