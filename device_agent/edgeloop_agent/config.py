@@ -240,6 +240,9 @@ def _contradictions(config: Config, sources: Any) -> list[str]:
         found.append("samples.send: samples go to a hub; name it in updates.hub")
     if config.split.enabled and not config.split.tails and not config.updates.hub:
         found.append("split.enabled: there is no server to share work with; name one in split.tails, or a hub in updates.hub")
+    for number, tail in enumerate(config.split.tails):
+        if not tail.address.startswith(("http://", "https://")):
+            found.append(f"split.tails[{number}].address: {tail.address!r} is no address; it begins with https://")
     if config.split.enabled and config.split.deadline_ms > 500 * config.limits.hang_seconds:
         found.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would be taken for a hung runtime")
     if len(set(config.bundles)) < len(config.bundles):

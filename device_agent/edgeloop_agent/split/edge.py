@@ -31,7 +31,7 @@ class Edge:
     """Started with the first model that may be split. Nothing here holds an answer up: a tail that fails is left alone."""
 
     def __init__(self, config: Config, credential: str, counts: Counts, log: Log) -> None:
-        """`credential`: the device's own, for the hub it is enrolled at. Raises NetworkError where a token cannot be read."""
+        """`credential`: the device's own, for the hub it is enrolled at. Raises UsageError where a token cannot be read."""
         self.settings, self.counts, self.log = config.split, counts, log
         timeout = min(5.0, max(0.2, self.settings.deadline_ms * 1e-3))
         self.tails = []
@@ -81,6 +81,7 @@ class Edge:
             self._flights[number] -= 1
 
     def spent(self, size: int) -> None:
+        """Bytes of this day; counted anew after a restart."""
         with self._lock:
             today = time.time() // DAY_SECONDS
             if today != self._day:
@@ -88,6 +89,7 @@ class Edge:
             self._bytes += size
 
     def bytes_left(self) -> float:
+        self.spent(0)  # it may be another day by now
         ceiling = self.settings.max_bytes_per_day
         return ceiling - self._bytes if ceiling else float("inf")
 

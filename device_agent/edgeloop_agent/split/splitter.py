@@ -6,63 +6,28 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as Late
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeloop_agent.answers import softmax
 from edgeloop_agent.engine import Scored
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import Array
+from edgeloop_agent.split.heads import WEIGHT, Pace, heads_of, mean_seconds
 from edgeloop_agent.split.planning import DEVICE, LOSSY, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.split.tails import HEAD_BYTES, NotServed, Reply, Tail, TailBusy
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, NetworkError
-from edgeloop_contract.manifest import Classification, Coding, Packed
+from edgeloop_contract.manifest import Classification
 from edgeloop_contract.splitting import INPUT, PICTURES, nibbles, pack, served_name
 
 if TYPE_CHECKING:
     from edgeloop_agent.split.edge import Edge
 
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
-WEIGHT = 0.2
-MEASURE_SECONDS, MOST_RUNS = 0.15, 50  # of each head and packing
 FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
 ABSENT_SECONDS = 60.0
 ENOUGH = 1.5  # times the device's own time: a way that takes longer need not be known better
-
-
-@dataclass
-class Pace:
-    """Seconds of something that is done again and again: mean, and mean distance from it."""
-
-    mean: float = 0.0
-    spread: float = 0.0
-
-    def saw(self, seconds: float) -> None:
-        if not self.mean:
-            self.mean, self.spread = seconds, seconds / 10
-            return
-        over = seconds - self.mean
-        self.spread += WEIGHT * (abs(over) - self.spread)
-        self.mean += WEIGHT * over
-
-    @property
-    def late(self) -> float:
-        """What it hardly ever takes longer than."""
-        return self.mean + 4 * self.spread
-
-
-@dataclass
-class Head:
-    """From the sample to a boundary; `run` None for the input itself."""
-
-    tensor: str
-    shape: tuple[int, ...]
-    packed: list[Packed]
-    run: Callable[[Array], Array] | None
-    seconds: float = 0.0
-    packing: dict[Coding, float] = field(default_factory=dict)
 
 
 class Splitter:
@@ -72,7 +37,7 @@ class Splitter:
         self.edge, self.settings, self.counts = edge, edge.settings, edge.counts
         self.manifest, self.sha256 = bundle.manifest, bundle.sha256
         self._whole = whole
-        self._heads = _heads(bundle, self.settings.heads_bytes)
+        self._heads = heads_of(bundle, self.settings.heads_bytes, edge.log)
         self._scores = tuple(bundle.manifest.variants[0].output.shape)
         self._sample = bundle.array(bundle.manifest.canary.inputs)[:1]
         self._lock = threading.Lock()
@@ -116,10 +81,12 @@ class Splitter:
         """By a tail; by the device where that does not answer in time. `own`: the device's answer, where it is there already."""
         start = start or time.monotonic()
         tail = self.edge.tails[way.tail]
+        if tail.breaker.is_open:  # the plan was made before that
+            return self._fallen_back(sample, own, "the tail is left alone")
         deadline = start + self.settings.deadline_ms * 1e-3
         future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline))
         if future is None:
-            return Scored(self._here(sample) if own is None else own, "device: the tail is still at earlier requests")
+            return self._fallen_back(sample, own, "the tail is still at earlier requests")
         needed = self.device.late if own is None else 0.0
         if own is None and self._hedged(tail):
             own = self._here(sample)
@@ -132,7 +99,7 @@ class Splitter:
             tail.breaker.failed(time.monotonic(), "no answer in time")
             self.edge.replan()
             return self._fallen_back(sample, own, "no answer in time")
-        except (EdgeloopError, ValueError) as error:
+        except Exception as error:  # the head's runtime has types of its own; whatever it is, the device can answer
             return self._fallen_back(sample, own, type(error).__name__)
         place = f"{'large' if own is not None and self.cascade else way}@{tail.address}"
         return Scored(scores, place, own if self.cascade else None)
@@ -179,6 +146,7 @@ class Splitter:
         tail.recent_failures *= 1 - WEIGHT
         tail.last_used = time.monotonic()
         tail.link.saw(reply.bytes, max(1e-6, reply.seconds - reply.computed - reply.waited))
+        tail.waiting += WEIGHT * (reply.waited - tail.waiting)
         self.edge.spent(reply.bytes)
         served = self._served.setdefault(tail.address, {})
         before = served.get(way.cut)
@@ -192,16 +160,17 @@ class Splitter:
 
     def measure(self) -> None:
         """This device's seconds for the whole, each head and each packing, on the bundle's own sample. Raises DeviceError."""
-        self._measured = _mean(lambda: self._whole(self._sample))
+        self._measured = mean_seconds(lambda: self._whole(self._sample))
         self.device.saw(self._measured)
         for head in self._heads.values():
             run = head.run
             boundary = self._sample if run is None else run(self._sample)
-            head.seconds = 0.0 if run is None else _mean(lambda run=run: run(self._sample))  # type: ignore[misc]
+            head.seconds = 0.0 if run is None else mean_seconds(lambda run=run: run(self._sample))  # type: ignore[misc]
             for packed in list(head.packed):
                 try:
-                    head.packing[packed.coding] = _mean(lambda b=boundary, c=packed.coding: pack(b, c))  # type: ignore[misc]
-                except DeviceError:  # no library for pictures here: that way is not there
+                    head.packing[packed.coding] = mean_seconds(lambda b=boundary, c=packed.coding: pack(b, c))  # type: ignore[misc]
+                except DeviceError as error:
+                    self.edge.log("info", "split: a way is not there", coding=packed.coding, why=error)
                     head.packed.remove(packed)
 
     def make_plan(self) -> None:
@@ -245,7 +214,7 @@ class Splitter:
             pace = np.median([said[c] / max(seconds[c], 1e-6) for c in said if c in seconds] or [1.0])
             seconds = {cut: value * float(pace) for cut, value in seconds.items()}
         return TailState(
-            tail.address, tail.link.round_trip, tail.link.rate, {**seconds, **said}, away=away,
+            tail.address, tail.link.round_trip, tail.link.rate, {**seconds, **said}, tail.waiting, away,
             codings=tail.codings or frozenset({"raw", "deflate"}),
         )  # fmt: skip
 
@@ -306,40 +275,6 @@ class Splitter:
             "rows": rows,
             "links": links,
         }
-
-
-def _heads(bundle: Bundle, most_bytes: int) -> dict[str, Head]:
-    """The input, and as many of the bundle's heads as `most_bytes` of files allow, the smallest first."""
-    manifest, found, used = bundle.manifest, {}, 0
-    split = manifest.split
-    plain = [
-        Packed(coding=c, bytes=float(np.prod(manifest.sample.shape) * np.dtype(manifest.sample.dtype).itemsize)) for c in ("raw",)
-    ]
-    found[INPUT] = Head("input", tuple(manifest.sample.shape), plain, None)
-    for cut in sorted(split.cuts if split else [], key=lambda cut: manifest.files[cut.file].bytes if cut.file else 0):
-        if not cut.file:
-            found[INPUT] = Head("input", tuple(cut.boundary.shape), list(cut.packed), None)
-            continue
-        used += manifest.files[cut.file].bytes
-        if used > most_bytes:
-            break
-        assert split is not None
-        try:
-            runtime: Any = open_runtime(manifest.variant(split.variant), bundle.read(cut.file))
-        except DeviceError:  # no ONNX Runtime here: heads are ONNX files, and the input can still be sent
-            break
-        found[cut.name] = Head(cut.tensor, tuple(cut.boundary.shape), list(cut.packed), runtime.raw)
-    return found
-
-
-def _mean(action: Callable[[], object]) -> float:
-    """Seconds of one call. The mean: where a device is throttled, most calls are quick and a few pay for them."""
-    action()
-    begun, runs = time.perf_counter(), 0
-    while runs < MOST_RUNS and time.perf_counter() - begun < MEASURE_SECONDS:
-        action()
-        runs += 1
-    return (time.perf_counter() - begun) / runs
 
 
 def _fading(factor: float, age: float) -> float:

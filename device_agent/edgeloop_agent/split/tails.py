@@ -15,7 +15,7 @@ import urllib3
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.split.link import Breaker, Link
 from edgeloop_contract import inference
-from edgeloop_contract.errors import DataError, NetworkError
+from edgeloop_contract.errors import DataError, NetworkError, UsageError
 from edgeloop_contract.manifest import Coding
 
 MAX_ANSWER_BYTES = 16 << 20
@@ -37,7 +37,7 @@ class TailBusy(NetworkError):
 
 @dataclass(frozen=True)
 class Reply:
-    """`seconds`: from sending to the last byte; `server`: of these, as the server says it waited and computed (0: it does not)."""
+    """`seconds`: from sending to the last byte; `computed`, `waited`: of these, by the server (0: it does not say)."""
 
     scores: Array
     seconds: float
@@ -52,7 +52,7 @@ class Tail:
     def __init__(self, address: str, headers: dict[str, str], ca_file: str, timeout_seconds: float) -> None:
         self.address, self.link, self.breaker = address.rstrip("/"), Link(), Breaker()
         self.codings: frozenset[Coding] | None = None
-        self.last_used, self.recent_failures = float("-inf"), 0.0
+        self.last_used, self.recent_failures, self.waiting = float("-inf"), 0.0, 0.0
         self.absent: dict[str, float] = {}  # models that it did not have, and until when that is believed
         self._headers, self._timeout = headers, timeout_seconds
         self._http = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False, retries=False, ca_certs=ca_file or None)
@@ -172,4 +172,4 @@ def secret_of(path: str) -> str:
     try:
         return Path(path).read_text(encoding="ascii").strip() if path else ""
     except (OSError, UnicodeDecodeError) as error:
-        raise NetworkError(f"{path}: the token cannot be read ({error})") from error
+        raise UsageError(f"{path}: the token cannot be read ({error}); check split.tails.token_file") from error
