@@ -96,9 +96,11 @@ class Batcher:
         now = time.monotonic()
         while self._queue and (not taken or sum(len(w.rows) for w in taken) + len(self._queue[0].rows) <= self.most):
             waiting = self._queue.popleft()
+            if waiting.future.done():  # nobody waits for it any more
+                continue
             if waiting.until < now:
                 waiting.future.set_exception(Busy("the time for this request is over", self.row_seconds))
-            elif not waiting.future.cancelled():
+            else:
                 taken.append(waiting)
         self._several = len(taken) > 1
         return taken

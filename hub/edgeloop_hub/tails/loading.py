@@ -50,19 +50,18 @@ class Tail:
         if len(inputs) != 1:
             raise DataError(f"{len(inputs)} inputs; this takes one, called {self.tensor!r}")
         (name, values), shape = next(iter(inputs.items())), tuple(self.boundary.shape)
-        if name == f"{self.tensor}.4bit" and "4bit" in self.codings:
-            return from_nibbles(values.astype(np.uint8, copy=False), shape)
-        if name == f"{self.tensor}.jpeg" and "jpeg" in self.codings:
-            return np.concatenate([from_picture(row.tobytes(), shape) for row in values]) if values.ndim == 2 else _not(values)
+        coding = next((c for c in self.codings if name == f"{self.tensor}.{c}"), None)
+        if coding is not None:
+            if values.dtype != np.uint8 or values.ndim != 2 or not len(values):
+                raise DataError(f"{values.dtype} of shape {list(values.shape)}; send bytes, one sample a row")
+            if coding == "4bit":
+                return from_nibbles(values, shape)
+            return np.concatenate([from_picture(row.tobytes(), shape) for row in values])
         if name != self.tensor:
             raise DataError(f"input {name[:100]!r}; this takes one, called {self.tensor!r}")
         if values.shape[1:] != shape or not len(values) or values.dtype != self.boundary.dtype:
             raise DataError(f"{values.dtype} of shape {list(values.shape)}; this takes {self.boundary.dtype} of [n, {shape}]")
         return values
-
-
-def _not(values: Array) -> Array:
-    raise DataError(f"pictures of shape {list(values.shape)}; send one a row")
 
 
 class Tails:
