@@ -233,6 +233,7 @@ CROSSINGS = [
     Crossing("cut-2", "raw", 0.060, 1_000),
 ]
 TAIL = TailState("here", round_trip=0.01, rate=1e6, seconds={"input": 0.005, "cut-1": 0.004, "cut-2": 0.001})
+KNOWS_JPEG = replace(TAIL, codings=frozenset({"raw", "deflate", "jpeg"}))
 POLICY = Policy(deadline=1.0)
 
 
@@ -244,7 +245,7 @@ POLICY = Policy(deadline=1.0)
         ("a fast link takes it all", 0.1, replace(TAIL, rate=1e8), POLICY, "input/raw"),
         ("a slow link takes the smallest boundary", 0.1, replace(TAIL, rate=1e5), POLICY, "cut-2/raw"),
         ("a very slow link takes nothing", 0.1, replace(TAIL, rate=1e4), POLICY, "device"),
-        ("lossy where that is allowed", 0.1, TAIL, replace(POLICY, least_agreement=0.9), "input/jpeg"),
+        ("lossy where that is allowed", 0.1, KNOWS_JPEG, replace(POLICY, least_agreement=0.9), "input/jpeg"),
         ("a tail that is away is not used", 0.1, replace(TAIL, away="away"), POLICY, "device"),
         ("a link that was not measured is not used", 0.1, replace(TAIL, rate=None), POLICY, "device"),
         ("inputs stay here if so asked", 0.1, replace(TAIL, rate=1e8), replace(POLICY, may_send_input=False), "cut-1/raw"),
@@ -254,14 +255,10 @@ POLICY = Policy(deadline=1.0)
         ("the day's bytes are a ceiling", 0.1, TAIL, replace(POLICY, bytes_left=5000), "cut-2/raw"),
         ("a hot device gives work away", 0.03, TAIL, replace(POLICY, device_weight=3.0), "cut-1/raw"),
         ("one way is asked for", 0.001, TAIL, replace(POLICY, only="cut-2"), "cut-2/raw"),
-        ("also a lossy one", 0.001, TAIL, replace(POLICY, only="input/jpeg"), "device"),
+        ("also a lossy one", 0.001, KNOWS_JPEG, replace(POLICY, only="input/jpeg"), "input/jpeg"),
     ],
 )
 def test_plan(why: str, device: float, tail: TailState, policy: Policy, wanted: str) -> None:
-    if "also" in why:
-        tail, wanted = replace(tail, codings=frozenset({"raw", "deflate", "jpeg"})), "input/jpeg"
-    elif "lossy" in why:
-        tail = replace(tail, codings=frozenset({"raw", "deflate", "jpeg"}))
     found = plan(device, CROSSINGS, [tail], policy, {})
     assert str(found.way) == wanted, found.rows
     assert len(found.rows) == 1 + len(CROSSINGS)
@@ -442,6 +439,7 @@ def test_a_tail_refuses_what_is_not_for_it(hub: Hub, built: dict[str, Path]) -> 
         ("no request at all", 400, ask(hub, name, b"\x00" * 100, None)),
         ("not deflated", 400, ask(hub, name, body, length, Content_Encoding="deflate")),
         ("a length that is none", 400, ask(hub, name, body, None, Inference_Header_Content_Length="x")),
+        ("no rows of pictures", 400, ask(hub, name, *inference.ask(f"{tensor}.4bit", np.zeros((0, 3), np.uint8), {}))),
         ("4 bits of another size", 400, ask(hub, name, *inference.ask(f"{tensor}.4bit", np.zeros((1, 3), np.uint8), {}))),
     ):
         assert answer.status == status, (why, answer.status, answer.data)
@@ -685,6 +683,7 @@ def test_a_head_never_meets_another_versions_tail(hub: Hub, built: dict[str, Pat
         ("[split]\nenabled = true\n", "there is no server to share work with"),
         ("[split]\nenabled = true\ndeadline = 5\n", "did you mean deadline_ms"),
         ("[split]\nshare = 'all'\n", "split.share"),
+        ("[[split.tails]]\naddress = 'edge.lan'\n", "is no address"),
         ("[[split.tails]]\naddress = ''\n", "split.tails"),
     ],
 )
