@@ -10,10 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -116,25 +116,18 @@ def _enter() -> None:
 
 def in_namespace(action: Callable[[], T]) -> T:
     """Call `action` in a thread that is on the device's network."""
-    found: list[T] = []
-    failed: list[BaseException] = []
 
-    def work() -> None:
+    def work() -> T:
+        handle = os.open(f"/var/run/netns/{NAMESPACE}", os.O_RDONLY)
         try:
-            handle = os.open(f"/var/run/netns/{NAMESPACE}", os.O_RDONLY)
             if ctypes.CDLL(None, use_errno=True).setns(handle, CLONE_NEWNET):
                 raise OSError(ctypes.get_errno(), "setns")
+        finally:
             os.close(handle)
-            found.append(action())
-        except BaseException as error:
-            failed.append(error)
+        return action()
 
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return found[0]
+    with ThreadPoolExecutor(1) as pool:  # the thread ends with it: a network is a thread's own
+        return pool.submit(work).result()
 
 
 @dataclass
@@ -188,7 +181,7 @@ def free_port() -> int:
         return int(made.getsockname()[1])
 
 
-def start_agent(folder: Path, bundle: Path, hub_port: int, split: str, token: str, where: tuple[str, ...] = ()) -> Agent:
+def start_agent(folder: Path, bundle: Path, hub_port: int, split: str, token: str) -> Agent:
     """Started by its command on the device, its split as in `split` (TOML), the tail behind `HERE`:`hub_port`."""
     folder.mkdir(parents=True, exist_ok=True)
     port = free_port()
@@ -201,7 +194,7 @@ def start_agent(folder: Path, bundle: Path, hub_port: int, split: str, token: st
     )
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
-            ["ip", "netns", "exec", NAMESPACE, *where, BIN / "edgeloop-agent", "serve", folder / "agent.toml"],
+            ["ip", "netns", "exec", NAMESPACE, BIN / "edgeloop-agent", "serve", folder / "agent.toml"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_enter,
         )  # fmt: skip
     agent = Agent(process, folder, port)
