@@ -98,10 +98,10 @@ class Hub:
 
 
 @contextmanager
-def running_hub(folder: Path, *words: str, keys: bool = True, serve: tuple[str, ...] = ()) -> Iterator[Hub]:
+def running_hub(folder: Path, *words: str, keys: bool = True, serve: tuple[str, ...] = (), port: int = 0) -> Iterator[Hub]:
     """`words`: options before the command, such as --database."""
     folder.mkdir(parents=True, exist_ok=True)
-    port = free_port()
+    port = port or free_port()
     full = ("--data", str(folder / "data"), *words)
     with (folder / "hub.log").open("wb") as log:
         process = subprocess.Popen(

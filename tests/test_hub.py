@@ -161,8 +161,15 @@ def test_measured_on_the_device(hub: Hub, tmp_path: Path) -> None:
     with serving(tmp_path, text) as agent:
         eventually(lambda: _devices(hub)["pi-bench"]["version"])
         hub.edgeloop("bench", target, "--on", "pi-bench", "--output", tmp_path / "pi.json")
-        rows = json.loads((tmp_path / "pi.json").read_text())["variants"]
+        told = json.loads((tmp_path / "pi.json").read_text())
+        rows = told["variants"]
         assert {r["variant"] for r in rows} >= {"onnx-int8", "tflite-int8"} and all(r["cost"] for r in rows)
+        assert {k["operation"] for k in told["kernels"]["kernels"]} & {"QLinearConv", "Conv"}
+        steady = told["sustained"]
+        assert steady["variant"] == told["fastest"]["variant"]
+        assert steady["per_second"] > 100
+        assert 2**20 < steady["memory_bytes"] < 2**28
+        assert (steady["microjoules"] is None) == steady["energy"].startswith("not measured")
         assert '"versions":["70"]' not in running_version(agent)
     hub.edgeloop("withdraw", target)
 

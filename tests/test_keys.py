@@ -84,3 +84,23 @@ def test_a_key_is_replaced_and_the_old_one_counts_no_more(tmp_path: Path, role: 
         done = command("edgeloop-agent", "update", config)
         assert done.returncode == 0, done.stderr
         assert "is staged" in done.stdout, "the device follows the new root, and trusts what the new key signed"
+
+
+def test_the_hubs_own_key_is_replaced(tmp_path: Path) -> None:
+    """Somebody may have copied it: the hub makes another, and the root says so. Until then it signs nothing; afterwards devices follow."""
+    with running_hub(tmp_path) as hub:
+        config = write_config(tmp_path, f'[updates]\nhub = "{hub.address}"\n')
+        hub.enrol(config, "pi-1")
+        assert command("edgeloop-agent", "update", config).returncode == 0
+        token, port = hub.token, int(hub.address.rpartition(":")[2])
+    (tmp_path / "data" / "online-key.pem").rename(tmp_path / "stolen.pem")
+    with running_hub(tmp_path, keys=False, port=port) as hub:
+        hub.token = token
+        refused = hub.edgeloop("publish", version(tmp_path, 3), code=8)
+        assert "edgeloop keys rotate online" in refused
+        assert "the old one counts no more" in hub.edgeloop("keys", "rotate", "online")
+        target = hub.publish(version(tmp_path, 3))
+        say_hello(hub, tmp_path)
+        hub.edgeloop("rollout", "start", target, "--steps", "100%", "--soak-minutes", "0.001")
+        done = command("edgeloop-agent", "update", config)
+        assert "is staged" in done.stdout, (done.stdout, done.stderr)

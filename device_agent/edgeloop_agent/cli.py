@@ -50,6 +50,15 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure every variant here and remember the fastest", epilog=EXIT_CODES)
     bench.add_argument("bundle", type=Path)
     bench.add_argument("--seconds", type=float, default=0.5, help="time per variant and thread count (default 0.5)")
+    bench.add_argument(
+        "--sustain",
+        type=float,
+        default=0.0,
+        metavar="SECONDS",
+        help="then run the fastest without a pause: rate, memory, energy, heat",
+    )
+    bench.add_argument("--stop-celsius", type=float, default=float("inf"), help="end that early where it gets hotter")
+    bench.add_argument("--kernels", action="store_true", help="and time each kernel of the fastest ONNX variant")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
     bench.set_defaults(command=_bench)
     inspect = commands.add_parser("inspect", help="verify a bundle and print what is in it", epilog=EXIT_CODES)
@@ -135,6 +144,7 @@ def _run(options: argparse.Namespace) -> int:
 def _bench(options: argparse.Namespace) -> int:
     from edgeloop_agent import memory
     from edgeloop_agent.measure import measure_bundle
+    from edgeloop_agent.steady import in_a_process, lines, of_kernels
     from edgeloop_contract.archive import Bundle
 
     with Bundle.open(options.bundle) as bundle:
@@ -143,8 +153,11 @@ def _bench(options: argparse.Namespace) -> int:
         if choice is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
         path = memory.remember(options.state or memory.default_folder(), bundle, choice)
+        timed = of_kernels(bundle, rows) if options.kernels else None
+    steady = in_a_process(options.bundle, choice, options.sustain, options.stop_celsius) if options.sustain > 0 else None
     if options.json:
-        print(msgspec.json.encode({"variants": rows, "fastest": choice, "remembered": str(path)}).decode())
+        found = {"variants": rows, "fastest": choice, "remembered": str(path), "sustained": steady, "kernels": timed}
+        print(msgspec.json.encode({k: v for k, v in found.items() if v is not None}).decode())
         return 0
     print(f"{'variant':16}{'runtime':28}{'p50 µs':>10}{'p95 µs':>10}{'threads':>9}")
     for row in rows:
@@ -154,6 +167,8 @@ def _bench(options: argparse.Namespace) -> int:
             cost = row.cost
             print(f"{row.variant:16}{row.runtime:28}{cost.latency_us_p50:10.1f}{cost.latency_us_p95:10.1f}{cost.threads:9}")
     print(f"fastest: {choice.variant}, {choice.threads} threads; remembered in {path}")
+    for line in lines(steady, timed):
+        print(line)
     return 0
 
 

@@ -55,16 +55,20 @@ def best_threads(variant: Variant, model: bytes, samples: Array, seconds: float)
 
 def measure_bundle(bundle: Bundle, seconds: float = 0.5) -> list[Measured]:
     """Every variant of the bundle on this device, on the canary's inputs; a variant of another shape (a probe's) on noise."""
-    canary = bundle.array(bundle.manifest.canary.inputs)
     rows = []
     for variant in bundle.manifest.variants:
         try:
             runtime = version_of(variant.runtime)
-            shape = tuple(variant.input.shape)
-            noise = np.random.default_rng(0)
-            samples = canary if canary.shape[1:] == shape else noise.integers(0, 256, (4, *shape), dtype=np.uint8)
-            cost = best_threads(variant, bundle.read(variant.file), samples, seconds)
+            cost = best_threads(variant, bundle.read(variant.file), samples_of(bundle, variant), seconds)
             rows.append(Measured(variant.name, runtime, cost))
         except DeviceError as error:
             rows.append(Measured(variant.name, variant.runtime, None, str(error)))
     return rows
+
+
+def samples_of(bundle: Bundle, variant: Variant) -> Array:
+    """The canary's inputs; noise for a variant of another shape (a probe's)."""
+    canary, shape = bundle.array(bundle.manifest.canary.inputs), tuple(variant.input.shape)
+    if canary.shape[1:] == shape:
+        return canary
+    return np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)

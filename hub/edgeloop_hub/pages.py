@@ -155,7 +155,8 @@ class Pages(Controller):
             told = database.execute(select(events).where(events.c.source == name).order_by(events.c.at.desc()).limit(SHOWN)).all()
             measured = database.execute(select(jobs).where(jobs.c.device == name).order_by(jobs.c.at.desc()).limit(10)).all()
         beats = [(row.at, msgspec.json.decode(row.body, type=Heartbeat)) for row in rows]
-        return page("device.html.j2", name, request, device=found, plots=plots.of(beats), events=told, jobs=measured)
+        jobs_told = [(row, _in_words(row.result)) for row in measured]
+        return page("device.html.j2", name, request, device=found, plots=plots.of(beats), events=told, jobs=jobs_told)
 
     @get("/versions", sync_to_thread=True)
     def versions(self, state: State, request: Asking) -> Response[bytes]:
@@ -200,3 +201,45 @@ class Pages(Controller):
 
 
 HANDLERS = (style, sign_in_page, sign_in, Pages)
+
+
+class _Cost(msgspec.Struct):
+    latency_us_p50: float
+
+
+class _Row(msgspec.Struct):
+    variant: str
+    cost: _Cost | None = None
+
+
+class _Sustained(msgspec.Struct):
+    per_second: float
+    memory_bytes: int
+    microjoules: float | None = None
+    celsius: float | None = None
+
+
+class _Bench(msgspec.Struct):
+    """Of `edgeloop-agent bench --json`, what a line on a page has room for."""
+
+    variants: list[_Row] = []
+    sustained: _Sustained | None = None
+
+
+class _Result(msgspec.Struct):
+    refused: str = ""
+    measured: _Bench = msgspec.field(default_factory=_Bench)
+
+
+def _in_words(result: str) -> str:
+    """A job's answer; a device may have sent anything."""
+    try:
+        found = msgspec.json.decode(result, type=_Result)
+    except msgspec.MsgspecError:
+        return ""
+    said = [f"{r.variant} {r.cost.latency_us_p50:,.0f} µs" for r in found.measured.variants[:6] if r.cost is not None]
+    if (s := found.measured.sustained) is not None:
+        said += [f"{s.per_second:,.0f}/s sustained", f"{s.memory_bytes / 2**20:.1f} MiB"]
+        said += [f"{s.microjoules:,.0f} µJ an inference" if s.microjoules is not None else "energy not measurable there"]
+        said += [f"{s.celsius:.0f} °C"] if s.celsius is not None else []
+    return found.refused or ", ".join(said)

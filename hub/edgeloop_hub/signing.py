@@ -82,7 +82,7 @@ def accept(
         raise DataError("there is no root metadata yet: run edgeloop keys init")
     if not any(k == signer.public_key.keyid for k in root.roles["timestamp"].keyids):
         raise DataError(
-            "this hub's key is not among the root's timestamp keys: run edgeloop keys init with this hub, or edgeloop keys rotate"
+            "this hub's key is not among the root's timestamp keys: run edgeloop keys rotate online (or keys init, on a new hub)"
         )
     found = None
     if targets is not None:

@@ -17,6 +17,7 @@ from edgeloop_agent.updates.watching import Ended, Told, folder_of
 from edgeloop_contract.messages import Job, JobResult
 
 STATE_NAME = "job-state"
+SUSTAINED_PART = 12  # of a job's time: for the sustained rate
 
 
 def passes(config: Path, timeout_seconds: float, bundle: Path) -> str | None:
@@ -30,6 +31,7 @@ def measure(folder: Folder, told: Told, bundle: Path, job: Job) -> JobResult:
     if told.celsius is not None and told.celsius > job.max_celsius:
         return JobResult(id=job.id, refused=f"{told.celsius:.0f} °C; the job allows {job.max_celsius:.0f} °C")
     words = [sys.executable, "-m", "edgeloop_agent.cli", "bench", str(bundle), "--json", "--state", str(folder.path / STATE_NAME)]
+    words += ["--kernels", "--sustain", str(job.max_seconds / SUSTAINED_PART), "--stop-celsius", str(job.max_celsius)]
     try:
         done = subprocess.run(words, capture_output=True, timeout=job.max_seconds, check=False, stdin=subprocess.DEVNULL)
         if done.returncode == 0:
