@@ -1,4 +1,4 @@
-"""The hub's pages in headless Chromium: real clicks, the keyboard alone, what a screen reader needs. Skipped without Chromium."""
+"""The hub's pages in headless Chromium: real clicks, the keyboard alone, what a screen reader needs."""
 
 from __future__ import annotations
 

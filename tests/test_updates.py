@@ -6,7 +6,6 @@ import http.server
 import os
 import shutil
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -350,88 +349,17 @@ def test_a_full_disk_leaves_everything_as_it_was(bench: Bench, monkeypatch: pyte
         subprocess.run(["umount", small], check=True)
 
 
-KILLED = """
-import os, sys, time
-from pathlib import Path
-sys.path[:0] = {paths!r}
-left = int(sys.argv[2])
-def count(name):
-    global left
-    left -= 1
-    if left == 0:
-        os._exit(9)
-def hook(name, arguments):
-    if name in ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink", "shutil.copyfile") and armed:
-        if name != "open" or (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")) or (arguments[2] or 0) & 3:
-            count(name)
-armed = False
-sys.addaudithook(hook)
-for name in ("fsync", "replace", "write"):
-    def wrapped(*a, real=getattr(os, name), **k):
-        if armed: count(name)
-        return real(*a, **k)
-    setattr(os, name, wrapped)
-from edgeloop_agent.config import load
-from edgeloop_agent.logs import Log
-from edgeloop_agent.updates import deciding, fetching, trust, turn
-from edgeloop_agent.updates.journal import Folder
-from edgeloop_agent.updates.turn import Turn
-from edgeloop_agent.updates.watching import folder_of, with_slot
-from edgeloop_agent.updates.enrolment import running_bundle
-config = load(Path(sys.argv[1]))
-folder = Folder(folder_of(config))
-running = running_bundle(config)
-armed = True
-Turn(config, folder, running, lambda _: None)(None)
-with_slot(config, Log("error"))
-folder.change(lambda j: j.committed() if j.trial else j)
-print(-left)
-"""
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed (Debian: strace)")
+def test_killed_or_without_power_at_any_call_the_next_start_runs_a_verified_version(tmp_path: Path) -> None:
+    """benchmarks/hub.py does it for more updates, and kills at every call."""
+    from power_cuts import cuts, next_one
 
-
-def cut_everywhere(tmp_path: Path, stride: int = 1) -> int:
-    """From version 2, taken before, to version 3: whatever happens, one of the two runs, and the update ends well afterwards.
-
-    Returns how many points were tried. A killed process is not a power cut: what was written and not synced is still there.
-    """
-    bench = Bench(tmp_path)
-    bench.offer(2)
-    bench.repository.publish()
-    bench.turn()
-    bench.taken()
-    bench.offer(3)
-    bench.repository.publish()
-    state = tmp_path / "state"
-    shutil.copytree(state, tmp_path / "kept", symlinks=True)
-    program = KILLED.format(paths=[p for p in sys.path if p])
-
-    def run(point: int) -> subprocess.CompletedProcess[str]:
-        words = [sys.executable, "-c", program, str(tmp_path / "agent.toml"), str(point)]
-        return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
-
-    whole = run(10**9)
-    assert whole.returncode == 0, whole.stderr
-    operations = 10**9 + int(whole.stdout)
-    assert bench.running().version == 3 and operations > 25
-    seen, points = set(), range(1, operations + 1, stride)
-    for point in points:
-        shutil.rmtree(state)
-        shutil.copytree(tmp_path / "kept", state, symlinks=True)
-        assert run(point).returncode == 9, point
-        found = bench.running().version
-        seen.add(found)
-        assert found in (2, 3), point
-        if bench.folder.load().trial is None:
-            bench.turn()
-        assert bench.running().version == 3, point
-        assert not list(bench.folder.path.glob("*.partial")), point
-    assert seen == {2, 3}
-    return len(points)
-
-
-def test_killed_at_any_file_operation_the_next_start_runs_a_verified_version(tmp_path: Path) -> None:
-    """Every third point; benchmarks/hub.py tries them all."""
-    assert cut_everywhere(tmp_path, 3) > 20
+    olds = []
+    for what, points, old, wrong in cuts(tmp_path, 1, 8, [next_one]):
+        assert not wrong, (what, wrong[:3])
+        assert points > (60 if "killed" not in what else 5)
+        olds.append(0 < old < points)
+    assert any(olds), "both versions are found"
 
 
 def test_a_damaged_slot_is_left_for_the_one_before_it(bench: Bench) -> None:
