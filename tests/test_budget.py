@@ -18,7 +18,7 @@ from edgeloop_contract.errors import DeviceError
 from edgeloop_exporters.arena import peak_bytes
 from edgeloop_exporters.graph import trace
 from edgeloop_exporters.latency_table import Layer, Table
-from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, narrow, next_aim, used, verdict
+from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, flat, narrow, next_aim, used, verdict
 from hard_networks import Residual
 
 LIMITS = Limits(latency_us=100, bytes=1000)
@@ -32,6 +32,7 @@ def test_the_best_fits_and_is_the_most_accurate_of_those_or_misses_by_least() ->
     fits, better, misses = attempt(90, 900, 0.8), attempt(95, 500, 0.85), attempt(101, 900, 0.99)
     assert best_of([fits, misses, better], LIMITS) is better
     assert best_of([attempt(200, 900), misses], LIMITS) is misses
+    assert best_of([attempt(101, 900, 0.5), attempt(103, 900, 0.9)], LIMITS).accuracy == 0.9, "within noise, accuracy decides"
     assert verdict(better, LIMITS) == []
     said = verdict(attempt(120, 1500, 0.7), Limits(latency_us=100, bytes=1000, accuracy=0.8))
     assert "20% above 100" in said[0] and "50% above 1,000" in said[1] and "70.00%, below 80.00%" in said[2]
@@ -48,6 +49,15 @@ def test_attempts_close_in_on_the_budget(slope: float, share: float) -> None:
         attempts.append(attempt(100 * slope * aim**share, 0, accuracy=aim / 1e6, aim=aim))
     best = best_of(attempts, limits)
     assert 0.85 < used(best, limits) <= 1 and len(attempts) <= 12
+
+
+def test_where_narrower_is_no_cheaper_the_search_ends() -> None:
+    attempts = [attempt(133, 900, 0.99, aim=1.0), attempt(131, 600, 0.7, aim=0.7)]
+    assert next_aim(attempts[:1], LIMITS) is not None
+    assert next_aim(attempts, LIMITS) is None
+    assert flat(attempts, LIMITS)
+    assert "take layers away" in verdict(best_of(attempts, LIMITS), LIMITS, flat(attempts, LIMITS))[0]
+    assert not flat([attempts[0], attempt(110, 600, 0.7, aim=0.7)], LIMITS)
 
 
 def test_layers_that_save_most_for_the_least_harm_are_narrowed_first() -> None:

@@ -233,9 +233,10 @@ def test_the_interface_keeps_to_its_openapi(hub: Hub) -> None:
     from hypothesis import HealthCheck, given
     from hypothesis import settings as hypothesis_settings
     from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
 
     schema = schemathesis.openapi.from_url(f"{hub.address}/schema/openapi.json")
-    seen = 0
+    seen, checks = 0, [not_a_server_error, content_type_conformance, response_schema_conformance, status_code_conformance]
     for operation in schema.get_all_operations():
         found = operation.ok()
 
@@ -243,7 +244,7 @@ def test_the_interface_keeps_to_its_openapi(hub: Hub) -> None:
         @hypothesis_settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
         def holds(case: Any) -> None:
             case.headers = {**(case.headers or {}), "Authorization": f"Bearer {hub.token}"}
-            case.call_and_validate(checks=[not_a_server_error], headers={"Authorization": f"Bearer {hub.token}"})
+            case.call_and_validate(checks=checks, headers={"Authorization": f"Bearer {hub.token}"})
 
         holds()
         seen += 1

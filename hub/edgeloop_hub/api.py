@@ -272,7 +272,7 @@ class Workstation(Controller):
             rolling.change(database, number, verb, "token")
             return rolling.described(database, number)
 
-    @post("/jobs", sync_to_thread=True, status_code=201)
+    @post("/jobs", sync_to_thread=True, status_code=201, raises=[NotFoundException])
     def ask(self, data: Asked, state: State) -> dict[str, str]:
         """Have a device measure a published bundle when it is idle."""
         with state.hub.database.writing() as database:
@@ -288,7 +288,7 @@ class Workstation(Controller):
             database.execute(insert(jobs).values(id=made, **values))
         return {"id": made}
 
-    @get("/jobs/{job:str}", sync_to_thread=True)
+    @get("/jobs/{job:str}", sync_to_thread=True, raises=[NotFoundException])
     def job(self, job: str, state: State) -> dict[str, Any]:
         """Waiting, refused, or done with what was measured."""
         with state.hub.database.reading() as database:

@@ -14,6 +14,7 @@ from edgeloop_hub.schema import bundles, labels, samples
 from edgeloop_hub.settings import Settings
 
 MOST_LISTED = 10_000
+PAGE_BYTES = 16 << 20  # of samples' data in one answer
 SHOWN = (
     "device",
     "key",
@@ -131,14 +132,25 @@ def _of_model(rows: Select[Any], model: str) -> Select[Any]:
 
 
 def labelled_after(connection: Connection, model: str, after: tuple[float, str, str], limit: int) -> list[Any]:
-    """Whole labelled samples in the order in which they were labelled, behind the place `after`: a page for retraining."""
+    """Whole labelled samples in the order in which they were labelled, behind the place `after`: a page for retraining.
+
+    At most `limit`, and at least one of what there is, however large; then as many as fit into PAGE_BYTES.
+    """
     at, device, key = after
     behind = or_(
         samples.c.labelled > at,
         and_(samples.c.labelled == at, or_(samples.c.device > device, and_(samples.c.device == device, samples.c.key > key))),
     )
     rows = select(samples).where(samples.c.model == model, samples.c.label.is_not(None), behind)
-    return list(connection.execute(rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit)))
+    page: list[Any] = []
+    size = 0
+    with connection.execute(rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit)) as found:
+        for row in found:
+            size += len(row.data)
+            if page and size > PAGE_BYTES:
+                break
+            page.append(row)
+    return page
 
 
 def scored(connection: Connection, sha256s: set[str] | None, since: float) -> Iterable[Any]:

@@ -85,7 +85,7 @@ class Samples(Controller):
         with state.hub.database.reading() as database:
             return labelling.listed(database, model, which)
 
-    @get("/samples/{device:str}/{key:str}/values", sync_to_thread=True)
+    @get("/samples/{device:str}/{key:str}/values", sync_to_thread=True, raises=[NotFoundException])
     def values(self, device: str, key: str, state: State) -> Response[bytes]:
         """One sample as a .npy file."""
         with state.hub.database.reading() as database:
@@ -96,7 +96,7 @@ class Samples(Controller):
         np.save(file, pictures.array_of(row), allow_pickle=False)
         return Response(file.getvalue(), media_type="application/octet-stream")
 
-    @get("/labelled", sync_to_thread=True)
+    @get("/labelled", sync_to_thread=True, media_type="application/msgpack")
     def labelled(
         self, state: State, model: str, at: float = 0.0, device: str = "", key: str = "", limit: PAGE = 200
     ) -> Response[bytes]:
@@ -105,7 +105,7 @@ class Samples(Controller):
             rows = labelling.labelled_after(database, model, (at, device, key), limit)
         fields = (*labelling.SHOWN, "labelled", "dtype", "data")
         told = [{**{f: getattr(r, f) for f in fields}, "shape": json.loads(r.shape)} for r in rows]
-        return Response(msgspec.msgpack.encode(told), media_type="application/msgpack")
+        return Response(msgspec.msgpack.encode(told))
 
     @get("/drift", sync_to_thread=True)
     def drift(self, state: State, model: str, seconds: SECONDS = 86400.0) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from itertools import combinations
 
 import msgspec
 
 UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations", "energy_uj": "µJ an inference"}
 SLACK = 0.9  # a budget used to less than this is worth another, larger attempt
+FLAT = 0.05  # costs that differ by less are the same
+STEP = 0.8  # an aim at least so much lower ought to have cost less
 GOAL = 0.96  # share of the budget that an attempt aims at, once it is known what aims come to
 
 
@@ -45,23 +48,32 @@ def used(attempt: Attempt, limits: Limits) -> float:
 
 
 def best_of(attempts: list[Attempt], limits: Limits) -> Attempt:
-    """The most accurate that fits; where none does, the one that misses by least."""
+    """The most accurate that fits; where none does, the most accurate of those that miss by least."""
     fitting = [a for a in attempts if used(a, limits) <= 1]
-    if fitting:
-        return max(fitting, key=lambda a: a.accuracy)
-    return min(attempts, key=lambda a: (used(a, limits), -a.accuracy))
+    least = min(used(a, limits) for a in attempts)
+    return max(fitting or [a for a in attempts if used(a, limits) <= least * (1 + FLAT)], key=lambda a: a.accuracy)
 
 
-def verdict(best: Attempt, limits: Limits) -> list[str]:
-    """What is missed, by how much, and what would be needed; [] when everything holds."""
+def flat(attempts: list[Attempt], limits: Limits) -> bool:
+    """Whether narrowing no longer makes it cheaper: what is left are calls and the file's frame, not layers."""
+    missing = sorted((a for a in attempts if used(a, limits) > 1), key=lambda a: a.aim)
+    return any(
+        low.aim <= STEP * high.aim and used(low, limits) > (1 - FLAT) * used(high, limits)
+        for low, high in combinations(missing, 2)
+    )  # fmt: skip
+
+
+def verdict(best: Attempt, limits: Limits, no_cheaper: bool = False) -> list[str]:
+    """What is missed, by how much, and what would be needed; [] when everything holds. `no_cheaper`: as `flat` says."""
     said = []
+    remedy = (
+        "narrower layers cost no less: raise it, or take layers away" if no_cheaper
+        else "nothing smaller was found; raise it, or train a narrower network"
+    )  # fmt: skip
     for name, share in excess(best, limits).items():
         if share > 1:
             value, limit = getattr(best, name), getattr(limits, name)
-            said.append(
-                f"{value:,.0f} {UNITS[name]}, {share - 1:.0%} above {limit:,.0f}: nothing smaller was found; raise it, or train a"
-                " narrower network"
-            )
+            said.append(f"{value:,.0f} {UNITS[name]}, {share - 1:.0%} above {limit:,.0f}: {remedy}")
     if best.accuracy < limits.accuracy:
         ceilings = ", ".join(UNITS[n] for n in excess(best, limits))
         said.append(
@@ -88,7 +100,7 @@ def next_aim(attempts: list[Attempt], limits: Limits) -> float | None:
     if not attempts:
         return 1.0
     shares = {a.aim: used(a, limits) for a in attempts}
-    if any(SLACK <= share <= 1 for share in shares.values()):
+    if any(SLACK <= share <= 1 for share in shares.values()) or flat(attempts, limits):
         return None
     nearest = sorted(shares, key=lambda aim: abs(math.log(shares[aim])))[:2]
     # What came of the two nearest aims says how cost follows the aim (as a power of it); of one, take it as proportional.

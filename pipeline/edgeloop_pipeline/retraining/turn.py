@@ -158,7 +158,7 @@ class Turn:
             asked = "&".join(f"{k}={v}" for k, v in {"model": model, "limit": PAGE, **place}.items())
             page = self.hub.packed(f"/api/v1/labelled?{asked}")
             rows += page
-            if len(page) < PAGE:
+            if not page:  # a page may be short: its bytes are limited, too
                 break
             place = {"at": repr(page[-1]["labelled"]), "device": page[-1]["device"], "key": page[-1]["key"]}
         return field.from_rows(r for r in rows if r["device"] not in without)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, excess, narrow, next_aim, straight_line, verdict
+from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, excess, flat, narrow, next_aim, straight_line, used, verdict
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.fitting import Count, FitSettings, Rate
 
@@ -57,15 +57,20 @@ class Budget(Base):
         saved = networks.load(project, inputs.artefacts["network"])
         search = _Search(self, inputs, saved)
         made: list[tuple[Attempt, Saved]] = []
-        while len(made) < self.attempts and (aim := next_aim([a for a, _ in made], limits)) is not None:
+        fits = used(search.whole, limits) <= 1
+        if fits:
+            inputs.log("the network meets its budgets as it is")
+        while not fits and len(made) < self.attempts and (aim := next_aim([a for a, _ in made], limits)) is not None:
             made.append(search.attempt(aim, limits, len(made)))
             shares = ", ".join(f"{name} {share:.0%} of its budget" for name, share in excess(made[-1][0], limits).items())
             inputs.log(f"attempt {len(made)}: {made[-1][0].accuracy:.2%}, {shares}")
+        no_cheaper = flat([a for a, _ in made], limits)
+        made.append((search.whole, saved))  # the best so far, where nothing narrower is cheaper
         attempts = [a for a, _ in made]
         best = best_of(attempts, limits)
         narrowed = made[attempts.index(best)][1]
         networks.save(out, narrowed.network, narrowed.structure)
-        missed = verdict(best, limits)
+        missed = verdict(best, limits, no_cheaper)
         for line in missed:
             inputs.log(f"missed: {line}")
         sample = networks.dry_run(narrowed.network, saved.front, project.splits)
