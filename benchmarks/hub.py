@@ -31,7 +31,7 @@ from harness import Row, at_least, at_most, main
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))  # the hub and the devices under test are started as the tests start them
 from hubs import Hub, running_hub, version  # noqa: E402
-from power_cuts import cuts  # noqa: E402
+from power_cuts import cuts, full_disks  # noqa: E402
 from serving import write_config  # noqa: E402
 from test_hub_stores import postgres, postgres_folder  # noqa: E402
 from test_updates import Bench, fetched, served  # noqa: E402
@@ -72,6 +72,13 @@ def power(folder: Path, stride: int) -> Iterator[Row]:
         yield Row(f"{what}: no verified version", len(wrong), f"of {points}", None, None, "= 0", not wrong)
         if old in (0, points):
             print(f"  (the {'old' if old else 'new'} version ran after every one)", file=sys.stderr)
+    if os.geteuid():
+        print("full disks: not run, a small disk can be mounted by root alone")
+        return
+    disks, old, wrong = full_disks(folder / "full", 1 if stride == 1 else 4)
+    for line in wrong[:3]:
+        print(line, file=sys.stderr)
+    yield Row("full disks, a page larger each time: no verified version", len(wrong), f"of {disks}", None, None, "= 0", not wrong)
 
 
 def idle_poll(folder: Path) -> Iterator[Row]:

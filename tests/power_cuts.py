@@ -278,6 +278,48 @@ def cuts(
                     old += _ends_well(bench, versions, f"{loss}, before call {i}, {call.name}", wrong)
                 disk.apply(call)
             yield f"{loss}, {about.__name__}", len(range(0, len(calls), stride)), old, wrong
+        bench.now = lambda: 1000.0  # no battery keeps the clock: after the cut it is 1970
+        _restore(kept, state)
+        disk, wrong, old = Disk.of(state), [], 0
+        for i, call in enumerate(calls):
+            if i % stride == 0:
+                laid(state, in_part(disk, i))
+                old += _ends_well(bench, versions, f"the clock at 1970, before call {i}, {call.name}", wrong)
+            disk.apply(call)
+        yield f"in part and the clock at 1970, {about.__name__}", len(range(0, len(calls), stride)), old, wrong
+
+
+def full_disks(folder: Path, stride: int) -> tuple[int, int, list[str]]:
+    """The update on a disk that is full after n pages, for every n until it fits; then there is room again. Needs root.
+
+    Returns (disks, how often the old version ran, what went wrong).
+    """
+    folder.mkdir(parents=True)
+    bench, page = Bench(folder), os.sysconf("SC_PAGE_SIZE")
+    versions = next_one(bench)
+    state, kept = bench.folder.path, folder / "kept"
+    shutil.copytree(state, kept, symlinks=True)
+    words = [sys.executable, "-m", "edgeloop_agent.updates", str(folder / "agent.toml")]
+    told = msgspec.json.encode(Told(bench.running()))
+    needed = sum(-(-p.stat().st_size // page) for p in kept.rglob("*") if p.is_file()) + 4
+    wrong: list[str] = []
+    old = disks = 0
+    for pages in range(needed, needed + 200, stride):
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={pages * page},mode=700", "tmpfs", state], check=True)
+        try:
+            shutil.copytree(kept, state, symlinks=True, dirs_exist_ok=True)
+            done = subprocess.run(words, input=told, capture_output=True, check=False, timeout=300)
+            disks += 1
+            if done.returncode or b"Traceback" in done.stderr:
+                wrong.append(f"{pages} pages: {done.stderr[-200:]!r}")
+            before = bench.folder.load().trial is None
+            subprocess.run(["mount", "-o", "remount,size=100m", state], check=True)
+            old += _ends_well(bench, versions, f"{pages} pages", wrong)
+        finally:
+            subprocess.run(["umount", state], check=True)
+        if not before:  # it fitted
+            return disks, old, wrong
+    raise RuntimeError("no size was large enough")
 
 
 def _restore(kept: Path, state: Path) -> None:
