@@ -81,7 +81,9 @@ class Hub:
         try:
             found = msgspec.json.decode(answer.data) if answer.data else None
         except msgspec.DecodeError as error:
-            raise NetworkError(f"{self.address}{path}: answered with no JSON; is this a hub?") from error
+            raise NetworkError(
+                f"{self.address}{path}: answered {answer.status} with no JSON; is this a hub, or what does the proxy before it say?"
+            ) from error
         if answer.status >= 300:
             raise NetworkError(f"{self.address}: {found.get('detail', '') if isinstance(found, dict) else answer.status}")
         return found
