@@ -5,6 +5,7 @@ A recording is one array: (T, C) for a time series, (H, W, C) or (H, W) for an i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -186,7 +187,7 @@ def prepare(steps: Sequence[Step], recording: Array) -> Prepared:
 
 def _finite(x: Array) -> tuple[Array, list[int], dict[int, str]]:
     """Only the rows without NaN or infinity, their numbers, and a reason for each of the others."""
-    if x.dtype.kind != "f":
+    if x.dtype.kind != "f" or math.isfinite(x.sum(dtype=np.float64)):
         return x, list(range(len(x))), {}
     bad = ~np.isfinite(x).reshape(len(x), -1)
     refused = {int(i): f"{int(bad[i].sum())} of {bad[i].size} values are NaN or infinite" for i in np.flatnonzero(bad.any(1))}

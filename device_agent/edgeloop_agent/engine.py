@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ class Engine:
         start = time.perf_counter()
         scores, place, own = self.scored(sample)
         taken = (time.perf_counter() - start) * 1e3
-        if not np.isfinite(scores).all():
+        if not math.isfinite(scores.sum(dtype=np.float64)):  # one NaN or infinity is enough
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
         own = scores if own is None else own

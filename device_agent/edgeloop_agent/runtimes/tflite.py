@@ -42,17 +42,20 @@ class _Interpreter:
         self._input = interpreter.get_input_details()[0]["index"]
         self._output = interpreter.get_output_details()[0]["index"]
         self.description = description
+        # An image's worth of memory a call would come from the system anew each time, page by page.
+        self._counts = np.empty((1, *variant.input.shape), np.uint8) if variant.input.dtype == "int8" else None
 
     def run(self, samples: Array) -> Array:
-        if self._variant.input.dtype == "int8" and samples.dtype == np.uint8:
-            samples = (samples ^ TO_INT8).view(np.int8)
-        interpreter = self._interpreter
+        interpreter, counts = self._interpreter, self._counts
         rows = []
         for i in range(len(samples)):
-            interpreter.set_tensor(self._input, samples[i : i + 1])
+            sample = samples[i : i + 1]
+            if counts is not None and sample.dtype == np.uint8:
+                sample = np.bitwise_xor(sample, TO_INT8, out=counts).view(np.int8)
+            interpreter.set_tensor(self._input, sample)
             interpreter.invoke()
             rows.append(interpreter.get_tensor(self._output))
-        return to_scores(np.concatenate(rows), self._variant)
+        return to_scores(rows[0] if len(rows) == 1 else np.concatenate(rows), self._variant)
 
 
 def load(
