@@ -12,11 +12,12 @@ import re
 import stat
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,13 @@ class Limits:
     max_files: int = 256
 
 
+class Seen(Protocol):
+    """Digests of whole bundle files that were verified."""
+
+    def __contains__(self, sha256: object, /) -> bool: ...
+    def add(self, sha256: str, /) -> None: ...
+
+
 class Bundle:
     """An opened, fully verified bundle. Use as a context manager, or `close()` it."""
 
@@ -48,20 +56,23 @@ class Bundle:
         self._file, self._archive = file, archive
 
     @classmethod
-    def open(cls, path: Path, limits: Limits = Limits()) -> Bundle:
-        """Open and verify everything: names, sizes, digests, schema. Raises BundleError with what is wrong."""
+    def open(cls, path: Path, limits: Limits = Limits(), seen: Seen | None = None) -> Bundle:
+        """Open and verify everything: names, sizes, digests, schema. Raises BundleError with what is wrong.
+
+        `seen`: where a file with exactly these bytes was verified before, its parts need not all be unpacked again.
+        """
         try:
             file = path.open("rb")
         except OSError as error:
             raise BundleError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
         try:
-            return cls._verified(path, file, limits)
+            return cls._verified(path, file, limits, seen)
         except BaseException:
             file.close()
             raise
 
     @classmethod
-    def _verified(cls, path: Path, file: IO[bytes], limits: Limits) -> Bundle:
+    def _verified(cls, path: Path, file: IO[bytes], limits: Limits, seen: Seen | None) -> Bundle:
         size = os.fstat(file.fileno()).st_size
         if size > limits.max_bundle_bytes:
             raise BundleError(f"{path}: {size} bytes; the limit is {limits.max_bundle_bytes}: raise it or ship less")
@@ -77,8 +88,11 @@ class Bundle:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
         bundle = cls(path, file, archive, manifest, digest.hexdigest())
-        for name in manifest.files:
-            bundle.read(name)
+        if seen is None or bundle.sha256 not in seen:
+            for name in manifest.files:
+                bundle._check(name)
+            if seen is not None:
+                seen.add(bundle.sha256)
         return bundle
 
     def read(self, name: str) -> bytes:
@@ -90,6 +104,16 @@ class Bundle:
         if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(f"{self.path}: {name} is not what the manifest says; download the bundle again")
         return data
+
+    def _check(self, name: str) -> None:
+        """What `read` checks, in pieces: a device need not have room for the largest file."""
+        entry, digest, size = self.manifest.files[name], hashlib.sha256(), 0
+        with _unpacking(self.path, name), self._archive.open(name) as unpacked:
+            while size <= entry.bytes and (piece := unpacked.read(CHUNK)):
+                digest.update(piece)
+                size += len(piece)
+        if size != entry.bytes or digest.hexdigest() != entry.sha256:
+            raise BundleError(f"{self.path}: {name} is not what the manifest says; download the bundle again")
 
     def array(self, name: str) -> npt.NDArray[Any]:
         """One .npy file as an array. Raises BundleError when it is none (pickled objects are refused)."""
@@ -157,14 +181,19 @@ def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: Manifest, li
 
 def _read(path: Path, archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
     """At most `max_bytes` of one entry, whatever its header promises."""
-    try:
-        with archive.open(name) as entry:
-            data = entry.read(max_bytes + 1)
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{path}: {name} cannot be unpacked ({error}); download the bundle again") from error
+    with _unpacking(path, name), archive.open(name) as entry:
+        data = entry.read(max_bytes + 1)
     if len(data) > max_bytes:
         raise BundleError(f"{path}: {name} is larger than {max_bytes} bytes; do not use this bundle")
     return data
+
+
+@contextmanager
+def _unpacking(path: Path, name: str) -> Iterator[None]:
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{path}: {name} cannot be unpacked ({error}); download the bundle again") from error
 
 
 def describe(files: Mapping[str, bytes]) -> dict[str, File]:

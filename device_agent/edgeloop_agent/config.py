@@ -129,6 +129,10 @@ class Updates(_Part, frozen=True):
     max_latency_us: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # p95 in the canary; 0: as the manifest says
     max_memory_bytes: Bytes = 0  # of the canary's process; 0: as the manifest says
 
+    @property
+    def enabled(self) -> bool:
+        return bool(self.hub or self.folder)
+
 
 class Drift(_Part, frozen=True):
     """Whether samples still look like those the model was validated on."""

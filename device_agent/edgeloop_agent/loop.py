@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from threading import Event
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeloop_agent import thermal
 from edgeloop_agent.answering import Answering, Line, Observer
@@ -18,8 +18,10 @@ from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
 from edgeloop_agent.sensors import Sensor
 from edgeloop_agent.sources import Recording
-from edgeloop_agent.updates.watching import Watch
 from edgeloop_contract.errors import EdgeloopError
+
+if TYPE_CHECKING:
+    from edgeloop_agent.updates.watching import Watch
 
 IDLE_SECONDS = 0.5
 WATCH_SECONDS = 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from pathlib import Path
@@ -13,7 +14,10 @@ from edgeloop_agent.measure import Measured
 from edgeloop_agent.runtimes import RUNTIMES, version_of
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DeviceError, StorageError
+from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Variant
+
+MOST_VERIFIED = 32
 
 
 class Choice(msgspec.Struct, frozen=True):
@@ -29,6 +33,27 @@ def default_folder() -> Path:
     if named := os.environ.get("EDGELOOP_STATE"):
         return Path(named)
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edgeloop-agent"
+
+
+class Verified:
+    """Digests of bundle files that this device verified whole: kept between starts, the newest MOST_VERIFIED of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "verified.json"
+        try:
+            self._known = msgspec.json.decode(self._path.read_bytes(), type=list[str])
+        except (OSError, msgspec.MsgspecError):
+            self._known = []
+
+    def __contains__(self, sha256: object) -> bool:
+        return sha256 in self._known
+
+    def add(self, sha256: str) -> None:
+        """A folder that cannot be written costs time at the next start, nothing else."""
+        self._known = [*self._known, sha256][-MOST_VERIFIED:]
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            publish(self._path, msgspec.json.encode(self._known))
 
 
 def _file(folder: Path, bundle: Bundle) -> Path:
@@ -58,14 +83,9 @@ def recall(folder: Path, bundle: Bundle) -> Choice | None:
 def remember(folder: Path, bundle: Bundle, choice: Choice) -> Path:
     """Keep `choice`, by rename. Raises StorageError when the folder cannot be written."""
     path = _file(folder, bundle)
-    partial = path.with_suffix(".partial")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(msgspec.json.encode(choice))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        publish(path, msgspec.json.encode(choice))
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}); pass --state a folder that can") from error
     return path

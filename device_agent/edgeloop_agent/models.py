@@ -116,8 +116,9 @@ class Models:
         self.paths: dict[str, Path] = {}
         self.manifests: dict[str, Any] = {}
         self.variant = config.runtime.variant  # the thermal policy may ask for another
+        self.verified = memory.Verified(self.state)
         for path in map(Path, config.bundles):
-            with Bundle.open(path) as bundle:
+            with Bundle.open(path, seen=self.verified) as bundle:
                 manifest = bundle.manifest
             if manifest.name in self.paths:
                 raise BundleError(f"{path}: is called {manifest.name}, as {self.paths[manifest.name]} is; serve one of them")
@@ -155,7 +156,7 @@ class Models:
         return self._loaded(self.paths[name])
 
     def _loaded(self, path: Path) -> Model:
-        with Bundle.open(path) as bundle:
+        with Bundle.open(path, seen=self.verified) as bundle:
             name = bundle.manifest.name
             choice = self._choice(bundle)
             model = Model(bundle, choice, self.counts.latency_of(name), self.results, self.flights, **self._options(bundle, choice))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import subprocess
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -51,16 +51,19 @@ class Board:
         return max(plausible, default=None)
 
     def _throttled(self) -> tuple[str, ...] | None:
+        if self._firmware is None and (not self._ask or shutil.which(self.vcgencmd) is None):
+            self._ask = False
+            return None
+        import subprocess  # on a Pi alone: it takes its time
+
         try:
             if self._firmware is not None:
                 flags = int(self._firmware.read_text().strip(), 16)
-            elif self._ask:
+            else:
                 done = subprocess.run(
                     [self.vcgencmd, "get_throttled"], capture_output=True, text=True, timeout=COMMAND_SECONDS, check=True
                 )
                 flags = int(done.stdout.strip().partition("=")[2], 16)
-            else:
-                return None
         except (OSError, ValueError, subprocess.SubprocessError):
             self._ask = False  # not a Pi: do not start a process every few seconds to hear that again
             return None

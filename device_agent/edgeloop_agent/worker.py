@@ -17,12 +17,8 @@ from edgeloop_agent.feed import Feed
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Flights, Models
-from edgeloop_agent.observing import SampleObserver
 from edgeloop_agent.sensors import Board
-from edgeloop_agent.server import Api
 from edgeloop_agent.sources import open_source
-from edgeloop_agent.updates.journal import Folder
-from edgeloop_agent.updates.watching import Watch, enabled, folder_of, with_slot
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
@@ -62,7 +58,7 @@ def main(config_path: Path, pipe: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    config = load(config_path)
+    config = load(config_path)  # what a config leaves off is not even imported: start is felt, and memory is small
     log = Log(config.log.level)
     try:
         return _serve(config, config_path, log, stop, pipe)
@@ -73,16 +69,26 @@ def main(config_path: Path, pipe: int) -> int:
 
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
-    models = Models(with_slot(config, log), counts, log, _edge(config, counts, log))
+    models = Models(_with_update(config, log), counts, log, _edge(config, counts, log))
     source = open_source(config.source)
     models.get(models.first)
     progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log) if source is not None else None
-    server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve() if config.api.enabled else None
-    if server is not None:
+    server = None
+    if config.api.enabled:
+        from edgeloop_agent.server import Api
+
+        server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve()
         log("info", "api", address=f"http://{config.api.host}:{server.port}")
-    observer = SampleObserver(config, models, counts, log) if config.drift.enabled else None
-    watch = Watch(config, config_path, models, counts, log, observer) if enabled(config) else None
+    observer = watch = None
+    if config.drift.enabled:
+        from edgeloop_agent.observing import SampleObserver
+
+        observer = SampleObserver(config, models, counts, log)
+    if config.updates.enabled:
+        from edgeloop_agent.updates.watching import Watch
+
+        watch = Watch(config, config_path, models, counts, log, observer)
     loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer)
     progress.send(READY)
     if feed is not None:
@@ -100,11 +106,22 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     return feed.failure.exit_code if feed is not None and feed.failure is not None else 0
 
 
+def _with_update(config: Config, log: Log) -> Config:
+    """With the bundle that was taken since, where updates are on."""
+    if not config.updates.enabled:
+        return config
+    from edgeloop_agent.updates.watching import with_slot
+
+    return with_slot(config, log)
+
+
 def _edge(config: Config, counts: Counts, log: Log) -> Edge | None:
     """Where work may go, if it may go anywhere."""
     if not config.split.enabled:
         return None
     from edgeloop_agent.split.edge import Edge, credential_of
+    from edgeloop_agent.updates.journal import Folder
+    from edgeloop_agent.updates.watching import folder_of
 
     return Edge(config, credential_of(Folder(folder_of(config)).credential, config.updates.hub), counts, log)
 

@@ -56,18 +56,12 @@ def folder_of(config: Config) -> Path:
     return (Path(config.state) if config.state else memory.default_folder()) / "updates"
 
 
-def enabled(config: Config) -> bool:
-    return bool(config.updates.hub or config.updates.folder)
-
-
 def event(kind: str, target: str, text: str) -> Event:
     return Event(key=secrets.token_hex(16), kind=kind, at=time.time(), target=target, text=text[:2000])
 
 
 def with_slot(config: Config, log: Log) -> Config:
     """The config with its first bundle replaced by what was taken and still is whole; at worst the config's own runs."""
-    if not enabled(config):
-        return config
     folder = Folder(folder_of(config))
     for name in _candidates(folder, log):
         path = folder.slot(name)
