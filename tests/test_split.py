@@ -278,13 +278,17 @@ def test_the_nearer_of_two_tails_is_taken_and_a_plan_does_not_flap() -> None:
 
 def test_a_link_is_learned_from_transfers_alone() -> None:
     rng, link = np.random.default_rng(0), Link()
-    for size in rng.integers(500, 100_000, 60):
-        link.saw(int(size), 0.02 + size / 1e6 + float(rng.exponential(0.0005)))
+    for i, size in enumerate(rng.integers(500, 100_000, 60)):
+        link.saw(int(size), 0.02 + size / 1e6 + float(rng.exponential(0.0005)), 0.1 * i)
     expected = link.expected(50_000)
     assert expected == pytest.approx(0.07, rel=0.1)
-    for _ in range(6):
-        link.saw(50_000, 0.02 + 50_000 / 1e5)
+    link.saw(50_000, 0.02 + 50_000 / 1e5, 6.0)
+    assert link.expected(50_000) < 0.3, "one alone may be chance"
+    for i in range(5):
+        link.saw(50_000, 0.02 + 50_000 / 1e5, 6.5 + 0.1 * i)
     assert link.expected(50_000) == pytest.approx(0.52, rel=0.15), "a link that became slow is seen at once"
+    link.saw(50_000, 0.07, 20.0)
+    assert link.expected(50_000) == pytest.approx(0.07, rel=0.15), "after a while one transfer says how it is now"
 
 
 def test_a_breaker_opens_waits_longer_and_closes() -> None:

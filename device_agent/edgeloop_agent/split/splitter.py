@@ -145,7 +145,7 @@ class Splitter:
         tail.breaker.worked()
         tail.recent_failures *= 1 - WEIGHT
         tail.last_used = time.monotonic()
-        tail.link.saw(reply.bytes, max(1e-6, reply.seconds - reply.computed - reply.waited))
+        tail.link.saw(reply.bytes, max(1e-6, reply.seconds - reply.computed - reply.waited), tail.last_used)
         tail.waiting += WEIGHT * (reply.waited - tail.waiting)
         self.edge.spent(reply.bytes)
         served = self._served.setdefault(tail.address, {})
