@@ -20,6 +20,7 @@ from edgeloop_hub.settings import Settings
 DAY = 86400.0
 COMPARED = 300  # open samples of the model that a new one may resemble
 ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
+ALIKE_TOGETHER = 1.0  # of one recording, with the same guess: what moves or sounds so for a while goes on doing it
 ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "float32": 4}
 MOST_VALUES = 16 << 20  # bytes of one sample, unpacked
 
@@ -98,25 +99,28 @@ class _Open:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._by_model: dict[tuple[str, str], list[tuple[str, list[float]]]] = {}
+        self._by_model: dict[tuple[str, str], list[tuple[str, str, list[float]]]] = {}
 
     def like(self, sample: Sample, name: str) -> str:
         """The group that the sample belongs to: its own name where there is none."""
+        recording = f"{name.partition('/')[0]}/{sample.recording}" if sample.recording else name
         group = self._by_model.get((sample.model, sample.guess))
         if group is None:
             rows = self._connection.execute(
-                select(samples.c.device, samples.c.key, samples.c.alike, samples.c.features)
+                select(samples.c.device, samples.c.key, samples.c.alike, samples.c.recording, samples.c.features)
                 .where(samples.c.model == sample.model, samples.c.guess == sample.guess, samples.c.labelled.is_(None))
                 .order_by(samples.c.at.desc())
                 .limit(COMPARED)
             )
-            group = [(r.alike, json.loads(r.features)) for r in rows if r.alike == f"{r.device}/{r.key}"]
+            heads = [r for r in rows if r.alike == f"{r.device}/{r.key}"]
+            group = [(r.alike, f"{r.device}/{r.recording}", json.loads(r.features)) for r in heads]
             self._by_model[sample.model, sample.guess] = group
-        near = [(head, f) for head, f in group if len(f) == len(sample.features)]
+        near = [row for row in group if len(row[2]) == len(sample.features)]
         if sample.features and near:
-            distances = np.sqrt(((np.array([f for _, f in near]) - sample.features) ** 2).mean(axis=1))
+            distances = np.sqrt(((np.array([f for _, _, f in near]) - sample.features) ** 2).mean(axis=1))
+            distances /= [ALIKE_TOGETHER if other == recording else ALIKE for _, other, _ in near]
             best = int(distances.argmin())
-            if distances[best] < ALIKE:
+            if distances[best] < 1:
                 return near[best][0]
-        group.append((name, list(sample.features)))
+        group.append((name, recording, list(sample.features)))
         return name

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
@@ -14,6 +15,7 @@ from edgeloop_hub.schema import bundles, labels, samples
 from edgeloop_hub.settings import Settings
 
 MOST_LISTED = 10_000
+MOST_SPREAD = 2000  # open samples that are put in order
 PAGE_BYTES = 16 << 20  # of samples' data in one answer
 SHOWN = (
     "device",
@@ -33,7 +35,7 @@ SHOWN = (
 
 
 def waiting(connection: Connection, model: str, person: str, limit: int, without: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """One sample of each group that still needs this person's label, the most informative first, with the group's size.
+    """One sample of each group that still needs this person's label, with the group's size: the most informative first, `spread`.
 
     Every fifth is one of the random ones, the oldest first: without them there would be no honest estimate of accuracy.
     `without`: devices whose sensors are at fault; nobody's time is spent on theirs.
@@ -46,7 +48,8 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
     if model:
         open_ones = and_(open_ones, samples.c.model == model)
     columns = [samples.c[name] for name in SHOWN]
-    best = connection.execute(select(*columns).where(open_ones).order_by(samples.c.value.desc(), samples.c.at).limit(limit)).all()
+    ordered = select(*columns).where(open_ones).order_by(samples.c.value.desc(), samples.c.at)
+    best = spread(connection.execute(ordered.limit(max(limit, MOST_SPREAD))).all())[:limit]
     drawn = connection.execute(select(*columns).where(open_ones, samples.c.random == 1).order_by(samples.c.at).limit(limit)).all()
     order: dict[tuple[str, str], Row[Any]] = {}
     queues = [iter(best), iter(best), iter(drawn), iter(best), iter(best)]
@@ -58,6 +61,24 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
     found = list(order.values())[:limit]
     sizes = _sizes(connection, [f"{r.device}/{r.key}" for r in found])
     return [{**r._mapping, "alike": sizes.get(f"{r.device}/{r.key}", 1)} for r in found]
+
+
+def spread(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """No recording twice before each had its turn, nor a device's guess of one label before its others; else as they come.
+
+    The least sure samples are often of one kind, or of one hard recording: fifty of those teach less than fifty of everything.
+    """
+    recordings: Counter[tuple[str, str]] = Counter()
+    guesses: Counter[tuple[int, str, str]] = Counter()
+    turns = []
+    for row in rows:
+        recording = (row.device, row.recording or row.key)
+        turn = recordings[recording]
+        recordings[recording] += 1
+        guess = (turn, row.device, row.guess)
+        turns.append((turn, guesses[guess], row))
+        guesses[guess] += 1
+    return [row for _, _, row in sorted(turns, key=lambda t: t[:2])]
 
 
 def _sizes(connection: Connection, heads: list[str]) -> dict[str, int]:
