@@ -32,6 +32,7 @@ from shaped import CGROUP, Agent, Link, hub_with, in_namespace, pace, shaped_lin
 PORT, MODEL = 8799, "photos"
 LOSSY = {"input/jpeg"}
 WAIT_MS = 60_000
+NEAR = 1.25
 SLOW_MS = 2_000  # a way that takes longer is measured once
 
 
@@ -83,6 +84,28 @@ class Bench:
         agent.halt(True)
         return found
 
+    def by_turns(self, agents: dict[str, Agent], rounds: int = 5, seconds: float = 0.4) -> dict[str, tuple[float, str]]:
+        """The same of several, a little of each at a time, so that all of them see the same machine. A slow one has one turn."""
+        taken: dict[str, list[float]] = defaultdict(list)
+        places: dict[str, Counter[str]] = defaultdict(Counter)
+
+        def turn(name: str, agent: Agent) -> None:
+            self.ask(agent)  # what had been halted wakes up
+            deadline = time.monotonic() + seconds
+            while not taken[name] or time.monotonic() < deadline:
+                took, place = self.ask(agent)
+                taken[name].append(took)
+                places[name][place.partition("@")[0]] += 1
+
+        for number in range(rounds):
+            for name, agent in agents.items():
+                if number and statistics.median(taken[name]) > SLOW_MS:
+                    continue
+                agent.halt(False)
+                in_namespace(lambda name=name, agent=agent: turn(name, agent))
+                agent.halt(True)
+        return {name: (statistics.median(taken[name]), places[name].most_common(1)[0][0]) for name in agents}
+
 
 def _goes(agent: Agent, way: str) -> None:
     deadline = time.monotonic() + 120
@@ -104,38 +127,42 @@ def _measured(agent: Agent) -> None:
 
 def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
     """Every combination of bandwidth, round trip and pace: each place alone, every fixed split, and the plan."""
-    megabits, trips, shares = ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 100), (0.005, 0.05), (1, 0.125))
-    seconds = 1.5
+    megabits, trips, shares = (
+        ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 30, 100), (0.002, 0.02, 0.2), (1, 0.25, 0.125))
+    )
     pace(1)
     bench.link.shape(100, 0.002)
     agents = bench.fixed()
-    gains, worst, worst_lossy, picked = [], [], [], []
+    gains, worst, worst_lossy = [], [], []
     for number, (share, trip, mbit) in enumerate(itertools.product(shares, trips, megabits)):
         pace(share)
         bench.link.shape(mbit, trip)
-        found = {way: bench.median(agent, seconds, way) for way, agent in agents.items()}
+        found = {way: bench.median(agent, 1.0, way) for way, agent in agents.items()}
         if strayed := {way: place for way, (_, place) in found.items() if place != way}:
             print(f"  not as asked: {strayed}", file=sys.stderr, flush=True)
         took = {way: ms for way, (ms, place) in found.items() if place == way}
         exact = {way: ms for way, ms in took.items() if way not in LOSSY}
-        ours, chosen = {}, {}
+        ours = {}
         for kind, least in (("exact", 1.0), ("lossy", 0.85)):
-            agent = bench.start(f"ours-{number}-{kind}", f"deadline_ms = {WAIT_MS}\nleast_agreement = {least}")
+            agent = ours[kind] = bench.start(f"ours-{number}-{kind}", f"deadline_ms = {WAIT_MS}\nleast_agreement = {least}")
             in_namespace(lambda agent=agent: (_measured(agent), [bench.ask(agent) for _ in range(10)]))
-            ours[kind], chosen[kind] = bench.median(agent, seconds)
+            agent.halt(True)
+        # What was best, and what is near it, once more beside ours: the least of many single medians is a lucky one.
+        near = [way for way, ms in took.items() if ms <= NEAR * min(exact.values() if way in exact else took.values())]
+        again = bench.by_turns({**{way: agents[way] for way in near}, **ours})
+        for agent in ours.values():
             agent.stop()
-        picked.append(took.get(chosen["exact"], float("inf")) / min(exact.values()))
-        again = bench.median(agents[min(exact, key=lambda w: exact[w])], seconds)[0]
-        exact[min(exact, key=lambda w: exact[w])] = again  # measured before and after ours: the least of many is a lucky one
-        best, best_any = min(exact.values()), min([*exact.values(), *(took[w] for w in LOSSY & took.keys())])
-        fixed = min((ms, way) for way, ms in exact.items() if way.startswith("cut"))
-        gains.append(took["input/raw"] / ours["exact"])
-        worst.append(ours["exact"] / best)
-        worst_lossy.append(ours["lossy"] / best_any)
+        best = min(again[way][0] for way in near if way in exact)
+        best_any = min(again[way][0] for way in near)
+        gains.append(took["input/raw"] / again["exact"][0])
+        worst.append(again["exact"][0] / best)
+        worst_lossy.append(again["lossy"][0] / best_any)
+        cuts = min((ms, way) for way, ms in exact.items() if way.startswith("cut"))
         print(
             f"  {mbit:>5} Mbit/s {trip * 1e3:>3.0f} ms pace {share:<5g} device {took['device']:8.1f}  raw {took['input/raw']:8.1f}"
-            f"  jpeg {took.get('input/jpeg', float('nan')):8.1f}  {fixed[1]:13} {fixed[0]:8.1f}  ours"
-            f" {ours['exact']:8.1f} {chosen['exact']:13}  lossy allowed {ours['lossy']:8.1f} {chosen['lossy']}",
+            f"  jpeg {took.get('input/jpeg', float('nan')):8.1f}  {cuts[1]:13} {cuts[0]:8.1f}  best {best:8.1f}  ours"
+            f" {again['exact'][0]:8.1f} {again['exact'][1]:13} {worst[-1]:5.2f}  with jpeg {again['lossy'][0]:8.1f}"
+            f" {again['lossy'][1]:13} {worst_lossy[-1]:5.2f}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
     for agent in agents.values():
@@ -146,7 +173,6 @@ def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
     yield at_most("ours over the best fixed way, mean", statistics.mean(worst), "×", 1.05)
     yield at_most("  at the worst point", max(worst), "×", 1.05)
     yield at_least(f"  points of {points} within 5 %", sum(w <= 1.05 for w in worst), "", points)
-    yield at_least(f"  points of {points} whose way is the best fixed one within 5 %", sum(p <= 1.05 for p in picked), "", points)
     yield at_most("lossy allowed: over the best with jpeg, mean", statistics.mean(worst_lossy), "×", 1.05)
     yield at_least(f"  points of {points} within 5 %", sum(w <= 1.05 for w in worst_lossy), "", points)
 
