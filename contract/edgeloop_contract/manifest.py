@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
 import msgspec
@@ -11,6 +10,7 @@ from edgeloop_contract import cleaning
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.settings import nearest
 
 SCHEMA = 1
 Coding = Literal["raw", "deflate", "4bit", "jpeg"]  # of what crosses from a device to a server (splitting.py)
@@ -219,10 +219,7 @@ class Manifest(Part, frozen=True):
         for variant in self.variants:
             if variant.name == name:
                 return variant
-        names = [v.name for v in self.variants]
-        near = difflib.get_close_matches(name, names, 1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(names)}"
-        raise BundleError(f"bundle {self.name}: no variant {name!r}; {hint}")
+        raise BundleError(f"bundle {self.name}: no variant {name!r}{nearest(name, (v.name for v in self.variants))}")
 
 
 def encode(manifest: Manifest) -> bytes:

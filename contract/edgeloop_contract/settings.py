@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -59,6 +58,8 @@ def _plain(error: msgspec.ValidationError, path: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """`; did you mean X?`, or the list of known names when nothing is near."""
+    import difflib  # for a mistake alone: devices start without it
+
     names = list(known)
     close = difflib.get_close_matches(name, names, 1)
     if close:

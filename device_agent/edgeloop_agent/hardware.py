@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from functools import cache
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from pathlib import Path
 @cache
 def machine() -> str:
     """Board or CPU model, architecture and usable cores, such as 'Raspberry Pi 5 Model B Rev 1.0, aarch64, 4 cores'."""
-    return f"{_board() or _cpu() or 'unknown CPU'}, {platform.machine()}, {cores()} cores"
+    return f"{_board() or _cpu() or 'unknown CPU'}, {os.uname().machine}, {cores()} cores"
 
 
 def cores() -> int:
@@ -30,7 +29,7 @@ def _cpu() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
     except OSError:
-        return platform.processor()
+        return ""
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     names = {key.strip(): value.strip() for key, value in fields.items()}
     name = names.get("model name") or names.get("Hardware") or ""
