@@ -29,6 +29,7 @@ METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
 TIE = 0.001  # of the measure: smaller differences are decided by the scores' noise
 IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
 OVER = "over "
+DISTILLED = "quantization-aware training with distillation"
 MEASURE_SECONDS = 0.2  # of each file, where a ceiling has to hold
 TEACHER_SHARE = 0.7
 TEMPERATURE = 2.0
@@ -185,21 +186,30 @@ class Ladder:
         if self._content() or not self.settings.most_float_layers:
             return
         self.all_integer = self.best
-        worst = sorted(self.losses, key=lambda row: (-round(row.alone_measure_lost, 4), row.alone_sqnr_db))
-        for row in worst[: self.settings.most_float_layers]:
-            layers = (*self.best.graph.options.float_layers, row.layer)
-            options = msgspec.structs.replace(self.best.graph.options, float_layers=layers)
-            self._try(f"{row.layer} in float", partial(self._calibrated, options), self._over_a_ceiling)
+        losses = explaining.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
+        worst = [r.layer for r in sorted(losses, key=lambda r: (-round(r.alone_measure_lost, 4), r.alone_sqnr_db))]
+        worst = worst[: self.settings.most_float_layers]
+        for layer in worst:
+            self._try(f"{layer} in float", partial(self._calibrated, self._with_float(layer)), self._over_a_ceiling)
             if self._content():
                 return
+        if len(worst) > len(self.best.graph.options.float_layers) > 0:  # one alone may do nothing, or harm by chance
+            self._try("all of these in float", partial(self._calibrated, self._with_float(*worst)), self._over_a_ceiling)
+
+    def _with_float(self, *layers: str) -> Options:
+        options = self.best.graph.options
+        return msgspec.structs.replace(options, float_layers=tuple(dict.fromkeys((*options.float_layers, *layers))))
 
     def _trained(self) -> None:
         settings = self.settings
         missed = self.missed(self.best.measure)
         if settings.qat == "never" or (settings.qat == "auto" and not missed):
             return
-        start_from = getattr(self, "all_integer", self.best)  # training is there to do without floats
-        for name, distill in (("quantization-aware training", False), ("quantization-aware training with distillation", True)):
+        integer = getattr(self, "all_integer", self.best)  # training is there to do without floats
+        ways = [("quantization-aware training", integer, False), (DISTILLED, integer, True)]
+        if self.best is not integer:
+            ways.append((f"{DISTILLED}, and the layers in float", self.best, True))
+        for name, start_from, distill in ways:
             start = time.perf_counter()
             found = self._fitted(start_from.graph.options, distill)
             kept, gained = found.measure >= self.best.measure, found.measure - self.best.measure
