@@ -10,15 +10,25 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from conftest import HERE
 from edgeloop_contract.errors import NetworkError
+from edgeloop_contract.messages import Sample, Samples
+from edgeloop_hub import ingest
+from edgeloop_hub.database import Database
+from edgeloop_hub.labelling import spread
+from edgeloop_hub.people import Device
+from edgeloop_hub.schema import samples
+from edgeloop_hub.settings import Settings
 from hubs import Hub, running_hub
 from serving import eventually, serving, write_config
 
@@ -163,3 +173,41 @@ def test_a_person_labels_on_the_page(hub: Hub, tmp_path: Path) -> None:
 
 def drift_of(hub: Hub) -> Any:
     return hub.get("/api/v1/drift?model=exercise_watch")
+
+
+def test_the_queue_spreads_over_recordings_and_guesses() -> None:
+    """By value they would be: three of one recording, then those of the same guess."""
+    rows = [
+        Row("pi-1", "a", "ROW"), Row("pi-1", "a", "ROW"), Row("pi-1", "a", "SQT"), Row("pi-1", "b", "ROW"),
+        Row("pi-1", "c", "SQT"), Row("pi-2", "a", "ROW"), Row("pi-2", "", "ROW", "k1"), Row("pi-2", "", "ROW", "k2"),
+    ]  # fmt: skip
+    order = [rows.index(row) for row in spread(rows)]  # type: ignore[arg-type]
+    assert order == [0, 4, 5, 3, 6, 7, 1, 2]
+
+
+def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
+    def sample(key: str, recording: str, feature: float, guess: str = "ROW") -> Sample:
+        data = zlib.compress(bytes(4))
+        return Sample(
+            key=f"key-{key}-0000", at=1.0, kind="uncertain", model="m", sha256="0" * 64, recording=recording, guess=guess,
+            features=[feature] * 4, dtype="uint8", shape=[4], data=data,
+        )  # fmt: skip
+
+    database = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
+    sent = [
+        sample("a", "one", 0.0), sample("b", "one", 0.5), sample("c", "two", 0.5), sample("d", "one", 1.4), sample("e", "one", 0.2, "SQT"),
+        sample("f", "two", 0.45),
+    ]  # fmt: skip
+    with database.writing() as connection:
+        ingest.store(connection, Device("pi-1", [], "stable", "m", "0" * 64), Samples(samples=sent), Settings(tmp_path))
+        heads = {row.key: row.alike for row in connection.execute(select(samples.c.key, samples.c.alike))}
+    groups = {key[4]: head.split("/")[1][4] for key, head in heads.items()}
+    assert groups == {"a": "a", "b": "a", "c": "c", "d": "d", "e": "e", "f": "c"}
+
+
+@dataclass(eq=False)
+class Row:
+    device: str
+    recording: str
+    guess: str
+    key: str = "k"

@@ -83,11 +83,11 @@ def spread(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
 
 def _sizes(connection: Connection, heads: list[str]) -> dict[str, int]:
     rows = connection.execute(
-        select(samples.c.alike, func.count())
+        select(samples.c.alike, func.count().label("size"))
         .where(samples.c.alike.in_(heads), samples.c.labelled.is_(None))
         .group_by(samples.c.alike)
     )
-    return dict(rows.tuples().all())
+    return {row.alike: int(row.size) for row in rows}
 
 
 def names_of(connection: Connection, model: str) -> list[str]:
