@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import io
 import json
 import math
 import os
@@ -26,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import Row, at_most, edgeloop, main
+from harness import BIN, Row, at_most, edgeloop, main
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests"))  # the agent under test is started as the tests start it
@@ -73,6 +74,7 @@ def measure(quick: bool) -> Iterator[Row]:
     yield from sustained(20 if quick else 600)
     yield from faults(quick)
     yield from clock_jumps()
+    yield from spoiled_sources(10_000 if quick else 100_000)
 
 
 def parts_of(bundle: Path, variant: str) -> tuple[Any, bytes, Any]:
@@ -377,6 +379,44 @@ def fuzz(agent: Agent, requests: int, rng: random.Random) -> Row:
     restarts = agent.metric("edgeloop_restarts_total")
     errors = agent.log.count(" error ") - agent.log.count("worker died")
     return at_most(f"{requests:,} malformed requests: errors inside the agent ({restarts:.0f} restarts in all)", errors, "", 0)
+
+
+def spoiled_sources(count: int) -> Iterator[Row]:
+    """Spoiled lines on standard input, whole ones between them; and spoiled files in a watched folder, a whole one at the end."""
+    from test_api import spoiled
+
+    rng, series = random.Random(7), np.loadtxt(RECORDING, delimiter=",")
+    window = json.dumps({"values": [[round(v, 2) for v in row] for row in series[:100].tolist()]}).encode()
+    lines, whole = [], []
+    for i in range(count):
+        if i % 500 == 0:
+            lines.append(window)
+            whole.append(f"line {len(lines)}")
+        base = window if i % 10 == 0 else ",".join(f"{v:.3f}" for v in series[i % len(series)]).encode()
+        lines.append(spoiled(base, rng).replace(b"\n", b" "))
+    words = [BIN / "edgeloop-agent", "run", GOLDEN, "--source", "-"]
+    done = subprocess.run(words, input=b"\n".join(lines), capture_output=True, check=False)
+    said = {row["input"]: row.get("label") for row in map(json.loads, done.stdout.splitlines())}
+    wrong = sum(said.get(name) != said[whole[0]] or said[name] is None for name in whole)
+    wrong += (done.returncode != 0) + done.stderr.count(b"Traceback")
+    yield at_most(f"{count:,} malformed lines, {len(whole)} whole ones between: not answered, or an error inside", wrong, "", 0)
+    files = [RECORDING.read_bytes(), _npy(series)]
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        (folder / "in").mkdir()
+        for i in range(count // 100):
+            (folder / "in" / f"{i:06}.{('csv', 'npy')[i % 2]}").write_bytes(spoiled(files[i % 2], rng))
+        with serving(folder, '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n') as agent:
+            (folder / "in" / "whole.csv").write_bytes(files[0])
+            eventually(lambda: any(line["input"] == "whole.csv" for line in agent.lines), 300)
+            restarts = agent.metric("edgeloop_restarts_total")
+    yield at_most(f"{count // 100:,} malformed files in a watched folder: restarts", restarts, "", 0)
+
+
+def _npy(values: Any) -> bytes:
+    made = io.BytesIO()
+    np.save(made, values)
+    return made.getvalue()
 
 
 if __name__ == "__main__":

@@ -142,7 +142,7 @@ def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) ->
 
 def labels_worth(quick: bool) -> Iterator[Row]:
     champion, weights, project = _champion()
-    seeds = range(1 if quick else 3)
+    seeds = range(1 if quick else 2)
     names = project.splits.labels
     with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
