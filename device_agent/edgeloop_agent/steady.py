@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
-import tempfile
 import time
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,24 +16,15 @@ from edgeloop_agent.counts import resident_bytes
 from edgeloop_agent.energy import NO_METER, Meter
 from edgeloop_agent.measure import WARM_UP, Measured, samples_of
 from edgeloop_agent.memory import Choice
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_agent.runtimes.kernels import Kernel, kernels
 from edgeloop_agent.sensors import Board
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
-KERNEL_RUNS = 100
 START_SECONDS = 60.0
 LOOK_SECONDS = 1.0  # between two looks at the sensors
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel of the graph as the runtime optimised it: mean microseconds, batch 1."""
-
-    name: str
-    operation: str
-    microseconds: float
 
 
 @dataclass(frozen=True)
@@ -108,41 +97,6 @@ def sustained(
         variant.name, round(took, 3), round(count / took, 1), round(first or count / took, 1), max(0, resident_bytes() - before),
         round(1e6 * joules / count, 2) if joules is not None else None, source or NO_METER, hottest, sorted(throttled),
     )  # fmt: skip
-
-
-def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_RUNS, **options: str) -> list[Kernel]:
-    """Every kernel in the order it runs, by ONNX Runtime's profiler; batch 1, one thread. Raises DeviceError.
-
-    TFLite's Python interface has no profiler: the variant must be ONNX.
-    """
-    if variant.runtime != "onnx":
-        raise DeviceError(f"{variant.name}: only ONNX Runtime tells the time of each kernel")
-    with tempfile.TemporaryDirectory() as folder:
-        runtime = open_runtime(variant, model, 1, profile=str(Path(folder) / "trace"), **options)
-        for i in range(runs):
-            runtime.run(samples[i % len(samples)][None])
-        trace = runtime._session.end_profiling()  # type: ignore[attr-defined]
-        try:
-            events = msgspec.json.decode(Path(trace).read_bytes(), type=list[_Event])
-        except (OSError, msgspec.MsgspecError) as error:
-            raise DeviceError(f"onnxruntime left no readable profile ({error})") from error
-    taken: dict[str, list[float]] = defaultdict(list)
-    operation: dict[str, str] = {}
-    for event in events:
-        if event.cat == "Node" and event.name.endswith("_kernel_time"):
-            node = event.name.removesuffix("_kernel_time")
-            taken[node].append(event.dur)
-            operation[node] = str(event.args.get("op_name", ""))
-    return [Kernel(n, operation[n], round(float(np.mean(t[len(t) // 10 :])), 2)) for n, t in taken.items()]
-
-
-class _Event(msgspec.Struct, frozen=True):
-    """As the profiler writes it."""
-
-    name: str = ""
-    cat: str = ""
-    dur: float = 0.0
-    args: dict[str, object] = {}
 
 
 def lines(steady: Sustained | None, timed: Kernels | None) -> list[str]:
