@@ -64,7 +64,7 @@ def _new(path: Path) -> Path:
 
 def power(folder: Path, stride: int) -> Iterator[Row]:
     if shutil.which("strace") is None:
-        print("power cuts: not run, strace is not installed")
+        print("power cuts: not run, strace is not installed", file=sys.stderr)
         return
     for what, points, old, wrong in cuts(folder, stride, stride):
         for line in wrong[:3]:
@@ -73,7 +73,7 @@ def power(folder: Path, stride: int) -> Iterator[Row]:
         if old in (0, points):
             print(f"  (the {'old' if old else 'new'} version ran after every one)", file=sys.stderr)
     if os.geteuid():
-        print("full disks: not run, a small disk can be mounted by root alone")
+        print("full disks: not run, a small disk can be mounted by root alone", file=sys.stderr)
         return
     disks, old, wrong = full_disks(folder / "full", 1 if stride == 1 else 4)
     for line in wrong[:3]:

@@ -187,7 +187,9 @@ def prepare(steps: Sequence[Step], recording: Array) -> Prepared:
 
 def _finite(x: Array) -> tuple[Array, list[int], dict[int, str]]:
     """Only the rows without NaN or infinity, their numbers, and a reason for each of the others."""
-    if x.dtype.kind != "f" or math.isfinite(x.sum(dtype=np.float64)):
+    with np.errstate(invalid="ignore"):  # infinity less infinity: it is looked for here
+        fine = x.dtype.kind != "f" or math.isfinite(x.sum(dtype=np.float64))
+    if fine:
         return x, list(range(len(x))), {}
     bad = ~np.isfinite(x).reshape(len(x), -1)
     refused = {int(i): f"{int(bad[i].sum())} of {bad[i].size} values are NaN or infinite" for i in np.flatnonzero(bad.any(1))}

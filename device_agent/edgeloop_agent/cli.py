@@ -50,13 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure every variant here and remember the fastest", epilog=EXIT_CODES)
     bench.add_argument("bundle", type=Path)
     bench.add_argument("--seconds", type=float, default=0.5, help="time per variant and thread count (default 0.5)")
-    bench.add_argument(
-        "--sustain",
-        type=float,
-        default=0.0,
-        metavar="SECONDS",
-        help="then run the fastest without a pause: rate, memory, energy, heat",
-    )
+    says = "then run the fastest without a pause: rate, memory, energy, heat"
+    bench.add_argument("--sustain", type=float, default=0.0, metavar="SECONDS", help=says)
     bench.add_argument("--stop-celsius", type=float, default=float("inf"), help="end that early where it gets hotter")
     bench.add_argument("--kernels", action="store_true", help="and time each kernel of the fastest ONNX variant")
     bench.add_argument("--json", action="store_true", help="print one JSON object")

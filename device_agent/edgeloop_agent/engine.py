@@ -89,7 +89,9 @@ class Engine:
         start = time.perf_counter()
         scores, place, own = self.scored(sample)
         taken = (time.perf_counter() - start) * 1e3
-        if not math.isfinite(scores.sum(dtype=np.float64)):  # one NaN or infinity is enough
+        with np.errstate(invalid="ignore"):  # infinity less infinity is found, not warned of
+            fine = math.isfinite(scores.sum(dtype=np.float64))
+        if not fine:
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
         own = scores if own is None else own
