@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from conftest import HERE, command
+from edgeloop_agent.answers import meaning, softmax
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Api, Config, Output, Thermal
 from edgeloop_agent.config import Runtime as RuntimeSettings
@@ -19,6 +20,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Reading
+from edgeloop_contract.manifest import Classification
 from serving import GOLDEN, eventually, serving, write_config
 
 
@@ -144,3 +146,16 @@ def test_a_library_that_is_missing_is_named(tmp_path: Path) -> None:
         config = write_config(tmp_path, f'[source]\nkind = "{kind}"\nwhere = "0"\n')
         done = command("edgeloop-agent", "check", config, PYTHONPATH=str(tmp_path / "fakes"))
         assert done.returncode == 6 and f"edgeloop[{extra}]" in done.stderr, done.stderr
+
+
+def test_of_many_classes_the_five_most_probable_are_named() -> None:
+    rng = np.random.default_rng(0)
+    for classes in (3, 20, 21, 1000):
+        task = Classification(labels=[f"class {i}" for i in range(classes)])
+        scores = rng.normal(0, 3, (1, classes)).astype(np.float32)
+        said, shares = meaning(task, scores, scores), softmax(scores[0])
+        best = np.argsort(-shares)
+        assert said["label"] == f"class {best[0]}"
+        expected = best[: 5 if classes > 20 else classes]
+        assert sorted(said["probabilities"]) == sorted(f"class {i}" for i in expected)
+        assert all(abs(said["probabilities"][f"class {i}"] - shares[i]) < 1e-4 for i in expected)

@@ -186,10 +186,10 @@ def test_the_queue_spreads_over_recordings_and_guesses() -> None:
 
 
 def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
-    def sample(key: str, recording: str, feature: float, guess: str = "ROW") -> Sample:
+    def sample(key: str, recording: str, feature: float, guess: str = "ROW", random: bool = False) -> Sample:
         data = zlib.compress(bytes(4))
         return Sample(
-            key=f"key-{key}-0000", at=1.0, kind="uncertain", model="m", sha256="0" * 64, recording=recording, guess=guess,
+            key=f"key-{key}-0000", at=1.0, kind="uncertain", model="m", sha256="0" * 64, recording=recording, guess=guess, random=random,
             features=[feature] * 4, dtype="uint8", shape=[4], data=data,
         )  # fmt: skip
 
@@ -197,12 +197,13 @@ def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
     sent = [
         sample("a", "one", 0.0), sample("b", "one", 0.5), sample("c", "two", 0.5), sample("d", "one", 1.4), sample("e", "one", 0.2, "SQT"),
         sample("f", "two", 0.45),
+        sample("g", "one", -0.5, random=True),
     ]  # fmt: skip
     with database.writing() as connection:
         ingest.store(connection, Device("pi-1", [], "stable", "m", "0" * 64), Samples(samples=sent), Settings(tmp_path))
         heads = {row.key: row.alike for row in connection.execute(select(samples.c.key, samples.c.alike))}
     groups = {key[4]: head.split("/")[1][4] for key, head in heads.items()}
-    assert groups == {"a": "a", "b": "a", "c": "c", "d": "d", "e": "e", "f": "c"}
+    assert groups == {"a": "a", "b": "a", "c": "c", "d": "d", "e": "e", "f": "c", "g": "g"}
 
 
 @dataclass(eq=False)

@@ -113,3 +113,10 @@ def test_log_mel_refuses(sound: np.ndarray) -> None:
 def test_log_mel_of_silence() -> None:
     made = prepare([LogMel(rate_hz=8000, window=256, hop=128, bands=40)], np.zeros((400, 1), np.int16)).values
     assert (made == 0).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_infinities_of_both_signs_are_refused_without_a_warning() -> None:
+    found = prepare([], np.array([[np.inf, -np.inf], [0.0, 1.0]]))
+    assert list(found.refused) == [0]
+    assert not found.indices

@@ -102,7 +102,10 @@ class _Open:
         self._by_model: dict[tuple[str, str], list[tuple[str, str, list[float]]]] = {}
 
     def like(self, sample: Sample, name: str) -> str:
-        """The group that the sample belongs to: its own name where there is none."""
+        """The group that the sample belongs to: its own name where there is none.
+
+        One drawn at random is asked about itself, near-duplicates apart: accuracy is estimated from what people said of those.
+        """
         recording = f"{name.partition('/')[0]}/{sample.recording}" if sample.recording else name
         group = self._by_model.get((sample.model, sample.guess))
         if group is None:
@@ -118,7 +121,7 @@ class _Open:
         near = [row for row in group if len(row[2]) == len(sample.features)]
         if sample.features and near:
             distances = np.sqrt(((np.array([f for _, _, f in near]) - sample.features) ** 2).mean(axis=1))
-            distances /= [ALIKE_TOGETHER if other == recording else ALIKE for _, other, _ in near]
+            distances /= [ALIKE_TOGETHER if other == recording and not sample.random else ALIKE for _, other, _ in near]
             best = int(distances.argmin())
             if distances[best] < 1:
                 return near[best][0]
