@@ -13,7 +13,7 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,7 @@ def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any =
     return field.Field(
         came.samples[rows], np.array([names[n] for n in truth], dtype=str), text[0], text[1],
         np.array([f"k{r:06}" for r in rows]), np.array(rows, dtype=float), np.zeros(len(rows), bool), np.full(len(rows), "train"),
+        np.zeros(len(rows), bool),
     )  # fmt: skip
 
 
@@ -170,7 +171,7 @@ def labels_worth(quick: bool) -> Iterator[Row]:
                     rows = rng.choice(len(came.labels), min(count, len(came.labels)), replace=False).tolist()
                 found = data_of(came, rows, names)
                 parts = np.where(np.unique(found.groups, return_inverse=True)[1] % 10 == 9, "validation", "train")
-                made = retrained(field.Field(*[*list(vars(found).values())[:-1], parts]), folder, weights, seed)
+                made = retrained(replace(found, parts=parts), folder, weights, seed)
                 after = both(made) if made else (0.0, 0.0)
                 gains.setdefault((kind, count), []).append(after[0] - before[0])
                 drops.append(before[1] - after[1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ import pytest
 
 from conftest import TINY, command
 from edgeloop_contract.messages import Sample, Samples
+from edgeloop_pipeline import recipe as recipes
+from edgeloop_pipeline.project import Project
 from edgeloop_pipeline.retraining import field
 from edgeloop_pipeline.retraining.deciding import Policy, Signals, decide
 from edgeloop_pipeline.retraining.gate import Answers, Limits, compare, judge
+from edgeloop_pipeline.retraining.pseudo import calibrated
 from hubs import Hub, running_hub
 
 NOW = Signals(100, 0, (), 1.0)
@@ -76,7 +80,7 @@ def field_of(recordings: list[str], device: str = "pi") -> field.Field:
     text = np.array(recordings)
     return field.Field(
         np.zeros((n, 4, 4, 1), np.uint8), np.array(["a"] * n), np.array([device] * n), text, np.array([f"k{i}" for i in range(n)]),
-        np.arange(n, dtype=float), np.zeros(n, bool), np.full(n, "train"),
+        np.arange(n, dtype=float), np.zeros(n, bool), np.full(n, "train"), np.zeros(n, bool),
     )  # fmt: skip
 
 
@@ -117,39 +121,74 @@ def test_nothing_to_do_and_a_lock_have_their_exit_codes(hub: Hub, runs: Path) ->
     assert retrain(hub, runs, "--keys", runs / "none").returncode == 2
 
 
-def test_shuffled_labels_are_refused(hub: Hub, runs: Path) -> None:
-    """Samples of the recipe's own test set with wrong labels, as if from a device; floors off, so that the gate decides."""
-    import zlib
-
-    from edgeloop_pipeline import recipe as recipes
-    from edgeloop_pipeline.project import Project
-
-    splits = Project(recipes.load(recipes.find(str(TINY)))).splits
-    rng = np.random.default_rng(0)
-    device = hub.run("token", "enrol", "pi-1")
-    told = hub.http.post("/api/v1/enrol", {"token": device, "device": "pi-1"})
-    made = []
-    for i in range(min(len(splits.test), 120)):
-        values = np.asarray(splits.test.values[i])
-        made.append(
-            Sample(
-                key=f"sample-{i:06}", at=1.0 + i, kind="labelled", model="tiny", sha256="0" * 64, recording=f"r{i // 4}",
-                truth=str(rng.choice(splits.labels)), dtype=str(values.dtype), shape=list(values.shape),  # type: ignore[arg-type]
-                data=zlib.compress(values.tobytes()),
-            )
-        )  # fmt: skip
+def bring(hub: Hub, device: str, made: list[Sample], times: int = 1) -> None:
+    """Enrol a device and send its samples, as its outbox does."""
     import urllib.request
 
-    for _ in range(2):  # sent twice, stored once
+    told = hub.http.post("/api/v1/enrol", {"token": hub.run("token", "enrol", device), "device": device})
+    for _ in range(times):
         asked = urllib.request.Request(
             f"{hub.address}/api/v1/outbox", msgspec.msgpack.encode(Samples(samples=made)), method="POST",
             headers={"Authorization": f"Bearer {told['credential']}", "Content-Type": "application/msgpack"},
         )  # fmt: skip
         with urllib.request.urlopen(asked, timeout=30) as answer:
             assert answer.status == 200
+
+
+def sample(values: Any, number: int, recording: str, truth: str = "") -> Sample:
+    return Sample(
+        key=f"sample-{number:06}", at=1.0 + number, kind="labelled" if truth else "uncertain", model="tiny", sha256="0" * 64,
+        recording=recording, truth=truth, dtype=str(values.dtype), shape=list(values.shape), data=zlib.compress(values.tobytes()),  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def unseen() -> tuple[Any, tuple[str, ...]]:
+    splits = Project(recipes.load(recipes.find(str(TINY)))).splits
+    return splits.test, splits.labels
+
+
+FLOORS_OFF = ("--set", "target.min_accuracy=0", "--set", "target.max_drop=1")
+
+
+def test_shuffled_labels_are_refused(hub: Hub, runs: Path) -> None:
+    """Samples of the recipe's own test set with wrong labels, as if from a device; floors off, so that the gate decides."""
+    (test, names), rng = unseen(), np.random.default_rng(0)
+    count = min(len(test), 120)
+    made = [sample(np.asarray(test.values[i]), i, f"r{i // 4}", str(rng.choice(names))) for i in range(count)]
+    bring(hub, "pi-1", made, times=2)  # sent twice, stored once
     assert len(hub.get("/api/v1/samples?model=tiny")) == len(made)
-    done = retrain(hub, runs, "--set", "target.min_accuracy=0", "--set", "target.max_drop=1")
+    done = retrain(hub, runs, *FLOORS_OFF)
     said = json.loads(done.stdout)
     assert done.returncode == 1 and said["what"] == "refused", (done.stderr, said)
-    assert said["verdict"]["field"]["samples"] > 20 and not said["target"]
-    assert retrain(hub, runs, "--set", "target.min_accuracy=0", "--set", "target.max_drop=1").returncode == 10
+    assert said["verdict"]["field"]["samples"] > 20 and not said["target"] and not said["pseudo_labels"]
+    assert retrain(hub, runs, *FLOORS_OFF).returncode == 10
+
+
+def test_pseudo_labels_train_and_never_judge(runs: Path, tmp_path: Path) -> None:
+    """Half of each recording has labels. What trains by a guess is of recordings that do not judge, sure, and counted apart."""
+    test, names = unseen()
+    count = min(len(test), 240)
+    made = [sample(np.asarray(test.values[i]), i, f"r{i // 8}", "" if i % 2 else str(names[test.labels[i]])) for i in range(count)]
+    with running_hub(tmp_path / "hub") as hub:
+        bring(hub, "pi-1", made)
+        done = retrain(hub, runs, *FLOORS_OFF, "--no-publish", "--pseudo-labels", "0.6")
+        said = json.loads(done.stdout)
+        assert done.returncode in (0, 1), done.stderr
+        unlabelled = {row["key"] for row in hub.get("/api/v1/samples?model=tiny&which=open")}
+    found = field.load(runs / "retrain" / "tiny" / "data" / said["data"])
+    assert set(found.keys[found.pseudo]) <= unlabelled and found.pseudo.sum() == said["pseudo_labels"] > 0
+    assert set(found.parts[found.pseudo]) == {"train"}
+    assert not set(found.groups[found.pseudo]) & set(found.groups[found.parts != "train"])
+    assert said["verdict"]["field"]["samples"] == ((found.parts == "test") & ~found.pseudo).sum() == (found.parts == "test").sum()
+    truth = {one.key: names[test.labels[i]] for i, one in enumerate(made)}
+    right = np.mean([truth[k] == label for k, label in zip(found.keys[found.pseudo], found.labels[found.pseudo], strict=True)])
+    assert right > 0.6 and 0 <= said["pseudo_right"] <= 1
+
+
+def test_confidence_is_calibrated() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.normal(0, 2, (4000, 5))
+    odds = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+    labels = (rng.random((4000, 1)) > odds.cumsum(1)).sum(1).clip(0, 4)
+    assert 0.85 < calibrated(scores, labels) < 1.2
+    assert 3.4 < calibrated(4 * scores, labels) < 4.8

@@ -18,6 +18,15 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+@cache
+def saturates() -> bool:
+    """Whether ONNX Runtime's fast int8 kernels may be wrong here: x86 without VNNI adds pairs of products in 16 bits (pmaddubsw).
+
+    See "When and why do I need to try U8U8" in its page on quantization.
+    """
+    return os.uname().machine in ("x86_64", "i686") and not {"avx512_vnni", "avx_vnni"} & set(_fields().get("flags", "").split())
+
+
 def _board() -> str:
     try:
         return Path("/proc/device-tree/model").read_text(errors="replace").strip("\0 \n")
@@ -26,14 +35,19 @@ def _board() -> str:
 
 
 def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
-    except OSError:
-        return ""
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    names = {key.strip(): value.strip() for key, value in fields.items()}
+    names = _fields()
     name = names.get("model name") or names.get("Hardware") or ""
     # Clouds hide the model's number; the stepping and the widest vector unit still tell two machines apart.
     flags = names.get("flags", "").split()
-    widest = next((f for f in ("amx_int8", "avx512_vnni", "avx2", "sse4_2") if f in flags), "")
+    widest = next((f for f in ("amx_int8", "avx512_vnni", "avx_vnni", "avx2", "sse4_2") if f in flags), "")
     return " ".join(part for part in (name, widest) if part)
+
+
+def _fields() -> dict[str, str]:
+    """Of /proc/cpuinfo, the last core's."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return {}
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return {key.strip(): value.strip() for key, value in fields.items()}

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -194,6 +195,7 @@ def to_onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: 
     except Exception as error:  # the exporter wraps the user's causes in several private types
         raise ModelError(f"export to ONNX failed: {_cause(error)}; replace that operation in the network") from error
     _pool_means(model)
+    _part_weights(model)
     _strip_notes(model)
     path.write_bytes(model.SerializeToString(deterministic=True))
     onnx.checker.check_model(str(path))
@@ -214,6 +216,22 @@ def _pool_means(model: Any) -> None:
             node.op_type = "GlobalAveragePool"
             del node.input[1:]
             del node.attribute[:]
+
+
+def _part_weights(model: Any) -> None:
+    """Integer weights by short names, with zero points of their own: ONNX Runtime cannot make shared ones exact (session_options)."""
+    graph = model.graph
+    constants = {i.name: i for i in graph.initializer}
+    readers = Counter(name for node in graph.node for name in node.input)
+    for number, node in enumerate(n for n in graph.node if n.op_type == "DequantizeLinear" and n.input[0] in constants):
+        weight, zero = constants[node.input[0]], constants.get(node.input[2]) if len(node.input) > 2 else None
+        if readers[weight.name] == 1:
+            weight.name = node.input[0] = f"w{number}"
+        if zero is not None and readers[zero.name] > 1:
+            readers[zero.name] -= 1
+            own = graph.initializer.add()
+            own.CopyFrom(zero)
+            own.name = node.input[2] = f"z{number}"
 
 
 def _strip_notes(model: Any) -> None:

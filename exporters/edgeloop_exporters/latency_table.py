@@ -17,6 +17,8 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
+from edgeloop_agent.hardware import saturates
+from edgeloop_agent.runtimes.onnx import session_options
 from edgeloop_contract.errors import DeviceError
 
 RUNS, WARM_UP = 60, 10
@@ -111,9 +113,7 @@ class Table:
 
 
 def _measure(layer: Layer) -> float:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 3
+    options = session_options(1, exact=saturates())
     session = onnxruntime.InferenceSession(model_of(layer), options, providers=["CPUExecutionProvider"])
     x = {"x": np.random.default_rng(0).integers(0, 255, (1, *layer.input)).astype(np.uint8)}
     taken = []

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from edgeloop_agent.hardware import cores, saturates
 from edgeloop_agent.runtimes import Array
+from edgeloop_agent.runtimes.onnx import session_options
 from edgeloop_exporters.convert import Front
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
@@ -116,9 +118,8 @@ def _onnx_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, A
     nodes = [n for n in graph.graph.node if n.op_type == "QuantizeLinear" and n.input[1] in constants]
     wanted = [n.output[0] for n in nodes]
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     inferred = onnx.shape_inference.infer_shapes(graph)
+    options = session_options(cores(), exact=saturates())
     session = onnxruntime.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = session.run(wanted, {"input": samples})
     return [

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, tuple_, update
 
 from edgeloop_contract.errors import DataError
 from edgeloop_hub.schema import bundles, labels, samples
@@ -153,19 +153,25 @@ def _of_model(rows: Select[Any], model: str) -> Select[Any]:
 
 
 def labelled_after(connection: Connection, model: str, after: tuple[float, str, str], limit: int) -> list[Any]:
-    """Whole labelled samples in the order in which they were labelled, behind the place `after`: a page for retraining.
+    """Whole labelled samples in the order in which they were labelled, behind the place `after`: a page for retraining."""
+    place = tuple_(samples.c.labelled, samples.c.device, samples.c.key)
+    rows = select(samples).where(samples.c.model == model, samples.c.label.is_not(None), place > tuple_(*after))
+    return _page(connection, rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit))
 
-    At most `limit`, and at least one of what there is, however large; then as many as fit into PAGE_BYTES.
-    """
-    at, device, key = after
-    behind = or_(
-        samples.c.labelled > at,
-        and_(samples.c.labelled == at, or_(samples.c.device > device, and_(samples.c.device == device, samples.c.key > key))),
-    )
-    rows = select(samples).where(samples.c.model == model, samples.c.label.is_not(None), behind)
+
+def open_before(connection: Connection, model: str, before: tuple[float, str, str], limit: int) -> list[Any]:
+    """Whole samples that nobody labelled nor gave up, the newest first, older than the place `before`: a page of them."""
+    place = tuple_(samples.c.at, samples.c.device, samples.c.key)
+    rows = select(samples).where(samples.c.model == model, samples.c.labelled.is_(None), samples.c.skipped == 0)
+    newest = (samples.c.at.desc(), samples.c.device.desc(), samples.c.key.desc())
+    return _page(connection, rows.where(place < tuple_(*before)).order_by(*newest).limit(limit))
+
+
+def _page(connection: Connection, rows: Select[Any]) -> list[Any]:
+    """Of the rows at least one, however large; then as many as fit into PAGE_BYTES."""
     page: list[Any] = []
     size = 0
-    with connection.execute(rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit)) as found:
+    with connection.execute(rows) as found:
         for row in found:
             size += len(row.data)
             if page and size > PAGE_BYTES:

@@ -102,16 +102,27 @@ class Samples(Controller):
     ) -> Response[bytes]:
         """Labelled samples with their data, as MessagePack, in the order of labelling, behind the place (at, device, key)."""
         with state.hub.database.reading() as database:
-            rows = labelling.labelled_after(database, model, (at, device, key), limit)
-        fields = (*labelling.SHOWN, "labelled", "dtype", "data")
-        told = [{**{f: getattr(r, f) for f in fields}, "shape": json.loads(r.shape)} for r in rows]
-        return Response(msgspec.msgpack.encode(told))
+            return _packed(labelling.labelled_after(database, model, (at, device, key), limit))
+
+    @get("/unlabelled", sync_to_thread=True, media_type="application/msgpack")
+    def unlabelled(
+        self, state: State, model: str, at: float = 1e12, device: str = "", key: str = "", limit: PAGE = 200
+    ) -> Response[bytes]:
+        """Samples without a label with their data, as MessagePack, the newest first, older than the place (at, device, key)."""
+        with state.hub.database.reading() as database:
+            return _packed(labelling.open_before(database, model, (at, device, key), limit))
 
     @get("/drift", sync_to_thread=True)
     def drift(self, state: State, model: str, seconds: SECONDS = 86400.0) -> dict[str, Any]:
         """Devices, discoveries over the fleet, and the accuracy that confidence promises."""
         with state.hub.database.reading() as database:
             return drift.described(database, model, seconds)
+
+
+def _packed(rows: list[Any]) -> Response[bytes]:
+    fields = (*labelling.SHOWN, "at", "labelled", "dtype", "data")
+    told = [{**{f: getattr(r, f) for f in fields}, "shape": json.loads(r.shape)} for r in rows]
+    return Response(msgspec.msgpack.encode(told))
 
 
 HANDLERS = (DeviceSamples, Samples)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeloop_agent.hardware import machine
+from edgeloop_agent.hardware import machine, saturates
 from edgeloop_agent.runtimes import Array, missing, to_scores
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Variant
@@ -18,7 +18,8 @@ from edgeloop_contract.manifest import Variant
 if TYPE_CHECKING:
     from edgeloop_agent.caches import GraphCache
 
-ERRORS_ONLY = 3
+ERRORS_ONLY, FATAL_ONLY = 3, 4
+EXACT, IN_FLOATS = "session.x64quantprecision", "session.disable_quant_qdq"
 CPU, TENSORRT = "CPUExecutionProvider", "TensorrtExecutionProvider"
 
 
@@ -36,13 +37,13 @@ def version() -> str:
 
 
 class _Session:
-    def __init__(self, variant: Variant, session: Any, missing_ones: Sequence[str]) -> None:
+    def __init__(self, variant: Variant, session: Any, missing_ones: Sequence[str], note: str) -> None:
         self._variant, self._session = variant, session
         self._output = session.get_outputs()[0].name
         self._input = session.get_inputs()[0].name
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in session.get_providers())
         absent = f"; asked for and not in this build: {', '.join(missing_ones)}" if missing_ones else ""
-        self.description = f"{version()} ({providers}{absent})"
+        self.description = f"{version()} ({providers}{absent}{note})"
 
     def run(self, samples: Array) -> Array:
         return to_scores(self.raw(samples), self._variant)
@@ -64,23 +65,45 @@ def load(
     """
     library = _library()
     chosen, missing_ones = _providers(library, providers)
-    options = library.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = ERRORS_ONLY
-    if optimised_model:
-        options.optimized_model_filepath = optimised_model
-    if profile:
-        options.enable_profiling = True
-        options.profile_file_prefix = profile
-    try:
+    saturating = variant.precision != "float32" and chosen == [CPU] and saturates()
+
+    def opened(options: Any) -> Any:
+        if optimised_model:
+            options.optimized_model_filepath = optimised_model
+        if profile:
+            options.enable_profiling = True
+            options.profile_file_prefix = profile
         if graphs is not None and graphs.max_bytes and chosen == [CPU]:
-            session = _from_cache(library, options, model, graphs, threads)
-        else:
-            session = library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
+            return _from_cache(library, options, model, graphs, threads)
+        return library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
+
+    note = ""
+    try:
+        try:
+            session = opened(session_options(threads, exact=saturating))
+        except Exception:
+            if not saturating:
+                raise
+            options = session_options(threads)
+            options.add_session_config_entry(IN_FLOATS, "1")
+            session = opened(options)
+            note = "; computed in floats: this CPU has no VNNI, and the file's layers share zero points"
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
-    return _Session(variant, session, missing_ones)
+    return _Session(variant, session, missing_ones, note)
+
+
+def session_options(threads: int, *, exact: bool = False) -> Any:
+    """Of a quiet session. `exact`: weights are made uint8, whose kernels add without saturating, some slower (see `saturates`).
+
+    A session cannot be made so where layers share a tensor; the exporters write none that do.
+    """
+    options = _library().SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = FATAL_ONLY if exact else ERRORS_ONLY
+    if exact:
+        options.add_session_config_entry(EXACT, "1")
+    return options
 
 
 def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -102,9 +125,7 @@ def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, th
     parts = (hashlib.sha256(model).hexdigest(), version(), machine(), str(threads))
     kept = graphs.get(*parts)
     if kept is not None:
-        plain = library.SessionOptions()
-        plain.intra_op_num_threads, plain.inter_op_num_threads = threads, 1
-        plain.log_severity_level = ERRORS_ONLY
+        plain = session_options(threads)
         plain.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return library.InferenceSession(kept, plain, providers=[CPU])

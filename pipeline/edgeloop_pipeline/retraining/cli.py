@@ -32,6 +32,13 @@ RUNS/retrain/NAME/decisions.jsonl."""
 @click.option(
     "--max-home-drop", type=float, default=0.005, show_default=True, help="Accuracy that may be lost on the old test set."
 )
+@click.option(
+    "--pseudo-labels",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    metavar="SURE",
+    help="Train on unlabelled samples too, with the teacher's label where it is at least so sure. They never judge. 0: off.",
+)
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--steps", default="25%, 100%", show_default=True, help="The rollout's steps; the first is the pilot.")
 @click.option("--soak-minutes", type=float, default=60.0, show_default=True)
@@ -41,8 +48,9 @@ RUNS/retrain/NAME/decisions.jsonl."""
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as one JSON object.")
 def retrain(
     recipe: str, hub: str, ca_file: str, folder: Path, runs: Path, changes: tuple[str, ...], min_labels: int,
-    min_labels_with_drift: int, max_age_days: float, wait_hours: float, alpha: float, max_home_drop: float, channel: str,
-    steps: str, soak_minutes: float, no_publish: bool, force: bool, dry_run: bool, as_json: bool,
+    min_labels_with_drift: int, max_age_days: float, wait_hours: float, alpha: float, max_home_drop: float,
+    pseudo_labels: float, channel: str, steps: str, soak_minutes: float, no_publish: bool, force: bool, dry_run: bool,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Retrain RECIPE on what the field says, prove the new model better, and start its rollout. Safe to run twice."""
     import msgspec
@@ -60,7 +68,7 @@ def retrain(
         raise UsageError(f"{folder}: no keys there; name their folder with --keys, or stop after the gate with --no-publish")
     made = Turn(
         recipe, changes, runs.resolve(), Hub.of(hub, ca_file), Policy(min_labels, min_labels_with_drift, max_age_days, wait_hours),
-        Limits(alpha=alpha, max_home_drop=max_home_drop),
+        Limits(alpha=alpha, max_home_drop=max_home_drop), pseudo_labels,
         Release(None if no_publish else Keys(folder, None), channel, steps, soak_minutes), Console(),
         lambda text: click.echo(text, err=True),
     )  # fmt: skip
@@ -89,6 +97,9 @@ def said(found: Any) -> str:
             f"  field labels: {found.labels}, of them {found.random_labels} of samples drawn at random; the others were chosen"
             " because the champion was unsure, which favours the challenger in the field's row"
         )  # fmt: skip
+    if found.pseudo_labels:
+        right = "" if found.pseudo_right is None else f"; on held-out labels it is right in {found.pseudo_right:.1%} where so sure"
+        lines.append(f"  {found.pseudo_labels} unlabelled samples trained with the teacher's label{right}")
     if found.target:
         lines.append(f"  {found.target} is published, rollout {found.rollout} has begun")
     return "\n".join(lines)

@@ -26,7 +26,10 @@ LINE = re.compile(r"(.*\bline )(\d+)")
 
 @dataclass(frozen=True)
 class Field:
-    """(N, *sample) values as the model saw them, labels by name, where each came from, and `parts`: train, validation or test."""
+    """(N, *sample) values as the model saw them, labels by name, where each came from, and `parts`: train, validation or test.
+
+    `pseudo`: whose label is a teacher's guess. Such samples train, and never judge.
+    """
 
     values: Array
     labels: Array
@@ -36,6 +39,7 @@ class Field:
     taken: Array
     random: Array
     parts: Array
+    pseudo: Array
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -90,8 +94,10 @@ def load(path: Path) -> Field:
     """Raises DataError."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Field(**{f.name: arrays[f.name] for f in fields(Field)})
-    except (OSError, ValueError, KeyError) as error:
+            found = {f.name: arrays[f.name] for f in fields(Field) if f.name in arrays}
+            found.setdefault("pseudo", np.zeros(len(found["labels"]), dtype=bool))  # a version from before there were any
+            return Field(**found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a version of field data ({error})") from error
 
 
@@ -109,8 +115,12 @@ def from_rows(rows: Iterable[dict[str, Any]]) -> Field | None:
     return Field(
         np.stack(values), text["label"], text["device"], text["recording"], text["key"],
         np.array([float(r["taken"]) for r in found]), np.array([bool(r["random"]) for r in found]),
-        np.full(len(found), "train"),
+        np.full(len(found), "train"), np.zeros(len(found), dtype=bool),
     )  # fmt: skip
+
+
+def joined(first: Field, second: Field) -> Field:
+    return Field(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Field)))
 
 
 def samples(field: Field, names: tuple[str, ...]) -> Samples:
@@ -126,7 +136,8 @@ def samples(field: Field, names: tuple[str, ...]) -> Samples:
 def merged(splits: PreparedSplits, path: Path, share: float, most_repeats: int) -> PreparedSplits:
     """Old data and field data: what of the field trains makes up `share` of the training samples, by repeating it if need be.
 
-    The field's own test part stays out: the gate judges by it. Raises DataError.
+    Pseudo-labelled samples come beside it, once each and at most as many as people's labels count. The field's own test part stays
+    out: the gate judges by it. Raises DataError.
     """
     field = load(path)
     if field.values.shape[1:] != splits.shape or field.values.dtype != splits.train.values.dtype:
@@ -134,13 +145,19 @@ def merged(splits: PreparedSplits, path: Path, share: float, most_repeats: int) 
             f"{path}: samples of shape {field.values.shape[1:]} and type {field.values.dtype}; the recipe's are {splits.shape},"
             f" {splits.dtype}: the field data are another model's"
         )
+    guessed = field.of(field.pseudo & (field.parts == "train"))
+    field = field.of(~field.pseudo)
     train, validation = (samples(field.of(field.parts == name), splits.labels) for name in ("train", "validation"))
     wanted = share / max(1 - share, 1e-6) * len(splits.train)
     repeats = int(np.clip(round(wanted / max(1, len(train))), 1, most_repeats))
-    return replace(splits, train=_joined(splits.train, *[train] * repeats), validation=_joined(splits.validation, validation))
+    most = min(len(guessed), repeats * len(train))
+    beside = samples(guessed.of(np.sort(np.random.default_rng(0).permutation(len(guessed))[:most])), splits.labels)
+    return replace(
+        splits, train=_together(splits.train, *[train] * repeats, beside), validation=_together(splits.validation, validation)
+    )
 
 
-def _joined(first: Samples, *more: Samples) -> Samples:
+def _together(first: Samples, *more: Samples) -> Samples:
     every = [first, *(m for m in more if len(m))]
     if len(every) == 1:
         return first

@@ -60,6 +60,8 @@ class Outcome(msgspec.Struct, frozen=True):
     champion: str = ""
     verdict: dict[str, Any] = {}
     random_labels: int = 0
+    pseudo_labels: int = 0
+    pseudo_right: float | None = None  # of the teacher's answers to held-out field samples of which it is as sure
 
     @property
     def exit_code(self) -> int:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -24,7 +23,7 @@ from edgeloop_pipeline.project import Project
 from edgeloop_pipeline.publishing.hub import Hub
 from edgeloop_pipeline.publishing.releasing import publish, start
 from edgeloop_pipeline.publishing.signing import Keys
-from edgeloop_pipeline.retraining import field, gate
+from edgeloop_pipeline.retraining import field, gate, gathering, pseudo
 from edgeloop_pipeline.retraining import state as state_of
 from edgeloop_pipeline.retraining.deciding import Decision, Policy, Signals, decide
 from edgeloop_pipeline.retraining.state import Champion, Outcome, State, Try
@@ -32,7 +31,6 @@ from edgeloop_pipeline.runner import Listener, Result
 from edgeloop_pipeline.runner import run as run_recipe
 from edgeloop_pipeline.store import Store, write
 
-PAGE = 200
 WARM_RATE = 0.25
 DAY, HOUR = 86400.0, 3600.0
 
@@ -57,6 +55,7 @@ class Turn:
     hub: Hub
     policy: Policy
     limits: gate.Limits
+    pseudo_labels: float  # how sure the teacher must be of a sample that nobody labelled, for it to train; 0: none does
     release: Release
     listener: Listener
     log: Callable[[str], None]
@@ -74,7 +73,8 @@ class Turn:
         faulty = {d["device"]: d["cause"] for d in told["devices"] if d["drifting"] and d["cause"] in FAULTS}
         for device, cause in faulty.items():
             self.log(f"{device} is left out: {cause}, which is to be repaired and not to be learnt")
-        found = self._labelled(base.head.name, frozenset(faulty))
+        without = frozenset(faulty)
+        found = gathering.labelled(self.hub, base.head.name, without)
         keys = sorted(set(found.keys.tolist())) if found is not None else []
         signals = _signals(
             state, champion, keys, [d["device"] for d in told["devices"] if d["drifting"] and d["device"] not in faulty]
@@ -88,7 +88,8 @@ class Turn:
         if not decision.go or found is None or dry_run:
             what = "would retrain" if decision.go else "nothing"
             return self._noted(folder, state, msgspec.structs.replace(said, what=what), keep=not dry_run)
-        return self._retrain(base, folder, state, champion, found, keys, said)
+        open_ones = gathering.unlabelled(self.hub, base.head.name, without, found) if self.pseudo_labels else None
+        return self._retrain(base, folder, state, champion, found, open_ones, keys, said)
 
     def _retrain(
         self,
@@ -97,27 +98,31 @@ class Turn:
         state: State,
         champion: Champion,
         found: field.Field,
+        open_ones: field.Field | None,
         keys: list[str],
         said: Outcome,
     ) -> Outcome:
         found, sides = found.divided(state.sides)
+        if open_ones is not None:  # what trains by a guess must be of a recording that judges nothing, now or later
+            open_ones, sides = open_ones.divided(sides)
         state = msgspec.structs.replace(state, sides=sides)
-        path = found.save(folder / "data").resolve()
+        state_of.keep(folder, state)
+        said = msgspec.structs.replace(said, random_labels=int(found.random.sum()), champion=champion.sha256)
+        trained = found
+        if open_ones is not None:
+            teaching = self._challenger(base, champion, champion.version + 1, found.save(folder / "data").resolve())
+            trained, given = pseudo.add(teaching, found, open_ones, self.pseudo_labels, Store(self.runs), self.listener)
+            said = msgspec.structs.replace(said, pseudo_labels=given.labels, pseudo_right=given.right)
+            right = "" if given.right is None else f"; where so sure it is right in {given.right:.1%} of the held-out labels"
+            self.log(f"{given.labels} of {given.of} unlabelled samples take the teacher's label{right}")
+        path = trained.save(folder / "data").resolve()
         last = state.last
         again = last is not None and not last.refused and last.data == path.name and last.version > champion.version
         version = last.version if again and last is not None else self._next_version(base, champion)
         begun = Try(version, path.name, time.time(), keys)
         state_of.keep(folder, msgspec.structs.replace(state, last=begun))
-        said = msgspec.structs.replace(
-            said, data=path.name, version=version, random_labels=int(found.random.sum()), champion=champion.sha256
-        )  # fmt: skip
-        changes = [*self.changes, f"version={version}", f"field={{file: '{path}'}}", f"parent={champion.sha256}"]
-        if champion.weights:
-            changes.append(f"train.start={champion.weights}")
-            rate = base.stages["train"].get("learning_rate")
-            if isinstance(rate, int | float):  # from scratch; what goes on from a good network takes smaller steps
-                changes.append(f"train.learning_rate={rate * WARM_RATE}")
-        challenger, missed = recipes.load(recipes.find(self.recipe), tuple(changes)), []
+        said = msgspec.structs.replace(said, data=path.name, version=version)
+        challenger, missed = self._challenger(base, champion, version, path), []
         try:
             result = run_recipe(challenger, Store(self.runs), self.listener)
         except GateError as error:
@@ -140,6 +145,15 @@ class Turn:
         done = msgspec.structs.replace(said, what="published", why=f"{said.why}; {better}", target=target, rollout=rollout)
         return self._noted(folder, State(made, begun, sides), done)
 
+    def _challenger(self, base: recipes.Recipe, champion: Champion, version: int, data: Path) -> recipes.Recipe:
+        changes = [*self.changes, f"version={version}", f"field={{file: '{data}'}}", f"parent={champion.sha256}"]
+        if champion.weights:
+            changes.append(f"train.start={champion.weights}")
+            rate = base.stages["train"].get("learning_rate")
+            if isinstance(rate, int | float):  # from scratch; what goes on from a good network takes smaller steps
+                changes.append(f"train.learning_rate={rate * WARM_RATE}")
+        return recipes.load(recipes.find(self.recipe), tuple(changes))
+
     def _first(self, base: recipes.Recipe, folder: Path) -> Champion:
         """The recipe as it is, from the cache where it ran already: the first champion."""
         self.log(f"{base.head.name}: no champion is known yet; the recipe as it is becomes the first one")
@@ -150,18 +164,6 @@ class Turn:
             champion = Champion(str(copied), opened.sha256, opened.manifest.version, _weights(result, folder), time.time())
         state_of.keep(folder, State(champion))
         return champion
-
-    def _labelled(self, model: str, without: frozenset[str]) -> field.Field | None:
-        rows: list[dict[str, Any]] = []
-        place = {"at": 0.0, "device": "", "key": ""}
-        while True:
-            asked = "&".join(f"{k}={v}" for k, v in {"model": model, "limit": PAGE, **place}.items())
-            page = self.hub.packed(f"/api/v1/labelled?{asked}")
-            rows += page
-            if not page:  # a page may be short: its bytes are limited, too
-                break
-            place = {"at": repr(page[-1]["labelled"]), "device": page[-1]["device"], "key": page[-1]["key"]}
-        return field.from_rows(r for r in rows if r["device"] not in without)
 
     def _next_version(self, base: recipes.Recipe, champion: Champion) -> int:
         published = [int(b["version"]) for b in self.hub.get("/api/v1/bundles") if b["model"] == base.head.name]
