@@ -219,7 +219,7 @@ def _pool_means(model: Any) -> None:
 
 
 def _part_weights(model: Any) -> None:
-    """Integer weights by short names, with zero points of their own: ONNX Runtime cannot make shared ones exact (session_options)."""
+    """Integer weights by short names, with zero points of their own: shared ones cannot be made exact (see session_options)."""
     graph = model.graph
     constants = {i.name: i for i in graph.initializer}
     readers = Counter(name for node in graph.node for name in node.input)
