@@ -7,19 +7,20 @@ detector a feature. Ours learns its reference from 2,000 samples, as a bundle wo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from drift_peers import PER_10K, Stream, alarms_per_10k, delay, kswin, peers
+from drift_streams import Case, compared, real
 from edgeloop_contract.drift import Drift, Monitor
 from edgeloop_pipeline.drifting import Pool, calibrate
 from harness import Row, at_most, main
 
 FEATURES = 16
-PER_10K = 2.0
 REFERENCE, BEFORE, LONGEST = 2000, 500, 4000
-Stream = np.ndarray[Any, Any]
+SLOW_SEEDS = 3  # of KSWIN, which takes five milliseconds a sample
 
 
 def mixing(rng: np.random.Generator) -> Stream:
@@ -58,58 +59,33 @@ class Ours:
         self.monitor.start_anew()
 
 
-class Rivers:
-    """One of river's detectors a feature; an alarm of any is one."""
+def label_mix(quick: bool) -> Iterator[Row]:
+    """Four kinds of samples, told apart by the answers: one becomes three times as frequent, or goes away."""
+    centres = np.random.default_rng(0).normal(0, 1, (4, FEATURES))
 
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self.make = make
-        self.reset()
+    def draw(shares: tuple[float, ...]) -> Any:
+        def drawn(rng: np.random.Generator, n: int) -> tuple[Stream, Stream]:
+            kinds = rng.choice(4, n, p=shares)
+            return centres[kinds] + rng.standard_normal((n, FEATURES)), kinds
 
-    def reset(self) -> None:
-        self.detectors = [self.make() for _ in range(FEATURES)]
+        return drawn
 
-    def __call__(self, row: Stream) -> bool:
-        alarm = False
-        for value, detector in zip(row.tolist(), self.detectors, strict=True):
-            detector.update(value)
-            alarm |= detector.drift_detected
-        if alarm:
-            self.reset()
-        return alarm
-
-
-def alarms_per_10k(detector: Any, stream: Stream) -> float:
-    return sum(detector(row) for row in stream) / len(stream) * 1e4
-
-
-def delay(detector: Any, before: Stream, after: Stream) -> int:
-    detector.reset()
-    for row in before:
-        detector(row)
-    return next((i for i, row in enumerate(after, 1) if detector(row)), len(after))
-
-
-def calibrated(kind: str, null: Stream) -> tuple[Rivers, float]:
-    """River's detector at the threshold whose false alarms are nearest to, and not above, the setting (×1.2)."""
-    from river import drift
-
-    grid: dict[str, list[Callable[[], Any]]] = {
-        "ADWIN": [lambda d=d: drift.ADWIN(delta=d) for d in np.geomspace(0.5, 1e-4, 10)],
-        "Page-Hinkley": [lambda t=t: drift.PageHinkley(delta=0.1, threshold=t, min_instances=30) for t in np.geomspace(15, 80, 12)],
-    }
-    best: tuple[Rivers, float] | None = None
-    for make in grid[kind]:
-        rate = alarms_per_10k(Rivers(make), null)
-        if rate <= PER_10K * 1.2 and (best is None or rate > best[1]):
-            best = Rivers(make), rate
-    assert best is not None, kind
-    return best
+    usual = draw((0.3, 0.3, 0.3, 0.1))
+    x, kinds = usual(np.random.default_rng(1), REFERENCE)
+    rows = np.arange(REFERENCE)
+    case = Case(
+        "four kinds", Pool(x, kinds, rows, rows), [f"f{i}" for i in range(FEATURES)], 4, usual,
+        {"the rare kind 3x as often": draw((0.25, 0.25, 0.2, 0.3)), "one kind gone": draw((0.45, 0.45, 0.0, 0.1))},
+    )  # fmt: skip
+    yield from compared(case, 3 if quick else 30)
 
 
 def measure(quick: bool) -> Iterator[Row]:
     seeds = 3 if quick else 30
     found: dict[str, dict[str, list[float]]] = {}
-    rates, micros, peers = [], [], {}
+    rates, micros = [], []
+    others: dict[str, Any] | None = None
+    kswin_delays: dict[str, list[int]] = {}
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
         mix = mixing(rng)
@@ -124,15 +100,18 @@ def measure(quick: bool) -> Iterator[Row]:
         start = time.perf_counter()
         rates.append(alarms_per_10k(ours, null))
         micros.append((time.perf_counter() - start) / len(null) * 1e6)
-        if not peers:
-            peers = _peers(draw(60_000))
+        if others is None:
+            others = peers(draw(60_000))
+            slow = kswin(draw(20_000))
         for name, after in changes(rng, draw(LONGEST)).items():
             before = draw(BEFORE)
-            for who, detector in {"ours": ours, **{n: d for n, (d, _) in peers.items()}}.items():
+            if slow and seed < SLOW_SEEDS:
+                kswin_delays.setdefault(name, []).append(delay(slow[0], before[-200:], after))
+            for who, detector in {"ours": ours, **{n: d for n, (d, _) in others.items()}}.items():
                 found.setdefault(name, {}).setdefault(who, []).append(delay(detector, before, after))
     rate = float(np.mean(rates))
     yield Row(f"false alarms per 10k, set to {PER_10K:g}", rate, "", None, None, "within ±20 %", abs(rate / PER_10K - 1) <= 0.2)
-    for name, (_, peer_rate) in peers.items():
+    for name, (_, peer_rate) in ((others or {}) | ({"KSWIN": slow} if slow else {})).items():
         yield Row(f"  the same of river's {name}", peer_rate, "", None, None, "as near as its threshold allows")
     yield at_most("time a sample of 16 features", float(np.median(micros)), "µs", 20.0)
     for name, by in found.items():
@@ -140,17 +119,22 @@ def measure(quick: bool) -> Iterator[Row]:
         best = min((float(np.mean(v)), who) for who, v in by.items() if who != "ours") if len(by) > 1 else (float("nan"), "none")
         said = f"shortest; best peer {best[1]}"
         yield Row(f"delay, {name}", ours_delay, "samples", best[0], round(best[0] / ours_delay, 2), said, ours_delay <= best[0])
+    for name, delays in kswin_delays.items():
+        mine = float(np.mean(found[name]["ours"][:SLOW_SEEDS]))
+        theirs = float(np.mean(delays))
+        yield Row(
+            f"delay, {name}, against KSWIN, {len(delays)} seeds",
+            mine,
+            "samples",
+            theirs,
+            round(theirs / mine, 2),
+            "",
+            mine <= theirs,
+        )
+    yield from label_mix(quick)
     yield Row("delay of a detector that always fires", 1.0, "samples", None, None, "10,000 false alarms per 10k")
     yield Row("delay of one that never does", float(LONGEST), "samples", None, None, "0 false alarms: the cap")
-
-
-def _peers(null: Stream) -> dict[str, tuple[Rivers, float]]:
-    try:
-        import river  # noqa: F401
-    except ImportError:
-        print("river is not installed: its rows are left out (pip install river)")
-        return {}
-    return {kind: calibrated(kind, null) for kind in ("ADWIN", "Page-Hinkley")}
+    yield from real(quick)
 
 
 if __name__ == "__main__":

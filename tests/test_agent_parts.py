@@ -9,8 +9,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 
 from conftest import HERE, command
+from edgeloop_agent import hardware
 from edgeloop_agent.answers import meaning, softmax
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Api, Config, Output, Thermal
@@ -19,7 +21,9 @@ from edgeloop_agent.counts import Counts
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Models
+from edgeloop_agent.runtimes import onnx
 from edgeloop_agent.sensors import Reading
+from edgeloop_contract.archive import Bundle
 from edgeloop_contract.manifest import Classification
 from serving import GOLDEN, eventually, serving, write_config
 
@@ -159,3 +163,51 @@ def test_of_many_classes_the_five_most_probable_are_named() -> None:
         expected = best[: 5 if classes > 20 else classes]
         assert sorted(said["probabilities"]) == sorted(f"class {i}" for i in expected)
         assert all(abs(said["probabilities"][f"class {i}"] - shares[i]) < 1e-4 for i in expected)
+
+
+def quantized(shared: bool) -> bytes:
+    """Two convolutions of uint8 by int8, in QuantizeLinear and DequantizeLinear; `shared`: their weights share zero points."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    constants = {"s": np.float32(1), "big": np.float32(2048), "z": np.uint8(0), "ws": np.ones(4, np.float32)}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "s", "z"], ["q0"]),
+        helper.make_node("DequantizeLinear", ["q0", "s", "z"], ["x0"]),
+    ]
+    for i in (0, 1):
+        constants[f"w{i}"] = rng.integers(90, 128, (4, 4, 3, 3)).astype(np.int8) * rng.choice([-1, 1], (4, 1, 1, 1)).astype(np.int8)
+        constants[f"wz{0 if shared else i}"] = np.zeros(4, np.int8)
+        nodes += [
+            helper.make_node("DequantizeLinear", [f"w{i}", "ws", f"wz{0 if shared else i}"], [f"d{i}"], axis=0),
+            helper.make_node("Conv", [f"x{i}", f"d{i}"], [f"c{i}"]),
+            helper.make_node("QuantizeLinear", [f"c{i}", "big", "z"], [f"q{i + 1}"]),
+            helper.make_node("DequantizeLinear", [f"q{i + 1}", "big", "z"], [f"x{i + 1}" if i == 0 else "scores"]),
+        ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("input", TensorProto.FLOAT, (1, 4, 9, 9))],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("saturating", [None, True])
+def test_int8_sums_are_exact_on_every_cpu(shared: bool, saturating: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Products of 255 and 127, whose pairs do not fit 16 bits: as with no optimisation at all. `saturating`: as if without VNNI."""
+    import onnxruntime
+
+    if saturating:
+        monkeypatch.setattr(onnx, "saturates", lambda: True)
+    model, x = quantized(shared), np.full((1, 4, 9, 9), 255, np.float32)
+    x[0, :, ::3] = 200
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    expected = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, {"input": x})[0]
+    with Bundle.open(GOLDEN) as bundle:
+        variant = bundle.manifest.variant("onnx-int8")
+    runtime = onnx.load(variant, model, 1)
+    assert np.array_equal(runtime.raw(x), expected) and len(np.unique(expected)) > 1
+    assert ("computed in floats" in runtime.description) == (shared and (bool(saturating) or hardware.saturates()))

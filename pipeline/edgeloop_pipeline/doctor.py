@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_agent.energy import NO_METER, Meter
-from edgeloop_agent.hardware import cores, machine
+from edgeloop_agent.hardware import cores, machine, saturates
 
 LIBRARIES = (
     "torch", "accelerate", "numpy", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "torch-pruning", "transformer-engine",
@@ -174,6 +174,11 @@ def advice(trials: list[Trial], found: dict[str, Any]) -> list[str]:
         best = max(measured, key=lambda name: measured[name])
         ratio = measured[best] / measured["float32"]
         said.append(f"{kind}: {best} is the fastest, {ratio:.1f}× plain float32; precision: auto and channels_last: auto find it")
+    if saturates():
+        said.append(
+            "This x86 CPU has no VNNI, so the sums of ONNX Runtime's fast int8 kernels would saturate: edgeloop makes weights uint8"
+            " when it opens a file. Answers are exact; int8 latencies of here say little of other machines."
+        )
     gpu = not found["accelerators"]["GPU (CUDA or ROCm)"].startswith("none")
     said += [
         ("This machine trains on its GPU." if gpu else "This machine trains on its CPU.")

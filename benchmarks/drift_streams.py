@@ -1,0 +1,227 @@
+"""Drift on real features, not Gaussian nor independent: river's bundled sets, the watch by subject, fashion spoiled."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from drift_peers import PER_10K, Stream, alarms_per_10k, delay, peers
+from edgeloop_contract.drift import Monitor
+from edgeloop_contract.manifest import Classification
+from edgeloop_pipeline import recipe as recipes
+from edgeloop_pipeline.drifting import Pool, calibrate, pool_of
+from edgeloop_pipeline.project import Project
+from harness import Row
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+NULL, BEFORE, LONGEST = 20_000, 500, 3000
+Draw = Callable[[np.random.Generator, int], tuple[Stream, Stream]]  # features and answers of so many samples, one after the other
+
+
+@dataclass(frozen=True)
+class Case:
+    """A reference, fresh samples without change, and samples after each change."""
+
+    name: str
+    pool: Pool
+    names: list[str]
+    labels: int
+    null: Draw
+    changed: dict[str, Draw]
+
+
+class Ours:
+    def __init__(self, case: Case) -> None:
+        self.monitor = Monitor(calibrate(case.pool, case.names, case.labels), PER_10K)
+
+    def __call__(self, row: Stream) -> bool:
+        """A row: the answer, then the features."""
+        alarm = self.monitor.saw(row[1:], int(row[0]))
+        if alarm:
+            self.monitor.start_anew()
+        return alarm
+
+    def reset(self) -> None:
+        self.monitor.start_anew()
+
+
+def blocks(pool: Pool) -> Draw:
+    """Whole recordings, drawn with replacement, their samples in order."""
+    parts = np.split(np.arange(len(pool.features)), np.flatnonzero(np.diff(pool.recordings)) + 1)
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Stream, Stream]:
+        rows: list[int] = []
+        while len(rows) < n:
+            rows += parts[int(rng.integers(len(parts)))].tolist()
+        return pool.features[rows[:n]], pool.answers[rows[:n]]
+
+    return draw
+
+
+def real(quick: bool) -> Iterator[Row]:
+    for make in (segments, phishing, watch, fashion):
+        case = make()
+        if case is not None:
+            yield from compared(case, 3 if quick else 30)
+
+
+def compared(case: Case, streams: int) -> Iterator[Row]:
+    ours, rng = Ours(case), np.random.default_rng(1)
+
+    def rows(draw: Draw, n: int) -> Stream:
+        return np.column_stack(draw(rng, n)[::-1])
+
+    def shown(rows: Stream) -> Stream:
+        """What river's detectors watch: the features, and each answer's share."""
+        answers = np.eye(case.labels)[rows[:, 0].astype(int)] if case.labels > 1 else rows[:, :0]
+        return np.concatenate([rows[:, 1:], answers], axis=1)
+
+    rate = float(np.mean([alarms_per_10k(ours, rows(case.null, NULL)) for _ in range(max(1, streams // 10))]))
+    others = peers(shown(rows(blocks(case.pool), NULL)))
+    told = ", ".join(f"{who} {alarms_per_10k(d, shown(rows(case.null, NULL))):.1f}" for who, (d, _) in others.items())
+    yield Row(f"{case.name}: false alarms per 10k on fresh samples, set to {PER_10K:g}", rate, "", None, None, f"river's: {told}")
+    for name, draw in case.changed.items():
+        found: dict[str, list[int]] = {}
+        for _ in range(streams):
+            before, after = rows(case.null, BEFORE), rows(draw, LONGEST)
+            found.setdefault("ours", []).append(delay(ours, before, after))
+            for who, (detector, _) in others.items():
+                found.setdefault(who, []).append(delay(detector, shown(before), shown(after)))
+        mine = float(np.mean(found["ours"]))
+        best = min(((float(np.mean(v)), who) for who, v in found.items() if who != "ours"), default=(float("nan"), "none"))
+        yield Row(
+            f"{case.name}: delay, {name}", mine, "samples", best[0], round(best[0] / mine, 2), f"shortest; best peer {best[1]}",
+            mine <= best[0],
+        )  # fmt: skip
+
+
+def _plain(name: str, x: Stream) -> Case:
+    """Rows of a table, standardised: the one half is the reference, the other comes fresh."""
+    x = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
+    x = np.random.default_rng(0).permutation(x[:, x.std(0) > 0.5])
+    half = len(x) // 2
+
+    def pool(rows: Stream) -> Pool:
+        place = np.arange(len(rows))
+        return Pool(rows, np.zeros(len(rows), dtype=np.intp), place, place)
+
+    fresh = x[half:]
+    one = np.eye(x.shape[1])[3]
+    changed = {"one feature +1 sd": blocks(pool(fresh + one)), "all features +0.25 sd": blocks(pool(fresh + 0.25))}
+    return Case(name, pool(x[:half]), [f"f{i}" for i in range(x.shape[1])], 1, blocks(pool(fresh)), changed)
+
+
+def segments() -> Case | None:
+    """river's ImageSegments: 18 features of pieces of photographs, seven kinds in turn."""
+    table = _river("ImageSegments")
+    if table is None:
+        return None
+    x, kinds = table
+    grass_more = kinds == sorted(set(kinds))[2]
+    case = _plain("river ImageSegments", x)
+    z = (x - x.mean(0)) / np.maximum(x.std(0), 1e-9)
+    z = z[:, z.std(0) > 0.5]
+    mixed = np.concatenate([z, np.repeat(z[grass_more], 3, axis=0)])
+    place = np.arange(len(mixed))
+    case.changed["one kind four times as often"] = blocks(Pool(mixed, np.zeros(len(mixed), dtype=np.intp), place, place))
+    return case
+
+
+def phishing() -> Case | None:
+    """river's Phishing: nine features of web sites, three values each."""
+    table = _river("Phishing")
+    if table is None:
+        return None
+    return _plain("river Phishing", table[0])
+
+
+def _river(name: str) -> tuple[Stream, Any] | None:
+    try:
+        from river import datasets
+    except ImportError:
+        print("river is not installed: its sets are left out (pip install river)", file=sys.stderr)
+        return None
+    rows = list(getattr(datasets, name)())
+    return np.array([[float(v) for v in x.values()] for x, _ in rows]), np.array([str(y) for _, y in rows])
+
+
+def watch() -> Case:
+    """exercise_watch as `make loop` trains it: four persons at home, then others, turned axes, or a gyroscope that is silent."""
+    from closed_loop import WEARERS, Recordings
+
+    from edgeloop_agent.engine import Engine
+    from edgeloop_agent.memory import Choice
+    from edgeloop_contract.archive import Bundle
+    from edgeloop_models.exercise_watch.data import AT_HOME
+    from loop import _champion
+
+    truth, home = Recordings(), (*AT_HOME["train"], *AT_HOME["validation"])
+    others = tuple(sorted({subject for name, subject in WEARERS.items() if name.startswith("worn")}))
+    with Bundle.open(_champion()[0]) as bundle:
+        engine, task = Engine(bundle, Choice("tflite-int8", 1, "benchmark")), bundle.manifest.task
+        assert isinstance(task, Classification)
+
+        def features(subjects: tuple[int, ...], half: str, spoil: Callable[[Any], Any] = lambda v: v) -> tuple[Pool, list[str]]:
+            every = [(s, one, a) for s in subjects for one in truth.of(s, half) for a in engine.answers(spoil(truth.values(one)))]
+            values, scores = (np.concatenate([getattr(a, part) for _, _, a in every]) for part in ("sample", "scores"))
+            return pool_of(task, values, scores, np.array([one[0] for _, one, _ in every]), np.array([s for s, _, _ in every]))[:2]
+
+        reference, names = features(home, "A")
+        changed = {
+            "other persons": features(others, "B"), "axes turned": features(home, "B", lambda v: v[:, [1, 2, 0, 4, 5, 3]]),
+            "gyroscope silent": features(home, "B", lambda v: v * [1, 1, 1, 0, 0, 0]),
+        }  # fmt: skip
+        null = blocks(features(home, "B")[0])
+    return Case("watch", reference, names, len(task.labels), null, {name: blocks(pool) for name, (pool, _) in changed.items()})
+
+
+def fashion() -> Case:
+    """Images spoiled a little more with each, entirely after 1,000; answered by a linear classifier, which is enough for this."""
+    import torch
+
+    splits = Project(recipes.load(recipes.find("fashion"))).splits
+    task = Classification(labels=list(splits.labels))
+    torch.manual_seed(0)
+    linear = torch.nn.Linear(splits.train.values[0].size, len(splits.labels))
+    optimizer = torch.optim.Adam(linear.parameters(), 1e-3)
+    x, y = torch.from_numpy(np.asarray(splits.train.values[:20_000])).flatten(1).float() / 255, splits.train.labels[:20_000]
+    for epoch in range(5):
+        for rows in torch.randperm(len(x), generator=torch.Generator().manual_seed(epoch)).split(100):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(linear(x[rows]), torch.from_numpy(y[rows.numpy()])).backward()
+            optimizer.step()
+
+    def features(images: Any) -> tuple[Pool, list[str]]:
+        with torch.no_grad():
+            scores = linear(torch.from_numpy(images).flatten(1).float() / 255).numpy()
+        return pool_of(task, images, scores, np.arange(len(images)), np.arange(len(images)))[:2]
+
+    test = np.asarray(splits.test.values)
+
+    def spoiled(spoil: Callable[[Any, np.random.Generator], Any]) -> Draw:
+        def draw(rng: np.random.Generator, n: int) -> tuple[Stream, Stream]:
+            images = test[rng.integers(len(test), size=n)]
+            strength = np.minimum(np.arange(n) / 1000, 1.0)[:, None, None, None]
+            mixed = (1 - strength) * images + strength * spoil(images.astype(float), rng)
+            pool = features(mixed.round().clip(0, 255).astype(np.uint8))[0]
+            return pool.features, pool.answers
+
+        return draw
+
+    def blurred(images: Any, _: np.random.Generator) -> Any:
+        around = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), "edge")
+        return sum(around[:, i : i + 28, j : j + 28] for i in range(3) for j in range(3)) / 9
+
+    reference, names = features(np.asarray(splits.validation.values))
+    return Case(
+        "fashion", reference, names, len(splits.labels), blocks(features(test)[0]),
+        {
+            "blur that grows": spoiled(blurred), "noise that grows": spoiled(lambda x, rng: x + rng.normal(0, 25, x.shape)),
+            "light that fades": spoiled(lambda x, _: 0.7 * x),
+        },
+    )  # fmt: skip
