@@ -119,7 +119,7 @@ def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any =
     return field.Field(
         came.samples[rows], np.array([names[n] for n in truth], dtype=str), text[0], text[1],
         np.array([f"k{r:06}" for r in rows]), np.array(rows, dtype=float), np.zeros(len(rows), bool), np.full(len(rows), "train"),
-        np.zeros(len(rows), bool),
+        np.ones(len(rows), bool), np.zeros(len(rows), bool),
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ def shuffled_labels(quick: bool) -> Iterator[Row]:
             if made is None:
                 refused += 1
                 continue
-            held = field.samples(found.of(found.parts == "test"), names)
+            held = field.samples(found.judging, names)
             answers = [(right(p, test.values, test.labels), right(p, held.values, held.labels)) for p in (champion, made)]
             home = gate.Answers(answers[0][0], answers[1][0], test.recording)
             away = gate.Answers(answers[0][1], answers[1][1], held.recording)

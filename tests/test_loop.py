@@ -104,6 +104,10 @@ def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> N
     assert settled["settled"] == first["alike"]
     assert first["key"] not in {s["key"] for s in hub.get("/api/v1/queue?model=exercise_watch&who=anna")}
     assert [s["label"] for s in hub.get("/api/v1/samples?which=labelled") if s["device"] == "usual"] == ["ROW"] * settled["settled"]
+    told = {row["key"]: row["said"] for row in hub.http.packed("/api/v1/labelled?model=exercise_watch") if row["device"] == "usual"}
+    assert len(told) == settled["settled"] and [key for key, said in told.items() if said] == [first["key"]]
+    left = hub.http.packed("/api/v1/unlabelled?model=exercise_watch")
+    assert not {row["key"] for row in left} & set(told) and [r["at"] for r in left] == sorted((r["at"] for r in left), reverse=True)
     with pytest.raises(NetworkError, match="knows no label"):
         hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, literal, or_, select, tuple_, update
 
 from edgeloop_contract.errors import DataError
 from edgeloop_hub.schema import bundles, labels, samples
@@ -153,16 +153,21 @@ def _of_model(rows: Select[Any], model: str) -> Select[Any]:
 
 
 def labelled_after(connection: Connection, model: str, after: tuple[float, str, str], limit: int) -> list[Any]:
-    """Whole labelled samples in the order in which they were labelled, behind the place `after`: a page for retraining."""
+    """Whole labelled samples in the order in which they were labelled, behind the place `after`: a page for retraining.
+
+    `said`: somebody labelled this very one, and not one like it.
+    """
     place = tuple_(samples.c.labelled, samples.c.device, samples.c.key)
-    rows = select(samples).where(samples.c.model == model, samples.c.label.is_not(None), place > tuple_(*after))
+    said = exists().where(labels.c.device == samples.c.device, labels.c.key == samples.c.key).label("said")
+    rows = select(samples, said).where(samples.c.model == model, samples.c.label.is_not(None), place > tuple_(*after))
     return _page(connection, rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit))
 
 
 def open_before(connection: Connection, model: str, before: tuple[float, str, str], limit: int) -> list[Any]:
     """Whole samples that nobody labelled nor gave up, the newest first, older than the place `before`: a page of them."""
     place = tuple_(samples.c.at, samples.c.device, samples.c.key)
-    rows = select(samples).where(samples.c.model == model, samples.c.labelled.is_(None), samples.c.skipped == 0)
+    said = literal(False).label("said")
+    rows = select(samples, said).where(samples.c.model == model, samples.c.labelled.is_(None), samples.c.skipped == 0)
     newest = (samples.c.at.desc(), samples.c.device.desc(), samples.c.key.desc())
     return _page(connection, rows.where(place < tuple_(*before)).order_by(*newest).limit(limit))
 

@@ -121,7 +121,7 @@ class Samples(Controller):
 
 def _packed(rows: list[Any]) -> Response[bytes]:
     fields = (*labelling.SHOWN, "at", "labelled", "dtype", "data")
-    told = [{**{f: getattr(r, f) for f in fields}, "shape": json.loads(r.shape)} for r in rows]
+    told = [{**{f: getattr(r, f) for f in fields}, "said": bool(r.said), "shape": json.loads(r.shape)} for r in rows]
     return Response(msgspec.msgpack.encode(told))
 
 

@@ -28,7 +28,7 @@ LINE = re.compile(r"(.*\bline )(\d+)")
 class Field:
     """(N, *sample) values as the model saw them, labels by name, where each came from, and `parts`: train, validation or test.
 
-    `pseudo`: whose label is a teacher's guess. Such samples train, and never judge.
+    `said`: somebody labelled this very sample, and not one like it. `pseudo`: the label is a teacher's guess. Only the said judge.
     """
 
     values: Array
@@ -39,6 +39,7 @@ class Field:
     taken: Array
     random: Array
     parts: Array
+    said: Array
     pseudo: Array
 
     def __len__(self) -> int:
@@ -46,6 +47,11 @@ class Field:
 
     def of(self, rows: Array) -> Field:
         return Field(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def judging(self) -> Field:
+        """What nobody trains on, and what somebody looked at."""
+        return self.of((self.parts == "test") & self.said & ~self.pseudo)
 
     @property
     def groups(self) -> Array:
@@ -95,7 +101,8 @@ def load(path: Path) -> Field:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {f.name: arrays[f.name] for f in fields(Field) if f.name in arrays}
-            found.setdefault("pseudo", np.zeros(len(found["labels"]), dtype=bool))  # a version from before there were any
+            for name in {"said", "pseudo"} - set(found):  # a version from before they were told apart
+                found[name] = np.full(len(found["labels"]), name == "said")
             return Field(**found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a version of field data ({error})") from error
@@ -115,7 +122,7 @@ def from_rows(rows: Iterable[dict[str, Any]]) -> Field | None:
     return Field(
         np.stack(values), text["label"], text["device"], text["recording"], text["key"],
         np.array([float(r["taken"]) for r in found]), np.array([bool(r["random"]) for r in found]),
-        np.full(len(found), "train"), np.zeros(len(found), dtype=bool),
+        np.full(len(found), "train"), np.array([bool(r["said"]) for r in found]), np.zeros(len(found), dtype=bool),
     )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def add(
     result = run_recipe(recipes.Recipe(recipe.path, floors, stages), store, listener)
     teacher = _Teacher(Project(recipe), result.store.folder("train", result.entries[-1].key))
     asked = open_ones.of(open_ones.parts == "train")
-    held = samples(found.of(found.parts == "test"), teacher.names)
+    held = samples(found.judging, teacher.names)
     guesses, confidence = teacher.answers(asked.values)
     kept = confidence >= sure
     of_held, held_confidence = teacher.answers(held.values)

@@ -172,8 +172,7 @@ class Turn:
     def _judge(self, project: Project, champion: Path, challenger: Path, found: field.Field) -> gate.Verdict:
         """Both bundles as shipped, on the recipe's own test set and on the part of the field data that nobody trained on."""
         splits = project.splits
-        kept = found.of(found.parts == "test")
-        held = field.samples(kept, splits.labels)
+        held = field.samples(found.judging, splits.labels)
         names = np.asarray(splits.labels)
         both = [
             (right(path, splits.test.values, splits.test.labels), right(path, held.values, held.labels))
