@@ -38,11 +38,12 @@ from edgeloop_hub.people import Device
 from edgeloop_hub.settings import Settings
 from edgeloop_pipeline import recipe as recipes
 from edgeloop_pipeline.project import Project
-from edgeloop_pipeline.retraining import field, gate
+from edgeloop_pipeline.retraining import field, gate, pseudo
 from edgeloop_pipeline.retraining.turn import WARM_RATE, right
+from edgeloop_pipeline.runner import Listener
 from edgeloop_pipeline.store import Store
 
-MODEL, RUNS = "exercise_watch", "runs"
+MODEL, RUNS, SURE = "exercise_watch", "runs", 0.9
 DEVICES = {name: subject for name, subject in WEARERS.items() if name.startswith("worn")}
 CHANGES = [word for change in SETS for word in ("--set", change)]
 
@@ -123,14 +124,32 @@ def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any =
     )  # fmt: skip
 
 
-def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) -> Path | None:
-    """The challenger's bundle; None where the recipe's floors refuse it."""
+def changed_by(found: field.Field, folder: Path, weights: Path, seed: int) -> list[str]:
+    """What retraining changes in the recipe."""
     rate = recipes.load(recipes.find(MODEL)).stages["train"]["learning_rate"]
-    more = [
+    return [
         f"version={2 + seed}", f"field={{file: '{found.save(folder).resolve()}'}}", f"train.start={weights}",
         f"train.learning_rate={rate * WARM_RATE}", "profile.seconds=0.05",
     ]  # fmt: skip
-    words = [word for change in more for word in ("--set", change)]
+
+
+def divided(found: field.Field) -> field.Field:
+    """A tenth of the recordings validate; another arm judges here, so all others train."""
+    validating = np.array([zlib.crc32(str(g).encode()) % 10 == 9 for g in found.groups], dtype=bool)
+    return replace(found, parts=np.where(validating, "validation", "train"))
+
+
+def with_guesses(found: field.Field, rest: field.Field, folder: Path, weights: Path, seed: int) -> field.Field:
+    """And what nobody labelled, where the teacher is sure."""
+    teaching = recipes.load(recipes.find(MODEL), (*SETS, *changed_by(found, folder, weights, seed)))
+    made, given = pseudo.add(teaching, found, rest, SURE, Store(Path(RUNS)), Listener())
+    print(f"  {given.labels} of {given.of} samples by the teacher's guess, temperature {given.temperature:.2f}", file=sys.stderr)
+    return made
+
+
+def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) -> Path | None:
+    """The challenger's bundle; None where the recipe's floors refuse it."""
+    words = [word for change in changed_by(found, folder, weights, seed) for word in ("--set", change)]
     done = subprocess.run(
         [BIN / "edgeloop", "run", MODEL, "--runs", RUNS, *CHANGES, *words, "--json"], capture_output=True, text=True, check=False
     )  # fmt: skip
@@ -143,7 +162,7 @@ def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) ->
 
 def labels_worth(quick: bool) -> Iterator[Row]:
     champion, weights, project = _champion()
-    seeds = range(1 if quick else 2)
+    seeds = range(1 if quick else 4)
     names = project.splits.labels
     with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -159,19 +178,23 @@ def labels_worth(quick: bool) -> Iterator[Row]:
         yield Row("home, before", before[1], "%")
         gains: dict[tuple[str, int], list[float]] = {}
         drops = []
+        chosen: dict[tuple[int, int], list[int]] = {}
         plan = [("ours", n) for n in ((50,) if quick else (50, 200))] + [
             ("random", n) for n in ((50,) if quick else (50, 100, 200, 400))
-        ]
+        ] + ([] if quick else [("ours and guesses", 50), ("ours and guesses", 200)])  # fmt: skip
         for kind, count in [*plan, ("all", len(came.labels))]:
             for seed in seeds if kind != "all" else [0]:
                 rng = np.random.default_rng(seed)
-                if kind == "ours":
-                    rows = asked(bundle, came, count, seed, folder)
+                if kind.startswith("ours"):
+                    rows = chosen.get((count, seed)) or asked(bundle, came, count, seed, folder)
+                    chosen[count, seed] = rows
                 else:
                     rows = rng.choice(len(came.labels), min(count, len(came.labels)), replace=False).tolist()
-                found = data_of(came, rows, names)
-                parts = np.where(np.unique(found.groups, return_inverse=True)[1] % 10 == 9, "validation", "train")
-                made = retrained(replace(found, parts=parts), folder, weights, seed)
+                found = divided(data_of(came, rows, names))
+                if kind == "ours and guesses":
+                    rest = sorted(set(range(len(came.labels))) - set(rows))
+                    found = with_guesses(found, divided(data_of(came, rest, names)), folder, weights, seed)
+                made = retrained(found, folder, weights, seed)
                 after = both(made) if made else (0.0, 0.0)
                 gains.setdefault((kind, count), []).append(after[0] - before[0])
                 drops.append(before[1] - after[1])
