@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from edgeloop_agent.hardware import saturates
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import convert, kernels, parity, quantization
@@ -24,6 +25,8 @@ STILL_FLOAT = {
     ("hard-swish", "onnx"), ("attention", "onnx"), ("attention", "tflite"), ("GRU", "onnx"), ("GRU", "tflite"),
     ("transposed", "onnx"), ("transposed", "tflite"),
 }  # fmt: skip
+if saturates():  # ONNX Runtime cannot make a weight uint8 for two layers at once: such a file is computed in floats there
+    STILL_FLOAT.add(("shared weights", "onnx"))
 
 
 def splits_of(name: str, dtype: str = "uint8") -> PreparedSplits:

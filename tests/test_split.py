@@ -25,6 +25,8 @@ import urllib3
 from onnx import TensorProto, helper
 
 from conftest import TINY, command, sentence
+from edgeloop_agent.hardware import saturates
+from edgeloop_agent.runtimes.onnx import session_options
 from edgeloop_agent.split.link import Breaker, Link
 from edgeloop_agent.split.planning import DEVICE, Crossing, Policy, TailState, plan
 from edgeloop_contract import archive, inference
@@ -38,6 +40,11 @@ from hubs import Hub, running_hub
 from serving import Agent, eventually, serving, write_config
 
 Array = np.ndarray[Any, Any]
+
+
+def session_of(model: bytes) -> onnxruntime.InferenceSession:
+    """As everything of ours opens a file: exact on every CPU."""
+    return onnxruntime.InferenceSession(model, session_options(1, exact=saturates()), providers=["CPUExecutionProvider"])
 
 
 # ---------------------------------------------------------------- cut points
@@ -121,11 +128,11 @@ def test_a_cut_is_where_every_path_goes_through_and_the_parts_are_the_whole(name
         i.name: np.random.default_rng(0).normal(size=(3, 4, 8, 8)).astype(np.float32)
         for i in onnx.load_from_string(model).graph.input
     }
-    whole = onnxruntime.InferenceSession(model).run(None, given)[0]
+    whole = session_of(model).run(None, given)[0]
     for boundary in found:
-        crossing = onnxruntime.InferenceSession(cutting.head(model, boundary.tensor)).run(None, given)[0]
+        crossing = session_of(cutting.head(model, boundary.tensor)).run(None, given)[0]
         assert crossing.shape[1:] == tuple(boundary.shape)
-        again = onnxruntime.InferenceSession(cutting.tail(model, boundary.tensor)).run(None, {boundary.tensor: crossing})[0]
+        again = session_of(cutting.tail(model, boundary.tensor)).run(None, {boundary.tensor: crossing})[0]
         assert (again == whole).all()
 
 
@@ -174,11 +181,11 @@ def test_the_bundle_knows_its_cuts_and_each_part_fits(built: dict[str, Path]) ->
         assert len(split.cuts) > 1
         sizes = [cut.packed[0].bytes for cut in split.cuts]
         assert sizes == sorted(sizes, reverse=True)
-        scores = onnxruntime.InferenceSession(whole).run(None, {"input": x})[0]
+        scores = session_of(whole).run(None, {"input": x})[0]
         for cut in split.cuts[1:]:
-            crossing = onnxruntime.InferenceSession(bundle.read(cut.file)).run(None, {"input": x})[0]
+            crossing = session_of(bundle.read(cut.file)).run(None, {"input": x})[0]
             assert (str(crossing.dtype), list(crossing.shape[1:])) == (cut.boundary.dtype, cut.boundary.shape)
-            again = onnxruntime.InferenceSession(cutting.tail(whole, cut.tensor)).run(None, {cut.tensor: crossing})[0]
+            again = session_of(cutting.tail(whole, cut.tensor)).run(None, {cut.tensor: crossing})[0]
             assert (again == scores).all()
     with Bundle.open(built["large"]) as large:
         assert (cascade.model, cascade.sha256) == (large.manifest.name, large.sha256)
@@ -391,8 +398,8 @@ def first_cut(path: Path) -> tuple[Split, str, Array, Array]:
         assert split is not None
         x = bundle.array(bundle.manifest.canary.inputs)
         whole = bundle.read(bundle.manifest.variant(split.variant).file)
-        scores = onnxruntime.InferenceSession(whole).run(None, {"input": x})[0]
-        crossing = onnxruntime.InferenceSession(bundle.read(split.cuts[1].file)).run(None, {"input": x})[0]
+        scores = session_of(whole).run(None, {"input": x})[0]
+        crossing = session_of(bundle.read(split.cuts[1].file)).run(None, {"input": x})[0]
         return split, served_name("tiny", bundle.sha256, "cut-1"), crossing, scores
 
 
@@ -497,7 +504,7 @@ def canary(path: Path) -> tuple[Array, Array]:
     with Bundle.open(path) as bundle:
         x = bundle.array(bundle.manifest.canary.inputs)
         whole = bundle.read(bundle.manifest.variant("onnx-int8").file)
-        return x, onnxruntime.InferenceSession(whole).run(None, {"input": x})[0]
+        return x, session_of(whole).run(None, {"input": x})[0]
 
 
 @contextmanager
@@ -650,7 +657,7 @@ def test_unsure_answers_come_from_the_large_model_while_it_is_there(built: dict[
     threshold = float(np.median(sure))
     small = with_threshold(built["small"], tmp_path / "bundle", threshold)
     with Bundle.open(built["large"]) as bundle:
-        large = onnxruntime.InferenceSession(bundle.read("models/onnx-float32.onnx")).run(None, {"input": x})[0]
+        large = session_of(bundle.read("models/onnx-float32.onnx")).run(None, {"input": x})[0]
     with running_hub(tmp_path / "hub") as hub:
         hub.publish(built["large"])
         with device(tmp_path / "agent", hub, small, "deadline_ms = 2000") as agent:

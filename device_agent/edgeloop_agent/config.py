@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.settings import problems
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -215,11 +214,14 @@ def load(path: Path) -> Config:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not TOML: {error}") from error
-    found = problems(data, Config, "")
-    config = None if found else msgspec.convert(data, Config)
-    if config is not None:
+    try:
+        config = msgspec.convert(data, Config)
         found = _contradictions(config, SOURCES)
-    if found or config is None:
+    except msgspec.ValidationError as error:  # it names the first problem alone; looking for all takes milliseconds of a start
+        from edgeloop_contract.settings import problems
+
+        found = problems(data, Config, "") or [str(error)]
+    if found:
         raise UsageError(f"{path}: {len(found)} problem{'s' * (len(found) > 1)}:\n  " + "\n  ".join(found))
     return _absolute(config, path.resolve().parent)
 

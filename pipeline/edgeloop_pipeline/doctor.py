@@ -174,11 +174,6 @@ def advice(trials: list[Trial], found: dict[str, Any]) -> list[str]:
         best = max(measured, key=lambda name: measured[name])
         ratio = measured[best] / measured["float32"]
         said.append(f"{kind}: {best} is the fastest, {ratio:.1f}× plain float32; precision: auto and channels_last: auto find it")
-    if saturates():
-        said.append(
-            "This x86 CPU has no VNNI, so the sums of ONNX Runtime's fast int8 kernels would saturate: edgeloop makes weights uint8"
-            " when it opens a file. Answers are exact; int8 latencies of here say little of other machines."
-        )
     gpu = not found["accelerators"]["GPU (CUDA or ROCm)"].startswith("none")
     said += [
         ("This machine trains on its GPU." if gpu else "This machine trains on its CPU.")
@@ -189,4 +184,9 @@ def advice(trials: list[Trial], found: dict[str, Any]) -> list[str]:
         "TPU: the most work per watt for large, regular matrix products in bf16 with fixed shapes, by the hour from one vendor; the"
         " least flexible (whole-graph compilation, fewer operators). Not worth it for networks that fit a small device.",
     ]
+    if saturates():
+        said.append(
+            "This x86 CPU has no VNNI, so the sums of ONNX Runtime's fast int8 kernels would saturate: edgeloop makes weights uint8"
+            " when it opens a file. Answers are exact; int8 latencies of here say little of other machines."
+        )
     return said

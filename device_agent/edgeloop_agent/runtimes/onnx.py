@@ -65,7 +65,7 @@ def load(
     """
     library = _library()
     chosen, missing_ones = _providers(library, providers)
-    saturating = variant.precision != "float32" and chosen == [CPU] and saturates()
+    saturating = variant.precision == "int8" and chosen == [CPU] and saturates()
 
     def opened(options: Any) -> Any:
         if optimised_model:
