@@ -14,13 +14,12 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol
 
+import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from edgeloop_contract.errors import BundleError, StorageError
 from edgeloop_contract.manifest import File, Manifest, decode, encode
@@ -31,8 +30,7 @@ CHUNK = 1 << 20
 ENCRYPTED = 0x1
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """What a device is willing to read."""
 
     max_bundle_bytes: int = 512 << 20
@@ -115,7 +113,7 @@ class Bundle:
         if size != entry.bytes or digest.hexdigest() != entry.sha256:
             raise BundleError(f"{self.path}: {name} is not what the manifest says; download the bundle again")
 
-    def array(self, name: str) -> npt.NDArray[Any]:
+    def array(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
         """One .npy file as an array. Raises BundleError when it is none (pickled objects are refused)."""
         try:
             return np.asarray(np.load(io.BytesIO(self.read(name)), allow_pickle=False))

@@ -7,14 +7,12 @@ Recordings are one array: (T, C) for a series or sound, (H, W) or (H, W, C) for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
@@ -24,15 +22,14 @@ IMAGE = (2, 3)  # dimensions of one
 LUMA = np.array([0.299, 0.587, 0.114])
 
 
-@dataclass
-class Cleaned:
+class Cleaned(msgspec.Struct):
     """What became of a recording: `values` to go on with, `repaired` values by reason, or why it is `refused`.
 
     `reason` is the refusing step's name, for counting; `refused` says it in words.
     """
 
     values: Array
-    repaired: dict[str, int] = field(default_factory=dict)
+    repaired: dict[str, int] = msgspec.field(default_factory=dict)
     reason: str = ""
     refused: str = ""
     times: Array | None = None

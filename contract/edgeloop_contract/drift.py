@@ -9,14 +9,12 @@ reference samples, so that it raises as many false alarms as are asked for (`rat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 FARTHEST = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
 MOST_VALUES = 8192  # of a sample that are looked at
 MOST_CHANNELS = 8
@@ -101,17 +99,12 @@ def input_features(sample: Array) -> Array:
     return out
 
 
-@dataclass
 class Monitor:
     """Follows one stream; or many at once, for calibration (`streams`). `score` above 1 is an alarm, after which it starts anew."""
 
-    reference: Drift
-    per_10k: float = 1.0
-    streams: int = 0
-    score: float = 0.0
-
-    def __post_init__(self) -> None:
-        r, lead = self.reference, (self.streams,) if self.streams else ()
+    def __init__(self, reference: Drift, per_10k: float = 1.0, streams: int = 0) -> None:
+        self.reference, self.per_10k, self.streams, self.score = reference, per_10k, streams, 0.0
+        r, lead = reference, (streams,) if streams else ()
         self._f, self._p = len(r.features), len(r.projections)
         self._told_apart = r.labels > 1
         self._centre, self._per_scale = np.asarray(r.centre), 1 / np.asarray(r.scale)

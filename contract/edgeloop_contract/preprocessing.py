@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from edgeloop_contract.errors import DataError
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 INT16 = np.iinfo(np.int16)
 SILENCE_DB = -100.0
@@ -156,8 +154,7 @@ def _taps(size: int, wanted: int) -> tuple[tuple[Array, Array], Array]:
 Step = Window | Pad | Counts | LogMel | Grayscale | Resize
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True):
     """Samples ready for a model: `values` (N, *sample); `indices` says which window each row is; `refused` why others are not."""
 
     values: Array

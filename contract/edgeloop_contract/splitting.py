@@ -7,12 +7,11 @@ import zlib
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Coding
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 PICTURES: tuple[Coding, ...] = ("jpeg",)
 INPUT = "input"  # the cut before the first layer: all of the work is the server's
 JPEG_QUALITY = 90

@@ -8,9 +8,10 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
+
+import msgspec
 
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.errors import StorageError
@@ -19,8 +20,7 @@ DIGEST_BYTES = 32
 SUFFIX = ".graph"
 
 
-@dataclass
-class Hits:
+class Hits(msgspec.Struct):
     """How often a cache had what was asked for."""
 
     hits: int = 0
@@ -28,15 +28,14 @@ class Hits:
     evictions: int = 0
 
 
-@dataclass
-class ResultCache:
+class ResultCache(msgspec.Struct):
     """Scores by the digest of the prepared sample; least recently used ones go first. `max_bytes` 0: off."""
 
     max_bytes: int
-    counts: Hits = field(default_factory=Hits)
+    counts: Hits = msgspec.field(default_factory=Hits)
     used_bytes: int = 0
-    _kept: OrderedDict[bytes, Array] = field(default_factory=OrderedDict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _kept: OrderedDict[bytes, Array] = msgspec.field(default_factory=OrderedDict)
+    _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     OVERHEAD_BYTES = 200  # of an entry beside its numbers
 
@@ -76,8 +75,7 @@ class ResultCache:
             self.used_bytes = 0
 
 
-@dataclass
-class GraphCache:
+class GraphCache(msgspec.Struct):
     """Optimised graphs as files: a digest, then the graph. A damaged or stale one is a miss, and is made again.
 
     The name says everything that such a graph depends on, so that another runtime or CPU looks elsewhere. `max_bytes` 0: off.
@@ -85,7 +83,7 @@ class GraphCache:
 
     folder: Path
     max_bytes: int
-    counts: Hits = field(default_factory=Hits)
+    counts: Hits = msgspec.field(default_factory=Hits)
 
     def _file(self, *parts: str) -> Path:
         return self.folder / (hashlib.sha256("\0".join(parts).encode()).hexdigest() + SUFFIX)
@@ -152,8 +150,7 @@ class Sized(Protocol):
 T = TypeVar("T", bound=Sized)
 
 
-@dataclass
-class Pool(Generic[T]):
+class Pool(msgspec.Struct, Generic[T]):
     """Loaded models under one memory budget: the least recently used one is let go when another needs the room.
 
     The one that was asked for is always loaded, even where it alone is over the budget.
@@ -161,10 +158,10 @@ class Pool(Generic[T]):
 
     max_bytes: int
     load: Callable[[str], T]
-    counts: Hits = field(default_factory=Hits)
-    _held: OrderedDict[str, T] = field(default_factory=OrderedDict)
-    _gates: dict[str, threading.Lock] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    counts: Hits = msgspec.field(default_factory=Hits)
+    _held: OrderedDict[str, T] = msgspec.field(default_factory=OrderedDict)
+    _gates: dict[str, threading.Lock] = msgspec.field(default_factory=dict)
+    _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def get(self, name: str) -> T:
         """Loading one, which may take seconds, keeps nobody from another that is loaded."""

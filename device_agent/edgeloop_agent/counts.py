@@ -8,9 +8,10 @@ import time
 from bisect import bisect_left
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from edgeloop_agent.hardware import machine
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat, Moments
@@ -22,11 +23,10 @@ if TYPE_CHECKING:
 BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
 
 
-@dataclass
-class Latencies:
+class Latencies(msgspec.Struct):
     """A histogram of seconds; one writer at a time (a model's lock), readers may be a count behind."""
 
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
     total: float = 0.0
 
     def add(self, seconds: float) -> None:
@@ -34,15 +34,14 @@ class Latencies:
         self.total += seconds
 
 
-@dataclass
-class Recent:
+class Recent(msgspec.Struct):
     """What was seen since the last report to a hub."""
 
-    since: float = field(default_factory=time.monotonic)
-    labels: Counter[str] = field(default_factory=Counter)
+    since: float = msgspec.field(default_factory=time.monotonic)
+    labels: Counter[str] = msgspec.field(default_factory=Counter)
     confidence_sum: float = 0.0
     confidence_squares: float = 0.0
-    milliseconds: deque[float] = field(default_factory=lambda: deque(maxlen=1024))
+    milliseconds: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=1024))
     labelled: int = 0  # answers whose truth came with the recording
     right: int = 0
 
@@ -55,30 +54,29 @@ class Recent:
         self.milliseconds.append(milliseconds)
 
 
-@dataclass
-class Counts:
+class Counts(msgspec.Struct):
     """`refused`, `repaired`, `skipped`, `dropped`: by reason."""
 
-    started: float = field(default_factory=time.time)
+    started: float = msgspec.field(default_factory=time.time)
     restarts: int = 0
     answered: int = 0
-    refused: Counter[str] = field(default_factory=Counter)
-    repaired: Counter[str] = field(default_factory=Counter)
-    skipped: Counter[str] = field(default_factory=Counter)
-    dropped: Counter[str] = field(default_factory=Counter)
-    kept: Counter[str] = field(default_factory=Counter)  # samples put into the outbox, by kind
-    places: Counter[str] = field(default_factory=Counter)  # of answers, where work can be split
+    refused: Counter[str] = msgspec.field(default_factory=Counter)
+    repaired: Counter[str] = msgspec.field(default_factory=Counter)
+    skipped: Counter[str] = msgspec.field(default_factory=Counter)
+    dropped: Counter[str] = msgspec.field(default_factory=Counter)
+    kept: Counter[str] = msgspec.field(default_factory=Counter)  # samples put into the outbox, by kind
+    places: Counter[str] = msgspec.field(default_factory=Counter)  # of answers, where work can be split
     drift: float | None = None  # the score of the last sample, 1 being an alarm
     drift_alarms: int = 0
-    latencies: dict[str, Latencies] = field(default_factory=dict)  # by model
+    latencies: dict[str, Latencies] = msgspec.field(default_factory=dict)  # by model
     queue: int = 0
     source_away: str = ""
     thermal: str = "cool"
     reading: Reading | None = None
-    api_requests: Counter[str] = field(default_factory=Counter)  # by status
-    recent: Recent = field(default_factory=Recent)
+    api_requests: Counter[str] = msgspec.field(default_factory=Counter)  # by status
+    recent: Recent = msgspec.field(default_factory=Recent)
     _reported: tuple[int, int, int] = (0, 0, 0)  # answered, refused and dropped at the last report
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def heartbeat(self, model: str, version: int, sha256: str, target: str, runtime: str) -> Heartbeat:
         """What happened since the last one, which ends here."""

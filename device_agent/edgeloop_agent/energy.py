@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +13,11 @@ POWERCAP = Path("/sys/class/powercap")
 NO_METER = "not measured: no readable RAPL counters (a virtual machine, or not root) and no NVML"
 
 
-@dataclass
 class Meter:
     """Joules since it was made. Only whole packages are read (`intel-rapl:0`), as their parts are in them."""
 
-    powercap: Path = POWERCAP
-    _start: dict[str, float] = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self, powercap: Path = POWERCAP) -> None:
+        self.powercap = powercap
         self._start = self._read()
 
     @property

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import meaning
@@ -31,8 +31,7 @@ class Scored(NamedTuple):
     own: Array | None = None
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """One sample's answer, or why it was refused."""
 
     window: int
@@ -48,7 +47,8 @@ class Answer:
 
     def said(self) -> dict[str, Any]:
         """What there is to say, by name."""
-        fields = {name: value for name, value in vars(self).items() if value is not None and name not in ("sample", "scores")}
+        every = ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in ("sample", "scores"))
+        fields = {name: value for name, value in every if value is not None}
         if self.refused:
             del fields["milliseconds"]
         return fields

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from threading import Event
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from edgeloop_agent import thermal
 from edgeloop_agent.answering import Answering, Line, Observer
@@ -135,4 +136,4 @@ class Loop:
 
 def describe(reading: Any) -> dict[str, str]:
     """What the board can measure, in words: for `check`."""
-    return {k: "not measurable here" if v is None else str(v) for k, v in asdict(reading).items()}
+    return {k: "not measurable here" if v is None else str(v) for k, v in msgspec.structs.asdict(reading).items()}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
+import msgspec
 import numpy as np
 
 from edgeloop_agent.hardware import cores, machine
@@ -18,8 +18,7 @@ MIN_RUNS = 30
 MAX_RUNS = 2000
 
 
-@dataclass(frozen=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """One variant on this device: its cost at the best thread count, or why it does not run."""
 
     variant: str

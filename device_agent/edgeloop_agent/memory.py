@@ -6,16 +6,19 @@ import contextlib
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgeloop_agent.hardware import machine
-from edgeloop_agent.measure import Measured
 from edgeloop_agent.runtimes import RUNTIMES, version_of
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Variant
+
+if TYPE_CHECKING:
+    from edgeloop_agent.measure import Measured
 
 MOST_VERIFIED = 32
 

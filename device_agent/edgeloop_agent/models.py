@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,6 @@ from edgeloop_agent.config import Config
 from edgeloop_agent.counts import Counts, Latencies, resident_bytes
 from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
-from edgeloop_agent.measure import measure_bundle
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import BundleError, DeviceError, StorageError
@@ -29,11 +27,10 @@ if TYPE_CHECKING:
 CRASHES_A_VARIANT = 3  # in a row, before the next variant is tried
 
 
-@dataclass
-class Flights:
+class Flights(msgspec.Struct):
     """Inferences under way: how the loop knows that one hangs."""
 
-    begun: dict[int, float] = field(default_factory=dict)
+    begun: dict[int, float] = msgspec.field(default_factory=dict)
 
     def longest_seconds(self) -> float:
         now = time.monotonic()
@@ -91,8 +88,7 @@ class Model(Engine):
                 self._latencies.add(time.perf_counter() - start)
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """One line of what is loaded."""
 
     name: str
@@ -194,6 +190,8 @@ class Models:
         found = memory.recall(self.state, bundle)
         if found is not None:
             return found
+        from edgeloop_agent.measure import measure_bundle
+
         rows = measure_bundle(bundle, self.config.runtime.measure_seconds)
         for row in rows:
             self.log("info", "measured", variant=row.variant, p50_us=row.cost.latency_us_p50 if row.cost else row.refused)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_agent.config import Config
-from edgeloop_agent.drift.following import Follower, Memory
 from edgeloop_agent.engine import Answer
-from edgeloop_agent.outbox.keeper import Keeper
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
@@ -20,8 +18,10 @@ from edgeloop_contract.messages import DriftReport, Event
 
 if TYPE_CHECKING:
     from edgeloop_agent.counts import Counts
+    from edgeloop_agent.drift.following import Follower
     from edgeloop_agent.logs import Log
     from edgeloop_agent.models import Models
+    from edgeloop_agent.outbox.keeper import Keeper
 
 
 class SampleObserver:
@@ -31,12 +31,14 @@ class SampleObserver:
         self.config, self.models, self.counts, self.log = config, models, counts, log
         self.keeper: Keeper | None = None
         if config.updates.hub and config.samples.send != "nothing":
+            from edgeloop_agent.outbox.keeper import Keeper
+
             try:
                 self.keeper = Keeper(config.samples, models.state, counts, log)
             except StorageError as error:
                 log("error", "no outbox: samples and drift events are not kept", why=error)
         self.follower: Follower | None = None
-        self._run = secrets.token_hex(3)  # file names and line numbers come again at another start
+        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start
         self._sha256 = ""
 
     def saw(self, recording: Recording, answer: Answer) -> None:
@@ -82,8 +84,11 @@ class SampleObserver:
         if model.sha256 != self._sha256:
             self._sha256 = model.sha256
             reference = model.manifest.drift
-            self.follower = Follower(model.manifest, reference, self.config.drift.false_alarms_per_10k) if reference else None
-            if self.follower is not None:
+            self.follower = None
+            if reference is not None:
+                from edgeloop_agent.drift.following import Follower
+
+                self.follower = Follower(model.manifest, reference, self.config.drift.false_alarms_per_10k)
                 self._recall(self.follower)
             if reference is not None and self.keeper is not None:
                 self.keeper.follow(reference.reliability)
@@ -109,6 +114,8 @@ class SampleObserver:
             self.log("warning", "drift is not remembered", why=error)
 
     def _recall(self, follower: Follower) -> None:
+        from edgeloop_agent.drift.following import Memory
+
         try:
             follower.recall(msgspec.msgpack.decode(self._file.read_bytes(), type=Memory))
         except FileNotFoundError:
@@ -128,4 +135,4 @@ class SampleObserver:
             self.counts.drift_alarms += 1
         self.log("warning" if follower.drifting else "info", kind, what=text)
         if self.keeper is not None:
-            self.keeper.event(Event(key=secrets.token_hex(16), kind=kind, at=time.time(), text=text[:2000]))
+            self.keeper.event(Event(key=os.urandom(16).hex(), kind=kind, at=time.time(), text=text[:2000]))

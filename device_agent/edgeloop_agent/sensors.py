@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from edgeloop_agent.energy import Meter
 
@@ -15,8 +16,7 @@ THROTTLING = {0: "under-voltage", 1: "frequency capped", 2: "throttled", 3: "sof
 COMMAND_SECONDS = 1.0
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """One look. None: not measurable here. `throttled`: what the firmware says it does right now."""
 
     celsius: float | None
@@ -29,14 +29,11 @@ class Sensor(Protocol):
     def read(self) -> Reading: ...
 
 
-@dataclass
 class Board:
     """The sensors of this machine. `system`: where sysfs is (a folder of made files, in tests)."""
 
-    system: Path = SYSTEM
-    vcgencmd: str = "vcgencmd"
-
-    def __post_init__(self) -> None:
+    def __init__(self, system: Path = SYSTEM, vcgencmd: str = "vcgencmd") -> None:
+        self.system, self.vcgencmd = system, vcgencmd
         self._meter = Meter(self.system / "class" / "powercap")
         self._firmware: Path | None = next(self.system.glob("devices/platform/soc/soc:firmware/get_throttled"), None)
         self._ask = self._firmware is None

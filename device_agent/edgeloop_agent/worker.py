@@ -6,10 +6,11 @@ import os
 import signal
 import sys
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.counts import Counts
@@ -28,15 +29,14 @@ TICK_SECONDS = 0.2
 READY, ALIVE, DONE = b"R", b".", b"D"
 
 
-@dataclass
-class Progress:
+class Progress(msgspec.Struct):
     """Signs of life, at most five a second: none while an inference hangs, wherever it was asked for."""
 
     pipe: int
     flights: Flights
     hang_seconds: float
     stop: Event
-    next_tick: float = field(default=0.0)
+    next_tick: float = msgspec.field(default=0.0)
 
     def __call__(self) -> None:
         now = time.monotonic()

@@ -6,12 +6,11 @@ import importlib
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
-Array = npt.NDArray[Any]
+Array = np.ndarray[Any, np.dtype[Any]]
 
 # runtime name in the manifest → (module here, extras that bring it)
 RUNTIMES = {

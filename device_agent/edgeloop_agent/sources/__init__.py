@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from threading import Event
 from typing import TYPE_CHECKING, Protocol
+
+import msgspec
 
 from edgeloop_agent.config import Source as Settings
 
@@ -16,8 +17,7 @@ if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
 Away = Callable[[str], None]  # told why the source is away, or '' when it is there; called as often as is convenient
 
 
-@dataclass(frozen=True)
-class Recording:
+class Recording(msgspec.Struct, frozen=True):
     """One input: its values, or why it could not be read. `times`: seconds of each point, `label`: the truth, where known.
 
     `done`: to be called when it was answered, or dropped: until then the source keeps it, so that a power cut loses nothing.
@@ -37,8 +37,7 @@ class Source(Protocol):
     def recordings(self, stop: Event, away: Away) -> Iterator[Recording]: ...
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """One row of the table. `needs_where`: what `where` has to be, '' where it has nothing to say."""
 
     path: str

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
-import wave
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import IO
 
+import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
@@ -27,8 +25,13 @@ MAX_LINE_CHARACTERS = 16 << 20
 
 def read_csv(path: Path) -> Array:
     """A time series: one row a point, one column a channel, an optional header line; an empty cell is a missing value."""
+    import csv  # each reader's own library is imported where it reads: start is felt, and most devices have one kind of file
+
     with path.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.reader(file) if row]
+        try:
+            rows = [row for row in csv.reader(file) if row]
+        except csv.Error as error:
+            raise DataError(str(error)) from error
     if rows and not _is_numbers(rows[0]):
         rows = rows[1:]
     if not rows:
@@ -55,11 +58,16 @@ def read_npy(path: Path) -> Array:
 
 def read_wav(path: Path) -> Array:
     """16-bit PCM: (T, channels) int16."""
-    with wave.open(str(path), "rb") as file:
-        if file.getsampwidth() != 2:
-            raise DataError(f"{8 * file.getsampwidth()}-bit sound; only 16-bit PCM is read")
-        data = file.readframes(file.getnframes())
-        return np.frombuffer(data, dtype="<i2").astype(np.int16).reshape(-1, file.getnchannels())
+    import wave
+
+    try:
+        with wave.open(str(path), "rb") as file:
+            if file.getsampwidth() != 2:
+                raise DataError(f"{8 * file.getsampwidth()}-bit sound; only 16-bit PCM is read")
+            data = file.readframes(file.getnframes())
+            return np.frombuffer(data, dtype="<i2").astype(np.int16).reshape(-1, file.getnchannels())
+    except wave.Error as error:
+        raise DataError(str(error)) from error
 
 
 def read_image(path: Path) -> Array:
@@ -90,7 +98,7 @@ def read(path: Path) -> Recording:
         if path.stat().st_size > MAX_FILE_BYTES:
             return Recording(path.name, None, f"larger than {MAX_FILE_BYTES} bytes")
         return Recording(path.name, READERS[path.suffix.lower()](path))
-    except (DataError, OSError, ValueError, EOFError, wave.Error, csv.Error) as error:
+    except (DataError, OSError, ValueError, EOFError) as error:
         return Recording(path.name, None, str(error) or type(error).__name__)
 
 
@@ -185,7 +193,7 @@ class Watch:
                     self.seen[name] = now[name]
                     path = self.folder / name
                     done = partial(path.unlink, missing_ok=True) if self.settings.after == "delete" else _nothing
-                    yield replace(read(path), done=done)
+                    yield msgspec.structs.replace(read(path), done=done)
             before = now
             stop.wait(self.settings.poll_seconds)
 
