@@ -60,7 +60,7 @@ print(took, int(open("/proc/self/statm").read().split()[1]) * resource.getpagesi
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    bundles = {"exercise_watch": GOLDEN}
+    bundles = {"exercise_watch": GOLDEN.parent.parent / "v0.2" / GOLDEN.name}  # with a drift reference
     if not quick:
         run: Any = edgeloop("run", "photos", "--runs", RUNS)
         bundles["photos"] = Path(run["bundle"])
@@ -114,17 +114,21 @@ def overhead(name: str, bundle: Path, variant: str, folder: Path) -> Iterator[Ro
     """One prepared sample through the service's loop, answer written, against the runtime's own call; turn by turn."""
     from edgeloop_agent.sources import Recording
 
+    from edgeloop_agent.observing import SampleObserver
+
     described, _, inputs = parts_of(bundle, variant)
-    loop, cleaned = loop_of(bundle, variant, folder), loop_of(bundle, variant, folder, cleaning=True)
+    loop, cleaned, watched = (loop_of(bundle, variant, folder, cleaning=number == 1) for number in range(3))
+    watched.answering.observer = SampleObserver(watched.config, watched.models, watched.counts, watched.log)
     sample = np.ascontiguousarray(inputs[:1])
     recording = Recording("a", inputs[0])
     call = bare_call(loop.models.get(loop.models.first).runtime, described, sample)
-    turns = [lambda side=side: side.output.write(list(side.answering.lines(recording))) for side in (loop, cleaned)]
-    bare, ours, with_cleaning = by_turns([call, *turns])
+    turns = [lambda side=side: side.output.write(list(side.answering.lines(recording))) for side in (loop, cleaned, watched)]
+    bare, ours, with_cleaning, with_drift = by_turns([call, *turns])
     yield at_most(f"{name}: overhead of an inference", round(ours - bare, 1), "µs", 30)
     if bare >= 1000:
         yield at_most(f"{name}: overhead, share of {bare / 1000:.1f} ms", round(100 * (ours / bare - 1), 2), "%", 5)
     yield Row(f"{name}: overhead with two cleaning steps", round(with_cleaning - bare, 1), "µs")
+    yield Row(f"{name}: overhead with drift watched", round(with_drift - bare, 1), "µs")
 
 
 def bare_call(runtime: Any, variant: Any, sample: Any) -> Callable[[], Any]:
