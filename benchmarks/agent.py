@@ -112,9 +112,8 @@ def loop_of(bundle: Path, variant: str, folder: Path, cleaning: bool = False) ->
 
 def overhead(name: str, bundle: Path, variant: str, folder: Path) -> Iterator[Row]:
     """One prepared sample through the service's loop, answer written, against the runtime's own call; turn by turn."""
-    from edgeloop_agent.sources import Recording
-
     from edgeloop_agent.observing import SampleObserver
+    from edgeloop_agent.sources import Recording
 
     described, _, inputs = parts_of(bundle, variant)
     loop, cleaned, watched = (loop_of(bundle, variant, folder, cleaning=number == 1) for number in range(3))

@@ -23,9 +23,9 @@ from sqlalchemy import select
 from conftest import HERE
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import ingest
+from edgeloop_hub import ingest, labelling
 from edgeloop_hub.database import Database
-from edgeloop_hub.labelling import spread
+from edgeloop_hub.labelling import FIRST_CHOSEN, spread
 from edgeloop_hub.people import Device
 from edgeloop_hub.schema import samples
 from edgeloop_hub.settings import Settings
@@ -189,25 +189,43 @@ def test_the_queue_spreads_over_recordings_and_guesses() -> None:
     assert order == [0, 4, 5, 3, 6, 7, 1, 2]
 
 
-def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
-    def sample(key: str, recording: str, feature: float, guess: str = "ROW", random: bool = False) -> Sample:
-        data = zlib.compress(bytes(4))
-        return Sample(
-            key=f"key-{key}-0000", at=1.0, kind="uncertain", model="m", sha256="0" * 64, recording=recording, guess=guess, random=random,
-            features=[feature] * 4, dtype="uint8", shape=[4], data=data,
-        )  # fmt: skip
+def made(key: str, recording: str, feature: float, guess: str = "ROW", random: bool = False) -> Sample:
+    return Sample(
+        key=f"key-{key}-0000", at=1.0, kind="uncertain", model="m", sha256="0" * 64, recording=recording, guess=guess, random=random,
+        features=[feature] * 4, dtype="uint8", shape=[4], data=zlib.compress(bytes(4)),
+    )  # fmt: skip
 
-    database = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
-    sent = [
-        sample("a", "one", 0.0), sample("b", "one", 0.5), sample("c", "two", 0.5), sample("d", "one", 1.4), sample("e", "one", 0.2, "SQT"),
-        sample("f", "two", 0.45),
-        sample("g", "one", -0.5, random=True),
-    ]  # fmt: skip
+
+def stored(tmp_path: Path, sent: list[Sample]) -> tuple[Database, Settings]:
+    database, settings = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}"), Settings(tmp_path)
     with database.writing() as connection:
-        ingest.store(connection, Device("pi-1", [], "stable", "m", "0" * 64), Samples(samples=sent), Settings(tmp_path))
+        ingest.store(connection, Device("pi-1", [], "stable", "m", "0" * 64), Samples(samples=sent), settings)
+    return database, settings
+
+
+def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
+    sent = [
+        made("a", "one", 0.0), made("b", "one", 0.5), made("c", "two", 0.5), made("d", "one", 1.4), made("e", "one", 0.2, "SQT"),
+        made("f", "two", 0.45), made("g", "one", -0.5, random=True),
+    ]  # fmt: skip
+    database, _ = stored(tmp_path, sent)
+    with database.reading() as connection:
         heads = {row.key: row.alike for row in connection.execute(select(samples.c.key, samples.c.alike))}
     groups = {key[4]: head.split("/")[1][4] for key, head in heads.items()}
     assert groups == {"a": "a", "b": "a", "c": "c", "d": "d", "e": "e", "f": "c", "g": "g"}
+
+
+def test_more_of_the_queue_is_drawn_at_random_once_much_is_labelled(tmp_path: Path) -> None:
+    sent = [made(f"{i:03}", f"r{i}", 10.0 * i, random=i >= 60) for i in range(120)]
+    database, settings = stored(tmp_path, sent)
+    with database.writing() as connection:
+        first = labelling.waiting(connection, "m", "anna", FIRST_CHOSEN)
+        assert [row["random"] for row in first[:5]] == [0, 0, 1, 0, 0] and sum(row["random"] for row in first) == FIRST_CHOSEN / 5
+        for row in first:
+            labelling.label(connection, row["device"], row["key"], "anna", "ROW", settings)
+        later = labelling.waiting(connection, "m", "anna", 20)
+        assert [row["random"] for row in later] == [0, 1] * 10
+        assert len(labelling.waiting(connection, "m", "anna", 1000)) == 120 - FIRST_CHOSEN
 
 
 @dataclass(eq=False)

@@ -15,6 +15,7 @@ from edgeloop_hub.schema import bundles, labels, samples
 from edgeloop_hub.settings import Settings
 
 MOST_LISTED = 10_000
+FIRST_CHOSEN = 50
 MOST_SPREAD = 2000  # open samples that are put in order
 PAGE_BYTES = 16 << 20  # of samples' data in one answer
 SHOWN = (
@@ -37,7 +38,8 @@ SHOWN = (
 def waiting(connection: Connection, model: str, person: str, limit: int, without: Iterable[str] = ()) -> list[dict[str, Any]]:
     """One sample of each group that still needs this person's label, with the group's size: the most informative first, `spread`.
 
-    Every fifth is one of the random ones, the oldest first: without them there would be no honest estimate of accuracy.
+    Every fifth is one of the random ones, the oldest first: without them there would be no honest estimate of accuracy. After
+    FIRST_CHOSEN of a model every second one is: what is least sure teaches the most at first, and is ever less like the rest.
     `without`: devices whose sensors are at fault; nobody's time is spent on theirs.
     """
     mine = select(labels.c.key).where(labels.c.device == samples.c.device, labels.c.key == samples.c.key, labels.c.person == person)
@@ -52,12 +54,14 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
     best = spread(connection.execute(ordered.limit(max(limit, MOST_SPREAD))).all())[:limit]
     drawn = connection.execute(select(*columns).where(open_ones, samples.c.random == 1).order_by(samples.c.at).limit(limit)).all()
     order: dict[tuple[str, str], Row[Any]] = {}
-    queues = [iter(best), iter(best), iter(drawn), iter(best), iter(best)]
-    for _ in range(len(best) + len(drawn)):
-        for queue in queues:
+    chosen, random_ones, answered = iter(best), iter(drawn), _answered(connection, model)
+    for number in range(answered, answered + len(best) + len(drawn)):
+        turn = number % 5 == 2 if number < FIRST_CHOSEN else number % 2 == 1
+        for queue in (random_ones, chosen) if turn else (chosen, random_ones):
             row = next((r for r in queue if (r.device, r.key) not in order), None)
             if row is not None:
                 order[row.device, row.key] = row
+                break
     found = list(order.values())[:limit]
     sizes = _sizes(connection, [f"{r.device}/{r.key}" for r in found])
     return [{**r._mapping, "alike": sizes.get(f"{r.device}/{r.key}", 1)} for r in found]
@@ -79,6 +83,15 @@ def spread(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
         turns.append((turn, guesses[guess], row))
         guesses[guess] += 1
     return [row for _, _, row in sorted(turns, key=lambda t: t[:2])]
+
+
+def _answered(connection: Connection, model: str) -> int:
+    """Samples of the model, or of all, that people have said something of."""
+    theirs = select(labels.c.device, labels.c.key).where(labels.c.person != "device").distinct()
+    if model:
+        mine = and_(samples.c.device == labels.c.device, samples.c.key == labels.c.key)
+        theirs = theirs.join(samples, mine).where(samples.c.model == model)
+    return int(connection.execute(select(func.count()).select_from(theirs.subquery())).scalar_one())
 
 
 def _sizes(connection: Connection, heads: list[str]) -> dict[str, int]:
