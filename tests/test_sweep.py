@@ -24,7 +24,7 @@ sweep:
     quantize.calibration: {choices: [minmax, mse]}
     distill.student_args: {choices: [{}]}
 """
-QUICK = ("--set", "profile.seconds=0.02", "--set", "distill.epochs=6")
+QUICK = ("--set", "profile.seconds=0.02", "--set", "distill.epochs=6", "--set", "export.runtimes=[onnx]")
 
 
 @pytest.fixture
