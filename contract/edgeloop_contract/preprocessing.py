@@ -5,7 +5,6 @@ A recording is one array: (T, C) for a time series, (H, W, C) or (H, W) for an i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import cache
 from typing import Annotated, Any
@@ -184,10 +183,8 @@ def prepare(steps: Sequence[Step], recording: Array) -> Prepared:
 
 def _finite(x: Array) -> tuple[Array, list[int], dict[int, str]]:
     """Only the rows without NaN or infinity, their numbers, and a reason for each of the others."""
-    with np.errstate(invalid="ignore"):  # infinity less infinity: it is looked for here
-        fine = x.dtype.kind != "f" or math.isfinite(x.sum(dtype=np.float64))
-    if fine:
+    if x.dtype.kind != "f" or (finite := np.isfinite(x)).all():
         return x, list(range(len(x))), {}
-    bad = ~np.isfinite(x).reshape(len(x), -1)
+    bad = ~finite.reshape(len(x), -1)
     refused = {int(i): f"{int(bad[i].sum())} of {bad[i].size} values are NaN or infinite" for i in np.flatnonzero(bad.any(1))}
     return x[~bad.any(1)], [i for i in range(len(x)) if i not in refused], refused

@@ -56,7 +56,8 @@ class Answering:
             yield from ({**line, "input": recording.name, "repeated": True} for line in self._last_lines)
             return
         cleaned = clean(self.manifest.cleaning, values, recording.times)
-        self.counts.repaired.update(cleaned.repaired)
+        if cleaned.repaired:
+            self.counts.repaired.update(cleaned.repaired)
         if self.observer is not None:
             for reason in (*cleaned.repaired, *([cleaned.reason] if cleaned.refused else [])):
                 self.observer.fault(reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,11 +37,14 @@ def meaning(task: Classification | Regression | Anomaly, scores: Array, sample: 
         return {"label": task.labels[error > task.threshold], "score": float(f"{error:.6g}")}
     row = scores[0]
     best = int(row.argmax())
+    if len(row) <= MANY:  # so few are faster without numpy
+        largest = float(row[best])
+        powers = [math.exp(score - largest) for score in row.tolist()]
+        total = sum(powers)
+        named = {n: round(power / total, 4) for n, power in zip(task.labels, powers, strict=True)}
+        return {"label": task.labels[best], "probabilities": named}
     shares = np.exp(row - row[best])
     total = float(shares.sum())
-    if len(row) <= MANY:
-        named = {n: round(p, 4) for n, p in zip(task.labels, (shares / total).tolist(), strict=True)}
-        return {"label": task.labels[best], "probabilities": named}
     named = {}
     for _ in range(MOST_SAID):
         named[task.labels[best]] = round(float(shares[best]) / total, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -47,11 +46,17 @@ class Answer(msgspec.Struct, frozen=True):
 
     def said(self) -> dict[str, Any]:
         """What there is to say, by name."""
-        every = ((name, getattr(self, name)) for name in self.__struct_fields__ if name not in ("sample", "scores"))
-        fields = {name: value for name, value in every if value is not None}
+        fields = {}
+        for name in SAID:
+            value = getattr(self, name)
+            if value is not None:
+                fields[name] = value
         if self.refused:
             del fields["milliseconds"]
         return fields
+
+
+SAID = [name for name in Answer.__struct_fields__ if name not in ("sample", "scores")]
 
 
 class Engine:
@@ -89,9 +94,7 @@ class Engine:
         start = time.perf_counter()
         scores, place, own = self.scored(sample)
         taken = (time.perf_counter() - start) * 1e3
-        with np.errstate(invalid="ignore"):  # infinity less infinity is found, not warned of
-            fine = math.isfinite(scores.sum(dtype=np.float64))
-        if not fine:
+        if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
         own = scores if own is None else own
