@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import BIN, command
+from conftest import BIN, TINY, command
 from hubs import running_hub, say_hello, version
 from serving import write_config
 
@@ -58,9 +58,17 @@ def test_encrypted_keys_want_their_passphrase(tmp_path: Path) -> None:
         without = command("edgeloop", "publish", bundle, cwd=tmp_path, **about)
         assert without.returncode == 2
         assert "passphrase" in without.stderr
+        retraining = command("edgeloop", "retrain", TINY, cwd=tmp_path, **about)
+        assert retraining.returncode == 2 and "passphrase" in retraining.stderr, "before anything is trained"
         code, shown = typed("publish", bundle, "--passphrase", answers=[PASSPHRASE], cwd=tmp_path, **about)
         assert code == 0, shown
         assert "published" in shown
+        file = tmp_path / "passphrase"
+        unread = command("edgeloop", "publish", bundle, cwd=tmp_path, **about, EDGELOOP_PASSPHRASE_FILE=str(file))
+        assert unread.returncode == 2 and "EDGELOOP_PASSPHRASE_FILE" in unread.stderr
+        file.write_text(f"{PASSPHRASE}\n")
+        again = command("edgeloop", "publish", version(tmp_path, 3), cwd=tmp_path, **about, EDGELOOP_PASSPHRASE_FILE=str(file))
+        assert again.returncode == 0, again.stderr
 
 
 @pytest.mark.parametrize("role", ["root", "targets"])

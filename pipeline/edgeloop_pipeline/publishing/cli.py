@@ -22,14 +22,19 @@ ca_option = click.option(
 keys_option = click.option(
     "--keys", "folder", type=click.Path(path_type=Path), default=Path("keys"), show_default=True, help="Folder of keys."
 )
-passphrase_option = click.option("--passphrase", is_flag=True, help="Ask for a passphrase that encrypts the keys.")
+passphrase_option = click.option(
+    "--passphrase",
+    is_flag=True,
+    help="Ask for a passphrase that encrypts the keys; else it is in $EDGELOOP_PASSPHRASE_FILE, if there is one.",
+)
 
 
 def _keys(folder: Path, passphrase: bool, new: bool = False) -> Any:
     from edgeloop_pipeline.publishing.signing import Keys
 
-    said = click.prompt("Passphrase", hide_input=True, confirmation_prompt=new) if passphrase else ""
-    return Keys(folder, said.encode() or None)
+    if not passphrase:
+        return Keys.unattended(folder)
+    return Keys(folder, click.prompt("Passphrase", hide_input=True, confirmation_prompt=new).encode() or None)
 
 
 def _hub(address: str, ca_file: str) -> Any:

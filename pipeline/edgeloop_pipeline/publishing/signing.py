@@ -40,6 +40,15 @@ class Keys:
     def __init__(self, folder: Path, passphrase: bytes | None = None) -> None:
         self.folder, self._passphrase = folder, passphrase
 
+    @classmethod
+    def unattended(cls, folder: Path) -> Keys:
+        """With the passphrase, if any, in the file that $EDGELOOP_PASSPHRASE_FILE names: cron cannot be asked for it."""
+        named = os.environ.get("EDGELOOP_PASSPHRASE_FILE", "")
+        try:
+            return cls(folder, Path(named).read_bytes().strip() or None if named else None)
+        except OSError as error:
+            raise UsageError(f"{named}: cannot be read ({error.strerror}); check EDGELOOP_PASSPHRASE_FILE") from error
+
     def make(self, name: str) -> CryptoSigner:
         """A new key as NAME.pem. Never written over."""
         path = self.folder / f"{name}.pem"

@@ -66,10 +66,13 @@ def retrain(
 
     if not no_publish and not dry_run and not folder.is_dir():
         raise UsageError(f"{folder}: no keys there; name their folder with --keys, or stop after the gate with --no-publish")
+    held = None if no_publish else Keys.unattended(folder)
+    if held is not None and not dry_run:
+        held.load("targets")  # that it cannot be opened is to be known before hours of training
     made = Turn(
         recipe, changes, runs.resolve(), Hub.of(hub, ca_file), Policy(min_labels, min_labels_with_drift, max_age_days, wait_hours),
         Limits(alpha=alpha, max_home_drop=max_home_drop), pseudo_labels,
-        Release(None if no_publish else Keys(folder, None), channel, steps, soak_minutes), Console(),
+        Release(held, channel, steps, soak_minutes), Console(),
         lambda text: click.echo(text, err=True),
     )  # fmt: skip
     found = turn(made, recipes.load(recipes.find(recipe), changes).head.name, force, dry_run)
