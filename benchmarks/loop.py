@@ -179,10 +179,11 @@ def labels_worth(quick: bool) -> Iterator[Row]:
         gains: dict[tuple[str, int], list[float]] = {}
         drops = []
         chosen: dict[tuple[int, int], list[int]] = {}
-        plan = [("ours", n) for n in ((50,) if quick else (50, 200))] + [
-            ("random", n) for n in ((50,) if quick else (50, 100, 200, 400))
-        ] + ([] if quick else [("ours and guesses", 50), ("ours and guesses", 200)])  # fmt: skip
-        for kind, count in [*plan, ("all", len(came.labels))]:
+        plan = [("ours", 50), ("random", 50)] if quick else [
+            ("ours", 50), ("ours", 200), ("random", 100), ("random", 400), ("all", len(came.labels)), ("ours and guesses", 50),
+            ("random", 50), ("random", 200), ("ours and guesses", 200),
+        ]  # fmt: skip
+        for kind, count in plan:
             for seed in seeds if kind != "all" else [0]:
                 rng = np.random.default_rng(seed)
                 if kind.startswith("ours"):
