@@ -17,11 +17,13 @@ import pytest
 
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.logs import Log
+from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.journal import Folder, Running
 from edgeloop_agent.updates.turn import Turn
 from edgeloop_agent.updates.watching import folder_of, with_slot
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import NetworkError, StorageError
+from edgeloop_contract.messages import Event, Heartbeat, Report
 from fakes.repository import Repository, now
 from hubs import version
 from serving import GOLDEN, write_config
@@ -398,3 +400,32 @@ def test_the_canary_passes_here_and_fails_where_it_should(tmp_path: Path, monkey
     (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'canary' in str(sys.orig_argv): os.kill(os.getpid(), 11)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert "process died (signal 11)" in str(try_out(config, GOLDEN, 60))
+
+
+def test_reports_that_did_not_arrive_come_later_and_once(tmp_path: Path) -> None:
+    arrived: list[Report] = []
+    room = 0
+
+    def post(report: Report) -> None:
+        if len(arrived) == room:
+            raise NetworkError("the hub is away")
+        arrived.append(report)
+
+    def made(number: int) -> Report:
+        events = [Event(key=f"event-{number:06}", kind="x", at=1.0)]
+        return Report(key=f"report-{number:06}", at=float(number), heartbeat=Heartbeat(answered=number), events=events)
+
+    for number in range(60):
+        with pytest.raises(NetworkError):
+            reports.send(tmp_path, made(number), post)
+    room = 10
+    with pytest.raises(NetworkError):
+        reports.send(tmp_path, made(60), post)
+    room = 1000
+    reports.send(tmp_path, made(61), post)
+    assert [r.at for r in arrived] == [float(n) for n in range(60 - reports.MOST_KEPT, 62)], "oldest first, each once"
+    assert not any(r.events for r in arrived[:-1]) and arrived[-1].events, "events wait in the journal"
+    assert not list(tmp_path.iterdir())
+    (tmp_path / reports.FILE).write_bytes(b"damaged")
+    reports.send(tmp_path, made(62), post)
+    assert arrived[-1].at == 62

@@ -41,17 +41,16 @@ def store(connection: Connection, device: Device, report: Report, settings: Sett
         connection.execute(mine.values(**used))
         return True
     beat = report.heartbeat or Heartbeat()
+    body = msgspec.json.encode(beat).decode()
     connection.execute(
-        insert(heartbeats).values(
-            device=device.name, key=report.key, at=now, sha256=beat.sha256, body=msgspec.json.encode(beat).decode()
-        )
+        insert(heartbeats).values(device=device.name, key=report.key, at=_when(report.at, now), sha256=beat.sha256, body=body)
     )
     if report.heartbeat is not None:
         used |= {
             "model": beat.model,
             "version": beat.version,
             "sha256": beat.sha256[:64],
-            "heartbeat": msgspec.json.encode(beat).decode(),
+            "heartbeat": body,
         }
         if beat.machine:
             used["machine"] = beat.machine
@@ -59,7 +58,7 @@ def store(connection: Connection, device: Device, report: Report, settings: Sett
     for event in report.events:
         note_of_device(connection, device.name, event, now)
     if report.drift is not None:
-        drift.keep(connection, device.name, report.key, report.drift, now)
+        drift.keep(connection, device.name, report.key, report.drift, _when(report.at, now))
     if report.job is not None:
         answer = {
             "state": "refused" if report.job.refused else "done",
@@ -72,14 +71,18 @@ def store(connection: Connection, device: Device, report: Report, settings: Sett
     return True
 
 
+def _when(told: float, now: float) -> float:
+    """A device's time, where it can be: a report may have waited for hours, and a board may have no battery for its clock."""
+    return min(told, now) if told > now - 30 * 86400 else now
+
+
 def note_of_device(connection: Connection, device: str, event: Event, now: float) -> None:
     """A device's event, once."""
     there = connection.execute(select(events.c.key).where(events.c.source == device, events.c.key == event.key)).first()
     if there is None:
-        at = min(event.at, now) if event.at > now - 30 * 86400 else now  # a board without a battery clock
         rollout = rollout_of(connection, event.target)
         values = {"kind": event.kind, "target": event.target, "text": event.text, "rollout": rollout}
-        connection.execute(insert(events).values(source=device, key=event.key, at=at, **values))
+        connection.execute(insert(events).values(source=device, key=event.key, at=_when(event.at, now), **values))
 
 
 def note(connection: Connection, kind: str, text: str, target: str = "", rollout: int | None = None) -> None:

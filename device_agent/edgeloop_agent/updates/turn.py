@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
+from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.deciding import Install, Stay, decide
 from edgeloop_agent.updates.journal import Folder, Journal, Running, Slot
 from edgeloop_agent.updates.origins import FolderOrigin, HubOrigin, Origin
@@ -193,7 +194,8 @@ class Turn:
         events = self.folder.load().events
         if heartbeat is None and not events:
             return
-        hub.report(Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift))
+        report = Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift)
+        reports.send(self.folder.path, report, hub.report)
         told = {e.key for e in events}
         self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in told]))
 
