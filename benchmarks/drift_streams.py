@@ -20,6 +20,7 @@ from harness import Row
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 NULL, BEFORE, LONGEST = 20_000, 500, 3000
+FAIR = 2 * PER_10K  # a detector that alarms more often without a change is quick for nothing
 Draw = Callable[[np.random.Generator, int], tuple[Stream, Stream]]  # features and answers of so many samples, one after the other
 
 
@@ -117,10 +118,13 @@ def compared(make: Callable[[int], Any], references: int, streams: int) -> Itera
     yield Row(name, float(mean[0]), "", None, None, f"river's: {told}")
     for name, by in found.items():
         mine = float(np.mean(by["ours"]))
-        best = min(((float(np.mean(v)), who) for who, v in by.items() if who != "ours"), default=(float("nan"), "none"))
+        peers_here = (
+            (float(np.mean(by[who])), who) for who, rate in zip(list(everyone)[1:], mean[1:], strict=True) if rate <= FAIR
+        )
+        best = min(peers_here, default=(float("nan"), f"none: they alarm more than {FAIR:g} times in 10k without a change"))
         yield Row(
             f"{case.name}: delay, {name}", mine, "samples", best[0], round(best[0] / mine, 2), f"shortest; best peer {best[1]}",
-            mine <= best[0],
+            mine <= best[0] if best[0] == best[0] else None,
         )  # fmt: skip
 
 
@@ -190,17 +194,19 @@ def watch() -> Case:
         engine, task = Engine(bundle, Choice("tflite-int8", 1, "benchmark")), bundle.manifest.task
         assert isinstance(task, Classification)
 
-        def features(subjects: tuple[int, ...], half: str, spoil: Callable[[Any], Any] = lambda v: v) -> tuple[Pool, list[str]]:
-            every = [(s, one, a) for s in subjects for one in truth.of(s, half) for a in engine.answers(spoil(truth.values(one)))]
+        def features(subjects: tuple[int, ...], turn: int, spoil: Callable[[Any], Any] = lambda v: v) -> tuple[Pool, list[str]]:
+            """Every second set of repetitions, of both arms."""
+            sets = [(s, one) for s in subjects for half in "AB" for one in truth.of(s, half)[turn::2]]
+            every = [(s, one, a) for s, one in sets for a in engine.answers(spoil(truth.values(one)))]
             values, scores = (np.concatenate([getattr(a, part) for _, _, a in every]) for part in ("sample", "scores"))
             return pool_of(task, values, scores, np.array([one[0] for _, one, _ in every]), np.array([s for s, _, _ in every]))[:2]
 
-        reference, names = features(home, "A")
+        reference, names = features(home, 0)
         changed = {
-            "other persons": features(others, "B"), "axes turned": features(home, "B", lambda v: v[:, [1, 2, 0, 4, 5, 3]]),
-            "gyroscope silent": features(home, "B", lambda v: v * [1, 1, 1, 0, 0, 0]),
+            "other persons": features(others, 1), "axes turned": features(home, 1, lambda v: v[:, [1, 2, 0, 4, 5, 3]]),
+            "gyroscope silent": features(home, 1, lambda v: v * [1, 1, 1, 0, 0, 0]),
         }  # fmt: skip
-        null = blocks(features(home, "B")[0])
+        null = blocks(features(home, 1)[0])
     return Case("watch", reference, names, len(task.labels), null, {name: blocks(pool) for name, (pool, _) in changed.items()})
 
 
