@@ -195,7 +195,9 @@ def quantized(shared: bool) -> bytes:
 
 @pytest.mark.parametrize("shared", [False, True])
 @pytest.mark.parametrize("saturating", [None, True])
-def test_int8_sums_are_exact_on_every_cpu(shared: bool, saturating: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_sums_are_exact_on_every_cpu(
+    shared: bool, saturating: bool | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """Products of 255 and 127, whose pairs do not fit 16 bits: as with no optimisation at all. `saturating`: as if without VNNI."""
     import onnxruntime
 
@@ -208,6 +210,9 @@ def test_int8_sums_are_exact_on_every_cpu(shared: bool, saturating: bool | None,
     expected = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"]).run(None, {"input": x})[0]
     with Bundle.open(GOLDEN) as bundle:
         variant = bundle.manifest.variant("onnx-int8")
-    runtime = onnx.load(variant, model, 1)
-    assert np.array_equal(runtime.raw(x), expected) and len(np.unique(expected)) > 1
-    assert ("computed in floats" in runtime.description) == (shared and (bool(saturating) or hardware.saturates()))
+    graphs = GraphCache(tmp_path, 1 << 20)
+    for kept in (None, graphs, graphs):  # without a cache of graphs, into it, and from it
+        runtime = onnx.load(variant, model, 1, graphs=kept)
+        assert np.array_equal(runtime.raw(x), expected) and len(np.unique(expected)) > 1
+        assert ("computed in floats" in runtime.description) == (shared and (bool(saturating) or hardware.saturates()))
+    assert graphs.counts.hits == 1

@@ -25,8 +25,7 @@ import urllib3
 from onnx import TensorProto, helper
 
 from conftest import TINY, command, sentence
-from edgeloop_agent.hardware import saturates
-from edgeloop_agent.runtimes.onnx import session_options
+from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_agent.split.link import Breaker, Link
 from edgeloop_agent.split.planning import DEVICE, Crossing, Policy, TailState, plan
 from edgeloop_contract import archive, inference
@@ -40,11 +39,6 @@ from hubs import Hub, running_hub
 from serving import Agent, eventually, serving, write_config
 
 Array = np.ndarray[Any, Any]
-
-
-def session_of(model: bytes) -> onnxruntime.InferenceSession:
-    """As everything of ours opens a file: exact on every CPU."""
-    return onnxruntime.InferenceSession(model, session_options(1, exact=saturates()), providers=["CPUExecutionProvider"])
 
 
 # ---------------------------------------------------------------- cut points

@@ -12,13 +12,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from edgeloop_agent.hardware import saturates
-from edgeloop_agent.runtimes.onnx import session_options
+from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract.errors import DeviceError
 
 RUNS, WARM_UP = 60, 10
@@ -113,8 +111,7 @@ class Table:
 
 
 def _measure(layer: Layer) -> float:
-    options = session_options(1, exact=saturates())
-    session = onnxruntime.InferenceSession(model_of(layer), options, providers=["CPUExecutionProvider"])
+    session = session_of(model_of(layer))
     x = {"x": np.random.default_rng(0).integers(0, 255, (1, *layer.input)).astype(np.uint8)}
     taken = []
     for _ in range(WARM_UP + RUNS):

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from edgeloop_agent.hardware import cores, saturates
+from edgeloop_agent.hardware import cores
 from edgeloop_agent.runtimes import Array
-from edgeloop_agent.runtimes.onnx import session_options
+from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_exporters.convert import Front
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
@@ -110,7 +110,6 @@ def _match(seen: list[tuple[np.float32, int, Array]], scale: np.float32, zero_po
 def _onnx_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, Array]]:
     """(scale, uint8 zero point, integers) behind every QuantizeLinear, from the optimised session."""
     import onnx
-    import onnxruntime
     from onnx import numpy_helper
 
     graph = onnx.load_from_string(model)
@@ -119,8 +118,7 @@ def _onnx_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, A
     wanted = [n.output[0] for n in nodes]
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
     inferred = onnx.shape_inference.infer_shapes(graph)
-    options = session_options(cores(), exact=saturates())
-    session = onnxruntime.InferenceSession(inferred.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = session_of(inferred.SerializeToString(), cores())
     values = session.run(wanted, {"input": samples})
     return [
         (np.float32(constants[n.input[1]]), int(constants[n.input[2]]), v.astype(np.int64))

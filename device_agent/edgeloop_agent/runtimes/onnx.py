@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from edgeloop_agent.caches import GraphCache
 
 ERRORS_ONLY, FATAL_ONLY = 3, 4
-EXACT, IN_FLOATS = "session.x64quantprecision", "session.disable_quant_qdq"
+UINT8_WEIGHTS, IN_FLOATS = "session.x64quantprecision", "session.disable_quant_qdq"  # onnxruntime's names of these options
+NOTES = {IN_FLOATS: "; computed in floats: this CPU has no VNNI, and onnxruntime cannot make the file's weights uint8"}
 CPU, TENSORRT = "CPUExecutionProvider", "TensorrtExecutionProvider"
 
 
@@ -65,44 +66,52 @@ def load(
     """
     library = _library()
     chosen, missing_ones = _providers(library, providers)
-    saturating = variant.precision == "int8" and chosen == [CPU] and saturates()
 
-    def opened(options: Any) -> Any:
+    def opened(options: Any, way: str) -> Any:
         if optimised_model:
             options.optimized_model_filepath = optimised_model
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = profile
         if graphs is not None and graphs.max_bytes and chosen == [CPU]:
-            return _from_cache(library, options, model, graphs, threads)
+            return _from_cache(library, options, model, graphs, threads, way)
         return library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
 
-    note = ""
     try:
-        try:
-            session = opened(session_options(threads, exact=saturating))
-        except Exception:
-            if not saturating:
-                raise
-            options = session_options(threads)
-            options.add_session_config_entry(IN_FLOATS, "1")
-            session = opened(options)
-            note = "; computed in floats: this CPU has no VNNI, and the file's layers share zero points"
+        session, way = _exactly(opened, threads, variant.precision == "int8" and chosen == [CPU] and saturates())
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
-    return _Session(variant, session, missing_ones, note)
+    return _Session(variant, session, missing_ones, NOTES.get(way, ""))
 
 
-def session_options(threads: int, *, exact: bool = False) -> Any:
-    """Of a quiet session. `exact`: weights are made uint8, whose kernels add without saturating, some slower (see `saturates`).
+def session_of(model: bytes, threads: int = 1) -> Any:
+    """A quiet session on the CPU, exact on every one (see `saturates`). Raises onnxruntime's own errors."""
+    return _exactly(lambda options, _: _library().InferenceSession(model, options, providers=[CPU]), threads, saturates())[0]
 
-    A session cannot be made so where layers share a tensor; the exporters write none that do.
+
+def _exactly(opened: Callable[[Any, str], Any], threads: int, saturating: bool) -> tuple[Any, str]:
+    """A session and the way in which it was opened: as it is; or, where int8 sums may saturate, with uint8 weights, whose
+    kernels are exact and some slower; or, where layers share a tensor and onnxruntime cannot do that, in floats.
     """
+    ways = (UINT8_WEIGHTS, IN_FLOATS) if saturating else ("",)
+    for way in ways:
+        options = _options(threads)
+        if way:
+            options.add_session_config_entry(way, "1")
+        if way != ways[-1]:
+            options.log_severity_level = FATAL_ONLY
+        try:
+            return opened(options, way), way
+        except Exception:  # pybind types that share no public base
+            if way == ways[-1]:
+                raise
+    raise AssertionError("there is a last way")
+
+
+def _options(threads: int) -> Any:
     options = _library().SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = FATAL_ONLY if exact else ERRORS_ONLY
-    if exact:
-        options.add_session_config_entry(EXACT, "1")
+    options.log_severity_level = ERRORS_ONLY
     return options
 
 
@@ -120,12 +129,12 @@ def _with_cache(provider: str, graphs: GraphCache | None) -> str | tuple[str, di
     return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(graphs.folder / "tensorrt")}
 
 
-def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int) -> Any:
-    """A session of the graph that was optimised before; else optimise it now, and keep that."""
-    parts = (hashlib.sha256(model).hexdigest(), version(), machine(), str(threads))
+def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int, way: str) -> Any:
+    """A session of the graph that was optimised before, in the same `way`; else optimise it now, and keep that."""
+    parts = (hashlib.sha256(model).hexdigest(), version(), machine(), str(threads), way)
     kept = graphs.get(*parts)
     if kept is not None:
-        plain = session_options(threads)
+        plain = _options(threads)
         plain.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return library.InferenceSession(kept, plain, providers=[CPU])
