@@ -19,6 +19,7 @@ from edgeloop_agent.config import Config, load
 from edgeloop_agent.logs import Log
 from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.journal import Folder, Running
+from edgeloop_agent.updates.origins import Refused
 from edgeloop_agent.updates.turn import Turn
 from edgeloop_agent.updates.watching import folder_of, with_slot
 from edgeloop_contract.archive import Bundle
@@ -426,6 +427,18 @@ def test_reports_that_did_not_arrive_come_later_and_once(tmp_path: Path) -> None
     assert [r.at for r in arrived] == [float(n) for n in range(60 - reports.MOST_KEPT, 62)], "oldest first, each once"
     assert not any(r.events for r in arrived[:-1]) and arrived[-1].events, "events wait in the journal"
     assert not list(tmp_path.iterdir())
+
+    def picky(report: Report) -> None:
+        if report.at == 70:
+            raise Refused("a report of another time")
+        post(report)
+
+    room = len(arrived)
+    with pytest.raises(NetworkError):
+        reports.send(tmp_path, made(70), post)
+    room = 1000
+    reports.send(tmp_path, made(71), picky)
+    assert arrived[-1].at == 71 and not list(tmp_path.iterdir()), "what is refused holds nothing up"
     (tmp_path / reports.FILE).write_bytes(b"damaged")
     reports.send(tmp_path, made(62), post)
     assert arrived[-1].at == 62

@@ -36,7 +36,7 @@ class Progress(msgspec.Struct):
     flights: Flights
     hang_seconds: float
     stop: Event
-    next_tick: float = msgspec.field(default=0.0)
+    next_tick: float = 0.0
 
     def __call__(self) -> None:
         now = time.monotonic()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgeloop_agent.updates.origins import Refused
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Report
@@ -19,12 +20,15 @@ FILE = "unsent.msgpack"
 def send(folder: Path, report: Report, post: Callable[[Report], None]) -> None:
     """This one, after those that wait, oldest first. Each has its key, so one that arrived unnoticed is not counted twice.
 
-    Raises NetworkError; then all that did not arrive is kept, without events: they wait in the journal.
+    What is refused is not kept. Raises NetworkError; then all that did not arrive is kept, without events, which are the journal's.
     """
     waiting = _read(folder / FILE)
     for number, each in enumerate([*waiting, report]):
         try:
             post(each)
+        except Refused:  # it would be refused again, for ever, and nothing behind it would arrive
+            if each is report:
+                raise
         except NetworkError:
             left = [*waiting, msgspec.structs.replace(report, events=[])][number:][-MOST_KEPT:]
             _write(folder / FILE, left)
