@@ -106,29 +106,25 @@ class Turn:
         if open_ones is not None:  # what trains by a guess must be of a recording that judges nothing, now or later
             open_ones, sides = open_ones.divided(sides)
         state = msgspec.structs.replace(state, sides=sides)
-        state_of.keep(folder, state)
-        said = msgspec.structs.replace(said, random_labels=int(found.random.sum()), champion=champion.sha256)
         trained = found
         if open_ones is not None:
             teaching = self._challenger(base, champion, champion.version + 1, found.save(folder / "data").resolve())
             trained, given = pseudo.add(teaching, found, open_ones, self.pseudo_labels, Store(self.runs), self.listener)
             said = msgspec.structs.replace(said, pseudo_labels=given.labels, pseudo_right=given.right)
-            right = "" if given.right is None else f"; where so sure it is right in {given.right:.1%} of the held-out labels"
-            self.log(f"{given.labels} of {given.of} unlabelled samples take the teacher's label{right}")
+            self.log(f"{given.labels} of {given.of} unlabelled samples take the teacher's label")
         path = trained.save(folder / "data").resolve()
         last = state.last
         again = last is not None and not last.refused and last.data == path.name and last.version > champion.version
         version = last.version if again and last is not None else self._next_version(base, champion)
         begun = Try(version, path.name, time.time(), keys)
         state_of.keep(folder, msgspec.structs.replace(state, last=begun))
-        said = msgspec.structs.replace(said, data=path.name, version=version)
-        challenger, missed = self._challenger(base, champion, version, path), []
+        said = msgspec.structs.replace(
+            said, data=path.name, version=version, random_labels=int(found.random.sum()), champion=champion.sha256
+        )  # fmt: skip
         try:
-            result = run_recipe(challenger, Store(self.runs), self.listener)
+            result = run_recipe(self._challenger(base, champion, version, path), Store(self.runs), self.listener)
         except GateError as error:
-            missed = [str(error)]
-        if missed:
-            refused = msgspec.structs.replace(said, what="refused", why=missed[0])
+            refused = msgspec.structs.replace(said, what="refused", why=str(error))
             return self._noted(folder, msgspec.structs.replace(state, last=state_of.refused(begun)), refused)
         bundle = bundle_of(result)
         verdict = self._judge(Project(base), Path(champion.bundle), bundle, found)
