@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from drift_peers import PER_10K, Stream, alarms_per_10k, delay, kswin, peers
+from detectors import PER_10K, Ours, Stream, alarms_per_10k, delay, kswin, peers
 from drift_streams import Case, compared, real
-from edgeloop_contract.drift import Drift, Monitor
 from edgeloop_pipeline.drifting import Pool, calibrate
 from harness import Row, at_most, main
 
@@ -43,22 +42,6 @@ def changes(rng: np.random.Generator, x: Stream) -> dict[str, Stream]:
     }  # fmt: skip
 
 
-class Ours:
-    """The monitor on plain features, without labels."""
-
-    def __init__(self, reference: Drift) -> None:
-        self.monitor = Monitor(reference, PER_10K)
-
-    def __call__(self, row: Stream) -> bool:
-        alarm = self.monitor.saw(row, 0)
-        if alarm:
-            self.monitor.start_anew()
-        return alarm
-
-    def reset(self) -> None:
-        self.monitor.start_anew()
-
-
 def label_mix(quick: bool) -> Iterator[Row]:
     """Four kinds of samples, told apart by the answers: one becomes three times as frequent, or goes away."""
     centres = np.random.default_rng(0).normal(0, 1, (4, FEATURES))
@@ -81,6 +64,14 @@ def label_mix(quick: bool) -> Iterator[Row]:
         )  # fmt: skip
 
     yield from compared(case, 2 if quick else 30, 1)
+
+
+def slow_rows(found: dict[str, dict[str, list[float]]], kswin_delays: dict[str, list[int]]) -> Iterator[Row]:
+    """KSWIN's delays, beside ours on the same streams."""
+    for name, delays in kswin_delays.items():
+        mine, theirs = float(np.mean(found[name]["ours"][: len(delays)])), float(np.mean(delays))
+        said = f"delay, {name}, against KSWIN, {len(delays)} seeds"
+        yield Row(said, mine, "samples", theirs, round(theirs / mine, 2), "", mine <= theirs)
 
 
 def measure(quick: bool) -> Iterator[Row]:
@@ -122,18 +113,7 @@ def measure(quick: bool) -> Iterator[Row]:
         best = min((float(np.mean(v)), who) for who, v in by.items() if who != "ours") if len(by) > 1 else (float("nan"), "none")
         said = f"shortest; best peer {best[1]}"
         yield Row(f"delay, {name}", ours_delay, "samples", best[0], round(best[0] / ours_delay, 2), said, ours_delay <= best[0])
-    for name, delays in kswin_delays.items():
-        mine = float(np.mean(found[name]["ours"][:SLOW_SEEDS]))
-        theirs = float(np.mean(delays))
-        yield Row(
-            f"delay, {name}, against KSWIN, {len(delays)} seeds",
-            mine,
-            "samples",
-            theirs,
-            round(theirs / mine, 2),
-            "",
-            mine <= theirs,
-        )
+    yield from slow_rows(found, kswin_delays)
     yield from label_mix(quick)
     yield Row("delay of a detector that always fires", 1.0, "samples", None, None, "10,000 false alarms per 10k")
     yield Row("delay of one that never does", float(LONGEST), "samples", None, None, "0 false alarms: the cap")

@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from drift_peers import PER_10K, Stream, alarms_per_10k, delay, peers
-from edgeloop_contract.drift import Monitor
+from detectors import PER_10K, Ours, Stream, alarms_per_10k, delay, peers
 from edgeloop_contract.manifest import Classification
 from edgeloop_pipeline import recipe as recipes
 from edgeloop_pipeline.drifting import Pool, calibrate, pool_of
@@ -34,21 +33,6 @@ class Case:
     labels: int
     null: Draw
     changed: dict[str, Draw]
-
-
-class Ours:
-    def __init__(self, case: Case) -> None:
-        self.monitor = Monitor(calibrate(case.pool, case.names, case.labels), PER_10K)
-
-    def __call__(self, row: Stream) -> bool:
-        """A row: the answer, then the features."""
-        alarm = self.monitor.saw(row[1:], int(row[0]))
-        if alarm:
-            self.monitor.start_anew()
-        return alarm
-
-    def reset(self) -> None:
-        self.monitor.start_anew()
 
 
 def once(pool: Pool) -> Draw:
@@ -98,7 +82,7 @@ def compared(make: Callable[[int], Any], references: int, streams: int) -> Itera
         def rows(draw: Draw, n: int) -> Stream:
             return np.column_stack(draw(rng, n)[::-1])
 
-        ours = Ours(case)
+        ours = Ours(calibrate(case.pool, case.names, case.labels), labelled=True)
         if others is None:
             others = peers(shown(case, rows(blocks(case.pool), NULL)))
         everyone = {"ours": ours, **{name: detector for name, (detector, _) in others.items()}}
@@ -186,11 +170,11 @@ def watch() -> Case:
     from edgeloop_agent.memory import Choice
     from edgeloop_contract.archive import Bundle
     from edgeloop_models.exercise_watch.data import AT_HOME
-    from loop import _champion
+    from loop import first_champion
 
     truth, home = Recordings(), (*AT_HOME["train"], *AT_HOME["validation"])
     others = tuple(sorted({subject for name, subject in WEARERS.items() if name.startswith("worn")}))
-    with Bundle.open(_champion()[0]) as bundle:
+    with Bundle.open(first_champion()[0]) as bundle:
         engine, task = Engine(bundle, Choice("tflite-int8", 1, "benchmark")), bundle.manifest.task
         assert isinstance(task, Classification)
 

@@ -161,7 +161,7 @@ def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) ->
 
 
 def labels_worth(quick: bool) -> Iterator[Row]:
-    champion, weights, project = _champion()
+    champion, weights, project = first_champion()
     seeds = range(1 if quick else 4)
     names = project.splits.labels
     with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
@@ -204,21 +204,23 @@ def labels_worth(quick: bool) -> Iterator[Row]:
                     file=sys.stderr,
                     flush=True,
                 )
-        for (kind, count), found_gains in gains.items():
-            peer = gains.get(("random", count))
-            yield Row(
-                f"gain with {count} labels, {kind}", float(np.mean(found_gains)), "points",
-                float(np.mean(peer)) if peer and kind == "ours" else None,
-            )  # fmt: skip
-        for count in (50, 200):
-            if ("random", 2 * count) in gains:
-                ours, twice = np.mean(gains["ours", count]), np.mean(gains["random", 2 * count])
-                yield at_least(f"{count} of ours against {2 * count} at random", float(ours), "points", float(twice), float(twice))
+        yield from gained(gains)
         yield at_most("lost at home, at most", max(drops), "points", 0.5)
 
 
+def gained(gains: dict[tuple[str, int], list[float]]) -> Iterator[Row]:
+    """Points by what was labelled; and ours against twice as many at random."""
+    for (kind, count), found in gains.items():
+        peer = gains.get(("random", count)) if kind == "ours" else None
+        yield Row(f"gain with {count} labels, {kind}", float(np.mean(found)), "points", float(np.mean(peer)) if peer else None)
+    for count in (50, 200):
+        if ("random", 2 * count) in gains:
+            ours, twice = np.mean(gains["ours", count]), np.mean(gains["random", 2 * count])
+            yield at_least(f"{count} of ours against {2 * count} at random", float(ours), "points", float(twice), float(twice))
+
+
 def shuffled_labels(quick: bool) -> Iterator[Row]:
-    champion, weights, project = _champion()
+    champion, weights, project = first_champion()
     names, seeds = project.splits.labels, 2 if quick else 20
     refused = 0
     with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
@@ -267,7 +269,7 @@ def gate_rates(quick: bool) -> Iterator[Row]:
         )
 
 
-def _champion() -> tuple[Path, Path, Project]:
+def first_champion() -> tuple[Path, Path, Project]:
     """As `make loop` begins: its bundle, the weights from which retraining goes on, and its data."""
     told: Any = edgeloop("run", MODEL, "--runs", RUNS, *CHANGES)
     store = Store(Path(RUNS))

@@ -1,4 +1,4 @@
-"""Drift detectors of river, one a feature, each at the threshold that gives it as many false alarms as ours is set to."""
+"""The detectors: ours; and river's, one a feature, each at the threshold that gives it as many false alarms as ours is set to."""
 
 from __future__ import annotations
 
@@ -8,8 +8,26 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop_contract.drift import Drift, Monitor
+
 PER_10K = 2.0
 Stream = np.ndarray[Any, Any]
+
+
+class Ours:
+    """The monitor. `labelled`: a row begins with the number of the answer; else no answers are told apart."""
+
+    def __init__(self, reference: Drift, labelled: bool = False) -> None:
+        self.monitor, self.labelled = Monitor(reference, PER_10K), labelled
+
+    def __call__(self, row: Stream) -> bool:
+        alarm = self.monitor.saw(row[1:], int(row[0])) if self.labelled else self.monitor.saw(row, 0)
+        if alarm:
+            self.monitor.start_anew()
+        return alarm
+
+    def reset(self) -> None:
+        self.monitor.start_anew()
 
 
 class Rivers:
