@@ -18,7 +18,11 @@ from edgeloop_contract.errors import DeviceError
 from edgeloop_exporters.arena import peak_bytes
 from edgeloop_exporters.graph import trace
 from edgeloop_exporters.latency_table import Layer, Table
+from edgeloop_pipeline import recipe as recipes
 from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, flat, narrow, next_aim, used, verdict
+from edgeloop_pipeline.ladder import Ladder
+from edgeloop_pipeline.runner import Listener, run
+from edgeloop_pipeline.store import Store
 from hard_networks import Residual
 
 LIMITS = Limits(latency_us=100, bytes=1000)
@@ -183,6 +187,16 @@ def test_a_budget_in_the_latency_of_another_device(tiny: Path, tmp_path: Path) -
     for content, said in {"{}": "not a device's measurements", '{"variants": []}': "measured no probe"}.items():
         measured.write_text(content)
         assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *off), 2)
+
+
+def test_each_way_of_training_begins_by_itself(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Integers, those taught, and those taught with layers in float, one after the other: none goes on from another's checkpoint."""
+    monkeypatch.setattr(Ladder, "_better", lambda *_: True)  # so that layers are left in float whatever it brings
+    off = [f"{s}=off" for s in ("export", "verify", "profile", "package", "report")]
+    recipe = recipes.load(recipes.find(str(TINY)), ("target={min_accuracy: 1}", "quantize.qat_epochs=1", *off))
+    found = run(recipe, Store(runs), Listener()).metrics("quantize")
+    trained = [r["name"] for r in found["rungs"] if r["name"].startswith("quantization-aware")]
+    assert len(trained) == 3 and trained[-1].endswith("and the layers in float"), found["rungs"]
 
 
 def test_a_float_layer_that_breaks_a_ceiling_is_not_kept(runs: Path) -> None:

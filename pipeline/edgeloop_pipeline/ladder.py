@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -209,9 +210,9 @@ class Ladder:
         ways = [("quantization-aware training", integer, False), (DISTILLED, integer, True)]
         if self.best is not integer:
             ways.append((f"{DISTILLED}, and the layers in float", self.best, True))
-        for name, start_from, distill in ways:
+        for number, (name, start_from, distill) in enumerate(ways):
             start = time.perf_counter()
-            found = self._fitted(start_from.graph.options, distill)
+            found = self._fitted(start_from.graph.options, distill, self.inputs.scratch / f"way-{number}")
             kept, gained = found.measure >= self.best.measure, found.measure - self.best.measure
             if kept:
                 self.best, self.method = found, "quantization-aware"
@@ -219,7 +220,8 @@ class Ladder:
             if not self.missed(self.best.measure):
                 return
 
-    def _fitted(self, options: Options, distill: bool) -> Candidate:
+    def _fitted(self, options: Options, distill: bool, scratch: Path) -> Candidate:
+        """`scratch`: of this training alone; what was interrupted goes on from there."""
         settings = self.settings
         graph = quantized.prepare(self.saved, self.splits, options)
         quantized.calibrate(graph, self.values)
@@ -232,7 +234,6 @@ class Ladder:
             # Ranges follow the weights at first, and stand still for the last half so that the weights can settle.
             set_mode(graph.module, "quantize", "quantize", settings.ranges if epoch < settings.qat_epochs / 2 else None)
 
-        scratch = self.inputs.scratch / ("distilled" if distill else "plain")
         scratch.mkdir(parents=True, exist_ok=True)
         fitted = fit(
             graph.module, self.saved.front, self.splits, fit_settings, self._taught() if distill else self.task.loss(),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -45,7 +46,9 @@ def estimate(
 
 def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recompute: bool = False) -> int:
     """Bytes that autograd keeps from the forward pass for the backward one (parameters not counted)."""
-    trial = copy.deepcopy(network).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, about itself, when a traced network is copied
+        trial = copy.deepcopy(network).train()
     own = {p.untyped_storage().data_ptr() for p in (*trial.parameters(), *trial.buffers())}
     kept: dict[int, int] = {}
     alive = []  # so that no address is used twice
