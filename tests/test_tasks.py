@@ -11,7 +11,7 @@ import torch
 
 from conftest import HERE, command, sentence
 from edgeloop_contract.archive import Bundle
-from edgeloop_pipeline import intervals
+from edgeloop_pipeline import intervals, tasks
 
 
 def built(project: str, runs: Path, *changes: str) -> tuple[dict, Path]:
@@ -113,6 +113,25 @@ def test_auc_and_r2_are_the_ones_of_torchmetrics() -> None:
     assert intervals.r2(near, values)(once) == pytest.approx(float(r2_score(torch.tensor(near), torch.tensor(values))))
     twice = np.where(np.arange(400) < 200, 2.0, 0.0)
     assert intervals.auc(scores, truth)(twice) == pytest.approx(intervals.auc(scores[:200], truth[:200])(np.ones(200)))
+
+
+def test_figures_by_class_are_the_ones_of_torchmetrics() -> None:
+    from types import SimpleNamespace
+    from typing import Any
+
+    from torchmetrics.functional import classification as metrics
+
+    rng = np.random.default_rng(0)
+    truth, scores = rng.integers(0, 5, 300), rng.normal(size=(300, 6)).astype(np.float32)  # class 5 is never true
+    scores[:, 3] = -9  # and 3 is never said
+    splits: Any = SimpleNamespace(labels=list("abcdef"))
+    samples: Any = SimpleNamespace(labels=truth)
+    found = tasks.Classification(splits).details(scores, samples, scores)
+    said, true = torch.tensor(scores).argmax(1), torch.tensor(truth)
+    assert found["confusion"] == metrics.multiclass_confusion_matrix(said, true, 6).tolist()
+    for name in ("precision", "recall", "f1_score"):
+        expected = getattr(metrics, f"multiclass_{name}")(said, true, 6, average="none").tolist()
+        assert [c[name.removesuffix("_score")] for c in found["classes"]] == pytest.approx(expected)
 
 
 def test_mixup_mixes_quantities() -> None:

@@ -70,7 +70,7 @@ class _Recorder(fx.Interpreter):
                 integers = (result / scale).round() + zero_point
                 source = n.args[0]
                 assert isinstance(source, fx.Node)
-                self.points[source.name] = (integers.detach().numpy().astype(np.int64), scale.item(), int(zero_point))
+                self.points[source.name] = (integers.detach().numpy().astype(np.int16), scale.item(), int(zero_point))
         return result
 
 
@@ -121,7 +121,7 @@ def _onnx_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, A
     session = session_of(inferred.SerializeToString(), cores())
     values = session.run(wanted, {"input": samples})
     return [
-        (np.float32(constants[n.input[1]]), int(constants[n.input[2]]), v.astype(np.int64))
+        (np.float32(constants[n.input[1]]), int(constants[n.input[2]]), v.astype(np.int16))
         for n, v in zip(nodes, values, strict=True)
     ]
 
@@ -151,7 +151,7 @@ def _tflite_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int,
         (
             np.float32(details[i]["quantization"][0]),
             details[i]["quantization"][1] + 128,
-            np.concatenate(rows[i]).astype(np.int64) + 128,
+            np.concatenate(rows[i]).astype(np.int16) + 128,
         )
         for i in order
     ]

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
-from edgeloop_pipeline import interrupt, keys
+from edgeloop_pipeline import allocation, interrupt, keys
 from edgeloop_pipeline.fetch import sha256
 from edgeloop_pipeline.project import Project
 from edgeloop_pipeline.recipe import Recipe
@@ -175,6 +175,8 @@ def _make(project: Project, store: Store, planned: Planned, before: list[Entry],
 
     interrupt.check()
     inputs = _inputs(project, store, planned, before, say)
+    allocation.keep_freed()
+    allocation.give_back()
     _forget_peak()
     start = time.perf_counter()
     try:

@@ -25,7 +25,7 @@ class Verify(Base):
 
     needs = ("network", "quantized", "exported")
     gives = ("verified",)
-    libraries = ("torch", "onnxruntime", "ai-edge-litert", "torchmetrics")
+    libraries = ("torch", "onnxruntime", "ai-edge-litert")
     uses_target = True
     uses_history = True
 
@@ -142,6 +142,7 @@ def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]
 
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
+    from edgeloop_pipeline.training.scoring import evaluation_batch
 
     test, exported = inputs.project.splits.test, inputs.artefacts["exported"]
     scores, details = {}, {}
@@ -149,7 +150,7 @@ def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]
         model = (exported / variant.file).read_bytes()
         inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
         runtime = open_runtime(variant, model)
-        batch = 256 if variant.runtime == "onnx" else 1
+        batch = evaluation_batch(test.values) if variant.runtime == "onnx" else 1
         found = np.concatenate([runtime.run(test.values[i : i + batch]) for i in range(0, len(test), batch)])
         scores[variant.name] = found
         counted = kernels.count(variant, model)

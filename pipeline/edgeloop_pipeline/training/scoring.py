@@ -44,13 +44,18 @@ def channels_last(x: Any) -> Any:
     return x.to(memory_format=torch.channels_last)
 
 
+def evaluation_batch(values: Any) -> int:
+    """How many of these samples (N, *sample) go through a network at a time where no gradients are kept."""
+    return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, int(values[0].size))))
+
+
 def scores_of(network: nn.Module, front: Front, samples: Samples, autocast: AbstractContextManager[Any] | None = None) -> Tensor:
     """Float scores (N, outputs) of a network in evaluation mode."""
     network.eval()
     where = next((p.device for p in network.parameters()), device())
     rows = []
     with torch.no_grad(), autocast or nullcontext():
-        size = max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, samples.values[0].size)))
+        size = evaluation_batch(samples.values)
         for start in range(0, len(samples), size):
             batch = torch.from_numpy(np.asarray(samples.values[start : start + size]))
             rows.append(network(channels_last(front.normalise(batch).to(where))).float().cpu())
