@@ -52,6 +52,19 @@ def test_a_pc_and_a_machine_without_anything(tmp_path: Path) -> None:
     assert Board(tmp_path / "nothing", vcgencmd="no-such-command").read() == Reading(None, None, None, None)
 
 
+@pytest.mark.parametrize(
+    ("status", "scope", "share"), [("Discharging", "", 0.37), ("Charging", "", None), ("Discharging", "Device", None)]
+)
+def test_a_battery_counts_while_it_is_the_boards_own_and_discharges(
+    status: str, scope: str, share: float | None, tmp_path: Path
+) -> None:
+    folder = "class/power_supply/BAT0"
+    put(tmp_path, **{f"{folder}/type": "Battery", f"{folder}/capacity": "37\n", f"{folder}/status": status})
+    if scope:
+        put(tmp_path, **{f"{folder}/scope": scope})
+    assert Board(tmp_path, vcgencmd="no-such-command").read().battery == share
+
+
 def test_a_command_that_answers_with_nonsense_is_not_asked_again(tmp_path: Path) -> None:
     script = tmp_path / "vcgencmd"
     script.write_text(f"#!/bin/sh\necho asked >> {tmp_path}/asked\necho nonsense\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import json
 import shutil
 import signal
 import socket
@@ -21,20 +22,27 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 import urllib3
 from onnx import TensorProto, helper
 
 from conftest import TINY, command, sentence
+from edgeloop_agent import config
+from edgeloop_agent.answers import softmax
+from edgeloop_agent.counts import Counts
 from edgeloop_agent.runtimes.onnx import session_of
+from edgeloop_agent.sensors import Reading
 from edgeloop_agent.split.link import Breaker, Link
 from edgeloop_agent.split.planning import DEVICE, Crossing, Policy, TailState, plan
+from edgeloop_agent.split.splitter import device_weight
 from edgeloop_contract import archive, inference
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.manifest import Split
-from edgeloop_contract.splitting import from_nibbles, nibbles, pack, served_name
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.manifest import Coding, Split
+from edgeloop_contract.splitting import from_file, from_nibbles, nibbles, pack, served_name
 from edgeloop_exporters import cutting
 from edgeloop_hub.tails.batching import Batcher, Busy
-from edgeloop_pipeline import cascading
+from edgeloop_pipeline import bottleneck, cascading, tasks
 from hubs import Hub, running_hub
 from serving import Agent, eventually, serving, write_config
 
@@ -140,7 +148,60 @@ def test_four_bits_are_within_half_a_step_and_packed_by_two() -> None:
     assert pack(values[:1], "4bit") != pack(values[:1], "raw")
 
 
+@pytest.mark.parametrize(
+    ("coding", "values"),
+    [
+        ("webp", np.random.default_rng(0).integers(0, 256, (1, 9, 16, 3)).astype(np.uint8)),
+        ("webp", np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)),
+        ("flac", np.arange(-32768, 32768, 13, dtype=np.int16)[None]),
+        ("flac", np.arange(-32768, 32768, 13, dtype=np.int16)[None, :5000].reshape(1, -1, 2)),
+    ],
+)
+def test_pictures_and_sound_cross_exactly(coding: Coding, values: Array) -> None:
+    packed = pack(values, coding)
+    found = from_file(packed, coding, values.shape[1:])
+    assert found.dtype == values.dtype
+    assert (found == values).all()
+    for other in (packed[: len(packed) // 3], b"", pack(values, "deflate")):
+        with pytest.raises(DataError):
+            from_file(other, coding, values.shape[1:])
+    with pytest.raises(DataError):
+        from_file(packed, coding, (values.shape[1] + 1, *values.shape[2:]))
+    wave = pack(np.zeros((1, 8), np.int16), "flac")
+    with pytest.raises(DataError):
+        from_file(wave, "webp", (2, 2, 1))
+
+
 # ---------------------------------------------------------------- the pipeline
+
+
+def test_a_bottleneck_learns_what_the_tail_looks_at() -> None:
+    """The loudest channel is noise that nobody reads: principal components would keep it, what was learned does not."""
+    from types import SimpleNamespace
+
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    crossing = rng.integers(118, 138, (256, 4, 3, 3)).astype(np.uint8)
+    crossing[:, 0] = rng.integers(0, 256, (256, 3, 3))
+    crossing[:, 2] += (40 * rng.integers(0, 2, 256)[:, None, None]).astype(np.uint8)
+
+    class Tail(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            found = x[:, 2].flatten(1).mean(1, keepdim=True) - 0.2
+            return torch.cat([found, -found], 1) * 30
+
+    point: Any = SimpleNamespace(scale=0.01, zero_point=128)
+    tail = Tail()
+    whole = tail((torch.from_numpy(crossing).float() - 128) * 0.01)
+    imitation = tasks.Classification(SimpleNamespace(labels=["a", "b"])).imitation  # type: ignore[arg-type]
+    for steps in (0, 50):  # as it begins, and as it goes on
+        waist = bottleneck.learn(tail, point, crossing, whole, 1, steps, imitation)
+        real = (crossing.astype(np.float32) - 128) * 0.01
+        few = np.einsum("oc,nchw->nohw", waist.encode, real) + waist.encode_bias.reshape(-1, 1, 1)
+        few = (np.clip(np.rint(few / waist.scale) + waist.zero_point, 0, 255) - waist.zero_point) * waist.scale
+        again = np.einsum("co,nohw->nchw", waist.decode, few) + waist.decode_bias.reshape(-1, 1, 1)
+        same = tail(torch.from_numpy(again).float()).argmax(1) == whole.argmax(1)
+        assert same.float().mean() > 0.95
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +214,12 @@ def built(tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
         "split.most=3",
         "--set",
         "split.four_bits=true",
+        "--set",
+        "split.bottleneck=0.5",
+        "--set",
+        "split.bottleneck_steps=20",
+        "--set",
+        "split.exits=0.3",
         "--set",
         "split.seconds=0.02",
         "--set",
@@ -173,14 +240,20 @@ def test_the_bundle_knows_its_cuts_and_each_part_fits(built: dict[str, Path]) ->
         x = bundle.array(bundle.manifest.canary.inputs)
         assert split.cuts[0].name == "input"
         assert len(split.cuts) > 1
-        sizes = [cut.packed[0].bytes for cut in split.cuts]
+        sizes = [cut.packed[0].bytes for cut in split.cuts if not cut.decoder]
         assert sizes == sorted(sizes, reverse=True)
         scores = session_of(whole).run(None, {"input": x})[0]
         for cut in split.cuts[1:]:
             crossing = session_of(bundle.read(cut.file)).run(None, {"input": x})[0]
             assert (str(crossing.dtype), list(crossing.shape[1:])) == (cut.boundary.dtype, cut.boundary.shape)
-            again = session_of(cutting.tail(whole, cut.tensor)).run(None, {cut.tensor: crossing})[0]
-            assert (again == scores).all()
+            decoder = bundle.read(cut.decoder) if cut.decoder else b""
+            again = session_of(cutting.tail(whole, cut.tensor, decoder)).run(None, {cut.tensor: crossing})[0]
+            if decoder:
+                assert cut.packed[0].bytes < split.cut(cut.name.removesuffix("-narrow")).packed[0].bytes
+                assert (again.argmax(1) == scores.argmax(1)).mean() > 0.6
+            else:
+                assert (again == scores).all()
+        assert next(cut.name for cut in split.cuts if cut.decoder) == "cut-1-narrow"
     with Bundle.open(built["large"]) as large:
         assert (cascade.model, cascade.sha256) == (large.manifest.name, large.sha256)
         assert 0 <= cascade.share <= 0.5
@@ -232,9 +305,11 @@ CROSSINGS = [
     Crossing("input", "jpeg", 0.001, 10_000, agreement=0.9),
     Crossing("cut-1", "raw", 0.010, 20_000),
     Crossing("cut-2", "raw", 0.060, 1_000),
+    Crossing("cut-1-narrow", "raw", 0.012, 2_000, agreement=0.85, narrow=True),
 ]
 TAIL = TailState("here", round_trip=0.01, rate=1e6, seconds={"input": 0.005, "cut-1": 0.004, "cut-2": 0.001})
 KNOWS_JPEG = replace(TAIL, codings=frozenset({"raw", "deflate", "jpeg"}))
+NARROW = replace(TAIL, seconds={**TAIL.seconds, "cut-1-narrow": 0.004})
 POLICY = Policy(deadline=1.0)
 
 
@@ -256,6 +331,10 @@ POLICY = Policy(deadline=1.0)
         ("the day's bytes are a ceiling", 0.1, TAIL, replace(POLICY, bytes_left=5000), "cut-2/raw"),
         ("a hot device gives work away", 0.03, TAIL, replace(POLICY, device_weight=3.0), "cut-1/raw"),
         ("one way is asked for", 0.001, TAIL, replace(POLICY, only="cut-2"), "cut-2/raw"),
+        ("a learned bottleneck is lossy", 0.1, NARROW, POLICY, "cut-1/raw"),
+        ("and taken where its answers are good enough", 0.1, NARROW, replace(POLICY, least_agreement=0.8), "cut-1-narrow/raw"),
+        ("and not where they are not", 0.1, NARROW, replace(POLICY, least_agreement=0.9), "cut-1/raw"),
+        ("unless it is asked for", 0.1, NARROW, replace(POLICY, only="cut-1-narrow"), "cut-1-narrow/raw"),
         ("also a lossy one", 0.001, KNOWS_JPEG, replace(POLICY, only="input/jpeg"), "input/jpeg"),
     ],
 )
@@ -263,6 +342,27 @@ def test_plan(why: str, device: float, tail: TailState, policy: Policy, wanted: 
     found = plan(device, CROSSINGS, [tail], policy, {})
     assert str(found.way) == wanted, found.rows
     assert len(found.rows) == 1 + len(CROSSINGS)
+
+
+def test_an_early_answer_spares_the_rest_of_the_work_here_and_there() -> None:
+    crossings = [Crossing("cut-1", "raw", 0.010, 20_000, goes_on=0.3)]
+    alone = plan(0.1, crossings, [], POLICY, {})
+    assert (str(alone.way), alone.expected) == ("cut-1/here", pytest.approx(0.010 + 0.3 * 0.1))
+    behind = plan(0.1, crossings, [replace(TAIL, rate=1e7)], POLICY, {})
+    assert str(behind.way) == "cut-1/raw"
+    row = next(row for row in behind.rows if row.way == behind.way)
+    assert row.weight == pytest.approx(0.010 + 0.3 * (0.01 + 0.002 + 0.004))
+    assert row.seconds == pytest.approx(0.010 + 0.01 + 0.002 + 0.004), "the deadline is that of those that go on"
+    assert str(plan(0.012, crossings, [], POLICY, {}).way) == "device"
+    assert str(plan(0.012, crossings, [], replace(POLICY, only="cut-1/here"), {}).way) == "cut-1/here"
+
+
+@pytest.mark.parametrize(
+    ("thermal", "battery", "weight"), [("cool", None, 1), ("hot", None, 2), ("cool", 0.1, 3), ("hot", 0.1, 3), ("warm", 0.5, 1)]
+)
+def test_heat_and_an_empty_battery_make_the_devices_work_dear(thermal: str, battery: float | None, weight: float) -> None:
+    counts = Counts(thermal=thermal, reading=Reading(None, None, None, None, battery))
+    assert device_weight(config.Split(low_battery_weight=3.0), counts) == weight
 
 
 def test_the_nearer_of_two_tails_is_taken_and_a_plan_does_not_flap() -> None:
@@ -477,6 +577,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(built: dict[str, Path], t
 
 
 def agent_text(hub: Hub, more: str, extra: str = "") -> str:
+    more = more if "exits" in more else f"{more}\nexits = false"
     return (
         f'[updates]\nhub = "{hub.address}"\npoll_seconds = 1000\n[runtime]\nvariant = "onnx-int8"\nthreads = 1\n{extra}\n'
         f"[split]\nenabled = true\nprobe_seconds = 0.5\n{more}\n"
@@ -524,6 +625,39 @@ def test_the_answer_is_the_same_wherever_it_is_computed(hub: Hub, built: dict[st
         assert explained.returncode == 0, explained.stderr
         assert way in explained.stdout.splitlines()[0]
         assert "not asked for" in explained.stdout
+
+
+def test_a_learned_bottleneck_serves_where_it_is_allowed(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
+    x, scores = canary(built["small"])
+    for more, way in (
+        ('cut = "cut-1-narrow"\nshare = "boundary"', "cut-1-narrow"),
+        ('cut = "cut-1"\nleast_agreement = 0.5', "cut-1/"),
+    ):
+        with device(tmp_path / way.strip("/"), hub, built["small"], f"{more}\ncascade = false\ndeadline_ms = 5000") as agent:
+            eventually(lambda agent=agent, way=way: infer(agent, x[:1])[1].startswith(way))
+            found, _ = infer(agent, x)
+            assert (found.argmax(1) == scores.argmax(1)).mean() > 0.6
+
+
+def test_sure_samples_are_answered_early(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
+    x, scores = canary(built["small"])
+    with Bundle.open(built["small"]) as bundle:
+        assert bundle.manifest.split is not None
+        cut = next(cut for cut in bundle.manifest.split.cuts if cut.exit)
+        assert cut.exit is not None
+        assert cut.exit.share <= 0.9
+        assert cut.exit.accuracy >= cut.exit.whole - 0.3
+        early = session_of(bundle.read(cut.file)).run(None, {"input": x})[1]
+    sure = softmax(early).max(axis=1) >= cut.exit.threshold
+    assert sure.any()
+    for way, elsewhere in ((f"{cut.name}/raw", f"{cut.name}/raw@"), (f"{cut.name}/here", "device")):
+        more = f'cut = "{way}"\nexits = true\ncascade = false\ndeadline_ms = 5000'
+        with device(tmp_path / way, hub, built["small"], more) as agent:
+            eventually(lambda agent=agent, way=way: json.loads(agent.get("/split"))[0]["way"] == way)
+            for i in range(len(x)):
+                found, place = infer(agent, x[i : i + 1])
+                assert np.allclose(found[0], early[i] if sure[i] else scores[i], atol=1e-5)
+                assert place.startswith(f"exit {cut.name}" if sure[i] else elsewhere)
 
 
 def test_every_output_line_says_where_it_comes_from(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: Manifest, li
         if packed[name] != file.bytes:
             raise BundleError(f"{path}: {name} has {packed[name]} bytes, the manifest says {file.bytes}")
     canary = manifest.canary
-    heads = (cut.file for cut in manifest.split.cuts if cut.file) if manifest.split else ()
+    heads = (name for cut in manifest.split.cuts for name in (cut.file, cut.decoder) if name) if manifest.split else ()
     for name in (canary.inputs, canary.scores, canary.labels, *(v.file for v in manifest.variants), *heads):
         if name not in manifest.files:
             raise BundleError(f"{path}: the manifest uses {name!r} but does not list it; rebuild the bundle")

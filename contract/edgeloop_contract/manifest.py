@@ -13,7 +13,7 @@ from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
 
 SCHEMA = 1
-Coding = Literal["raw", "deflate", "4bit", "jpeg"]  # of what crosses from a device to a server (splitting.py)
+Coding = Literal["raw", "deflate", "4bit", "jpeg", "webp", "flac"]  # of what crosses from a device to a server (splitting.py)
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -140,11 +140,24 @@ class Packed(Part, frozen=True):
     agreement: float = 1.0
 
 
+class Exit(Part, frozen=True):
+    """An early answer from a boundary: the head's second output, float32 scores called `exit`.
+
+    `threshold`: least confidence with which it stands; chosen on validation data, where `share` of the samples went on, and
+    `accuracy` came out (`whole`: of the whole network).
+    """
+
+    threshold: float
+    share: float
+    accuracy: float
+    whole: float
+
+
 class Cut(Part, frozen=True):
     """A tensor that every path from input to output goes through.
 
     `file`: the head, from the sample to this tensor ("" for the input itself). `head_us`, `tail_us`: batch 1, one thread,
-    on `Split.machine`.
+    on `Split.machine`. `decoder`: of a learned bottleneck, whose output is the model's own tensor and whose input crosses.
     """
 
     name: str
@@ -154,6 +167,8 @@ class Cut(Part, frozen=True):
     head_us: float
     tail_us: float
     file: str = ""
+    decoder: str = ""
+    exit: Exit | None = None
 
 
 class Split(Part, frozen=True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import io
 import zlib
 from typing import Any
@@ -12,9 +14,14 @@ from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Coding
 
 Array = np.ndarray[Any, np.dtype[Any]]
-PICTURES: tuple[Coding, ...] = ("jpeg",)
+PICTURES: tuple[Coding, ...] = ("jpeg", "webp")
+FILES: tuple[Coding, ...] = (*PICTURES, "flac")  # each sample as a file of that kind
+EXTENSION = "edgeloop_"  # of the protocol: a server that undoes a coding says so by this and its name
 INPUT = "input"  # the cut before the first layer: all of the work is the server's
+EXIT = "exit"  # a head's output of early scores
 JPEG_QUALITY = 90
+WEBP: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0}  # the fastest: a device packs it
+FLAC_HZ = 16_000  # of the file's header; nobody reads it
 DIGEST_LETTERS = 16
 MAX_PIXELS = 64_000_000
 
@@ -27,7 +34,9 @@ def served_name(model: str, sha256: str, cut: str) -> str:
 def pack(boundary: Array, coding: Coding) -> bytes:
     """One sample's tensor as it crosses. Raises DeviceError where a coding's library is missing."""
     if coding in PICTURES:
-        return _picture(boundary)
+        return _picture(boundary, coding)
+    if coding == "flac":
+        return _sound(boundary)
     data = nibbles(boundary) if coding == "4bit" else boundary
     raw = np.ascontiguousarray(data).tobytes()
     return raw if coding == "raw" else zlib.compress(raw, 1)
@@ -50,22 +59,64 @@ def from_nibbles(packed: Array, shape: tuple[int, ...]) -> Array:
     return (flat << 4).reshape(len(packed), *shape)
 
 
-def _picture(boundary: Array) -> bytes:
+def _picture(boundary: Array, coding: Coding) -> bytes:
     try:
         from PIL import Image
     except ImportError as error:
-        raise DeviceError("jpeg: Pillow is not installed here; pip install 'edgeloop[images]'") from error
+        raise DeviceError(f"{coding}: Pillow is not installed here; pip install 'edgeloop[images]'") from error
     out = io.BytesIO()
-    Image.fromarray(boundary[0].squeeze()).save(out, "jpeg", quality=JPEG_QUALITY)
+    options = WEBP if coding == "webp" else {"quality": JPEG_QUALITY}
+    Image.fromarray(boundary[0].squeeze()).save(out, coding, **options)
     return out.getvalue()
 
 
-def from_picture(data: bytes, shape: tuple[int, ...]) -> Array:
-    """A picture as (1, *shape) uint8. Raises DataError."""
+def _sound(boundary: Array) -> bytes:
+    out = io.BytesIO()
+    _soundfile().write(out, boundary[0], FLAC_HZ, format="FLAC", subtype="PCM_16")
+    return out.getvalue()
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: libsndfile is not to be found
+        raise DeviceError("flac: soundfile is not installed here; pip install 'edgeloop[sound]'") from error
+    return soundfile
+
+
+def unpackable() -> list[Coding]:
+    """Codings beside raw and deflated tensors that a server can undo here."""
+    known: list[Coding] = ["4bit"]
+    if importlib.util.find_spec("PIL"):
+        known += PICTURES
+    with contextlib.suppress(DeviceError):
+        _soundfile()
+        known.append("flac")
+    return known
+
+
+def from_file(data: bytes, coding: Coding, shape: tuple[int, ...]) -> Array:
+    """What `pack` made of one sample, as (1, *shape). Raises DataError."""
+    return _from_sound(data, shape) if coding == "flac" else _from_picture(data, coding, shape)
+
+
+def _from_sound(data: bytes, shape: tuple[int, ...]) -> Array:
+    soundfile = _soundfile()
+    try:
+        with soundfile.SoundFile(io.BytesIO(data)) as file:
+            if file.format != "FLAC" or file.frames != shape[0] or file.channels != int(np.prod(shape[1:])):
+                raise DataError(f"a {file.format} file of {file.frames} values, {file.channels} channels; the model takes {shape}")
+            values = file.read(dtype="int16")
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"not a sound: {error}") from error
+    return np.asarray(values).reshape(1, *shape)
+
+
+def _from_picture(data: bytes, coding: Coding, shape: tuple[int, ...]) -> Array:
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
+        with Image.open(io.BytesIO(data), formats=[coding.upper()]) as image:
             if image.width * image.height > MAX_PIXELS or (image.height, image.width) != shape[:2]:
                 raise DataError(f"a picture of {image.width} × {image.height}; the model takes {shape[1]} × {shape[0]}")
             values = np.asarray(image.convert("L" if shape[-1] == 1 else "RGB"))

@@ -174,8 +174,11 @@ class Split(_Part, frozen=True):
     least_agreement: Share = 1.0  # share of answers that a lossy coding must leave as they are; 1: nothing lossy
     cut: str = ""  # always this way: device, input, cut-2, input/jpeg; empty: as planned
     cascade: bool = True  # a larger model answers where this one is not sure, if the bundle names one
+    exits: bool = True  # a head's early answer stands where it is sure, if the bundle has such heads
     seconds_per_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # that one would wait to save a megabyte sent
     hot_weight: Annotated[float, msgspec.Meta(ge=1)] = 2.0  # of the device's own seconds while it is hot
+    low_battery: Share = 0.2  # of its charge: below it, while it is not being charged, `low_battery_weight` holds
+    low_battery_weight: Annotated[float, msgspec.Meta(ge=1)] = 2.0
     max_bytes_per_day: Bytes = 0  # 0: no ceiling
     probe_seconds: Seconds = 10.0  # without a transfer, the link is measured; six times as rare where it is far from worth it
     heads_bytes: Bytes = 64 * MIB  # of head files that are loaded

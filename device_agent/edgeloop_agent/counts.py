@@ -193,6 +193,8 @@ class Exposition:
             yield gauge("edgeloop_power_watts", "power of the board", value=reading.watts)
         if reading.joules is not None:
             yield counter("edgeloop_energy_joules", "energy of the processor package since the start", value=reading.joules)
+        if reading.battery is not None:
+            yield gauge("edgeloop_battery_share", "charge of the battery that is discharging", value=reading.battery)
         if reading.throttled is not None:
             flags = gauge("edgeloop_throttled", "1 for what the firmware says it does now", labels=["what"])
             for what in reading.throttled:

@@ -1,4 +1,4 @@
-"""How hot and how hungry the board is: thermal zones, Pi throttling flags, Jetson's power monitors, RAPL on a PC."""
+"""How hot and how hungry the board is: thermal zones, Pi throttling flags, Jetson's power monitors, RAPL on a PC, batteries."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ COMMAND_SECONDS = 1.0
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One look. None: not measurable here. `throttled`: what the firmware says it does right now."""
+    """One look. None: not measurable here. `throttled`: what the firmware says it does right now.
+
+    `battery`: share of its charge, while it discharges.
+    """
 
     celsius: float | None
     throttled: tuple[str, ...] | None
     watts: float | None
     joules: float | None  # since the agent started, by a counter
+    battery: float | None = None
 
 
 class Sensor(Protocol):
@@ -39,7 +43,7 @@ class Board:
         self._ask = self._firmware is None
 
     def read(self) -> Reading:
-        return Reading(self._celsius(), self._throttled(), self._watts(), self._meter.joules())
+        return Reading(self._celsius(), self._throttled(), self._watts(), self._meter.joules(), self._battery())
 
     def _celsius(self) -> float | None:
         """The hottest zone: which one is the processor is called differently on every board."""
@@ -78,6 +82,16 @@ class Board:
         if not rails:
             return None
         return next((w for name, w in rails.items() if name in ("VDD_IN", "POM_5V_IN")), sum(rails.values()))
+
+    def _battery(self) -> float | None:
+        """The emptiest of the board's own: a supply's `scope` is Device where it is a mouse's."""
+        found = []
+        for supply in self.system.glob("class/power_supply/*"):
+            share = _number(supply / "capacity")
+            own = _text(supply / "type") == "Battery" and _text(supply / "scope") != "Device"
+            if own and share is not None and 0 <= share <= 100 and _text(supply / "status") == "Discharging":
+                found.append(share / 100)
+        return min(found, default=None)
 
 
 def _text(path: Path) -> str:

@@ -67,7 +67,9 @@ class Api:
         if path == "/metrics":
             return Response(_metrics(self.exposition), "text/plain; version=0.0.4; charset=utf-8")
         if path == "/split":
-            return _json([m.splitter.explained() for m in self.models.pool.held() if m.splitter is not None])
+            from edgeloop_agent.split.explaining import table
+
+            return _json([table(m.splitter) for m in self.models.pool.held() if m.splitter is not None])
         if path == "/v2":
             return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": ["binary_tensor_data"]})
         if path == "/v2/health/live":

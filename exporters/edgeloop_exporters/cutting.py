@@ -56,9 +56,17 @@ def head(model: bytes, tensor: str) -> bytes:
     return _part(model, None, [tensor])
 
 
-def tail(model: bytes, tensor: str) -> bytes:
-    """From `tensor` to the outputs."""
-    return _part(model, [tensor], None)
+def tail(model: bytes, tensor: str, decoder: bytes = b"") -> bytes:
+    """From `tensor` to the outputs. `decoder`: of a learned bottleneck; its input is then the tail's. Raises BundleError."""
+    if not decoder:
+        return _part(model, [tensor], None)
+    before = onnx.load_from_string(decoder)
+    behind = onnx.load_from_string(_part(model, [before.graph.output[0].name], None))
+    try:
+        joined = onnx.compose.merge_models(before, behind, [(before.graph.output[0].name, behind.graph.input[0].name)])
+    except ValueError as error:
+        raise BundleError(f"the decoder of {tensor} does not fit the model: {error}") from error
+    return bytes(joined.SerializeToString())
 
 
 def _part(model: bytes, inputs: list[str] | None, outputs: list[str] | None) -> bytes:

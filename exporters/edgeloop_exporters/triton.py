@@ -33,7 +33,8 @@ def write(bundle: Bundle, folder: Path, gpu: bool = False) -> list[str]:
     whole, names = bundle.read(variant.file), []
     for cut in cuts:
         name = served_name(manifest.name, bundle.sha256, cut.name)
-        model = whole if cut.name == INPUT else cutting.tail(whole, cut.tensor)
+        decoder = bundle.read(cut.decoder) if cut.decoder else b""
+        model = whole if cut.name == INPUT else cutting.tail(whole, cut.tensor, decoder)
         boundary = variant.input if cut.name == INPUT else cut.boundary
         _model(folder / name, manifest.version, model, _config(name, cut.tensor or "input", boundary, variant.output, gpu))
         names.append(name)

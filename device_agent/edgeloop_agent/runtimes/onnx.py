@@ -54,6 +54,11 @@ class _Session:
         found: Array = self._session.run([self._output], {self._input: samples})[0]
         return found
 
+    def both(self, samples: Array) -> tuple[Array, Array]:
+        """The first output and the second one, of a model that has two."""
+        first, second = self._session.run(None, {self._input: samples})
+        return first, second
+
 
 def load(
     variant: Variant, model: bytes, threads: int, *, optimised_model: str | None = None, profile: str | None = None,

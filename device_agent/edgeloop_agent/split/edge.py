@@ -170,7 +170,7 @@ class Edge:
         way, name = str(splitter.plan.way), splitter.manifest.name
         if self._said.get(name) != way:
             self._said[name] = way
-            if not splitter.plan.way.cut:  # perhaps by chance: look again soon
+            if splitter.plan.way.tail < 0:  # perhaps by chance: look again soon
                 soon = min(SOON_SECONDS, self.settings.probe_seconds)
                 self._every = [soon] * len(self.tails)
                 self._next = [min(due, time.monotonic() + soon) for due in self._next]

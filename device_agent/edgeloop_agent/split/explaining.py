@@ -1,9 +1,9 @@
-"""The table a running agent planned from, for a person."""
+"""The table a running agent planned from: as its API tells it, and for a person."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import urllib3
@@ -11,7 +11,39 @@ import urllib3
 from edgeloop_agent.config import Config
 from edgeloop_contract.errors import NetworkError, UsageError
 
+if TYPE_CHECKING:
+    from edgeloop_agent.split.splitter import Splitter
+
 SECONDS = 5.0
+
+
+def table(splitter: Splitter) -> dict[str, Any]:
+    """What /split answers of one model."""
+    made, tails = splitter.plan, splitter.edge.tails
+    rows = [
+        {
+            "way": str(row.way), "tail": tails[row.way.tail].address if row.way.tail >= 0 else "",
+            "device_ms": round(row.device * 1e3, 3), "wire_ms": round(row.wire * 1e3, 3), "tail_ms": round(row.tail * 1e3, 3),
+            "total_ms": round(row.seconds * 1e3, 3), "closed": row.closed,
+        }
+        for row in made.rows
+    ]  # fmt: skip
+    links = [
+        {
+            "tail": tail.address, "round_trip_ms": _rounded(tail.link.round_trip, 1e3),
+            "mbit_per_second": _rounded(tail.link.rate, 8e-6),
+            "breaker": f"open: {tail.breaker.why}" if tail.breaker.is_open else "closed",
+        }
+        for tail in tails
+    ]  # fmt: skip
+    return {
+        "model": splitter.manifest.name, "way": str(made.way), "why": made.why, "replans": splitter.replans, "rows": rows,
+        "links": links,
+    }  # fmt: skip
+
+
+def _rounded(value: float | None, factor: float) -> float | None:
+    return None if value is None else round(value * factor, 3)
 
 
 def lines(config: Config, port: int | None) -> Iterator[str]:

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeloop_agent.answers import softmax
 from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DeviceError
-from edgeloop_contract.manifest import Coding, Packed
+from edgeloop_contract.manifest import Coding, Exit, Packed
 from edgeloop_contract.splitting import INPUT
 
 if TYPE_CHECKING:
+    from edgeloop_agent.config import Split
     from edgeloop_agent.logs import Log
 
 WEIGHT = 0.2  # of the last observation
@@ -50,12 +52,24 @@ class Head:
     tensor: str
     packed: list[Packed]
     run: Callable[[Array], Array] | None
+    narrow: bool = False
+    exit: Exit | None = None
+    both: Callable[[Array], tuple[Array, Array]] | None = None  # the boundary and the early scores
     seconds: float = 0.0
     packing: dict[Coding, float] = field(default_factory=dict)
 
 
-def heads_of(bundle: Bundle, most_bytes: int, log: Log) -> dict[str, Head]:
-    """The input, and as many of the bundle's heads as `most_bytes` of files allow, the smallest first."""
+def early(head: Head, sample: Array) -> tuple[Array, Array | None]:
+    """The boundary of one sample, and its early scores where they are sure enough to stand."""
+    if head.exit is None or head.both is None:
+        return (sample if head.run is None else head.run(sample)), None
+    boundary, scores = head.both(sample)
+    return boundary, scores if float(softmax(scores[0]).max()) >= head.exit.threshold else None
+
+
+def heads_of(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
+    """The input, and as many of the bundle's heads as `heads_bytes` of files allow, the smallest first; lossy ones where they may
+    be used."""
     manifest, used = bundle.manifest, 0
     size = np.prod(manifest.sample.shape) * np.dtype(manifest.sample.dtype).itemsize
     found = {INPUT: Head("input", [Packed(coding="raw", bytes=float(size))], None)}
@@ -66,16 +80,20 @@ def heads_of(bundle: Bundle, most_bytes: int, log: Log) -> dict[str, Head]:
         if not cut.file:
             found[INPUT] = Head("input", list(cut.packed), None)
             continue
+        if cut.decoder and settings.least_agreement >= 1 and cut.name != settings.cut.partition("/")[0]:
+            continue
         used += manifest.files[cut.file].bytes
-        if used > most_bytes:
-            log("info", "split: the larger heads are not loaded", heads_bytes=most_bytes, first=cut.name)
+        if used > settings.heads_bytes:
+            log("info", "split: the larger heads are not loaded", heads_bytes=settings.heads_bytes, first=cut.name)
             break
         try:
             runtime: Any = open_runtime(manifest.variant(split.variant), bundle.read(cut.file))
         except DeviceError as error:
             log("warning", "split: heads do not run here, only whole inputs can be sent", why=error)
             break
-        found[cut.name] = Head(cut.tensor, list(cut.packed), runtime.raw)
+        found[cut.name] = Head(
+            cut.tensor, list(cut.packed), runtime.raw, bool(cut.decoder), cut.exit if settings.exits else None, runtime.both
+        )  # fmt: skip
     return found
 
 

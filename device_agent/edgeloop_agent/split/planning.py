@@ -14,14 +14,15 @@ SAFETY = 0.8  # of the deadline: a way that is expected to take longer is not be
 
 @dataclass(frozen=True)
 class Way:
-    """How one sample is answered: all on the device (`cut` ""), or from a cut on by a tail."""
+    """How one sample is answered: all on the device (`cut` ""), or from a cut on by a tail; without a tail by the cut's early
+    answer, or, where that is not sure, by all of it here."""
 
     cut: str = ""
     coding: Coding = "raw"
     tail: int = -1
 
     def __str__(self) -> str:
-        return f"{self.cut}/{self.coding}" if self.cut else "device"
+        return f"{self.cut}/{self.coding if self.tail >= 0 else 'here'}" if self.cut else "device"
 
 
 DEVICE = Way()
@@ -36,6 +37,12 @@ class Crossing:
     device_seconds: float
     bytes: float
     agreement: float = 1.0
+    narrow: bool = False  # by a learned bottleneck
+    goes_on: float = 1.0  # share of samples that cross; the others have an early answer
+
+    @property
+    def lossy(self) -> bool:
+        return self.narrow or self.coding in LOSSY
 
 
 @dataclass(frozen=True)
@@ -102,6 +109,9 @@ def plan(
     whole = device_seconds * corrections.get(DEVICE, 1.0)
     closed = "" if policy.only in ("", "device") else "not asked for"
     rows = [Row(DEVICE, whole, 0.0, 0.0, whole * policy.device_weight, closed)]
+    for crossing in crossings:
+        if crossing.goes_on < 1 and crossing.coding == "raw":
+            rows.append(_exit(crossing, whole, policy))
     for number, tail in enumerate(tails):
         rows += [_row(crossing, number, tail, policy, corrections) for crossing in crossings]
     open_ones = [row for row in rows if not row.closed]
@@ -116,6 +126,14 @@ def plan(
     return Plan(best.way, rows, "the cheapest")
 
 
+def _exit(crossing: Crossing, whole: float, policy: Policy) -> Row:
+    """Here, with the cut's early answer."""
+    way = Way(crossing.cut)
+    seconds = crossing.device_seconds + crossing.goes_on * whole
+    closed = "" if policy.only in ("", str(way)) else "not asked for"
+    return Row(way, seconds, 0.0, 0.0, seconds * policy.device_weight, closed)
+
+
 def _row(crossing: Crossing, number: int, tail: TailState, policy: Policy, corrections: Mapping[Way, float]) -> Row:
     way = Way(crossing.cut, crossing.coding, number)
     known = tail.round_trip is not None and tail.rate is not None
@@ -123,7 +141,8 @@ def _row(crossing: Crossing, number: int, tail: TailState, policy: Policy, corre
     there = tail.seconds.get(crossing.cut, 0.0) + tail.waiting_seconds
     factor = corrections.get(way, 1.0)
     device, wire, there = crossing.device_seconds * factor, wire * factor, there * factor
-    weight = device * policy.device_weight + wire + there + policy.seconds_per_mb * crossing.bytes / 1e6
+    behind = wire + there + policy.seconds_per_mb * crossing.bytes / 1e6
+    weight = device * policy.device_weight + crossing.goes_on * behind
     return Row(way, device, wire, there, weight, _closed(crossing, tail, policy, known, device + wire + there, way))
 
 
@@ -136,7 +155,7 @@ def _closed(crossing: Crossing, tail: TailState, policy: Policy, known: bool, se
         return "not asked for"
     if crossing.cut == "input" and not policy.may_send_input:
         return "inputs stay on the device (share)"
-    if crossing.coding in LOSSY and policy.only != str(way):
+    if crossing.lossy and policy.only not in (str(way), way.cut if crossing.narrow else ""):
         if policy.least_agreement >= 1:
             return "lossy (least_agreement is 1)"
         if crossing.agreement < policy.least_agreement:

@@ -6,22 +6,24 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as Late
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeloop_agent.answers import softmax
 from edgeloop_agent.engine import Scored
 from edgeloop_agent.runtimes import Array
-from edgeloop_agent.split.heads import WEIGHT, Pace, heads_of, mean_seconds
-from edgeloop_agent.split.planning import DEVICE, LOSSY, Crossing, Plan, Policy, TailState, Way, plan
+from edgeloop_agent.split.heads import WEIGHT, Pace, early, heads_of, mean_seconds
+from edgeloop_agent.split.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.split.tails import HEAD_BYTES, NotServed, Reply, Tail, TailBusy
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, NetworkError
 from edgeloop_contract.manifest import Classification
-from edgeloop_contract.splitting import INPUT, PICTURES, nibbles, pack, served_name
+from edgeloop_contract.splitting import FILES, INPUT, nibbles, pack, served_name
 
 if TYPE_CHECKING:
+    from edgeloop_agent.config import Split
+    from edgeloop_agent.counts import Counts
     from edgeloop_agent.split.edge import Edge
 
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
@@ -37,7 +39,7 @@ class Splitter:
         self.edge, self.settings, self.counts = edge, edge.settings, edge.counts
         self.manifest, self.sha256 = bundle.manifest, bundle.sha256
         self._whole = whole
-        self._heads = heads_of(bundle, self.settings.heads_bytes, edge.log)
+        self._heads = heads_of(bundle, self.settings, edge.log)
         self._scores = tuple(bundle.manifest.variants[0].output.shape)
         self._sample = bundle.array(bundle.manifest.canary.inputs)[:1]
         self._lock = threading.Lock()
@@ -55,9 +57,14 @@ class Splitter:
         if self.cascade is not None:
             return self._unless_sure(sample, self.cascade.threshold)
         way = self.plan.way
-        if not way.cut:
-            return Scored(self._here(sample), "device")
+        if way.tail < 0:
+            return self._early(sample, way) if way.cut else Scored(self._here(sample), "device")
         return self._there(sample, way, self.manifest.name, self.sha256, None)
+
+    def _early(self, sample: Array, way: Way) -> Scored:
+        """A cut's early answer; the whole where it is not sure."""
+        _, scores = early(self._heads[way.cut], sample)
+        return Scored(self._here(sample), "device") if scores is None else Scored(scores, f"exit {way.cut}")
 
     def _here(self, sample: Array) -> Array:
         start = time.perf_counter()
@@ -71,7 +78,7 @@ class Splitter:
         own = self._here(sample)
         if not isinstance(self.manifest.task, Classification) or float(softmax(own[0]).max()) >= threshold:
             return Scored(own, "device")
-        way = self.plan.way if self.plan.way.cut else None
+        way = self.plan.way if self.plan.way.tail >= 0 else None
         assert self.cascade is not None
         if way is None:
             return Scored(own, "device: no tail")
@@ -94,15 +101,16 @@ class Splitter:
                 return Scored(own, "device: hedged")
         wait = deadline - needed - MARGIN_SECONDS - time.monotonic()
         try:
-            scores = future.result(max(0.0, wait))
+            scores, place = future.result(max(0.0, wait))
         except Late:
             tail.breaker.failed(time.monotonic(), "no answer in time")
             self.edge.replan()
             return self._fallen_back(sample, own, "no answer in time")
         except Exception as error:  # the head's runtime has types of its own; whatever it is, the device can answer
             return self._fallen_back(sample, own, type(error).__name__)
-        place = f"{'large' if own is not None and self.cascade else way}@{tail.address}"
-        return Scored(scores, place, own if self.cascade else None)
+        if own is not None and self.cascade:
+            return Scored(scores, f"large@{tail.address}", own)
+        return Scored(scores, place)
 
     def _hedged(self, tail: Tail) -> bool:
         how = self.settings.hedge
@@ -111,15 +119,22 @@ class Splitter:
     def _fallen_back(self, sample: Array, own: Array | None, why: str) -> Scored:
         return Scored(self._here(sample) if own is None else own, f"device: {why}")
 
-    def _remote(self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float) -> Array:
-        """In a thread of its own: the head, the tail; and what is learned from them. Raises NetworkError, DataError."""
+    def _remote(
+        self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float, probing: bool = False
+    ) -> tuple[Array, str]:
+        """In a thread of its own: the head, the tail; and what is learned from them. The scores, and where they come from.
+
+        `probing`: cross, whatever the head's early answer is. Raises NetworkError, DataError.
+        """
         begun = time.perf_counter()
         head = self._heads[way.cut]
-        boundary = sample if head.run is None else head.run(sample)
+        boundary, scores = early(head, sample)
+        if scores is not None and not probing:
+            return scores, f"exit {way.cut}"
         name = head.tensor
         if way.coding == "4bit":
             boundary, name = nibbles(boundary), f"{name}.4bit"
-        elif way.coding in PICTURES:
+        elif way.coding in FILES:
             boundary, name = np.frombuffer(pack(boundary, way.coding), np.uint8)[None], f"{name}.{way.coding}"
         left = max(0.001, deadline - time.monotonic())
         try:
@@ -130,7 +145,7 @@ class Splitter:
             self._went_wrong(tail, served_name(model, sha256, way.cut), error)
             raise
         self._went_well(tail, way, reply, time.perf_counter() - begun)
-        return reply.scores
+        return reply.scores, f"{way}@{tail.address}"
 
     def _went_wrong(self, tail: Tail, model: str, error: EdgeloopError) -> None:
         now = time.monotonic()
@@ -164,7 +179,7 @@ class Splitter:
         self.device.saw(self._measured)
         for head in self._heads.values():
             run = head.run
-            boundary = self._sample if run is None else run(self._sample)
+            boundary, _ = early(head, self._sample)
             head.seconds = 0.0 if run is None else mean_seconds(lambda run=run: run(self._sample))  # type: ignore[misc]
             for packed in list(head.packed):
                 try:
@@ -179,7 +194,7 @@ class Splitter:
             settings, now = self.settings, time.monotonic()
             policy = Policy(
                 deadline=settings.deadline_ms * 1e-3, seconds_per_mb=settings.seconds_per_mb,
-                device_weight=settings.hot_weight if self.counts.thermal == "hot" else 1.0,
+                device_weight=device_weight(settings, self.counts),
                 least_agreement=settings.least_agreement, may_send_input=settings.share == "anything",
                 bytes_left=self.edge.bytes_left(), only="input" if self.cascade and not settings.cut else settings.cut,
             )  # fmt: skip
@@ -195,9 +210,10 @@ class Splitter:
         answer = HEAD_BYTES + 4 * int(np.prod(self._scores))
         found = []
         for cut, head in self._heads.items():
+            goes_on = head.exit.share if head.exit else 1.0
             for packed in head.packed:
                 seconds = pace * (head.seconds + head.packing.get(packed.coding, 0.0))
-                found.append(Crossing(cut, packed.coding, seconds, packed.bytes + answer, packed.agreement))
+                found.append(Crossing(cut, packed.coding, seconds, packed.bytes + answer, packed.agreement, head.narrow, goes_on))
         return found
 
     def state(self, tail: Tail, now: float) -> TailState:
@@ -235,55 +251,27 @@ class Splitter:
             ways = sorted(ways, key=lambda way: weight.get(way, 0.0))[:1]
         for way in ways:
             begun = time.monotonic()
-            self._remote(self._sample, way, tail, model, sha256, begun + max(5.0, self.settings.deadline_ms * 1e-3))
+            self._remote(self._sample, way, tail, model, sha256, begun + max(5.0, self.settings.deadline_ms * 1e-3), True)
             if time.monotonic() - begun > ENOUGH * self.device.mean:
                 break
 
     def _harmless(self, number: int) -> list[Way]:
         """Ways off this device that keep to the config and lose nothing, fewest bytes first."""
         left = self.edge.bytes_left()
-        found = [c for c in self.crossings() if c.coding not in LOSSY and c.bytes < left]
+        found = [c for c in self.crossings() if not c.lossy and c.bytes < left]
         if self.cascade is not None:
             found = [c for c in found if c.cut == INPUT]
         elif self.settings.share == "boundary":
             found = [c for c in found if c.cut != INPUT]
         return [Way(c.cut, c.coding, number) for c in sorted(found, key=lambda c: c.bytes)]
 
-    def explained(self) -> dict[str, Any]:
-        """The table that the plan was made from."""
-        made = self.plan
-        rows = [
-            {
-                "way": str(row.way), "tail": self.edge.tails[row.way.tail].address if row.way.cut else "",
-                "device_ms": round(row.device * 1e3, 3), "wire_ms": round(row.wire * 1e3, 3), "tail_ms": round(row.tail * 1e3, 3),
-                "total_ms": round(row.seconds * 1e3, 3), "closed": row.closed,
-            }
-            for row in made.rows
-        ]  # fmt: skip
-        links = [
-            {
-                "tail": t.address, "round_trip_ms": _ms(t.link.round_trip), "mbit_per_second": _mbit(t.link.rate),
-                "breaker": f"open: {t.breaker.why}" if t.breaker.is_open else "closed",
-            }
-            for t in self.edge.tails
-        ]  # fmt: skip
-        return {
-            "model": self.manifest.name,
-            "way": str(made.way),
-            "why": made.why,
-            "replans": self.replans,
-            "rows": rows,
-            "links": links,
-        }
+
+def device_weight(settings: Split, counts: Counts) -> float:
+    """Of the device's own seconds: more while it is hot, or its battery nearly spent."""
+    battery = counts.reading.battery if counts.reading else None
+    low = battery is not None and battery < settings.low_battery
+    return max(settings.hot_weight if counts.thermal == "hot" else 1.0, settings.low_battery_weight if low else 1.0)
 
 
 def _fading(factor: float, age: float) -> float:
     return float(1 + (factor - 1) * 0.5 ** (age / FORGET_SECONDS))
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1e3, 3)
-
-
-def _mbit(rate: float | None) -> float | None:
-    return None if rate is None else round(rate * 8e-6, 3)

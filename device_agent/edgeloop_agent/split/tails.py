@@ -17,6 +17,7 @@ from edgeloop_agent.split.link import Breaker, Link
 from edgeloop_contract import inference
 from edgeloop_contract.errors import DataError, NetworkError, UsageError
 from edgeloop_contract.manifest import Coding
+from edgeloop_contract.splitting import EXTENSION, FILES
 
 MAX_ANSWER_BYTES = 16 << 20
 HEAD_BYTES = 450  # of a request and its answer, about
@@ -67,10 +68,8 @@ class Tail:
 
     def _learn(self) -> None:
         answer = self._ask("GET", "/v2", self._timeout)
-        known: list[Coding] = ["raw", "deflate"]
-        if b"edgeloop_codings" in answer.data:
-            known += ["4bit", "jpeg"]
-        self.codings = frozenset(known)
+        more: list[Coding] = [c for c in ("4bit", *FILES) if f'"{EXTENSION}{c}"'.encode() in answer.data]
+        self.codings = frozenset(("raw", "deflate", *more))
 
     def wait_ready(self, model: str) -> None:
         """Returns when the model is loaded there. Raises NotServed, NetworkError."""

@@ -18,7 +18,7 @@ from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotAuthorizedException, NotFoundException, TooManyRequestsException
 
-from edgeloop_contract import inference
+from edgeloop_contract import inference, splitting
 from edgeloop_contract.errors import DataError, EdgeloopError
 from edgeloop_hub import people
 from edgeloop_hub.api import bearer
@@ -26,7 +26,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Busy
 from edgeloop_hub.tails.loading import OUTPUT_TENSOR, Tail, Tails
 
-EXTENSIONS = ["binary_tensor_data", "edgeloop_codings"]
+EXTENSIONS = ["binary_tensor_data", *(f"{splitting.EXTENSION}{coding}" for coding in splitting.unpackable())]
 NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
 KNOWN_SECONDS = 30.0  # that a credential is believed before the database is asked again
 MOST_KNOWN = 100_000

@@ -19,7 +19,7 @@ from edgeloop_agent.runtimes import Runtime, open_runtime
 from edgeloop_contract.archive import Bundle, Limits
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Coding, Cut, Manifest, TensorSpec, Variant
-from edgeloop_contract.splitting import DIGEST_LETTERS, INPUT, PICTURES, from_nibbles, from_picture, served_name
+from edgeloop_contract.splitting import DIGEST_LETTERS, FILES, INPUT, from_file, from_nibbles, served_name
 from edgeloop_exporters import cutting
 from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.database import Database
@@ -56,7 +56,7 @@ class Tail:
                 raise DataError(f"{values.dtype} of shape {list(values.shape)}; send bytes, one sample a row")
             if coding == "4bit":
                 return from_nibbles(values, shape)
-            return np.concatenate([from_picture(row.tobytes(), shape) for row in values])
+            return np.concatenate([from_file(row.tobytes(), coding, shape) for row in values])
         if name != self.tensor:
             raise DataError(f"input {name[:100]!r}; this takes one, called {self.tensor!r}")
         if values.shape[1:] != shape or not len(values) or values.dtype != self.boundary.dtype:
@@ -128,13 +128,13 @@ class Tails:
             raise DataError(f"no published bundle has a tail {name[:200]!r}")
         model = bundle.read(variant.file)
         if cut.name != INPUT:
-            model = cutting.tail(model, cut.tensor)
+            model = cutting.tail(model, cut.tensor, bundle.read(cut.decoder) if cut.decoder else b"")
         runtime = open_runtime(variant, model, os.cpu_count() or 1, providers=settings.tail_providers)
         batcher = Batcher(
             runtime.run, self._pool, settings.tail_batch, settings.tail_delay_seconds, settings.tail_waiting_rows,
             settings.tail_wait_seconds,
         )  # fmt: skip
-        codings = tuple(p.coding for p in cut.packed if p.coding in ("4bit", *PICTURES))
+        codings = tuple(p.coding for p in cut.packed if p.coding in ("4bit", *FILES))
         return Tail(
             name, str(manifest.version), cut.tensor or INPUT_TENSOR, cut.boundary, variant.output, codings, runtime, batcher,
             len(model),

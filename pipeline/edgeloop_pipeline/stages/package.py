@@ -89,10 +89,12 @@ def _split(inputs: Inputs, files: dict[str, bytes]) -> Any:
 
     for _, folder in inputs.holding(CUTS):
         split = msgspec.json.decode((folder / CUTS).read_bytes(), type=Split)
+        cuts = []
         for cut in split.cuts:
-            if cut.file:
-                files[f"heads/{cut.file}"] = (folder / cut.file).read_bytes()
-        cuts = [msgspec.structs.replace(cut, file=f"heads/{cut.file}") if cut.file else cut for cut in split.cuts]
+            for name in filter(None, (cut.file, cut.decoder)):
+                files[f"heads/{name}"] = (folder / name).read_bytes()
+            placed = {key: f"heads/{name}" for key, name in (("file", cut.file), ("decoder", cut.decoder)) if name}
+            cuts.append(msgspec.structs.replace(cut, **placed))
         return msgspec.structs.replace(split, cuts=cuts)
     return None
 

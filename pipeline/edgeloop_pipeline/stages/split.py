@@ -14,10 +14,13 @@ from edgeloop_pipeline.stages.fitting import Count
 
 if TYPE_CHECKING:
     from edgeloop_agent.runtimes import Array
-    from edgeloop_contract.manifest import Coding, Cut, Packed, Variant
+    from edgeloop_contract.manifest import Coding, Cut, Packed, TensorSpec, Variant
 
 CUTS = "split.json"
 WORTH = 0.95  # a coding is offered where it leaves at most so much of the raw bytes
+MOST_CHANNELS = 8  # of a FLAC file
+SAME_SHARE = 0.01  # of the range of quantities
+Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 LEAST_TAIL = 0.05  # share of the work that a tail must spare the device
 
 
@@ -26,22 +29,28 @@ class Split(Base):
     """Heads for the device, one a cut point that is worth it: fewer bytes than every one before it, and than the input.
 
     Bytes are measured on validation samples, times on this machine with one thread. `four_bits`: inner boundaries rounded to
-    16 steps as well, with what that costs in agreement; a device uses it only where its config allows that.
+    16 steps as well, with what that costs in agreement; a device uses it only where its config allows that. `bottleneck`: share of
+    a boundary's channels that cross by a learned bottleneck, a cut of its own beside each inner one, lossy like `four_bits`.
     """
 
     most: Count = 6  # inner cuts: each is a file in the bundle
     samples: Count = 64
     four_bits: bool = False
+    bottleneck: Share = 0.0
+    bottleneck_steps: Count = 200  # of 32 samples
+    exits: Share = 0.0  # accuracy that early answers at the inner cuts may lose, at 95 % confidence; 0: there are none
     seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.2  # per head and tail
 
-    needs = ("exported",)
+    needs = ("network", "quantized", "exported")
     gives = ("cuts",)
-    libraries = ("onnx", "onnxruntime")
+    libraries = ("torch", "onnx", "onnxruntime")
     uses_machine = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_agent.hardware import machine
         from edgeloop_contract import manifest
+        from edgeloop_pipeline.bottleneck import Waists
+        from edgeloop_pipeline.exits import Exits
 
         samples = inputs.project.splits.validation.values[: self.samples]
         variant = next((v for v in read_variants(inputs.artefacts["exported"]) if v.runtime == "onnx"), None)
@@ -49,19 +58,36 @@ class Split(Base):
             inputs.log("no ONNX file was exported, and TFLite files are not cut: the model runs on the device as a whole")
             return {"cuts": [], "left_out": {}}
         model = (inputs.artefacts["exported"] / variant.file).read_bytes()
-        work = _Work(variant, model, samples, self.seconds)
-        cuts, left_out = [self._input(work)], {}
+        work = Work(variant, model, samples, self.seconds, inputs.project.splits.task == "classification")
+        waists = Waists(inputs, work, self.bottleneck, self.bottleneck_steps) if self.bottleneck else None
+        exits = Exits(inputs, work, self.exits) if self.exits else None
+        cuts, narrows, left_out = [self._input(work)], [], {}
         for boundary in self._worth_it(model, samples[:1].nbytes):
             cut, why = self._cut(work, boundary, len(cuts), out)
             if cut is None:
                 left_out[boundary.tensor] = why
-            else:
-                cuts.append(cut)
-                inputs.log(f"{cut.name} at {cut.tensor}: {cut.packed[-1].bytes:,.0f} bytes, head {cut.head_us:.0f} µs")
-        split = manifest.Split(variant=variant.name, machine=machine(), whole_us=work.whole_us, cuts=cuts)
+                continue
+            inputs.log(f"{cut.name} at {cut.tensor}: {cut.packed[-1].bytes:,.0f} bytes, head {cut.head_us:.0f} µs")
+            if waists is not None:
+                narrow, why = waists.of(cut, out)
+                if narrow is None:
+                    left_out[f"{cut.name}-narrow"] = why
+                else:
+                    narrows.append(narrow)
+            if exits is not None:
+                cut, why = exits.of(cut, out)
+                if why:
+                    left_out[f"{cut.name}: early answer"] = why
+            cuts.append(cut)
+        split = manifest.Split(variant=variant.name, machine=machine(), whole_us=work.whole_us, cuts=[*cuts, *narrows])
         (out / CUTS).write_bytes(msgspec.json.encode(split))
         plain: Metrics = msgspec.to_builtins(split)
-        return {**plain, "left_out": left_out, "head_bytes": sum(f.stat().st_size for f in out.glob("*.onnx"))}
+        return {
+            **plain,
+            "left_out": left_out,
+            "early": exits.tested if exits else {},
+            "head_bytes": sum(f.stat().st_size for f in out.glob("*.onnx")),
+        }
 
     def _worth_it(self, model: bytes, input_bytes: int) -> list[Any]:
         """Cut points with fewer bytes than all before them; of too many, those that save least are left out."""
@@ -78,22 +104,27 @@ class Split(Base):
             del kept[least], sizes[least + 1]
         return kept
 
-    def _input(self, work: _Work) -> Cut:
-        from edgeloop_contract.manifest import Cut, TensorSpec
-        from edgeloop_contract.splitting import INPUT, from_picture, pack
+    def _input(self, work: Work) -> Cut:
+        from edgeloop_contract.manifest import Cut, Packed, TensorSpec
+        from edgeloop_contract.splitting import INPUT, from_file, pack
 
         samples = work.samples
         spec = TensorSpec(dtype=str(samples.dtype), shape=list(samples.shape[1:]))  # type: ignore[arg-type]
         packed = work.packed(samples)
-        if samples.dtype == "uint8" and samples.ndim == 4 and samples.shape[-1] in (1, 3):
-            import numpy as np
+        for coding in _codings(spec):
+            files = [pack(samples[i : i + 1], coding) for i in range(len(samples))]
+            if sum(map(len, files)) > WORTH * packed[-1].bytes * len(files):
+                continue
+            if coding == "jpeg":
+                import numpy as np
 
-            pictures = [pack(samples[i : i + 1], "jpeg") for i in range(len(samples))]
-            decoded = np.concatenate([from_picture(p, samples.shape[1:]) for p in pictures])
-            packed.append(work.lossy("jpeg", pictures, work.whole.run(decoded)))
+                decoded = np.concatenate([from_file(f, coding, samples.shape[1:]) for f in files])
+                packed.append(work.lossy(coding, files, work.whole.run(decoded)))
+            else:
+                packed.append(Packed(coding=coding, bytes=_mean(files)))
         return Cut(name=INPUT, tensor="", boundary=spec, packed=packed, head_us=0.0, tail_us=work.whole_us)
 
-    def _cut(self, work: _Work, boundary: Any, number: int, out: Path) -> tuple[Cut | None, str]:
+    def _cut(self, work: Work, boundary: Any, number: int, out: Path) -> tuple[Cut | None, str]:
         """One cut, its head written; or why it is left out."""
         from edgeloop_contract.manifest import Cut, TensorSpec
         from edgeloop_contract.splitting import from_nibbles, nibbles
@@ -122,11 +153,11 @@ class Split(Base):
         ), ""  # fmt: skip
 
 
-class _Work:
+class Work:
     """The model that is cut, its samples, and what is measured of them."""
 
-    def __init__(self, variant: Variant, model: bytes, samples: Array, seconds: float) -> None:
-        self.variant, self.model, self.samples, self._seconds = variant, model, samples, seconds
+    def __init__(self, variant: Variant, model: bytes, samples: Array, seconds: float, classes: bool) -> None:
+        self.variant, self.model, self.samples, self._seconds, self._classes = variant, model, samples, seconds, classes
         self.whole = self.open(model)
         self.scores = self.whole.run(samples)
         self.whole_us = self.took(self.whole, samples)
@@ -148,19 +179,40 @@ class _Work:
 
         ways: list[Packed] = []
         for coding in ("raw", "deflate"):
-            size = sum(len(pack(values[i : i + 1], coding)) for i in range(len(values))) / len(values)
+            size = _mean([pack(values[i : i + 1], coding) for i in range(len(values))])
             if not ways or size <= WORTH * ways[0].bytes:
-                ways.append(Packed(coding=coding, bytes=round(size, 1)))
+                ways.append(Packed(coding=coding, bytes=size))
         return ways
 
     def lossy(self, coding: Coding, rows: list[bytes], scores: Array) -> Packed:
         from edgeloop_contract.manifest import Packed
 
-        same = float((scores.argmax(axis=-1) == self.scores.argmax(axis=-1)).mean())
-        return Packed(coding=coding, bytes=round(sum(map(len, rows)) / len(rows), 1), agreement=round(same, 4))
+        return Packed(coding=coding, bytes=_mean(rows), agreement=self.agreement(scores))
+
+    def agreement(self, scores: Array) -> float:
+        """Share of the samples with the whole model's answer: the same class, or quantities within a hundredth of their range."""
+        if self._classes:
+            same = scores.argmax(axis=1) == self.scores.argmax(axis=1)
+        else:
+            apart = abs(scores - self.scores).reshape(len(scores), -1).max(axis=1)
+            same = apart <= SAME_SHARE * (self.scores.max() - self.scores.min())
+        return round(float(same.mean()), 4)
 
 
 def _bytes(boundary: Any) -> int:
     import numpy as np
 
     return int(np.prod(boundary.shape)) * int(np.dtype(boundary.dtype).itemsize)
+
+
+def _mean(packed: list[bytes]) -> float:
+    return round(sum(map(len, packed)) / len(packed), 1)
+
+
+def _codings(sample: TensorSpec) -> list[Coding]:
+    """Files that such an input can cross as, exact ones first: pictures of one or three channels, sound of 16 bits."""
+    if sample.dtype == "uint8" and len(sample.shape) == 3 and sample.shape[-1] in (1, 3):
+        return ["webp", "jpeg"]
+    if sample.dtype == "int16" and (len(sample.shape) == 1 or (len(sample.shape) == 2 and sample.shape[1] <= MOST_CHANNELS)):
+        return ["flac"]
+    return []
