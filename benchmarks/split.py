@@ -163,8 +163,8 @@ def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
         print(
             f"  {mbit:>5} Mbit/s {trip * 1e3:>3.0f} ms pace {share:<5g} device {took['device']:8.1f}  raw {took['input/raw']:8.1f}"
             f"  jpeg {took.get('input/jpeg', float('nan')):8.1f}  {cuts[1]:13} {cuts[0]:8.1f}  {narrow[1]:20} {narrow[0]:8.1f}"
-            f"  best {best:8.1f}  ours {again['exact'][0]:8.1f} {again['exact'][1]:13} {worst[-1]:5.2f}  lossy too {again['lossy'][0]:8.1f}"
-            f" {again['lossy'][1]:13} {worst_lossy[-1]:5.2f}",
+            f"  best {best:8.1f}  ours {again['exact'][0]:8.1f} {again['exact'][1]:13} {worst[-1]:5.2f}"
+            f"  lossy too {again['lossy'][0]:8.1f} {again['lossy'][1]:16} {worst_lossy[-1]:5.2f}",
             file=sys.stderr, flush=True,
         )  # fmt: skip
     for agent in agents.values():

@@ -41,6 +41,7 @@ class Edge:
         if not self.tails and config.updates.hub:
             self.tails.append(Tail(config.updates.hub, _bearer(credential), config.updates.ca_file, timeout))
         self._pool = ThreadPoolExecutor(CONNECTIONS * max(1, len(self.tails)), "split")
+        self._probing: set[int] = set()
         self._flights = dict.fromkeys(range(len(self.tails)), 0)
         self._lock = threading.Lock()
         self._splitters: list[Any] = []
@@ -104,8 +105,9 @@ class Edge:
             try:
                 self._measure()
                 for number in range(len(self.tails)):
-                    if time.monotonic() >= self._due(number):
-                        self._probe(number)
+                    if number not in self._probing and time.monotonic() >= self._due(number):
+                        self._probing.add(number)
+                        threading.Thread(target=self._probed, args=(number,), name="probe", daemon=True).start()
                 for splitter in self.splitters():
                     splitter.make_plan()
                     self._tell(splitter)
@@ -121,7 +123,8 @@ class Edge:
     def _pause(self) -> float:
         """Until something is due."""
         now = time.monotonic()
-        return max(0.0, min([LOOK_SECONDS, *(self._due(number) - now for number in range(len(self.tails)))]))
+        free = set(range(len(self.tails))) - self._probing
+        return max(0.0, min([LOOK_SECONDS, *(self._due(number) - now for number in free)]))
 
     def _measure(self) -> None:
         while self._pending:
@@ -132,6 +135,17 @@ class Edge:
                 self.log("warning", "heads cannot be measured: the model is not split", why=error)
                 with self._lock:
                     self._splitters.remove(splitter)
+
+    def _probed(self, number: int) -> None:
+        """In a thread of its own: a slow tail holds up neither plans nor the probes of others."""
+        try:
+            self._probe(number)
+        except Exception as error:  # whatever it is, answers go on as planned last
+            self.log("error", "split", why=f"{type(error).__name__}: {error}")
+            self._next[number] = time.monotonic() + self.settings.probe_seconds
+        finally:
+            self._probing.discard(number)
+            self.replan()
 
     def _probe(self, number: int) -> None:
         """The way to a tail that nothing crossed lately, or that was away."""

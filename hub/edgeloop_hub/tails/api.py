@@ -95,6 +95,12 @@ class Desk:
             raise NotFoundException(str(error)) from error
         return loaded
 
+    async def rows(self, tail: Tail, inputs: dict[str, Any]) -> Any:
+        """What is to be computed; a file is unpacked where the others are not held up. Raises DataError."""
+        if tail.tensor in inputs:
+            return tail.rows(inputs)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, tail.rows, inputs)
+
     async def _in_loader(self, action: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._loader, action)
 
@@ -162,7 +168,7 @@ class TailServer(Controller):
         await desk.admit(request)
         asked = _decoded(request, await request.body(), desk.settings.max_part_bytes)
         tail = await desk.tail(model)
-        rows = tail.rows(asked.inputs)
+        rows = await desk.rows(tail, asked.inputs)
         if len(rows) > desk.settings.tail_batch:
             raise DataError(f"a batch of {len(rows)}; send up to {desk.settings.tail_batch} rows")
         timeout = asked.parameters.get("timeout")
