@@ -228,6 +228,21 @@ def test_more_of_the_queue_is_drawn_at_random_once_much_is_labelled(tmp_path: Pa
         assert len(labelling.waiting(connection, "m", "anna", 1000)) == 120 - FIRST_CHOSEN
 
 
+@pytest.mark.parametrize(("most_bytes", "pages"), [(1, 5), (10**9, 1)])
+def test_a_page_of_samples_is_bounded_in_bytes_and_nothing_is_left_out(
+    most_bytes: int, pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, _ = stored(tmp_path, [made(f"{i:03}", f"r{i}", 10.0 * i) for i in range(5)])
+    monkeypatch.setattr(labelling, "PAGE_BYTES", most_bytes)
+    before, found = (float("inf"), "", ""), []
+    with database.reading() as connection:
+        while page := labelling.open_before(connection, "m", before, 100):
+            found.append([row.key for row in page])
+            before = (page[-1].at, page[-1].device, page[-1].key)
+    assert len(found) == pages
+    assert len({key for page in found for key in page}) == sum(map(len, found)) == 5
+
+
 @dataclass(eq=False)
 class Row:
     device: str
