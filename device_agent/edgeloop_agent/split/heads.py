@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.config import Split
     from edgeloop_agent.logs import Log
 
-WEIGHT = 0.2  # of the last observation
+WEIGHT, SLOW_WEIGHT = 0.2, 0.02  # of the last observation: of a time, of a yes or no
 MEASURE_SECONDS, MOST_RUNS = 0.15, 50  # of each head and packing
 
 
@@ -55,16 +55,20 @@ class Head:
     narrow: bool = False
     exit: Exit | None = None
     both: Callable[[Array], tuple[Array, Array]] | None = None  # the boundary and the early scores
+    goes_on: float = 1.0  # share of samples without an early answer, as validation data and lately seen ones have it
     seconds: float = 0.0
     packing: dict[Coding, float] = field(default_factory=dict)
 
 
-def early(head: Head, sample: Array) -> tuple[Array, Array | None]:
-    """The boundary of one sample, and its early scores where they are sure enough to stand."""
+def early(head: Head, sample: Array, counted: bool = True) -> tuple[Array, Array | None]:
+    """The boundary of one sample, and its early scores where they are sure enough to stand. `counted`: it is a real one."""
     if head.exit is None or head.both is None:
         return (sample if head.run is None else head.run(sample)), None
     boundary, scores = head.both(sample)
-    return boundary, scores if float(softmax(scores[0]).max()) >= head.exit.threshold else None
+    sure = float(softmax(scores[0]).max()) >= head.exit.threshold
+    if counted:
+        head.goes_on += SLOW_WEIGHT * (float(not sure) - head.goes_on)
+    return boundary, scores if sure else None
 
 
 def heads_of(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
@@ -91,9 +95,9 @@ def heads_of(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
         except DeviceError as error:
             log("warning", "split: heads do not run here, only whole inputs can be sent", why=error)
             break
-        found[cut.name] = Head(
-            cut.tensor, list(cut.packed), runtime.raw, bool(cut.decoder), cut.exit if settings.exits else None, runtime.both
-        )  # fmt: skip
+        found[cut.name] = head = Head(cut.tensor, list(cut.packed), runtime.raw, bool(cut.decoder))
+        if cut.exit is not None and settings.exits:
+            head.exit, head.both, head.goes_on = cut.exit, runtime.both, cut.exit.share
     return found
 
 

@@ -128,7 +128,7 @@ class Splitter:
         """
         begun = time.perf_counter()
         head = self._heads[way.cut]
-        boundary, scores = early(head, sample)
+        boundary, scores = early(head, sample, counted=not probing)
         if scores is not None and not probing:
             return scores, f"exit {way.cut}"
         name = head.tensor
@@ -179,7 +179,7 @@ class Splitter:
         self.device.saw(self._measured)
         for head in self._heads.values():
             run = head.run
-            boundary, _ = early(head, self._sample)
+            boundary, _ = early(head, self._sample, counted=False)
             head.seconds = 0.0 if run is None else mean_seconds(lambda run=run: run(self._sample))  # type: ignore[misc]
             for packed in list(head.packed):
                 try:
@@ -210,10 +210,11 @@ class Splitter:
         answer = HEAD_BYTES + 4 * int(np.prod(self._scores))
         found = []
         for cut, head in self._heads.items():
-            goes_on = head.exit.share if head.exit else 1.0
             for packed in head.packed:
                 seconds = pace * (head.seconds + head.packing.get(packed.coding, 0.0))
-                found.append(Crossing(cut, packed.coding, seconds, packed.bytes + answer, packed.agreement, head.narrow, goes_on))
+                found.append(
+                    Crossing(cut, packed.coding, seconds, packed.bytes + answer, packed.agreement, head.narrow, head.goes_on)
+                )
         return found
 
     def state(self, tail: Tail, now: float) -> TailState:
