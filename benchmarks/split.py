@@ -367,6 +367,9 @@ CASCADES = {
 }  # fmt: skip
 
 
+LEARNED = ("split.exits=0.01", "split.bottleneck=0.25", "split.four_bits=true")
+
+
 def cascade(quick: bool) -> Iterator[Row]:
     """A small student that asks its teacher when it is not sure, and one that answers early: what comes out on the test set.
 
@@ -375,14 +378,22 @@ def cascade(quick: bool) -> Iterator[Row]:
     for project, changes in CASCADES.items():
         if quick and project == "fashion":
             continue
-        words = [word for change in (*changes, "cascade.max_share=0.15", "split.exits=0.01") for word in ("--set", change)]
+        words = [word for change in (*changes, "cascade.max_share=0.15", *LEARNED) for word in ("--set", change)]
         told: Any = edgeloop("run", project, "--runs", "runs", *words)
         found = next(s["metrics"] for s in told["stages"] if s["name"] == "cascade")
         test = {name: 100 * value for name, value in found["test"].items()}
         yield Row(f"{project}: small alone / large alone", test["small"], "%", test["large"])
         yield at_least(f"{project}: cascade", test["accuracy"], "%", round(test["large"] - 0.2, 3), test["large"])
         yield at_most("  share sent", test["share"], "%", 15)
-        early = next(s["metrics"]["early"] for s in told["stages"] if s["name"] == "split")
+        split = next(s["metrics"] for s in told["stages"] if s["name"] == "split")
+        for cut in split["cuts"]:
+            for packed in cut["packed"]:
+                if (same := packed.get("agreement", 1.0)) < 1:
+                    print(
+                        f"  {project}: {cut['name']}/{packed['coding']} {packed['bytes']} bytes, same answer {same:.1%}",
+                        file=sys.stderr,
+                    )
+        early = split["early"]
         for cut, seen in early.items():
             on, accuracy, whole = (100 * seen[k] for k in ("share", "accuracy", "whole"))
             yield Row(f"{project}: early answers at {cut}, accuracy where {on:.1f} % go on", accuracy, "%", whole)

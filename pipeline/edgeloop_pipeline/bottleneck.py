@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.stages.split import Work
 
 LEARNING_SAMPLES = 1024
+LEAST_AGREEMENT = 0.5  # of a bottleneck that anybody could want
 BATCH = 32
 LEARNING_RATE = 3e-3
 SOME = 256  # samples that the beginning is found with
@@ -87,14 +88,16 @@ class Waists:
         shape, wire, inner = [channels, *cut.boundary.shape[1:]], (waist.scale, waist.zero_point), (point.scale, point.zero_point)
         narrowed = waists.encoded(head, cut.tensor, tensor, inner, waist.encode, waist.encode_bias, wire)
         decoder = waists.decoder(work.model, cut.tensor, tensor, shape, wire, waist.decode, waist.decode_bias, inner)
-        (out / f"{name}.onnx").write_bytes(narrowed)
-        (out / f"{name}-decoder.onnx").write_bytes(decoder)
         runs, behind = work.open(narrowed), work.open(cutting.tail(work.model, tensor, decoder))
         rows = runs.raw(work.samples)
         packed, agreement = work.packed(rows), work.agreement(behind.run(rows))
         self._log(
             f"{name}: {channels} of {cut.boundary.shape[0]} channels, {packed[-1].bytes:,.0f} bytes, same answer {agreement:.1%}"
         )
+        if agreement < LEAST_AGREEMENT:
+            return None, f"{channels} of {cut.boundary.shape[0]} channels leave only {agreement:.0%} of the answers as they are"
+        (out / f"{name}.onnx").write_bytes(narrowed)
+        (out / f"{name}-decoder.onnx").write_bytes(decoder)
         return msgspec.structs.replace(
             cut, name=name, tensor=tensor, boundary=TensorSpec(dtype="uint8", shape=shape), file=f"{name}.onnx",
             decoder=f"{name}-decoder.onnx", packed=[msgspec.structs.replace(p, agreement=agreement) for p in packed],
