@@ -26,7 +26,8 @@ class Cascade(Base):
     """The threshold is chosen on validation data alone; what it does on the test set is reported.
 
     `large`: the stage whose float network it is: the teacher, say. `max_loss`: accuracy that may be lost against it, at 95 %
-    confidence; where validation data cannot show that, `max_share` is used up. `max_share`: of the samples that may be sent.
+    confidence; where validation data cannot show that, `max_share` is used up. `max_share`: of the samples that may be
+    sent, at 95 % confidence as well.
     """
 
     large: str = "train"
