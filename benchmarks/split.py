@@ -31,6 +31,8 @@ from harness import Row, at_least, at_most, edgeloop, main
 from shaped import CGROUP, Agent, Link, hub_with, in_namespace, pace, shaped_link, start_agent
 
 PORT, MODEL = 8799, "photos"
+MEGABITS, TRIPS, SHARES = (0.1, 1, 10, 30, 100), (0.002, 0.02, 0.2), (1, 0.25, 0.125)
+WAKE_SECONDS = 0.3  # after a halt: what was due meanwhile, a probe of the link say, is done at once
 WAIT_MS = 60_000
 NEAR = 1.25
 SLOW_MS = 2_000  # a way that takes longer is measured once
@@ -91,7 +93,8 @@ class Bench:
         places: dict[str, Counter[str]] = defaultdict(Counter)
 
         def turn(name: str, agent: Agent) -> None:
-            self.ask(agent)  # what had been halted wakes up
+            time.sleep(WAKE_SECONDS)
+            self.ask(agent)
             deadline = time.monotonic() + seconds
             while not taken[name] or time.monotonic() < deadline:
                 took, place = self.ask(agent)
@@ -128,9 +131,7 @@ def _measured(agent: Agent) -> None:
 
 def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
     """Every combination of bandwidth, round trip and pace: each place alone, every fixed split, and the plan."""
-    megabits, trips, shares = (
-        ((1, 100), (0.02,), (0.125,)) if quick else ((0.1, 1, 10, 30, 100), (0.002, 0.02, 0.2), (1, 0.25, 0.125))
-    )
+    megabits, trips, shares = ((1, 100), (0.02,), (0.125,)) if quick else (MEGABITS, TRIPS, SHARES)
     pace(1)
     bench.link.shape(100, 0.002)
     agents = bench.fixed()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from edgeloop_pipeline import allocation
+
 STATE_VALUES = {"sgd": 1.0, "adamw": 2.0, "adafactor": 0.05}  # per parameter; adafactor keeps a row and a column
 
 
@@ -83,14 +85,7 @@ def free_bytes() -> int:
     """Memory that could still be had: of the GPU, or of this machine within its container's limit."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    lines = Path("/proc/meminfo").read_text().splitlines()
-    free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    try:
-        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-    except (OSError, ValueError):
-        return free
-    return min(free, limit - used)
+    return allocation.free_bytes()
 
 
 def units(network: nn.Module) -> list[tuple[str, nn.Module]]:
