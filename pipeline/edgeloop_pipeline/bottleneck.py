@@ -19,7 +19,7 @@ from edgeloop_contract.manifest import TensorSpec
 from edgeloop_exporters import cutting, waists
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_pipeline import networks, quantized, tasks
-from edgeloop_pipeline.training.scoring import seed_everything
+from edgeloop_pipeline.training.scoring import in_batches, seed_everything
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,7 +69,7 @@ class Waists:
         self._samples = train.values[np.linspace(0, len(train) - 1, min(LEARNING_SAMPLES, len(train))).astype(int)]
         saved = networks.load(project, inputs.artefacts["network"])
         self._graph = quantized.load(saved, project.splits, inputs.artefacts["quantized"])
-        self._scores = torch.from_numpy(work.whole.run(self._samples))
+        self._scores = torch.from_numpy(in_batches(work.whole.run, self._samples))
 
     def of(self, cut: Cut, out: Path) -> tuple[Cut | None, str]:
         """The narrow twin of an inner cut, its head and decoder written; or why there is none."""
@@ -77,7 +77,7 @@ class Waists:
         if cut.boundary.dtype != "uint8" or len(cut.boundary.shape) < 2 or not channels:
             return None, "only an 8-bit boundary with several channels, and places in each, is narrowed"
         head = (out / cut.file).read_bytes()
-        crossing = work.open(head).raw(self._samples)
+        crossing = in_batches(work.open(head).raw, self._samples)
         few = quantized.samples_of(self._graph.front, self._samples[:2])
         point = point_of(self._graph.module, few, crossing[:2])
         tail = tail_of(self._graph.module, point.node) if point else None

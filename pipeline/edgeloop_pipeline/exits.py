@@ -16,7 +16,7 @@ from torch import Tensor
 from edgeloop_contract.manifest import Exit
 from edgeloop_exporters import waists
 from edgeloop_pipeline import cascading, tasks
-from edgeloop_pipeline.training.scoring import evaluation_batch, seed_everything
+from edgeloop_pipeline.training.scoring import in_batches, seed_everything
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +46,8 @@ class Exits:
         self._classes, self._test = splits.task == "classification", splits.test
         self.tested: dict[str, dict[str, float]] = {}  # by cut: what the chosen threshold does on the test set
         if self._classes:
-            self._scores = _in_batches(work.whole.run, self._samples)
-            self._whole, self._whole_test = (_in_batches(work.whole.run, s.values) for s in (self._validation, self._test))
+            self._scores = in_batches(work.whole.run, self._samples)
+            self._whole, self._whole_test = (in_batches(work.whole.run, s.values) for s in (self._validation, self._test))
             pairs = ((self._whole, self._validation), (self._whole_test, self._test))
             self._alone = [float((scores.argmax(axis=1) == s.labels).mean()) for scores, s in pairs]
 
@@ -59,7 +59,8 @@ class Exits:
         runs = self._work.open(head)
 
         def seen(values: Array) -> Array:
-            return _in_batches(lambda x: means(runs.raw(x)), values)
+            found: Array = in_batches(lambda x: means(runs.raw(x)), values)
+            return found
 
         weight, bias = learn(seen(self._samples), torch.from_numpy(self._scores), self._task.imitation)
         early, early_test = (seen(s.values) @ weight.T + bias for s in (self._validation, self._test))
@@ -73,11 +74,6 @@ class Exits:
         self._log(f"{cut.name}, test: {tested.share:.1%} go on; accuracy {tested.accuracy:.2%}, of the whole {whole[1]:.2%}")
         found = Exit(threshold=point.threshold, share=point.share, accuracy=point.accuracy, whole=whole[0])
         return msgspec.structs.replace(cut, exit=found, head_us=self._work.took(self._work.open(model), self._work.samples)), ""
-
-
-def _in_batches(run: Callable[[Array], Array], values: Array) -> Array:
-    size = evaluation_batch(values)
-    return np.concatenate([run(values[i : i + size]) for i in range(0, len(values), size)])
 
 
 def means(boundary: Array) -> Array:

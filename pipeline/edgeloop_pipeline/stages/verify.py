@@ -142,7 +142,7 @@ def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]
 
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
-    from edgeloop_pipeline.training.scoring import evaluation_batch
+    from edgeloop_pipeline.training.scoring import in_batches
 
     test, exported = inputs.project.splits.test, inputs.artefacts["exported"]
     scores, details = {}, {}
@@ -150,8 +150,10 @@ def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]
         model = (exported / variant.file).read_bytes()
         inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
         runtime = open_runtime(variant, model)
-        batch = evaluation_batch(test.values) if variant.runtime == "onnx" else 1
-        found = np.concatenate([runtime.run(test.values[i : i + batch]) for i in range(0, len(test), batch)])
+        if variant.runtime == "onnx":
+            found = in_batches(runtime.run, test.values)
+        else:
+            found = np.concatenate([runtime.run(test.values[i : i + 1]) for i in range(len(test))])
         scores[variant.name] = found
         counted = kernels.count(variant, model)
         details[variant.name] = {

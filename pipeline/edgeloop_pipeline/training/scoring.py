@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -47,6 +48,12 @@ def channels_last(x: Any) -> Any:
 def evaluation_batch(values: Any) -> int:
     """How many of these samples (N, *sample) go through a network at a time where no gradients are kept."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, int(values[0].size))))
+
+
+def in_batches(run: Callable[[Any], Any], values: Any) -> Any:
+    """What `run` makes of raw samples (N, *sample), a bounded number at a time: (N, ...)."""
+    size = evaluation_batch(values)
+    return np.concatenate([run(values[start : start + size]) for start in range(0, len(values), size)])
 
 
 def scores_of(network: nn.Module, front: Front, samples: Samples, autocast: AbstractContextManager[Any] | None = None) -> Tensor:
