@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 
+# Workers share the cores: threads that wait for each other by spinning make trainings beside each other several times slower.
+if count := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
+
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
 TINY = HERE / "projects" / "tiny"
