@@ -755,7 +755,7 @@ def test_a_server_that_answers_nonsense_costs_no_answer(built: dict[str, Path], 
     with odd_server(answer) as address:
         text = (
             '[runtime]\nvariant = "onnx-int8"\nthreads = 1\n[split]\nenabled = true\nprobe_seconds = 0.2\ndeadline_ms = 500\n'
-            f'cascade = false\n[[split.tails]]\naddress = "{address}"\n'
+            f'cascade = false\nexits = false\n[[split.tails]]\naddress = "{address}"\n'
         )
         with serving(tmp_path, text, built["small"]) as agent:
             for i in range(30):
