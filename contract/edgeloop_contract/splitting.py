@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import io
 import zlib
@@ -21,7 +22,7 @@ INPUT = "input"  # the cut before the first layer: all of the work is the server
 EXIT = "exit"  # a head's output of early scores
 JPEG_QUALITY = 90
 WEBP: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0}  # the fastest: a device packs it
-FLAC_HZ = 16_000  # of the file's header; nobody reads it
+FLAC_HZ, FLAC_MAGIC = 16_000, b"fLaC"  # the rate is for the file's header; nobody reads it
 DIGEST_LETTERS = 16
 MAX_PIXELS = 64_000_000
 
@@ -66,7 +67,10 @@ def _picture(boundary: Array, coding: Coding) -> bytes:
         raise DeviceError(f"{coding}: Pillow is not installed here; pip install 'edgeloop[images]'") from error
     out = io.BytesIO()
     options = WEBP if coding == "webp" else {"quality": JPEG_QUALITY}
-    Image.fromarray(boundary[0].squeeze()).save(out, coding, **options)
+    try:
+        Image.fromarray(boundary[0].squeeze()).save(out, coding, **options)
+    except (KeyError, OSError) as error:  # a Pillow that was built without the format
+        raise DeviceError(f"{coding}: this Pillow cannot write it ({error}); install Pillow's own wheel") from error
     return out.getvalue()
 
 
@@ -84,15 +88,16 @@ def _soundfile() -> Any:
     return soundfile
 
 
-def unpackable() -> list[Coding]:
-    """Codings beside raw and deflated tensors that a server can undo here."""
+@functools.cache
+def unpackable() -> tuple[Coding, ...]:
+    """Codings beside raw and deflated tensors that a server can undo here. The first call imports their libraries."""
     known: list[Coding] = ["4bit"]
     if importlib.util.find_spec("PIL"):
         known += PICTURES
     with contextlib.suppress(DeviceError):
         _soundfile()
         known.append("flac")
-    return known
+    return tuple(known)
 
 
 def from_file(data: bytes, coding: Coding, shape: tuple[int, ...]) -> Array:
@@ -102,14 +107,18 @@ def from_file(data: bytes, coding: Coding, shape: tuple[int, ...]) -> Array:
 
 def _from_sound(data: bytes, shape: tuple[int, ...]) -> Array:
     soundfile = _soundfile()
+    if not data.startswith(FLAC_MAGIC):  # the library knows many other formats: none of them is for strangers to send
+        raise DataError("not a FLAC file")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:
-            if file.format != "FLAC" or file.frames != shape[0] or file.channels != int(np.prod(shape[1:])):
-                raise DataError(f"a {file.format} file of {file.frames} values, {file.channels} channels; the model takes {shape}")
-            values = file.read(dtype="int16")
+            if file.frames != shape[0] or file.channels != int(np.prod(shape[1:])):
+                raise DataError(f"{file.frames} values of sound in {file.channels} channels; the model takes {shape}")
+            values = np.asarray(file.read(shape[0], dtype="int16"))
     except soundfile.LibsndfileError as error:
         raise DataError(f"not a sound: {error}") from error
-    return np.asarray(values).reshape(1, *shape)
+    if values.size != int(np.prod(shape)):  # fewer than its header promises
+        raise DataError("the sound ends too early")
+    return values.reshape(1, *shape)
 
 
 def _from_picture(data: bytes, coding: Coding, shape: tuple[int, ...]) -> Array:

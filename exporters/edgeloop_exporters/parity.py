@@ -53,12 +53,12 @@ def agreement(scores: Mapping[str, Array], step: float, classes: bool = True) ->
     return rows
 
 
-class _Recorder(fx.Interpreter):
-    """Runs the graph and keeps the integers at every quantization point, in order."""
+class Recorder(fx.Interpreter):
+    """Runs the graph and keeps, by quantizer node in order, the integers there with their scale and zero point."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
-        self.points: dict[str, tuple[Array, float, int]] = {}
+        self.points: dict[fx.Node, tuple[Array, float, int]] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -68,9 +68,7 @@ class _Recorder(fx.Interpreter):
                 scale, zero_point = quantizer.qparams()
                 assert isinstance(result, Tensor)
                 integers = (result / scale).round() + zero_point
-                source = n.args[0]
-                assert isinstance(source, fx.Node)
-                self.points[source.name] = (integers.detach().numpy().astype(np.int16), scale.item(), int(zero_point))
+                self.points[n] = (integers.detach().numpy().astype(np.int16), scale.item(), int(zero_point))
         return result
 
 
@@ -82,12 +80,13 @@ def layers(
     `samples`: raw (N, *sample). `layer_of`: point → name of the user's module. TFLite shows its inner tensors only
     without XNNPACK, so its own kernels are what is compared there.
     """
-    recorder = _Recorder(module)
+    recorder = Recorder(module)
     with torch.no_grad():
         recorder.run(front.normalise(torch.from_numpy(samples)))
     seen = _onnx_tensors(model, samples) if runtime == "onnx" else _tflite_tensors(model, samples)
     rows = []
-    for name, (expected, scale, zero_point) in recorder.points.items():
+    for node, (expected, scale, zero_point) in recorder.points.items():
+        name = node.all_input_nodes[0].name
         found = _match(seen, np.float32(scale), zero_point, expected.shape)
         if found is not None:
             difference = np.abs(found - expected)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_contract.manifest import TensorSpec
-from edgeloop_exporters import cutting, waists
+from edgeloop_exporters import cutting, parity, waists
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_pipeline import networks, quantized, tasks
 from edgeloop_pipeline.training.scoring import in_batches, seed_everything
@@ -107,32 +107,14 @@ class Waists:
 
 def point_of(module: fx.GraphModule, x: Tensor, crossing: Array) -> Point | None:
     """The quantized tensor that a runtime gave as `crossing` (uint8, N, ...) for the normalised samples `x`, if it is there."""
-    seen = _Points(module)
+    recorder = parity.Recorder(module)
     with torch.no_grad():
-        seen.run(x)
+        recorder.run(x)
     best, point = 1.0, None  # a tie that was rounded differently is one step of a few values
-    for node, (values, scale, zero_point) in seen.found.items():
-        integers = (values / scale).round() + zero_point
-        if tuple(integers.shape) == crossing.shape:
-            distance = float((integers - torch.from_numpy(crossing)).abs().mean())
-            if distance < best:
-                best, point = distance, Point(node, scale, zero_point)
+    for node, (integers, scale, zero_point) in recorder.points.items():
+        if integers.shape == crossing.shape and (distance := float(np.abs(integers - crossing.astype(np.int16)).mean())) < best:
+            best, point = distance, Point(node, scale, zero_point)
     return point
-
-
-class _Points(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.found: dict[fx.Node, tuple[Tensor, float, int]] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.op == "call_module" and isinstance(result, Tensor):
-            quantizer = self.module.get_submodule(str(n.target))
-            if isinstance(quantizer, ActivationQuantizer):
-                scale, zero_point = quantizer.qparams()
-                self.found[n] = (result, float(scale), int(zero_point))
-        return result
 
 
 def tail_of(module: fx.GraphModule, node: fx.Node) -> fx.GraphModule | None:

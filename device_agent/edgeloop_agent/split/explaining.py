@@ -64,8 +64,8 @@ def lines(config: Config, port: int | None) -> Iterator[str]:
                 for k, unit in (("mbit_per_second", "Mbit/s"), ("round_trip_ms", "ms"))
             )
             yield f"  {link['tail']}: round trip {trip}, bandwidth {rate}, breaker {link['breaker']}"
-        yield f"  {'way':18}{'device ms':>10}{'wire ms':>10}{'tail ms':>10}{'all ms':>10}"
+        yield f"  {'way':22}{'device ms':>10}{'wire ms':>10}{'tail ms':>10}{'all ms':>10}"
         for row in sorted(model["rows"], key=lambda row: (bool(row["closed"]), row["total_ms"])):
             times = "".join(f"{row[k]:10.2f}" for k in ("device_ms", "wire_ms", "tail_ms", "total_ms"))
             chosen = "  ← " if row["way"] == model["way"] else "    "
-            yield f"  {row['way']:18}{times}{chosen}{row['closed']}"
+            yield f"  {row['way']:22}{times}{chosen}{row['closed']}"

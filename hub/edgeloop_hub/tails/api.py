@@ -26,7 +26,6 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Busy
 from edgeloop_hub.tails.loading import OUTPUT_TENSOR, Tail, Tails
 
-EXTENSIONS = ["binary_tensor_data", *(f"{splitting.EXTENSION}{coding}" for coding in splitting.unpackable())]
 NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
 KNOWN_SECONDS = 30.0  # that a credential is believed before the database is asked again
 MOST_KNOWN = 100_000
@@ -114,7 +113,8 @@ class TailServer(Controller):
     @get("/")
     async def server(self) -> dict[str, Any]:
         """Who answers here, and what it understands."""
-        return {"name": "edgeloop-hub", "version": version("edgeloop"), "extensions": EXTENSIONS}
+        extensions = ["binary_tensor_data", *(f"{splitting.EXTENSION}{coding}" for coding in splitting.unpackable())]
+        return {"name": "edgeloop-hub", "version": version("edgeloop"), "extensions": extensions}
 
     @get("/health/live")
     async def live(self) -> None:

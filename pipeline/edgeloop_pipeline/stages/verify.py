@@ -138,8 +138,6 @@ class Verify(Base):
 
 def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every shipped file in its runtime on the full test set: its scores, and what is to be said of it."""
-    import numpy as np
-
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
     from edgeloop_pipeline.training.scoring import in_batches
@@ -150,10 +148,7 @@ def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]
         model = (exported / variant.file).read_bytes()
         inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
         runtime = open_runtime(variant, model)
-        if variant.runtime == "onnx":
-            found = in_batches(runtime.run, test.values)
-        else:
-            found = np.concatenate([runtime.run(test.values[i : i + 1]) for i in range(len(test))])
+        found = in_batches(runtime.run, test.values)
         scores[variant.name] = found
         counted = kernels.count(variant, model)
         details[variant.name] = {
