@@ -22,12 +22,14 @@ DTYPES: dict[str, Any] = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16,
 class Scored(NamedTuple):
     """Scores (1, outputs), and where they come from ("": nothing else was possible than here).
 
-    `own`: of the device's model, where a larger one answered instead.
+    `own`: of the device's model, where a larger one answered instead. `watched`: they say how the model does, and drift may be told
+    from them; not so where an early answer may stand, as those that do and those that do not are each one kind of samples.
     """
 
     scores: Array
     place: str = ""
     own: Array | None = None
+    watched: bool = True
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -92,13 +94,13 @@ class Engine:
 
     def _answer(self, window: int, sample: Array) -> Answer:
         start = time.perf_counter()
-        scores, place, own = self.scored(sample)
+        scores, place, own, watched = self.scored(sample)
         taken = (time.perf_counter() - start) * 1e3
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
-        own = scores if own is None else own
-        return Answer(window, milliseconds=round(taken, 4), place=place or None, sample=sample, scores=own, **said)
+        seen = (scores if own is None else own) if watched else None
+        return Answer(window, milliseconds=round(taken, 4), place=place or None, sample=sample, scores=seen, **said)
 
     def checked(self, samples: Array) -> Array:
         """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""

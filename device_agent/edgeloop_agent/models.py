@@ -60,7 +60,7 @@ class Model(Engine):
         if found is not None:
             return Scored(found, "cache" if self.splitter else "")
         scored = self._fresh(sample)
-        if scored.own is None:  # a larger model's answer is not this model's
+        if scored.own is None and scored.watched:  # a larger model's answer is not this model's, nor an early one
             self._results.put(key, scored.scores)
         return scored
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
 FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
+WHOLE_EVERY = 20  # samples where early answers may stand: one that goes through the whole network, for drift to be told from
 ABSENT_SECONDS = 60.0
 ENOUGH = 1.5  # times the device's own time: a way that takes longer need not be known better
 
@@ -42,7 +44,7 @@ class Splitter:
         self._heads = heads_of(bundle, self.settings, edge.log)
         self._scores = tuple(bundle.manifest.variants[0].output.shape)
         self._sample = bundle.array(bundle.manifest.canary.inputs)[:1]
-        self._lock = threading.Lock()
+        self._lock, self._exits = threading.Lock(), itertools.count()
         self._corrections: dict[Way, tuple[float, float]] = {}  # factor, and when it was seen
         self._served: dict[str, dict[str, float]] = {}  # seconds by address and cut, as the tail said
         self._measured = 0.0  # the whole, when the heads were measured
@@ -57,14 +59,13 @@ class Splitter:
         if self.cascade is not None:
             return self._unless_sure(sample, self.cascade.threshold)
         way = self.plan.way
-        if way.tail < 0:
-            return self._early(sample, way) if way.cut else Scored(self._here(sample), "device")
-        return self._there(sample, way, self.manifest.name, self.sha256, None)
-
-    def _early(self, sample: Array, way: Way) -> Scored:
-        """A cut's early answer; the whole where it is not sure."""
-        _, scores = early(self._heads[way.cut], sample)
-        return Scored(self._here(sample), "device") if scores is None else Scored(scores, f"exit {way.cut}")
+        whole = not way.cut or self._heads[way.cut].exit is None or next(self._exits) % WHOLE_EVERY == 0
+        if way.tail >= 0:
+            return self._there(sample, way, self.manifest.name, self.sha256, None, whole=whole)._replace(watched=whole)
+        _, scores = (None, None) if whole else early(self._heads[way.cut], sample)
+        if scores is not None:
+            return Scored(scores, f"exit {way.cut}", watched=False)
+        return Scored(self._here(sample), "device", watched=whole)
 
     def _here(self, sample: Array) -> Array:
         start = time.perf_counter()
@@ -84,14 +85,19 @@ class Splitter:
             return Scored(own, "device: no tail")
         return self._there(sample, way, self.cascade.model, self.cascade.sha256, own, start)
 
-    def _there(self, sample: Array, way: Way, model: str, sha256: str, own: Array | None, start: float = 0.0) -> Scored:
-        """By a tail; by the device where that does not answer in time. `own`: the device's answer, where it is there already."""
+    def _there(
+        self, sample: Array, way: Way, model: str, sha256: str, own: Array | None, start: float = 0.0, whole: bool = True
+    ) -> Scored:
+        """By a tail; by the device where that does not answer in time. `own`: the device's answer, where it is there already.
+
+        `whole`: no early answer will do.
+        """
         start = start or time.monotonic()
         tail = self.edge.tails[way.tail]
         if tail.breaker.is_open:  # the plan was made before that
             return self._fallen_back(sample, own, "the tail is left alone")
         deadline = start + self.settings.deadline_ms * 1e-3
-        future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline))
+        future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline, whole))
         if future is None:
             return self._fallen_back(sample, own, "the tail is still at earlier requests")
         needed = self.device.late if own is None else 0.0
@@ -120,16 +126,16 @@ class Splitter:
         return Scored(self._here(sample) if own is None else own, f"device: {why}")
 
     def _remote(
-        self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float, probing: bool = False
+        self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float, whole: bool
     ) -> tuple[Array, str]:
         """In a thread of its own: the head, the tail; and what is learned from them. The scores, and where they come from.
 
-        `probing`: cross, whatever the head's early answer is. Raises NetworkError, DataError.
+        `whole`: no early answer will do. Raises NetworkError, DataError.
         """
         begun = time.perf_counter()
         head = self._heads[way.cut]
-        boundary, scores = early(head, sample, counted=not probing)
-        if scores is not None and not probing:
+        boundary, scores = early(head, sample, counted=not whole)
+        if scores is not None and not whole:
             return scores, f"exit {way.cut}"
         name = head.tensor
         if way.coding == "4bit":
