@@ -18,7 +18,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import urllib3
@@ -29,6 +28,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.splitting import served_name
 from harness import Row, at_least, at_most, edgeloop, main
 from shaped import CGROUP, Agent, Link, hub_with, in_namespace, pace, shaped_link, start_agent
+from split_learned import bottlenecks, cascade
 
 PORT, MODEL = 8799, "photos"
 MEGABITS, TRIPS, SHARES = (0.1, 1, 10, 30, 100), (0.002, 0.02, 0.2), (1, 0.25, 0.125)
@@ -356,52 +356,6 @@ def _load(address: str, body: bytes, headers: dict[str, str], seconds: float, ra
     return taken
 
 
-CASCADES = {
-    "spoken_digits": (
-        "distill.student=network.py:ds_cnn", "distill.student_args={width: 32}", "distill.epochs=40", "distill.batch=64",
-        "distill.learning_rate=0.01", "distill.optimizer=adamw", "target.min_accuracy=0.5", "target.max_drop=0.5",
-    ),
-    "fashion": (
-        "train.epochs=8", "distill.epochs=12", "distill.student_args={widths: [12, 18], blocks: 1, stem_stride: 2}",
-        "target.min_accuracy=0.5", "target.max_drop=0.5",
-    ),
-}  # fmt: skip
-
-
-LEARNED = ("split.exits=0.01", "split.bottleneck=0.25", "split.four_bits=true")
-
-
-def cascade(quick: bool) -> Iterator[Row]:
-    """A small student that asks its teacher when it is not sure, and one that answers early: what comes out on the test set.
-
-    fashion is trained for fewer epochs than its recipe says, so that this takes minutes.
-    """
-    for project, changes in CASCADES.items():
-        if project not in os.environ.get("CASCADES", "spoken_digits fashion").split():
-            continue
-        if quick and project == "fashion":
-            continue
-        words = [word for change in (*changes, "cascade.max_share=0.15", *LEARNED) for word in ("--set", change)]
-        told: Any = edgeloop("run", project, "--runs", "runs", *words)
-        found = next(s["metrics"] for s in told["stages"] if s["name"] == "cascade")
-        test = {name: 100 * value for name, value in found["test"].items()}
-        yield Row(f"{project}: small alone / large alone", test["small"], "%", test["large"])
-        yield at_least(f"{project}: cascade", test["accuracy"], "%", round(test["large"] - 0.2, 3), test["large"])
-        yield at_most("  share sent", test["share"], "%", 15)
-        split = next(s["metrics"] for s in told["stages"] if s["name"] == "split")
-        for cut in split["cuts"]:
-            for packed in cut["packed"]:
-                if (same := packed.get("agreement", 1.0)) < 1:
-                    print(
-                        f"  {project}: {cut['name']}/{packed['coding']} {packed['bytes']} bytes, same answer {same:.1%}",
-                        file=sys.stderr,
-                    )
-        early = split["early"]
-        for cut, seen in early.items():
-            on, accuracy, whole = (100 * seen[k] for k in ("share", "accuracy", "whole"))
-            yield Row(f"{project}: early answers at {cut}, accuracy where {on:.1f} % go on", accuracy, "%", whole)
-
-
 def measure(quick: bool) -> Iterator[Row]:
     if os.geteuid() != 0:
         raise SystemExit("benchmarks/split.py needs root: it makes a network namespace and a CPU quota")
@@ -415,10 +369,11 @@ def measure(quick: bool) -> Iterator[Row]:
         ways = ["device", *(f"{c.name}/{p.coding}" for c, p in crossings)]
         lossy = {f"{c.name}/{p.coding}" for c, p in crossings if c.decoder or p.coding in LOSSY}
     body, length = inference.ask("input", samples[:1], {})
-    only = set(os.environ.get("ONLY", "sweep trace faults overhead tails cascade").split())
-    if "cascade" in only:
-        yield from cascade(quick)
-    if not only - {"cascade"}:
+    only = set(os.environ.get("ONLY", "sweep trace faults overhead tails cascade bottlenecks").split())
+    for part in (cascade, bottlenecks):
+        if part.__name__ in only:
+            yield from part(quick)
+    if not only - {"cascade", "bottlenecks"}:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)

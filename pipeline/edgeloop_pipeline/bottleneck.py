@@ -65,6 +65,7 @@ class Waists:
         project = inputs.project
         seed_everything(project.recipe.head.seed)
         self._work, self._share, self._steps, self._log = work, share, steps, inputs.log
+        self.tried: dict[str, dict[str, float]] = {}  # by name, those that are left out too
         self._task, train = tasks.of(project.splits), project.splits.train
         self._samples = train.values[np.linspace(0, len(train) - 1, min(LEARNING_SAMPLES, len(train))).astype(int)]
         saved = networks.load(project, inputs.artefacts["network"])
@@ -91,6 +92,9 @@ class Waists:
         runs, behind = work.open(narrowed), work.open(cutting.tail(work.model, tensor, decoder))
         rows = runs.raw(work.samples)
         packed, agreement = work.packed(rows), work.agreement(behind.run(rows))
+        self.tried[name] = {
+            "channels": channels, "of": cut.boundary.shape[0], "bytes": packed[-1].bytes, "agreement": agreement,
+        }  # fmt: skip
         self._log(
             f"{name}: {channels} of {cut.boundary.shape[0]} channels, {packed[-1].bytes:,.0f} bytes, same answer {agreement:.1%}"
         )

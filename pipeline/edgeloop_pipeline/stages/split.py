@@ -86,6 +86,7 @@ class Split(Base):
             **plain,
             "left_out": left_out,
             "early": exits.tested if exits else {},
+            "narrowed": waists.tried if waists else {},
             "head_bytes": sum(f.stat().st_size for f in out.glob("*.onnx")),
         }
 
