@@ -361,6 +361,12 @@ def measure(quick: bool) -> Iterator[Row]:
         raise SystemExit("benchmarks/split.py needs root: it makes a network namespace and a CPU quota")
     if not CGROUP.parent.is_dir():
         raise SystemExit(f"benchmarks/split.py sets the device's pace by {CGROUP.parent} (cgroup v1), which is not here")
+    only = set(os.environ.get("ONLY", "sweep trace faults overhead tails cascade bottlenecks").split())
+    for part in (cascade, bottlenecks):
+        if part.__name__ in only:
+            yield from part(quick)
+    if not only - {"cascade", "bottlenecks"}:
+        return
     bundle = Path(str(edgeloop("run", MODEL, "--runs", "runs")["bundle"])).resolve()
     with Bundle.open(bundle) as opened:
         samples = opened.array(opened.manifest.canary.inputs)
@@ -369,12 +375,6 @@ def measure(quick: bool) -> Iterator[Row]:
         ways = ["device", *(f"{c.name}/{p.coding}" for c, p in crossings)]
         lossy = {f"{c.name}/{p.coding}" for c, p in crossings if c.decoder or p.coding in LOSSY}
     body, length = inference.ask("input", samples[:1], {})
-    only = set(os.environ.get("ONLY", "sweep trace faults overhead tails cascade bottlenecks").split())
-    for part in (cascade, bottlenecks):
-        if part.__name__ in only:
-            yield from part(quick)
-    if not only - {"cascade", "bottlenecks"}:
-        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with hub_with([bundle], folder) as (port, token), shaped_link(port, PORT) as link:
