@@ -327,6 +327,8 @@ POLICY = Policy(deadline=1.0)
         ("a fast link takes it all", 0.1, replace(TAIL, rate=1e8), POLICY, "input/raw"),
         ("a slow link takes the smallest boundary", 0.1, replace(TAIL, rate=1e5), POLICY, "cut-2/raw"),
         ("a very slow link takes nothing", 0.1, replace(TAIL, rate=1e4), POLICY, "device"),
+        ("a picture that changes answers is not sent unasked", 0.1, KNOWS_JPEG, POLICY, "cut-1/raw"),
+        ("nor by asking for the input", 0.1, KNOWS_JPEG, replace(POLICY, only="input"), "input/raw"),
         ("lossy where that is allowed", 0.1, KNOWS_JPEG, replace(POLICY, least_agreement=0.9), "input/jpeg"),
         ("a tail that is away is not used", 0.1, replace(TAIL, away="away"), POLICY, "device"),
         ("a link that was not measured is not used", 0.1, replace(TAIL, rate=None), POLICY, "device"),

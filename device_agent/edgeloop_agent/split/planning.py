@@ -155,7 +155,8 @@ def _closed(crossing: Crossing, tail: TailState, policy: Policy, known: bool, se
         return "not asked for"
     if crossing.cut == "input" and not policy.may_send_input:
         return "inputs stay on the device (share)"
-    if crossing.lossy and policy.only not in (str(way), way.cut if crossing.narrow else ""):
+    named = policy.only == str(way) or (crossing.narrow and policy.only == way.cut)
+    if crossing.lossy and not named:
         if policy.least_agreement >= 1:
             return "lossy (least_agreement is 1)"
         if crossing.agreement < policy.least_agreement:
