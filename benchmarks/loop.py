@@ -73,8 +73,8 @@ def stream(bundle: Bundle, half: str) -> Stream:
     return Stream(devices, names, np.concatenate(samples), np.concatenate(scores), np.array(labels))
 
 
-def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path) -> list[int]:
-    """Which rows have a label after so many questions: chosen on the device, queued and grouped by the hub."""
+def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path) -> dict[int, int]:
+    """The rows that have a label after so many questions, with it: chosen on the device, queued and grouped by the hub."""
     rng, manifest = np.random.default_rng(seed), bundle.manifest
     assert manifest.drift is not None
     database = Database(f"sqlite:///{folder / f'hub-{questions}-{seed}.sqlite'}")
@@ -110,7 +110,7 @@ def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path)
         for entry in labelling.waiting(connection, MODEL, "bench", questions):
             labelling.label(connection, entry["device"], entry["key"], "bench", str(came.labels[rows[entry["key"]]]), settings)
         found = labelling.listed(connection, MODEL, "labelled")
-    return [rows[entry["key"]] for entry in found]
+    return {rows[entry["key"]]: int(entry["label"]) for entry in found}
 
 
 def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any = None) -> field.Field:
@@ -178,7 +178,7 @@ def labels_worth(quick: bool) -> Iterator[Row]:
         yield Row("home, before", before[1], "%")
         gains: dict[tuple[str, int], list[float]] = {}
         drops = []
-        chosen: dict[tuple[int, int], list[int]] = {}
+        chosen: dict[tuple[int, int], dict[int, int]] = {}
         plan = [("ours", 50), ("random", 50)] if quick else [
             ("ours", 50), ("ours", 200), ("random", 100), ("random", 400), ("all", len(came.labels)), ("ours and guesses", 50),
             ("random", 50), ("random", 200), ("ours and guesses", 200),
@@ -187,11 +187,13 @@ def labels_worth(quick: bool) -> Iterator[Row]:
             for seed in seeds if kind != "all" else [0]:
                 rng = np.random.default_rng(seed)
                 if kind.startswith("ours"):
-                    rows = chosen.get((count, seed)) or asked(bundle, came, count, seed, folder)
-                    chosen[count, seed] = rows
+                    said = chosen.get((count, seed)) or asked(bundle, came, count, seed, folder)
+                    chosen[count, seed] = said
+                    rows, truth = list(said), np.array(list(said.values()))
                 else:
                     rows = rng.choice(len(came.labels), min(count, len(came.labels)), replace=False).tolist()
-                found = divided(data_of(came, rows, names))
+                    truth = came.labels[rows]
+                found = divided(data_of(came, rows, names, truth))
                 if kind == "ours and guesses":
                     rest = sorted(set(range(len(came.labels))) - set(rows))
                     found = with_guesses(found, divided(data_of(came, rest, names)), folder, weights, seed)
@@ -200,7 +202,8 @@ def labels_worth(quick: bool) -> Iterator[Row]:
                 gains.setdefault((kind, count), []).append(after[0] - before[0])
                 drops.append(before[1] - after[1])
                 print(
-                    f"  {kind} {count}: {len(rows)} samples, {after[0]:.1f} % away, {after[1]:.1f} % home",
+                    f"  {kind} {count}: {len(rows)} samples, {(truth != came.labels[rows]).sum()} labels wrong,"
+                    f" {after[0]:.1f} % away, {after[1]:.1f} % home",
                     file=sys.stderr,
                     flush=True,
                 )

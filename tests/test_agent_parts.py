@@ -13,16 +13,19 @@ import pytest
 
 from conftest import HERE, command
 from edgeloop_agent import hardware
+from edgeloop_agent.answering import Answering
 from edgeloop_agent.answers import meaning, softmax
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Api, Config, Output, Thermal
 from edgeloop_agent.config import Runtime as RuntimeSettings
 from edgeloop_agent.counts import Counts
+from edgeloop_agent.engine import Scored
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Models
 from edgeloop_agent.runtimes import onnx
 from edgeloop_agent.sensors import Reading
+from edgeloop_agent.sources import Recording
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.manifest import Classification
 from serving import GOLDEN, eventually, serving, write_config
@@ -62,6 +65,25 @@ def test_a_hot_board_gets_the_smaller_variant_until_it_has_cooled(tmp_path: Path
         ("cool", "onnx-int8"), ("hot", "tflite-int8"), ("hot", "tflite-int8"), ("warm", "onnx-int8"), ("cool", "onnx-int8"),
     ]  # fmt: skip
     assert said.getvalue().count("thermal state") == 3 and "state=hot celsius=90" in said.getvalue()
+
+
+def test_a_report_tells_how_sure_the_devices_own_model_is(tmp_path: Path) -> None:
+    """Not the larger model that was asked, nor early answers, which are the sure ones by choice: rollouts are judged by it."""
+    models = loop_of(tmp_path, io.StringIO()).models
+    model, counts = models.get(models.first), Counts()
+    width = len(models.manifests[models.first].task.labels)
+    own, sure = np.zeros((1, width), np.float32), np.full((1, width), -9, np.float32)
+    sure[0, 0] = 9
+    given = iter([Scored(own), Scored(sure, "exit cut-1", watched=False), Scored(sure, "large@there", own)])
+    model.scored = lambda sample: next(given)  # type: ignore[method-assign]
+    recording = Recording("three windows", np.zeros((200, 6), np.int16))
+    lines = list(Answering(model.manifest, lambda: model, counts).lines(recording))
+    assert [line.get("place") for line in lines] == [None, "exit cut-1", "large@there"]
+    assert not {"sure", "scores", "sample"} & set(lines[0])
+    beat = counts.heartbeat("m", 1, "", "", "")
+    assert beat.answered == 3 and beat.confidence.count == 2
+    assert beat.confidence.mean == pytest.approx(1 / width, abs=1e-4)
+    assert counts.heartbeat("m", 1, "", "", "").confidence.count == 0
 
 
 def test_memory_over_its_ceiling_ends_the_worker(tmp_path: Path) -> None:

@@ -73,8 +73,7 @@ class Answering:
                 self.counts.answered += 1
                 if answer.place:
                     self.counts.places[kind_of(answer.place)] += 1
-                sure = max(answer.probabilities.values()) if answer.probabilities else None
-                self.counts.recent.saw(answer.label, sure, answer.milliseconds)
+                self.counts.recent.saw(answer.label, answer.sure, answer.milliseconds)
                 if recording.label and answer.label is not None:
                     self.counts.recent.labelled += 1
                     self.counts.recent.right += answer.label == recording.label

@@ -53,6 +53,11 @@ def meaning(task: Classification | Regression | Anomaly, scores: Array, sample: 
     return {"label": next(iter(named)), "probabilities": named}
 
 
+def confidence(row: Array) -> float:
+    """The share of the most probable label. `row`: (outputs,) scores of one sample."""
+    return float(1 / np.exp(row - row.max()).sum())
+
+
 def answer_names(task: Classification | Regression | Anomaly) -> list[str]:
     """Names of what `answer_features` gives."""
     if isinstance(task, Regression):
@@ -71,8 +76,6 @@ def answer_features(task: Classification | Regression | Anomaly, scores: Array, 
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
         return np.array([np.log(error + 1e-12)]), int(error > task.threshold), 1.0
     row = scores[0].astype(np.float64)
-    label = int(row.argmax())
-    largest = row[label]
-    sure = float(1 / np.exp(row - largest).sum())
+    label, sure = int(row.argmax()), confidence(row)
     each = row if len(row) <= MOST_ANSWERS else row[label : label + 1]
     return np.concatenate([each, [sure]]), label, sure

@@ -39,6 +39,7 @@ class Recent(msgspec.Struct):
 
     since: float = msgspec.field(default_factory=time.monotonic)
     labels: Counter[str] = msgspec.field(default_factory=Counter)
+    confident: int = 0  # answers that have a confidence, and tell how the device's own model does
     confidence_sum: float = 0.0
     confidence_squares: float = 0.0
     milliseconds: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=1024))
@@ -49,6 +50,7 @@ class Recent(msgspec.Struct):
         if label is not None:
             self.labels[label] += 1
         if confidence is not None:
+            self.confident += 1
             self.confidence_sum += confidence
             self.confidence_squares += confidence * confidence
         self.milliseconds.append(milliseconds)
@@ -85,14 +87,14 @@ class Counts(msgspec.Struct):
         answered, refused, dropped = (now - before for now, before in zip(totals, self._reported, strict=True))
         self._reported = totals
         taken = sorted(seen.milliseconds)
-        mean = seen.confidence_sum / answered if answered else 0.0
-        variance = max(0.0, seen.confidence_squares / answered - mean * mean) if answered else 0.0
+        mean = seen.confidence_sum / max(1, seen.confident)
+        variance = max(0.0, seen.confidence_squares / max(1, seen.confident) - mean * mean)
         return Heartbeat(
             model=model, version=version, sha256=sha256, target=target, since=self.started,
             seconds=time.monotonic() - seen.since, answered=answered, refused=refused, dropped=dropped, crashes=self.restarts,
             latency_us_p50=taken[len(taken) // 2] * 1e3 if taken else None,
             latency_us_p95=taken[int(len(taken) * 0.95)] * 1e3 if taken else None,
-            confidence=Moments(count=answered if mean else 0, mean=mean, variance=variance),
+            confidence=Moments(count=seen.confident, mean=mean, variance=variance),
             labels=dict(seen.labels.most_common(MAX_LABELS)), right=seen.right, labelled=seen.labelled,
             celsius=self.reading.celsius if self.reading else None,
             memory_bytes=resident_bytes(), machine=machine(), runtime=runtime,

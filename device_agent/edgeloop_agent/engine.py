@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from edgeloop_agent.answers import meaning
+from edgeloop_agent.answers import confidence, meaning
 from edgeloop_agent.memory import Choice
 from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.archive import Bundle
@@ -45,6 +45,7 @@ class Answer(msgspec.Struct, frozen=True):
     refused: str | None = None
     sample: Array | None = None  # (1, *sample) that was answered, and this device's scores of it
     scores: Array | None = None
+    sure: float | None = None  # this device's model, where its answers tell how it does; 0 to 1
 
     def said(self) -> dict[str, Any]:
         """What there is to say, by name."""
@@ -58,7 +59,7 @@ class Answer(msgspec.Struct, frozen=True):
         return fields
 
 
-SAID = [name for name in Answer.__struct_fields__ if name not in ("sample", "scores")]
+SAID = [name for name in Answer.__struct_fields__ if name not in ("sample", "scores", "sure")]
 
 
 class Engine:
@@ -99,8 +100,10 @@ class Engine:
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
-        seen = (scores if own is None else own) if watched else None
-        return Answer(window, milliseconds=round(taken, 4), place=place or None, sample=sample, scores=seen, **said)
+        seen, sure = (scores if own is None else own) if watched else None, None
+        if seen is not None and "probabilities" in said:
+            sure = max(said["probabilities"].values()) if own is None else confidence(own[0])
+        return Answer(window, milliseconds=round(taken, 4), place=place or None, sample=sample, scores=seen, sure=sure, **said)
 
     def checked(self, samples: Array) -> Array:
         """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""

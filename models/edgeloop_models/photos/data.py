@@ -6,7 +6,9 @@ Accuracy is thus agreement with the float network (which agrees with itself in e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +17,7 @@ from edgeloop_pipeline.data import Array, Split, Splits
 from edgeloop_pipeline.fetch import PackageFile
 from edgeloop_pipeline.project import load_object
 
-SIDE, CLASSES = 224, 1000
+CLASSES = 1000
 MEAN, STD = 127.0, 128.0  # as in recipe.yaml
 # Photograph → sha256. What calibrates is never what tests.
 PHOTOGRAPHS = {
@@ -33,6 +35,9 @@ PHOTOGRAPHS = {
         "coffee.png": "cc02f8ca188b167c775a7101b5d767d1e71792cf762c33d6fa15a4599b5a8de7",
         "gravel.png": "c48615b451bf1e606fbd72c0aa9f8cc0f068ab7111ef7d93bb9b0f2586440c12",
         "coins.png": "f8d773fc9cfa6f4d8e5942dc34d0a0788fcaed2a4fefbbed0aef5398d7ef4cba",
+        "cell.png": "8d23a7fb81f7cc877cd09f330357fc7f595651306e84e17252f6e0a1b3f61515",
+        "clock_motion.png": "f029226b28b642e80113d86622e9b215ee067a0966feaf5e60604a1e05733955",
+        "color.png": "7d2df993de2b4fa2a78e04e5df8050f49a9c511aa75e59ab3bd56ac9c98aef7e",
     },
     "test": {
         "astronaut.png": "88431cd9653ccd539741b555fb0a46b61558b301d4110412b5bc28b5e3ea6cb5",
@@ -43,7 +48,7 @@ PHOTOGRAPHS = {
         "moon.png": "78739619d11f7eb9c165bb5d2efd4772cee557812ec847532dbb1d92ef71f577",
     },
 }
-CROPS = {"train": 384, "validation": 192, "test": 384}
+CROPS = {"train": 384, "validation": 240, "test": 384}
 
 
 def _file(name: str, digest: str) -> PackageFile:
@@ -52,10 +57,18 @@ def _file(name: str, digest: str) -> PackageFile:
     return PackageFile("scikit-image", "0.25.2", f"skimage/data/{name}", digest)
 
 
+@dataclass(frozen=True)
 class Photos:
+    """`network`: whose answers are the labels; its size is that of the crops."""
+
+    network: str
+
     def files(self) -> Sequence[Path]:
-        network = load_object(Path(__file__).parent, "network.py:WEIGHTS")
-        return [network.path(), *(_file(n, d).path() for photos in PHOTOGRAPHS.values() for n, d in photos.items())]
+        return [self._size.weights.path(), *(_file(n, d).path() for photos in PHOTOGRAPHS.values() for n, d in photos.items())]
+
+    @property
+    def _size(self) -> Any:
+        return load_object(Path(__file__).parent, f"network.py:{self.network.upper()}")
 
     def load(self) -> Splits:
         labels = tuple(f"class {i}" for i in range(CLASSES))
@@ -65,25 +78,25 @@ class Photos:
         rng = np.random.default_rng(seed)
         photos = [Image.open(_file(n, d).path()).convert("RGB") for n, d in PHOTOGRAPHS[name].items()]
         rows = np.arange(CROPS[name]) % len(photos)
-        crops = np.stack([_crop(photos[i], rng) for i in rows])
-        return Split(crops, _answers(crops), np.array([list(PHOTOGRAPHS[name])[i] for i in rows]))
+        crops = np.stack([_crop(photos[i], self._size.side, rng) for i in rows])
+        return Split(crops, _answers(self.network, crops), np.array([list(PHOTOGRAPHS[name])[i] for i in rows]))
 
 
-def _crop(photo: Image.Image, rng: np.random.Generator) -> Array:
+def _crop(photo: Image.Image, pixels_a_side: int, rng: np.random.Generator) -> Array:
     """A quarter to all of the shorter side, anywhere, mirrored half of the time, lighter or darker."""
     side = int(min(photo.size) * rng.uniform(0.25, 1.0))
     left, top = (int(rng.integers(0, size - side + 1)) for size in photo.size)
-    crop = photo.crop((left, top, left + side, top + side)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    crop = photo.crop((left, top, left + side, top + side)).resize((pixels_a_side, pixels_a_side), Image.Resampling.BILINEAR)
     pixels = np.asarray(crop, np.float32) * rng.uniform(0.7, 1.3)
     pixels = pixels[:, ::-1] if rng.random() < 0.5 else pixels
     return pixels.clip(0, 255).astype(np.uint8)
 
 
-def _answers(crops: Array) -> Array:
+def _answers(name: str, crops: Array) -> Array:
     import torch
 
     here = Path(__file__).parent
-    network = load_object(here, "network.py:efficientnet_lite0")((3, SIDE, SIDE), CLASSES).eval()
+    network = load_object(here, f"network.py:efficientnet_{name}")((3, *crops.shape[1:3]), CLASSES).eval()
     load_object(here, "network.py:pretrained")(network)
     answers = []
     with torch.no_grad():
@@ -94,4 +107,8 @@ def _answers(crops: Array) -> Array:
 
 
 def photos() -> Photos:
-    return Photos()
+    return Photos("lite0")
+
+
+def photos_of_lite2() -> Photos:
+    return Photos("lite2")
