@@ -24,7 +24,7 @@ from harness import BIN, Row, at_least, at_most, edgeloop
 from outbox_kills import outbox_kills
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from closed_loop import SETS, WEARERS, Recordings
+from closed_loop_devices import SETS, WEARERS, Recordings
 
 from edgeloop_agent.drift.following import Follower
 from edgeloop_agent.engine import Engine
