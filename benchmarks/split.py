@@ -30,8 +30,13 @@ from split_learned import bottlenecks, cascade
 from split_serving import overhead, tails
 
 PORT, MODEL = 8799, "photos"
-MEGABITS, TRIPS, SHARES = (0.1, 1, 10, 30, 100), (0.002, 0.02, 0.2), (1, 0.25, 0.125)
-WAKE_SECONDS = 0.3  # after a halt: what was due meanwhile, a probe of the link say, is done at once
+MEGABITS, TRIPS, SHARES = (
+    (0.1, 1, 10, 30, 100),
+    (0.002, 0.02, 0.2),
+    tuple(map(float, os.environ.get("SHARES", "1 0.25 0.125").split())),
+)
+WAKE_SECONDS = 2.0  # after a halt: what was due meanwhile, a probe of the link say, is done at once
+SETTLE_SECONDS = 4.0
 WAIT_MS = 60_000
 NEAR = 1.25
 LARGE = ("--set", "network=network.py:efficientnet_lite2", "--set", "data=data.py:photos_of_lite2")
@@ -89,14 +94,15 @@ class Bench:
         agent.halt(True)
         return found
 
-    def by_turns(self, agents: dict[str, Agent], rounds: int, seconds: float = 0.25) -> dict[str, tuple[float, str]]:
-        """The same of several, a little of each at a time, so that all of them see the same machine. A slow one has few turns."""
+    def by_turns(self, agents: dict[str, Agent], rounds: int, seconds: float = 0.3) -> dict[str, tuple[float, str]]:
+        """The same of several, a little of each at a time, so that all of them see the same machine. A slow one has few turns.
+
+        None is halted between its turns: what an agent measures of a link while it stands still would be wrong.
+        """
         taken: dict[str, list[float]] = defaultdict(list)
         places: dict[str, Counter[str]] = defaultdict(Counter)
 
         def turn(name: str, agent: Agent) -> None:
-            time.sleep(WAKE_SECONDS)
-            self.ask(agent)
             deadline = time.monotonic() + seconds
             first = len(taken[name])
             while len(taken[name]) == first or time.monotonic() < deadline:
@@ -104,13 +110,19 @@ class Bench:
                 taken[name].append(took)
                 places[name][place.partition("@")[0]] += 1
 
-        for number in range(rounds):
-            for name, agent in agents.items():
-                if number and statistics.median(taken[name]) > SLOW_MS / (1 + 3 * number):
-                    continue
-                agent.halt(False)
-                in_namespace(lambda name=name, agent=agent: turn(name, agent))
-                agent.halt(True)
+        def turns() -> None:
+            for number in range(rounds):
+                for name, agent in agents.items():
+                    if not number or statistics.median(taken[name]) < SLOW_MS / (1 + 3 * number):
+                        turn(name, agent)
+
+        for agent in agents.values():
+            agent.halt(False)
+        in_namespace(lambda: [self.ask(agent) for agent in agents.values()])
+        time.sleep(WAKE_SECONDS)
+        in_namespace(turns)
+        for agent in agents.values():
+            agent.halt(True)
         return {name: (statistics.median(taken[name]), places[name].most_common(1)[0][0]) for name in agents}
 
 
@@ -119,6 +131,14 @@ def _goes(agent: Agent, way: str) -> None:
     while agent.split()["way"] != way or not agent.split()["rows"]:
         if time.monotonic() > deadline:
             raise SystemExit(f"{way}: {agent.split()}")
+        time.sleep(0.1)
+
+
+def _answer_for(bench: Bench, agent: Agent, seconds: float) -> None:
+    """It answers, and looks at its ways meanwhile, as it does in its first seconds."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        bench.ask(agent)
         time.sleep(0.1)
 
 
@@ -162,11 +182,11 @@ def _swept(bench: Bench, megabits: Sequence[float], trips: Sequence[float], shar
         best_any = min(near, key=lambda way: again[way][0])
         fresh = {"twin": bench.start(f"twin-{number}", FIXED.format(best))}  # what the same way measured twice differs by
         in_namespace(lambda agent=fresh["twin"], way=best: _goes(agent, way))
+        fresh["twin"].halt(True)
         for kind, least in (("exact", 1.0), ("lossy", 0.85)):
             fresh[kind] = bench.start(f"ours-{number}-{kind}", f"deadline_ms = {WAIT_MS}\nleast_agreement = {least}")
-            in_namespace(lambda agent=fresh[kind]: (_measured(agent), [bench.ask(agent) for _ in range(10)]))
-        for agent in fresh.values():
-            agent.halt(True)
+            in_namespace(lambda agent=fresh[kind]: (_measured(agent), _answer_for(bench, agent, SETTLE_SECONDS)))
+            fresh[kind].halt(True)
         last = bench.by_turns({best: agents[best], best_any: agents[best_any], **fresh}, 8)
         for agent in fresh.values():
             agent.stop()
