@@ -224,9 +224,10 @@ def trace(bench: Bench, quick: bool) -> Iterator[Row]:
     for _ in range(seconds):
         mbit = min(100.0, max(0.5, mbit * float(np.exp(rng.gauss(0, 0.7)))))
         moves.append(round(mbit, 2))
-    pace(0.125)
+    pace(1)
     bench.link.shape(100, 0.01)
     agents = bench.fixed()
+    pace(0.125)
     totals: dict[str, list[float]] = {way: _over(bench, agent, moves) for way, agent in agents.items() if way not in bench.lossy}
     for agent in agents.values():
         agent.stop()
