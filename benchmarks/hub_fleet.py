@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import urllib3
 
-from harness import Row
+from harness import Row, at_most
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # hub and devices are started as the tests start them
 from hubs import Hub, running_hub, version
@@ -83,17 +83,8 @@ def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
                 list(pool.map(Simulated.poll, devices))
                 target = hub.publish(version(folder, 2))
                 pilot = "+".join(f"d-{i}" for i in range(10))
-                hub.edgeloop(
-                    "rollout",
-                    "start",
-                    target,
-                    "--steps",
-                    f"{pilot}, 25%, 100%",
-                    "--soak-minutes",
-                    "0",
-                    "--gate",
-                    "min_reported=0.95",
-                )
+                steps = ("--steps", f"{pilot}, 25%, 100%", "--soak-minutes", "0", "--gate", "min_reported=0.95")
+                hub.edgeloop("rollout", "start", target, *steps)
                 for _ in range(60):
                     list(pool.map(Simulated.poll, devices))
                     hub.run("tick")
@@ -109,26 +100,11 @@ def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
         touched = {d.name for d in devices if d.folder.load().bad or d.folder.load().running is not None}
         outside = touched - {f"d-{i}" for i in range(10)}
     if bad:
-        yield Row(
-            f"{size} devices, a bad bundle: {state} in the pilot; devices outside it touched",
-            len(outside),
-            "",
-            None,
-            None,
-            "= 0",
-            not outside,
-        )
+        yield at_most(f"{size} devices, a bad bundle: {state} in the pilot; devices outside it touched", len(outside), "", 0)
         return
     wanted = {f"d-{i}" for i in range(size) if i not in failing}
-    yield Row(
-        f"{size} devices, {len(failing)} failing, rollout {state}: not where the plan says",
-        len(new ^ wanted),
-        "",
-        None,
-        None,
-        "= 0",
-        new == wanted,
-    )
+    said = f"{size} devices, {len(failing)} failing, rollout {state}: not where the plan says"
+    yield at_most(said, len(new ^ wanted), "", 0)
     yield Row(f"{size} devices: wall time of the rollout", took, "s")
 
 

@@ -1,7 +1,8 @@
 """Work split between a device and a server: against doing all of it in one place, when the link changes, and when the server fails.
 
 Needs root (a network namespace, a CPU quota). The hub and the agents are real processes; the link is shaped by tc tbf (bandwidth)
-and a relay (delay, faults); the device's pace is a CPU quota. The network is EfficientNet-Lite0 int8 of `edgeloop run photos`.
+and a relay (delay, faults); the device's pace is a CPU quota. The network is EfficientNet-Lite0 int8 of `edgeloop run photos`,
+in `large` its second size. $ONLY: some of the parts; $SHARES: the paces of the sweeps.
 """
 
 from __future__ import annotations
@@ -36,9 +37,9 @@ MEGABITS, TRIPS, SHARES = (
     tuple(map(float, os.environ.get("SHARES", "1 0.25 0.125").split())),
 )
 WAKE_SECONDS = 2.0  # after a halt: what was due meanwhile, a probe of the link say, is done at once
-SETTLE_SECONDS = 4.0
+SETTLE_SECONDS = 4.0  # that a fresh agent has to look at its ways
 WAIT_MS = 60_000
-NEAR = 1.25
+NEAR = 1.25  # times the best: ways that are measured again
 LARGE = [  # plainly calibrated: what it takes is of interest here, not what it knows
     word
     for change in (

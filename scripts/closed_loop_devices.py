@@ -138,6 +138,6 @@ def truth_of(recording: str) -> str:
     return recording.rsplit("-", 1)[1].removesuffix(".csv")
 
 
-def accuracy(devices: list[Device], half: str, version: int | None = None) -> tuple[float, int]:
+def accuracy(devices: list[Device], half: str) -> tuple[float, int]:
     rows = [a for d in devices for a in d.answers if a.get("label") and a["input"].startswith(half)]
     return (sum(a["label"] == truth_of(a["input"]) for a in rows) / len(rows) if rows else float("nan")), len(rows)
