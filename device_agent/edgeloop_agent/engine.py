@@ -100,9 +100,11 @@ class Engine:
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
         said = meaning(self.manifest.task, scores, sample)
-        seen, sure = (scores if own is None else own) if watched else None, None
-        if seen is not None and "probabilities" in said:
-            sure = max(said["probabilities"].values()) if own is None else confidence(own[0])
+        seen = sure = None
+        if watched:
+            seen = scores if own is None else own
+            if "probabilities" in said:
+                sure = max(said["probabilities"].values()) if own is None else confidence(own[0])
         return Answer(window, milliseconds=round(taken, 4), place=place or None, sample=sample, scores=seen, sure=sure, **said)
 
     def checked(self, samples: Array) -> Array:
