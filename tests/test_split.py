@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -35,7 +36,8 @@ from edgeloop_agent.counts import Counts
 from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_agent.sensors import Reading
 from edgeloop_agent.split.link import Breaker, Link
-from edgeloop_agent.split.planning import DEVICE, Crossing, Policy, TailState, plan
+from edgeloop_agent.split.observing import Observed
+from edgeloop_agent.split.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.split.splitter import WHOLE_EVERY, device_weight
 from edgeloop_contract import archive, inference
 from edgeloop_contract.archive import Bundle
@@ -383,6 +385,30 @@ def test_the_nearer_of_two_tails_is_taken_and_a_plan_does_not_flap() -> None:
     observed = plan(0.1, CROSSINGS, [far, near], POLICY, {found.way: 3.0}, found.way)
     assert observed.way != found.way, "what was seen to take three times as long is left"
     assert plan(0.1, [], [], POLICY, {}).way == DEVICE
+
+
+@pytest.mark.parametrize("tries", [True, False])
+def test_a_way_that_was_slow_once_is_found_again_while_another_is_used(tries: bool) -> None:
+    """Sending the input takes 20 ms, 25 as expected, 35 after one slow transfer; the cut 26. A plan after each request."""
+    observed, now, found, taken = Observed(), 0.0, Plan(DEVICE), []
+    observed.saw(Way("input", "raw", 0), 3.0, 1.0, now)
+    for _ in range(3000):
+        found = plan(0.1, CROSSINGS, [replace(TAIL, rate=1e7)], POLICY, observed.corrections(now), found.way)
+        observed.consider(found, now)
+        way = observed.way(found, now) if tries else found.way
+        row = next(row for row in found.rows if row.way == way)
+        took = {"input/raw": 0.020, "cut-1/raw": 0.026}.get(str(way), row.seconds)
+        now += took
+        taken.append((str(way), took))
+        observed.saw(way, took, row.seconds, now)
+    ways, seconds = zip(*taken[-2000:], strict=True)
+    assert taken[0] == ("cut-1/raw", 0.026)
+    if not tries:
+        assert set(ways) == {"cut-1/raw"}, "it would never be known"
+        return
+    assert Counter(ways).most_common(1)[0][0] == "input/raw"
+    assert len(set(ways)) > 1, "trying goes on"
+    assert sum(seconds) < 1.015 * 0.020 * len(seconds), "for a hundredth of the time"
 
 
 def test_a_link_is_learned_from_transfers_alone() -> None:

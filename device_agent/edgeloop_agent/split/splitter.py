@@ -15,6 +15,7 @@ from edgeloop_agent.answers import softmax
 from edgeloop_agent.engine import Scored
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.split.heads import WEIGHT, Pace, early, heads_of, mean_seconds
+from edgeloop_agent.split.observing import Observed
 from edgeloop_agent.split.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.split.tails import HEAD_BYTES, NotServed, Reply, Tail, TailBusy
 from edgeloop_contract.archive import Bundle
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from edgeloop_agent.split.edge import Edge
 
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
-FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
 WHOLE_EVERY = 20  # samples where early answers may stand: one that goes through the whole network, for drift to be told from
 ABSENT_SECONDS = 60.0
 ENOUGH = 1.5  # times the device's own time: a way that takes longer need not be known better
@@ -45,7 +45,7 @@ class Splitter:
         self._scores = tuple(bundle.manifest.variants[0].output.shape)
         self._sample = bundle.array(bundle.manifest.canary.inputs)[:1]
         self._lock, self._exits = threading.Lock(), itertools.count()
-        self._corrections: dict[Way, tuple[float, float]] = {}  # factor, and when it was seen
+        self._observed = Observed()
         self._served: dict[str, dict[str, float]] = {}  # seconds by address and cut, as the tail said
         self._measured = 0.0  # the whole, when the heads were measured
         self.device = Pace()
@@ -58,7 +58,7 @@ class Splitter:
         """Scores of one sample (1, *sample), and where they come from. Raises DeviceError when the device itself cannot."""
         if self.cascade is not None:
             return self._unless_sure(sample, self.cascade.threshold)
-        way = self.plan.way
+        way = self._observed.way(self.plan, time.monotonic())
         whole = not way.cut or self._heads[way.cut].exit is None or next(self._exits) % WHOLE_EVERY == 0
         if way.tail >= 0:
             return self._there(sample, way, self.manifest.name, self.sha256, None, whole=whole)._replace(watched=whole)
@@ -174,9 +174,7 @@ class Splitter:
         served[way.cut] = reply.computed if before is None else before + WEIGHT * (reply.computed - before)
         expected = next((row.seconds for row in self.plan.rows if row.way == way), 0.0)
         if expected:
-            factor, _ = self._corrections.get(way, (1.0, 0.0))
-            seen = min(3.0, max(0.33, factor * took / expected))
-            self._corrections[way] = (factor + WEIGHT * (seen - factor), time.monotonic())
+            self._observed.saw(way, took, expected, time.monotonic())
         self.edge.replan()
 
     def measure(self) -> None:
@@ -204,9 +202,9 @@ class Splitter:
                 least_agreement=settings.least_agreement, may_send_input=settings.share == "anything",
                 bytes_left=self.edge.bytes_left(), only="input" if self.cascade and not settings.cut else settings.cut,
             )  # fmt: skip
-            corrections = {way: _fading(factor, now - seen) for way, (factor, seen) in self._corrections.items()}
             tails = [self.state(tail, now) for tail in self.edge.tails]
-            found = plan(self.device.mean, self.crossings(), tails, policy, corrections, self.plan.way)
+            found = plan(self.device.mean, self.crossings(), tails, policy, self._observed.corrections(now), self.plan.way)
+            self._observed.consider(found, now)
             self.replans += found.way != self.plan.way
             self.plan = found
 
@@ -278,7 +276,3 @@ def device_weight(settings: Split, counts: Counts) -> float:
     battery = counts.reading.battery if counts.reading else None
     low = battery is not None and battery < settings.low_battery
     return max(settings.hot_weight if counts.thermal == "hot" else 1.0, settings.low_battery_weight if low else 1.0)
-
-
-def _fading(factor: float, age: float) -> float:
-    return float(1 + (factor - 1) * 0.5 ** (age / FORGET_SECONDS))
