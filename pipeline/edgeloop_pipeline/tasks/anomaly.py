@@ -1,0 +1,101 @@
+"""Normal or not, by how well a network that learnt from normal samples reconstructs one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeloop_agent.answers import reconstruction_errors
+from edgeloop_contract import manifest
+from edgeloop_pipeline import intervals
+from edgeloop_pipeline.tasks.regression import refuse_smoothing
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgeloop_pipeline.data import Array, PreparedSplits, Samples
+    from edgeloop_pipeline.training.steps import Loss
+
+FEWER_RESAMPLES = 500  # an AUC of ten thousand samples takes a millisecond
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """Labels are normal (0) and anomalous (1); the network reconstructs its normalised input, trained on normal samples."""
+
+    splits: PreparedSplits
+    percentile: float = 99.0  # of the validation set's normal scores: what is above it is called an anomaly
+
+    @cached_property
+    def normalisation(self) -> tuple[list[float], list[float]]:
+        from edgeloop_pipeline.networks import front_of
+
+        front = front_of(self.splits)
+        return list(front.mean), list(front.std)
+
+    @property
+    def outputs(self) -> int:
+        return int(np.prod(self.splits.shape))
+
+    def check_answer(self, sample: tuple[int, ...], answer: tuple[int, ...]) -> str:
+        return "" if np.prod(answer) == np.prod(sample) else f"a reconstruction of shape {sample}"
+
+    def loss(self, smoothing: float = 0.0) -> Loss:
+        import torch.nn.functional as F
+
+        refuse_smoothing(smoothing, "anomaly")
+        return lambda scores, labels, x, *_: F.mse_loss(scores.flatten(1), x.flatten(1))
+
+    def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        import torch.nn.functional as F
+
+        return F.mse_loss(scores, wanted)
+
+    def errors(self, scores: Array, samples: Samples) -> Array:
+        """Reconstruction error of each sample, (N,)."""
+        return reconstruction_errors(scores, np.asarray(samples.values), *self.normalisation)
+
+    def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
+        errors = self.errors(scores.numpy(), samples)
+        return intervals.auc(errors, samples.labels == 1)(np.ones(len(errors))), float(errors[samples.labels == 0].mean())
+
+    def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
+        statistic = intervals.auc(self.errors(scores, samples), samples.labels == 1)
+        return intervals.bootstrap(statistic, samples.recording, FEWER_RESAMPLES)
+
+    def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
+        """What the threshold does on the test set; it comes from normal validation samples alone."""
+        normal = self.errors(on_validation, self.splits.validation)[self.splits.validation.labels == 0]
+        threshold = float(np.percentile(normal, self.percentile))
+        errors, truth = self.errors(scores, samples), samples.labels == 1
+        return {
+            "detection": {
+                "threshold": threshold,
+                "percentile": self.percentile,
+                "normal": int((~truth).sum()),
+                "anomalous": int(truth.sum()),
+                "false_alarms": float((errors[~truth] > threshold).mean()),
+                "found": float((errors[truth] > threshold).mean()),
+            }
+        }
+
+    def reference(self, on_validation: Array) -> dict[str, Any]:
+        errors = self.errors(on_validation, self.splits.validation)
+        normal = errors[self.splits.validation.labels == 0]
+        return {"answer_mean": [float(normal.mean())], "answer_std": [float(normal.std())]}
+
+    def described(self, verified: dict[str, Any]) -> manifest.Anomaly:
+        mean, std = self.normalisation
+        return manifest.Anomaly(labels=list(self.splits.labels), threshold=verified["detection"]["threshold"], mean=mean, std=std)
+
+    def card(self, verified: dict[str, Any]) -> list[str]:
+        d = verified["detection"]
+        return [
+            f"Tells {self.splits.labels[1]} from {self.splits.labels[0]} by how badly it reconstructs a sample; learnt from"
+            f" {self.splits.labels[0]} samples alone.",
+            f"At its threshold: {d['found']:.1%} of {d['anomalous']} found, {d['false_alarms']:.1%} false alarms among"
+            f" {d['normal']} normal test samples.",
+        ]

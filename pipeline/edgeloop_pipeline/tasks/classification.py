@@ -1,0 +1,93 @@
+"""Which of several classes a sample belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeloop_agent.answers import softmax
+from edgeloop_contract import manifest
+from edgeloop_pipeline import intervals
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgeloop_pipeline.data import Array, PreparedSplits, Samples
+    from edgeloop_pipeline.training.steps import Loss
+
+MOST_CLASSES_SHOWN = 30
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Labels are classes; scores are logits."""
+
+    splits: PreparedSplits
+
+    @property
+    def outputs(self) -> int:
+        return len(self.splits.labels)
+
+    def check_answer(self, sample: tuple[int, ...], answer: tuple[int, ...]) -> str:
+        return "" if answer == (1, self.outputs) else f"scores of shape {(1, self.outputs)}"
+
+    def loss(self, smoothing: float = 0.0) -> Loss:
+        from edgeloop_pipeline.training.steps import cross_entropy
+
+        return cross_entropy(smoothing)
+
+    def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        """Hinton et al. 2015."""
+        import torch.nn.functional as F
+
+        soft = F.kl_div(
+            F.log_softmax(scores / temperature, 1), F.log_softmax(wanted / temperature, 1), log_target=True, reduction="batchmean"
+        )
+        return temperature**2 * soft
+
+    def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
+        import torch
+        import torch.nn.functional as F
+
+        labels = torch.from_numpy(np.asarray(samples.labels))
+        return float((scores.argmax(1) == labels).double().mean()), float(F.cross_entropy(scores, labels))
+
+    def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
+        return intervals.bootstrap(intervals.share(scores.argmax(1) == samples.labels), samples.recording)
+
+    def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
+        """`confusion`: rows are true classes, columns answers. `classes`: precision, recall, F1 and count of each."""
+        names = self.splits.labels
+        classes, truth = len(names), np.asarray(samples.labels)
+        matrix = np.bincount(truth * classes + scores.argmax(1), minlength=classes**2).reshape(classes, classes)
+        hits, said, counts = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+        figures = {  # of a class that was never said, or never true: 0
+            "precision": hits / np.maximum(said, 1),
+            "recall": hits / np.maximum(counts, 1),
+            "f1": 2 * hits / np.maximum(said + counts, 1),
+        }
+        # A table of a thousand rows says nothing: the commonest ones.
+        shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES_SHOWN])
+        return {
+            "confusion": matrix[np.ix_(shown, shown)].tolist(),
+            "classes": [
+                {"label": names[i], "count": int(counts[i]), **{k: float(v[i]) for k, v in figures.items()}} for i in shown
+            ],
+        }
+
+    def reference(self, on_validation: Array) -> dict[str, Any]:
+        shares = softmax(on_validation)
+        counts = np.bincount(shares.argmax(1), minlength=self.outputs) / len(shares)
+        return {"mean_confidence": float(shares.max(1).mean()), "label_share": counts.tolist()}
+
+    def described(self, verified: dict[str, Any]) -> manifest.Classification:
+        return manifest.Classification(labels=list(self.splits.labels))
+
+    def card(self, verified: dict[str, Any]) -> list[str]:
+        weakest = min(verified["classes"], key=lambda c: c["recall"])
+        return [
+            f"Classifies into {', '.join(self.splits.labels[:MOST_CLASSES_SHOWN])}{' …' * (self.outputs > MOST_CLASSES_SHOWN)}.",
+            f"Weakest class: {weakest['label']}, recall {weakest['recall']:.1%} of {weakest['count']}.",
+        ]
