@@ -128,7 +128,7 @@ def changed_by(found: field.Field, folder: Path, weights: Path, seed: int) -> li
     """What retraining changes in the recipe."""
     rate = recipes.load(recipes.find(MODEL)).stages["train"]["learning_rate"]
     return [
-        f"version={2 + seed}", f"field={{file: '{found.save(folder).resolve()}'}}", f"train.start={weights}",
+        f"version={2 + seed}", f"seed={seed}", f"field={{file: '{found.save(folder).resolve()}'}}", f"train.start={weights}",
         f"train.learning_rate={rate * WARM_RATE}", "profile.seconds=0.05",
     ]  # fmt: skip
 
@@ -162,7 +162,7 @@ def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) ->
 
 def labels_worth(quick: bool) -> Iterator[Row]:
     champion, weights, project = first_champion()
-    seeds = range(1 if quick else 4)
+    seeds = range(1 if quick else int(os.environ.get("DRAWS", "4")))
     names = project.splits.labels
     with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -180,11 +180,11 @@ def labels_worth(quick: bool) -> Iterator[Row]:
         drops = []
         chosen: dict[tuple[int, int], dict[int, int]] = {}
         plan = [("ours", 50), ("random", 50)] if quick else [
-            ("ours", 50), ("ours", 200), ("random", 100), ("random", 400), ("all", len(came.labels)), ("ours and guesses", 50),
+            ("ours", 50), ("random", 100), ("ours", 200), ("random", 400), ("all", len(came.labels)), ("ours and guesses", 50),
             ("random", 50), ("random", 200), ("ours and guesses", 200),
         ]  # fmt: skip
-        for kind, count in plan:
-            for seed in seeds if kind != "all" else [0]:
+        for kind, count in plan[: int(os.environ.get("ROWS", len(plan)))]:
+            for seed in seeds:
                 rng = np.random.default_rng(seed)
                 if kind.startswith("ours"):
                     said = chosen.get((count, seed)) or asked(bundle, came, count, seed, folder)
@@ -212,14 +212,20 @@ def labels_worth(quick: bool) -> Iterator[Row]:
 
 
 def gained(gains: dict[tuple[str, int], list[float]]) -> Iterator[Row]:
-    """Points by what was labelled; and ours against twice as many at random."""
+    """Points by what was labelled, each with its standard error; and ours against twice as many at random."""
     for (kind, count), found in gains.items():
-        peer = gains.get(("random", count)) if kind == "ours" else None
-        yield Row(f"gain with {count} labels, {kind}", float(np.mean(found)), "points", float(np.mean(peer)) if peer else None)
+        yield Row(f"gain with {count} labels, {kind} (standard error {_error(found):.1f})", float(np.mean(found)), "points")
     for count in (50, 200):
         if ("random", 2 * count) in gains:
-            ours, twice = np.mean(gains["ours", count]), np.mean(gains["random", 2 * count])
-            yield at_least(f"{count} of ours against {2 * count} at random", float(ours), "points", float(twice), float(twice))
+            ours, twice = gains["ours", count], gains["random", 2 * count]
+            noise = np.hypot(_error(ours), _error(twice))
+            said = f"{count} of ours against {2 * count} at random (standard error {noise:.1f})"
+            yield at_least(said, float(np.mean(ours)), "points", float(np.mean(twice)), float(np.mean(twice)))
+
+
+def _error(found: list[float]) -> float:
+    """Of the mean."""
+    return float(np.std(found, ddof=1) / np.sqrt(len(found))) if len(found) > 1 else float("nan")
 
 
 def shuffled_labels(quick: bool) -> Iterator[Row]:
