@@ -100,18 +100,31 @@ def _remove() -> None:
 
 
 def pace(share: float) -> None:
-    """The device has so much of one core from now on (1: no limit)."""
+    """Every agent has so much of one core from now on (1: no limit), for itself: each is a device of its own."""
     CGROUP.mkdir(exist_ok=True)
+    _pace["share"] = share
+    for group in CGROUP.iterdir():
+        if group.is_dir():
+            _limit(group)
+
+
+_pace = {"share": 1.0}
+
+
+def _limit(group: Path) -> None:
+    share = _pace["share"]
     period = 4000 if share >= 0.25 else int(1000 / share)
-    (CGROUP / "cpu.cfs_quota_us").write_text("-1")
-    (CGROUP / "cpu.cfs_period_us").write_text(str(period))
+    (group / "cpu.cfs_quota_us").write_text("-1")
+    (group / "cpu.cfs_period_us").write_text(str(period))
     if share < 1:
-        (CGROUP / "cpu.cfs_quota_us").write_text(str(max(1000, int(period * share))))
+        (group / "cpu.cfs_quota_us").write_text(str(max(1000, int(period * share))))
 
 
 def _enter() -> None:
-    CGROUP.mkdir(exist_ok=True)
-    (CGROUP / "cgroup.procs").write_text(str(os.getpid()))
+    group = CGROUP / str(os.getpid())
+    group.mkdir(parents=True, exist_ok=True)
+    _limit(group)
+    (group / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def in_namespace(action: Callable[[], T]) -> T:
@@ -167,6 +180,8 @@ class Agent:
         for pid in _children(self.process.pid):
             os.kill(pid, signal.SIGKILL)
         self.process.wait()
+        with contextlib.suppress(OSError):  # its last children may still be going
+            (CGROUP / str(self.process.pid)).rmdir()
 
 
 def _children(pid: int) -> list[int]:

@@ -63,7 +63,7 @@ class Fashion:
     def ours(self, log: Callable[[str], None] = lambda _: None, network: Any = None, seed: int = 0, **settings: Any) -> Any:
         """Our loop: the network, and what `fit` says of it."""
         from edgeloop_pipeline.stages.fitting import FitSettings
-        from edgeloop_pipeline.training.loop import fit
+        from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.steps import cross_entropy
 
         network = network or self.network()

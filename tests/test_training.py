@@ -19,7 +19,7 @@ from edgeloop_pipeline.data import PreparedSplits, Samples
 from edgeloop_pipeline.stages.fitting import FitSettings, Float8
 from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Batches, Loader, Part
-from edgeloop_pipeline.training.loop import Fitted, fit
+from edgeloop_pipeline.training.fit import Fitted, fit
 from edgeloop_pipeline.training.precision import Hardware, Precision, choose
 from edgeloop_pipeline.training.steps import cross_entropy, gradients
 

@@ -19,7 +19,7 @@ from edgeloop_pipeline import explaining, measuring, quantized, tasks
 from edgeloop_pipeline.networks import Saved
 from edgeloop_pipeline.quantized import Graph, Options
 from edgeloop_pipeline.stages.fitting import FitSettings
-from edgeloop_pipeline.training.loop import fit
+from edgeloop_pipeline.training.fit import fit
 from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
 
 if TYPE_CHECKING:

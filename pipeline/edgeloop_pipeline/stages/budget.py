@@ -180,7 +180,7 @@ class _Search:
         import torch
 
         from edgeloop_pipeline import networks
-        from edgeloop_pipeline.training.loop import fit
+        from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.taught import ready
 
         if not self.settings.epochs:

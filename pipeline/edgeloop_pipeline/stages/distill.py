@@ -46,7 +46,7 @@ class Distill(FitSettings, Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline import networks, tasks
-        from edgeloop_pipeline.training.loop import fit
+        from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.scoring import seed_everything
         from edgeloop_pipeline.training.taught import ensemble
 

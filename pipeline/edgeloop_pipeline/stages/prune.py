@@ -118,7 +118,7 @@ class Prune(Base):
 
     def _recovered(self, inputs: Inputs, saved: Any, iteration: int) -> list[dict[str, Any]]:
         from edgeloop_pipeline import tasks
-        from edgeloop_pipeline.training.loop import fit
+        from edgeloop_pipeline.training.fit import fit
 
         if not self.epochs:
             return []

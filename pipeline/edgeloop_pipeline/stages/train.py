@@ -31,7 +31,7 @@ class Train(FitSettings, Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline import networks, tasks
-        from edgeloop_pipeline.training.loop import fit
+        from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project = inputs.project

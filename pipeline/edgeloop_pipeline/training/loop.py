@@ -1,4 +1,4 @@
-"""The training loop."""
+"""The training loop, and how it goes on after a kill."""
 
 from __future__ import annotations
 
@@ -46,48 +46,6 @@ class Epoch:
     validation_loss: float
 
 
-@dataclass(frozen=True)
-class Fitted:
-    """What training did. The network holds the weights of `best`; `facts`: what each technique did, for the report."""
-
-    curve: list[Epoch]
-    best: Epoch
-    precision: str
-    facts: dict[str, Any]
-
-
-def fit(
-    network: nn.Module,
-    front: Front,
-    splits: PreparedSplits,
-    settings: FitSettings,
-    loss: Loss,
-    *,
-    seed: int,
-    scratch: Path,
-    augment: Augment | None = None,
-    name: str = "fit",
-    split_at: Sequence[str] = (),
-    soft: Any = None,
-    log: Callable[[str], None] = lambda _: None,
-    each_epoch: Callable[[int], None] = lambda _: None,
-) -> Fitted:
-    """Train in place and keep the best epoch by validation accuracy (ties: by loss; `keep: last` keeps the last).
-
-    Checkpoints go to `scratch`, by rename, every `checkpoint_minutes` and at every epoch's end; a later call with the
-    same arguments goes on from there, in the middle of an epoch if need be, and ends with the same weights as an
-    undisturbed one. Raises ModelError when the loss stops being finite.
-    """
-    plain = list(network.state_dict())
-    with ExitStack() as stack:
-        run = Run(network, front, splits, settings, loss, seed, scratch, augment, name, split_at, log, each_epoch, stack, soft)
-        best = run.run()
-        facts = run.facts()
-    network.to("cpu")
-    network.load_state_dict({name: run.best_state[name] for name in plain})
-    return Fitted(run.curve, best, str(run.precision), facts)
-
-
 @dataclass
 class Run:
     """One run of the loop: what it works with, and how far it is."""
@@ -113,30 +71,20 @@ class Run:
     samples: int = 0
 
     def __post_init__(self) -> None:
-        settings = self.settings
         self.processes = processes()
         self.network.to(device())
         first = self.processes.part.rank == 0
-        self.found: search.Found = self.processes.agree(
-            search.settle(
-                self.network,
-                self.front,
-                self.splits,
-                settings,
-                self.loss,
-                self.augment,
-                self.seed,
-                self.scratch,
-                self.log,
-                self.soft,
-            )
-            if first
-            else None
-        )
+        self.found: search.Found = self.processes.agree(self._settled() if first else None)
         self.precision: Precision = precision(self.found.precision, self.found.why)
         if self.found.channels_last:
             channels_last(self.network)
         self._prepare()
+
+    def _settled(self) -> search.Found:
+        return search.settle(
+            self.network, self.front, self.splits, self.settings, self.loss, self.augment, self.seed, self.scratch, self.log,
+            self.soft,
+        )  # fmt: skip
 
     def _prepare(self) -> None:
         """Batches, memory, the network in its place, optimizer, schedule and loader."""
