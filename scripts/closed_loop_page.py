@@ -27,7 +27,8 @@ def write(story: Any, devices: list[Any], rows: list[Any], decision: dict[str, A
     log = "".join(f"<tr><td>{t:.0f} s</td><td class='left wrap'>{html.escape(text)}</td></tr>" for t, text in story.happened)
     text = f"""<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>edgeloop: the closed loop</title><style>{style}</style></head><body><main><h1>The closed loop</h1>
-<p>Accuracy of the answers as the devices gave them, over time. {"Nothing was lost." if not lost else f"{lost} samples were lost."}</p>
+<p>Each device's right answers among its last 80, in the order of answering: its windows before the new model in the left half, those after it
+in the right one. The watch whose gyroscope falls silent is not drawn. {"Nothing was lost." if not lost else f"{lost} samples were lost."}</p>
 <div class="plot">{_plot(story, devices)}</div>
 <h2>New wearers</h2><p class="soft">A: recordings played before retraining. B: recordings of the other arm, which nobody labelled.</p>
 <div class="scroll"><table><tr><th>device</th><th>A, first model, live</th><th>B, first model</th><th>B, new model</th><th>B, live</th></tr>{table}</table></div>
