@@ -7,39 +7,24 @@ in `large` its second size. $ONLY: some of the parts; $SHARES: the paces of the 
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import os
 import random
 import statistics
 import sys
-import tempfile
 import time
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.split.planning import LOSSY
-from edgeloop_contract import inference
-from edgeloop_contract.archive import Bundle
-from harness import Row, at_least, at_most, edgeloop, main
-from shaped import CGROUP, Agent, Link, hub_with, in_namespace, pace, shaped_link, start_agent
+from harness import Row, at_most, edgeloop, main
+from shaped import CGROUP, Agent, in_namespace, pace
+from split_bench import MODEL, WAIT_MS, Bench, bench_of, goes, link_measured
 from split_learned import bottlenecks, cascade
 from split_serving import overhead, tails
+from split_sweep import large, sweep
 
-PORT, MODEL = 8799, "photos"
-MEGABITS, TRIPS, SHARES = (
-    (0.1, 1, 10, 30, 100),
-    (0.002, 0.02, 0.2),
-    tuple(map(float, os.environ.get("SHARES", "1 0.25 0.125").split())),
-)
-WAKE_SECONDS = 2.0  # after a halt: what was due meanwhile, a probe of the link say, is done at once
-SETTLE_SECONDS = 4.0  # that a fresh agent has to look at its ways
-WAIT_MS = 60_000
-NEAR = 1.25  # times the best: ways that are measured again
 LARGE = [  # plainly calibrated: what it takes is of interest here, not what it knows
     word
     for change in (
@@ -49,181 +34,7 @@ LARGE = [  # plainly calibrated: what it takes is of interest here, not what it 
     )
     for word in ("--set", change)
 ]  # fmt: skip
-FIXED = f'cut = "{{}}"\nhedge = "late"\ndeadline_ms = {WAIT_MS}\nprobe_seconds = 3600'
 PARTS = ("sweep", "trace", "faults", "overhead", "tails", "large", "cascade", "bottlenecks")
-SLOW_MS = 2_000  # a way that takes longer is measured once
-
-
-@dataclass
-class Bench:
-    folder: Path
-    bundle: Path
-    token: str
-    link: Link
-    ways: list[str]
-    lossy: set[str]
-    body: bytes
-    length: int
-
-    def start(self, name: str, split: str) -> Agent:
-        return start_agent(self.folder / name.replace("/", "-"), self.bundle, PORT, split, self.token)
-
-    def fixed(self) -> dict[str, Agent]:
-        """One agent a way, each always going that way; all of them halted."""
-        found = {}
-        for way in self.ways:
-            agent = self.start(way, FIXED.format(way))
-            in_namespace(lambda agent=agent, way=way: _goes(agent, way))
-            agent.halt(True)
-            found[way] = agent
-        return found
-
-    def ask(self, agent: Agent) -> tuple[float, str]:
-        return agent.infer(MODEL, self.body, self.length)
-
-    def median(self, agent: Agent, seconds: float, way: str = "") -> tuple[float, str]:
-        """Milliseconds of a request, and where most answers came from. `way`: what the agent is to be waited for to do."""
-        agent.halt(False)
-        if way:
-            in_namespace(lambda: _goes(agent, way))
-
-        def measure() -> tuple[float, str]:
-            taken, places = [], []
-            first, place = self.ask(agent)
-            if first > SLOW_MS:
-                return first, place.partition("@")[0]
-            deadline = time.monotonic() + seconds
-            while len(taken) < 2 or (time.monotonic() < deadline and len(taken) < 60):
-                took, place = self.ask(agent)
-                taken.append(took)
-                places.append(place.partition("@")[0])
-            return statistics.median(taken), Counter(places).most_common(1)[0][0]
-
-        found = in_namespace(measure)
-        agent.halt(True)
-        return found
-
-    def by_turns(self, agents: dict[str, Agent], rounds: int, seconds: float = 0.3) -> dict[str, tuple[float, str]]:
-        """The same of several, a little of each at a time, so that all of them see the same machine. A slow one has few turns.
-
-        None is halted between its turns: what an agent measures of a link while it stands still would be wrong.
-        """
-        taken: dict[str, list[float]] = defaultdict(list)
-        places: dict[str, Counter[str]] = defaultdict(Counter)
-
-        def turn(name: str, agent: Agent) -> None:
-            deadline = time.monotonic() + seconds
-            first = len(taken[name])
-            while len(taken[name]) == first or time.monotonic() < deadline:
-                took, place = self.ask(agent)
-                taken[name].append(took)
-                places[name][place.partition("@")[0]] += 1
-
-        def turns() -> None:
-            for number in range(rounds):
-                for name, agent in agents.items():
-                    if not number or statistics.median(taken[name]) < SLOW_MS / (1 + 3 * number):
-                        turn(name, agent)
-
-        for agent in agents.values():
-            agent.halt(False)
-        in_namespace(lambda: [self.ask(agent) for agent in agents.values()])
-        time.sleep(WAKE_SECONDS)
-        in_namespace(turns)
-        for agent in agents.values():
-            agent.halt(True)
-        return {name: (statistics.median(taken[name]), places[name].most_common(1)[0][0]) for name in agents}
-
-
-def _goes(agent: Agent, way: str) -> None:
-    deadline = time.monotonic() + 120
-    while agent.split()["way"] != way or not agent.split()["rows"]:
-        if time.monotonic() > deadline:
-            raise SystemExit(f"{way}: {agent.split()}")
-        time.sleep(0.1)
-
-
-def _answer_for(bench: Bench, agent: Agent, seconds: float) -> None:
-    """It answers, and looks at its ways meanwhile, as it does in its first seconds."""
-    ends = time.monotonic() + seconds
-    while time.monotonic() < ends:
-        bench.ask(agent)
-        time.sleep(0.1)
-
-
-def _measured(agent: Agent) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        state = agent.split()
-        if state["rows"] and state["links"][0]["mbit_per_second"]:
-            return
-        time.sleep(0.1)
-    raise SystemExit(f"the link was not measured: {agent.split()}")
-
-
-def sweep(bench: Bench, quick: bool) -> Iterator[Row]:
-    """Every combination of bandwidth, round trip and pace: each place alone, every fixed split, and the plan."""
-    yield from _swept(bench, *(((1, 100), (0.02,), (0.125,)) if quick else (MEGABITS, TRIPS, SHARES)))
-
-
-def large(bench: Bench, quick: bool) -> Iterator[Row]:
-    """Some of it with a network of twice the work."""
-    yield from _swept(bench, (1, 100) if quick else MEGABITS, (0.02,), (0.125,) if quick else SHARES)
-
-
-def _swept(bench: Bench, megabits: Sequence[float], trips: Sequence[float], shares: Sequence[float]) -> Iterator[Row]:
-    pace(1)
-    bench.link.shape(100, 0.002)
-    agents = bench.fixed()
-    gains, worst, worst_lossy, twins = [], [], [], []
-    for number, (share, trip, mbit) in enumerate(itertools.product(shares, trips, megabits)):
-        pace(share)
-        bench.link.shape(mbit, trip)
-        found = {way: bench.median(agent, 0.7, way) for way, agent in agents.items()}
-        if strayed := {way: place for way, (_, place) in found.items() if place != way}:
-            print(f"  not as asked: {strayed}", file=sys.stderr, flush=True)
-        took = {way: ms for way, (ms, place) in found.items() if place == way}
-        exact = {way: ms for way, ms in took.items() if way not in bench.lossy}
-        # What is near the best, once more, to find the best; that is then measured beside ours: the least of many is a lucky one.
-        near = [way for way, ms in took.items() if ms <= NEAR * min(exact.values() if way in exact else took.values())]
-        again = bench.by_turns({way: agents[way] for way in near}, 3) if len(near) > 1 else found
-        best = min((way for way in near if way in exact), key=lambda way: again[way][0])
-        best_any = min(near, key=lambda way: again[way][0])
-        fresh = {"twin": bench.start(f"twin-{number}", FIXED.format(best))}  # what the same way measured twice differs by
-        in_namespace(lambda agent=fresh["twin"], way=best: _goes(agent, way))
-        fresh["twin"].halt(True)
-        for kind, least in (("exact", 1.0), ("lossy", 0.85)):
-            fresh[kind] = bench.start(f"ours-{number}-{kind}", f"deadline_ms = {WAIT_MS}\nleast_agreement = {least}")
-            in_namespace(lambda agent=fresh[kind]: (_measured(agent), _answer_for(bench, agent, SETTLE_SECONDS)))
-            fresh[kind].halt(True)
-        last = bench.by_turns({best: agents[best], best_any: agents[best_any], **fresh}, 8)
-        for agent in fresh.values():
-            agent.stop()
-        gains.append(took["input/raw"] / last["exact"][0])
-        worst.append(last["exact"][0] / last[best][0])
-        worst_lossy.append(last["lossy"][0] / last[best_any][0])
-        twins.append(last["twin"][0] / last[best][0])
-        cuts = min((ms, way) for way, ms in exact.items() if way.startswith("cut"))
-        print(
-            f"  {mbit:>5} Mbit/s {trip * 1e3:>3.0f} ms pace {share:<5g} device {took['device']:8.1f}  raw {took['input/raw']:8.1f}"
-            f"  jpeg {took.get('input/jpeg', float('nan')):8.1f}  {cuts[1]:13} {cuts[0]:8.1f}"
-            f"  best {best:13} {last[best][0]:8.1f}  ours {last['exact'][0]:8.1f} {last['exact'][1]:13} {worst[-1]:5.2f}"
-            f"  twin {twins[-1]:5.2f}  lossy too {last['lossy'][0]:8.1f} {last['lossy'][1]:16} {worst_lossy[-1]:5.2f}",
-            file=sys.stderr, flush=True,
-        )  # fmt: skip
-    for agent in agents.values():
-        agent.stop()
-    points = len(gains)
-    yield at_least("mean gain over cloud-only (raw)", statistics.mean(gains), "×", 3.1)
-    yield Row("geometric mean of it", statistics.geometric_mean(gains), "×")
-    yield at_most("ours over the best fixed way, mean", statistics.mean(worst), "×", 1.05)
-    yield at_most("  at the worst point", max(worst), "×", 1.05)
-    yield at_least(f"  points of {points} within 5 %", sum(w <= 1.05 for w in worst), "", points)
-    yield Row("noise: that same way in a second agent over itself, mean", statistics.mean(twins), "×")
-    yield Row("  at the worst point", max(twins), "×")
-    yield Row(f"  points of {points} within 5 %", sum(w <= 1.05 for w in twins), "")
-    yield at_most("lossy allowed: over the best with jpeg and bottlenecks, mean", statistics.mean(worst_lossy), "×", 1.05)
-    yield at_least(f"  points of {points} within 5 %", sum(w <= 1.05 for w in worst_lossy), "", points)
 
 
 def trace(bench: Bench, quick: bool) -> Iterator[Row]:
@@ -242,7 +53,7 @@ def trace(bench: Bench, quick: bool) -> Iterator[Row]:
         agent.stop()
     bench.link.shape(moves[0], 0.01)
     agent = bench.start("ours-trace", f"deadline_ms = {WAIT_MS}\nprobe_seconds = 1")
-    in_namespace(lambda: _measured(agent))
+    in_namespace(lambda: link_measured(agent))
     before = in_namespace(agent.split)["replans"]
     agent.halt(True)
     ours = _over(bench, agent, moves)
@@ -283,7 +94,7 @@ def faults(bench: Bench, quick: bool) -> Iterator[Row]:
     pace(0.25)
     bench.link.shape(50, 0.005)
     agent = bench.start("faults", f'deadline_ms = {deadline_ms}\ncut = "input/raw"\nprobe_seconds = 1')
-    in_namespace(lambda: _goes(agent, "input/raw"))
+    in_namespace(lambda: goes(agent, "input/raw"))
 
     def over(duration: float, until_back: bool = False) -> tuple[list[float], list[str], float]:
         taken, places, begun = [], [], time.monotonic()
@@ -319,22 +130,6 @@ def faults(bench: Bench, quick: bool) -> Iterator[Row]:
     yield at_most("server away: longest answer over the deadline", worst - deadline_ms, "ms", 10)
     yield at_most("  requests without an answer", asked - answered, "", 0)
     yield Row("  until the tail is used again, worst", max(back), "s")
-
-
-@contextlib.contextmanager
-def bench_of(bundle: Path) -> Iterator[Bench]:
-    """It is published by a hub behind a shaped link."""
-    with Bundle.open(bundle) as opened:
-        samples = opened.array(opened.manifest.canary.inputs)[:1]
-        assert opened.manifest.split is not None
-        crossings = [(c, p) for c in opened.manifest.split.cuts for p in c.packed if p.coding != "4bit"]
-    ways = ["device", *(f"{c.name}/{p.coding}" for c, p in crossings)]
-    lossy = {f"{c.name}/{p.coding}" for c, p in crossings if c.decoder or p.coding in LOSSY}
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with hub_with([bundle], folder) as (port, token), shaped_link(port, PORT) as link:
-            yield Bench(folder, bundle, token, link, ways, lossy, *inference.ask("input", samples, {}))
-        pace(1)
 
 
 def measure(quick: bool) -> Iterator[Row]:
