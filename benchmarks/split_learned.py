@@ -14,7 +14,7 @@ CASCADES = {
         "distill.learning_rate=0.01", "distill.optimizer=adamw", "target.min_accuracy=0.5", "target.max_drop=0.5",
     ),
     "fashion": (
-        "train.epochs=8", "distill.epochs=12", "distill.student_args={widths: [12, 18], blocks: 1, stem_stride: 2}",
+        "train.epochs=8", "distill.epochs=12", f"distill.student_args={{widths: {os.environ.get('WIDTHS', '[24, 44]')}, blocks: 1, stem_stride: 2}}",
         "target.min_accuracy=0.5", "target.max_drop=0.5",
     ),
 }  # fmt: skip
