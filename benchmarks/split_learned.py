@@ -8,13 +8,14 @@ from typing import Any
 
 from harness import Row, at_least, at_most, edgeloop
 
+WIDTHS = os.environ.get("WIDTHS", "[24, 44]")  # of fashion's student
 CASCADES = {
     "spoken_digits": (
         "distill.student=network.py:ds_cnn", "distill.student_args={width: 32}", "distill.epochs=40", "distill.batch=64",
         "distill.learning_rate=0.01", "distill.optimizer=adamw", "target.min_accuracy=0.5", "target.max_drop=0.5",
     ),
     "fashion": (
-        "train.epochs=8", "distill.epochs=12", f"distill.student_args={{widths: {os.environ.get('WIDTHS', '[24, 44]')}, blocks: 1, stem_stride: 2}}",
+        "train.epochs=8", "distill.epochs=12", f"distill.student_args={{widths: {WIDTHS}, blocks: 1, stem_stride: 2}}",
         "target.min_accuracy=0.5", "target.max_drop=0.5",
     ),
 }  # fmt: skip
