@@ -1,160 +1,26 @@
-"""What devices, the workstation and cron say to the hub over HTTP."""
+"""What the workstation and cron say to the hub over HTTP, and what an error is said as."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Controller, Request, Response, get, post, put
-from litestar.connection import ASGIConnection
 from litestar.datastructures import State
-from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException, TooManyRequestsException
-from litestar.handlers import BaseRouteHandler
+from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
-from litestar.response import Stream
 from sqlalchemy import insert, select
 
 from edgeloop_contract.errors import EdgeloopError
-from edgeloop_contract.messages import Assignment, Device, Enrolled, Enrolment, Report, Sha256, Target
-from edgeloop_hub import fleet, people, registry, rolling, signing
+from edgeloop_contract.messages import Device, Sha256, Target
+from edgeloop_hub import fleet, registry, rolling, signing
+from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.plans import Plan
 from edgeloop_hub.schema import bundles, devices, events, jobs
 
-BEARER = "Bearer "
 Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
-
-
-def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-    said = connection.headers.get("authorization", "")
-    return said[len(BEARER) :] if said.startswith(BEARER) else ""
-
-
-def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: a device with a credential that was not revoked."""
-    hub = connection.app.state.hub
-    with hub.database.reading() as database:
-        found = people.device_of(database, bearer(connection))
-    if found is None:
-        raise NotAuthorizedException("no such device credential")
-    connection.scope["device"] = found  # type: ignore[typeddict-unknown-key]
-
-
-def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: a token of the workstation's or of cron's. Cookies do not count here, so no page can make a browser ask."""
-    with connection.app.state.hub.database.reading() as database:
-        if not people.token_is_good(database, bearer(connection)):
-            raise NotAuthorizedException("no such token; make one with edgeloop-hub token api")
-
-
-def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Guard: a device, or the workstation, which reads everything."""
-    with connection.app.state.hub.database.reading() as database:
-        if people.token_is_good(database, bearer(connection)):
-            connection.scope["device"] = None  # type: ignore[typeddict-unknown-key]
-            return
-    is_device(connection, handler)
-
-
-def asking(request: Request[Any, Any, Any]) -> people.Device:
-    found: people.Device = request.scope["device"]  # type: ignore[typeddict-item]
-    return found
-
-
-class Devices(Controller):
-    """For devices: enrol, ask, report, and fetch what is signed."""
-
-    path = "/"
-    tags = ["devices"]
-
-    @post("/api/v1/enrol", sync_to_thread=True, status_code=200, raises=[NotAuthorizedException, TooManyRequestsException])
-    def enrol(self, data: Enrolment, state: State, request: Request[Any, Any, Any]) -> Enrolled:
-        """A device's one-time token for a credential of its own, and the root of trust."""
-        hub, who = state.hub, f"enrol {request.client.host if request.client else ''}"[:200]
-        with hub.database.writing() as database:
-            if not people.may_try(database, who, hub.settings):
-                raise TooManyRequestsException("too many tries; wait a quarter of an hour")
-        with hub.database.writing() as database:
-            root = signing.latest(database, "root")
-            if root is None:
-                raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
-            found = people.enrol(database, data, root[1])
-            if found is not None:
-                people.forget_tries(database, who)
-                fleet.note(database, "enrolled", data.device)
-        if found is None:
-            raise NotAuthorizedException("the token is wrong, used, or too old; make one with edgeloop-hub token enrol")
-        return found
-
-    @get("/api/v1/update", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException])
-    def update(self, state: State, request: Request[Any, Any, Any]) -> Response[Assignment | None]:
-        """What the device should run. With the ETag of the last answer: 304 while that stands."""
-        device = asking(request)
-        with state.hub.database.reading() as database:
-            found = fleet.assignment(database, device)
-            version = signing.latest_version(database, "targets")
-        etag = f'"{version}-{found.target}-{found.job.id if found.job else ""}"'
-        if request.headers.get("if-none-match") == etag:
-            return Response(None, status_code=304, headers={"ETag": etag})
-        return Response(found, headers={"ETag": etag})
-
-    @post(
-        "/api/v1/report",
-        guards=[is_device],
-        sync_to_thread=True,
-        status_code=200,
-        raises=[NotAuthorizedException, TooManyRequestsException],
-    )
-    def report(self, data: Report, state: State, request: Request[Any, Any, Any]) -> None:
-        """How the device does, what happened to it, and a job's result. Sent twice, it is stored once."""
-        with state.hub.database.writing(ordered=False) as database:
-            if not fleet.store(database, asking(request), data, state.hub.settings):
-                raise TooManyRequestsException("too many reports in this hour")
-
-    @get(
-        "/tuf/metadata/{file:str}",
-        guards=[may_read_updates],
-        sync_to_thread=True,
-        raises=[NotAuthorizedException, NotFoundException],
-    )
-    def metadata(self, file: str, state: State) -> Response[bytes]:
-        """Signed metadata, such as timestamp.json or 3.targets.json."""
-        with state.hub.database.reading() as database:
-            found = signing.find(database, file)
-        if found is None:
-            raise NotFoundException("there is no such metadata")
-        return Response(found, media_type="application/json")
-
-    @get(
-        "/tuf/targets/{file:str}",
-        guards=[may_read_updates],
-        sync_to_thread=True,
-        raises=[NotAuthorizedException, NotFoundException],
-    )
-    def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Stream:
-        """A bundle that this device is to run or to measure, whole or from a byte on (Range)."""
-        sha256, _, name = file.partition(".")
-        with state.hub.database.reading() as database:
-            row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
-            device: people.Device | None = request.scope["device"]  # type: ignore[typeddict-item]
-            allowed = device is None or fleet.may_fetch(database, device, name)
-            if row is None or row.sha256 != sha256 or not allowed:
-                raise NotFoundException("there is no such bundle for this device")
-        begins = _begins(request.headers.get("range", ""), row.bytes)
-        headers = {"Accept-Ranges": "bytes", "Content-Length": str(row.bytes - begins)}
-        if begins:
-            headers["Content-Range"] = f"bytes {begins}-{row.bytes - 1}/{row.bytes}"
-        chunks: Iterator[bytes] = state.hub.blobs.read(f"bundles/{sha256}", begins, row.bytes)
-        return Stream(chunks, status_code=206 if begins else 200, headers=headers, media_type="application/octet-stream")
-
-
-def _begins(asked: str, size: int) -> int:
-    """Only `bytes=N-` is served in part; anything else gets the whole, as RFC 9110 allows."""
-    number = asked.removeprefix("bytes=").removesuffix("-") if asked.startswith("bytes=") and asked.endswith("-") else ""
-    begins = int(number) if number.isascii() and number.isdigit() and len(number) < 16 else 0
-    return begins if begins < size else 0
 
 
 class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

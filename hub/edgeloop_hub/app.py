@@ -17,7 +17,7 @@ from litestar.types import Scope
 from securesystemslib.signer import CryptoSigner
 
 from edgeloop_contract.errors import EdgeloopError
-from edgeloop_hub import api, counting, pages, sample_api, sample_pages
+from edgeloop_hub import api, counting, device_api, pages, sample_api, sample_pages
 from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.database import Database
 from edgeloop_hub.settings import Settings
@@ -66,7 +66,7 @@ def build(hub: Hub) -> Litestar:
     return Litestar(
         route_handlers=[
             healthy,
-            api.Devices,
+            device_api.Devices,
             api.Workstation,
             counting.metrics,
             TailServer,

@@ -10,7 +10,7 @@ from litestar.datastructures import State
 from sqlalchemy import func, select
 
 from edgeloop_hub import fleet
-from edgeloop_hub.api import is_workstation
+from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.schema import devices, events, signed
 
 AWAY_SECONDS = 3600.0

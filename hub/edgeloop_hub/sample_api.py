@@ -15,7 +15,7 @@ from litestar.params import Parameter
 
 from edgeloop_contract.messages import Device, Key, Short
 from edgeloop_hub import drift, ingest, labelling, pictures
-from edgeloop_hub.api import asking, is_device, is_workstation
+from edgeloop_hub.guards import asking, is_device, is_workstation
 from edgeloop_hub.people import checked_name
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]

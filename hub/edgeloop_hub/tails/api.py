@@ -21,7 +21,7 @@ from litestar.exceptions import NotAuthorizedException, NotFoundException, TooMa
 from edgeloop_contract import inference, splitting
 from edgeloop_contract.errors import DataError, EdgeloopError
 from edgeloop_hub import people
-from edgeloop_hub.api import bearer
+from edgeloop_hub.guards import bearer
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Busy
 from edgeloop_hub.tails.loading import OUTPUT_TENSOR, Tail, Tails

@@ -1,0 +1,50 @@
+"""Who may ask what: the guards of the hub's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.exceptions import NotAuthorizedException
+from litestar.handlers import BaseRouteHandler
+
+from edgeloop_hub import people
+
+BEARER = "Bearer "
+
+
+def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    said = connection.headers.get("authorization", "")
+    return said[len(BEARER) :] if said.startswith(BEARER) else ""
+
+
+def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: a device with a credential that was not revoked."""
+    hub = connection.app.state.hub
+    with hub.database.reading() as database:
+        found = people.device_of(database, bearer(connection))
+    if found is None:
+        raise NotAuthorizedException("no such device credential")
+    connection.scope["device"] = found  # type: ignore[typeddict-unknown-key]
+
+
+def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: a token of the workstation's or of cron's. Cookies do not count here, so no page can make a browser ask."""
+    with connection.app.state.hub.database.reading() as database:
+        if not people.token_is_good(database, bearer(connection)):
+            raise NotAuthorizedException("no such token; make one with edgeloop-hub token api")
+
+
+def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Guard: a device, or the workstation, which reads everything."""
+    with connection.app.state.hub.database.reading() as database:
+        if people.token_is_good(database, bearer(connection)):
+            connection.scope["device"] = None  # type: ignore[typeddict-unknown-key]
+            return
+    is_device(connection, handler)
+
+
+def asking(request: Request[Any, Any, Any]) -> people.Device:
+    found: people.Device = request.scope["device"]  # type: ignore[typeddict-item]
+    return found
