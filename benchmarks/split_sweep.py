@@ -92,7 +92,7 @@ def _point(bench: Bench, agents: dict[str, Agent], number: int) -> Point:
     exact = {way: ms for way, ms in took.items() if way not in bench.lossy}
     # What is near the best, once more, to find the best; that is then measured beside ours: the least of many is a lucky one.
     near = [way for way, ms in took.items() if ms <= NEAR * min(exact.values() if way in exact else took.values())]
-    again = bench.by_turns({way: agents[way] for way in near}, 3) if len(near) > 1 else found
+    again = bench.by_turns({way: agents[way] for way in near}, 6) if len(near) > 1 else found
     best = min((way for way in near if way in exact), key=lambda way: again[way][0])
     best_any = min(near, key=lambda way: again[way][0])
     fresh = {"twin": bench.start(f"twin-{number}", FIXED.format(best))}  # what the same way measured twice differs by
@@ -102,7 +102,7 @@ def _point(bench: Bench, agents: dict[str, Agent], number: int) -> Point:
         fresh[kind] = bench.start(f"ours-{number}-{kind}", f"deadline_ms = {WAIT_MS}\nleast_agreement = {least}")
         in_namespace(lambda agent=fresh[kind]: (link_measured(agent), settled(bench, agent, SETTLE_SECONDS)))
         fresh[kind].halt(True)
-    last = bench.by_turns({best: agents[best], best_any: agents[best_any], **fresh}, 8)
+    last = bench.by_turns({best: agents[best], best_any: agents[best_any], **fresh}, 16)
     for agent in fresh.values():
         agent.stop()
     return Point(took, exact, last, best, best_any)

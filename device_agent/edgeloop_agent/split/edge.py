@@ -81,6 +81,11 @@ class Edge:
         with self._lock:
             self._flights[number] -= 1
 
+    def busy(self, number: int) -> bool:
+        """Does this tail work for a request?"""
+        with self._lock:
+            return self._flights[number] > 0
+
     def spent(self, size: int) -> None:
         """Bytes of this day; counted anew after a restart."""
         with self._lock:

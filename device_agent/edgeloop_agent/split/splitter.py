@@ -97,7 +97,9 @@ class Splitter:
         if tail.breaker.is_open:  # the plan was made before that
             return self._fallen_back(sample, own, "the tail is left alone")
         deadline = start + self.settings.deadline_ms * 1e-3
-        future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline, whole))
+        undisturbed = not tail.exploring  # what shares the link with an exploration says little of it
+        tail.interrupted = True
+        future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline, whole, lambda: undisturbed))
         if future is None:
             return self._fallen_back(sample, own, "the tail is still at earlier requests")
         needed = self.device.late if own is None else 0.0
@@ -126,11 +128,12 @@ class Splitter:
         return Scored(self._here(sample) if own is None else own, f"device: {why}")
 
     def _remote(
-        self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float, whole: bool
-    ) -> tuple[Array, str]:
+        self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float, whole: bool,
+        undisturbed: Callable[[], bool],
+    ) -> tuple[Array, str]:  # fmt: skip
         """In a thread of its own: the head, the tail; and what is learned from them. The scores, and where they come from.
 
-        `whole`: no early answer will do. Raises NetworkError, DataError.
+        `whole`: no early answer will do. `undisturbed`: did it have the link to itself? Raises NetworkError, DataError.
         """
         begun = time.perf_counter()
         head = self._heads[way.cut]
@@ -150,7 +153,7 @@ class Splitter:
         except (NetworkError, DataError) as error:
             self._went_wrong(tail, served_name(model, sha256, way.cut), error)
             raise
-        self._went_well(tail, way, reply, time.perf_counter() - begun)
+        self._went_well(tail, way, reply, time.perf_counter() - begun, undisturbed())
         return reply.scores, f"{way}@{tail.address}"
 
     def _went_wrong(self, tail: Tail, model: str, error: EdgeloopError) -> None:
@@ -162,13 +165,15 @@ class Splitter:
             tail.breaker.failed(now, str(error), error.seconds if isinstance(error, TailBusy) else 0.0)
         self.edge.replan()
 
-    def _went_well(self, tail: Tail, way: Way, reply: Reply, took: float) -> None:
+    def _went_well(self, tail: Tail, way: Way, reply: Reply, took: float, undisturbed: bool) -> None:
         tail.breaker.worked()
         tail.recent_failures *= 1 - WEIGHT
         tail.last_used = time.monotonic()
+        self.edge.spent(reply.bytes)
+        if not undisturbed:
+            return
         tail.link.saw(reply.bytes, max(1e-6, reply.seconds - reply.computed - reply.waited), tail.last_used)
         tail.waiting += WEIGHT * (reply.waited - tail.waiting)
-        self.edge.spent(reply.bytes)
         served = self._served.setdefault(tail.address, {})
         before = served.get(way.cut)
         served[way.cut] = reply.computed if before is None else before + WEIGHT * (reply.computed - before)
@@ -241,7 +246,8 @@ class Splitter:
 
     def explore(self, number: int) -> None:
         """Send the bundle's own sample through this tail, for what it teaches: the way that is cheapest; and while too little is
-        known of the link, more and more bytes, until they take longer than all of the work here does. Raises EdgeloopError."""
+        known of the link, more and more bytes, until they take longer than all of the work here does, or a request needs the link.
+        Raises EdgeloopError."""
         tail = self.edge.tails[number]
         ways = self._harmless(number)
         model, sha256 = (self.cascade.model, self.cascade.sha256) if self.cascade else (self.manifest.name, self.sha256)
@@ -254,11 +260,18 @@ class Splitter:
         if not tail.link.unsure:
             weight = {row.way: row.weight for row in self.plan.rows}
             ways = sorted(ways, key=lambda way: weight.get(way, 0.0))[:1]
-        for way in ways:
-            begun = time.monotonic()
-            self._remote(self._sample, way, tail, model, sha256, begun + max(5.0, self.settings.deadline_ms * 1e-3), True)
-            if time.monotonic() - begun > ENOUGH * self.device.mean:
-                break
+        tail.exploring, tail.interrupted = True, False
+        try:
+            for way in ways:
+                if tail.interrupted or self.edge.busy(number):
+                    return  # a request goes before, and teaches as much
+                begun = time.monotonic()
+                late = begun + max(5.0, self.settings.deadline_ms * 1e-3)
+                self._remote(self._sample, way, tail, model, sha256, late, True, lambda: not tail.interrupted)
+                if time.monotonic() - begun > ENOUGH * self.device.mean:
+                    return
+        finally:
+            tail.exploring = False
 
     def _harmless(self, number: int) -> list[Way]:
         """Ways off this device that keep to the config and lose nothing, fewest bytes first."""

@@ -54,6 +54,7 @@ class Tail:
         self.address, self.link, self.breaker = address.rstrip("/"), Link(), Breaker()
         self.codings: frozenset[Coding] | None = None
         self.last_used, self.recent_failures, self.waiting = float("-inf"), 0.0, 0.0
+        self.exploring, self.interrupted = False, False  # by a request, which shared the link with it
         self.absent: dict[str, float] = {}  # models that it did not have, and until when that is believed
         self._headers, self._timeout = headers, timeout_seconds
         self._http = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False, retries=False, ca_certs=ca_file or None)
