@@ -21,9 +21,13 @@ import pytest
 import urllib3
 
 from conftest import TINY, command, sentence
+from edgeloop_agent import config
 from edgeloop_agent.answers import softmax
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.logs import Log
 from edgeloop_agent.runtimes.onnx import session_of
-from edgeloop_agent.split.splitter import WHOLE_EVERY
+from edgeloop_agent.split.edge import Edge
+from edgeloop_agent.split.splitter import WHOLE_EVERY, Splitter
 from edgeloop_contract import archive, inference
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.manifest import Split
@@ -279,6 +283,47 @@ def test_the_answer_is_the_same_wherever_it_is_computed(hub: Hub, built: dict[st
         assert explained.returncode == 0, explained.stderr
         assert way in explained.stdout.splitlines()[0]
         assert "not asked for" in explained.stdout
+
+
+def test_explorations_give_way_to_requests_and_neither_is_learned_from(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(hub.token)
+    (tmp_path / "agent.toml").write_text(
+        f'bundles = ["{built["small"]}"]\nstate = "state"\n[api]\nport = 1\n[split]\nenabled = true\nexits = false\ncascade = false\ncut = "input/raw"\n'
+        f'deadline_ms = 9000\nmax_bytes_per_day = 9000000\n[[split.tails]]\naddress = "{hub.address}"\ntoken_file = "token"\n'
+    )
+    edge = Edge(config.load(tmp_path / "agent.toml"), "", Counts(), Log())
+    with Bundle.open(built["small"]) as bundle:
+        assert bundle.manifest.split is not None
+        session = session_of(bundle.read(bundle.manifest.variant(bundle.manifest.split.variant).file))
+        splitter = Splitter(edge, bundle, lambda sample: session.run(None, {"input": sample})[0])
+    splitter.measure()
+    tail, done, x = edge.tails[0], threading.Event(), canary(built["small"])[0][:1]
+
+    def known() -> tuple[float, float | None, float | None]:
+        return edge.bytes_left(), tail.link.round_trip, tail.link.rate
+
+    tail.link.saw_probe(tail.probe())
+    before = known()
+    request = edge.begin(tail, done.wait)
+    assert request is not None
+    splitter.explore(0)
+    assert known() == before, "a request has the link: not a byte of exploration"
+    done.set()
+    request.result(9)
+    eventually(lambda: not edge.busy(0))
+    splitter.explore(0)
+    explored = known()
+    assert explored[0] < before[0]
+    assert explored[2] is not None
+    splitter.make_plan()
+    tail.exploring = True  # as if another model's exploration were on its way
+    assert splitter.scored(x).place == f"input/raw@{tail.address}"
+    beside = known()
+    assert beside[0] < explored[0]
+    assert beside[1:] == explored[1:], "what shared the link says nothing of it"
+    tail.exploring = False
+    assert splitter.scored(x).place == f"input/raw@{tail.address}"
+    assert known()[1:] != explored[1:]
 
 
 def test_a_learned_bottleneck_serves_where_it_is_allowed(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ from edgeloop_agent.split.planning import Plan, Way
 
 FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
 LEAST, MOST = 0.33, 3.0  # of a correction
+FIRST_WEIGHT = 0.4  # of the first observation of a way; of later ones WEIGHT, or what was forgotten meanwhile
 TRY_SHARE = 0.01  # of the time that answers take: what trying other ways may cost in all …
+EARLY_SHARE, EARLY_ANSWERS = 0.1, 50  # … and more of the first ones, half of it after so many …
 DEAREST_TRY = 0.5  # … and one of them, in the time of an answer
 AGAIN_SECONDS = 1.0  # between two tries of the same way
 
 
 class Observed:
     """Ways that are not taken are not observed either, and one slow transfer would keep a good one away for long. So while a tail
-    is in use, a request tries the next best way now and then, as often as costs no more than `TRY_SHARE`.
+    is in use, a request tries the next best way now and then, as often as costs no more than `TRY_SHARE` (more at first).
 
     Called by requests and by the planning thread; a lost update costs a try.
     """
@@ -22,27 +24,30 @@ class Observed:
     def __init__(self) -> None:
         self._factors: dict[Way, tuple[float, float]] = {}  # observed over expected, and when
         self._tried: dict[Way, float] = {}
-        self._purse = 0.0  # seconds that tries may cost
+        self._answers, self._purse = 0, 0.0  # seconds that tries may cost
         self._trial: tuple[Way, float] | None = None  # and what it is expected to cost
 
     def saw(self, way: Way, took: float, expected: float, now: float) -> None:
         """A way that was taken. `expected`: seconds, with the correction of now. `now`: monotonic seconds."""
-        factor = self._factor(way, now)
+        factor, before = self._factor(way, now), self._factors.get(way)
+        weight = FIRST_WEIGHT if before is None else max(WEIGHT, 1 - _left(now - before[1]))
         seen = min(MOST, max(LEAST, factor * took / expected))
-        self._factors[way] = (factor + WEIGHT * (seen - factor), now)
+        self._factors[way] = (factor + weight * (seen - factor), now)
 
     def corrections(self, now: float) -> dict[Way, float]:
         return {way: self._factor(way, now) for way in list(self._factors)}
 
     def _factor(self, way: Way, now: float) -> float:
         factor, seen = self._factors.get(way, (1.0, now))
-        return float(1 + (factor - 1) * 0.5 ** ((now - seen) / FORGET_SECONDS))
+        return 1 + (factor - 1) * _left(now - seen)
 
     def way(self, plan: Plan, now: float) -> Way:
         """Of the next request: the plan's, but for the rare try."""
         if plan.way.tail < 0:
             return plan.way
-        self._purse = min(self._purse + TRY_SHARE * plan.expected, DEAREST_TRY * plan.expected)
+        self._answers += 1
+        share = TRY_SHARE + EARLY_SHARE * 0.5 ** (self._answers / EARLY_ANSWERS)
+        self._purse = min(self._purse + share * plan.expected, DEAREST_TRY * plan.expected)
         trial, self._trial = self._trial, None
         if trial is None:
             return plan.way
@@ -65,3 +70,8 @@ class Observed:
         best = min(others, key=lambda row: row.weight, default=None)
         if best is not None and best.weight - present.weight <= self._purse:
             self._trial = best.way, max(0.0, best.weight - present.weight)
+
+
+def _left(age: float) -> float:
+    """Of a correction after so many seconds."""
+    return float(0.5 ** (age / FORGET_SECONDS))
