@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass, field
 
-MOST_SEEN = 16
+MOST_SEEN = 32
 LEAST_WEIGHT = 1e-6
-OLDER = 0.85  # weight of each observation against the one after it …
+OLDER = 0.93  # weight of each observation against the one after it …
 HALF_LIFE_SECONDS = 2.0  # … and of its age: networks move with whoever carries them
 SPREAD = 3.0  # largest size against the smallest, for a line through them
 CHANGED = 1.6  # times longer or shorter than expected …

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from edgeloop_agent.split.heads import WEIGHT
 from edgeloop_agent.split.planning import Plan, Way
 
 FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
 LEAST, MOST = 0.33, 3.0  # of a correction
-FIRST_WEIGHT = 0.4  # of the first observation of a way; of later ones WEIGHT, or what was forgotten meanwhile
+PRIOR = 1.5  # observations: how far the model of the link is believed, where a way was not seen
+MOST_COUNTED = 10.0  # observations, against which a new one counts
 TRY_SHARE = 0.01  # of the time that answers take: what trying other ways may cost in all …
 EARLY_SHARE, EARLY_ANSWERS = 0.1, 50  # … and more of the first ones, half of it after so many …
 DEAREST_TRY = 0.5  # … and one of them, in the time of an answer
@@ -22,24 +22,25 @@ class Observed:
     """
 
     def __init__(self) -> None:
-        self._factors: dict[Way, tuple[float, float]] = {}  # observed over expected, and when
+        self._factors: dict[Way, tuple[float, float, float]] = {}  # observed over expected, of how many observations, and when
         self._tried: dict[Way, float] = {}
         self._answers, self._purse = 0, 0.0  # seconds that tries may cost
         self._trial: tuple[Way, float] | None = None  # and what it is expected to cost
 
     def saw(self, way: Way, took: float, expected: float, now: float) -> None:
         """A way that was taken. `expected`: seconds, with the correction of now. `now`: monotonic seconds."""
-        factor, before = self._factor(way, now), self._factors.get(way)
-        weight = FIRST_WEIGHT if before is None else max(WEIGHT, 1 - _left(now - before[1]))
+        factor, count = self._factor(way, now)
         seen = min(MOST, max(LEAST, factor * took / expected))
-        self._factors[way] = (factor + weight * (seen - factor), now)
+        self._factors[way] = (factor + (seen - factor) / (PRIOR + count + 1), min(count + 1, MOST_COUNTED), now)
 
     def corrections(self, now: float) -> dict[Way, float]:
-        return {way: self._factor(way, now) for way in list(self._factors)}
+        return {way: self._factor(way, now)[0] for way in list(self._factors)}
 
-    def _factor(self, way: Way, now: float) -> float:
-        factor, seen = self._factors.get(way, (1.0, now))
-        return 1 + (factor - 1) * _left(now - seen)
+    def _factor(self, way: Way, now: float) -> tuple[float, float]:
+        """And the observations behind it: what is left of both."""
+        factor, count, seen = self._factors.get(way, (1.0, 0.0, now))
+        left = float(0.5 ** ((now - seen) / FORGET_SECONDS))
+        return 1 + (factor - 1) * left, count * left
 
     def way(self, plan: Plan, now: float) -> Way:
         """Of the next request: the plan's, but for the rare try."""
@@ -70,8 +71,3 @@ class Observed:
         best = min(others, key=lambda row: row.weight, default=None)
         if best is not None and best.weight - present.weight <= self._purse:
             self._trial = best.way, max(0.0, best.weight - present.weight)
-
-
-def _left(age: float) -> float:
-    """Of a correction after so many seconds."""
-    return float(0.5 ** (age / FORGET_SECONDS))
