@@ -141,7 +141,7 @@ def interrupted(folder: Path, times: int) -> Iterator[Row]:
         while not bench.folder.slot("a").exists():
             try:
                 fetched(bench, address)
-            except Exception as error:
+            except Exception as error:  # in whatever way the connection broke
                 assert left >= 0, error
     yield at_most(f"20 MB interrupted {times} times: bytes in all against its size", sent / len(content), "×", 1.1)
 

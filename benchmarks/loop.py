@@ -2,7 +2,7 @@
 
 exercise_watch as in `make loop`: trained at home on subjects 1 to 3, worn by 7 to 10. One arm of each is the stream from which
 samples are chosen and labelled, the other one judges. Retraining is the recipe itself, going on from the champion, as
-`edgeloop retrain` does it.
+`edgeloop retrain` does it. $ONLY: some of the parts; of what labels are worth, $ROWS: the first rows only, $DRAWS: of each.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from harness import BIN, Row, at_least, at_most, edgeloop
+from harness import BIN, Row, at_least, at_most, edgeloop, main
 from outbox_kills import outbox_kills
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -296,6 +296,4 @@ def measure(quick: bool) -> Iterator[Row]:
 
 
 if __name__ == "__main__":
-    from harness import main
-
     main(measure)

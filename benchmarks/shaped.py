@@ -26,6 +26,7 @@ NAMESPACE, HERE, THERE = "edgeloop-device", "10.77.0.1", "10.77.0.2"
 CLONE_NEWNET = 0x40000000
 CGROUP = Path("/sys/fs/cgroup/cpu/edgeloop-device")
 T = TypeVar("T")
+_pace = {"share": 1.0}  # of one core, for agents that are started later too
 
 
 def run(*words: object) -> None:
@@ -106,9 +107,6 @@ def pace(share: float) -> None:
     for group in CGROUP.iterdir():
         if group.is_dir():
             _limit(group)
-
-
-_pace = {"share": 1.0}
 
 
 def _limit(group: Path) -> None:

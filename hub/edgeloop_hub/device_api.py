@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Any
 
 from litestar import Controller, Request, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotAuthorizedException, NotFoundException, TooManyRequestsException
-from litestar.params import Parameter
 from litestar.response import Stream
 from sqlalchemy import select
 
-from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report, Sha256
+from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report
 from edgeloop_hub import fleet, people, signing
 from edgeloop_hub.guards import asking, is_device, may_read_updates
 from edgeloop_hub.schema import bundles
-
-Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
 
 
 class Devices(Controller):

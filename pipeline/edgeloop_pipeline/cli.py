@@ -296,7 +296,3 @@ def _planned(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tuple[
             break
         entries.append(planned[-1].entry)
     return loaded, store, planned
-
-
-if __name__ == "__main__":
-    sys.exit(run_command())

@@ -97,9 +97,8 @@ class Splitter:
         if tail.breaker.is_open:  # the plan was made before that
             return self._fallen_back(sample, own, "the tail is left alone")
         deadline = start + self.settings.deadline_ms * 1e-3
-        undisturbed = not tail.exploring  # what shares the link with an exploration says little of it
         tail.interrupted = True
-        future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline, whole, lambda: undisturbed))
+        future = self.edge.begin(tail, lambda: self._remote(sample, way, tail, model, sha256, deadline, whole))
         if future is None:
             return self._fallen_back(sample, own, "the tail is still at earlier requests")
         needed = self.device.late if own is None else 0.0
@@ -128,14 +127,13 @@ class Splitter:
         return Scored(self._here(sample) if own is None else own, f"device: {why}")
 
     def _remote(
-        self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float, whole: bool,
-        undisturbed: Callable[[], bool],
-    ) -> tuple[Array, str]:  # fmt: skip
+        self, sample: Array, way: Way, tail: Tail, model: str, sha256: str, deadline: float, whole: bool, exploring: bool = False
+    ) -> tuple[Array, str]:
         """In a thread of its own: the head, the tail; and what is learned from them. The scores, and where they come from.
 
-        `whole`: no early answer will do. `undisturbed`: did it have the link to itself? Raises NetworkError, DataError.
+        `whole`: no early answer will do. `exploring`: no request waits for it. Raises NetworkError, DataError.
         """
-        begun = time.perf_counter()
+        begun, shared = time.perf_counter(), tail.exploring
         head = self._heads[way.cut]
         boundary, scores = early(head, sample, counted=not whole)
         if scores is not None and not whole:
@@ -153,7 +151,8 @@ class Splitter:
         except (NetworkError, DataError) as error:
             self._went_wrong(tail, served_name(model, sha256, way.cut), error)
             raise
-        self._went_well(tail, way, reply, time.perf_counter() - begun, undisturbed())
+        shared = tail.interrupted if exploring else shared
+        self._went_well(tail, way, reply, time.perf_counter() - begun, shared)
         return reply.scores, f"{way}@{tail.address}"
 
     def _went_wrong(self, tail: Tail, model: str, error: EdgeloopError) -> None:
@@ -165,12 +164,13 @@ class Splitter:
             tail.breaker.failed(now, str(error), error.seconds if isinstance(error, TailBusy) else 0.0)
         self.edge.replan()
 
-    def _went_well(self, tail: Tail, way: Way, reply: Reply, took: float, undisturbed: bool) -> None:
+    def _went_well(self, tail: Tail, way: Way, reply: Reply, took: float, shared: bool) -> None:
+        """`shared`: an exploration and a request had the link together, which says little of it."""
         tail.breaker.worked()
         tail.recent_failures *= 1 - WEIGHT
         tail.last_used = time.monotonic()
         self.edge.spent(reply.bytes)
-        if not undisturbed:
+        if shared:
             return
         tail.link.saw(reply.bytes, max(1e-6, reply.seconds - reply.computed - reply.waited), tail.last_used)
         tail.waiting += WEIGHT * (reply.waited - tail.waiting)
@@ -267,7 +267,7 @@ class Splitter:
                     return  # a request goes before, and teaches as much
                 begun = time.monotonic()
                 late = begun + max(5.0, self.settings.deadline_ms * 1e-3)
-                self._remote(self._sample, way, tail, model, sha256, late, True, lambda: not tail.interrupted)
+                self._remote(self._sample, way, tail, model, sha256, late, True, exploring=True)
                 if time.monotonic() - begun > ENOUGH * self.device.mean:
                     return
         finally:
