@@ -19,7 +19,7 @@ from edgeloop_exporters.arena import peak_bytes
 from edgeloop_exporters.graph import trace
 from edgeloop_exporters.latency_table import Layer, Table
 from edgeloop_pipeline import recipe as recipes
-from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, flat, narrow, next_aim, used, verdict
+from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, flat, narrow, next_aim, straight_line, used, verdict
 from edgeloop_pipeline.ladder import Ladder
 from edgeloop_pipeline.runner import Listener, run
 from edgeloop_pipeline.store import Store
@@ -53,6 +53,15 @@ def test_attempts_close_in_on_the_budget(slope: float, share: float) -> None:
         attempts.append(attempt(100 * slope * aim**share, 0, accuracy=aim / 1e6, aim=aim))
     best = best_of(attempts, limits)
     assert 0.85 < used(best, limits) <= 1 and len(attempts) <= 12
+
+
+@given(*[st.floats(1e-3, 1e6)] * 5)
+def test_a_table_brought_to_whole_networks_never_says_nothing(x1: float, y1: float, x2: float, y2: float, x: float) -> None:
+    """However steep the line is that two networks, measured among noise, make: narrower ones than both cost something still."""
+    line = straight_line((x1, y1), (x2, y2))
+    assert line(x) > 0 and line(x1) == pytest.approx(y1)
+    if x1 != x2 and y1 != y2 and (y1 < y2) == (x1 < x2):
+        assert line(x2) == pytest.approx(y2, rel=1e-3)
 
 
 def test_where_narrower_is_no_cheaper_the_search_ends() -> None:

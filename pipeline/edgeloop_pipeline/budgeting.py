@@ -84,12 +84,14 @@ def verdict(best: Attempt, limits: Limits, no_cheaper: bool = False) -> list[str
 
 
 def straight_line(one: tuple[float, float], other: tuple[float, float]) -> Callable[[float], float]:
-    """Through two points (x, y); through the origin and the first where they say that y falls as x grows, or nothing."""
+    """Through two points (x, y), never to nothing: below the lower point at least in proportion to it (a steep line would go
+    below 0 there); through the origin and the first where they say that y falls as x grows, or nothing."""
     (x1, y1), (x2, y2) = one, other
     slope = (y1 - y2) / (x1 - x2) if x1 != x2 else 0.0
     if slope <= 0:
         return lambda x: y1 / x1 * x
-    return lambda x: y1 + slope * (x - x1)
+    lower, least = min(one, other)
+    return lambda x: max(y1 + slope * (x - x1), least / lower * min(x, lower))
 
 
 def next_aim(attempts: list[Attempt], limits: Limits) -> float | None:
