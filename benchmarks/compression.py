@@ -4,10 +4,12 @@ Peers, in this very run: onnxruntime's quantize_static (its defaults, per channe
 ONNX (in a venv that this script makes), ai-edge-quantizer with its own calibration. Everyone gets the same calibration
 samples and the float file of the same network. No training after quantization, for anybody. With --quick only exercise_watch
 and two budgets; without, fashion's sweep is run as well, which takes about two hours unless its runs are in runs/ already.
+$ONLY: some of the parts (peers pruning budgets trade_offs); $NETWORKS: of the peers' subjects, names with '; ' between.
 """
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -70,15 +72,20 @@ class Scored:
 
 
 def measure(quick: bool) -> Iterator[Row]:
+    parts = (peers, pruning, budgets) if quick else (peers, pruning, budgets, trade_offs)
+    only = os.environ.get("ONLY", "").split() or [part.__name__ for part in parts]
+    for part in parts:
+        if part.__name__ in only:
+            yield from part(quick)
+
+
+def peers(quick: bool) -> Iterator[Row]:
+    wanted = ["exercise_watch"] if quick else os.environ.get("NETWORKS", "; ".join(SUBJECTS)).split("; ")
     with tempfile.TemporaryDirectory() as folder:
-        for name, (recipe, changes) in SUBJECTS.items():
-            if not quick or name == "exercise_watch":
-                where = spoiled(Path(folder) / "spoiled") if recipe == "spoiled" else recipe
-                yield from against_peers(name, str(where), changes)
-    yield from pruning(quick)
-    yield from budgets(quick)
-    if not quick:
-        yield from trade_offs()
+        for name in wanted:
+            recipe, changes = SUBJECTS[name]
+            where = spoiled(Path(folder) / "spoiled") if recipe == "spoiled" else recipe
+            yield from against_peers(name, str(where), changes)
 
 
 def spoiled(folder: Path) -> Path:
@@ -222,7 +229,7 @@ def _budget(name: str, target: dict[str, int], off: list[str], attempts: int = 6
     return next(s["metrics"] for s in run["stages"] if s["name"] == "budget")  # type: ignore[no-any-return]
 
 
-def trade_offs() -> Iterator[Row]:
+def trade_offs(_: bool) -> Iterator[Row]:
     """fashion's students between speed, bytes and accuracy, on the test set; beside the recipe's own."""
     whole = _shipped(edgeloop("run", "fashion", "--runs", RUNS))
     swept: Any = edgeloop("sweep", "fashion", "--runs", RUNS)
