@@ -14,7 +14,8 @@ from torch import nn
 from edgeloop_agent.hardware import saturates
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters import convert, kernels, parity, quantization
+from edgeloop_exporters import convert, equalization, kernels, parity, quantization
+from edgeloop_exporters.quantizers import WeightQuantizer
 from edgeloop_pipeline import explaining, networks, quantized
 from edgeloop_pipeline.data import PreparedSplits, Samples
 from edgeloop_pipeline.pruning import Channels, mask_of, remove_channels, sparse
@@ -174,6 +175,110 @@ def test_equalization_undoes_channels_scaled_apart_and_the_explainer_names_the_l
     quantized.save(tmp_path, graph)
     loaded = quantized.load(saved, splits, tmp_path)
     assert np.array_equal(reference(loaded, splits), reference(graph, splits))
+
+
+class Inverted(nn.Module):
+    """As in MobileNet: a stream that is narrow and linear, blocks that are wide and end at 6."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(8, 24, 1), nn.ReLU6(), nn.Conv2d(24, 24, 3, 1, 1, groups=24), nn.ReLU6(), nn.Conv2d(24, 8, 1))
+            for _ in range(2)
+        )
+        self.scores = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.scores(x.mean((2, 3)))
+
+
+def spoiled_stream(network: Inverted) -> Inverted:
+    """The same function: the stream's channels scaled apart, and in each block one channel that reaches 6 beside faint ones."""
+    stream, faint = torch.logspace(-1.5, 1.5, 8), torch.logspace(-2, 0, 24)
+    with torch.no_grad():
+        for layer in (network.stem, *(block[4] for block in network.blocks)):  # type: ignore[index]
+            layer.weight.mul_(stream.reshape(-1, 1, 1, 1))  # type: ignore[union-attr,operator]
+            layer.bias.mul_(stream)  # type: ignore[union-attr,operator]
+        network.scores.weight.div_(stream)
+        for block in network.blocks:
+            block[0].weight.div_(stream.reshape(1, -1, 1, 1)).mul_(faint.reshape(-1, 1, 1, 1))  # type: ignore[index,union-attr]
+            block[0].bias.mul_(faint)  # type: ignore[index,union-attr,operator]
+            block[0].bias[-1] = 7  # type: ignore[index]
+            block[2].weight.div_(faint.reshape(-1, 1, 1, 1))  # type: ignore[index,union-attr]
+    return network
+
+
+def test_equalization_reaches_residual_streams_and_channels_beside_one_that_clips() -> None:
+    torch.manual_seed(0)
+    splits = splits_of("")
+    saved = saved_of(spoiled_stream(Inverted()), splits)
+    with torch.no_grad():
+        plain = saved.network(saved.front.normalise(torch.from_numpy(splits.test.values)))
+    noise, said = {}, {}
+    for equalize in (False, True):
+        graph = quantized.prepare(saved, splits, Options(equalize=equalize))
+        quantized.calibrate(graph, splits.train.values)
+        noise[equalize], said[equalize] = explaining.sqnr(plain, torch.from_numpy(reference(graph, splits))), graph.equalized
+    assert noise[True] > noise[False] + 10, noise
+    assert {"stem + blocks.0.4 + blocks.1.4 → blocks.0.0 + blocks.1.0 + scores", "blocks.0.0 → blocks.0.2"} <= set(said[True])
+    assert any(node.target in equalization.CLIPPING for node in graph.module.graph.nodes), "what reaches 6 is clipped still"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_equalization_does_not_change_what_a_network_says(name: str) -> None:
+    torch.manual_seed(0)
+    splits = splits_of(name, "float32" if name in ("no bias", "1-D", "GRU") else "uint8")
+    saved = saved_of(NETWORKS[name](), splits)
+    module, _ = quantized.folded(saved, splits)
+    x = saved.front.normalise(torch.from_numpy(splits.train.values))
+    with torch.no_grad():
+        before = module(x)
+        equalization.equalize(module, x)
+        assert torch.allclose(module(x), before, atol=1e-4 * float(before.abs().max()))
+
+
+def smooth(samples: Samples) -> Samples:
+    """Neighbours alike, as in pictures and sounds."""
+    values = samples.values.astype(np.float32)
+    for axis in range(1, values.ndim - 1):
+        values = np.mean([np.roll(values, by, axis) for by in range(4)], 0)
+    values = (values - values.mean()) / values.std()
+    if samples.values.dtype == np.uint8:
+        values = (50 * values + 127).clip(0, 255)
+    return Samples(values.astype(samples.values.dtype), samples.labels, samples.recording, samples.groups)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_weights_rounded_by_their_inputs(name: str, tmp_path: Path) -> None:
+    """Their own noise is less on samples that calibration did not see, at the same scales; saved and loaded, the same."""
+    torch.manual_seed(0)
+    made = splits_of(name, "float32" if name in ("no bias", "1-D", "GRU") else "uint8")
+    splits = PreparedSplits(made.labels, *(smooth(part) for part in (made.train, made.validation, made.test)))
+    saved = saved_of(NETWORKS[name](), splits)
+    with torch.no_grad():
+        plain = saved.network(saved.front.normalise(torch.from_numpy(splits.test.values)))
+    noise, scales = [], []
+    for by_inputs in (False, True):
+        graph = quantized.prepare(saved, splits, Options(round_by_inputs=by_inputs))
+        quantized.calibrate(graph, splits.train.values)
+        quantization.set_mode(graph.module, "off", "quantize")
+        noise.append(explaining.sqnr(plain, torch.from_numpy(reference(graph, splits))))
+        quantization.set_mode(graph.module, "quantize", "quantize")
+        scales.append([quantizer_of(graph, w.name).scales(graph.module.get_parameter(w.name)) for w in graph.plan.weights])
+    assert noise[1] > noise[0] + (-0.5 if name == "padded at the end" else 2), noise
+    assert all(torch.allclose(a, b) for a, b in zip(*scales, strict=True))
+    quantized.save(tmp_path, graph)
+    assert np.array_equal(reference(quantized.load(saved, splits, tmp_path), splits), reference(graph, splits))
+
+
+def quantizer_of(graph: quantized.Graph, name: str) -> WeightQuantizer:
+    found = graph.module.get_submodule(f"quantizers.{quantization.weight_key(name)}")
+    assert isinstance(found, WeightQuantizer)
+    return found
 
 
 @pytest.mark.parametrize("layer", ["first.0", "second.0", "scores"])

@@ -1,4 +1,4 @@
-"""Two repairs that need no training: cross-layer equalization and bias correction (Nagel et al. 2019)."""
+"""Cross-layer equalization (Nagel et al. 2019): channels rescaled between layers so that one scale suits a whole tensor."""
 
 from __future__ import annotations
 
@@ -8,55 +8,122 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, layer_name, set_parameter, tensor_of
-from edgeloop_exporters.quantization import set_mode
+from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, channel_axis, layer_name, tensor_of
 
 # f(s · x) = s · f(x) for s > 0, so that a channel's scale can pass through.
+RECTIFYING = {aten.relu.default, aten.relu_.default, aten.leaky_relu.default}
 HOMOGENEOUS = {
-    aten.relu.default, aten.relu_.default, aten.leaky_relu.default, aten.max_pool2d.default, aten.avg_pool2d.default,
-    aten.mean.dim, aten.squeeze.dims, aten.max_pool1d.default, aten.dropout.default, aten.contiguous.default,
+    *RECTIFYING, aten.max_pool2d.default, aten.avg_pool2d.default, aten.mean.dim, aten.squeeze.dims, aten.max_pool1d.default,
+    aten.dropout.default, aten.contiguous.default,
 }  # fmt: skip
 CLIPPING = {aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}
+ADDING = {aten.add.Tensor, aten.add_.Tensor}
 MOST = 1e4  # a scale beyond it says that a channel is dead
 PASSES = 3
+ROOM = 0.5  # of what a ReLU6 lets pass: as far as a channel that does not reach it is stretched, for what calibration did not see
 
 
 @dataclass(frozen=True)
-class Pair:
-    """Two layers between which channels can be rescaled, by node name; `clips`: ReLU6 nodes on the way."""
+class Tie:
+    """Tensors whose channels can only be rescaled together, in the graph's order: one layer's output, or a residual stream.
 
-    first: str
-    second: str
-    clips: tuple[str, ...]
+    `writers`, `readers`: the layers around them; `members`: every node whose output is one of the tensors.
+    """
+
+    writers: tuple[Any, ...]
+    readers: tuple[Any, ...]
+    members: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        given, taken = (" + ".join(dict.fromkeys(map(layer_name, nodes))) for nodes in (self.writers, self.readers))
+        return f"{given} → {taken}"
+
+    @property
+    def clips(self) -> list[Any]:
+        return [n for n in self.members if n.target in CLIPPING]
 
 
-def pairs(module: fx.GraphModule) -> list[Pair]:
-    """Every pair of layers with only homogeneous operations, or ReLU6, between them, and no other reader."""
-    found = []
+def ties(module: fx.GraphModule) -> list[Tie]:
+    """Every set of tensors between layers with only homogeneous operations, ReLU6, or sums of them on the way."""
+    found: list[Tie] = []
+    order = {node: i for i, node in enumerate(module.graph.nodes)}
+    done: set[Any] = set()
     for node in module.graph.nodes:
-        if node.target not in WEIGHTED or node.target in TRANSPOSED or _shared(module, node):
-            continue
-        clips, here = [], node
-        while len(here.users) == 1:
-            (here,) = here.users
-            if here.target in CLIPPING:
-                clips.append(here.name)
-            elif here.target not in HOMOGENEOUS:
-                break
-        if here.target in WEIGHTED and here.args[0] is not node.args[0] and _can_take(module, here):
-            found.append(Pair(node.name, here.name, tuple(clips)))
+        if node.target in WEIGHTED and node not in done:
+            members, readers = _reached(node)
+            writers = [n for n in members if n.target in WEIGHTED]
+            done.update(writers)
+            if _can_rescale(module, members, writers, readers):
+                found.append(Tie(*(tuple(sorted(nodes, key=order.__getitem__)) for nodes in (writers, readers, members))))
     return found
+
+
+def _reached(start: Any) -> tuple[set[Any], set[Any]]:
+    """Nodes whose outputs carry the scales of `start`'s, whatever they are, and the layers that read them."""
+    members: set[Any] = set()
+    readers: set[Any] = set()
+    following = [start]
+    while following:
+        node = following.pop()
+        if node in members:
+            continue
+        members.add(node)
+        if node.target in ADDING:
+            following += [n for n in node.args if isinstance(n, fx.Node)]
+        elif node.target in HOMOGENEOUS | CLIPPING:
+            following.append(node.args[0])
+        for user in node.users:
+            (readers.add if user.target in WEIGHTED else following.append)(user)
+    return members, readers
+
+
+def _can_rescale(module: fx.GraphModule, members: set[Any], writers: list[Any], readers: set[Any]) -> bool:
+    channels = {_channels(module, node) for node in writers}
+    axis = channel_axis(writers[0])
+    return (
+        len(channels) == 1
+        and bool(readers)
+        and all(n.target not in TRANSPOSED and channel_axis(n) == axis and not _shared(module, n) for n in writers)
+        and all(_passes(n, axis) for n in members if n.target not in WEIGHTED)
+        and all(_can_take(module, n, members, *channels) for n in readers)
+    )
+
+
+def _channels(module: fx.GraphModule, node: Any) -> int:
+    weight = tensor_of(module, node.args[1])
+    return 0 if weight is None else weight.shape[0]
+
+
+def _passes(node: Any, axis: int) -> bool:
+    """Does a scale of each channel pass through this operation?"""
+    if node.target in ADDING:
+        shapes = [n.meta["val"].shape for n in node.args if isinstance(n, fx.Node)]
+        return len(shapes) == 2 and shapes[0] == shapes[1] and not node.kwargs
+    if node.target in CLIPPING:
+        return _bounds(node)[0] == 0
+    if node.target is aten.mean.dim:
+        return axis not in [d % node.args[0].meta["val"].dim() for d in node.args[1]]
+    return node.target in HOMOGENEOUS
+
+
+def _bounds(node: Any) -> tuple[float, float]:
+    if node.target is aten.relu6.default:
+        return 0.0, 6.0
+    low, high = (*node.args[1:], -1.0, 1.0)[:2] if len(node.args) != 2 else (node.args[1], 1.0)
+    return float(low), float(high)
 
 
 def _shared(module: fx.GraphModule, node: Any) -> bool:
     return len(node.args[1].users) > 1 or tensor_of(module, node.args[1]) is None
 
 
-def _can_take(module: fx.GraphModule, node: Any) -> bool:
-    if node.target in TRANSPOSED or _shared(module, node):
+def _can_take(module: fx.GraphModule, node: Any, members: set[Any], channels: int) -> bool:
+    if node.target in TRANSPOSED or _shared(module, node) or members & set(node.args[1:]):
         return False
+    weight = tensor_of(module, node.args[1])
+    assert weight is not None
     groups = _groups(node)
-    return groups == 1 or groups == tensor_of(module, node.args[1]).shape[0]  # type: ignore[union-attr]
+    return channels == weight.shape[1] if groups == 1 else channels == groups == weight.shape[0]
 
 
 def _groups(node: Any) -> int:
@@ -64,133 +131,90 @@ def _groups(node: Any) -> int:
 
 
 class _Peaks(fx.Interpreter):
-    """Largest magnitude of each channel of every weighted layer's output, before and after what follows it."""
+    """Largest magnitude of each channel over the tensors of a tie that are stored; before a ReLU6 clips them."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, found: list[Tie]) -> None:
         super().__init__(module)
-        self.peaks: dict[str, Tensor] = {}
+        self.axis = {node: channel_axis(tie.writers[0]) for tie in found for node in tie.members if _stored(node)}
+        self.peaks: dict[Any, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.target in WEIGHTED:
-            rows = result.abs().transpose(0, _axis(n)).flatten(1) if result.dim() > 1 else result
-            self.peaks[n.name] = rows.amax(1)
+        if n in self.axis:
+            seen = self.env[n.args[0]].clamp(min=0) if n.target in CLIPPING else result.abs()  # type: ignore[index]
+            self.peaks[n] = seen.transpose(0, self.axis[n]).flatten(1).amax(1)
         return result
 
+    def of(self, tie: Tie) -> Tensor:
+        """(channels,)"""
+        return torch.stack([self.peaks[n] for n in tie.members if n in self.peaks]).amax(0)
 
-def _axis(node: Any) -> int:
-    return int(node.meta["val"].dim() - 1) if node.target is aten.linear.default else 1
+
+def _stored(node: Any) -> bool:
+    """Is it a tensor of its own in integers: a layer's output or a sum, with the activation that fuses into it?"""
+    following = [n for n in node.users if n.target in RECTIFYING | CLIPPING]
+    if node.target in RECTIFYING | CLIPPING:
+        return True
+    return node.target in ADDING | {*WEIGHTED} and len(following) < len(node.users)
 
 
 def equalize(module: fx.GraphModule, x: Tensor) -> list[str]:
     """Rescale channels between layers so that one scale suits all of a tensor's channels. Returns what was done, in words.
 
     `module`: a float graph with BatchNorm folded, changed in place; `x`: normalised samples. What a layer hands on is
-    divided by s per channel, and the next layer's weights take it back: s = √(activation's peak ÷ weights' peak) as in
-    Xiao et al. 2023, or the peak alone before a depthwise layer, whose channels have a scale each anyway. A ReLU6 between
-    becomes a ReLU where no sample reaches 6.
+    divided by s per channel, and the next layers' weights take it back: s = √(activation's peak ÷ weights' peak) as in
+    Xiao et al. 2023, or the peak alone before depthwise layers, whose channels have a scale each anyway. A ReLU6 between
+    becomes a ReLU where no sample reaches it; else channels that reach it stay, and the others are stretched towards it.
     """
     said = []
-    found = pairs(module)
-    nodes = {node.name: node for node in module.graph.nodes}
+    found = ties(module)
     for _ in range(PASSES):
-        recorder = _Peaks(module)
+        recorder = _Peaks(module, found)
         with torch.no_grad():
             recorder.run(x)
-        for pair in found:
-            peaks = recorder.peaks[pair.first]
-            if pair.clips and not _unclipped(module, nodes, pair, peaks):
-                continue
-            _rescale(module, nodes[pair.first], nodes[pair.second], peaks)
-            said.append(f"{layer_name(nodes[pair.first])} → {layer_name(nodes[pair.second])}")
+        for tie in found:
+            if _rescale(module, tie, recorder.of(tie)):
+                said.append(str(tie))
     module.recompile()
     return list(dict.fromkeys(said))
 
 
-def _unclipped(module: fx.GraphModule, nodes: dict[str, fx.Node], pair: Pair, peaks: Tensor) -> bool:
-    for name in pair.clips:
-        node = nodes[name]
-        if node.target is not aten.relu.default:
-            bounds = node.args[1:] if node.target is not aten.relu6.default else (0.0, 6.0)
-            if bounds[0] != 0 or float(peaks.max()) > float(bounds[1]):  # type: ignore[arg-type]
-                return False
+def _rescale(module: fx.GraphModule, tie: Tie, peaks: Tensor) -> bool:
+    """Was there anything to do? `peaks`: (channels,)"""
+    top = min((_bounds(n)[1] for n in tie.clips), default=float("inf"))
+    if float(peaks.max()) <= top:
+        for node in tie.clips:
             node.target, node.args = aten.relu.default, (node.args[0],)
+        top = float("inf")
+    s = _scales(module, tie, peaks, top)
+    if bool((s == 1).all()):
+        return False
+    with torch.no_grad():
+        for node in tie.writers:
+            for argument in node.args[1:3]:
+                tensor = None if argument is None else tensor_of(module, argument)
+                if tensor is not None:
+                    tensor.div_(s.reshape(-1, *[1] * (tensor.dim() - 1)))
+        for node in tie.readers:
+            weight = tensor_of(module, node.args[1])
+            assert weight is not None
+            weight.mul_(s.reshape(*([-1] if _groups(node) > 1 else [1, -1]), *[1] * (weight.dim() - 1 - (_groups(node) == 1))))
     return True
 
 
-def _rescale(module: fx.GraphModule, first: Any, second: Any, peaks: Tensor) -> None:
-    w1, w2 = tensor_of(module, first.args[1]), tensor_of(module, second.args[1])
-    assert w1 is not None and w2 is not None
-    depthwise = _groups(second) > 1
-    with torch.no_grad():
-        inputs = peaks.clone() if depthwise else (peaks / w2.abs().transpose(0, 1).flatten(1).amax(1).clamp(min=1e-12)).sqrt()
-        alive = (peaks > peaks.max() / MOST) & torch.isfinite(inputs) & (inputs > 0)
-        if not alive.any():
-            return
-        s = torch.where(alive, inputs, torch.ones(()))
-        s = torch.where(alive, s / s[alive].log().mean().exp(), torch.ones(()))  # the tensor's overall scale stays
-        w1.div_(s.reshape(-1, *[1] * (w1.dim() - 1)))
-        bias = tensor_of(module, first.args[2]) if len(first.args) > 2 else None
-        if bias is not None:
-            bias.div_(s)
-        w2.mul_(s.reshape(-1, *[1] * (w2.dim() - 1)) if depthwise else s.reshape(1, -1, *[1] * (w2.dim() - 2)))
-
-
-class _Means(fx.Interpreter):
-    """Mean of each channel of every weighted layer's output; with `wanted` given, biases are moved until they are those."""
-
-    def __init__(self, module: fx.GraphModule, wanted: dict[str, Tensor] | None = None) -> None:
-        super().__init__(module)
-        self.wanted = wanted
-        self.means: dict[str, Tensor] = {}
-        self.corrected: list[str] = []
-
-    def run_node(self, n: fx.Node) -> Any:
-        result = super().run_node(n)
-        if n.target not in WEIGHTED:
-            return result
-        axis = _axis(n)
-        mean = result.transpose(0, axis).flatten(1).mean(1)
-        self.means[n.name] = mean
-        bias = tensor_of(self.module, n.args[2]) if len(n.args) > 2 else None
-        if self.wanted is None or bias is None:
-            return result
-        off = self.wanted[n.name] - mean
-        bias.add_(off)
-        self.corrected.append(layer_name(n))
-        return result + off.reshape([-1 if i == axis else 1 for i in range(result.dim())])
-
-
-def correct_biases(module: fx.GraphModule, x: Tensor) -> int:
-    """Take each layer's mean error of rounding, channel by channel, off its bias; returns how many layers were corrected.
-
-    `module`: a calibrated graph with quantizers, changed in place; `x`: normalised samples. Layers follow in order, each
-    seeing the corrected ones before it.
-    """
-    with torch.no_grad():
-        set_mode(module, "off", "off")
-        plain = _Means(module)
-        plain.run(x)
-        set_mode(module, "quantize", "quantize")
-        moved = _Means(module, plain.means)
-        moved.run(x)
-    return len(moved.corrected)
-
-
-def add_biases(module: fx.GraphModule) -> int:
-    """Give layers without a bias one of zeros, so that it can be corrected; returns how many."""
-    added = 0
-    for node in list(module.graph.nodes):
-        if node.target not in WEIGHTED or (len(node.args) > 2 and node.args[2] is not None):
-            continue
-        weight = tensor_of(module, node.args[1])
-        if weight is None or node.target in TRANSPOSED:
-            continue
-        name = f"{node.name}_added_bias"
-        set_parameter(module, name, torch.zeros(weight.shape[0]))
-        with module.graph.inserting_before(node):
-            bias = module.graph.get_attr(name)
-        node.args = (node.args[0], node.args[1], bias, *node.args[3:])
-        added += 1
-    module.recompile()
-    return added
+def _scales(module: fx.GraphModule, tie: Tie, peaks: Tensor, top: float) -> Tensor:
+    """What each channel is divided by. `peaks`: (channels,); `top`: where they are clipped."""
+    weights = [tensor_of(module, n.args[1]) for n in tie.readers if _groups(n) == 1]
+    columns = [w.detach().abs().transpose(0, 1).flatten(1).amax(1) for w in weights if w is not None]
+    wanted = peaks
+    if columns:  # depthwise layers have a scale for each channel and do not mind
+        wanted = (peaks / torch.stack([c / c.max() for c in columns]).amax(0).clamp(min=1e-12)).sqrt()
+    alive = (peaks > peaks.max() / MOST) & torch.isfinite(wanted) & (wanted > 0)
+    if not bool(alive.any()):
+        return torch.ones_like(peaks)
+    if top < float("inf"):
+        wanted = wanted / (top**0.5 if columns else top)
+        s = torch.minimum(torch.maximum(wanted, peaks / (ROOM * top)), torch.ones(()))
+    else:
+        s = wanted / wanted[alive].log().mean().exp()  # the tensor's overall scale stays
+    return torch.where(alive, s, torch.ones(()))

@@ -138,6 +138,11 @@ def layer_name(node: fx.Node) -> str:
     return names[-1].removeprefix("L['self'].").replace("slice(None, None, None)", ":") if names else ""
 
 
+def channel_axis(node: Any) -> int:
+    """Of what a layer with weights hands on."""
+    return int(node.meta["val"].dim() - 1) if node.target is aten.linear.default else 1
+
+
 def tensor_of(module: nn.Module, node: Any) -> Tensor | None:
     """The parameter or buffer that a get_attr node reads, else None."""
     if not (isinstance(node, fx.Node) and node.op == "get_attr"):

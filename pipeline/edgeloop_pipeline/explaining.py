@@ -14,7 +14,7 @@ from torch import Tensor, fx
 from edgeloop_exporters import quantization
 from edgeloop_exporters.graph import WEIGHTED, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
-from edgeloop_pipeline import tasks
+from edgeloop_pipeline import quantized, tasks
 from edgeloop_pipeline.data import PreparedSplits, Samples
 from edgeloop_pipeline.quantized import Graph, samples_of
 from edgeloop_pipeline.training.scoring import scores_of
@@ -125,19 +125,23 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
     samples = some_of(splits.validation, int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MOST_SECONDS / max(1, count) / one))))
     task = tasks.of(splits)
     x = samples_of(front, samples.values[: MOST_SAMPLES // 4])
+    rounded = _Outputs(module)
+    with torch.no_grad():
+        rounded.run(x)
+    moved = {name: value.detach().clone() for name, value in module.named_parameters()}
+    quantized.restore(graph)
     quantization.set_mode(module, "off", "off")
     plain, plain_scores = _Outputs(module), scores_of(module, front, samples)
     with torch.no_grad():
         plain.run(x)
-    quantization.set_mode(module, "quantize", "quantize")
-    rounded = _Outputs(module)
-    with torch.no_grad():
-        rounded.run(x)
     best = task.judge(plain_scores, samples)[0]
     rows = []
     for node in (n for n in module.graph.nodes if n.target in WEIGHTED):
+        own = _parameters(node) & moved.keys()
+        _put(module, {name: moved[name] for name in own})
         _alone(module, node)
         scores = scores_of(module, front, samples)
+        _put(module, {name: graph.floats[name] for name in own})
         a, b = plain.found[node.name], rounded.found[node.name]
         noise, alone = sqnr(a, b), sqnr(plain_scores, scores)
         rows.append(
@@ -147,8 +151,21 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
                 cause_of(_facts(module, node, a, min(noise, alone), rounded.saturated, stretched)),
             )
         )  # fmt: skip
+    _put(module, moved)
     quantization.set_mode(module, "quantize", "quantize")
     return rows
+
+
+def _parameters(node: Any) -> set[str]:
+    """Names of its weight and bias, if they are parameters, behind their quantizers."""
+    given = [n for n in node.args[1:3] if isinstance(n, fx.Node)]
+    return {str(n.target) for n in (*given, *(source for n in given for source in n.all_input_nodes))}
+
+
+def _put(module: fx.GraphModule, values: dict[str, Tensor]) -> None:
+    with torch.no_grad():
+        for name, value in values.items():
+            module.get_parameter(name).copy_(value)
 
 
 def some_of(samples: Samples, most: int) -> Samples:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,7 +67,6 @@ class Ladder:
     curve: list[dict[str, Any]] = field(default_factory=list)
     losses: list[explaining.LayerLoss] = field(default_factory=list)
     method: str = "post-training"
-    before: dict[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         project = self.inputs.project
@@ -75,7 +75,9 @@ class Ladder:
         self.plain = scores_of(self.saved.network, self.saved.front, self.splits.validation)
         self.float_measure = self.task.judge(self.plain, self.splits.validation)[0]
         rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
-        self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
+        picked = rows[: self.settings.calibration_samples].numpy()
+        # By group, so that what one half of them teaches is tried on others: rounding by inputs does.
+        self.values = self.splits.train.values[picked[np.argsort(self.splits.train.groups[picked], kind="stable")]]
 
     def missed(self, measure: float) -> str:
         """Which floor this measure misses on validation data, or ''."""
@@ -108,6 +110,9 @@ class Ladder:
         if settings.calibration == "auto":
             self._other_methods(plain)
         quantized.forget(plain)
+        if settings.rounding == "inputs":
+            options = msgspec.structs.replace(self.best.graph.options, round_by_inputs=True)
+            self._try("weights rounded by their inputs", partial(self._calibrated, options))
         self._equalized()
         self._some_in_float()
         self._trained()
@@ -118,9 +123,6 @@ class Ladder:
         return Candidate(graph, self.task.judge(scores, self.splits.validation)[0], explaining.sqnr(self.plain, scores))
 
     def _chosen(self, graph: Graph, method: Method) -> Candidate:
-        with torch.no_grad():  # choosing moves biases to the integers' grid: each method starts from the float ones
-            for name, value in graph.module.named_parameters():
-                value.copy_(self.before.setdefault(name, value.clone()))
         quantized.choose(graph, self.values, method)
         options = msgspec.structs.replace(graph.options, method=method)
         return self._judged(_with(graph, options))
@@ -142,7 +144,7 @@ class Ladder:
             f"{name}: validation {found.measure:.2%} (float {self.float_measure:.2%}), {found.sqnr_db:.1f} dB, {outcome}"
         )
 
-    def _try(self, name: str, make: Callable[[], Candidate], did: Callable[[Candidate], str] = lambda _: "") -> None:
+    def _try(self, name: str, make: Callable[[], Candidate], did: Callable[[Candidate], str] = lambda _: "") -> str:
         start = time.perf_counter()
         found = make()
         said = did(found)
@@ -150,6 +152,7 @@ class Ladder:
         if kept:
             self.best = found
         self._say(name, found, gained, kept, start, said)
+        return said
 
     def _over_a_ceiling(self, candidate: Candidate) -> str:
         """Which ceiling its files exceed, or '': a float layer takes four times the bytes, and may be slower."""
@@ -183,23 +186,25 @@ class Ladder:
         )  # fmt: skip
 
     def _some_in_float(self) -> None:
-        """The layers that cost most, one by one."""
+        """The layers whose rounding adds most noise to the scores: one, then as many again each time, until it is enough.
+
+        By noise, not by what each alone costs of the measure: noise adds up over layers, and a few hundred samples tell it apart.
+        """
         if self._content() or not self.settings.most_float_layers:
             return
         self.all_integer = self.best
         losses = explaining.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
-        worst = [r.layer for r in sorted(losses, key=lambda r: (-round(r.alone_measure_lost, 4), r.alone_sqnr_db))]
-        worst = worst[: self.settings.most_float_layers]
-        for layer in worst:
-            self._try(f"{layer} in float", partial(self._calibrated, self._with_float(layer)), self._over_a_ceiling)
-            if self._content():
-                return
-        if len(worst) > len(self.best.graph.options.float_layers) > 0:  # one alone may do nothing, or harm by chance
-            self._try("all of these in float", partial(self._calibrated, self._with_float(*worst)), self._over_a_ceiling)
-
-    def _with_float(self, *layers: str) -> Options:
-        options = self.best.graph.options
-        return msgspec.structs.replace(options, float_layers=tuple(dict.fromkeys((*options.float_layers, *layers))))
+        worst = [r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db)][: self.settings.most_float_layers]
+        options, chosen, tight = self.best.graph.options, list[str](), False
+        while worst and not self._content():
+            more = worst[: 1 if tight else max(1, len(chosen))]
+            layers = tuple(dict.fromkeys((*options.float_layers, *chosen, *more)))
+            made = partial(self._calibrated, msgspec.structs.replace(options, float_layers=layers))
+            over = self._try(f"{', '.join(more)} in float{' too' * bool(chosen)}", made, self._over_a_ceiling).startswith(OVER)
+            tight = tight or over  # from there one by one: a smaller layer may still fit
+            chosen += [] if over else more
+            if not over or len(more) == 1:
+                worst = worst[len(more) :]
 
     def _trained(self) -> None:
         settings = self.settings
@@ -258,4 +263,4 @@ class Ladder:
 
 
 def _with(graph: Graph, options: Options) -> Graph:
-    return Graph(graph.module, graph.plan, graph.front, graph.folded, options, graph.equalized, graph.nodes)
+    return replace(graph, options=options)

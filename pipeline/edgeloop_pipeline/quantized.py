@@ -14,7 +14,7 @@ from torch import Tensor, fx
 
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
-from edgeloop_exporters import equalization, quantization
+from edgeloop_exporters import bias_correction, equalization, quantization, rounding
 from edgeloop_exporters.convert import Front
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, simplify, trace
 from edgeloop_exporters.quantizers import ActivationQuantizer
@@ -35,18 +35,24 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     percentile: float = 99.99
     equalize: bool = False
     correct_biases: bool = False
+    round_by_inputs: bool = False
     float_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A folded graph with quantizers in it. `nodes`: how many operations it had when traced, simplified, and folded."""
+    """A folded graph with quantizers in it.
+
+    `floats`: its parameters by name before calibration moved any; `nodes`: how many operations it had when traced,
+    simplified, and folded.
+    """
 
     module: fx.GraphModule
     plan: quantization.Plan
     front: Front
     folded: int
     options: Options
+    floats: dict[str, Tensor]
     equalized: tuple[str, ...] = ()
     nodes: tuple[int, int, int] = (0, 0, 0)
 
@@ -97,12 +103,13 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
             raise UsageError(f"stages.quantize.float_layers: {name!r} is no layer with weights{nearest(name, known)}")
     equalized: list[str] = []
     if options.correct_biases:
-        equalization.add_biases(module)
+        bias_correction.add_biases(module)
     if options.equalize:
         equalized = equalization.equalize(module, samples_of(saved.front, splits.train.values[_spread(len(splits.train))]))
     plan = quantization.plan(module, saved.front.input_qparams, options.float_layers)
     quantization.insert(module, plan)
-    return Graph(module, plan, saved.front, count, options, tuple(equalized), nodes)
+    floats = {name: value.detach().clone() for name, value in module.named_parameters()}
+    return Graph(module, plan, saved.front, count, options, floats, tuple(equalized), nodes)
 
 
 def observe(graph: Graph, values: Array) -> None:
@@ -115,11 +122,23 @@ def observe(graph: Graph, values: Array) -> None:
 
 def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
     """Choose the ranges from what was observed, by the graph's method or another, and switch to integers."""
+    restore(graph)
     quantization.choose_ranges(graph.module, method or graph.options.method, graph.options.percentile)
     quantization.set_mode(graph.module, "quantize", "quantize")
-    if graph.options.correct_biases:
-        equalization.correct_biases(graph.module, samples_of(graph.front, values[:EQUALIZE_SAMPLES]))
+    some, options = values[_spread(len(values))], graph.options
+    wanted = bias_correction.means(graph.module, samples_of(graph.front, some)) if options.correct_biases else None
+    if options.round_by_inputs:
+        rounding.round_weights(graph.module, samples_of(graph.front, some))
+    if wanted is not None:
+        bias_correction.correct_biases(graph.module, samples_of(graph.front, some), wanted)
     quantization.settle(graph.module)
+
+
+def restore(graph: Graph) -> None:
+    """Give the graph back the float parameters that calibration moved to the integers' grid."""
+    with torch.no_grad():
+        for name, value in graph.module.named_parameters():
+            value.copy_(graph.floats[name])
 
 
 def forget(graph: Graph) -> None:

@@ -22,6 +22,7 @@ class Quantize(Base):
     calibration_samples: Count = 512
     calibration: Literal["auto", "minmax", "percentile", "mse", "entropy"] = "auto"  # auto: minmax; the others where it loses
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99  # of each activation's values, for that method
+    rounding: Literal["inputs", "nearest"] = "inputs"  # of weights: by what a layer's inputs look like where that is better
     equalize: When = "auto"  # channels between layers, and biases; auto: when calibration misses the floor
     float_layers: list[str] = field(default_factory=list)  # names of layers that stay in float
     most_float_layers: Whole = 2  # that may stay in float to hold the floor

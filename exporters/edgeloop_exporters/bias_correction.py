@@ -1,0 +1,77 @@
+"""Bias correction (Nagel et al. 2019): each layer's mean error of rounding is taken off its bias, without training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, channel_axis, layer_name, set_parameter, tensor_of
+from edgeloop_exporters.quantization import set_mode
+
+
+class _Means(fx.Interpreter):
+    """Mean of each channel of every weighted layer's output; with `wanted` given, biases are moved until they are those."""
+
+    def __init__(self, module: fx.GraphModule, wanted: dict[str, Tensor] | None = None) -> None:
+        super().__init__(module)
+        self.wanted = wanted
+        self.means: dict[str, Tensor] = {}
+        self.corrected: list[str] = []
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if n.target not in WEIGHTED:
+            return result
+        axis = channel_axis(n)
+        mean = result.transpose(0, axis).flatten(1).mean(1)
+        self.means[n.name] = mean
+        bias = tensor_of(self.module, n.args[2]) if len(n.args) > 2 else None
+        if self.wanted is None or bias is None:
+            return result
+        off = self.wanted[n.name] - mean
+        bias.add_(off)
+        self.corrected.append(layer_name(n))
+        return result + off.reshape([-1 if i == axis else 1 for i in range(result.dim())])
+
+
+def means(module: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
+    """Of each channel of every weighted layer's output in floats, by node; afterwards the quantizers are on."""
+    set_mode(module, "off", "off")
+    plain = _Means(module)
+    with torch.no_grad():
+        plain.run(x)
+    set_mode(module, "quantize", "quantize")
+    return plain.means
+
+
+def correct_biases(module: fx.GraphModule, x: Tensor, wanted: dict[str, Tensor]) -> int:
+    """Take each layer's mean error of rounding, channel by channel, off its bias; returns how many layers were corrected.
+
+    `module`: a calibrated graph with quantizers, changed in place; `x`: normalised samples; `wanted`: their `means` in
+    floats. Layers follow in order, each seeing the corrected ones before it.
+    """
+    moved = _Means(module, wanted)
+    with torch.no_grad():
+        moved.run(x)
+    return len(moved.corrected)
+
+
+def add_biases(module: fx.GraphModule) -> int:
+    """Give layers without a bias one of zeros, so that it can be corrected; returns how many."""
+    added = 0
+    for node in list(module.graph.nodes):
+        if node.target not in WEIGHTED or (len(node.args) > 2 and node.args[2] is not None):
+            continue
+        weight = tensor_of(module, node.args[1])
+        if weight is None or node.target in TRANSPOSED:
+            continue
+        name = f"{node.name}_added_bias"
+        set_parameter(module, name, torch.zeros(weight.shape[0]))
+        with module.graph.inserting_before(node):
+            bias = module.graph.get_attr(name)
+        node.args = (node.args[0], node.args[1], bias, *node.args[3:])
+        added += 1
+    module.recompile()
+    return added

@@ -1,0 +1,121 @@
+"""Weights rounded by what a layer's inputs look like, instead of each to the nearest integer; no training.
+
+Neighbouring pixels and channels rise and fall together, so that errors of the weights that meet them add up. Weights are
+rounded one after the other, and those still to come make good, as far as they can, for the error so far: Optimal Brain
+Quantization (Frantar and Alistarh 2022), in the common order of GPTQ (Frantar et al. 2023).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.nn import functional
+
+from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, aten, tensor_of
+from edgeloop_exporters.quantizers import WEIGHT_MAX, WeightQuantizer
+
+# How much less it counts what two inputs do together: few samples know little of many inputs. What half of the samples teach is
+# tried on the other half, and the best is taken; at 1, each weight goes to its nearest integer.
+SHRINKS = (0.01, 0.1, 0.4)
+MOST_VALUES = 2**24  # of a layer's inputs that are looked at
+MOST_ROWS = 16_384
+
+
+def round_weights(module: fx.GraphModule, x: Tensor) -> int:
+    """Move weights to the integers' grid so that layers' outputs change least; returns of how many layers.
+
+    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalised samples, its halves best of different
+    recordings. Layers follow in order, each seeing what the rounded ones before it hand on. The largest weight of a channel
+    stays, so that its scale does.
+    """
+    rounder = _Rounder(module)
+    with torch.no_grad():
+        rounder.run(x)
+    return rounder.rounded
+
+
+class _Rounder(fx.Interpreter):
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.rounded = 0
+
+    def run_node(self, n: fx.Node) -> Any:
+        source: Any = n.args[1] if n.target in WEIGHTED and n.target not in TRANSPOSED else None
+        if source is not None and source.op == "call_module" and len(source.users) == 1 and len(source.args[0].users) == 1:
+            quantizer, weight = self.module.get_submodule(str(source.target)), tensor_of(self.module, source.args[0])
+            kernel = () if weight is None else tuple(weight.shape[2:])
+            seen = _seen(n, self.env[n.args[0]], kernel)  # type: ignore[index]
+            if isinstance(quantizer, WeightQuantizer) and weight is not None and seen is not None:
+                weight.copy_(_rounded(weight, seen, quantizer.scales(weight)))
+                self.env[source] = quantizer(weight)
+                self.rounded += 1
+        return super().run_node(n)
+
+
+def _seen(node: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """(groups, rows, weights of one output): what each of a layer's weights meets, at places picked at random.
+
+    `x`: (N, channels, ...), or (..., channels) of a linear layer; `shape`: the kernel's. None: for layers not known here.
+    """
+    if node.target is aten.linear.default:
+        rows = x.flatten(0, -2)
+        return rows[:: max(1, len(rows) // MOST_ROWS)].unsqueeze(0)
+    places = x.dim() - 2
+    if places not in (1, 2):
+        return None
+    given = [list(width) for width in node.args[3:6]]
+    defaults = [[1] * places, [0] * places, [1] * places]
+    stride, padding, dilation = given + defaults[len(given) :]
+    groups = int(node.args[6]) if len(node.args) > 6 else 1
+    x = functional.pad(x, [p for width in reversed(padding) for p in (width, width)])
+    if places == 1:
+        x, shape, stride, dilation = x.unsqueeze(2), (1, *shape), [1, *stride], [1, *dilation]
+    outputs = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, shape, stride, strict=True)]
+    total, values = outputs[0] * outputs[1], x.shape[0] * x.shape[1] * shape[0] * shape[1]
+    count = max(1, min(total, MOST_VALUES // values, MOST_ROWS // len(x)))
+    picked = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
+    first, second = (
+        corner[:, None] * s + torch.arange(k) * d
+        for corner, s, k, d in zip((picked // outputs[1], picked % outputs[1]), stride, shape, dilation, strict=True)
+    )
+    patches: Tensor = x[:, :, first[:, :, None], second[:, None, :]]  # (N, channels, places, kernel's rows, its columns)
+    seen: Tensor = patches.unflatten(1, [groups, -1]).permute(1, 0, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+    return seen
+
+
+def _rounded(weight: Tensor, seen: Tensor, scales: Tensor) -> Tensor:
+    """`weight`: (outputs, ...); `seen`: (groups, rows, weights of one output); `scales`: (outputs,) or (1,)."""
+    groups = len(seen)
+    w = weight.detach().reshape(groups, weight.shape[0] // groups, -1)
+    scale = scales.expand(weight.shape[0]).reshape(groups, -1, 1)
+    learnt, held = (half.transpose(1, 2) @ half for half in seen.tensor_split(2, dim=1))
+    made = {1.0: _on_grid(w, scale)} | {shrink: _solved(w, learnt, scale, shrink) for shrink in SHRINKS}
+    errors = {shrink: float((((w - rounded) @ held) * (w - rounded)).sum()) for shrink, rounded in made.items()}
+    shrink = min(errors, key=lambda s: errors[s])
+    return (made[1.0] if shrink == 1 else _solved(w, learnt + held, scale, shrink)).reshape(weight.shape)
+
+
+def _on_grid(w: Tensor, scale: Tensor) -> Tensor:
+    return (w / scale).round().clamp(-WEIGHT_MAX, WEIGHT_MAX) * scale
+
+
+def _solved(w: Tensor, moments: Tensor, scale: Tensor, shrink: float) -> Tensor:
+    """`w`: (groups, outputs, n); `moments`: (groups, n, n), less `shrink` off the diagonal; `scale`: (groups, outputs, 1)."""
+    own = moments.diagonal(dim1=1, dim2=2)
+    moments = (1 - shrink) * moments.double() + torch.diag_embed(shrink * own.double() + 1e-6 * own.mean() + 1e-12)
+    order = own.argsort(dim=1, descending=True)
+    rows = order[:, None, :].expand_as(w)
+    w = w.gather(2, rows)
+    moments = moments.gather(1, order[:, :, None].expand_as(moments)).gather(2, order[:, None, :].expand_as(moments))
+    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True).float()
+    peak = w.abs().argmax(2, keepdim=True)
+    largest = w.gather(2, peak)
+    result = torch.empty_like(w)
+    for i in range(w.shape[2]):
+        value = torch.where(peak == i, largest, w[:, :, i : i + 1])
+        result[:, :, i : i + 1] = _on_grid(value, scale)
+        error = (w[:, :, i : i + 1] - result[:, :, i : i + 1]) / inverse[:, None, i : i + 1, i]
+        w[:, :, i + 1 :] -= error * inverse[:, None, i, i + 1 :]
+    return torch.empty_like(w).scatter_(2, rows, result)
