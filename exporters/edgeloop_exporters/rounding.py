@@ -18,7 +18,8 @@ from edgeloop_exporters.quantizers import WEIGHT_MAX, WeightQuantizer
 
 # How much less it counts what two inputs do together: few samples know little of many inputs. What half of the samples teach is
 # tried on the other half, and the best is taken; at 1, each weight goes to its nearest integer.
-SHRINKS = (0.01, 0.1, 0.4)
+SHRINKS = (0.0, 0.1, 0.4)
+DAMPING = 0.01  # of the mean of the second moments' diagonal: weights of faint inputs must not be played off against each other
 MOST_VALUES = 2**24  # of a layer's inputs that are looked at
 MOST_ROWS = 16_384
 
@@ -104,7 +105,9 @@ def _on_grid(w: Tensor, scale: Tensor) -> Tensor:
 def _solved(w: Tensor, moments: Tensor, scale: Tensor, shrink: float) -> Tensor:
     """`w`: (groups, outputs, n); `moments`: (groups, n, n), less `shrink` off the diagonal; `scale`: (groups, outputs, 1)."""
     own = moments.diagonal(dim1=1, dim2=2)
-    moments = (1 - shrink) * moments.double() + torch.diag_embed(shrink * own.double() + 1e-6 * own.mean() + 1e-12)
+    moments = (1 - shrink) * moments.double() + torch.diag_embed(
+        shrink * own.double() + DAMPING * own.mean(1, keepdim=True) + 1e-12
+    )
     order = own.argsort(dim=1, descending=True)
     rows = order[:, None, :].expand_as(w)
     w = w.gather(2, rows)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeloop_exporters import quantization
-from edgeloop_exporters.graph import WEIGHTED, layer_name, tensor_of
+from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline import quantized, tasks
 from edgeloop_pipeline.data import PreparedSplits, Samples
@@ -20,6 +20,7 @@ from edgeloop_pipeline.quantized import Graph, samples_of
 from edgeloop_pipeline.training.scoring import scores_of
 
 MOST_SAMPLES, LEAST_SAMPLES = 256, 32
+MEAN_SAMPLES = 16  # on which a layer's mean error is told, were it alone
 MOST_SECONDS = 60.0  # for running the network once for each of its layers
 OUTLIER = 8.0  # a channel's peak against the median channel's
 SATURATED = 0.01  # share of values outside their range
@@ -140,6 +141,8 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
         own = _parameters(node) & moved.keys()
         _put(module, {name: moved[name] for name in own})
         _alone(module, node)
+        if graph.options.correct_biases:
+            _correct(module, node, x[:MEAN_SAMPLES], plain.found[node.name][:MEAN_SAMPLES], graph.floats)
         scores = scores_of(module, front, samples)
         _put(module, {name: graph.floats[name] for name in own})
         a, b = plain.found[node.name], rounded.found[node.name]
@@ -160,6 +163,19 @@ def _parameters(node: Any) -> set[str]:
     """Names of its weight and bias, if they are parameters, behind their quantizers."""
     given = [n for n in node.args[1:3] if isinstance(n, fx.Node)]
     return {str(n.target) for n in (*given, *(source for n in given for source in n.all_input_nodes))}
+
+
+def _correct(module: fx.GraphModule, node: Any, x: Tensor, plain: Tensor, floats: dict[str, Tensor]) -> None:
+    """Its bias, which makes good for layers before it as well, makes good for what it loses alone."""
+    bias = tensor_of(module, node.args[2]) if len(node.args) > 2 else None
+    if bias is None:
+        return
+    with torch.no_grad():
+        bias.copy_(floats[str(node.args[2].target)])
+        alone = _Outputs(module)
+        alone.run(x)
+        off = (plain - alone.found[node.name]).transpose(0, channel_axis(node))
+        bias.add_(off.flatten(1).mean(1))
 
 
 def _put(module: fx.GraphModule, values: dict[str, Tensor]) -> None:
