@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections import Counter
@@ -38,8 +39,9 @@ SHOWN = (
 def waiting(connection: Connection, model: str, person: str, limit: int, without: Iterable[str] = ()) -> list[dict[str, Any]]:
     """One sample of each group that still needs this person's label, with the group's size: the most informative first, `spread`.
 
-    Every fifth is one of the random ones, the oldest first: without them there would be no honest estimate of accuracy. After
-    FIRST_CHOSEN of a model every second one is: what is least sure teaches the most at first, and is ever less like the rest.
+    Every fifth is one of the random ones, whenever and wherever it came: without them there would be no honest estimate of
+    accuracy. After FIRST_CHOSEN of a model every second one is: what is least sure teaches the most at first, and is ever less
+    like the rest.
     `without`: devices whose sensors are at fault; nobody's time is spent on theirs.
     """
     mine = select(labels.c.key).where(labels.c.device == samples.c.device, labels.c.key == samples.c.key, labels.c.person == person)
@@ -52,7 +54,8 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
     columns = [samples.c[name] for name in SHOWN]
     ordered = select(*columns).where(open_ones).order_by(samples.c.value.desc(), samples.c.at)
     best = spread(connection.execute(ordered.limit(max(limit, MOST_SPREAD))).all())[:limit]
-    drawn = connection.execute(select(*columns).where(open_ones, samples.c.random == 1).order_by(samples.c.at).limit(limit)).all()
+    newest = select(*columns).where(open_ones, samples.c.random == 1).order_by(samples.c.at.desc())
+    drawn = sorted(connection.execute(newest.limit(max(limit, MOST_SPREAD))).all(), key=_lot)[:limit]
     order: dict[tuple[str, str], Row[Any]] = {}
     chosen, random_ones, answered = iter(best), iter(drawn), _answered(connection, model)
     for number in range(answered, answered + len(best) + len(drawn)):
@@ -65,6 +68,11 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
     found = list(order.values())[:limit]
     sizes = _sizes(connection, [f"{r.device}/{r.key}" for r in found])
     return [{**r._mapping, "alike": sizes.get(f"{r.device}/{r.key}", 1)} for r in found]
+
+
+def _lot(row: Row[Any]) -> bytes:
+    """An order that is as good as drawn, and the same for everybody."""
+    return hashlib.sha256(f"{row.device}/{row.key}".encode()).digest()
 
 
 def spread(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
