@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.stages.quantize import Quantize
 
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
-TIE = 0.001  # of the measure: smaller differences are decided by the scores' noise
+TIE = 0.001  # of the measure, at least
 IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
 OVER = "over "
 DISTILLED = "quantization-aware training with distillation"
@@ -133,8 +134,10 @@ class Ladder:
         return self._judged(graph)
 
     def _better(self, candidate: Candidate) -> bool:
-        gained = candidate.measure - self.best.measure
-        return gained > TIE or (gained > -TIE and candidate.sqnr_db > self.best.sqnr_db)
+        """By the measure; where validation is too small to tell them apart (a standard error), by the noise of the scores."""
+        gained, share = candidate.measure - self.best.measure, min(1.0, max(0.0, self.best.measure))
+        tie = max(TIE, math.sqrt(share * (1 - share) / len(self.splits.validation)))
+        return gained > tie or (gained > -tie and candidate.sqnr_db > self.best.sqnr_db)
 
     def _say(self, name: str, found: Candidate, gained: float, kept: bool, start: float, did: str = "") -> None:
         seconds = round(time.perf_counter() - start, 3)
