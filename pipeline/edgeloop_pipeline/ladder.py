@@ -181,11 +181,11 @@ class Ladder:
         if how == "never" or (how == "auto" and self._content()):
             return
         options = msgspec.structs.replace(self.best.graph.options, correct_biases=True)
-        self._try("bias correction", lambda: self._calibrated(options))
+        self._try("bias correction", partial(self._calibrated, options))
         both = msgspec.structs.replace(options, equalize=True)
         self._try(
-            "cross-layer equalization and bias correction", lambda: self._calibrated(both),
-            lambda found: "; ".join(found.graph.equalized) or "no two layers between which channels can be rescaled",
+            "cross-layer equalization and bias correction", partial(self._calibrated, both),
+            lambda found: _rescaled(found.graph.equalized),
         )  # fmt: skip
 
     def _some_in_float(self) -> None:
@@ -263,6 +263,12 @@ class Ladder:
             return (1 - TEACHER_SHARE) * hard(scores, labels, x, autocast) + TEACHER_SHARE * soft
 
         return loss
+
+
+def _rescaled(places: tuple[str, ...]) -> str:
+    if not places:
+        return "no two layers between which channels can be rescaled"
+    return f"channels rescaled in {len(places)} places, the first {places[0]}"
 
 
 def _with(graph: Graph, options: Options) -> Graph:
