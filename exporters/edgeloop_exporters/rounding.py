@@ -16,9 +16,6 @@ from torch.nn import functional
 from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, aten, tensor_of
 from edgeloop_exporters.quantizers import WEIGHT_MAX, WeightQuantizer
 
-# How much less it counts what two inputs do together: few samples know little of many inputs. What half of the samples teach is
-# tried on the other half, and the best is taken; at 1, each weight goes to its nearest integer.
-SHRINKS = (0.0, 0.1, 0.4)
 DAMPING = 0.01  # of the mean of the second moments' diagonal: weights of faint inputs must not be played off against each other
 MOST_VALUES = 2**24  # of a layer's inputs that are looked at
 MOST_ROWS = 16_384
@@ -27,9 +24,8 @@ MOST_ROWS = 16_384
 def round_weights(module: fx.GraphModule, x: Tensor) -> int:
     """Move weights to the integers' grid so that layers' outputs change least; returns of how many layers.
 
-    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalised samples, its halves best of different
-    recordings. Layers follow in order, each seeing what the rounded ones before it hand on. The largest weight of a channel
-    stays, so that its scale does.
+    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalised samples. Layers follow in order,
+    each seeing what the rounded ones before it hand on. The largest weight of a channel stays, so that its scale does.
     """
     rounder = _Rounder(module)
     with torch.no_grad():
@@ -91,24 +87,10 @@ def _rounded(weight: Tensor, seen: Tensor, scales: Tensor) -> Tensor:
     groups = len(seen)
     w = weight.detach().reshape(groups, weight.shape[0] // groups, -1)
     scale = scales.expand(weight.shape[0]).reshape(groups, -1, 1)
-    learnt, held = (half.transpose(1, 2) @ half for half in seen.tensor_split(2, dim=1))
-    made = {1.0: _on_grid(w, scale)} | {shrink: _solved(w, learnt, scale, shrink) for shrink in SHRINKS}
-    errors = {shrink: float((((w - rounded) @ held) * (w - rounded)).sum()) for shrink, rounded in made.items()}
-    shrink = min(errors, key=lambda s: errors[s])
-    return (made[1.0] if shrink == 1 else _solved(w, learnt + held, scale, shrink)).reshape(weight.shape)
-
-
-def _on_grid(w: Tensor, scale: Tensor) -> Tensor:
-    return (w / scale).round().clamp(-WEIGHT_MAX, WEIGHT_MAX) * scale
-
-
-def _solved(w: Tensor, moments: Tensor, scale: Tensor, shrink: float) -> Tensor:
-    """`w`: (groups, outputs, n); `moments`: (groups, n, n), less `shrink` off the diagonal; `scale`: (groups, outputs, 1)."""
+    moments = (seen.transpose(1, 2) @ seen).double()
     own = moments.diagonal(dim1=1, dim2=2)
-    moments = (1 - shrink) * moments.double() + torch.diag_embed(
-        shrink * own.double() + DAMPING * own.mean(1, keepdim=True) + 1e-12
-    )
     order = own.argsort(dim=1, descending=True)
+    moments += torch.diag_embed((DAMPING * own.mean(1, keepdim=True) + 1e-12).expand_as(own))
     rows = order[:, None, :].expand_as(w)
     w = w.gather(2, rows)
     moments = moments.gather(1, order[:, :, None].expand_as(moments)).gather(2, order[:, None, :].expand_as(moments))
@@ -118,7 +100,7 @@ def _solved(w: Tensor, moments: Tensor, scale: Tensor, shrink: float) -> Tensor:
     result = torch.empty_like(w)
     for i in range(w.shape[2]):
         value = torch.where(peak == i, largest, w[:, :, i : i + 1])
-        result[:, :, i : i + 1] = _on_grid(value, scale)
+        result[:, :, i : i + 1] = (value / scale).round().clamp(-WEIGHT_MAX, WEIGHT_MAX) * scale
         error = (w[:, :, i : i + 1] - result[:, :, i : i + 1]) / inverse[:, None, i : i + 1, i]
         w[:, :, i + 1 :] -= error * inverse[:, None, i, i + 1 :]
-    return torch.empty_like(w).scatter_(2, rows, result)
+    return torch.empty_like(w).scatter_(2, rows, result).reshape(weight.shape)

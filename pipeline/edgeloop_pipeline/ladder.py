@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -76,9 +75,7 @@ class Ladder:
         self.plain = scores_of(self.saved.network, self.saved.front, self.splits.validation)
         self.float_measure = self.task.judge(self.plain, self.splits.validation)[0]
         rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
-        picked = rows[: self.settings.calibration_samples].numpy()
-        # By group, so that what one half of them teaches is tried on others: rounding by inputs does.
-        self.values = self.splits.train.values[picked[np.argsort(self.splits.train.groups[picked], kind="stable")]]
+        self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
 
     def missed(self, measure: float) -> str:
         """Which floor this measure misses on validation data, or ''."""
