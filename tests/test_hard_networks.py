@@ -269,6 +269,7 @@ def test_weights_rounded_by_their_inputs(name: str, tmp_path: Path) -> None:
         noise.append(explaining.sqnr(plain, torch.from_numpy(reference(graph, splits))))
         quantization.set_mode(graph.module, "quantize", "quantize")
         scales.append([quantizer_of(graph, w.name).scales(graph.module.get_parameter(w.name)) for w in graph.plan.weights])
+    # In that one network nothing was gained (57.4 dB either way); why is not known.
     assert noise[1] > noise[0] + (-0.5 if name == "padded at the end" else 2), noise
     assert all(torch.allclose(a, b) for a, b in zip(*scales, strict=True))
     quantized.save(tmp_path, graph)

@@ -225,6 +225,9 @@ def test_more_of_the_queue_is_drawn_at_random_once_much_is_labelled(tmp_path: Pa
             labelling.label(connection, row["device"], row["key"], "anna", "ROW", settings)
         later = labelling.waiting(connection, "m", "anna", 20)
         assert [row["random"] for row in later] == [0, 1] * 10
+        drawn = [row["key"] for row in labelling.waiting(connection, "m", "anna", 1000) if row["random"]]
+        assert drawn != sorted(drawn), "of all times, not the oldest first"
+        assert drawn == [row["key"] for row in labelling.waiting(connection, "m", "berta", 1000) if row["random"]]
         assert len(labelling.waiting(connection, "m", "anna", 1000)) == 120 - FIRST_CHOSEN
 
 

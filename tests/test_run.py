@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,10 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
 
 
 def test_interrupted(tmp_path: Path) -> None:
-    process = subprocess.Popen([BIN / "edgeloop", "run", TINY, "--runs", tmp_path / "runs"], stderr=subprocess.PIPE, text=True)
+    # Tests that run in the background have SIGINT ignored, and would hand that on.
+    listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    words = [BIN / "edgeloop", "run", TINY, "--runs", tmp_path / "runs"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, preexec_fn=listening)
     assert process.stderr is not None
     line = next(line for line in process.stderr if "train: epoch 1/" in line)
     assert line

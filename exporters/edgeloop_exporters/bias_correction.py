@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, channel_axis, layer_name, set_parameter, tensor_of
-from edgeloop_exporters.quantization import set_mode
+from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, channel_axis, set_parameter, tensor_of
 
 
 class _Means(fx.Interpreter):
@@ -18,7 +17,6 @@ class _Means(fx.Interpreter):
         super().__init__(module)
         self.wanted = wanted
         self.means: dict[str, Tensor] = {}
-        self.corrected: list[str] = []
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
@@ -32,35 +30,29 @@ class _Means(fx.Interpreter):
             return result
         off = self.wanted[n.name] - mean
         bias.add_(off)
-        self.corrected.append(layer_name(n))
         return result + off.reshape([-1 if i == axis else 1 for i in range(result.dim())])
 
 
 def means(module: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
-    """Of each channel of every weighted layer's output in floats, by node; afterwards the quantizers are on."""
-    set_mode(module, "off", "off")
-    plain = _Means(module)
+    """Of each channel of every weighted layer's output, by node, with the quantizers as they are."""
+    found = _Means(module)
     with torch.no_grad():
-        plain.run(x)
-    set_mode(module, "quantize", "quantize")
-    return plain.means
+        found.run(x)
+    return found.means
 
 
-def correct_biases(module: fx.GraphModule, x: Tensor, wanted: dict[str, Tensor]) -> int:
-    """Take each layer's mean error of rounding, channel by channel, off its bias; returns how many layers were corrected.
+def correct_biases(module: fx.GraphModule, x: Tensor, wanted: dict[str, Tensor]) -> None:
+    """Take each layer's mean error of rounding, channel by channel, off its bias.
 
-    `module`: a calibrated graph with quantizers, changed in place; `x`: normalised samples; `wanted`: their `means` in
+    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalised samples; `wanted`: their `means` in
     floats. Layers follow in order, each seeing the corrected ones before it.
     """
-    moved = _Means(module, wanted)
     with torch.no_grad():
-        moved.run(x)
-    return len(moved.corrected)
+        _Means(module, wanted).run(x)
 
 
-def add_biases(module: fx.GraphModule) -> int:
-    """Give layers without a bias one of zeros, so that it can be corrected; returns how many."""
-    added = 0
+def add_biases(module: fx.GraphModule) -> None:
+    """Give layers without a bias one of zeros, so that it can be corrected."""
     for node in list(module.graph.nodes):
         if node.target not in WEIGHTED or (len(node.args) > 2 and node.args[2] is not None):
             continue
@@ -72,6 +64,4 @@ def add_biases(module: fx.GraphModule) -> int:
         with module.graph.inserting_before(node):
             bias = module.graph.get_attr(name)
         node.args = (node.args[0], node.args[1], bias, *node.args[3:])
-        added += 1
     module.recompile()
-    return added

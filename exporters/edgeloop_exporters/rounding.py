@@ -21,23 +21,18 @@ MOST_VALUES = 2**24  # of a layer's inputs that are looked at
 MOST_ROWS = 16_384
 
 
-def round_weights(module: fx.GraphModule, x: Tensor) -> int:
-    """Move weights to the integers' grid so that layers' outputs change least; returns of how many layers.
+def round_weights(module: fx.GraphModule, x: Tensor) -> None:
+    """Move weights to the integers' grid so that layers' outputs change least.
 
     `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalised samples. Layers follow in order,
     each seeing what the rounded ones before it hand on. The largest weight of a channel stays, so that its scale does.
+    Weights that several layers share, and those of transposed and three-dimensional convolutions, go to the nearest integer.
     """
-    rounder = _Rounder(module)
     with torch.no_grad():
-        rounder.run(x)
-    return rounder.rounded
+        _Rounder(module).run(x)
 
 
 class _Rounder(fx.Interpreter):
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.rounded = 0
-
     def run_node(self, n: fx.Node) -> Any:
         source: Any = n.args[1] if n.target in WEIGHTED and n.target not in TRANSPOSED else None
         if source is not None and source.op == "call_module" and len(source.users) == 1 and len(source.args[0].users) == 1:
@@ -47,7 +42,6 @@ class _Rounder(fx.Interpreter):
             if isinstance(quantizer, WeightQuantizer) and weight is not None and seen is not None:
                 weight.copy_(_rounded(weight, seen, quantizer.scales(weight)))
                 self.env[source] = quantizer(weight)
-                self.rounded += 1
         return super().run_node(n)
 
 

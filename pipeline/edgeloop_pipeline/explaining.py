@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
-from edgeloop_exporters import quantization
+from edgeloop_exporters import bias_correction, quantization
 from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline import quantized, tasks
@@ -130,8 +130,9 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
     with torch.no_grad():
         rounded.run(x)
     moved = {name: value.detach().clone() for name, value in module.named_parameters()}
-    quantized.restore(graph)
+    quantized.put(module, graph.floats)
     quantization.set_mode(module, "off", "off")
+    means = bias_correction.means(module, x[:MEAN_SAMPLES])
     plain, plain_scores = _Outputs(module), scores_of(module, front, samples)
     with torch.no_grad():
         plain.run(x)
@@ -139,12 +140,15 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
     rows = []
     for node in (n for n in module.graph.nodes if n.target in WEIGHTED):
         own = _parameters(node) & moved.keys()
-        _put(module, {name: moved[name] for name in own})
+        quantized.put(module, {name: moved[name] for name in own})
         _alone(module, node)
-        if graph.options.correct_biases:
-            _correct(module, node, x[:MEAN_SAMPLES], plain.found[node.name][:MEAN_SAMPLES], graph.floats)
+        if graph.options.correct_biases and (bias := _bias(node)) in own:
+            # Its bias makes good for the layers before it as well; alone, it makes good for what this layer loses.
+            quantized.put(module, {bias: graph.floats[bias]})
+            off = means[node.name] - bias_correction.means(module, x[:MEAN_SAMPLES])[node.name]
+            quantized.put(module, {bias: graph.floats[bias] + off})
         scores = scores_of(module, front, samples)
-        _put(module, {name: graph.floats[name] for name in own})
+        quantized.put(module, {name: graph.floats[name] for name in own})
         a, b = plain.found[node.name], rounded.found[node.name]
         noise, alone = sqnr(a, b), sqnr(plain_scores, scores)
         rows.append(
@@ -154,7 +158,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
                 cause_of(_facts(module, node, a, min(noise, alone), rounded.saturated, stretched)),
             )
         )  # fmt: skip
-    _put(module, moved)
+    quantized.put(module, moved)
     quantization.set_mode(module, "quantize", "quantize")
     return rows
 
@@ -165,23 +169,8 @@ def _parameters(node: Any) -> set[str]:
     return {str(n.target) for n in (*given, *(source for n in given for source in n.all_input_nodes))}
 
 
-def _correct(module: fx.GraphModule, node: Any, x: Tensor, plain: Tensor, floats: dict[str, Tensor]) -> None:
-    """Its bias, which makes good for layers before it as well, makes good for what it loses alone."""
-    bias = tensor_of(module, node.args[2]) if len(node.args) > 2 else None
-    if bias is None:
-        return
-    with torch.no_grad():
-        bias.copy_(floats[str(node.args[2].target)])
-        alone = _Outputs(module)
-        alone.run(x)
-        off = (plain - alone.found[node.name]).transpose(0, channel_axis(node))
-        bias.add_(off.flatten(1).mean(1))
-
-
-def _put(module: fx.GraphModule, values: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for name, value in values.items():
-            module.get_parameter(name).copy_(value)
+def _bias(node: Any) -> str:
+    return str(node.args[2].target) if len(node.args) > 2 and isinstance(node.args[2], fx.Node) else ""
 
 
 def some_of(samples: Samples, most: int) -> Samples:
@@ -208,7 +197,7 @@ def _following(node: fx.Node) -> list[fx.Node]:
 def _facts(
     module: fx.GraphModule, node: Any, output: Tensor, noise: float, saturated: dict[str, float], stretched: dict[str, float]
 ) -> Facts:
-    axis = output.dim() - 1 if node.target is WEIGHTED[-1] else 1
+    axis = channel_axis(node)
     source = node.args[1]
     quantizer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
     weight = tensor_of(module, source.args[0] if source.op == "call_module" else source)

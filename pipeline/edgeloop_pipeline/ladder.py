@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.stages.quantize import Quantize
 
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
-TIE = 0.001  # of the measure, at least
+TIE = 0.001  # of the measure: the least difference that decides, however large validation is
 IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
 OVER = "over "
 DISTILLED = "quantization-aware training with distillation"
@@ -87,11 +87,14 @@ class Ladder:
         return ""
 
     def _content(self) -> bool:
-        """Enough? Without any floor, a small loss is."""
+        return self._enough(self.best.measure)
+
+    def _enough(self, measure: float) -> bool:
+        """Does the floor hold? Without any, a small loss is enough."""
         target = self.inputs.project.recipe.head.target
         if target.max_drop is None and target.min_accuracy is None:
-            return self.float_measure - self.best.measure <= IMPLIED_DROP
-        return not self.missed(self.best.measure)
+            return self.float_measure - measure <= IMPLIED_DROP
+        return not self.missed(measure)
 
     def climb(self) -> Graph:
         """Every rung in turn until the floor holds; the best is kept. What made the first one lose is explained."""
@@ -123,7 +126,7 @@ class Ladder:
     def _chosen(self, graph: Graph, method: Method) -> Candidate:
         quantized.choose(graph, self.values, method)
         options = msgspec.structs.replace(graph.options, method=method)
-        return self._judged(_with(graph, options))
+        return self._judged(replace(graph, options=options))
 
     def _calibrated(self, options: Options) -> Candidate:
         graph = quantized.prepare(self.saved, self.splits, options)
@@ -131,7 +134,11 @@ class Ladder:
         return self._judged(graph)
 
     def _better(self, candidate: Candidate) -> bool:
-        """By the measure; where validation is too small to tell them apart (a standard error), by the noise of the scores."""
+        """One that holds the floor before one that does not; then by the measure; and where validation is too small to tell them
+        apart (a standard error), by the noise of the scores."""
+        enough = self._enough(candidate.measure)
+        if enough != self._content():
+            return enough
         gained, share = candidate.measure - self.best.measure, min(1.0, max(0.0, self.best.measure))
         tie = max(TIE, math.sqrt(share * (1 - share) / len(self.splits.validation)))
         return gained > tie or (gained > -tie and candidate.sqnr_db > self.best.sqnr_db)
@@ -266,7 +273,3 @@ def _rescaled(places: tuple[str, ...]) -> str:
     if not places:
         return "no two layers between which channels can be rescaled"
     return f"channels rescaled in {len(places)} places, the first {places[0]}"
-
-
-def _with(graph: Graph, options: Options) -> Graph:
-    return replace(graph, options=options)

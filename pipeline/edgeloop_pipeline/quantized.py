@@ -122,23 +122,26 @@ def observe(graph: Graph, values: Array) -> None:
 
 def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
     """Choose the ranges from what was observed, by the graph's method or another, and switch to integers."""
-    restore(graph)
-    quantization.choose_ranges(graph.module, method or graph.options.method, graph.options.percentile)
-    quantization.set_mode(graph.module, "quantize", "quantize")
-    some, options = values[_spread(len(values))], graph.options
-    wanted = bias_correction.means(graph.module, samples_of(graph.front, some)) if options.correct_biases else None
+    module, options = graph.module, graph.options
+    put(module, graph.floats)
+    quantization.choose_ranges(module, method or options.method, options.percentile)
+    some = samples_of(graph.front, values[_spread(len(values))])
+    if options.correct_biases:
+        quantization.set_mode(module, "off", "off")
+        wanted = bias_correction.means(module, some)
+    quantization.set_mode(module, "quantize", "quantize")
     if options.round_by_inputs:
-        rounding.round_weights(graph.module, samples_of(graph.front, some))
-    if wanted is not None:
-        bias_correction.correct_biases(graph.module, samples_of(graph.front, some), wanted)
-    quantization.settle(graph.module)
+        rounding.round_weights(module, some)
+    if options.correct_biases:
+        bias_correction.correct_biases(module, some, wanted)
+    quantization.settle(module)
 
 
-def restore(graph: Graph) -> None:
-    """Give the graph back the float parameters that calibration moved to the integers' grid."""
+def put(module: fx.GraphModule, values: dict[str, Tensor]) -> None:
+    """Give parameters these values, by name."""
     with torch.no_grad():
-        for name, value in graph.module.named_parameters():
-            value.copy_(graph.floats[name])
+        for name, value in values.items():
+            module.get_parameter(name).copy_(value)
 
 
 def forget(graph: Graph) -> None:
