@@ -58,13 +58,22 @@ def blocks(pool: Pool) -> Draw:
     return draw
 
 
+def sets_once(pool: Pool, sets: Stream) -> Draw:
+    """Whole sets in another order, none twice."""
+
+    def draw(rng: np.random.Generator, n: int) -> tuple[Stream, Stream]:
+        rows = np.concatenate([np.flatnonzero(sets == one) for one in rng.permutation(np.unique(sets))])[:n]
+        return pool.features[rows], pool.answers[rows]
+
+    return draw
+
+
 def real(quick: bool) -> Iterator[Row]:
-    for make in (segments, phishing):
+    for make in (segments, phishing, watch()):
         if make(0) is not None:
             yield from compared(make, 2 if quick else 30, 1)
-    for single in (watch, fashion):
-        case = single()
-        yield from compared(lambda _, case=case: case, 1, 3 if quick else 30)
+    case = fashion()
+    yield from compared(lambda _: case, 1, 3 if quick else 30)
 
 
 def shown(case: Case, rows: Stream) -> Stream:
@@ -162,9 +171,12 @@ def _river(name: str) -> tuple[Stream, Any] | None:
     return np.array([[float(v) for v in x.values()] for x, _ in rows]), np.array([str(y) for _, y in rows])
 
 
-def watch() -> Case:
-    """exercise_watch as `make loop` trains it: four persons at home, then others, turned axes, or a gyroscope that is silent."""
-    from closed_loop import WEARERS, Recordings
+def watch() -> Callable[[int], Case]:
+    """exercise_watch as `make loop` trains it: four persons at home, then others, turned axes, or a gyroscope that is silent.
+
+    Two thirds of the sets of repetitions at home are the reference, by lot; the others come fresh, each once.
+    """
+    from closed_loop_devices import WEARERS, Recordings
 
     from edgeloop_agent.engine import Engine
     from edgeloop_agent.memory import Choice
@@ -178,20 +190,29 @@ def watch() -> Case:
         engine, task = Engine(bundle, Choice("tflite-int8", 1, "benchmark")), bundle.manifest.task
         assert isinstance(task, Classification)
 
-        def features(subjects: tuple[int, ...], turn: int, spoil: Callable[[Any], Any] = lambda v: v) -> tuple[Pool, list[str]]:
-            """Every second set of repetitions, of both arms."""
-            sets = [(s, one) for s in subjects for half in "AB" for one in truth.of(s, half)[turn::2]]
-            every = [(s, one, a) for s, one in sets for a in engine.answers(spoil(truth.values(one)))]
-            values, scores = (np.concatenate([getattr(a, part) for _, _, a in every]) for part in ("sample", "scores"))
-            return pool_of(task, values, scores, np.array([one[0] for _, one, _ in every]), np.array([s for s, _, _ in every]))[:2]
+        def features(subjects: tuple[int, ...], spoil: Callable[[Any], Any] = lambda v: v) -> tuple[Pool, list[str], Any]:
+            """Of both arms; and of which set each window is."""
+            sets = [(s, one) for s in subjects for half in "AB" for one in truth.of(s, half)]
+            every = [(s, one, i, a) for i, (s, one) in enumerate(sets) for a in engine.answers(spoil(truth.values(one)))]
+            values, scores = (np.concatenate([getattr(a, part) for *_, a in every]) for part in ("sample", "scores"))
+            of = [np.array(column) for column in zip(*((s, one[0], i) for s, one, i, _ in every), strict=True)]
+            return *pool_of(task, values, scores, of[1], of[0])[:2], of[2]
 
-        reference, names = features(home, 0)
+        whole, names, sets = features(home)
         changed = {
-            "other persons": features(others, 1), "axes turned": features(home, 1, lambda v: v[:, [1, 2, 0, 4, 5, 3]]),
-            "gyroscope silent": features(home, 1, lambda v: v * [1, 1, 1, 0, 0, 0]),
+            "other persons": features(others)[0], "axes turned": features(home, lambda v: v[:, [1, 2, 0, 4, 5, 3]])[0],
+            "gyroscope silent": features(home, lambda v: v * [1, 1, 1, 0, 0, 0])[0],
         }  # fmt: skip
-        null = blocks(features(home, 1)[0])
-    return Case("watch", reference, names, len(task.labels), null, {name: blocks(pool) for name, (pool, _) in changed.items()})
+
+    def case(seed: int) -> Case:
+        order = np.random.default_rng(seed).permutation(sets.max() + 1)
+        fresh = np.isin(sets, order[: len(order) // 3])
+        return Case(
+            "watch", whole.of(~fresh), names, len(task.labels), sets_once(whole.of(fresh), sets[fresh]),
+            {name: blocks(pool) for name, pool in changed.items()},
+        )  # fmt: skip
+
+    return case
 
 
 def fashion() -> Case:

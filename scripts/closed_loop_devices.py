@@ -45,6 +45,8 @@ send = "samples"
 random_share = 0.1
 uncertain_share = 0.3
 per_hour = 100000
+[drift]
+false_alarms_per_10k = 10    # each device answers some 400 windows in all
 """
 
 
