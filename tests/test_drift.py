@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeloop_agent.drift.diagnosing import diagnose
+from edgeloop_agent.drift.diagnosing import changed_since, diagnose
 from edgeloop_agent.drift.following import Follower
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
@@ -123,6 +123,16 @@ def test_the_cause_is_named(cause: str, change: object) -> None:
     assert 60 <= found.samples <= 140
 
 
+def test_the_change_came_before_the_alarm() -> None:
+    """What stands out in the last samples alone is no later change."""
+    watched = np.zeros((100, 1))
+    watched[50:] = 1.0
+    watched[-3:] = 8.0
+    assert changed_since(watched, 0) == 3
+    assert changed_since(watched, 0, least=40) == 50
+    assert changed_since(watched[-10:], 0, least=40) == 10
+
+
 def test_a_restart_goes_on_where_it_was() -> None:
     with Bundle.open(BUNDLE) as bundle:
         manifest, inputs, scores = bundle.manifest, bundle.array("canary/inputs.npy"), bundle.array("canary/scores.npy")
@@ -137,6 +147,7 @@ def test_a_restart_goes_on_where_it_was() -> None:
     for i in range(10, 20):
         second.saw(inputs[i : i + 1], scores[i : i + 1])
     assert second.monitor.score == whole.monitor.score and second.seen == whole.seen
+    assert second.first_alarm == whole.first_alarm
 
 
 def test_over_the_fleet_chance_makes_few_discoveries() -> None:

@@ -27,11 +27,15 @@ class Finding:
     samples: int
 
 
-def changed_since(watched: Array, worst: int) -> int:
-    """How many of the last samples are after the change: the suffix (n, N) whose mean is least likely for the number `worst`."""
+def changed_since(watched: Array, worst: int, least: int = 1) -> int:
+    """How many of the last samples are after the change: the suffix of (n, N) whose mean is least likely for the number `worst`.
+
+    At least `least` of them are, or all that there are.
+    """
     column = watched[::-1, worst]
     n = np.arange(1, len(column) + 1)
-    return int(np.argmax(np.abs(np.cumsum(column)) / np.sqrt(n)) + 1)
+    first = min(least, len(column)) - 1
+    return first + int(np.argmax((np.abs(np.cumsum(column)) / np.sqrt(n))[first:])) + 1
 
 
 def watched_of(reference: Drift, features: Array, answers: Array) -> Array:
@@ -40,9 +44,12 @@ def watched_of(reference: Drift, features: Array, answers: Array) -> Array:
     return np.stack([monitor.watched(row, int(answer)).copy() for row, answer in zip(features, answers, strict=True)])
 
 
-def diagnose(reference: Drift, features: Array, answers: Array, worst: int) -> Finding:
-    """From the last samples (n, F), their answers (n,), and the number that wandered farthest when the alarm was raised."""
-    since = changed_since(watched_of(reference, features, answers), worst)
+def diagnose(reference: Drift, features: Array, answers: Array, worst: int, least: int = 1) -> Finding:
+    """From the last samples (n, F), their answers (n,), and the number that wandered farthest when the alarm was raised.
+
+    `least`: samples since that alarm; the change came before it.
+    """
+    since = changed_since(watched_of(reference, features, answers), worst, least)
     after = features[-since:].mean(axis=0)
     overall = np.asarray(reference.overall)
     shift = (after - overall[0]) / overall[1]

@@ -40,6 +40,7 @@ class Memory(msgspec.Struct, frozen=True):
     since: float | None
     worst: int
     history: list[tuple[list[float], int, float]]
+    first_alarm: int | None = None
 
 
 @dataclass
@@ -59,6 +60,7 @@ class Follower:
         self.manifest, self.reference = manifest, reference
         self.monitor = Monitor(reference, per_10k)
         self.seen = 0
+        self.first_alarm: int | None = None  # of the episode, as a sample's number
         self.last_alarm: int | None = None
         self.since: float | None = None
         self.finding: Finding | None = None
@@ -97,6 +99,7 @@ class Follower:
         self.last_alarm = self.seen
         self._period.alarms += 1
         if began:
+            self.first_alarm = self.seen
             self._worst = int(np.abs(self.monitor.largest).argmax())
         self.monitor.start_anew()
         if began:
@@ -119,11 +122,14 @@ class Follower:
         if self._history:
             features = np.stack([row for row, _, _ in self._history])
             answers = np.array([answer for _, answer, _ in self._history])
-            self.finding = diagnose(self.reference, features, answers, self._worst)
+            since_alarm = self.seen - (self.seen if self.first_alarm is None else self.first_alarm) + 1
+            self.finding = diagnose(self.reference, features, answers, self._worst, since_alarm)
 
     def remembered(self) -> Memory:
         """What a restart needs to go on where it was."""
-        return Memory(self.monitor.averages.tolist(), self.seen, self.last_alarm, self.since, self._worst, self._rows())
+        return Memory(
+            self.monitor.averages.tolist(), self.seen, self.last_alarm, self.since, self._worst, self._rows(), self.first_alarm
+        )
 
     def _rows(self) -> list[tuple[list[float], int, float]]:
         return [(row.tolist(), answer, at) for row, answer, at in self._history]
@@ -136,6 +142,7 @@ class Follower:
             return
         self.monitor.averages[...] = averages
         self.seen, self.last_alarm, self.since, self._worst = memory.seen, memory.last_alarm, memory.since, memory.worst
+        self.first_alarm = memory.first_alarm
         self._history.extend((np.asarray(row), answer, at) for row, answer, at in memory.history)
         if self.drifting:
             self.diagnose()
