@@ -302,6 +302,16 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
         assert "another run is at work" in sentence(command("edgeloop", "run", TINY, "--runs", tmp_path / "runs"), 7)
 
 
+def test_threads_do_not_spin_where_others_want_the_core(tmp_path: Path) -> None:
+    """As the OpenMP runtime itself says when it is loaded; who sets it otherwise is heeded."""
+    later = ("prune", "distill", "quantize", "export", "verify", "profile", "package", "report")
+    words = [word for stage in later for word in ("--set", f"{stage}=off")]
+    for given, told in (({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "active"}, "ACTIVE")):
+        done = command("edgeloop", "run", TINY, "--runs", tmp_path / told, *words, OMP_DISPLAY_ENV="TRUE", **given)
+        assert done.returncode == 0, done.stderr
+        assert f"OMP_WAIT_POLICY = '{told}'" in done.stderr
+
+
 def test_interrupted(tmp_path: Path) -> None:
     # Tests that run in the background have SIGINT ignored, and would hand that on.
     listening = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
