@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import random
 import shutil
 import signal
@@ -233,6 +234,30 @@ def loader(quick: bool) -> Iterator[Row]:
     yield at_most(name, 100 * facts["time_shares"]["waiting for data"], "%", 3.0)
 
 
+def beside_another(quick: bool) -> Iterator[Row]:
+    """Two trainings at once on the same cores, until both are done: threads wait asleep, or spinning as libgomp's do by default."""
+    took = []
+    for spins in ({}, {"GOMP_SPINCOUNT": "300000"}):
+        with tempfile.TemporaryDirectory() as folder:
+            words = ["run", "exercise_watch", *ONLY_TRAIN, f"--set=train.epochs={1 if quick else 4}", "--runs"]
+            start = time.perf_counter()
+            both = [
+                subprocess.Popen(
+                    [BIN / "edgeloop", *words, f"{folder}/{i}"],
+                    env={**os.environ, **spins},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                )
+                for i in range(2)
+            ]
+            if any(process.wait() for process in both):
+                sys.exit("beside_another: a training failed")
+            took.append(time.perf_counter() - start)
+    yield Row(
+        "two trainings at once, threads wait asleep", took[0], "s", took[1], round(took[1] / took[0], 2), "against spinning", None
+    )
+
+
 def measure(quick: bool) -> Iterator[Row]:
     from edgeloop_pipeline.training.scoring import seed_everything
 
@@ -241,6 +266,7 @@ def measure(quick: bool) -> Iterator[Row]:
     yield from memory(quick)
     yield from allocations(quick)
     yield from loader(quick)
+    yield from beside_another(quick)
     yield from kills(quick)
     if quick:
         print("left out by --quick: time to accuracy, FP8, searches", file=sys.stderr)
