@@ -147,7 +147,21 @@ def test_a_restart_goes_on_where_it_was() -> None:
     for i in range(10, 20):
         second.saw(inputs[i : i + 1], scores[i : i + 1])
     assert second.monitor.score == whole.monitor.score and second.seen == whole.seen
-    assert second.first_alarm == whole.first_alarm
+
+
+def test_an_episode_and_its_cause_go_on_after_a_restart() -> None:
+    with Bundle.open(BUNDLE) as bundle:
+        manifest, inputs, scores = bundle.manifest, bundle.array("canary/inputs.npy"), bundle.array("canary/scores.npy")
+    assert manifest.drift is not None
+    follower, odd = Follower(manifest, manifest.drift, 10.0), inputs[..., [1, 2, 0, 4, 5, 3]]
+    for i in range(60):
+        follower.saw(odd[i % len(odd)][None], scores[i % len(odd)][None])
+    assert follower.drifting and follower.first_alarm is not None and follower.first_alarm < 40
+    follower.diagnose()
+    again = Follower(manifest, manifest.drift, 10.0)
+    again.recall(follower.remembered())
+    assert again.finding == follower.finding
+    assert again.finding is not None and again.finding.samples > again.seen - follower.first_alarm
 
 
 def test_over_the_fleet_chance_makes_few_discoveries() -> None:

@@ -2,16 +2,15 @@
 
 A stream is made as a device would see it: whole recordings of one group (a person, a site), windows in order. Each stream draws
 its recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a
-bootstrap in a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006).
-
-Windows of one recording stray together, so a few recordings say little about rare alarms: each is held against the reference of
-the others, as the next one will be, and what would take more recordings than there are is extrapolated.
+bootstrap in a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006). Windows of one recording
+stray together, though, and no resample has a stranger recording than the reference has: what would take more recordings than there
+are is extrapolated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -30,8 +29,7 @@ PROJECTIONS = 8
 RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
 LEAST_HITS = 25  # streams with an alarm, for a rate that is read off; what is rarer is extrapolated
 LEAST_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
-FITTED = 5.0  # from the rarest such rate to how many times it the line is fitted that goes on to rarer ones
-FOLDS = 5
+FITTED = 5.0  # from that rate to how many times it the line is fitted that goes on to rarer ones
 SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
 LEAST_GROUPS = 3
 LEAST_LEVEL = 1e-6  # where nothing ever moved
@@ -71,44 +69,22 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
     """The reference of a bundle. `labels`: how many answers there are (1: they are not told apart)."""
     rng = np.random.default_rng(seed)
     pool = _fewer(pool, rng)
-    if labels == 1:
-        pool = replace(pool, answers=np.zeros(len(pool.features), dtype=np.intp))
-    width = pool.features.shape[1]
-    directions = rng.standard_normal((PROJECTIONS if width > 1 else 0, width))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    raw, numbers = _fitted(pool, names, labels, directions)
-    least_rate = 0.0
-    if _in_recordings(pool):
-        numbers = _held_out(pool, names, labels, directions, rng)
-        least_rate = LEAST_ALARMS / len(numbers)
-    wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
-    raw = msgspec.structs.replace(raw, spread=_rounded(wander))
-    paths = _paths(raw, numbers, _streams(pool, STREAMS, STEPS, rng))
-    level = np.maximum(np.median(paths.max(axis=1), axis=0), LEAST_LEVEL)
-    highest = np.maximum.accumulate((paths / level).max(axis=2), axis=1)
-    rates, thresholds = _thresholds(highest, least_rate * 10_000)
-    return msgspec.structs.replace(
-        raw, level=_rounded(level), rates=rates, thresholds=thresholds, between=_rounded(_between(pool, raw)), source=source,
-        reliability=[list(map(float, row)) for row in reliability],
-    )  # fmt: skip
-
-
-def _fitted(pool: Pool, names: Sequence[str], labels: int, directions: Array) -> tuple[Drift, Array]:
-    """The reference of these samples, before it is known how far its averages stray; and the samples' numbers (n, N) by it."""
-    x, answers = pool.features, pool.answers
+    x, answers = pool.features, pool.answers if labels > 1 else np.zeros(len(pool.features), dtype=np.intp)
     overall = x.mean(0)
     sums, counts = np.zeros((labels, x.shape[1])), np.bincount(answers, minlength=labels)[:, None]
     np.add.at(sums, answers, x)
     centre = (sums + SHRINK * overall) / (counts + SHRINK)
     deviation = np.maximum(x.std(0), 1e-3 * (1 + np.abs(overall)))
     scale = np.maximum(np.sqrt(((x - centre[answers]) ** 2).mean(0)), 1e-2 * deviation)
+    directions = rng.standard_normal((PROJECTIONS if x.shape[1] > 1 else 0, x.shape[1]))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     watched = 2 * x.shape[1] + len(directions) + (labels if labels > 1 else 0)
     memories = [m for m in MEMORIES if m * 4 <= max(len(x), 64)]
     raw = Drift(
         features=list(names), labels=labels, centre=_rounded(centre), scale=_rounded(scale), projections=_rounded(directions),
         mean=[0.0] * watched, std=[1.0] * watched, memories=memories, spread=np.ones((len(memories), watched)).tolist(),
         level=[1.0] * (2 * len(memories)), rates=[1.0], thresholds=[1.0], overall=_rounded(np.stack([overall, deviation])),
-        samples=len(x),
+        reliability=[list(map(float, row)) for row in reliability], samples=len(x), source=source,
     )  # fmt: skip
     numbers = _watched(raw, x, answers)
     mean, std = numbers.mean(0), np.maximum(numbers.std(0), 1e-3)
@@ -116,26 +92,16 @@ def _fitted(pool: Pool, names: Sequence[str], labels: int, directions: Array) ->
         raw = msgspec.structs.replace(raw, mean=_rounded(mean), std=_rounded(std))
         numbers = _watched(raw, x, answers)
         mean += numbers.mean(0) * std
-    return raw, numbers
-
-
-def _in_recordings(pool: Pool) -> bool:
-    """Do samples come several to a recording, and in more recordings than one?"""
-    return 1 < len(np.unique(pool.recordings)) < len(pool.recordings)
-
-
-def _held_out(pool: Pool, names: Sequence[str], labels: int, directions: Array, rng: np.random.Generator) -> Array:
-    """(n, N): each recording's numbers by the reference of others."""
-    _, place = np.unique(pool.recordings, return_inverse=True)
-    fold = (rng.permutation(place.max() + 1) % FOLDS)[place]
-    parts = {}
-    for k in np.unique(fold):
-        others = _fitted(pool.of(fold != k), names, labels, directions)[0]
-        parts[k] = _watched(others, pool.features[fold == k], pool.answers[fold == k])
-    numbers = np.empty((len(fold), next(iter(parts.values())).shape[1]))
-    for k, part in parts.items():
-        numbers[fold == k] = part
-    return numbers
+    wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
+    raw = msgspec.structs.replace(raw, spread=_rounded(wander))
+    paths = _paths(raw, numbers, _streams(pool, STREAMS, STEPS, rng))
+    level = np.maximum(np.median(paths.max(axis=1), axis=0), LEAST_LEVEL)
+    highest = np.maximum.accumulate((paths / level).max(axis=2), axis=1)
+    in_recordings = len(np.unique(pool.recordings)) < len(x)
+    rates, thresholds = _thresholds(highest, LEAST_ALARMS / len(x) * 10_000 if in_recordings else 0.0)
+    return msgspec.structs.replace(
+        raw, level=_rounded(level), rates=rates, thresholds=thresholds, between=_rounded(_between(pool, centre, scale, answers))
+    )
 
 
 def reliability(sure: Array, right: Array) -> list[tuple[float, int]]:
@@ -258,9 +224,9 @@ def _thresholds(highest: Array, least: float) -> tuple[list[float], list[float]]
     return list(RATES), _rounded(np.maximum(np.minimum.accumulate(found), LEAST_LEVEL))
 
 
-def _between(pool: Pool, reference: Drift) -> Array:
+def _between(pool: Pool, centre: Array, scale: Array, answers: Array) -> Array:
     """(F,): how far the means of whole recordings stray, as standard deviations of one sample."""
-    z = (pool.features - np.asarray(reference.centre)[pool.answers]) / np.asarray(reference.scale)
+    z = (pool.features - centre[answers]) / scale
     _, place = np.unique(pool.groups if not few_groups(pool.groups) else pool.recordings, return_inverse=True)
     counts = np.bincount(place)[:, None]
     sums = np.zeros((len(counts), z.shape[1]))

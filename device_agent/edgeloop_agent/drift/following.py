@@ -122,8 +122,8 @@ class Follower:
         if self._history:
             features = np.stack([row for row, _, _ in self._history])
             answers = np.array([answer for _, answer, _ in self._history])
-            since_alarm = self.seen - (self.seen if self.first_alarm is None else self.first_alarm) + 1
-            self.finding = diagnose(self.reference, features, answers, self._worst, since_alarm)
+            least = 1 if self.first_alarm is None else self.seen - self.first_alarm + 1
+            self.finding = diagnose(self.reference, features, answers, self._worst, least)
 
     def remembered(self) -> Memory:
         """What a restart needs to go on where it was."""
