@@ -235,27 +235,24 @@ def loader(quick: bool) -> Iterator[Row]:
 
 
 def beside_another(quick: bool) -> Iterator[Row]:
-    """Two trainings at once on the same cores, until both are done: threads wait asleep, or spinning as libgomp's do by default."""
-    took = []
-    for spins in ({}, {"GOMP_SPINCOUNT": "300000"}):
-        with tempfile.TemporaryDirectory() as folder:
-            words = ["run", "exercise_watch", *ONLY_TRAIN, f"--set=train.epochs={1 if quick else 4}", "--runs"]
-            start = time.perf_counter()
-            both = [
-                subprocess.Popen(
-                    [BIN / "edgeloop", *words, f"{folder}/{i}"],
-                    env={**os.environ, **spins},
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.DEVNULL,
-                )
-                for i in range(2)
-            ]
-            if any(process.wait() for process in both):
-                sys.exit("beside_another: a training failed")
-            took.append(time.perf_counter() - start)
-    yield Row(
-        "two trainings at once, threads wait asleep", took[0], "s", took[1], round(took[1] / took[0], 2), "against spinning", None
-    )
+    """A training alone, and two at once on the same cores: threads wait asleep, or spinning as libgomp's do by default."""
+    for count, name in ((1, "one training"), (2, "two trainings at once")):
+        asleep, spinning = (_at_once(count, 1 if quick else 4, spins) for spins in ({}, {"GOMP_SPINCOUNT": "300000"}))
+        said = f"{name}, threads wait asleep, against spinning"
+        yield Row(said, asleep, "s", spinning, round(spinning / asleep, 2), "", None)
+
+
+def _at_once(count: int, epochs: int, environment: dict[str, str]) -> float:
+    """Seconds until all are done."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [BIN / "edgeloop", "run", "exercise_watch", *ONLY_TRAIN, f"--set=train.epochs={epochs}", "--runs"]
+        quiet: Any = {"env": {**os.environ, **environment}, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        start = time.perf_counter()
+        running = [subprocess.Popen([*words, f"{folder}/{i}"], **quiet) for i in range(count)]
+        codes = [process.wait() for process in running]
+        if any(codes):
+            sys.exit("beside_another: a training failed")
+        return time.perf_counter() - start
 
 
 def measure(quick: bool) -> Iterator[Row]:
