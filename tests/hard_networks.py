@@ -130,6 +130,35 @@ class Residual(nn.Module):
         return self.scores(F.adaptive_avg_pool2d(torch.relu(self.second(x) + x), 1).flatten(1))
 
 
+class Bottleneck(nn.Module):
+    """Adds little to what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv(16, 32, bias=False), nn.BatchNorm2d(32), nn.ReLU6(), conv(32, 16, bias=False), nn.BatchNorm2d(16)
+        )
+        nn.init.constant_(self.layers[-1].weight, 0.1)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.layers(x)
+        return made + x
+
+
+class Stream(nn.Module):
+    """Four residual blocks whose sums no activation follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(conv(3, 16, stride=2, bias=False), nn.BatchNorm2d(16), nn.ReLU6())
+        self.blocks = nn.Sequential(*(Bottleneck() for _ in range(4)))
+        self.scores = nn.Linear(16, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = self.scores(F.adaptive_avg_pool2d(self.blocks(self.stem(x)), 1).flatten(1))
+        return made
+
+
 def without_bias() -> nn.Module:
     net = closed(conv(3, 16, stride=2, bias=False), nn.ReLU(), conv(16, 16, stride=2, bias=False), nn.ReLU())
     net[-1] = nn.Linear(16, 5, bias=False)  # type: ignore[operator]

@@ -21,13 +21,14 @@ from edgeloop_pipeline.data import PreparedSplits, Samples
 from edgeloop_pipeline.pruning import Channels, mask_of, remove_channels, sparse
 from edgeloop_pipeline.quantized import Options
 from edgeloop_pipeline.stages.export import variant_of
-from hard_networks import NETWORKS, SERIES, Residual, TwoInputs
+from hard_networks import NETWORKS, SERIES, Residual, Stream, TwoInputs
 
 # Layers that no integer kernel exists for, by runtime: said in the report, and counted here.
 STILL_FLOAT = {
     ("hard-swish", "onnx"), ("attention", "onnx"), ("attention", "tflite"), ("GRU", "onnx"), ("GRU", "tflite"),
     ("transposed", "onnx"), ("transposed", "tflite"),
 }  # fmt: skip
+HEAVY = ("CONV", "FUSEDCONV", "GEMM", "FUSEDGEMM", "MATMUL", "FULLY", "DEPTHWISE")
 if saturates():  # ONNX Runtime cannot make a weight uint8 for two layers at once: such a file is computed in floats there
     STILL_FLOAT.add(("shared weights", "onnx"))
 
@@ -295,7 +296,33 @@ def test_layers_that_stay_in_float(layer: str, tmp_path: Path) -> None:
         {"torch": scores, **{n: s for n, (s, _) in found.items()}}, quantization.output_qparams(graph.module)[0]
     ):
         assert pair.max_lsb <= 2, pair
-    assert any(op in ("Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul") for op in found["onnx"][1].floating)
+    for _, counted in found.values():
+        assert sum(n for op, n in counted.floating.items() if op.upper().startswith(HEAVY)) == 1, counted  # it, and no other
+    quantized.save(tmp_path, graph)
+    assert np.array_equal(reference(quantized.load(saved, splits, tmp_path), splits), scores)
+
+
+def test_sums_in_float_between_integer_layers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    splits = splits_of("")
+    saved = saved_of(Stream(), splits)
+    noise = []
+    for float_sums in (False, True):
+        graph = quantized.prepare(saved, splits, Options(float_sums=float_sums))
+        quantized.calibrate(graph, splits.train.values)
+        explained = explaining.explain(graph, splits, {})
+        noise.append(explained[-2].sqnr_db)
+    blocks = [f"blocks.{i}{part}" for i in range(4) for part in (".layers.0", ".layers.3", "")]
+    assert [row.layer for row in explained] == ["stem.0", *blocks, "scores"]
+    assert noise[1] > noise[0] + 2, noise  # of the last sum
+    scores = reference(graph, splits)
+    found = shipped(graph, splits, tmp_path)
+    step = quantization.output_qparams(graph.module)[0]
+    for pair in parity.agreement({"torch": scores, **{n: s for n, (s, _) in found.items()}}, step):
+        assert pair.max_lsb <= 2, pair
+    for _, counted in found.values():
+        assert not [op for op in counted.floating if op.upper().startswith(HEAVY)], counted
+        assert sum(n for op, n in counted.floating.items() if op.upper() == "ADD") in (3, 4), counted
     quantized.save(tmp_path, graph)
     assert np.array_equal(reference(quantized.load(saved, splits, tmp_path), splits), scores)
 

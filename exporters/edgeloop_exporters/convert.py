@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +19,9 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_exporters import onnx_passes
-from edgeloop_exporters.graph import MAX_BATCH
+from edgeloop_exporters.graph import MAX_BATCH, WEIGHTED, aten, tensor_of
 from edgeloop_exporters.layout import teach
+from edgeloop_exporters.quantization import SAME_SCALE
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 
 OPSET = 18
@@ -113,10 +114,27 @@ def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, r
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         graph.erase_node(node)
+    if offset:
+        _mark_floats(module)
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
     return module
+
+
+def _mark_floats(module: fx.GraphModule) -> None:
+    """The TFLite converter rounds a float layer's weights where rounded values come in and go out; not behind these two sines,
+    which `_unmarked` takes out of the file again.
+    """
+    rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+    for node in [n for n in module.graph.nodes if n.target in WEIGHTED and tensor_of(module, n.args[1]) is not None]:
+        source = before = node.args[0]
+        while before.target in SAME_SCALE:
+            before = before.args[0]
+        if before.target is rounded:
+            with module.graph.inserting_before(node):
+                once = module.graph.call_function(aten.sin.default, (source,))
+                node.replace_input_with(source, module.graph.call_function(aten.sin.default, (once,)))
 
 
 def _weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer, as_integers: bool) -> fx.Node:
@@ -245,6 +263,7 @@ def _strip_ends(content: bytes) -> bytes:
 
     renamed: dict[int, int] = {}
     aliases: dict[int, int] = {}
+    _unmarked(graph, lambda operator: kind(operator) == schema.BuiltinOperator.SIN)
     for operator in list(graph.operators):
         source, result = int(operator.inputs[0]), int(operator.outputs[0])
         # A QUANTIZE of integers is real work: it moves them to another scale.
@@ -265,6 +284,17 @@ def _strip_ends(content: bytes) -> bytes:
         for tensor in (*signature.inputs, *signature.outputs):
             tensor.tensorIndex = renamed.get(tensor.tensorIndex, tensor.tensorIndex)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _unmarked(graph: Any, is_sine: Callable[[Any], bool]) -> None:
+    """Take out what `_mark_floats` put in."""
+    sines = {int(o.outputs[0]): o for o in graph.operators if is_sine(o)}
+    behind = {result: sines[int(o.inputs[0])] for result, o in sines.items() if int(o.inputs[0]) in sines}
+    before = {result: int(first.inputs[0]) for result, first in behind.items()}
+    gone = {*behind.values(), *(sines[result] for result in behind)}
+    graph.operators = [o for o in graph.operators if o not in gone]
+    for operator in graph.operators:
+        operator.inputs = [before.get(int(i), int(i)) for i in operator.inputs]
 
 
 def _cause(error: BaseException) -> str:

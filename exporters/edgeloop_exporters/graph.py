@@ -139,7 +139,7 @@ def layer_name(node: fx.Node) -> str:
 
 
 def channel_axis(node: Any) -> int:
-    """Of what a layer with weights hands on."""
+    """Of what a layer with weights, or a sum, hands on."""
     return int(node.meta["val"].dim() - 1) if node.target is aten.linear.default else 1
 
 

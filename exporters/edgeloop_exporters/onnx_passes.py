@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+MOVES = {"Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
+WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
 
 def tidy(model: Any) -> None:
     """All of it, in place, on an onnx.ModelProto."""
     _pool_means(model)
     _part_weights(model)
+    _keep_float(model)
     _strip_notes(model)
 
 
@@ -44,6 +48,27 @@ def _part_weights(model: Any) -> None:
             own = graph.initializer.add()
             own.CopyFrom(zero)
             own.name = node.input[2] = f"z{number}"
+
+
+def _keep_float(model: Any) -> None:
+    """ONNX Runtime rounds the float weights of a layer between integer ones by itself (WeightBiasQuantization), unless
+    something stands between that layer and its rounded input. The maximum of one tensor copies it, and no optimizer knows it.
+    """
+    from onnx import helper
+
+    graph = model.graph
+    constants = {i.name for i in graph.initializer}
+    rounded = set()
+    for node in graph.node:
+        moved = node.op_type in MOVES and node.input[0] in rounded
+        if moved or (node.op_type == "DequantizeLinear" and node.input[0] not in constants):
+            rounded.add(node.output[0])
+    for place in reversed(range(len(graph.node))):
+        node = graph.node[place]
+        if node.op_type in WEIGHTED and node.input[0] in rounded and node.input[1] in constants:
+            copied = f"{node.name}_input"
+            graph.node.insert(place, helper.make_node("Max", [node.input[0]], [copied]))
+            graph.node[place + 1].input[0] = copied
 
 
 def _strip_notes(model: Any) -> None:

@@ -57,7 +57,7 @@ class Weight:
 
 @dataclass(frozen=True)
 class Plan:
-    """`floating`: nodes that compute in float, from unrounded inputs to unrounded outputs where their neighbours do too."""
+    """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only."""
 
     points: tuple[Point, ...]
     weights: tuple[Weight, ...]
@@ -69,11 +69,15 @@ class Plan:
         return "\n".join(rows)
 
 
-def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None, float_layers: Collection[str] = ()) -> Plan:
+def plan(
+    module: fx.GraphModule, input_qparams: tuple[float, int] | None = None, float_layers: Collection[str] = (),
+    float_sums: bool = False,
+) -> Plan:  # fmt: skip
     """Decide which tensors are quantized and which share a scale.
 
     `input_qparams`: the input's scale and zero point where the raw input is uint8 and thus quantized already.
-    `float_layers`: layers (by name) that stay in float, with the activation that fuses into them.
+    `float_layers`: layers (by name) that stay in float, with the activation that fuses into them; `float_sums`: whether
+    all sums of two activations do.
     """
     groups: dict[str, str] = {}
 
@@ -85,13 +89,15 @@ def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None,
     points: list[Point] = []
     weights: dict[str, Weight] = {}
     named: dict[fx.Node, str] = {}
-    floating = _floating(module, float_layers)
+    floating = _floating(module, float_layers, float_sums)
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
             axis = None if node.target is aten.linear.default else (1 if node.target in TRANSPOSED else 0)
             name = str(node.args[1].target)
             weights.setdefault(name, Weight(name, layer_name(node), axis))
-        if not _is_activation(module, node) or _fuses_into_next(node) or _pads_for_next(node) or _only_float_reads(node, floating):
+        if not _is_activation(module, node) or _fuses_into_next(node) or _pads_for_next(node):
+            continue
+        if _stays_float(node, floating) and _only_float_reads(node, floating):
             continue
         name = INPUT if node.op == "placeholder" else node.name
         fixed = input_qparams if node.op == "placeholder" else FIXED.get(node.target)
@@ -108,14 +114,30 @@ def plan(module: fx.GraphModule, input_qparams: tuple[float, int] | None = None,
     return Plan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
 
 
-def _floating(module: fx.GraphModule, float_layers: Collection[str]) -> set[fx.Node]:
+def is_sum(node: fx.Node) -> bool:
+    """Of two activations, as at the end of a residual block: no constant is added. Quantizers may stand before it."""
+    sources = [a.args[0] if isinstance(a, fx.Node) and a.op == "call_module" else a for a in node.args[:2]]
+    return node.target is aten.add.Tensor and all(isinstance(s, fx.Node) and s.op != "get_attr" for s in sources)
+
+
+def _floating(module: fx.GraphModule, float_layers: Collection[str], float_sums: bool) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in module.graph.nodes:
-        if node.op == "call_function" and layer_name(node) in float_layers:
+        if (node.op == "call_function" and layer_name(node) in float_layers) or (float_sums and is_sum(node)):
             found.add(node)
             if _fuses_into_next(node):
                 found.add(next(iter(node.users)))
     return found
+
+
+def _stays_float(node: fx.Node, floating: set[fx.Node]) -> bool:
+    """Does it come unrounded: from the input, a constant, or what computes in float, moved or not?
+
+    What an integer kernel makes is rounded whoever reads it: there is no such kernel with a float output.
+    """
+    source = node.args[0] if node.args else None
+    moved = node.target in SAME_SCALE and isinstance(source, fx.Node)
+    return node.op != "call_function" or node in floating or (moved and _stays_float(source, floating))  # type: ignore[arg-type]
 
 
 def _only_float_reads(node: fx.Node, floating: set[fx.Node]) -> bool:
@@ -163,15 +185,18 @@ def insert(module: fx.GraphModule, decided: Plan) -> None:
         home.add_module(group, ActivationQuantizer(fixed.get(group)))
     axes = {w.name: w.axis for w in decided.weights}
     by_name = {p.name: p for p in decided.points}
+    floating = {n for n in module.graph.nodes if n.name in decided.floating}
+    unrounded = {n for n in module.graph.nodes if _stays_float(n, floating)}
     for node in list(module.graph.nodes):
         name = INPUT if node.op == "placeholder" else node.name
         if name in by_name:
-            _after(module, node, f"quantizers.{by_name[name].group}", [u for u in node.users if u.name not in decided.floating])
+            readers = [u for u in node.users if node not in unrounded or u not in floating]
+            _after(module, node, f"quantizers.{by_name[name].group}", readers)
         elif node.op == "get_attr" and str(node.target) in axes:
             key = weight_key(str(node.target))
             if not hasattr(home, key):
                 home.add_module(key, WeightQuantizer(axes[str(node.target)]))
-            users = [u for u in node.users if u.target in WEIGHTED and u.args[1] is node and u.name not in decided.floating]
+            users = [u for u in node.users if u.target in WEIGHTED and u.args[1] is node and u not in floating]
             _after(module, node, f"quantizers.{key}", users)
     module.graph.lint()
     module.recompile()

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 
 from edgeloop_exporters import bias_correction, quantization
 from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
+from edgeloop_exporters.quantization import is_sum
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline import quantized, tasks
 from edgeloop_pipeline.data import PreparedSplits, Samples
@@ -93,7 +94,7 @@ def _outlier(peaks: list[float]) -> tuple[int, float] | None:
 
 
 class _Outputs(fx.Interpreter):
-    """The output of every layer with weights, as its readers see it; and how much of each rounded tensor saturates."""
+    """The output of every layer with weights and of every sum, and how much of each rounded tensor saturates."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -102,7 +103,7 @@ class _Outputs(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         result = super().run_node(n)
-        if n.target in WEIGHTED:
+        if n.target in WEIGHTED or is_sum(n):
             self.found[n.name] = result
         elif n.op == "call_module":
             quantizer = self.module.get_submodule(str(n.target))
@@ -117,13 +118,16 @@ class _Outputs(fx.Interpreter):
 
 
 def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -> list[LayerLoss]:
-    """Every layer in order, on validation samples. `stretched`: quantizer → how far one calibration sample reaches (`lonely`)."""
+    """Every layer with weights and every sum in order, on validation samples.
+
+    `stretched`: quantizer → how far one calibration sample reaches (`lonely`).
+    """
     module, front = graph.module, graph.front
-    count = len([n for n in module.graph.nodes if n.target in WEIGHTED])
+    nodes = [n for n in module.graph.nodes if n.target in WEIGHTED or is_sum(n)]
     start = time.perf_counter()
     scores_of(module, front, some_of(splits.validation, LEAST_SAMPLES))
     one = (time.perf_counter() - start) / LEAST_SAMPLES
-    samples = some_of(splits.validation, int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MOST_SECONDS / max(1, count) / one))))
+    samples = some_of(splits.validation, int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MOST_SECONDS / max(1, len(nodes)) / one))))
     task = tasks.of(splits)
     x = samples_of(front, samples.values[: MOST_SAMPLES // 4])
     rounded = _Outputs(module)
@@ -138,7 +142,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
         plain.run(x)
     best = task.judge(plain_scores, samples)[0]
     rows = []
-    for node in (n for n in module.graph.nodes if n.target in WEIGHTED):
+    for node in nodes:
         own = _parameters(node) & moved.keys()
         quantized.put(module, {name: moved[name] for name in own})
         _alone(module, node)

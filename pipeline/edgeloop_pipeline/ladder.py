@@ -14,7 +14,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from edgeloop_exporters.quantization import set_mode, settle
+from edgeloop_exporters.quantization import is_sum, set_mode, settle
 from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline import explaining, measuring, quantized, tasks
 from edgeloop_pipeline.networks import Saved
@@ -115,6 +115,7 @@ class Ladder:
             options = msgspec.structs.replace(self.best.graph.options, round_by_inputs=True)
             self._try("weights rounded by their inputs", partial(self._calibrated, options))
         self._equalized()
+        self._sums_in_float()
         self._some_in_float()
         self._trained()
         return self.best.graph
@@ -192,6 +193,14 @@ class Ladder:
             lambda found: _rescaled(found.graph.equalized),
         )  # fmt: skip
 
+    def _sums_in_float(self) -> None:
+        """What the blocks of a residual network hand on is rounded once more by each, and no later layer makes good for it."""
+        how, sums = self.settings.float_sums, sum(map(is_sum, self.best.graph.module.graph.nodes))
+        if not sums or how == "never" or (how == "auto" and self._content()):
+            return
+        options = msgspec.structs.replace(self.best.graph.options, float_sums=True)
+        self._try(f"{sums} sums in float", partial(self._calibrated, options), self._over_a_ceiling)
+
     def _some_in_float(self) -> None:
         """The layers whose rounding adds most noise to the scores: one, then as many again each time, until it is enough.
 
@@ -201,7 +210,9 @@ class Ladder:
             return
         self.all_integer = self.best
         losses = explaining.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
-        worst = [r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db)][: self.settings.most_float_layers]
+        known = quantized.layers(self.best.graph.module)
+        ranked = dict.fromkeys(r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db) if r.layer in known)
+        worst = list(ranked)[: self.settings.most_float_layers]
         options, chosen, tight = self.best.graph.options, list[str](), False
         while worst and not self._content():
             more = worst[: 1 if tight else max(1, len(chosen))]
