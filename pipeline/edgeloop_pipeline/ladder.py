@@ -33,7 +33,6 @@ IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun f
 OVER = "over "
 DISTILLED = "quantization-aware training with distillation"
 MEASURE_SECONDS = 0.2  # of each file, where a ceiling has to hold
-TEACHER_SHARE = 0.7
 TEMPERATURE = 2.0
 
 
@@ -248,9 +247,10 @@ class Ladder:
         settings = self.settings
         graph = quantized.prepare(self.saved, self.splits, options)
         quantized.calibrate(graph, self.values)
+        # Steps relative to what a weight tensor holds: after equalization, and in networks with outliers, tensors differ by orders.
         fit_settings = FitSettings(
             epochs=settings.qat_epochs, batch=settings.batch, learning_rate=settings.qat_learning_rate, weight_decay=0.0,
-            precision="float32", clip_norm=1.0,
+            optimizer="adafactor", schedule="cosine", precision="float32",
         )  # fmt: skip
 
         def freeze_ranges(epoch: int) -> None:
@@ -268,14 +268,13 @@ class Ladder:
         return self._judged(graph)
 
     def _taught(self) -> Any:
-        """The float network is the teacher: it knows what the integers should say."""
-        teacher, hard = channels_last(self.saved.network.eval().to(device())), self.task.loss()
+        """The float network is the teacher: it knows what the integers should say, of samples without a label too."""
+        teacher = channels_last(self.saved.network.eval().to(device()))
 
         def loss(scores: Tensor, labels: Tensor, x: Tensor, autocast: Any) -> Tensor:
             with torch.no_grad(), autocast():
                 wanted = teacher(x)
-            soft = self.task.imitation(scores, wanted.float(), TEMPERATURE)
-            return (1 - TEACHER_SHARE) * hard(scores, labels, x, autocast) + TEACHER_SHARE * soft
+            return self.task.imitation(scores, wanted.float(), TEMPERATURE)
 
         return loss
 

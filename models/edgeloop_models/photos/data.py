@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edgeloop_pipeline.augmentations import rand_augment
 from edgeloop_pipeline.data import Array, Split, Splits
 from edgeloop_pipeline.fetch import PackageFile
 from edgeloop_pipeline.project import load_object
@@ -101,6 +102,10 @@ def _answers(name: str, crops: Array) -> Array:
             x = (torch.from_numpy(crops[start : start + 32]).float() - MEAN) / STD
             answers.append(network(x.permute(0, 3, 1, 2)).argmax(1))
     return torch.cat(answers).numpy()
+
+
+def augment(batch: Any, generator: Any) -> Any:
+    return rand_augment(batch, generator)
 
 
 def photos() -> Photos:
