@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -16,11 +17,14 @@ from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import convert, equalization, kernels, parity, quantization
 from edgeloop_exporters.quantizers import WeightQuantizer
-from edgeloop_pipeline import explaining, networks, quantized
+from edgeloop_pipeline import explaining, networks, quantized, tasks
 from edgeloop_pipeline.data import PreparedSplits, Samples
+from edgeloop_pipeline.ladder import Ladder
 from edgeloop_pipeline.pruning import Channels, mask_of, remove_channels, sparse
 from edgeloop_pipeline.quantized import Options
 from edgeloop_pipeline.stages.export import variant_of
+from edgeloop_pipeline.stages.quantize import Quantize
+from edgeloop_pipeline.training.scoring import scores_of
 from hard_networks import NETWORKS, SERIES, Residual, Stream, TwoInputs
 
 # Layers that no integer kernel exists for, by runtime: said in the report, and counted here.
@@ -325,6 +329,26 @@ def test_sums_in_float_between_integer_layers(tmp_path: Path) -> None:
         assert sum(n for op, n in counted.floating.items() if op.upper() == "ADD") in (3, 4), counted
     quantized.save(tmp_path, graph)
     assert np.array_equal(reference(quantized.load(saved, splits, tmp_path), splits), scores)
+
+
+def test_training_into_integers_where_tensors_differ_by_orders(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    splits = splits_of("")
+    saved = saved_of(Stream(), splits)
+    with torch.no_grad():
+        for block in saved.network.blocks:  # type: ignore[union-attr]
+            convolution, norm = block.layers[:2]
+            convolution.weight *= 1e-3
+            norm.running_mean *= 1e-3
+            norm.running_var *= 1e-6
+            norm.eps = 1e-11
+    ladder = object.__new__(Ladder)
+    ladder.saved, ladder.splits, ladder.values = saved, splits, splits.train.values
+    ladder.settings, ladder.seed, ladder.task = Quantize(batch=16), 0, tasks.of(splits)
+    ladder.inputs = SimpleNamespace(project=SimpleNamespace(augment=None), log=lambda _: None)  # type: ignore[assignment]
+    ladder.plain = scores_of(saved.network, saved.front, splits.validation)
+    options = Options(method="percentile", percentile=99.0)
+    assert ladder._fitted(options, True, tmp_path).sqnr_db > ladder._calibrated(options).sqnr_db + 1
 
 
 def test_a_float_layer_that_does_not_exist() -> None:

@@ -48,9 +48,7 @@ def estimate(
 
 def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recompute: bool = False) -> int:
     """Bytes that autograd keeps from the forward pass for the backward one (parameters not counted)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's, about itself, when a traced network is copied
-        trial = copy.deepcopy(network).train()
+    trial = for_trial(network)
     own = {p.untyped_storage().data_ptr() for p in (*trial.parameters(), *trial.buffers())}
     kept: dict[int, int] = {}
     alive = []  # so that no address is used twice
@@ -67,6 +65,13 @@ def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recom
         answer = trial(x)
     del answer
     return sum(kept.values())
+
+
+def for_trial(network: nn.Module) -> nn.Module:
+    """A copy in training mode."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's, about itself, when a traced network is copied
+        return copy.deepcopy(network).train()
 
 
 def resident_bytes() -> tuple[int, int]:

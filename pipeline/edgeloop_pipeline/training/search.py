@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -135,7 +134,7 @@ def chosen_layout(times: dict[tuple[str, Any], float], usual: tuple[str, Any]) -
 
 def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
     """The shortest of a few steps, in seconds: what the others add is noise. On a copy of the network."""
-    trial = copy.deepcopy(network).train()
+    trial = memory.for_trial(network)
     if made.channels_last:
         channels_last(trial)
     parts, taken = made[0, 0], []
@@ -179,7 +178,7 @@ def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: A
 
 
 def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
-    trial = copy.deepcopy(network).train()
+    trial = memory.for_trial(network)
     optimizer = schedules.optimizer_of(trial, settings, 1e-4)
     if made.channels_last:
         channels_last(trial)
@@ -208,7 +207,7 @@ def chosen_batch(trials: list[Trial]) -> int:
 def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[tuple[float, float]]:
     """Loss while the rate rises by the same factor each step (Smith 2017), smoothed; ends when it diverges. On a copy."""
     low, high = RANGE[settings.optimizer]
-    trial = copy.deepcopy(network).train()
+    trial = memory.for_trial(network)
     if made.channels_last:
         channels_last(trial)
     optimizer = schedules.optimizer_of(trial, settings, low)
