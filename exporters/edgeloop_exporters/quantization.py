@@ -71,13 +71,13 @@ class Plan:
 
 def plan(
     module: fx.GraphModule, input_qparams: tuple[float, int] | None = None, float_layers: Collection[str] = (),
-    float_sums: bool = False,
+    float_streams: bool = False,
 ) -> Plan:  # fmt: skip
     """Decide which tensors are quantized and which share a scale.
 
     `input_qparams`: the input's scale and zero point where the raw input is uint8 and thus quantized already.
-    `float_layers`: layers (by name) that stay in float, with the activation that fuses into them; `float_sums`: whether
-    all sums of two activations do.
+    `float_layers`: layers (by name) that stay in float, with the activation that fuses into them; `float_streams`: whether
+    residual streams do: every sum of two activations, and the layers whose output goes on to a sum beside other layers.
     """
     groups: dict[str, str] = {}
 
@@ -89,7 +89,7 @@ def plan(
     points: list[Point] = []
     weights: dict[str, Weight] = {}
     named: dict[fx.Node, str] = {}
-    floating = _floating(module, float_layers, float_sums)
+    floating = _floating(module, float_layers, float_streams)
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
             axis = None if node.target is aten.linear.default else (1 if node.target in TRANSPOSED else 0)
@@ -120,14 +120,24 @@ def is_sum(node: fx.Node) -> bool:
     return node.target is aten.add.Tensor and all(isinstance(s, fx.Node) and s.op != "get_attr" for s in sources)
 
 
-def _floating(module: fx.GraphModule, float_layers: Collection[str], float_sums: bool) -> set[fx.Node]:
+def _floating(module: fx.GraphModule, float_layers: Collection[str], float_streams: bool) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in module.graph.nodes:
-        if (node.op == "call_function" and layer_name(node) in float_layers) or (float_sums and is_sum(node)):
+        named = node.op == "call_function" and layer_name(node) in float_layers
+        if named or (float_streams and (is_sum(node) or begins_stream(node))):
             found.add(node)
             if _fuses_into_next(node):
                 found.add(next(iter(node.users)))
     return found
+
+
+def begins_stream(node: fx.Node) -> bool:
+    """Does a sum, and another layer too, read what this layer with weights makes, quantized in between or not?"""
+    if node.target not in WEIGHTED:
+        return False
+    last = next(iter(node.users)) if _fuses_into_next(node) else node
+    readers = [r for u in last.users for r in (u.users if u.op == "call_module" else [u])]
+    return len(readers) > 1 and any(map(is_sum, readers))
 
 
 def _stays_float(node: fx.Node, floating: set[fx.Node]) -> bool:

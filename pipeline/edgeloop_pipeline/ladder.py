@@ -14,7 +14,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from edgeloop_exporters.quantization import is_sum, set_mode, settle
+from edgeloop_exporters.quantization import begins_stream, is_sum, set_mode, settle
 from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline import explaining, measuring, quantized, tasks
 from edgeloop_pipeline.networks import Saved
@@ -114,7 +114,7 @@ class Ladder:
             options = msgspec.structs.replace(self.best.graph.options, round_by_inputs=True)
             self._try("weights rounded by their inputs", partial(self._calibrated, options))
         self._equalized()
-        self._sums_in_float()
+        self._streams_in_float()
         self._some_in_float()
         self._trained()
         return self.best.graph
@@ -192,13 +192,15 @@ class Ladder:
             lambda found: _rescaled(found.graph.equalized),
         )  # fmt: skip
 
-    def _sums_in_float(self) -> None:
+    def _streams_in_float(self) -> None:
         """What the blocks of a residual network hand on is rounded once more by each, and no later layer makes good for it."""
-        how, sums = self.settings.float_sums, sum(map(is_sum, self.best.graph.module.graph.nodes))
+        how, nodes = self.settings.float_streams, self.best.graph.module.graph.nodes
+        sums, firsts = sum(map(is_sum, nodes)), sum(map(begins_stream, nodes))
         if not sums or how == "never" or (how == "auto" and self._content()):
             return
-        options = msgspec.structs.replace(self.best.graph.options, float_sums=True)
-        self._try(f"{sums} sums in float", partial(self._calibrated, options), self._over_a_ceiling)
+        options = msgspec.structs.replace(self.best.graph.options, float_streams=True)
+        name = f"residual streams in float: {sums} sums, {firsts} layers that begin them"
+        self._try(name, partial(self._calibrated, options), self._over_a_ceiling)
 
     def _some_in_float(self) -> None:
         """The layers whose rounding adds most noise to the scores: one, then as many again each time, until it is enough.

@@ -37,7 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     correct_biases: bool = False
     round_by_inputs: bool = False
     float_layers: tuple[str, ...] = ()
-    float_sums: bool = False
+    float_streams: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
         bias_correction.add_biases(module)
     if options.equalize:
         equalized = equalization.equalize(module, samples_of(saved.front, splits.train.values[_spread(len(splits.train))]))
-    plan = quantization.plan(module, saved.front.input_qparams, options.float_layers, options.float_sums)
+    plan = quantization.plan(module, saved.front.input_qparams, options.float_layers, options.float_streams)
     quantization.insert(module, plan)
     floats = {name: value.detach().clone() for name, value in module.named_parameters()}
     return Graph(module, plan, saved.front, count, options, floats, tuple(equalized), nodes)

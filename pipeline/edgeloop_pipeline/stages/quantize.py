@@ -24,7 +24,7 @@ class Quantize(Base):
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99  # of each activation's values, for that method
     rounding: Literal["inputs", "nearest"] = "inputs"  # of weights: by what a layer's inputs look like where that is better
     equalize: When = "auto"  # channels between layers, and biases; auto: when calibration misses the floor
-    float_sums: When = "auto"  # of residual blocks in float, between integer layers; auto: when calibration misses the floor
+    float_streams: When = "auto"  # residual streams: sums, and the layers that begin them; auto: when calibration misses the floor
     float_layers: list[str] = field(default_factory=list)  # names of layers that stay in float
     most_float_layers: Whole = 2  # that may stay in float to hold the floor
     qat: When = "auto"  # quantization-aware training; auto: when nothing cheaper holds the floor
@@ -60,7 +60,7 @@ class Quantize(Base):
             "layer_losses": msgspec.to_builtins(ladder.losses),
             "calibration": graph.options.method,
             "float_layers": list(graph.options.float_layers),
-            "float_sums": graph.options.float_sums,
+            "float_streams": graph.options.float_streams,
             "equalized": list(graph.equalized),
             "folded_batchnorms": graph.folded,
             "nodes": dict(zip(("traced", "simplified", "folded"), graph.nodes, strict=True)),
