@@ -20,6 +20,7 @@ from edgeloop_pipeline import explaining, measuring, quantized, tasks
 from edgeloop_pipeline.networks import Saved
 from edgeloop_pipeline.quantized import Graph, Options
 from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.training import memory
 from edgeloop_pipeline.training.fit import fit
 from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
 
@@ -236,23 +237,21 @@ class Ladder:
             ways.append((f"{DISTILLED}, and the layers in float", self.best, True))
         for number, (name, start_from, distill) in enumerate(ways):
             start = time.perf_counter()
-            found = self._fitted(start_from.graph.options, distill, self.inputs.scratch / f"way-{number}")
-            kept, gained = found.measure >= self.best.measure, found.measure - self.best.measure
+            found = self._fitted(start_from.graph, distill, self.inputs.scratch / f"way-{number}")
+            kept, gained = self._better(found), found.measure - self.best.measure
             if kept:
                 self.best, self.method = found, "quantization-aware"
             self._say(name, found, gained, kept, start)
             if not self.missed(self.best.measure):
                 return
 
-    def _fitted(self, options: Options, distill: bool, scratch: Path) -> Candidate:
-        """`scratch`: of this training alone; what was interrupted goes on from there."""
-        settings = self.settings
-        graph = quantized.prepare(self.saved, self.splits, options)
-        quantized.calibrate(graph, self.values)
+    def _fitted(self, calibrated: Graph, distill: bool, scratch: Path) -> Candidate:
+        """`calibrated` stays as it is. `scratch`: of this training alone; what was interrupted goes on from there."""
+        settings, graph = self.settings, replace(calibrated, module=memory.for_trial(calibrated.module))
         # Steps relative to what a weight tensor holds: after equalization, and in networks with outliers, tensors differ by orders.
         fit_settings = FitSettings(
             epochs=settings.qat_epochs, batch=settings.batch, learning_rate=settings.qat_learning_rate, weight_decay=0.0,
-            optimizer="adafactor", schedule="cosine", precision="float32",
+            optimizer="adafactor", schedule="cosine", precision="float32", keep="last",
         )  # fmt: skip
 
         def freeze_ranges(epoch: int) -> None:

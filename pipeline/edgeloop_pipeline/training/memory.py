@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from edgeloop_pipeline import allocation
 
+Network = TypeVar("Network", bound=nn.Module)
 STATE_VALUES = {"sgd": 1.0, "adamw": 2.0, "adafactor": 0.05}  # per parameter; adafactor keeps a row and a column
 
 
@@ -67,7 +68,7 @@ def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recom
     return sum(kept.values())
 
 
-def for_trial(network: nn.Module) -> nn.Module:
+def for_trial(network: Network) -> Network:
     """A copy in training mode."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch's, about itself, when a traced network is copied
