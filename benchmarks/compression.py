@@ -2,7 +2,7 @@
 
 Peers, in this very run: onnxruntime's quantize_static (its defaults, per channel; and with entropy calibration), NNCF 3.4 on
 ONNX (in a venv that this script makes), ai-edge-quantizer with its own calibration. Everyone gets the same calibration
-samples and the float file of the same network. No training after quantization, for anybody. With --quick only exercise_watch
+samples and the float file of the same network. No training after quantization and no layer in float, for anybody. With --quick only exercise_watch
 and two budgets; without, fashion's sweep is run as well, which takes about two hours unless its runs are in runs/ already.
 $ONLY: some of the parts (peers pruning budgets trade_offs); $NETWORKS: of the peers' subjects, names with '; ' between.
 """
@@ -104,7 +104,8 @@ def against_peers(name: str, recipe: str, changes: tuple[str, ...]) -> Iterator[
 
     off = tuple(f"{stage}=off" for stage in ("verify", "profile", "package", "report"))
     plainly = ("quantize.qat=never", f"quantize.calibration_samples={CALIBRATION}", "quantize.equalize=always", "target={}")
-    changes = (*changes, *off, *plainly)
+    all_integer = ("quantize.float_streams=never", "quantize.most_float_layers=0")  # as the peers' files are
+    changes = (*changes, *off, *plainly, *all_integer)
     edgeloop("run", recipe, "--runs", RUNS, *(word for change in changes for word in ("--set", change)))
     loaded = recipes.load(recipes.find(recipe), changes)
     splits = Project(loaded).splits
