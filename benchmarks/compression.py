@@ -2,9 +2,10 @@
 
 Peers, in this very run: onnxruntime's quantize_static (its defaults, per channel; and with entropy calibration), NNCF 3.4 on
 ONNX (in a venv that this script makes), ai-edge-quantizer with its own calibration. Everyone gets the same calibration
-samples and the float file of the same network. No training after quantization and no layer in float, for anybody. With --quick only exercise_watch
-and two budgets; without, fashion's sweep is run as well, which takes about two hours unless its runs are in runs/ already.
-$ONLY: some of the parts (peers pruning budgets trade_offs); $NETWORKS: of the peers' subjects, names with '; ' between.
+samples and the float file of the same network. No training after quantization and no layer in float, for anybody.
+With --quick only exercise_watch and two budgets; without, fashion's sweep is run as well, which takes about two hours unless
+its runs are in runs/ already. $ONLY: some of the parts (peers pruning budgets trade_offs); $NETWORKS: of the peers' subjects,
+names with '; ' between.
 """
 
 from __future__ import annotations
