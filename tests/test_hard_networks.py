@@ -104,7 +104,7 @@ def test_it_ships_with_parity(name: str, tmp_path: Path) -> None:
     assert explaining.sqnr(plain, torch.from_numpy(scores)) > 25
     found = shipped(graph, splits, tmp_path)
     assert not shared_zero_points(tmp_path / "model.onnx")
-    step = quantization.output_qparams(graph.module)[0]
+    step = quantization.output_step(graph.module)
     for pair in parity.agreement({"torch": scores, **{n: s for n, (s, _) in found.items()}}, step):
         assert pair.max_lsb <= 3, pair
     for runtime, (_, counted) in found.items():
@@ -297,11 +297,12 @@ def test_layers_that_stay_in_float(layer: str, tmp_path: Path) -> None:
     scores = reference(graph, splits)
     found = shipped(graph, splits, tmp_path)
     for pair in parity.agreement(
-        {"torch": scores, **{n: s for n, (s, _) in found.items()}}, quantization.output_qparams(graph.module)[0]
+        {"torch": scores, **{n: s for n, (s, _) in found.items()}}, quantization.output_step(graph.module)
     ):
         assert pair.max_lsb <= 2, pair
     for _, counted in found.values():
         assert sum(n for op, n in counted.floating.items() if op.upper().startswith(HEAVY)) == 1, counted  # it, and no other
+    assert (quantization.output_qparams(graph.module) is None) == (layer == "scores")
     quantized.save(tmp_path, graph)
     assert np.array_equal(reference(quantized.load(saved, splits, tmp_path), splits), scores)
 
@@ -321,7 +322,7 @@ def test_residual_streams_in_float_between_integer_layers(tmp_path: Path) -> Non
     assert noise[1] > noise[0] + 2, noise  # of the last sum
     scores = reference(graph, splits)
     found = shipped(graph, splits, tmp_path)
-    step = quantization.output_qparams(graph.module)[0]
+    step = quantization.output_step(graph.module)
     for pair in parity.agreement({"torch": scores, **{n: s for n, (s, _) in found.items()}}, step):
         assert pair.max_lsb <= 2, pair
     for _, counted in found.values():

@@ -98,7 +98,7 @@ def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, r
         quantizer = module.get_submodule(str(node.target))
         (source,) = node.args
         if isinstance(quantizer, ActivationQuantizer):
-            if source.op == "placeholder" and raw_is_quantized and not offset:
+            if (source.op == "placeholder" and raw_is_quantized and not offset) or not quantizer.rounding:
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
                 continue

@@ -64,7 +64,7 @@ class Recorder(fx.Interpreter):
         result = super().run_node(n)
         if n.op == "call_module":
             quantizer = self.module.get_submodule(str(n.target))
-            if isinstance(quantizer, ActivationQuantizer):
+            if isinstance(quantizer, ActivationQuantizer) and quantizer.rounding:
                 scale, zero_point = quantizer.qparams()
                 assert isinstance(result, Tensor)
                 integers = (result / scale).round() + zero_point

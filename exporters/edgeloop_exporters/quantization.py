@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,12 +38,13 @@ FIXED = {
 
 @dataclass(frozen=True)
 class Point:
-    """One activation tensor that gets a scale; points of one `group` share it."""
+    """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float."""
 
     name: str
     layer: str
     group: str
     fixed: tuple[float, int] | None = None
+    rounding: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,8 +110,9 @@ def plan(
             for source in node.args[0]:
                 if source in named and not _fixed(points, root(named[source])):
                     groups[root(named[source])] = name
-        points.append(Point(name, layer_name(node), name, fixed))
-    points = [Point(p.name, p.layer, root(p.name), p.fixed) for p in points]
+        float_scores = node in floating and all(user.op == "output" for user in node.users)
+        points.append(Point(name, layer_name(node), name, fixed, not float_scores))
+    points = [replace(p, group=root(p.name)) for p in points]
     return Plan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
 
 
@@ -191,16 +193,17 @@ def insert(module: fx.GraphModule, decided: Plan) -> None:
     home = nn.Module()
     module.add_module("quantizers", home)
     fixed = {p.group: p.fixed for p in decided.points if p.fixed}
+    unrounded = {p.group for p in decided.points if not p.rounding}
     for group in dict.fromkeys(p.group for p in decided.points):
-        home.add_module(group, ActivationQuantizer(fixed.get(group)))
+        home.add_module(group, ActivationQuantizer(fixed.get(group), group not in unrounded))
     axes = {w.name: w.axis for w in decided.weights}
     by_name = {p.name: p for p in decided.points}
     floating = {n for n in module.graph.nodes if n.name in decided.floating}
-    unrounded = {n for n in module.graph.nodes if _stays_float(n, floating)}
+    from_float = {n for n in module.graph.nodes if _stays_float(n, floating)}
     for node in list(module.graph.nodes):
         name = INPUT if node.op == "placeholder" else node.name
         if name in by_name:
-            readers = [u for u in node.users if node not in unrounded or u not in floating]
+            readers = [u for u in node.users if node not in from_float or u not in floating]
             _after(module, node, f"quantizers.{by_name[name].group}", readers)
         elif node.op == "get_attr" and str(node.target) in axes:
             key = weight_key(str(node.target))
@@ -271,9 +274,19 @@ def _quantizer(module: fx.GraphModule, node: Any) -> nn.Module | None:
     return None
 
 
-def output_qparams(module: fx.GraphModule) -> tuple[float, int]:
-    """Scale and uint8 zero point of the scores."""
+def output_qparams(module: fx.GraphModule) -> tuple[float, int] | None:
+    """Scale and uint8 zero point of the scores; None where they stay in float."""
+    quantizer = _last(module)
+    scale, zero_point = quantizer.qparams()
+    return (scale.item(), int(zero_point.item())) if quantizer.rounding else None
+
+
+def output_step(module: fx.GraphModule) -> float:
+    """One of 255 steps of the scores' range: their scale, if they are rounded."""
+    return _last(module).qparams()[0].item()
+
+
+def _last(module: fx.GraphModule) -> ActivationQuantizer:
     quantizer = _quantizer(module, module.graph.output_node().all_input_nodes[0])
     assert isinstance(quantizer, ActivationQuantizer)
-    scale, zero_point = quantizer.qparams()
-    return scale.item(), int(zero_point.item())
+    return quantizer

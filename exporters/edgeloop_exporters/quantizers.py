@@ -19,13 +19,14 @@ class ActivationQuantizer(nn.Module):
     """Per-tensor affine uint8 quantizer of one activation; several points may share one instance.
 
     `observe` keeps a sample of what passes; `settle` then chooses the range; `quantize` rounds with a straight-through
-    gradient (Jacob et al. 2018) and, while `following` is set, lets the range follow the data.
+    gradient (Jacob et al. 2018) and, while `following` is set, lets the range follow the data. One that is not `rounding`
+    knows its range and hands on what it is given: scores that stay in float.
     """
 
-    def __init__(self, fixed: tuple[float, int] | None = None) -> None:
+    def __init__(self, fixed: tuple[float, int] | None = None, rounding: bool = True) -> None:
         super().__init__()
         self.mode: Mode = "off"
-        self.fixed = fixed
+        self.fixed, self.rounding = fixed, rounding
         self.following: Following | None = None
         self.seen: list[Tensor] = []
         self.extremes: list[tuple[float, float]] = []  # of each calibration sample
@@ -93,6 +94,8 @@ class ActivationQuantizer(nn.Module):
             return x
         if self.following and self.training and not self.fixed:
             self._follow(x, self.following)
+        if not self.rounding:
+            return x
         scale, zero_point = self.qparams()
         return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero_point, 0, LEVELS)
 

@@ -91,13 +91,13 @@ def answer_shape(module: Any) -> list[int]:
 
 def variant_of(
     runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, counts: tuple[float, int] | None, answer: list[int],
-    output: tuple[float, int],
+    output: tuple[float, int] | None,
 ) -> Variant:  # fmt: skip
     """How a device feeds and reads the file. `counts`: the input's scale and zero point where raw counts go in as they are;
-    `answer`: the scores' shape; `output`: their scale and uint8 zero point."""
+    `answer`: the scores' shape; `output`: their scale and uint8 zero point, if they are integers."""
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
     scores = TensorSpec(dtype="float32", shape=answer)
-    if precision == "int8" and runtime == "tflite":
+    if precision == "int8" and runtime == "tflite" and output:
         scale, zero_point = output
         scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))
     if precision == "int8" and counts:

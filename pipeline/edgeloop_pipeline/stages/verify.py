@@ -162,7 +162,7 @@ def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def parity_step(graph: Any) -> float:
-    """The scores' scale: one LSB."""
-    from edgeloop_exporters.quantization import output_qparams
+    """One LSB of the scores."""
+    from edgeloop_exporters.quantization import output_step
 
-    return output_qparams(graph.module)[0]
+    return output_step(graph.module)
