@@ -302,6 +302,11 @@ def test_layers_that_stay_in_float(layer: str, tmp_path: Path) -> None:
         assert pair.max_lsb <= 2, pair
     for _, counted in found.values():
         assert sum(n for op, n in counted.floating.items() if op.upper().startswith(HEAVY)) == 1, counted  # it, and no other
+        assert quantized.left_in_float(graph) == 1
+        said = kernels.reasons(counted, True, 1)
+        assert said[0].startswith("layers left in float for accuracy's sake: 1;"), said
+        assert not any("no integer kernel" in reason for reason in said)
+        assert "no integer kernel" in kernels.reasons(counted, True, 0)[0]
     assert (quantization.output_qparams(graph.module) is None) == (layer == "scores")
     quantized.save(tmp_path, graph)
     assert np.array_equal(reference(quantized.load(saved, splits, tmp_path), splits), scores)

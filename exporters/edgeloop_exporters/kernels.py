@@ -85,17 +85,21 @@ def _tflite(model: bytes) -> Kernels:
     return Kernels(dict(integer), dict(floating), dict(crossings), dict(moves), note)
 
 
-def reasons(kernels: Kernels, int8: bool) -> list[str]:
-    """Why an int8 model may be slow here, in words."""
+def reasons(kernels: Kernels, int8: bool, left: int) -> list[str]:
+    """Why an int8 model may be slow here, in words. `left`: how many layers with weights were left in float on purpose."""
     if not int8:
         return []
     found: list[Any] = []
-    heavy = [
-        op
-        for op in kernels.floating
+    if left:
+        found.append(
+            f"layers left in float for accuracy's sake: {left}; a lower floor, or a smaller most_float_layers, leaves fewer"
+        )
+    heavy = {
+        op: count
+        for op, count in kernels.floating.items()
         if op.startswith(("Conv", "FusedConv", "Gemm", "MatMul", "CONV", "FULLY", "DEPTHWISE", "TRANSPOSE_CONV"))
-    ]
-    if heavy:
+    }
+    if sum(heavy.values()) > left:
         found.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
     transposes = sum(n for op, n in kernels.moves.items() if op.upper() == "TRANSPOSE")
     if transposes >= MANY_MOVES:

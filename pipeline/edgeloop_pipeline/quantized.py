@@ -89,6 +89,11 @@ def layers(module: fx.GraphModule) -> list[str]:
     return list(dict.fromkeys(layer_name(node) for node in module.graph.nodes if node.target in WEIGHTED))
 
 
+def left_in_float(graph: Graph) -> int:
+    """How many layers with weights."""
+    return sum(node.target in WEIGHTED and node.name in graph.plan.floating for node in graph.module.graph.nodes)
+
+
 def samples_of(front: Front, values: Array) -> Tensor:
     x: Tensor = channels_last(front.normalise(torch.from_numpy(values)))
     return x

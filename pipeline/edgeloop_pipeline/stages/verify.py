@@ -47,7 +47,7 @@ class Verify(Base):
             stages[name] = task.estimate(scores_of(made.network, made.front, splits.test).numpy(), splits.test)
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
-        scores, variants = _variants(inputs, task)
+        scores, variants = _variants(inputs, task, quantized.left_in_float(graph))
         integer = {name: found for name, found in scores.items() if name.endswith("int8")}
         agreements = parity.agreement({"torch": reference, **integer}, parity_step(graph), splits.task == "classification")
         layers = self._layers(inputs, graph)
@@ -136,7 +136,7 @@ class Verify(Base):
         )  # fmt: skip
 
 
-def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _variants(inputs: Inputs, task: Any, left: int) -> tuple[dict[str, Any], dict[str, Any]]:
     """Every shipped file in its runtime on the full test set: its scores, and what is to be said of it."""
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
@@ -156,7 +156,7 @@ def _variants(inputs: Inputs, task: Any) -> tuple[dict[str, Any], dict[str, Any]
             "accuracy": task.estimate(found, test),
             "bytes": len(model),
             "kernels": counted,
-            "slow_because": kernels.reasons(counted, variant.precision == "int8"),
+            "slow_because": kernels.reasons(counted, variant.precision == "int8", left),
         }
     return scores, details
 
