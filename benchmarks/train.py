@@ -235,12 +235,14 @@ def loader(quick: bool) -> Iterator[Row]:
 
 
 def beside_another(quick: bool) -> Iterator[Row]:
-    """A training alone, and two at once on the same cores: threads that wait soon sleep, or spin on as libgomp's do by default."""
+    """A training alone, and two at once on the same cores: threads that wait soon sleep, or sleep at once, or spin on as
+    libgomp's do by default."""
     _at_once(1, 1, {})  # what is read from disk for the first time
     for count, name in ((1, "one training"), (2, "two trainings at once")):
-        ours, spinning = (_at_once(count, 1 if quick else 4, spins) for spins in ({}, {"GOMP_SPINCOUNT": "300000"}))
-        said = f"{name}, threads that wait soon sleep, against spinning"
-        yield Row(said, ours, "s", spinning, round(spinning / ours, 2), "", None)
+        ours = _at_once(count, 1 if quick else 4, {})
+        for peer, turns in (("sleep at once", "0"), ("spin on", "300000")):
+            theirs = _at_once(count, 1 if quick else 4, {"GOMP_SPINCOUNT": turns})
+            yield Row(f"{name}, threads soon sleep, against: {peer}", ours, "s", theirs, round(theirs / ours, 2), "", None)
 
 
 def _at_once(count: int, epochs: int, environment: dict[str, str]) -> float:

@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, ModelError
-from edgeloop_exporters import onnx_passes
-from edgeloop_exporters.graph import MAX_BATCH, WEIGHTED, aten, tensor_of
+from edgeloop_exporters import onnx_passes, tflite_passes
+from edgeloop_exporters.graph import MAX_BATCH
 from edgeloop_exporters.layout import teach
-from edgeloop_exporters.quantization import SAME_SCALE
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 
 OPSET = 18
@@ -54,7 +53,7 @@ def channels_first(x: Tensor) -> Tensor:
 
 
 # What stands between the raw input and the network: the affine normalisation; for quantized uint8 counts their scale;
-# or nothing, because TFLite's converter wants a float there, whose rounding `_strip_ends` then takes off the file.
+# or nothing, because TFLite's converter wants a float there, whose rounding tflite_passes then takes off the file.
 Entry = Literal["normalise", "dequantize", "nothing"]
 
 
@@ -115,26 +114,11 @@ def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, r
         node.replace_all_uses_with(new)
         graph.erase_node(node)
     if offset:
-        _mark_floats(module)
+        tflite_passes.mark_floats(module)
     graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
     return module
-
-
-def _mark_floats(module: fx.GraphModule) -> None:
-    """The TFLite converter rounds a float layer's weights where rounded values come in and go out; not behind these two sines,
-    which `_unmarked` takes out of the file again.
-    """
-    rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    for node in [n for n in module.graph.nodes if n.target in WEIGHTED and tensor_of(module, n.args[1]) is not None]:
-        source = before = node.args[0]
-        while before.target in SAME_SCALE:
-            before = before.args[0]
-        if before.target is rounded:
-            with module.graph.inserting_before(node):
-                once = module.graph.call_function(aten.sin.default, (source,))
-                node.replace_input_with(source, module.graph.call_function(aten.sin.default, (once,)))
 
 
 def _weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer, as_integers: bool) -> fx.Node:
@@ -246,55 +230,7 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
             content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
     except Exception as error:  # the converter raises whatever its passes run into
         raise ModelError(f"export to TFLite failed: {_cause(error)}; replace that operation in the network") from error
-    path.write_bytes(_strip_ends(content) if quantized else content)
-
-
-def _strip_ends(content: bytes) -> bytes:
-    """Make the integer tensors behind a leading QUANTIZE and before a trailing DEQUANTIZE the file's input and output."""
-    from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_litert.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
-    graph = model.subgraphs[0]
-
-    def kind(operator: Any) -> int:
-        code = model.operatorCodes[operator.opcodeIndex]
-        return int(max(code.builtinCode, code.deprecatedBuiltinCode))
-
-    renamed: dict[int, int] = {}
-    aliases: dict[int, int] = {}
-    _unmarked(graph, lambda operator: kind(operator) == schema.BuiltinOperator.SIN)
-    for operator in list(graph.operators):
-        source, result = int(operator.inputs[0]), int(operator.outputs[0])
-        # A QUANTIZE of integers is real work: it moves them to another scale.
-        floats = graph.tensors[source].type == schema.TensorType.FLOAT32
-        leads = kind(operator) == schema.BuiltinOperator.QUANTIZE and source in list(graph.inputs) and floats
-        trails = kind(operator) == schema.BuiltinOperator.DEQUANTIZE and result in list(graph.outputs)
-        if leads and source in renamed:  # the input is quantized once for each reader, always by the same scale
-            aliases[result] = renamed[source]
-            graph.operators.remove(operator)
-        elif leads or trails:
-            renamed[source if leads else result] = result if leads else source
-            graph.operators.remove(operator)
-    for operator in graph.operators:  # some readers of the input name it itself, and mean it quantized
-        operator.inputs = [aliases.get(renamed.get(int(i), int(i)), renamed.get(int(i), int(i))) for i in operator.inputs]
-    graph.inputs = [renamed.get(int(i), int(i)) for i in graph.inputs]
-    graph.outputs = [renamed.get(int(i), int(i)) for i in graph.outputs]
-    for signature in model.signatureDefs or []:
-        for tensor in (*signature.inputs, *signature.outputs):
-            tensor.tensorIndex = renamed.get(tensor.tensorIndex, tensor.tensorIndex)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
-def _unmarked(graph: Any, is_sine: Callable[[Any], bool]) -> None:
-    """Take out what `_mark_floats` put in."""
-    sines = {int(o.outputs[0]): o for o in graph.operators if is_sine(o)}
-    behind = {result: sines[int(o.inputs[0])] for result, o in sines.items() if int(o.inputs[0]) in sines}
-    before = {result: int(first.inputs[0]) for result, first in behind.items()}
-    gone = {*behind.values(), *(sines[result] for result in behind)}
-    graph.operators = [o for o in graph.operators if o not in gone]
-    for operator in graph.operators:
-        operator.inputs = [before.get(int(i), int(i)) for i in operator.inputs]
+    path.write_bytes(tflite_passes.tidy(content) if quantized else content)
 
 
 def _cause(error: BaseException) -> str:

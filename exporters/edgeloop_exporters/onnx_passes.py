@@ -66,7 +66,7 @@ def _keep_float(model: Any) -> None:
     for place in reversed(range(len(graph.node))):
         node = graph.node[place]
         if node.op_type in WEIGHTED and node.input[0] in rounded and node.input[1] in constants:
-            copied = f"{node.name}_input"
+            copied = f"{node.output[0]}_input"
             graph.node.insert(place, helper.make_node("Max", [node.input[0]], [copied]))
             graph.node[place + 1].input[0] = copied
 

@@ -193,9 +193,9 @@ def insert(module: fx.GraphModule, decided: Plan) -> None:
     home = nn.Module()
     module.add_module("quantizers", home)
     fixed = {p.group: p.fixed for p in decided.points if p.fixed}
-    unrounded = {p.group for p in decided.points if not p.rounding}
+    rounding = {p.group for p in decided.points if p.rounding}
     for group in dict.fromkeys(p.group for p in decided.points):
-        home.add_module(group, ActivationQuantizer(fixed.get(group), group not in unrounded))
+        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding))
     axes = {w.name: w.axis for w in decided.weights}
     by_name = {p.name: p for p in decided.points}
     floating = {n for n in module.graph.nodes if n.name in decided.floating}

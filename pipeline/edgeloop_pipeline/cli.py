@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
-from edgeloop_pipeline import interrupt
+from edgeloop_pipeline import interrupt, threads
 from edgeloop_pipeline.beginning import doctor, new, samples
 from edgeloop_pipeline.labels.cli import labels
 from edgeloop_pipeline.publishing.cli import COMMANDS as PUBLISHING
@@ -24,11 +24,7 @@ Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe 
 def run_command() -> int:
     """Run the command line; every expected failure is one sentence on stderr and an exit code."""
     interrupt.listen()
-    # Before torch is loaded: threads that wait by spinning keep another process, and each other, from the core. A thousand
-    # turns, microseconds, are enough for the next layer to come and too few to be in the way.
-    if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ["OMP_WAIT_POLICY"] = "passive"
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    threads.soon_sleep()
     try:
         commands(standalone_mode=False)
     except EdgeloopError as error:

@@ -20,9 +20,8 @@ from edgeloop_pipeline import explaining, measuring, quantized, tasks
 from edgeloop_pipeline.networks import Saved
 from edgeloop_pipeline.quantized import Graph, Options
 from edgeloop_pipeline.stages.fitting import FitSettings
-from edgeloop_pipeline.training import memory
 from edgeloop_pipeline.training.fit import fit
-from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
+from edgeloop_pipeline.training.scoring import channels_last, copy_of, device, scores_of
 
 if TYPE_CHECKING:
     from edgeloop_pipeline.stages import Inputs
@@ -212,8 +211,8 @@ class Ladder:
             return
         self.all_integer = self.best
         losses = explaining.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
-        known = quantized.layers(self.best.graph.module)
-        ranked = dict.fromkeys(r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db) if r.layer in known)
+        integer = quantized.layers(self.best.graph.module, self.best.graph.plan.floating)
+        ranked = dict.fromkeys(r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db) if r.layer in integer)
         worst = list(ranked)[: self.settings.most_float_layers]
         options, chosen, tight = self.best.graph.options, list[str](), False
         while worst and not self._content():
@@ -247,7 +246,7 @@ class Ladder:
 
     def _fitted(self, calibrated: Graph, distill: bool, scratch: Path) -> Candidate:
         """`calibrated` stays as it is. `scratch`: of this training alone; what was interrupted goes on from there."""
-        settings, graph = self.settings, replace(calibrated, module=memory.for_trial(calibrated.module))
+        settings, graph = self.settings, replace(calibrated, module=copy_of(calibrated.module))
         # Steps relative to what a weight tensor holds: after equalization, and in networks with outliers, tensors differ by orders.
         fit_settings = FitSettings(
             epochs=settings.qat_epochs, batch=settings.batch, learning_rate=settings.qat_learning_rate, weight_decay=0.0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,9 +85,10 @@ def _operations(module: fx.GraphModule) -> int:
     return sum(node.op == "call_function" for node in module.graph.nodes)
 
 
-def layers(module: fx.GraphModule) -> list[str]:
-    """Names of the layers with weights, in order."""
-    return list(dict.fromkeys(layer_name(node) for node in module.graph.nodes if node.target in WEIGHTED))
+def layers(module: fx.GraphModule, floating: Collection[str] = ()) -> list[str]:
+    """Names of the layers with weights, in order, but for those whose nodes are in `floating`."""
+    nodes = [node for node in module.graph.nodes if node.target in WEIGHTED and node.name not in floating]
+    return list(dict.fromkeys(map(layer_name, nodes)))
 
 
 def left_in_float(graph: Graph) -> int:

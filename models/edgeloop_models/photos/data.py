@@ -104,8 +104,7 @@ def _answers(name: str, crops: Array) -> Array:
     return torch.cat(answers).numpy()
 
 
-def augment(batch: Any, generator: Any) -> Any:
-    return rand_augment(batch, generator)
+augment = rand_augment
 
 
 def photos() -> Photos:

@@ -29,7 +29,7 @@ class Quantize(Base):
     most_float_layers: Whole = 2  # that may stay in float to hold the floor
     qat: When = "auto"  # quantization-aware training; auto: when nothing cheaper holds the floor
     qat_epochs: Count = 4
-    qat_learning_rate: Rate = 2e-4  # the most a weight moves in a step, of its tensor's root mean square (Adafactor)
+    qat_learning_rate: Rate = 2e-4  # how far weights move in a step at most, of their tensor's root mean square (Adafactor)
     ranges: Following = field(default_factory=Following)  # how activation ranges follow the data in training
     batch: Count = 128
 

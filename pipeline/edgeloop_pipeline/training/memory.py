@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from edgeloop_pipeline import allocation
+from edgeloop_pipeline.training.scoring import copy_of
 
-Network = TypeVar("Network", bound=nn.Module)
 STATE_VALUES = {"sgd": 1.0, "adamw": 2.0, "adafactor": 0.05}  # per parameter; adafactor keeps a row and a column
 
 
@@ -49,7 +47,7 @@ def estimate(
 
 def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recompute: bool = False) -> int:
     """Bytes that autograd keeps from the forward pass for the backward one (parameters not counted)."""
-    trial = for_trial(network)
+    trial = copy_of(network).train()
     own = {p.untyped_storage().data_ptr() for p in (*trial.parameters(), *trial.buffers())}
     kept: dict[int, int] = {}
     alive = []  # so that no address is used twice
@@ -66,13 +64,6 @@ def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recom
         answer = trial(x)
     del answer
     return sum(kept.values())
-
-
-def for_trial(network: Network) -> Network:
-    """A copy in training mode."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch's, about itself, when a traced network is copied
-        return copy.deepcopy(network).train()
 
 
 def resident_bytes() -> tuple[int, int]:

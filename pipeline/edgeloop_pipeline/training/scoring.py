@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from edgeloop_agent.hardware import cores
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data import Samples
 
+Network = TypeVar("Network", bound=nn.Module)
 EVALUATION_BATCH = 512
 EVALUATION_VALUES = 8_000_000  # of a batch: large images come in smaller ones
 
@@ -43,6 +46,13 @@ def channels_last(x: Any) -> Any:
     if isinstance(x, Tensor) and x.dim() != 4:
         return x
     return x.to(memory_format=torch.channels_last)
+
+
+def copy_of(network: Network) -> Network:
+    """All of it, quietly: torch warns of itself when a traced network is copied."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return copy.deepcopy(network)
 
 
 def evaluation_batch(values: Any) -> int:

@@ -20,7 +20,7 @@ from edgeloop_pipeline.store import write
 from edgeloop_pipeline.training import memory, schedules
 from edgeloop_pipeline.training.batches import Augment, Batches
 from edgeloop_pipeline.training.precision import Precision, choose, precision, this_hardware
-from edgeloop_pipeline.training.scoring import channels_last, device
+from edgeloop_pipeline.training.scoring import channels_last, copy_of, device
 from edgeloop_pipeline.training.steps import gradients
 
 FILE = "search.json"
@@ -134,7 +134,7 @@ def chosen_layout(times: dict[tuple[str, Any], float], usual: tuple[str, Any]) -
 
 def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
     """The shortest of a few steps, in seconds: what the others add is noise. On a copy of the network."""
-    trial = memory.for_trial(network)
+    trial = copy_of(network).train()
     if made.channels_last:
         channels_last(trial)
     parts, taken = made[0, 0], []
@@ -178,7 +178,7 @@ def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: A
 
 
 def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
-    trial = memory.for_trial(network)
+    trial = copy_of(network).train()
     optimizer = schedules.optimizer_of(trial, settings, 1e-4)
     if made.channels_last:
         channels_last(trial)
@@ -207,7 +207,7 @@ def chosen_batch(trials: list[Trial]) -> int:
 def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[tuple[float, float]]:
     """Loss while the rate rises by the same factor each step (Smith 2017), smoothed; ends when it diverges. On a copy."""
     low, high = RANGE[settings.optimizer]
-    trial = memory.for_trial(network)
+    trial = copy_of(network).train()
     if made.channels_last:
         channels_last(trial)
     optimizer = schedules.optimizer_of(trial, settings, low)

@@ -1,0 +1,77 @@
+"""What is done to an int8 graph before TFLite's converter has it, and to the file that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgeloop_exporters.graph import WEIGHTED, aten, tensor_of
+from edgeloop_exporters.quantization import SAME_SCALE
+
+
+def mark_floats(module: fx.GraphModule) -> None:
+    """The TFLite converter rounds a float layer's weights where rounded values come in and go out; not behind these two sines,
+    which `tidy` takes out of the file again.
+    """
+    rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+    for node in [n for n in module.graph.nodes if n.target in WEIGHTED and tensor_of(module, n.args[1]) is not None]:
+        source = before = node.args[0]
+        while before.target in SAME_SCALE:
+            before = before.args[0]
+        if before.target is rounded:
+            with module.graph.inserting_before(node):
+                once = module.graph.call_function(aten.sin.default, (source,))
+                node.replace_input_with(source, module.graph.call_function(aten.sin.default, (once,)))
+
+
+def tidy(content: bytes) -> bytes:
+    """A quantized file without what `mark_floats` put in; the integer tensors behind a leading QUANTIZE and before a trailing
+    DEQUANTIZE are its input and output.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph = model.subgraphs[0]
+
+    def kind(operator: Any) -> int:
+        code = model.operatorCodes[operator.opcodeIndex]
+        return int(max(code.builtinCode, code.deprecatedBuiltinCode))
+
+    renamed: dict[int, int] = {}
+    aliases: dict[int, int] = {}
+    _unmarked(graph, lambda operator: kind(operator) == schema.BuiltinOperator.SIN)
+    for operator in list(graph.operators):
+        source, result = int(operator.inputs[0]), int(operator.outputs[0])
+        # A QUANTIZE of integers is real work: it moves them to another scale.
+        floats = graph.tensors[source].type == schema.TensorType.FLOAT32
+        leads = kind(operator) == schema.BuiltinOperator.QUANTIZE and source in list(graph.inputs) and floats
+        trails = kind(operator) == schema.BuiltinOperator.DEQUANTIZE and result in list(graph.outputs)
+        if leads and source in renamed:  # the input is quantized once for each reader, always by the same scale
+            aliases[result] = renamed[source]
+            graph.operators.remove(operator)
+        elif leads or trails:
+            renamed[source if leads else result] = result if leads else source
+            graph.operators.remove(operator)
+    for operator in graph.operators:  # some readers of the input name it itself, and mean it quantized
+        operator.inputs = [aliases.get(renamed.get(int(i), int(i)), renamed.get(int(i), int(i))) for i in operator.inputs]
+    graph.inputs = [renamed.get(int(i), int(i)) for i in graph.inputs]
+    graph.outputs = [renamed.get(int(i), int(i)) for i in graph.outputs]
+    for signature in model.signatureDefs or []:
+        for tensor in (*signature.inputs, *signature.outputs):
+            tensor.tensorIndex = renamed.get(tensor.tensorIndex, tensor.tensorIndex)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _unmarked(graph: Any, is_sine: Callable[[Any], bool]) -> None:
+    """Take out what `mark_floats` put in."""
+    sines = {int(o.outputs[0]): o for o in graph.operators if is_sine(o)}
+    behind = {result: sines[int(o.inputs[0])] for result, o in sines.items() if int(o.inputs[0]) in sines}
+    before = {result: int(first.inputs[0]) for result, first in behind.items()}
+    gone = {*behind.values(), *(sines[result] for result in behind)}
+    graph.operators = [o for o in graph.operators if o not in gone]
+    for operator in graph.operators:
+        operator.inputs = [before.get(int(i), int(i)) for i in operator.inputs]
