@@ -139,9 +139,7 @@ def layer_name(node: fx.Node) -> str:
 
 
 def channel_axis(node: Any) -> int:
-    """Of what a layer with weights hands on, or of a sum: that of the layer it first goes back to."""
-    while node.target not in WEIGHTED and node.args and isinstance(node.args[0], fx.Node):
-        node = node.args[0]
+    """Of what a layer with weights hands on."""
     return int(node.meta["val"].dim() - 1) if node.target is aten.linear.default else 1
 
 

@@ -118,8 +118,12 @@ def plan(
 
 def is_sum(node: fx.Node) -> bool:
     """Of two activations, as at the end of a residual block: no constant is added. Quantizers may stand before it."""
-    sources = [a.args[0] if isinstance(a, fx.Node) and a.op == "call_module" else a for a in node.args[:2]]
-    return node.target is aten.add.Tensor and all(isinstance(s, fx.Node) and s.op != "get_attr" for s in sources)
+    return node.target is aten.add.Tensor and all(isinstance(s, fx.Node) and s.op != "get_attr" for s in sources(node))
+
+
+def sources(node: fx.Node) -> list[Any]:
+    """What an operation of two reads, before it is rounded."""
+    return [a.args[0] if isinstance(a, fx.Node) and a.op == "call_module" else a for a in node.args[:2]]
 
 
 def _floating(module: fx.GraphModule, float_layers: Collection[str], float_streams: bool) -> set[fx.Node]:

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from edgeloop_exporters import bias_correction, quantization
 from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
-from edgeloop_exporters.quantization import is_sum
+from edgeloop_exporters.quantization import is_sum, sources
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline import quantized, tasks
 from edgeloop_pipeline.data import PreparedSplits, Samples
@@ -201,7 +201,7 @@ def _following(node: fx.Node) -> list[fx.Node]:
 def _facts(
     module: fx.GraphModule, node: Any, output: Tensor, noise: float, saturated: dict[str, float], stretched: dict[str, float]
 ) -> Facts:
-    axis = channel_axis(node)
+    axis = channel_axis(next((n for n in (node, *sources(node)) if n.target in WEIGHTED), node))  # a sum's: its layer's
     source = node.args[1]
     quantizer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
     weight = tensor_of(module, source.args[0] if source.op == "call_module" else source)
