@@ -17,8 +17,8 @@ Stream = np.ndarray[Any, Any]
 class Ours:
     """The monitor. `labelled`: a row begins with the number of the answer; else no answers are told apart."""
 
-    def __init__(self, reference: Drift, labelled: bool = False) -> None:
-        self.monitor, self.labelled = Monitor(reference, PER_10K), labelled
+    def __init__(self, reference: Drift, labelled: bool = False, per_10k: float = PER_10K) -> None:
+        self.monitor, self.labelled = Monitor(reference, per_10k), labelled
 
     def __call__(self, row: Stream) -> bool:
         alarm = self.monitor.saw(row[1:], int(row[0])) if self.labelled else self.monitor.saw(row, 0)

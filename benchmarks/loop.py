@@ -24,7 +24,7 @@ from harness import BIN, Row, at_least, at_most, edgeloop, main
 from outbox_kills import outbox_kills
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from closed_loop_devices import SETS, WEARERS, Recordings
+from closed_loop_devices import FALSE_ALARMS, SETS, WEARERS, Recordings
 
 from edgeloop_agent.drift.following import Follower
 from edgeloop_agent.engine import Engine
@@ -73,14 +73,17 @@ def stream(bundle: Bundle, half: str) -> Stream:
     return Stream(devices, names, np.concatenate(samples), np.concatenate(scores), np.array(labels))
 
 
-def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path) -> dict[int, int]:
-    """The rows that have a label after so many questions, with it: chosen on the device, queued and grouped by the hub."""
+def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path, whole: bool) -> dict[int, int]:
+    """The rows that have a label after so many questions, with it: chosen on the device, queued and grouped by the hub.
+
+    `whole`: each answer is for the whole recording.
+    """
     rng, manifest = np.random.default_rng(seed), bundle.manifest
     assert manifest.drift is not None
-    database = Database(f"sqlite:///{folder / f'hub-{questions}-{seed}.sqlite'}")
+    database = Database(f"sqlite:///{folder / f'hub-{questions}-{seed}-{whole}.sqlite'}")
     settings, rows = Settings(folder), {}
     for device in DEVICES:
-        follower = Follower(manifest, manifest.drift, 1.0)
+        follower = Follower(manifest, manifest.drift, FALSE_ALARMS)
         choose = Chooser(0.1, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
         choose.allowance = 1e9
         choose.begin_at(manifest.drift.reliability)
@@ -107,10 +110,20 @@ def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path)
                 who = Device(device, [], "stable", MODEL, bundle.sha256)
                 ingest.store(connection, who, Samples(samples=kept[start : start + 500]), settings)
     with database.writing() as connection:
-        for entry in labelling.waiting(connection, MODEL, "bench", questions):
-            labelling.label(connection, entry["device"], entry["key"], "bench", str(came.labels[rows[entry["key"]]]), settings)
+        for _ in range(questions):
+            entry = next(iter(labelling.waiting(connection, MODEL, "bench", 1)), None)
+            if entry is None:
+                break
+            truth = str(came.labels[rows[entry["key"]]])
+            labelling.label(connection, entry["device"], entry["key"], "bench", truth, settings, whole)
         found = labelling.listed(connection, MODEL, "labelled")
     return {rows[entry["key"]]: int(entry["label"]) for entry in found}
+
+
+def together(came: Stream, rows: list[int]) -> list[int]:
+    """Those rows with all others of their recordings."""
+    wanted = {(came.devices[row], came.recordings[row]) for row in rows}
+    return [row for row, place in enumerate(zip(came.devices, came.recordings, strict=True)) if place in wanted]
 
 
 def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any = None) -> field.Field:
@@ -178,20 +191,21 @@ def labels_worth(quick: bool) -> Iterator[Row]:
         yield Row("home, before", before[1], "%")
         gains: dict[tuple[str, int], list[float]] = {}
         drops = []
-        chosen: dict[tuple[int, int], dict[int, int]] = {}
         plan = [("ours", 50), ("random", 50)] if quick else [
-            ("ours", 50), ("random", 100), ("ours", 200), ("random", 400), ("all", len(came.labels)), ("ours and guesses", 50),
-            ("random", 50), ("random", 200), ("ours and guesses", 200),
+            ("ours, whole recordings", 50), ("ours", 50), ("random", 100), ("ours, whole recordings", 200), ("ours", 200),
+            ("random", 400), ("all", len(came.labels)), ("random, whole recordings", 50), ("random, whole recordings", 100),
+            ("ours and guesses", 50), ("random", 50), ("random", 200), ("ours and guesses", 200),
         ]  # fmt: skip
         for kind, count in plan[: int(os.environ.get("ROWS", len(plan)))]:
+            whole = kind.endswith("whole recordings")
             for seed in seeds:
                 rng = np.random.default_rng(seed)
                 if kind.startswith("ours"):
-                    said = chosen.get((count, seed)) or asked(bundle, came, count, seed, folder)
-                    chosen[count, seed] = said
+                    said = asked(bundle, came, count, seed, folder, whole)
                     rows, truth = list(said), np.array(list(said.values()))
                 else:
                     rows = rng.choice(len(came.labels), min(count, len(came.labels)), replace=False).tolist()
+                    rows = together(came, rows) if whole else rows
                     truth = came.labels[rows]
                 found = divided(data_of(came, rows, names, truth))
                 if kind == "ours and guesses":
@@ -216,11 +230,12 @@ def gained(gains: dict[tuple[str, int], list[float]]) -> Iterator[Row]:
     for (kind, count), found in gains.items():
         yield Row(f"gain with {count} labels, {kind} (standard error {_error(found):.1f})", float(np.mean(found)), "points")
     for count in (50, 200):
-        if ("random", 2 * count) in gains:
-            ours, twice = gains["ours", count], gains["random", 2 * count]
-            noise = np.hypot(_error(ours), _error(twice))
-            said = f"{count} of ours against {2 * count} at random (standard error {noise:.1f})"
-            yield at_least(said, float(np.mean(ours)), "points", float(np.mean(twice)), float(np.mean(twice)))
+        for kind in ("ours", "ours, whole recordings"):
+            if ("random", 2 * count) in gains and (kind, count) in gains:
+                ours, twice = gains[kind, count], gains["random", 2 * count]
+                noise = np.hypot(_error(ours), _error(twice))
+                said = f"{count} of {kind}, against {2 * count} samples at random (standard error {noise:.1f})"
+                yield at_least(said, float(np.mean(ours)), "points", float(np.mean(twice)), float(np.mean(twice)))
 
 
 def _error(found: list[float]) -> float:

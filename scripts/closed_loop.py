@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from closed_loop_devices import BIN, CONFIG, SETS, WEARERS, Device, Recordings, accuracy, truth_of
+from closed_loop_devices import BIN, CONFIG, FALSE_ALARMS, SETS, WEARERS, Device, Recordings, accuracy, truth_of
 
 PILOT = "worn-by-8"
 KILLS = 6
@@ -134,15 +134,19 @@ def drained(devices: list[Device], seconds: float = 60.0) -> int:
 
 
 def label_queue(story: Story, budget: int) -> int:
-    """The scripted labeller: answers the queue, most informative first, with the truth; how many it was asked."""
+    """The scripted labeller: answers the queue, most informative first, with the truth; how many it was asked.
+
+    A set of repetitions is one exercise, so each answer is for the whole recording.
+    """
     hub, asked = story.client(), 0
     while asked < budget:
         queue = hub.get(f"/api/v1/queue?model=exercise_watch&who=script&limit={min(50, budget - asked)}")
         if not queue:
             return asked
-        said = [{"device": s["device"], "key": s["key"], "label": truth_of(s["recording"])} for s in queue]
+        first = {(s["device"], s["recording"]): s for s in reversed(queue)}.values()
+        said = [{"device": s["device"], "key": s["key"], "label": truth_of(s["recording"]), "whole": True} for s in first]
         hub.post("/api/v1/labels", {"who": "script", "labels": said})
-        asked += len(queue)
+        asked += len(said)
     return asked
 
 
@@ -185,7 +189,7 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
         device = Device(name, subject, story.folder / "devices" / name)
         (device.folder / "in").mkdir(parents=True)
         config = device.folder / "agent.toml"
-        config.write_text(CONFIG.format(bundle=first["bundle"], hub=story.address))
+        config.write_text(CONFIG.format(bundle=first["bundle"], hub=story.address, rate=FALSE_ALARMS))
         token = story.must("edgeloop-hub", "--data", "hub", "token", "enrol", name)
         story.must("edgeloop-agent", "enrol", config, "--name", name, "--token", token)
         device.start()
@@ -201,7 +205,7 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
     story.tell(f"accuracy of the first model on the four new wearers: {before:.1%} of {windows} answers")
     asked = label_queue(story, story.labels)
     settled = len(story.client().get("/api/v1/samples?model=exercise_watch&which=labelled"))
-    story.tell(f"the labeller answered {asked} of the queue; {settled} samples have a label by that (near-duplicates share one)")
+    story.tell(f"the labeller answered {asked} of the queue; {settled} samples have a label by that (one serves the recording)")
     done = story.command(
         "edgeloop", "retrain", "exercise_watch", "--runs", runs, *sets, "--keys", "keys", "--steps", f"{PILOT}, 100%",
         "--soak-minutes", 0.05,

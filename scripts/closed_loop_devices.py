@@ -19,6 +19,7 @@ SETS = ("data=data.py:at_home", "target.min_accuracy=0.6", "target.max_drop=0.05
 WEARERS = {"worn-by-7": 7, "worn-by-8": 8, "worn-by-9": 9, "worn-by-10": 10, "turned-axes": 3, "failing-sensor": 2}
 SET_POINTS = 600  # 12 s of an exercise in one recording
 FAIL_FROM = 5  # recordings, after which the failing sensor's gyroscope is silent
+FALSE_ALARMS = 50.0  # per 10,000 samples: one on each device, of the 200 windows that it answers before retraining
 CONFIG = """bundles = ["{bundle}"]
 state = "state"
 [source]
@@ -46,7 +47,7 @@ random_share = 0.1
 uncertain_share = 0.3
 per_hour = 100000
 [drift]
-false_alarms_per_10k = 10    # each device answers some 400 windows in all
+false_alarms_per_10k = {rate}
 """
 
 

@@ -12,7 +12,7 @@ import urllib.parse
 import urllib.request
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +213,29 @@ def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
         heads = {row.key: row.alike for row in connection.execute(select(samples.c.key, samples.c.alike))}
     groups = {key[4]: head.split("/")[1][4] for key, head in heads.items()}
     assert groups == {"a": "a", "b": "a", "c": "c", "d": "d", "e": "e", "f": "c", "g": "g"}
+
+
+def test_a_person_labels_a_whole_recording(tmp_path: Path) -> None:
+    """Of that device, and not those that have a label; where two must agree, both of each sample."""
+    places = [(i, name) for i in range(4) for name in ("one", "two")]
+    sent = [made(f"{i}{name}", name, 10.0 * n, random=i == 3) for n, (i, name) in enumerate(places)]
+    database, settings = stored(tmp_path, sent)
+    two = replace(settings, labels_needed=2)
+    with database.writing() as connection:
+        other = Samples(samples=[made("0one", "one", 1e3)])
+        ingest.store(connection, Device("pi-2", [], "stable", "m", "0" * 64), other, settings)
+        entry = {row["key"]: row for row in labelling.waiting(connection, "m", "anna", 100)}[sent[2].key]
+        assert (entry["together"], entry["alike"]) == (4, 1)
+        assert labelling.label(connection, "pi-1", sent[0].key, "anna", "SQT", settings) == 1
+        assert labelling.label(connection, "pi-1", sent[2].key, "anna", "ROW", settings, whole=True) == 3
+        assert labelling.label(connection, "pi-1", sent[1].key, "anna", "ROW", two, whole=True) == 0
+        assert labelling.label(connection, "pi-1", sent[3].key, "berta", "ROW", two) == 1
+        assert labelling.label(connection, "pi-1", sent[1].key, "berta", "ROW", two, whole=True) == 3
+        found = {
+            (row["device"], row["key"]): (row["label"], row["people"]) for row in labelling.listed(connection, "m", "labelled")
+        }
+    assert len(found) == 8 and found["pi-1", sent[0].key] == ("SQT", ["anna"]) and ("pi-2", sent[0].key) not in found
+    assert {tuple(people) for (_, key), (_, people) in found.items() if key in {s.key for s in sent[1::2]}} == {("anna", "berta")}
 
 
 def test_more_of_the_queue_is_drawn_at_random_once_much_is_labelled(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 Each sample is a few named numbers (`features`). They are standardised given the answer, joined by their squares, some squared
 projections (for correlations) and the answer itself, and averaged with several memories at once: exponentially weighted moving
 averages (Roberts 1959) of many numbers (Lowry et al. 1992), short memories for large and long ones for small changes. The largest
-average, and the sum of their squares, are held against thresholds that were found by running the monitor itself over resampled
-reference samples, so that it raises as many false alarms as are asked for (`rates`, in alarms per 10,000 samples).
+average of each memory, and the sum of their squares, are held against limits of their own that were found by running the monitor
+itself over resampled reference samples, so that it raises as many false alarms as are asked for (`rates`, in alarms per 10,000
+samples), as many by each.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MOST_VALUES = 8192  # of a sample that are looked at
 MOST_CHANNELS = 8
 MOST_ANSWERS = 16  # scores and labels that are watched one by one
 BINS = 10  # of confidence
+LEAST_LIMIT = 1e-6  # where nothing ever moved
 FAULTS = ("fault", "miswired")  # causes that are mended at the device: nothing to learn or to label
 
 
@@ -35,9 +37,10 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     std: list[float]
     memories: list[float]  # (M,): samples over which each average reaches
     spread: list[list[float]]  # (M, N): standard deviation of each average, as it wanders without drift
-    level: list[float]  # (2 M,): typical maximum of each statistic
+    level: list[float] = []  # (2 M,): typical maximum of each statistic; of older bundles, as are the thresholds
     rates: list[float]  # alarms per 10,000 samples …
-    thresholds: list[float]  # … and the score that is passed so often
+    thresholds: list[float] = []  # (R,): … and how many times its level any statistic passes so often
+    limits: list[list[float]] = []  # (R, 2 M): … and what each statistic passes, so that together they pass so often
     overall: list[list[float]]  # (2, F): mean and standard deviation of each feature, whatever the answer
     between: list[float] = []  # (F,): standard deviation of the mean from group to group, and of a long average
     reliability: list[list[float]] = []  # (BINS, 2): share of right answers, and samples, by confidence; of validation data
@@ -50,21 +53,25 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         shapes = (
             (self.centre, (max(1, self.labels), f)), (self.scale, (f,)), (self.projections, (p, f)),
             (self.mean, (n,)), (self.std, (n,)),
-            (self.spread, (m, n)), (self.level, (2 * m,)), (self.overall, (2, f)), (self.thresholds, (len(self.rates),)),
+            (self.spread, (m, n)), (self.overall, (2, f)),
+            *([(self.limits, (len(self.rates), 2 * m))] if self.limits else
+              [(self.level, (2 * m,)), (self.thresholds, (len(self.rates),))]),
         )  # fmt: skip
         if not self.rates or any(np.shape(values) != shape for values, shape in shapes if shape[0]):
             raise ValueError("drift: its arrays do not fit together")
         if any(s <= 0 for s in (*self.scale, *self.std)) or any(r <= 0 for r in self.rates):
             raise ValueError("drift: scales and rates are above 0")
 
-    def threshold(self, per_10k: float) -> float:
-        """The score that chance passes `per_10k` times in 10,000 samples; between and beyond the rates linear in log(rate)."""
-        rates, scores = np.log(self.rates), np.asarray(self.thresholds)
+    def threshold(self, per_10k: float) -> Array:
+        """(2 M,): what the statistics pass `per_10k` times in 10,000 samples; between and beyond the rates linear in log(rate)."""
+        rates = np.log(self.rates)
+        limits = np.asarray(self.limits) if self.limits else np.outer(self.thresholds, self.level)
         at = float(np.log(per_10k))
         if len(rates) > 1 and not rates[0] <= at <= rates[-1]:
             i, j = (0, 1) if at < rates[0] else (-2, -1)
-            return float(scores[i] + (at - rates[i]) * (scores[j] - scores[i]) / (rates[j] - rates[i]))
-        return float(np.interp(at, rates, scores))
+            found = limits[i] + (at - rates[i]) * (limits[j] - limits[i]) / (rates[j] - rates[i])
+            return np.asarray(np.maximum(found, LEAST_LIMIT))
+        return np.array([np.interp(at, rates, column) for column in limits.T])
 
 
 def channel_names(channels: int) -> list[str]:
@@ -113,8 +120,7 @@ class Monitor:
         n, m = len(r.mean), len(r.memories)
         self._rate = (1 / np.asarray(r.memories))[:, None]
         self._per_spread = 1 / np.asarray(r.spread)
-        self._per_level = 1 / np.asarray(r.level)
-        self._threshold = r.threshold(self.per_10k)
+        self._per_limit = 1 / r.threshold(self.per_10k)
         self.averages = np.zeros((*lead, m, n))
         self._wanders, self._squares = np.empty_like(self.averages), np.empty_like(self.averages)
         self._ones, self._watched = np.ones(n), np.zeros(n)
@@ -157,8 +163,8 @@ class Monitor:
     def saw(self, features: Array, answer: int) -> bool:
         """One more sample: whether it raises an alarm."""
         found = self.statistics(self.watched(features, answer))
-        found *= self._per_level
-        self.score = float(found.max()) / self._threshold
+        found *= self._per_limit
+        self.score = float(found.max())
         return self.score > 1.0
 
     def start_anew(self) -> None:

@@ -38,7 +38,8 @@ class SampleObserver:
             except StorageError as error:
                 log("error", "no outbox: samples and drift events are not kept", why=error)
         self.follower: Follower | None = None
-        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start
+        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start, names at the same one too
+        self._last, self._again = ("", -1), 0
         self._sha256 = ""
 
     def saw(self, recording: Recording, answer: Answer) -> None:
@@ -52,7 +53,9 @@ class SampleObserver:
         if look.changed:
             self._tell(follower)
         if self.keeper is not None:
-            name = f"{self._run} {recording.name}"
+            self._again += recording.name == self._last[0] and answer.window <= self._last[1]
+            self._last = recording.name, answer.window
+            name = f"{self._run}{f'.{self._again}' if self._again else ''} {recording.name}"
             self.keeper.sample(
                 name, answer.window, answer.sample, answer.label or "", look, recording.label, self.models.first, self._sha256
             )  # fmt: skip

@@ -37,7 +37,8 @@ SHOWN = (
 
 
 def waiting(connection: Connection, model: str, person: str, limit: int, without: Iterable[str] = ()) -> list[dict[str, Any]]:
-    """One sample of each group that still needs this person's label, with the group's size: the most informative first, `spread`.
+    """One sample of each group that still needs this person's label, with the group's size (`alike`) and how many of its recording
+    have none (`together`): the most informative first, `spread`.
 
     Every fifth is one of the random ones, whenever and wherever it came: without them there would be no honest estimate of
     accuracy. After FIRST_CHOSEN of a model every second one is: what is least sure teaches the most at first, and is ever less
@@ -66,8 +67,11 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
                 order[row.device, row.key] = row
                 break
     found = list(order.values())[:limit]
-    sizes = _sizes(connection, [f"{r.device}/{r.key}" for r in found])
-    return [{**r._mapping, "alike": sizes.get(f"{r.device}/{r.key}", 1)} for r in found]
+    sizes, lengths = _sizes(connection, [f"{r.device}/{r.key}" for r in found]), _lengths(connection, found)
+    return [
+        {**r._mapping, "alike": sizes.get(f"{r.device}/{r.key}", 1), "together": lengths.get((r.device, r.recording, r.model), 1)}
+        for r in found
+    ]
 
 
 def _lot(row: Row[Any]) -> bytes:
@@ -111,6 +115,14 @@ def _sizes(connection: Connection, heads: list[str]) -> dict[str, int]:
     return {row.alike: int(row.size) for row in rows}
 
 
+def _lengths(connection: Connection, rows: Sequence[Row[Any]]) -> dict[tuple[str, str, str], int]:
+    """Samples without a label of each one's recording."""
+    place = (samples.c.device, samples.c.recording, samples.c.model)
+    names, models = {r.recording for r in rows} - {""}, {r.model for r in rows}
+    mine = and_(samples.c.labelled.is_(None), samples.c.model.in_(models), samples.c.recording.in_(names))
+    return {(r[0], r[1], r[2]): int(r[3]) for r in connection.execute(select(*place, func.count()).where(mine).group_by(*place))}
+
+
 def names_of(connection: Connection, model: str) -> list[str]:
     """The labels that the model's newest bundle knows."""
     row = connection.execute(
@@ -120,19 +132,30 @@ def names_of(connection: Connection, model: str) -> list[str]:
     return found
 
 
-def label(connection: Connection, device: str, key: str, person: str, name: str, settings: Settings) -> int:
+def label(connection: Connection, device: str, key: str, person: str, name: str, settings: Settings, whole: bool = False) -> int:
     """One person's label; returns how many samples are settled by it: those alike too, once enough people agree.
 
+    `whole`: the person says it of every sample of that recording, and it counts as if each had been asked about.
     Raises DataError where there is no such sample, or the model knows no such label.
     """
     row = connection.execute(
-        select(samples.c.alike, samples.c.model).where(samples.c.device == device, samples.c.key == key)
+        select(samples.c.model, samples.c.recording).where(samples.c.device == device, samples.c.key == key)
     ).first()
     if row is None:
         raise DataError(f"there is no sample {device}/{key}")
     known = names_of(connection, row.model)
     if known and name not in known:
         raise DataError(f"{row.model} knows no label {name[:100]!r}; there is {', '.join(known)}")
+    keys = [key]
+    if whole and row.recording:
+        together = and_(samples.c.device == device, samples.c.recording == row.recording, samples.c.model == row.model)
+        others = select(samples.c.key).where(together, samples.c.labelled.is_(None), samples.c.key != key)
+        keys += connection.execute(others).scalars()
+    return sum(_said(connection, device, one, person, name, settings) for one in keys)
+
+
+def _said(connection: Connection, device: str, key: str, person: str, name: str, settings: Settings) -> int:
+    """Of one sample; how many are settled."""
     now = time.time()
     connection.execute(delete(labels).where(labels.c.device == device, labels.c.key == key, labels.c.person == person))
     connection.execute(insert(labels).values(device=device, key=key, person=person, label=name, at=now))
@@ -142,9 +165,8 @@ def label(connection: Connection, device: str, key: str, person: str, name: str,
     if votes < settings.labels_needed:
         return 0
     this = and_(samples.c.device == device, samples.c.key == key)
-    head = row.alike == f"{device}/{key}"
-    group = or_(this, and_(samples.c.alike == row.alike, samples.c.labelled.is_(None))) if head else this
-    return int(connection.execute(update(samples).where(group).values(label=name, labelled=now, skipped=0)).rowcount)
+    head = and_(samples.c.alike == f"{device}/{key}", samples.c.labelled.is_(None))
+    return int(connection.execute(update(samples).where(or_(this, head)).values(label=name, labelled=now, skipped=0)).rowcount)
 
 
 def skip(connection: Connection, device: str, key: str) -> None:

@@ -23,11 +23,12 @@ SECONDS = Annotated[float, Parameter(ge=1, le=3.2e7)]
 
 
 class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`label` empty: nobody can tell."""
+    """`label` empty: nobody can tell. `whole`: every sample of that recording is such a one."""
 
     device: Device
     key: Key
     label: Short = ""
+    whole: bool = False
 
 
 class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +64,7 @@ class Samples(Controller):
 
     @get("/queue", sync_to_thread=True)
     def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[dict[str, Any]]:
-        """What to label next, the most informative first; near-duplicates are one entry, `alike` of them."""
+        """What to label next, the most informative first: one of near-duplicates (`alike`), `together` of whose recording wait."""
         with state.hub.database.reading() as database:
             return labelling.waiting(database, model, who[:63], limit, drift.faulty(database))
 
@@ -74,7 +75,7 @@ class Samples(Controller):
         with state.hub.database.writing() as database:
             for said in data.labels:
                 if said.label:
-                    settled += labelling.label(database, said.device, said.key, who, said.label, state.hub.settings)
+                    settled += labelling.label(database, said.device, said.key, who, said.label, state.hub.settings, said.whole)
                 else:
                     labelling.skip(database, said.device, said.key)
         return {"settled": settled}

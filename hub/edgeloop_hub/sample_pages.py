@@ -41,8 +41,8 @@ class SamplePages(Controller):
         return page("drift.html.j2", "Drift", request, models=found, days=days)
 
     @get("/queue", sync_to_thread=True)
-    def queue(self, state: State, request: Asking, model: str = "") -> Response[bytes]:
-        """The next sample, with a button for each label."""
+    def queue(self, state: State, request: Asking, model: str = "", whole: bool = False) -> Response[bytes]:
+        """The next sample, with a button for each label. `whole`: recordings were last labelled as a whole."""
         person = request.scope["person"][0]  # type: ignore[typeddict-item]
         with state.hub.database.reading() as database:
             waiting = labelling.waiting(database, model, person, 100, drift.faulty(database))
@@ -55,7 +55,7 @@ class SamplePages(Controller):
         names = names or ([first["guess"]] if first else [])
         return page(
             "queue.html.j2", "Labels", request, sample=first, image=image, lines=lines, names=names,
-            waiting=len(waiting), model=model,
+            waiting=len(waiting), model=model, whole=whole,
         )  # fmt: skip
 
     @get("/samples/{device:str}/{key:str}/picture.png", sync_to_thread=True)
@@ -71,13 +71,13 @@ class SamplePages(Controller):
         check_form(request, data)
         person = request.scope["person"][0]  # type: ignore[typeddict-item]
         with state.hub.database.writing() as database:
+            device, key, whole = data.get("device", ""), data.get("key", ""), "whole" in data
             if data.get("label"):
-                labelling.label(
-                    database, data.get("device", ""), data.get("key", ""), person, data["label"], state.hub.settings
-                )  # fmt: skip
+                labelling.label(database, device, key, person, data["label"], state.hub.settings, whole)
             else:
-                labelling.skip(database, data.get("device", ""), data.get("key", ""))
-        return Redirect("/queue", status_code=303, query_params={"model": data["model"]} if data.get("model") else None)
+                labelling.skip(database, device, key)
+        kept = {"model": data.get("model", ""), "whole": "true" if "whole" in data else ""}
+        return Redirect("/queue", status_code=303, query_params={name: value for name, value in kept.items() if value})
 
 
 HANDLERS = (keys, SamplePages)

@@ -3,8 +3,8 @@
 A stream is made as a device would see it: whole recordings of one group (a person, a site), windows in order. Each stream draws
 its recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a
 bootstrap in a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006). Windows of one recording
-stray together, though, and no resample has a stranger recording than the reference has: what would take more recordings than there
-are is extrapolated.
+stray together, though, and no resample has a stranger recording than the reference has: of averages that reach over few recordings,
+what would take more of them than there are is extrapolated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeloop_agent.answers import answer_features, answer_names
 from edgeloop_agent.runtimes import Array
-from edgeloop_contract.drift import BINS, Drift, Monitor, channel_names, input_features
+from edgeloop_contract.drift import BINS, LEAST_LIMIT, Drift, Monitor, channel_names, input_features
 from edgeloop_contract.manifest import Anomaly, Classification
 
 STREAMS = 256
@@ -26,13 +26,16 @@ STEPS = 8192
 WARM_UP_STREAMS, WARM_UP_STEPS = 64, 4096
 MEMORIES = (4.0, 16.0, 64.0, 256.0)
 PROJECTIONS = 8
-RATES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0)
-LEAST_HITS = 25  # streams with an alarm, for a rate that is read off; what is rarer is extrapolated
+RATES = np.array([0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
+LEAST_COUNTED = 3.0  # alarms of all statistics together are counted at this rate, or the rarest that is told, and at …
+COUNTED = np.array([1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0])  # … so many times it …
+COUNTED_STREAMS = 64  # … on so many streams
+LEAST_HITS = 25  # times that a value is passed, for a rate that is read off; what is rarer is extrapolated
 LEAST_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
-FITTED = 5.0  # from that rate to how many times it the line is fitted that goes on to rarer ones
+FEW = 5  # recordings that an average reaches over: few enough that one strange one carries it
+FITTED = 5.0  # from the rarest rate that is told to how many times it the line is fitted that goes on to rarer ones
 SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
 LEAST_GROUPS = 3
-LEAST_LEVEL = 1e-6  # where nothing ever moved
 MOST_SAMPLES = 20_000
 
 
@@ -83,7 +86,7 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
     raw = Drift(
         features=list(names), labels=labels, centre=_rounded(centre), scale=_rounded(scale), projections=_rounded(directions),
         mean=[0.0] * watched, std=[1.0] * watched, memories=memories, spread=np.ones((len(memories), watched)).tolist(),
-        level=[1.0] * (2 * len(memories)), rates=[1.0], thresholds=[1.0], overall=_rounded(np.stack([overall, deviation])),
+        rates=[1.0], limits=[[1.0] * (2 * len(memories))], overall=_rounded(np.stack([overall, deviation])),
         reliability=[list(map(float, row)) for row in reliability], samples=len(x), source=source,
     )  # fmt: skip
     numbers = _watched(raw, x, answers)
@@ -94,14 +97,8 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
         mean += numbers.mean(0) * std
     wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
     raw = msgspec.structs.replace(raw, spread=_rounded(wander))
-    paths = _paths(raw, numbers, _streams(pool, STREAMS, STEPS, rng))
-    level = np.maximum(np.median(paths.max(axis=1), axis=0), LEAST_LEVEL)
-    highest = np.maximum.accumulate((paths / level).max(axis=2), axis=1)
-    in_recordings = len(np.unique(pool.recordings)) < len(x)
-    rates, thresholds = _thresholds(highest, LEAST_ALARMS / len(x) * 10_000 if in_recordings else 0.0)
-    return msgspec.structs.replace(
-        raw, level=_rounded(level), rates=rates, thresholds=thresholds, between=_rounded(_between(pool, centre, scale, answers))
-    )
+    limits, between = _limits(raw, pool, numbers, rng), _between(pool, centre, scale, answers)
+    return msgspec.structs.replace(raw, rates=RATES.tolist(), limits=_rounded(limits), between=_rounded(between))
 
 
 def reliability(sure: Array, right: Array) -> list[tuple[float, int]]:
@@ -201,27 +198,63 @@ def _paths(reference: Drift, numbers: Array, rows: Array) -> Array:
     return found
 
 
-def _thresholds(highest: Array, least: float) -> tuple[list[float], list[float]]:
-    """Rates and scores, from the running maxima (streams, steps) of streams that start anew after an alarm.
+@dataclass(frozen=True)
+class _Tail:
+    """How often a statistic comes to a value, in 10,000 samples: read off, and below `start` a line in log(rate)."""
 
-    Alarms come like a Poisson process, so their rate is the number of streams with one over all the steps until it. What is rarer
-    than `least`, in 10,000 samples, is extrapolated: from there the logarithm of the rate falls linearly with the score.
+    rates: Array
+    values: Array
+    start: float
+    line: Array
+
+    @classmethod
+    def of(cls, path: Array, memory: int, least: float) -> _Tail:
+        """Of a path (streams, steps). What lasts for less than a memory is one alarm. `least`: the rarest rate that is told."""
+        streams, steps = path.shape[0], path.shape[1] // memory * memory
+        values = np.sort(path[:, :steps].reshape(streams, -1, memory).max(axis=2), axis=None)[::-1]
+        rates = np.arange(1, len(values) + 1) / (streams * steps) * 10_000
+        start = float(min(max(rates[LEAST_HITS], least), rates[-1] / FITTED))
+        near = np.geomspace(start, start * FITTED, 20)
+        return cls(rates, values, start, np.polyfit(np.log(near), np.interp(near, rates, values), 1))
+
+    def at(self, rates: Array) -> Array:
+        known: Array = np.interp(rates, self.rates, self.values)
+        return np.asarray(np.where(rates < self.start, np.polyval(self.line, np.log(rates)), known))
+
+
+def _limits(reference: Drift, pool: Pool, numbers: Array, rng: np.random.Generator) -> Array:
+    """(R, 2 M): what each statistic may come to at each of RATES.
+
+    Each has an equal share of the alarms. One measure for all would be that of the short averages, which one strange recording
+    carries far, and the long ones, which tell a lasting change, would never reach it. The alarms of all together are then counted
+    as a device raises them: it starts anew after each, and a strange recording goes on to raise the next.
     """
-    streams, steps = highest.shape
-    grid = np.quantile(highest[:, -1], 1 - LEAST_HITS / streams), float(np.quantile(highest[:, min(16, steps - 1)], 0.05))
-    scores = np.linspace(max(grid), min(grid), 400)
-    rates = []
-    for score in scores:
-        passed = highest >= score
-        hit = passed[:, -1]
-        rates.append(hit.sum() / np.where(hit, passed.argmax(axis=1) + 1, steps).sum() * 10_000)
-    known = np.log(np.maximum(rates, 1e-9))
-    order, wanted = np.argsort(known), np.log(RATES)
-    start = float(np.clip(np.log(max(least, 1e-9)), known.min(), known.max() - np.log(FITTED)))
-    near = np.linspace(start, start + np.log(FITTED), 20)
-    line = np.polyfit(near, np.interp(near, known[order], scores[order]), 1)
-    found = np.where(wanted < start, np.polyval(line, wanted), np.interp(wanted, known[order], scores[order]))
-    return list(RATES), _rounded(np.maximum(np.minimum.accumulate(found), LEAST_LEVEL))
+    paths = _paths(reference, numbers, _streams(pool, STREAMS, STEPS, rng))
+    length = len(numbers) / len(np.unique(pool.recordings))
+    told = LEAST_ALARMS / len(numbers) * 10_000 if length > 1 else 0.0
+    memories = [int(m) for m in reference.memories] * 2
+    tails = [_Tail.of(paths[:, :, j], m, told if 2 * m - 1 < FEW * length else 0.0) for j, m in enumerate(memories)]
+
+    def limits(rates: Array) -> Array:
+        return np.stack([tail.at(rates / len(tails)) for tail in tails], axis=-1).clip(LEAST_LIMIT)
+
+    tried = max(told, LEAST_COUNTED) * COUNTED
+    counted = _alarms(reference, numbers, _streams(pool, COUNTED_STREAMS, STEPS, rng), limits(tried))
+    counted = np.maximum.accumulate(np.maximum(counted, tried[0] / len(tails)))  # together no fewer than one alone
+    return np.minimum.accumulate(limits(RATES * np.interp(np.log(RATES), np.log(counted), tried / counted)))
+
+
+def _alarms(reference: Drift, numbers: Array, rows: Array, limits: Array) -> Array:
+    """(K,): alarms in 10,000 samples at each of the limits (K, 2 M)."""
+    monitor = Monitor(reference, streams=len(limits) * len(rows))
+    each = np.repeat(limits, len(rows), axis=0)
+    count = np.zeros(len(each))
+    for t in range(rows.shape[1]):
+        alarm = (monitor.statistics(np.tile(numbers[rows[:, t]], (len(limits), 1))) > each).any(axis=1)
+        if alarm.any():
+            count += alarm
+            monitor.averages[alarm] = 0.0
+    return np.asarray(count.reshape(len(limits), -1).mean(axis=1) / rows.shape[1] * 10_000)
 
 
 def _between(pool: Pool, centre: Array, scale: Array, answers: Array) -> Array:
