@@ -33,6 +33,7 @@ COUNTED_STREAMS = 64  # … on so many streams
 LEAST_HITS = 25  # times that a value is passed, for a rate that is read off; what is rarer is extrapolated
 LEAST_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
 FEW = 5  # recordings that an average reaches over: few enough that one strange one carries it
+MOST_ALARMS = 0.25  # of a statistic, in the time of its memory: more often it would tell chance from chance
 FITTED = 5.0  # from the rarest rate that is told to how many times it the line is fitted that goes on to rarer ones
 SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
 LEAST_GROUPS = 3
@@ -213,7 +214,9 @@ class _Tail:
         streams, steps = path.shape[0], path.shape[1] // memory * memory
         values = np.sort(path[:, :steps].reshape(streams, -1, memory).max(axis=2), axis=None)[::-1]
         rates = np.arange(1, len(values) + 1) / (streams * steps) * 10_000
-        start = float(min(max(rates[LEAST_HITS], least), rates[-1] / FITTED))
+        most = MOST_ALARMS * rates[-1]
+        values, rates = values[rates <= most], rates[rates <= most]
+        start = float(min(max(rates[LEAST_HITS], least), most / FITTED))
         near = np.geomspace(start, start * FITTED, 20)
         return cls(rates, values, start, np.polyfit(np.log(near), np.interp(near, rates, values), 1))
 
