@@ -115,7 +115,7 @@ class Monitor:
         self._f, self._p = len(r.features), len(r.projections)
         self._told_apart = r.labels > 1
         self._centre, self._per_scale = np.asarray(r.centre), 1 / np.asarray(r.scale)
-        self._projections = np.asarray(r.projections).reshape(self._p, self._f)
+        self._projections = np.ascontiguousarray(np.asarray(r.projections).reshape(self._p, self._f).T)
         self._mean, self._per_std = np.asarray(r.mean), 1 / np.asarray(r.std)
         n, m = len(r.mean), len(r.memories)
         self._rate = (1 / np.asarray(r.memories))[:, None]
@@ -127,19 +127,23 @@ class Monitor:
         self._answers = np.eye(max(1, r.labels))
         self._statistics = np.empty((*lead, 2 * m))
 
-    def watched(self, features: Array, answer: int) -> Array:
-        """The standardised numbers (N,) of one sample; `answer`: its label's number. The array is used again for the next one."""
-        f, p, out = self._f, self._p, self._watched
+    def watched(self, features: Array, answer: int | Array) -> Array:
+        """The standardised numbers (..., N) of a sample, or of many, with features (..., F); `answer`: the label's number, or (...,).
+
+        The array of a single sample is used again for the next one.
+        """
+        f, p = self._f, self._p
+        out: Array = self._watched if features.ndim == 1 else np.empty((len(features), len(self._mean)))
         z = (features - self._centre[answer if self._told_apart else 0]) * self._per_scale
         np.minimum(z, 8.0, out=z)
         np.maximum(z, -8.0, out=z)
-        out[:f] = z
-        np.multiply(z, z, out=out[f : 2 * f])
+        out[..., :f] = z
+        np.multiply(z, z, out=out[..., f : 2 * f])
         if p:
-            projected = self._projections @ z
-            np.multiply(projected, projected, out=out[2 * f : 2 * f + p])
+            projected = z @ self._projections
+            np.multiply(projected, projected, out=out[..., 2 * f : 2 * f + p])
         if self._told_apart:
-            out[2 * f + p :] = self._answers[answer]
+            out[..., 2 * f + p :] = self._answers[answer]
         out -= self._mean
         out *= self._per_std
         np.minimum(out, FARTHEST, out=out)

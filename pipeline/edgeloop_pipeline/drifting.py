@@ -10,7 +10,7 @@ what would take more of them than there are is extrapolated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ COUNTED = np.array([1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0])  # … so many times i
 COUNTED_STREAMS = 64  # … on so many streams
 LEAST_HITS = 25  # times that a value is passed, for a rate that is read off; what is rarer is extrapolated
 LEAST_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
+FOLDS = 10
 FEW = 5  # recordings that an average reaches over: few enough that one strange one carries it
 MOST_ALARMS = 0.25  # of a statistic, in the time of its memory: more often it would tell chance from chance
 FITTED = 5.0  # from the rarest rate that is told to how many times it the line is fitted that goes on to rarer ones
@@ -73,33 +74,54 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
     """The reference of a bundle. `labels`: how many answers there are (1: they are not told apart)."""
     rng = np.random.default_rng(seed)
     pool = _fewer(pool, rng)
-    x, answers = pool.features, pool.answers if labels > 1 else np.zeros(len(pool.features), dtype=np.intp)
+    if labels == 1:
+        pool = replace(pool, answers=np.zeros(len(pool.features), dtype=np.intp))
+    directions = rng.standard_normal((PROJECTIONS if pool.features.shape[1] > 1 else 0, pool.features.shape[1]))
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    raw = msgspec.structs.replace(
+        _standardised(pool, names, labels, directions), source=source, reliability=[list(map(float, row)) for row in reliability]
+    )
+    numbers = _held_out(raw, pool, rng)
+    wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
+    raw = msgspec.structs.replace(raw, spread=_rounded(wander))
+    limits, between = _limits(raw, pool, numbers, rng), _between(pool, raw)
+    return msgspec.structs.replace(raw, rates=RATES.tolist(), limits=_rounded(limits), between=_rounded(between))
+
+
+def _standardised(pool: Pool, names: Sequence[str], labels: int, directions: Array) -> Drift:
+    """A reference that standardises what is watched; how far averages stray is not known yet."""
+    x, answers = pool.features, pool.answers
     overall = x.mean(0)
     sums, counts = np.zeros((labels, x.shape[1])), np.bincount(answers, minlength=labels)[:, None]
     np.add.at(sums, answers, x)
     centre = (sums + SHRINK * overall) / (counts + SHRINK)
     deviation = np.maximum(x.std(0), 1e-3 * (1 + np.abs(overall)))
     scale = np.maximum(np.sqrt(((x - centre[answers]) ** 2).mean(0)), 1e-2 * deviation)
-    directions = rng.standard_normal((PROJECTIONS if x.shape[1] > 1 else 0, x.shape[1]))
-    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     watched = 2 * x.shape[1] + len(directions) + (labels if labels > 1 else 0)
     memories = [m for m in MEMORIES if m * 4 <= max(len(x), 64)]
     raw = Drift(
         features=list(names), labels=labels, centre=_rounded(centre), scale=_rounded(scale), projections=_rounded(directions),
         mean=[0.0] * watched, std=[1.0] * watched, memories=memories, spread=np.ones((len(memories), watched)).tolist(),
-        rates=[1.0], limits=[[1.0] * (2 * len(memories))], overall=_rounded(np.stack([overall, deviation])),
-        reliability=[list(map(float, row)) for row in reliability], samples=len(x), source=source,
+        rates=[1.0], limits=[[1.0] * (2 * len(memories))], overall=_rounded(np.stack([overall, deviation])), samples=len(x),
     )  # fmt: skip
-    numbers = _watched(raw, x, answers)
+    numbers = Monitor(raw).watched(x, answers)
     mean, std = numbers.mean(0), np.maximum(numbers.std(0), 1e-3)
     for _ in range(3):  # clipping moves the mean, and the mean what is clipped
         raw = msgspec.structs.replace(raw, mean=_rounded(mean), std=_rounded(std))
-        numbers = _watched(raw, x, answers)
-        mean += numbers.mean(0) * std
-    wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
-    raw = msgspec.structs.replace(raw, spread=_rounded(wander))
-    limits, between = _limits(raw, pool, numbers, rng), _between(pool, centre, scale, answers)
-    return msgspec.structs.replace(raw, rates=RATES.tolist(), limits=_rounded(limits), between=_rounded(between))
+        mean += Monitor(raw).watched(x, answers).mean(0) * std
+    return raw
+
+
+def _held_out(reference: Drift, pool: Pool, rng: np.random.Generator) -> Array:
+    """(n, N): what is watched of each recording, standardised by the others: by itself none looks as strange as a new one."""
+    _, place = np.unique(pool.recordings, return_inverse=True)
+    fold = rng.permutation(np.arange(place.max() + 1) % FOLDS)[place]
+    numbers = np.empty((len(fold), len(reference.mean)))
+    for held in (fold == one for one in np.unique(fold)):
+        others = pool.of(~held) if not held.all() else pool
+        by = _standardised(others, reference.features, reference.labels, np.asarray(reference.projections))
+        numbers[held] = Monitor(by).watched(pool.features[held], pool.answers[held])
+    return numbers
 
 
 def reliability(sure: Array, right: Array) -> list[tuple[float, int]]:
@@ -142,11 +164,6 @@ def _fewer(pool: Pool, rng: np.random.Generator) -> Pool:
     order = rng.permutation(len(names))
     keep = names[order[np.cumsum(counts[order]) <= MOST_SAMPLES]]
     return pool.of(np.isin(pool.recordings, keep))
-
-
-def _watched(reference: Drift, x: Array, answers: Array) -> Array:
-    monitor = Monitor(reference)
-    return np.stack([monitor.watched(row, int(a)).copy() for row, a in zip(x, answers, strict=True)])
 
 
 def _streams(pool: Pool, streams: int, steps: int, rng: np.random.Generator) -> Array:
@@ -260,9 +277,9 @@ def _alarms(reference: Drift, numbers: Array, rows: Array, limits: Array) -> Arr
     return np.asarray(count.reshape(len(limits), -1).mean(axis=1) / rows.shape[1] * 10_000)
 
 
-def _between(pool: Pool, centre: Array, scale: Array, answers: Array) -> Array:
+def _between(pool: Pool, reference: Drift) -> Array:
     """(F,): how far the means of whole recordings stray, as standard deviations of one sample."""
-    z = (pool.features - centre[answers]) / scale
+    z = (pool.features - np.asarray(reference.centre)[pool.answers]) / np.asarray(reference.scale)
     _, place = np.unique(pool.groups if not few_groups(pool.groups) else pool.recordings, return_inverse=True)
     counts = np.bincount(place)[:, None]
     sums = np.zeros((len(counts), z.shape[1]))
