@@ -128,9 +128,9 @@ class Monitor:
         self._statistics = np.empty((*lead, 2 * m))
 
     def watched(self, features: Array, answer: int | Array) -> Array:
-        """The standardised numbers (..., N) of a sample, or of many, with features (..., F); `answer`: the label's number, or (...,).
+        """The standardised numbers (N,) of a sample with features (F,) and an answer (the label's number); or (n, N) of many.
 
-        The array of a single sample is used again for the next one.
+        The array of a single one is used again for the next.
         """
         f, p = self._f, self._p
         out: Array = self._watched if features.ndim == 1 else np.empty((len(features), len(self._mean)))
