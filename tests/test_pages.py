@@ -192,6 +192,24 @@ def test_labels_are_given_by_keyboard_alone(signed_in: Any, hub: Hub) -> None:
     assert outline != "none", "where the focus is can be seen"
 
 
+def test_a_whole_recording_is_labelled_by_keyboard(signed_in: Any, hub: Hub) -> None:
+    """The box stays ticked for the next one."""
+    from selenium.webdriver import ActionChains
+
+    browser = signed_in
+    browser.get(hub.address + "/queue")
+    key = by_name(browser, "key").get_attribute("value")
+    recording = next(s["recording"] for s in hub.get("/api/v1/samples") if s["key"] == key)
+    together = sum(s["recording"] == recording for s in hub.get("/api/v1/samples?which=open"))
+    assert together > 1 and f"all {together} samples of this recording are the same" in body(browser)
+    ActionChains(browser).send_keys("0").perform()
+    assert by_name(browser, "whole").is_selected()
+    ActionChains(browser).send_keys("3").perform()
+    eventually(lambda: [s["label"] for s in hub.get("/api/v1/samples") if s["recording"] == recording].count("FEL") >= together)
+    eventually(lambda: by_name(browser, "key").get_attribute("value") != key)
+    assert by_name(browser, "whole").get_attribute("type") == "hidden" or by_name(browser, "whole").is_selected()
+
+
 @pytest.mark.parametrize("width", [1100, 380])
 def test_every_page_has_what_readers_and_phones_need(signed_in: Any, hub: Hub, width: int) -> None:
     browser = signed_in
