@@ -70,6 +70,11 @@ def few_groups(groups: Array) -> bool:
     return len(np.unique(groups)) < LEAST_GROUPS
 
 
+def rarest_told(samples: int, recordings: int) -> float:
+    """The rate, in 10,000 samples, below which what one recording does is extrapolated; 0: each sample is by itself."""
+    return LEAST_ALARMS / samples * 10_000 if recordings < samples else 0.0
+
+
 def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", reliability: Any = (), seed: int = 0) -> Drift:
     """The reference of a bundle. `labels`: how many answers there are (1: they are not told apart)."""
     rng = np.random.default_rng(seed)
@@ -250,8 +255,8 @@ def _limits(reference: Drift, pool: Pool, numbers: Array, rng: np.random.Generat
     as a device raises them: it starts anew after each, and a strange recording goes on to raise the next.
     """
     paths = _paths(reference, numbers, _streams(pool, STREAMS, STEPS, rng))
-    length = len(numbers) / len(np.unique(pool.recordings))
-    told = LEAST_ALARMS / len(numbers) * 10_000 if length > 1 else 0.0
+    recordings = len(np.unique(pool.recordings))
+    length, told = len(numbers) / recordings, rarest_told(len(numbers), recordings)
     memories = [int(m) for m in reference.memories] * 2
     tails = [_Tail.of(paths[:, :, j], m, told if 2 * m - 1 < FEW * length else 0.0) for j, m in enumerate(memories)]
 

@@ -122,7 +122,12 @@ class Verify(Base):
         if drifting.few_groups(splits.validation.groups):
             inputs.log("drift: validation has too few groups, so training samples are looked at too")
             pools["train"] = (splits.train, scores_of(graph.module, front, splits.train).numpy())
-        (out / DRIFT).write_bytes(msgspec.json.encode(drifting.of_bundle(task, pools)))
+        reference = drifting.of_bundle(task, pools)
+        recordings = sum(len(set(samples.recording.tolist())) for samples, _ in pools.values())
+        told = drifting.rarest_told(reference.samples, recordings)
+        rarer = f"; from them, false alarms rarer than {told:.0f} in 10,000 are extrapolated" if told else ""
+        inputs.log(f"drift: held against {reference.samples} samples in {recordings} recordings{rarer}")
+        (out / DRIFT).write_bytes(msgspec.json.encode(reference))
 
     def _canary(self, graph: Any, splits: Any, on_validation: Any, out: Path) -> None:
         """A few validation samples, evenly spread, with the quantized reference's scores."""
