@@ -107,7 +107,7 @@ def input_features(sample: Array) -> Array:
 
 
 class Monitor:
-    """Follows one stream; or many at once, for calibration (`streams`). `score` above 1 is an alarm, after which it starts anew."""
+    """Follows one stream, or many at once in single precision (`streams`). `score` above 1 is an alarm, after which it starts anew."""
 
     def __init__(self, reference: Drift, per_10k: float = 1.0, streams: int = 0) -> None:
         self.reference, self.per_10k, self.streams, self.score = reference, per_10k, streams, 0.0
@@ -118,14 +118,15 @@ class Monitor:
         self._projections = np.ascontiguousarray(np.asarray(r.projections).reshape(self._p, self._f).T)
         self._mean, self._per_std = np.asarray(r.mean), 1 / np.asarray(r.std)
         n, m = len(r.mean), len(r.memories)
-        self._rate = (1 / np.asarray(r.memories))[:, None]
-        self._per_spread = 1 / np.asarray(r.spread)
+        kind = np.float32 if streams else np.float64
+        self._rate = (1 / np.asarray(r.memories)).astype(kind)[:, None]
+        self._per_spread = (1 / np.asarray(r.spread)).astype(kind)
         self._per_limit = 1 / r.threshold(self.per_10k)
-        self.averages = np.zeros((*lead, m, n))
+        self.averages = np.zeros((*lead, m, n), kind)
         self._wanders, self._squares = np.empty_like(self.averages), np.empty_like(self.averages)
-        self._ones, self._watched = np.ones(n), np.zeros(n)
+        self._ones, self._watched = np.ones(n, kind), np.zeros(n)
         self._answers = np.eye(max(1, r.labels))
-        self._statistics = np.empty((*lead, 2 * m))
+        self._statistics = np.empty((*lead, 2 * m), kind)
 
     def watched(self, features: Array, answer: int | Array) -> Array:
         """The standardised numbers (N,) of a sample with features (F,) and an answer (the label's number); or (n, N) of many.

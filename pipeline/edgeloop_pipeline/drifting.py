@@ -28,7 +28,7 @@ MEMORIES = (4.0, 16.0, 64.0, 256.0)
 PROJECTIONS = 8
 RATES = np.array([0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
 LEAST_COUNTED = 3.0  # alarms of all statistics together are counted at this rate, or the rarest that is told, and at …
-COUNTED = np.array([1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0])  # … so many times it …
+COUNTED = np.array([1.0, 1.5, 2.5, 5.0, 20.0])  # … so many times it …
 COUNTED_STREAMS = 64  # … on so many streams
 LEAST_HITS = 25  # times that a value is passed, for a rate that is read off; what is rarer is extrapolated
 LEAST_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
@@ -121,7 +121,7 @@ def _held_out(reference: Drift, pool: Pool, rng: np.random.Generator) -> Array:
     """(n, N): what is watched of each recording, standardised by the others: by itself none looks as strange as a new one."""
     _, place = np.unique(pool.recordings, return_inverse=True)
     fold = rng.permutation(np.arange(place.max() + 1) % FOLDS)[place]
-    numbers = np.empty((len(fold), len(reference.mean)))
+    numbers = np.empty((len(fold), len(reference.mean)), np.float32)
     for held in (fold == one for one in np.unique(fold)):
         others = pool.of(~held) if not held.all() else pool
         by = _standardised(others, reference.features, reference.labels, np.asarray(reference.projections))
