@@ -24,7 +24,7 @@ from harness import BIN, Row, at_least, at_most, edgeloop, main
 from outbox_kills import outbox_kills
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from closed_loop_devices import FALSE_ALARMS, SETS, WEARERS, Recordings
+from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, SETS, WEARERS, Recordings
 
 from edgeloop_agent.drift.following import Follower
 from edgeloop_agent.engine import Engine
@@ -84,7 +84,7 @@ def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path,
     settings, rows = Settings(folder), {}
     for device in DEVICES:
         follower = Follower(manifest, manifest.drift, FALSE_ALARMS)
-        choose = Chooser(0.1, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
+        choose = Chooser(RANDOM_SHARE, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
         choose.allowance = 1e9
         choose.begin_at(manifest.drift.reliability)
         kept = []

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from closed_loop_devices import BIN, CONFIG, FALSE_ALARMS, SETS, WEARERS, Device, Recordings, accuracy, truth_of
+from closed_loop_devices import BIN, CONFIG, FALSE_ALARMS, RANDOM_SHARE, SETS, WEARERS, Device, Recordings, accuracy, truth_of
 
 PILOT = "worn-by-8"
 KILLS = 6
@@ -189,7 +189,8 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
         device = Device(name, subject, story.folder / "devices" / name)
         (device.folder / "in").mkdir(parents=True)
         config = device.folder / "agent.toml"
-        config.write_text(CONFIG.format(bundle=first["bundle"], hub=story.address, rate=FALSE_ALARMS))
+        text = CONFIG.format(bundle=first["bundle"], hub=story.address, rate=FALSE_ALARMS, random=RANDOM_SHARE)
+        config.write_text(text)
         token = story.must("edgeloop-hub", "--data", "hub", "token", "enrol", name)
         story.must("edgeloop-agent", "enrol", config, "--name", name, "--token", token)
         device.start()

@@ -107,7 +107,7 @@ def input_features(sample: Array) -> Array:
 
 
 class Monitor:
-    """Follows one stream, or many at once in single precision (`streams`). `score` above 1 is an alarm, after which it starts anew."""
+    """Follows one stream, or many at once in single precision (`streams`). `score` above 1 is an alarm: it starts anew."""
 
     def __init__(self, reference: Drift, per_10k: float = 1.0, streams: int = 0) -> None:
         self.reference, self.per_10k, self.streams, self.score = reference, per_10k, streams, 0.0
