@@ -112,6 +112,22 @@ def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> N
         hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})
 
 
+def test_recordings_of_one_name_are_told_apart(hub: Hub, tmp_path: Path) -> None:
+    """A sensor that writes latest.csv again and again."""
+    text = settings(hub, 'send = "samples"\nrandom_share = 1.0').replace("poll_seconds", 'after = "delete"\npoll_seconds', 1)
+    device(hub, tmp_path, "again", text)
+
+    def mine() -> list[dict[str, Any]]:
+        return [s for s in hub.get("/api/v1/samples") if s["device"] == "again"]
+
+    with serving(tmp_path, text, BUNDLE) as agent:
+        for i in range(3):
+            (tmp_path / "in" / "latest.csv").write_text(recording())
+            eventually(lambda i=i: len(agent.lines) == 48 * (i + 1) and not list((tmp_path / "in").iterdir()))
+        eventually(lambda: len({s["recording"] for s in mine()}) == 3)
+    assert len({(s["recording"], s["window"]) for s in mine()}) == len(mine())
+
+
 @pytest.mark.parametrize("kind", ["csv", "label-studio"])
 def test_labels_are_made_elsewhere(hub: Hub, tmp_path: Path, kind: str) -> None:
     name = f"elsewhere-{kind}"
