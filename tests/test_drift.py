@@ -11,7 +11,7 @@ from edgeloop_agent.drift.following import Follower
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
 from edgeloop_hub.drift import Shift, discovered
-from edgeloop_pipeline.drifting import Pool, calibrate
+from edgeloop_pipeline.drifting import Pool, calibrate, too_few
 from test_loop import BUNDLE
 
 N, F = 1500, 6
@@ -54,6 +54,16 @@ def test_false_alarms_of_few_recordings_whose_windows_stray_together() -> None:
         noticed = [monitor.saw(row, 0) for row in recordings(40) + 2.0]
         assert any(noticed)
     assert alarms / windows * 10_000 < 6
+
+
+@pytest.mark.parametrize(
+    ("groups", "samples", "each", "few"),
+    [(2, 5000, 1, True), (5, 508, 23, True), (5, 2300, 23, False), (5, 100, 1, False)],
+)
+def test_what_is_no_reference_by_itself(groups: int, samples: int, each: int, few: bool) -> None:
+    """`each`: samples of a recording. Samples that are recordings of their own are told from by themselves."""
+    place = np.arange(samples)
+    assert too_few(place % groups, place // each) == few
 
 
 def test_strange_recordings_count_as_they_come_and_a_lasting_change_is_noticed_among_them() -> None:

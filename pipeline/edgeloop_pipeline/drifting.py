@@ -65,14 +65,14 @@ def pool_of(task: Any, values: Array, scores: Array, recordings: Array, groups: 
     return Pool(features, answers, np.asarray(recordings), np.asarray(groups)), names, sure
 
 
-def few_groups(groups: Array) -> bool:
-    """Whether samples are of so few persons or places that they say little about the next one."""
-    return len(np.unique(groups)) < LEAST_GROUPS
-
-
 def rarest_told(samples: int, recordings: int) -> float:
     """The rate, in 10,000 samples, below which what one recording does is extrapolated; 0: each sample is by itself."""
     return LEAST_ALARMS / samples * 10_000 if recordings < samples else 0.0
+
+
+def too_few(groups: Array, recordings: Array) -> bool:
+    """Whether these samples alone make no reference: of few groups, or of so few recordings that every rate is extrapolated."""
+    return len(np.unique(groups)) < LEAST_GROUPS or rarest_told(len(recordings), len(np.unique(recordings))) > RATES[-1]
 
 
 def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", reliability: Any = (), seed: int = 0) -> Drift:
@@ -285,7 +285,7 @@ def _alarms(reference: Drift, numbers: Array, rows: Array, limits: Array) -> Arr
 def _between(pool: Pool, reference: Drift) -> Array:
     """(F,): how far the means of whole recordings stray, as standard deviations of one sample."""
     z = (pool.features - np.asarray(reference.centre)[pool.answers]) / np.asarray(reference.scale)
-    _, place = np.unique(pool.groups if not few_groups(pool.groups) else pool.recordings, return_inverse=True)
+    _, place = np.unique(pool.groups if len(np.unique(pool.groups)) >= LEAST_GROUPS else pool.recordings, return_inverse=True)
     counts = np.bincount(place)[:, None]
     sums = np.zeros((len(counts), z.shape[1]))
     np.add.at(sums, place, z)

@@ -119,8 +119,8 @@ class Verify(Base):
 
         splits = inputs.project.splits
         pools = {"validation": (splits.validation, on_validation)}
-        if drifting.few_groups(splits.validation.groups):
-            inputs.log("drift: validation has too few groups, so training samples are looked at too")
+        if drifting.too_few(splits.validation.groups, splits.validation.recording):
+            inputs.log("drift: validation has too few groups or recordings, so training samples are looked at too")
             pools["train"] = (splits.train, scores_of(graph.module, front, splits.train).numpy())
         reference = drifting.of_bundle(task, pools)
         recordings = sum(len(set(samples.recording.tolist())) for samples, _ in pools.values())
