@@ -116,14 +116,8 @@ def compared(make: Callable[[int], Any], references: int, streams: int) -> Itera
     yield Row(name, float(mean[0]), "", None, None, f"river's: {told}")
     for setting, alarms in more.items():
         said = f"standard error {np.std(alarms) / np.sqrt(len(alarms)):.1f}, from reference to reference or stream to stream"
-        yield Row(
-            f"{case.name}: false alarms per 10k, set to {setting:g}",
-            float(np.average(alarms, weights=table[:, 0])),
-            "",
-            None,
-            None,
-            said,
-        )
+        rate = float(np.average(alarms, weights=table[:, 0]))
+        yield Row(f"{case.name}: false alarms per 10k, set to {setting:g}", rate, "", None, None, said)
     for name, by in found.items():
         mine = float(np.mean(by["ours"]))
         peers_here = (

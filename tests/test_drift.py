@@ -103,7 +103,7 @@ def test_changes_are_noticed(reference: Drift, change: object, within: int) -> N
 
 
 def test_rates_between_and_beyond_the_table_are_in_order(reference: Drift) -> None:
-    found = [reference.threshold(rate) for rate in (0.01, 0.1, 0.7, 3.0, 100.0, 900.0)]
+    found = [reference.limits_at(rate) for rate in (0.01, 0.1, 0.7, 3.0, 100.0, 900.0)]
     assert all((np.diff(found, axis=0) <= 0).ravel()) and np.min(found) > 0
     assert msgspec.json.decode(msgspec.json.encode(reference), type=Drift) == reference
 

@@ -112,20 +112,19 @@ def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> N
         hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})
 
 
-def test_recordings_of_one_name_are_told_apart(hub: Hub, tmp_path: Path) -> None:
-    """A sensor that writes latest.csv again and again."""
-    text = settings(hub, 'send = "samples"\nrandom_share = 1.0').replace("poll_seconds", 'after = "delete"\npoll_seconds', 1)
-    device(hub, tmp_path, "again", text)
-
-    def mine() -> list[dict[str, Any]]:
-        return [s for s in hub.get("/api/v1/samples") if s["device"] == "again"]
-
-    with serving(tmp_path, text, BUNDLE) as agent:
-        for i in range(3):
-            (tmp_path / "in" / "latest.csv").write_text(recording())
-            eventually(lambda i=i: len(agent.lines) == 48 * (i + 1) and not list((tmp_path / "in").iterdir()))
-        eventually(lambda: len({s["recording"] for s in mine()}) == 3)
-    assert len({(s["recording"], s["window"]) for s in mine()}) == len(mine())
+def test_recordings_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two sensors that write left.csv and right.csv again and again. A hub of its own: every sample goes to the queue."""
+    with running_hub(tmp_path / "hub") as hub:
+        hub.publish(BUNDLE)
+        text = settings(hub, 'send = "samples"\nrandom_share = 1.0').replace("poll_seconds", 'after = "delete"\npoll_seconds', 1)
+        device(hub, tmp_path, "again", text)
+        with serving(tmp_path, text, BUNDLE) as agent:
+            for i, name in enumerate(("left", "right", "right", "left")):
+                (tmp_path / "in" / f"{name}.csv").write_text(recording())
+                eventually(lambda i=i: len(agent.lines) == 48 * (i + 1) and not list((tmp_path / "in").iterdir()))
+            eventually(lambda: len({s["recording"] for s in hub.get("/api/v1/samples")}) == 4)
+        kept = hub.get("/api/v1/samples")
+    assert len({(s["recording"], s["window"]) for s in kept}) == len(kept)
 
 
 @pytest.mark.parametrize("kind", ["csv", "label-studio"])

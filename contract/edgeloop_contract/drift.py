@@ -10,6 +10,7 @@ samples), as many by each.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
@@ -45,6 +46,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     between: list[float] = []  # (F,): standard deviation of the mean from group to group, and of a long average
     reliability: list[list[float]] = []  # (BINS, 2): share of right answers, and samples, by confidence; of validation data
     samples: Annotated[int, msgspec.Meta(ge=0)] = 0
+    recordings: Annotated[int, msgspec.Meta(ge=0)] = 0  # that the samples are of; 0: not told
     source: str = ""  # which samples these are
 
     def __post_init__(self) -> None:
@@ -59,10 +61,10 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         )  # fmt: skip
         if not self.rates or any(np.shape(values) != shape for values, shape in shapes if shape[0]):
             raise ValueError("drift: its arrays do not fit together")
-        if any(s <= 0 for s in (*self.scale, *self.std)) or any(r <= 0 for r in self.rates):
-            raise ValueError("drift: scales and rates are above 0")
+        if any(s <= 0 for s in (*self.scale, *self.std)) or any(x <= 0 for x in chain(self.rates, *self.limits)):
+            raise ValueError("drift: scales, rates and limits are above 0")
 
-    def threshold(self, per_10k: float) -> Array:
+    def limits_at(self, per_10k: float) -> Array:
         """(2 M,): what the statistics pass `per_10k` times in 10,000 samples; between and beyond the rates linear in log(rate)."""
         rates = np.log(self.rates)
         limits = np.asarray(self.limits) if self.limits else np.outer(self.thresholds, self.level)
@@ -121,7 +123,7 @@ class Monitor:
         kind = np.float32 if streams else np.float64
         self._rate = (1 / np.asarray(r.memories)).astype(kind)[:, None]
         self._per_spread = (1 / np.asarray(r.spread)).astype(kind)
-        self._per_limit = 1 / r.threshold(self.per_10k)
+        self._per_limit = 1 / r.limits_at(self.per_10k)
         self.averages = np.zeros((*lead, m, n), kind)
         self._wanders, self._squares = np.empty_like(self.averages), np.empty_like(self.averages)
         self._ones, self._watched = np.ones(n, kind), np.zeros(n)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from edgeloop_agent.outbox.keeper import Keeper
 
 
+REMEMBERED = 1024  # names of recordings
+
+
 class SampleObserver:
     """Of the first model's answers. Follows a new bundle with that bundle's reference."""
 
@@ -38,8 +41,8 @@ class SampleObserver:
             except StorageError as error:
                 log("error", "no outbox: samples and drift events are not kept", why=error)
         self.follower: Follower | None = None
-        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start, names at the same one too
-        self._last, self._again = ("", -1), 0
+        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start …
+        self._seen: dict[str, tuple[int, int]] = {}  # … names at the same one too: how often each did, and its last window
         self._sha256 = ""
 
     def saw(self, recording: Recording, answer: Answer) -> None:
@@ -53,12 +56,19 @@ class SampleObserver:
         if look.changed:
             self._tell(follower)
         if self.keeper is not None:
-            self._again += recording.name == self._last[0] and answer.window <= self._last[1]
-            self._last = recording.name, answer.window
-            name = f"{self._run}{f'.{self._again}' if self._again else ''} {recording.name}"
+            name = self._name(recording.name, answer.window)
             self.keeper.sample(
                 name, answer.window, answer.sample, answer.label or "", look, recording.label, self.models.first, self._sha256
             )  # fmt: skip
+
+    def _name(self, name: str, window: int) -> str:
+        """Another one for each recording, though a sensor writes latest.csv again and again: there, windows begin anew."""
+        again, last = self._seen.pop(name, (0, -1))
+        again += window <= last
+        self._seen[name] = again, window
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return f"{self._run}{f'.{again}' if again else ''} {name}"
 
     def fault(self, reason: str) -> None:
         follower = self._following()

@@ -108,6 +108,7 @@ def _standardised(pool: Pool, names: Sequence[str], labels: int, directions: Arr
         features=list(names), labels=labels, centre=_rounded(centre), scale=_rounded(scale), projections=_rounded(directions),
         mean=[0.0] * watched, std=[1.0] * watched, memories=memories, spread=np.ones((len(memories), watched)).tolist(),
         rates=[1.0], limits=[[1.0] * (2 * len(memories))], overall=_rounded(np.stack([overall, deviation])), samples=len(x),
+        recordings=len(np.unique(pool.recordings)),
     )  # fmt: skip
     numbers = Monitor(raw).watched(x, answers)
     mean, std = numbers.mean(0), np.maximum(numbers.std(0), 1e-3)
@@ -255,8 +256,7 @@ def _limits(reference: Drift, pool: Pool, numbers: Array, rng: np.random.Generat
     as a device raises them: it starts anew after each, and a strange recording goes on to raise the next.
     """
     paths = _paths(reference, numbers, _streams(pool, STREAMS, STEPS, rng))
-    recordings = len(np.unique(pool.recordings))
-    length, told = len(numbers) / recordings, rarest_told(len(numbers), recordings)
+    length, told = reference.samples / reference.recordings, rarest_told(reference.samples, reference.recordings)
     memories = [int(m) for m in reference.memories] * 2
     tails = [_Tail.of(paths[:, :, j], m, told if 2 * m - 1 < FEW * length else 0.0) for j, m in enumerate(memories)]
 

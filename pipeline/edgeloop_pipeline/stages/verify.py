@@ -123,10 +123,9 @@ class Verify(Base):
             inputs.log("drift: validation has too few groups or recordings, so training samples are looked at too")
             pools["train"] = (splits.train, scores_of(graph.module, front, splits.train).numpy())
         reference = drifting.of_bundle(task, pools)
-        recordings = sum(len(set(samples.recording.tolist())) for samples, _ in pools.values())
-        told = drifting.rarest_told(reference.samples, recordings)
+        told = drifting.rarest_told(reference.samples, reference.recordings)
         rarer = f"; from them, false alarms rarer than {told:.0f} in 10,000 are extrapolated" if told else ""
-        inputs.log(f"drift: held against {reference.samples} samples in {recordings} recordings{rarer}")
+        inputs.log(f"drift: held against {reference.samples} samples in {reference.recordings} recordings{rarer}")
         (out / DRIFT).write_bytes(msgspec.json.encode(reference))
 
     def _canary(self, graph: Any, splits: Any, on_validation: Any, out: Path) -> None:
