@@ -108,9 +108,12 @@ def test_rates_between_and_beyond_the_table_are_in_order(reference: Drift) -> No
     assert msgspec.json.decode(msgspec.json.encode(reference), type=Drift) == reference
 
 
-def test_arrays_that_do_not_fit_together_are_refused(reference: Drift) -> None:
+def test_a_reference_that_cannot_be_is_refused(reference: Drift) -> None:
     raw = msgspec.to_builtins(reference)
-    for name, value in {"mean": [0.0], "scale": [0.0] * F, "rates": [], "memories": [4.0], "limits": []}.items():
+    still = (0 * np.asarray(reference.limits)).tolist()
+    for name, value in (
+        ("mean", [0.0]), ("scale", [0.0] * F), ("rates", []), ("memories", [4.0]), ("limits", []), ("limits", still), ("limits", [[1.0], []]),
+    ):  # fmt: skip
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({**raw, name: value}, Drift)
 
