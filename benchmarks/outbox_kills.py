@@ -55,7 +55,7 @@ class Twice:
 
 
 def work(path: str, hub: str, credential: str, seed: int) -> None:
-    settings = Settings(max_upload_bytes_per_day=MOST_BYTES)
+    settings = Settings(send="samples", max_upload_bytes_per_day=MOST_BYTES)
 
     def sender() -> None:
         outbox, there = Outbox(Path(path), MOST_BYTES, check=False), Twice(HubOrigin(hub, credential, "", 2.0))
@@ -147,7 +147,7 @@ def outbox_kills(quick: bool) -> Iterator[Row]:
                 hub.start()
         outbox = Outbox(folder / "outbox.sqlite", MOST_BYTES)
         there = HubOrigin(hub.address, credential, "", 10.0)
-        send(outbox, there, Settings(max_upload_bytes_per_day=1 << 40), time.monotonic() + 600)
+        send(outbox, there, Settings(send="samples", max_upload_bytes_per_day=1 << 40), time.monotonic() + 600)
         with sqlite3.connect(folder / "data" / "hub.sqlite") as connection:
             arrived = [key for (key,) in connection.execute("SELECT key FROM samples")]
         hub.kill()

@@ -10,9 +10,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,12 @@ import numpy as np
 import pytest
 from sqlalchemy import select
 
+from arrived import made, stored
 from conftest import HERE
 from edgeloop_contract.errors import NetworkError
-from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import ingest, labelling
-from edgeloop_hub.database import Database
+from edgeloop_hub import labelling
 from edgeloop_hub.labelling import FIRST_CHOSEN, spread
-from edgeloop_hub.people import Device
 from edgeloop_hub.schema import samples
-from edgeloop_hub.settings import Settings
 from hubs import Hub, running_hub
 from serving import eventually, serving, write_config
 
@@ -204,20 +200,6 @@ def test_the_queue_spreads_over_recordings_and_guesses() -> None:
     assert order == [0, 4, 5, 3, 6, 7, 1, 2]
 
 
-def made(key: str, recording: str, feature: float, guess: str = "ROW", random: bool = False) -> Sample:
-    return Sample(
-        key=f"key-{key}-0000", at=1.0, kind="uncertain", model="m", sha256="0" * 64, recording=recording, guess=guess, random=random,
-        features=[feature] * 4, dtype="uint8", shape=[4], data=zlib.compress(bytes(4)),
-    )  # fmt: skip
-
-
-def stored(tmp_path: Path, sent: list[Sample]) -> tuple[Database, Settings]:
-    database, settings = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}"), Settings(tmp_path)
-    with database.writing() as connection:
-        ingest.store(connection, Device("pi-1", [], "stable", "m", "0" * 64), Samples(samples=sent), settings)
-    return database, settings
-
-
 def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
     sent = [
         made("a", "one", 0.0), made("b", "one", 0.5), made("c", "two", 0.5), made("d", "one", 1.4), made("e", "one", 0.2, "SQT"),
@@ -228,29 +210,6 @@ def test_one_label_serves_a_recordings_like_windows(tmp_path: Path) -> None:
         heads = {row.key: row.alike for row in connection.execute(select(samples.c.key, samples.c.alike))}
     groups = {key[4]: head.split("/")[1][4] for key, head in heads.items()}
     assert groups == {"a": "a", "b": "a", "c": "c", "d": "d", "e": "e", "f": "c", "g": "g"}
-
-
-def test_a_person_labels_a_whole_recording(tmp_path: Path) -> None:
-    """Of that device, and not those that have a label; where two must agree, both of each sample."""
-    places = [(i, name) for i in range(4) for name in ("one", "two")]
-    sent = [made(f"{i}{name}", name, 10.0 * n, random=i == 3) for n, (i, name) in enumerate(places)]
-    database, settings = stored(tmp_path, sent)
-    two = replace(settings, labels_needed=2)
-    with database.writing() as connection:
-        other = Samples(samples=[made("0one", "one", 1e3)])
-        ingest.store(connection, Device("pi-2", [], "stable", "m", "0" * 64), other, settings)
-        entry = {row["key"]: row for row in labelling.waiting(connection, "m", "anna", 100)}[sent[2].key]
-        assert (entry["together"], entry["alike"]) == (4, 1)
-        assert labelling.label(connection, "pi-1", sent[0].key, "anna", "SQT", settings) == 1
-        assert labelling.label(connection, "pi-1", sent[2].key, "anna", "ROW", settings, whole=True) == 3
-        assert labelling.label(connection, "pi-1", sent[1].key, "anna", "ROW", two, whole=True) == 0
-        assert labelling.label(connection, "pi-1", sent[3].key, "berta", "ROW", two) == 1
-        assert labelling.label(connection, "pi-1", sent[1].key, "berta", "ROW", two, whole=True) == 3
-        found = {
-            (row["device"], row["key"]): (row["label"], row["people"]) for row in labelling.listed(connection, "m", "labelled")
-        }
-    assert len(found) == 8 and found["pi-1", sent[0].key] == ("SQT", ["anna"]) and ("pi-2", sent[0].key) not in found
-    assert {tuple(people) for (_, key), (_, people) in found.items() if key in {s.key for s in sent[1::2]}} == {("anna", "berta")}
 
 
 def test_more_of_the_queue_is_drawn_at_random_once_much_is_labelled(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ import pytest
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.outbox.choosing import Chooser
-from edgeloop_agent.outbox.keeper import hidden
+from edgeloop_agent.outbox.hiding import hidden, packed
 from edgeloop_agent.outbox.sending import send
 from edgeloop_agent.outbox.store import Outbox, Row
 from edgeloop_agent.updates.origins import Refused
@@ -100,14 +101,14 @@ def test_everything_arrives_the_best_first_and_the_budget_holds(tmp_path: Path) 
     hub = Flaky()
     for _ in range(40):
         try:
-            if not send(outbox, hub, Settings(), time.monotonic() + 5):
+            if not send(outbox, hub, Settings(send="samples"), time.monotonic() + 5):
                 break
         except NetworkError:
             continue
     assert set(hub.seen) == {f"key-{i:05}" for i in range(250)} and not outbox.waiting()
     assert hub.seen[0] == "key-00249"
     outbox.put([row("event-001", kind="event"), row("key-99999", 0.1)])
-    spent = Settings(max_upload_bytes_per_day=1)
+    spent = Settings(send="samples", max_upload_bytes_per_day=1)
     hub.calls = 2
     send(outbox, hub, spent, time.monotonic() + 5)
     assert hub.seen[-1] == "event-001" and outbox.waiting() == {"random": 1}
@@ -129,7 +130,7 @@ class Picky:
 def test_a_row_that_the_hub_never_takes_does_not_stand_in_the_way(tmp_path: Path) -> None:
     outbox, hub = Outbox(tmp_path / "o.sqlite", 8 * MIB), Picky()
     outbox.put([row(f"key-{i:05}") for i in range(10)])
-    assert send(outbox, hub, Settings(), time.monotonic() + 5) == 9
+    assert send(outbox, hub, Settings(send="samples"), time.monotonic() + 5) == 9
     assert len(hub.seen) == 9 and not outbox.waiting() and outbox.counts() == {"refused random": 1}
 
 
@@ -166,3 +167,23 @@ def test_what_may_not_leave_is_taken_out(kind: type) -> None:
     assert not found[..., 1].any() and found.dtype == kind
     assert len(np.unique(found[:5, :5, 0])) == 1
     assert abs(float(found[:5, :5, 0].mean()) - float(image[:5, :5, 0].mean())) < 1
+
+
+def test_rules_that_changed_hold_for_what_was_kept_before(tmp_path: Path) -> None:
+    outbox, hub = Outbox(tmp_path / "o.sqlite", 8 * MIB, rest_bytes=MIB), Flaky()
+    image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
+    found = Sample(
+        key="key-00001", at=0.0, kind="random", model="m", sha256="0" * 64, recording="r", dtype="uint8", shape=[8, 8, 3],
+        data=packed(image, 6),
+    )  # fmt: skip
+    body = msgspec.msgpack.encode(found)
+    strict = Settings(send="samples", drop_channels=[2], blur=4)
+    outbox.put([Row(f"key-{i:05}", "random", 0.5, body) for i in (1, 2)])
+    sent: list[Sample] = []
+    hub.samples = lambda body: sent.extend(msgspec.msgpack.decode(body, type=Samples).samples)  # type: ignore[method-assign]
+    assert send(outbox, hub, strict, time.monotonic() + 5) == 2
+    left = np.frombuffer(zlib.decompress(sent[0].data), np.uint8).reshape(8, 8, 3)
+    assert np.array_equal(left, hidden(image, strict)) and not left[..., 2].any() and len(np.unique(left[:4, :4, 0])) == 1
+    outbox.put([Row("key-00003", "random", 0.5, body), Row("key-00004", "rest", 0.9, body, "r"), row("event-001", kind="event")])
+    assert send(outbox, hub, Settings(send="statistics"), time.monotonic() + 5) == 1
+    assert len(sent) == 2 and not outbox.waiting() and not outbox.held_back() and outbox.counts() == {"withdrawn random": 1}

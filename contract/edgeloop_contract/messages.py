@@ -22,6 +22,7 @@ Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
 MAX_LABELS = 1000
+MAX_RECORDINGS = 100
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,10 +47,14 @@ class Enrolled(_Message, frozen=True):
 
 
 class Assignment(_Message, frozen=True):
-    """What the hub wants the device to run: advice, which signed metadata must allow. Empty: as it is."""
+    """What the hub wants the device to run: advice, which signed metadata must allow. Empty: as it is.
+
+    `recordings`: somebody said what they are; the samples of them that were not chosen are wanted too, where they are still there.
+    """
 
     target: str = ""
     job: Job | None = None
+    recordings: Annotated[list[Short], msgspec.Meta(max_length=MAX_RECORDINGS)] = []
 
 
 class Job(_Message, frozen=True):
@@ -120,12 +125,13 @@ class Sample(_Message, frozen=True):
     """One kept sample, as the model saw it: `data` is a zlib stream of the array's bytes, little-endian, in C order.
 
     `random`: drawn without regard to what is in it, so that shares estimated from such samples are honest. `recording`: samples of
-    one recording belong together. `truth`: the label, where the device knows it.
+    one recording belong together. `kind` rest: not chosen, but of a recording that the hub asked for. `truth`: the label, where the
+    device knows it.
     """
 
     key: Key
     at: float
-    kind: Literal["labelled", "uncertain", "drifted", "random"]
+    kind: Literal["labelled", "uncertain", "drifted", "random", "rest"]
     model: Short
     sha256: Sha256
     recording: Short
@@ -142,10 +148,14 @@ class Sample(_Message, frozen=True):
 
 
 class Samples(_Message, frozen=True):
-    """An upload, as MessagePack: samples, and events that wait with them. Each is stored once, by its key."""
+    """An upload, as MessagePack: samples, and events that wait with them. Each is stored once, by its key.
+
+    `released`: of recordings that the hub asked for nothing is held back any more; what there was is sent, or waits its turn.
+    """
 
     samples: Annotated[list[Sample], msgspec.Meta(max_length=1000)] = []
     events: Annotated[list[Event], msgspec.Meta(max_length=1000)] = []
+    released: Annotated[list[Short], msgspec.Meta(max_length=MAX_RECORDINGS)] = []
 
 
 class Event(_Message, frozen=True):

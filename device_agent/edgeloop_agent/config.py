@@ -148,6 +148,7 @@ class Samples(_Part, frozen=True):
     uncertain_share: Share = 0.05  # of the answers that the model is least sure of
     per_hour: Annotated[float, msgspec.Meta(ge=0)] = 60.0  # uncertain and drifted ones
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 * MIB  # on disk, waiting
+    rest_bytes: Bytes = 0  # on disk beside it: the last samples that were not chosen, sent if somebody labels their recording
     max_upload_bytes_per_day: Bytes = 16 * MIB
     drop_channels: list[Annotated[int, msgspec.Meta(ge=0)]] = []  # set to 0 before a sample is kept
     blur: Count = 1  # images: fields of so many pixels at their mean; 1: as they are

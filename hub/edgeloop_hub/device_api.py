@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,12 +45,13 @@ class Devices(Controller):
 
     @get("/api/v1/update", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException])
     def update(self, state: State, request: Request[Any, Any, Any]) -> Response[Assignment | None]:
-        """What the device should run. With the ETag of the last answer: 304 while that stands."""
+        """What the device should run, and send. With the ETag of the last answer: 304 while that stands."""
         device = asking(request)
         with state.hub.database.reading() as database:
-            found = fleet.assignment(database, device)
+            found = fleet.assignment(database, device, state.hub.settings)
             version = signing.latest_version(database, "targets")
-        etag = f'"{version}-{found.target}-{found.job.id if found.job else ""}"'
+        wanted = hashlib.sha256("\n".join(found.recordings).encode()).hexdigest()[:16] if found.recordings else ""
+        etag = f'"{version}-{found.target}-{found.job.id if found.job else ""}-{wanted}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(found, headers={"ETag": etag})

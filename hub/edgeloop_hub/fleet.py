@@ -119,12 +119,13 @@ def find_rollout(connection: Connection, number: int) -> Rollout:
     return _rollout(row)
 
 
-def assignment(connection: Connection, device: Device) -> Assignment:
-    """What this device should run, and measure."""
+def assignment(connection: Connection, device: Device, settings: Settings) -> Assignment:
+    """What this device should run, and measure; and of which recordings it should send the rest."""
     target = target_for(connection, device, device.model) if device.model else ""
     waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(1)
     job = connection.execute(waiting).first()
-    return Assignment(target=target, job=Job(id=job.id, target=job.target) if job else None)
+    wanted = labelling.wanted(connection, device.name, settings)
+    return Assignment(target=target, job=Job(id=job.id, target=job.target) if job else None, recordings=wanted)
 
 
 def target_for(connection: Connection, device: Device, model: str) -> str:

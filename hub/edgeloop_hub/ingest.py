@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 import zlib
+from collections import Counter
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import fleet
+from edgeloop_hub import fleet, labelling
 from edgeloop_hub.people import Device
 from edgeloop_hub.schema import labels, samples
 from edgeloop_hub.settings import Settings
@@ -50,14 +51,20 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
     )
     for event in upload.events:
         fleet.note_of_device(connection, device.name, event, now)
-    open_ones = _Open(connection)
+    if upload.released:
+        labelling.note_released(connection, device.name, upload.released)
+    open_ones, said_of = _Open(connection), dict[tuple[str, str], dict[str, str]]()
     for sample in upload.samples:
         check(sample)
         if sample.key in known:
             continue
         known.add(sample.key)
-        name = f"{device.name}/{sample.key}"
-        alike = name if sample.truth else open_ones.like(sample, name)
+        name, place = f"{device.name}/{sample.key}", (sample.recording, sample.model)
+        if place not in said_of:
+            said_of[place] = labelling.said_of(connection, device.name, *place) if sample.recording else {}
+        said = said_of[place]
+        settled = sample.truth or max(Counter(said.values()).values(), default=0) >= settings.labels_needed
+        alike = name if settled else open_ones.like(sample, name)  # what is settled is no group's head: it is never asked about
         connection.execute(
             insert(samples).values(
                 device=device.name, key=sample.key, at=now, taken=min(sample.at, now), kind=sample.kind, random=int(sample.random),
@@ -71,6 +78,8 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
             connection.execute(
                 insert(labels).values(device=device.name, key=sample.key, person="device", label=sample.truth, at=now)
             )
+        else:
+            labelling.label_arrived(connection, device.name, sample.key, said, settings)
     return True
 
 

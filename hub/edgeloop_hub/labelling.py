@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, insert, literal, or_, select, tuple_, update
 
 from edgeloop_contract.errors import DataError
-from edgeloop_hub.schema import bundles, labels, samples
+from edgeloop_contract.messages import MAX_RECORDINGS
+from edgeloop_hub.schema import bundles, labels, recordings, samples
 from edgeloop_hub.settings import Settings
 
 MOST_LISTED = 10_000
@@ -135,7 +136,8 @@ def names_of(connection: Connection, model: str) -> list[str]:
 def label(connection: Connection, device: str, key: str, person: str, name: str, settings: Settings, whole: bool = False) -> int:
     """One person's label; returns how many samples are settled by it: those alike too, once enough people agree.
 
-    `whole`: the person says it of every sample of that recording, and it counts as if each had been asked about.
+    `whole`: the person says it of every sample of that recording, and it counts as if each had been asked about: also of those
+    that are yet to come, and the device is asked for them.
     Raises DataError where there is no such sample, or the model knows no such label.
     """
     row = connection.execute(
@@ -149,9 +151,62 @@ def label(connection: Connection, device: str, key: str, person: str, name: str,
     keys = [key]
     if whole and row.recording:
         together = and_(samples.c.device == device, samples.c.recording == row.recording, samples.c.model == row.model)
-        others = select(samples.c.key).where(together, samples.c.labelled.is_(None), samples.c.key != key)
+        before = said_of(connection, device, row.recording, row.model).get(person, "")  # what they said of it before
+        mine = and_(labels.c.device == samples.c.device, labels.c.key == samples.c.key, labels.c.person == person)
+        taken_back = exists().where(mine, labels.c.label == before)
+        others = select(samples.c.key).where(together, or_(samples.c.labelled.is_(None), taken_back), samples.c.key != key)
         keys += connection.execute(others).scalars()
+        _said_of(connection, device, row.recording, row.model, person, name)
     return sum(_said(connection, device, one, person, name, settings) for one in keys)
+
+
+def _said_of(connection: Connection, device: str, recording: str, model: str, person: str, name: str) -> None:
+    """Remember what a person said of a whole recording."""
+    this = and_(recordings.c.device == device, recordings.c.recording == recording, recordings.c.model == model)
+    released = connection.execute(select(func.max(recordings.c.released)).where(this)).scalar()
+    connection.execute(delete(recordings).where(this, recordings.c.person == person))
+    connection.execute(
+        insert(recordings).values(
+            device=device, recording=recording, model=model, person=person, label=name, at=time.time(), released=released
+        )
+    )
+
+
+def said_of(connection: Connection, device: str, recording: str, model: str) -> dict[str, str]:
+    """What each person said of the whole recording."""
+    this = and_(recordings.c.device == device, recordings.c.recording == recording, recordings.c.model == model)
+    return {row.person: row.label for row in connection.execute(select(recordings).where(this).order_by(recordings.c.at))}
+
+
+def label_arrived(connection: Connection, device: str, key: str, said: dict[str, str], settings: Settings) -> None:
+    """A sample of a recording of which people `said` already what all of it is."""
+    for person, name in said.items():
+        _said(connection, device, key, person, name, settings)
+
+
+def wanted(connection: Connection, device: str, settings: Settings) -> list[str]:
+    """Recordings of the device on whose label enough people agree, and whose other samples it has not released yet."""
+    rows = (
+        select(recordings.c.recording)
+        .where(recordings.c.device == device, recordings.c.released.is_(None))
+        .group_by(recordings.c.recording, recordings.c.model, recordings.c.label)
+        .having(func.count() >= settings.labels_needed)
+        .order_by(func.min(recordings.c.at))
+        .limit(MAX_RECORDINGS)
+    )
+    return list(dict.fromkeys(connection.execute(rows).scalars()))
+
+
+def note_released(connection: Connection, device: str, names: list[str]) -> None:
+    """The device holds nothing of these recordings back any more."""
+    mine = and_(recordings.c.device == device, recordings.c.recording.in_(names), recordings.c.released.is_(None))
+    connection.execute(update(recordings).where(mine).values(released=time.time()))
+
+
+def told(connection: Connection, model: str) -> list[dict[str, Any]]:
+    """What people said of whole recordings, oldest first, and when the device released the rest of each."""
+    rows = select(recordings).order_by(recordings.c.at).limit(MOST_LISTED)
+    return [dict(r._mapping) for r in connection.execute(rows.where(recordings.c.model == model) if model else rows)]
 
 
 def _said(connection: Connection, device: str, key: str, person: str, name: str, settings: Settings) -> int:
@@ -239,5 +294,6 @@ def scored(connection: Connection, sha256s: set[str] | None, since: float) -> It
 def forget_old(connection: Connection, unlabelled_before: float, before: float) -> None:
     connection.execute(delete(samples).where(samples.c.at < unlabelled_before, samples.c.labelled.is_(None)))
     connection.execute(delete(samples).where(samples.c.at < before))
+    connection.execute(delete(recordings).where(recordings.c.at < before))
     there = select(samples.c.key).where(samples.c.device == labels.c.device, samples.c.key == labels.c.key)
     connection.execute(delete(labels).where(~there.exists()))

@@ -86,6 +86,12 @@ class Samples(Controller):
         with state.hub.database.reading() as database:
             return labelling.listed(database, model, which)
 
+    @get("/recordings", sync_to_thread=True)
+    def recordings(self, state: State, model: str = "") -> list[dict[str, Any]]:
+        """What people said of whole recordings; `released`: when the device had nothing of it left to send."""
+        with state.hub.database.reading() as database:
+            return labelling.told(database, model)
+
     @get("/samples/{device:str}/{key:str}/values", sync_to_thread=True, raises=[NotFoundException])
     def values(self, device: str, key: str, state: State) -> Response[bytes]:
         """One sample as a .npy file."""

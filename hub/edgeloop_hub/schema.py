@@ -190,6 +190,18 @@ labels = Table(
     Column("label", TARGET, nullable=False),
     Column("at", Float, nullable=False),
 )
+recordings = Table(  # what a person said of a whole recording
+    "recordings",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("recording", TARGET, primary_key=True),
+    Column("model", TARGET, primary_key=True),
+    Column("person", NAME, primary_key=True),
+    Column("label", TARGET, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("released", Float),  # when the device said that it holds nothing of it back
+    Index(None, "at"),
+)
 drifts = Table(
     "drifts",
     metadata,

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeloop_agent.runtimes import Array
 
-CLASS = {"random": 0.0, "drifted": 1.0, "uncertain": 2.0, "labelled": 3.0, "event": 4.0}
+CLASS = {"random": 0.0, "rest": 0.9, "drifted": 1.0, "uncertain": 2.0, "labelled": 3.0, "event": 4.0}
 REMEMBERED = 256  # kept samples that a new one is compared with
 NEAR = 0.35  # root mean square distance, in standard deviations, below which a sample is nothing new
 STEP = 0.02  # of the running quantile of confidence

@@ -6,7 +6,6 @@ import random
 import secrets
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.drift.following import Look
-from edgeloop_agent.outbox.choosing import CLASS, Chooser
+from edgeloop_agent.outbox.choosing import CLASS, Choice, Chooser
+from edgeloop_agent.outbox.hiding import hidden, packed
 from edgeloop_agent.outbox.store import Outbox, Row
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.errors import StorageError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
 
 MOST_QUEUED = 64
+REST_TOGETHER, REST_SECONDS = 32, 5.0  # of the rest so many, or what came in that time, are one commit: flash wears by commits
 FILE = "outbox.sqlite"
 
 
@@ -44,10 +45,11 @@ class Keeper:
         self._choose = Chooser(
             settings.random_share, settings.uncertain_share, settings.per_hour, generator.random, time.monotonic
         )  # fmt: skip
-        self.outbox = Outbox(outbox_path(state), settings.max_bytes)
+        self.outbox = Outbox(outbox_path(state), settings.max_bytes, rest_bytes=settings.rest_bytes)
         if self.outbox.put_aside:
             log("error", "outbox damaged", why=self.outbox.put_aside, kept_as=f"{FILE}.damaged")
         self._queue: deque[Row] = deque()
+        self._rest: deque[Row] = deque()
         self._changed, self._stopped = threading.Condition(), False
         self._failing = ""
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
@@ -65,7 +67,9 @@ class Keeper:
             return
         choice = self._choose(look.features, look.confidence, look.drifting, truth == guess if truth else None)
         if choice is None:
-            return
+            if not self.settings.rest_bytes:
+                return
+            choice = Choice("rest", CLASS["rest"], False)
         values = hidden(sample[0], self.settings)
         key = secrets.token_hex(16)
         found = Sample(
@@ -73,9 +77,9 @@ class Keeper:
             random=choice.random, guess=guess[:200], confidence=round(min(max(look.confidence, 0.0), 1.0), 6),
             features=[round(float(f), 3) for f in np.clip(look.features[:100], -99, 99)], value=round(choice.value, 4),
             truth=truth[:200], dtype=str(values.dtype), shape=list(values.shape),  # type: ignore[arg-type]
-            data=zlib.compress(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes(), 6),
+            data=packed(values, 1 if choice.kind == "rest" else 6),  # the rest is most of the samples, and seldom sent
         )  # fmt: skip
-        self._put(Row(key, choice.kind, choice.value, msgspec.msgpack.encode(found)))
+        self._put(Row(key, choice.kind, choice.value, msgspec.msgpack.encode(found), found.recording))
 
     def event(self, event: Event) -> None:
         self._put(Row(event.key, "event", CLASS["event"], msgspec.msgpack.encode(event)))
@@ -89,21 +93,28 @@ class Keeper:
 
     def _put(self, row: Row) -> None:
         with self._changed:
-            if len(self._queue) >= MOST_QUEUED:
+            queue = self._rest if row.kind == "rest" else self._queue
+            if len(queue) >= MOST_QUEUED:
                 self.counts.dropped["outbox"] += 1
                 return
-            self._queue.append(row)
+            queue.append(row)
             self._changed.notify_all()
 
     def _write(self) -> None:
+        due = 0.0  # when the rest is to be written
         while True:
             with self._changed:
-                while not self._queue and not self._stopped:
-                    self._changed.wait()
-                if not self._queue:
+                while not self._queue and not self._stopped and len(self._rest) < REST_TOGETHER:
+                    left = due - time.monotonic() if self._rest else None
+                    if left is not None and left <= 0:
+                        break
+                    self._changed.wait(left)
+                rows = [*self._queue, *self._rest]
+                if not rows:
                     return
-                rows = list(self._queue)
                 self._queue.clear()
+                self._rest.clear()
+                due = time.monotonic() + REST_SECONDS
             try:
                 self.outbox.put(rows)
                 self.counts.kept.update(row.kind for row in rows)
@@ -113,24 +124,3 @@ class Keeper:
                 if str(error) != self._failing:
                     self._failing = str(error)
                     self.log("error", "samples are lost", why=error)
-
-
-def hidden(values: Array, settings: Settings) -> Array:
-    """A sample (*sample) with what may not leave the device taken out: channels zeroed, images blurred."""
-    out = np.array(values)
-    for channel in settings.drop_channels:
-        if channel < out.shape[-1]:
-            out[..., channel] = 0
-    if settings.blur > 1 and out.ndim == 3:
-        out = blurred(out, settings.blur)
-    return out
-
-
-def blurred(image: Array, size: int) -> Array:
-    """(H, W, C) with each field of `size` × `size` at its mean."""
-    h, w, _ = image.shape
-    rows, columns = np.arange(0, h, size), np.arange(0, w, size)
-    sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), rows, axis=0), columns, axis=1)
-    area = np.outer(np.diff([*rows, h]), np.diff([*columns, w]))[..., None]
-    mean = np.repeat(np.repeat(sums / area, np.diff([*rows, h]), axis=0), np.diff([*columns, w]), axis=1)
-    return np.asarray(np.rint(mean).astype(image.dtype) if image.dtype.kind in "iu" else mean.astype(image.dtype))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import msgspec
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.outbox.choosing import CLASS
+from edgeloop_agent.outbox.hiding import hidden_again
 from edgeloop_agent.outbox.store import Outbox
 from edgeloop_agent.updates.origins import Refused
 from edgeloop_contract.messages import Event, Sample, Samples
@@ -21,32 +23,38 @@ class Receiver(Protocol):
         """Deliver an upload; it is safe with the hub when this returns. Raises NetworkError."""
 
 
-def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float) -> int:
+def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, released: Sequence[str] = ()) -> int:
     """How many rows arrived. A batch that is cut off comes again at the next turn, and the hub stores each row once.
 
+    `released`: recordings of which nothing is held back any more; the hub is told.
     Raises NetworkError; what arrived before it is forgotten already. Events go even when the day's budget is spent.
     """
+    if settings.send != "samples":
+        outbox.withdraw()  # kept when they were still allowed to leave
     done, most_rows = 0, BATCH_ROWS
     while time.monotonic() < deadline:
         left = settings.max_upload_bytes_per_day - outbox.spent_today()
         rows = outbox.batch(min(BATCH_BYTES, max(left, 1)), most_rows, 0.0 if left > 0 else CLASS["event"])
-        if not rows:
+        if not rows and not released:
             return done
         samples, events = [], []
         for row in rows:
             if row.kind == "event":
                 events.append(msgspec.msgpack.decode(row.body, type=Event))
             else:
-                samples.append(msgspec.msgpack.decode(row.body, type=Sample))
-        body = msgspec.msgpack.encode(Samples(samples=samples, events=events))
+                samples.append(hidden_again(msgspec.msgpack.decode(row.body, type=Sample), settings))
+        body = msgspec.msgpack.encode(Samples(samples=samples, events=events, released=list(released)))
         try:
             hub.samples(body)
         except Refused:
             if len(rows) > 1:
                 most_rows = 1  # one of them is wrong: find out which
                 continue
-            outbox.drop(rows[0])  # it would stand in the way of all others for ever
+            if rows:
+                outbox.drop(rows[0])  # it would stand in the way of all others for ever
+            released = ()
             continue
         outbox.sent([row.key for row in rows], len(body))
+        released = ()
         done += len(rows)
     return done

@@ -22,6 +22,11 @@ CREATE TABLE IF NOT EXISTS waiting (
     key TEXT PRIMARY KEY, kind TEXT NOT NULL, value REAL NOT NULL, at REAL NOT NULL, bytes INTEGER NOT NULL, body BLOB NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS by_value ON waiting (value, at);
+CREATE TABLE IF NOT EXISTS rest (
+    n INTEGER PRIMARY KEY, recording TEXT NOT NULL, key TEXT NOT NULL, value REAL NOT NULL, bytes INTEGER NOT NULL,
+    body BLOB NOT NULL
+);
+CREATE INDEX IF NOT EXISTS rest_by_recording ON rest (recording, bytes);
 CREATE TABLE IF NOT EXISTS sent (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS counted (what TEXT PRIMARY KEY, n INTEGER NOT NULL);
 """
@@ -29,22 +34,24 @@ CREATE TABLE IF NOT EXISTS counted (what TEXT PRIMARY KEY, n INTEGER NOT NULL);
 
 @dataclass(frozen=True)
 class Row:
-    """`value`: the higher, the longer it is kept and the sooner it is sent."""
+    """`value`: the higher, the longer it is kept and the sooner it is sent. `recording`: of the rest, what it is found by."""
 
     key: str
     kind: str
     value: float
     body: bytes
+    recording: str = ""
 
 
 class Outbox:
     """May be opened by several processes. A damaged file is put aside, and said; `check`: look for damage everywhere, at the start.
 
+    `max_bytes`: of what waits; `rest_bytes`: of the rest, which is held back until its recording is asked for.
     Raises StorageError where the disk refuses.
     """
 
-    def __init__(self, path: Path, max_bytes: int, check: bool = True) -> None:
-        self.path, self.max_bytes, self._check = path, max_bytes, check
+    def __init__(self, path: Path, max_bytes: int, check: bool = True, rest_bytes: int = 0) -> None:
+        self.path, self.max_bytes, self.rest_bytes, self._check = path, max_bytes, rest_bytes, check
         self.put_aside = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -60,8 +67,9 @@ class Outbox:
 
     def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        pages = max(64, (self.max_bytes + self.rest_bytes) // PAGE)
         for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={1 << 20}",
-                       "wal_autocheckpoint=128", f"max_page_count={max(64, self.max_bytes // PAGE)}"):  # fmt: skip
+                       "wal_autocheckpoint=128", f"max_page_count={pages}"):  # fmt: skip
             connection.execute(f"PRAGMA {pragma}").fetchall()
         connection.executescript(SCHEMA)
         if self._check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
@@ -77,15 +85,49 @@ class Outbox:
                 file.replace(f"{self.path}.damaged{suffix}")
 
     def put(self, rows: Iterable[Row]) -> None:
-        """Keep rows, all of them or (on an error) none; the least valuable, the oldest first, make room and are counted."""
+        """Keep rows, all of them or (on an error) none; the least valuable, the oldest first, make room and are counted.
+
+        The rest is held back; of it the oldest makes room.
+        """
         with self._writing() as connection:
             for row in rows:
                 size = len(row.body) + ROW_BYTES
+                if row.kind == "rest":
+                    connection.execute(
+                        "INSERT INTO rest (recording, key, value, bytes, body) VALUES (?, ?, ?, ?, ?)",
+                        (row.recording, row.key, row.value, size, row.body),
+                    )
+                    continue
                 connection.execute(
                     "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, ?, ?)",
                     (row.key, row.kind, row.value, time.time(), size, row.body),
                 )
+            self._forget_rest(connection)
             self._evict(connection)
+
+    def release(self, recordings: Iterable[str]) -> int:
+        """Hold the rest of these recordings back no longer; how many samples that are."""
+        released = 0
+        with self._writing() as connection:
+            for recording in recordings:
+                released += connection.execute(
+                    "INSERT OR IGNORE INTO waiting SELECT key, 'rest', value, ?, bytes, body FROM rest WHERE recording = ?",
+                    (time.time(), recording),
+                ).rowcount
+                connection.execute("DELETE FROM rest WHERE recording = ?", (recording,))
+            self._evict(connection)
+        return released
+
+    def _forget_rest(self, connection: sqlite3.Connection) -> None:
+        used = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM rest").fetchone()[0]
+        over = used - int(self.rest_bytes * SPARE)
+        if over <= 0:
+            return
+        for n, size in connection.execute("SELECT n, bytes FROM rest ORDER BY n"):
+            over -= size
+            if over <= 0:
+                connection.execute("DELETE FROM rest WHERE n <= ?", (n,))
+                return
 
     def _evict(self, connection: sqlite3.Connection) -> None:
         used = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM waiting").fetchone()[0]
@@ -136,10 +178,23 @@ class Outbox:
             connection.execute("DELETE FROM waiting WHERE key = ?", (row.key,))
             self._count(connection, f"refused {row.kind}", 1)
 
+    def withdraw(self) -> None:
+        """Forget every sample; counted. Events stay."""
+        with self._writing() as connection:
+            for kind, n in connection.execute("SELECT kind, COUNT(*) FROM waiting WHERE kind != 'event' GROUP BY kind").fetchall():
+                self._count(connection, f"withdrawn {kind}", n)
+            connection.execute("DELETE FROM waiting WHERE kind != 'event'")
+            connection.execute("DELETE FROM rest")
+
     def spent_today(self) -> int:
         with self._reading() as connection:
             row = connection.execute("SELECT bytes FROM sent WHERE day = ?", (int(time.time() // DAY),)).fetchone()
         return int(row[0]) if row else 0
+
+    def held_back(self) -> int:
+        """Samples of the rest."""
+        with self._reading() as connection:
+            return int(connection.execute("SELECT COUNT(*) FROM rest").fetchone()[0])
 
     def waiting(self) -> dict[str, int]:
         """Rows by kind."""
@@ -147,7 +202,7 @@ class Outbox:
             return dict(connection.execute("SELECT kind, COUNT(*) FROM waiting GROUP BY kind"))
 
     def counts(self) -> dict[str, int]:
-        """What was evicted, by kind, since the file was made."""
+        """What was evicted, refused or withdrawn, by kind, since the file was made."""
         with self._reading() as connection:
             return dict(connection.execute("SELECT what, n FROM counted"))
 

@@ -84,9 +84,12 @@ class Turn:
         path, settings = outbox_path(self.folder.path.parent), self.config.samples
         if settings.send == "nothing" or not path.exists():
             return 0
-        outbox = Outbox(path, settings.max_bytes, check=False)  # the worker did, at its start
+        wanted = self._asked().assignment.recordings
+        outbox = Outbox(path, settings.max_bytes, check=False, rest_bytes=settings.rest_bytes)  # the worker checked it at its start
         try:
-            return send(outbox, hub, settings, time.monotonic() + MOST_SENDING_SECONDS)
+            if wanted:
+                outbox.release(wanted)
+            return send(outbox, hub, settings, time.monotonic() + MOST_SENDING_SECONDS, wanted)
         finally:
             outbox.close()
 

@@ -1,0 +1,47 @@
+"""What may not leave the device is taken out of samples when they are kept and, as the rules may change, when they are sent."""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+import numpy as np
+
+from edgeloop_agent.config import Samples as Settings
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.messages import Sample
+
+
+def packed(values: Array, level: int) -> bytes:
+    """As `Sample.data`."""
+    return zlib.compress(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes(), level)
+
+
+def hidden_again(sample: Sample, settings: Settings) -> Sample:
+    """A kept sample by the rules of now; one that was kept by them already stays as it is."""
+    if not settings.drop_channels and settings.blur <= 1:
+        return sample
+    kind = np.dtype(sample.dtype)
+    values = np.frombuffer(zlib.decompress(sample.data), kind.newbyteorder("<")).reshape(sample.shape).astype(kind)
+    return msgspec.structs.replace(sample, data=packed(hidden(values, settings), 6))
+
+
+def hidden(values: Array, settings: Settings) -> Array:
+    """A sample (*sample) with what may not leave the device taken out: channels zeroed, images blurred."""
+    out = np.array(values)
+    for channel in settings.drop_channels:
+        if channel < out.shape[-1]:
+            out[..., channel] = 0
+    if settings.blur > 1 and out.ndim == 3:
+        out = blurred(out, settings.blur)
+    return out
+
+
+def blurred(image: Array, size: int) -> Array:
+    """(H, W, C) with each field of `size` × `size` at its mean."""
+    h, w, _ = image.shape
+    rows, columns = np.arange(0, h, size), np.arange(0, w, size)
+    sums = np.add.reduceat(np.add.reduceat(image.astype(np.float64), rows, axis=0), columns, axis=1)
+    area = np.outer(np.diff([*rows, h]), np.diff([*columns, w]))[..., None]
+    mean = np.repeat(np.repeat(sums / area, np.diff([*rows, h]), axis=0), np.diff([*columns, w]), axis=1)
+    return np.asarray(np.rint(mean).astype(image.dtype) if image.dtype.kind in "iu" else mean.astype(image.dtype))
