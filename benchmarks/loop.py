@@ -29,8 +29,8 @@ from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, SETS, WEARERS, Recor
 
 from edgeloop_agent.drift.following import Follower
 from edgeloop_agent.engine import Engine
-from edgeloop_agent.memory import Choice
-from edgeloop_agent.outbox.choosing import Chooser
+from edgeloop_agent.memory import Choice as Variant
+from edgeloop_agent.outbox.choosing import CLASS, Choice, Chooser
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub import ingest, labelling
@@ -61,7 +61,7 @@ class Stream:
 
 
 def stream(bundle: Bundle, half: str) -> Stream:
-    truth, engine = Recordings(), Engine(bundle, Choice("tflite-int8", 1, "benchmark"))
+    truth, engine = Recordings(), Engine(bundle, Variant("tflite-int8", 1, "benchmark"))
     devices, names, samples, scores, labels = [], [], [], [], []
     for device, subject in DEVICES.items():
         for number, one in enumerate(truth.of(subject, half)):
@@ -77,28 +77,26 @@ def stream(bundle: Bundle, half: str) -> Stream:
 def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path, whole: bool) -> dict[int, int]:
     """The rows that have a label after so many questions, with it: chosen on the device, queued and grouped by the hub.
 
-    `whole`: each answer is for the whole recording.
+    `whole`: each answer is for the whole recording, and the devices send the rest of it.
     """
     rng, manifest = np.random.default_rng(seed), bundle.manifest
     assert manifest.drift is not None
     database = Database(f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'hub.sqlite'}")
-    settings, rows = Settings(folder), {}
+    settings, rows, held_back = Settings(folder), {}, {device: list[Sample]() for device in DEVICES}
     for device in DEVICES:
         follower = Follower(manifest, manifest.drift, FALSE_ALARMS)
         choose = Chooser(RANDOM_SHARE, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
         choose.allowance = 1e9
         choose.begin_at(manifest.drift.reliability)
-        kept = []
+        kept: list[Sample] = []
         for row in [i for i, name in enumerate(came.devices) if name == device]:
             look = follower.saw(came.samples[row][None], came.scores[row][None])
             choose.allowance = 1e9
-            choice = choose(look.features, look.confidence, look.drifting, None)
-            if choice is None:
-                continue
+            choice = choose(look.features, look.confidence, look.drifting, None) or Choice("rest", CLASS["rest"], False)
             key = f"{device}-{row:06}"
             rows[key] = row
             values = came.samples[row]
-            kept.append(
+            (held_back[device] if choice.kind == "rest" else kept).append(
                 Sample(
                     key=key, at=float(row + 1), kind=choice.kind, model=MODEL, sha256=bundle.sha256, recording=came.recordings[row],  # type: ignore[arg-type]
                     random=choice.random, guess=manifest.task.labels[look.label], confidence=look.confidence,  # type: ignore[union-attr]
@@ -106,10 +104,7 @@ def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path,
                     shape=list(values.shape), data=zlib.compress(values.tobytes()),
                 )
             )  # fmt: skip
-        with database.writing() as connection:
-            for start in range(0, len(kept), 500):
-                who = Device(device, [], "stable", MODEL, bundle.sha256)
-                ingest.store(connection, who, Samples(samples=kept[start : start + 500]), settings)
+        bring(database, device, bundle.sha256, kept, settings)
     with database.writing() as connection:
         for _ in range(questions):
             entry = next(iter(labelling.waiting(connection, MODEL, "bench", 1)), None)
@@ -117,8 +112,21 @@ def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path,
                 break
             truth = str(came.labels[rows[entry["key"]]])
             labelling.label(connection, entry["device"], entry["key"], "bench", truth, settings, whole)
+        wanted = {device: labelling.wanted(connection, device, settings) for device in DEVICES}
+    for device, rest in held_back.items():
+        bring(database, device, bundle.sha256, [s for s in rest if s.recording in wanted[device]], settings)
+    with database.reading() as connection:
         found = labelling.listed(connection, MODEL, "labelled")
+        print(f"  {len(labelling.listed(connection, MODEL, 'all'))} samples sent", file=sys.stderr)
     return {rows[entry["key"]]: int(entry["label"]) for entry in found}
+
+
+def bring(database: Database, device: str, sha256: str, found: list[Sample], settings: Settings) -> None:
+    """From the device to the hub."""
+    with database.writing() as connection:
+        for start in range(0, len(found), 500):
+            who = Device(device, [], "stable", MODEL, sha256)
+            assert ingest.store(connection, who, Samples(samples=found[start : start + 500]), settings)
 
 
 def together(came: Stream, rows: list[int]) -> list[int]:
@@ -134,7 +142,7 @@ def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any =
     return field.Field(
         came.samples[rows], np.array([names[n] for n in truth], dtype=str), text[0], text[1],
         np.array([f"k{r:06}" for r in rows]), np.array(rows, dtype=float), np.zeros(len(rows), bool), np.full(len(rows), "train"),
-        np.ones(len(rows), bool), np.zeros(len(rows), bool),
+        np.ones(len(rows), bool), np.zeros(len(rows), bool), np.zeros(len(rows), bool),
     )  # fmt: skip
 
 

@@ -150,6 +150,20 @@ def label_queue(story: Story, budget: int) -> int:
     return asked
 
 
+def labelled(story: Story) -> int:
+    return len(story.client().get("/api/v1/samples?model=exercise_watch&which=labelled"))
+
+
+def rest_came(story: Story, seconds: float = 60.0) -> None:
+    """Wait until the devices have sent the rest of the recordings that were labelled."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if all(r["released"] for r in story.client().get("/api/v1/recordings?model=exercise_watch")):
+            return
+        time.sleep(0.5)
+    sys.exit("devices did not send the rest of their recordings")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("folder", type=Path, nargs="?", default=Path("runs/loop"))
@@ -205,8 +219,11 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
     before, windows = accuracy(worn, "A")
     story.tell(f"accuracy of the first model on the four new wearers: {before:.1%} of {windows} answers")
     asked = label_queue(story, story.labels)
-    settled = len(story.client().get("/api/v1/samples?model=exercise_watch&which=labelled"))
+    settled = labelled(story)
     story.tell(f"the labeller answered {asked} of the queue; {settled} samples have a label by that (one serves the recording)")
+    rest_came(story)
+    drained(devices)
+    story.tell(f"and {labelled(story) - settled} more, which the devices held back until their recordings had a label")
     done = story.command(
         "edgeloop", "retrain", "exercise_watch", "--runs", runs, *sets, "--keys", "keys", "--steps", f"{PILOT}, 100%",
         "--soak-minutes", 0.05,

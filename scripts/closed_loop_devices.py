@@ -20,7 +20,7 @@ WEARERS = {"worn-by-7": 7, "worn-by-8": 8, "worn-by-9": 9, "worn-by-10": 10, "tu
 SET_POINTS = 600  # 12 s of an exercise in one recording
 FAIL_FROM = 5  # recordings, after which the failing sensor's gyroscope is silent
 FALSE_ALARMS = 50.0  # per 10,000 samples: one on each device, of the 200 windows that it answers before retraining
-RANDOM_SHARE = 0.3  # of the samples: one label serves a recording, so what is usual costs bytes and no questions
+RANDOM_SHARE = 0.1  # of the samples
 CONFIG = """bundles = ["{bundle}"]
 state = "state"
 [source]
@@ -47,6 +47,7 @@ send = "samples"
 random_share = {random}
 uncertain_share = 0.3
 per_hour = 100000
+rest_bytes = 16000000
 [drift]
 false_alarms_per_10k = {rate}
 """

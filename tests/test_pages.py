@@ -201,7 +201,7 @@ def test_a_whole_recording_is_labelled_by_keyboard(signed_in: Any, hub: Hub) -> 
     key = by_name(browser, "key").get_attribute("value")
     recording = next(s["recording"] for s in hub.get("/api/v1/samples") if s["key"] == key)
     together = sum(s["recording"] == recording for s in hub.get("/api/v1/samples?which=open"))
-    assert together > 1 and f"all {together} samples of this recording are the same" in body(browser)
+    assert together > 1 and f"all of this recording is the same: {together} here" in body(browser)
     ActionChains(browser).send_keys("0").perform()
     assert by_name(browser, "whole").is_selected()
     ActionChains(browser).send_keys("3").perform()

@@ -80,7 +80,7 @@ def field_of(recordings: list[str], device: str = "pi") -> field.Field:
     text = np.array(recordings)
     return field.Field(
         np.zeros((n, 4, 4, 1), np.uint8), np.array(["a"] * n), np.array([device] * n), text, np.array([f"k{i}" for i in range(n)]),
-        np.arange(n, dtype=float), np.zeros(n, bool), np.full(n, "train"), np.ones(n, bool), np.zeros(n, bool),
+        np.arange(n, dtype=float), np.zeros(n, bool), np.full(n, "train"), np.ones(n, bool), np.zeros(n, bool), np.zeros(n, bool),
     )  # fmt: skip
 
 

@@ -97,8 +97,9 @@ def said(found: Any) -> str:
             for r in rows
         ]
         lines.append(
-            f"  field labels: {found.labels}, of them {found.random_labels} of samples drawn at random; the others were chosen"
-            " because the champion was unsure, which favours the challenger in the field's row"
+            f"  field labels: {found.labels}, of them {found.random_labels} of samples drawn at random and {found.rest_labels} the"
+            " rest of labelled recordings; the others were chosen because the champion was unsure, which favours the challenger"
+            " in the field's row"
         )  # fmt: skip
     if found.pseudo_labels:
         right = "" if found.pseudo_right is None else f"; on held-out labels it is right in {found.pseudo_right:.1%} where so sure"

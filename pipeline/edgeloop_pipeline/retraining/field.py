@@ -29,6 +29,7 @@ class Field:
     """(N, *sample) values as the model saw them, labels by name, where each came from, and `parts`: train, validation or test.
 
     `said`: somebody labelled this very sample, and not one like it. `pseudo`: the label is a teacher's guess. Only the said judge.
+    `rest`: not chosen, but of a recording that has a label.
     """
 
     values: Array
@@ -41,6 +42,7 @@ class Field:
     parts: Array
     said: Array
     pseudo: Array
+    rest: Array
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -101,7 +103,7 @@ def load(path: Path) -> Field:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {f.name: arrays[f.name] for f in fields(Field) if f.name in arrays}
-            for name in {"said", "pseudo"} - set(found):  # a version from before they were told apart
+            for name in {"said", "pseudo", "rest"} - set(found):  # a version from before they were told apart
                 found[name] = np.full(len(found["labels"]), name == "said")
             return Field(**found)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -123,6 +125,7 @@ def from_rows(rows: Iterable[dict[str, Any]]) -> Field | None:
         np.stack(values), text["label"], text["device"], text["recording"], text["key"],
         np.array([float(r["taken"]) for r in found]), np.array([bool(r["random"]) for r in found]),
         np.full(len(found), "train"), np.array([bool(r["said"]) for r in found]), np.zeros(len(found), dtype=bool),
+        np.array([r["kind"] == "rest" for r in found]),
     )  # fmt: skip
 
 

@@ -60,6 +60,7 @@ class Outcome(msgspec.Struct, frozen=True):
     champion: str = ""
     verdict: dict[str, Any] = {}
     random_labels: int = 0
+    rest_labels: int = 0  # of samples that were sent because their recording had a label
     pseudo_labels: int = 0
     pseudo_right: float | None = None  # of the teacher's answers to held-out field samples of which it is as sure
 

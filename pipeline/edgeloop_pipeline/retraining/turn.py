@@ -119,7 +119,8 @@ class Turn:
         begun = Try(version, path.name, time.time(), keys)
         state_of.keep(folder, msgspec.structs.replace(state, last=begun))
         said = msgspec.structs.replace(
-            said, data=path.name, version=version, random_labels=int(found.random.sum()), champion=champion.sha256
+            said, data=path.name, version=version, random_labels=int(found.random.sum()), rest_labels=int(found.rest.sum()),
+            champion=champion.sha256,
         )  # fmt: skip
         try:
             result = run_recipe(self._challenger(base, champion, version, path), Store(self.runs), self.listener)
