@@ -14,7 +14,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select
 
 from edgeloop_contract.drift import BINS, FAULTS
 from edgeloop_contract.messages import DriftReport
-from edgeloop_hub import labelling
+from edgeloop_hub import estimating
 from edgeloop_hub.schema import bundles, drifts
 
 FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
@@ -123,7 +123,7 @@ def promise(
     """For the bundles that run now. None: no bundle says how its confidence is to be read, or nothing was answered."""
     bins = np.zeros(BINS)
     expected, right, labelled, error = 0.0, 0, 0, 0.0
-    newest = {rows[-1][1].sha256 for rows in found.values()}
+    newest, without = {rows[-1][1].sha256 for rows in found.values()}, faulty(connection)
     for sha256 in newest:
         table = known.get(sha256, {}).get("reliability", [])
         if len(table) != BINS:
@@ -136,7 +136,7 @@ def promise(
                     seen += report.confidence
         bins += seen
         expected += float(seen @ shares)
-        for row in labelling.scored(connection, {sha256}, since):
+        for row in estimating.drawn(connection, {sha256}, since, without):
             labelled += 1
             right += row.guess == row.label
             error += float(shares[min(int(row.confidence * BINS), BINS - 1)]) - (row.guess == row.label)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, and_, delete, func, insert, select, update
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report
-from edgeloop_hub import drift, labelling
+from edgeloop_hub import drift, estimating, labelling
 from edgeloop_hub.gates import Seen
 from edgeloop_hub.people import Device
 from edgeloop_hub.plans import OPEN, Plan, Rollout, assigned
@@ -189,7 +189,7 @@ def seen_since(connection: Connection, names: set[str], sha256s: set[str] | None
             seen.drift.append(beat.drift)
         seen.right += beat.right
         seen.labelled += beat.labelled
-    for row in labelling.scored(connection, sha256s, since):
+    for row in estimating.drawn(connection, sha256s, since, drift.faulty(connection)):
         if row.device in found:
             found[row.device].labelled += 1
             found[row.device].right += row.guess == row.label

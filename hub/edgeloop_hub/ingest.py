@@ -13,7 +13,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import fleet, labelling
+from edgeloop_hub import estimating, fleet, labelling
 from edgeloop_hub.people import Device
 from edgeloop_hub.schema import labels, samples
 from edgeloop_hub.settings import Settings
@@ -71,7 +71,7 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
                 model=sample.model, sha256=sample.sha256, recording=sample.recording, window=sample.window, guess=sample.guess,
                 confidence=sample.confidence, value=sample.value, features=json.dumps(sample.features), alike=alike,
                 dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, label=sample.truth or None,
-                labelled=now if sample.truth else None, skipped=0,
+                labelled=now if sample.truth else None, skipped=0, lot=estimating.lot(device.name, sample.key),
             )
         )  # fmt: skip
         if sample.truth:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -41,23 +40,22 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
     """One sample of each group that still needs this person's label, with the group's size (`alike`) and how many of its recording
     have none (`together`): the most informative first, `spread`.
 
-    Every fifth is one of the random ones, whenever and wherever it came: without them there would be no honest estimate of
-    accuracy. After FIRST_CHOSEN of a model every second one is: what is least sure teaches the most at first, and is ever less
-    like the rest.
+    Every fifth is one of the random ones, by lot, whenever and wherever it came: without them there would be no honest estimate of
+    accuracy (`estimating`). After FIRST_CHOSEN of a model every second one is: what is least sure teaches the most at first, and is
+    ever less like the rest.
     `without`: devices whose sensors are at fault; nobody's time is spent on theirs.
     """
     mine = select(labels.c.key).where(labels.c.device == samples.c.device, labels.c.key == samples.c.key, labels.c.person == person)
     head = samples.c.alike == samples.c.device + "/" + samples.c.key
     open_ones = and_(samples.c.labelled.is_(None), samples.c.skipped == 0, head, ~mine.exists())
-    if without := list(without):
-        open_ones = and_(open_ones, samples.c.device.not_in(without))
+    without = list(without)
+    open_ones = and_(open_ones, samples.c.device.not_in(without))
     if model:
         open_ones = and_(open_ones, samples.c.model == model)
     columns = [samples.c[name] for name in SHOWN]
     ordered = select(*columns).where(open_ones).order_by(samples.c.value.desc(), samples.c.at)
     best = spread(connection.execute(ordered.limit(max(limit, MOST_SPREAD))).all())[:limit]
-    newest = select(*columns).where(open_ones, samples.c.random == 1).order_by(samples.c.at.desc())
-    drawn = sorted(connection.execute(newest.limit(max(limit, MOST_SPREAD))).all(), key=_lot)[:limit]
+    drawn = _drawn(connection, columns, open_ones, model, without)[:limit]
     order: dict[tuple[str, str], Row[Any]] = {}
     chosen, random_ones, answered = iter(best), iter(drawn), _answered(connection, model)
     for number in range(answered, answered + len(best) + len(drawn)):
@@ -75,9 +73,18 @@ def waiting(connection: Connection, model: str, person: str, limit: int, without
     ]
 
 
-def _lot(row: Row[Any]) -> bytes:
-    """An order that is as good as drawn, and the same for everybody."""
-    return hashlib.sha256(f"{row.device}/{row.key}".encode()).digest()
+def _drawn(connection: Connection, columns: list[Any], open_ones: Any, model: str, without: list[str]) -> list[Row[Any]]:
+    """Random samples by lot, each by the head of its group: who labels these in this order, and all, labels a fair share."""
+    members = select(samples.c.alike).where(
+        samples.c.random == 1, samples.c.labelled.is_(None), samples.c.skipped == 0, samples.c.device.not_in(without)
+    )
+    if model:
+        members = members.where(samples.c.model == model)
+    heads = dict.fromkeys(connection.execute(members.order_by(samples.c.lot).limit(MOST_SPREAD)).scalars())
+    places = [tuple(head.split("/", 1)) for head in heads]
+    found = connection.execute(select(*columns).where(open_ones, tuple_(samples.c.device, samples.c.key).in_(places)))
+    by_name = {f"{row.device}/{row.key}": row for row in found}
+    return [by_name[head] for head in heads if head in by_name]
 
 
 def spread(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
@@ -225,8 +232,10 @@ def _said(connection: Connection, device: str, key: str, person: str, name: str,
 
 
 def skip(connection: Connection, device: str, key: str) -> None:
-    """Nobody can tell what it is: it is asked about no more."""
-    connection.execute(update(samples).where(samples.c.device == device, samples.c.key == key).values(skipped=1))
+    """Nobody can tell what it is: it is asked about no more, nor those alike."""
+    this = and_(samples.c.device == device, samples.c.key == key)
+    alike = and_(samples.c.alike == f"{device}/{key}", samples.c.labelled.is_(None))
+    connection.execute(update(samples).where(or_(this, alike)).values(skipped=1))
 
 
 def find(connection: Connection, device: str, key: str) -> Any:
@@ -281,14 +290,6 @@ def _page(connection: Connection, rows: Select[Any]) -> list[Any]:
                 break
             page.append(row)
     return page
-
-
-def scored(connection: Connection, sha256s: set[str] | None, since: float) -> Iterable[Any]:
-    """Guess and label of samples that were drawn at random: what a bundle's accuracy in the field is told from."""
-    rows = select(samples.c.device, samples.c.guess, samples.c.label, samples.c.confidence).where(
-        samples.c.random == 1, samples.c.label.is_not(None), samples.c.at >= since
-    )
-    return connection.execute(rows.where(samples.c.sha256.in_(sha256s)) if sha256s is not None else rows)
 
 
 def forget_old(connection: Connection, unlabelled_before: float, before: float) -> None:

@@ -177,6 +177,8 @@ samples = Table(
     Column("label", TARGET),
     Column("labelled", Float),
     Column("skipped", Integer, nullable=False),
+    Column("lot", Float, nullable=False),  # place in the order in which random samples are asked about
+    Index(None, "random", "lot"),
     Index(None, "at"),
     Index(None, "model", "labelled"),
     Index(None, "alike"),

@@ -1,13 +1,22 @@
-"""labels of whole recordings"""
+"""labels of whole recordings; random samples by lot"""
 
 import sqlalchemy as sa
 from alembic import op
+
+from edgeloop_hub.estimating import lot
 
 revision = "0003"
 down_revision = "0002"
 
 
 def upgrade() -> None:
+    op.add_column("samples", sa.Column("lot", sa.Float(), nullable=False, server_default="0"))
+    samples = sa.table("samples", sa.column("device"), sa.column("key"), sa.column("lot"))
+    here = op.get_bind()
+    for device, key in here.execute(sa.select(samples.c.device, samples.c.key)).all():
+        this = sa.and_(samples.c.device == device, samples.c.key == key)
+        here.execute(sa.update(samples).where(this).values(lot=lot(device, key)))
+    op.create_index(op.f("ix_samples_random_lot"), "samples", ["random", "lot"], unique=False)
     op.create_table(
         "recordings",
         sa.Column("device", sa.String(length=63), nullable=False),
