@@ -13,30 +13,23 @@ import sys
 import tempfile
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
 
+from field_devices import MODEL, Stream, asked, stream, together
 from gate_rates import gate_rates
 from harness import BIN, Row, at_least, at_most, edgeloop, main
 from outbox_kills import outbox_kills
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
-from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, SETS, WEARERS, Recordings
+from closed_loop_devices import SETS
 
-from edgeloop_agent.drift.following import Follower
-from edgeloop_agent.engine import Engine
-from edgeloop_agent.memory import Choice as Variant
-from edgeloop_agent.outbox.choosing import CLASS, Choice, Chooser
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import ingest, labelling
-from edgeloop_hub.database import Database
-from edgeloop_hub.people import Device
-from edgeloop_hub.settings import Settings
+from edgeloop_hub import estimating, labelling
 from edgeloop_pipeline import recipe as recipes
 from edgeloop_pipeline.project import Project
 from edgeloop_pipeline.retraining import field, gate, pseudo
@@ -44,95 +37,8 @@ from edgeloop_pipeline.retraining.turn import WARM_RATE, right
 from edgeloop_pipeline.runner import Listener
 from edgeloop_pipeline.store import Store
 
-MODEL, RUNS, SURE = "exercise_watch", "runs", 0.9
-DEVICES = {name: subject for name, subject in WEARERS.items() if name.startswith("worn")}
+RUNS, SURE = "runs", 0.9
 CHANGES = [word for change in SETS for word in ("--set", change)]
-
-
-@dataclass(frozen=True)
-class Stream:
-    """(N, ...) windows that the champion answered, in the order in which they came."""
-
-    devices: list[str]
-    recordings: list[str]
-    samples: Any
-    scores: Any
-    labels: Any  # numbers
-
-
-def stream(bundle: Bundle, half: str) -> Stream:
-    truth, engine = Recordings(), Engine(bundle, Variant("tflite-int8", 1, "benchmark"))
-    devices, names, samples, scores, labels = [], [], [], [], []
-    for device, subject in DEVICES.items():
-        for number, one in enumerate(truth.of(subject, half)):
-            for answer in engine.answers(truth.values(one)):
-                devices.append(device)
-                names.append(f"{half}-{number}-{one[0]}")
-                samples.append(answer.sample)
-                scores.append(answer.scores)
-                labels.append(int(truth.labels[one[0]]))
-    return Stream(devices, names, np.concatenate(samples), np.concatenate(scores), np.array(labels))
-
-
-def asked(bundle: Bundle, came: Stream, questions: int, seed: int, folder: Path, whole: bool) -> dict[int, int]:
-    """The rows that have a label after so many questions, with it: chosen on the device, queued and grouped by the hub.
-
-    `whole`: each answer is for the whole recording, and the devices send the rest of it.
-    """
-    rng, manifest = np.random.default_rng(seed), bundle.manifest
-    assert manifest.drift is not None
-    database = Database(f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'hub.sqlite'}")
-    settings, rows, held_back = Settings(folder), {}, {device: list[Sample]() for device in DEVICES}
-    for device in DEVICES:
-        follower = Follower(manifest, manifest.drift, FALSE_ALARMS)
-        choose = Chooser(RANDOM_SHARE, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
-        choose.allowance = 1e9
-        choose.begin_at(manifest.drift.reliability)
-        kept: list[Sample] = []
-        for row in [i for i, name in enumerate(came.devices) if name == device]:
-            look = follower.saw(came.samples[row][None], came.scores[row][None])
-            choose.allowance = 1e9
-            choice = choose(look.features, look.confidence, look.drifting, None) or Choice("rest", CLASS["rest"], False)
-            key = f"{device}-{row:06}"
-            rows[key] = row
-            values = came.samples[row]
-            (held_back[device] if choice.kind == "rest" else kept).append(
-                Sample(
-                    key=key, at=float(row + 1), kind=choice.kind, model=MODEL, sha256=bundle.sha256, recording=came.recordings[row],  # type: ignore[arg-type]
-                    random=choice.random, guess=manifest.task.labels[look.label], confidence=look.confidence,  # type: ignore[union-attr]
-                    features=[float(f) for f in np.clip(look.features[:100], -99, 99)], value=choice.value, dtype=str(values.dtype),  # type: ignore[arg-type]
-                    shape=list(values.shape), data=zlib.compress(values.tobytes()),
-                )
-            )  # fmt: skip
-        bring(database, device, bundle.sha256, kept, settings)
-    with database.writing() as connection:
-        for _ in range(questions):
-            entry = next(iter(labelling.waiting(connection, MODEL, "bench", 1)), None)
-            if entry is None:
-                break
-            truth = str(came.labels[rows[entry["key"]]])
-            labelling.label(connection, entry["device"], entry["key"], "bench", truth, settings, whole)
-        wanted = {device: labelling.wanted(connection, device, settings) for device in DEVICES}
-    for device, rest in held_back.items():
-        bring(database, device, bundle.sha256, [s for s in rest if s.recording in wanted[device]], settings)
-    with database.reading() as connection:
-        found = labelling.listed(connection, MODEL, "labelled")
-        print(f"  {len(labelling.listed(connection, MODEL, 'all'))} samples sent", file=sys.stderr)
-    return {rows[entry["key"]]: int(entry["label"]) for entry in found}
-
-
-def bring(database: Database, device: str, sha256: str, found: list[Sample], settings: Settings) -> None:
-    """From the device to the hub."""
-    with database.writing() as connection:
-        for start in range(0, len(found), 500):
-            who = Device(device, [], "stable", MODEL, sha256)
-            assert ingest.store(connection, who, Samples(samples=found[start : start + 500]), settings)
-
-
-def together(came: Stream, rows: list[int]) -> list[int]:
-    """Those rows with all others of their recordings."""
-    wanted = {(came.devices[row], came.recordings[row]) for row in rows}
-    return [row for row, place in enumerate(zip(came.devices, came.recordings, strict=True)) if place in wanted]
 
 
 def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any = None) -> field.Field:
@@ -210,7 +116,7 @@ def labels_worth(quick: bool) -> Iterator[Row]:
             for seed in seeds:
                 rng = np.random.default_rng(seed)
                 if kind.startswith("ours"):
-                    said = asked(bundle, came, count, seed, folder, whole)
+                    said, _ = asked(bundle, came, count, seed, folder, whole)
                     rows, truth = list(said), np.array(list(said.values()))
                 else:
                     rows = rng.choice(len(came.labels), min(count, len(came.labels)), replace=False).tolist()
@@ -252,6 +158,31 @@ def _error(found: list[float]) -> float:
     return float(np.std(found, ddof=1) / np.sqrt(len(found))) if len(found) > 1 else float("nan")
 
 
+def field_accuracy(quick: bool) -> Iterator[Row]:
+    """Accuracy told from random samples that have a label: of a fair share of them, and of all, against all that were drawn."""
+    champion, _, _ = first_champion()
+    with Bundle.open(champion) as bundle, tempfile.TemporaryDirectory() as scratch:
+        came = stream(bundle, "A")
+        right = came.scores.reshape(len(came.labels), -1).argmax(1) == came.labels
+        for whole, questions in ((False, 50), (False, 100), (True, 20), (True, 50)):
+            fair, naive = [], []
+            for seed in range(3 if quick else 40):
+                _, database = asked(bundle, came, questions, seed, Path(scratch), whole, random_share=0.3)
+                with database.reading() as connection:
+                    told = estimating.drawn(connection, None, 0.0)
+                    drawn = [row for row in labelling.listed(connection, MODEL, "all") if row["random"]]
+                truth = {row["key"]: bool(right[int(row["key"][:6])]) for row in drawn}
+                of_all = np.mean(list(truth.values()))
+                naive.append(100 * (np.mean([truth[row["key"]] for row in drawn if row["label"]]) - of_all))
+                if told:
+                    fair.append(100 * (np.mean([truth[row.key] for row in told]) - of_all))
+            name = f"accuracy told after {questions} {'recordings' if whole else 'samples'}, off by"
+            yield Row(f"{name}, of all labelled (standard error {_error(naive):.1f})", float(np.mean(naive)), "points")
+            if fair:
+                said = f"{name}, of a fair share (told {len(fair)} times; standard error {_error(fair):.1f})"
+                yield Row(said, float(np.mean(fair)), "points")
+
+
 def shuffled_labels(quick: bool) -> Iterator[Row]:
     champion, weights, project = first_champion()
     names, seeds = project.splits.labels, 2 if quick else 20
@@ -287,8 +218,8 @@ def first_champion() -> tuple[Path, Path, Project]:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    only = set(os.environ.get("ONLY", "gate_rates outbox_kills labels_worth shuffled_labels").split())
-    for part in (gate_rates, outbox_kills, labels_worth, shuffled_labels):
+    only = set(os.environ.get("ONLY", "gate_rates outbox_kills labels_worth field_accuracy shuffled_labels").split())
+    for part in (gate_rates, outbox_kills, labels_worth, field_accuracy, shuffled_labels):
         if part.__name__ in only:
             yield from part(quick)
 

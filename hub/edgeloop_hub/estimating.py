@@ -32,7 +32,7 @@ def drawn(connection: Connection, sha256s: set[str] | None, since: float, withou
     until = connection.execute(select(func.max(samples.c.labelled)).where(frame)).scalar()
     if until is None:
         return []
-    columns = (samples.c.device, samples.c.guess, samples.c.label, samples.c.confidence)
+    columns = (samples.c.device, samples.c.key, samples.c.guess, samples.c.label, samples.c.confidence)
     found: list[Any] = []
     with connection.execute(select(*columns).where(frame, samples.c.at <= until).order_by(samples.c.lot)) as rows:
         for row in rows:
