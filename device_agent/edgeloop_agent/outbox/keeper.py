@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.counts import Counts
     from edgeloop_agent.logs import Log
 
-MOST_QUEUED = 64
+MOST_QUEUED, MOST_QUEUED_BYTES = 64, 16 << 20  # in memory; the rest has half of it, so that what was chosen finds room
 REST_TOGETHER, REST_SECONDS = 32, 5.0  # of the rest so many, or what came in that time, are one commit: flash wears by commits
 FILE = "outbox.sqlite"
 
@@ -48,8 +48,9 @@ class Keeper:
         self.outbox = Outbox(outbox_path(state), settings.max_bytes, rest_bytes=settings.rest_bytes)
         if self.outbox.put_aside:
             log("error", "outbox damaged", why=self.outbox.put_aside, kept_as=f"{FILE}.damaged")
-        self._queue: deque[Row] = deque()
-        self._rest: deque[Row] = deque()
+        self._queue: deque[Event | tuple[Sample, Array]] = deque()
+        self._rest: deque[tuple[Sample, Array]] = deque()
+        self._bytes = 0  # of samples in both
         self._changed, self._stopped = threading.Condition(), False
         self._failing = ""
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
@@ -77,12 +78,23 @@ class Keeper:
             random=choice.random, guess=guess[:200], confidence=round(min(max(look.confidence, 0.0), 1.0), 6),
             features=[round(float(f), 3) for f in np.clip(look.features[:100], -99, 99)], value=round(choice.value, 4),
             truth=truth[:200], dtype=str(values.dtype), shape=list(values.shape),  # type: ignore[arg-type]
-            data=packed(values, 1 if choice.kind == "rest" else 6),  # the rest is most of the samples, and seldom sent
         )  # fmt: skip
-        self._put(Row(key, choice.kind, choice.value, msgspec.msgpack.encode(found), found.recording))
+        with self._changed:
+            queue, share = (self._rest, 0.5) if choice.kind == "rest" else (self._queue, 1.0)
+            if len(queue) >= MOST_QUEUED or (self._bytes and self._bytes + values.nbytes > share * MOST_QUEUED_BYTES):
+                self.counts.dropped["outbox"] += 1
+                return
+            queue.append((found, values))
+            self._bytes += values.nbytes
+            self._changed.notify_all()
 
     def event(self, event: Event) -> None:
-        self._put(Row(event.key, "event", CLASS["event"], msgspec.msgpack.encode(event)))
+        with self._changed:
+            if len(self._queue) >= MOST_QUEUED:
+                self.counts.dropped["outbox"] += 1
+                return
+            self._queue.append(event)
+            self._changed.notify_all()
 
     def stop(self) -> None:
         """Write what waits, and end."""
@@ -90,15 +102,6 @@ class Keeper:
             self._stopped = True
             self._changed.notify_all()
         self._thread.join(5)
-
-    def _put(self, row: Row) -> None:
-        with self._changed:
-            queue = self._rest if row.kind == "rest" else self._queue
-            if len(queue) >= MOST_QUEUED:
-                self.counts.dropped["outbox"] += 1
-                return
-            queue.append(row)
-            self._changed.notify_all()
 
     def _write(self) -> None:
         due = 0.0  # when the rest is to be written
@@ -109,12 +112,14 @@ class Keeper:
                     if left is not None and left <= 0:
                         break
                     self._changed.wait(left)
-                rows = [*self._queue, *self._rest]
-                if not rows:
+                taken = [*self._queue, *self._rest]
+                if not taken:
                     return
                 self._queue.clear()
                 self._rest.clear()
+                self._bytes = 0
                 due = time.monotonic() + REST_SECONDS
+            rows = [_row(one) for one in taken]
             try:
                 self.outbox.put(rows)
                 self.counts.kept.update(row.kind for row in rows)
@@ -124,3 +129,12 @@ class Keeper:
                 if str(error) != self._failing:
                     self._failing = str(error)
                     self.log("error", "samples are lost", why=error)
+
+
+def _row(one: Event | tuple[Sample, Array]) -> Row:
+    if isinstance(one, Event):
+        return Row(one.key, "event", CLASS["event"], msgspec.msgpack.encode(one))
+    sample, values = one
+    level = 1 if sample.kind == "rest" else 6  # the rest is most of the samples, and seldom sent
+    body = msgspec.msgpack.encode(msgspec.structs.replace(sample, data=packed(values, level)))
+    return Row(sample.key, sample.kind, sample.value, body, sample.recording)
