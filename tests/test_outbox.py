@@ -6,6 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import zlib
 from pathlib import Path
@@ -15,8 +16,12 @@ import numpy as np
 import pytest
 
 from edgeloop_agent.config import Samples as Settings
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.drift.following import Look
+from edgeloop_agent.logs import Log
 from edgeloop_agent.outbox.choosing import Chooser
 from edgeloop_agent.outbox.hiding import hidden, packed
+from edgeloop_agent.outbox.keeper import Keeper
 from edgeloop_agent.outbox.sending import send
 from edgeloop_agent.outbox.store import Outbox, Row
 from edgeloop_agent.updates.origins import Refused
@@ -187,3 +192,25 @@ def test_rules_that_changed_hold_for_what_was_kept_before(tmp_path: Path) -> Non
     outbox.put([Row("key-00003", "random", 0.5, body), Row("key-00004", "rest", 0.9, body, "r"), row("event-001", kind="event")])
     assert send(outbox, hub, Settings(send="statistics"), time.monotonic() + 5) == 1
     assert len(sent) == 2 and not outbox.waiting() and not outbox.held_back() and outbox.counts() == {"withdrawn random": 1}
+
+
+def test_what_waits_for_a_slow_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of samples of 1 MB as many as fit wait in memory, half as many of the rest; the others are counted, and nothing waits."""
+    counts, slow = Counts(), threading.Event()
+    look = Look(features=np.zeros(4), confidence=0.99, drifting=False, changed=False, label=0)
+    image = np.zeros((1, 1024, 1024), np.uint8)
+    for share, held in ((0.0, 8), (1.0, 16)):
+        keeper = Keeper(Settings(send="samples", random_share=share, rest_bytes=64 * MIB), tmp_path / str(share), counts, Log())
+        put = keeper.outbox.put
+        monkeypatch.setattr(keeper.outbox, "put", lambda rows, put=put: slow.wait(20) and put(rows))
+        keeper.sample("r", 0, image, "a", look, "", "m", "0" * 64)
+        while keeper._queue or keeper._rest:
+            time.sleep(0.01)  # the thread has taken it, and waits for the disk
+        before = counts.dropped["outbox"]
+        for i in range(30):
+            keeper.sample("r", i + 1, image, "a", look, "", "m", "0" * 64)
+        assert counts.dropped["outbox"] - before == 30 - held
+        slow.set()
+        keeper.stop()
+        assert keeper.outbox.held_back() + sum(keeper.outbox.waiting().values()) == 1 + held
+        slow.clear()
