@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import numpy as np
 import pytest
@@ -10,8 +12,11 @@ from edgeloop_agent.drift.diagnosing import changed_since, diagnose
 from edgeloop_agent.drift.following import Follower
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
-from edgeloop_hub.drift import Shift, discovered
+from edgeloop_contract.messages import DriftReport
+from edgeloop_hub.drift import Shift, chance, discovered
+from edgeloop_hub.drift import shifts as in_fleet
 from edgeloop_pipeline.drifting import Pool, calibrate, too_few
+from edgeloop_pipeline.straying import straying
 from test_loop import BUNDLE
 
 N, F = 1500, 6
@@ -207,3 +212,49 @@ def test_over_the_fleet_chance_makes_few_discoveries() -> None:
     assert sum(bool(discovered(f)) for f in fleets) / 200 < 0.1
     real = [Shift("odd", "f", 1.0, 100, 1e-9), *fleets[0]]
     assert discovered(real)[0].device == "odd"
+
+
+def fleet_of(rng: np.random.Generator, places: int, odd: float = 0.0) -> list[Shift]:
+    """Discoveries in a fleet of six devices, of people as different as the reference's: 5 to 25 recordings of 10 samples each.
+
+    Of the first device the first feature is off by `odd`.
+    """
+
+    def person(recordings: int) -> Any:
+        each = rng.normal(0, 0.5, 8) + rng.normal(0, 0.4, (recordings, 1, 8)) + rng.normal(0, 1, (recordings, 10, 8))
+        return each.reshape(-1, 8)
+
+    sizes = rng.integers(5, 25, places + 6)
+    people = [person(n) for n in sizes]
+    values = np.concatenate(people[:places])
+    recordings, groups = np.arange(len(values)) // 10, np.repeat(np.arange(places), sizes[:places] * 10)
+    between, within, count = straying(values, recordings, groups)
+    names = [f"f{i}" for i in range(8)]
+    about = {"straying": {
+        "between": dict(zip(names, between.tolist(), strict=True)), "within": dict(zip(names, within.tolist(), strict=True)),
+        "places": count, "samples": len(values), "recordings": int(sizes[:places].sum()),
+    }}  # fmt: skip
+    rows = {}
+    for device, found in enumerate(people[places:]):
+        found[:, 0] += odd * (device == 0)
+        shifts = dict(zip(names, found.mean(0).tolist(), strict=True))
+        report = DriftReport(model="m", sha256="a", samples=len(found), shifts=shifts)
+        rows[f"d{device}"] = [(0.0, report), (1.0, DriftReport(model="m", sha256="a"))]  # nothing was answered since
+    return in_fleet(rows, {"a": about})
+
+
+@pytest.mark.parametrize("places", [3, 5, 12])
+def test_other_people_are_no_discovery_and_a_broken_sensor_is(places: int) -> None:
+    rng = np.random.default_rng(places)
+    assert np.mean([bool(fleet_of(rng, places)) for _ in range(100)]) <= 0.1
+    found = [fleet_of(rng, places, 20.0 if places > 3 else 60.0) for _ in range(20)]
+    assert np.mean([bool(f) and (f[0].device, f[0].feature) == ("d0", "f0") for f in found]) >= 0.8
+
+
+def test_samples_by_themselves_stray_by_their_number_alone() -> None:
+    between, within, places = straying(np.random.default_rng(0).normal(0, 1, (500, 3)), np.arange(500), np.arange(500) % 2)
+    assert not between.any() and not within.any() and places == 0
+    told = {"straying": {"between": {"f": 0.0}, "within": {"f": 0.0}, "places": 0, "samples": 500, "recordings": 500}}
+    assert abs(chance(told, "f", 1.96 / 10, 100) - 0.05) < 1e-3
+    older = {"between": {"f": 0.3}}
+    assert chance(older, "f", 16.0, 100) < 0.01 < chance(older, "f", 1.0, 100)

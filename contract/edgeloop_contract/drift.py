@@ -43,7 +43,9 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     thresholds: list[float] = []  # (R,): … and how many times its level any statistic passes so often
     limits: list[list[float]] = []  # (R, 2 M): … and what each statistic passes, so that together they pass so often
     overall: list[list[float]]  # (2, F): mean and standard deviation of each feature, whatever the answer
-    between: list[float] = []  # (F,): standard deviation of the mean from group to group, and of a long average
+    between: list[float] = []  # (F,): standard deviation of the mean from place to place: groups, or recordings if these are few
+    within: list[float] = []  # (F,): of a recording's mean within its group, beyond what its samples' number explains
+    places: Annotated[int, msgspec.Meta(ge=0)] = 0  # that `between` is told from; 0: every sample is by itself
     reliability: list[list[float]] = []  # (BINS, 2): share of right answers, and samples, by confidence; of validation data
     samples: Annotated[int, msgspec.Meta(ge=0)] = 0
     recordings: Annotated[int, msgspec.Meta(ge=0)] = 0  # that the samples are of; 0: not told

@@ -93,21 +93,43 @@ def faulty(connection: Connection) -> list[str]:
 def shifts(found: dict[str, list[tuple[float, DriftReport]]], known: dict[str, dict[str, Any]]) -> list[Shift]:
     """Every device and feature together, at a fleet-wide false discovery rate of 5 %.
 
-    A feature's mean over n samples strays by chance (1/√n) and from place to place (`between`, measured when the bundle was made).
+    A feature's mean strays by chance, from recording to recording and from place to place, as measured when the bundle was made.
     """
     tests = []
     for device, rows in found.items():
         newest = rows[-1][1].sha256
         mine = [r for _, r in rows if r.sha256 == newest]
-        between = known.get(newest, {}).get("between", {})
+        about = known.get(newest, {})
         n = sum(r.samples for r in mine)
         if n < LEAST_SAMPLES:
             continue
-        for feature in mine[-1].shifts:
+        for feature in dict.fromkeys(name for r in mine for name in r.shifts):  # a report of an idle time has none
             mean = sum(r.shifts.get(feature, 0.0) * r.samples for r in mine) / n
-            deviation = math.sqrt(float(between.get(feature, 0.0)) ** 2 + 1 / n)
-            tests.append(Shift(device, feature, mean, n, math.erfc(abs(mean) / deviation / math.sqrt(2))))
+            tests.append(Shift(device, feature, mean, n, chance(about, feature, mean, n)))
     return discovered(tests)
+
+
+def chance(about: dict[str, Any], feature: str, mean: float, n: int) -> float:
+    """The p of a feature's mean over n samples of one device, where devices differ as the reference's places do.
+
+    Few places tell little of how far the next one is off: Student's t with as many degrees of freedom. A device that gave fewer
+    recordings, or fewer samples, than a place of the reference strays farther.
+    """
+    from scipy.stats import t
+
+    told = about.get("straying", {})
+    places, samples, recordings = told.get("places", 0), told.get("samples", 0), told.get("recordings", 0)
+    if places:
+        variance = told["between"][feature] ** 2 * (1 + 1 / places) + max(1 / n - places / samples, 0.0)
+        if recordings:
+            variance += told["within"][feature] ** 2 * max(samples / recordings / n - places / recordings, 0.0)
+        return float(2 * t.sf(abs(mean) / math.sqrt(variance + 1e-12), max(1, places - 1)))
+    between = told.get("between") or about.get("between", {})
+    if told.get("within"):  # every sample is by itself
+        return math.erfc(abs(mean) * math.sqrt(n / 2))
+    # a bundle that does not say of how many places it was told: they were three at least
+    deviation = math.sqrt(2 * float(between.get(feature, 0.0)) ** 2 + 1 / n)
+    return float(2 * t.sf(abs(mean) / deviation, 2))
 
 
 def discovered(tests: list[Shift], share: float = FALSE_SHARE) -> list[Shift]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, delete, insert, select, update
 from tuf.api.metadata import Targets
 
 from edgeloop_contract.archive import Bundle, Limits
+from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.schema import bundles, parts
@@ -108,6 +109,13 @@ def _assembled(connection: Connection, blobs: Blobs, name: str, sha256: str, len
     return about
 
 
+def straying(drift: Drift) -> dict[str, Any]:
+    """How far features' means stray where nothing is wrong: by feature, and what that is told from."""
+    found = {"between": drift.between, "within": drift.within}
+    by_feature = {name: dict(zip(drift.features, values, strict=False)) for name, values in found.items()}
+    return {**by_feature, "places": drift.places, "samples": drift.samples, "recordings": drift.recordings}
+
+
 def about_bundle(bundle: Bundle) -> dict[str, Any]:
     """What the registry shows of a bundle."""
     manifest = bundle.manifest
@@ -120,7 +128,7 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
         "data": provenance.data_sha256,
         "labels": list(getattr(manifest.task, "labels", []))[:1000],
         "reliability": manifest.drift.reliability if manifest.drift else [],
-        "between": dict(zip(manifest.drift.features, manifest.drift.between, strict=False)) if manifest.drift else {},
+        "straying": straying(manifest.drift) if manifest.drift else {},
         "variants": [
             {
                 "name": v.name,

@@ -20,6 +20,7 @@ from edgeloop_agent.answers import answer_features, answer_names
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.drift import BINS, LEAST_LIMIT, Drift, Monitor, channel_names, input_features
 from edgeloop_contract.manifest import Anomaly, Classification
+from edgeloop_pipeline.straying import LEAST_GROUPS, straying
 
 STREAMS = 256
 STEPS = 8192
@@ -37,7 +38,6 @@ FEW = 5  # recordings that an average reaches over: few enough that one strange 
 MOST_ALARMS = 0.25  # of a statistic, in the time of its memory: more often it would tell chance from chance
 FITTED = 5.0  # from the rarest rate that is told to how many times it the line is fitted that goes on to rarer ones
 SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
-LEAST_GROUPS = 3
 MOST_SAMPLES = 20_000
 
 
@@ -89,8 +89,12 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
     numbers = _held_out(raw, pool, rng)
     wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
     raw = msgspec.structs.replace(raw, spread=_rounded(wander))
-    limits, between = _limits(raw, pool, numbers, rng), _between(pool, raw)
-    return msgspec.structs.replace(raw, rates=RATES.tolist(), limits=_rounded(limits), between=_rounded(between))
+    limits = _limits(raw, pool, numbers, rng)
+    standard = (pool.features - np.asarray(raw.centre)[pool.answers]) / np.asarray(raw.scale)
+    between, within, places = straying(standard, pool.recordings, pool.groups)
+    return msgspec.structs.replace(
+        raw, rates=RATES.tolist(), limits=_rounded(limits), between=_rounded(between), within=_rounded(within), places=places
+    )
 
 
 def _standardised(pool: Pool, names: Sequence[str], labels: int, directions: Array) -> Drift:
@@ -280,17 +284,6 @@ def _alarms(reference: Drift, numbers: Array, rows: Array, limits: Array) -> Arr
             count += alarm
             monitor.averages[alarm] = 0.0
     return np.asarray(count.reshape(len(limits), -1).mean(axis=1) / rows.shape[1] * 10_000)
-
-
-def _between(pool: Pool, reference: Drift) -> Array:
-    """(F,): how far the means of whole recordings stray, as standard deviations of one sample."""
-    z = (pool.features - np.asarray(reference.centre)[pool.answers]) / np.asarray(reference.scale)
-    _, place = np.unique(pool.groups if len(np.unique(pool.groups)) >= LEAST_GROUPS else pool.recordings, return_inverse=True)
-    counts = np.bincount(place)[:, None]
-    sums = np.zeros((len(counts), z.shape[1]))
-    np.add.at(sums, place, z)
-    means = sums / counts
-    return np.asarray(np.sqrt(np.maximum((means**2 - 1 / counts).mean(0), 0.0)))
 
 
 def _rounded(values: Array) -> Any:

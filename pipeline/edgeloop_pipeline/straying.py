@@ -1,0 +1,37 @@
+"""How far a feature's mean strays where nothing is wrong: what the hub holds a device's against (`edgeloop_hub.drift.chance`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+
+LEAST_GROUPS = 3
+
+
+def straying(values: Array, recordings: Array, groups: Array) -> tuple[Array, Array, int]:
+    """(F,) each: from place to place, and of recordings within a group; and of how many places that is told.
+
+    `values`: (n, F), standardised. Places are groups; recordings where groups are few. 0 places: each sample is by itself, and
+    nothing but their number makes a mean stray.
+    """
+    _, recording = np.unique(recordings, return_inverse=True)
+    _, group = np.unique(groups, return_inverse=True)
+    means, counts = _means(values, recording)
+    nothing = np.zeros(values.shape[1])
+    if not LEAST_GROUPS <= group.max() + 1 < len(counts):
+        return (means.std(0, ddof=1), nothing, len(counts)) if 1 < len(counts) < len(values) else (nothing, nothing, 0)
+    of_groups, _ = _means(values, group)
+    owner = np.zeros(len(counts), dtype=np.intp)
+    owner[recording] = group
+    free = max(1, len(counts) - len(of_groups))
+    within = ((means - of_groups[owner]) ** 2).sum(0) / free - (1 / counts).mean()
+    return of_groups.std(0, ddof=1), np.sqrt(np.maximum(within, 0.0)), len(of_groups)
+
+
+def _means(values: Array, place: Array) -> tuple[Array, Array]:
+    """(places, F) means of values by place, and the number of each."""
+    counts = np.bincount(place)
+    sums = np.zeros((len(counts), values.shape[1]))
+    np.add.at(sums, place, values)
+    return sums / counts[:, None], counts
