@@ -1,11 +1,12 @@
 """Drift detection: false alarms as set, delay until a change is noticed, time a sample; beside river's (pip install river).
 
 Every detector is calibrated to the same number of false alarms on streams without change, river's by its own threshold, one
-detector a feature. Ours learns its reference from 2,000 samples, as a bundle would.
+detector a feature. Ours learns its reference from 2,000 samples, as a bundle would. $ONLY: some of synthetic, real, fleet.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from detectors import PER_10K, Ours, Stream, alarms_per_10k, delay, kswin, peers
+from drift_fleet import fleet
 from drift_streams import Case, compared, real
 from edgeloop_pipeline.drifting import Pool, calibrate
 from harness import Row, at_most, main
@@ -74,7 +76,7 @@ def slow_rows(found: dict[str, dict[str, list[float]]], kswin_delays: dict[str, 
         yield Row(said, mine, "samples", theirs, round(theirs / mine, 2), "", mine <= theirs)
 
 
-def measure(quick: bool) -> Iterator[Row]:
+def synthetic(quick: bool) -> Iterator[Row]:
     seeds = 3 if quick else 30
     found: dict[str, dict[str, list[float]]] = {}
     rates, micros = [], []
@@ -117,7 +119,13 @@ def measure(quick: bool) -> Iterator[Row]:
     yield from label_mix(quick)
     yield Row("delay of a detector that always fires", 1.0, "samples", None, None, "10,000 false alarms per 10k")
     yield Row("delay of one that never does", float(LONGEST), "samples", None, None, "0 false alarms: the cap")
-    yield from real(quick)
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    only = set(os.environ.get("ONLY", "synthetic real fleet").split())
+    for part in (synthetic, real, fleet):
+        if part.__name__ in only:
+            yield from part(quick)
 
 
 if __name__ == "__main__":

@@ -84,17 +84,21 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
     directions = rng.standard_normal((PROJECTIONS if pool.features.shape[1] > 1 else 0, pool.features.shape[1]))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     raw = msgspec.structs.replace(
-        _standardised(pool, names, labels, directions), source=source, reliability=[list(map(float, row)) for row in reliability]
+        reference_of(pool, names, labels, directions), source=source, reliability=[list(map(float, row)) for row in reliability]
     )
     numbers = _held_out(raw, pool, rng)
     wander = _wander(raw, numbers, _streams(pool, WARM_UP_STREAMS, WARM_UP_STEPS, rng))
     raw = msgspec.structs.replace(raw, spread=_rounded(wander))
     limits = _limits(raw, pool, numbers, rng)
+    return msgspec.structs.replace(raw, rates=RATES.tolist(), limits=_rounded(limits))
+
+
+def reference_of(pool: Pool, names: Sequence[str], labels: int, directions: Array | None = None) -> Drift:
+    """What samples and places look like, without limits. `directions`: (P, F)."""
+    raw = _standardised(pool, names, labels, np.zeros((0, len(names))) if directions is None else directions)
     standard = (pool.features - np.asarray(raw.centre)[pool.answers]) / np.asarray(raw.scale)
     between, within, places = straying(standard, pool.recordings, pool.groups)
-    return msgspec.structs.replace(
-        raw, rates=RATES.tolist(), limits=_rounded(limits), between=_rounded(between), within=_rounded(within), places=places
-    )
+    return msgspec.structs.replace(raw, between=_rounded(between), within=_rounded(within), places=places)
 
 
 def _standardised(pool: Pool, names: Sequence[str], labels: int, directions: Array) -> Drift:
