@@ -23,6 +23,7 @@ BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
 TINY = HERE / "projects" / "tiny"
 TIMEOUT_SECONDS = 300
+ONNX = "--set=export.runtimes=[onnx]"  # where it is not about TFLite: its converter takes half of a small run's time
 
 # What some tests drive, as Debian has it: program (or a pattern of where it is) → package. Without them those tests are skipped.
 PROGRAMS = {

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from conftest import BIN, TINY, command, sentence
+from conftest import BIN, ONNX, TINY, command, sentence
 from edgeloop_contract.archive import Bundle
 
 ORDER = ["train", "prune", "distill", "quantize", "export", "verify", "profile", "package", "report"]
@@ -67,7 +67,7 @@ def test_second_run_is_cached_and_imports_no_torch(runs: Path) -> None:
 def test_a_changed_setting_reruns_from_there(runs: Path) -> None:
     done = command("edgeloop", "why", "distill", TINY, "--runs", runs, "--set", "distill.temperature=3.0")
     assert done.stdout.strip() == "setting temperature: 4.0 → 3.0"
-    answer = run(TINY, runs, "--set", "distill.temperature=3.0")
+    answer = run(TINY, runs, ONNX, "--set", "distill.temperature=3.0")
     assert cached(answer) == ["train", "prune"]
     status = command("edgeloop", "status", TINY, "--runs", runs).stdout
     assert status.count("cached") == len(ORDER)
@@ -114,7 +114,7 @@ def test_killed_in_a_stage_resumes_to_the_same_result(tiny_run: dict[str, Any], 
 
 def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) -> None:
     done = command(
-        "edgeloop", "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0"
+        "edgeloop", "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0", ONNX
     )
     said = sentence(done, 1)
     assert "more than max_int8_bytes 100" in said
@@ -175,7 +175,7 @@ def test_stages_left_out_and_replaced(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_qat_runs_when_the_floor_is_missed(runs: Path) -> None:
-    answer = run(TINY, runs, "--set", "quantize.qat=always", "--set", "quantize.qat_epochs=2")
+    answer = run(TINY, runs, ONNX, "--set", "quantize.qat=always", "--set", "quantize.qat_epochs=2")
     metrics = next(s["metrics"] for s in answer["stages"] if s["name"] == "quantize")
     assert len(metrics["curve"]) == 2
     assert metrics["validation_accuracy"] >= metrics["post_training_validation_accuracy"]
@@ -283,13 +283,13 @@ def test_full_disk(tmp_path: Path) -> None:
         pytest.skip("only root may mount the small disk that this fills")
     try:
         (disk / "ballast").write_bytes(bytes(300_000))
-        done = command("edgeloop", "run", TINY, "--runs", disk / "runs")
+        done = command("edgeloop", "run", TINY, "--runs", disk / "runs", ONNX)
         said = sentence(done, 7)
         assert "full" in said or "No space left" in said
         assert not list((disk / "runs" / "cache").glob(".partial*"))
         (disk / "ballast").unlink()
         subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
-        answer = run(TINY, disk / "runs")
+        answer = run(TINY, disk / "runs", ONNX)
         assert [s["name"] for s in answer["stages"]] == ORDER
     finally:
         subprocess.run(["umount", disk], check=True)

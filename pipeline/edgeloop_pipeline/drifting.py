@@ -198,12 +198,13 @@ def _streams(pool: Pool, streams: int, steps: int, rng: np.random.Generator) -> 
     groups, out = list(blocks_of.values()), np.empty((streams, steps), dtype=np.intp)
     for s in range(streams):
         own = groups[s % len(groups)]
-        drawn = [own[i] for i in rng.integers(0, len(own), len(own))]
-        got = 0
-        while got < steps:
-            block = drawn[rng.integers(len(drawn))][: steps - got]
-            out[s, got : got + len(block)] = block
-            got += len(block)
+        drawn = rng.integers(0, len(own), len(own))  # a resample of the reference …
+        first, length = np.array([own[i][0] for i in drawn]), np.array([len(own[i]) for i in drawn])
+        order = rng.integers(0, len(own), steps // length.min() + 1)  # … of which one block follows the other
+        ends = np.cumsum(length[order])
+        order = order[: int(np.searchsorted(ends, steps)) + 1]
+        begins = np.repeat(ends[: len(order)] - length[order], length[order])
+        out[s] = (np.repeat(first[order], length[order]) + np.arange(len(begins)) - begins)[:steps]
     return out
 
 
