@@ -34,6 +34,7 @@ in the right one. The watch whose gyroscope falls silent is not drawn. {"Nothing
 <div class="scroll"><table><tr><th>device</th><th>A, first model, live</th><th>B, first model</th><th>B, new model</th><th>B, live</th></tr>{table}</table></div>
 <h2>The gate</h2><p>{html.escape(decision["why"])}</p>
 <div class="scroll"><table><tr><th>samples</th><th>champion</th><th>challenger</th><th>difference (95 %)</th><th>samples</th><th>recordings</th></tr>{gate}</table></div>
+{"".join(f"<p>Caution: {html.escape(text)}.</p>" for text in decision["verdict"]["cautions"])}
 <p class="soft">{decision["labels"]} labelled samples of the field, {decision["random_labels"]} of them drawn at random and
 {decision["rest_labels"]} the rest of labelled recordings; the others were chosen because the first model was unsure, which favours the challenger in the field's row.</p>
 <h2>What happened</h2><div class="scroll"><table>{log}</table></div></main></body></html>"""

@@ -75,6 +75,23 @@ def test_worse_at_home_or_too_little_to_tell_is_refused() -> None:
     assert same.p_better == same.p_worse == 1.0
 
 
+@pytest.mark.parametrize(("recordings", "refused"), [(4, False), (16, True)])
+def test_a_class_that_falls_is_refused_or_at_least_told(recordings: int, refused: bool) -> None:
+    """Four recordings cannot show it by any test over recordings: then it is a caution."""
+    rng = np.random.default_rng(2)
+    usual = answers(rng, 0.7, 0.95)
+    place = np.repeat(np.arange(recordings), 8) + 100
+    fallen = np.arange(len(place)) % 8 < 5
+    home = Answers(
+        np.concatenate([usual.champion, np.ones(len(place), bool)]), np.concatenate([usual.challenger, fallen]),
+        np.concatenate([usual.recordings, place]), {"class": np.array(["ok"] * len(usual.recordings) + ["fallen"] * len(place))},
+    )  # fmt: skip
+    verdict = judge(home, answers(rng, 0.5, 0.9), Limits(max_home_drop=1.0))
+    assert verdict.passed is not refused
+    told = verdict.reasons if refused else verdict.cautions
+    assert len(told) == 1 and "home, class fallen" in told[0] and "100.0% → 62.5%" in told[0]
+
+
 def field_of(recordings: list[str], device: str = "pi") -> field.Field:
     n = len(recordings)
     text = np.array(recordings)

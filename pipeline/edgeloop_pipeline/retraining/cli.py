@@ -96,6 +96,7 @@ def said(found: Any) -> str:
             f" {r['high']:+.1%})  {r['samples']:7}  {r['recordings']:10}"
             for r in rows
         ]
+        lines += [f"  caution: {text}" for text in v["cautions"]]
         lines.append(
             f"  field labels: {found.labels}, of them {found.random_labels} of samples drawn at random and {found.rest_labels} the"
             " rest of labelled recordings; the others were chosen because the champion was unsure, which favours the challenger"

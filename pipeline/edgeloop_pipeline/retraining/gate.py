@@ -47,11 +47,14 @@ class Compared:
 
 @dataclass(frozen=True)
 class Verdict:
+    """`cautions`: slices that fell, of so few recordings that it cannot be told from chance. They refuse nothing."""
+
     passed: bool
     reasons: list[str]
     home: Compared
     field: Compared
     slices: list[Compared] = dataclasses.field(default_factory=list)
+    cautions: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,17 @@ def judge(home: Answers, field: Answers, limits: Limits, more: Sequence[str] = (
         )  # fmt: skip
     if at_home.difference < -limits.max_home_drop:
         reasons.append(f"worse at home: {_said(at_home)}; at most {limits.max_home_drop:.1%} may be lost")
-    alpha = limits.alpha / max(1, len(slices))
+    alpha, cautions = limits.alpha / max(1, len(slices)), []
     for one in slices:
-        if one.difference < -limits.max_slice_drop and one.p_worse < alpha:
+        if one.difference >= -limits.max_slice_drop:
+            continue
+        if one.p_worse < alpha:
             reasons.append(f"worse for {one.name}: {_said(one)}, p = {one.p_worse:.2g}")
-    return Verdict(not reasons, reasons, at_home, in_field, slices)
+        elif one.high < 0:
+            cautions.append(
+                f"{one.name} fell, which chance may do to one of {len(slices)} slices (p = {one.p_worse:.2g}): {_said(one)}"
+            )
+    return Verdict(not reasons, reasons, at_home, in_field, slices, cautions)
 
 
 def _slices(home: Answers, field: Answers, limits: Limits) -> list[Compared]:
