@@ -52,8 +52,10 @@ def device(hub: Hub, folder: Path, name: str, text: str) -> None:
     hub.enrol(write_config(folder, text, BUNDLE), name)
 
 
-def recording(turned: bool = False, times: int = 1) -> str:
+def recording(turned: bool = False, times: int = 1, silent: bool = False) -> str:
     values = np.loadtxt(RECORDING, delimiter=",", skiprows=1)
+    if silent:
+        values = values * [1, 1, 1, 0, 0, 0]
     if turned:
         values = values[:, [1, 2, 0, 4, 5, 3]]
     file = io.StringIO()
@@ -75,7 +77,23 @@ def test_a_turned_sensor_is_noticed_and_named(hub: Hub, tmp_path: Path) -> None:
         eventually(lambda: hub.get("/api/v1/samples?model=exercise_watch"))
     # A sensor to be repaired is nothing to spend labels on.
     assert not [s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "turned"]
-    assert [s for s in drift_of(hub)["shifts"] if s["device"] == "turned"]
+
+
+def test_what_is_off_is_told_over_the_fleet_and_while_the_device_is_idle(tmp_path: Path) -> None:
+    """The gyroscope is silent. A hub of its own: every other device and feature is one more that may be off by chance."""
+    with running_hub(tmp_path / "hub") as hub:
+        hub.publish(BUNDLE)
+        text = settings(hub, 'send = "statistics"')
+        device(hub, tmp_path, "silent", text)
+        with serving(tmp_path, text, BUNDLE) as agent:
+            for i in range(4):
+                (tmp_path / "in" / f"{i}.csv").write_text(recording(silent=True))
+            eventually(lambda: len(agent.lines) == 192)
+            eventually(lambda: sum(d["samples"] for d in drift_of(hub)["devices"]) == 192)
+            time.sleep(1.5)  # reports of an idle time
+        told = {s["feature"] for s in drift_of(hub)["shifts"]}
+    assert {f"spread of channel {channel}" for channel in (3, 4, 5)} <= told
+    assert not {f"spread of channel {channel}" for channel in (0, 1, 2)} & told
 
 
 def fill_queue(hub: Hub, tmp_path: Path, name: str) -> None:
