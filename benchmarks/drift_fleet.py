@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.messages import DriftReport
-from edgeloop_hub.drift import shifts
+from edgeloop_hub.drift import Shift, discovered, shifts
 from edgeloop_hub.registry import straying as about_straying
 from edgeloop_pipeline.drifting import Pool, pool_of, reference_of
 from harness import Row, at_most
@@ -51,21 +52,33 @@ def fleet(quick: bool) -> Iterator[Row]:
     labels = len(task.labels)
     people = sorted(set(usual.groups.tolist()))
     lots = rng.permutation(list(itertools.combinations(people, PLACES)))[: 6 if quick else FLEETS]
-    wrong, found = [], {name: [] for name in spoilt}
+    wrong, normal, found = [], [], {name: [] for name in spoilt}
     for home in lots:
         reference = reference_of(usual.of(np.isin(usual.groups, home)), names, labels)
         about = {"a": {"straying": about_straying(reference)}}
         away = [p for p in people if p not in home]
         rows = {str(p): told(reference, usual.of(usual.groups == p), names, rng) for p in away}
         wrong.append(bool(shifts(rows, about)))
+        normal.append(bool(by_normal(rows, dict(zip(names, reference.between, strict=True)))))
         for name, pool in spoilt.items():
             odd = {**rows, str(away[0]): told(reference, pool.of(pool.groups == away[0]), names, rng)}
             found[name].append(str(away[0]) in {s.device for s in shifts(odd, about)})
     yield at_most(
         f"watch: fleets of six new persons of whom anything is told, of {len(lots)} references", 100 * np.mean(wrong), "%", 5.0
     )
+    yield Row("  the same by a normal distribution of the reference's spread", 100 * np.mean(normal), "%")
     for name, told_of in found.items():
         yield Row(f"watch: {name} on one of six, told", 100 * np.mean(told_of), "%")
+
+
+def by_normal(rows: dict[str, list[tuple[float, DriftReport]]], between: dict[str, float]) -> list[Shift]:
+    """Discoveries as if the spread of so few places were known, and windows strayed by themselves."""
+    tests = []
+    for device, [(_, report)] in rows.items():
+        for feature, mean in report.shifts.items():
+            deviation = math.sqrt(between[feature] ** 2 + 1 / report.samples)
+            tests.append(Shift(device, feature, mean, report.samples, math.erfc(abs(mean) / deviation / math.sqrt(2))))
+    return discovered(tests)
 
 
 def told(reference: Any, pool: Pool, names: list[str], rng: np.random.Generator) -> list[tuple[float, DriftReport]]:

@@ -118,6 +118,7 @@ def test_a_reference_that_cannot_be_is_refused(reference: Drift) -> None:
     still = (0 * np.asarray(reference.limits)).tolist()
     for name, value in (
         ("mean", [0.0]), ("scale", [0.0] * F), ("rates", []), ("memories", [4.0]), ("limits", []), ("limits", still), ("limits", [[1.0], []]),
+        ("between", [0.1]), ("within", [0.1]), ("places", N + 1),
     ):  # fmt: skip
         with pytest.raises(msgspec.ValidationError):
             msgspec.convert({**raw, name: value}, Drift)
@@ -258,3 +259,5 @@ def test_samples_by_themselves_stray_by_their_number_alone() -> None:
     assert abs(chance(told, "f", 1.96 / 10, 100) - 0.05) < 1e-3
     older = {"between": {"f": 0.3}}
     assert chance(older, "f", 16.0, 100) < 0.01 < chance(older, "f", 1.0, 100)
+    for about in (told, older, {}):
+        assert chance(about, "a feature that only the device knows", 99.0, 100) == 1.0

@@ -6,6 +6,7 @@ import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from sqlalchemy import create_engine, select, text
 
@@ -91,11 +92,12 @@ def test_a_random_sample_is_asked_about_by_its_groups_head(tmp_path: Path) -> No
         labelling.label(connection, "pi-1", found[3].key, "anna", "ROW", settings)
         assert labelling.waiting(connection, "m", "anna", 10) == []
         assert [row.label for row in estimating.drawn(connection, None, 0.0)] == ["ROW"]
+        later = msgspec.structs.replace(found[2], key="one-that-came-later")
+        ingest.store(connection, PI, Samples(samples=[later]), settings)
+        assert [row["key"] for row in labelling.waiting(connection, "m", "anna", 10)] == [later.key], "by itself: it may be told"
 
 
 def replace_features(sample: Sample, features: list[float], random: bool) -> Sample:
-    import msgspec
-
     return msgspec.structs.replace(sample, features=features, random=random, kind="random" if random else "uncertain")
 
 

@@ -57,7 +57,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         shapes = (
             (self.centre, (max(1, self.labels), f)), (self.scale, (f,)), (self.projections, (p, f)),
             (self.mean, (n,)), (self.std, (n,)),
-            (self.spread, (m, n)), (self.overall, (2, f)),
+            (self.spread, (m, n)), (self.overall, (2, f)), *((each, (f,)) for each in (self.between, self.within) if each),
             *([(self.limits, (len(self.rates), 2 * m))] if self.limits else
               [(self.level, (2 * m,)), (self.thresholds, (len(self.rates),))]),
         )  # fmt: skip
@@ -65,6 +65,8 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("drift: its arrays do not fit together")
         if any(s <= 0 for s in (*self.scale, *self.std)) or any(x <= 0 for x in chain(self.rates, *self.limits)):
             raise ValueError("drift: scales, rates and limits are above 0")
+        if self.places > self.samples:
+            raise ValueError("drift: there are more places than samples")
 
     def limits_at(self, per_10k: float) -> Array:
         """(2 M,): what the statistics pass `per_10k` times in 10,000 samples; between and beyond the rates linear in log(rate)."""

@@ -113,23 +113,24 @@ def chance(about: dict[str, Any], feature: str, mean: float, n: int) -> float:
     """The p of a feature's mean over n samples of one device, where devices differ as the reference's places do.
 
     Few places tell little of how far the next one is off: Student's t with as many degrees of freedom. A device that gave fewer
-    recordings, or fewer samples, than a place of the reference strays farther.
+    recordings, or fewer samples, than a place of the reference strays farther. 1 for a feature that the reference does not know.
     """
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     told = about.get("straying", {})
     places, samples, recordings = told.get("places", 0), told.get("samples", 0), told.get("recordings", 0)
+    between = (told.get("between") or about.get("between", {})).get(feature)
+    if between is None:
+        return 1.0
     if places:
-        variance = told["between"][feature] ** 2 * (1 + 1 / places) + max(1 / n - places / samples, 0.0)
+        variance = between**2 * (1 + 1 / places) + max(1 / n - places / samples, 0.0)
         if recordings:
-            variance += told["within"][feature] ** 2 * max(samples / recordings / n - places / recordings, 0.0)
-        return float(2 * t.sf(abs(mean) / math.sqrt(variance + 1e-12), max(1, places - 1)))
-    between = told.get("between") or about.get("between", {})
+            variance += told["within"].get(feature, 0.0) ** 2 * max(samples / recordings / n - places / recordings, 0.0)
+        return float(2 * stdtr(max(1, places - 1), -abs(mean) / math.sqrt(variance + 1e-12)))
     if told.get("within"):  # every sample is by itself
         return math.erfc(abs(mean) * math.sqrt(n / 2))
     # a bundle that does not say of how many places it was told: they were three at least
-    deviation = math.sqrt(2 * float(between.get(feature, 0.0)) ** 2 + 1 / n)
-    return float(2 * t.sf(abs(mean) / deviation, 2))
+    return float(2 * stdtr(2, -abs(mean) / math.sqrt(2 * between**2 + 1 / n)))
 
 
 def discovered(tests: list[Shift], share: float = FALSE_SHARE) -> list[Shift]:

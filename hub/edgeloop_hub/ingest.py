@@ -120,7 +120,8 @@ class _Open:
         if group is None:
             rows = self._connection.execute(
                 select(samples.c.device, samples.c.key, samples.c.alike, samples.c.recording, samples.c.features)
-                .where(samples.c.model == sample.model, samples.c.guess == sample.guess, samples.c.labelled.is_(None))
+                .where(samples.c.model == sample.model, samples.c.guess == sample.guess)
+                .where(samples.c.labelled.is_(None), samples.c.skipped == 0)  # nobody is asked about what is like a skipped one
                 .order_by(samples.c.at.desc())
                 .limit(COMPARED)
             )
