@@ -11,7 +11,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from edgeloop_agent.sources.files import READERS, read
+from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data import Array, Split, Splits
 

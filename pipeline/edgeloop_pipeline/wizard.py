@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.sources.files import READERS
+from edgeloop_agent.sources.readers import READERS
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.datasets import ClassFolders, NormalFolders, Table, Values, read_table, table_files
 from edgeloop_pipeline.recipe import reference_projects

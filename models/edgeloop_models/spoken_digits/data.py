@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.sources.files import read_wav
+from edgeloop_agent.sources.readers import read_wav
 from edgeloop_pipeline.data import Split, Splits
 from edgeloop_pipeline.fetch import DownloadedFolder
 
