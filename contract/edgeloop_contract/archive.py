@@ -6,10 +6,10 @@ The file is opened once; every read comes from that descriptor and is checked ag
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import re
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -21,13 +21,13 @@ from typing import IO, Any, Protocol
 import msgspec
 import numpy as np
 
+from edgeloop_contract import consistency, npy, zip_layout
 from edgeloop_contract.errors import BundleError, StorageError
 from edgeloop_contract.manifest import File, Manifest, decode, encode
 
 MANIFEST = "manifest.json"
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 CHUNK = 1 << 20
-ENCRYPTED = 0x1
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -74,13 +74,9 @@ class Bundle:
         size = os.fstat(file.fileno()).st_size
         if size > limits.max_bundle_bytes:
             raise BundleError(f"{path}: {size} bytes; the limit is {limits.max_bundle_bytes}: raise it or ship less")
-        try:
-            archive = zipfile.ZipFile(file)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-            raise BundleError(f"{path}: not a whole bundle ({error}); download it again") from error
-        _check_entries(path, archive, limits)
-        manifest = decode(_read(path, archive, MANIFEST, limits.max_manifest_bytes), str(path))
-        _check_contents(path, archive, manifest, limits)
+        archive = _opened(path, file, size, limits)
+        manifest = decode(_read(path, file, archive, MANIFEST, limits.max_manifest_bytes), str(path))
+        _check_contents(path, archive, manifest)
         file.seek(0)
         digest = hashlib.sha256()
         while chunk := file.read(CHUNK):
@@ -89,6 +85,7 @@ class Bundle:
         if seen is None or bundle.sha256 not in seen:
             for name in manifest.files:
                 bundle._check(name)
+            bundle._check_canary()
             if seen is not None:
                 seen.add(bundle.sha256)
         return bundle
@@ -98,26 +95,30 @@ class Bundle:
         entry = self.manifest.files.get(name)
         if entry is None:
             raise BundleError(f"{self.path}: has no file {name!r}")
-        data = _read(self.path, self._archive, name, entry.bytes)
+        data = _read(self.path, self._file, self._archive, name, entry.bytes)
         if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
             raise BundleError(f"{self.path}: {name} is not what the manifest says; download the bundle again")
         return data
 
     def _check(self, name: str) -> None:
         """What `read` checks, in pieces: a device need not have room for the largest file."""
-        entry, digest, size = self.manifest.files[name], hashlib.sha256(), 0
-        with _unpacking(self.path, name), self._archive.open(name) as unpacked:
-            while size <= entry.bytes and (piece := unpacked.read(CHUNK)):
+        digest = hashlib.sha256()
+        with _unpacking(self.path, name):
+            for piece in zip_layout.unpacked(self._file, self._archive.getinfo(name)):
                 digest.update(piece)
-                size += len(piece)
-        if size != entry.bytes or digest.hexdigest() != entry.sha256:
+        if digest.hexdigest() != self.manifest.files[name].sha256:
             raise BundleError(f"{self.path}: {name} is not what the manifest says; download the bundle again")
 
+    def _check_canary(self) -> None:
+        problems = consistency.canary_problems(self.manifest, self.array)
+        if problems:
+            raise BundleError(f"{self.path}: {'; '.join(problems)}; rebuild the bundle")
+
     def array(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-        """One .npy file as an array. Raises BundleError when it is none (pickled objects are refused)."""
+        """One .npy file as an array. Raises BundleError when it is none: pickled objects, or a shape that its bytes do not fill."""
         try:
-            return np.asarray(np.load(io.BytesIO(self.read(name)), allow_pickle=False))
-        except (ValueError, EOFError) as error:
+            return npy.decode(self.read(name))
+        except ValueError as error:
             raise BundleError(f"{self.path}: {name} is not a plain array ({error}); rebuild the bundle") from error
 
     def close(self) -> None:
@@ -131,14 +132,25 @@ class Bundle:
         self.close()
 
 
+def _opened(path: Path, file: IO[bytes], size: int, limits: Limits) -> zipfile.ZipFile:
+    """The archive, its layout checked to the last byte. Raises BundleError."""
+    try:
+        zip_layout.check_end(file, size, limits.max_files)
+        archive = zipfile.ZipFile(file)
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error, OverflowError) as error:
+        raise BundleError(f"{path}: not a whole bundle ({error}); download it again") from error
+    _check_entries(path, archive, limits)
+    try:
+        zip_layout.check_entries(file, archive)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path}: has data outside its files ({error}); do not use this bundle") from error
+    return archive
+
+
 def _check_entries(path: Path, archive: zipfile.ZipFile, limits: Limits) -> None:
     """Refuse what no honest writer makes, before anything is unpacked."""
     entries = archive.infolist()
-    if archive.comment or not entries or min(e.header_offset for e in entries) != 0:
-        raise BundleError(f"{path}: has data outside its files; do not use this bundle")
     names = [e.filename for e in entries]
-    if len(entries) > limits.max_files:
-        raise BundleError(f"{path}: {len(entries)} files; the limit is {limits.max_files}")
     if len(set(names)) != len(names):
         twice = next(n for n in names if names.count(n) > 1)
         raise BundleError(f"{path}: holds {twice!r} twice; download the bundle again")
@@ -149,7 +161,7 @@ def _check_entries(path: Path, archive: zipfile.ZipFile, limits: Limits) -> None
         mode = entry.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise BundleError(f"{path}: {entry.filename} is a link or a device; do not use this bundle")
-        if entry.flag_bits & ENCRYPTED or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        if entry.flag_bits & ~zip_layout.FLAGS or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise BundleError(f"{path}: {entry.filename} is packed in a way bundles are not; rebuild the bundle")
     if MANIFEST not in names:
         raise BundleError(f"{path}: has no {MANIFEST}; this is not a bundle")
@@ -158,7 +170,7 @@ def _check_entries(path: Path, archive: zipfile.ZipFile, limits: Limits) -> None
         raise BundleError(f"{path}: unpacks to {total} bytes; the limit is {limits.max_unpacked_bytes}")
 
 
-def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: Manifest, limits: Limits) -> None:
+def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: Manifest) -> None:
     """The archive holds exactly the manifest's files, at the manifest's sizes, and the manifest names only those."""
     packed = {e.filename: e.file_size for e in archive.infolist() if e.filename != MANIFEST}
     if extra := sorted(packed.keys() - manifest.files.keys()):
@@ -168,29 +180,24 @@ def _check_contents(path: Path, archive: zipfile.ZipFile, manifest: Manifest, li
     for name, file in manifest.files.items():
         if packed[name] != file.bytes:
             raise BundleError(f"{path}: {name} has {packed[name]} bytes, the manifest says {file.bytes}")
-    canary = manifest.canary
-    heads = (name for cut in manifest.split.cuts for name in (cut.file, cut.decoder) if name) if manifest.split else ()
-    for name in (canary.inputs, canary.scores, canary.labels, *(v.file for v in manifest.variants), *heads):
-        if name not in manifest.files:
-            raise BundleError(f"{path}: the manifest uses {name!r} but does not list it; rebuild the bundle")
-    if not manifest.variants:
-        raise BundleError(f"{path}: has no model; rebuild the bundle")
+    if problems := consistency.problems(manifest):
+        raise BundleError(f"{path}: {'; '.join(problems)}; rebuild the bundle")
 
 
-def _read(path: Path, archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    """At most `max_bytes` of one entry, whatever its header promises."""
-    with _unpacking(path, name), archive.open(name) as entry:
-        data = entry.read(max_bytes + 1)
-    if len(data) > max_bytes:
+def _read(path: Path, file: IO[bytes], archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
+    """One entry, unless its header promises more than `max_bytes`."""
+    entry = archive.getinfo(name)
+    if entry.file_size > max_bytes:
         raise BundleError(f"{path}: {name} is larger than {max_bytes} bytes; do not use this bundle")
-    return data
+    with _unpacking(path, name):
+        return b"".join(zip_layout.unpacked(file, entry))
 
 
 @contextmanager
 def _unpacking(path: Path, name: str) -> Iterator[None]:
     try:
         yield
-    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, RuntimeError) as error:
+    except (zlib.error, OSError, ValueError) as error:
         raise BundleError(f"{path}: {name} cannot be unpacked ({error}); download the bundle again") from error
 
 

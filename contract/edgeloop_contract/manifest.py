@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
 from edgeloop_contract import cleaning
 from edgeloop_contract.drift import Drift
-from edgeloop_contract.errors import BundleError
+from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
 
@@ -105,18 +105,24 @@ class Anomaly(Part, frozen=True, tag="anomaly", tag_field="kind"):
             raise ValueError("an anomaly task has two labels, and a std above 0 for each mean")
 
 
-class Canary(Part, frozen=True):
+class Golden(Part, frozen=True):
+    """What one variant answered the canary's inputs where it was verified; `scores`: an .npy file (N, outputs) float32."""
+
+    scores: str
+    score_step: float
+    max_steps: int
+
+
+class Canary(Golden, frozen=True):
     """Validation samples with what the quantized reference answered: checked on a device before it switches over.
 
-    `inputs`, `scores` and `labels` are .npy files in the bundle: (N, *sample), (N, outputs) float32, and (N,) int64
-    classes or (N, quantities) float32.
+    `inputs` and `labels` are .npy files in the bundle as `scores` is: (N, *sample), and (N,) int64 classes or (N, quantities)
+    float32. `variants`: golden scores of each variant's own, by its name; a variant that is not in it is held against `scores`.
     """
 
     inputs: str
-    scores: str
     labels: str
-    score_step: float
-    max_steps: int
+    variants: dict[str, Golden] = {}
 
 
 class ChannelStatistics(Part, frozen=True):
@@ -228,6 +234,7 @@ class Manifest(Part, frozen=True):
     cascade: Cascade | None = None
     drift: Drift | None = None  # what a device holds its samples against
     cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
+    probe: bool = False  # only latencies are to be measured: its variants have shapes of their own and no training
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`. Raises BundleError naming the nearest one."""
@@ -243,16 +250,25 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes, where: str) -> Manifest:
-    """Read a manifest. Raises BundleError for another schema, an unknown or missing field, or a form not canonical."""
+    """Read a manifest. Raises BundleTooNew for what a later edgeloop wrote, BundleError for what none writes."""
     try:
-        raw: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
-    except msgspec.DecodeError as error:
+        raw = msgspec.json.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(f"{where}: the manifest is not JSON ({error}); download the bundle again") from error
-    if raw.get("schema") != SCHEMA:
-        raise BundleError(f"{where}: manifest schema {raw.get('schema')!r}; this edgeloop reads {SCHEMA}: update it")
+    schema = raw.get("schema") if isinstance(raw, dict) else None
+    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
+        raise BundleError(f"{where}: the manifest has no schema number; this is not a bundle")
+    if schema > SCHEMA:
+        raise BundleTooNew(f"{where}: manifest schema {schema}; this edgeloop reads {SCHEMA}: update edgeloop here")
     try:
         manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.ValidationError as error:
+    except msgspec.MsgspecError as error:
+        from edgeloop_contract.unknown_names import unknown_names  # a device seldom needs it, and feels each import at its start
+
+        if later := unknown_names(raw, Manifest):
+            raise BundleTooNew(
+                f"{where}: the manifest has {', '.join(later[:5])}, which this edgeloop does not know: update edgeloop here"
+            ) from error
         raise BundleError(f"{where}: the manifest is wrong: {error}; rebuild the bundle") from error
     if encode(manifest) != data:
         raise BundleError(f"{where}: the manifest is not in canonical form; rebuild the bundle")

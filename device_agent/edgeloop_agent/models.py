@@ -116,6 +116,8 @@ class Models:
         for path in map(Path, config.bundles):
             with Bundle.open(path, seen=self.verified) as bundle:
                 manifest = bundle.manifest
+            if manifest.probe:
+                raise BundleError(f"{path}: is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
             if manifest.name in self.paths:
                 raise BundleError(f"{path}: is called {manifest.name}, as {self.paths[manifest.name]} is; serve one of them")
             if self.variant:

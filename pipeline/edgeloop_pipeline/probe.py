@@ -7,7 +7,6 @@ target: {device: pi.json, max_latency_us: 900}                      in the recip
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import product
@@ -26,7 +25,7 @@ from edgeloop_pipeline.budgeting import straight_line
 from edgeloop_pipeline.narrowing import STEPS, narrowed, roots
 from edgeloop_pipeline.networks import Saved
 from edgeloop_pipeline.project import Project
-from edgeloop_pipeline.stages.package import provenance_of, reference_of
+from edgeloop_pipeline.stages.package import npy_of, provenance_of, reference_of
 
 MOST_LAYERS = 200  # a device opens bundles of at most 256 files
 CALIBRATION, CANARY = 64, 16
@@ -176,16 +175,15 @@ def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variant
         "scores": np.zeros((len(some), task.outputs), np.float32),
         "labels": splits.validation.labels[:CANARY],
     }
-    for name, values in canary.items():
-        buffer = io.BytesIO()
-        np.save(buffer, values, allow_pickle=False)
-        files[f"canary/{name}.npy"] = buffer.getvalue()
-    names = {name: f"canary/{name}.npy" for name in canary}
+    files |= {f"canary/{name}.npy": npy_of(values) for name, values in canary.items()}
+    described = Canary(
+        inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=1.0, max_steps=0
+    )
     made = Manifest(
         schema=SCHEMA, name=f"{head.name}-probe"[:64], version=head.version, task=task.described({"detection": {"threshold": 0.0}}),
         sample=TensorSpec(dtype=splits.dtype, shape=list(splits.shape)), preprocessing=head.preprocessing, variants=variants,
-        files=archive.describe(files), canary=Canary(**names, score_step=1.0, max_steps=0),
+        files=archive.describe(files), canary=described,
         drift_reference=reference_of(splits, {}), provenance=provenance_of(project),
-        model_card="A probe of latencies with untrained weights: for edgeloop-agent bench only.",
+        probe=True, model_card="A probe of latencies with untrained weights: for edgeloop-agent bench only.",
     )  # fmt: skip
     archive.write(path, made, files)

@@ -11,12 +11,18 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, GateError
+from edgeloop_contract.manifest import Golden, Variant
 
+if TYPE_CHECKING:
+    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.archive import Bundle
+
+MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 SLACK = 0.02  # share of labelled samples that may be answered worse than the reference answered them
 KIB = 1024
 
@@ -56,6 +62,7 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
     from edgeloop_agent.counts import Counts
     from edgeloop_agent.logs import Log
     from edgeloop_agent.models import Models
+    from edgeloop_agent.runtimes import open_runtime
     from edgeloop_contract.archive import Bundle
 
     config = load(config_path)
@@ -63,20 +70,22 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
     model = models.get(models.first)
     with Bundle.open(bundle_path) as bundle:
         canary = bundle.manifest.canary
-        inputs, golden, labels = (bundle.array(name) for name in (canary.inputs, canary.scores, canary.labels))
+        inputs, reference, labels = (bundle.array(name) for name in (canary.inputs, canary.scores, canary.labels))
+        hot = _hot_variant(bundle, config.thermal.hot_variant, model.variant.name)
+    if bundle.manifest.probe:
+        raise GateError("the bundle is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
     if not len(inputs):
         raise GateError("the bundle has no canary samples")
     taken: list[float] = []
     scores = np.concatenate([_timed(model, inputs[i : i + 1], taken) for i in range(len(inputs))])
-    scores = scores.reshape(len(inputs), -1)
-    if not np.isfinite(scores).all():
-        raise GateError("canary answers with NaN or infinity")
-    steps = float(np.abs(scores - golden.reshape(len(inputs), -1)).max() / canary.score_step)
-    if model.variant.precision == "int8" and steps > canary.max_steps + 0.01:
-        raise GateError(f"canary scores are {steps:.1f} steps off the golden ones; {canary.max_steps} are allowed")
-    right = _right(model.manifest.task, scores, golden, labels)
-    p95 = float(np.percentile(np.array(taken[1:] or taken) * 1e6, 95))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
+    with Bundle.open(bundle_path) as bundle:
+        steps = held_against(bundle, model.variant, scores)
+        if hot is not None:
+            held_against(bundle, hot, open_runtime(hot, bundle.read(hot.file)).run(inputs))
+    scores = scores.reshape(len(inputs), -1)
+    right = _right(model.manifest.task, scores, reference, labels)
+    p95 = float(np.percentile(np.array(taken[1:] or taken) * 1e6, 95))
     limits = model.manifest.thresholds
     for what, value, limit in (
         ("p95 latency in µs", p95, config.updates.max_latency_us or limits.get("max_latency_us", 0)),
@@ -87,7 +96,48 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
     return Passed(model.choice.variant, round(steps, 2), right, len(inputs), round(p95, 1), peak)
 
 
-def _timed(model: Any, sample: Any, taken: list[float]) -> Any:
+def _hot_variant(bundle: Bundle, name: str, chosen: str) -> Variant | None:
+    """The variant that the device turns to when it is hot: it would answer as well, so it is checked as well."""
+    return next((v for v in bundle.manifest.variants if v.name == name != chosen), None)
+
+
+def held_against(bundle: Bundle, variant: Variant, scores: Array) -> float:
+    """One variant's scores of the canary's inputs against its own golden ones, else against the integer reference's."""
+    canary = bundle.manifest.canary
+    own = canary.variants.get(variant.name)
+    golden = bundle.array((own or canary).scores).reshape(len(scores), -1)
+    exact = own is not None or variant.precision == "int8"
+    return compared(variant, scores.reshape(len(scores), -1), golden, own or canary, exact)
+
+
+def compared(variant: Variant, scores: Array, golden: Array, allowed: Golden, exact: bool) -> float:
+    """The largest difference between scores and golden ones, both (N, outputs), in steps. Raises GateError where that is too much.
+
+    `exact`: the golden scores are of this variant's own arithmetic. Else they are of the integer one, whose noise a float file does
+    not have: then the error as a whole is held against what the scores tell apart.
+    """
+    import numpy as np
+
+    if scores.shape != golden.shape:
+        raise GateError(f"canary: {variant.name} answers {scores.shape[1]} scores, {golden.shape[1]} are golden")
+    if not np.isfinite(scores).all():
+        raise GateError(f"canary: {variant.name} answers with NaN or infinity")
+    error = scores.astype(np.float64) - golden
+    steps = float(np.abs(error).max() / allowed.score_step)
+    if exact and steps > allowed.max_steps + 0.01:
+        raise GateError(
+            f"canary scores of {variant.name} are {steps:.1f} steps off the golden ones; {allowed.max_steps} are allowed"
+        )
+    noise, spread = float(np.sqrt((error**2).mean())), float(golden.std())
+    if not exact and noise > max(MAX_NOISE * spread, allowed.max_steps * allowed.score_step):
+        raise GateError(
+            f"canary scores of {variant.name} are {steps:.1f} steps off the golden ones of the integer reference, an error of"
+            f" {noise / spread if spread else math.inf:.1f} times their deviation; {MAX_NOISE} is allowed"
+        )
+    return steps
+
+
+def _timed(model: Any, sample: Array, taken: list[float]) -> Any:
     import time
 
     start = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -88,7 +87,7 @@ class Cascade(Base):
         from edgeloop_contract import archive, manifest
         from edgeloop_exporters.convert import to_onnx
         from edgeloop_pipeline import quantized, tasks
-        from edgeloop_pipeline.stages.package import provenance_of, reference_of
+        from edgeloop_pipeline.stages.package import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
         from edgeloop_pipeline.training.scoring import scores_of
 
         project, head, splits = inputs.project, inputs.project.recipe.head, inputs.project.splits
@@ -101,10 +100,7 @@ class Cascade(Base):
         validation = splits.validation
         rows = np.linspace(0, len(validation) - 1, min(CANARY_SAMPLES, len(validation))).astype(int)
         canary = {"inputs": validation.values[rows], "scores": on_validation[rows], "labels": validation.labels[rows]}
-        for key, values in canary.items():
-            buffer = io.BytesIO()
-            np.save(buffer, values, allow_pickle=False)
-            files[f"canary/{key}.npy"] = buffer.getvalue()
+        files |= {f"canary/{key}.npy": npy_of(values) for key, values in canary.items()}
         sample = manifest.TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
         variant = manifest.Variant(
             name="onnx-float32", runtime="onnx", precision="float32", file=file, input=sample,
@@ -113,12 +109,15 @@ class Cascade(Base):
         cost = best_threads(variant, files[file], canary["inputs"], 0.3)
         accuracy = task.estimate(scores_of(saved.network, saved.front, splits.test).numpy(), splits.test)
         verified = inputs.metrics("verify")
+        step = golden_step(canary["scores"])
+        golden = manifest.Golden(scores="canary/scores.npy", score_step=step, max_steps=GOLDEN_STEPS)
         made = manifest.Manifest(
             schema=manifest.SCHEMA, name=name, version=head.version, task=task.described(verified), sample=sample,
             preprocessing=head.preprocessing, variants=[msgspec.structs.replace(variant, cost=cost, accuracy=accuracy)],
             files=archive.describe(files), provenance=provenance_of(project), drift_reference=reference_of(splits, {}),
             canary=manifest.Canary(
-                inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=0.01, max_steps=100
+                inputs="canary/inputs.npy", labels="canary/labels.npy", scores=golden.scores, score_step=step,
+                max_steps=GOLDEN_STEPS, variants={variant.name: golden},
             ),
             model_card=f"The larger network behind {head.name}: what its devices ask when they are not sure.",
         )  # fmt: skip

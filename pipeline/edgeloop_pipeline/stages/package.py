@@ -12,6 +12,8 @@ import msgspec
 from edgeloop_pipeline.stages import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.export import read_variants
 
+GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
+
 
 @dataclass(frozen=True)
 class Package(Base):
@@ -58,21 +60,38 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     """The canary's files, its description, and the drift reference."""
     import numpy as np
 
-    from edgeloop_contract.manifest import Canary
-    from edgeloop_pipeline.stages.verify import CANARY
+    from edgeloop_contract.manifest import Canary, Golden
+    from edgeloop_pipeline.stages.verify import CANARY, GOLDEN
 
-    splits, files = inputs.project.splits, {}
+    splits = inputs.project.splits
     with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as arrays:
-        for name in ("inputs", "scores", "labels"):
-            buffer = io.BytesIO()
-            np.save(buffer, arrays[name], allow_pickle=False)
-            files[f"canary/{name}.npy"] = buffer.getvalue()
-        step, answers = float(arrays["step"]), task.reference(arrays["validation_scores"])
+        found = dict(arrays)
+    names = {n: n.removeprefix(GOLDEN) for n in found if n.startswith(GOLDEN)}
+    files = {f"canary/{name}.npy": npy_of(found[name]) for name in ("inputs", "scores", "labels", *names)}
+    golden = {
+        variant: Golden(scores=f"canary/{name}.npy", score_step=golden_step(found[name]), max_steps=GOLDEN_STEPS)
+        for name, variant in names.items()
+    }
     canary = Canary(
-        inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=step,
-        max_steps=inputs.project.recipe.head.target.max_lsb,
+        inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=float(found["step"]),
+        max_steps=inputs.project.recipe.head.target.max_lsb, variants=golden,
     )  # fmt: skip
-    return files, canary, reference_of(splits, answers)
+    return files, canary, reference_of(splits, task.reference(found["validation_scores"]))
+
+
+def golden_step(scores: Any) -> float:
+    """What counts as one step of float scores: a thousandth of the largest."""
+    import numpy as np
+
+    return max(float(np.abs(scores).max()), 1e-6) / 1000
+
+
+def npy_of(values: Any) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
 
 
 def _drift(inputs: Inputs) -> Any:

@@ -13,6 +13,7 @@ from edgeloop_pipeline.stages.export import read_variants
 from edgeloop_pipeline.stages.fitting import Count
 
 CANARY = "canary.npz"
+GOLDEN = "golden-"  # of one variant, before its name
 DRIFT = "drift.json"
 
 
@@ -66,7 +67,7 @@ class Verify(Base):
             **task.details(next(iter(integer.values())), splits.test, on_validation),
         }
         result["failures"] = self._failures(inputs, result, layers)
-        self._canary(graph, splits, on_validation, out)
+        self._canary(inputs, graph, on_validation, out)
         self._drift(inputs, task.described(msgspec.to_builtins(result)), on_validation, graph, saved.front, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
         plain: Metrics = msgspec.to_builtins(result)
@@ -128,15 +129,21 @@ class Verify(Base):
         inputs.log(f"drift: held against {reference.samples} samples in {reference.recordings} recordings{rarer}")
         (out / DRIFT).write_bytes(msgspec.json.encode(reference))
 
-    def _canary(self, graph: Any, splits: Any, on_validation: Any, out: Path) -> None:
-        """A few validation samples, evenly spread, with the quantized reference's scores."""
+    def _canary(self, inputs: Inputs, graph: Any, on_validation: Any, out: Path) -> None:
+        """A few validation samples, evenly spread, with the quantized reference's scores, and each float file's own."""
         import numpy as np
 
-        validation = splits.validation
+        from edgeloop_agent.runtimes import open_runtime
+
+        validation, exported = inputs.project.splits.validation, inputs.artefacts["exported"]
         rows = np.linspace(0, len(validation) - 1, min(self.canary_samples, len(validation))).astype(int)
+        golden: dict[str, Any] = {
+            GOLDEN + v.name: open_runtime(v, (exported / v.file).read_bytes()).run(validation.values[rows])
+            for v in read_variants(exported) if v.precision != "int8"
+        }  # fmt: skip
         np.savez(
             out / CANARY, inputs=validation.values[rows], scores=on_validation[rows], labels=validation.labels[rows],
-            validation_scores=on_validation, step=parity_step(graph),
+            validation_scores=on_validation, step=parity_step(graph), **golden,
         )  # fmt: skip
 
 
