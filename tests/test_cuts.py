@@ -40,6 +40,11 @@ def node(kind: str, inputs: str, output: str, **attributes: Any) -> onnx.NodePro
     return helper.make_node(kind, inputs.split(), [output], **attributes)
 
 
+def branch(kind: str, inputs: str) -> onnx.GraphProto:
+    """Of an If: reads what is around it."""
+    return helper.make_graph([node(kind, inputs, "out")], kind, [], [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)])
+
+
 GRAPHS = {
     "a chain": (graph(node("Relu", "x", "a"), node("Sigmoid", "a", "b"), node("Neg", "b", "y")), ["a", "b"]),
     "a residual block": (
@@ -90,6 +95,38 @@ GRAPHS = {
         ),
         ["q", "p"],
     ),
+    "the batch merged with an axis, and taken apart again": (
+        graph(
+            node("Relu", "x", "a"),
+            node("Reshape", "a merged", "b"),
+            node("Sigmoid", "b", "c"),
+            node("Reshape", "c apart", "d"),
+            node("Neg", "d", "y"),
+            weights={"merged": np.array([-1, 8, 8]), "apart": np.array([-1, 4, 8, 8])},
+        ),
+        ["a", "d"],
+    ),
+    "another axis moved to the front": (
+        graph(
+            node("Relu", "x", "a"),
+            node("Transpose", "a", "b", perm=[1, 0, 2, 3]),
+            node("Sigmoid", "b", "c"),
+            node("Transpose", "c", "d", perm=[1, 0, 2, 3]),
+            node("Neg", "d", "y"),
+        ),
+        ["a", "d"],
+    ),
+    "a branch that reads a tensor of outside": (
+        graph(
+            node("Relu", "x", "a"),
+            node("ReduceMax", "a", "m", keepdims=0),
+            node("Greater", "m zero", "c"),
+            helper.make_node("If", ["c"], ["d"], then_branch=branch("Add", "x a"), else_branch=branch("Neg", "a")),
+            node("Neg", "d", "y"),
+            weights={"zero": np.float32(0)},
+        ),
+        ["d"],
+    ),
 }
 
 
@@ -108,6 +145,12 @@ def test_a_cut_is_where_every_path_goes_through_and_the_parts_are_the_whole(name
         assert crossing.shape[1:] == tuple(boundary.shape)
         again = session_of(cutting.tail(model, boundary.tensor)).run(None, {boundary.tensor: crossing})[0]
         assert (again == whole).all()
+
+
+def test_a_fixed_batch_is_not_cut() -> None:
+    model = onnx.load_from_string(GRAPHS["a chain"][0])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
+    assert cutting.boundaries(model.SerializeToString()) == []
 
 
 def test_four_bits_are_within_half_a_step_and_packed_by_two() -> None:

@@ -18,6 +18,8 @@ from edgeloop_contract.errors import BundleError
 
 DTYPES = {TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.INT16: "int16", TensorProto.FLOAT: "float32"}
 
+BATCHES = (7, 11)  # two that no layer's own size is likely to be: what follows both of them is the batch
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -30,25 +32,72 @@ class Boundary:
 
 
 def boundaries(model: bytes) -> list[Boundary]:
-    """Every inner cut point, from the input on. Raises BundleError for what is no ONNX model."""
+    """Every inner cut point, from the input on; none where the batch is not free. Raises BundleError for what is no ONNX model."""
     graph = _inferred(model).graph
     constants = _constants(graph)
-    types = {v.name: v.type.tensor_type for v in graph.value_info}
+    known = [_shapes(model, size) for size in BATCHES]
+    if not all(known):
+        return []
     quantized = any(node.op_type == "QuantizeLinear" for node in graph.node)
+    nested = any(_captured(node) for node in graph.node)
     found = []
     for place, node in enumerate(graph.node):
         for tensor in node.output:
-            known = types.get(tensor)
-            if tensor in constants or known is None or known.elem_type not in DTYPES:
+            types = [shapes.get(tensor) for shapes in known]
+            if tensor in constants or types[0] is None or types[1] is None or types[0][0] not in DTYPES:
                 continue
-            if quantized and known.elem_type == TensorProto.FLOAT:
+            if quantized and types[0][0] == TensorProto.FLOAT:
                 continue
-            shape = [d.dim_value for d in known.shape.dim]
-            if len(shape) < 2 or not all(shape[1:]) or not known.shape.dim[0].dim_param:
-                continue  # without a batch of its own, it holds more than one sample's share
-            if _dominates(graph, constants, tensor):
-                found.append(Boundary(tensor, DTYPES[known.elem_type], shape[1:], (place + 1) / len(graph.node)))
+            shapes = [shape for _, shape in types if shape]
+            if len(shapes) < 2 or len(shapes[0]) < 2 or not all(shapes[0]):
+                continue
+            if [s[0] for s in shapes] != list(BATCHES) or shapes[0][1:] != shapes[1][1:]:
+                continue  # its first axis is not the batch: time was merged with it or moved there, or nothing of the batch is left
+            if _dominates(graph, constants, tensor) and not (nested and not _separable(model, tensor)):
+                found.append(Boundary(tensor, DTYPES[types[0][0]], shapes[0][1:], (place + 1) / len(graph.node)))
     return found
+
+
+def _shapes(model: bytes, batch: int) -> dict[str, tuple[int, list[int]]]:
+    """Type and shape of every tensor for so many samples (0: not known); nothing where an input's first axis is not free."""
+    whole = onnx.load_from_string(model)
+    constants = {i.name for i in whole.graph.initializer}
+    for entry in whole.graph.input:
+        axes = entry.type.tensor_type.shape.dim
+        if entry.name not in constants:
+            if not axes or axes[0].HasField("dim_value"):
+                return {}
+            axes[0].dim_value = batch
+    for output in whole.graph.output:
+        output.type.tensor_type.ClearField("shape")
+    del whole.graph.value_info[:]
+    graph = shape_inference.infer_shapes(whole, data_prop=True).graph
+    types = ((v.name, v.type.tensor_type) for v in graph.value_info)
+    return {name: (t.elem_type, [d.dim_value for d in t.shape.dim]) for name, t in types}
+
+
+def _separable(model: bytes, tensor: str) -> bool:
+    """Do both parts hold whatever their branches and loops read from outside?"""
+    try:
+        for part in (head(model, tensor), tail(model, tensor)):
+            onnx.checker.check_model(onnx.load_from_string(part), full_check=True)
+    except (BundleError, onnx.checker.ValidationError, shape_inference.InferenceError):
+        return False
+    return True
+
+
+def _captured(node: Any) -> set[str]:
+    """Names that the branches or bodies of a node read from the graph around it."""
+    found: set[str] = set()
+    for attribute in node.attribute:
+        for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            own = {i.name for i in graph.input} | {i.name for i in graph.initializer}
+            read = {o.name for o in graph.output}
+            for inner in graph.node:
+                read |= {*inner.input, *_captured(inner)}
+                own |= set(inner.output)
+            found |= read - own
+    return found - {""}
 
 
 def head(model: bytes, tensor: str) -> bytes:
@@ -94,7 +143,8 @@ def _constants(graph: Any) -> set[str]:
     """Tensors that depend on no input."""
     names = {i.name for i in graph.initializer} | {""}
     for node in graph.node:
-        if node.op_type == "Constant" or (node.input and all(i in names for i in node.input)):
+        read = [*node.input, *_captured(node)]
+        if node.op_type == "Constant" or (read and all(i in names for i in read)):
             names.update(node.output)
     return names
 
@@ -103,7 +153,7 @@ def _dominates(graph: Any, constants: set[str], tensor: str) -> bool:
     """Are the outputs out of the inputs' reach once `tensor` is taken away?"""
     readers: dict[str, list[Any]] = defaultdict(list)
     for node in graph.node:
-        for name in node.input:
+        for name in (*node.input, *_captured(node)):
             readers[name].append(node)
     wanted = {o.name for o in graph.output}
     reached = [i.name for i in graph.input if i.name not in constants]

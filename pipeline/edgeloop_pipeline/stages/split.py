@@ -136,6 +136,8 @@ class Split(Base):
         crossing = head.raw(work.samples)
         if not (tail.run(crossing) == work.scores).all():
             return None, "tail(head(x)) is not the whole, bit for bit, in this runtime"
+        if not work.is_one_by_one(head, crossing):
+            return None, "samples of one batch are mixed there: a device sends one by one"
         tail_us = work.took(tail, crossing)
         if tail_us < LEAST_TAIL * work.whole_us:
             return None, f"less than {LEAST_TAIL:.0%} of the work comes after it"
@@ -167,6 +169,14 @@ class Work:
         from edgeloop_agent.runtimes import open_runtime
 
         return open_runtime(self.variant, model)
+
+    def is_one_by_one(self, head: Any, crossing: Array) -> bool:
+        """Does each sample alone give its row of `crossing`? Within a rounding: kernels for one row may sum in another order."""
+        import numpy as np
+
+        alone = np.concatenate([head.raw(self.samples[i : i + 1]) for i in range(len(self.samples))]).astype(np.float64)
+        allowed = 1.0 if crossing.dtype.kind in "iu" else 1e-4 * max(1e-6, float(np.abs(crossing).max()))
+        return alone.shape == crossing.shape and bool((np.abs(alone - crossing) <= allowed).all())
 
     def took(self, runtime: Any, samples: Array) -> float:
         from edgeloop_agent.measure import latency
