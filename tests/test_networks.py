@@ -15,8 +15,9 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_exporters import kernels, parity
 from edgeloop_exporters.convert import Front, to_onnx, to_tflite
-from edgeloop_exporters.graph import fold_batchnorm, simplify, trace
+from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
+from edgeloop_exporters.simplification import simplify
 
 UINT8 = Front("uint8", (73.0,), (90.0,))
 INT16 = Front("int16", (0.0, 10.0, -5.0, 2.0), (900.0, 700.0, 500.0, 100.0))

@@ -19,9 +19,10 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_exporters import onnx_passes, tflite_passes
-from edgeloop_exporters.graph import MAX_BATCH
+from edgeloop_exporters.graph import MAX_BATCH, aten
 from edgeloop_exporters.layout import teach
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
+from edgeloop_exporters.rewrites import constants_first, padding_value, pads_with_least
 
 OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
@@ -93,6 +94,7 @@ def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, r
         module = copy.deepcopy(module)
     graph = module.graph
     low, high, dtype = (0, 255, torch.uint8) if offset == 0 else (-128, 127, torch.int8)
+    _pad_in_grid(module)
     for node in [n for n in graph.nodes if n.op == "call_module"]:
         quantizer = module.get_submodule(str(node.target))
         (source,) = node.args
@@ -119,6 +121,31 @@ def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, r
     module.delete_all_unused_submodules()
     module.recompile()
     return module
+
+
+def _pad_in_grid(module: fx.GraphModule) -> None:
+    """A padding's value as a number of its input's grid: TFLite's converter lets one that rounds below the lowest wrap around.
+
+    Padding below everything is the lowest number, and quantized at once: then it stays in integers.
+    """
+    graph = module.graph
+    for node in [n for n in graph.nodes if padding_value(n)]:
+        source = node.args[0]
+        quantizer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
+        if not isinstance(quantizer, ActivationQuantizer) or not quantizer.rounding:
+            continue
+        scale, zero_point = (q.item() for q in quantizer.qparams())
+        value = padding_value(node)
+        assert value is not None
+        least = pads_with_least(node)
+        integer = 0 if least else min(max(round(value / scale) + zero_point, 0), 255)
+        node.target, node.kwargs = aten.constant_pad_nd.default, {}
+        node.args = (source, node.args[1], (integer - zero_point) * scale)
+        if least:
+            with graph.inserting_after(node):
+                again = graph.call_module(str(source.target), (node,))
+            again.meta = dict(node.meta)
+            node.replace_all_uses_with(again, delete_user_cb=lambda user, again=again: user is not again)
 
 
 def _weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer, as_integers: bool) -> fx.Node:
@@ -221,7 +248,12 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
     if quantized:
         # This only tells the converter to make integer kernels of the quantize/dequantize pairs; the scales are ours.
         config = QuantConfig(PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True)))
-    body = _rewritten(module, 128, False, raw_is_quantized) if quantized else module
+    if quantized:
+        body = _rewritten(module, 128, False, raw_is_quantized)
+    else:
+        with quiet():
+            body = copy.deepcopy(module)
+    constants_first(body)
     shipped = _Shipped(body, front, "nothing" if raw_is_quantized else "normalise").eval()
     sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[front.dtype])
     try:

@@ -48,13 +48,13 @@ def boundaries(model: bytes) -> list[Boundary]:
                 continue
             if quantized and types[0][0] == TensorProto.FLOAT:
                 continue
-            shapes = [shape for _, shape in types if shape]
-            if len(shapes) < 2 or len(shapes[0]) < 2 or not all(shapes[0]):
+            first, second = types[0][1], types[1][1]
+            if len(first) < 2 or not all(first):
                 continue
-            if [s[0] for s in shapes] != list(BATCHES) or shapes[0][1:] != shapes[1][1:]:
+            if (first[0], *second[:1]) != BATCHES or first[1:] != second[1:]:
                 continue  # its first axis is not the batch: time was merged with it or moved there, or nothing of the batch is left
             if _dominates(graph, constants, tensor) and not (nested and not _separable(model, tensor)):
-                found.append(Boundary(tensor, DTYPES[types[0][0]], shapes[0][1:], (place + 1) / len(graph.node)))
+                found.append(Boundary(tensor, DTYPES[types[0][0]], first[1:], (place + 1) / len(graph.node)))
     return found
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.following import Following
 from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
 from edgeloop_exporters.ranges import Method
+from edgeloop_exporters.rewrites import MAX_POOLS, is_normalized, padding_value, pads_with_least
 
 INPUT = "input"
 # The output of these is their input, moved or selected: both sides must carry one scale to stay in integers.
@@ -22,18 +24,27 @@ SAME_SCALE = {
     aten.transpose.int, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims, aten.unsqueeze.default,
     aten.slice.Tensor, aten.select.int, aten.contiguous.default, aten.clone.default, aten.dropout.default,
     aten.expand.default, aten.pad.default, aten.constant_pad_nd.default, aten.upsample_nearest2d.vec,
-    aten.unflatten.int, aten.movedim.int,
+    aten.unflatten.int, aten.movedim.int, aten.index_select.default,
 }  # fmt: skip
 JOINING = {aten.cat.default, aten.stack.default}
 # Merged into the layer before them by every integer runtime: only their output needs a scale.
 FUSED_AFTER = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}
 FUSING = {*WEIGHTED, aten.add.Tensor, aten.batch_norm.default}
+# Computed in float, with the operations of `CARRIED` that lead to nothing else.
+ROOTS = {aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.log.default, aten.std.correction, aten.var.correction}
+CARRIED = {
+    aten.pow.Tensor_Scalar, aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.mean.dim,
+    aten.sum.dim_IntList, aten.exp.default, aten.clamp_min.default, aten.clamp.default, aten.abs.default, aten.amax.default,
+    aten.expand.default,
+}  # fmt: skip
 # TFLite's integer kernels accept just this scale and zero point (uint8 form) for these.
 FIXED = {
     aten.sigmoid.default: (1 / 256, 0),
     aten.softmax.int: (1 / 256, 0),
     aten.tanh.default: (1 / 128, 128),
+    aten.log_softmax.int: (16 / 256, 255),
 }
+UNIT = (1 / 128, 128)  # of what is divided by its own norm
 
 
 @dataclass(frozen=True)
@@ -98,10 +109,15 @@ def plan(
             weights.setdefault(name, Weight(name, layer_name(node), axis))
         if not _is_activation(module, node) or _fuses_into_next(node) or _pads_for_next(node):
             continue
+        if pads_with_least(node):
+            _check_readers(node)
+            if node.args[0] in named:
+                named[node] = named[node.args[0]]
+            continue
         if _stays_float(node, floating) and _only_float_reads(node, floating):
             continue
         name = INPUT if node.op == "placeholder" else node.name
-        fixed = input_qparams if node.op == "placeholder" else FIXED.get(node.target)
+        fixed = input_qparams if node.op == "placeholder" else UNIT if is_normalized(node) else FIXED.get(node.target)
         groups[name] = name
         named[node] = name
         if node.target in SAME_SCALE and node.args[0] in named:
@@ -134,6 +150,19 @@ def _floating(module: fx.GraphModule, float_layers: Collection[str], float_strea
             found.add(node)
             if _fuses_into_next(node):
                 found.add(next(iter(node.users)))
+    return found | _divisions(module)
+
+
+def _divisions(module: fx.GraphModule) -> set[fx.Node]:
+    """Divisions by an activation, roots, and the statistics that only they read: a divisor of 8 bits is zero now and then, and
+    TFLite's kernel then stops.
+    """
+    found: set[fx.Node] = set()
+    for node in reversed(module.graph.nodes):
+        divides = node.target is aten.div.Tensor and isinstance(node.args[1], fx.Node) and tensor_of(module, node.args[1]) is None
+        carried = node.target in CARRIED and bool(node.users) and all(user in found for user in node.users)
+        if divides or node.target in ROOTS or carried:
+            found.add(node)
     return found
 
 
@@ -185,11 +214,17 @@ def _fuses_into_next(node: fx.Node) -> bool:
 
 def _pads_for_next(node: fx.Node) -> bool:
     """Zeros around what a convolution reads: exact in any scale, and part of that convolution once nothing stands between."""
-    if node.target not in (aten.pad.default, aten.constant_pad_nd.default):
-        return False
-    value = node.args[-1] if node.target is aten.constant_pad_nd.default and len(node.args) > 2 else node.kwargs.get("value", 0)
-    constant = node.target is aten.constant_pad_nd.default or len(node.args) < 3 or node.args[2] == "constant"
-    return constant and not value and all(user.target in CONVOLUTIONS for user in node.users)
+    return padding_value(node) == 0 and all(user.target in CONVOLUTIONS for user in node.users)
+
+
+def _check_readers(node: fx.Node) -> None:
+    """Padding below everything means something to a max pooling alone. Raises ModelError."""
+    for user in node.users:
+        if user.target not in MAX_POOLS:
+            raise ModelError(
+                f"layer {layer_name(node) or '(network)'}: pads with minus infinity before {user.target}; integers have none:"
+                " pad with the least value that can come, or leave this to the pooling"
+            )
 
 
 def insert(module: fx.GraphModule, decided: Plan) -> None:
@@ -267,8 +302,10 @@ def settle(module: fx.GraphModule) -> None:
         with torch.no_grad():
             step = x.qparams()[0].double()
             least = (b.abs() / (step * 2**24)).to(torch.float32)
-            quantizer.floor = torch.clamp(least.max().reshape(1) if quantizer.axis is None else least, min=1e-9)
-            grid = step * quantizer.scales(w).double()
+            channels = 1 if quantizer.axis is None else w.shape[quantizer.axis]  # of a grouped transposed one: of each group
+            quantizer.floor = torch.clamp(least.reshape(-1, channels).amax(0), min=1e-9)
+            scales = quantizer.scales(w).double()
+            grid = step * (scales.repeat(len(b) // channels) if len(scales) > 1 else scales)
             b.copy_(((b.double() / grid).round() * grid).to(b.dtype))
 
 

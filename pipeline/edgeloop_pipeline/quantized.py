@@ -17,9 +17,10 @@ from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
 from edgeloop_exporters import bias_correction, equalization, quantization, rounding
 from edgeloop_exporters.convert import Front
-from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, simplify, trace
+from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_exporters.ranges import Method
+from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data import Array, PreparedSplits
 from edgeloop_pipeline.networks import Saved
 from edgeloop_pipeline.training.scoring import channels_last
