@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import copy
-import io
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
 
-from edgeloop_contract.errors import DeviceError, ModelError
+from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
 from edgeloop_exporters import onnx_passes, tflite_passes
-from edgeloop_exporters.graph import MAX_BATCH, aten
+from edgeloop_exporters.faulty_layer import faulty_layer
+from edgeloop_exporters.graph import MAX_BATCH
+from edgeloop_exporters.integer_graph import in_integers, quiet
 from edgeloop_exporters.layout import teach
-from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
-from edgeloop_exporters.rewrites import constants_first, padding_value, pads_with_least
+from edgeloop_exporters.rewrites import constants_first
 
 OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
@@ -87,115 +81,6 @@ def takes_counts(module: fx.GraphModule, front: Front) -> bool:
     return bool(entry.users) and all(u.op == "call_module" for u in entry.users)
 
 
-def _rewritten(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:
-    """A copy whose quantizers are `quantized_decomposed` operations; `offset` 0 makes uint8 activations, 128 int8."""
-    ops = torch.ops.quantized_decomposed
-    with quiet():
-        module = copy.deepcopy(module)
-    graph = module.graph
-    low, high, dtype = (0, 255, torch.uint8) if offset == 0 else (-128, 127, torch.int8)
-    _pad_in_grid(module)
-    for node in [n for n in graph.nodes if n.op == "call_module"]:
-        quantizer = module.get_submodule(str(node.target))
-        (source,) = node.args
-        if isinstance(quantizer, ActivationQuantizer):
-            if (source.op == "placeholder" and raw_is_quantized and not offset) or not quantizer.rounding:
-                node.replace_all_uses_with(source)
-                graph.erase_node(node)
-                continue
-            scale, zero_point = quantizer.qparams()
-            args = (scale.item(), zero_point.item() - offset, low, high, dtype)
-            with graph.inserting_before(node):
-                new = graph.call_function(ops.quantize_per_tensor.default, (source, *args))
-                new = graph.call_function(ops.dequantize_per_tensor.default, (new, *args))
-        elif isinstance(quantizer, WeightQuantizer):
-            new = _weight(module, node, quantizer, weights_as_integers)
-        else:
-            continue
-        new.meta = dict(node.meta)
-        node.replace_all_uses_with(new)
-        graph.erase_node(node)
-    if offset:
-        tflite_passes.mark_floats(module)
-    graph.eliminate_dead_code()
-    module.delete_all_unused_submodules()
-    module.recompile()
-    return module
-
-
-def _pad_in_grid(module: fx.GraphModule) -> None:
-    """A padding's value as a number of its input's grid: TFLite's converter lets one that rounds below the lowest wrap around.
-
-    Padding below everything is the lowest number, and quantized at once: then it stays in integers.
-    """
-    graph = module.graph
-    for node in [n for n in graph.nodes if padding_value(n)]:
-        source = node.args[0]
-        quantizer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
-        if not isinstance(quantizer, ActivationQuantizer) or not quantizer.rounding:
-            continue
-        scale, zero_point = (q.item() for q in quantizer.qparams())
-        value = padding_value(node)
-        assert value is not None
-        least = pads_with_least(node)
-        integer = 0 if least else min(max(round(value / scale) + zero_point, 0), 255)
-        node.target, node.kwargs = aten.constant_pad_nd.default, {}
-        node.args = (source, node.args[1], (integer - zero_point) * scale)
-        if least:
-            with graph.inserting_after(node):
-                again = graph.call_module(str(source.target), (node,))
-            again.meta = dict(node.meta)
-            node.replace_all_uses_with(again, delete_user_cb=lambda user, again=again: user is not again)
-
-
-def _weight(module: fx.GraphModule, node: fx.Node, quantizer: WeightQuantizer, as_integers: bool) -> fx.Node:
-    ops = torch.ops.quantized_decomposed
-    (source,) = node.args
-    assert isinstance(source, fx.Node)
-    name = str(source.target)
-    weight = module.get_parameter(name).detach()
-    scales = quantizer.scales(weight)
-    key = str(node.target).replace(".", "_")
-    module.register_buffer(f"{key}_scale", scales)
-    module.register_buffer(f"{key}_zero", torch.zeros(len(scales), dtype=torch.int64))
-    graph = module.graph
-    limits = (-127, 127, torch.int8)
-    if as_integers:
-        shape = [1] * weight.dim()
-        shape[quantizer.axis or 0] = -1
-        integers = (weight / scales.reshape(shape)).round().clamp(-127, 127).to(torch.int8)
-        module.register_buffer(f"{key}_int8", integers)
-    with graph.inserting_before(node):
-        values = graph.get_attr(f"{key}_int8") if as_integers else source
-        if quantizer.axis is None:
-            args: tuple[Any, ...] = (scales.item(), 0, *limits)
-            to_int, to_float = ops.quantize_per_tensor.default, ops.dequantize_per_tensor.default
-        else:
-            args = (graph.get_attr(f"{key}_scale"), graph.get_attr(f"{key}_zero"), quantizer.axis, *limits)
-            to_int, to_float = ops.quantize_per_channel.default, ops.dequantize_per_channel.default
-        if not as_integers:
-            values = graph.call_function(to_int, (values, *args))
-        return graph.call_function(to_float, (values, *args))
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """The exporters talk on both streams, from C++ too, and warn about their own future; errors still come as exceptions."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), Path(os.devnull).open("w") as nowhere:
-        warnings.simplefilter("ignore")
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            logging.disable(previous)
-
-
 def _register_operations() -> None:
     import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers the quantized_decomposed operations)
 
@@ -203,36 +88,64 @@ def _register_operations() -> None:
 def to_onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
     """Write one ONNX file with its weights inside and a free batch. `shape`: one raw sample, channels last.
 
-    Raises ModelError naming what cannot be exported.
+    Raises ModelError naming the layer that cannot be exported.
     """
-    import onnx
-
-    _register_operations()
-    raw_is_quantized = quantized and takes_counts(module, front)
-    body = _rewritten(module, 0, True, raw_is_quantized) if quantized else module
-    shipped = _Shipped(body, front, "dequantize" if raw_is_quantized else "normalise").eval()
-    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    sample = torch.zeros((2, *shape), dtype=RAW[front.dtype])
-    try:
-        with quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                shipped, (sample,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: batch},),
-                input_names=["input"], output_names=["scores"], external_data=False, verbose=False, optimize=True,
-            )  # fmt: skip
-            assert program is not None
-            model = program.model_proto
-    except Exception as error:  # the exporter wraps the user's causes in several private types
-        raise ModelError(f"export to ONNX failed: {_cause(error)}; replace that operation in the network") from error
-    onnx_passes.tidy(model)
-    path.write_bytes(model.SerializeToString(deterministic=True))
-    onnx.checker.check_model(str(path))
+    path.write_bytes(written("onnx", module, front, shape, quantized))
 
 
 def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
     """Write a TFLite file for batch 1; quantized, its scores are int8, and uint8 counts go in as int8 (minus 128).
 
-    `shape`: one raw sample, channels last. Raises ModelError naming what cannot be exported.
+    `shape`: one raw sample, channels last. Raises ModelError naming the layer that cannot be exported.
     """
+    path.write_bytes(written("tflite", module, front, shape, quantized))
+
+
+def written(
+    runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, shape: tuple[int, ...], quantized: bool
+) -> bytes:
+    """The file's content. Raises ModelError naming the layer that cannot be exported."""
+    write, form = (_onnx, "ONNX") if runtime == "onnx" else (_tflite, "TFLite")
+
+    def works(beginning: fx.GraphModule) -> bool:
+        try:
+            write(beginning, front, shape, quantized)
+        except Exception:  # whatever it is, the whole raised it too
+            return False
+        return True
+
+    try:
+        return write(module, front, shape, quantized)
+    except EdgeloopError:
+        raise
+    except Exception as error:  # the exporters wrap causes in private types, and raise whatever their passes run into
+        where = faulty_layer(module, works)
+        remedy = f"replace that operation, or leave {form} out (export.runtimes)"
+        raise ModelError(f"export to {form} failed{' at ' + where if where else ''}: {_cause(error)}; {remedy}") from error
+
+
+def _onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], quantized: bool) -> bytes:
+    import onnx
+
+    _register_operations()
+    raw_is_quantized = quantized and takes_counts(module, front)
+    body = in_integers(module, 0, True, raw_is_quantized) if quantized else module
+    shipped = _Shipped(body, front, "dequantize" if raw_is_quantized else "normalise").eval()
+    batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
+    sample = torch.zeros((2, *shape), dtype=RAW[front.dtype])
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            shipped, (sample,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: batch},),
+            input_names=["input"], output_names=["scores"], external_data=False, verbose=False, optimize=True,
+        )  # fmt: skip
+        assert program is not None
+        model = program.model_proto
+    onnx_passes.tidy(model)
+    onnx.checker.check_model(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], quantized: bool) -> bytes:
     _register_operations()
     try:
         with quiet():
@@ -248,21 +161,17 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
     if quantized:
         # This only tells the converter to make integer kernels of the quantize/dequantize pairs; the scales are ours.
         config = QuantConfig(PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True)))
-    if quantized:
-        body = _rewritten(module, 128, False, raw_is_quantized)
+        body = in_integers(module, 128, False, raw_is_quantized)
     else:
         with quiet():
             body = copy.deepcopy(module)
     constants_first(body)
     shipped = _Shipped(body, front, "nothing" if raw_is_quantized else "normalise").eval()
     sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[front.dtype])
-    try:
-        with quiet(), torch.no_grad():
-            # As bytes: writing a file itself, the converter ends the process when the disk is full.
-            content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
-    except Exception as error:  # the converter raises whatever its passes run into
-        raise ModelError(f"export to TFLite failed: {_cause(error)}; replace that operation in the network") from error
-    path.write_bytes(tflite_passes.tidy(content) if quantized else content)
+    with quiet(), torch.no_grad():
+        # As bytes: writing a file itself, the converter ends the process when the disk is full.
+        content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
+    return tflite_passes.tidy(content) if quantized else content
 
 
 def _cause(error: BaseException) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_exporters.convert import quiet
+from edgeloop_exporters.integer_graph import quiet
 from edgeloop_exporters.quantizers import WEIGHT_MAX
 
 # Where the weight stands, and which of its axes are the outputs.

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, fx
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.graph import aten, layer_name, tensor_of
+from edgeloop_exporters.graph import TRANSPOSED, aten, layer_name, tensor_of
 
 LOWEST = -1e30  # padding at or below it stands for minus infinity
 PADS = (aten.constant_pad_nd.default, aten.pad.default)
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default)
-NORMS = (aten.batch_norm.default, aten.instance_norm.default)
+CLIPS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default)
 
 
 def refuse_batch_statistics(module: fx.GraphModule) -> None:
@@ -194,6 +194,42 @@ def _call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...], va
     made = graph.call_function(target, args)
     made.meta = {**like.meta, "val": value}
     return made
+
+
+def output_paddings(module: fx.GraphModule) -> None:
+    """A transposed convolution with output padding as one without padding, cut to its size: TFLite's converter has no other.
+
+    Called when BatchNorm is folded; the cut goes behind the activation that fuses into the layer.
+    """
+    graph = module.graph
+    for node in list(graph.nodes):
+        more = _numbers(node, 5) if node.target in TRANSPOSED else []
+        padding = _numbers(node, 4) if any(more) else []
+        if not padding or any(m > p for m, p in zip(more, padding, strict=True)):
+            continue
+        last = node
+        while len(last.users) == 1 and next(iter(last.users)).target in (
+            aten.relu.default,
+            aten.relu_.default,
+            aten.hardtanh.default,
+        ):
+            last = next(iter(last.users))
+        sizes = last.meta["val"].shape[2:]
+        node.args = (*node.args[:4], [0] * len(padding), [0] * len(padding), *node.args[6:])
+        found = last
+        for axis, (before, size) in enumerate(zip(padding, sizes, strict=True), 2):
+            with graph.inserting_after(found):
+                found = _call(graph, last, aten.slice.Tensor, (found, axis, before, before + int(size)), last.meta["val"])
+        first = next(u for u in last.users if u.target is aten.slice.Tensor and u.meta["val"] is last.meta["val"])
+        last.replace_all_uses_with(found, delete_user_cb=lambda user, first=first: user is not first)
+    module.recompile()
+
+
+def _numbers(node: fx.Node, place: int) -> list[int]:
+    """A list among a transposed convolution's arguments, one number an axis of places."""
+    axes = node.meta["val"].dim() - 2
+    given = list(node.args[place]) if len(node.args) > place else [0]  # type: ignore[arg-type]
+    return given * axes if len(given) == 1 else given
 
 
 def constants_first(module: fx.GraphModule) -> None:

@@ -20,6 +20,7 @@ VARIANTS = "variants.json"
 Runtime = Literal["onnx", "tflite"]
 Precision = Literal["int8", "float32", "float16", "int8-weights"]
 INT8_ONLY: tuple[Precision, ...] = ("int8",)
+CHECKED_SAMPLES = 16  # of training, as each file is written; verify then takes the whole test set
 BOTH: tuple[Precision, ...] = ("int8", "float32")
 
 
@@ -38,6 +39,7 @@ class Export(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
+        from edgeloop_exporters.file_check import check_file
         from edgeloop_exporters.quantization import output_qparams
         from edgeloop_pipeline import networks, quantized
         from edgeloop_pipeline.training.scoring import seed_everything
@@ -50,6 +52,7 @@ class Export(Base):
         float_graph, _ = quantized.folded(saved, splits)
         answer = answer_shape(float_graph)
         counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
+        few = splits.train.values[:CHECKED_SAMPLES]
         variants = []
         for runtime in self.runtimes:
             write = to_onnx if runtime == "onnx" else to_tflite
@@ -57,7 +60,9 @@ class Export(Base):
                 file = f"{runtime}-{precision}.{runtime}"
                 inputs.log(f"writing {file}")
                 integer = precision == "int8"
-                write(graph.module if integer else float_graph, saved.front, splits.shape, out / file, quantized=integer)
+                source = graph.module if integer else float_graph
+                write(source, saved.front, splits.shape, out / file, quantized=integer)
+                check_file((out / file).read_bytes(), runtime, source, saved.front, few, quantized=integer)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
             for precision, make in self._lighter(runtime):
                 file = f"{runtime}-{precision.replace('-', '')}.{runtime}"

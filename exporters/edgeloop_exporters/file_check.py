@@ -1,0 +1,73 @@
+"""Does a written file load in its runtime, and answer what torch answers? If not, which layer is it?"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_contract.errors import DeviceError, ModelError
+from edgeloop_contract.manifest import TensorSpec, Variant
+from edgeloop_exporters.convert import Front, takes_counts, written
+from edgeloop_exporters.faulty_layer import faulty_layer
+
+MAX_ERROR = 1e-3  # of a float file, as a share of the largest score: kernels sum in another order
+
+
+def check_file(
+    content: bytes, runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, samples: Array, *, quantized: bool
+) -> None:
+    """Raises ModelError with the layer that a runtime refuses, or that a float file gets wrong. `samples`: raw (N, *sample).
+
+    How far an int8 file is off is counted in steps by `parity`; here it must load, run and answer finite numbers.
+    """
+
+    def fault(made: bytes, graph: fx.GraphModule) -> str:
+        try:
+            found = _raw(made, runtime, graph, front, samples, quantized)
+        except DeviceError as error:
+            return str(error).partition(";")[0]
+        except Exception as error:  # a runtime's own types, which share no base
+            return f"{runtime} cannot run it: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
+        if not np.isfinite(found).all():
+            return "it answers with NaN or infinity"
+        if quantized:
+            return ""
+        with torch.no_grad():
+            wanted = graph(front.normalise(torch.from_numpy(samples))).numpy()
+        if found.size != wanted.size:
+            return f"it answers shape {found.shape}, torch {wanted.shape}"
+        off, largest = float(np.abs(found.reshape(wanted.shape) - wanted).max()), float(np.abs(wanted).max())
+        return f"it is {off:.3g} off where torch answers up to {largest:.3g}" if off > MAX_ERROR * max(largest, 1e-3) else ""
+
+    def works(beginning: fx.GraphModule) -> bool:
+        try:
+            made = written(runtime, beginning, front, tuple(samples.shape[1:]), quantized)
+        except ModelError:
+            return False
+        return not fault(made, beginning)
+
+    wrong = fault(content, module)
+    if wrong:
+        kind = f"{runtime}-{'int8' if quantized else 'float32'}"
+        where = faulty_layer(module, works)
+        remedy = f"leave this file out (export.runtimes{'' if quantized else ', export.float32: false'})"
+        first = f"; first at {where}" if where else ""
+        raise ModelError(f"the {kind} file is not what the network is: {wrong}{first}; replace that operation, or {remedy}")
+
+
+def _raw(
+    content: bytes, runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, samples: Array, quantized: bool
+) -> Array:
+    """What the file hands out, integers as they are."""
+    counts = quantized and runtime == "tflite" and takes_counts(module, front)
+    given = TensorSpec(dtype="int8" if counts else front.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
+    answered = TensorSpec(dtype="float32", shape=[1])
+    variant = Variant(
+        name=runtime, runtime=runtime, precision="int8" if quantized else "float32", file=f"the {runtime} file", input=given,
+        output=answered,
+    )  # fmt: skip
+    return open_runtime(variant, content).run(samples)
