@@ -16,7 +16,6 @@ from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH
 from edgeloop_exporters.integer_graph import in_integers, quiet
 from edgeloop_exporters.layout import teach
-from edgeloop_exporters.rewrites import constants_first
 
 OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
@@ -165,7 +164,7 @@ def _tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], quanti
     else:
         with quiet():
             body = copy.deepcopy(module)
-    constants_first(body)
+    tflite_passes.constants_first(body)
     shipped = _Shipped(body, front, "nothing" if raw_is_quantized else "normalise").eval()
     sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[front.dtype])
     with quiet(), torch.no_grad():

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, fx
 
 from edgeloop_exporters.graph import layer_name
@@ -34,8 +35,14 @@ def faulty_layer(module: fx.GraphModule, works: Callable[[fx.GraphModule], bool]
     node = places[bad]
     if node.op == "call_module":
         node = node.all_input_nodes[0]
-    name, operation = layer_name(node), str(node.target).removeprefix("aten.").split(".")[0]
+    name, operation = layer_name(node), _operation(node)
     return f"layer {name} ({operation})" if name else f"the operation {operation} in the network's own forward()"
+
+
+def _operation(node: fx.Node) -> str:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        node = node.all_input_nodes[0]  # one of several results
+    return str(node.target).removeprefix("aten.").split(".")[0]
 
 
 def _ends(module: fx.GraphModule) -> list[fx.Node]:

@@ -6,8 +6,13 @@ from typing import Any
 
 from torch import fx
 
-from edgeloop_exporters import rewrites
+from edgeloop_exporters import resizing, rewrites
 from edgeloop_exporters.graph import aten
+
+REWRITES = (
+    rewrites.constants, rewrites.alphas, rewrites.largest_of_all_places, rewrites.vector_norms, rewrites.broadcasts,
+    resizing.uneven_nearest, resizing.uneven_average_pools,
+)  # fmt: skip
 
 
 def simplify(module: fx.GraphModule) -> None:
@@ -18,13 +23,8 @@ def simplify(module: fx.GraphModule) -> None:
     """
     rewrites.refuse_batch_statistics(module)
     rewrites.trailing_softmax(module)
-    for rewrite in (
-        rewrites.alphas,
-        rewrites.vector_norms,
-        rewrites.broadcasts,
-        rewrites.uneven_nearest,
-        rewrites.uneven_average_pools,
-    ):
+    module.graph.eliminate_dead_code()
+    for rewrite in REWRITES:
         rewrite(module)
     graph = module.graph
     for node in list(graph.nodes):

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeloop_exporters.floating import SAME_SCALE
 from edgeloop_exporters.graph import WEIGHTED, aten, tensor_of
-from edgeloop_exporters.quantization import SAME_SCALE
+from edgeloop_exporters.rewrites import call
 
 
 def mark_floats(module: fx.GraphModule) -> None:
@@ -89,3 +90,36 @@ def _unmarked(graph: Any, is_sine: Callable[[Any], bool]) -> None:
     graph.operators = [o for o in graph.operators if o not in gone]
     for operator in graph.operators:
         operator.inputs = [before.get(int(i), int(i)) for i in operator.inputs]
+
+
+def constants_first(module: fx.GraphModule) -> None:
+    """constant − x as x · (−1) + constant, and constant ÷ x as x⁻¹ · constant: TFLite's converter folds such an operation into the
+    convolution before it as if x came first (100 % of answers became 0 %). Integer operations are converted rightly.
+    """
+    rounded = (torch.ops.quantized_decomposed.dequantize_per_tensor.default,)
+    graph = module.graph
+    for node in list(graph.nodes):
+        constant, x = _constant_and_operand(node)
+        fixed = not isinstance(constant, fx.Node) or tensor_of(module, constant) is not None
+        if not fixed or not isinstance(x, fx.Node) or x.target in rounded:
+            continue
+        divides = node.target in (aten.div.Tensor, aten.reciprocal.default)
+        with graph.inserting_before(node):
+            operation, factor = (aten.pow.Tensor_Scalar, -1) if divides else (aten.mul.Tensor, -1.0)
+            turned = call(graph, node, operation, (x, factor), x.meta.get("val"))
+            join = aten.mul.Tensor if divides else aten.add.Tensor
+            joined = call(graph, node, join, (turned, constant), node.meta.get("val"))
+        node.replace_all_uses_with(joined)
+        graph.erase_node(node)
+    module.recompile()
+
+
+def _constant_and_operand(node: fx.Node) -> tuple[Any, Any]:
+    """What stands in front of a subtraction or division, and what behind it; nothing for other operations."""
+    if node.target is aten.reciprocal.default:
+        return 1.0, node.args[0]
+    if node.target in (aten.rsub.Scalar, aten.rsub.Tensor):
+        return node.args[1], node.args[0]
+    if node.target in (aten.sub.Tensor, aten.div.Tensor):
+        return node.args[0], node.args[1]
+    return None, None

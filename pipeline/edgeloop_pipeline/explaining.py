@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx
 
 from edgeloop_exporters import bias_correction, quantization
+from edgeloop_exporters.floating import is_sum, sources
 from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
-from edgeloop_exporters.quantization import is_sum, sources
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline import quantized, tasks
 from edgeloop_pipeline.data import PreparedSplits, Samples

@@ -14,7 +14,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from edgeloop_exporters.quantization import begins_stream, is_sum, set_mode, settle
+from edgeloop_exporters.floating import begins_stream, is_sum
+from edgeloop_exporters.quantization import set_mode, settle
 from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline import explaining, measuring, quantized, tasks
 from edgeloop_pipeline.networks import Saved

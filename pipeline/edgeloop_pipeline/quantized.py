@@ -20,7 +20,7 @@ from edgeloop_exporters.convert import Front
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_exporters.ranges import Method
-from edgeloop_exporters.rewrites import output_paddings
+from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data import Array, PreparedSplits
 from edgeloop_pipeline.networks import Saved

@@ -1,0 +1,94 @@
+"""Which operations of a quantized graph compute in float: those that were asked for, residual streams, divisions and roots."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from torch import fx
+
+from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
+
+# The output of these is their input, moved or selected: both sides must carry one scale to stay in integers.
+SAME_SCALE = {
+    aten.relu.default, aten.max_pool1d.default, aten.max_pool2d.default, aten.avg_pool1d.default,
+    aten.avg_pool2d.default, aten.view.default, aten.reshape.default, aten.flatten.using_ints, aten.permute.default,
+    aten.transpose.int, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims, aten.unsqueeze.default,
+    aten.slice.Tensor, aten.select.int, aten.contiguous.default, aten.clone.default, aten.dropout.default,
+    aten.expand.default, aten.pad.default, aten.constant_pad_nd.default, aten.upsample_nearest2d.vec,
+    aten.unflatten.int, aten.movedim.int, aten.index_select.default,
+}  # fmt: skip
+# Merged into the layer before them by every integer runtime: only their output needs a scale.
+FUSED_AFTER = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}
+FUSING = {*WEIGHTED, aten.add.Tensor, aten.batch_norm.default}
+# Computed in float, with the operations of `CARRIED` that lead to nothing else.
+ROOTS = {aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.log.default, aten.std.correction, aten.var.correction}
+CARRIED = {
+    aten.pow.Tensor_Scalar, aten.mul.Tensor, aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.mean.dim,
+    aten.sum.dim_IntList, aten.exp.default, aten.clamp_min.default, aten.clamp.default, aten.abs.default, aten.amax.default,
+    aten.expand.default,
+}  # fmt: skip
+
+
+def is_sum(node: fx.Node) -> bool:
+    """Of two activations, as at the end of a residual block: no constant is added. Quantizers may stand before it."""
+    return node.target is aten.add.Tensor and all(isinstance(s, fx.Node) and s.op != "get_attr" for s in sources(node))
+
+
+def sources(node: fx.Node) -> list[Any]:
+    """What an operation of two reads, before it is rounded."""
+    return [a.args[0] if isinstance(a, fx.Node) and a.op == "call_module" else a for a in node.args[:2]]
+
+
+def floating_nodes(module: fx.GraphModule, float_layers: Collection[str], float_streams: bool) -> set[fx.Node]:
+    found: set[fx.Node] = set()
+    for node in module.graph.nodes:
+        named = node.op == "call_function" and layer_name(node) in float_layers
+        if named or (float_streams and (is_sum(node) or begins_stream(node))):
+            found.add(node)
+            if fuses_into_next(node):
+                found.add(next(iter(node.users)))
+    return found | _divisions(module)
+
+
+def _divisions(module: fx.GraphModule) -> set[fx.Node]:
+    """Divisions by an activation, roots, and the statistics that only they read: a divisor of 8 bits is zero now and then, and
+    TFLite's kernel then stops.
+    """
+    found: set[fx.Node] = set()
+    for node in reversed(module.graph.nodes):
+        divides = node.target is aten.div.Tensor and isinstance(node.args[1], fx.Node) and tensor_of(module, node.args[1]) is None
+        carried = node.target in CARRIED and bool(node.users) and all(user in found for user in node.users)
+        if divides or node.target in ROOTS or carried:
+            found.add(node)
+    return found
+
+
+def begins_stream(node: fx.Node) -> bool:
+    """Does a sum, and another layer too, read what this layer with weights makes, quantized in between or not?"""
+    if node.target not in WEIGHTED:
+        return False
+    last = next(iter(node.users)) if fuses_into_next(node) else node
+    readers = [r for u in last.users for r in (u.users if u.op == "call_module" else [u])]
+    return len(readers) > 1 and any(map(is_sum, readers))
+
+
+def stays_float(node: fx.Node, floating: set[fx.Node]) -> bool:
+    """Does it come unrounded: from the input, a constant, or what computes in float, moved or not?
+
+    What an integer kernel makes is rounded whoever reads it: there is no such kernel with a float output.
+    """
+    source = node.args[0] if node.args else None
+    moved = node.target in SAME_SCALE and isinstance(source, fx.Node)
+    return node.op != "call_function" or node in floating or (moved and stays_float(source, floating))  # type: ignore[arg-type]
+
+
+def only_float_reads(node: fx.Node, floating: set[fx.Node]) -> bool:
+    """Also behind operations that only move it: rounded there, a runtime would take it for an integer layer's input."""
+    return bool(node.users) and all(
+        user in floating or (user.target in SAME_SCALE and only_float_reads(user, floating)) for user in node.users
+    )
+
+
+def fuses_into_next(node: fx.Node) -> bool:
+    return node.target in FUSING and len(node.users) == 1 and next(iter(node.users)).target in FUSED_AFTER
