@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeloop_exporters.graph import layer_name
+from edgeloop_exporters.integer_graph import quiet
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
 MAX_TRIES = 10  # a conversion takes seconds; 2^10 operations
@@ -58,7 +59,8 @@ def _is_answer(value: Any) -> bool:
 
 def until(module: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
     """A copy of the graph that answers what `node` makes."""
-    short = copy.deepcopy(module)
+    with quiet():
+        short = copy.deepcopy(module)
     last = next(n for n in short.graph.nodes if n.name == node.name)
     output = short.graph.output_node()
     output.args = ((last,),)

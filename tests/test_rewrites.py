@@ -1,0 +1,175 @@
+"""Operations that a converter or a runtime gets wrong or refuses: each comes out right in all four files, or with its layer's name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.errors import ModelError
+from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
+from edgeloop_exporters import convert, quantization
+from edgeloop_exporters.file_check import check_file
+from edgeloop_exporters.graph import fold_batchnorm, trace
+from edgeloop_exporters.resizing import output_paddings
+from edgeloop_exporters.simplification import simplify
+
+FRONT = convert.Front("uint8", (100.0,), (40.0,))
+SHAPE = (16, 16, 3)
+
+
+class Do(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+class ChannelsFirstNorm(nn.Module):
+    """As ConvNeXt's own code has it: by hand over the channels."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(1, keepdim=True)
+        variance = (x - mean).pow(2).mean(1, keepdim=True)
+        return (x - mean) / torch.sqrt(variance + 1e-6)
+
+
+class ConvNeXtBlock(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(width, width, 7, padding=3, groups=width)
+        self.norm, self.up, self.down = nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.down(F.gelu(self.up(self.norm(self.depthwise(x).permute(0, 2, 3, 1)))))
+        return x + y.permute(0, 3, 1, 2)
+
+
+def network(*middle: nn.Module, width: int = 16) -> nn.Module:
+    torch.manual_seed(0)
+    stem = nn.Sequential(nn.Conv2d(3, 16, 3, padding=1), nn.ReLU())
+    end = nn.Sequential(nn.Conv2d(width, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 4))
+    made = nn.Sequential(stem, *middle, end).train()
+    with torch.no_grad():
+        for _ in range(3):
+            made(FRONT.normalise(torch.from_numpy(samples())))  # statistics of BatchNorm
+    return made.eval()
+
+
+def samples(count: int = 32) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *SHAPE), dtype=np.uint8)
+
+
+def conv(**options: object) -> nn.Module:
+    return nn.Conv2d(16, 16, 3, padding=1, **options)  # type: ignore[arg-type]
+
+
+CONSTANT = torch.linspace(-1, 2, 16).reshape(1, 16, 1, 1)
+# Several in one network, as a conversion takes seconds. A wrong one is named by `check_file`.
+NETWORKS: dict[str, Callable[[], nn.Module]] = {
+    "a constant in front": lambda: network(
+        Do(lambda x: 1 - x), conv(), Do(lambda x: CONSTANT - F.relu(x)), conv(), Do(lambda x: 1 / (2 + F.relu(x))), conv(),
+        Do(lambda x: CONSTANT / (1 + F.relu6(x))), conv(), Do(lambda x: torch.sub(CONSTANT, x, alpha=0.5)),
+    ),
+    "sizes": lambda: network(
+        nn.ConvTranspose2d(16, 16, 4, 2, 1, groups=16), nn.AvgPool2d(3, 2, ceil_mode=True),
+        nn.ConvTranspose2d(16, 16, 3, 2, 1, output_padding=1, groups=4), nn.BatchNorm2d(16), nn.ReLU(),
+        Do(lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)), Do(lambda x: F.interpolate(x, scale_factor=1.5)),
+        Do(lambda x: F.pad(x, (1, 1, 1, 1), value=-5.0)), Do(lambda x: x + F.adaptive_max_pool2d(x, 1)),
+    ),
+    "norms": lambda: network(
+        Do(lambda x: F.normalize(x, dim=1)), nn.utils.parametrizations.weight_norm(conv()), nn.ReLU(), ChannelsFirstNorm(),
+        ConvNeXtBlock(16), ConvNeXtBlock(16), ChannelsFirstNorm(), nn.BatchNorm2d(16),
+    ),
+}  # fmt: skip
+
+
+def folded(net: nn.Module, x: np.ndarray) -> fx.GraphModule:
+    graph = trace(net, FRONT.normalise(torch.from_numpy(x[:2])))
+    simplify(graph)
+    fold_batchnorm(graph)
+    output_paddings(graph)
+    return graph
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path) -> None:
+    x = samples()
+    net = NETWORKS[name]()
+    normal = FRONT.normalise(torch.from_numpy(x))
+    graph = folded(net, x)
+    with torch.no_grad():
+        assert np.abs(graph(normal).numpy() - net(normal).numpy()).max() < 1e-4, "the graph is the network"
+    for runtime in ("onnx", "tflite"):
+        check_file(convert.written(runtime, graph, FRONT, SHAPE, False), runtime, graph, FRONT, x, quantized=False)
+    quantization.insert(graph, quantization.plan(graph, FRONT.input_qparams))
+    quantization.set_mode(graph, "observe", "off")
+    with torch.no_grad():
+        graph(normal)
+    quantization.choose_ranges(graph)
+    quantization.set_mode(graph, "quantize", "quantize")
+    quantization.settle(graph)
+    with torch.no_grad():
+        reference = graph(normal).numpy()
+    scale, zero_point = quantization.output_qparams(graph) or (0.0, 0)
+    for runtime, offset in (("onnx", 0), ("tflite", 128)):
+        given = TensorSpec(dtype="int8" if offset else "uint8", shape=list(SHAPE))
+        answered = TensorSpec(dtype="float32", shape=[4])
+        if offset:
+            answered = TensorSpec(dtype="int8", shape=[4], quantization=Quantization(scale=scale, zero_point=zero_point - offset))
+        variant = Variant(name=runtime, runtime=runtime, precision="int8", file="f", input=given, output=answered)
+        found = open_runtime(variant, convert.written(runtime, graph, FRONT, SHAPE, True)).run(x)
+        assert np.abs(found - reference).max() <= 3.01 * scale, runtime
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "BatchNorm by the batch": (lambda: network(nn.BatchNorm2d(16, track_running_stats=False)), "layer 1: BatchNorm without running"),
+    "BatchNorm by the batch, in forward()": (lambda: network(Do(lambda x: F.batch_norm(x, None, None, training=True))), "layer 1: BatchNorm"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_no_device_can_do_is_refused_with_its_layer(name: str) -> None:
+    net, message = REFUSED[name]
+    with pytest.raises(ModelError, match=message):
+        folded(net(), samples(4))
+
+
+def test_padding_below_everything_belongs_before_a_max_pooling() -> None:
+    graph = folded(network(Do(lambda x: F.pad(x, (1, 1, 1, 1), value=float("-inf")).softmax(1))), samples(4))
+    with pytest.raises(ModelError, match=r"layer 1: pads with minus infinity"):
+        quantization.plan(graph, FRONT.input_qparams)
+
+
+def test_a_file_that_is_wrong_is_refused_with_the_first_layer_that_is() -> None:
+    """The file of another network than the one it is held against: they differ from the third operation on."""
+    x = samples(8)
+    right, other = folded(network(conv(), Do(torch.sigmoid)), x), folded(network(conv(), Do(torch.tanh)), x)
+    wrong = convert.written("onnx", other, FRONT, SHAPE, False)
+    with pytest.raises(ModelError, match=r"the onnx-float32 file is not what the network is: it is .* off"):
+        check_file(wrong, "onnx", right, FRONT, x, quantized=False)
+    check_file(wrong, "onnx", other, FRONT, x, quantized=False)
+
+
+def test_what_a_converter_cannot_do_is_named() -> None:
+    graph = folded(network(conv(), Do(lambda x: x + torch.special.i0e(x)), conv()), samples(4))
+    with pytest.raises(ModelError, match=r"export to ONNX failed at layer 2 \(special_i0e\)"):
+        convert.written("onnx", graph, FRONT, SHAPE, False)
+
+
+def test_a_trailing_softmax_is_taken_off_and_probabilities_stay() -> None:
+    x = samples(8)
+    normal = FRONT.normalise(torch.from_numpy(x))
+    for last in (nn.Softmax(1), nn.LogSoftmax(-1)):
+        net = nn.Sequential(network(), last).eval()
+        with torch.no_grad():
+            said, wanted = folded(net, x)(normal), net[0](normal)
+        assert torch.allclose(said, wanted, atol=1e-5)
