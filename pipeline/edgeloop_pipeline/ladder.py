@@ -80,8 +80,9 @@ class Ladder:
     def missed(self, measure: float) -> str:
         """Which floor this measure misses on validation data, or ''."""
         target, lost = self.inputs.project.recipe.head.target, self.float_measure - measure
-        if target.max_drop is not None and lost > target.max_drop:
-            return f"lost {lost:.2%}, more than max_drop {target.max_drop:.2%}"
+        for name, limit in (("max_int8_drop", target.max_int8_drop), ("max_drop", target.max_drop)):
+            if limit is not None and lost > limit:
+                return f"lost {lost:.2%}, more than {name} {limit:.2%}"
         if target.min_accuracy is not None and measure < target.min_accuracy:
             return f"{measure:.2%} is below min_accuracy {target.min_accuracy:.2%}"
         return ""
@@ -92,7 +93,7 @@ class Ladder:
     def _enough(self, measure: float) -> bool:
         """Does the floor hold? Without any, a small loss is enough."""
         target = self.inputs.project.recipe.head.target
-        if target.max_drop is None and target.min_accuracy is None:
+        if target.max_drop is None and target.max_int8_drop is None and target.min_accuracy is None:
             return self.float_measure - measure <= IMPLIED_DROP
         return not self.missed(measure)
 

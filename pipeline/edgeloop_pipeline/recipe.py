@@ -32,13 +32,16 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     min_accuracy: Share | None = None
-    max_drop: Share | None = None
+    max_drop: Share | None = None  # of each int8 and float file against the best float network of the run, pruned or not
+    max_int8_drop: Share | None = None  # of each int8 file against the float network that it was made of
     max_int8_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
     max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of the fastest int8 file, batch 1
     device: str | None = None  # whose latency: a file of measurements beside the recipe (edgeloop probe); else this machine's
     max_energy_uj: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of an inference, where this machine has a meter
     max_ram_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None  # of activations at once, as integers
-    max_lsb: Annotated[int, msgspec.Meta(ge=0)] = 3
+    max_lsb: Annotated[int, msgspec.Meta(ge=0)] | None = (
+        None  # of a file's scores from torch's; else by depth: 3, deep networks more
+    )
     min_agreement: Share = 0.98
 
 

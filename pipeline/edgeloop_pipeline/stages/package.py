@@ -74,7 +74,7 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     }
     canary = Canary(
         inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=float(found["step"]),
-        max_steps=inputs.project.recipe.head.target.max_lsb, variants=golden,
+        max_steps=inputs.metrics("verify")["allowed_lsb"], variants=golden,
     )  # fmt: skip
     return files, canary, reference_of(splits, task.reference(found["validation_scores"]))
 

@@ -32,7 +32,7 @@ class Verify(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_exporters import parity
-        from edgeloop_pipeline import networks, quantized, tasks
+        from edgeloop_pipeline import floors, networks, quantized, tasks
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
@@ -42,10 +42,12 @@ class Verify(Base):
         task = tasks.of(splits)
         reference = scores_of(graph.module, saved.front, splits.test).numpy()
         on_validation = scores_of(graph.module, saved.front, splits.validation).numpy()
-        stages = {}
+        stages, measured = {}, []
         for name, folder in inputs.holding(networks.WEIGHTS):
             made = networks.load(project, folder)
             stages[name] = task.estimate(scores_of(made.network, made.front, splits.test).numpy(), splits.test)
+            validation = task.judge(scores_of(made.network, made.front, splits.validation), splits.validation)[0]
+            measured.append(floors.FloatNetwork(name, validation, stages[name].value))
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
         scores, variants = _variants(inputs, task, quantized.left_in_float(graph))
@@ -54,6 +56,9 @@ class Verify(Base):
         layers = self._layers(inputs, graph)
         result = {
             "float_accuracy": float_accuracy,
+            "best_float": stages[floors.best(measured).stage],
+            "chance": task.chance(splits.test),
+            "allowed_lsb": floors.allowed_lsb(project.recipe.head.target, len(graph.plan.points)),
             "stages": stages,
             "variants": variants,
             "parity": {
@@ -66,7 +71,7 @@ class Verify(Base):
             "measure": tasks.MEASURES[splits.task],
             **task.details(next(iter(integer.values())), splits.test, on_validation),
         }
-        result["failures"] = self._failures(inputs, result, layers)
+        result["failures"] = _failures(project.recipe.head.target, result, measured, layers, len(graph.plan.points))
         self._canary(inputs, graph, on_validation, out)
         self._drift(inputs, task.described(msgspec.to_builtins(result)), on_validation, graph, saved.front, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
@@ -85,33 +90,6 @@ class Verify(Base):
                 model = (exported / variant.file).read_bytes()
                 rows += parity.layers(graph.module, layer_of, graph.front, samples, variant.runtime, model)
         return rows
-
-    def _failures(self, inputs: Inputs, result: dict[str, Any], rows: list[Any]) -> list[str]:
-        """Every floor that is missed, in words."""
-        from edgeloop_exporters.parity import first_difference
-
-        target, failures = inputs.project.recipe.head.target, []
-        for name, variant in result["variants"].items():
-            accuracy = variant["accuracy"].value
-            if target.min_accuracy is not None and accuracy < target.min_accuracy:
-                failures.append(
-                    f"{name}: {result['measure']} {accuracy:.2%} on the test set is below min_accuracy {target.min_accuracy:.2%}"
-                )
-            drop = result["float_accuracy"].value - accuracy
-            if target.max_drop is not None and drop > target.max_drop:
-                failures.append(f"{name}: lost {drop:.2%} against its float network, more than max_drop {target.max_drop:.2%}")
-            if name.endswith("int8") and target.max_int8_bytes is not None and variant["bytes"] > target.max_int8_bytes:
-                failures.append(f"{name}: {variant['bytes']} bytes, more than max_int8_bytes {target.max_int8_bytes}")
-        for pair in result["parity"]["pairs"]:
-            agree = 1.0 if pair.top1_share is None else pair.top1_share
-            if pair.max_lsb > target.max_lsb or agree < target.min_agreement:
-                first = first_difference(rows, target.max_lsb) or first_difference(rows, 0)
-                where = f"; the first layer to differ is {first.layer or first.point} on {first.runtime}" if first else ""
-                failures.append(
-                    f"{pair.a} and {pair.b}: up to {pair.max_lsb} LSB apart (max_lsb {target.max_lsb}), same answer for"
-                    f" {agree:.2%} (min_agreement {target.min_agreement:.2%}){where}"
-                )
-        return failures
 
     def _drift(self, inputs: Inputs, task: Any, on_validation: Any, graph: Any, front: Any, out: Path) -> None:
         """The drift monitor, calibrated on what the quantized network says of validation samples."""
@@ -145,6 +123,20 @@ class Verify(Base):
             out / CANARY, inputs=validation.values[rows], scores=on_validation[rows], labels=validation.labels[rows],
             validation_scores=on_validation, step=parity_step(graph), **golden,
         )  # fmt: skip
+
+
+def _failures(target: Any, result: dict[str, Any], measured: list[Any], rows: list[Any], points: int) -> list[str]:
+    """Every floor that is missed, in words."""
+    from edgeloop_exporters.parity import first_difference
+    from edgeloop_pipeline import floors
+
+    first = first_difference(rows, result["allowed_lsb"]) or first_difference(rows, 0)
+    where = f"; the first layer to differ is {first.layer or first.point} on {first.runtime}" if first else ""
+    files = [floors.File(n, n.endswith("int8"), v["accuracy"].value, v["bytes"]) for n, v in result["variants"].items()]
+    pairs = [
+        floors.Pair(p.a, p.b, p.max_lsb, 1.0 if p.top1_share is None else p.top1_share, where) for p in result["parity"]["pairs"]
+    ]
+    return floors.failures(target, result["measure"], measured, files, pairs, result["chance"], points)
 
 
 def _variants(inputs: Inputs, task: Any, left: int) -> tuple[dict[str, Any], dict[str, Any]]:

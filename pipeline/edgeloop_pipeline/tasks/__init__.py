@@ -45,6 +45,9 @@ class Task(Protocol):
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate: ...
 
+    def chance(self, samples: Samples) -> float:
+        """The measure of an answer that does not look at the sample."""
+
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
         """More than one figure. `on_validation`: the shipped arithmetic's scores there, from which a threshold may come."""
 

@@ -66,6 +66,10 @@ class Anomaly:
         statistic = intervals.auc(self.errors(scores, samples), samples.labels == 1)
         return intervals.bootstrap(statistic, samples.recording, FEWER_RESAMPLES)
 
+    def chance(self, samples: Samples) -> float:
+        """Of scores by lot."""
+        return 0.5
+
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
         """What the threshold does on the test set; it comes from normal validation samples alone."""
         normal = self.errors(on_validation, self.splits.validation)[self.splits.validation.labels == 0]

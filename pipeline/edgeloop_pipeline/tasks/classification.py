@@ -57,6 +57,10 @@ class Classification:
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
         return intervals.bootstrap(intervals.share(scores.argmax(1) == samples.labels), samples.recording)
 
+    def chance(self, samples: Samples) -> float:
+        """Of always answering the commonest class."""
+        return float(np.bincount(samples.labels).max() / len(samples))
+
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
         """`confusion`: rows are true classes, columns answers. `classes`: precision, recall, F1 and count of each."""
         names = self.splits.labels

@@ -70,6 +70,10 @@ class Regression:
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
         return intervals.bootstrap(intervals.r2(self._values(scores), samples.labels.astype(np.float64)), samples.recording)
 
+    def chance(self, samples: Samples) -> float:
+        """Of always answering the mean."""
+        return 0.0
+
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
         """Of each quantity, in its unit: mean absolute error, root mean squared error, and R²."""
         values, truth, once = self._values(scores), samples.labels.astype(np.float64), np.ones(len(samples))
