@@ -68,6 +68,15 @@ def test_bad_files(name: str, tmp_path: Path) -> None:
         recipe.load(tmp_path / "recipe.yaml")
 
 
+def test_overrides_are_values_and_no_text() -> None:
+    """What a program sets is never read as YAML: not a digest that looks like a number, nor a path with an apostrophe."""
+    digest, path = "1" * 63 + "2", "/home/o'neil's: {data}, #1.npz"
+    changes = (recipe.Override("parent", digest), recipe.Override("field", {"file": path}), recipe.Override("train.start", path))
+    loaded = recipe.load(TINY / "recipe.yaml", (*changes, "seed=3"))
+    assert loaded.head.parent == digest and loaded.head.field is not None and loaded.head.field.file == path
+    assert loaded.stages["train"]["start"] == path and loaded.head.seed == 3
+
+
 def test_set_changes_and_leaves_out() -> None:
     loaded = recipe.load(TINY / "recipe.yaml", ("distill.epochs=7", "prune=off", "target.max_drop=0.5", "seed=3"))
     assert loaded.stages["distill"]["epochs"] == 7

@@ -182,7 +182,11 @@ def test_shuffled_labels_are_refused(hub: Hub, runs: Path) -> None:
 
 
 def test_pseudo_labels_train_and_never_judge(runs: Path, tmp_path: Path) -> None:
-    """Half of each recording has labels. What trains by a guess is of recordings that do not judge, sure, and counted apart."""
+    """Half of each recording has labels. What trains by a guess is of recordings that do not judge, sure, and counted apart.
+
+    The folder's name has what YAML and shells read in a way of their own.
+    """
+    runs = runs.rename(runs.with_name("o'neil's runs: {1}, #2"))
     test, names = unseen()
     count = min(len(test), 240)
     made = [sample(np.asarray(test.values[i]), i, f"r{i // 8}", "" if i % 2 else str(names[test.labels[i]])) for i in range(count)]

@@ -6,9 +6,10 @@ import copy
 import hashlib
 import importlib.resources
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -146,8 +147,15 @@ def reference_projects() -> dict[str, Path]:
     return {p.name: p for p in sorted(root.iterdir()) if (p / FILE).is_file()}
 
 
-def load(path: Path, changes: tuple[str, ...] = ()) -> Recipe:
-    """Read and check a recipe. `changes`: `stage.key=value` or `key=value`, values in YAML.
+class Override(NamedTuple):
+    """A changed setting as a value, never as text: a path with an apostrophe and a digest of digits stay what they are."""
+
+    name: str  # stage.key, or key
+    value: Any
+
+
+def load(path: Path, changes: Sequence[str | Override] = ()) -> Recipe:
+    """Read and check a recipe. `changes`: overrides, or as on the command line `stage.key=value` or `key=value`, values in YAML.
 
     Raises UsageError that lists every problem at once.
     """
@@ -211,18 +219,14 @@ def stage_problems(stages: dict[str, Any], folder: Path) -> list[str]:
     return found
 
 
-def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
-    """A copy with `--set` changes; a stage's key may be written without the leading `stages.`."""
-    import yaml
-
+def _changed(data: dict[str, Any], changes: Sequence[str | Override]) -> dict[str, Any]:
+    """A copy with the changes; a stage's key may be written without the leading `stages.`."""
     from edgeloop_pipeline.stages import STAGES
 
     data = copy.deepcopy(data)
     given = list(data["stages"]) if isinstance(data.get("stages"), dict) else []
     for change in changes:
-        name, equals, text = change.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--set {change}: write it as stage.key=value")
+        name, value = change if isinstance(change, Override) else _said(change)
         keys = name.split(".")
         stages = data.get("stages")
         is_stage = keys[0] not in data and keys[0] not in _Head.__struct_fields__
@@ -233,13 +237,23 @@ def _changed(data: dict[str, Any], changes: tuple[str, ...]) -> dict[str, Any]:
             if not isinstance(place.get(key), dict):
                 place[key] = {}
             place = place[key]
-        try:
-            place[keys[-1]] = read_yaml(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"--set {change}: the value is not YAML") from error
+        place[keys[-1]] = value
     if isinstance(data.get("stages"), dict):
         data["stages"] = _in_place(data["stages"], given, list(STAGES))
     return data
+
+
+def _said(change: str) -> Override:
+    """One `--set` of the command line. Raises UsageError."""
+    import yaml
+
+    name, equals, text = change.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set {change}: write it as stage.key=value")
+    try:
+        return Override(name, read_yaml(text))
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {change}: the value is not YAML") from error
 
 
 def _in_place(stages: dict[str, Any], given: list[str], usual: list[str]) -> dict[str, Any]:

@@ -143,13 +143,14 @@ class Turn:
         return self._noted(folder, State(made, begun, sides), done)
 
     def _challenger(self, base: recipes.Recipe, champion: Champion, version: int, data: Path) -> recipes.Recipe:
-        changes = [*self.changes, f"version={version}", f"field={{file: '{data}'}}", f"parent={champion.sha256}"]
+        own = {"version": version, "field": {"file": str(data)}, "parent": champion.sha256}
+        changes: list[str | recipes.Override] = [*self.changes, *(recipes.Override(name, value) for name, value in own.items())]
         if champion.weights:
-            changes.append(f"train.start={champion.weights}")
+            changes.append(recipes.Override("train.start", champion.weights))
             rate = base.stages["train"].get("learning_rate")
             if isinstance(rate, int | float):  # from scratch; what goes on from a good network takes smaller steps
-                changes.append(f"train.learning_rate={rate * WARM_RATE}")
-        return recipes.load(recipes.find(self.recipe), tuple(changes))
+                changes.append(recipes.Override("train.learning_rate", rate * WARM_RATE))
+        return recipes.load(recipes.find(self.recipe), changes)
 
     def _first(self, base: recipes.Recipe, folder: Path) -> Champion:
         """The recipe as it is, from the cache where it ran already: the first champion."""
