@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -72,3 +73,29 @@ def test_a_pruned_ruin_is_not_packaged(runs: Path) -> None:
     said = sentence(done, 1)
     assert "against the best float network (after train" in said and "max_drop" in said
     assert before and set(runs.rglob("*.edgeloop")) == before
+
+
+def test_the_object_is_printed_whatever_ended_the_run(tiny: Path, runs: Path) -> None:
+    """A network with one label too few, behind a stage that is cached."""
+    (tiny / "network.py").write_text(
+        (tiny / "network.py").read_text().replace("nn.Linear(16, outputs)", "nn.Linear(16, outputs + 1)")
+    )
+    done = command("edgeloop", "run", tiny, "--runs", runs, ONNX, "--json")
+    told = json.loads(done.stdout)
+    assert told["error"] in sentence(done, 4) and told["stages"] == [] and told["failures"] == []
+
+
+def test_a_network_that_ends_in_a_softmax_is_noticed_and_answers_right(tiny: Path, tmp_path: Path) -> None:
+    """Its probabilities on a device are those of the network, and not a softmax of a softmax."""
+    source = (tiny / "network.py").read_text().replace("flatten(1))", "flatten(1)).softmax(1)")
+    (tiny / "network.py").write_text(source)
+    short = ("--set", "train.epochs=8", "--set", "prune=off", "--set", "distill=off", "--set", "quantize.qat=never")
+    done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", ONNX, "--json", *short)
+    assert done.returncode == 0, done.stderr
+    assert "ends in a softmax" in done.stderr
+    told = json.loads(done.stdout)
+    samples = tmp_path / "samples"
+    assert command("edgeloop", "samples", tiny, samples, "--limit", "12").returncode == 0
+    answers = command("edgeloop-agent", "run", told["bundle"], "--source", samples)
+    sure = [max(json.loads(line)["probabilities"].values()) for line in answers.stdout.splitlines()]
+    assert len(sure) >= 12 and max(sure) > 0.9, "a softmax of a softmax of three classes is at most 0.58"

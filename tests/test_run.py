@@ -114,9 +114,13 @@ def test_killed_in_a_stage_resumes_to_the_same_result(tiny_run: dict[str, Any], 
 
 def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) -> None:
     done = command(
-        "edgeloop", "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0", ONNX
-    )
+        "edgeloop", "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0", ONNX,
+        "--json",
+    )  # fmt: skip
     said = sentence(done, 1)
+    told = json.loads(done.stdout)
+    assert told["bundle"] is None and told["failures"] and told["failures"][0] in told["error"] and told["error"] in said
+    assert {v["precision"] for v in told["variants"]} == {"int8", "float32"}
     assert "more than max_int8_bytes 100" in said
     report = said.strip().rpartition("see ")[2]
     assert "Floor missed" in Path(report).read_text()

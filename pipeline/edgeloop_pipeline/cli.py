@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -13,6 +12,7 @@ from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
 from edgeloop_pipeline import interrupt, threads
 from edgeloop_pipeline.beginning import doctor, new, samples
 from edgeloop_pipeline.labels.cli import labels
+from edgeloop_pipeline.last_run import planned_of, remember
 from edgeloop_pipeline.publishing.cli import COMMANDS as PUBLISHING
 from edgeloop_pipeline.retraining.cli import retrain
 
@@ -74,7 +74,7 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
     from edgeloop_agent.hardware import cores
     from edgeloop_pipeline import recipe as recipes
     from edgeloop_pipeline.console import Console, summary_json, summary_table
-    from edgeloop_pipeline.runner import follow
+    from edgeloop_pipeline.runner import Result, follow
     from edgeloop_pipeline.runner import run as run_recipe
     from edgeloop_pipeline.store import Store
 
@@ -93,8 +93,14 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
     if int(os.environ.get("RANK", "0")):
         follow(loaded, store)
         return
-    _remember(store, recipes.find(recipe), changes)
-    result = run_recipe(loaded, store, Console())
+    remember(store, recipes.find(recipe), changes)
+    result = Result(loaded, store)
+    try:
+        run_recipe(loaded, store, Console(), result)
+    except EdgeloopError as error:
+        if as_json:
+            click.echo(summary_json(result, str(error)))
+        raise
     if as_json:
         click.echo(summary_json(result))
     else:
@@ -151,7 +157,7 @@ def status(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
     """Which stages are cached and which would run (RECIPE: default the last one run)."""
     from edgeloop_pipeline.console import status_table
 
-    status_table(*_planned(recipe, runs, changes))
+    status_table(*planned_of(recipe, runs, changes))
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -164,7 +170,7 @@ def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) ->
     from edgeloop_contract.settings import nearest
     from edgeloop_pipeline.runner import why as reasons
 
-    loaded, store, planned = _planned(recipe, runs, changes)
+    loaded, store, planned = planned_of(recipe, runs, changes)
     if stage not in loaded.stages:
         raise UsageError(f"{stage}: not a stage of {loaded.path}{nearest(stage, loaded.stages)}")
     found = next((p for p in planned if p.name == stage), None)
@@ -182,7 +188,7 @@ def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) ->
 @set_option
 def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
     """Print where the report of the last run of RECIPE is."""
-    loaded, store, _ = _planned(recipe, runs, changes)
+    loaded, store, _ = planned_of(recipe, runs, changes)
     entry = store.last(loaded.head.name, "report")
     if entry is None:
         raise UsageError(f"{loaded.head.name}: no report yet in {runs}; run it first: edgeloop run {loaded.path}")
@@ -226,7 +232,7 @@ def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> Non
     from edgeloop_pipeline.roi import answer
     from edgeloop_pipeline.summary import one_inference
 
-    loaded, store, planned = _planned(recipe, runs, changes)
+    loaded, store, planned = planned_of(recipe, runs, changes)
     entries = {p.name: p.entry for p in planned if p.entry is not None}
     if "profile" not in entries or "package" not in entries:
         raise UsageError(f"{loaded.path}: has no finished run with profile and package; run it first: edgeloop run {loaded.path}")
@@ -261,39 +267,3 @@ def probe(recipe: str, changes: tuple[str, ...], out: Path, round_to: int) -> No
     click.echo(f"{out}: {count} layers, {out.stat().st_size:,} bytes; on the device:")
     click.echo(f"  edgeloop-agent bench {out.name} --seconds 0.1 --json > device.json")
     click.echo("then beside the recipe, with target: {device: device.json, max_latency_us: …} in it")
-
-
-def _remember(store: Any, path: Path, changes: tuple[str, ...]) -> None:
-    """The last recipe run in this folder: the default of status, why and report."""
-    import msgspec
-
-    from edgeloop_pipeline.store import write
-
-    with store.lock():
-        write(store.root / "last-run.json", msgspec.json.encode([str(path), changes]))
-
-
-def _planned(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tuple[Any, Any, Any]:
-    """The recipe, its store, and its stages up to the first that would run."""
-    import msgspec
-
-    from edgeloop_pipeline import recipe as recipes
-    from edgeloop_pipeline.project import Project
-    from edgeloop_pipeline.runner import plan_next
-    from edgeloop_pipeline.store import Store
-
-    if recipe is None:
-        try:
-            recipe, remembered = msgspec.json.decode((runs / "last-run.json").read_bytes(), type=tuple[str, tuple[str, ...]])
-        except (OSError, msgspec.MsgspecError):
-            raise UsageError(f"{runs}: nothing was run there yet; name a recipe, or another folder with --runs") from None
-        changes = (*remembered, *changes)
-    loaded = recipes.load(recipes.find(recipe), changes)
-    store, project, planned = Store(runs), Project(loaded), []
-    entries: list[Any] = []
-    for name, settings in loaded.stages.items():
-        planned.append(plan_next(project, store, name, settings, entries))
-        if planned[-1].entry is None:
-            break
-        entries.append(planned[-1].entry)
-    return loaded, store, planned

@@ -74,8 +74,8 @@ def headline(entry: Entry) -> str:
     return ", ".join(parts)
 
 
-def summary_json(result: Result) -> str:
-    """The run as one JSON object (docs/cli.md)."""
+def summary_json(result: Result, error: str | None = None) -> str:
+    """The run as one JSON object (docs/cli.md). `error`: why it ended early, or which floors it misses."""
     verified, profiled = result.metrics("verify"), result.metrics("profile")
     report, bundle = result.path("report", "report"), result.path("package", "bundle")
     variants = []
@@ -109,6 +109,8 @@ def summary_json(result: Result) -> str:
             ],
             "variants": variants,
             "parity": {k: parity[k] for k in ("max_lsb", "top1_share", "pairs")} if parity else None,
+            "failures": result.failures,
+            "error": error,
         }
     ).decode()
 

@@ -82,10 +82,13 @@ def _giver(project: Project, artefact: str, before: list[Entry]) -> Entry:
     return next(e for e in reversed(before) if artefact in stage_class(e.stage, recipe.stages[e.stage], recipe.folder).gives)
 
 
-def run(recipe: Recipe, store: Store, listener: Listener) -> Result:
-    """Run every stage. Raises GateError after the report when a floor was missed, and the stages' own errors."""
+def run(recipe: Recipe, store: Store, listener: Listener, result: Result | None = None) -> Result:
+    """Run every stage. Raises GateError after the report when a floor was missed, and the stages' own errors.
+
+    `result`: filled as stages end, for a caller that wants to tell of them whatever comes after.
+    """
     project = Project(recipe)
-    result = Result(recipe, store)
+    result = result or Result(recipe, store)
     with store.lock():
         for name, settings in recipe.stages.items():
             if result.failures and name in BLOCKED_BY_FAILURE:

@@ -33,6 +33,7 @@ class Train(FitSettings, Base):
         from edgeloop_pipeline import networks, tasks
         from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
+        from edgeloop_pipeline.training.steps import of_probabilities
 
         project = inputs.project
         head = project.recipe.head
@@ -52,8 +53,12 @@ class Train(FitSettings, Base):
             networks.save(out, network, structure)
             scores = scores_of(network, front, project.splits.validation)
             return {"validation_accuracy": tasks.of(project.splits).judge(scores, project.splits.validation)[0], **facts}
+        loss = tasks.of(project.splits).loss(self.label_smoothing)
+        if project.splits.task == "classification" and _answers_probabilities(network, sample):
+            inputs.log("the network ends in a softmax: its logarithm is what trains, and shipped files leave the softmax out")
+            loss = of_probabilities(loss)
         fitted = fit(
-            network, front, project.splits, self, tasks.of(project.splits).loss(self.label_smoothing), seed=head.seed,
+            network, front, project.splits, self, loss, seed=head.seed,
             scratch=inputs.scratch, augment=project.augment, name=f"{head.name}/train", split_at=self.split_at, log=inputs.log,
         )  # fmt: skip
         networks.save(out, network, structure)
@@ -65,6 +70,15 @@ class Train(FitSettings, Base):
             "curve": [asdict(e) for e in fitted.curve],
             "training": fitted.facts,
         }
+
+
+def _answers_probabilities(network: Any, sample: Any) -> bool:
+    """Are its answers at several samples 0 to 1, and 1 together? Logits are never so by chance."""
+    import torch
+
+    with torch.no_grad():
+        scores = network.eval()(torch.cat([sample, -sample, 0.5 * sample])).float()
+    return bool((scores >= 0).all() and (scores.sum(1) - 1).abs().max() < 1e-3)
 
 
 def _give_weights(project: Any, reference: str, network: Any) -> None:
