@@ -7,7 +7,7 @@ import time
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, Response, get, post, put
+from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
@@ -15,7 +15,7 @@ from sqlalchemy import insert, select
 
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.messages import Device, Sha256, Target
-from edgeloop_hub import fleet, registry, rolling, signing
+from edgeloop_hub import fleet, health, people, registry, rolling, signing
 from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.plans import Plan
 from edgeloop_hub.schema import bundles, devices, events, jobs
@@ -91,6 +91,26 @@ class Workstation(Controller):
         with state.hub.database.writing() as database:
             return {"bytes": registry.add_part(database, state.hub.blobs, sha256, begins, body, state.hub.settings)}
 
+    @get("/health", sync_to_thread=True)
+    def health(self, state: State) -> dict[str, Any]:
+        """The last tick, when signed metadata expire, and what somebody should do about it."""
+        with state.hub.database.reading() as database:
+            return health.told(database)
+
+    @get("/tokens", sync_to_thread=True)
+    def tokens(self, state: State) -> list[dict[str, Any]]:
+        """Every token by its id and name, without the secrets."""
+        with state.hub.database.reading() as database:
+            return people.tokens_told(database)
+
+    @delete("/tokens/{which:str}", sync_to_thread=True, status_code=200)
+    def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State) -> dict[str, int]:
+        """Revoke the token with this id, or all of this name."""
+        with state.hub.database.writing() as database:
+            count = people.revoke_tokens(database, which)
+            fleet.note(database, "token revoked", f"{which}: {count} of them")
+        return {"revoked": count}
+
     @get("/bundles", sync_to_thread=True)
     def bundles(self, state: State) -> list[dict[str, Any]]:
         """Every version, newest first."""
@@ -136,6 +156,7 @@ class Workstation(Controller):
         """pause, resume or abort."""
         with state.hub.database.writing() as database:
             rolling.change(database, number, verb, "token")
+        with state.hub.database.reading() as database:  # it is done, whatever can be told of it
             return rolling.described(database, number)
 
     @post("/jobs", sync_to_thread=True, status_code=201, raises=[NotFoundException])

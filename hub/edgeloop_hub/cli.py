@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
+from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
 
 EXIT_CODES = """\b
-Exit codes: 0 done · 2 wrong usage · 3 what was sent is wrong · 7 database, disk or folder · 130 interrupted"""
+Exit codes: 0 done · 1 a part of a tick failed · 2 wrong usage · 3 what was sent is wrong
+7 database, disk or folder · 130 interrupted"""
 
 
 def run_command() -> int:
@@ -30,6 +31,9 @@ def run_command() -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("edgeloop-hub: interrupted", err=True)
         return 130
+    except EOFError:
+        click.echo("edgeloop-hub: the input ended too early", err=True)
+        return 2
     except OSError as error:
         click.echo(f"edgeloop-hub: {error.filename or 'output'}: {error.strerror}; make room or check the path", err=True)
         return StorageError.exit_code
@@ -60,6 +64,19 @@ def open_hub(context: click.Context) -> Any:
     from edgeloop_hub.app import Hub
 
     return Hub.open(settings_of(context))
+
+
+def existing_hub(context: click.Context) -> Any:
+    """Raises UsageError where there is none: what looks after a hub must never begin another, empty one."""
+    from edgeloop_hub.signing import KEY
+
+    settings = settings_of(context)
+    if not (settings.data / KEY).exists():
+        raise UsageError(
+            f"{settings.data.resolve()}: there is no hub; "
+            "name its folder, as serve has it: edgeloop-hub --data FOLDER (or $EDGELOOP_HUB_DATA)"
+        )
+    return open_hub(context)
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -129,14 +146,18 @@ def _limits(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 @commands.command(epilog=EXIT_CODES)
+@click.option("--accept-clock", is_flag=True, help="The clock is right, although the last tick was long ago or is yet to come.")
 @click.pass_context
-def tick(context: click.Context) -> None:
+def tick(context: click.Context, accept_clock: bool) -> None:
     """Advance rollouts, sign what is due, forget what is old. For cron, every minute."""
-    from edgeloop_hub.rolling import tick as advance
+    from edgeloop_hub.ticking import tick as advance
 
-    hub = open_hub(context)
-    for line in advance(hub.database, hub.blobs, hub.signer, hub.settings):
+    hub = existing_hub(context)
+    done = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
+    for line in done.said:
         click.echo(line)
+    if done.problems:
+        raise GateError("tick: " + "; ".join(done.problems))
 
 
 @commands.group(epilog=EXIT_CODES)
@@ -183,6 +204,33 @@ def enrol_token(context: click.Context, name: str, labels: tuple[str, ...]) -> N
     _token(context, "enrol", name, list(labels), settings_of(context).token_seconds)
 
 
+@token.command("list", epilog=EXIT_CODES)
+@click.pass_context
+def list_tokens(context: click.Context) -> None:
+    """Every token by its id and name; the secrets themselves are known to their holders alone."""
+    from edgeloop_hub import people
+    from edgeloop_hub.words import when
+
+    with existing_hub(context).database.reading() as database:
+        for row in people.tokens_told(database):
+            ends = f"expires {when(row['expires'])}" if row["expires"] else "never expires"
+            used = f", used {when(row['used'])}" if row["used"] else ""
+            click.echo(f"{row['id']}  {row['kind']:5}  {row['name']:20}  made {when(row['created'])}, {ends}{used}")
+
+
+@token.command("revoke", epilog=EXIT_CODES)
+@click.argument("which")
+@click.pass_context
+def revoke_token(context: click.Context, which: str) -> None:
+    """The token with this id, or all of this name, are worth nothing from now on."""
+    from edgeloop_hub import fleet, people
+
+    with existing_hub(context).database.writing() as database:
+        count = people.revoke_tokens(database, which)
+        fleet.note(database, "token revoked", f"{which}: {count} of them")
+    click.echo(f"{which}: {count} token{'s' if count != 1 else ''} revoked")
+
+
 def _token(context: click.Context, kind: str, name: str, labels: list[str], seconds: float | None) -> None:
     from edgeloop_hub import people
 
@@ -202,7 +250,7 @@ def revoke(context: click.Context, name: str) -> None:
     """Its credential is worth nothing from now on; the device goes on with what it runs."""
     from edgeloop_hub import fleet, people
 
-    with open_hub(context).database.writing() as database:
+    with existing_hub(context).database.writing() as database:
         people.revoke(database, name)
         fleet.note(database, "revoked", name)
     click.echo(f"{name}: revoked")
@@ -215,7 +263,7 @@ def backup(context: click.Context, file: Path) -> None:
     """Everything in one FILE: database, bundles, the hub's key. It holds secrets: keep it as such."""
     from edgeloop_hub.backup import save
 
-    click.echo(save(open_hub(context), file))
+    click.echo(save(existing_hub(context), file))
 
 
 @commands.command(epilog=EXIT_CODES)

@@ -9,7 +9,7 @@ from litestar import Response, get
 from litestar.datastructures import State
 from sqlalchemy import func, select
 
-from edgeloop_hub import fleet
+from edgeloop_hub import fleet, health, signing
 from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.schema import devices, events, signed
 
@@ -42,7 +42,8 @@ class _Exposition:
             away = database.execute(select(count).where(devices.c.last_seen < now - AWAY_SECONDS)).scalar()
             kinds = database.execute(select(events.c.kind, count).group_by(events.c.kind)).all()
             expires = database.execute(select(func.max(signed.c.expires)).where(signed.c.role == "timestamp")).scalar()
-            running = len(fleet.open_rollouts(database))
+            running = len(fleet.open_numbers(database))
+            last, expiring = health.last_tick(database), signing.expiries(database)
         by_version = GaugeMetricFamily("edgeloop_hub_devices", "enrolled devices", labels=["model", "version"])
         for model, version, number in rows:
             by_version.add_metric([model, str(version)], number)
@@ -55,3 +56,11 @@ class _Exposition:
         yield GaugeMetricFamily("edgeloop_hub_rollouts_open", "rollouts that are not over", value=running)
         if expires is not None:
             yield GaugeMetricFamily("edgeloop_hub_timestamp_seconds", "seconds until the timestamp expires", value=expires - now)
+        for role in ("targets", "root"):
+            if role in expiring:
+                text = f"seconds until {role} metadata expire, which the workstation renews"
+                yield GaugeMetricFamily(f"edgeloop_hub_{role}_seconds", text, value=expiring[role] - now)
+        at, seconds, fine = (last.at, last.seconds, float(last.fine)) if last else (0.0, 0.0, 0.0)
+        yield GaugeMetricFamily("edgeloop_hub_tick_time_seconds", "when the last tick began, since 1970; 0: never", value=at)
+        yield GaugeMetricFamily("edgeloop_hub_tick_duration_seconds", "how long the last tick took", value=seconds)
+        yield GaugeMetricFamily("edgeloop_hub_tick_success", "1: the last tick did all that was due", value=fine)

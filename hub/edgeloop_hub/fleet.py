@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from edgeloop_contract.errors import UsageError
+from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report
-from edgeloop_hub import drift, estimating, labelling
-from edgeloop_hub.gates import Seen
+from edgeloop_hub import drift, labelling
 from edgeloop_hub.people import Device
 from edgeloop_hub.plans import OPEN, Plan, Rollout, assigned
 from edgeloop_hub.schema import bundles, devices, events, heartbeats, jobs, released, rollouts
@@ -22,7 +22,6 @@ from edgeloop_hub.settings import Settings
 
 HOUR = 3600.0
 HUB = "hub"  # the source of the hub's own events; no device can be called so
-FAILED = ("failed", "rolled-back")
 
 
 def store(connection: Connection, device: Device, report: Report, settings: Settings) -> bool:
@@ -98,25 +97,41 @@ def rollout_of(connection: Connection, target: str) -> int | None:
 
 
 def open_rollouts(connection: Connection, *states: str) -> list[Rollout]:
-    """Those that are not over: running, paused or halted."""
+    """Those that are not over: running, paused or halted. One whose plan cannot be read offers nothing to anybody."""
+    found = []
+    for row in connection.execute(_ROLLOUTS.where(rollouts.c.state.in_(states or (*OPEN, "halted"))).order_by(rollouts.c.id)):
+        with contextlib.suppress(DataError):
+            found.append(_rollout(row))
+    return found
+
+
+def open_numbers(connection: Connection, *states: str) -> list[int]:
     wanted = states or (*OPEN, "halted")
-    rows = (
-        select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target).where(rollouts.c.state.in_(wanted))
-    )
-    return [_rollout(row) for row in connection.execute(rows.order_by(rollouts.c.id))]
-
-
-def _rollout(row: Any) -> Rollout:
-    plan = msgspec.json.decode(row.plan, type=Plan)
-    return Rollout(row.id, row.channel, row.model, row.target, row.sha256, plan, row.state, row.step, row.step_began)
+    return list(connection.execute(select(rollouts.c.id).where(rollouts.c.state.in_(wanted)).order_by(rollouts.c.id)).scalars())
 
 
 def find_rollout(connection: Connection, number: int) -> Rollout:
-    rows = select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target).where(rollouts.c.id == number)
-    row = connection.execute(rows).first()
+    """Raises UsageError when there is none, DataError for a plan that cannot be read."""
+    row = connection.execute(_ROLLOUTS.where(rollouts.c.id == number)).first()
     if row is None:
         raise UsageError(f"there is no rollout {number}")
     return _rollout(row)
+
+
+_ROLLOUTS = select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target)
+
+
+def _rollout(row: Any) -> Rollout:
+    try:
+        plan = _plan(row.plan)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DataError(f"rollout {row.id}: its plan cannot be read ({error}); abort it, and start another") from error
+    return Rollout(row.id, row.channel, row.model, row.target, row.sha256, plan, row.state, row.step, row.step_began)
+
+
+@lru_cache(64)
+def _plan(text: str) -> Plan:
+    return msgspec.json.decode(text, type=Plan)
 
 
 def assignment(connection: Connection, device: Device, settings: Settings) -> Assignment:
@@ -144,56 +159,6 @@ def may_fetch(connection: Connection, device: Device, target: str) -> bool:
         return True
     job = select(jobs.c.id).where(jobs.c.device == device.name, jobs.c.target == target, jobs.c.state == "waiting")
     return connection.execute(job).first() is not None
-
-
-def members(connection: Connection, rollout: Rollout) -> tuple[list[Device], list[Device]]:
-    """Devices of this channel and model: those of the cohort so far, and the others."""
-    rows = select(devices).where(
-        devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
-    )
-    found = [Device(r.name, json.loads(r.labels), r.channel, r.model, r.sha256) for r in connection.execute(rows)]
-    inside = [d for d in found if rollout.cohort_has(d.name, d.labels)]
-    names = {d.name for d in inside}
-    return inside, [d for d in found if d.name not in names]
-
-
-def failures(connection: Connection, rollout: Rollout, names: Iterable[str]) -> set[str]:
-    """Devices that refused the bundle or gave it back since the rollout began."""
-    began = select(rollouts.c.began).where(rollouts.c.id == rollout.id).scalar_subquery()
-    rows = select(events.c.source).where(events.c.target == rollout.target, events.c.kind.in_(FAILED), events.c.at >= began - 1)
-    return {row.source for row in connection.execute(rows)} & set(names)
-
-
-def seen_since(connection: Connection, names: set[str], sha256s: set[str] | None, since: float) -> dict[str, Seen]:
-    """Reports of these devices from these bundles, added up by device."""
-    rows = select(heartbeats.c.device, heartbeats.c.body).where(and_(heartbeats.c.at >= since, heartbeats.c.sha256 != ""))
-    if sha256s is not None:
-        rows = rows.where(heartbeats.c.sha256.in_(sha256s))
-    found: dict[str, Seen] = {}
-    crashes: dict[str, int] = {}
-    for name, body in connection.execute(rows.order_by(heartbeats.c.at)):
-        if name not in names:
-            continue
-        beat, seen = msgspec.json.decode(body, type=Heartbeat), found.setdefault(name, Seen())
-        seen.hours += beat.seconds / HOUR
-        seen.crashes += max(0, beat.crashes - crashes.get(name, beat.crashes))
-        crashes[name] = beat.crashes
-        if beat.latency_us_p95 is not None:
-            seen.latency_us_p95.append(beat.latency_us_p95)
-        count, mean = beat.confidence.count, beat.confidence.mean
-        seen.answers += count
-        seen.confidence_sum += count * mean
-        seen.confidence_squares += count * (beat.confidence.variance + mean * mean)
-        seen.labels.update(beat.labels)
-        if beat.drift is not None:
-            seen.drift.append(beat.drift)
-        seen.right += beat.right
-        seen.labelled += beat.labelled
-    for row in estimating.drawn(connection, sha256s, since, drift.faulty(connection)):
-        if row.device in found:
-            found[row.device].labelled += 1
-            found[row.device].right += row.guess == row.label
-    return found
 
 
 def forget_old(connection: Connection, settings: Settings) -> None:

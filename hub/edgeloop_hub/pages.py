@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -22,29 +20,15 @@ from sqlalchemy import select
 
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.messages import Heartbeat
-from edgeloop_hub import fleet, people, plots, registry, rolling
+from edgeloop_hub import fleet, health, people, plots, registry, rolling
 from edgeloop_hub.schema import events, heartbeats, jobs, users
+from edgeloop_hub.words import ago, when
 
 HERE = Path(__file__).parent / "templates"
 COOKIE = "edgeloop_session"
 SHOWN = 200  # heartbeats in a plot, events in a list
 Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
 Asking = Request[Any, Any, Any]
-
-
-def ago(at: float | None) -> str:
-    """'3 min ago'."""
-    if at is None:
-        return "never"
-    seconds = max(0.0, time.time() - at)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return "just now"
-
-
-def when(at: float) -> str:
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 TEMPLATES = Environment(
@@ -141,8 +125,8 @@ class Pages(Controller):
     @get("/", sync_to_thread=True)
     def fleet(self, state: State, request: Asking) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            rows, rollouts = fleet.listed(database), rolling.listed(database)[:5]
-        return page("fleet.html.j2", "Fleet", request, devices=rows, rollouts=rollouts)
+            rows, rollouts, told = fleet.listed(database), rolling.listed(database)[:5], health.told(database)
+        return page("fleet.html.j2", "Fleet", request, devices=rows, rollouts=rollouts, health=told)
 
     @get("/devices/{name:str}", sync_to_thread=True)
     def device(self, name: str, state: State, request: Asking) -> Response[bytes]:
@@ -166,16 +150,16 @@ class Pages(Controller):
     @get("/rollouts", sync_to_thread=True)
     def rollouts(self, state: State, request: Asking) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            return page("rollouts.html.j2", "Rollouts", request, rollouts=rolling.listed(database))
+            return page("rollouts.html.j2", "Rollouts", request, rollouts=rolling.listed(database), health=health.told(database))
 
     @get("/rollouts/{number:int}", sync_to_thread=True)
     def rollout(self, number: int, state: State, request: Asking) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            found = rolling.described(database, number)
+            found, told = rolling.described(database, number), health.told(database)
             decisions = database.execute(
                 select(events).where(events.c.rollout == number).order_by(events.c.at.desc()).limit(SHOWN)
             ).all()
-        return page("rollout.html.j2", f"Rollout {number}", request, rollout=found, events=decisions)
+        return page("rollout.html.j2", f"Rollout {number}", request, rollout=found, events=decisions, health=told)
 
     @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True)
     def change(self, number: int, verb: str, data: Form, state: State, request: Asking) -> Response[Any]:

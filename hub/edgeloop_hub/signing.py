@@ -13,7 +13,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, select
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
@@ -21,12 +21,13 @@ from edgeloop_contract.errors import DataError, StorageError
 from edgeloop_hub.schema import signed
 from edgeloop_hub.settings import Settings
 
+KEY = "online-key.pem"
 KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh
 
 
 def online_signer(settings: Settings) -> CryptoSigner:
     """The hub's key, made at its first use. Raises StorageError."""
-    path = settings.data / "online-key.pem"
+    path = settings.data / KEY
     try:
         if not path.exists():
             settings.data.mkdir(parents=True, exist_ok=True)
@@ -145,9 +146,16 @@ def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Setti
     _sign(connection, "timestamp", timestamp, signer)
 
 
+def expiries(connection: Connection) -> dict[str, float]:
+    """When the newest metadata of each role expire."""
+    newest = select(signed.c.role, func.max(signed.c.version).label("version")).group_by(signed.c.role).subquery()
+    here = and_(signed.c.role == newest.c.role, signed.c.version == newest.c.version)
+    return {row.role: row.expires for row in connection.execute(select(signed.c.role, signed.c.expires).join(newest, here))}
+
+
 def renew(connection: Connection, signer: CryptoSigner, settings: Settings) -> bool:
     """Sign anew what is past half of its time; whether anything was."""
-    rows = dict(connection.execute(select(signed.c.role, func.max(signed.c.expires)).group_by(signed.c.role)).tuples().all())
+    rows = expiries(connection)
     if "timestamp" not in rows:
         return False
     now = time.time()
