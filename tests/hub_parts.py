@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, update
 
 from edgeloop_contract.messages import Event, Heartbeat, Report
 from edgeloop_hub import fleet, people, rolling, secrets, signing
-from edgeloop_hub.app import Hub
+from edgeloop_hub.hub import Hub
 from edgeloop_hub.plans import Plan
 from edgeloop_hub.schema import bundles, devices
 from edgeloop_hub.settings import Settings

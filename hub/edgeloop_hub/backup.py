@@ -14,7 +14,7 @@ from typing import Any
 from sqlalchemy import LargeBinary, Table, func, insert, select
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_hub.app import Hub
+from edgeloop_hub.hub import Hub
 from edgeloop_hub.schema import bundles, metadata
 from edgeloop_hub.settings import Settings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
 
+LOCAL_PROXIES = ("127.0.0.1", "::1")
 EXIT_CODES = """\b
 Exit codes: 0 done · 1 a part of a tick failed · 2 wrong usage · 3 what was sent is wrong
 7 database, disk or folder · 130 interrupted"""
@@ -61,7 +63,7 @@ def settings_of(context: click.Context, **more: Any) -> Any:
 
 
 def open_hub(context: click.Context) -> Any:
-    from edgeloop_hub.app import Hub
+    from edgeloop_hub.hub import Hub
 
     return Hub.open(settings_of(context))
 
@@ -92,35 +94,60 @@ def existing_hub(context: click.Context) -> Any:
     help="Another value for one of the hub's limits (docs/hub.md), such as labels_needed=2.",
 )  # fmt: skip
 @click.option("--behind-tls", is_flag=True, help="A proxy in front serves TLS: cookies are marked secure.")
+@click.option(
+    "--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS",
+    help="With --behind-tls: the proxy whose X-Forwarded-For names the client; without it, one on this machine.",
+)  # fmt: skip
 @click.pass_context
 def serve(
     context: click.Context, host: str, port: int, workers: int, certificate: Path | None, private_key: Path | None,
-    limits: tuple[str, ...], behind_tls: bool,
+    limits: tuple[str, ...], behind_tls: bool, proxies: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Answer devices, the workstation and people."""
     import msgspec
     import uvicorn
 
-    from edgeloop_hub.app import ENVIRONMENT, Hub
+    from edgeloop_hub.hub import Hub
+    from edgeloop_hub.prompt import ENVIRONMENT
 
     if (certificate is None) != (private_key is None):
         raise UsageError("--certificate and --private-key belong together")
+    if proxies and not behind_tls:
+        raise UsageError("--trusted-proxy: only with --behind-tls; a client that nobody stands before is known by its own address")
+    trusted = list(proxies or LOCAL_PROXIES) if behind_tls else []
     if host not in ("127.0.0.1", "::1", "localhost") and certificate is None and not behind_tls:
         click.echo(
             "edgeloop-hub: warning: passwords and credentials cross the network unencrypted; see --certificate and --behind-tls",
             err=True,
         )
-    settings = settings_of(context, secure_cookies=behind_tls or certificate is not None, **_limits(limits))
+    settings = settings_of(
+        context, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **_limits(limits)
+    )
     Hub.open(settings).database.engine.dispose()  # every mistake of the configuration is said here, once
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
-    click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{host}:{port}", err=True)
+    click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{_in_address(host)}:{port}", err=True)
+    click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
         factory=True, http="edgeloop_hub.prompt:Prompt", host=host, port=port, workers=workers,
         log_level="warning", access_log=False, server_header=False, proxy_headers=behind_tls,
+        forwarded_allow_ips=trusted, ws="none",
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
-        limit_concurrency=1000, h11_max_incomplete_event_size=65536,
+        limit_concurrency=max(1000, 2 * settings.connections), h11_max_incomplete_event_size=65536,
     )  # fmt: skip
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def cron_line(given: dict[str, Any]) -> str:
+    """The tick of this very hub, for a crontab: cron has another folder and another path."""
+    options = ["--data", str(given["data"].resolve())]
+    for name in ("database", "blobs"):
+        options += [f"--{name}", given[name]] if given[name] else []
+    words = [str(Path(sys.argv[0]).resolve()), *options, "tick"]
+    return "* * * * * " + shlex.join(words).replace("%", r"\%")
 
 
 def _limits(given: tuple[str, ...]) -> dict[str, Any]:

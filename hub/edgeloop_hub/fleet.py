@@ -6,6 +6,8 @@ import contextlib
 import json
 import secrets
 import time
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +15,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from edgeloop_contract.errors import DataError, UsageError
-from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report
+from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report, too_deep
 from edgeloop_hub import drift, labelling
 from edgeloop_hub.people import Device
 from edgeloop_hub.plans import OPEN, Plan, Rollout, assigned
@@ -21,31 +23,32 @@ from edgeloop_hub.schema import bundles, devices, events, heartbeats, jobs, rele
 from edgeloop_hub.settings import Settings
 
 HOUR = 3600.0
+MOST_LISTED, SHOWN_LABELS = 10_000, 20
 HUB = "hub"  # the source of the hub's own events; no device can be called so
 
 
 def store(connection: Connection, device: Device, report: Report, settings: Settings) -> bool:
     """Keep a report, once. False: over the device's quota. What it says of other devices or times to come is not believed."""
     now = time.time()
-    row = connection.execute(select(devices.c.quota_from, devices.c.quota_used).where(devices.c.name == device.name)).one()
-    fresh = now - row.quota_from > HOUR
-    if not fresh and row.quota_used >= settings.report_quota_per_hour:
+    if report.job is not None and too_deep(report.job.measured):
+        raise DataError("a measurement is nested too deeply")
+    beat = report.heartbeat or Heartbeat()
+    body = msgspec.json.encode(beat).decode()
+    size = len(body) + bytes_of(report.events) + bytes_of([report.drift, report.job])
+    if not count(connection, device, settings, now, rows=len(report.events), size=size):
         return False
-    used: dict[str, Any] = {"quota_from": now, "quota_used": 1} if fresh else {"quota_used": row.quota_used + 1}
     mine = update(devices).where(devices.c.name == device.name)
     known = connection.execute(
         select(heartbeats.c.key).where(heartbeats.c.device == device.name, heartbeats.c.key == report.key)
     ).first()
     if known is not None:
-        connection.execute(mine.values(**used))
         return True
-    beat = report.heartbeat or Heartbeat()
-    body = msgspec.json.encode(beat).decode()
+    used: dict[str, Any] = {}
     connection.execute(
-        insert(heartbeats).values(device=device.name, key=report.key, at=_when(report.at, now), sha256=beat.sha256, body=body)
+        insert(heartbeats).values(device=device.name, key=report.key, at=_when(report.at, now), sha256=beat.sha256[:64], body=body)
     )
     if report.heartbeat is not None:
-        used |= {
+        used = {
             "model": beat.model,
             "version": beat.version,
             "sha256": beat.sha256[:64],
@@ -68,6 +71,27 @@ def store(connection: Connection, device: Device, report: Report, settings: Sett
             update(jobs).where(jobs.c.id == report.job.id, jobs.c.device == device.name, jobs.c.state == "waiting").values(**answer)
         )
     return True
+
+
+def count(connection: Connection, device: Device, settings: Settings, now: float, rows: int, size: int) -> bool:
+    """One message more of the device's in this hour, with so many rows and bytes. False: over its quota."""
+    quota = (devices.c.quota_from, devices.c.quota_used, devices.c.quota_rows, devices.c.quota_bytes)
+    row = connection.execute(select(*quota).where(devices.c.name == device.name)).first()
+    if row is None:
+        return True
+    fresh = not row.quota_from <= now <= row.quota_from + HOUR
+    used, has_rows, has_bytes = (0, 0, 0) if fresh else (row.quota_used, row.quota_rows, row.quota_bytes)
+    over = has_rows + rows > settings.report_rows_per_hour or has_bytes + size > settings.report_bytes_per_hour
+    if used >= settings.report_quota_per_hour or over:
+        return False
+    values = {"quota_used": used + 1, "quota_rows": has_rows + rows, "quota_bytes": has_bytes + size}
+    values |= {"quota_from": now} if fresh else {}
+    connection.execute(update(devices).where(devices.c.name == device.name).values(**values))
+    return True
+
+
+def bytes_of(parts: Sequence[msgspec.Struct | None]) -> int:
+    return sum(len(msgspec.json.encode(part)) for part in parts if part is not None)
 
 
 def _when(told: float, now: float) -> float:
@@ -169,12 +193,24 @@ def forget_old(connection: Connection, settings: Settings) -> None:
     labelling.forget_old(connection, before, time.time() - settings.sample_seconds)
 
 
-def listed(connection: Connection) -> list[dict[str, Any]]:
-    """Every device with its last heartbeat; no credential."""
+def counted(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(devices)).scalar_one())
+
+
+def listed(connection: Connection, after: str = "", limit: int = MOST_LISTED, name: str = "") -> list[dict[str, Any]]:
+    """Devices with their last heartbeats, by name, those behind `after`; no credential. `name`: that one alone."""
     columns = ("name", "channel", "enrolled", "revoked", "machine", "last_seen", "model", "version", "sha256")
-    rows = connection.execute(select(devices).order_by(devices.c.name))
+    rows = select(devices).where(devices.c.name == name if name else devices.c.name > after).order_by(devices.c.name).limit(limit)
     told = []
-    for row in rows:
-        more = {"labels": json.loads(row.labels), "heartbeat": json.loads(row.heartbeat)}
+    for row in connection.execute(rows):
+        more = {"labels": json.loads(row.labels), "heartbeat": _shown(row.heartbeat)}
         told.append({**{c: getattr(row, c) for c in columns}, **more})
     return told
+
+
+def _shown(heartbeat: str) -> dict[str, Any]:
+    """A heartbeat with its most frequent labels alone: a list of devices is read by people."""
+    found: dict[str, Any] = json.loads(heartbeat)
+    if len(found.get("labels", {})) > SHOWN_LABELS:
+        found["labels"] = dict(Counter(found["labels"]).most_common(SHOWN_LABELS))
+    return found

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from argon2 import PasswordHasher
@@ -19,7 +20,6 @@ from edgeloop_hub.schema import devices, sessions, tokens, tries, users
 from edgeloop_hub.settings import Settings
 
 HASHER = PasswordHasher()
-NOBODY = HASHER.hash("nobody has this password")  # so that an unknown name takes as long as a wrong password
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LEAST_PASSWORD = 10
 ID_LETTERS, MOST_TOKENS = 12, 10_000
@@ -65,7 +65,22 @@ def add_user(connection: Connection, name: str, password: str) -> None:
     connection.execute(insert(users).values(name=name, password=HASHER.hash(password), created=time.time()))
 
 
-def may_try(connection: Connection, who: str, settings: Settings) -> bool:
+def may_sign_in(connection: Connection, name: str, address: str, settings: Settings) -> bool:
+    """By name and address together, so that nobody elsewhere can lock a person out; and by address, whoever it tries to be."""
+    if not may_try(connection, from_address(address), settings.sign_in_tries_per_address, settings):
+        return False
+    return may_try(connection, tried(name, address), settings.sign_in_tries, settings)
+
+
+def from_address(address: str) -> str:
+    return f"from {address}"[:200]
+
+
+def tried(name: str, address: str) -> str:
+    return f"user {name} from {address}"[:200]
+
+
+def may_try(connection: Connection, who: str, most: int, settings: Settings) -> bool:
     """Counts a try before it is looked at, so that many at once are counted too."""
     now = time.time()
     row = connection.execute(select(tries.c.count.label("done"), tries.c.since).where(tries.c.who == who)).first()
@@ -74,7 +89,7 @@ def may_try(connection: Connection, who: str, settings: Settings) -> bool:
         connection.execute(insert(tries).values(who=who, count=1, since=now))
         return True
     connection.execute(update(tries).where(tries.c.who == who).values(count=tries.c.count + 1))
-    return bool(row.done < settings.sign_in_tries)
+    return bool(row.done < most)
 
 
 def forget_old(connection: Connection, settings: Settings) -> None:
@@ -88,9 +103,15 @@ def forget_tries(connection: Connection, *who: str) -> None:
     connection.execute(delete(tries).where(tries.c.who.in_(who)))
 
 
+@cache
+def _nobody() -> str:
+    """So that an unknown name takes as long as a wrong password."""
+    return HASHER.hash("nobody has this password")
+
+
 def password_is_right(stored: str | None, password: str) -> bool:
     try:
-        return HASHER.verify(stored or NOBODY, password) and stored is not None
+        return HASHER.verify(stored or _nobody(), password) and stored is not None
     except (Argon2Error, InvalidHashError):
         return False
 
@@ -154,6 +175,14 @@ def token_is_good(connection: Connection, secret: str) -> bool:
     found = select(tokens.c.expires).where(tokens.c.hash == secrets.digest(secret), tokens.c.kind == "api")
     row = connection.execute(found).first()
     return row is not None and (row.expires is None or row.expires > time.time())
+
+
+def is_enrolment(connection: Connection, secret: str) -> bool:
+    """A token that nobody used, and that is not too old."""
+    row = connection.execute(
+        select(tokens.c.expires, tokens.c.used).where(tokens.c.hash == secrets.digest(secret), tokens.c.kind == "enrol")
+    ).first()
+    return row is not None and row.used is None and (row.expires is None or row.expires > time.time())
 
 
 def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | None:

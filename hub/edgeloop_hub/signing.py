@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -30,7 +31,7 @@ def online_signer(settings: Settings) -> CryptoSigner:
     path = settings.data / KEY
     try:
         if not path.exists():
-            settings.data.mkdir(parents=True, exist_ok=True)
+            settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             made = path.with_name(f".{path.name}.{os.getpid()}")
             descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -66,7 +67,7 @@ def find(connection: Connection, file: str) -> bytes | None:
     if role == "timestamp" and not version:
         found = latest(connection, role)
         return found[1] if found else None
-    if role not in ("root", "snapshot", "targets") or not version.isdigit() or len(version) > 9:
+    if role not in ("root", "snapshot", "targets") or not re.fullmatch(r"[0-9]{1,9}", version):
         return None
     return connection.execute(select(signed.c.body).where(signed.c.role == role, signed.c.version == int(version))).scalar()
 
