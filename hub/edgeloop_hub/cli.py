@@ -298,7 +298,7 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE; the database may be of the other kind."""
-    from edgeloop_hub.backup import load
+    from edgeloop_hub.restoring import load
 
     click.echo(load(settings_of(context), file))
 

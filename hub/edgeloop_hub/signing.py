@@ -23,6 +23,7 @@ from edgeloop_hub.schema import signed
 from edgeloop_hub.settings import Settings
 
 KEY = "online-key.pem"
+FIRST_MINUTE = 1_577_836_800.0  # 2020
 KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh
 
 
@@ -130,20 +131,29 @@ def trusted_root(connection: Connection) -> Root | None:
     return Metadata[Root].from_bytes(found[1]).signed if found else None
 
 
-def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settings) -> None:
+def jump(connection: Connection, signer: CryptoSigner, settings: Settings, now: float) -> None:
+    """Sign snapshot and timestamp with versions beyond all that were signed after a backup, which nobody here knows.
+
+    The version is the number of minutes since 2020: as many were never signed by then.
+    """
+    sign_snapshot(connection, signer, settings, int((now - FIRST_MINUTE) / 60))
+
+
+def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settings, least: int = 1) -> None:
+    """With the next version, or `least` if that is more."""
     targets, before = latest(connection, "targets"), latest(connection, "snapshot")
     assert targets is not None
     expires = datetime.fromtimestamp(int(time.time() + 4 * settings.timestamp_seconds), timezone.utc)
-    snapshot = Snapshot(before[0] + 1 if before else 1, expires=expires, meta={"targets.json": MetaFile(targets[0])})
+    snapshot = Snapshot(max(least, before[0] + 1 if before else 1), expires=expires, meta={"targets.json": MetaFile(targets[0])})
     _sign(connection, "snapshot", snapshot, signer)
-    sign_timestamp(connection, signer, settings)
+    sign_timestamp(connection, signer, settings, least)
 
 
-def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Settings) -> None:
+def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Settings, least: int = 1) -> None:
     snapshot, before = latest(connection, "snapshot"), latest(connection, "timestamp")
     assert snapshot is not None
     expires = datetime.fromtimestamp(int(time.time()), timezone.utc) + timedelta(seconds=settings.timestamp_seconds)
-    timestamp = Timestamp(before[0] + 1 if before else 1, expires=expires, snapshot_meta=MetaFile(snapshot[0]))
+    timestamp = Timestamp(max(least, before[0] + 1 if before else 1), expires=expires, snapshot_meta=MetaFile(snapshot[0]))
     _sign(connection, "timestamp", timestamp, signer)
 
 
