@@ -14,7 +14,7 @@ from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub import estimating, ingest, labelling
 from edgeloop_hub.database import Database
 from edgeloop_hub.people import Device
-from edgeloop_hub.schema import samples
+from edgeloop_hub.schema import labels, samples
 from edgeloop_hub.settings import Settings
 
 PI = Device("pi-1", [], "stable", "m", "0" * 64)
@@ -109,10 +109,24 @@ def test_samples_of_an_older_hub_take_their_place(tmp_path: Path) -> None:
         ingest.store(connection, PI, Samples(samples=found), settings)
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:  # as the version before left it
-        for statement in ("DROP INDEX ix_samples_random_lot", "ALTER TABLE samples DROP COLUMN lot", "DROP TABLE recordings"):
+        for statement in ("DROP INDEX ix_samples_random_lot", "DROP TABLE recordings", "DROP TABLE facts"):
             connection.execute(text(statement))
+        for table, column in (
+            ("samples", "lot"),
+            ("samples", "truth"),
+            ("samples", "unpacked"),
+            ("devices", "quota_rows"),
+            ("devices", "quota_bytes"),
+        ):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {column}"))
+        for person in ("device", "ada"):
+            row = {"key": found[0].key, "person": person}
+            connection.execute(text("INSERT INTO labels VALUES ('pi-1', :key, :person, 'walk', 1.0)"), row)
         connection.execute(text("UPDATE alembic_version SET version_num = '0002'"))
     engine.dispose()
     with Database(f"sqlite:///{path}").reading() as connection:
         lots = {row.key: row.lot for row in connection.execute(select(samples.c.key, samples.c.lot))}
+        truths = {row.key: row.truth for row in connection.execute(select(samples.c.key, samples.c.truth)) if row.truth}
+        assert list(connection.execute(select(labels.c.person)).scalars()) == ["ada"]
+    assert truths == {found[0].key: "walk"}  # what the device said of itself is no person's word any more
     assert lots == {s.key: estimating.lot("pi-1", s.key) for s in found}

@@ -148,7 +148,7 @@ def test_tls_and_a_certificate_of_ones_own(tmp_path: Path) -> None:
 
 
 def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
-    done = command("edgeloop-hub", "--data", tmp_path, "--database", "postgresql://hub@127.0.0.1:9/hub", "tick")
+    done = command("edgeloop-hub", "--data", tmp_path, "--database", "postgresql://hub@127.0.0.1:9/hub", "token", "api", "x")
     assert done.returncode == 7 and "Traceback" not in done.stderr and "database:" in done.stderr
 
 

@@ -12,15 +12,21 @@ import msgspec
 
 from edgeloop_contract.errors import DataError
 
-Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-Target = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}$")]
+# (?!\n)$ is the very end, in Python's words and in OpenAPI's: $ alone lets a line's end through.
+Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?!\n)$", max_length=63)]
+Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?!\n)$", max_length=63)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$", max_length=64)]
+Target = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}(?!\n)$", max_length=200)]
 Key = Annotated[str, msgspec.Meta(min_length=8, max_length=64)]
 Short = Annotated[str, msgspec.Meta(max_length=200)]
 Text = Annotated[str, msgspec.Meta(max_length=2000)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
+Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
+Time = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]  # to the end of the year 9999, as calendars have it
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)]
+Microseconds = Annotated[float, msgspec.Meta(ge=0, le=3.6e9)]
+Celsius = Annotated[float, msgspec.Meta(ge=-1e4, le=1e4)]
 MAX_LABELS = 1000
 MAX_RECORDINGS = 100
 
@@ -62,16 +68,16 @@ class Job(_Message, frozen=True):
 
     id: Short
     target: Target
-    max_seconds: Amount = 120.0
-    max_celsius: float = 70.0
+    max_seconds: Seconds = 120.0
+    max_celsius: Celsius = 70.0
 
 
 class Moments(_Message, frozen=True):
-    """Count, mean and variance of a number that was seen."""
+    """Count, mean and variance of confidences that were seen; a rounding error beyond 1 is none of theirs."""
 
     count: Count = 0
-    mean: float = 0.0
-    variance: Amount = 0.0
+    mean: Annotated[float, msgspec.Meta(ge=0, le=1.001)] = 0.0
+    variance: Annotated[float, msgspec.Meta(ge=0, le=1.001)] = 0.0
 
 
 class Heartbeat(_Message, frozen=True):
@@ -81,20 +87,20 @@ class Heartbeat(_Message, frozen=True):
     version: Count = 0
     sha256: Short = ""
     target: Short = ""  # as the update named it; empty: the bundle of the config
-    since: float = 0.0  # when it began to run this bundle
-    seconds: Amount = 0.0  # that this report covers
+    since: Time = 0.0  # when it began to run this bundle
+    seconds: Seconds = 0.0  # that this report covers
     answered: Count = 0
     refused: Count = 0
     dropped: Count = 0
     crashes: Count = 0
-    latency_us_p50: Amount | None = None
-    latency_us_p95: Amount | None = None
+    latency_us_p50: Microseconds | None = None
+    latency_us_p95: Microseconds | None = None
     confidence: Moments = Moments()
-    labels: dict[Short, Count] = {}
+    labels: Annotated[dict[Short, Count], msgspec.Meta(max_length=MAX_LABELS)] = {}
     right: Count = 0  # of `labelled` answers
     labelled: Count = 0
-    drift: float | None = None
-    celsius: float | None = None
+    drift: Amount | None = None
+    celsius: Celsius | None = None
     memory_bytes: Count | None = None
     machine: Short = ""
     agent: Short = ""
@@ -113,10 +119,10 @@ class DriftReport(_Message, frozen=True):
     score: Amount = 0.0
     alarms: Count = 0
     drifting: bool = False
-    since: float | None = None
+    since: Time | None = None
     cause: Short = ""
     text: Text = ""
-    shifts: Annotated[dict[Short, float], msgspec.Meta(max_length=100)] = {}
+    shifts: Annotated[dict[Short, Number], msgspec.Meta(max_length=100)] = {}
     confidence: Annotated[list[Count], msgspec.Meta(max_length=10)] = []  # answers by how sure they were, in bins of equal width
     faults: Annotated[dict[Short, Count], msgspec.Meta(max_length=50)] = {}  # what cleaning refused or repaired, by reason
 
@@ -130,7 +136,7 @@ class Sample(_Message, frozen=True):
     """
 
     key: Key
-    at: float
+    at: Time
     kind: Literal["labelled", "uncertain", "drifted", "random", "rest"]
     model: Short
     sha256: Sha256
@@ -139,7 +145,7 @@ class Sample(_Message, frozen=True):
     random: bool = False
     guess: Short = ""
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
-    features: Annotated[list[float], msgspec.Meta(max_length=100)] = []  # standardised: like samples are near each other
+    features: Annotated[list[Number], msgspec.Meta(max_length=100)] = []  # standardised: like samples are near each other
     value: Amount = 0.0  # what it is worth to whoever labels: the most first
     truth: Short = ""
     dtype: Literal["uint8", "int8", "int16", "float32"] = "uint8"
@@ -163,7 +169,7 @@ class Event(_Message, frozen=True):
 
     key: Key
     kind: Short
-    at: float
+    at: Time
     target: Short = ""
     text: Text = ""
 
@@ -172,7 +178,7 @@ class Report(_Message, frozen=True):
     """What a device sends: stored once, however often it arrives."""
 
     key: Key
-    at: float
+    at: Time
     heartbeat: Heartbeat | None = None
     events: Annotated[list[Event], msgspec.Meta(max_length=100)] = []
     job: JobResult | None = None
@@ -184,7 +190,22 @@ class JobResult(_Message, frozen=True):
 
     id: Short
     refused: Text = ""
-    measured: dict[str, Any] = {}
+    measured: Annotated[dict[Short, Any], msgspec.Meta(max_length=200)] = {}
+
+
+MOST_NESTED = 20  # lists and objects within each other, in what is free of form
+
+
+def too_deep(value: object, most: int = MOST_NESTED) -> bool:
+    """Whether lists and objects lie more than `most` within each other; asks no stack of its own."""
+    waiting = [(value, 0)]
+    while waiting:
+        found, depth = waiting.pop()
+        if depth > most:
+            return True
+        inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        waiting.extend((each, depth + 1) for each in inner)
+    return False
 
 
 M = TypeVar("M")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
 import msgspec
 
@@ -12,9 +13,9 @@ from edgeloop_contract.errors import UsageError
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A cohort: devices by name, by label, or a share of all by a stable hash."""
 
-    devices: list[str] = []
-    label: str = ""
-    percent: float = 0.0
+    devices: Annotated[list[Annotated[str, msgspec.Meta(max_length=63)]], msgspec.Meta(max_length=10_000)] = []
+    label: Annotated[str, msgspec.Meta(max_length=63)] = ""
+    percent: Annotated[float, msgspec.Meta(ge=0, le=100)] = 0.0
 
     def __str__(self) -> str:
         return ", ".join(self.devices) or (f"label {self.label}" if self.label else f"{self.percent:g} %")

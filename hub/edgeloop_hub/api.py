@@ -7,15 +7,16 @@ import time
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, Response, get, post, put
+from litestar import Controller, Request, Response, delete, get, post, put
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
 from sqlalchemy import insert, select
+from sqlalchemy.exc import DataError as ValuesError
 
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.messages import Device, Sha256, Target
-from edgeloop_hub import fleet, registry, rolling, signing
+from edgeloop_hub import fleet, health, people, registry, rolling, signing
 from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.plans import Plan
 from edgeloop_hub.schema import bundles, devices, events, jobs
@@ -91,6 +92,26 @@ class Workstation(Controller):
         with state.hub.database.writing() as database:
             return {"bytes": registry.add_part(database, state.hub.blobs, sha256, begins, body, state.hub.settings)}
 
+    @get("/health", sync_to_thread=True)
+    def health(self, state: State) -> dict[str, Any]:
+        """The last tick, when signed metadata expire, and what somebody should do about it."""
+        with state.hub.database.reading() as database:
+            return health.told(database)
+
+    @get("/tokens", sync_to_thread=True)
+    def tokens(self, state: State) -> list[dict[str, Any]]:
+        """Every token by its id and name, without the secrets."""
+        with state.hub.database.reading() as database:
+            return people.tokens_told(database)
+
+    @delete("/tokens/{which:str}", sync_to_thread=True, status_code=200)
+    def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State) -> dict[str, int]:
+        """Revoke the token with this id, or all of this name."""
+        with state.hub.database.writing() as database:
+            count = people.revoke_tokens(database, which)
+            fleet.note(database, "token revoked", f"{which}: {count} of them")
+        return {"revoked": count}
+
     @get("/bundles", sync_to_thread=True)
     def bundles(self, state: State) -> list[dict[str, Any]]:
         """Every version, newest first."""
@@ -98,9 +119,13 @@ class Workstation(Controller):
             return registry.listed(database)
 
     @get("/devices", sync_to_thread=True)
-    def devices(self, state: State) -> list[dict[str, Any]]:
+    def devices(
+        self, state: State, after: Annotated[str, Parameter(max_length=63)] = "",
+        limit: Annotated[int, Parameter(ge=1, le=fleet.MOST_LISTED)] = fleet.MOST_LISTED,
+    ) -> list[dict[str, Any]]:  # fmt: skip
+        """Devices with their last heartbeats, by name, those behind the name `after`."""
         with state.hub.database.reading() as database:
-            return fleet.listed(database)
+            return fleet.listed(database, after, limit)
 
     @get("/events", sync_to_thread=True)
     def events(self, state: State, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
@@ -130,12 +155,13 @@ class Workstation(Controller):
     def change(
         self,
         number: Annotated[int, Parameter(ge=0, le=2**31 - 1)],
-        verb: Annotated[str, Parameter(pattern="^(pause|resume|abort)$")],
+        verb: Annotated[str, Parameter(pattern=r"^(pause|resume|abort)(?!\n)$")],
         state: State,
     ) -> dict[str, Any]:
         """pause, resume or abort."""
         with state.hub.database.writing() as database:
             rolling.change(database, number, verb, "token")
+        with state.hub.database.reading() as database:  # it is done, whatever can be told of it
             return rolling.described(database, number)
 
     @post("/jobs", sync_to_thread=True, status_code=201, raises=[NotFoundException])
@@ -155,7 +181,7 @@ class Workstation(Controller):
         return {"id": made}
 
     @get("/jobs/{job:str}", sync_to_thread=True, raises=[NotFoundException])
-    def job(self, job: str, state: State) -> dict[str, Any]:
+    def job(self, job: Annotated[str, Parameter(max_length=64)], state: State) -> dict[str, Any]:
         """Waiting, refused, or done with what was measured."""
         with state.hub.database.reading() as database:
             row = database.execute(select(jobs).where(jobs.c.id == job)).first()
@@ -170,7 +196,22 @@ class Workstation(Controller):
         }
 
 
+UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # that only what was sent can bring about
+
+
 def said(_: Request[Any, Any, Any], error: EdgeloopError) -> Response[dict[str, Any]]:
     """Our own errors are the asker's to mend, but for those of our disk or database."""
     status = 503 if error.exit_code == 7 else 400
     return Response({"status_code": status, "detail": str(error)}, status_code=status)
+
+
+def unreadable(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    return Response({"status_code": 400, "detail": unreadable_words(error)}, status_code=400)
+
+
+def unreadable_words(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "what was sent is nested too deeply"
+    if isinstance(error, OverflowError):
+        return "a number in what was sent is too large"
+    return "what was sent has text or numbers that no table can hold (a zero byte, half of a character, a number out of range)"

@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
 from typing import Any
 
-from litestar import Litestar, Response, get
+from litestar import Litestar, Response, Router, get
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Scope
-from securesystemslib.signer import CryptoSigner
 
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_hub import api, counting, device_api, pages, sample_api, sample_pages
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
+from edgeloop_hub.hub import Hub
+from edgeloop_hub.prompt import ENVIRONMENT
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.signing import online_signer
 from edgeloop_hub.tails.api import Desk, TailServer
 
 SAFE = {
@@ -33,24 +30,8 @@ SAFE = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-ENVIRONMENT = "EDGELOOP_HUB_SETTINGS"
+MOST_FORM_BYTES = 64 << 10
 LOG = logging.getLogger("edgeloop_hub")
-
-
-@dataclass(frozen=True)
-class Hub:
-    """What every request works with."""
-
-    settings: Settings
-    database: Database
-    blobs: Blobs
-    signer: CryptoSigner
-
-    @classmethod
-    def open(cls, settings: Settings) -> Hub:
-        """Raises StorageError."""
-        signer = online_signer(settings)  # makes the folder
-        return cls(settings, Database(settings.database_url), Blobs(settings.blobs, settings.data / "blobs"), signer)
 
 
 @get("/healthz", sync_to_thread=True, tags=["health"])
@@ -66,16 +47,13 @@ def build(hub: Hub) -> Litestar:
     return Litestar(
         route_handlers=[
             healthy,
-            device_api.Devices,
-            api.Workstation,
             counting.metrics,
-            TailServer,
-            *sample_api.HANDLERS,
-            *pages.HANDLERS,
-            *sample_pages.HANDLERS,
+            _up_to(hub.settings.max_message_bytes, device_api.Devices),
+            _up_to(hub.settings.max_part_bytes, api.Workstation, TailServer, *sample_api.HANDLERS),
+            _up_to(MOST_FORM_BYTES, *pages.HANDLERS, *sample_pages.HANDLERS),
         ],
         state=State({"hub": hub, "desk": Desk(hub)}),
-        request_max_body_size=max(hub.settings.max_part_bytes, hub.settings.max_message_bytes),
+        request_max_body_size=MOST_FORM_BYTES,
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",
             version="1",
@@ -83,11 +61,16 @@ def build(hub: Hub) -> Litestar:
             security=[{"bearer": []}],
             render_plugins=[JsonRenderPlugin()],
         ),
-        exception_handlers={EdgeloopError: api.said},
+        exception_handlers={EdgeloopError: api.said, **dict.fromkeys(api.UNREADABLE, api.unreadable)},
         after_request=_safe,
         after_exception=[_log],
         debug=False,
     )
+
+
+def _up_to(most_bytes: int, *handlers: Any) -> Router:
+    """Routes whose messages have at most so many bytes."""
+    return Router("/", route_handlers=handlers, request_max_body_size=most_bytes)
 
 
 def _safe(response: Response[Any]) -> Response[Any]:
@@ -99,7 +82,7 @@ def _safe(response: Response[Any]) -> Response[Any]:
 
 async def _log(error: Exception, scope: Scope) -> None:
     """A mistake of ours goes to standard error with its traceback; what a client did wrong does not."""
-    if not isinstance(error, HTTPException | EdgeloopError):
+    if not isinstance(error, (HTTPException, EdgeloopError, *api.UNREADABLE)):
         LOG.error("%s %s", scope.get("method"), scope.get("path"), exc_info=error)
 
 

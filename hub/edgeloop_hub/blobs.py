@@ -38,6 +38,15 @@ class Blobs:
                 "read", lambda place=place, until=until: bytes(obstore.get_range(self._store, name, start=place, end=until))
             )
 
+    def has(self, name: str) -> bool:
+        try:
+            self._do("look for", lambda: obstore.head(self._store, name))
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return False
+            raise
+        return True
+
     def delete(self, name: str) -> None:
         self._do("delete", lambda: obstore.delete(self._store, name))
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
+from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
 
+LOCAL_PROXIES = ("127.0.0.1", "::1")
 EXIT_CODES = """\b
-Exit codes: 0 done · 2 wrong usage · 3 what was sent is wrong · 7 database, disk or folder · 130 interrupted"""
+Exit codes: 0 done · 1 a part of a tick failed · 2 wrong usage · 3 what was sent is wrong
+7 database, disk or folder · 130 interrupted"""
 
 
 def run_command() -> int:
@@ -30,6 +33,9 @@ def run_command() -> int:
     except (KeyboardInterrupt, click.Abort):
         click.echo("edgeloop-hub: interrupted", err=True)
         return 130
+    except EOFError:
+        click.echo("edgeloop-hub: the input ended too early", err=True)
+        return 2
     except OSError as error:
         click.echo(f"edgeloop-hub: {error.filename or 'output'}: {error.strerror}; make room or check the path", err=True)
         return StorageError.exit_code
@@ -57,9 +63,22 @@ def settings_of(context: click.Context, **more: Any) -> Any:
 
 
 def open_hub(context: click.Context) -> Any:
-    from edgeloop_hub.app import Hub
+    from edgeloop_hub.hub import Hub
 
     return Hub.open(settings_of(context))
+
+
+def existing_hub(context: click.Context) -> Any:
+    """Raises UsageError where there is none: what looks after a hub must never begin another, empty one."""
+    from edgeloop_hub.signing import KEY
+
+    settings = settings_of(context)
+    if not (settings.data / KEY).exists():
+        raise UsageError(
+            f"{settings.data.resolve()}: there is no hub; "
+            "name its folder, as serve has it: edgeloop-hub --data FOLDER (or $EDGELOOP_HUB_DATA)"
+        )
+    return open_hub(context)
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -75,35 +94,60 @@ def open_hub(context: click.Context) -> Any:
     help="Another value for one of the hub's limits (docs/hub.md), such as labels_needed=2.",
 )  # fmt: skip
 @click.option("--behind-tls", is_flag=True, help="A proxy in front serves TLS: cookies are marked secure.")
+@click.option(
+    "--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS",
+    help="With --behind-tls: the proxy whose X-Forwarded-For names the client; without it, one on this machine.",
+)  # fmt: skip
 @click.pass_context
 def serve(
     context: click.Context, host: str, port: int, workers: int, certificate: Path | None, private_key: Path | None,
-    limits: tuple[str, ...], behind_tls: bool,
+    limits: tuple[str, ...], behind_tls: bool, proxies: tuple[str, ...],
 ) -> None:  # fmt: skip
     """Answer devices, the workstation and people."""
     import msgspec
     import uvicorn
 
-    from edgeloop_hub.app import ENVIRONMENT, Hub
+    from edgeloop_hub.hub import Hub
+    from edgeloop_hub.prompt import ENVIRONMENT
 
     if (certificate is None) != (private_key is None):
         raise UsageError("--certificate and --private-key belong together")
+    if proxies and not behind_tls:
+        raise UsageError("--trusted-proxy: only with --behind-tls; a client that nobody stands before is known by its own address")
+    trusted = list(proxies or LOCAL_PROXIES) if behind_tls else []
     if host not in ("127.0.0.1", "::1", "localhost") and certificate is None and not behind_tls:
         click.echo(
             "edgeloop-hub: warning: passwords and credentials cross the network unencrypted; see --certificate and --behind-tls",
             err=True,
         )
-    settings = settings_of(context, secure_cookies=behind_tls or certificate is not None, **_limits(limits))
+    settings = settings_of(
+        context, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **_limits(limits)
+    )
     Hub.open(settings).database.engine.dispose()  # every mistake of the configuration is said here, once
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
-    click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{host}:{port}", err=True)
+    click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{_in_address(host)}:{port}", err=True)
+    click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
         factory=True, http="edgeloop_hub.prompt:Prompt", host=host, port=port, workers=workers,
         log_level="warning", access_log=False, server_header=False, proxy_headers=behind_tls,
+        forwarded_allow_ips=trusted, ws="none",
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
-        limit_concurrency=1000, h11_max_incomplete_event_size=65536,
+        limit_concurrency=max(1000, 2 * settings.connections), h11_max_incomplete_event_size=65536,
     )  # fmt: skip
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def cron_line(given: dict[str, Any]) -> str:
+    """The tick of this very hub, for a crontab: cron has another folder and another path."""
+    options = ["--data", str(given["data"].resolve())]
+    for name in ("database", "blobs"):
+        options += [f"--{name}", given[name]] if given[name] else []
+    words = [str(Path(sys.argv[0]).resolve()), *options, "tick"]
+    return "* * * * * " + shlex.join(words).replace("%", r"\%")
 
 
 def _limits(given: tuple[str, ...]) -> dict[str, Any]:
@@ -129,14 +173,18 @@ def _limits(given: tuple[str, ...]) -> dict[str, Any]:
 
 
 @commands.command(epilog=EXIT_CODES)
+@click.option("--accept-clock", is_flag=True, help="The clock is right, although the last tick was long ago or is yet to come.")
 @click.pass_context
-def tick(context: click.Context) -> None:
+def tick(context: click.Context, accept_clock: bool) -> None:
     """Advance rollouts, sign what is due, forget what is old. For cron, every minute."""
-    from edgeloop_hub.rolling import tick as advance
+    from edgeloop_hub.ticking import tick as advance
 
-    hub = open_hub(context)
-    for line in advance(hub.database, hub.blobs, hub.signer, hub.settings):
+    hub = existing_hub(context)
+    done = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
+    for line in done.said:
         click.echo(line)
+    if done.problems:
+        raise GateError("tick: " + "; ".join(done.problems))
 
 
 @commands.group(epilog=EXIT_CODES)
@@ -183,6 +231,33 @@ def enrol_token(context: click.Context, name: str, labels: tuple[str, ...]) -> N
     _token(context, "enrol", name, list(labels), settings_of(context).token_seconds)
 
 
+@token.command("list", epilog=EXIT_CODES)
+@click.pass_context
+def list_tokens(context: click.Context) -> None:
+    """Every token by its id and name; the secrets themselves are known to their holders alone."""
+    from edgeloop_hub import people
+    from edgeloop_hub.words import when
+
+    with existing_hub(context).database.reading() as database:
+        for row in people.tokens_told(database):
+            ends = f"expires {when(row['expires'])}" if row["expires"] else "never expires"
+            used = f", used {when(row['used'])}" if row["used"] else ""
+            click.echo(f"{row['id']}  {row['kind']:5}  {row['name']:20}  made {when(row['created'])}, {ends}{used}")
+
+
+@token.command("revoke", epilog=EXIT_CODES)
+@click.argument("which")
+@click.pass_context
+def revoke_token(context: click.Context, which: str) -> None:
+    """The token with this id, or all of this name, are worth nothing from now on."""
+    from edgeloop_hub import fleet, people
+
+    with existing_hub(context).database.writing() as database:
+        count = people.revoke_tokens(database, which)
+        fleet.note(database, "token revoked", f"{which}: {count} of them")
+    click.echo(f"{which}: {count} token{'s' if count != 1 else ''} revoked")
+
+
 def _token(context: click.Context, kind: str, name: str, labels: list[str], seconds: float | None) -> None:
     from edgeloop_hub import people
 
@@ -202,7 +277,7 @@ def revoke(context: click.Context, name: str) -> None:
     """Its credential is worth nothing from now on; the device goes on with what it runs."""
     from edgeloop_hub import fleet, people
 
-    with open_hub(context).database.writing() as database:
+    with existing_hub(context).database.writing() as database:
         people.revoke(database, name)
         fleet.note(database, "revoked", name)
     click.echo(f"{name}: revoked")
@@ -215,7 +290,7 @@ def backup(context: click.Context, file: Path) -> None:
     """Everything in one FILE: database, bundles, the hub's key. It holds secrets: keep it as such."""
     from edgeloop_hub.backup import save
 
-    click.echo(save(open_hub(context), file))
+    click.echo(save(existing_hub(context), file))
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -223,7 +298,7 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE; the database may be of the other kind."""
-    from edgeloop_hub.backup import load
+    from edgeloop_hub.restoring import load
 
     click.echo(load(settings_of(context), file))
 

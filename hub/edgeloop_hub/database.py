@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 
 from edgeloop_contract.errors import StorageError
 
@@ -47,13 +47,13 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with self.engine.connect() as connection:
+        with _translated(), self.engine.connect() as connection:
             yield connection
 
     @contextmanager
     def writing(self, ordered: bool = True) -> Iterator[Connection]:
         """A transaction. `ordered`: no other such one runs meanwhile, in any process."""
-        with self.engine.connect() as connection:
+        with _translated(), self.engine.connect() as connection:
             if self.is_sqlite:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             else:
@@ -72,9 +72,18 @@ class Database:
         try:
             with self.reading() as connection:
                 connection.execute(text("SELECT 1"))
-        except OperationalError:
+        except StorageError:
             return False
         return True
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """A database that is away, full or held too long by another is said as such; a wrong statement is a mistake of ours."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise StorageError(f"database: {str(error).splitlines()[0]}; make room, see that it runs, or try again") from error
 
 
 def _sqlite(connection: Any, _: Any) -> None:

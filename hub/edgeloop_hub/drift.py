@@ -19,6 +19,8 @@ from edgeloop_hub.schema import bundles, drifts
 
 FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
 LEAST_SAMPLES = 20
+MOST_ANSWERS = 1_000_000  # that one report is believed, of each confidence
+MOST_MODELS = 50  # on a page
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,9 @@ class Promise:
 
 
 def keep(connection: Connection, device: str, key: str, report: DriftReport, now: float) -> None:
+    """A drift that begins in the future began now."""
+    if report.since is not None:
+        report = msgspec.structs.replace(report, since=min(report.since, time.time()))
     connection.execute(
         insert(drifts).values(
             device=device, key=key, at=now, model=report.model, sha256=report.sha256[:64], samples=report.samples,
@@ -66,12 +71,25 @@ def reports(connection: Connection, model: str, since: float, device: str = "") 
         rows = rows.where(drifts.c.device == device)
     found: dict[str, list[tuple[float, DriftReport]]] = {}
     for name, at, body in connection.execute(rows.order_by(drifts.c.at)):
-        found.setdefault(name, []).append((at, msgspec.json.decode(body, type=DriftReport)))
+        report = _report_of(body)
+        if report is not None:
+            found.setdefault(name, []).append((at, report))
     return found
 
 
+def _report_of(body: str) -> DriftReport | None:
+    """A stored report; None where an earlier release took what is none."""
+    try:
+        return msgspec.json.decode(body, type=DriftReport)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
 def models(connection: Connection) -> list[str]:
-    return sorted(connection.execute(select(drifts.c.model).distinct()).scalars())
+    """Of which drift was reported: published ones first, as a device may say any name; no more than a page has room for."""
+    published = set(connection.execute(select(bundles.c.model).distinct()).scalars())
+    counts = connection.execute(select(drifts.c.model, func.count()).group_by(drifts.c.model).order_by(func.count().desc())).all()
+    return sorted(sorted((row[0] for row in counts), key=lambda name: name not in published)[:MOST_MODELS])
 
 
 def abouts(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
@@ -86,8 +104,8 @@ def faulty(connection: Connection) -> list[str]:
     rows = connection.execute(
         select(drifts.c.device, drifts.c.body).join(last, and_(drifts.c.device == last.c.device, drifts.c.at == last.c.at))
     )
-    told = ((name, msgspec.json.decode(body, type=DriftReport)) for name, body in rows)
-    return sorted(name for name, report in told if report.drifting and report.cause in FAULTS)
+    told = ((name, _report_of(body)) for name, body in rows)
+    return sorted(name for name, report in told if report is not None and report.drifting and report.cause in FAULTS)
 
 
 def shifts(found: dict[str, list[tuple[float, DriftReport]]], known: dict[str, dict[str, Any]]) -> list[Shift]:
@@ -156,7 +174,7 @@ def promise(
         for rows in found.values():
             for _, report in rows:
                 if report.sha256 == sha256 and len(report.confidence) == BINS:
-                    seen += report.confidence
+                    seen += np.minimum(report.confidence, MOST_ANSWERS)
         bins += seen
         expected += float(seen @ shares)
         for row in estimating.drawn(connection, {sha256}, since, without):

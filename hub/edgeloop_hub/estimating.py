@@ -26,7 +26,8 @@ def drawn(connection: Connection, sha256s: set[str] | None, since: float, withou
     those that have a label already count where they stand. The one that ends it is no part of it (inverse sampling, Haldane 1945).
     What came after the last label is not looked at.
     """
-    frame = and_(samples.c.random == 1, samples.c.at >= since, samples.c.skipped == 0, samples.c.device.not_in(list(without)))
+    told = samples.c.truth == ""  # what a device says of itself is no measure of it
+    frame = and_(samples.c.random == 1, told, samples.c.at >= since, samples.c.skipped == 0, samples.c.device.not_in(list(without)))
     if sha256s is not None:
         frame = and_(frame, samples.c.sha256.in_(sha256s))
     until = connection.execute(select(func.max(samples.c.labelled)).where(frame)).scalar()

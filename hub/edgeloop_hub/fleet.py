@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, insert, select, update
 
-from edgeloop_contract.errors import UsageError
-from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report
-from edgeloop_hub import drift, estimating, labelling
-from edgeloop_hub.gates import Seen
+from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report, too_deep
+from edgeloop_hub import drift, labelling
 from edgeloop_hub.people import Device
 from edgeloop_hub.plans import OPEN, Plan, Rollout, assigned
 from edgeloop_hub.schema import bundles, devices, events, heartbeats, jobs, released, rollouts
 from edgeloop_hub.settings import Settings
 
 HOUR = 3600.0
+MOST_LISTED, SHOWN_LABELS = 10_000, 20
 HUB = "hub"  # the source of the hub's own events; no device can be called so
-FAILED = ("failed", "rolled-back")
 
 
 def store(connection: Connection, device: Device, report: Report, settings: Settings) -> bool:
     """Keep a report, once. False: over the device's quota. What it says of other devices or times to come is not believed."""
     now = time.time()
-    row = connection.execute(select(devices.c.quota_from, devices.c.quota_used).where(devices.c.name == device.name)).one()
-    fresh = now - row.quota_from > HOUR
-    if not fresh and row.quota_used >= settings.report_quota_per_hour:
+    if report.job is not None and too_deep(report.job.measured):
+        raise DataError("a measurement is nested too deeply")
+    beat = report.heartbeat or Heartbeat()
+    body = msgspec.json.encode(beat).decode()
+    size = len(body) + bytes_of(report.events) + bytes_of([report.drift, report.job])
+    if not count(connection, device, settings, now, rows=len(report.events), size=size):
         return False
-    used: dict[str, Any] = {"quota_from": now, "quota_used": 1} if fresh else {"quota_used": row.quota_used + 1}
     mine = update(devices).where(devices.c.name == device.name)
     known = connection.execute(
         select(heartbeats.c.key).where(heartbeats.c.device == device.name, heartbeats.c.key == report.key)
     ).first()
     if known is not None:
-        connection.execute(mine.values(**used))
         return True
-    beat = report.heartbeat or Heartbeat()
-    body = msgspec.json.encode(beat).decode()
+    used: dict[str, Any] = {}
     connection.execute(
-        insert(heartbeats).values(device=device.name, key=report.key, at=_when(report.at, now), sha256=beat.sha256, body=body)
+        insert(heartbeats).values(device=device.name, key=report.key, at=_when(report.at, now), sha256=beat.sha256[:64], body=body)
     )
     if report.heartbeat is not None:
-        used |= {
+        used = {
             "model": beat.model,
             "version": beat.version,
             "sha256": beat.sha256[:64],
@@ -69,6 +71,27 @@ def store(connection: Connection, device: Device, report: Report, settings: Sett
             update(jobs).where(jobs.c.id == report.job.id, jobs.c.device == device.name, jobs.c.state == "waiting").values(**answer)
         )
     return True
+
+
+def count(connection: Connection, device: Device, settings: Settings, now: float, rows: int, size: int) -> bool:
+    """One message more of the device's in this hour, with so many rows and bytes. False: over its quota."""
+    quota = (devices.c.quota_from, devices.c.quota_used, devices.c.quota_rows, devices.c.quota_bytes)
+    row = connection.execute(select(*quota).where(devices.c.name == device.name)).first()
+    if row is None:
+        return True
+    fresh = not row.quota_from <= now <= row.quota_from + HOUR
+    used, has_rows, has_bytes = (0, 0, 0) if fresh else (row.quota_used, row.quota_rows, row.quota_bytes)
+    over = has_rows + rows > settings.report_rows_per_hour or has_bytes + size > settings.report_bytes_per_hour
+    if used >= settings.report_quota_per_hour or over:
+        return False
+    values = {"quota_used": used + 1, "quota_rows": has_rows + rows, "quota_bytes": has_bytes + size}
+    values |= {"quota_from": now} if fresh else {}
+    connection.execute(update(devices).where(devices.c.name == device.name).values(**values))
+    return True
+
+
+def bytes_of(parts: Sequence[msgspec.Struct | None]) -> int:
+    return sum(len(msgspec.json.encode(part)) for part in parts if part is not None)
 
 
 def _when(told: float, now: float) -> float:
@@ -98,25 +121,41 @@ def rollout_of(connection: Connection, target: str) -> int | None:
 
 
 def open_rollouts(connection: Connection, *states: str) -> list[Rollout]:
-    """Those that are not over: running, paused or halted."""
+    """Those that are not over: running, paused or halted. One whose plan cannot be read offers nothing to anybody."""
+    found = []
+    for row in connection.execute(_ROLLOUTS.where(rollouts.c.state.in_(states or (*OPEN, "halted"))).order_by(rollouts.c.id)):
+        with contextlib.suppress(DataError):
+            found.append(_rollout(row))
+    return found
+
+
+def open_numbers(connection: Connection, *states: str) -> list[int]:
     wanted = states or (*OPEN, "halted")
-    rows = (
-        select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target).where(rollouts.c.state.in_(wanted))
-    )
-    return [_rollout(row) for row in connection.execute(rows.order_by(rollouts.c.id))]
-
-
-def _rollout(row: Any) -> Rollout:
-    plan = msgspec.json.decode(row.plan, type=Plan)
-    return Rollout(row.id, row.channel, row.model, row.target, row.sha256, plan, row.state, row.step, row.step_began)
+    return list(connection.execute(select(rollouts.c.id).where(rollouts.c.state.in_(wanted)).order_by(rollouts.c.id)).scalars())
 
 
 def find_rollout(connection: Connection, number: int) -> Rollout:
-    rows = select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target).where(rollouts.c.id == number)
-    row = connection.execute(rows).first()
+    """Raises UsageError when there is none, DataError for a plan that cannot be read."""
+    row = connection.execute(_ROLLOUTS.where(rollouts.c.id == number)).first()
     if row is None:
         raise UsageError(f"there is no rollout {number}")
     return _rollout(row)
+
+
+_ROLLOUTS = select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target)
+
+
+def _rollout(row: Any) -> Rollout:
+    try:
+        plan = _plan(row.plan)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DataError(f"rollout {row.id}: its plan cannot be read ({error}); abort it, and start another") from error
+    return Rollout(row.id, row.channel, row.model, row.target, row.sha256, plan, row.state, row.step, row.step_began)
+
+
+@lru_cache(64)
+def _plan(text: str) -> Plan:
+    return msgspec.json.decode(text, type=Plan)
 
 
 def assignment(connection: Connection, device: Device, settings: Settings) -> Assignment:
@@ -146,56 +185,6 @@ def may_fetch(connection: Connection, device: Device, target: str) -> bool:
     return connection.execute(job).first() is not None
 
 
-def members(connection: Connection, rollout: Rollout) -> tuple[list[Device], list[Device]]:
-    """Devices of this channel and model: those of the cohort so far, and the others."""
-    rows = select(devices).where(
-        devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
-    )
-    found = [Device(r.name, json.loads(r.labels), r.channel, r.model, r.sha256) for r in connection.execute(rows)]
-    inside = [d for d in found if rollout.cohort_has(d.name, d.labels)]
-    names = {d.name for d in inside}
-    return inside, [d for d in found if d.name not in names]
-
-
-def failures(connection: Connection, rollout: Rollout, names: Iterable[str]) -> set[str]:
-    """Devices that refused the bundle or gave it back since the rollout began."""
-    began = select(rollouts.c.began).where(rollouts.c.id == rollout.id).scalar_subquery()
-    rows = select(events.c.source).where(events.c.target == rollout.target, events.c.kind.in_(FAILED), events.c.at >= began - 1)
-    return {row.source for row in connection.execute(rows)} & set(names)
-
-
-def seen_since(connection: Connection, names: set[str], sha256s: set[str] | None, since: float) -> dict[str, Seen]:
-    """Reports of these devices from these bundles, added up by device."""
-    rows = select(heartbeats.c.device, heartbeats.c.body).where(and_(heartbeats.c.at >= since, heartbeats.c.sha256 != ""))
-    if sha256s is not None:
-        rows = rows.where(heartbeats.c.sha256.in_(sha256s))
-    found: dict[str, Seen] = {}
-    crashes: dict[str, int] = {}
-    for name, body in connection.execute(rows.order_by(heartbeats.c.at)):
-        if name not in names:
-            continue
-        beat, seen = msgspec.json.decode(body, type=Heartbeat), found.setdefault(name, Seen())
-        seen.hours += beat.seconds / HOUR
-        seen.crashes += max(0, beat.crashes - crashes.get(name, beat.crashes))
-        crashes[name] = beat.crashes
-        if beat.latency_us_p95 is not None:
-            seen.latency_us_p95.append(beat.latency_us_p95)
-        count, mean = beat.confidence.count, beat.confidence.mean
-        seen.answers += count
-        seen.confidence_sum += count * mean
-        seen.confidence_squares += count * (beat.confidence.variance + mean * mean)
-        seen.labels.update(beat.labels)
-        if beat.drift is not None:
-            seen.drift.append(beat.drift)
-        seen.right += beat.right
-        seen.labelled += beat.labelled
-    for row in estimating.drawn(connection, sha256s, since, drift.faulty(connection)):
-        if row.device in found:
-            found[row.device].labelled += 1
-            found[row.device].right += row.guess == row.label
-    return found
-
-
 def forget_old(connection: Connection, settings: Settings) -> None:
     before = time.time() - settings.history_seconds
     connection.execute(delete(heartbeats).where(heartbeats.c.at < before))
@@ -204,12 +193,24 @@ def forget_old(connection: Connection, settings: Settings) -> None:
     labelling.forget_old(connection, before, time.time() - settings.sample_seconds)
 
 
-def listed(connection: Connection) -> list[dict[str, Any]]:
-    """Every device with its last heartbeat; no credential."""
+def counted(connection: Connection) -> int:
+    return int(connection.execute(select(func.count()).select_from(devices)).scalar_one())
+
+
+def listed(connection: Connection, after: str = "", limit: int = MOST_LISTED, name: str = "") -> list[dict[str, Any]]:
+    """Devices with their last heartbeats, by name, those behind `after`; no credential. `name`: that one alone."""
     columns = ("name", "channel", "enrolled", "revoked", "machine", "last_seen", "model", "version", "sha256")
-    rows = connection.execute(select(devices).order_by(devices.c.name))
+    rows = select(devices).where(devices.c.name == name if name else devices.c.name > after).order_by(devices.c.name).limit(limit)
     told = []
-    for row in rows:
-        more = {"labels": json.loads(row.labels), "heartbeat": json.loads(row.heartbeat)}
+    for row in connection.execute(rows):
+        more = {"labels": json.loads(row.labels), "heartbeat": _shown(row.heartbeat)}
         told.append({**{c: getattr(row, c) for c in columns}, **more})
     return told
+
+
+def _shown(heartbeat: str) -> dict[str, Any]:
+    """A heartbeat with its most frequent labels alone: a list of devices is read by people."""
+    found: dict[str, Any] = json.loads(heartbeat)
+    if len(found.get("labels", {})) > SHOWN_LABELS:
+        found["labels"] = dict(Counter(found["labels"]).most_common(SHOWN_LABELS))
+    return found

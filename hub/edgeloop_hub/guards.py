@@ -10,6 +10,7 @@ from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 
 from edgeloop_hub import people
+from edgeloop_hub.prompt import network_of
 
 BEARER = "Bearer "
 
@@ -17,6 +18,11 @@ BEARER = "Bearer "
 def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
     said = connection.headers.get("authorization", "")
     return said[len(BEARER) :] if said.startswith(BEARER) else ""
+
+
+def client_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The address that a limit counts by: the client's, or what a trusted proxy says that it is."""
+    return network_of(connection.client.host if connection.client else "")
 
 
 def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:

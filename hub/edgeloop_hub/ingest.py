@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 import zlib
 from collections import Counter
+from collections.abc import Container
 
 import msgspec
 import numpy as np
@@ -15,7 +17,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub import estimating, fleet, labelling
 from edgeloop_hub.people import Device
-from edgeloop_hub.schema import labels, samples
+from edgeloop_hub.schema import samples
 from edgeloop_hub.settings import Settings
 
 DAY = 86400.0
@@ -23,6 +25,7 @@ COMPARED = 300  # open samples of the model that a new one may resemble
 ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
 ALIKE_TOGETHER = 1.0  # of one recording, with the same guess: what moves or sounds so for a while goes on doing it
 ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "float32": 4}
+CHUNK = 256 << 10  # bytes that are unpacked at a time
 MOST_VALUES = 16 << 20  # bytes of one sample, unpacked
 
 
@@ -34,15 +37,29 @@ def decode(body: bytes) -> Samples:
         raise DataError(f"not an upload of samples ({error})") from error
 
 
+def admit(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+    """Before anything is unpacked: whether the device may send so much. False: over its quota of this day, or of rows of this hour.
+
+    Raises DataError for what no quota would allow.
+    """
+    unpacked = sum(size(sample) for sample in upload.samples)
+    if unpacked > settings.max_unpacked_bytes:
+        raise DataError(f"{unpacked} bytes unpacked; an upload may have {settings.max_unpacked_bytes}: send it in several")
+    since = time.time() - DAY
+    sums = (func.coalesce(func.sum(func.length(samples.c.data)), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
+    row = connection.execute(select(*sums).where(samples.c.device == device.name, samples.c.at > since)).one()
+    return bool(
+        row[0] + sum(len(s.data) for s in upload.samples) <= settings.sample_bytes_per_day
+        and row[1] + unpacked <= settings.sample_unpacked_bytes_per_day
+    )
+
+
 def store(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
-    """Keep an upload, each sample once. False: over the device's quota of this day. Raises DataError, and keeps nothing then."""
+    """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept."""
     now = time.time()
-    used = connection.execute(
-        select(func.coalesce(func.sum(func.length(samples.c.data)), 0)).where(
-            samples.c.device == device.name, samples.c.at > now - DAY
-        )
-    ).scalar_one()
-    if used + sum(len(s.data) for s in upload.samples) > settings.sample_bytes_per_day:
+    if not admit(connection, device, upload, settings):
+        return False
+    if not fleet.count(connection, device, settings, now, rows=len(upload.events), size=fleet.bytes_of(upload.events)):
         return False
     known = set(
         connection.execute(
@@ -54,8 +71,8 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
     if upload.released:
         labelling.note_released(connection, device.name, upload.released)
     open_ones, said_of = _Open(connection), dict[tuple[str, str], dict[str, str]]()
+    names_of = dict[str, list[str]]()
     for sample in upload.samples:
-        check(sample)
         if sample.key in known:
             continue
         known.add(sample.key)
@@ -63,44 +80,68 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
         if place not in said_of:
             said_of[place] = labelling.said_of(connection, device.name, *place) if sample.recording else {}
         said = said_of[place]
-        settled = sample.truth or max(Counter(said.values()).values(), default=0) >= settings.labels_needed
+        truth = sample.truth if sample.truth in _known(connection, names_of, sample.model) else ""
+        settled = bool(truth) or max(Counter(said.values()).values(), default=0) >= settings.labels_needed
         alike = name if settled else open_ones.like(sample, name)  # what is settled is no group's head: it is never asked about
         connection.execute(
             insert(samples).values(
                 device=device.name, key=sample.key, at=now, taken=min(sample.at, now), kind=sample.kind, random=int(sample.random),
                 model=sample.model, sha256=sample.sha256, recording=sample.recording, window=sample.window, guess=sample.guess,
                 confidence=sample.confidence, value=sample.value, features=json.dumps(sample.features), alike=alike,
-                dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, label=sample.truth or None,
-                labelled=now if sample.truth else None, skipped=0, lot=estimating.lot(device.name, sample.key),
+                dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, unpacked=size(sample), truth=sample.truth,
+                label=truth or None, labelled=now if truth else None, skipped=0,
+                lot=estimating.lot(device.name, sample.key),
             )
         )  # fmt: skip
-        if sample.truth:
-            connection.execute(
-                insert(labels).values(device=device.name, key=sample.key, person="device", label=sample.truth, at=now)
-            )
-        else:
-            labelling.label_arrived(connection, device.name, sample.key, said, settings)
+        labelling.label_arrived(connection, device.name, sample.key, said, settings)
     return True
 
 
-def check(sample: Sample) -> None:
-    """Raises DataError unless the bytes are just what type and shape say; a bomb is not unpacked."""
-    size = ITEM_BYTES[sample.dtype]
+def _known(connection: Connection, names_of: dict[str, list[str]], model: str) -> Container[str]:
+    """Labels that the model knows; any, where that is not known."""
+    if model not in names_of:
+        names_of[model] = labelling.names_of(connection, model)
+    return names_of[model] or _Any()
+
+
+class _Any:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def size(sample: Sample) -> int:
+    """Of its values, in bytes, as its type and shape say. Raises DataError for one that has none, or too many."""
     if not sample.shape:
         raise DataError(f"sample {sample.key}: it has no shape")
-    for n in sample.shape:
-        size *= n
-    if size > MOST_VALUES:
-        raise DataError(f"sample {sample.key}: {size} bytes unpacked; the limit is {MOST_VALUES}")
-    unpacked = zlib.decompressobj()
+    found = math.prod(sample.shape) * ITEM_BYTES[sample.dtype]
+    if found > MOST_VALUES:
+        raise DataError(f"sample {sample.key}: {found} bytes unpacked; the limit is {MOST_VALUES}")
+    return found
+
+
+def check_all(upload: Samples) -> None:
+    """Unpack and check everything; before the database is written to, so that nobody waits for it. Raises DataError."""
+    for sample in upload.samples:
+        check(sample)
+
+
+def check(sample: Sample) -> None:
+    """Raises DataError unless the bytes are just what type and shape say; a bomb is not unpacked, nor held."""
+    wanted, found, unpacked = size(sample), 0, zlib.decompressobj()
+    rest, kind = sample.data, np.dtype(np.float32).newbyteorder("<")
     try:
-        found = len(unpacked.decompress(sample.data, size + 1))
+        while not unpacked.eof and found <= wanted:
+            chunk = unpacked.decompress(rest, CHUNK)
+            rest = unpacked.unconsumed_tail
+            if not chunk:
+                break
+            if sample.dtype == "float32" and not np.isfinite(np.frombuffer(chunk[: len(chunk) & ~3], kind)).all():
+                raise DataError(f"sample {sample.key}: a value is not finite")
+            found += len(chunk)
     except zlib.error as error:
         raise DataError(f"sample {sample.key}: its data are damaged ({error})") from error
-    if found != size or not unpacked.eof:
+    if found != wanted or not unpacked.eof or unpacked.unused_data:
         raise DataError(f"sample {sample.key}: its data are not {sample.shape} of {sample.dtype}")
-    if not all(np.isfinite(sample.features)):
-        raise DataError(f"sample {sample.key}: a feature is not finite")
 
 
 class _Open:

@@ -33,6 +33,7 @@ SHOWN = (
     "confidence",
     "value",
     "label",
+    "truth",
 )
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from datetime import datetime, timezone
+import math
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -16,35 +15,23 @@ from litestar.datastructures import Cookie, State
 from litestar.enums import RequestEncodingType
 from litestar.exceptions import HTTPException, NotAuthorizedException, NotFoundException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
-from litestar.params import Body
+from litestar.params import Body, Parameter
 from litestar.response import Redirect
 from sqlalchemy import select
 
-from edgeloop_contract.errors import EdgeloopError
-from edgeloop_contract.messages import Heartbeat
-from edgeloop_hub import fleet, people, plots, registry, rolling
+from edgeloop_contract.errors import EdgeloopError, StorageError
+from edgeloop_hub import fleet, health, people, plots, registry, rolling, seeing
+from edgeloop_hub.api import UNREADABLE, unreadable_words
+from edgeloop_hub.guards import client_of
 from edgeloop_hub.schema import events, heartbeats, jobs, users
+from edgeloop_hub.words import ago, when
 
 HERE = Path(__file__).parent / "templates"
 COOKIE = "edgeloop_session"
 SHOWN = 200  # heartbeats in a plot, events in a list
+DEVICES_SHOWN = 500
 Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
 Asking = Request[Any, Any, Any]
-
-
-def ago(at: float | None) -> str:
-    """'3 min ago'."""
-    if at is None:
-        return "never"
-    seconds = max(0.0, time.time() - at)
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit} ago"
-    return "just now"
-
-
-def when(at: float) -> str:
-    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 TEMPLATES = Environment(
@@ -94,18 +81,19 @@ def sign_in_page() -> Response[bytes]:
 def sign_in(data: Form, state: State, request: Asking) -> Response[Any]:
     """A new session for the right password; a wait after some wrong ones."""
     hub, name = state.hub, data.get("name", "")[:63]
-    who = (f"user {name}", f"from {request.client.host if request.client else ''}"[:200])
+    address = client_of(request)
     if not _same_origin(request):
         raise PermissionDeniedException("this form is not from here")
     with hub.database.writing() as database:
-        tried = [people.may_try(database, w, hub.settings) for w in who]  # each is counted
+        may = people.may_sign_in(database, name, address, hub.settings)
         stored = database.execute(select(users.c.password).where(users.c.name == name)).scalar()
-    if not all(tried):
-        return page("sign-in.html.j2", "Sign in", None, 429, failed="Too many tries. Wait a quarter of an hour.")
+    if not may:
+        minutes = math.ceil(hub.settings.sign_in_wait_seconds / 60)
+        return page("sign-in.html.j2", "Sign in", None, 429, failed=f"Too many tries from your address. Wait {minutes} minutes.")
     if not people.password_is_right(stored, data.get("password", "")[:1000]):
         return page("sign-in.html.j2", "Sign in", None, 401, failed="Name or password is wrong.")
     with hub.database.writing() as database:
-        people.forget_tries(database, *who)
+        people.forget_tries(database, people.tried(name, address), people.from_address(address))
         session = people.open_session(database, name, hub.settings)
     cookie = Cookie(
         key=COOKIE,
@@ -126,8 +114,17 @@ def refused(request: Asking, error: HTTPException) -> Response[Any]:
     return page("refused.html.j2", "That did not work", None, error.status_code, text=error.detail)
 
 
+def unreadable(request: Asking, error: Exception) -> Response[Any]:
+    return page("refused.html.j2", "That did not work", None, 400, text=unreadable_words(error))
+
+
 def unusable(request: Asking, error: EdgeloopError) -> Response[Any]:
-    return page("refused.html.j2", "That did not work", None, 400, text=str(error))
+    status = 503 if error.exit_code == StorageError.exit_code else 400
+    return page("refused.html.j2", "That did not work", None, status, text=str(error))
+
+
+HANDLED: dict[Any, Any] = {HTTPException: refused, EdgeloopError: unusable, **dict.fromkeys(UNREADABLE, unreadable)}
+Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
 
 
 class Pages(Controller):
@@ -136,25 +133,31 @@ class Pages(Controller):
     path = "/"
     guards = [is_person]
     include_in_schema = False
-    exception_handlers = {HTTPException: refused, EdgeloopError: unusable}
+    exception_handlers = HANDLED
 
     @get("/", sync_to_thread=True)
-    def fleet(self, state: State, request: Asking) -> Response[bytes]:
+    def fleet(self, state: State, request: Asking, after: Annotated[str, Parameter(max_length=63)] = "") -> Response[bytes]:
+        """Devices by name, a page of them; the next one begins behind the name `after`."""
         with state.hub.database.reading() as database:
-            rows, rollouts = fleet.listed(database), rolling.listed(database)[:5]
-        return page("fleet.html.j2", "Fleet", request, devices=rows, rollouts=rollouts)
+            rows, count = fleet.listed(database, after, DEVICES_SHOWN + 1), fleet.counted(database)
+            rows, more = rows[:DEVICES_SHOWN], len(rows) > DEVICES_SHOWN
+            rollouts, told = rolling.listed(database)[:5], health.told(database)
+        return page(
+            "fleet.html.j2", "Fleet", request, devices=rows, rollouts=rollouts, health=told, count=count, after=after,
+            following=rows[-1]["name"] if more else "",
+        )  # fmt: skip
 
     @get("/devices/{name:str}", sync_to_thread=True)
     def device(self, name: str, state: State, request: Asking) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            found = next((d for d in fleet.listed(database) if d["name"] == name), None)
+            found = next(iter(fleet.listed(database, name=name)), None)
             if found is None:
                 raise NotFoundException(f"There is no device {name}.")
             newest = select(heartbeats.c.at, heartbeats.c.body).where(heartbeats.c.device == name, heartbeats.c.sha256 != "")
             rows = database.execute(newest.order_by(heartbeats.c.at.desc()).limit(SHOWN)).all()[::-1]
             told = database.execute(select(events).where(events.c.source == name).order_by(events.c.at.desc()).limit(SHOWN)).all()
             measured = database.execute(select(jobs).where(jobs.c.device == name).order_by(jobs.c.at.desc()).limit(10)).all()
-        beats = [(row.at, msgspec.json.decode(row.body, type=Heartbeat)) for row in rows]
+        beats = [(row.at, beat) for row in rows if (beat := seeing.beat_of(row.body)) is not None]
         jobs_told = [(row, _in_words(row.result)) for row in measured]
         return page("device.html.j2", name, request, device=found, plots=plots.of(beats), events=told, jobs=jobs_told)
 
@@ -166,19 +169,19 @@ class Pages(Controller):
     @get("/rollouts", sync_to_thread=True)
     def rollouts(self, state: State, request: Asking) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            return page("rollouts.html.j2", "Rollouts", request, rollouts=rolling.listed(database))
+            return page("rollouts.html.j2", "Rollouts", request, rollouts=rolling.listed(database), health=health.told(database))
 
     @get("/rollouts/{number:int}", sync_to_thread=True)
-    def rollout(self, number: int, state: State, request: Asking) -> Response[bytes]:
+    def rollout(self, number: Number, state: State, request: Asking) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            found = rolling.described(database, number)
+            found, told = rolling.described(database, number), health.told(database)
             decisions = database.execute(
                 select(events).where(events.c.rollout == number).order_by(events.c.at.desc()).limit(SHOWN)
             ).all()
-        return page("rollout.html.j2", f"Rollout {number}", request, rollout=found, events=decisions)
+        return page("rollout.html.j2", f"Rollout {number}", request, rollout=found, events=decisions, health=told)
 
     @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True)
-    def change(self, number: int, verb: str, data: Form, state: State, request: Asking) -> Response[Any]:
+    def change(self, number: Number, verb: str, data: Form, state: State, request: Asking) -> Response[Any]:
         check_form(request, data)
         if verb not in rolling.VERBS:
             raise NotFoundException("There is no such button.")
@@ -235,7 +238,7 @@ def _in_words(result: str) -> str:
     """A job's answer; a device may have sent anything."""
     try:
         found = msgspec.json.decode(result, type=_Result)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return ""
     said = [f"{r.variant} {r.cost.latency_us_p50:,.0f} µs" for r in found.measured.variants[:6] if r.cost is not None]
     if (s := found.measured.sustained) is not None:

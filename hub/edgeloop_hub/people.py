@@ -6,6 +6,8 @@ import json
 import re
 import time
 from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
@@ -18,9 +20,16 @@ from edgeloop_hub.schema import devices, sessions, tokens, tries, users
 from edgeloop_hub.settings import Settings
 
 HASHER = PasswordHasher()
-NOBODY = HASHER.hash("nobody has this password")  # so that an unknown name takes as long as a wrong password
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 LEAST_PASSWORD = 10
+ID_LETTERS, MOST_TOKENS = 12, 10_000
+RESERVED = (
+    "hub",
+    "device",
+    "any",
+    "token",
+    "import",
+)  # who acts where nobody of that name does; no device and no person is called so
 
 
 @dataclass(frozen=True)
@@ -40,16 +49,38 @@ def checked_name(name: str, what: str) -> str:
     return name
 
 
+def own_name(name: str, what: str) -> str:
+    """Of a device or a person. Raises UsageError also for a name under which the hub itself writes."""
+    if checked_name(name, what) in RESERVED:
+        raise UsageError(f"{what} {name!r}: the hub uses this name itself; choose another")
+    return name
+
+
 def add_user(connection: Connection, name: str, password: str) -> None:
     """Make a user, or give one another password; what was open under the old one ends."""
     if len(password) < LEAST_PASSWORD:
         raise UsageError(f"the password has {len(password)} characters; use {LEAST_PASSWORD} or more")
-    connection.execute(delete(users).where(users.c.name == checked_name(name, "user")))
+    connection.execute(delete(users).where(users.c.name == own_name(name, "user")))
     connection.execute(delete(sessions).where(sessions.c.user == name))
     connection.execute(insert(users).values(name=name, password=HASHER.hash(password), created=time.time()))
 
 
-def may_try(connection: Connection, who: str, settings: Settings) -> bool:
+def may_sign_in(connection: Connection, name: str, address: str, settings: Settings) -> bool:
+    """By name and address together, so that nobody elsewhere can lock a person out; and by address, whoever it tries to be."""
+    if not may_try(connection, from_address(address), settings.sign_in_tries_per_address, settings):
+        return False
+    return may_try(connection, tried(name, address), settings.sign_in_tries, settings)
+
+
+def from_address(address: str) -> str:
+    return f"from {address}"[:200]
+
+
+def tried(name: str, address: str) -> str:
+    return f"user {name} from {address}"[:200]
+
+
+def may_try(connection: Connection, who: str, most: int, settings: Settings) -> bool:
     """Counts a try before it is looked at, so that many at once are counted too."""
     now = time.time()
     row = connection.execute(select(tries.c.count.label("done"), tries.c.since).where(tries.c.who == who)).first()
@@ -58,7 +89,7 @@ def may_try(connection: Connection, who: str, settings: Settings) -> bool:
         connection.execute(insert(tries).values(who=who, count=1, since=now))
         return True
     connection.execute(update(tries).where(tries.c.who == who).values(count=tries.c.count + 1))
-    return bool(row.done < settings.sign_in_tries)
+    return bool(row.done < most)
 
 
 def forget_old(connection: Connection, settings: Settings) -> None:
@@ -72,9 +103,15 @@ def forget_tries(connection: Connection, *who: str) -> None:
     connection.execute(delete(tries).where(tries.c.who.in_(who)))
 
 
+@cache
+def _nobody() -> str:
+    """So that an unknown name takes as long as a wrong password."""
+    return HASHER.hash("nobody has this password")
+
+
 def password_is_right(stored: str | None, password: str) -> bool:
     try:
-        return HASHER.verify(stored or NOBODY, password) and stored is not None
+        return HASHER.verify(stored or _nobody(), password) and stored is not None
     except (Argon2Error, InvalidHashError):
         return False
 
@@ -108,9 +145,29 @@ def make_token(connection: Connection, kind: str, name: str, labels: list[str], 
     secret, digest = secrets.make(kind)
     for label in labels:
         checked_name(label, "label")
-    values = {"kind": kind, "name": checked_name(name, kind), "labels": json.dumps(labels), "created": time.time()}
+    named = checked_name(name, kind) if kind == "api" or name == "any" else own_name(name, "device")
+    values = {"kind": kind, "name": named, "labels": json.dumps(labels), "created": time.time()}
     connection.execute(insert(tokens).values(hash=digest, expires=time.time() + seconds if seconds else None, **values))
     return secret
+
+
+def tokens_told(connection: Connection) -> list[dict[str, Any]]:
+    """Without the secrets. `id`: the beginning of the digest, enough to name one."""
+    rows = connection.execute(select(tokens).order_by(tokens.c.created).limit(MOST_TOKENS))
+    told = ("kind", "name", "created", "expires", "used")
+    return [{"id": row.hash[:ID_LETTERS], **{name: getattr(row, name) for name in told}} for row in rows]
+
+
+def revoke_tokens(connection: Connection, which: str) -> int:
+    """By id, or by name. Raises UsageError when there is none."""
+    by_id = re.fullmatch(rf"[0-9a-f]{{{ID_LETTERS}}}", which) is not None
+    named = tokens.c.hash.startswith(which) if by_id else tokens.c.name == which
+    if by_id and connection.execute(select(tokens.c.hash).where(named)).first() is None:
+        named = tokens.c.name == which
+    count = connection.execute(delete(tokens).where(named)).rowcount
+    if not count:
+        raise UsageError(f"there is no token {which[:80]!r}; edgeloop-hub token list shows them")
+    return int(count)
 
 
 def token_is_good(connection: Connection, secret: str) -> bool:
@@ -120,8 +177,18 @@ def token_is_good(connection: Connection, secret: str) -> bool:
     return row is not None and (row.expires is None or row.expires > time.time())
 
 
+def is_enrolment(connection: Connection, secret: str) -> bool:
+    """A token that nobody used, and that is not too old."""
+    row = connection.execute(
+        select(tokens.c.expires, tokens.c.used).where(tokens.c.hash == secrets.digest(secret), tokens.c.kind == "enrol")
+    ).first()
+    return row is not None and row.used is None and (row.expires is None or row.expires > time.time())
+
+
 def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | None:
     """None when the token is not good. A device that enrols again gets a new credential, and its old one ends."""
+    if asked.device in RESERVED:
+        raise DataError(f"a device cannot be called {asked.device}: the hub uses this name itself; choose another")
     digest, now = secrets.digest(asked.token), time.time()
     row = connection.execute(select(tokens).where(tokens.c.hash == digest, tokens.c.kind == "enrol")).first()
     if row is None or row.used is not None or (row.expires is not None and row.expires < now):
@@ -159,7 +226,9 @@ def device_of(connection: Connection, secret: str) -> Device | None:
     columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
     found = select(*columns).where(devices.c.credential == secrets.digest(secret), devices.c.revoked.is_(None))
     row = connection.execute(found).first()
-    return Device(row.name, json.loads(row.labels), row.channel, row.model, row.sha256) if row else None
+    if row is None or row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
+        return None
+    return Device(row.name, json.loads(row.labels), row.channel, row.model, row.sha256)
 
 
 def revoke(connection: Connection, device: str) -> None:

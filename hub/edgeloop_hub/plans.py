@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -17,10 +18,10 @@ OPEN = ("running", "paused")
 class Plan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Cohorts that grow; each soaks before the next begins. `on_breach`: leave the cohort, or send it back."""
 
-    steps: list[Step]
-    soak_seconds: float = 3600.0
+    steps: Annotated[list[Step], msgspec.Meta(min_length=1, max_length=50)]
+    soak_seconds: Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)] = 3600.0
     gates: Gates = Gates()
-    on_breach: str = "halt"
+    on_breach: Literal["halt", "return"] = "halt"
 
 
 def is_in(step: Step, device: str, labels: list[str], salt: str) -> bool:
@@ -68,16 +69,19 @@ class Move:
 
 
 def next_move(rollout: Rollout, now: float, cohort: int, reported: int, failed: int, findings: list[Finding]) -> Move:
-    """`cohort`: devices of the steps so far; `reported`: those of them that reported from the new bundle since."""
+    """`cohort`: devices of the steps so far; `reported`: those of them that answered samples with the new bundle since."""
     for found in findings:
         if found.breached:
             return Move("breach", f"{found.gate}: {found.text}")
-    plan, last = rollout.plan, rollout.step == len(rollout.plan.steps) - 1
+    plan, last = rollout.plan, rollout.step >= len(rollout.plan.steps) - 1
     if not cohort:
         return Move("wait", "no device is in this cohort")
     trying = cohort - failed
     if trying <= 0 or reported < plan.gates.min_reported * trying:
-        return Move("wait", f"{reported} of {trying} devices have reported from the new bundle")
+        return Move("wait", f"{reported} of {trying} devices have answered samples with the new bundle")
+    untold = [found.gate for found in findings if found.waits]
+    if untold:
+        return Move("wait", f"{', '.join(untold)}: the devices on the new bundle report no figures yet, those on the old one do")
     left = rollout.step_began + plan.soak_seconds - now
     if left > 0:
         return Move("wait", f"soaking, {left:.0f} s left; {reported} of {cohort} devices run it")

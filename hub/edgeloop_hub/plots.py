@@ -29,7 +29,7 @@ def of(beats: list[tuple[float, Heartbeat]]) -> list[Plot]:
     """One for each figure that was ever reported, over the time of the reports."""
     figures = {
         "p95 latency, µs": [(at, b.latency_us_p95) for at, b in beats],
-        "answers a minute": [(at, b.answered / b.seconds * 60 if b.seconds else None) for at, b in beats],
+        "answers a minute": [(at, b.answered / b.seconds * 60 if b.seconds >= 1 else None) for at, b in beats],
         "mean confidence": [(at, b.confidence.mean if b.confidence.count else None) for at, b in beats],
         "memory, MiB": [(at, b.memory_bytes / MIB if b.memory_bytes is not None else None) for at, b in beats],
         "temperature, °C": [(at, b.celsius) for at, b in beats],

@@ -89,7 +89,7 @@ def _assembled(connection: Connection, blobs: Blobs, name: str, sha256: str, len
     ]
     if received(connection, sha256) != length:
         raise DataError(f"{name}: {received(connection, sha256)} of {length} bytes are here; send them before the metadata")
-    sizes = dict(connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256)).tuples().all())
+    sizes = {r.begins: r.bytes for r in connection.execute(select(parts).where(parts.c.sha256 == sha256))}
     with tempfile.NamedTemporaryFile(suffix=".edgeloop") as whole:
         digest = hashlib.sha256()
         for piece, (_, size) in zip(pieces, sorted(sizes.items()), strict=True):

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
 
 import msgspec
 from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy.exc import InterfaceError, OperationalError
 from tuf.api.metadata import Metadata, Targets
 
-from edgeloop_contract.errors import DataError, UsageError
-from edgeloop_hub import fleet, people, registry, signing
+from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
+from edgeloop_hub import fleet, registry, seeing, signing
 from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
 from edgeloop_hub.gates import Finding, judge
-from edgeloop_hub.plans import OPEN, Move, Plan, Rollout, next_move
+from edgeloop_hub.plans import OPEN, Move, Plan, Rollout
 from edgeloop_hub.schema import bundles, released, rollouts
 from edgeloop_hub.settings import Settings
 
+LOG = logging.getLogger("edgeloop_hub")
 VERBS = {"pause": ("running", "paused"), "resume": ("paused halted", "running"), "abort": ("running paused halted", "aborted")}
 
 
@@ -27,8 +29,6 @@ def start(connection: Connection, target: str, plan: Plan, fallback: bytes | Non
     row = connection.execute(select(bundles).where(bundles.c.target == target)).first()
     if row is None or row.withdrawn is not None:
         raise UsageError(f"{target} is {'withdrawn' if row else 'not published'}; publish it first")
-    if not plan.steps or plan.on_breach not in ("halt", "return"):
-        raise UsageError("a plan has steps, and on_breach is halt or return")
     for other in fleet.open_rollouts(connection):
         if (other.model, other.channel) == (row.model, row.channel):
             raise UsageError(f"rollout {other.id} of {other.target} is {other.state}; abort it, or let it end")
@@ -69,7 +69,9 @@ def _check_fallback(connection: Connection, target: str, fallback: bytes | None)
 
 def change(connection: Connection, number: int, verb: str, who: str) -> None:
     """Pause, resume or abort. Raises UsageError."""
-    rollout = fleet.find_rollout(connection, number)
+    rollout = connection.execute(select(rollouts.c.state, rollouts.c.target).where(rollouts.c.id == number)).first()
+    if rollout is None:
+        raise UsageError(f"there is no rollout {number}")
     allowed, state = VERBS[verb]
     if rollout.state not in allowed.split():
         raise UsageError(f"rollout {number} is {rollout.state}; it cannot {verb}")
@@ -80,40 +82,26 @@ def change(connection: Connection, number: int, verb: str, who: str) -> None:
 
 
 def assess(connection: Connection, rollout: Rollout) -> tuple[list[Finding], int, int, int]:
-    """Findings, and the cohort's devices, those that report from the new bundle, and those that failed."""
-    inside, outside = fleet.members(connection, rollout)
+    """Findings, and the cohort's devices, those that answered with the new bundle, and those that failed."""
+    inside, outside = seeing.members(connection, rollout)
     names = {d.name for d in inside}
-    failed = fleet.failures(connection, rollout, names)
+    failed = seeing.failures(connection, rollout, names)
     began = connection.execute(select(rollouts.c.began).where(rollouts.c.id == rollout.id)).scalar_one()
-    new = fleet.seen_since(connection, names, {rollout.target_sha256}, began)
-    old_sha256s = {d.sha256 for d in outside if d.sha256 != rollout.target_sha256}
-    old = fleet.seen_since(connection, {d.name for d in outside}, old_sha256s, began)
+    new = seeing.seen_since(connection, names, {rollout.target_sha256}, began)
+    old_sha256s = {d.sha256 for d in outside if d.sha256 and d.sha256 != rollout.target_sha256}
+    old = seeing.seen_since(connection, {d.name for d in outside}, old_sha256s, began)
     failed -= {d.name for d in inside if d.sha256 == rollout.target_sha256}
+    working = {name for name, seen in new.items() if seen.worked} - failed
     findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed))
-    return findings, len(inside), len(new.keys() - failed), len(failed)
+    return findings, len(inside), len(working), len(failed)
 
 
-def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings) -> list[str]:
-    """Advance everything that is due: rollouts, what the hub signs, and what may be forgotten. For cron; returns what it did."""
-    said = []
-    with database.writing() as connection:
-        for rollout in fleet.open_rollouts(connection, "running"):
-            findings, cohort, reported, failed = assess(connection, rollout)
-            move = next_move(rollout, time.time(), cohort, reported, failed, findings)
-            done = _carried_out(connection, rollout, move, signer, blobs, settings)
-            said.append(f"rollout {rollout.id} of {rollout.target}: {done}: {move.why}")
-        if signing.renew(connection, signer, settings):
-            said.append("timestamp signed anew")
-        registry.forget_stale_parts(connection, blobs)
-        fleet.forget_old(connection, settings)
-        people.forget_old(connection, settings)
-    return said
-
-
-def _carried_out(
-    connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings
-) -> str:
-    mine, now = update(rollouts).where(rollouts.c.id == rollout.id), time.time()
+def carry_out(connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings) -> str:
+    """What a move comes to, in words. Nothing where somebody changed the rollout meanwhile."""
+    as_judged = (rollouts.c.id == rollout.id, rollouts.c.state == rollout.state, rollouts.c.step == rollout.step)
+    mine, now = update(rollouts).where(*as_judged), time.time()
+    if connection.execute(select(rollouts.c.id).where(*as_judged)).first() is None:
+        return "was changed meanwhile"
     if move.what == "wait":
         connection.execute(mine.values(reason=move.why))
         return "waits"
@@ -130,6 +118,13 @@ def _carried_out(
         said = _breached(connection, rollout, move, signer, blobs, settings)
     fleet.note(connection, f"rollout {said}", move.why, rollout.target, rollout.id)
     return said
+
+
+def halt(connection: Connection, number: int, target: str, why: str) -> None:
+    """A rollout that cannot be judged goes no further, whatever the reason."""
+    running = update(rollouts).where(rollouts.c.id == number, rollouts.c.state == "running")
+    if connection.execute(running.values(state="halted", reason=why)).rowcount:
+        fleet.note(connection, "rollout halted", why, target, number)
 
 
 def _breached(connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings) -> str:
@@ -155,17 +150,31 @@ def guard_fallbacks(connection: Connection) -> None:
 
 
 def described(connection: Connection, number: int) -> dict[str, object]:
-    """A rollout with its gates as they stand, for status and the page."""
-    rollout = fleet.find_rollout(connection, number)
-    row = connection.execute(select(rollouts).where(rollouts.c.id == number)).one()
-    findings, cohort, reported, failed = assess(connection, rollout)
-    return {
-        "id": number, "target": rollout.target, "model": rollout.model, "channel": rollout.channel, "state": rollout.state,
-        "step": rollout.step + 1, "steps": [str(s) for s in rollout.plan.steps], "soak_seconds": rollout.plan.soak_seconds,
-        "on_breach": rollout.plan.on_breach, "reason": row.reason, "began": row.began, "step_began": row.step_began,
-        "cohort": cohort, "reported": reported, "failed": failed,
-        "gates": [{"gate": f.gate, "breached": f.breached, "text": f.text} for f in findings],
+    """A rollout with its gates as they stand, for status and the page. One that cannot be judged is described, and says so."""
+    row = connection.execute(select(rollouts).where(rollouts.c.id == number)).first()
+    if row is None:
+        raise UsageError(f"there is no rollout {number}")
+    told = {
+        "id": number, "target": row.target, "model": row.model, "channel": row.channel, "state": row.state,
+        "step": row.step + 1, "reason": row.reason, "began": row.began, "step_began": row.step_began,
+        "steps": [], "soak_seconds": 0.0, "on_breach": "halt", "cohort": 0, "reported": 0, "failed": 0,
     }  # fmt: skip
+    try:
+        rollout = fleet.find_rollout(connection, number)
+        plan = rollout.plan
+        told |= {"steps": [str(s) for s in plan.steps], "soak_seconds": plan.soak_seconds, "on_breach": plan.on_breach}
+        findings, told["cohort"], told["reported"], told["failed"] = assess(connection, rollout)
+    except (OperationalError, InterfaceError):
+        raise
+    except Exception as error:  # whatever devices sent: it must be seen, and can still be aborted
+        LOG.error("rollout %d cannot be judged", number, exc_info=error)
+        findings = [Finding("all gates", None, cannot_be_judged(error))]
+    return {**told, "gates": [{"gate": f.gate, "breached": f.breached, "text": f.text} for f in findings]}
+
+
+def cannot_be_judged(error: Exception) -> str:
+    said = str(error) if isinstance(error, EdgeloopError) else f"{type(error).__name__}: {error}"
+    return f"it cannot be judged ({said[:300]}): abort it, or resume it when that is mended"
 
 
 def listed(connection: Connection) -> list[dict[str, object]]:
@@ -180,7 +189,15 @@ def listed(connection: Connection) -> list[dict[str, object]]:
     )
     found = []
     for row in connection.execute(select(*columns).order_by(rollouts.c.id.desc()).limit(100)):
-        steps = len(json.loads(row.plan)["steps"])
+        steps = _steps(row.plan)
         told = {"id": row.id, "target": row.target, "state": row.state, "step": row.step + 1, "steps": steps}
         found.append({**told, "reason": row.reason, "began": row.began})
     return found
+
+
+def _steps(plan: str) -> int:
+    """How many there are; 0 in a plan that cannot be read."""
+    try:
+        return len(json.loads(plan)["steps"])
+    except (ValueError, KeyError, TypeError):
+        return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,6 +20,7 @@ from edgeloop_hub.guards import asking, is_device, is_workstation
 from edgeloop_hub.people import checked_name
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
+UNPACKING = threading.BoundedSemaphore(2)  # uploads that are unpacked at a time; others answer meanwhile
 SECONDS = Annotated[float, Parameter(ge=1, le=3.2e7)]
 
 
@@ -49,10 +51,16 @@ class DeviceSamples(Controller):
     )  # fmt: skip
     def bring(self, body: bytes, state: State, request: Request[Any, Any, Any]) -> None:
         """Samples and events of an outbox, as MessagePack. Sent twice, they are stored once; answered when they are safe."""
-        upload = ingest.decode(body)
-        with state.hub.database.writing(ordered=False) as database:
-            if not ingest.store(database, asking(request), upload, state.hub.settings):
-                raise TooManyRequestsException("more samples than this device may send in a day")
+        upload, device, hub = ingest.decode(body), asking(request), state.hub
+        with hub.database.reading() as database:
+            admitted = ingest.admit(database, device, upload, hub.settings)
+        if admitted:
+            with UNPACKING:
+                ingest.check_all(upload)  # while the database is free for others
+            with hub.database.writing(ordered=False) as database:
+                admitted = ingest.store(database, device, upload, hub.settings)
+        if not admitted:
+            raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 
 
 class Samples(Controller):

@@ -7,12 +7,11 @@ from typing import Any
 
 from litestar import Controller, Response, get, post
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException, NotFoundException
+from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
 
-from edgeloop_contract.errors import EdgeloopError
 from edgeloop_hub import drift, labelling, pictures, plots
-from edgeloop_hub.pages import HERE, Asking, Form, check_form, is_person, page, refused, unusable
+from edgeloop_hub.pages import HANDLED, HERE, Asking, Form, check_form, is_person, page
 
 DAY = 86400.0
 
@@ -28,7 +27,7 @@ class SamplePages(Controller):
     path = "/"
     guards = [is_person]
     include_in_schema = False
-    exception_handlers = {HTTPException: refused, EdgeloopError: unusable}
+    exception_handlers = HANDLED
 
     @get("/drift", sync_to_thread=True)
     def drift(self, state: State, request: Asking, days: float = 1.0) -> Response[bytes]:

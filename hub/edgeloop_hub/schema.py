@@ -56,6 +56,8 @@ devices = Table(
     Column("heartbeat", Text, nullable=False),
     Column("quota_from", Float, nullable=False),
     Column("quota_used", Integer, nullable=False),
+    Column("quota_rows", BigInteger, nullable=False, server_default="0"),
+    Column("quota_bytes", BigInteger, nullable=False, server_default="0"),
 )
 heartbeats = Table(
     "heartbeats",
@@ -153,6 +155,13 @@ tries = Table(
     Column("count", Integer, nullable=False),
     Column("since", Float, nullable=False),
 )
+facts = Table(  # what the hub knows of itself, such as its last tick
+    "facts",
+    metadata,
+    Column("name", NAME, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+)
 samples = Table(
     "samples",
     metadata,
@@ -177,6 +186,8 @@ samples = Table(
     Column("label", TARGET),
     Column("labelled", Float),
     Column("skipped", Integer, nullable=False),
+    Column("truth", TARGET, nullable=False, server_default=""),  # the label by the device's own word: a source of its own
+    Column("unpacked", BigInteger, nullable=False, server_default="0"),  # bytes
     Column("lot", Float, nullable=False),  # place in the order in which random samples are asked about
     Index(None, "random", "lot"),
     Index(None, "at"),

@@ -18,15 +18,21 @@ class Settings:
     database: str = ""
     blobs: str = ""
     secure_cookies: bool = False
+    trusted_proxies: list[str] = field(default_factory=list)  # whose X-Forwarded-For is believed
     timestamp_seconds: float = 2 * 86400.0  # validity of what the hub signs; `tick` renews it at half of it
     session_seconds: float = 12 * 3600.0
     token_seconds: float = 7 * 86400.0  # of an enrolment token
+    leap_seconds: float = 7 * 86400.0  # between two ticks; after more the clock is taken for wrong until somebody says it is right
     history_seconds: float = 30 * 86400.0  # of heartbeats and events
     max_part_bytes: int = 8 << 20
     max_bundle_bytes: int = 512 << 20
     max_message_bytes: int = 1 << 20
     report_quota_per_hour: int = 600  # reports of one device
+    report_rows_per_hour: int = 3000  # events of one device
+    report_bytes_per_hour: int = 32 << 20  # of one device's reports and events
     sample_bytes_per_day: int = 64 << 20  # of one device
+    sample_unpacked_bytes_per_day: int = 1 << 30  # of one device
+    max_unpacked_bytes: int = 64 << 20  # of the samples of one upload
     sample_seconds: float = 365 * 86400.0  # that labelled samples are kept; others as long as history_seconds
     labels_needed: int = 1  # people who must agree on a label
     tail_bytes: int = 1 << 30  # of model files behind the tails that are loaded
@@ -37,13 +43,19 @@ class Settings:
     tail_wait_seconds: float = 2.0  # longest wait that is begun
     tail_requests_per_second: float = 200.0  # of one device
     tail_burst: int = 400
-    sign_in_tries: int = 5  # wrong ones for a name or from an address, then a wait
+    sign_in_tries: int = 5  # wrong ones for a name from one address, then a wait for that name from there
+    sign_in_tries_per_address: int = 50  # wrong ones for any names, or tokens, from one address
     sign_in_wait_seconds: float = 900.0
+    request_head_seconds: float = 15.0  # for a request's head to be whole
+    request_body_seconds: float = 300.0  # and its body
+    answer_stall_seconds: float = 120.0  # that a client may read nothing of its answer
+    connections: int = 900  # of one worker; the oldest without a whole request makes room for one more
+    connections_per_address: int = 200  # of one worker; a trusted proxy may have all
 
     @property
     def database_url(self) -> str:
         return self.database or f"sqlite:///{self.data.resolve() / 'hub.sqlite'}"
 
 
-NOT_LIMITS = ("data", "database", "blobs", "secure_cookies")
+NOT_LIMITS = ("data", "database", "blobs", "secure_cookies", "trusted_proxies")
 LIMITS: dict[str, Any] = {name: kind for name, kind in get_type_hints(Settings).items() if name not in NOT_LIMITS}

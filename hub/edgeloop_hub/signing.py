@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import time
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, and_, delete, func, insert, select
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
@@ -21,15 +22,17 @@ from edgeloop_contract.errors import DataError, StorageError
 from edgeloop_hub.schema import signed
 from edgeloop_hub.settings import Settings
 
+KEY = "online-key.pem"
+FIRST_MINUTE = 1_577_836_800.0  # 2020
 KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh
 
 
 def online_signer(settings: Settings) -> CryptoSigner:
     """The hub's key, made at its first use. Raises StorageError."""
-    path = settings.data / "online-key.pem"
+    path = settings.data / KEY
     try:
         if not path.exists():
-            settings.data.mkdir(parents=True, exist_ok=True)
+            settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
             made = path.with_name(f".{path.name}.{os.getpid()}")
             descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
@@ -65,7 +68,7 @@ def find(connection: Connection, file: str) -> bytes | None:
     if role == "timestamp" and not version:
         found = latest(connection, role)
         return found[1] if found else None
-    if role not in ("root", "snapshot", "targets") or not version.isdigit() or len(version) > 9:
+    if role not in ("root", "snapshot", "targets") or not re.fullmatch(r"[0-9]{1,9}", version):
         return None
     return connection.execute(select(signed.c.body).where(signed.c.role == role, signed.c.version == int(version))).scalar()
 
@@ -128,26 +131,42 @@ def trusted_root(connection: Connection) -> Root | None:
     return Metadata[Root].from_bytes(found[1]).signed if found else None
 
 
-def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settings) -> None:
+def jump(connection: Connection, signer: CryptoSigner, settings: Settings, now: float) -> None:
+    """Sign snapshot and timestamp with versions beyond all that were signed after a backup, which nobody here knows.
+
+    The version is the number of minutes since 2020: as many were never signed by then.
+    """
+    sign_snapshot(connection, signer, settings, int((now - FIRST_MINUTE) / 60))
+
+
+def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settings, least: int = 1) -> None:
+    """With the next version, or `least` if that is more."""
     targets, before = latest(connection, "targets"), latest(connection, "snapshot")
     assert targets is not None
     expires = datetime.fromtimestamp(int(time.time() + 4 * settings.timestamp_seconds), timezone.utc)
-    snapshot = Snapshot(before[0] + 1 if before else 1, expires=expires, meta={"targets.json": MetaFile(targets[0])})
+    snapshot = Snapshot(max(least, before[0] + 1 if before else 1), expires=expires, meta={"targets.json": MetaFile(targets[0])})
     _sign(connection, "snapshot", snapshot, signer)
-    sign_timestamp(connection, signer, settings)
+    sign_timestamp(connection, signer, settings, least)
 
 
-def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Settings) -> None:
+def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Settings, least: int = 1) -> None:
     snapshot, before = latest(connection, "snapshot"), latest(connection, "timestamp")
     assert snapshot is not None
     expires = datetime.fromtimestamp(int(time.time()), timezone.utc) + timedelta(seconds=settings.timestamp_seconds)
-    timestamp = Timestamp(before[0] + 1 if before else 1, expires=expires, snapshot_meta=MetaFile(snapshot[0]))
+    timestamp = Timestamp(max(least, before[0] + 1 if before else 1), expires=expires, snapshot_meta=MetaFile(snapshot[0]))
     _sign(connection, "timestamp", timestamp, signer)
+
+
+def expiries(connection: Connection) -> dict[str, float]:
+    """When the newest metadata of each role expire."""
+    newest = select(signed.c.role, func.max(signed.c.version).label("version")).group_by(signed.c.role).subquery()
+    here = and_(signed.c.role == newest.c.role, signed.c.version == newest.c.version)
+    return {row.role: row.expires for row in connection.execute(select(signed.c.role, signed.c.expires).join(newest, here))}
 
 
 def renew(connection: Connection, signer: CryptoSigner, settings: Settings) -> bool:
     """Sign anew what is past half of its time; whether anything was."""
-    rows = dict(connection.execute(select(signed.c.role, func.max(signed.c.expires)).group_by(signed.c.role)).tuples().all())
+    rows = expiries(connection)
     if "timestamp" not in rows:
         return False
     now = time.time()

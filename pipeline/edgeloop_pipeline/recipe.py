@@ -22,8 +22,8 @@ from edgeloop_pipeline.roi import Prices
 FILE = "recipe.yaml"
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Objective = Literal["accuracy", "latency", "bytes"]
-Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*$")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=64)]
+Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):

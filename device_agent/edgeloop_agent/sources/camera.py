@@ -52,7 +52,7 @@ class Camera(Video):
         where = self.settings.where
         while not stop.is_set():
             before = self.count
-            for frame in self._frames(int(where) if where.isdigit() else where, stop):
+            for frame in self._frames(int(where) if where.isdecimal() else where, stop):
                 away("")
                 yield frame
             away(f"camera {where}: {'no more frames' if self.count > before else 'cannot be opened'}")

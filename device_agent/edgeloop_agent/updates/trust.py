@@ -86,10 +86,24 @@ def _refreshed(root: bytes, path: Path, origin: Origin, now: float) -> Targets:
         cause = error.__cause__
         raise NetworkError(str(cause if isinstance(cause, NetworkError) else error)) from error
     except ExpiredMetadataError as error:
-        raise TrustError(f"metadata are out of date ({error}); is this clock right, and the hub's tick at work?") from error
+        raise TrustError(_expired(str(error), now)) from error
     except (RepositoryError, ValueError) as error:
         raise TrustError(f"metadata that the trusted keys did not sign so ({error}); nothing is taken from there") from error
     return found.signed
+
+
+def _expired(said: str, now: float) -> str:
+    """Whose turn it is. Before targets a timestamp that holds was looked at: this clock is right, and what was signed too old."""
+    clock = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    if "timestamp" in said or "snapshot" in said:
+        return f"metadata are out of date ({said}; this clock says {clock}): is the hub's tick at work, and this clock right?"
+    if "root" in said:
+        return (
+            f"metadata are out of date ({said}; this clock says {clock}): if the clock is right, whoever publishes renews them: "
+            "edgeloop keys renew root"
+        )
+    remedy = "whoever publishes renews them with edgeloop keys renew; this device's clock agrees with the hub's"
+    return f"metadata are out of date ({said}): {remedy}"
 
 
 def _offers(targets: Targets) -> dict[str, Offer]:

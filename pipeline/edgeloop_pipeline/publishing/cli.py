@@ -86,8 +86,28 @@ def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) ->
     if role == "targets":
         targets.version, targets.expires = targets.version + 1, signing.expiry(signing.TARGETS_DAYS)
         body = signing.signed_targets(held, targets).decode()
-    there.post("/api/v1/signed", {"roots": [root.decode()], "targets": body})
+    there.post("/api/v1/signed", {"roots": signing.roots_to_send(held, told["roots"], root), "targets": body})
     click.echo(f"{role}: a new key, in root version {held.root.signed.version}; the old one counts no more")
+
+
+@keys.command(epilog=EXIT_CODES)
+@click.argument("role", type=click.Choice(["targets", "root"]), default="targets")
+@hub_option
+@ca_option
+@keys_option
+@passphrase_option
+@click.option(
+    "--after-restore", is_flag=True, help="The hub was restored from a backup: sign what it still has, above all versions."
+)
+def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, after_restore: bool) -> None:
+    """Sign the same anew, for a year (root: three), before it expires."""
+    from edgeloop_pipeline.publishing import renewing
+
+    held, there = _keys(folder, passphrase), _hub(hub, ca_file)
+    if after_restore:
+        click.echo("\n".join(renewing.after_restore(held, there)))
+    else:
+        click.echo(renewing.targets(held, there) if role == "targets" else renewing.root(held, there))
 
 
 @click.command(epilog=EXIT_CODES)
@@ -99,9 +119,11 @@ def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) ->
 @click.option("--channel", default="stable", show_default=True)
 def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str) -> None:
     """Sign BUNDLE and bring it to the hub. Devices get it by a rollout."""
-    from edgeloop_pipeline.publishing import releasing
+    from edgeloop_pipeline.publishing import releasing, renewing
 
-    name, sent = releasing.publish(_keys(folder, passphrase), _hub(hub, ca_file), bundle, channel)
+    there = _hub(hub, ca_file)
+    name, sent = releasing.publish(_keys(folder, passphrase), there, bundle, channel)
+    renewing.warn(there)
     if sent is None:
         click.echo(f"{name}: is published already")
     else:
@@ -175,21 +197,15 @@ def rollout() -> None:
 )
 @click.option("--gate", "gates", multiple=True, metavar="NAME=VALUE", help="Change a gate, such as max_latency_ratio=1.2.")
 def start(
-    target: str,
-    hub: str,
-    ca_file: str,
-    folder: Path,
-    passphrase: bool,
-    steps: str,
-    soak_minutes: float,
-    on_breach: str,
+    target: str, hub: str, ca_file: str, folder: Path, passphrase: bool, steps: str, soak_minutes: float, on_breach: str,
     gates: tuple[str, ...],
-) -> None:
+) -> None:  # fmt: skip
     """Start with the first step; the hub's tick goes on from there."""
-    from edgeloop_pipeline.publishing import releasing
+    from edgeloop_pipeline.publishing import releasing, renewing
 
-    held = _keys(folder, passphrase) if on_breach == "return" else None
-    made = releasing.start(_hub(hub, ca_file), target, steps, soak_minutes, dict(_gate(word) for word in gates), held)
+    held, there = _keys(folder, passphrase) if on_breach == "return" else None, _hub(hub, ca_file)
+    renewing.warn(there)
+    made = releasing.start(there, target, steps, soak_minutes, dict(_gate(word) for word in gates), held)
     click.echo(f"rollout {made} of {target} has begun; edgeloop rollout status {made} tells how it goes")
 
 
@@ -207,7 +223,10 @@ def _gate(word: str) -> tuple[str, float]:
 @ca_option
 def status(number: int | None, hub: str, ca_file: str) -> None:
     """One rollout with its gates, or all of them."""
+    from edgeloop_pipeline.publishing import renewing
+
     there = _hub(hub, ca_file)
+    renewing.warn(there)
     if number is None:
         for row in there.get("/api/v1/rollouts"):
             click.echo(f"{row['id']:>4}  {row['state']:9} step {row['step']} of {row['steps']}  {row['target']}  {row['reason']}")

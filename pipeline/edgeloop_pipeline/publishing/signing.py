@@ -25,6 +25,7 @@ from edgeloop_contract.errors import DataError, StorageError, UsageError
 from edgeloop_contract.files import publish
 
 ROOT_DAYS, TARGETS_DAYS = 3 * 365, 365
+BEFORE = "root-before.json"
 ONLINE = ("snapshot", "timestamp")
 BACKUP = """\
 These files decide what your devices run. Now:
@@ -141,6 +142,7 @@ def rotated(keys: Keys, role: str, hub_key: SSlibKey | None) -> bytes:
     old = keys.root.signed
     root = Root.from_dict(old.to_dict())
     root.version, root.expires = old.version + 1, expiry(ROOT_DAYS)
+    keys.keep(BEFORE, keys.root.to_bytes())
     signers = keys.root_signers()
     if role == "root":
         numbers = [int(p.stem.partition("-")[2]) for p in keys.folder.glob("root-*.pem")]
@@ -163,6 +165,26 @@ def rotated(keys: Keys, role: str, hub_key: SSlibKey | None) -> bytes:
 
 def current_targets(keys: Keys, told: str) -> Targets:
     """The hub's targets metadata, if our key signed them and they are not older than those we signed last. Raises DataError."""
+    found, last = hub_targets(keys, told), last_targets(keys)
+    if last is not None and found.version < last.version:
+        raise DataError(
+            f"the hub shows targets version {found.version}; {last.version} was published: it lost or hides something. "
+            "If it was restored from a backup: edgeloop keys renew --after-restore"
+        )
+    return found
+
+
+def last_targets(keys: Keys) -> Targets | None:
+    """What we signed last, as far as this folder of keys knows."""
+    try:
+        found: Metadata[Targets] = Metadata.from_bytes((keys.folder / "trusted.json").read_bytes())
+    except (OSError, RepositoryError, ValueError):
+        return None
+    return found.signed
+
+
+def hub_targets(keys: Keys, told: str) -> Targets:
+    """The hub's targets, signed by our key, however old they are: of a hub that was restored. Raises DataError."""
     try:
         found: Metadata[Targets] = Metadata.from_bytes(told.encode())
         keys.root.signed.verify_delegate("targets", found.signed_bytes, found.signatures)
@@ -170,10 +192,24 @@ def current_targets(keys: Keys, told: str) -> Targets:
         raise DataError(
             f"the hub's targets metadata are not ours ({error}); is this the right hub, and the right key folder?"
         ) from error
-    last = _last(keys)
-    if found.signed.version < last:
-        raise DataError(f"the hub shows targets version {found.signed.version}; {last} was published: it lost or hides something")
     return found.signed
+
+
+def roots_to_send(keys: Keys, told: list[str], new: bytes) -> list[str]:
+    """The new root, after the one before it where the hub does not have that: it was away when it was made, or restored since.
+
+    Raises DataError.
+    """
+    there = int(Metadata[Root].from_bytes(told[0].encode()).signed.version) if told else 0
+    made = int(Metadata[Root].from_bytes(new).signed.version)
+    if made == there + 1:
+        return [new.decode()]
+    before = keys.folder / BEFORE
+    if made == there + 2 and before.exists():
+        return [before.read_text(encoding="utf-8"), new.decode()]
+    raise DataError(
+        f"the hub has root version {there}, this folder {made - 1}: bring {keys.folder} as it was when the hub was last told"
+    )
 
 
 def signed_targets(keys: Keys, targets: Targets, remember: bool = True) -> bytes:
@@ -183,14 +219,6 @@ def signed_targets(keys: Keys, targets: Targets, remember: bool = True) -> bytes
     if remember:
         keys.keep("trusted.json", body)
     return body
-
-
-def _last(keys: Keys) -> int:
-    try:
-        found: Metadata[Targets] = Metadata.from_bytes((keys.folder / "trusted.json").read_bytes())
-        return int(found.signed.version)
-    except (OSError, RepositoryError, ValueError):
-        return 0
 
 
 def target_of(path: Path, channel: str) -> tuple[str, TargetFile]:

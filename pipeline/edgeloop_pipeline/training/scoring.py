@@ -31,7 +31,7 @@ def seed_everything(seed: int) -> None:
     # A launcher, and Ray for a trial's share of a machine, say how many threads are ours: more would fight with the others'.
     share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     given = os.environ.get("OMP_NUM_THREADS", "")
-    torch.set_num_threads(max(1, min(share, int(given)) if given.isdigit() else share))
+    torch.set_num_threads(max(1, min(share, int(given)) if given.isdecimal() else share))
     torch.use_deterministic_algorithms(True, warn_only=True)
     # Filling every new tensor with NaN finds bugs in kernels, and costs a tenth of a small network's step.
     setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)  # noqa: B010 (untyped)

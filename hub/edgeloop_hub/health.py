@@ -1,0 +1,112 @@
+"""How the hub itself does: its last tick, and how long what is signed still holds. Told before it hurts."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_hub import signing
+from edgeloop_hub.schema import devices, facts, heartbeats, rollouts, signed
+from edgeloop_hub.settings import Settings
+from edgeloop_hub.words import when
+
+DAY = 86400.0
+LATE_SECONDS = 600.0  # without a tick, and it is said
+WARN_DAYS = (90, 30, 7)  # before targets or root metadata expire: told, told as urgent, told as the end
+BACK_SECONDS = 3600.0  # that the clock may go back unasked
+RENEW = "edgeloop keys renew"
+
+
+class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The last one: when it began, how long it took, what it could not do."""
+
+    at: float
+    seconds: float = 0.0
+    problems: list[str] = []
+
+    @property
+    def fine(self) -> bool:
+        return not self.problems
+
+
+class Warned(msgspec.Struct, frozen=True):
+    """`level`: soon, urgent or over."""
+
+    level: str
+    text: str
+
+
+def keep(connection: Connection, name: str, at: float, body: object) -> None:
+    connection.execute(delete(facts).where(facts.c.name == name))
+    connection.execute(insert(facts).values(name=name, at=at, body=msgspec.json.encode(body).decode()))
+
+
+def last_tick(connection: Connection) -> Tick | None:
+    body = connection.execute(select(facts.c.body).where(facts.c.name == "tick")).scalar()
+    return msgspec.json.decode(body, type=Tick) if body else None
+
+
+def check_clock(connection: Connection, now: float, settings: Settings) -> None:
+    """Raises UsageError where the clock has leapt: by it everything would be deleted, or signed with a wrong time."""
+    last = connection.execute(select(facts.c.at).where(facts.c.name == "clock")).scalar()
+    if last is None:
+        last = _last_sign_of_life(connection, settings)
+    if not last or last - BACK_SECONDS <= now <= last + settings.leap_seconds:
+        return
+    days = (now - last) / DAY
+    said = f"{days:,.1f} days after" if days > 0 else f"{-days:,.1f} days before"
+    raise UsageError(
+        f"the clock says {when(now)}, {said} the last tick ({when(last)}): nothing was signed, advanced or deleted. "
+        "If the clock is right, say so once: edgeloop-hub tick --accept-clock; else set it"
+    )
+
+
+def _last_sign_of_life(connection: Connection, settings: Settings) -> float:
+    """Of a hub whose earlier releases kept no time of a tick."""
+    seen = connection.execute(select(func.max(devices.c.last_seen))).scalar() or 0.0
+    beat = connection.execute(select(func.max(heartbeats.c.at))).scalar() or 0.0
+    expires = connection.execute(select(func.max(signed.c.expires)).where(signed.c.role == "timestamp")).scalar() or 0.0
+    return float(max(seen, beat, expires - settings.timestamp_seconds if expires else 0.0))
+
+
+def expiring(told: dict[str, float], now: float) -> list[Warned]:
+    """Of what the workstation signs: the hub cannot renew it."""
+    found = []
+    for role in ("targets", "root"):
+        if role not in told:
+            continue
+        days = (told[role] - now) / DAY
+        remedy = f"{RENEW} {role} (on the workstation) signs them anew"
+        if days < 0:
+            found.append(Warned("over", f"{role} metadata expired on {when(told[role])}: devices take nothing any more; {remedy}"))
+        elif days < WARN_DAYS[0]:
+            level = "soon" if days >= WARN_DAYS[1] else "urgent"
+            last = "; then devices take nothing any more" if days < WARN_DAYS[2] else ""
+            found.append(Warned(level, f"{role} metadata expire in {days:.0f} days, on {when(told[role])}{last}: {remedy}"))
+    return found
+
+
+def ticking(last: Tick | None, needed: bool, now: float) -> list[Warned]:
+    """`needed`: something is signed or rolled out, and so waits for ticks."""
+    if last is None:
+        text = "no tick yet: nothing advances without edgeloop-hub tick, every minute, by cron"
+        return [Warned("urgent", text)] if needed else []
+    if now - last.at > LATE_SECONDS:
+        level = "over" if now - last.at > DAY else "urgent"
+        return [Warned(level, f"the last tick was on {when(last.at)}; does cron run edgeloop-hub tick on this very hub?")]
+    return [Warned("urgent", f"the last tick: {problem}") for problem in last.problems]
+
+
+def told(connection: Connection) -> dict[str, Any]:
+    """For pages, the API and the commands."""
+    now, last, expires = time.time(), last_tick(connection), signing.expiries(connection)
+    needed = bool(expires) or connection.execute(select(rollouts.c.id).limit(1)).first() is not None
+    return {
+        "tick": {"at": last.at, "seconds": last.seconds, "fine": last.fine, "problems": last.problems} if last else None,
+        "expires": expires,
+        "warnings": [{"level": w.level, "text": w.text} for w in (*ticking(last, needed, now), *expiring(expires, now))],
+    }

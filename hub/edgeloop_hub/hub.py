@@ -1,0 +1,30 @@
+"""What every request and every command works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from securesystemslib.signer import CryptoSigner
+
+from edgeloop_hub import folder
+from edgeloop_hub.blobs import Blobs
+from edgeloop_hub.database import Database
+from edgeloop_hub.settings import Settings
+from edgeloop_hub.signing import online_signer
+
+
+@dataclass(frozen=True)
+class Hub:
+    """Settings, database, storage and the hub's own key."""
+
+    settings: Settings
+    database: Database
+    blobs: Blobs
+    signer: CryptoSigner
+
+    @classmethod
+    def open(cls, settings: Settings) -> Hub:
+        """Raises StorageError."""
+        folder.prepare(settings)
+        signer = online_signer(settings)
+        return cls(settings, Database(settings.database_url), Blobs(settings.blobs, settings.data / folder.BLOBS), signer)
