@@ -27,7 +27,7 @@ def lines(path: Path) -> Iterator[str]:
     for name, manifest in models.manifests.items():
         runs = [v.name for v in manifest.variants if v.runtime in memory.available()]
         yield f"bundle {models.paths[name]}: {name} version {manifest.version}; runs here: {', '.join(runs) or 'nothing'}"
-    models.get(models.first)
+    models.get(models.first)  # what does not run here is said in the log
     for loaded in models.loaded():
         yield f"model {loaded.name}: {loaded.variant} on {loaded.runtime}"
     open_source(config.source)

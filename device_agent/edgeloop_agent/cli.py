@@ -8,10 +8,16 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
+
+if TYPE_CHECKING:
+    from edgeloop_agent.engine import Engine
+    from edgeloop_agent.memory import Choice
+    from edgeloop_contract.archive import Bundle
 
 EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample could be used · 5 the bundle is wrong ·
 6 this device cannot run it · 7 a folder cannot be written · 8 the hub is away or refuses · 130 interrupted"""
@@ -112,7 +118,6 @@ def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent import memory
     from edgeloop_agent.answering import Answering
     from edgeloop_agent.counts import Counts
-    from edgeloop_agent.engine import Engine
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
 
@@ -124,7 +129,8 @@ def _run(options: argparse.Namespace) -> int:
             choice = memory.recall(state, bundle) or memory.first_available(bundle.manifest.variants)
         if options.threads:
             choice = msgspec.structs.replace(choice, threads=options.threads)
-        engine = Engine(bundle, choice)
+        engine = _engine(bundle, [choice] if options.variant else memory.in_turn(bundle.manifest.variants, choice))
+        choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
         for recording in open_source(options.source, sys.stdin):
@@ -137,6 +143,22 @@ def _run(options: argparse.Namespace) -> int:
     if not answered:
         raise DataError(f"{options.source}: no sample could be used ({refused} refused); the lines say why")
     return 0
+
+
+def _engine(bundle: Bundle, choices: list[Choice]) -> Engine:
+    """Of the first variant that loads here. Raises the first one's DeviceError."""
+    from edgeloop_agent.engine import Engine
+
+    failure: DeviceError | None = None
+    for choice in choices:
+        try:
+            engine = Engine(bundle, choice)
+            engine.try_once()
+            return engine
+        except DeviceError as error:
+            failure = failure or error
+            print(f"edgeloop-agent: {choice.variant} does not run here: {error}", file=sys.stderr)
+    raise failure or DeviceError("there is no variant")
 
 
 def _bench(options: argparse.Namespace) -> int:

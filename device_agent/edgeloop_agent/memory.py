@@ -104,6 +104,13 @@ def fastest(variants: list[Variant], measured: list[Measured]) -> Choice | None:
     return Choice(best, ran[best].threads, f"fastest of {len(names)} measured on this device")
 
 
+def in_turn(variants: list[Variant], choice: Choice) -> list[Choice]:
+    """The chosen variant, and then the others whose runtime is installed: one of them may run where the first does not."""
+    here = available()
+    others = [v.name for v in variants if v.runtime in here and v.name != choice.variant]
+    return [choice, *(Choice(name, choice.threads, f"{choice.variant} does not run here") for name in others)]
+
+
 def first_available(variants: list[Variant]) -> Choice:
     """Before any measurement: the first int8 variant, else the first, whose runtime is installed."""
     here = available()
