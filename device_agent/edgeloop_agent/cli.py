@@ -225,21 +225,25 @@ def _install(options: argparse.Namespace) -> int:
 def _enrol(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import enrol, trust
+    from edgeloop_agent.updates.placing import place
 
-    config = load(options.config)
+    where = place(load(options.config), options.config, f"edgeloop-agent enrol {options.config}")
     if options.root is not None:
-        print(trust(config, options.root))
+        print(trust(where, options.root))
         return 0
     token = options.token or sys.stdin.readline().strip()
-    print(enrol(config, options.name, token))
+    print(enrol(where, options.name, token))
     return 0
 
 
 def _update(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import update_now
+    from edgeloop_agent.updates.placing import place
 
-    config = load(options.config)
+    where = place(load(options.config), options.config, f"edgeloop-agent update {options.config}")
+    where.become()
+    config = where.config
     if options.folder is not None:
         updates = msgspec.structs.replace(config.updates, hub="", folder=str(options.folder.resolve()))
         config = msgspec.structs.replace(config, updates=updates)

@@ -188,6 +188,12 @@ class Split(_Part, frozen=True):
     heads_bytes: Bytes = 64 * MIB  # of head files that are loaded
 
 
+class Network(_Part, frozen=True):
+    """The way to other machines."""
+
+    use_proxies: bool = True  # those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never to this machine itself
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -208,6 +214,7 @@ class Config(_Part, frozen=True):
     drift: Drift = Drift()
     samples: Samples = Samples()
     split: Split = Split()
+    network: Network = Network()
     log: Log = Log()
 
 
@@ -265,7 +272,10 @@ def _contradictions(config: Config, sources: Any) -> list[str]:
 
 def _absolute(config: Config, folder: Path) -> Config:
     def whole(text: str) -> str:
-        return str(folder / Path(text).expanduser()) if text else ""
+        try:
+            return str(folder / Path(text).expanduser()) if text else ""
+        except RuntimeError as error:
+            raise UsageError(f"{text}: there is no home folder that ~ could be; write the whole path") from error
 
     source, output = config.source, config.output
     if source.kind in ("folder", "watch", "file", "lines", "video") and source.where != "-":

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import msgspec
 import numpy as np
 
+from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.counts import Counts, Exposition, kind_of
 from edgeloop_agent.http import Bounds, Refusal, Request, Response, Server
@@ -42,7 +43,7 @@ class Api:
             server = Server((where.host, where.port), bounds, self.answer, _refused, self._count)
         except OSError as error:
             remedy = "choose another port, or api.enabled = false"
-            raise DeviceError(f"api: {where.host}:{where.port}: {error.strerror or error}; {remedy}") from error
+            raise DeviceError(f"api: {authority(where.host, where.port)}: {error.strerror or error}; {remedy}") from error
         server.start()
         return server
 

@@ -78,10 +78,11 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     feed = Feed(source, config.source, counts, log, hand) if source is not None else None
     server = None
     if config.api.enabled:
+        from edgeloop_agent.addresses import authority
         from edgeloop_agent.server import Api
 
         server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve()
-        log("info", "api", address=f"http://{config.api.host}:{server.port}")
+        log("info", "api", address=f"http://{authority(config.api.host, server.port)}")
     observer = watch = None
     if config.drift.enabled:
         from edgeloop_agent.observing import SampleObserver

@@ -80,7 +80,9 @@ class Turn:
     def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None) -> str:
         settings = self.config.updates
         credential = self._credential()
-        hub = HubOrigin(settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds)
+        hub = HubOrigin(
+            settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds, self.config.network.use_proxies
+        )
         self._report(hub, heartbeat, drift)
         said = self._advance(hub)
         sent = self._send(hub)
