@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import struct
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 import soundfile
 from scipy import signal
 
+from edgeloop_agent.answering import Answering
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.engine import Answer
+from edgeloop_agent.sources import Recording
+from edgeloop_agent.sources.files import json_record
 from edgeloop_agent.sources.readers import read
+from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.manifest import Classification, TensorSpec
 from edgeloop_contract.preprocessing import LogMel, prepare
 from edgeloop_contract.resampling import as_heard, resample
+from serving import GOLDEN
 
 
 def tone(hz: float, rate_hz: int, seconds: float = 0.5, channels: int = 1) -> np.ndarray:
@@ -154,3 +165,44 @@ def test_flac_without_its_library_is_one_sentence(tmp_path: Path, monkeypatch: p
     soundfile.write(tmp_path / "a.flac", SOUND, 44100)
     monkeypatch.setitem(sys.modules, "soundfile", None)
     assert "pip install 'edgeloop[sound]'" in read(tmp_path / "a.flac").refused
+
+
+def test_the_agent_fits_sound_and_grey_pictures_to_the_model() -> None:
+    class Engine:
+        def answers(self, values: np.ndarray) -> Iterator[Answer]:
+            self.seen = values
+            yield Answer(0, label="low", milliseconds=1.0)
+
+    with Bundle.open(GOLDEN) as golden:
+        manifest = golden.manifest
+    step, engine = LogMel(rate_hz=16000, window=512, hop=256, bands=16), Engine()
+    sound = msgspec.structs.replace(manifest, preprocessing=[step])
+    counts = Counts()
+    answering = Answering(sound, lambda: engine, counts)  # type: ignore[arg-type, return-value]
+    assert next(answering.lines(Recording("a", tone(700, 8000, channels=2), rate_hz=8000)))["label"] == "low"
+    assert engine.seen.shape == (8000, 1)
+    refused = next(answering.lines(Recording("b", tone(700, 8000), rate_hz=0)))["refused"]
+    assert "sound at 0 Hz" in refused and counts.refused["does_not_fit"] == 1
+    picture = msgspec.structs.replace(manifest, preprocessing=[], sample=TensorSpec(dtype="uint8", shape=[8, 9, 3]))
+    grey = np.arange(72, dtype=np.uint8).reshape(8, 9)
+    list(Answering(picture, lambda: engine, Counts()).lines(Recording("c", grey)))  # type: ignore[arg-type, return-value]
+    assert engine.seen.shape == (8, 9, 3) and (engine.seen == grey[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "right"),
+    [(0, ["0", "1"], True), (1, ["0", "1"], False), (0.0, ["0", "1"], True), (False, ["False", "True"], True), (False, ["0", "1"], False), ("0", ["0", "1"], True),
+     (0, ["0.0", "1.0"], True), (False, ["false", "true"], True), (None, ["0", "1"], None), ("", ["0", "1"], None)],
+)  # fmt: skip
+def test_labels_that_are_numbers(label: object, names: list[str], right: bool | None) -> None:
+    class Engine:
+        def answers(self, values: np.ndarray) -> Iterator[Answer]:
+            yield Answer(0, label=names[0], milliseconds=1.0)
+
+    with Bundle.open(GOLDEN) as golden:
+        manifest = msgspec.structs.replace(golden.manifest, task=Classification(labels=names))
+    counts = Counts()
+    recording = json_record(json.dumps({"name": 0, "values": [[1, 2]], "label": label}), "line 1")
+    assert recording.name == "0"
+    list(Answering(manifest, Engine, counts).lines(recording))  # type: ignore[arg-type]
+    assert counts.recent.labelled == (right is not None) and counts.recent.right == bool(right)

@@ -79,10 +79,11 @@ class Api(_Part, frozen=True):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8600
+    names: list[Name] = []  # by which it is asked, beside its addresses, localhost and the host's own name: a proxy's, say
     max_body_bytes: Bytes = 64 * MIB
     max_batch: Count = 64
     connections: Count = 32
-    timeout_seconds: Seconds = 10.0  # for a client to send its request
+    timeout_seconds: Seconds = 10.0  # for a client to send a whole request
 
 
 class Output(_Part, frozen=True):
