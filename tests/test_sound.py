@@ -191,7 +191,7 @@ def test_the_agent_fits_sound_and_grey_pictures_to_the_model() -> None:
 
 @pytest.mark.parametrize(
     ("label", "names", "right"),
-    [(0, ["0", "1"], True), (1, ["0", "1"], False), (0.0, ["0", "1"], True), (False, ["False", "True"], True), (False, ["0", "1"], False), ("0", ["0", "1"], True),
+    [(0, ["0", "1"], True), (1, ["0", "1"], False), (0.0, ["0", "1"], True), (False, ["False", "True"], True), (False, ["0", "1"], True), (True, ["no", "yes"], False), ("0", ["0", "1"], True),
      (0, ["0.0", "1.0"], True), (False, ["false", "true"], True), (None, ["0", "1"], None), ("", ["0", "1"], None)],
 )  # fmt: skip
 def test_labels_that_are_numbers(label: object, names: list[str], right: bool | None) -> None:

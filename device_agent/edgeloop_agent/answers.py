@@ -68,10 +68,11 @@ def named(said: str, names: Sequence[str]) -> str:
 
 
 def _alike(name: str) -> float | str:
+    plain = name.strip().casefold()
     try:
-        return float(name) if "_" not in name else name.casefold()
+        return float({"false": "0", "true": "1"}.get(plain, plain)) if "_" not in plain else plain
     except ValueError:
-        return name.strip().casefold()
+        return plain
 
 
 def answer_names(task: Classification | Regression | Anomaly) -> list[str]:

@@ -11,10 +11,10 @@ import numpy as np
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.errors import DataError, DeviceError
 
-MAX_PIXELS = 64_000_000
+MAX_PIXELS = 50_000_000  # Pillow, and the array made of it, take ten bytes for each
 MANY_PAGES = ("TIFF", "WEBP", "PNG", "GIF")  # a JPEG's second picture is its maker's business
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
-WHITE_IS_ZERO, PHOTOMETRIC = 0, 262  # TIFF's tag
+WHITE_IS_ZERO, PHOTOMETRIC, ORIENTATION = 0, 262, 274  # tags of TIFF and EXIF
 GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
 REMEDY = "save it with 8 or 16 bits a channel"
 
@@ -34,7 +34,9 @@ def read_image(path: Path) -> Array:
         try:
             with Image.open(path) as image:
                 _check(image)
-                return _pixels(ImageOps.exif_transpose(image), image)
+                image.load()  # what says how it is turned may stand behind the pixels
+                turned = image.getexif().get(ORIENTATION, 1) != 1
+                return _pixels(ImageOps.exif_transpose(image) if turned else image, image)
         except Image.DecompressionBombError as error:
             raise DataError(f"more than {MAX_PIXELS:,} pixels; make it smaller") from error
         except Image.UnidentifiedImageError as error:
@@ -54,15 +56,16 @@ def _pixels(image: Any, opened: Any) -> Array:
     """`opened`: the same as the file has it, where its format and tags are."""
     mode = image.mode
     if mode in SIXTEEN_BITS or (mode == "I" and opened.format in ("PNG", "PPM")):  # Pillow has 16-bit grey there
-        upper = np.asarray(image).astype(np.int64) >> 8
+        upper = (np.asarray(image) >> 8).astype(np.uint8)
         tags = getattr(opened, "tag_v2", {})
-        return np.asarray((255 - upper if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else upper).astype(np.uint8))
+        return np.asarray(255 - upper if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else upper)
     if mode not in (*GREY, *COLOUR):
         named = {"F": "floats", "I": "32-bit integers"}.get(mode, f"pixels of the kind {mode!r}")
         raise DataError(f"a picture of {named}: nothing says which value is white; {REMEDY}")
     if "A" in mode or "a" in mode or "transparency" in image.info:
         return _on_white(image, mode in GREY)
-    return np.asarray(image.convert("L" if mode in GREY else "RGB"))
+    wanted = "L" if mode in GREY else "RGB"
+    return np.asarray(image if mode == wanted else image.convert(wanted))
 
 
 def _on_white(image: Any, grey: bool) -> Array:
