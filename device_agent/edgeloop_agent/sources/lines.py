@@ -19,8 +19,8 @@ import numpy as np
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.sources import Away, Recording
-from edgeloop_agent.sources.columns import Columns, Line
 from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS, json_record
+from edgeloop_agent.sources.widths import Line, Widths
 
 READ_BYTES = 1 << 16
 LOOK_SECONDS = 0.5
@@ -41,7 +41,7 @@ class Lines:
         self.hop = settings.hop or settings.points
         self.points: deque[Line] = deque(maxlen=settings.points)
         self.until_next = settings.points
-        self.columns = Columns()
+        self.widths = Widths()
         self.count = self.unused = 0  # lines; points that are in no recording yet
         self.of_file = settings.where != "-" and Path(settings.where).is_file()
 
@@ -53,7 +53,7 @@ class Lines:
         self.count = 0 if self.of_file else self.count
         for line, why in self._lines(stop, away):
             if line is None and not why:
-                yield from self._series(*self.columns.end())
+                yield from self._series(*self.widths.end())
                 continue
             self.count += 1
             name = f"line {self.count}"
@@ -68,11 +68,11 @@ class Lines:
         except (ValueError, OverflowError):
             yield json_record(text, name)
             return
-        yield from self._series(*self.columns.take(Line(name, time, values)))
+        yield from self._series(*self.widths.take(Line(name, time, values)))
 
     def _series(self, mine: list[Line], others: list[Line]) -> Iterator[Recording]:
         for line in others:
-            width = self.columns.width or "another number"
+            width = self.widths.width or "another number"
             yield Recording(line.name, None, f"{len(line.values)} numbers, most lines have {width}")
         for line in mine:
             if self.points and len(line.values) != len(self.points[-1].values):

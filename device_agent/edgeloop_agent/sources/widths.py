@@ -19,7 +19,7 @@ class Line(NamedTuple):
 
 
 @dataclass
-class Columns:
+class Widths:
     """Holds lines back until it is sure of them: the first ones, and those of another width than the series has."""
 
     width: int | None = None
