@@ -142,7 +142,7 @@ def raw(agent: Agent, data: bytes) -> bytes:
 
 
 def post(path: str, body: bytes, *headers: str) -> bytes:
-    lines = [f"POST {path} HTTP/1.1", "Host: x", f"Content-Length: {len(body)}", "Connection: close", *headers]
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", "Connection: close", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
@@ -150,16 +150,16 @@ INFER = f"/v2/models/{MODEL}/infer"
 MALFORMED: dict[str, tuple[bytes, int]] = {
     "not HTTP": (b"\x00\x01\x02\r\n\r\n", 400),
     "an unknown method": (b"BREW /v2 HTTP/1.1\r\n\r\n", 501),
-    "nowhere": (b"GET /etc/passwd HTTP/1.1\r\nConnection: close\r\n\r\n", 404),
-    "up and out": (b"GET /v2/models/..%2f..%2fetc HTTP/1.1\r\nConnection: close\r\n\r\n", 404),
+    "nowhere": (b"GET /etc/passwd HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
+    "up and out": (b"GET /v2/models/..%2f..%2fetc HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 404),
     "not JSON": (post(INFER, b"{"), 400),
     "no inputs": (post(INFER, b'{"inputs": []}'), 400),
     "deep nesting": (post(INFER, b'{"inputs": ' + b"[" * 20000), 400),
     "a header that is too long": (post(INFER, b"{}", f"{HEADER_LENGTH}: 99"), 400),
     "a header that is no number": (post(INFER, b"{}", f"{HEADER_LENGTH}: x"), 400),
-    "a body that is too large": (f"POST {INFER} HTTP/1.1\r\nContent-Length: 999999999999\r\n\r\n".encode(), 413),
-    "a length that is no number": (f"POST {INFER} HTTP/1.1\r\nContent-Length: -1\r\n\r\n".encode(), 411),
-    "chunked": (f"POST {INFER} HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode(), 411),
+    "a body that is too large": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n".encode(), 413),
+    "a length that is no number": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n".encode(), 411),
+    "chunked": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode(), 411),
     "a shape that overflows": (
         post(INFER, b'{"inputs": [{"name": "input", "shape": [9223372036854775807, 100, 6], "datatype": "INT16", "data": []}]}'), 400),
     "a negative shape": (post(INFER, b'{"inputs": [{"name": "input", "shape": [-1], "datatype": "INT16", "data": [1]}]}'), 400),
@@ -183,9 +183,9 @@ def test_a_body_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
         host, port = agent.address.removeprefix("http://").split(":")
         held = [socket.create_connection((host, int(port)), timeout=10) for _ in range(2)]
         for connection in held:
-            connection.sendall(f"POST {INFER} HTTP/1.1\r\nContent-Length: 100\r\n\r\n".encode())
+            connection.sendall(f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n".encode())
         with socket.create_connection((host, int(port)), timeout=10) as third:  # no place is left
-            third.sendall(b"GET /v2 HTTP/1.1\r\nConnection: close\r\n\r\n")
+            third.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert third.recv(100).startswith(b"HTTP/1.1 503")
         for connection in held:
             assert connection.recv(100) == b""  # given up after half a second

@@ -28,20 +28,20 @@ class _Tensor(msgspec.Struct, frozen=True):
     name: str
     shape: list[int]
     datatype: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = {}
     data: msgspec.Raw = msgspec.Raw()
 
 
 class _Output(msgspec.Struct, frozen=True):
     name: str
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] | None = {}
 
 
 class _Request(msgspec.Struct, frozen=True):
     inputs: list[_Tensor]
-    id: str = ""
-    parameters: dict[str, Any] = {}
-    outputs: list[_Output] = []
+    id: str | None = ""
+    parameters: dict[str, Any] | None = {}
+    outputs: list[_Output] | None = []
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Request:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def decode(body: bytes, header_length: int | None) -> Request:
+def decode(body: bytes | bytearray, header_length: int | None) -> Request:
     """Read a request. Raises DataError that says what is wrong with it."""
     if header_length is not None and not 0 <= header_length <= len(body):
         raise DataError(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
@@ -65,9 +65,10 @@ def decode(body: bytes, header_length: int | None) -> Request:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"not an inference request: {error}") from error
     inputs = _tensors(request.inputs, binary)
-    in_binary = bool(request.parameters.get("binary_data_output", False))
-    outputs = {o.name: bool(o.parameters.get("binary_data", in_binary)) for o in request.outputs}
-    return Request(request.id, inputs, outputs, in_binary, request.parameters)
+    parameters = request.parameters or {}
+    in_binary = bool(parameters.get("binary_data_output", False))
+    outputs = {o.name: bool((o.parameters or {}).get("binary_data", in_binary)) for o in request.outputs or []}
+    return Request(request.id or "", inputs, outputs, in_binary, parameters)
 
 
 def ask(name: str, values: Array, parameters: dict[str, Any]) -> tuple[bytes, int]:
@@ -97,13 +98,13 @@ def answered(body: bytes, header_length: int | None) -> tuple[dict[str, Array], 
     return _tensors(response.outputs, binary), response.parameters
 
 
-def _tensors(described: list[_Tensor], binary: bytes) -> dict[str, Array]:
+def _tensors(described: list[_Tensor], binary: bytes | bytearray) -> dict[str, Array]:
     found: dict[str, Array] = {}
     start = 0
     for tensor in described:
         if tensor.name in found:
             raise DataError(f"{tensor.name!r} is there twice")
-        size = tensor.parameters.get("binary_data_size")
+        size = (tensor.parameters or {}).get("binary_data_size")
         if size is None:
             found[tensor.name] = _from_json(tensor)
             continue
@@ -128,7 +129,7 @@ def _kind(tensor: _Tensor) -> tuple[np.dtype[Any], int]:
     return np.dtype(DATATYPES[tensor.datatype]), count
 
 
-def _from_bytes(tensor: _Tensor, data: bytes) -> Array:
+def _from_bytes(tensor: _Tensor, data: bytes | bytearray) -> Array:
     dtype, count = _kind(tensor)
     if count * dtype.itemsize != len(data):
         raise DataError(f"{tensor.name!r}: shape {tensor.shape} of {tensor.datatype} is not {len(data)} bytes")
@@ -138,6 +139,9 @@ def _from_bytes(tensor: _Tensor, data: bytes) -> Array:
 def _from_json(tensor: _Tensor) -> Array:
     """Numbers in nested or flat lists; those that the datatype cannot hold are an error, not wrapped around."""
     dtype, count = _kind(tensor)
+    found = _most_values(bytes(tensor.data))
+    if count and found != count:  # before they take several times the room of their text
+        raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {found}")
     wanted: Any = bool if dtype.kind == "b" else float if dtype.kind == "f" else int
     try:
         flat = msgspec.json.decode(bytes(tensor.data), type=list[wanted]) if tensor.data else []
@@ -149,6 +153,11 @@ def _from_json(tensor: _Tensor) -> Array:
         return np.array(flat, dtype=dtype).reshape(tensor.shape)
     except (OverflowError, ValueError) as error:
         raise DataError(f"{tensor.name!r}: {error}") from error
+
+
+def _most_values(text: bytes) -> int:
+    """Of a flat or nested list of numbers, by its commas alone."""
+    return text.count(b",") + 1 if any(c not in b"[] \t\r\n" for c in text[:100]) or b"," in text else 0
 
 
 def _flattened(tensor: _Tensor, wanted: Any) -> list[Any]:

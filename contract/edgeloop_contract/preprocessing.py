@@ -135,9 +135,8 @@ class Resize(_Step, frozen=True, tag="resize"):
             return x
         rows, row_share = _taps(x.shape[1], self.height)
         columns, column_share = _taps(x.shape[2], self.width)
-        image = x.astype(np.float32)
-        share = row_share[:, None, None]
-        image = image[:, rows[0]] * (1 - share) + image[:, rows[1]] * share
+        share = row_share[:, None, None]  # only the rows that are needed become floats: a large picture has many others
+        image = x[:, rows[0]].astype(np.float32) * (1 - share) + x[:, rows[1]].astype(np.float32) * share
         share = column_share[:, None]
         image = image[:, :, columns[0]] * (1 - share) + image[:, :, columns[1]] * share
         return np.asarray(np.clip(np.rint(image), 0, 255).astype(np.uint8))

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from edgeloop_agent import memory
-from edgeloop_agent.config import load
+from edgeloop_agent.addresses import authority
+from edgeloop_agent.config import Config, load
 from edgeloop_agent.counts import Counts
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.logs import Log
@@ -14,6 +18,7 @@ from edgeloop_agent.loop import describe
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import SOURCES, open_source
+from edgeloop_contract.resampling import heard_hz
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -27,11 +32,89 @@ def lines(path: Path) -> Iterator[str]:
     for name, manifest in models.manifests.items():
         runs = [v.name for v in manifest.variants if v.runtime in memory.available()]
         yield f"bundle {models.paths[name]}: {name} version {manifest.version}; runs here: {', '.join(runs) or 'nothing'}"
-    models.get(models.first)
+    models.get(models.first)  # what does not run here is said in the log
     for loaded in models.loaded():
         yield f"model {loaded.name}: {loaded.variant} on {loaded.runtime}"
     open_source(config.source)
     yield f"source {config.source.kind}: {SOURCES[config.source.kind].says}"
-    yield f"api: {f'http://{config.api.host}:{config.api.port}' if config.api.enabled else 'off'}"
+    yield from _sound(config, models.manifests[models.first])
+    yield f"api: {f'http://{authority(config.api.host, config.api.port)}' if config.api.enabled else 'off'}"
+    yield from _updates(config, path)
+    for number, tail in enumerate(config.split.tails if config.split.enabled else []):
+        yield from _way(f"split.tails[{number}].address", tail.address, config)
     for what, said in describe(Board().read()).items():
         yield f"{what}: {said}"
+
+
+def _sound(config: Config, manifest: Any) -> Iterator[str]:
+    """The microphone's rate against the model's."""
+    heard = heard_hz(manifest.preprocessing)
+    if config.source.kind != "microphone":
+        return
+    rate, channels = config.source.rate_hz, config.source.channels
+    if heard is None:
+        yield f"warning: source.rate_hz: the bundle does not say at which rate its sound was recorded; {rate} Hz must be that"
+    elif rate < heard:
+        yield (
+            f"warning: source.rate_hz: {rate} Hz, the model was trained on {heard} Hz; it is resampled, but what lies above "
+            f"{rate // 2} Hz is missing: set rate_hz = {heard} if the microphone can do that"
+        )
+    elif rate > heard:
+        yield f"sound: resampled from {rate} Hz to the model's {heard} Hz"
+    if heard is not None and channels > 1:
+        yield f"sound: {channels} channels are mixed to the one that the model hears"
+
+
+def _updates(config: Config, path: Path) -> Iterator[str]:
+    """Where updates come from, and whether this device is known there."""
+    settings = config.updates
+    if not settings.enabled:
+        yield "updates: off; neither updates.hub nor updates.folder is named"
+        return
+    from edgeloop_agent.updates.journal import Folder
+    from edgeloop_agent.updates.placing import place
+    from edgeloop_agent.updates.turn import Credential
+
+    where = place(config, path)
+    folder = Folder(where.folder)
+    owner = f", of the installed service (user {where.user})" if where.user else ""
+    yield f"updates: from {settings.hub or settings.folder}; state in {where.folder}{owner}"
+    remedy = f"run edgeloop-agent enrol {path}" + ("" if settings.hub else " --root FOLDER/metadata/1.root.json")
+    try:
+        yield f"trusted keys: {_root(folder.root) if folder.root.exists() else f'none yet; {remedy}'}"
+        if not settings.hub:
+            return
+        yield from _way("updates.hub", settings.hub, config)
+        known = msgspec.json.decode(folder.credential.read_bytes(), type=Credential)
+        here = known.hub.rstrip("/") == settings.hub.rstrip("/")
+        yield f"enrolment: as {known.device} at {known.hub}" + (
+            "" if here else f"; warning: the config names {settings.hub}: {remedy}"
+        )
+    except FileNotFoundError:
+        yield f"enrolment: none yet; {remedy}"
+    except PermissionError:
+        yield f"enrolment: {folder.path} cannot be read by this user; run sudo edgeloop-agent check {path}"
+    except (OSError, msgspec.MsgspecError) as error:
+        yield f"warning: enrolment: {folder.credential} is damaged ({error}); {remedy}"
+
+
+def _root(path: Path) -> str:
+    from tuf.api.exceptions import RepositoryError
+    from tuf.api.metadata import Metadata, Root
+
+    try:
+        found: Metadata[Root] = Metadata.from_file(str(path))
+    except (RepositoryError, ValueError) as error:
+        return f"warning: {path} is damaged ({error})"
+    return f"root version {found.signed.version}, until {found.signed.expires:%Y-%m-%d}"
+
+
+def _way(what: str, address: str, config: Config) -> Iterator[str]:
+    """What there is to say of the way to another machine."""
+    from edgeloop_agent.web import is_here, proxy_of, shown
+
+    proxy = proxy_of(address) if config.network.use_proxies else ""
+    if proxy:
+        yield f"{what}: through the proxy {shown(proxy)}"
+    if address.startswith("http://") and not is_here(address):
+        yield f"warning: {what}: {address} is not encrypted: whoever is on the way reads the credential and the samples; use https://"

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
+
+if TYPE_CHECKING:
+    from edgeloop_agent.engine import Engine
+    from edgeloop_agent.memory import Choice
+    from edgeloop_contract.archive import Bundle
 
 EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample could be used · 5 the bundle is wrong ·
 6 this device cannot run it · 7 a folder cannot be written · 8 the hub is away or refuses · 130 interrupted"""
@@ -18,6 +25,8 @@ EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample cou
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path that is no UTF-8 is shown all the same
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -109,7 +118,6 @@ def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent import memory
     from edgeloop_agent.answering import Answering
     from edgeloop_agent.counts import Counts
-    from edgeloop_agent.engine import Engine
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
 
@@ -121,19 +129,36 @@ def _run(options: argparse.Namespace) -> int:
             choice = memory.recall(state, bundle) or memory.first_available(bundle.manifest.variants)
         if options.threads:
             choice = msgspec.structs.replace(choice, threads=options.threads)
-        engine = Engine(bundle, choice)
+        engine = _engine(bundle, [choice] if options.variant else memory.in_turn(bundle.manifest.variants, choice))
+        choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
         for recording in open_source(options.source, sys.stdin):
             for line in answering.lines(recording):
                 refused += "refused" in line
                 answered += "refused" not in line
-                sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-            sys.stdout.flush()
+                sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+            sys.stdout.buffer.flush()
     print(f"{answered} samples answered, {refused} refused", file=sys.stderr)
     if not answered:
         raise DataError(f"{options.source}: no sample could be used ({refused} refused); the lines say why")
     return 0
+
+
+def _engine(bundle: Bundle, choices: list[Choice]) -> Engine:
+    """Of the first variant that loads here. Raises the first one's DeviceError."""
+    from edgeloop_agent.engine import Engine
+
+    failure: DeviceError | None = None
+    for choice in choices:
+        try:
+            engine = Engine(bundle, choice)
+            engine.try_once()
+            return engine
+        except DeviceError as error:
+            failure = failure or error
+            print(f"edgeloop-agent: {choice.variant} does not run here: {error}", file=sys.stderr)
+    raise failure or DeviceError("there is no variant")
 
 
 def _bench(options: argparse.Namespace) -> int:
@@ -200,21 +225,25 @@ def _install(options: argparse.Namespace) -> int:
 def _enrol(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import enrol, trust
+    from edgeloop_agent.updates.placing import place
 
-    config = load(options.config)
+    where = place(load(options.config), options.config, f"edgeloop-agent enrol {options.config}")
     if options.root is not None:
-        print(trust(config, options.root))
+        print(trust(where, options.root))
         return 0
     token = options.token or sys.stdin.readline().strip()
-    print(enrol(config, options.name, token))
+    print(enrol(where, options.name, token))
     return 0
 
 
 def _update(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import update_now
+    from edgeloop_agent.updates.placing import place
 
-    config = load(options.config)
+    where = place(load(options.config), options.config, f"edgeloop-agent update {options.config}")
+    where.become()
+    config = where.config
     if options.folder is not None:
         updates = msgspec.structs.replace(config.updates, hub="", folder=str(options.folder.resolve()))
         config = msgspec.structs.replace(config, updates=updates)

@@ -35,9 +35,12 @@ class Source(_Part, frozen=True):
     kind: Name = "none"
     where: str = ""
     queue: Count = 16  # recordings that may wait
-    when_full: Literal["drop-oldest", "block"] = "drop-oldest"
+    when_full: Literal["", "drop-oldest", "block"] = ""  # "": files wait where they are, and of what is live the oldest are dropped
     poll_seconds: Seconds = 1.0  # of a watched folder; and between tries of a source that is away
-    after: Literal["keep", "delete"] = "keep"  # what becomes of an answered file of a watched folder
+    settle_seconds: Seconds = 1.0  # that a file of a watched folder must stand still before it is read
+    # What becomes of a file of a watched folder: "delete": it goes once all of it was answered and the answer is written;
+    # "delete-all": whatever became of it, dropped and refused ones too.
+    after: Literal["keep", "delete", "delete-all"] = "keep"
     rate_hz: Count = 16000  # of a microphone
     channels: Count = 1  # of a microphone
     seconds: Seconds = 1.0  # of sound in one recording
@@ -76,10 +79,11 @@ class Api(_Part, frozen=True):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8600
+    names: list[Name] = []  # by which it is asked, beside its addresses, localhost and the host's own name: a proxy's, say
     max_body_bytes: Bytes = 64 * MIB
     max_batch: Count = 64
     connections: Count = 32
-    timeout_seconds: Seconds = 10.0  # for a client to send its request
+    timeout_seconds: Seconds = 10.0  # for a client to send a whole request
 
 
 class Output(_Part, frozen=True):
@@ -185,6 +189,12 @@ class Split(_Part, frozen=True):
     heads_bytes: Bytes = 64 * MIB  # of head files that are loaded
 
 
+class Network(_Part, frozen=True):
+    """The way to other machines."""
+
+    use_proxies: bool = True  # those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never to this machine itself
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -205,6 +215,7 @@ class Config(_Part, frozen=True):
     drift: Drift = Drift()
     samples: Samples = Samples()
     split: Split = Split()
+    network: Network = Network()
     log: Log = Log()
 
 
@@ -262,7 +273,10 @@ def _contradictions(config: Config, sources: Any) -> list[str]:
 
 def _absolute(config: Config, folder: Path) -> Config:
     def whole(text: str) -> str:
-        return str(folder / Path(text).expanduser()) if text else ""
+        try:
+            return str(folder / Path(text).expanduser()) if text else ""
+        except RuntimeError as error:
+            raise UsageError(f"{text}: there is no home folder that ~ could be; write the whole path") from error
 
     source, output = config.source, config.output
     if source.kind in ("folder", "watch", "file", "lines", "video") and source.where != "-":

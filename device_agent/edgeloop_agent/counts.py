@@ -23,6 +23,15 @@ if TYPE_CHECKING:
 BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
 
 
+# Labels of what is counted, beside those that a bundle brings.
+KNOWN = {
+    "refused": ["unreadable", "does_not_fit", "runtime_failed", "window"], "skipped": ["near_duplicate"],
+    "dropped": ["queue_full", "output", "outbox"], "kept": ["labelled", "uncertain", "drifted", "random", "rest", "event"],
+}  # fmt: skip
+FILES = [("deleted", "answered"), ("kept", "refused"), ("kept", "failed"), ("kept", "unwritten"), ("kept", "dropped")]
+STATUSES = ["200", "400", "403", "404", "413", "500", "503"]
+
+
 class Latencies(msgspec.Struct):
     """A histogram of seconds; one writer at a time (a model's lock), readers may be a count behind."""
 
@@ -66,6 +75,7 @@ class Counts(msgspec.Struct):
     repaired: Counter[str] = msgspec.field(default_factory=Counter)
     skipped: Counter[str] = msgspec.field(default_factory=Counter)
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
+    files: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)  # of a watched folder: what was done with one, and why
     kept: Counter[str] = msgspec.field(default_factory=Counter)  # samples put into the outbox, by kind
     places: Counter[str] = msgspec.field(default_factory=Counter)  # of answers, where work can be split
     drift: float | None = None  # the score of the last sample, 1 being an alarm
@@ -139,15 +149,19 @@ class Exposition:
         ):
             label = "place" if name == "places" else "reason"
             family = CounterMetricFamily(f"edgeloop_{name}", f"{help_text}, by {label}", labels=[label])
-            for reason, count in by_reason.copy().items():
+            for reason, count in {**dict.fromkeys(self._known(name), 0), **by_reason}.items():
                 family.add_metric([reason], count)
             yield family
+        files = CounterMetricFamily("edgeloop_files", "files of a watched folder", labels=["action", "outcome"])
+        for (action, outcome), count in {**dict.fromkeys(FILES, 0), **counts.files}.items():
+            files.add_metric([action, outcome], count)
+        yield files
         requests = CounterMetricFamily("edgeloop_api_requests", "requests to the local API", labels=["status"])
-        for status, count in counts.api_requests.copy().items():
+        for status, count in {**dict.fromkeys(STATUSES, 0), **counts.api_requests}.items():
             requests.add_metric([status], count)
         yield requests
         latency = HistogramMetricFamily("edgeloop_inference_seconds", "time of one inference in the runtime", labels=["model"])
-        for model, found in dict(counts.latencies).items():
+        for model, found in {**{name: Latencies() for name in self.models.manifests}, **counts.latencies}.items():
             summed, buckets = 0, []
             for bound, count in zip((*map(str, BUCKETS), "+Inf"), found.counts, strict=True):
                 summed += count
@@ -163,6 +177,14 @@ class Exposition:
         yield GaugeMetricFamily("edgeloop_resident_bytes", "resident memory of the worker", value=resident_bytes())
         yield from self._caches(CounterMetricFamily, GaugeMetricFamily)
         yield from self._board(GaugeMetricFamily, CounterMetricFamily)
+
+    def _known(self, family: str) -> list[str]:
+        """Reasons that are there from the start, at 0: a rate over a series that comes into being at 1 misses its first event."""
+        manifests = self.models.manifests.values()
+        cleaning = sorted({step.name for manifest in manifests for step in manifest.cleaning})
+        split = ["device"] if self.models.edge is not None else []
+        more = {"refused": cleaning, "repaired": cleaning, "places": split}
+        return [*KNOWN.get(family, []), *more.get(family, [])]
 
     def _caches(self, counter: Any, gauge: Any) -> Iterator[Any]:
         models = self.models

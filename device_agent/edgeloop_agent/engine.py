@@ -13,7 +13,7 @@ from edgeloop_agent.answers import confidence, meaning
 from edgeloop_agent.memory import Choice
 from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.errors import DataError
+from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing import prepare
 
 DTYPES: dict[str, Any] = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16, "float32": np.float32}
@@ -67,7 +67,7 @@ class Engine:
 
     def __init__(self, bundle: Bundle, choice: Choice, **options: Any) -> None:
         """`options`: the runtime's (providers, delegates, a cache of graphs)."""
-        self.manifest = bundle.manifest
+        self.manifest, self.choice = bundle.manifest, choice
         self.variant = bundle.manifest.variant(choice.variant)
         self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads, **options)
         self._shape = tuple(self.manifest.sample.shape)
@@ -91,7 +91,18 @@ class Engine:
 
     def scored(self, sample: Array) -> Scored:
         """One checked sample (1, *sample). What stands between it and the runtime is put here by the service."""
-        return Scored(self.runtime.run(sample))
+        return Scored(self._run(sample))
+
+    def try_once(self) -> None:
+        """One sample of zeros through the model. Raises DeviceError where it loads and does not run."""
+        Engine._run(self, np.zeros((1, *self.variant.input.shape), self._dtype))
+
+    def _run(self, sample: Array) -> Array:
+        try:
+            return self.runtime.run(sample)
+        except Exception as error:  # a runtime's own types, which share no base
+            why = " ".join(str(error).split())[:300]
+            raise DeviceError(f"{self.runtime.description} failed: {type(error).__name__}: {why}") from error
 
     def _answer(self, window: int, sample: Array) -> Answer:
         start = time.perf_counter()

@@ -1,7 +1,7 @@
-"""As much of an HTTP/1.1 server as a local API needs: GET and POST, bodies of known length, connections that stay open.
+"""As much of an HTTP/1.1 server as a local API needs: bodies of known length, connections that stay open.
 
 The standard library's takes 3 MB of memory and half of a small model's time for the mail headers of its requests; this reads them
-as RFC 9112 has them and refuses what is not so. Threads and connections are bounded, and every read has a deadline.
+as RFC 9112 has them and refuses what is not so. Threads, connections and bytes are bounded; a request as a whole has a deadline.
 """
 
 from __future__ import annotations
@@ -11,26 +11,34 @@ import socket
 import socketserver
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 MAX_LINE_BYTES, MAX_HEADERS = 8192, 100
-METHODS = ("GET", "POST")
+METHODS = ("GET", "HEAD", "POST")
+KNOWN = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
 REASONS = {
-    200: "OK", 400: "Bad Request", 404: "Not Found", 405: "Method Not Allowed", 411: "Length Required", 413: "Content Too Large",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
-    505: "HTTP Version Not Supported",
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 411: "Length Required",
+    413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
 }  # fmt: skip
 JSON = "application/json"
+AGAIN_SECONDS = 1
+SPARE = 4  # connections beside the bounded ones: for what only asks how the agent is, and to tell the others to come again
+PATIENCE_SECONDS = 1.0  # a client that is slower than this gives its place to one that finds none
+SMALL_BYTES = 64 << 10  # bodies that are not counted
+BODIES = 2  # of the largest size, that may be in memory at once
+LINGER_SECONDS, LINGER_BYTES = 2.0, 256 << 20  # what still comes from a client that was refused: else it would not hear why
 
 
 class Refusal(Exception):
     """An answer other than 200. `close`: what follows on the connection cannot be understood any more."""
 
-    def __init__(self, status: int, text: str, close: bool = False) -> None:
+    def __init__(self, status: int, text: str, close: bool = False, headers: dict[str, str] | None = None) -> None:
         super().__init__(text)
-        self.status, self.close = status, close
+        self.status, self.close, self.headers = status, close, headers or {}
 
 
 @dataclass(frozen=True)
@@ -40,7 +48,7 @@ class Request:
     method: str
     path: str
     headers: dict[str, str]
-    body: bytes
+    body: bytes | bytearray = b""
 
 
 @dataclass(frozen=True)
@@ -58,23 +66,36 @@ class Bounds:
     timeout_seconds: float
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What is served. `admit` sees a request before its body and says how many bytes that may have; it and `answer` may raise
+    Refusal, which `refused` puts into words. `idle`: whether a path only asks how the agent is. `count` hears of every status.
+    """
+
+    admit: Callable[[Request], int]
+    answer: Callable[[Request], Response]
+    refused: Callable[[Refusal], Response]
+    idle: Callable[[str], bool]
+    count: Callable[[int], None]
+
+
 class Server(socketserver.ThreadingTCPServer):
-    """Answers by `answer` (which may raise Refusal) in threads; one connection too many is told to come again."""
+    """Answers in threads. One connection too many takes the place of one that lets us wait, or is told to come again."""
 
     daemon_threads = True
     request_queue_size = 64
     allow_reuse_address = True
 
-    def __init__(
-        self, address: tuple[str, int], bounds: Bounds, answer: Callable[[Request], Response],
-        refused: Callable[[Refusal], Response], count: Callable[[int], None],
-    ) -> None:  # fmt: skip
-        """`refused` puts a refusal into words; `count` hears of every status. Raises OSError when the address is taken."""
-        self.bounds, self.answer, self.refused, self.count = bounds, answer, refused, count
+    def __init__(self, address: tuple[str, int], bounds: Bounds, answers: Answers) -> None:
+        """Raises OSError when the address is taken."""
+        self.bounds, self.answers = bounds, answers
         self._places = threading.BoundedSemaphore(bounds.connections)
+        self._spare = threading.BoundedSemaphore(SPARE)
+        self.open: set[_Connection] = set()
+        self.bodies = Budget(BODIES * bounds.max_body_bytes)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
-        super().__init__(address, _Connection)
+        super().__init__(address, _Connection)  # type: ignore[arg-type]
 
     @property
     def port(self) -> int:
@@ -84,20 +105,41 @@ class Server(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.5}, name="api", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
+        if self._places.acquire(blocking=False) or (self._make_room() and self._places.acquire(timeout=0.2)):
+            place = self._places
+        elif self._spare.acquire(blocking=False):
+            place = self._spare
+        else:
+            self._come_again(request)
             return
-        self.count(503)
+        threading.Thread(target=self._serve, args=(request, client_address, place), daemon=True).start()
+
+    def _serve(self, request: Any, client_address: Any, place: threading.Semaphore) -> None:
+        try:
+            _Connection(request, client_address, self, place is self._spare)
+        except Exception:
+            self.handle_error(request, client_address)
+        finally:
+            self.shutdown_request(request)
+            place.release()
+
+    def _make_room(self) -> bool:
+        """End the connection that lets us wait the longest, if that is long enough."""
+        now = time.monotonic()
+        waiting = [(c.waits_since, c) for c in list(self.open) if c.waits_since < now - PATIENCE_SECONDS]
+        if not waiting:
+            return False
+        with contextlib.suppress(OSError):
+            min(waiting, key=lambda each: each[0])[1].connection.shutdown(socket.SHUT_RDWR)
+        return True
+
+    def _come_again(self, request: Any) -> None:
+        busy = self.answers.refused(too_busy())
+        self.answers.count(busy.status)
         with contextlib.suppress(OSError):
             request.settimeout(1)
-            request.sendall(_head(Response(status=503), close=True))
+            request.sendall(_head(busy, close=True) + busy.content)
         self.shutdown_request(request)
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._places.release()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A connection that broke is not worth a word; anything else is a mistake of ours."""
@@ -105,36 +147,143 @@ class Server(socketserver.ThreadingTCPServer):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
-class _Connection(socketserver.StreamRequestHandler):
-    server: Server
-    disable_nagle_algorithm = True
+def too_busy() -> Refusal:
+    return Refusal(503, "too many connections; come again", close=True, headers={"Retry-After": str(AGAIN_SECONDS)})
 
-    def setup(self) -> None:
-        super().setup()
-        self.connection.settimeout(self.server.bounds.timeout_seconds)
+
+class Budget:
+    """Bytes that all bodies in memory may have together."""
+
+    def __init__(self, most: int) -> None:
+        self._left, self._changed = most, threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int, deadline: float) -> Iterator[None]:
+        """Waits for others to be done with theirs. Raises Refusal when that takes too long."""
+        size = size if size > SMALL_BYTES else 0
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._left >= size, max(0.0, deadline - time.monotonic())):
+                raise too_busy()
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+class Reader:
+    """A socket's bytes until a deadline, however slowly they drip. Raises TimeoutError."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._rest, self.deadline = connection, bytearray(), 0.0
+
+    def _wait(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took too long")
+        self._connection.settimeout(left)
+
+    def line(self) -> bytes:
+        """Up to its end, or to MAX_LINE_BYTES + 1; b"" when the client left."""
+        while (end := self._rest.find(b"\n", 0, MAX_LINE_BYTES + 1)) < 0 and len(self._rest) <= MAX_LINE_BYTES:
+            self._wait()
+            if not (some := self._connection.recv(1 << 14)):
+                end = len(self._rest) - 1
+                break
+            self._rest += some
+        size = end + 1 if end >= 0 else min(len(self._rest), MAX_LINE_BYTES + 1)
+        found = bytes(self._rest[:size])
+        del self._rest[:size]
+        return found
+
+    def body(self, size: int) -> bytearray:
+        found = bytearray(size)
+        at = min(size, len(self._rest))
+        found[:at] = self._rest[:at]
+        del self._rest[:at]
+        view = memoryview(found)
+        while at < size:
+            self._wait()
+            if not (got := self._connection.recv_into(view[at:])):
+                raise ConnectionError("the client left")
+            at += got
+        return found
+
+    def linger(self) -> None:
+        """Take what still comes, and forget it."""
+        self.deadline, taken = time.monotonic() + LINGER_SECONDS, 0
+        while taken < LINGER_BYTES:
+            self._wait()
+            if not (got := len(self._connection.recv(1 << 16))):
+                return
+            taken += got
+
+
+class _Connection(socketserver.BaseRequestHandler):
+    server: Server
+
+    def __init__(self, request: Any, client_address: Any, server: Server, spare: bool) -> None:
+        self.connection, self.spare = request, spare
+        self.waits_since = time.monotonic()  # for the client; infinity while it waits for us
+        super().__init__(request, client_address, server)
 
     def handle(self) -> None:
         """Request after request, until the client leaves, is silent for too long, or sends what cannot be understood."""
-        with contextlib.suppress(OSError):
-            while self._one():
-                pass
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
+        self.reader = Reader(self.connection)
+        if not self.spare:
+            self.server.open.add(self)
+        try:
+            with contextlib.suppress(OSError):
+                while self._one() and not self.spare:
+                    pass
+        finally:
+            self.server.open.discard(self)
 
     def _one(self) -> bool:
         """One request; whether another may follow."""
-        line = self.rfile.readline(MAX_LINE_BYTES + 1)
+        seconds = PATIENCE_SECONDS if self.spare else self.server.bounds.timeout_seconds
+        self.waits_since = time.monotonic()
+        self.reader.deadline = self.waits_since + seconds
+        line = self.reader.line()
         if not line:
             return False
-        keep = False
+        self.reader.deadline = time.monotonic() + seconds  # of the whole request, from its first line on
+        keep, method, refused = False, "", False
         try:
             method, path, keep, headers = self._head(line)
             keep = keep and headers.get("connection", "").lower() != "close"
-            request = Request(method, path, headers, self._body(headers))
-            response = self.server.answer(request)
+            if self.spare and not self.server.answers.idle(path):
+                raise too_busy()
+            response = self._answer(Request(method, path, headers))
         except Refusal as refusal:
-            response, keep = self.server.refused(refusal), keep and not refusal.close
-        self.server.count(response.status)
-        self.connection.sendall(_head(response, close=not keep) + response.content)
+            response, keep, refused = self.server.answers.refused(refusal), keep and not refusal.close, refusal.close
+        self.server.answers.count(response.status)
+        self.waits_since = time.monotonic()  # for it to take the answer
+        self.connection.settimeout(self.server.bounds.timeout_seconds)
+        self.connection.sendall(_head(response, close=not keep or self.spare) + (b"" if method == "HEAD" else response.content))
+        if refused:
+            self.connection.shutdown(socket.SHUT_WR)
+            self.reader.linger()
         return keep
+
+    def _answer(self, request: Request) -> Response:
+        size, most = _length(request.headers), self.server.bounds.max_body_bytes
+        try:
+            most = min(most, self.server.answers.admit(request))
+        except Refusal as refusal:  # its body stays unread
+            refusal.close = refusal.close or size > 0
+            raise
+        if size > most:
+            raise Refusal(413, f"a body of {size} bytes; at most {most} are read here", close=True)
+        with self.server.bodies.taken(size, self.reader.deadline):
+            if size and request.headers.get("expect", "").lower() == "100-continue":
+                self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            body = self.reader.body(size)
+            self.waits_since = float("inf")
+            return self.server.answers.answer(Request(request.method, request.path, request.headers, body))
 
     def _head(self, line: bytes) -> tuple[str, str, bool, dict[str, str]]:
         """Method, path, whether the protocol keeps the connection, and the headers."""
@@ -145,39 +294,37 @@ class _Connection(socketserver.StreamRequestHandler):
         if protocol not in ("HTTP/1.1", "HTTP/1.0"):
             raise Refusal(505, f"{protocol[:20]}: only HTTP/1.1 and 1.0 are spoken", close=True)
         headers = self._headers()
-        if method not in METHODS:
-            raise Refusal(501, f"{method[:20]}: only {' and '.join(METHODS)} are understood", close=True)
+        if method not in KNOWN:
+            raise Refusal(501, f"{method[:20]}: only {', '.join(METHODS)} are understood", close=True)
+        if "host" not in headers and protocol == "HTTP/1.1":
+            raise Refusal(400, "a request without Host; HTTP/1.1 has one", close=True)
         return method, path.partition("?")[0], protocol == "HTTP/1.1", headers
 
     def _headers(self) -> dict[str, str]:
         found: dict[str, str] = {}
         for _ in range(MAX_HEADERS):
-            line = self.rfile.readline(MAX_LINE_BYTES + 1)
+            line = self.reader.line()
             if len(line) > MAX_LINE_BYTES:
                 raise Refusal(431, f"a header line of more than {MAX_LINE_BYTES} bytes", close=True)
             if line in (b"\r\n", b"\n"):
                 return found
             name, colon, value = line.decode("latin-1").partition(":")
             name = name.lower()
-            if not colon or not name or name != name.strip() or (name == "content-length" and name in found):
+            if not colon or not name or name != name.strip():
                 raise Refusal(400, "a header that is none", close=True)
+            if name in found and name in ("content-length", "host", "origin", "transfer-encoding", "content-encoding"):
+                raise Refusal(400, f"two headers {name}", close=True)
             found[name] = value.strip()
         raise Refusal(431, f"more than {MAX_HEADERS} headers", close=True)
 
-    def _body(self, headers: dict[str, str]) -> bytes:
-        if "transfer-encoding" in headers:
-            raise Refusal(411, "send Content-Length; chunked bodies are not read", close=True)
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit()):
-            raise Refusal(411, f"Content-Length {length[:50]!r} is no number", close=True)
-        if len(length) > 18 or int(length) > self.server.bounds.max_body_bytes:
-            raise Refusal(413, f"a body of {length[:50]} bytes; at most {self.server.bounds.max_body_bytes} are read", close=True)
-        if headers.get("expect", "").lower() == "100-continue":
-            self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = self.rfile.read(int(length))
-        if len(body) < int(length):
-            raise ConnectionError("the client left")
-        return body
+
+def _length(headers: dict[str, str]) -> int:
+    if "transfer-encoding" in headers:
+        raise Refusal(411, "send Content-Length; chunked bodies are not read", close=True)
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise Refusal(411, f"Content-Length {length[:50]!r} is no number", close=True)
+    return int(length[:18]) if len(length) <= 18 else 10**18
 
 
 def _head(response: Response, close: bool) -> bytes:

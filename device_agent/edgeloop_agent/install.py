@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeloop_agent.config import Config
-from edgeloop_contract.errors import DeviceError, StorageError
+from edgeloop_agent.memory import default_folder
+from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 
 UNIT = "edgeloop-agent.service"
 USER = "edgeloop-agent"
+STATE = "var/lib/edgeloop-agent"  # as StateDirectory= makes it
 
 
 @dataclass(frozen=True)
@@ -34,10 +36,12 @@ def unit_of(config: Config, config_path: Path, program: str) -> str:
     groups = "SupplementaryGroups=video audio dialout\n" if needs_devices else ""
     devices = "" if needs_devices or config.runtime.providers else "PrivateDevices=yes\n"
     writable = sorted({str(Path(p).parent) for p in (config.output.where,) if p not in ("-", "none")})
-    if config.source.kind == "watch" and config.source.after == "delete":
+    if config.source.kind == "watch" and config.source.after != "keep":
         writable.append(config.source.where)
-    writes = f"ReadWritePaths={' '.join(writable)}\n" if writable else ""
-    local_only = config.source.kind != "mqtt" and not config.updates.hub
+    if config.state:
+        writable.append(config.state)
+    writes = f"ReadWritePaths={' '.join(map(_quoted, writable))}\n" if writable else ""
+    local_only = config.source.kind != "mqtt" and not config.updates.hub and not config.split.enabled
     families = "AF_UNIX AF_INET AF_INET6"
     addresses = "IPAddressDeny=any\nIPAddressAllow=localhost\n" if local_only and config.api.host in ("127.0.0.1", "::1") else ""
     return f"""\
@@ -49,7 +53,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart="{program}" serve "{config_path}"
+ExecStart={_word(program)} serve {_word(str(config_path))}
 ExecReload=/bin/kill -HUP $MAINPID
 User={USER}
 {groups}StateDirectory=edgeloop-agent
@@ -94,6 +98,29 @@ WantedBy=multi-user.target
 """
 
 
+def _quoted(path: str) -> str:
+    """A path as systemd reads it: in quotes, and what has a meaning to systemd written so that it has none (systemd.syntax(7))."""
+    if any(not c.isprintable() for c in path):
+        raise UsageError(f"{path!r}: systemd takes no such name; rename the folder or the file")
+    escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    return f'"{escaped}"'
+
+
+def _word(path: str) -> str:
+    """The same in a command line, where $ begins a variable."""
+    return _quoted(path).replace("$", "$$")
+
+
+def service_state(config_path: Path, root: Path = Path("/")) -> Path | None:
+    """The state folder of the service that is installed for this config; None where there is none."""
+    try:
+        unit = (root / "etc/systemd/system" / UNIT).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    command = f" serve {_word(str(config_path.resolve()))}"
+    return root / STATE if any(line.startswith("ExecStart=") and line.endswith(command) for line in unit.splitlines()) else None
+
+
 def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
     """What is to be done, in order. `root`: another file system's root, where only files are written."""
     program = shutil.which("edgeloop-agent") or str(Path(sys.executable).with_name("edgeloop-agent"))
@@ -107,14 +134,31 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
         line = f'u {USER} - "edgeloop agent"\n'
         path = root / "usr/lib/sysusers.d/edgeloop-agent.conf"
         actions.append(Action(f"write {path}", path, line))
-    output = Path(config.output.where).parent
-    if here and config.output.where not in ("-", "none") and not output.exists():
-        make = ("install", "-d", "-o", USER, "-g", USER, "-m", "0750", str(output))
-        actions.append(Action(f"make the folder {output}", command=make))
+    folders = [Path(config.output.where).parent] if config.output.where not in ("-", "none") else []
+    folders += [Path(config.state)] if config.state else []
+    for folder in folders:
+        if here and not folder.exists():
+            make = ("install", "-d", "-o", USER, "-g", USER, "-m", "0750", str(folder))
+            actions.append(Action(f"make the folder {folder}", command=make))
+    if here and config.updates.enabled and not config.state:
+        actions += _enrolment(default_folder() / "updates", root / STATE / "updates")
     actions.append(Action(f"write {unit}", unit, unit_of(config, config_path.resolve(), program)))
     if here:
         actions.append(Action("let systemd read it", command=("systemctl", "daemon-reload")))
         actions.append(Action("start it, now and at every boot", command=("systemctl", "enable", "--now", UNIT)))
+    return actions
+
+
+def _enrolment(mine: Path, theirs: Path) -> list[Action]:
+    """What `enrol` kept in the caller's folder before there was a service, put where the service looks."""
+    found = [] if (theirs / "root.json").exists() else [n for n in ("root.json", "credential.json") if (mine / n).exists()]
+    if not found or mine == theirs:
+        return []
+    own = ("-o", USER, "-g", USER)
+    actions = [Action(f"make the folder {theirs}", command=("install", "-d", *own, "-m", "0700", str(theirs.parent), str(theirs)))]
+    for name in found:
+        words = ("install", *own, "-m", "0600", str(mine / name), str(theirs / name))
+        actions.append(Action(f"take {mine / name} over", command=words))
     return actions
 
 

@@ -62,6 +62,9 @@ def measure_bundle(bundle: Bundle, seconds: float = 0.5) -> list[Measured]:
             rows.append(Measured(variant.name, runtime, cost))
         except DeviceError as error:
             rows.append(Measured(variant.name, variant.runtime, None, str(error)))
+        except Exception as error:  # a runtime's own types, which share no base: this variant does not run here, others may
+            why = " ".join(str(error).split())[:300]
+            rows.append(Measured(variant.name, variant.runtime, None, f"does not run here ({type(error).__name__}: {why})"))
     return rows
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +15,7 @@ import msgspec
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.runtimes import RUNTIMES, version_of
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.errors import DeviceError, StorageError
+from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Variant
 
@@ -32,10 +34,30 @@ class Choice(msgspec.Struct, frozen=True):
 
 
 def default_folder() -> Path:
-    """$EDGELOOP_STATE, else $XDG_STATE_HOME/edgeloop-agent, else ~/.local/state/edgeloop-agent. Not created here."""
+    """$EDGELOOP_STATE, else $XDG_STATE_HOME/edgeloop-agent, else ~/.local/state/edgeloop-agent; for a user without a home a
+    folder of its own in the temporary one. Not created here. Raises UsageError where that is somebody else's.
+    """
     if named := os.environ.get("EDGELOOP_STATE"):
         return Path(named)
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "edgeloop-agent"
+    if named := os.environ.get("XDG_STATE_HOME"):
+        return Path(named) / "edgeloop-agent"
+    try:
+        return Path.home() / ".local" / "state" / "edgeloop-agent"
+    except RuntimeError:  # neither $HOME nor an entry in passwd: a container with a user of its own
+        return _homeless(Path(tempfile.gettempdir()) / f"edgeloop-agent-{os.getuid()}")
+
+
+def _homeless(folder: Path) -> Path:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise UsageError(
+            f"no home, and {folder} cannot be made ({error.strerror}); set state in the config, or $EDGELOOP_STATE"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UsageError(f"no home, and {folder} is not this user's alone; set state in the config, or $EDGELOOP_STATE")
+    return folder
 
 
 class Verified:
@@ -102,6 +124,13 @@ def fastest(variants: list[Variant], measured: list[Measured]) -> Choice | None:
         return None
     best = min(names, key=lambda name: ran[name].latency_us_p50)
     return Choice(best, ran[best].threads, f"fastest of {len(names)} measured on this device")
+
+
+def in_turn(variants: list[Variant], choice: Choice) -> list[Choice]:
+    """The chosen variant, and then the others whose runtime is installed: one of them may run where the first does not."""
+    here = available()
+    others = [v.name for v in variants if v.runtime in here and v.name != choice.variant]
+    return [choice, *(Choice(name, choice.threads, f"{choice.variant} does not run here") for name in others)]
 
 
 def first_available(variants: list[Variant]) -> Choice:

@@ -45,7 +45,7 @@ class Model(Engine):
     ) -> None:
         before = resident_bytes()
         super().__init__(bundle, choice, **options)
-        self.name, self.choice, self.sha256 = bundle.manifest.name, choice, bundle.sha256
+        self.name, self.sha256 = bundle.manifest.name, bundle.sha256
         self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
         self._latencies, self._results, self._flights, self._lock = latencies, results, flights, threading.Lock()
         self._key = f"{bundle.sha256} {choice.variant}"
@@ -80,9 +80,7 @@ class Model(Engine):
             start = time.perf_counter()
             self._flights.begun[thread] = time.monotonic()
             try:
-                return self.runtime.run(sample)
-            except Exception as error:  # a runtime's own types, which share no base
-                raise DeviceError(f"{self.runtime.description} failed: {type(error).__name__}: {error}") from error
+                return super()._run(sample)
             finally:
                 del self._flights.begun[thread]
                 self._latencies.add(time.perf_counter() - start)
@@ -156,8 +154,8 @@ class Models:
     def _loaded(self, path: Path) -> Model:
         with Bundle.open(path, seen=self.verified) as bundle:
             name = bundle.manifest.name
-            choice = self._choice(bundle)
-            model = Model(bundle, choice, self.counts.latency_of(name), self.results, self.flights, **self._options(bundle, choice))
+            model = self._first_that_loads(bundle)
+            choice = model.choice
             if self.edge is not None and name in (self.config.split.models or [name]):
                 model.split(bundle, self.edge)
         self.log(
@@ -165,6 +163,22 @@ class Models:
             runtime=model.runtime.description, why=choice.why,
         )  # fmt: skip
         return model
+
+    def _first_that_loads(self, bundle: Bundle) -> Model:
+        """The chosen variant; where it does not load and nobody asked for it by name, another. Raises DeviceError of the first."""
+        chosen = self._choice(bundle)
+        failure: DeviceError | None = None
+        for choice in [chosen] if self.variant else memory.in_turn(bundle.manifest.variants, chosen):
+            latencies, options = self.counts.latency_of(bundle.manifest.name), self._options(bundle, choice)
+            try:
+                model = Model(bundle, choice, latencies, self.results, self.flights, **options)
+                model.try_once()
+                return model
+            except DeviceError as error:
+                failure = failure or error
+                self.log("error", "variant does not run here", variant=choice.variant, why=error)
+        assert failure is not None
+        raise failure
 
     def _options(self, bundle: Bundle, choice: memory.Choice) -> dict[str, Any]:
         runtime = self.config.runtime
@@ -192,6 +206,10 @@ class Models:
         found = memory.recall(self.state, bundle)
         if found is not None:
             return found
+        if int(
+            os.environ.get("EDGELOOP_CRASHES", "0")
+        ):  # it may have been one of them that ended the worker, while it was measured
+            return memory.first_available(bundle.manifest.variants)
         from edgeloop_agent.measure import measure_bundle
 
         rows = measure_bundle(bundle, self.config.runtime.measure_seconds)

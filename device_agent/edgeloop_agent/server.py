@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
+import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from importlib.metadata import version
 from typing import Any
 from urllib.parse import unquote
@@ -11,9 +14,11 @@ from urllib.parse import unquote
 import msgspec
 import numpy as np
 
+from edgeloop_agent import callers
+from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.counts import Counts, Exposition, kind_of
-from edgeloop_agent.http import Bounds, Refusal, Request, Response, Server
+from edgeloop_agent.http import AGAIN_SECONDS, Answers, Bounds, Refusal, Request, Response, Server
 from edgeloop_agent.logs import Log
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
@@ -23,6 +28,11 @@ from edgeloop_contract.manifest import Manifest
 INPUT, OUTPUT = "input", "scores"
 NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
+READS, SENDS = ("GET", "HEAD"), ("POST",)
+FIXED = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READS) | {"/v2/repository/index": SENDS}
+IDLE = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
+VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is no number
+HEAVY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
 
 
 class Api:
@@ -31,32 +41,47 @@ class Api:
     def __init__(self, settings: Settings, models: Models, counts: Counts, log: Log, ready: Callable[[], bool]) -> None:
         self.settings, self.models, self.counts, self.log, self.ready = settings, models, counts, log, ready
         self.exposition = Exposition(counts, models)
+        self._heavy = threading.Lock()
 
     def serve(self) -> Server:
         """Start to answer. Raises DeviceError when the address cannot be had."""
-        where, bounds = (
-            self.settings,
-            Bounds(self.settings.max_body_bytes, self.settings.connections, self.settings.timeout_seconds),
-        )
+        where = self.settings
+        bounds = Bounds(where.max_body_bytes, where.connections, where.timeout_seconds)
+        answers = Answers(self.admit, self.answer, _refused, IDLE.__contains__, self._count)
         try:
-            server = Server((where.host, where.port), bounds, self.answer, _refused, self._count)
+            server = Server((where.host, where.port), bounds, answers)
         except OSError as error:
             remedy = "choose another port, or api.enabled = false"
-            raise DeviceError(f"api: {where.host}:{where.port}: {error.strerror or error}; {remedy}") from error
+            raise DeviceError(f"api: {authority(where.host, where.port)}: {error.strerror or error}; {remedy}") from error
         server.start()
         return server
 
     def _count(self, status: int) -> None:
         self.counts.api_requests[str(status)] += 1
 
+    def admit(self, request: Request) -> int:
+        """Bytes that its body may have. Raises Refusal for a caller, an address or a method that is none."""
+        callers.check(request.headers, [self.settings.host, *self.settings.names])
+        allowed = FIXED.get(request.path)
+        manifest = None
+        if allowed is None:
+            _, manifest, what = self._model(request.path)
+            allowed = SENDS if what == "/infer" else READS
+        if request.method not in allowed:
+            said = f"{request.path[:200]}: {request.method} is not for it; use {' or '.join(allowed)}"
+            raise Refusal(405, said, headers={"Allow": ", ".join(allowed)})
+        if manifest is None or allowed is not SENDS:
+            return REQUEST_BYTES
+        return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * math.prod(manifest.sample.shape)
+
     def answer(self, request: Request) -> Response:
         """Raises Refusal, for whatever reason there is no other answer."""
         try:
-            return self._get(request.path) if request.method == "GET" else self._post(request)
+            return self._post(request) if request.method == "POST" else self._get(request.path)
         except DataError as error:
             raise Refusal(400, str(error)) from error
         except EdgeloopError as error:
-            raise Refusal(503, str(error)) from error
+            raise Refusal(503, str(error), headers={"Retry-After": str(AGAIN_SECONDS)}) from error
         except (Refusal, OSError):
             raise
         except Exception as error:  # a request must not take the agent with it, whatever it holds
@@ -73,31 +98,35 @@ class Api:
         if path == "/v2":
             return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": ["binary_tensor_data"]})
         if path == "/v2/health/live":
-            return Response()
+            return _json({"live": True})
         if path == "/v2/health/ready":
-            return Response(status=200 if self.ready() else 503)
+            return self._ready({})
         name, manifest, what = self._model(path)
         if what == "/ready":
-            return Response(status=200 if self.ready() else 503)
+            return self._ready({"name": name})
         if what == "/config":
             return _json(config_of(name, manifest, self.settings.max_batch))
         if what == "/stats":
             return _json({"model_stats": [self._stats(name, manifest)]})
-        if what:
-            raise Refusal(405, f"{path}: send it with POST")
         return _json(metadata_of(name, manifest))
+
+    def _ready(self, said: dict[str, Any]) -> Response:
+        ready = self.ready()
+        again = {} if ready else {"Retry-After": str(AGAIN_SECONDS)}
+        return Response(msgspec.json.encode({**said, "ready": ready}), status=200 if ready else 503, headers=again)
 
     def _post(self, asked: Request) -> Response:
         if asked.path == "/v2/repository/index":
             rows = self.models.manifests.items()
             return _json([{"name": n, "version": str(m.version), "state": "READY", "reason": ""} for n, m in rows])
-        name, manifest, what = self._model(asked.path)
-        if what != "/infer":
-            raise Refusal(404, f"{asked.path[:200]}: nothing to send there")
+        name, manifest, _ = self._model(asked.path)
         length = asked.headers.get(inference.HEADER_LENGTH.lower())
         if length is not None and not (length.isascii() and length.isdigit()):
             raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is no number")
-        request = inference.decode(asked.body, None if length is None else int(length[:18]))
+        most = min(self.settings.max_body_bytes, self.admit(asked))
+        with self._heavy if len(asked.body) > HEAVY_BYTES or "content-encoding" in asked.headers else nullcontext():
+            body = callers.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
+            request = inference.decode(body, None if length is None else int(length[:18]))
         scores, places = self._scores(name, request)
         said = {"place": ", ".join(sorted(places))} if any(places) else None
         content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores}, said)
@@ -120,7 +149,10 @@ class Api:
         for scored in found:
             if scored.place:
                 self.counts.places[kind_of(scored.place)] += 1
-        return np.concatenate([scored.scores for scored in found]), {scored.place for scored in found}
+        scores = np.concatenate([scored.scores for scored in found])
+        if not np.isfinite(scores).all():
+            raise Refusal(500, f"{name} answered with NaN or infinity")
+        return scores, {scored.place for scored in found}
 
     def _model(self, path: str) -> tuple[str, Manifest, str]:
         found = MODEL.fullmatch(path)
@@ -178,4 +210,4 @@ def _json(value: object) -> Response:
 
 
 def _refused(refusal: Refusal) -> Response:
-    return Response(msgspec.json.encode({"error": str(refusal)}), status=refusal.status)
+    return Response(msgspec.json.encode({"error": str(refusal)}), status=refusal.status, headers=refusal.headers)

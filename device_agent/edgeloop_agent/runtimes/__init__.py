@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,6 +47,13 @@ def open_runtime(variant: Variant, model: bytes, threads: int = 1, **options: An
 
 def missing(runtime: str, error: ImportError) -> DeviceError:
     return DeviceError(f"runtime {runtime!r} is not installed here ({error}); pip install '{RUNTIMES[runtime][1]}'")
+
+
+def one_input(variant: Variant, names: Sequence[str]) -> None:
+    """Raises DeviceError for a model that takes several tensors: nobody here could say which of them a recording is."""
+    if len(names) != 1:
+        listed = f" ({', '.join(names)})" if names else ""
+        raise DeviceError(f"{variant.file} takes {len(names)} inputs{listed}; a bundle's model takes one: export it with one input")
 
 
 def to_scores(raw: Array, variant: Variant) -> Array:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop_agent.hardware import machine, saturates
-from edgeloop_agent.runtimes import Array, missing, to_scores
+from edgeloop_agent.runtimes import Array, missing, one_input, to_scores
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Variant
 
@@ -86,6 +86,7 @@ def load(
         session, way = _exactly(opened, threads, variant.precision == "int8" and chosen == [CPU] and saturates())
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
+    one_input(variant, [given.name for given in session.get_inputs()])
     return _Session(variant, session, missing_ones, NOTES.get(way, ""))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array, missing, to_scores
+from edgeloop_agent.runtimes import Array, missing, one_input, to_scores
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
@@ -90,4 +90,5 @@ def load(
         interpreter.allocate_tensors()
     except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
         raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error
+    one_input(variant, [str(given["name"]) for given in interpreter.get_input_details()])
     return _Interpreter(variant, interpreter, description)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import sys
 import termios
@@ -13,71 +14,105 @@ from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 
+import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.sources import Away, Recording
 from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS, json_record
+from edgeloop_agent.sources.widths import Line, Widths
 
 READ_BYTES = 1 << 16
 LOOK_SECONDS = 0.5
+BETWEEN = re.compile(r"[;\s]\s*")  # numbers where no comma is
+FIRST_LINE = "the first line of a serial port: it may have begun before the port was opened"
 
 
 class Lines:
     """A JSON line with "values" of two or more dimensions is a recording. Any other line of numbers is one point of a series:
     CSV, a JSON list, or {"t": seconds, "values": [..]}; `points` of them make a recording, and every `hop` points the next.
 
-    A path that vanishes (a cable pulled out) is opened again every `poll_seconds`. A regular file ends the source.
+    A series is as wide as most of its lines; a line of another width costs itself, and several such lines in a row begin another
+    series. A path that vanishes (a cable pulled out) is opened again every `poll_seconds`. A regular file ends the source.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.hop = settings.hop or settings.points
-        self.points: deque[tuple[float | None, list[float]]] = deque(maxlen=settings.points)
+        self.points: deque[Line] = deque(maxlen=settings.points)
         self.until_next = settings.points
-        self.count = 0
+        self.widths = Widths()
+        self.count = self.unused = 0  # lines; points that are in no recording yet
+        self.of_file = settings.where != "-" and Path(settings.where).is_file()
 
     def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
-        for line in self._lines(stop, away):
-            self.count += 1
-            yield from self._of(line)
+        for recording in self._recordings(stop, away):
+            yield msgspec.structs.replace(recording, key=f"{self.settings.where} {recording.name}") if self.of_file else recording
 
-    def _of(self, line: bytes | None) -> Iterator[Recording]:
-        name = f"line {self.count}"
-        if line is None:
-            yield Recording(name, None, f"longer than {MAX_LINE_CHARACTERS} characters")
-            return
-        text = line.decode("utf-8", "replace").strip()
-        if not text:
-            return
+    def _recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
+        self.count = 0 if self.of_file else self.count
+        for line, why in self._lines(stop, away):
+            if line is None and not why:
+                yield from self._series(*self.widths.end())
+                continue
+            self.count += 1
+            name = f"line {self.count}"
+            if line is None or (why and line.strip()):
+                yield Recording(name, None, why)
+            elif text := line.decode("utf-8", "replace").strip():
+                yield from self._of(text, name)
+
+    def _of(self, text: str, name: str) -> Iterator[Recording]:
         try:
             time, values = _point(text)
-        except ValueError:
+        except (ValueError, OverflowError):
             yield json_record(text, name)
             return
-        if self.points and len(values) != len(self.points[-1][1]):
-            yield Recording(name, None, f"{len(values)} numbers, the line before had {len(self.points[-1][1])}")
-            return
-        self.points.append((time, values))
-        self.until_next -= 1
-        if self.until_next == 0:
-            self.until_next = self.hop
-            times = [t for t, _ in self.points]
-            known = None if None in times else np.array(times, dtype=np.float64)
-            yield Recording(name, np.array([v for _, v in self.points], dtype=np.float64), times=known)
+        yield from self._series(*self.widths.take(Line(name, time, values)))
 
-    def _lines(self, stop: Event, away: Away) -> Iterator[bytes | None]:
-        """Whole lines; None for one that is too long."""
+    def _series(self, mine: list[Line], others: list[Line]) -> Iterator[Recording]:
+        for line in others:
+            width = self.widths.width or "another number"
+            yield Recording(line.name, None, f"{len(line.values)} numbers, most lines have {width}")
+        for line in mine:
+            if self.points and len(line.values) != len(self.points[-1].values):
+                if self.unused:
+                    left = f"lines have {len(line.values)} numbers from here on; {self.unused} points before it are left"
+                    yield Recording(line.name, None, left)
+                self.unused = 0
+                self.points.clear()
+                self.until_next = self.settings.points
+            yield from self._next(line)
+
+    def _next(self, line: Line) -> Iterator[Recording]:
+        self.points.append(line)
+        self.until_next -= 1
+        self.unused += 1
+        if self.until_next == 0:
+            self.unused = 0
+            self.until_next = self.hop
+            times = [point.time for point in self.points]
+            known = None if None in times else np.array(times, dtype=np.float64)
+            yield Recording(line.name, np.array([point.values for point in self.points], dtype=np.float64), times=known)
+
+    def _lines(self, stop: Event, away: Away) -> Iterator[tuple[bytes | None, str]]:
+        """Whole lines, or None for one that is too long; with why it is not to be used. (None, ""): the other side has closed."""
         while not stop.is_set():
             try:
                 with self._opened() as file:
                     away("")
-                    yield from _split(file, stop)
+                    first = os.isatty(file)
+                    for line in _split(file, stop):
+                        why = f"longer than {MAX_LINE_CHARACTERS} characters" if line is None else FIRST_LINE if first else ""
+                        first = False
+                        yield line, why
+                    yield None, ""
                     if self.settings.where == "-" or Path(self.settings.where).is_file():
                         return
                 away(f"{self.settings.where}: closed at its other end")
             except OSError as error:
                 away(f"{self.settings.where}: {error.strerror}")
+                yield None, ""
             stop.wait(self.settings.poll_seconds)
 
     @contextlib.contextmanager
@@ -121,7 +156,7 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
                 yield line
         if len(rest) > MAX_LINE_CHARACTERS:
             rest, skipping = b"", True
-    if rest and not skipping:
+    if rest and not skipping and not os.isatty(file):  # half a line of a cable that was pulled out is no line
         yield rest
 
 
@@ -143,10 +178,17 @@ def _as_serial(file: int, baud: int) -> None:
     termios.tcsetattr(file, termios.TCSANOW, settings)
 
 
+def _number(cell: str) -> float:
+    if "_" in cell:
+        raise ValueError("Python's own digits")
+    return float(cell) if cell.strip() else float("nan")
+
+
 def _point(text: str) -> tuple[float | None, list[float]]:
     """One point of a series. Raises ValueError where the line is something else."""
     if text[0] not in "{[":
-        return None, [float(cell) if cell.strip() else float("nan") for cell in text.split(",")]
+        cells = text.split(",") if "," in text else BETWEEN.split(text)
+        return None, [_number(cell) for cell in cells]
     try:
         found = json.loads(text)
     except RecursionError:

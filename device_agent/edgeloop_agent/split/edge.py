@@ -37,9 +37,11 @@ class Edge:
         self.tails = []
         for tail in self.settings.tails:
             secret = secret_of(tail.token_file)
-            self.tails.append(Tail(tail.address, _bearer(secret), tail.ca_file, timeout))
+            self.tails.append(Tail(tail.address, _bearer(secret), tail.ca_file, timeout, config.network.use_proxies))
         if not self.tails and config.updates.hub:
-            self.tails.append(Tail(config.updates.hub, _bearer(credential), config.updates.ca_file, timeout))
+            self.tails.append(
+                Tail(config.updates.hub, _bearer(credential), config.updates.ca_file, timeout, config.network.use_proxies)
+            )
         self._pool = ThreadPoolExecutor(CONNECTIONS * max(1, len(self.tails)), "split")
         self._probing: set[int] = set()
         self._flights = dict.fromkeys(range(len(self.tails)), 0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import urllib3
 
+from edgeloop_agent.addresses import authority, local
 from edgeloop_agent.config import Config
 from edgeloop_contract.errors import NetworkError, UsageError
 
@@ -50,7 +51,7 @@ def lines(config: Config, port: int | None) -> Iterator[str]:
     """Asks the agent's own API. Raises UsageError, NetworkError."""
     if not config.split.enabled:
         raise UsageError("split.enabled: work is not split here; set it, and name a server")
-    address = f"http://{config.api.host}:{port or config.api.port}"
+    address = f"http://{authority(local(config.api.host), port or config.api.port)}"
     try:
         answer = urllib3.request("GET", f"{address}/split", timeout=SECONDS, retries=False)
         found = msgspec.json.decode(answer.data, type=list[dict[str, Any]])

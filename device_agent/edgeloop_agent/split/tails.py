@@ -14,6 +14,7 @@ import urllib3
 
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.split.link import Breaker, Link
+from edgeloop_agent.web import pool
 from edgeloop_contract import inference
 from edgeloop_contract.errors import DataError, NetworkError, UsageError
 from edgeloop_contract.manifest import Coding
@@ -50,14 +51,18 @@ class Reply:
 class Tail:
     """One address, with what is known of the way to it. `codings`: beside raw and deflated tensors."""
 
-    def __init__(self, address: str, headers: dict[str, str], ca_file: str, timeout_seconds: float) -> None:
+    def __init__(
+        self, address: str, headers: dict[str, str], ca_file: str, timeout_seconds: float, use_proxies: bool = True
+    ) -> None:  # fmt: skip
         self.address, self.link, self.breaker = address.rstrip("/"), Link(), Breaker()
         self.codings: frozenset[Coding] | None = None
         self.last_used, self.recent_failures, self.waiting = float("-inf"), 0.0, 0.0
         self.exploring, self.interrupted = False, False  # by a request, which shared the link with it
         self.absent: dict[str, float] = {}  # models that it did not have, and until when that is believed
         self._headers, self._timeout = headers, timeout_seconds
-        self._http = urllib3.PoolManager(num_pools=1, maxsize=CONNECTIONS, block=False, retries=False, ca_certs=ca_file or None)
+        self._http = pool(
+            self.address, use_proxies, num_pools=1, maxsize=CONNECTIONS, block=False, retries=False, ca_certs=ca_file or None
+        )  # fmt: skip
 
     def probe(self) -> float:
         """Seconds of an exchange of a few bytes. Raises NetworkError."""

@@ -24,8 +24,10 @@ class Install:
     slot: SlotName | None = None
 
 
-def decide(target: str, listed: Listed, running: Running, journal: Journal, max_bundle_bytes: int) -> Stay | Install:
-    """The hub's wish, as far as the signed metadata allow it."""
+def decide(
+    target: str, listed: Listed, running: Running, journal: Journal, max_bundle_bytes: int, agent: str = ""
+) -> Stay | Install:  # fmt: skip
+    """The hub's wish, as far as the signed metadata allow it. `agent`: this one's version."""
     if not target:
         return Stay("nothing is asked for")
     offer = listed.offers.get(target)
@@ -35,7 +37,7 @@ def decide(target: str, listed: Listed, running: Running, journal: Journal, max_
         return Stay(f"{target} is of model {offer.model or 'unknown'}; here runs {running.model}", refused=True)
     if offer.sha256 == running.sha256:
         return Stay("it runs already")
-    if (bad := journal.is_bad(offer.sha256)) is not None:
+    if (bad := journal.is_bad(offer.sha256, agent)) is not None:
         return Stay(f"{target} failed here before: {bad.why}")
     if offer.version < running.version and listed.has_sha256(running.sha256):
         return Stay(f"{target} is older than version {running.version}, which is still signed", refused=True)

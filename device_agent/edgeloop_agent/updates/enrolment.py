@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import tempfile
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +16,7 @@ from edgeloop_agent.hardware import machine
 from edgeloop_agent.updates.__main__ import passes
 from edgeloop_agent.updates.journal import Folder, Running
 from edgeloop_agent.updates.origins import HubOrigin
+from edgeloop_agent.updates.placing import Place
 from edgeloop_agent.updates.turn import Credential, Turn
 from edgeloop_agent.updates.watching import folder_of
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
@@ -22,31 +24,37 @@ from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Enrolment
 
 
-def enrol(config: Config, name: str | None, token: str) -> str:
+def enrol(where: Place, name: str | None, token: str) -> str:
     """Raises UsageError, NetworkError, StorageError; nothing is kept then."""
+    config = where.config
     settings = config.updates
     if not settings.hub:
         raise UsageError("updates.hub: the config names no hub; write its address there first")
     device = name or re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", device):
         raise UsageError(f"--name {device!r}: use a-z, 0-9 and -, up to 63 of them")
-    hub = HubOrigin(settings.hub, "", settings.ca_file, settings.timeout_seconds)
+    folder = Folder(where.folder)
+    if not where.user:
+        _writable(folder)  # before the token is spent
+    hub = HubOrigin(settings.hub, "", settings.ca_file, settings.timeout_seconds, config.network.use_proxies)
     answer = hub.enrol(Enrolment(token=token, device=device, machine=machine()[:200], agent=version("edgeloop")))
-    folder = Folder(folder_of(config))
-    _keep(folder, folder.root, _checked(answer.root.encode(), settings.hub), 0o644)
+    root = _checked(answer.root.encode(), settings.hub)
+    where.become()
+    _keep(folder, folder.root, root, 0o644)
     _keep(folder, folder.credential, msgspec.json.encode(Credential(settings.hub, answer.device, answer.credential)), 0o600)
-    return f"enrolled as {answer.device} at {settings.hub}"
+    return f"enrolled as {answer.device} at {settings.hub}; {where.says()}"
 
 
-def trust(config: Config, root: Path) -> str:
+def trust(where: Place, path: Path) -> str:
     """Trust the keys that a root metadata file names, from now on."""
     try:
-        content = root.read_bytes()
+        root = _checked(path.read_bytes(), str(path))
     except OSError as error:
-        raise UsageError(f"{root}: cannot be read ({error.strerror})") from error
-    folder = Folder(folder_of(config))
-    _keep(folder, folder.root, _checked(content, str(root)), 0o644)
-    return f"{root}: trusted"
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
+    where.become()
+    folder = Folder(where.folder)
+    _keep(folder, folder.root, root, 0o644)
+    return f"{path}: trusted; {where.says()}"
 
 
 def update_now(config: Config, config_path: Path) -> str:
@@ -80,6 +88,15 @@ def _checked(root: bytes, where: str) -> bytes:
     except (RepositoryError, ValueError, AttributeError) as error:
         raise NetworkError(f"{where}: not signed root metadata ({error})") from error
     return root
+
+
+def _writable(folder: Folder) -> None:
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=folder.path):
+            pass
+    except OSError as error:
+        raise StorageError(f"{folder.path}: cannot be written ({error.strerror}); make room or check the rights") from error
 
 
 def _keep(folder: Folder, path: Path, content: bytes, mode: int) -> None:

@@ -53,10 +53,11 @@ class Trial(msgspec.Struct, frozen=True):
 
 
 class Bad(msgspec.Struct, frozen=True):
-    """A bundle that failed here, and is not tried again."""
+    """A bundle that failed here, and is not tried again by this version of the agent; "": by none, as it failed at work."""
 
     sha256: str
     why: str
+    agent: str = ""
 
 
 class Journal(msgspec.Struct, frozen=True):
@@ -85,8 +86,9 @@ class Journal(msgspec.Struct, frozen=True):
         """On trial, else trusted; None: the config's bundle."""
         return self.slot(self.trial.slot if self.trial else self.active)
 
-    def is_bad(self, sha256: str) -> Bad | None:
-        return next((b for b in self.bad if b.sha256 == sha256), None)
+    def is_bad(self, sha256: str, agent: str = "") -> Bad | None:
+        """`agent`: the version that asks; what another one could not read or run may be right for this one."""
+        return next((b for b in self.bad if b.sha256 == sha256 and b.agent in ("", agent)), None)
 
     def noted(self, event: Event) -> Journal:
         """With one more event to tell; the oldest go first."""
@@ -110,9 +112,9 @@ class Journal(msgspec.Struct, frozen=True):
         slot = self.slot(self.trial.slot)
         return replace(self, trial=None).marked_bad(slot.sha256, why) if slot else replace(self, trial=None)
 
-    def marked_bad(self, sha256: str, why: str) -> Journal:
+    def marked_bad(self, sha256: str, why: str, agent: str = "") -> Journal:
         others = [b for b in self.bad if b.sha256 != sha256]
-        return replace(self, bad=[*others, Bad(sha256, why)][-MAX_BAD:])
+        return replace(self, bad=[*others, Bad(sha256, why, agent)][-MAX_BAD:])
 
     def without(self, name: SlotName) -> Journal:
         """A slot's file turned out to be damaged."""

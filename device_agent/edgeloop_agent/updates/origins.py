@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import urllib3
 
+from edgeloop_agent.web import pool
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report, decode, encode
 
@@ -60,14 +61,13 @@ class FolderOrigin:
 class HubOrigin:
     """A hub's HTTP interface, as a device uses it."""
 
-    def __init__(self, address: str, credential: str, ca_file: str, timeout_seconds: float) -> None:
+    def __init__(self, address: str, credential: str, ca_file: str, timeout_seconds: float, use_proxies: bool = True) -> None:
         self.address = address.rstrip("/")
         self._seconds = timeout_seconds
         self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
-        self._http = urllib3.PoolManager(
-            num_pools=1, maxsize=1, retries=False, timeout=urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds),
-            ca_certs=ca_file or None,
-        )  # fmt: skip
+        timeout = urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds)
+        options = {"num_pools": 1, "maxsize": 1, "retries": False, "timeout": timeout, "ca_certs": ca_file or None}
+        self._http = pool(self.address, use_proxies, **options)
 
     def enrol(self, enrolment: Enrolment) -> Enrolled:
         return decode(self._post("/api/v1/enrol", encode(enrolment)), Enrolled, self.address)

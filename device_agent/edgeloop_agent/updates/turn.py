@@ -11,6 +11,7 @@ import secrets
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.deciding import Install, Stay, decide
 from edgeloop_agent.updates.journal import Folder, Journal, Running, Slot
 from edgeloop_agent.updates.origins import FolderOrigin, HubOrigin, Origin
-from edgeloop_contract.errors import BundleError, EdgeloopError, NetworkError, StorageError, UsageError
+from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, NetworkError, StorageError, UsageError
 from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
 
 MOST_SENDING_SECONDS = 120.0
@@ -40,7 +41,17 @@ class Asked(msgspec.Struct, frozen=True):
 
     etag: str = ""
     assignment: Assignment = Assignment()
-    settled: bool = False  # nothing is left to do for it
+    settled: bool = False  # nothing is left to do for it, by this software
+    software: str = ""
+
+
+def software() -> str:
+    """The agent's version and its runtimes': what may make a bundle that failed here a good one."""
+    found = []
+    for name in ("edgeloop", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 @dataclass
@@ -69,7 +80,9 @@ class Turn:
     def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None) -> str:
         settings = self.config.updates
         credential = self._credential()
-        hub = HubOrigin(settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds)
+        hub = HubOrigin(
+            settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds, self.config.network.use_proxies
+        )
         self._report(hub, heartbeat, drift)
         said = self._advance(hub)
         sent = self._send(hub)
@@ -102,13 +115,18 @@ class Turn:
             asked = Asked(etag, assignment)
             self._remember(asked)
         journal = self.folder.load()
-        if asked.settled and self.now() - journal.refreshed < settings.refresh_seconds and journal.refreshed <= self.now():
+        if (
+            asked.settled
+            and asked.software == software()
+            and self.now() - journal.refreshed < settings.refresh_seconds
+            and journal.refreshed <= self.now()
+        ):
             return "nothing new"
         said, settled = self._take(hub, asked.assignment.target, journal)
         if settled and asked.assignment.job is not None and self.measures is not None:
             said = self._measure(hub, asked.assignment.job)
         if settled:
-            self._remember(replace(asked, settled=True))
+            self._remember(replace(asked, settled=True, software=software()))
         return said
 
     def _from_folder(self) -> str:
@@ -135,9 +153,9 @@ class Turn:
         if journal.trial is not None:
             return "a bundle is on trial", False
         if target is None:
-            mine = [o for o in listed.offers.values() if o.model == self.running.model and not journal.is_bad(o.sha256)]
+            mine = [o for o in listed.offers.values() if o.model == self.running.model and not journal.is_bad(o.sha256, software())]
             target = max(mine, key=lambda o: o.version).target if mine else ""
-        step = decide(target, listed, self.running, journal, self.config.updates.max_bundle_bytes)
+        step = decide(target, listed, self.running, journal, self.config.updates.max_bundle_bytes, software())
         if isinstance(step, Stay):
             if step.refused:
                 self._note("refused", target, step.why)
@@ -162,12 +180,18 @@ class Turn:
             with Bundle.open(path) as bundle:
                 found = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
             wrong = None if found == Running(offer.model, offer.version, offer.sha256) else "it is not what its signature says"
+        except BundleTooNew as error:
+            why = f"it needs a later agent: update edgeloop on this device, then it is tried again ({error})"
+            self.folder.change(
+                lambda j: j.marked_bad(offer.sha256, why[:500], software()).noted(self._event("refused", offer.target, why))
+            )  # fmt: skip
+            return f"{offer.target} is not taken: {why}", True
         except BundleError as error:
             wrong = str(error)
         wrong = wrong or self.tries(path)
-        if wrong:
+        if wrong:  # as far as this agent and its runtimes can tell
             self.folder.change(
-                lambda j: j.marked_bad(offer.sha256, wrong[:500]).noted(self._event("failed", offer.target, wrong))
+                lambda j: j.marked_bad(offer.sha256, wrong[:500], software()).noted(self._event("failed", offer.target, wrong))
             )  # fmt: skip
             return f"{offer.target} did not pass: {wrong}", True
         slot = Slot(offer.target, offer.model, offer.version, offer.sha256, offer.bytes)

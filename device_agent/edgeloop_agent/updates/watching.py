@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.updates.journal import BOOTS_IN_TRIAL, Folder, Journal, Running, SlotName
-from edgeloop_contract.errors import BundleError, EdgeloopError, StorageError
+from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, StorageError
 from edgeloop_contract.messages import DriftReport, Event, Heartbeat
 
 if TYPE_CHECKING:
@@ -66,8 +66,12 @@ def with_slot(config: Config, log: Log) -> Config:
     for name in _candidates(folder, log):
         path = folder.slot(name)
         slot = folder.load().slot(name)
-        if slot is not None and _is_whole(path, slot.sha256):
-            return replace(config, bundles=[str(path), *config.bundles[1:]])
+        try:
+            if slot is not None and _is_whole(path, slot.sha256):
+                return replace(config, bundles=[str(path), *config.bundles[1:]])
+        except BundleTooNew as error:  # an older agent was put in: the bundle is as good as before
+            log("error", "slot needs a later agent: update edgeloop", slot=name, why=error)
+            continue
         if slot is not None:
             log("error", "slot damaged", slot=name, target=slot.target)
             _try(log, folder, lambda j, name=name: j.without(name).noted(event("damaged", "", f"slot {name}")))  # type: ignore[misc]
@@ -99,11 +103,14 @@ def _given_back(journal: Journal, why: str) -> Journal:
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
+    """Raises BundleTooNew."""
     from edgeloop_contract.archive import Bundle
 
     try:
         with Bundle.open(path) as bundle:
             return bundle.sha256 == sha256
+    except BundleTooNew:
+        raise
     except BundleError:
         return False
 

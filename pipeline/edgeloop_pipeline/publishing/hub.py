@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import urllib3
 
+from edgeloop_agent.web import pool
 from edgeloop_contract.errors import NetworkError, UsageError
 
 PART_BYTES = 4 << 20
@@ -21,7 +22,8 @@ class Hub:
     def __init__(self, address: str, token: str, ca_file: str = "") -> None:
         self.address = address.rstrip("/")
         self._headers = {"Authorization": f"Bearer {token}"}
-        self._http = urllib3.PoolManager(
+        self._http = pool(
+            self.address,
             retries=urllib3.Retry(total=3, redirect=0, backoff_factor=0.5, allowed_methods={"GET", "PUT"}),
             timeout=urllib3.Timeout(connect=10, read=SECONDS), ca_certs=ca_file or None,
         )  # fmt: skip

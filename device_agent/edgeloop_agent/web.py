@@ -1,0 +1,74 @@
+"""The way to other machines: a pool of connections, through the proxy that the environment names, or past it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
+
+import urllib3
+
+from edgeloop_contract.errors import UsageError
+
+
+def pool(address: str, use_proxies: bool = True, **options: Any) -> urllib3.PoolManager:
+    """For requests to `address`, by HTTPS_PROXY, HTTP_PROXY and NO_PROXY where `use_proxies`. Raises UsageError for a proxy that
+    cannot be used. `options`: of urllib3.
+    """
+    proxy = proxy_of(address) if use_proxies else ""
+    if not proxy:
+        return urllib3.PoolManager(**options)
+    named = urlsplit(proxy)
+    if named.scheme not in ("http", "https") or not named.hostname:
+        raise UsageError(f"the proxy {shown(proxy)} of the environment is no http:// or https:// address; mend it, or set NO_PROXY")
+    secret = f"{unquote(named.username)}:{unquote(named.password or '')}" if named.username else None
+    headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
+    plain = proxy.replace(f"{named.netloc}", named.netloc.rpartition("@")[2], 1)
+    return urllib3.ProxyManager(plain, proxy_headers=headers, **options)
+
+
+def proxy_of(address: str) -> str:
+    """What the environment names for this address; "" for none, and for this machine itself."""
+    asked = urlsplit(address)
+    host = asked.hostname or ""
+    found = getproxies_environment()
+    proxy = found.get(asked.scheme) or found.get("all") or ""
+    if (
+        not proxy
+        or is_here(address)
+        or proxy_bypass_environment(asked.netloc.rpartition("@")[2], found)
+        or _in_network(host, found)
+    ):
+        return ""
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def shown(proxy: str) -> str:
+    """Without a password."""
+    named = urlsplit(proxy)
+    return f"{named.scheme}://{named.netloc.rpartition('@')[2]}"
+
+
+def is_here(address: str) -> bool:
+    """Whether it is this machine itself."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _in_network(host: str, found: dict[str, str]) -> bool:
+    """NO_PROXY may name networks, such as 10.0.0.0/8: the standard library does not know these."""
+    try:
+        where = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    for entry in found.get("no", "").split(","):
+        try:
+            if "/" in entry and where in ipaddress.ip_network(entry.strip(), strict=False):
+                return True
+        except ValueError:
+            continue
+    return False
