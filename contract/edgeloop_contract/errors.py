@@ -37,6 +37,10 @@ class BundleError(EdgeloopError):
     exit_code = 5
 
 
+class BundleTooNew(BundleError):
+    """The bundle needs a later edgeloop: update it."""
+
+
 class DeviceError(EdgeloopError):
     """This machine cannot do it: install what is missing, or choose another target."""
 

@@ -68,7 +68,7 @@ class Feed:
     def _put(self, recording: Recording) -> None:
         with self._changed:
             if len(self._waiting) >= self._settings.queue and self._settings.when_full == "drop-oldest":
-                self._waiting.popleft().done()
+                self._waiting.popleft().done("dropped")
                 self._counts.dropped["queue_full"] += 1
             while len(self._waiting) >= self._settings.queue and not self._stop.is_set():
                 self._changed.wait(LOOK_SECONDS)

@@ -89,7 +89,7 @@ class Loop:
 
     def _done(self, recording: Recording) -> None:
         try:
-            recording.done()
+            recording.done("answered")
         except OSError as error:
             self.log("warning", "source", recording=recording.name, why=error)
 

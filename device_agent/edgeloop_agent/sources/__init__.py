@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterator
 from threading import Event
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import msgspec
 
@@ -17,10 +18,18 @@ if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
 Away = Callable[[str], None]  # told why the source is away, or '' when it is there; called as often as is convenient
 
 
+# What became of a recording. "refused": of a part of it too; "failed": the runtime's, not its own, fault; "unwritten": it was
+# answered, and the answer could not be written.
+Outcome = Literal["answered", "refused", "failed", "unwritten", "dropped"]
+MOST_NAME = 500
+ESCAPED = re.compile("[\udc80-\udcff]")  # how Python shows bytes of a file name that are no UTF-8
+
+
 class Recording(msgspec.Struct, frozen=True):
     """One input: its values, or why it could not be read. `times`: seconds of each point, `label`: the truth, where known.
 
-    `done`: to be called when it was answered, or dropped: until then the source keeps it, so that a power cut loses nothing.
+    `rate_hz`: of sound, where the source knows it. `done`: to be called with what became of it: until then the source keeps it, so
+    that a power cut loses nothing.
     """
 
     name: str
@@ -28,7 +37,27 @@ class Recording(msgspec.Struct, frozen=True):
     refused: str = ""
     times: Array | None = None
     label: str = ""
-    done: Callable[[], None] = lambda: None
+    rate_hz: int | None = None
+    done: Callable[[Outcome], None] = lambda outcome: None
+
+    def __post_init__(self) -> None:
+        """Texts that came from outside are text from here on: what is no UTF-8 would stop whoever writes it."""
+        for field in ("name", "refused", "label"):
+            text = getattr(self, field)
+            if not text.isascii() or len(text) > MOST_NAME:
+                msgspec.structs.force_setattr(self, field, printable(text))
+
+
+def printable(text: str) -> str:
+    """As valid text of bounded length: bytes that are no UTF-8 as \\xe9."""
+    if len(text) > MOST_NAME:
+        text = text[: MOST_NAME - 1] + "…"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        shown = ESCAPED.sub(lambda found: f"\\x{ord(found[0]) - 0xDC00:02x}", text)
+        return shown.encode("utf-8", "backslashreplace").decode()
+    return text
 
 
 class Source(Protocol):

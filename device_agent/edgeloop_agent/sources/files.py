@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Away, Recording
+from edgeloop_agent.sources import Away, Outcome, Recording
 from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 
@@ -51,10 +51,13 @@ def json_record(line: str, name: str) -> Recording:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
         return Recording(name, None, f"not JSON: {error}")
-    if isinstance(record, dict):
-        name = str(record.get("name", name))
+    if isinstance(record, dict) and record.get("name") is not None:
+        name = str(record["name"])
     if not isinstance(record, dict) or "values" not in record:
         return Recording(name, None, 'not an object with "values"')
+    rate = record.get("rate_hz")
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
+        return Recording(name, None, f'"rate_hz" is {str(rate)[:40]!r}; send points a second, a whole number')
     try:
         values = np.array(record["values"])
         if values.dtype == object:  # a null among the numbers
@@ -63,7 +66,14 @@ def json_record(line: str, name: str) -> Recording:
         return Recording(name, None, '"values" is not a regular array of numbers')
     if values.ndim < 2 or values.dtype.kind not in "fiu":
         return Recording(name, None, f'"values" has shape {values.shape} of {values.dtype}; send rows of channels')
-    return Recording(name, values, label=str(record.get("label") or ""))
+    return Recording(name, values, label=label_text(record.get("label")), rate_hz=rate)
+
+
+def label_text(label: object) -> str:
+    """A label of any JSON kind as text: 0 and false are labels, null is none."""
+    if label is None:
+        return ""
+    return str(label).lower() if isinstance(label, bool) else str(label)
 
 
 def open_source(where: str, stdin: IO[str]) -> Iterator[Recording]:
@@ -87,7 +97,12 @@ def _json_file(path: Path) -> Iterator[Recording]:
         yield from json_lines(stream)
 
 
-def _nothing() -> None: ...
+def _nothing(outcome: Outcome) -> None: ...
+
+
+def _delete(path: Path, outcome: Outcome) -> None:
+    if outcome == "answered":
+        path.unlink(missing_ok=True)
 
 
 class Watch:
@@ -112,7 +127,7 @@ class Watch:
                 if now[name] == before.get(name) and self.seen.get(name) != now[name]:
                     self.seen[name] = now[name]
                     path = self.folder / name
-                    done = partial(path.unlink, missing_ok=True) if self.settings.after == "delete" else _nothing
+                    done = partial(_delete, path) if self.settings.after == "delete" else _nothing
                     yield msgspec.structs.replace(read(path), done=done)
             before = now
             stop.wait(self.settings.poll_seconds)

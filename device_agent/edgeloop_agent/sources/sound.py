@@ -38,7 +38,7 @@ class Microphone:
                         except queue.Empty:
                             continue
                         count += 1
-                        yield Recording(f"sound {count}", block)
+                        yield Recording(f"sound {count}", block, rate_hz=self.settings.rate_hz)
             except self.library.PortAudioError as error:
                 away(f"microphone: {error}")
             stop.wait(self.settings.poll_seconds)

@@ -1,0 +1,73 @@
+"""Pictures in files, as they are meant: bit depth, palette, transparency, inks and orientation are all turned into 8-bit counts."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.errors import DataError, DeviceError
+
+MAX_PIXELS = 64_000_000
+MANY_PAGES = ("TIFF", "WEBP", "PNG", "GIF")  # a JPEG's second picture is its maker's business
+SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
+WHITE_IS_ZERO, PHOTOMETRIC = 0, 262  # TIFF's tag
+GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
+REMEDY = "save it with 8 or 16 bits a channel"
+
+
+def read_image(path: Path) -> Array:
+    """(H, W) of a grey picture, (H, W, 3) of a coloured one; uint8.
+
+    16 bits are scaled to 8, palettes are looked up, what is transparent shows white, CMYK becomes RGB, and a picture is turned as
+    its EXIF data say. Raises DataError for what has no such meaning (floats, 32-bit integers, several pages).
+    """
+    try:
+        from PIL import Image, ImageOps
+    except ImportError as error:
+        raise DeviceError("reading images needs Pillow: pip install 'edgeloop[images]'") from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of Pillow, about sizes and damaged EXIF data: what matters is refused below
+        try:
+            with Image.open(path) as image:
+                _check(image)
+                return _pixels(ImageOps.exif_transpose(image), image)
+        except Image.DecompressionBombError as error:
+            raise DataError(f"more than {MAX_PIXELS:,} pixels; make it smaller") from error
+        except Image.UnidentifiedImageError as error:
+            raise DataError("no picture in a format that Pillow knows") from error
+
+
+def _check(image: Any) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise DataError(f"{width}×{height} pixels; at most {MAX_PIXELS:,} are read: make it smaller")
+    pages = getattr(image, "n_frames", 1)
+    if pages > 1 and image.format in MANY_PAGES:
+        raise DataError(f"{pages} pictures in one file; give each a file of its own")
+
+
+def _pixels(image: Any, opened: Any) -> Array:
+    """`opened`: the same as the file has it, where its format and tags are."""
+    mode = image.mode
+    if mode in SIXTEEN_BITS or (mode == "I" and opened.format in ("PNG", "PPM")):  # Pillow has 16-bit grey there
+        upper = np.asarray(image).astype(np.int64) >> 8
+        tags = getattr(opened, "tag_v2", {})
+        return np.asarray((255 - upper if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else upper).astype(np.uint8))
+    if mode not in (*GREY, *COLOUR):
+        named = {"F": "floats", "I": "32-bit integers"}.get(mode, f"pixels of the kind {mode!r}")
+        raise DataError(f"a picture of {named}: nothing says which value is white; {REMEDY}")
+    if "A" in mode or "a" in mode or "transparency" in image.info:
+        return _on_white(image, mode in GREY)
+    return np.asarray(image.convert("L" if mode in GREY else "RGB"))
+
+
+def _on_white(image: Any, grey: bool) -> Array:
+    from PIL import Image
+
+    full = image.convert("RGBA")
+    paper = Image.new("RGBA", full.size, "white")
+    return np.asarray(Image.alpha_composite(paper, full).convert("L" if grey else "RGB"))

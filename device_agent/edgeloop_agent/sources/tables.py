@@ -1,0 +1,87 @@
+"""Tables of numbers: CSV as spreadsheets, loggers and scripts write it."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.errors import DataError
+
+MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))
+BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?|[+-]?\d+,")
+LOOKED_AT = 20  # lines, for the sign between columns
+
+
+def read_csv(path: Path) -> Array:
+    """A time series: one row a point, one column a channel, an optional header line; an empty cell or NA is a missing value.
+
+    Columns are parted by commas, semicolons or tabs (with the latter two, a comma in a number is its decimal point); text is UTF-8,
+    UTF-16 or Latin-1.
+    """
+    text = as_text(path.read_bytes())
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text)) if row]
+    except csv.Error as error:
+        raise DataError(str(error)) from error
+    has_header = bool(rows) and any(number(cell) is None for cell in rows[0])
+    rows = rows[1:] if has_header else rows
+    if not rows:
+        raise DataError("no rows of numbers")
+    width = len(rows[0])
+    ragged = next((i for i, row in enumerate(rows) if len(row) != width), None)
+    if ragged is not None:
+        raise DataError(f"row {ragged + 1} has {len(rows[ragged])} columns, the first has {width}")
+    return np.array([_numbers(row, i + 1) for i, row in enumerate(rows)], dtype=np.float64)
+
+
+def as_text(data: bytes) -> str:
+    """Whatever it was written in: a byte order mark says it, else it is UTF-8 where that fits, else Latin-1."""
+    for mark, coding in BOMS:
+        if data.startswith(mark):
+            try:
+                return data.decode(coding)
+            except UnicodeDecodeError as error:
+                raise DataError(f"not whole {coding[:6].upper()} text ({error.reason}); save it as UTF-8") from error
+    if b"\0" in data[:1000]:
+        raise DataError("holds zero bytes: not text, or UTF-16 without its mark; save it as UTF-8")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
+
+
+def delimiter_of(text: str) -> str:
+    """The sign that is there equally often in each of the first lines: ; or a tab, else a comma."""
+    lines = [line for line in text[: 1 << 16].splitlines()[: LOOKED_AT + 1] if line.strip()]
+    lines = lines[:LOOKED_AT] or [""]
+    for sign in (";", "\t"):
+        counts = {line.count(sign) for line in lines}
+        if len(counts) == 1 and counts != {0}:
+            return sign
+    return ","
+
+
+def number(cell: str) -> float | None:
+    """NaN for a missing value; None for what is no number."""
+    try:
+        return float(cell) if "_" not in cell else None
+    except ValueError:
+        text = cell.strip()
+        if text.lower() in MISSING:
+            return float("nan")
+        return float(text.replace(",", ".")) if DECIMAL_COMMA.fullmatch(text) else None
+
+
+def _numbers(row: list[str], at: int) -> list[float]:
+    found = [number(cell) for cell in row]
+    if None in found:
+        column = found.index(None)
+        raise DataError(f"row {at}, column {column + 1}: {row[column][:40]!r} is no number")
+    return found  # type: ignore[return-value]
