@@ -60,10 +60,11 @@ def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
     """Write raw recordings of RECIPE's data into FOLDER, as a device would find them."""
     from edgeloop_contract.preprocessing import LogMel
     from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.data import checked
     from edgeloop_pipeline.project import Project
     from edgeloop_pipeline.samples import write_samples
 
     project = Project(recipes.load(recipes.find(recipe)))
     rates = [step.rate_hz for step in project.recipe.head.preprocessing if isinstance(step, LogMel)]
-    count = write_samples(project.data.load(), split, folder, limit, *rates)
+    count = write_samples(checked(project.data.load(), project.recipe.head.task), split, folder, limit, *rates)
     click.echo(f"{folder}: {count} {split} recordings")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
@@ -12,31 +12,33 @@ import numpy.typing as npt
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Step, prepare
+from edgeloop_pipeline.naming import classes_of, names_of
 from edgeloop_pipeline.stacking import Stack
 from edgeloop_pipeline.tasks import checked_labels
 
 Array = npt.NDArray[Any]
+NAMES = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Split:
     """Raw recordings with their labels. `recordings`: one array each (or one array of them all, first axis).
 
-    `labels`: (N,) integers; for regression (N,) or (N, quantities) numbers; for anomaly 0 (normal) or 1.
+    `labels`: (N,) places among the names, or the names; regression: (N,) or (N, quantities) numbers; anomaly: 0 (normal) or 1.
     `groups`: (N,) names of who or what was recorded, for intervals that respect it.
     """
 
     recordings: Sequence[Array] | Array
-    labels: Array
-    groups: Array | None = None
+    labels: Any
+    groups: Any = None
     names: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
 class Splits:
-    """`labels`: the names of the classes, or of the quantities. Nothing is ever chosen on `test`."""
+    """`labels`: the names of the classes, or of the quantities; or a dict {number: name}. Nothing is ever chosen on `test`."""
 
-    labels: tuple[str, ...]
+    labels: Any
     train: Split
     validation: Split
     test: Split
@@ -115,9 +117,57 @@ class PreparedSplits:
         return cast(Literal["uint8", "int16", "float32"], str(self.train.values.dtype))
 
 
+def checked(loaded: Any, task: str = "classification") -> Splits:
+    """What a data.py gave, with names as texts and labels as numbers (of classes: int64 places). Raises DataError."""
+    lacking = [name for name in ("labels", *NAMES) if not hasattr(loaded, name)]
+    if lacking:
+        raise DataError(f"load() returned {type(loaded).__name__} without {lacking[0]}; return edgeloop_pipeline.data.Splits")
+    for name in NAMES:
+        _check_counts(getattr(loaded, name), name)
+    names = names_of(loaded.labels)
+    parts: dict[str, Split] = {name: getattr(loaded, name) for name in NAMES}
+    if task == "regression":
+        labels = {name: _quantities(part.labels, name) for name, part in parts.items()}
+    else:
+        if len(names.texts) < 2:
+            raise DataError(f"labels: {names.texts[0]!r} alone; there must be two classes or more")
+        labels = classes_of(names, {name: part.labels for name, part in parts.items()})
+    made = {name: replace(part, labels=labels[name], groups=_groups(part)) for name, part in parts.items()}
+    found: Splits = replace(loaded, labels=names.texts, **made)
+    return found
+
+
+def _quantities(labels: Any, name: str) -> Array:
+    try:
+        found = np.asarray(labels)
+        return found.astype(np.float64) if found.dtype.kind in "Ob" else found
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{name}: labels are not regular numbers ({error}); give one a recording for each quantity") from error
+
+
+def _check_counts(split: Any, name: str) -> None:
+    for field in ("recordings", "labels"):
+        if not hasattr(getattr(split, field, None), "__len__"):
+            raise DataError(f"{name}: has no {field} that can be counted; give a Split with a list or an array of them")
+    if len(split.recordings) == 0 or len(split.recordings) != len(split.labels):
+        raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; one label each is needed")
+    groups = getattr(split, "groups", None)
+    if groups is not None and len(groups) != len(split.labels):
+        raise DataError(f"{name}: {len(groups)} groups and {len(split.labels)} labels; give each recording its group")
+
+
+def _groups(split: Split) -> Array | None:
+    """As an array of numbers or texts: what else a person gives is told apart by its text."""
+    if split.groups is None:
+        return None
+    found = np.asarray(split.groups)
+    return found if found.dtype.kind in "biufU" and found.ndim == 1 else np.array([str(group) for group in split.groups])
+
+
 def prepare_splits(splits: Splits, steps: Sequence[Step], task: str = "classification") -> PreparedSplits:
     """Run the shared preprocessing over all splits. Raises DataError naming the split and the recording."""
-    made = {name: _prepare(getattr(splits, name), steps, name, task, splits.labels) for name in ("train", "validation", "test")}
+    splits = checked(splits, task)
+    made = {name: _prepare(getattr(splits, name), steps, name, task, splits.labels) for name in NAMES}
     shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
     if len(shapes) > 1:
         raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
@@ -125,8 +175,6 @@ def prepare_splits(splits: Splits, steps: Sequence[Step], task: str = "classific
 
 
 def _prepare(split: Split, steps: Sequence[Step], name: str, task: str, names: tuple[str, ...]) -> Samples:
-    if len(split.recordings) == 0 or len(split.recordings) != len(split.labels):
-        raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; one label each is needed")
     labels = checked_labels(task, name, np.asarray(split.labels), names)
     stack, origin = Stack(), []
     for i, recording in enumerate(split.recordings):
