@@ -19,7 +19,7 @@ from conftest import HERE, command, sentence
 from serving import GOLDEN, RECORDING, eventually, serving, write_config
 
 WINDOWS = 48  # in the golden recording
-WATCH = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n'
+WATCH = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\nsettle_seconds = 0.1\n'
 QUICK = "[limits]\nhang_seconds = 1.5\nrestart_seconds = 0.1\ndrain_seconds = 3\n"
 
 
@@ -202,7 +202,7 @@ def test_a_source_that_is_too_fast_drops_its_oldest_or_waits(tmp_path: Path) -> 
 
 def test_lines_from_a_fifo(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    source = '[source]\nkind = "lines"\nwhere = "pipe"\npoints = 100\nhop = 50\npoll_seconds = 0.1\n'
+    source = '[source]\nkind = "lines"\nwhere = "pipe"\npoints = 100\nhop = 50\npoll_seconds = 0.1\nsettle_seconds = 0.1\n'
     with serving(tmp_path, source) as agent:
         for _ in range(2):  # a writer that leaves, and comes again
             with (tmp_path / "pipe").open("w") as pipe:

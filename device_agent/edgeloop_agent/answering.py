@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
+import msgspec
+import numpy as np
+
+from edgeloop_agent.answers import named
 from edgeloop_agent.counts import Counts, kind_of
 from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
 from edgeloop_contract.errors import DataError, DeviceError
-from edgeloop_contract.manifest import Manifest
+from edgeloop_contract.manifest import Manifest, Regression
+from edgeloop_contract.preprocessing import Grayscale
+from edgeloop_contract.resampling import as_heard
 
 Line = dict[str, Any]
 
@@ -29,6 +35,7 @@ class Answering:
     def __init__(self, manifest: Manifest, engine: Callable[[], Engine], counts: Counts, observer: Observer | None = None) -> None:
         self.manifest, self.engine, self.counts, self.observer = manifest, engine, counts, observer
         self.failures = 0  # of the runtime, in a row
+        self.names = [] if isinstance(manifest.task, Regression) else manifest.task.labels
         self._duplicates = next((s for s in manifest.cleaning if isinstance(s, NearDuplicate)), None)
         self._last_image: Array | None = None
         self._last_lines: list[Line] = []
@@ -39,8 +46,13 @@ class Answering:
             yield self._refused(recording.name, "unreadable", recording.refused)
             return
         try:
-            yield from self._answered(recording, recording.values)
+            some = False
+            for line in self._answered(recording, self._fitted(recording, recording.values)):
+                some = True
+                yield line
             self.failures = 0
+            if not some:
+                yield self._refused(recording.name, "does_not_fit", f"no sample in it (shape {recording.values.shape})")
         except DeviceError as error:
             self.failures += 1
             yield self._refused(recording.name, "runtime_failed", str(error))
@@ -48,6 +60,17 @@ class Answering:
             yield self._refused(recording.name, "does_not_fit", str(error))
         except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # of arithmetic on values nobody thought of
             yield self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
+
+    def _fitted(self, recording: Recording, values: Array) -> Array:
+        """Sound with one channel at the model's rate; a grey picture with three equal channels where the model takes colours."""
+        steps, shape = self.manifest.preprocessing, self.manifest.sample.shape
+        heard = as_heard(steps, values, recording.rate_hz)
+        if heard is not values:
+            return heard
+        is_grey = values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 1))
+        if is_grey and len(shape) == 3 and shape[2] == 3 and not any(isinstance(step, Grayscale) for step in steps):
+            return np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
+        return values
 
     def _answered(self, recording: Recording, values: Array) -> Iterator[Line]:
         watched = self._duplicates is not None and values.ndim in (2, 3) and values.size
@@ -64,6 +87,9 @@ class Answering:
         if cleaned.refused:
             yield self._refused(recording.name, cleaned.reason, cleaned.refused)
             return
+        truth = recording.label and named(recording.label, self.names)
+        if truth != recording.label:
+            recording = msgspec.structs.replace(recording, label=truth)
         repaired = {"repaired": cleaned.repaired} if cleaned.repaired else {}
         said = []
         for answer in self.engine().answers(cleaned.values):
@@ -74,9 +100,9 @@ class Answering:
                 if answer.place:
                     self.counts.places[kind_of(answer.place)] += 1
                 self.counts.recent.saw(answer.label, answer.sure, answer.milliseconds)
-                if recording.label and answer.label is not None:
+                if truth and answer.label is not None:
                     self.counts.recent.labelled += 1
-                    self.counts.recent.right += answer.label == recording.label
+                    self.counts.recent.right += answer.label == truth
                 if self.observer is not None:
                     self.observer.saw(recording, answer)
             line = {"input": recording.name, **answer.said(), **repaired}

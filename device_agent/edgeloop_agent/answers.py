@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,21 @@ def meaning(task: Classification | Regression | Anomaly, scores: Array, sample: 
 def confidence(row: Array) -> float:
     """The share of the most probable label. `row`: (outputs,) scores of one sample."""
     return float(1 / np.exp(row - row.max()).sum())
+
+
+def named(said: str, names: Sequence[str]) -> str:
+    """A label that came from outside, as the model calls it: 1.0 and "1", true and "True" are one class. Unknown ones stay."""
+    if said in names:
+        return said
+    same = [name for name in names if _alike(name) == _alike(said)]
+    return same[0] if len(same) == 1 else said
+
+
+def _alike(name: str) -> float | str:
+    try:
+        return float(name) if "_" not in name else name.casefold()
+    except ValueError:
+        return name.strip().casefold()
 
 
 def answer_names(task: Classification | Regression | Anomaly) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample cou
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a path that is no UTF-8 is shown all the same
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -128,8 +131,8 @@ def _run(options: argparse.Namespace) -> int:
             for line in answering.lines(recording):
                 refused += "refused" in line
                 answered += "refused" not in line
-                sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
-            sys.stdout.flush()
+                sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+            sys.stdout.buffer.flush()
     print(f"{answered} samples answered, {refused} refused", file=sys.stderr)
     if not answered:
         raise DataError(f"{options.source}: no sample could be used ({refused} refused); the lines say why")

@@ -35,9 +35,12 @@ class Source(_Part, frozen=True):
     kind: Name = "none"
     where: str = ""
     queue: Count = 16  # recordings that may wait
-    when_full: Literal["drop-oldest", "block"] = "drop-oldest"
+    when_full: Literal["", "drop-oldest", "block"] = ""  # "": files wait where they are, and of what is live the oldest are dropped
     poll_seconds: Seconds = 1.0  # of a watched folder; and between tries of a source that is away
-    after: Literal["keep", "delete"] = "keep"  # what becomes of an answered file of a watched folder
+    settle_seconds: Seconds = 1.0  # that a file of a watched folder must stand still before it is read
+    # What becomes of a file of a watched folder: "delete": it goes once all of it was answered and the answer is written;
+    # "delete-all": whatever became of it, dropped and refused ones too.
+    after: Literal["keep", "delete", "delete-all"] = "keep"
     rate_hz: Count = 16000  # of a microphone
     channels: Count = 1  # of a microphone
     seconds: Seconds = 1.0  # of sound in one recording

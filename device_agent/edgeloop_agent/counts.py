@@ -66,6 +66,7 @@ class Counts(msgspec.Struct):
     repaired: Counter[str] = msgspec.field(default_factory=Counter)
     skipped: Counter[str] = msgspec.field(default_factory=Counter)
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
+    files: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)  # of a watched folder: what was done with one, and why
     kept: Counter[str] = msgspec.field(default_factory=Counter)  # samples put into the outbox, by kind
     places: Counter[str] = msgspec.field(default_factory=Counter)  # of answers, where work can be split
     drift: float | None = None  # the score of the last sample, 1 being an alarm
@@ -142,6 +143,10 @@ class Exposition:
             for reason, count in by_reason.copy().items():
                 family.add_metric([reason], count)
             yield family
+        files = CounterMetricFamily("edgeloop_files", "files of a watched folder", labels=["action", "outcome"])
+        for (action, outcome), count in counts.files.copy().items():
+            files.add_metric([action, outcome], count)
+        yield files
         requests = CounterMetricFamily("edgeloop_api_requests", "requests to the local API", labels=["status"])
         for status, count in counts.api_requests.copy().items():
             requests.add_metric([status], count)

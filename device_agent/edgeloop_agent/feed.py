@@ -1,28 +1,34 @@
-"""Between a source and the loop: a bounded queue, filled by a thread. A source that is too fast drops its oldest, or waits."""
+"""Between a source and the loop: a bounded queue, filled by a thread. A source too fast for it waits, or its oldest are dropped."""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.counts import Counts
+from edgeloop_agent.hand import LEFT_OUT, Hand
 from edgeloop_agent.logs import Log
-from edgeloop_agent.sources import Recording, Source
+from edgeloop_agent.sources import Outcome, Recording, Source, waits
 from edgeloop_contract.errors import EdgeloopError
 
 LOOK_SECONDS = 0.5
+TELL_SECONDS = 60.0  # between two lines of what was dropped
 
 
 class Feed:
     """Recordings of one source, in order."""
 
-    def __init__(self, source: Source, settings: Settings, counts: Counts, log: Log) -> None:
+    def __init__(self, source: Source, settings: Settings, counts: Counts, log: Log, hand: Hand | None = None) -> None:
         self._source, self._settings, self._counts, self._log = source, settings, counts, log
+        self._hand = hand or Hand()
+        self._waits = waits(settings)
         self._waiting: deque[Recording] = deque()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
+        self._dropped, self._told = 0, float("-inf")
         self.failure: EdgeloopError | None = None
 
     def start(self) -> None:
@@ -51,11 +57,28 @@ class Feed:
             self._changed.notify_all()
             return found
 
+    def settle(self, recording: Recording, outcome: Outcome) -> None:
+        """Tell the source what became of one that it gave."""
+        try:
+            did = recording.done(outcome)
+        except OSError as error:
+            did = "undeletable"
+            self._log("warning", "file cannot be deleted", recording=recording.name, why=error.strerror)
+        if did:
+            self._counts.files[did, outcome] += 1
+        if did == "kept":
+            self._log("warning", "file kept", recording=recording.name, why=outcome)
+        if outcome not in ("dropped", "unwritten"):
+            self._hand.finish(recording.key)
+
     def _fill(self) -> None:
         while not self._stop.is_set():
             try:
                 for recording in self._source.recordings(self._stop, self._away):
-                    self._put(recording)
+                    if self._hand.is_finished(recording.key):
+                        continue
+                    poison = self._hand.left_out(recording.key) and recording.values is not None
+                    self._put(Recording(recording.name, None, LEFT_OUT, key=recording.key) if poison else recording)
                 return
             except EdgeloopError as error:  # the user has to act: a missing file, a wrong password
                 self.failure = error
@@ -67,14 +90,21 @@ class Feed:
 
     def _put(self, recording: Recording) -> None:
         with self._changed:
-            if len(self._waiting) >= self._settings.queue and self._settings.when_full == "drop-oldest":
-                self._waiting.popleft().done("dropped")
-                self._counts.dropped["queue_full"] += 1
+            if len(self._waiting) >= self._settings.queue and not self._waits:
+                self._drop(self._waiting.popleft())
             while len(self._waiting) >= self._settings.queue and not self._stop.is_set():
                 self._changed.wait(LOOK_SECONDS)
             self._waiting.append(recording)
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
+
+    def _drop(self, recording: Recording) -> None:
+        self._counts.dropped["queue_full"] += 1
+        self._dropped += 1
+        self.settle(recording, "dropped")
+        if (now := time.monotonic()) >= self._told + TELL_SECONDS:
+            self._log("warning", "queue full: recordings are dropped", count=self._dropped, last=recording.name)
+            self._dropped, self._told = 0, now
 
     def _away(self, why: str) -> None:
         if why != self._counts.source_away:

@@ -7,6 +7,7 @@ import threading
 from datetime import datetime, timezone
 from typing import IO
 
+SHORT = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -35,7 +36,15 @@ def _now() -> str:
 
 def _quoted(value: object) -> str:
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    if text and not any(c in text for c in ' "=\n\t'):
+    if text and text.isascii() and text.isprintable() and not any(c in text for c in ' "='):
         return text
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
+    if text and text.isprintable() and not any(c in text for c in ' "=\\'):
+        return text
+    escaped = "".join(SHORT.get(c) or (c if c.isprintable() else _code(c)) for c in text)
     return f'"{escaped}"'
+
+
+def _code(c: str) -> str:
+    """Of a character that would do something to a terminal, or is none (half of a pair, a byte of a file name)."""
+    number = ord(c)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}" if number < 1 << 16 else f"\\U{number:08x}"

@@ -14,11 +14,12 @@ from edgeloop_agent.answering import Answering, Line, Observer
 from edgeloop_agent.config import Config
 from edgeloop_agent.counts import Counts, resident_bytes
 from edgeloop_agent.feed import Feed
+from edgeloop_agent.hand import Hand
 from edgeloop_agent.logs import Log
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
 from edgeloop_agent.sensors import Sensor
-from edgeloop_agent.sources import Recording
+from edgeloop_agent.sources import Outcome, Recording, nothing
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ IDLE_SECONDS = 0.5
 WATCH_SECONDS = 0.5
 MOST_FAILURES = 5
 LINES_AT_ONCE = 32
+MOST_UNSETTLED, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the disk together: flash wears by syncs
 
 
 class Loop:
@@ -35,21 +37,25 @@ class Loop:
 
     def __init__(
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
-        progress: Callable[[], None], watch: Watch | None = None, observer: Observer | None = None,
+        progress: Callable[[], None], watch: Watch | None = None, observer: Observer | None = None, hand: Hand | None = None,
     ) -> None:  # fmt: skip
-        """`watch`: over updates, where there are any; `observer`: of answers."""
+        """`watch`: over updates, where there are any; `observer`: of answers; `hand`: what the supervisor sees when this dies."""
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
         self.output = Output(config.output, counts, log)
         self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts, observer)
         self.next_look = self.next_watch = 0.0
         self.memory_full = False
+        self.hand = hand or Hand()
+        self.unsettled: list[tuple[Recording, Outcome]] = []
+        self.next_settle = 0.0
 
     def run(self, stop: Event) -> None:
         while not stop.is_set() and not self.worn_out:
             self.look_around()
             self.step(IDLE_SECONDS)
             if self.feed is not None and self.feed.done and not self.config.api.enabled:
+                self.settle()
                 return
         self.drain()
 
@@ -68,30 +74,55 @@ class Loop:
         deadline = time.monotonic() + self.config.limits.drain_seconds
         while not self.feed.done and time.monotonic() < deadline:
             self.step(0.05)
+        self.settle()
 
     def step(self, timeout_seconds: float) -> None:
         """One recording, if one comes in time; and a sign of life."""
+        recording = None
         if self.feed is None:
             time.sleep(timeout_seconds)
         elif (recording := self.feed.take(timeout_seconds)) is not None:
-            some: list[Line] = []
-            for line in self.answering.lines(recording):
-                some.append(line)
-                if len(some) == LINES_AT_ONCE:
-                    self.output.write(some)
-                    some = []
-                self.progress()  # a recording may have windows for minutes
-            self.output.write(some)
-            self._done(recording)
+            with self.hand.answering(recording.key):
+                outcome = self._answer(recording)
+                if recording.done is nothing:
+                    self.feed.settle(recording, outcome)
+                else:
+                    self.unsettled.append((recording, outcome))
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
+        if recording is None or len(self.unsettled) >= MOST_UNSETTLED or time.monotonic() >= self.next_settle:
+            self.settle()
         self.progress()
 
-    def _done(self, recording: Recording) -> None:
-        try:
-            recording.done("answered")
-        except OSError as error:
-            self.log("warning", "source", recording=recording.name, why=error)
+    def _answer(self, recording: Recording) -> Outcome:
+        """Its lines are written as they come; what became of it as a whole."""
+        refused, written = False, True
+        some: list[Line] = []
+        failures = self.answering.failures
+        for line in self.answering.lines(recording):
+            refused = refused or "refused" in line
+            some.append(line)
+            if len(some) == LINES_AT_ONCE:
+                written = self.output.write(some) and written
+                some = []
+            self.progress()  # a recording may have windows for minutes
+        written = self.output.write(some) and written
+        if self.answering.failures > failures:
+            self.hand.failed(recording.key)
+            return "failed"
+        if recording.values is not None:
+            self.hand.answered()
+        return "refused" if refused else "answered" if written else "unwritten"
+
+    def settle(self) -> None:
+        """Say what became of the last recordings; files may go by that, and so their answers are on the disk first."""
+        self.next_settle = time.monotonic() + SETTLE_SECONDS
+        if not self.unsettled or self.feed is None:
+            return
+        safe = not any(outcome == "answered" for _, outcome in self.unsettled) or self.output.sync()
+        for recording, outcome in self.unsettled:
+            self.feed.settle(recording, outcome if safe or outcome != "answered" else "unwritten")
+        self.unsettled = []
 
     def look_around(self) -> None:
         """Updates; heat and memory, every `poll_seconds`."""

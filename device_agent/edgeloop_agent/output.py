@@ -25,22 +25,36 @@ class Output:
         self._file: Any = None
         self._failing = ""
 
-    def write(self, lines: list[dict[str, Any]]) -> None:
+    def write(self, lines: list[dict[str, Any]]) -> bool:
+        """Whether they were written, or nowhere is where they go."""
         if self._settings.where == "none" or not lines:
-            return
-        data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
+            return True
         try:
+            data = b"".join(msgspec.json.encode(line) + b"\n" for line in lines)
             if self._path is None:
                 sys.stdout.buffer.write(data)
                 sys.stdout.buffer.flush()
             else:
                 self._to_file(self._path, data)
             self._failing = ""
+            return True
         except (OSError, ValueError) as error:
             self._counts.dropped["output"] += len(lines)
             if str(error) != self._failing:
                 self._failing = str(error)
                 self._log("error", "answers are lost", where=self._settings.where, why=error)
+            return False
+
+    def sync(self) -> bool:
+        """Whether what was written is on the disk, as far as it goes to one."""
+        try:
+            if self._file is not None:
+                os.fdatasync(self._file)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # a pipe or a terminal
+                self._log("error", "answers may be lost", where=self._settings.where, why=error)
+                return False
+        return True
 
     def _to_file(self, path: Path, data: bytes) -> None:
         if self._file is None:

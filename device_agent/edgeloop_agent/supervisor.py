@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeloop_agent.config import Config, load
+from edgeloop_agent.hand import Deaths
 from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
 from edgeloop_contract.errors import UsageError
@@ -24,6 +25,7 @@ from edgeloop_contract.errors import UsageError
 HEALTHY_SECONDS = 60.0  # after which an earlier crash counts no more
 LOOK_SECONDS = 0.5
 KILL_SECONDS = 2.0  # beyond drain_seconds, before a worker that will not stop is killed
+OWN_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}  # what ended it is what it had in hand
 FATAL = {2, 5, 6}  # wrong config, wrong bundle, this device cannot: starting again would not help by itself
 
 Wish = Literal["", "stop", "reload"]
@@ -43,6 +45,7 @@ class Supervisor:
         self.config: Config = load(self.config_path)
         self.log = Log(self.config.log.level)
         self.wish: Wish = ""
+        self.deaths = Deaths()
 
     def run(self) -> int:
         """Until stopped, or done. Returns the command's exit code."""
@@ -56,7 +59,10 @@ class Supervisor:
                 return code
             if end == "reload":
                 self.crashes = 0
+                self.deaths.forget()
                 continue
+            for key in self.deaths.blame(sure=end == "hung" or -code in OWN_FAULT):
+                self.log("error", "left out from now on: the worker died of it", file=key)
             self.restarts += 1
             self.crashes += 1
             limits = self.config.limits
@@ -81,8 +87,9 @@ class Supervisor:
         read, write = os.pipe()
         os.set_blocking(read, False)
         environment = {**os.environ, "EDGELOOP_RESTARTS": str(self.restarts), "EDGELOOP_CRASHES": str(self.crashes)}
+        environment |= self.deaths.environment
         words = [sys.executable, "-m", "edgeloop_agent.worker", str(self.config_path), str(write)]
-        worker = subprocess.Popen(words, pass_fds=(write,), env=environment)
+        worker = subprocess.Popen(words, pass_fds=(write, *self.deaths.descriptors), env=environment)
         os.close(write)
         try:
             return self._watch(worker, read)

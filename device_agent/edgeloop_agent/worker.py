@@ -15,6 +15,7 @@ import msgspec
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.counts import Counts
 from edgeloop_agent.feed import Feed
+from edgeloop_agent.hand import Hand
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Flights, Models
@@ -70,10 +71,11 @@ def main(config_path: Path, pipe: int) -> int:
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
     models = Models(_with_update(config, log), counts, log, _edge(config, counts, log))
-    source = open_source(config.source)
+    hand = Hand.from_environment()
+    source = open_source(config.source, hand)
     models.get(models.first)
     progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
-    feed = Feed(source, config.source, counts, log) if source is not None else None
+    feed = Feed(source, config.source, counts, log, hand) if source is not None else None
     server = None
     if config.api.enabled:
         from edgeloop_agent.server import Api
@@ -89,7 +91,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         from edgeloop_agent.updates.watching import Watch
 
         watch = Watch(config, config_path, models, counts, log, observer)
-    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer)
+    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, hand)
     progress.send(READY)
     if feed is not None:
         feed.start()

@@ -1,7 +1,8 @@
 """Faults for the agent's worker, put into its runtime from outside: imported by Python at its start, from PYTHONPATH.
 
 $FAULT names a file whose first word says what the next inference does; the file is taken away first, so that it happens once.
-$SLOW: seconds that every inference takes longer.
+$SLOW: seconds that every inference takes longer. Reading a file called segfault.csv or killed.csv ends the process so; a recording
+with more than 9000 in it ends it while it is answered.
 """
 
 import os
@@ -26,6 +27,9 @@ def _spoil(runtime: type) -> None:
 
     def run(self: object, samples: object) -> object:
         what = _armed()
+        if samples.max() > 9000:
+            os.kill(os.getpid(), signal.SIGSEGV)
+            time.sleep(10)
         time.sleep(float(os.environ.get("SLOW", "0")))
         if what == "hang":
             time.sleep(3600)
@@ -38,6 +42,18 @@ def _spoil(runtime: type) -> None:
     runtime.run = run
 
 
+def _poison(readers: dict) -> None:
+    plain = readers[".csv"]
+
+    def read(path: Path) -> object:
+        if path.stem in ("segfault", "killed"):
+            os.kill(os.getpid(), signal.SIGSEGV if path.stem == "segfault" else signal.SIGKILL)
+            time.sleep(10)  # the signal may find another thread first
+        return plain(path)
+
+    readers[".csv"] = read
+
+
 class _Finder:
     """Spoils the runtimes as they are imported."""
 
@@ -48,6 +64,9 @@ class _Finder:
 
             _spoil(onnx._Session)
             _spoil(tflite._Interpreter)
+            from edgeloop_agent.sources.readers import READERS
+
+            _poison(READERS)
 
 
 if "FAULT" in os.environ and "edgeloop_agent.worker" in " ".join(sys.orig_argv):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -13,6 +14,7 @@ import msgspec
 from edgeloop_agent.config import Source as Settings
 
 if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
+    from edgeloop_agent.hand import Hand
     from edgeloop_agent.runtimes import Array
 
 Away = Callable[[str], None]  # told why the source is away, or '' when it is there; called as often as is convenient
@@ -22,14 +24,22 @@ Away = Callable[[str], None]  # told why the source is away, or '' when it is th
 # answered, and the answer could not be written.
 Outcome = Literal["answered", "refused", "failed", "unwritten", "dropped"]
 MOST_NAME = 500
+
+
+def nothing(outcome: Outcome) -> str:
+    """What a source does that keeps nothing."""
+    return ""
+
+
 ESCAPED = re.compile("[\udc80-\udcff]")  # how Python shows bytes of a file name that are no UTF-8
 
 
 class Recording(msgspec.Struct, frozen=True):
     """One input: its values, or why it could not be read. `times`: seconds of each point, `label`: the truth, where known.
 
-    `rate_hz`: of sound, where the source knows it. `done`: to be called with what became of it: until then the source keeps it, so
-    that a power cut loses nothing.
+    `rate_hz`: of sound, where the source knows it. `key`: which file it is of, so that one that kills the worker is found out.
+    `done`: to be called with what became of it: until then the source keeps it, so that a power cut loses nothing. It says what it
+    did with the file (kept, deleted), or "" where there is none.
     """
 
     name: str
@@ -38,7 +48,8 @@ class Recording(msgspec.Struct, frozen=True):
     times: Array | None = None
     label: str = ""
     rate_hz: int | None = None
-    done: Callable[[Outcome], None] = lambda outcome: None
+    key: str = ""
+    done: Callable[[Outcome], str] = nothing
 
     def __post_init__(self) -> None:
         """Texts that came from outside are text from here on: what is no UTF-8 would stop whoever writes it."""
@@ -72,13 +83,14 @@ class Kind(msgspec.Struct, frozen=True):
     path: str
     says: str
     needs_where: str = ""
+    of_files: bool = False  # they wait where they are
 
 
 SOURCES = {
     "none": Kind("", "nothing: the API alone"),
-    "file": Kind("files:Once", "one file (CSV, NPY, WAV, image, JSON lines), then done", "a file"),
-    "folder": Kind("files:Once", "every file of a folder, then done", "a folder"),
-    "watch": Kind("files:Watch", "a folder, and every new file in it", "a folder"),
+    "file": Kind("files:Once", "one file (CSV, NPY, WAV, FLAC, image, JSON lines), then done", "a file", True),
+    "folder": Kind("files:Once", "every file of a folder, then done", "a folder", True),
+    "watch": Kind("watching:Watch", "a folder, and every new file in it", "a folder", True),
     "lines": Kind("lines:Lines", "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input", "a path, or -"),
     "microphone": Kind(
         "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"
@@ -89,10 +101,21 @@ SOURCES = {
 }
 
 
-def open_source(settings: Settings) -> Source | None:
+def open_source(settings: Settings, hand: Hand | None = None) -> Source | None:
     """The source that the settings name; None for "none". Raises DeviceError where a library is missing."""
-    module, _, name = SOURCES[settings.kind].path.partition(":")
+    kind = SOURCES[settings.kind]
+    module, _, name = kind.path.partition(":")
     if not module:
         return None
-    found: Source = getattr(importlib.import_module(f"{__name__}.{module}"), name)(settings)
+    maker = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    found: Source = maker(settings, hand) if kind.of_files and hand is not None else maker(settings)
     return found
+
+
+def waits(settings: Settings) -> bool:
+    """Whether a full queue makes the source wait: as configured; else what lies in files waits there, and what is live does not."""
+    if settings.when_full:
+        return settings.when_full == "block"
+    return (
+        SOURCES[settings.kind].of_files or settings.kind == "video" or (settings.kind == "lines" and Path(settings.where).is_file())
+    )

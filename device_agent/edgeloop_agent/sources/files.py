@@ -1,12 +1,10 @@
-"""Recordings in files: one of them, a folder, JSON lines; and a folder that is watched for new ones."""
+"""Recordings in files: one of them, a folder, JSON lines."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import IO
@@ -15,20 +13,37 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Away, Outcome, Recording
+from edgeloop_agent.hand import LEFT_OUT, Hand
+from edgeloop_agent.sources import Away, Recording
 from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
 
 
-def folder(path: Path) -> Iterator[Recording]:
+IDLE = Hand()
+
+
+def held(path: Path, hand: Hand) -> Recording:
+    """One file, with its key. One that ended a worker before is refused unread."""
+    try:
+        state = path.stat()
+    except OSError:
+        return read(path)  # it says why
+    key = f"{path} {state.st_mtime_ns} {state.st_size}"
+    if hand.left_out(key):
+        return Recording(path.name, None, LEFT_OUT, key=key)
+    with hand.reading(key):
+        return msgspec.structs.replace(read(path), key=key)
+
+
+def folder(path: Path, hand: Hand = IDLE) -> Iterator[Recording]:
     """Every readable file of a folder, by name. Raises DataError when there is none."""
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS and p.is_file())
     if not files:
         raise DataError(f"{path}: no recordings; put {', '.join(sorted(READERS))} files there")
     for file in files:
-        yield read(file)
+        yield held(file, hand)
 
 
 def json_lines(stream: IO[str]) -> Iterator[Recording]:
@@ -76,85 +91,40 @@ def label_text(label: object) -> str:
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def open_source(where: str, stdin: IO[str]) -> Iterator[Recording]:
+def open_source(where: str, stdin: IO[str], hand: Hand = IDLE) -> Iterator[Recording]:
     """`where`: a folder, a file, or '-' for JSON lines on standard input."""
     if where == "-":
         return json_lines(stdin)
     path = Path(where)
     if path.is_dir():
-        return folder(path)
+        return folder(path, hand)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; give a folder of recordings, a file, or - for standard input")
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         return _json_file(path)
     if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: cannot read {path.suffix or 'files without an ending'}; known: {', '.join(sorted(READERS))}")
-    return iter([read(path)])
+    return iter([held(path, hand)])
 
 
 def _json_file(path: Path) -> Iterator[Recording]:
     with path.open(encoding="utf-8", errors="replace") as stream:
-        yield from json_lines(stream)
-
-
-def _nothing(outcome: Outcome) -> None: ...
-
-
-def _delete(path: Path, outcome: Outcome) -> None:
-    if outcome == "answered":
-        path.unlink(missing_ok=True)
-
-
-class Watch:
-    """A folder: every readable file in it once, by name, and then every new one. A file counts when its size stands still.
-
-    With `after: delete` a file goes once it is answered; kept ones are remembered for as long as they are there, and a restart
-    answers them again. A folder that vanishes (a stick pulled out) is waited for.
-    """
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.folder = settings, Path(settings.where)
-        self.seen: dict[str, tuple[int, int]] = {}
-
-    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
-        before: dict[str, tuple[int, int]] = {}
-        while not stop.is_set():
-            now = self._listing(away)
-            self.seen = {name: state for name, state in self.seen.items() if name in now}
-            for name in sorted(now):
-                if stop.is_set():
-                    return
-                if now[name] == before.get(name) and self.seen.get(name) != now[name]:
-                    self.seen[name] = now[name]
-                    path = self.folder / name
-                    done = partial(_delete, path) if self.settings.after == "delete" else _nothing
-                    yield msgspec.structs.replace(read(path), done=done)
-            before = now
-            stop.wait(self.settings.poll_seconds)
-
-    def _listing(self, away: Away) -> dict[str, tuple[int, int]]:
-        found = {}
-        try:
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    if Path(entry.name).suffix.lower() in READERS and entry.is_file():
-                        state = entry.stat()
-                        found[entry.name] = (state.st_mtime_ns, state.st_size)
-        except OSError as error:
-            away(f"{self.folder}: {error.strerror}")
-            return {}
-        away("")
-        return found
+        for number, recording in enumerate(json_lines(stream), 1):
+            yield msgspec.structs.replace(recording, key=f"{path} {number}")
 
 
 class Once:
-    """A file, or every file of a folder; then the source is done."""
+    """A file, or every file of a folder; then the source is done. Where something broke it off, it goes on from there."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.where = settings.where
+    def __init__(self, settings: Settings, hand: Hand = IDLE) -> None:
+        self.where, self.hand = settings.where, hand
+        self.given = 0
 
     def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
-        for recording in open_source(self.where, sys.stdin):
+        for number, recording in enumerate(open_source(self.where, sys.stdin, self.hand), 1):
             if stop.is_set():
                 return
+            if number <= self.given:
+                continue
+            self.given = number
             yield recording

@@ -1,0 +1,147 @@
+"""What the worker has in hand, where its supervisor sees it after the worker's death: so that a file which kills it is left out.
+
+Two pieces of memory that live as long as the supervisor: one says what is being read and answered now, and what the next worker
+must not touch; the other, what was finished, so that a worker that takes over goes on where the one before was. No disk is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+ENVIRONMENT = "EDGELOOP_HAND"
+READING, ANSWERING, POISON = 0, 1, 2
+LEFT_OUT = "it ended the agent's worker each time it was read or answered, and is left out; mend or remove it"
+SLOT_BYTES = 1 << 16
+DIGEST_BYTES, MOST_FINISHED = 8, 1 << 17
+READS, ANSWERS = 2, 4  # deaths: of a reader it is the file; a runtime is given another variant first (models.CRASHES_A_VARIANT)
+MOST_KEYS = 32
+
+
+class Hand:
+    """The worker's side. A key is a file's path, size and time; "" is nobody's, and not followed. Without memory it is idle.
+
+    `careful`: a worker died before this one. It reads nothing while it answers, so that the next death has one cause.
+    """
+
+    def __init__(self, memory: int = -1, finished: int = -1, careful: bool = False) -> None:
+        self._one: AbstractContextManager[object] = threading.Lock() if careful else nullcontext()
+        self._memory, self._log = memory, finished
+        self._left_out = frozenset(_keys(memory, POISON)) if memory >= 0 else frozenset()
+        data = os.pread(finished, MOST_FINISHED * DIGEST_BYTES, 0) if finished >= 0 else b""
+        self._finished = {data[i : i + DIGEST_BYTES] for i in range(0, len(data), DIGEST_BYTES)}
+        self._said: dict[int, list[str]] = {READING: [], ANSWERING: []}
+        self._failed: list[str] = []  # recordings that the runtime raised for, in a row
+
+    @classmethod
+    def from_environment(cls) -> Hand:
+        memory, _, finished = os.environ.get(ENVIRONMENT, "").partition(",")
+        careful = os.environ.get("EDGELOOP_RESTARTS", "0") != "0"
+        return cls(int(memory), int(finished), careful) if memory else cls()
+
+    def left_out(self, key: str) -> bool:
+        """Whether it ended a worker before, again and again."""
+        return key in self._left_out
+
+    def is_finished(self, key: str) -> bool:
+        """Whether a worker before this one, of the same supervisor, was done with it."""
+        return bool(key) and _digest(key) in self._finished
+
+    @contextmanager
+    def reading(self, key: str) -> Iterator[None]:
+        with self._one:
+            self._hold(READING, [key])
+            yield
+            self._hold(READING, [])
+
+    @contextmanager
+    def answering(self, key: str) -> Iterator[None]:
+        with self._one:
+            self._hold(ANSWERING, [*self._failed, key])
+            yield
+            self._hold(ANSWERING, self._failed)
+
+    def failed(self, key: str) -> None:
+        """The runtime raised for it. Too many of these in a row end the worker, and then they are what it has in hand."""
+        self._failed = [*self._failed, key][-MOST_KEYS:]
+
+    def answered(self) -> None:
+        self._failed = []
+
+    def finish(self, key: str) -> None:
+        if key and self._log >= 0 and os.lseek(self._log, 0, os.SEEK_END) < MOST_FINISHED * DIGEST_BYTES:
+            os.write(self._log, _digest(key))
+
+    def _hold(self, slot: int, keys: list[str]) -> None:
+        held = [key for key in keys if key]
+        if self._memory >= 0 and held != self._said.get(slot):
+            _write(self._memory, slot, held)
+            self._said[slot] = held
+
+
+class Deaths:
+    """The supervisor's side."""
+
+    def __init__(self) -> None:
+        self._memory, self._log = os.memfd_create("edgeloop-hand"), os.memfd_create("edgeloop-finished")
+        self._while: dict[int, Counter[str]] = {READING: Counter(), ANSWERING: Counter()}
+        self._left_out: list[str] = []
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        return self._memory, self._log
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {ENVIRONMENT: f"{self._memory},{self._log}"}
+
+    def blame(self, sure: bool) -> list[str]:
+        """A worker died: what is left out from now on, beside what was before. `sure`: the death was no one else's doing.
+
+        With something in either hand it may have been either; the next worker is careful, and it will be one.
+        """
+        found: list[str] = []
+        if all(_keys(self._memory, slot) for slot in (READING, ANSWERING)):
+            for slot in (READING, ANSWERING):
+                _write(self._memory, slot, [])
+            return found
+        for slot, most in ((READING, 1 if sure else READS), (ANSWERING, ANSWERS)):
+            for key in _keys(self._memory, slot):
+                self._while[slot][key] += 1
+                if self._while[slot][key] >= most and key not in self._left_out:
+                    found.append(key)
+            _write(self._memory, slot, [])
+        self._left_out = [*self._left_out, *found][-MOST_KEYS:]
+        _write(self._memory, POISON, self._left_out)
+        return found
+
+    def forget(self) -> None:
+        """A new config was taken: everything is answered anew."""
+        os.ftruncate(self._log, 0)
+        self._while = {READING: Counter(), ANSWERING: Counter()}
+        self._left_out = []
+        for slot in (READING, ANSWERING, POISON):
+            _write(self._memory, slot, [])
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.blake2b(os.fsencode(key), digest_size=DIGEST_BYTES).digest()
+
+
+def _keys(memory: int, slot: int) -> list[str]:
+    length = int.from_bytes(os.pread(memory, 4, slot * SLOT_BYTES), "little")
+    data = os.pread(memory, length, slot * SLOT_BYTES + 4)
+    return [os.fsdecode(part) for part in data.split(b"\0") if part]
+
+
+def _write(memory: int, slot: int, keys: list[str]) -> None:
+    """At once: the worker may die at any moment."""
+    data = b"\0".join(os.fsencode(key) for key in keys)
+    while len(data) > SLOT_BYTES - 4:
+        keys = keys[1:]
+        data = b"\0".join(os.fsencode(key) for key in keys)
+    os.pwrite(memory, len(data).to_bytes(4, "little") + data, slot * SLOT_BYTES)
