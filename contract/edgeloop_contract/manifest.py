@@ -228,6 +228,7 @@ class Manifest(Part, frozen=True):
     cascade: Cascade | None = None
     drift: Drift | None = None  # what a device holds its samples against
     cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
+    channels: list[str] = []  # of a raw recording, in order: a table with a header line is read by them
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`. Raises BundleError naming the nearest one."""
