@@ -41,8 +41,10 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
         from edgeloop_pipeline.wizard import look, write
 
         plan = look(data, task or "")
-        write(folder, plan)
         click.echo(f"{data}: {plan.seen}")
+        for topic, text in plan.says:
+            click.echo(f"  {topic:<12} {text}")
+        write(folder, plan)
     else:
         projects = reference_projects()
         if project not in projects:
