@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import Counts, Grayscale, LogMel, Pad, Resize, Window, prepare
+from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Window, prepare
 
 
 @given(points=st.integers(1, 200), length=st.integers(1, 50), hop=st.integers(1, 60))
@@ -120,3 +121,40 @@ def test_infinities_of_both_signs_are_refused_without_a_warning() -> None:
     found = prepare([], np.array([[np.inf, -np.inf], [0.0, 1.0]]))
     assert list(found.refused) == [0]
     assert not found.indices
+
+
+def test_a_channel_with_a_large_offset_keeps_its_resolution() -> None:
+    pressure = 1013.0 + np.linspace(-0.5, 0.5, 21)[:, None]
+    step = Counts([0.0002], [1013.0])
+    made = prepare([step], pressure).values[0, :, 0]
+    np.testing.assert_array_equal(made, np.rint((pressure[:, 0] - 1013.0) / 0.0002))
+    assert np.ptp(made) == 5000
+    assert msgspec.json.encode(Counts([0.5])) == b'{"step":"counts","lsb":[0.5]}'  # older bundles stay canonical
+    for wrong in (b'{"lsb":[1,1],"zero":[1]}', b'{"lsb":[0]}'):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.json.decode(wrong, type=Counts)
+
+
+@pytest.mark.parametrize("points", [1, 7, 9, 10, 23])
+def test_a_short_series_is_padded_by_its_ends_where_that_is_wanted(points: int) -> None:
+    series = np.arange(1.0, points + 1)[:, None]
+    made = prepare([Window(10, 5, short="pad")], series).values
+    assert made.shape[1:] == (10, 1)
+    if points < 10:
+        before = (10 - points) // 2
+        np.testing.assert_array_equal(made[0, :, 0], np.pad(series[:, 0], (before, 10 - points - before), mode="edge"))
+    with pytest.raises(DataError, match="0 points; a window needs 10"):
+        prepare([Window(10, 5, short="pad")], series[:0])
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 1), (4, 5, 3), (4, 5, 4)])
+def test_grey_pictures_become_colour(shape: tuple[int, ...]) -> None:
+    image = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    made = prepare([Colour()], image).values[0]
+    assert made.shape == (4, 5, 3) and made.dtype == np.uint8
+    np.testing.assert_array_equal(made[..., 0], image if image.ndim == 2 else image[..., 0])
+
+
+def test_numbers_in_a_row_are_a_series_of_one_channel() -> None:
+    made = prepare([Window(4, 4), Counts([1.0])], np.arange(8.0)).values
+    assert made.shape == (2, 4, 1)

@@ -235,6 +235,7 @@ class Manifest(Part, frozen=True):
     drift: Drift | None = None  # what a device holds its samples against
     cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
     probe: bool = False  # only latencies are to be measured: its variants have shapes of their own and no training
+    channels: list[str] = []  # of a raw recording, in order: a table with a header line is read by them
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`. Raises BundleError naming the nearest one."""

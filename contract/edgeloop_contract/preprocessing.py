@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
@@ -25,14 +25,21 @@ class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class Window(_Step, frozen=True, tag="window"):
-    """Cut a series into windows of `length` points, `hop` points apart; a remainder at the end is left out."""
+    """Cut a series into windows of `length` points, `hop` points apart; a remainder at the end is left out.
+
+    A `short` recording is refused, or padded: its first and last point are repeated on both sides.
+    """
 
     length: Positive
     hop: Positive
+    short: Literal["refuse", "pad"] = "refuse"
 
     def __call__(self, x: Array) -> Array:
         series = x[0]
-        if len(series) < self.length:
+        spare = self.length - len(series)
+        if spare > 0 and self.short == "pad" and len(series):
+            return np.pad(x, [(0, 0), (spare // 2, spare - spare // 2), *[(0, 0)] * (x.ndim - 2)], mode="edge")
+        if spare > 0:
             raise DataError(f"{len(series)} points; a window needs {self.length}: send a longer recording")
         if len(series) < self.length + self.hop:
             return x[:, : self.length]
@@ -96,16 +103,27 @@ def _mel_bands(step: LogMel) -> Array:
 
 
 class Counts(_Step, frozen=True, tag="counts"):
-    """Physical values to the int16 counts of the sensor: round(value / lsb) per channel, saturating."""
+    """Physical values to int16 counts: round((value - zero) / lsb) per channel, saturating; int16 values are counts already.
+
+    `zero`: per channel, 0 where it is left out; a sensor with a large offset (air pressure) keeps its resolution by it.
+    """
 
     lsb: list[float]
+    zero: list[float] = []
+
+    def __post_init__(self) -> None:
+        if not all(np.isfinite([*self.lsb, *self.zero])) or 0 in self.lsb:
+            raise ValueError("lsb and zero must be finite numbers, and no lsb 0")
+        if self.zero and len(self.zero) != len(self.lsb):
+            raise ValueError(f"zero has {len(self.zero)} channels, lsb {len(self.lsb)}; give each one of both")
 
     def __call__(self, x: Array) -> Array:
         if x.shape[-1] != len(self.lsb):
             raise DataError(f"{x.shape[-1]} channels; counts need {len(self.lsb)}: send every channel, in order")
         if x.dtype == np.int16:
             return x
-        return np.asarray(np.clip(np.rint(x / np.asarray(self.lsb)), INT16.min, INT16.max).astype(np.int16))
+        above = x - np.asarray(self.zero) if self.zero else x
+        return np.asarray(np.clip(np.rint(above / np.asarray(self.lsb)), INT16.min, INT16.max).astype(np.int16))
 
 
 class Grayscale(_Step, frozen=True, tag="grayscale"):
@@ -120,6 +138,16 @@ class Grayscale(_Step, frozen=True, tag="grayscale"):
             raise DataError(f"{x.shape[-1]} channels; grayscale takes 1, 3 (RGB) or 4 (RGBA)")
         weights = np.array([299, 587, 114], dtype=np.uint32)
         return ((x[..., :3].astype(np.uint32) @ weights + 500) // 1000).astype(np.uint8)[..., None]
+
+
+class Colour(_Step, frozen=True, tag="colour"):
+    """Three channels: a grey picture three times over, of one with transparency the colours; colour pictures pass."""
+
+    def __call__(self, x: Array) -> Array:
+        image = x[..., None] if x.ndim == 3 else x
+        if image.ndim != 4 or image.shape[-1] not in (1, 3, 4):
+            raise DataError(f"an array of shape {x.shape[1:]}; colour takes pictures of 1, 3 (RGB) or 4 (RGBA) channels")
+        return np.repeat(image, 3, axis=-1) if image.shape[-1] == 1 else image[..., :3]
 
 
 class Resize(_Step, frozen=True, tag="resize"):
@@ -149,7 +177,7 @@ def _taps(size: int, wanted: int) -> tuple[tuple[Array, Array], Array]:
     return (low, np.minimum(low + 1, size - 1)), (position - low).astype(np.float32)
 
 
-Step = Window | Pad | Counts | LogMel | Grayscale | Resize
+Step = Window | Pad | Counts | LogMel | Grayscale | Colour | Resize
 
 
 class Prepared(msgspec.Struct, frozen=True):
@@ -163,12 +191,12 @@ class Prepared(msgspec.Struct, frozen=True):
 def prepare(steps: Sequence[Step], recording: Array) -> Prepared:
     """Apply the list to one recording.
 
-    A window with a missing or infinite value is refused by itself. Raises DataError where the whole recording does
-    not fit (too short, wrong number of channels).
+    A window with a missing or infinite value is refused by itself. (T,) numbers are a series of one channel. Raises DataError where
+    the whole recording does not fit (too short, wrong number of channels).
     """
     if recording.dtype == object or recording.dtype.kind not in "fiu":
         raise DataError(f"values of type {recording.dtype}; send numbers")
-    x = recording[None]
+    x = recording[None] if recording.ndim != 1 else recording[None, :, None]
     refused: dict[int, str] = {}
     indices: list[int] | None = None
     for step in (*steps, None):

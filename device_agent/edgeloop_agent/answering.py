@@ -42,17 +42,18 @@ class Answering:
 
     def lines(self, recording: Recording) -> Iterator[Line]:
         """An answer a window as it comes, or why there is none. Never raises for what a recording holds."""
-        if recording.values is None:
-            yield self._refused(recording.name, "unreadable", recording.refused)
-            return
         try:
+            values = self._chosen(recording)
+            if values is None:
+                yield self._refused(recording.name, "unreadable", recording.refused)
+                return
             some = False
-            for line in self._answered(recording, self._fitted(recording, recording.values)):
+            for line in self._answered(recording, self._fitted(recording, values)):
                 some = True
                 yield line
             self.failures = 0
             if not some:
-                yield self._refused(recording.name, "does_not_fit", f"no sample in it (shape {recording.values.shape})")
+                yield self._refused(recording.name, "does_not_fit", f"no sample in it (shape {values.shape})")
         except DeviceError as error:
             self.failures += 1
             yield self._refused(recording.name, "runtime_failed", str(error))
@@ -60,6 +61,11 @@ class Answering:
             yield self._refused(recording.name, "does_not_fit", str(error))
         except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # of arithmetic on values nobody thought of
             yield self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
+
+    def _chosen(self, recording: Recording) -> Array | None:
+        """Of a table with a header line the columns that the model was trained on, whatever else is in it."""
+        found = recording.by_name(self.manifest.channels) if recording.by_name is not None and self.manifest.channels else None
+        return recording.values if found is None else found
 
     def _fitted(self, recording: Recording, values: Array) -> Array:
         """Sound with one channel at the model's rate; a grey picture with three equal channels where the model takes colours."""

@@ -41,8 +41,10 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
         from edgeloop_pipeline.wizard import look, write
 
         plan = look(data, task or "")
-        write(folder, plan)
         click.echo(f"{data}: {plan.seen}")
+        for topic, text in plan.says:
+            click.echo(f"  {topic:<12} {text}")
+        write(folder, plan)
     else:
         projects = reference_projects()
         if project not in projects:
@@ -60,10 +62,11 @@ def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
     """Write raw recordings of RECIPE's data into FOLDER, as a device would find them."""
     from edgeloop_contract.preprocessing import LogMel
     from edgeloop_pipeline import recipe as recipes
+    from edgeloop_pipeline.data import checked
     from edgeloop_pipeline.project import Project
     from edgeloop_pipeline.samples import write_samples
 
     project = Project(recipes.load(recipes.find(recipe)))
     rates = [step.rate_hz for step in project.recipe.head.preprocessing if isinstance(step, LogMel)]
-    count = write_samples(project.data.load(), split, folder, limit, *rates)
+    count = write_samples(checked(project.data.load(), project.recipe.head.task), split, folder, limit, *rates)
     click.echo(f"{folder}: {count} {split} recordings")

@@ -22,10 +22,13 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     head = project.recipe.head
     found = {f"setting {f.name}": _text(getattr(stage, f.name)) for f in dataclasses.fields(stage) if not f.metadata.get("neutral")}
     found |= {f"code {module}": d for module, d in code_of(type(stage).__module__).items()}
+    found |= {f"code {module}": d for module, d in code_of(type(project.data).__module__).items()}
     found |= {f"project file {file}": d for file, d in project.code_digests.items()}
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
     for key in ("network", "network_args", "data", "augment", "preprocessing", "normalise", "task", "seed"):
         found[f"recipe {key}"] = _text(msgspec.to_builtins(getattr(head, key)))
+    if head.cleaning:
+        found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
     if head.field is not None:  # its file is among the data
         found["recipe field"] = f"share {head.field.share:g}, repeated at most {head.field.most_repeats} times"
     found |= {f"library {library}": _version(library) for library in stage.libraries}

@@ -26,7 +26,9 @@ def read(key: str) -> PreparedSplits | None:
     """The samples kept under `key`, mapped copy-on-write: pages are read when used, and shared with loader processes."""
     folder = folder_of(key)
     try:
-        labels, task = msgspec.json.decode((folder / "labels.json").read_bytes(), type=tuple[tuple[str, ...], str])
+        labels, task, channels, notes = msgspec.json.decode(
+            (folder / "labels.json").read_bytes(), type=tuple[tuple[str, ...], str, tuple[str, ...], tuple[str, ...]]
+        )
         made = {
             name: Samples(
                 **{f.name: np.load(folder / f"{name}-{f.name}.npy", mmap_mode="c", allow_pickle=False) for f in fields(Samples)}
@@ -36,7 +38,7 @@ def read(key: str) -> PreparedSplits | None:
         os.utime(folder)  # the least recently used go first
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    return PreparedSplits(labels, made["train"], made["validation"], made["test"], task)
+    return PreparedSplits(labels, made["train"], made["validation"], made["test"], task, channels=channels, notes=notes)
 
 
 def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) -> bool:
@@ -53,7 +55,7 @@ def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) 
         try:
             for name, array in arrays.items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
-            (partial / "labels.json").write_bytes(msgspec.json.encode([splits.labels, splits.task]))
+            (partial / "labels.json").write_bytes(msgspec.json.encode([splits.labels, splits.task, splits.channels, splits.notes]))
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

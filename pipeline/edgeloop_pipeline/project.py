@@ -115,7 +115,9 @@ class Project:
     def _samples(self) -> PreparedSplits:
         head = self.recipe.head
         steps = msgspec.to_builtins(head.preprocessing)
-        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, code_of(prepare_splits.__module__)])
+        code = {**code_of(prepare_splits.__module__), **code_of(type(self.data).__module__)}
+        cleaning = msgspec.to_builtins(head.cleaning)
+        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, cleaning, code])
         found = prepared.read(key) if self._own_digests else None
         if found is None:
             start = time.perf_counter()
@@ -134,7 +136,7 @@ class Project:
             raise DataError(
                 f"{self.recipe.head.data}: load() failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
             ) from error
-        return prepare_splits(loaded, self.recipe.head.preprocessing, self.recipe.head.task)
+        return prepare_splits(loaded, self.recipe.head.preprocessing, self.recipe.head.task, self.recipe.head.cleaning)
 
     @cached_property
     def code_digests(self) -> dict[str, str]:

@@ -98,7 +98,7 @@ class _Head(msgspec.Struct, frozen=True, kw_only=True):
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []
-    cleaning: list[cleaning.Step] = []  # what a device does to a raw recording before that; training data are taken as clean
+    cleaning: list[cleaning.Step] = []  # of raw recordings before that, by the device and for training alike
     normalise: Normalise | None = None  # by the training data
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     target: Target = Target()

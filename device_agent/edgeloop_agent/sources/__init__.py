@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -39,7 +39,8 @@ class Recording(msgspec.Struct, frozen=True):
 
     `rate_hz`: of sound, where the source knows it. `key`: which file it is of, so that one that kills the worker is found out.
     `done`: to be called with what became of it: until then the source keeps it, so that a power cut loses nothing. It says what it
-    did with the file (kept, deleted), or "" where there is none.
+    did with the file (kept, deleted), or "" where there is none. `by_name`: of a table, the columns of these names, or None where
+    it has none of them; it may raise DataError.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Recording(msgspec.Struct, frozen=True):
     rate_hz: int | None = None
     key: str = ""
     done: Callable[[Outcome], str] = nothing
+    by_name: Callable[[Sequence[str]], Array | None] | None = None
 
     def __post_init__(self) -> None:
         """Texts that came from outside are text from here on: what is no UTF-8 would stop whoever writes it."""

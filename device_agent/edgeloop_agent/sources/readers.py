@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +36,13 @@ def read_npy(path: Path) -> Array:
 
 READERS: dict[str, Callable[[Path], Array]] = {
     ".csv": read_csv,
+    ".tsv": read_csv,
     ".npy": read_npy,
     ".wav": read_wav,
     ".flac": read_wav,
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"), read_image),
 }
+TABLES = frozenset((".csv", ".tsv"))
 SOUND = frozenset((".wav", ".flac"))
 
 
@@ -54,6 +57,8 @@ def read(path: Path) -> Recording:
         if ending in SOUND:
             values, rate = read_sound(path)
             return Recording(path.name, values, rate_hz=rate)
+        if ending in TABLES:
+            return _table(path)
         return Recording(path.name, READERS[ending](path))
     except EdgeloopError as error:
         return Recording(path.name, None, str(error))
@@ -63,3 +68,14 @@ def read(path: Path) -> Recording:
         return Recording(path.name, None, error.strerror or str(error) or type(error).__name__)
     except Exception as error:  # of csv, numpy, Pillow, struct …: no list of theirs is whole, and one file must not end the others
         return Recording(path.name, None, f"cannot be read ({type(error).__name__}: {error})"[:500])
+
+
+def _table(path: Path) -> Recording:
+    """Its numbers, and a way to its columns by name: a table may hold texts beside what a model takes."""
+    from edgeloop_agent.sources.columns import read_columns
+
+    by_name = partial(read_columns, path)
+    try:
+        return Recording(path.name, READERS[path.suffix.lower()](path), by_name=by_name)
+    except DataError as error:
+        return Recording(path.name, None, str(error), by_name=by_name)

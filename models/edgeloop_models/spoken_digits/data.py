@@ -38,7 +38,7 @@ class Digits:
         for path in sorted(SOURCE.path().glob("*.wav")):
             _, speaker, number = path.stem.split("_")
             rows[self._split(speaker, int(number))].append(path)
-        return Splits(tuple(str(d) for d in range(10)), **{name: _read(paths) for name, paths in rows.items()})
+        return Splits(tuple(str(d) for d in range(10)), *(_read(rows[name]) for name in ("train", "validation", "test")))
 
     def _split(self, speaker: str, number: int) -> str:
         if self.unseen:

@@ -38,6 +38,8 @@ class Train(FitSettings, Base):
         project = inputs.project
         head = project.recipe.head
         seed_everything(head.seed)
+        for note in project.splits.notes:
+            inputs.log(note)
         network = networks.build(project, head.network, head.network_args, project.splits)
         front = networks.front_of(project.splits)
         sample = networks.dry_run(network, front, project.splits)

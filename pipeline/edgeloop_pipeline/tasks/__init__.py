@@ -66,6 +66,13 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
         values = values[:, None] if values.ndim == 1 else values
         if values.dtype.kind not in "iuf" or values.shape[1:] != (len(names),) or not np.isfinite(values).all():
             raise DataError(f"{split}: labels must be finite numbers, one a recording for each of {', '.join(names)}")
+        flat = values.max(axis=0) == values.min(axis=0)
+        if split != "train" and flat.any():
+            name = names[int(flat.argmax())]
+            raise DataError(
+                f"{split}: {name} is {values[0, int(flat.argmax())]:g} in every recording, and R² cannot be told from it; move"
+                f" recordings with other values of {name} to {split}"
+            )
         return values.astype(np.float32)
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(names):
         raise DataError(f"{split}: labels must be integers from 0 to {len(names) - 1}")
