@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.manifest import Anomaly, Canary, Classification, Manifest, Regression, TensorSpec, Variant
-from edgeloop_contract.preprocessing import Counts, Grayscale, LogMel, Pad, Resize, Step, Window
+from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Step, Window
 
 MAX_VALUES = 1 << 28  # of one tensor
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -148,8 +148,8 @@ def _after(steps: Sequence[Step]) -> dict[int, int]:
         elif isinstance(step, LogMel):
             frames = {0: (sizes[0] - step.window) // step.hop + 1} if 0 in sizes else {}
             sizes = {**frames, 1: step.bands, 2: 1}
-        elif isinstance(step, Grayscale):
-            sizes[2] = 1
+        elif isinstance(step, Grayscale | Colour):
+            sizes[2] = 1 if isinstance(step, Grayscale) else 3
         elif isinstance(step, Resize):
             sizes |= {0: step.height, 1: step.width}
     return sizes

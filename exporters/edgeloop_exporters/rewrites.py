@@ -107,6 +107,17 @@ def alphas(module: fx.GraphModule) -> None:
         node.target, node.args, node.kwargs = aten.add.Tensor, (scaled, first), {}
 
 
+def log_sigmoids(module: fx.GraphModule) -> None:
+    """log sigmoid(x) as −softplus(−x): TFLite's converter loses the shape of its two results."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target is aten.log_sigmoid.default:
+            with graph.inserting_before(node):
+                negative = call(graph, node, aten.neg.default, node.args, node.meta["val"])
+                soft = call(graph, node, aten.softplus.default, (negative,), node.meta["val"])
+            node.target, node.args = aten.neg.default, (soft,)
+
+
 def vector_norms(module: fx.GraphModule) -> None:
     """A 2-norm as a root of a sum of squares: TFLite's converter drops dimensions of the operation itself (off by 10 orders)."""
     graph = module.graph
