@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from agent_faults import clock_jumps, faults, spoiled_sources
-from harness import Row, at_most, edgeloop, main
+from harness import Row, at_most, each, edgeloop, main
 from serving import GOLDEN, eventually, serving
 
 RUNS = Path("runs")
@@ -53,21 +53,31 @@ print(took, int(open("/proc/self/statm").read().split()[1]) * resource.getpagesi
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    bundles = {"exercise_watch": GOLDEN.parent.parent / "v0.2" / GOLDEN.name}  # with a drift reference
-    if not quick:
+    def exercise_watch(_: bool) -> Iterator[Row]:
+        yield from answering("exercise_watch", GOLDEN.parent.parent / "v0.2" / GOLDEN.name)  # with a drift reference
+
+    def photos(_: bool) -> Iterator[Row]:
         run: Any = edgeloop("run", "photos", "--runs", RUNS)
-        bundles["photos"] = Path(run["bundle"])
+        yield from answering("photos", Path(run["bundle"]))
+
+    def load(quick: bool) -> Iterator[Row]:
+        yield size()
+        yield from sustained(20 if quick else 600)
+
+    def clocks(_: bool) -> Iterator[Row]:
+        yield from clock_jumps()
+
+    def sources(quick: bool) -> Iterator[Row]:
+        yield from spoiled_sources(10_000 if quick else 100_000)
+
+    yield from each(quick, exercise_watch, *(() if quick else (photos,)), api, load, faults, clocks, sources)
+
+
+def answering(name: str, bundle: Path) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        for name, bundle in bundles.items():
-            for kind in ("onnx", "tflite"):
-                yield from overhead(f"{name}, {kind}", bundle, f"{kind}-int8", Path(folder))
-                yield from process(f"{name}, {kind}", bundle, f"{kind}-int8", Path(tempfile.mkdtemp(dir=folder)), name == "photos")
-    yield size()
-    yield from api(quick)
-    yield from sustained(20 if quick else 600)
-    yield from faults(quick)
-    yield from clock_jumps()
-    yield from spoiled_sources(10_000 if quick else 100_000)
+        for kind in ("onnx", "tflite"):
+            yield from overhead(f"{name}, {kind}", bundle, f"{kind}-int8", Path(folder))
+            yield from process(f"{name}, {kind}", bundle, f"{kind}-int8", Path(tempfile.mkdtemp(dir=folder)), name == "photos")
 
 
 def parts_of(bundle: Path, variant: str) -> tuple[Any, bytes, Any]:

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import BIN, Row, edgeloop, main
+from harness import BIN, Row, each, edgeloop, main
 from quantizers import ai_edge, nncf, quantize_static
 
 RUNS = Path("runs")
@@ -75,9 +75,7 @@ class Scored:
 def measure(quick: bool) -> Iterator[Row]:
     parts = (peers, pruning, budgets) if quick else (peers, pruning, budgets, trade_offs)
     only = os.environ.get("ONLY", "").split() or [part.__name__ for part in parts]
-    for part in parts:
-        if part.__name__ in only:
-            yield from part(quick)
+    yield from each(quick, *(part for part in parts if part.__name__ in only))
 
 
 def peers(quick: bool) -> Iterator[Row]:

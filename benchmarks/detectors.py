@@ -12,6 +12,7 @@ from edgeloop_contract.drift import Drift, Monitor
 
 PER_10K = 2.0
 Stream = np.ndarray[Any, Any]
+NO_RIVER = "river is not installed (pip install river)"
 
 
 class Ours:
@@ -67,7 +68,7 @@ def peers(null: Stream) -> dict[str, tuple[Rivers, float]]:
     try:
         from river import drift
     except ImportError:
-        print("river is not installed: its rows are left out (pip install river)", file=sys.stderr)
+        print(NO_RIVER, file=sys.stderr)
         return {}
     grids: dict[str, list[Callable[[], Any]]] = {
         "ADWIN": [lambda d=d: drift.ADWIN(delta=d) for d in np.geomspace(0.5, 1e-6, 14)],

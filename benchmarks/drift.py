@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from detectors import PER_10K, Ours, Stream, alarms_per_10k, delay, kswin, peers
+from detectors import NO_RIVER, PER_10K, Ours, Stream, alarms_per_10k, delay, kswin, peers
 from drift_fleet import fleet
 from drift_streams import Case, compared, real
 from edgeloop_pipeline.drifting import Pool, calibrate
-from harness import Row, at_most, main
+from harness import Row, against, at_most, each, main
 
 FEATURES = 16
 REFERENCE, BEFORE, LONGEST = 2000, 500, 4000
@@ -73,7 +73,7 @@ def slow_rows(found: dict[str, dict[str, list[float]]], kswin_delays: dict[str, 
     for name, delays in kswin_delays.items():
         mine, theirs = float(np.mean(found[name]["ours"][: len(delays)])), float(np.mean(delays))
         said = f"delay, {name}, against KSWIN, {len(delays)} seeds"
-        yield Row(said, mine, "samples", theirs, round(theirs / mine, 2), "", mine <= theirs)
+        yield against(said, mine, "samples", theirs, "", NO_RIVER)
 
 
 def synthetic(quick: bool) -> Iterator[Row]:
@@ -112,9 +112,8 @@ def synthetic(quick: bool) -> Iterator[Row]:
     yield at_most("time a sample of 16 features", float(np.median(micros)), "µs", 20.0)
     for name, by in found.items():
         ours_delay = float(np.mean(by["ours"]))
-        best = min((float(np.mean(v)), who) for who, v in by.items() if who != "ours") if len(by) > 1 else (float("nan"), "none")
-        said = f"shortest; best peer {best[1]}"
-        yield Row(f"delay, {name}", ours_delay, "samples", best[0], round(best[0] / ours_delay, 2), said, ours_delay <= best[0])
+        best = min(((float(np.mean(v)), who) for who, v in by.items() if who != "ours"), default=(None, "none"))
+        yield against(f"delay, {name}", ours_delay, "samples", best[0], f"shortest; best peer {best[1]}", NO_RIVER)
     yield from slow_rows(found, kswin_delays)
     yield from label_mix(quick)
     yield Row("delay of a detector that always fires", 1.0, "samples", None, None, "10,000 false alarms per 10k")
@@ -123,9 +122,7 @@ def synthetic(quick: bool) -> Iterator[Row]:
 
 def measure(quick: bool) -> Iterator[Row]:
     only = set(os.environ.get("ONLY", "synthetic real fleet").split())
-    for part in (synthetic, real, fleet):
-        if part.__name__ in only:
-            yield from part(quick)
+    yield from each(quick, *(part for part in (synthetic, real, fleet) if part.__name__ in only))
 
 
 if __name__ == "__main__":

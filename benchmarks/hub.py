@@ -17,13 +17,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import urllib3
 
-from harness import Row, at_least, at_most, main
+from harness import NotRun, Row, at_least, at_most, each, main
 from hub_fleet import enrolled, fleet, get, new
 
 HERE = Path(__file__).resolve().parent
@@ -39,22 +38,35 @@ POLL_SECONDS = 300.0
 def measure(quick: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        yield from idle_poll(folder / "idle")
-        yield from interrupted(folder / "cut", 5 if quick else 50)
-        yield from power(folder / "power", 16 if quick else 1)
-        for name, database in (("SQLite", nullcontext("")), ("PostgreSQL", postgres() if postgres_folder() else None)):
-            if database is None:
-                continue
-            with database as address:
-                yield from rates(name, folder / f"rates-{name}", address, 3 if quick else 15)
-        yield from fleet(folder / "good", 40 if quick else 500, bad=False)
-        yield from fleet(folder / "bad", 40 if quick else 500, bad=True)
+
+        def polls(_: bool) -> Iterator[Row]:
+            yield from idle_poll(folder / "idle")
+
+        def downloads(quick: bool) -> Iterator[Row]:
+            yield from interrupted(folder / "cut", 5 if quick else 50)
+
+        def power_cuts(quick: bool) -> Iterator[Row]:
+            yield from power(folder / "power", 16 if quick else 1)
+
+        def rates_on_sqlite(quick: bool) -> Iterator[Row]:
+            yield from rates("SQLite", folder / "rates-sqlite", "", 3 if quick else 15)
+
+        def rates_on_postgresql(quick: bool) -> Iterator[Row]:
+            if not postgres_folder():
+                raise NotRun("PostgreSQL is not installed (apt install postgresql)")
+            with postgres() as address:
+                yield from rates("PostgreSQL", folder / "rates-postgresql", address, 3 if quick else 15)
+
+        def rollouts(quick: bool) -> Iterator[Row]:
+            for name in ("good", "bad"):
+                yield from fleet(folder / name, 40 if quick else 500, bad=name == "bad")
+
+        yield from each(quick, polls, downloads, power_cuts, rates_on_sqlite, rates_on_postgresql, rollouts)
 
 
 def power(folder: Path, stride: int) -> Iterator[Row]:
     if shutil.which("strace") is None:
-        print("power cuts: not run, strace is not installed", file=sys.stderr)
-        return
+        raise NotRun("strace is not installed (apt install strace)")
     for what, points, old, wrong in cuts(folder, stride, stride):
         for line in wrong[:3]:
             print(line, file=sys.stderr)
@@ -62,8 +74,7 @@ def power(folder: Path, stride: int) -> Iterator[Row]:
         if old in (0, points):
             print(f"  (the {'old' if old else 'new'} version ran after every one)", file=sys.stderr)
     if os.geteuid():
-        print("full disks: not run, a small disk can be mounted by root alone", file=sys.stderr)
-        return
+        raise NotRun("full disks: a small disk can be mounted by root alone")
     disks, old, wrong = full_disks(folder / "full", 1 if stride == 1 else 4)
     for line in wrong[:3]:
         print(line, file=sys.stderr)

@@ -22,7 +22,7 @@ import numpy as np
 
 from field_devices import MODEL, Stream, asked, stream, together
 from gate_rates import gate_rates
-from harness import BIN, Row, at_least, at_most, edgeloop, main
+from harness import BIN, Row, at_least, at_most, each, edgeloop, main
 from outbox_kills import outbox_kills
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -219,9 +219,8 @@ def first_champion() -> tuple[Path, Path, Project]:
 
 def measure(quick: bool) -> Iterator[Row]:
     only = set(os.environ.get("ONLY", "gate_rates outbox_kills labels_worth field_accuracy shuffled_labels").split())
-    for part in (gate_rates, outbox_kills, labels_worth, field_accuracy, shuffled_labels):
-        if part.__name__ in only:
-            yield from part(quick)
+    parts = (gate_rates, outbox_kills, labels_worth, field_accuracy, shuffled_labels)
+    yield from each(quick, *(part for part in parts if part.__name__ in only))
 
 
 if __name__ == "__main__":

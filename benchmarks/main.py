@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from harness import BIN, Row, at_least, at_most, edgeloop, faster, main, seconds
+from harness import BIN, Row, at_least, at_most, each, edgeloop, faster, main, seconds
 from quantizers import quantize_static
 
 RUNS = Path("runs")
@@ -22,14 +22,23 @@ SECONDS = 1.0
 
 
 def measure(quick: bool) -> Iterator[Row]:
+    yield from each(quick, start, exercise_watch, *(() if quick else (fashion_students,)))
+
+
+def start(_: bool) -> Iterator[Row]:
+    yield at_most("edgeloop --help", seconds(BIN / "edgeloop", "--help"), "s", 0.2)
+
+
+def exercise_watch(_: bool) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as fresh:
         run = edgeloop("run", "exercise_watch", "--runs", fresh)
         yield from watch(run, Path(fresh))
-        yield at_most("edgeloop --help", seconds(BIN / "edgeloop", "--help"), "s", 0.2)
         cached = seconds(BIN / "edgeloop", "run", "exercise_watch", "--runs", fresh, "--json")
         yield at_most("cached run of exercise_watch", cached, "s", 2)
-    if not quick:
-        yield from fashion(edgeloop("run", "fashion", "--runs", RUNS))
+
+
+def fashion_students(_: bool) -> Iterator[Row]:
+    yield from fashion(edgeloop("run", "fashion", "--runs", RUNS))
 
 
 def watch(run: dict[str, Any], runs: Path) -> Iterator[Row]:

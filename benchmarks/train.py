@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import BIN, Row, at_least, at_most, edgeloop, main
+from harness import BIN, Row, at_least, at_most, each, edgeloop, main
 from train_peers import Fashion, accelerated, lightning, tutorial
 
 QUICK_IMAGES, IMAGES = 4_000, 20_000
@@ -49,7 +49,7 @@ def at_ratio(name: str, value: float, unit: str, peer: float, floor: float) -> R
 GOAL, GOAL_EPOCHS = 0.92, 6
 
 
-def time_to_accuracy() -> Iterator[Row]:
+def time_to_accuracy(_: bool = False) -> Iterator[Row]:
     """Wall time until 92 % on validation data, everything included that comes before it."""
     fashion, reached = Fashion(), {}
     start = time.perf_counter()
@@ -143,7 +143,7 @@ def allocations(quick: bool) -> Iterator[Row]:
     yield Row("  peak memory of it", after, "MB", before, round(before / after, 2), "", None)
 
 
-def float8() -> Iterator[Row]:
+def float8(_: bool = False) -> Iterator[Row]:
     """Final accuracy on the full test set, and what the window of maxima costs."""
     fashion, epochs = Fashion(), 5
     exact, _ = fashion.ours(epochs=epochs, precision="float32")
@@ -169,7 +169,7 @@ SWEEP_RATES = (0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6)
 SWEEP_EPOCHS = 4
 
 
-def searches() -> Iterator[Row]:
+def searches(_: bool = False) -> Iterator[Row]:
     """Ours against training with every candidate."""
     fashion = Fashion(15_000)
     found = fashion.ours(batch="auto", learning_rate=0.05)[1].facts
@@ -262,18 +262,10 @@ def measure(quick: bool) -> Iterator[Row]:
     from edgeloop_pipeline.training.scoring import seed_everything
 
     seed_everything(0)
-    yield from throughput(quick)
-    yield from memory(quick)
-    yield from allocations(quick)
-    yield from loader(quick)
-    yield from beside_another(quick)
-    yield from kills(quick)
+    whole = () if quick else (time_to_accuracy, float8, searches)
+    yield from each(quick, throughput, memory, allocations, loader, beside_another, kills, *whole)
     if quick:
         print("left out by --quick: time to accuracy, FP8, searches", file=sys.stderr)
-        return
-    yield from time_to_accuracy()
-    yield from float8()
-    yield from searches()
 
 
 if __name__ == "__main__":

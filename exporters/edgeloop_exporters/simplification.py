@@ -10,7 +10,8 @@ from edgeloop_exporters import resizing, rewrites
 from edgeloop_exporters.graph import aten
 
 REWRITES = (
-    rewrites.constants, rewrites.alphas, rewrites.log_sigmoids, rewrites.largest_of_all_places, rewrites.vector_norms, rewrites.broadcasts,
+    rewrites.constants, rewrites.alphas, rewrites.log_sigmoids,
+    rewrites.largest_of_all_places, rewrites.vector_norms, rewrites.broadcasts,
     resizing.uneven_nearest, resizing.uneven_average_pools,
 )  # fmt: skip
 
