@@ -15,10 +15,11 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from harness import Row, at_most, edgeloop, main
+from harness import NotRun, Row, at_most, each, edgeloop, main
 from shaped import CGROUP, Agent, in_namespace, pace
 from split_bench import MODEL, WAIT_MS, Bench, bench_of, goes, link_measured
 from split_learned import bottlenecks, cascade
@@ -34,7 +35,18 @@ LARGE = [  # plainly calibrated: what it takes is of interest here, not what it 
     )
     for word in ("--set", change)
 ]  # fmt: skip
-PARTS = ("sweep", "trace", "faults", "overhead", "tails", "large", "cascade", "bottlenecks")
+PLAINLY = [  # the same size and speed in a fraction of the time: what its int8 file answers is of no interest here
+    word
+    for change in (
+        "target={max_drop: 1, max_lsb: 255, min_agreement: 0, min_accuracy: 0}", "quantize.calibration=minmax",
+        "quantize.equalize=never", "quantize.most_float_layers=0", "quantize.calibration_samples=16", "quantize.rounding=nearest",
+        "export.runtimes=[onnx]", "export.float32=false", "profile.seconds=0.05", "split.seconds=0.05", "split.most=2",
+        "report=off",
+    )
+    for word in ("--set", change)
+]  # fmt: skip
+QUICK = ("faults", "overhead", "tails")
+PARTS = (*QUICK, "sweep", "trace", "large", "cascade", "bottlenecks")
 
 
 def trace(bench: Bench, quick: bool) -> Iterator[Row]:
@@ -93,7 +105,7 @@ def faults(bench: Bench, quick: bool) -> Iterator[Row]:
 
     The deadline is some three times what the device takes at that pace: closer to it, hardly a tail is ever waited for.
     """
-    deadline_ms, seconds = 250.0, 2.0 if quick else 8.0
+    deadline_ms, seconds = 250.0, 1.0 if quick else 8.0
     pace(0.25)
     bench.link.shape(50, 0.005)
     agent = bench.start("faults", f'deadline_ms = {deadline_ms}\ncut = "input/raw"\nprobe_seconds = 1')
@@ -136,27 +148,44 @@ def faults(bench: Bench, quick: bool) -> Iterator[Row]:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    if os.geteuid() != 0:
-        raise SystemExit("benchmarks/split.py needs root: it makes a network namespace and a CPU quota")
-    if not CGROUP.parent.is_dir():
-        raise SystemExit(f"benchmarks/split.py sets the device's pace by {CGROUP.parent} (cgroup v1), which is not here")
-    only = set(os.environ.get("ONLY", " ".join(PARTS)).split())
+    only = os.environ.get("ONLY", " ".join(QUICK if quick else PARTS)).split()
+    if quick and "ONLY" not in os.environ:
+        print(f"left out by --quick: {', '.join(p for p in PARTS if p not in QUICK)}", file=sys.stderr)
 
     def asked(*parts: Callable[..., Iterator[Row]]) -> list[Callable[..., Iterator[Row]]]:
         return [part for part in parts if part.__name__ in only]
 
-    for part in asked(cascade, bottlenecks):
-        yield from part(quick)
-    for changes, alone, linked in (((), asked(overhead, tails), asked(faults, sweep, trace)), (LARGE, [], asked(large))):
-        if not alone and not linked:
-            continue
-        bundle = Path(str(edgeloop("run", MODEL, "--runs", "runs", *changes)["bundle"])).resolve()
-        for part in alone:
-            yield from part(bundle, quick)
-        if linked:
-            with bench_of(bundle) as bench:
-                for part in linked:
-                    yield from part(bench, quick)
+    def on_the_model(quick: bool) -> Iterator[Row]:
+        yield from on_bundle(PLAINLY if quick else [], quick, asked(overhead, tails), asked(faults, sweep, trace))
+
+    def on_the_larger_model(quick: bool) -> Iterator[Row]:
+        yield from on_bundle(LARGE, quick, [], asked(large))
+
+    trained = asked(cascade, bottlenecks)
+    models = [on_the_model] if asked(overhead, tails, faults, sweep, trace) else []
+    yield from each(quick, *trained, *models, *([on_the_larger_model] if asked(large) else []))
+
+
+def on_bundle(changes: list[str], quick: bool, alone: list[Any], linked: list[Any]) -> Iterator[Row]:
+    """What needs a bundle, and of it what needs a shaped link. Each part by itself."""
+    bundle = Path(str(edgeloop("run", MODEL, "--runs", "runs", *changes)["bundle"])).resolve()
+
+    def by_itself(part: Any, *given: Any) -> Callable[[bool], Iterator[Row]]:
+        def rows(quick: bool) -> Iterator[Row]:
+            yield from part(*given, quick)
+
+        rows.__name__ = part.__name__
+        return rows
+
+    yield from each(quick, *(by_itself(part, bundle) for part in alone))
+    if not linked:
+        return
+    if os.geteuid() != 0:
+        raise NotRun("a shaped link needs root: it makes a network namespace and a CPU quota")
+    if not CGROUP.parent.is_dir():
+        raise NotRun(f"the device's pace is set by {CGROUP.parent} (cgroup v1), which is not here")
+    with bench_of(bundle) as bench:
+        yield from each(quick, *(by_itself(part, bench) for part in linked))
 
 
 if __name__ == "__main__":
