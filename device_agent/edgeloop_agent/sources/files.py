@@ -28,7 +28,14 @@ def folder(path: Path) -> Iterator[Recording]:
     if not files:
         raise DataError(f"{path}: no recordings; put {', '.join(sorted(READERS))} files there")
     for file in files:
-        yield read(file)
+        yield _read_inside(file, path)
+
+
+def _read_inside(file: Path, folder: Path) -> Recording:
+    """A link that leads out of the folder is not followed: whoever may put recordings there may not read every file of ours."""
+    if file.is_symlink() and not file.resolve().is_relative_to(folder.resolve()):
+        return Recording(file.name, None, "a symbolic link that leads out of its folder; put the file itself there")
+    return read(file)
 
 
 def json_lines(stream: IO[str]) -> Iterator[Recording]:
@@ -90,6 +97,15 @@ def _json_file(path: Path) -> Iterator[Recording]:
 def _nothing() -> None: ...
 
 
+def _state(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+    """None for what is no file, vanished meanwhile, or is a link that leads in a circle."""
+    try:
+        told = entry.stat()
+        return (told.st_mtime_ns, told.st_size) if entry.is_file() else None
+    except OSError:
+        return None
+
+
 class Watch:
     """A folder: every readable file in it once, by name, and then every new one. A file counts when its size stands still.
 
@@ -113,7 +129,7 @@ class Watch:
                     self.seen[name] = now[name]
                     path = self.folder / name
                     done = partial(path.unlink, missing_ok=True) if self.settings.after == "delete" else _nothing
-                    yield msgspec.structs.replace(read(path), done=done)
+                    yield msgspec.structs.replace(_read_inside(path, self.folder), done=done)
             before = now
             stop.wait(self.settings.poll_seconds)
 
@@ -122,9 +138,8 @@ class Watch:
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    if Path(entry.name).suffix.lower() in READERS and entry.is_file():
-                        state = entry.stat()
-                        found[entry.name] = (state.st_mtime_ns, state.st_size)
+                    if Path(entry.name).suffix.lower() in READERS and (state := _state(entry)) is not None:
+                        found[entry.name] = state
         except OSError as error:
             away(f"{self.folder}: {error.strerror}")
             return {}
