@@ -24,8 +24,14 @@ MAX_LINE_CHARACTERS = 16 << 20
 IDLE = Hand()
 
 
-def held(path: Path, hand: Hand) -> Recording:
-    """One file, with its key. One that ended a worker before is refused unread."""
+def held(path: Path, hand: Hand, inside: Path | None = None) -> Recording:
+    """One file, with its key. One that ended a worker before is refused unread.
+
+    `inside`: the folder it is of. A link that leads out of it is not followed: whoever may put recordings there may not read every
+    file of ours.
+    """
+    if inside is not None and path.is_symlink() and not path.resolve().is_relative_to(inside.resolve()):
+        return Recording(path.name, None, "a symbolic link that leads out of its folder; put the file itself there")
     try:
         state = path.stat()
     except OSError:
@@ -43,7 +49,7 @@ def folder(path: Path, hand: Hand = IDLE) -> Iterator[Recording]:
     if not files:
         raise DataError(f"{path}: no recordings; put {', '.join(sorted(READERS))} files there")
     for file in files:
-        yield held(file, hand)
+        yield held(file, hand, path)
 
 
 def json_lines(stream: IO[str]) -> Iterator[Recording]:

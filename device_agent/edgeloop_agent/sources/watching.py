@@ -62,7 +62,7 @@ class Watch:
         path = self.folder / name
         if being_written(path) or _state(path) != state:
             return None
-        recording = held(path, self.hand)
+        recording = held(path, self.hand, self.folder)
         if _state(path) != state:
             return None
         self.seen[name] = state
@@ -91,7 +91,7 @@ class Watch:
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    with contextlib.suppress(FileNotFoundError):  # it went while they were listed
+                    with contextlib.suppress(OSError):  # it went while they were listed, or is a link that leads in a circle
                         if Path(entry.name).suffix.lower() in READERS and entry.is_file():
                             found[entry.name] = _of(entry.stat())
         except OSError as error:
