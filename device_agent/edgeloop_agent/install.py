@@ -53,7 +53,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={_word(program)} serve {_word(str(config_path))}
+ExecStart={_quoted(program)} serve {_word(str(config_path))}
 ExecReload=/bin/kill -HUP $MAINPID
 User={USER}
 {groups}StateDirectory=edgeloop-agent
