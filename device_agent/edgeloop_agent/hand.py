@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -87,7 +88,7 @@ class Deaths:
     """The supervisor's side."""
 
     def __init__(self) -> None:
-        self._memory, self._log = os.memfd_create("edgeloop-hand"), os.memfd_create("edgeloop-finished")
+        self._memory, self._log = _anonymous(), _anonymous()
         self._while: dict[int, Counter[str]] = {READING: Counter(), ANSWERING: Counter()}
         self._left_out: list[str] = []
 
@@ -126,6 +127,15 @@ class Deaths:
         self._left_out = []
         for slot in (READING, ANSWERING, POISON):
             _write(self._memory, slot, [])
+
+
+def _anonymous() -> int:
+    """A descriptor of memory, or of a file without a name where the system has no such memory."""
+    try:
+        return os.memfd_create("edgeloop-agent")
+    except (AttributeError, OSError):
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
 
 
 def _digest(key: str) -> bytes:
