@@ -68,7 +68,7 @@ class Feed:
             self._counts.files[did, outcome] += 1
         if did == "kept":
             self._log("warning", "file kept", recording=recording.name, why=outcome)
-        if outcome not in ("dropped", "unwritten"):
+        if outcome in ("answered", "refused"):  # else another worker may do better
             self._hand.finish(recording.key)
 
     def _fill(self) -> None:
