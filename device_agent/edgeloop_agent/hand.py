@@ -6,9 +6,7 @@ must not touch; the other, what was finished, so that a worker that takes over g
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -134,11 +132,15 @@ def _anonymous() -> int:
     try:
         return os.memfd_create("edgeloop-agent")
     except (AttributeError, OSError):
+        import tempfile
+
         with tempfile.TemporaryFile() as file:
             return os.dup(file.fileno())
 
 
 def _digest(key: str) -> bytes:
+    import hashlib  # the supervisor does without: it brings OpenSSL
+
     return hashlib.blake2b(os.fsencode(key), digest_size=DIGEST_BYTES).digest()
 
 
