@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 ENVIRONMENT = "EDGELOOP_HAND"
 READING, ANSWERING, POISON = 0, 1, 2
@@ -19,6 +19,7 @@ SLOT_BYTES = 1 << 16
 DIGEST_BYTES, MOST_FINISHED = 8, 1 << 17
 READS, ANSWERS = 2, 4  # deaths: of a reader it is the file; a runtime is given another variant first (models.CRASHES_A_VARIANT)
 MOST_KEYS = 32
+WAIT_SECONDS = 0.2
 
 
 class Hand:
@@ -28,7 +29,7 @@ class Hand:
     """
 
     def __init__(self, memory: int = -1, finished: int = -1, careful: bool = False) -> None:
-        self._one: AbstractContextManager[object] = threading.Lock() if careful else nullcontext()
+        self._one = threading.Lock() if careful else None
         self._memory, self._log = memory, finished
         self._left_out = frozenset(_keys(memory, POISON)) if memory >= 0 else frozenset()
         data = os.pread(finished, MOST_FINISHED * DIGEST_BYTES, 0) if finished >= 0 else b""
@@ -52,17 +53,23 @@ class Hand:
 
     @contextmanager
     def reading(self, key: str) -> Iterator[None]:
-        with self._one:
+        with self._one or nullcontext():
             self._hold(READING, [key])
             yield
             self._hold(READING, [])
 
     @contextmanager
-    def answering(self, key: str) -> Iterator[None]:
-        with self._one:
+    def answering(self, key: str, progress: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """`progress` is called while it has to wait: a file that takes long to read is no hung runtime."""
+        while self._one is not None and not self._one.acquire(timeout=WAIT_SECONDS):
+            progress()
+        try:
             self._hold(ANSWERING, [*self._failed, key])
             yield
             self._hold(ANSWERING, self._failed)
+        finally:
+            if self._one is not None:
+                self._one.release()
 
     def failed(self, key: str) -> None:
         """The runtime raised for it. Too many of these in a row end the worker, and then they are what it has in hand."""
