@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -16,10 +17,11 @@ from edgeloop_agent import hardware
 from edgeloop_agent.answering import Answering
 from edgeloop_agent.answers import meaning, softmax
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
-from edgeloop_agent.config import Api, Config, Output, Thermal
+from edgeloop_agent.config import Api, Config, Output, Source, Thermal
 from edgeloop_agent.config import Runtime as RuntimeSettings
 from edgeloop_agent.counts import Counts
 from edgeloop_agent.engine import Scored
+from edgeloop_agent.feed import Feed
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.models import Models
@@ -160,6 +162,33 @@ def test_a_microphone_that_is_pulled_out_and_put_in(tmp_path: Path) -> None:
     with serving(tmp_path, source, PYTHONPATH=str(HERE / "fakes")) as agent:
         eventually(lambda: len(agent.lines) >= 6)  # opened twice at least
         assert all("1 channels" in x["refused"] for x in agent.lines)  # a model for motion
+
+
+def test_what_a_source_lets_go_by_itself_is_counted_and_said() -> None:
+    class Fast:
+        lost = 0
+
+        def recordings(self, stop: object, away: object) -> Iterator[Recording]:
+            for number in range(3):
+                self.lost += number
+                yield Recording(f"message {number}", None, "x")
+
+    counts, stream = Counts(), io.StringIO()
+    feed = Feed(Fast(), Source(kind="mqtt"), counts, Log("info", stream))
+    feed.start()
+    eventually(lambda: not feed._thread.is_alive())
+    assert counts.dropped["queue_full"] == 3 and stream.getvalue().count("recordings are dropped") == 1
+
+
+def test_a_topic_that_is_no_utf8_is_a_name() -> None:
+    from edgeloop_agent.sources.mqtt import _topic
+
+    class Message:
+        @property
+        def topic(self) -> str:
+            return b"caf\xe9/1".decode()
+
+    assert _topic(Message()) == "caf\\xe9/1"
 
 
 def test_a_library_that_is_missing_is_named(tmp_path: Path) -> None:

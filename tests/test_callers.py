@@ -18,7 +18,7 @@ import pytest
 import tritonclient.http as triton
 
 from edgeloop_agent import callers
-from edgeloop_agent.http import Refusal
+from edgeloop_agent.wire import Refusal
 from edgeloop_contract.inference import decode
 from serving import Agent, serving
 from test_api import INFER, MODEL, raw

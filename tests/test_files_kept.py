@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -179,6 +180,24 @@ def test_the_blame_is_put_where_it_belongs() -> None:
     assert worker().is_finished("done") and not worker().is_finished("other")
     deaths.forget()
     assert not worker().is_finished("done") and not worker().left_out("guilty")
+
+
+def test_a_file_that_takes_long_to_read_is_no_hung_runtime() -> None:
+    deaths, waited = Deaths(), []
+    hand = Hand(*deaths.descriptors, careful=True)
+    begun, done = threading.Event(), threading.Event()
+
+    def reads() -> None:
+        with hand.reading("long"):
+            begun.set()
+            done.wait(5)
+
+    thread = threading.Thread(target=reads)
+    thread.start()
+    begun.wait(5)
+    with hand.answering("other", lambda: (waited.append(1), done.set())):  # type: ignore[func-returns-value, arg-type, return-value]
+        assert waited
+    thread.join()
 
 
 def test_what_waits_in_files_is_not_dropped_by_itself(tmp_path: Path) -> None:

@@ -174,6 +174,8 @@ TABLES = {
     "a mark and no header": b"\xef\xbb\xbf1.5,-2,30\n,0.25,4e-3\n7,8,9\n",
     "Latin-1": "Höhe,b,°C\n1.5,-2,30\n?,0.25,4e-3\n7,8,9\n".encode("latin-1"),
     "UTF-16": "x;y;z\n1,5;-2;30\nnull;0,25;4e-3\n7;8;9\n".encode("utf-16"),
+    "carriage returns alone": b"x,y,z\r1.5,-2,30\r,0.25,4e-3\r7,8,9\r",
+    "empty lines": b"\n\nx,y,z\n\n1.5,-2,30\n\n,0.25,4e-3\n7,8,9\n\n",
     "quotes": b'"x","y","z"\n"1.5","-2","30"\n"","0.25","4e-3"\n7,8,9\n',
 }  # fmt: skip
 

@@ -17,13 +17,27 @@ from scipy import signal
 from edgeloop_agent.answering import Answering
 from edgeloop_agent.counts import Counts
 from edgeloop_agent.engine import Answer
+from edgeloop_agent.engine import Engine as AnsweringEngine
+from edgeloop_agent.memory import Choice
 from edgeloop_agent.sources import Recording
 from edgeloop_agent.sources.files import json_record
 from edgeloop_agent.sources.readers import read
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.cleaning import (
+    Blurred,
+    Clipped,
+    Exposure,
+    FillMissing,
+    Flat,
+    Hampel,
+    NearDuplicate,
+    Resample,
+    Silent,
+    Stuck,
+)  # fmt: skip
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Classification, TensorSpec
-from edgeloop_contract.preprocessing import LogMel, prepare
+from edgeloop_contract.preprocessing import Grayscale, LogMel, Resize, prepare
 from edgeloop_contract.resampling import as_heard, resample
 from serving import GOLDEN
 
@@ -206,3 +220,37 @@ def test_labels_that_are_numbers(label: object, names: list[str], right: bool | 
     assert recording.name == "0"
     list(Answering(manifest, Engine, counts).lines(recording))  # type: ignore[arg-type]
     assert counts.recent.labelled == (right is not None) and counts.recent.right == bool(right)
+
+
+ODD_VALUES = [
+    np.float64(3), np.zeros(0), np.zeros(5), np.zeros((0, 6)), np.zeros((100, 0)), np.zeros((1, 100, 6)), np.zeros((2, 2, 2, 2, 2)), np.zeros((100, 6), bool),
+    np.zeros((100, 6), complex), np.zeros((100, 6), "U3"), np.zeros((100, 6), "datetime64[s]"), np.zeros(4, [("a", "f4")]), np.full((100, 6), np.nan),
+    np.full((100, 6), 1e308), np.full((100, 6), 2**63, np.uint64), np.zeros((100, 6), ">f4"), np.zeros((100, 6), np.float16), np.full((100, 1), np.inf),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("number", range(len(ODD_VALUES)))
+def test_whatever_an_array_holds_it_is_answered_or_refused(number: int) -> None:
+    values = np.asarray(ODD_VALUES[number])
+    with Bundle.open(GOLDEN) as golden:
+        variant = golden.manifest.variant("tflite-int8")
+        engine = AnsweringEngine(golden, Choice(variant.name, 1, ""))
+        cleaning = [
+            FillMissing(max_gap=3),
+            Hampel(),
+            Stuck(max_points=500),
+            Resample(rate_hz=50, max_gap_seconds=1),
+            Flat(min_std=1e-9),
+            NearDuplicate(),
+        ]
+        for steps in (
+            golden.manifest.preprocessing,
+            [LogMel(rate_hz=16000, window=64, hop=32, bands=4)],
+            [Grayscale(), Resize(height=4, width=4)],
+        ):
+            for cleaned in ([], cleaning, [Exposure(), Blurred(min_variance=1.0)], [Clipped(), Silent()]):
+                manifest = msgspec.structs.replace(golden.manifest, preprocessing=list(steps), cleaning=list(cleaned))
+                answering = Answering(manifest, lambda: engine, Counts())
+                for times in (None, np.arange(len(values) if values.ndim else 1) / 50):
+                    lines = list(answering.lines(Recording("a", values, times=times, rate_hz=8000)))
+                    assert lines and all("label" in line or line["refused"] for line in lines)

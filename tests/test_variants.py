@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import msgspec
@@ -9,7 +10,11 @@ import pytest
 
 from conftest import command, sentence
 from edgeloop_agent import memory
+from edgeloop_agent.counts import Counts
+from edgeloop_agent.logs import Log
+from edgeloop_agent.models import Models
 from edgeloop_agent.updates import turn as turns
+from edgeloop_agent.updates.watching import Watch
 from edgeloop_contract.archive import Bundle, describe, write
 from edgeloop_contract.errors import BundleTooNew
 from serving import GOLDEN, RECORDING, serving
@@ -134,3 +139,23 @@ def test_what_failed_here_may_be_right_for_another_runtime(bench: Bench, monkeyp
     bench.folder.change(lambda j: j.given_back("it crashed"))
     monkeypatch.setattr(turns, "version", lambda name: "100.0")
     assert bench.turn() == "nothing is asked for"  # what failed at work stays away
+
+
+def test_a_process_older_than_its_updater_waits_for_its_restart(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = io.StringIO()
+    models = Models(bench.config, Counts(), Log("error"))
+    models.get(models.first)
+    watch = Watch(bench.config, Path("agent.toml"), models, Counts(), Log("info", stream))
+    bench.offer(2)
+    bench.repository.publish()
+    bench.turn()
+
+    def too_new(path: Path, sha256: str) -> None:
+        raise BundleTooNew(f"{path}: has a field of a later release; update edgeloop")
+
+    monkeypatch.setattr(models, "replace_first", too_new)
+    assert not watch._switch() and "update waits for a restart of the agent" in stream.getvalue()
+    journal = bench.folder.load()
+    assert journal.trial is not None and not journal.bad
+    monkeypatch.undo()
+    assert bench.running().version == 2

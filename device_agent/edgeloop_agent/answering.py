@@ -59,7 +59,7 @@ class Answering:
             yield self._refused(recording.name, "runtime_failed", str(error))
         except DataError as error:
             yield self._refused(recording.name, "does_not_fit", str(error))
-        except (ValueError, TypeError, ArithmeticError, MemoryError) as error:  # of arithmetic on values nobody thought of
+        except Exception as error:  # of arithmetic on values nobody thought of: it costs its recording, and says what it was
             yield self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
 
     def _chosen(self, recording: Recording) -> Array | None:

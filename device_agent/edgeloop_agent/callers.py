@@ -8,7 +8,7 @@ import socket
 import zlib
 from collections.abc import Sequence
 
-from edgeloop_agent.http import Refusal
+from edgeloop_agent.wire import Refusal
 
 PORT = re.compile(r":\d{1,5}$")
 CODINGS = {"gzip": 47, "x-gzip": 47, "deflate": 47}  # what zlib is to expect: either of its heads

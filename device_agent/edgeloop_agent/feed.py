@@ -28,7 +28,7 @@ class Feed:
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
-        self._dropped, self._told = 0, float("-inf")
+        self._dropped, self._told, self._seen_lost = 0, float("-inf"), 0
         self.failure: EdgeloopError | None = None
 
     def start(self) -> None:
@@ -68,13 +68,14 @@ class Feed:
             self._counts.files[did, outcome] += 1
         if did == "kept":
             self._log("warning", "file kept", recording=recording.name, why=outcome)
-        if outcome not in ("dropped", "unwritten"):
+        if outcome in ("answered", "refused"):  # else another worker may do better
             self._hand.finish(recording.key)
 
     def _fill(self) -> None:
         while not self._stop.is_set():
             try:
                 for recording in self._source.recordings(self._stop, self._away):
+                    self._lost(getattr(self._source, "lost", 0))
                     if self._hand.is_finished(recording.key):
                         continue
                     poison = self._hand.left_out(recording.key) and recording.values is not None
@@ -99,11 +100,20 @@ class Feed:
             self._changed.notify_all()
 
     def _drop(self, recording: Recording) -> None:
-        self._counts.dropped["queue_full"] += 1
-        self._dropped += 1
+        self._tell_dropped(1, recording.name)
         self.settle(recording, "dropped")
+
+    def _lost(self, count: int) -> None:
+        """What the source itself let go."""
+        if count > self._seen_lost:
+            self._tell_dropped(count - self._seen_lost, "in the source")
+            self._seen_lost = count
+
+    def _tell_dropped(self, count: int, last: str) -> None:
+        self._counts.dropped["queue_full"] += count
+        self._dropped += count
         if (now := time.monotonic()) >= self._told + TELL_SECONDS:
-            self._log("warning", "queue full: recordings are dropped", count=self._dropped, last=recording.name)
+            self._log("warning", "queue full: recordings are dropped", count=self._dropped, last=last)
             self._dropped, self._told = 0, now
 
     def _away(self, why: str) -> None:

@@ -6,12 +6,11 @@ must not touch; the other, what was finished, so that a worker that takes over g
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 
 ENVIRONMENT = "EDGELOOP_HAND"
 READING, ANSWERING, POISON = 0, 1, 2
@@ -20,6 +19,7 @@ SLOT_BYTES = 1 << 16
 DIGEST_BYTES, MOST_FINISHED = 8, 1 << 17
 READS, ANSWERS = 2, 4  # deaths: of a reader it is the file; a runtime is given another variant first (models.CRASHES_A_VARIANT)
 MOST_KEYS = 32
+WAIT_SECONDS = 0.2
 
 
 class Hand:
@@ -29,7 +29,7 @@ class Hand:
     """
 
     def __init__(self, memory: int = -1, finished: int = -1, careful: bool = False) -> None:
-        self._one: AbstractContextManager[object] = threading.Lock() if careful else nullcontext()
+        self._one = threading.Lock() if careful else None
         self._memory, self._log = memory, finished
         self._left_out = frozenset(_keys(memory, POISON)) if memory >= 0 else frozenset()
         data = os.pread(finished, MOST_FINISHED * DIGEST_BYTES, 0) if finished >= 0 else b""
@@ -53,17 +53,23 @@ class Hand:
 
     @contextmanager
     def reading(self, key: str) -> Iterator[None]:
-        with self._one:
+        with self._one or nullcontext():
             self._hold(READING, [key])
             yield
             self._hold(READING, [])
 
     @contextmanager
-    def answering(self, key: str) -> Iterator[None]:
-        with self._one:
+    def answering(self, key: str, progress: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """`progress` is called while it has to wait: a file that takes long to read is no hung runtime."""
+        while self._one is not None and not self._one.acquire(timeout=WAIT_SECONDS):
+            progress()
+        try:
             self._hold(ANSWERING, [*self._failed, key])
             yield
             self._hold(ANSWERING, self._failed)
+        finally:
+            if self._one is not None:
+                self._one.release()
 
     def failed(self, key: str) -> None:
         """The runtime raised for it. Too many of these in a row end the worker, and then they are what it has in hand."""
@@ -87,7 +93,7 @@ class Deaths:
     """The supervisor's side."""
 
     def __init__(self) -> None:
-        self._memory, self._log = os.memfd_create("edgeloop-hand"), os.memfd_create("edgeloop-finished")
+        self._memory, self._log = _anonymous(), _anonymous()
         self._while: dict[int, Counter[str]] = {READING: Counter(), ANSWERING: Counter()}
         self._left_out: list[str] = []
 
@@ -128,7 +134,20 @@ class Deaths:
             _write(self._memory, slot, [])
 
 
+def _anonymous() -> int:
+    """A descriptor of memory, or of a file without a name where the system has no such memory."""
+    try:
+        return os.memfd_create("edgeloop-agent")
+    except (AttributeError, OSError):
+        import tempfile
+
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+
+
 def _digest(key: str) -> bytes:
+    import hashlib  # the supervisor does without: it brings OpenSSL
+
     return hashlib.blake2b(os.fsencode(key), digest_size=DIGEST_BYTES).digest()
 
 

@@ -12,51 +12,29 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-MAX_LINE_BYTES, MAX_HEADERS = 8192, 100
+from edgeloop_agent.wire import (
+    MAX_LINE_BYTES,
+    Budget,
+    Reader,
+    Refusal,
+    Request,
+    Response,
+    head_of,
+    length_of,
+    too_busy,
+)  # fmt: skip
+
+MAX_HEADERS = 100
 METHODS = ("GET", "HEAD", "POST")
 KNOWN = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
-REASONS = {
-    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 411: "Length Required",
-    413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
-    501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
-}  # fmt: skip
-JSON = "application/json"
-AGAIN_SECONDS = 1
 SPARE = 4  # connections beside the bounded ones: for what only asks how the agent is, and to tell the others to come again
+SPARE_PATIENCE_SECONDS = 0.1  # such a question is one small packet
 PATIENCE_SECONDS = 1.0  # a client that is slower than this gives its place to one that finds none
-SMALL_BYTES = 64 << 10  # bodies that are not counted
 BODIES = 2  # of the largest size, that may be in memory at once
-LINGER_SECONDS, LINGER_BYTES = 2.0, 256 << 20  # what still comes from a client that was refused: else it would not hear why
-
-
-class Refusal(Exception):
-    """An answer other than 200. `close`: what follows on the connection cannot be understood any more."""
-
-    def __init__(self, status: int, text: str, close: bool = False, headers: dict[str, str] | None = None) -> None:
-        super().__init__(text)
-        self.status, self.close, self.headers = status, close, headers or {}
-
-
-@dataclass(frozen=True)
-class Request:
-    """`headers` by their names in lower case."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes | bytearray = b""
-
-
-@dataclass(frozen=True)
-class Response:
-    content: bytes = b""
-    kind: str = JSON
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,11 +83,8 @@ class Server(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.5}, name="api", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._places.acquire(blocking=False) or (self._make_room() and self._places.acquire(timeout=0.2)):
-            place = self._places
-        elif self._spare.acquire(blocking=False):
-            place = self._spare
-        else:
+        place = self._places if self._place(spare=False) else self._spare if self._place(spare=True) else None
+        if place is None:
             self._come_again(request)
             return
         threading.Thread(target=self._serve, args=(request, client_address, place), daemon=True).start()
@@ -123,102 +98,31 @@ class Server(socketserver.ThreadingTCPServer):
             self.shutdown_request(request)
             place.release()
 
-    def _make_room(self) -> bool:
-        """End the connection that lets us wait the longest, if that is long enough."""
-        now = time.monotonic()
-        waiting = [(c.waits_since, c) for c in list(self.open) if c.waits_since < now - PATIENCE_SECONDS]
+    def _place(self, spare: bool) -> bool:
+        """One of the places is taken; if need be, that of the connection that lets us wait the longest, if that is long enough."""
+        places, patience = (self._spare, SPARE_PATIENCE_SECONDS) if spare else (self._places, PATIENCE_SECONDS)
+        if places.acquire(blocking=False):
+            return True
+        long_ago = time.monotonic() - patience
+        waiting = [(c.waits_since, c) for c in list(self.open) if c.spare == spare and c.waits_since < long_ago]
         if not waiting:
             return False
         with contextlib.suppress(OSError):
             min(waiting, key=lambda each: each[0])[1].connection.shutdown(socket.SHUT_RDWR)
-        return True
+        return places.acquire(timeout=0.2)
 
     def _come_again(self, request: Any) -> None:
         busy = self.answers.refused(too_busy())
         self.answers.count(busy.status)
         with contextlib.suppress(OSError):
             request.settimeout(1)
-            request.sendall(_head(busy, close=True) + busy.content)
+            request.sendall(head_of(busy, close=True) + busy.content)
         self.shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A connection that broke is not worth a word; anything else is a mistake of ours."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
-
-
-def too_busy() -> Refusal:
-    return Refusal(503, "too many connections; come again", close=True, headers={"Retry-After": str(AGAIN_SECONDS)})
-
-
-class Budget:
-    """Bytes that all bodies in memory may have together."""
-
-    def __init__(self, most: int) -> None:
-        self._left, self._changed = most, threading.Condition()
-
-    @contextlib.contextmanager
-    def taken(self, size: int, deadline: float) -> Iterator[None]:
-        """Waits for others to be done with theirs. Raises Refusal when that takes too long."""
-        size = size if size > SMALL_BYTES else 0
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._left >= size, max(0.0, deadline - time.monotonic())):
-                raise too_busy()
-            self._left -= size
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._left += size
-                self._changed.notify_all()
-
-
-class Reader:
-    """A socket's bytes until a deadline, however slowly they drip. Raises TimeoutError."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection, self._rest, self.deadline = connection, bytearray(), 0.0
-
-    def _wait(self) -> None:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("the request took too long")
-        self._connection.settimeout(left)
-
-    def line(self) -> bytes:
-        """Up to its end, or to MAX_LINE_BYTES + 1; b"" when the client left."""
-        while (end := self._rest.find(b"\n", 0, MAX_LINE_BYTES + 1)) < 0 and len(self._rest) <= MAX_LINE_BYTES:
-            self._wait()
-            if not (some := self._connection.recv(1 << 14)):
-                end = len(self._rest) - 1
-                break
-            self._rest += some
-        size = end + 1 if end >= 0 else min(len(self._rest), MAX_LINE_BYTES + 1)
-        found = bytes(self._rest[:size])
-        del self._rest[:size]
-        return found
-
-    def body(self, size: int) -> bytearray:
-        found = bytearray(size)
-        at = min(size, len(self._rest))
-        found[:at] = self._rest[:at]
-        del self._rest[:at]
-        view = memoryview(found)
-        while at < size:
-            self._wait()
-            if not (got := self._connection.recv_into(view[at:])):
-                raise ConnectionError("the client left")
-            at += got
-        return found
-
-    def linger(self) -> None:
-        """Take what still comes, and forget it."""
-        self.deadline, taken = time.monotonic() + LINGER_SECONDS, 0
-        while taken < LINGER_BYTES:
-            self._wait()
-            if not (got := len(self._connection.recv(1 << 16))):
-                return
-            taken += got
 
 
 class _Connection(socketserver.BaseRequestHandler):
@@ -233,8 +137,7 @@ class _Connection(socketserver.BaseRequestHandler):
         """Request after request, until the client leaves, is silent for too long, or sends what cannot be understood."""
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self.reader = Reader(self.connection)
-        if not self.spare:
-            self.server.open.add(self)
+        self.server.open.add(self)
         try:
             with contextlib.suppress(OSError):
                 while self._one() and not self.spare:
@@ -263,14 +166,14 @@ class _Connection(socketserver.BaseRequestHandler):
         self.server.answers.count(response.status)
         self.waits_since = time.monotonic()  # for it to take the answer
         self.connection.settimeout(self.server.bounds.timeout_seconds)
-        self.connection.sendall(_head(response, close=not keep or self.spare) + (b"" if method == "HEAD" else response.content))
+        self.connection.sendall(head_of(response, close=not keep or self.spare) + (b"" if method == "HEAD" else response.content))
         if refused:
             self.connection.shutdown(socket.SHUT_WR)
             self.reader.linger()
         return keep
 
     def _answer(self, request: Request) -> Response:
-        size, most = _length(request.headers), self.server.bounds.max_body_bytes
+        size, most = length_of(request.headers), self.server.bounds.max_body_bytes
         try:
             most = min(most, self.server.answers.admit(request))
         except Refusal as refusal:  # its body stays unread
@@ -316,23 +219,3 @@ class _Connection(socketserver.BaseRequestHandler):
                 raise Refusal(400, f"two headers {name}", close=True)
             found[name] = value.strip()
         raise Refusal(431, f"more than {MAX_HEADERS} headers", close=True)
-
-
-def _length(headers: dict[str, str]) -> int:
-    if "transfer-encoding" in headers:
-        raise Refusal(411, "send Content-Length; chunked bodies are not read", close=True)
-    length = headers.get("content-length", "0")
-    if not (length.isascii() and length.isdigit()):
-        raise Refusal(411, f"Content-Length {length[:50]!r} is no number", close=True)
-    return int(length[:18]) if len(length) <= 18 else 10**18
-
-
-def _head(response: Response, close: bool) -> bytes:
-    lines = [
-        f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}",
-        f"Content-Type: {response.kind}",
-        f"Content-Length: {len(response.content)}",
-        *(f"{name}: {value}" for name, value in response.headers.items()),
-        *(["Connection: close"] if close else []),
-    ]
-    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"

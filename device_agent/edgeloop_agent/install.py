@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -53,7 +54,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={_word(program)} serve {_word(str(config_path))}
+ExecStart={_quoted(program)} serve {_word(str(config_path))}
 ExecReload=/bin/kill -HUP $MAINPID
 User={USER}
 {groups}StateDirectory=edgeloop-agent
@@ -141,12 +142,21 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
             make = ("install", "-d", "-o", USER, "-g", USER, "-m", "0750", str(folder))
             actions.append(Action(f"make the folder {folder}", command=make))
     if here and config.updates.enabled and not config.state:
-        actions += _enrolment(default_folder() / "updates", root / STATE / "updates")
+        for folder in _callers():
+            actions += _enrolment(folder / "updates", root / STATE / "updates")
     actions.append(Action(f"write {unit}", unit, unit_of(config, config_path.resolve(), program)))
     if here:
         actions.append(Action("let systemd read it", command=("systemctl", "daemon-reload")))
         actions.append(Action("start it, now and at every boot", command=("systemctl", "enable", "--now", UNIT)))
     return actions
+
+
+def _callers() -> list[Path]:
+    """State folders in which whoever asks may have enrolled before: root's, or those of the person behind sudo."""
+    found = [default_folder()]
+    with contextlib.suppress(KeyError):
+        found.append(Path(pwd.getpwnam(os.environ["SUDO_USER"]).pw_dir) / ".local/state/edgeloop-agent")
+    return next(([folder] for folder in found if (folder / "updates/root.json").exists()), [])
 
 
 def _enrolment(mine: Path, theirs: Path) -> list[Action]:

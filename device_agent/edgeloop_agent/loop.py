@@ -82,7 +82,7 @@ class Loop:
         if self.feed is None:
             time.sleep(timeout_seconds)
         elif (recording := self.feed.take(timeout_seconds)) is not None:
-            with self.hand.answering(recording.key):
+            with self.hand.answering(recording.key, self.progress):
                 outcome = self._answer(recording)
                 if recording.done is nothing:
                     self.feed.settle(recording, outcome)

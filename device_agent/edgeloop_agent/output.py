@@ -61,6 +61,7 @@ class Output:
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         size = os.fstat(self._file).st_size
         if size + len(data) > self._settings.max_bytes:
+            self.sync()
             os.close(self._file)
             self._file = None
             with contextlib.suppress(FileNotFoundError):

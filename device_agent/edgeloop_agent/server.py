@@ -18,9 +18,10 @@ from edgeloop_agent import callers
 from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.counts import Counts, Exposition, kind_of
-from edgeloop_agent.http import AGAIN_SECONDS, Answers, Bounds, Refusal, Request, Response, Server
+from edgeloop_agent.http import Answers, Bounds, Server
 from edgeloop_agent.logs import Log
 from edgeloop_agent.models import Models
+from edgeloop_agent.wire import AGAIN_SECONDS, Refusal, Request, Response
 from edgeloop_contract import inference
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest

@@ -74,7 +74,10 @@ def printable(text: str) -> str:
 
 
 class Source(Protocol):
-    """Yields recordings until it is done or `stop` is set, which it looks at about once a second."""
+    """Yields recordings until it is done or `stop` is set, which it looks at about once a second.
+
+    One that cannot make its other side wait counts in an attribute `lost` what it let go before it could be yielded.
+    """
 
     def recordings(self, stop: Event, away: Away) -> Iterator[Recording]: ...
 

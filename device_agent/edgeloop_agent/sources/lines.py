@@ -66,7 +66,8 @@ class Lines:
         try:
             time, values = _point(text)
         except (ValueError, OverflowError):
-            yield json_record(text, name)
+            plain = text[0] not in "{["
+            yield Recording(name, None, f"not JSON, nor numbers: {text[:80]!r}") if plain else json_record(text, name)
             return
         yield from self._series(*self.widths.take(Line(name, time, values)))
 

@@ -25,6 +25,7 @@ class Mqtt:
         except ImportError as error:
             raise DeviceError(f"an MQTT source needs paho-mqtt ({error}); pip install 'edgeloop[mqtt]'") from error
         self.library, self.settings = client, settings
+        self.lost = 0
 
     def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
         settings = self.settings
@@ -42,6 +43,7 @@ class Mqtt:
         def message(_client: Any, _data: object, got: Any) -> None:
             if messages.full():  # the newest count; this thread must never wait
                 messages.get_nowait()
+                self.lost += 1
             messages.put_nowait(got)
 
         client.on_connect, client.on_message = connected, message
@@ -56,7 +58,7 @@ class Mqtt:
                     if not client.is_connected():
                         away(f"MQTT broker {settings.host}:{settings.port} does not answer")
                     continue
-                yield json_record(got.payload.decode("utf-8", "replace"), got.topic)
+                yield json_record(got.payload.decode("utf-8", "replace"), _topic(got))
         finally:
             client.disconnect()
             client.loop_stop()
@@ -67,3 +69,11 @@ class Mqtt:
             return Path(path).read_text(encoding="utf-8").strip() if path else ""
         except OSError as error:
             raise UsageError(f"source.password_file: {path} cannot be read ({error.strerror})") from error
+
+
+def _topic(message: Any) -> str:
+    """Its name; bytes that are no UTF-8 as \\xe9: one such topic must not hold up the others."""
+    try:
+        return str(message.topic)
+    except UnicodeDecodeError as error:
+        return bytes(error.object).decode("utf-8", "backslashreplace")

@@ -24,6 +24,7 @@ class Microphone:
             remedy = "pip install 'edgeloop[sound]', and on Debian apt install libportaudio2"
             raise DeviceError(f"a microphone needs sounddevice ({error}); {remedy}") from error
         self.library, self.settings = sounddevice, settings
+        self.lost = 0
 
     def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
         count = 0
@@ -45,7 +46,9 @@ class Microphone:
 
     def _stream(self, blocks: queue.Queue[Any]) -> Any:
         def take(data: Any, frames: int, time: object, status: object) -> None:
-            if not blocks.full():  # else the loop is slower than sound: this block is lost, as with any full queue
+            if blocks.full():  # the loop is slower than sound
+                self.lost += 1
+            else:
                 blocks.put_nowait(data.copy())
 
         settings = self.settings

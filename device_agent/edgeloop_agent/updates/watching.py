@@ -211,6 +211,9 @@ class Watch:
             return False
         try:
             self.models.replace_first(self.folder.slot(journal.trial.slot), slot.sha256)
+        except BundleTooNew as error:  # the agent was updated meanwhile, and its updater is newer than this process
+            self.log("error", "update waits for a restart of the agent", target=slot.target, why=error)
+            return False
         except EdgeloopError as error:
             self._give_back(f"it cannot be loaded: {error}", loaded=False)
             return False

@@ -1,0 +1,141 @@
+"""What goes over a connection of the local API: requests, answers and refusals, and how their bytes are read and bounded."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+MAX_LINE_BYTES = 8192
+REASONS = {
+    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 411: "Length Required",
+    413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
+    501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
+}  # fmt: skip
+JSON = "application/json"
+AGAIN_SECONDS = 1
+SMALL_BYTES = 64 << 10  # bodies that are not counted
+LINGER_SECONDS, LINGER_BYTES = 2.0, 256 << 20  # what still comes from a client that was refused: else it would not hear why
+
+
+class Refusal(Exception):
+    """An answer other than 200. `close`: what follows on the connection cannot be understood any more."""
+
+    def __init__(self, status: int, text: str, close: bool = False, headers: dict[str, str] | None = None) -> None:
+        super().__init__(text)
+        self.status, self.close, self.headers = status, close, headers or {}
+
+
+@dataclass(frozen=True)
+class Request:
+    """`headers` by their names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes | bytearray = b""
+
+
+@dataclass(frozen=True)
+class Response:
+    content: bytes = b""
+    kind: str = JSON
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def too_busy() -> Refusal:
+    return Refusal(503, "too many connections; come again", close=True, headers={"Retry-After": str(AGAIN_SECONDS)})
+
+
+class Budget:
+    """Bytes that all bodies in memory may have together."""
+
+    def __init__(self, most: int) -> None:
+        self._left, self._changed = most, threading.Condition()
+
+    @contextlib.contextmanager
+    def taken(self, size: int, deadline: float) -> Iterator[None]:
+        """Waits for others to be done with theirs. Raises Refusal when that takes too long."""
+        size = size if size > SMALL_BYTES else 0
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._left >= size, max(0.0, deadline - time.monotonic())):
+                raise too_busy()
+            self._left -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._left += size
+                self._changed.notify_all()
+
+
+class Reader:
+    """A socket's bytes until a deadline, however slowly they drip. Raises TimeoutError."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection, self._rest, self.deadline = connection, bytearray(), 0.0
+
+    def _wait(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("the request took too long")
+        self._connection.settimeout(left)
+
+    def line(self) -> bytes:
+        """Up to its end, or to MAX_LINE_BYTES + 1; b"" when the client left."""
+        while (end := self._rest.find(b"\n", 0, MAX_LINE_BYTES + 1)) < 0 and len(self._rest) <= MAX_LINE_BYTES:
+            self._wait()
+            if not (some := self._connection.recv(1 << 14)):
+                end = len(self._rest) - 1
+                break
+            self._rest += some
+        size = end + 1 if end >= 0 else min(len(self._rest), MAX_LINE_BYTES + 1)
+        found = bytes(self._rest[:size])
+        del self._rest[:size]
+        return found
+
+    def body(self, size: int) -> bytearray:
+        found = bytearray(size)
+        at = min(size, len(self._rest))
+        found[:at] = self._rest[:at]
+        del self._rest[:at]
+        view = memoryview(found)
+        while at < size:
+            self._wait()
+            if not (got := self._connection.recv_into(view[at:])):
+                raise ConnectionError("the client left")
+            at += got
+        return found
+
+    def linger(self) -> None:
+        """Take what still comes, and forget it."""
+        self.deadline, taken = time.monotonic() + LINGER_SECONDS, 0
+        while taken < LINGER_BYTES:
+            self._wait()
+            if not (got := len(self._connection.recv(1 << 16))):
+                return
+            taken += got
+
+
+def length_of(headers: dict[str, str]) -> int:
+    if "transfer-encoding" in headers:
+        raise Refusal(411, "send Content-Length; chunked bodies are not read", close=True)
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise Refusal(411, f"Content-Length {length[:50]!r} is no number", close=True)
+    return int(length[:18]) if len(length) <= 18 else 10**18
+
+
+def head_of(response: Response, close: bool) -> bytes:
+    lines = [
+        f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}",
+        f"Content-Type: {response.kind}",
+        f"Content-Length: {len(response.content)}",
+        *(f"{name}: {value}" for name, value in response.headers.items()),
+        *(["Connection: close"] if close else []),
+    ]
+    return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
