@@ -215,7 +215,7 @@ class Values(Table):
         odd = table[self.label].odd
         if len(odd):
             shown = table[self.label].texts[odd[0]]
-            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} holds something that is no number ({shown!r})")
+            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} holds something that is no number ({str(shown)!r})")
         return table
 
     def _cut_file(self, file: Path, table: dict[str, Column], found: Cut) -> None:
