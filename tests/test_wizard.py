@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +13,6 @@ from edgeloop_contract.errors import DataError
 from edgeloop_pipeline import augmentations
 from edgeloop_pipeline.datasets import ClassFolders, NormalFolders, Table
 
-ONLY_TRAIN = [f"--set={s}=off" for s in ("quantize", "export", "verify", "profile", "package", "report")]
-
 
 def pictures(root: Path) -> None:
     from PIL import Image
@@ -27,20 +23,6 @@ def pictures(root: Path) -> None:
         for i in range(40):
             size = (20 + i % 3, 24, 3)
             Image.fromarray(rng.integers(low, low + 110, size).astype(np.uint8)).save(root / label / f"{i}.png")
-
-
-def sounds(root: Path) -> None:
-    rng = np.random.default_rng(0)
-    for label, hz in (("low", 300), ("high", 1500)):
-        (root / label).mkdir(parents=True)
-        for i in range(40):
-            t = np.arange(3000 + 50 * i) / 8000
-            values = 8000 * np.sin(2 * np.pi * hz * rng.uniform(0.9, 1.1) * t) + rng.normal(0, 500, len(t))
-            with wave.open(str(root / label / f"{i}.wav"), "wb") as file:
-                file.setnchannels(1)
-                file.setsampwidth(2)
-                file.setframerate(8000)
-                file.writeframes(values.astype("<i2").tobytes())
 
 
 def table(root: Path, suffix: str) -> None:
@@ -65,23 +47,6 @@ def table(root: Path, suffix: str) -> None:
     pyarrow.parquet.write_table(
         pyarrow.table(dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))), root / "all.parquet"
     )
-
-
-@pytest.mark.parametrize("kind", ["pictures", "sounds", "csv"])
-def test_a_new_project_runs(tmp_path: Path, kind: str) -> None:
-    data = tmp_path / "data"
-    {"pictures": pictures, "sounds": sounds, "csv": lambda root: table(root, ".csv")}[kind](data)
-    made = command("edgeloop", "new", tmp_path / "mine", "--data", data)
-    assert made.returncode == 0, made.stderr
-    words = [] if kind == "pictures" else ONLY_TRAIN
-    done = command("edgeloop", "run", tmp_path / "mine", "--runs", tmp_path / "runs", "--json", "--set=train.epochs=12", *words)
-    assert done.returncode == 0, done.stderr[-2000:]
-    answer = json.loads(done.stdout)
-    assert answer["stages"][0]["metrics"]["validation_accuracy"] > 0.8
-    if kind == "pictures":
-        agent = command("edgeloop-agent", "run", answer["bundle"], "--source", data / "light")
-        labels = [json.loads(line)["label"] for line in agent.stdout.splitlines()]
-        assert len(labels) == 40 and labels.count("light") > 30
 
 
 def test_parquet_is_read_like_csv(tmp_path: Path) -> None:
@@ -157,26 +122,8 @@ def test_folders_with_a_normal_one_become_an_autoencoder(tmp_path: Path) -> None
     (tmp_path / "data" / "dark").rename(tmp_path / "data" / "good")
     made = command("edgeloop", "new", tmp_path / "mine", "--data", tmp_path / "data", "--task", "anomaly")
     assert made.returncode == 0, made.stderr
-    done = command("edgeloop", "run", tmp_path / "mine", "--runs", tmp_path / "runs", "--json", *ONLY_TRAIN)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["stages"][0]["metrics"]["validation_accuracy"] > 0.9
     splits = NormalFolders(tmp_path / "data", normal="good").load()
     assert not splits.train.labels.any() and set(splits.test.labels) == set(splits.validation.labels) == {0, 1}
     (tmp_path / "data" / "good").rename(tmp_path / "data" / "dark")
     said = sentence(command("edgeloop", "new", tmp_path / "other", "--data", tmp_path / "data", "--task", "anomaly"), 3)
     assert "no folder is called normal, good" in said
-
-
-def test_a_table_with_a_quantity_becomes_a_regression(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
-    rows = ["machine,target,ax"]
-    for machine in range(12):
-        level = np.repeat(rng.uniform(1, 5, 20), 32)
-        wave_ = level * np.sin(0.7 * np.arange(len(level)) + machine)
-        rows += [f"m{machine},{a:.4f},{b:.4f}" for a, b in zip(level, wave_, strict=True)]
-    (tmp_path / "t.csv").write_text("\n".join(rows))
-    made = command("edgeloop", "new", tmp_path / "mine", "--data", tmp_path / "t.csv")
-    assert made.returncode == 0 and "'target' to estimate, split by machine" in made.stdout, (made.stdout, made.stderr)
-    done = command("edgeloop", "run", tmp_path / "mine", "--runs", tmp_path / "runs", "--json", *ONLY_TRAIN)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["stages"][0]["metrics"]["validation_accuracy"] > 0.8

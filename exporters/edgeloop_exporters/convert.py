@@ -25,7 +25,7 @@ RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
 class Front:
     """How a raw sample becomes the network's input: (x − mean) / std per channel, then channels first.
 
-    `dtype`: "uint8" (one mean, an integer, and one std: the raw count is the quantized value), "int16" or "float32".
+    `dtype`: "uint8" (with one mean, an integer, and one std the raw count is the quantized value), "int16" or "float32".
     """
 
     dtype: str
@@ -34,7 +34,10 @@ class Front:
 
     @property
     def input_qparams(self) -> tuple[float, int] | None:
-        return (1.0 / self.std[0], int(self.mean[0])) if self.dtype == "uint8" else None
+        """Scale and zero point of raw counts that are the quantized input; None where normalisation has to be computed."""
+        if self.dtype != "uint8" or len(self.mean) > 1 or len(self.std) > 1 or self.mean[0] != round(self.mean[0]):
+            return None
+        return (1.0 / self.std[0], int(self.mean[0])) if 0 <= self.mean[0] <= 255 else None
 
     def normalise(self, x: Tensor) -> Tensor:
         """Raw (N, ..., C) to normalised float32 (N, C, ...)."""

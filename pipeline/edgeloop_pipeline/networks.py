@@ -91,15 +91,10 @@ def front_of(splits: PreparedSplits) -> Front:
 
 def _given(splits: PreparedSplits) -> Front:
     assert splits.normalise is not None
-    mean, std = (tuple(dict.fromkeys(side)) if splits.dtype == "uint8" else side for side in splits.normalise)
+    mean, std = splits.normalise
     channels = splits.shape[-1]
-    if splits.dtype == "uint8" and (len(mean) > 1 or len(std) > 1 or mean[0] != round(mean[0])):
-        raise ModelError(
-            "normalise: uint8 samples take one integer mean and one std for all channels, so that the counts are the quantized"
-            " input; average them, or make float32 samples"
-        )
-    if splits.dtype == "uint8":
-        return Front("uint8", mean, std)
+    if len(set(mean)) == len(set(std)) == 1 and {len(mean), len(std)} <= {1, channels} and splits.dtype == "uint8":
+        return Front("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
     if not {len(mean), len(std)} <= {1, channels}:
         raise ModelError(f"normalise: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
     return Front(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))

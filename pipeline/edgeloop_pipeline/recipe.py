@@ -47,7 +47,10 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Normalise(msgspec.Struct, frozen=True, kw_only=True):
-    """(x − mean) / std before the network; one number for all channels, or one each. What a pretrained network was fed."""
+    """(x − mean) / std before the network; one number for all channels, or one each. What a pretrained network was fed.
+
+    Both are in raw counts: of pictures 0 to 255, where a checkpoint's card may say 0 to 1.
+    """
 
     mean: Annotated[list[float], msgspec.Meta(min_length=1)]
     std: Annotated[list[Annotated[float, msgspec.Meta(gt=0)]], msgspec.Meta(min_length=1)]

@@ -41,6 +41,10 @@ def order(name: str) -> bytes:
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
+def plural(what: str) -> str:
+    return what + ("es" if what.endswith(("ch", "s")) else "s")
+
+
 def quota(count: int) -> int:
     """How many of `count` units go into validation, and as many into the test set."""
     return max(1, round(SHARE * count))
@@ -85,7 +89,7 @@ def _too_few(
         if len(mine) < needed:
             shown = ", ".join(sorted(names[i] for i in mine)[:MOST_NAMED])
             problems.append(
-                f"class {label!r} has {len(mine)} {what}{'' if len(mine) == 1 else 's'} to divide ({shown or 'none'}), and"
+                f"class {label!r} has {len(mine)} {what if len(mine) == 1 else plural(what)} to divide ({shown or 'none'}), and"
                 f" {' and '.join(('train', *held))} need one each: add more, or leave the class out"
             )
     return problems
@@ -117,6 +121,8 @@ def _by_quota(counts: Array, units: Array, held: tuple[str, ...]) -> dict[int, s
     total = here.sum(0)
     present = total > 0
     size = quota(len(units)) if len(units) > len(held) else 0
+    if len(units) > MANY_UNITS or (here == here[0]).all():  # one is as good as another
+        return {int(units[k * size + i]): split for k, split in enumerate(held) for i in range(size)}
     left = np.ones(len(units), bool)
     for place, split in enumerate(held):
         have = np.zeros(here.shape[1])
@@ -164,14 +170,13 @@ def divide_values(values: Sequence[float], units: Sequence[str], what: str, want
     size = max(2 if flat else 1, quota(len(free))) if held else 0
     if len(free) - size * len(held) < (2 if flat else 1):
         raise DataError(
-            f"{len(free)} {what}s to divide, and {' and '.join(('train', *held))} need"
+            f"{len(free)} {plural(what)} to divide, and {' and '.join(('train', *held))} need"
             f" {'two each, as the quantity never changes within one' if flat else 'one each'}: add more"
         )
     sides = [given.get(i, "train") for i in range(len(names))]
     chosen = size * len(held)
     for k in range(chosen):
-        middle = int((k + 1) * (len(free) - 1) / (chosen + 1) + 0.5)
-        sides[free[middle]] = held[k % len(held)]
+        sides[free[(k + 1) * len(free) // (chosen + 1)]] = held[k % len(held)]
     return [sides[i] for i in place]
 
 

@@ -15,7 +15,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data import NAMES, Array, Split, Splits
 from edgeloop_pipeline.datasets.reading import Column, read_table, table_files
 from edgeloop_pipeline.datasets.scanning import SPLITS
-from edgeloop_pipeline.datasets.splitting import HELD, Wanted, check_given, divide, divide_values
+from edgeloop_pipeline.datasets.splitting import HELD, Wanted, check_given, divide, divide_values, plural
 
 LONG_GAP = "rows where a channel misses more than {} points in a row"
 
@@ -77,7 +77,7 @@ class Table:
         for name in NAMES:
             rows = [i for i, side in enumerate(sides) if side == name]
             if not rows:
-                raise DataError(f"{self.path}: no recordings for {name}; more {self.unit_name}s are needed")
+                raise DataError(f"{self.path}: no recordings for {name}; more {plural(self.unit_name)} are needed")
             groups = np.array([pieces[i].unit for i in rows])
             made[name] = Split([pieces[i].values for i in rows], np.array([truth[i] for i in rows]), groups)
         return Splits(labels, *made.values(), channels=self.channels)
@@ -215,7 +215,7 @@ class Values(Table):
         odd = table[self.label].odd
         if len(odd):
             shown = table[self.label].texts[odd[0]]
-            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} holds something that is no number ({shown!r})")
+            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} holds something that is no number ({str(shown)!r})")
         return table
 
     def _cut_file(self, file: Path, table: dict[str, Column], found: Cut) -> None:

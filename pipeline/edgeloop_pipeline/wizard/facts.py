@@ -13,20 +13,21 @@ import numpy as np
 from edgeloop_agent.sources.readers import TABLES, read
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.datasets.reading import Column, read_table
+from edgeloop_pipeline.wizard.roles import is_clock
 from edgeloop_pipeline.wizard.series import Seen
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one file. `problem`: why it cannot be used. `shape`: of what is in it; `names`: its header's columns."""
+    """Of one file. `problem`: why it cannot be used. `shape`: of what is in it."""
 
     path: Path
     problem: str = ""
     shape: tuple[int, ...] = ()
     dtype: str = ""
     rate_hz: int = 0
-    names: tuple[str, ...] = ()
     seen: Seen | None = None
+    clock: bool = False  # its first column rises evenly
 
 
 def facts_of(paths: Sequence[Path], kind: str, channels: tuple[str, ...] = ()) -> list[Facts]:
@@ -53,7 +54,7 @@ def _facts(path: Path, kind: str, channels: tuple[str, ...]) -> Facts:
         if values.dtype.kind not in "fiu" or values.ndim > 2:
             return Facts(path, f"{values.dtype} of shape {values.shape}; a recording is numbers, (points, channels)")
         values = values[:, None] if values.ndim == 1 else values
-        return Facts(path, shape=values.shape, dtype=str(values.dtype), seen=Seen.of([values]))
+        return Facts(path, shape=values.shape, dtype=str(values.dtype), seen=Seen.of([values]), clock=is_clock(values[:, 0]))
     return Facts(path, shape=values.shape, dtype=str(values.dtype), rate_hz=found.rate_hz or 0)
 
 

@@ -56,6 +56,10 @@ def look_at_folders(data: Path, task: str) -> Plan:
     says = [("understood", _understood(data, found, normal)), ("classes", plans.counted(labels))]
     how = " and ".join(sorted(found.split_names)) + " as the folders say" if found.split_names else "quotas of files in each class"
     says += [*plans.split_lines(labels, sides, [], ""), ("split by", how), *plan.says]
+    if not chosen.channels and found.kind == "series" and all(fact.clock for fact in good):
+        says.append(
+            ("caution", "channel 1 rises evenly: a time or a row's number? then remove it, or name it time in a header line")
+        )
     says += [("empty", f"no readable file in {', '.join(found.empty)}")] if found.empty else []
     says += [*((name, why) for name, why in chosen.left_out.items()), *plans.left_out(found.left_out)]
     kind = "NormalFolders" if normal else "ClassFolders"

@@ -26,9 +26,16 @@ POSSIBLE = (
 def refuse_annotated(root: Path) -> None:
     """Raises DataError for the layouts of COCO, YOLO, Pascal VOC, and of pictures with masks."""
     for folder, names, files in _walk(root):
-        found = _coco(folder, files) or _yolo(folder, files) or _voc(folder, files) or _masks(folder, names, files)
+        place = "" if folder == root else f"{folder.relative_to(root)}/"
+        found = _coco(folder, files, place) or _yolo(folder, files, place) or _voc(folder, files, place)
+        found = found or _masks(folder, names, files)
         if found:
             raise DataError(f"{root}: looks like {found}; {POSSIBLE}")
+        listed = _listed(root, folder, files)
+        if listed:
+            raise DataError(
+                f"{root}: {place}{listed} names pictures; sort them into a folder for each class, and give their folder"
+            )
 
 
 def _walk(root: Path) -> list[tuple[Path, list[str], list[str]]]:
@@ -49,24 +56,24 @@ def _head(path: Path) -> str:
         return ""
 
 
-def _coco(folder: Path, files: list[str]) -> str:
+def _coco(folder: Path, files: list[str], place: str) -> str:
     for name in files:
         if name.lower().endswith(".json"):
             text = _head(folder / name)
             if '"images"' in text and ('"annotations"' in text or '"categories"' in text):
-                return f"COCO: boxes or masks in {folder.name}/{name}"
+                return f"COCO: boxes or masks in {place}{name}"
     return ""
 
 
-def _yolo(folder: Path, files: list[str]) -> str:
+def _yolo(folder: Path, files: list[str], place: str) -> str:
     texts = [name for name in files if name.lower().endswith(".txt") and name.lower() not in ("classes.txt", "readme.txt")]
     if texts and sum(_is_boxes(folder / name) for name in texts[:20]) * 2 > min(20, len(texts)):
-        return f"YOLO: boxes in {folder.name}/*.txt"
+        return f"YOLO: boxes in {place}*.txt"
     for name in files:
         if name.lower().endswith((".yaml", ".yml")):
             text = _head(folder / name)
             if re.search(r"^names\s*:", text, re.M) and re.search(r"^train\s*:", text, re.M):
-                return f"YOLO: boxes, described in {folder.name}/{name}"
+                return f"YOLO: boxes, described in {place}{name}"
     return ""
 
 
@@ -75,11 +82,11 @@ def _is_boxes(path: Path) -> bool:
     return bool(lines) and all(BOX.match(line) for line in lines[:20] if line.strip())
 
 
-def _voc(folder: Path, files: list[str]) -> str:
+def _voc(folder: Path, files: list[str], place: str) -> str:
     for name in [name for name in files if name.lower().endswith(".xml")][:5]:
         text = _head(folder / name)
         if "<annotation" in text and ("<object>" in text or "<bndbox>" in text or "<filename>" in text):
-            return f"Pascal VOC: boxes in {folder.name}/*.xml"
+            return f"Pascal VOC: boxes in {place}*.xml"
     return ""
 
 
@@ -107,3 +114,18 @@ def _stems(folder: Path) -> set[str]:
     for _, _, files in os.walk(folder):
         found |= {re.sub(r"_?(mask|seg|gt)$", "", Path(name).stem) for name in files if kind_of(Path(name)) == "pictures"}
     return found
+
+
+def _listed(root: Path, folder: Path, files: list[str]) -> str:
+    """A table with the pictures' names in one of its columns."""
+    tables = [name for name in files if name.lower().endswith((".csv", ".tsv"))]
+    if not tables or folder != root:
+        return ""
+    pictures = _stems(root)
+    for name in tables:
+        rows = [re.split(r"[,;\t]", line) for line in _head(folder / name).splitlines()[1:50]]
+        for column in range(max((len(row) for row in rows), default=0)):
+            cells = [Path(row[column].strip('" ')).stem for row in rows if len(row) > column]
+            if pictures and sum(cell in pictures for cell in cells) * 2 > len(rows):
+                return name
+    return ""

@@ -113,7 +113,7 @@ def is_clock(numbers: Array) -> bool:
 def _tells(numbers: Array, labels: Array) -> bool:
     """Whether each label has one number of its own."""
     kinds = np.unique(labels)
-    if not 2 <= len(kinds) <= MOST_LABELS or len(np.unique(numbers)) != len(kinds):
+    if len(labels) < 4 * len(kinds) or not 2 <= len(kinds) <= MOST_LABELS or len(np.unique(numbers)) != len(kinds):
         return False
     return all(len(np.unique(numbers[labels == kind])) == 1 for kind in kinds)
 

@@ -23,6 +23,8 @@ class Seen:
     low: Array
     high: Array
     gap: int = 0
+    inner_low: Array | None = None  # where nearly all values lie, of the recording where that reaches furthest
+    inner_high: Array | None = None
 
     @classmethod
     def of(cls, recordings: Sequence[Array]) -> Seen:
@@ -35,13 +37,37 @@ class Seen:
             high = np.maximum(high, np.where(good, values, -np.inf).max(axis=0, initial=-np.inf))
             gap = max(gap, longest_gap(good))
         none = ~np.isfinite(low)
-        return cls(np.where(none, 0.0, low), np.where(none, 0.0, high), gap)
+        inner = [_inner(values) for values in recordings]
+        return cls(
+            np.where(none, 0.0, low), np.where(none, 0.0, high), gap,
+            np.min([a for a, _ in inner], axis=0), np.max([b for _, b in inner], axis=0),
+        )  # fmt: skip
 
     @classmethod
     def all(cls, parts: Sequence[Seen]) -> Seen:
+        lows, highs = ([getattr(p, name) for p in parts] for name in ("inner_low", "inner_high"))
         return cls(
-            np.min([p.low for p in parts], axis=0), np.max([p.high for p in parts], axis=0), max((p.gap for p in parts), default=0)
-        )
+            np.min([p.low for p in parts], axis=0), np.max([p.high for p in parts], axis=0), max((p.gap for p in parts), default=0),
+            np.min(lows, axis=0), np.max(highs, axis=0),
+        )  # fmt: skip
+
+    @property
+    def far(self) -> list[bool]:
+        """Of each channel, whether few values lie far outside of all others."""
+        if self.inner_low is None or self.inner_high is None:
+            return [False] * len(self.low)
+        inner = self.inner_high - self.inner_low
+        return [bool(r > FAR * i > 0) for r, i in zip(self.high - self.low, inner, strict=True)]
+
+
+def _inner(values: Array) -> tuple[Array, Array]:
+    """Between the 10 % and the 90 % quantile, a channel each; 0 where there is no value."""
+    found = np.zeros((2, values.shape[1]))
+    for i, channel in enumerate(values.T):
+        good = channel[np.isfinite(channel)] if channel.dtype.kind == "f" else channel
+        if len(good):
+            found[:, i] = np.quantile(good, (0.1, 0.9))
+    return found[0], found[1]
 
 
 def longest_gap(good: Array) -> int:
@@ -91,10 +117,11 @@ def _rounded(lsb: float) -> float:
 def ranges(names: Sequence[str], seen: Seen) -> str:
     """Each channel with its range, and what is odd about it."""
     shown = []
-    for name, a, b in zip(names, seen.low, seen.high, strict=True):
+    for name, a, b, far in zip(names, seen.low, seen.high, seen.far, strict=True):
         _, zero = counts(float(a), float(b))
         about = " (never changes)" if a == b else f" (counted from {zero:g})" if zero else ""
-        shown.append(f"{name} {a:.4g} to {b:.4g}{about}")
+        about += " (nearly all lie much closer: is the outermost one a missing value's sign? then empty these cells)" if far else ""
+        shown.append(f"{name} {a:.6g} to {b:.6g}{about}")
     return ", ".join(shown[:40]) + (" …" if len(shown) > 40 else "")
 
 

@@ -45,11 +45,15 @@ def look_at_table(path: Path, task: str) -> Plan:
         problems.append(
             f"a row seems to be a whole example, not a point in time: {why}; a table's row is one point in time, its columns what"
             " was measured then: save each example as a .npy or CSV file (a row a point) in a folder for its class, and give these"
+            " folders"
         )
     elif len(distinct) > roles.MOST_LABELS and not estimates:
         problems.append(f"column {label!r} has {len(distinct)} values, too many for classes; give the column with classes")
     if not found.channels and not found.problems:
-        problems.append(f"no column of numbers beside {label!r}; sensor values are needed")
+        why = "; ".join(f"{name}: {reason}" for name, reason in list(found.left_out.items())[:10])
+        problems.append(f"no column of numbers beside {label!r} ({why or 'there is none'}); sensor values are needed")
+    if len(distinct) < 2 and not estimates:
+        problems.append(f"column {label!r} has {len(distinct)} value; there must be two classes or more")
     refuse(path, problems)
     plan = _estimating(path, table, found) if estimates else _classifying(path, found)
     says = [*plan.says, *apart, *found.left_out.items()]
@@ -156,11 +160,13 @@ def _arguments(made: Table, units: list[str], sides: list[str], cut: Cut) -> dic
 def _estimating(path: Path, table: dict[str, Column], found: roles.Roles) -> Plan:
     whole = Values(path, found.label, found.channels, found.group, max_gap=MOST_GAP, length=1)
     runs = [len(list(rows)) for rows in _runs(table, found.group)]
-    length = max(series.SHORTEST, min(64, int(np.median(runs)) // 4))
+    stretched = sum(runs) // (STRETCHES * 5)  # so that there are some stretches of ten overlapping samples
+    length = max(series.SHORTEST, min(64, int(np.median(runs)) // 4, 64 if found.group else stretched))
     made = replace(whole, length=length)
     at, why = _where_in_sample(made, found.label)
     made = replace(made, at=at)
-    tries, refused = [made, replace(made, stretch=1)] if found.group else [made], []
+    short = replace(made, length=max(series.SHORTEST, min(length, stretched)), stretch=1)
+    tries, refused = [made, short] if found.group else [made], []
     for made in tries:
         cut = made.cut()
         try:
