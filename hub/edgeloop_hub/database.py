@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, create_engine, event, text
-from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 
 from edgeloop_contract.errors import StorageError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ORDER_LOCK = 0xED6E  # PostgreSQL's advisory lock for what must happen one after the other
 BUSY_SECONDS = 20
+IDLE_SECONDS = 5  # of a pooled connection, after which the server may be another one
 
 
 class Database:
@@ -23,13 +26,17 @@ class Database:
     def __init__(self, url: str) -> None:
         url = url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
         self.is_sqlite = url.startswith("sqlite")
-        options: dict[str, Any] = (
-            {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else {"pool_size": 10, "pool_pre_ping": True}
-        )
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else {"pool_size": 10}
         try:
             self.engine = create_engine(url, **options)
             if self.is_sqlite:
                 event.listen(self.engine, "connect", _sqlite)
+            else:
+                event.listen(self.engine, "checkin", _used)
+                event.listen(self.engine, "checkout", partial(_alive, self.engine.dialect))
+            # Each statement sees what is committed, as in PostgreSQL's own transactions: BEGIN and ROLLBACK would be two more
+            # round trips a poll.
+            self.reads = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self.upgrade()
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             raise StorageError(f"database: {str(error).splitlines()[0]}; check the address, and that it runs") from error
@@ -47,7 +54,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        with _translated(), self.engine.connect() as connection:
+        with _translated(), self.reads.connect() as connection:
             yield connection
 
     @contextmanager
@@ -84,6 +91,20 @@ def _translated() -> Iterator[None]:
         yield
     except (OperationalError, InterfaceError) as error:
         raise StorageError(f"database: {str(error).splitlines()[0]}; make room, see that it runs, or try again") from error
+
+
+def _used(_: Any, record: Any) -> None:
+    record.info["used"] = time.monotonic()
+
+
+def _alive(dialect: Any, connection: Any, record: Any, _: Any) -> None:
+    """A connection that lay idle is asked whether it still stands; one that was just used is not: a round trip less a request."""
+    if time.monotonic() - record.info.get("used", 0.0) < IDLE_SECONDS:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise DisconnectionError from error
 
 
 def _sqlite(connection: Any, _: Any) -> None:
