@@ -16,7 +16,7 @@ from edgeloop_contract import inference
 from edgeloop_contract.archive import Bundle
 from shaped import Agent, Link, hub_with, in_namespace, pace, shaped_link, start_agent
 
-PORT, MODEL = 8799, "photos"
+PORT = 8799
 WAKE_SECONDS = 2.0  # after a halt: what was due meanwhile, a probe of the link say, is done at once
 WAIT_MS = 60_000
 SLOW_MS = 2_000  # a way that takes longer is measured once
@@ -28,6 +28,7 @@ FIXED = f'cut = "{{}}"\nhedge = "late"\ndeadline_ms = {WAIT_MS}\nprobe_seconds =
 class Bench:
     folder: Path
     bundle: Path
+    model: str
     token: str
     link: Link
     ways: list[str]
@@ -49,7 +50,7 @@ class Bench:
         return found
 
     def ask(self, agent: Agent) -> tuple[float, str]:
-        return agent.infer(MODEL, self.body, self.length)
+        return agent.infer(self.model, self.body, self.length)
 
     def median(self, agent: Agent, seconds: float, way: str = "") -> tuple[float, str]:
         """Milliseconds of a request, and where most answers came from. `way`: what the agent is to be waited for to do."""
@@ -138,11 +139,12 @@ def bench_of(bundle: Path) -> Iterator[Bench]:
     with Bundle.open(bundle) as opened:
         samples = opened.array(opened.manifest.canary.inputs)[:1]
         assert opened.manifest.split is not None
+        model = opened.manifest.name
         crossings = [(c, p) for c in opened.manifest.split.cuts for p in c.packed if p.coding != "4bit"]
     ways = ["device", *(f"{c.name}/{p.coding}" for c, p in crossings)]
     lossy = {f"{c.name}/{p.coding}" for c, p in crossings if c.decoder or p.coding in LOSSY}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with hub_with([bundle], folder) as (port, token), shaped_link(port, PORT) as link:
-            yield Bench(folder, bundle, token, link, ways, lossy, *inference.ask("input", samples, {}))
+            yield Bench(folder, bundle, model, token, link, ways, lossy, *inference.ask("input", samples, {}))
         pace(1)
