@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -133,7 +132,8 @@ def against_peers(name: str, recipe: str, changes: tuple[str, ...]) -> Iterator[
             try:
                 found[peer] = scored(plain, make(), splits, reference)
             except Exception as error:  # a peer that fails is said, and the others go on
-                print(f"{name}: {peer} failed: {str(error).splitlines()[0][:150]}", file=sys.stderr)
+                why = f"peer not run: {(str(error) or type(error).__name__).splitlines()[0][:150]}"
+                yield Row(f"{name}, {runtime}: right, against {peer}", 100 * ours.right, "%", None, None, why)
         for peer, theirs in found.items():
             title = f"{name}, {runtime}: right, against {peer}"
             met = ours.right >= theirs.right - spread
