@@ -33,13 +33,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e ".[bench]" || echo "peers are not installed: their rows say so"
-	-$(BIN)/python benchmarks/main.py
-	-$(BIN)/python benchmarks/train.py
-	-$(BIN)/python benchmarks/compression.py
-	-$(BIN)/python benchmarks/agent.py
-	-$(BIN)/python benchmarks/hub.py
-	-$(BIN)/python benchmarks/drift.py
-	$(BIN)/python benchmarks/split.py
+	@failed=; for script in main train compression agent hub drift split; do \
+		$(BIN)/python benchmarks/$$script.py || failed="$$failed $$script"; done; \
+		test -z "$$failed" || { echo "failed:$$failed"; exit 1; }
 
 # What a CPU cannot show: throughput, precisions and memory of training, on a machine with a GPU.
 bench-gpu: $(STAMP)
