@@ -1,4 +1,4 @@
-"""What the workstation and cron say to the hub over HTTP, and what an error is said as."""
+"""What the workstation and cron say to the hub over HTTP."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import time
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, Response, delete, get, post, put
+from litestar import Controller, delete, get, post, put
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
 from sqlalchemy import insert, select
-from sqlalchemy.exc import DataError as ValuesError
 
-from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.messages import Device, Sha256, Target
 from edgeloop_hub import fleet, health, people, registry, rolling, signing
+from edgeloop_hub.answers import telling
 from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.plans import Plan
 from edgeloop_hub.schema import bundles, devices, events, jobs
@@ -42,6 +41,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: Target
 
 
+@telling(400, 401, 503)
 class Workstation(Controller):
     """For the workstation and cron: publish, roll out, look."""
 
@@ -194,24 +194,3 @@ class Workstation(Controller):
             "state": row.state,
             "result": msgspec.json.decode(row.result),
         }
-
-
-UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # that only what was sent can bring about
-
-
-def said(_: Request[Any, Any, Any], error: EdgeloopError) -> Response[dict[str, Any]]:
-    """Our own errors are the asker's to mend, but for those of our disk or database."""
-    status = 503 if error.exit_code == 7 else 400
-    return Response({"status_code": status, "detail": str(error)}, status_code=status)
-
-
-def unreadable(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    return Response({"status_code": 400, "detail": unreadable_words(error)}, status_code=400)
-
-
-def unreadable_words(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "what was sent is nested too deeply"
-    if isinstance(error, OverflowError):
-        return "a number in what was sent is too large"
-    return "what was sent has text or numbers that no table can hold (a zero byte, half of a character, a number out of range)"

@@ -16,6 +16,7 @@ from litestar.params import Parameter
 
 from edgeloop_contract.messages import Device, Key, Short
 from edgeloop_hub import drift, ingest, labelling, pictures
+from edgeloop_hub.answers import telling
 from edgeloop_hub.guards import asking, is_device, is_workstation
 from edgeloop_hub.people import checked_name
 
@@ -40,6 +41,7 @@ class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     who: Short = "import"
 
 
+@telling(400, 401, 503)
 class DeviceSamples(Controller):
     """For devices."""
 
@@ -63,6 +65,7 @@ class DeviceSamples(Controller):
             raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 
 
+@telling(400, 401, 503)
 class Samples(Controller):
     """For the workstation and cron: label, look, fetch."""
 
