@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 
-from edgeloop_hub import people, rolling
+from edgeloop_hub import health, people, registry, rolling
 from edgeloop_hub.app import SAFE, build
+from edgeloop_pipeline.publishing import signing as workstation
 from hub_parts import Parts, parts
+from hubs import version
 
 pytestmark = pytest.mark.filterwarnings("ignore::litestar.exceptions.base_exceptions.LitestarDeprecationWarning")
 logging.getLogger("httpx").setLevel(logging.WARNING)
@@ -128,3 +130,36 @@ def test_what_the_document_says_of_names_is_what_every_language_reads(hub: Parts
         assert r"\Z" not in pattern and pattern.startswith("^") and pattern.endswith("$")
         assert not any(re.search(pattern, text + "\n") for text in ("pi-1", "a" * 64, "x.edgeloop", "pause")), pattern
     assert Path(hub.hub.settings.data).exists()
+
+
+def test_nobody_waits_for_a_bundle_that_is_put_together(
+    hub: Parts, client: TestClient[Any], token: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others write meanwhile: parts and the check of a bundle are no part of a transaction."""
+    path = version(tmp_path, 5)
+    name, target = workstation.target_of(path, "stable")
+    sha256, content, written = target.hashes["sha256"], path.read_bytes(), []
+
+    def write(*_: Any) -> None:
+        with hub.hub.database.writing() as database:
+            health.keep(database, "written", 1.0, {})
+            written.append(1)
+
+    described, put = registry.about_bundle, hub.hub.blobs.put
+    monkeypatch.setattr(registry, "about_bundle", lambda bundle: (write(), described(bundle))[1])
+    monkeypatch.setattr(type(hub.hub.blobs), "put", lambda _, *words: (write(), put(*words))[1])
+    half = len(content) // 2
+    for begins, part in ((0, content[:half]), (0, content[:half]), (half, content[half:])):
+        answer = client.put(f"/api/v1/uploads/{sha256}/{begins}", content=part, headers=token)
+        assert answer.status_code == 200, answer.text
+    told = client.get("/api/v1/signed", headers=token).json()
+    targets = workstation.current_targets(hub.keys, told["targets"])
+    targets.targets, targets.version = {name: target}, targets.version + 1
+    body = workstation.signed_targets(hub.keys, targets).decode()
+    assert client.post("/api/v1/signed", json={"targets": body}, headers=token).status_code == 200
+    assert len(written) == 3
+    assert [row["target"] for row in client.get("/api/v1/bundles", headers=token).json()] == [name]
+    with hub.hub.database.reading() as database:
+        assert registry.received(database, sha256) == 0  # its parts are gone
+    again = client.post("/api/v1/signed", json={"targets": body}, headers=token)
+    assert again.status_code == 400 and "the hub has" in again.json()["detail"]

@@ -66,15 +66,21 @@ class Workstation(Controller):
     def publish(self, data: Signed, state: State) -> dict[str, int]:
         """Take newly signed metadata; every bundle that they name has to be here."""
         hub = state.hub
-        with hub.database.writing() as database:
-            if data.targets:
+        roots, targets = [r.encode() for r in data.roots], data.targets.encode() or None
+        with hub.database.reading() as database:  # nothing is put together that will not be taken
+            if targets is not None:
                 rolling.guard_fallbacks(database)
-            roots, targets = [r.encode() for r in data.roots], data.targets.encode() or None
+            new = signing.checked(database, roots, targets)
+        made = registry.assemble(hub.database, hub.blobs, new) if new is not None else {}
+        with hub.database.writing() as database:
+            if targets is not None:
+                rolling.guard_fallbacks(database)
             found = signing.accept(database, roots, targets, hub.signer, hub.settings)
             if found is not None:
-                registry.complete(database, hub.blobs, found)
+                registry.complete(database, hub.blobs, found, made)
                 fleet.note(database, "published", f"targets version {found.version}: {', '.join(sorted(found.targets)) or 'none'}")
             latest = signing.latest(database, "targets")
+        registry.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in made] if new else [])
         return {"targets_version": latest[0] if latest else 0}
 
     @get("/uploads/{sha256:str}", sync_to_thread=True)
@@ -89,8 +95,7 @@ class Workstation(Controller):
         """A part of a bundle, from byte `begins` on."""
         if not 0 < len(body) <= state.hub.settings.max_part_bytes:
             raise ClientException(f"a part has 1 to {state.hub.settings.max_part_bytes} bytes")
-        with state.hub.database.writing() as database:
-            return {"bytes": registry.add_part(database, state.hub.blobs, sha256, begins, body, state.hub.settings)}
+        return {"bytes": registry.add_part(state.hub.database, state.hub.blobs, sha256, begins, body, state.hub.settings)}
 
     @get("/health", sync_to_thread=True)
     def health(self, state: State) -> dict[str, Any]:
