@@ -108,6 +108,9 @@ def test_a_breach_sends_the_cohort_back_by_targets_signed_before(hub: Hub, tmp_p
     with serving(tmp_path, text) as agent:
         eventually(lambda: _devices(hub)["pi-back"]["version"])
         hub.edgeloop("rollout", "start", good, "--steps", "100%", *FAST, "--gate", "min_reported=0.1")
+        eventually(lambda: '"versions":["50"]' in running_version(agent))
+        assert "done" not in hub.run("tick")  # no device has answered anything with it
+        shutil.copy(RECORDING, tmp_path / "in" / "a.csv")
         eventually(lambda: "done" in hub.run("tick"))
         eventually(lambda: "update taken" in agent.log)
         target = hub.publish(version(tmp_path, 51))

@@ -20,7 +20,12 @@ import pytest
 import urllib3
 
 from conftest import HERE, command, sentence
-from edgeloop_contract.messages import MAX_LABELS, Samples
+from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_contract.messages import MAX_LABELS, Enrolment, Heartbeat, Samples
+from edgeloop_hub import ingest, people, seeing
+from edgeloop_hub.database import Database
+from edgeloop_hub.gates import Seen
+from hub_parts import parts
 from hubs import Hub, running_hub, version
 
 HTTP = urllib3.PoolManager(retries=False)
@@ -139,13 +144,17 @@ def test_every_field_of_a_sample_has_a_bound(hub: Hub, device: str, more: dict[s
     assert answer.status == 400 and answer.json()["detail"], answer.data
 
 
+BOMB = zlib.compress(bytes(16 << 20), 1)
+
+
 def bomb(key: str) -> dict[str, Any]:
-    """Sixteen megabytes in sixteen kilobytes."""
-    return sample(key, dtype="uint8", shape=[16384, 1024], data=zlib.compress(bytes(16 << 20), 9))
+    """Sixteen megabytes in some kilobytes."""
+    return sample(key, dtype="uint8", shape=[16384, 1024], data=BOMB)
 
 
 def test_what_unpacks_to_very_much_is_refused_before_it_is_unpacked(hub: Hub) -> None:
-    secret, began = enrolled(hub, "bomber"), time.monotonic()
+    secret = enrolled(hub, "bomber")
+    began = time.monotonic()
     answer = bring(hub, secret, *[bomb(f"bomb-{i:05}") for i in range(100)])
     assert answer.status == 400 and "bytes unpacked" in answer.json()["detail"]
     assert time.monotonic() - began < 10
@@ -313,12 +322,21 @@ def answer(wire: socket.socket) -> bytes:
 # Names, tries, tokens, files
 
 
-@pytest.mark.parametrize("name", ["hub", "device", "any", "token", "import"])
-def test_nobody_takes_a_name_under_which_the_hub_writes(hub: Hub, name: str) -> None:
-    if name != "any":
-        assert "the hub uses this name itself" in hub.run("token", "enrol", name, code=2)
-    assert "the hub uses this name itself" in hub.run("user", "add", name, "--password-stdin", stdin="a long password\n", code=2)
-    answer = ask(hub, "POST", "/api/v1/enrol", body={"token": hub.run("token", "enrol", "any"), "device": name})
+@pytest.mark.parametrize("name", people.RESERVED)
+def test_nobody_takes_a_name_under_which_the_hub_writes(tmp_path: Path, name: str) -> None:
+    with Database(f"sqlite:///{tmp_path / 'hub.sqlite'}").writing() as database:
+        secret = people.make_token(database, "enrol", "any", [], None)
+        with pytest.raises(DataError, match="the hub uses this name itself"):
+            people.enrol(database, Enrolment(token=secret, device=name), b"")
+        with pytest.raises(UsageError, match="the hub uses this name itself"):
+            people.add_user(database, name, "a long password")
+        if name != "any":
+            with pytest.raises(UsageError, match="the hub uses this name itself"):
+                people.make_token(database, "enrol", name, [], None)
+
+
+def test_the_hubs_name_is_refused_at_its_door(hub: Hub) -> None:
+    answer = ask(hub, "POST", "/api/v1/enrol", body={"token": hub.run("token", "enrol", "any"), "device": "hub"})
     assert answer.status == 400 and "the hub uses this name itself" in answer.json()["detail"]
 
 
@@ -334,7 +352,7 @@ def test_a_device_that_an_earlier_release_let_in_as_the_hub_is_nobody(hub: Hub) 
 
 @pytest.mark.parametrize("name", ["pi-1\n", "pi-1\r", "\npi-1", "pi-1 ", "pi-1\u0000", "Pi-1", "p" * 64, "pi-1\u2028"])
 def test_a_name_is_matched_to_its_end(hub: Hub, name: str) -> None:
-    assert ask(hub, "POST", "/api/v1/enrol", body={"token": hub.run("token", "enrol", "any"), "device": name}).status == 400
+    assert ask(hub, "POST", "/api/v1/enrol", body={"token": "enrol-x", "device": name}).status == 400
     assert ask(hub, "POST", "/api/v1/jobs", hub.token, {"device": name, "target": "x.edgeloop"}).status == 400
     assert ask(hub, "POST", "/api/v1/jobs", hub.token, {"device": "pi-1", "target": f"x.edgeloop{name[4:]}\n"}).status == 400
 
@@ -433,3 +451,24 @@ def test_messages_still_take_what_agents_send(hub: Hub, device: str) -> None:
     assert ask(hub, "POST", "/api/v1/report", device, body).status == 200
     assert msgspec.msgpack.decode(msgspec.msgpack.encode({"samples": [sample("12345678")]}), type=Samples).samples
     assert version(hub.folder, 3).exists()
+
+
+def test_uploads_that_are_refused_have_their_price(tmp_path: Path) -> None:
+    """Unpacking costs time, whatever comes of it."""
+    own = parts(tmp_path, report_quota_per_hour=2)
+    own.device("pi-1")
+    upload = msgspec.msgpack.decode(msgspec.msgpack.encode({"samples": [sample("a-sample", data=b"damaged")]}), type=Samples)
+    device = people.Device("pi-1", [], "stable", "m", "")
+    with own.hub.database.writing() as database:
+        assert [ingest.admit(database, device, upload, own.hub.settings) for _ in range(3)] == [True, True, False]
+    with pytest.raises(DataError, match="damaged"):
+        ingest.check_all(upload)
+
+
+def test_labels_of_one_device_are_bounded_over_all_its_reports() -> None:
+    seen = Seen()
+    for turn in range(5):
+        labels = {f"l{turn}-{i}": 2**53 for i in range(MAX_LABELS)}
+        seeing.add(seen, Heartbeat(labels=labels, seconds=300.0, crashes=turn, right=2**53, labelled=5), 2**53)
+    assert len(seen.labels) == MAX_LABELS + 1 and max(seen.labels.values()) < 2**40
+    assert seen.right <= seen.labelled and seen.worked

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +13,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert
 
-from conftest import command, sentence
+from conftest import BIN, HERE, command, sentence
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Moments
 from edgeloop_contract.rollout import Step
 from edgeloop_hub import fleet, health, rolling, signing
+from edgeloop_hub.cli import cron_line
 from edgeloop_hub.schema import events, facts, heartbeats, rollouts, signed
 from hub_parts import NEW, OLD, Parts, beat, parts
 
@@ -175,3 +180,25 @@ def test_the_timestamp_is_renewed_beside_anything(hub: Parts) -> None:
     assert hub.tick().said == ["timestamp signed anew"]
     with hub.hub.database.reading() as database:
         assert signing.latest_version(database, "timestamp") == before + 1
+
+
+def test_the_docs_cron_line_ticks_the_hub_of_the_first_evening(tmp_path: Path) -> None:
+    text = (HERE.parent / "docs" / "hub.md").read_text(encoding="utf-8")
+    evening = re.findall(r"```sh\n(export EDGELOOP_HUB_DATA.*?)```", text, re.S)[0].splitlines()
+    cron = re.findall(r"`\* \* \* \* \* (edgeloop-hub [^`]+)`", text)[0]
+    env = {"HOME": str(tmp_path), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    begun = "\n".join([evening[0], *(line for line in evening if line.startswith("edgeloop-hub token api"))])
+    for place, script in (("begun", begun), ("cron", cron)):
+        (tmp_path / place).mkdir()
+        done = subprocess.run(
+            ["sh", "-ec", script], cwd=tmp_path / place, env=env, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("online-key.pem"))) == 1
+
+
+def test_serve_says_the_line_for_cron(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "bin" / "edgeloop-hub")])
+    line = cron_line({"data": tmp_path / "my hub", "database": "postgresql://h/%41", "blobs": ""})
+    assert line.startswith(f"* * * * * {tmp_path}/bin/edgeloop-hub --data '{tmp_path}/my hub' --database")
+    assert line.endswith(r"postgresql://h/\%41 tick")

@@ -1,4 +1,4 @@
-"""What the workstation and cron say to the hub over HTTP, and what an error is said as."""
+"""What the workstation and cron say to the hub over HTTP."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import time
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Controller, Request, Response, delete, get, post, put
+from litestar import Controller, delete, get, post, put
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
 from sqlalchemy import insert, select
-from sqlalchemy.exc import DataError as ValuesError
 
-from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.messages import Device, Sha256, Target
 from edgeloop_hub import fleet, health, people, registry, rolling, signing
+from edgeloop_hub.answers import telling
 from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.plans import Plan
 from edgeloop_hub.schema import bundles, devices, events, jobs
@@ -42,6 +41,7 @@ class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: Target
 
 
+@telling(400, 401, 503)
 class Workstation(Controller):
     """For the workstation and cron: publish, roll out, look."""
 
@@ -66,15 +66,21 @@ class Workstation(Controller):
     def publish(self, data: Signed, state: State) -> dict[str, int]:
         """Take newly signed metadata; every bundle that they name has to be here."""
         hub = state.hub
-        with hub.database.writing() as database:
-            if data.targets:
+        roots, targets = [r.encode() for r in data.roots], data.targets.encode() or None
+        with hub.database.reading() as database:  # nothing is put together that will not be taken
+            if targets is not None:
                 rolling.guard_fallbacks(database)
-            roots, targets = [r.encode() for r in data.roots], data.targets.encode() or None
+            new = signing.checked(database, roots, targets)
+        made = registry.assemble(hub.database, hub.blobs, new) if new is not None else {}
+        with hub.database.writing() as database:
+            if targets is not None:
+                rolling.guard_fallbacks(database)
             found = signing.accept(database, roots, targets, hub.signer, hub.settings)
             if found is not None:
-                registry.complete(database, hub.blobs, found)
+                registry.complete(database, hub.blobs, found, made)
                 fleet.note(database, "published", f"targets version {found.version}: {', '.join(sorted(found.targets)) or 'none'}")
             latest = signing.latest(database, "targets")
+        registry.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in made] if new else [])
         return {"targets_version": latest[0] if latest else 0}
 
     @get("/uploads/{sha256:str}", sync_to_thread=True)
@@ -89,8 +95,7 @@ class Workstation(Controller):
         """A part of a bundle, from byte `begins` on."""
         if not 0 < len(body) <= state.hub.settings.max_part_bytes:
             raise ClientException(f"a part has 1 to {state.hub.settings.max_part_bytes} bytes")
-        with state.hub.database.writing() as database:
-            return {"bytes": registry.add_part(database, state.hub.blobs, sha256, begins, body, state.hub.settings)}
+        return {"bytes": registry.add_part(state.hub.database, state.hub.blobs, sha256, begins, body, state.hub.settings)}
 
     @get("/health", sync_to_thread=True)
     def health(self, state: State) -> dict[str, Any]:
@@ -194,24 +199,3 @@ class Workstation(Controller):
             "state": row.state,
             "result": msgspec.json.decode(row.result),
         }
-
-
-UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # that only what was sent can bring about
-
-
-def said(_: Request[Any, Any, Any], error: EdgeloopError) -> Response[dict[str, Any]]:
-    """Our own errors are the asker's to mend, but for those of our disk or database."""
-    status = 503 if error.exit_code == 7 else 400
-    return Response({"status_code": status, "detail": str(error)}, status_code=status)
-
-
-def unreadable(_: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
-    return Response({"status_code": 400, "detail": unreadable_words(error)}, status_code=400)
-
-
-def unreadable_words(error: Exception) -> str:
-    if isinstance(error, RecursionError):
-        return "what was sent is nested too deeply"
-    if isinstance(error, OverflowError):
-        return "a number in what was sent is too large"
-    return "what was sent has text or numbers that no table can hold (a zero byte, half of a character, a number out of range)"

@@ -12,10 +12,10 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
-from litestar.types import Scope
+from litestar.types import Message, Scope
 
 from edgeloop_contract.errors import EdgeloopError
-from edgeloop_hub import api, counting, device_api, pages, sample_api, sample_pages
+from edgeloop_hub import answers, api, counting, device_api, pages, sample_api, sample_pages
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.prompt import ENVIRONMENT
 from edgeloop_hub.settings import Settings
@@ -61,8 +61,8 @@ def build(hub: Hub) -> Litestar:
             security=[{"bearer": []}],
             render_plugins=[JsonRenderPlugin()],
         ),
-        exception_handlers={EdgeloopError: api.said, **dict.fromkeys(api.UNREADABLE, api.unreadable)},
-        after_request=_safe,
+        exception_handlers=answers.HANDLERS,
+        before_send=[_safe],
         after_exception=[_log],
         debug=False,
     )
@@ -73,16 +73,17 @@ def _up_to(most_bytes: int, *handlers: Any) -> Router:
     return Router("/", route_handlers=handlers, request_max_body_size=most_bytes)
 
 
-def _safe(response: Response[Any]) -> Response[Any]:
-    for name, value in SAFE.items():
-        if name not in response.headers:
-            response.headers[name] = value
-    return response
+async def _safe(message: Message, scope: Scope) -> None:
+    """On every answer, errors too."""
+    if message["type"] == "http.response.start":
+        there = {name.lower() for name, _ in message["headers"]}
+        more = [(name.lower().encode(), value.encode()) for name, value in SAFE.items() if name.lower().encode() not in there]
+        message["headers"] = [*message["headers"], *more]
 
 
 async def _log(error: Exception, scope: Scope) -> None:
     """A mistake of ours goes to standard error with its traceback; what a client did wrong does not."""
-    if not isinstance(error, (HTTPException, EdgeloopError, *api.UNREADABLE)):
+    if not isinstance(error, (HTTPException, EdgeloopError, *answers.UNREADABLE)):
         LOG.error("%s %s", scope.get("method"), scope.get("path"), exc_info=error)
 
 

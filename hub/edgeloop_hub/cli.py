@@ -68,17 +68,18 @@ def open_hub(context: click.Context) -> Any:
     return Hub.open(settings_of(context))
 
 
-def existing_hub(context: click.Context) -> Any:
+def existing_hub(context: click.Context, **more: Any) -> Any:
     """Raises UsageError where there is none: what looks after a hub must never begin another, empty one."""
+    from edgeloop_hub.hub import Hub
     from edgeloop_hub.signing import KEY
 
-    settings = settings_of(context)
+    settings = settings_of(context, **more)
     if not (settings.data / KEY).exists():
         raise UsageError(
             f"{settings.data.resolve()}: there is no hub; "
             "name its folder, as serve has it: edgeloop-hub --data FOLDER (or $EDGELOOP_HUB_DATA)"
         )
-    return open_hub(context)
+    return Hub.open(settings)
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -167,19 +168,22 @@ def _limits(given: tuple[str, ...]) -> dict[str, Any]:
             found[name] = value.split(",") if kind == list[str] else msgspec.convert(value, kind, strict=False)
         except msgspec.MsgspecError as error:
             raise UsageError(f"--set {name}: {value!r} is no {kind.__name__}") from error
-        if isinstance(found[name], int | float) and found[name] <= 0:
+        if isinstance(found[name], int | float) and not 0 < found[name] < float("inf"):
             raise UsageError(f"--set {name}: {value} is not above 0")
     return found
 
 
 @commands.command(epilog=EXIT_CODES)
 @click.option("--accept-clock", is_flag=True, help="The clock is right, although the last tick was long ago or is yet to come.")
+@click.option(
+    "--set", "limits", multiple=True, metavar="NAME=VALUE", help="Another value for a limit, such as leap_seconds=1209600."
+)
 @click.pass_context
-def tick(context: click.Context, accept_clock: bool) -> None:
+def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) -> None:
     """Advance rollouts, sign what is due, forget what is old. For cron, every minute."""
     from edgeloop_hub.ticking import tick as advance
 
-    hub = existing_hub(context)
+    hub = existing_hub(context, **_limits(limits))
     done = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
     for line in done.said:
         click.echo(line)

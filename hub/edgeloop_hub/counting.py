@@ -11,6 +11,7 @@ from litestar.datastructures import State
 from sqlalchemy import func, select
 
 from edgeloop_hub import fleet, health, signing
+from edgeloop_hub.answers import problems
 from edgeloop_hub.guards import is_workstation
 from edgeloop_hub.schema import devices, events, signed
 
@@ -18,7 +19,9 @@ AWAY_SECONDS = 3600.0
 MOST_SERIES = 100
 
 
-@get("/metrics", guards=[is_workstation], sync_to_thread=True, tags=["health"], media_type="text/plain")
+@get(
+    "/metrics", guards=[is_workstation], sync_to_thread=True, tags=["health"], media_type="text/plain", responses=problems(401, 503)
+)
 def metrics(state: State) -> Response[bytes]:
     """Devices by model and version, silent ones, events by kind, seconds until the timestamp expires."""
     from prometheus_client import CollectorRegistry, generate_latest

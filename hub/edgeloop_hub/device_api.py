@@ -14,12 +14,14 @@ from sqlalchemy import select
 
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report
 from edgeloop_hub import fleet, people, signing
+from edgeloop_hub.answers import telling
 from edgeloop_hub.guards import asking, client_of, is_device, may_read_updates
 from edgeloop_hub.schema import bundles
 
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 
 
+@telling(400, 503)
 class Devices(Controller):
     """For devices: enrol, ask, report, and fetch what is signed."""
 

@@ -38,13 +38,18 @@ def decode(body: bytes) -> Samples:
 
 
 def admit(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
-    """Before anything is unpacked: whether the device may send so much. False: over its quota of this day, or of rows of this hour.
+    """Before anything is unpacked: whether the device may send so much; counted, so that what is refused later has its price.
 
-    Raises DataError for what no quota would allow.
+    False: over its quota of this day, or of messages, rows and bytes of this hour.
     """
+    if not has_room(connection, device, upload, settings):
+        return False
+    return fleet.count(connection, device, settings, time.time(), rows=len(upload.events), size=fleet.bytes_of(upload.events))
+
+
+def has_room(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+    """Whether this day's samples leave room for these."""
     unpacked = sum(size(sample) for sample in upload.samples)
-    if unpacked > settings.max_unpacked_bytes:
-        raise DataError(f"{unpacked} bytes unpacked; an upload may have {settings.max_unpacked_bytes}: send it in several")
     since = time.time() - DAY
     sums = (func.coalesce(func.sum(func.length(samples.c.data)), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
     row = connection.execute(select(*sums).where(samples.c.device == device.name, samples.c.at > since)).one()
@@ -57,9 +62,7 @@ def admit(connection: Connection, device: Device, upload: Samples, settings: Set
 def store(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
     """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept."""
     now = time.time()
-    if not admit(connection, device, upload, settings):
-        return False
-    if not fleet.count(connection, device, settings, now, rows=len(upload.events), size=fleet.bytes_of(upload.events)):
+    if not has_room(connection, device, upload, settings):
         return False
     known = set(
         connection.execute(
@@ -117,6 +120,13 @@ def size(sample: Sample) -> int:
     if found > MOST_VALUES:
         raise DataError(f"sample {sample.key}: {found} bytes unpacked; the limit is {MOST_VALUES}")
     return found
+
+
+def check_sizes(upload: Samples, settings: Settings) -> None:
+    """By what they say of themselves. Raises DataError for what no quota would allow."""
+    unpacked = sum(size(sample) for sample in upload.samples)
+    if unpacked > settings.max_unpacked_bytes:
+        raise DataError(f"{unpacked} bytes unpacked; an upload may have {settings.max_unpacked_bytes}: send it in several")
 
 
 def check_all(upload: Samples) -> None:

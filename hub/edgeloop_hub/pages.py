@@ -21,7 +21,7 @@ from sqlalchemy import select
 
 from edgeloop_contract.errors import EdgeloopError, StorageError
 from edgeloop_hub import fleet, health, people, plots, registry, rolling, seeing
-from edgeloop_hub.api import UNREADABLE, unreadable_words
+from edgeloop_hub.answers import UNREADABLE, unreadable_words
 from edgeloop_hub.guards import client_of
 from edgeloop_hub.schema import events, heartbeats, jobs, users
 from edgeloop_hub.words import ago, when

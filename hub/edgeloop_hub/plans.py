@@ -78,7 +78,8 @@ def next_move(rollout: Rollout, now: float, cohort: int, reported: int, failed: 
         return Move("wait", "no device is in this cohort")
     trying = cohort - failed
     if trying <= 0 or reported < plan.gates.min_reported * trying:
-        return Move("wait", f"{reported} of {trying} devices have answered samples with the new bundle")
+        said = f"{reported} of {trying} devices have answered samples with the new bundle"
+        return Move("wait", said if reported else f"{said} (where none has a source: --gate min_reported=0)")
     untold = [found.gate for found in findings if found.waits]
     if untold:
         return Move("wait", f"{', '.join(untold)}: the devices on the new bundle report no figures yet, those on the old one do")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from edgeloop_contract.archive import Bundle, Limits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_hub.blobs import Blobs
+from edgeloop_hub.database import Database
 from edgeloop_hub.schema import bundles, parts
 from edgeloop_hub.settings import Settings
 
@@ -34,9 +36,13 @@ def received(connection: Connection, sha256: str) -> int:
     return size
 
 
-def add_part(connection: Connection, blobs: Blobs, sha256: str, begins: int, content: bytes, settings: Settings) -> int:
-    """Keep a part, once; returns how many bytes are there. Raises DataError when it does not follow on."""
-    size = received(connection, sha256)
+def add_part(database: Database, blobs: Blobs, sha256: str, begins: int, content: bytes, settings: Settings) -> int:
+    """Keep a part, once; returns how many bytes are there. Raises DataError when it does not follow on.
+
+    Its bytes go to the storage while nobody waits for the database.
+    """
+    with database.reading() as connection:
+        size = received(connection, sha256)
     if begins + len(content) <= size:
         return size  # sent again
     if begins != size:
@@ -44,14 +50,30 @@ def add_part(connection: Connection, blobs: Blobs, sha256: str, begins: int, con
     if size + len(content) > settings.max_bundle_bytes:
         raise DataError(f"more than {settings.max_bundle_bytes} bytes; the hub takes no larger bundle")
     blobs.put(f"parts/{sha256}/{begins}", content)
-    connection.execute(insert(parts).values(sha256=sha256, begins=begins, bytes=len(content), at=time.time()))
-    return size + len(content)
+    with database.writing() as connection:
+        if received(connection, sha256) == begins:  # else the same part came twice at once
+            connection.execute(insert(parts).values(sha256=sha256, begins=begins, bytes=len(content), at=time.time()))
+        return received(connection, sha256)
 
 
-def complete(connection: Connection, blobs: Blobs, targets: Targets) -> None:
+def assemble(database: Database, blobs: Blobs, targets: Targets) -> dict[str, dict[str, Any]]:
+    """Put together and verify what new targets name and is not known yet, by target: what the registry will say of each.
+
+    Takes as long as the bundles are large, and so is done before the transaction of `complete`. Raises DataError.
+    """
+    with database.reading() as connection:
+        known = set(connection.execute(select(bundles.c.target)).scalars())
+    made = {}
+    for name, target in targets.targets.items():
+        if name not in known:
+            made[name] = _assembled(database, blobs, name, target.hashes.get("sha256", ""), target.length)
+    return made
+
+
+def complete(connection: Connection, blobs: Blobs, targets: Targets, made: dict[str, dict[str, Any]] | None = None) -> None:
     """Every target of newly signed metadata is here, whole, and what its name says; then the registry says so.
 
-    Raises DataError naming the one that is not.
+    `made`: what `assemble` put together for them. Raises DataError naming the one that is not there.
     """
     known = {row.target: row for row in connection.execute(select(bundles))}
     for name, target in targets.targets.items():
@@ -62,7 +84,9 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets) -> None:
             if known[name].withdrawn is not None:
                 connection.execute(update(bundles).where(bundles.c.target == name).values(withdrawn=None))
             continue
-        about = _assembled(connection, blobs, name, sha256, target.length)
+        about = (made or {}).get(name)
+        if about is None:
+            raise DataError(f"{name}: is not here; send it before the metadata")
         custom = target.custom or {}
         connection.execute(
             insert(bundles).values(
@@ -81,32 +105,39 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets) -> None:
             connection.execute(update(bundles).where(bundles.c.target == name).values(withdrawn=time.time()))
 
 
-def _assembled(connection: Connection, blobs: Blobs, name: str, sha256: str, length: int) -> dict[str, Any]:
-    """Parts become one blob, after the whole was verified as a bundle."""
-    pieces = [
-        f"parts/{sha256}/{row.begins}"
-        for row in connection.execute(select(parts).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
-    ]
-    if received(connection, sha256) != length:
-        raise DataError(f"{name}: {received(connection, sha256)} of {length} bytes are here; send them before the metadata")
-    sizes = {r.begins: r.bytes for r in connection.execute(select(parts).where(parts.c.sha256 == sha256))}
+def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length: int) -> dict[str, Any]:
+    """Parts become one blob, after the whole was verified as a bundle. The parts stay until the registry knows it."""
+    with database.reading() as connection:
+        rows = connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
+        pieces = [(f"parts/{sha256}/{row.begins}", row.bytes) for row in rows]
+        here = received(connection, sha256)
+    if here != length:
+        raise DataError(f"{name}: {here} of {length} bytes are here; send them before the metadata")
     with tempfile.NamedTemporaryFile(suffix=".edgeloop") as whole:
         digest = hashlib.sha256()
-        for piece, (_, size) in zip(pieces, sorted(sizes.items()), strict=True):
+        for piece, size in pieces:
             for chunk in blobs.read(piece, 0, size):
                 digest.update(chunk)
                 whole.write(chunk)
         whole.flush()
         if digest.hexdigest() != sha256:
-            connection.execute(delete(parts).where(parts.c.sha256 == sha256))
+            with database.writing() as connection:
+                connection.execute(delete(parts).where(parts.c.sha256 == sha256))
             raise DataError(f"{name}: the bytes here are not those that were signed; send them again")
         with Bundle.open(Path(whole.name), Limits(max_bundle_bytes=length)) as bundle:
             about = about_bundle(bundle)
         blobs.put_file(f"bundles/{sha256}", Path(whole.name))
-    for piece in pieces:
-        blobs.delete(piece)
-    connection.execute(delete(parts).where(parts.c.sha256 == sha256))
     return about
+
+
+def forget_parts(database: Database, blobs: Blobs, sha256s: Iterable[str]) -> None:
+    """Of bundles that are whole now."""
+    for sha256 in sha256s:
+        with database.writing() as connection:
+            begins = connection.execute(select(parts.c.begins).where(parts.c.sha256 == sha256)).scalars().all()
+            connection.execute(delete(parts).where(parts.c.sha256 == sha256))
+        for place in begins:
+            blobs.delete(f"parts/{sha256}/{place}")
 
 
 def straying(drift: Drift) -> dict[str, Any]:
@@ -142,11 +173,14 @@ def about_bundle(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def forget_stale_parts(connection: Connection, blobs: Blobs) -> None:
-    old = connection.execute(select(parts).where(parts.c.at < time.time() - STALE_SECONDS)).all()
+def forget_stale_parts(database: Database, blobs: Blobs) -> None:
+    before = time.time() - STALE_SECONDS
+    with database.reading() as connection:
+        old = connection.execute(select(parts).where(parts.c.at < before)).all()
     for row in old:
         blobs.delete(f"parts/{row.sha256}/{row.begins}")
-    connection.execute(delete(parts).where(parts.c.at < time.time() - STALE_SECONDS))
+    with database.writing() as connection:
+        connection.execute(delete(parts).where(parts.c.at < before))
 
 
 def listed(connection: Connection) -> list[dict[str, Any]]:

@@ -16,10 +16,12 @@ from litestar.params import Parameter
 
 from edgeloop_contract.messages import Device, Key, Short
 from edgeloop_hub import drift, ingest, labelling, pictures
+from edgeloop_hub.answers import telling
 from edgeloop_hub.guards import asking, is_device, is_workstation
 from edgeloop_hub.people import checked_name
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
+UNPACKING_SECONDS = 3.0  # that one waits for others
 UNPACKING = threading.BoundedSemaphore(2)  # uploads that are unpacked at a time; others answer meanwhile
 SECONDS = Annotated[float, Parameter(ge=1, le=3.2e7)]
 
@@ -40,6 +42,7 @@ class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     who: Short = "import"
 
 
+@telling(400, 401, 503)
 class DeviceSamples(Controller):
     """For devices."""
 
@@ -52,17 +55,18 @@ class DeviceSamples(Controller):
     def bring(self, body: bytes, state: State, request: Request[Any, Any, Any]) -> None:
         """Samples and events of an outbox, as MessagePack. Sent twice, they are stored once; answered when they are safe."""
         upload, device, hub = ingest.decode(body), asking(request), state.hub
-        with hub.database.reading() as database:
+        ingest.check_sizes(upload, hub.settings)
+        with hub.database.writing(ordered=False) as database:
             admitted = ingest.admit(database, device, upload, hub.settings)
         if admitted:
-            with UNPACKING:
-                ingest.check_all(upload)  # while the database is free for others
+            _checked(upload)  # while the database is free for others
             with hub.database.writing(ordered=False) as database:
                 admitted = ingest.store(database, device, upload, hub.settings)
         if not admitted:
             raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 
 
+@telling(400, 401, 503)
 class Samples(Controller):
     """For the workstation and cron: label, look, fetch."""
 
@@ -132,6 +136,16 @@ class Samples(Controller):
         """Devices, discoveries over the fleet, and the accuracy that confidence promises."""
         with state.hub.database.reading() as database:
             return drift.described(database, model, seconds)
+
+
+def _checked(upload: Any) -> None:
+    """Raises DataError for what is damaged, TooManyRequestsException while others' uploads are unpacked."""
+    if not UNPACKING.acquire(timeout=UNPACKING_SECONDS):
+        raise TooManyRequestsException("other uploads are being unpacked; come again later", headers={"Retry-After": "10"})
+    try:
+        ingest.check_all(upload)
+    finally:
+        UNPACKING.release()
 
 
 def _packed(rows: list[Any]) -> Response[bytes]:

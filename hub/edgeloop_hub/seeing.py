@@ -13,7 +13,7 @@ from itertools import islice
 import msgspec
 from sqlalchemy import Connection, select
 
-from edgeloop_contract.messages import Heartbeat
+from edgeloop_contract.messages import MAX_LABELS, Heartbeat
 from edgeloop_hub import drift, estimating
 from edgeloop_hub.gates import Seen
 from edgeloop_hub.people import Device
@@ -21,6 +21,7 @@ from edgeloop_hub.plans import Rollout
 from edgeloop_hub.schema import devices, events, heartbeats, rollouts
 
 HOUR = 3600.0
+OTHER = "others"  # labels beyond as many as a model has
 FAILED = ("failed", "rolled-back")
 MOST_REPORTS = 500_000  # of the newest that one comparison reads
 USUAL_POLL_SECONDS = 300.0
@@ -103,7 +104,8 @@ def add(seen: Seen, beat: Heartbeat, crashes_later: int) -> None:
     seen.confidence_sum += count * mean
     seen.confidence_squares += count * (beat.confidence.variance + mean * mean)
     for name, number in beat.labels.items():
-        seen.labels[name] += min(number, most)
+        known = name in seen.labels or len(seen.labels) < MAX_LABELS
+        seen.labels[name if known else OTHER] += min(number, most)
     if beat.drift is not None:
         seen.drift.append(beat.drift)
     seen.right += min(beat.right, beat.labelled, most)

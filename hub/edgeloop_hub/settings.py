@@ -29,7 +29,7 @@ class Settings:
     max_message_bytes: int = 1 << 20
     report_quota_per_hour: int = 600  # reports of one device
     report_rows_per_hour: int = 3000  # events of one device
-    report_bytes_per_hour: int = 32 << 20  # of one device's reports and events
+    report_bytes_per_hour: int = 8 << 20  # of one device's reports and events
     sample_bytes_per_day: int = 64 << 20  # of one device
     sample_unpacked_bytes_per_day: int = 1 << 30  # of one device
     max_unpacked_bytes: int = 64 << 20  # of the samples of one upload

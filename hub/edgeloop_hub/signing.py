@@ -99,9 +99,25 @@ def accept(
     return found
 
 
+def checked(connection: Connection, roots: list[bytes], targets: bytes | None) -> Targets | None:
+    """The new targets, where what came with them makes them right; nothing is stored. Raises DataError."""
+    root = _new_roots(connection, roots)[-1:]
+    trusted = root[0][0] if root else trusted_root(connection)
+    if targets is None or trusted is None:
+        return None
+    found: Targets = verified(Metadata[Targets], targets, "targets", trusted)
+    return found
+
+
 def _accept_roots(connection: Connection, bodies: list[bytes]) -> Root | None:
-    before = latest(connection, "root")
-    trusted: Root | None = Metadata[Root].from_bytes(before[1]).signed if before else None
+    for root, body in _new_roots(connection, bodies):
+        _store(connection, "root", root.version, body, root.expires)
+    return trusted_root(connection)
+
+
+def _new_roots(connection: Connection, bodies: list[bytes]) -> list[tuple[Root, bytes]]:
+    """Each signed by the one before it and by itself. Raises DataError."""
+    trusted, found = trusted_root(connection), []
     for body in bodies:
         try:
             new = Metadata[Root].from_bytes(body)
@@ -112,8 +128,8 @@ def _accept_roots(connection: Connection, bodies: list[bytes]) -> Root | None:
         if trusted is not None and new.signed.version != trusted.version + 1:
             raise DataError(f"root version {new.signed.version}; the next one is {trusted.version + 1}")
         trusted = new.signed
-        _store(connection, "root", trusted.version, body, trusted.expires)
-    return trusted
+        found.append((trusted, body))
+    return found
 
 
 def verified(kind: Any, body: bytes, role: str, root: Root) -> Any:

@@ -100,8 +100,8 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
 
 
 def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
+    registry.forget_stale_parts(database, blobs)
     steps: tuple[Callable[[Connection], None], ...] = (
-        lambda connection: registry.forget_stale_parts(connection, blobs),
         lambda connection: fleet.forget_old(connection, settings),
         lambda connection: people.forget_old(connection, settings),
     )

@@ -21,6 +21,7 @@ from litestar.exceptions import NotAuthorizedException, NotFoundException, TooMa
 from edgeloop_contract import inference, splitting
 from edgeloop_contract.errors import DataError, EdgeloopError
 from edgeloop_hub import people
+from edgeloop_hub.answers import telling
 from edgeloop_hub.guards import bearer
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Busy
@@ -104,6 +105,7 @@ class Desk:
         return await asyncio.get_running_loop().run_in_executor(self._loader, action)
 
 
+@telling(400, 401, 429, 503)
 class TailServer(Controller):
     """For devices (and any client of the protocol that has a token)."""
 
@@ -117,14 +119,16 @@ class TailServer(Controller):
         return {"name": "edgeloop-hub", "version": version("edgeloop"), "extensions": extensions}
 
     @get("/health/live")
-    async def live(self) -> None:
+    async def live(self) -> dict[str, bool]:
         """It runs."""
+        return {"live": True}
 
     @get("/health/ready")
-    async def ready(self) -> None:
+    async def ready(self) -> dict[str, bool]:
         """It answers: what a device measures the round trip with."""
+        return {"ready": True}
 
-    @get("/models/{model:str}", raises=[NotAuthorizedException, NotFoundException, TooManyRequestsException])
+    @get("/models/{model:str}")
     async def metadata(self, model: str, request: Sent, state: State) -> dict[str, Any]:
         """Names, types and shapes of a tail's tensors; -1 is the batch."""
         desk: Desk = state.desk
@@ -137,14 +141,14 @@ class TailServer(Controller):
             "outputs": [{"name": OUTPUT_TENSOR, "datatype": "FP32", "shape": [-1, *output.shape]}],
         }  # fmt: skip
 
-    @get("/models/{model:str}/ready", raises=[NotAuthorizedException, NotFoundException, TooManyRequestsException])
-    async def model_ready(self, model: str, request: Sent, state: State) -> None:
+    @get("/models/{model:str}/ready")
+    async def model_ready(self, model: str, request: Sent, state: State) -> dict[str, Any]:
         """The tail is loaded when this returns."""
         desk: Desk = state.desk
         await desk.admit(request)
-        await desk.tail(model)
+        return {"name": (await desk.tail(model)).name, "ready": True}
 
-    @get("/models/{model:str}/stats", raises=[NotAuthorizedException, NotFoundException, TooManyRequestsException])
+    @get("/models/{model:str}/stats")
     async def stats(self, model: str, request: Sent, state: State) -> dict[str, Any]:
         """Requests and batches of this worker, and what waits now."""
         desk: Desk = state.desk
@@ -160,7 +164,6 @@ class TailServer(Controller):
     @post(
         ["/models/{model:str}/infer", "/models/{model:str}/versions/{number:str}/infer"],
         status_code=200,
-        raises=[NotAuthorizedException, NotFoundException, TooManyRequestsException],
     )
     async def infer(self, model: str, request: Sent, state: State) -> Response[bytes]:
         """Scores of one or more boundaries. `timeout` (parameter, µs): how long anyone will wait for them."""
