@@ -132,8 +132,7 @@ def test_a_worker_that_is_killed_leaves_every_file_that_it_did_not_answer(inbox:
         assert answered(agent.lines) == many
 
 
-@pytest.mark.parametrize("kind", ["watch", "folder"])
-@pytest.mark.parametrize("poison", ["segfault", "killed", "answered"])
+@pytest.mark.parametrize(("poison", "kind"), [("segfault", "watch"), ("killed", "folder"), ("answered", "watch")])
 def test_a_file_that_kills_the_worker_is_left_out_and_the_others_are_answered_once(
     poison: str, kind: str, inbox: Path, tmp_path: Path
 ) -> None:
