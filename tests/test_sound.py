@@ -230,6 +230,15 @@ def test_labels_that_are_numbers(label: object, names: list[str], right: bool | 
     assert counts.recent.labelled == (right is not None) and counts.recent.right == bool(right)
 
 
+@pytest.mark.parametrize(
+    ("rate", "found"),
+    [(16000, 16000), (8000.0, 8000), (None, None), ("8000", "no"), (8000.5, "no"), (True, "no"), ([8000], "no"), (1e999, "no")],
+)
+def test_records_may_say_their_rate(rate: object, found: object) -> None:
+    recording = json_record(json.dumps({"values": [[1], [2]], "rate_hz": rate}), "line 1")
+    assert recording.rate_hz == found if found != "no" else '"rate_hz" is' in recording.refused
+
+
 ODD_VALUES = [
     np.float64(3), np.zeros(0), np.zeros(5), np.zeros((0, 6)), np.zeros((100, 0)), np.zeros((1, 100, 6)), np.zeros((2, 2, 2, 2, 2)), np.zeros((100, 6), bool),
     np.zeros((100, 6), complex), np.zeros((100, 6), "U3"), np.zeros((100, 6), "datetime64[s]"), np.zeros(4, [("a", "f4")]), np.full((100, 6), np.nan),

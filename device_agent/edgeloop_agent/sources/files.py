@@ -71,6 +71,7 @@ def json_record(line: str, name: str) -> Recording:
     if not isinstance(record, dict) or "values" not in record:
         return Recording(name, None, 'not an object with "values"')
     rate = record.get("rate_hz")
+    rate = int(rate) if isinstance(rate, float) and rate.is_integer() else rate
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
         return Recording(name, None, f'"rate_hz" is {str(rate)[:40]!r}; send points a second, a whole number')
     try:
