@@ -19,9 +19,18 @@ from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
+LEADS_OUT = "a symbolic link that leads out of its folder; put the file itself there"
 
 
 IDLE = Hand()
+
+
+def leads_out(path: Path) -> bool:
+    """Whether it is a link out of its folder: whoever may put recordings there may not read every file of ours."""
+    try:
+        return path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve())
+    except (OSError, RuntimeError):  # a circle of links
+        return True
 
 
 def held(path: Path, hand: Hand) -> Recording:
@@ -43,7 +52,7 @@ def folder(path: Path, hand: Hand = IDLE) -> Iterator[Recording]:
     if not files:
         raise DataError(f"{path}: no recordings; put {', '.join(sorted(READERS))} files there")
     for file in files:
-        yield held(file, hand)
+        yield Recording(file.name, None, LEADS_OUT) if leads_out(file) else held(file, hand)
 
 
 def json_lines(stream: IO[str]) -> Iterator[Recording]:
