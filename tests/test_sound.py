@@ -175,6 +175,14 @@ def test_sound_that_cannot_be_read_is_refused_in_words(name: str, tmp_path: Path
     assert found.values is None and said in found.refused
 
 
+def test_flac_that_unpacks_to_more_than_there_is_room_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    soundfile.write(tmp_path / "a.flac", np.zeros((100_000, 1), np.int16), 44100)
+    monkeypatch.setattr("edgeloop_agent.sources.sounds.MAX_SOUND_BYTES", 199_999)
+    assert "at most 199999 bytes are unpacked" in read(tmp_path / "a.flac").refused
+    (tmp_path / "b.flac").write_bytes(b"fLaC" + bytes(100))
+    assert "no FLAC that can be read" in read(tmp_path / "b.flac").refused
+
+
 def test_flac_without_its_library_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.flac", SOUND, 44100)
     monkeypatch.setitem(sys.modules, "soundfile", None)
@@ -220,6 +228,15 @@ def test_labels_that_are_numbers(label: object, names: list[str], right: bool | 
     assert recording.name == "0"
     list(Answering(manifest, Engine, counts).lines(recording))  # type: ignore[arg-type]
     assert counts.recent.labelled == (right is not None) and counts.recent.right == bool(right)
+
+
+@pytest.mark.parametrize(
+    ("rate", "found"),
+    [(16000, 16000), (8000.0, 8000), (None, None), ("8000", "no"), (8000.5, "no"), (True, "no"), ([8000], "no"), (1e999, "no")],
+)
+def test_records_may_say_their_rate(rate: object, found: object) -> None:
+    recording = json_record(json.dumps({"values": [[1], [2]], "rate_hz": rate}), "line 1")
+    assert recording.rate_hz == found if found != "no" else '"rate_hz" is' in recording.refused
 
 
 ODD_VALUES = [

@@ -103,7 +103,7 @@ def test_a_bundle_of_a_later_format_waits_for_a_later_agent(bench: Bench, monkey
         return plain(path, *more, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Bundle, "open", too_new)
-    assert "update edgeloop on this device, then it is tried again" in bench.turn()
+    assert "update the agent on this device, then it is tried again" in bench.turn()
     assert [e.kind for e in bench.folder.load().events] == ["refused"] and bench.running().version == 1
     assert bench.turn() == "nothing is asked for"  # nor fetched again and again
     monkeypatch.setattr(Bundle, "open", plain)

@@ -101,7 +101,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         observer.stop()
     if server is not None:
         server.shutdown()
-    log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()))
+    log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()), left=counts.queue)
     sys.stdout.flush()
     if loop.worn_out:
         return os.EX_TEMPFAIL

@@ -19,19 +19,22 @@ from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
+LEADS_OUT = "a symbolic link that leads out of its folder; put the file itself there"
 
 
 IDLE = Hand()
 
 
-def held(path: Path, hand: Hand, inside: Path | None = None) -> Recording:
-    """One file, with its key. One that ended a worker before is refused unread.
+def leads_out(path: Path) -> bool:
+    """Whether it is a link out of its folder: whoever may put recordings there may not read every file of ours."""
+    try:
+        return path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve())
+    except (OSError, RuntimeError):  # a circle of links
+        return True
 
-    `inside`: the folder it is of. A link that leads out of it is not followed: whoever may put recordings there may not read every
-    file of ours.
-    """
-    if inside is not None and path.is_symlink() and not path.resolve().is_relative_to(inside.resolve()):
-        return Recording(path.name, None, "a symbolic link that leads out of its folder; put the file itself there")
+
+def held(path: Path, hand: Hand) -> Recording:
+    """One file, with its key. One that ended a worker before is refused unread."""
     try:
         state = path.stat()
     except OSError:
@@ -49,7 +52,7 @@ def folder(path: Path, hand: Hand = IDLE) -> Iterator[Recording]:
     if not files:
         raise DataError(f"{path}: no recordings; put {', '.join(sorted(READERS))} files there")
     for file in files:
-        yield held(file, hand, path)
+        yield Recording(file.name, None, LEADS_OUT) if leads_out(file) else held(file, hand)
 
 
 def json_lines(stream: IO[str]) -> Iterator[Recording]:
@@ -77,6 +80,7 @@ def json_record(line: str, name: str) -> Recording:
     if not isinstance(record, dict) or "values" not in record:
         return Recording(name, None, 'not an object with "values"')
     rate = record.get("rate_hz")
+    rate = int(rate) if isinstance(rate, float) and rate.is_integer() else rate
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
         return Recording(name, None, f'"rate_hz" is {str(rate)[:40]!r}; send points a second, a whole number')
     try:

@@ -17,6 +17,7 @@ SUBFORMAT = bytes.fromhex("00001000800000aa00389b71")  # the rest of WAVE_FORMAT
 UNKNOWN_BYTES = (0, 0xFFFFFFFF)  # what a program writes that could not come back to say how much there is
 REMEDY = "save it as 16-bit PCM"
 MOST_CHANNELS = 64
+MAX_SOUND_BYTES = 256 << 20
 
 
 def read_sound(path: Path) -> tuple[Array, int]:
@@ -35,7 +36,13 @@ def read_flac(path: Path) -> tuple[Array, int]:
     except (ImportError, OSError) as error:  # OSError: the wheel is there, libsndfile is not
         raise DeviceError("reading FLAC needs soundfile: pip install 'edgeloop[sound]'") from error
     try:
-        values, rate = soundfile.read(path, dtype="int16", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate = file.samplerate
+            if file.frames * file.channels * 2 > MAX_SOUND_BYTES:  # silence is packed a thousandfold
+                raise DataError(
+                    f"{file.frames} points of {file.channels} channels; at most {MAX_SOUND_BYTES} bytes are unpacked: cut it"
+                )
+            values = file.read(dtype="int16", always_2d=True)
     except soundfile.SoundFileError as error:
         raise DataError(f"no FLAC that can be read ({error})") from error
     return _whole(values), int(rate)

@@ -18,7 +18,7 @@ import msgspec
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.hand import Hand
 from edgeloop_agent.sources import Away, Outcome, Recording, nothing
-from edgeloop_agent.sources.files import IDLE, held
+from edgeloop_agent.sources.files import IDLE, LEADS_OUT, held, leads_out
 from edgeloop_agent.sources.readers import READERS
 
 State = tuple[int, int, int]  # of a file: time, size, inode
@@ -62,7 +62,7 @@ class Watch:
         path = self.folder / name
         if being_written(path) or _state(path) != state:
             return None
-        recording = held(path, self.hand, self.folder)
+        recording = Recording(name, None, LEADS_OUT) if leads_out(path) else held(path, self.hand)
         if _state(path) != state:
             return None
         self.seen[name] = state
@@ -91,7 +91,7 @@ class Watch:
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    with contextlib.suppress(OSError):  # it went while they were listed, or is a link that leads in a circle
+                    with contextlib.suppress(OSError):  # it went while they were listed, or is a link in a circle
                         if Path(entry.name).suffix.lower() in READERS and entry.is_file():
                             found[entry.name] = _of(entry.stat())
         except OSError as error:

@@ -181,7 +181,7 @@ class Turn:
                 found = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
             wrong = None if found == Running(offer.model, offer.version, offer.sha256) else "it is not what its signature says"
         except BundleTooNew as error:
-            why = f"it needs a later agent: update edgeloop on this device, then it is tried again ({error})"
+            why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
             self.folder.change(
                 lambda j: j.marked_bad(offer.sha256, why[:500], software()).noted(self._event("refused", offer.target, why))
             )  # fmt: skip

@@ -70,7 +70,7 @@ def with_slot(config: Config, log: Log) -> Config:
             if slot is not None and _is_whole(path, slot.sha256):
                 return replace(config, bundles=[str(path), *config.bundles[1:]])
         except BundleTooNew as error:  # an older agent was put in: the bundle is as good as before
-            log("error", "slot needs a later agent: update edgeloop", slot=name, why=error)
+            log("error", "slot needs a later edgeloop: update the agent", slot=name, why=error)
             continue
         if slot is not None:
             log("error", "slot damaged", slot=name, target=slot.target)
