@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeloop_contract.cleaning import FillMissing
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.preprocessing import Counts, Window
 from edgeloop_pipeline.data import Split, Splits, checked, prepare_splits
 
 RECORDINGS = [np.full((8, 1), i, np.float32) for i in range(4)]
@@ -97,3 +99,24 @@ def test_a_quantity_that_never_changes_is_named() -> None:
     good, flat = Split(RECORDINGS, [1.0, 2.0, 3.0, 4.0]), Split(RECORDINGS, [2.0] * 4)
     with pytest.raises(DataError, match="validation: load is 2 in every recording"):
         prepare_splits(Splits(("load",), good, flat, good), [], "regression")
+
+
+def series(*values: float) -> np.ndarray:
+    return np.array(values, np.float64)[:, None]
+
+
+def test_cleaning_serves_training_too() -> None:
+    nan = float("nan")
+    recordings = [series(1, nan, 3, 4), series(1, 2, 3, 4), series(1, nan, nan, 4), series(4, 3, 2, 1)]
+    part = Split(recordings, [0, 1, 1, 0], names=["a", "b", "c", "d"])
+    steps = [Window(4, 4), Counts([1.0])]
+    made = prepare_splits(Splits(("x", "y"), part, part, part), steps, cleaning=[FillMissing(1)])
+    assert made.train.values[:, :, 0].tolist() == [[1, 2, 3, 4], [1, 2, 3, 4], [4, 3, 2, 1]]
+    assert made.train.labels.tolist() == [0, 1, 0] and made.train.recording.tolist() == [0, 1, 3]
+    assert made.notes[0] == "train: 1 values repaired by fill_missing"
+    assert made.notes[1].startswith("train: 1 of 4 recordings left out, 1 by fill_missing: channel 0 misses 2 points")
+    with pytest.raises(DataError, match=r"train recording 0 \(a\), window 0: .*add cleaning"):
+        prepare_splits(Splits(("x", "y"), part, part, part), steps)
+    none = Split([series(nan, nan, nan, 1)], [0])
+    with pytest.raises(DataError, match="validation: no samples, 1 recordings are refused"):
+        prepare_splits(Splits(("x", "y"), part, none, part), steps, cleaning=[FillMissing(1)])

@@ -18,8 +18,11 @@ from edgeloop_exporters.convert import Front, to_onnx, to_tflite
 from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
 from edgeloop_exporters.simplification import simplify
+from edgeloop_pipeline.data import PreparedSplits, Samples
+from edgeloop_pipeline.networks import front_of
 
 UINT8 = Front("uint8", (73.0,), (90.0,))
+COLOURS = Front("uint8", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # as a checkpoint's card has it, in counts
 INT16 = Front("int16", (0.0, 10.0, -5.0, 2.0), (900.0, 700.0, 500.0, 100.0))
 FLOAT = Front("float32", (0.5,), (2.0,))
 
@@ -85,11 +88,23 @@ def dense() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(48, 16), nn.ReLU(), nn.Linear(16, 5))
 
 
+def colours() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
+
+
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], Front, tuple[int, ...]]] = {
     "residual, depthwise, relu6": (Residual, UINT8, (12, 12, 1)),
     "concat, max pool": (Concat, UINT8, (12, 12, 1)),
     "one dimension, int16": (Series, INT16, (32, 4)),
     "squeeze and excite, zero channel": (Squeeze, UINT8, (12, 12, 1)),
+    "one normalisation a colour": (colours, COLOURS, (12, 12, 3)),
     "dense, float": (dense, FLOAT, (48, 1)),
 }
 
@@ -143,7 +158,8 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
         if runtime == "tflite":
             output = TensorSpec(dtype="int8", shape=[5], quantization=Quantization(scale=scale, zero_point=zero_point - 128))
         if front.dtype == "uint8":
-            entry = TensorSpec(dtype="int8" if runtime == "tflite" else "uint8", shape=list(shape))
+            counts = runtime == "tflite" and front.input_qparams is not None
+            entry = TensorSpec(dtype="int8" if counts else "uint8", shape=list(shape))
         variant = Variant(name=f"{runtime}-int8", runtime=runtime, precision="int8", file="a", input=entry, output=output)  # type: ignore[arg-type]
         model = (tmp_path / f"a.{runtime}").read_bytes()
         scores[runtime] = open_runtime(variant, model).run(raw)
@@ -195,3 +211,18 @@ class Broken(nn.Module):
 def test_untraceable(network: nn.Module, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         trace(network, torch.randn(2, 3))
+
+
+def test_uint8_pictures_take_what_a_checkpoint_was_fed() -> None:
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    part = Samples(images, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
+
+    def front(mean: tuple[float, ...], std: tuple[float, ...]) -> Front:
+        return front_of(PreparedSplits(("a", "b"), part, part, part, normalise=(mean, std)))
+
+    assert front(COLOURS.mean, COLOURS.std) == COLOURS
+    assert front((127.0,), (128.0,)).input_qparams == (1 / 128, 127)
+    assert front((127.0,) * 3, (128.0,) * 3).input_qparams == (1 / 128, 127)  # the same for all
+    assert front((127.5,), (128.0,)).input_qparams is None and COLOURS.input_qparams is None
+    with pytest.raises(ModelError, match="2 means and 1 stds for 3 channels"):
+        front((1.0, 2.0), (1.0,))

@@ -68,5 +68,6 @@ def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
 
     project = Project(recipes.load(recipes.find(recipe)))
     rates = [step.rate_hz for step in project.recipe.head.preprocessing if isinstance(step, LogMel)]
-    count = write_samples(checked(project.data.load(), project.recipe.head.task), split, folder, limit, *rates)
+    splits = checked(project.data.load(), project.recipe.head.task)
+    count = write_samples(splits, split, folder, limit, splits.rate_hz or next(iter(rates), 0))
     click.echo(f"{folder}: {count} {split} recordings")

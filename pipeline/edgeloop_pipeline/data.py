@@ -148,7 +148,7 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
 def _quantities(labels: Any, name: str) -> Array:
     try:
         found = np.asarray(labels)
-        return found.astype(np.float64) if found.dtype.kind in "Ob" else found
+        return found.astype(np.float64) if found.dtype.kind in "Obiu" else found
     except (TypeError, ValueError) as error:
         raise DataError(f"{name}: labels are not regular numbers ({error}); give one a recording for each quantity") from error
 

@@ -41,7 +41,10 @@ class Column:
     def missing(self) -> Array:
         if self.found is not None:
             return ~np.isfinite(self.found)
-        return np.array([text.lower() in MISSING for text in self.texts.tolist()], bool)
+        found = np.zeros(len(self.texts), bool)
+        asked = np.flatnonzero(~np.isfinite(self.numbers))
+        found[asked] = [text.lower() in MISSING for text in self.texts[asked].tolist()]
+        return found
 
     @cached_property
     def nameless(self) -> Array:

@@ -55,7 +55,7 @@ def look_at_table(path: Path, task: str) -> Plan:
     if len(distinct) < 2 and not estimates:
         problems.append(f"column {label!r} has {len(distinct)} value; there must be two classes or more")
     refuse(path, problems)
-    plan = _estimating(path, table, found) if estimates else _classifying(path, found)
+    plan = _estimating(path, table, found) if estimates else _classifying(path, table, found)
     says = [*plan.says, *apart, *found.left_out.items()]
     return replace(plan, path=path, says=tuple(says))
 
@@ -86,10 +86,10 @@ def _merged(path: Path) -> tuple[dict[str, Column], list[tuple[str, str]]]:
     return made, [("files", f"{len(files)} tables, one below the other"), *apart] if len(files) > 1 else apart
 
 
-def _classifying(path: Path, found: roles.Roles) -> Plan:
+def _classifying(path: Path, table: dict[str, Column], found: roles.Roles) -> Plan:
     plain = Table(path, found.label, found.channels, max_gap=MOST_GAP)
     tries = [replace(plain, group=found.group)] if found.group else []
-    rarest = _rows_of_rarest(plain)
+    rarest = _rows_of_rarest(table[found.label])
     stretch = int(np.clip(rarest // STRETCHES, LEAST_STRETCH, MOST_STRETCH))
     tries += [plain, replace(plain, stretch=stretch)]
     refused: list[str] = []
@@ -104,11 +104,8 @@ def _classifying(path: Path, found: roles.Roles) -> Plan:
     raise DataError(f"{path}: {refused[-1]}" + (f" (nor by {found.group}: {refused[0]})" if found.group else ""))
 
 
-def _rows_of_rarest(table: Table) -> int:
-    rows: dict[str, int] = {}
-    for piece in table.cut().pieces:
-        rows[piece.label] = rows.get(piece.label, 0) + len(piece.values)
-    return min(rows.values())
+def _rows_of_rarest(column: Column) -> int:
+    return int(np.unique(column.texts[~column.nameless], return_counts=True)[1].min())
 
 
 def _table_plan(made: Table, found: roles.Roles, cut: Cut, sides: list[str], refused: list[str]) -> Plan:
@@ -122,7 +119,7 @@ def _table_plan(made: Table, found: roles.Roles, cut: Cut, sides: list[str], ref
         ("understood", f"a table, one row a point in time, classes in column {found.label!r}"),
         ("classes", plans.counted(labels) + " recordings"),
         *plans.split_lines(labels, sides, units, made.group),
-        ("split by", _how(made, found, refused)),
+        ("split by", _how(made, found, units, refused)),
         *plan.says,
         *plans.left_out(dict(cut.left_out)),
     ]
@@ -135,9 +132,9 @@ def _table_plan(made: Table, found: roles.Roles, cut: Cut, sides: list[str], ref
     )  # fmt: skip
 
 
-def _how(made: Table, found: roles.Roles, refused: list[str]) -> str:
+def _how(made: Table, found: roles.Roles, units: list[str], refused: list[str]) -> str:
     if made.group:
-        return f"{made.group}, {len({piece.unit for piece in made.cut().pieces})} of them; none is in two splits"
+        return f"{made.group}, {len(set(units))} of them; none is in two splits"
     because = f" ({refused[-1].split('; class')[0]})" if refused else ""
     if made.stretch:
         return f"stretches of {made.stretch} rows, which lie side by side: the figures will promise too much{because}"

@@ -60,7 +60,7 @@ def recipe_file(folder: Path, plan: Plan) -> str:
         + ("augment: data.py:augment\n" if plan.augment else "")
         + (f"cleaning:                     # before preprocessing, on the device and in training\n{cleaning}" if cleaning else "")
         + f"preprocessing:                # the device does these too\n{steps}"
-        "target:\n  max_drop: 0.02              # int8 against float; add min_accuracy when you know what you need\n"
+        "target:\n  max_drop: 0.02              # from the float network to int8; add min_accuracy when you know what you need\n"
         f"model_card: {quoted(card)}\n"
         f"stages:\n  train: {plan.train}\n" + "".join(f"  {stage}: {{}}\n" for stage in AFTER_TRAINING)
     )
