@@ -180,6 +180,30 @@ def test_what_a_source_lets_go_by_itself_is_counted_and_said() -> None:
     assert counts.dropped["queue_full"] == 3 and stream.getvalue().count("recordings are dropped") == 1
 
 
+@pytest.mark.parametrize("when_full", ["block", "drop-oldest"])
+def test_a_few_large_recordings_fill_the_queue(when_full: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgeloop_agent.feed.MOST_WAITING_BYTES", 2500)
+
+    class Large:
+        def recordings(self, stop: object, away: object) -> Iterator[Recording]:
+            yield from (Recording(f"picture {number}", np.zeros(1000, np.uint8)) for number in range(5))
+            yield Recording("larger than all", np.zeros(9000, np.uint8))
+
+    counts = Counts()
+    feed = Feed(Large(), Source(kind="mqtt", when_full=when_full), counts, Log("error", io.StringIO()))  # type: ignore[arg-type]
+    feed.start()
+    found = []
+    if when_full == "drop-oldest":
+        eventually(lambda: not feed._thread.is_alive())
+    while not feed.done:
+        assert counts.queue <= 2
+        if (taken := feed.take(0.1)) is not None:
+            found.append(taken.name)
+    names = [*(f"picture {number}" for number in range(5)), "larger than all"]
+    assert found == (names if when_full == "block" else names[-1:])
+    assert counts.dropped["queue_full"] == (0 if when_full == "block" else 5)
+
+
 def test_a_topic_that_is_no_utf8_is_a_name() -> None:
     from edgeloop_agent.sources.mqtt import _topic
 

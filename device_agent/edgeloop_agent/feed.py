@@ -14,6 +14,7 @@ from edgeloop_agent.sources import Outcome, Recording, Source, waits
 from edgeloop_contract.errors import EdgeloopError
 
 LOOK_SECONDS = 0.5
+MOST_WAITING_BYTES = 128 << 20
 TELL_SECONDS = 60.0  # between two lines of what was dropped
 
 
@@ -91,13 +92,18 @@ class Feed:
 
     def _put(self, recording: Recording) -> None:
         with self._changed:
-            if len(self._waiting) >= self._settings.queue and not self._waits:
+            while not self._waits and self._is_full(recording):
                 self._drop(self._waiting.popleft())
-            while len(self._waiting) >= self._settings.queue and not self._stop.is_set():
+            while self._is_full(recording) and not self._stop.is_set():
                 self._changed.wait(LOOK_SECONDS)
             self._waiting.append(recording)
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
+
+    def _is_full(self, more: Recording) -> bool:
+        """Of recordings, or of what these hold together: a few large pictures are enough."""
+        held = sum(map(_bytes_of, self._waiting))
+        return len(self._waiting) >= self._settings.queue or bool(held and held + _bytes_of(more) > MOST_WAITING_BYTES)
 
     def _drop(self, recording: Recording) -> None:
         self._tell_dropped(1, recording.name)
@@ -120,3 +126,7 @@ class Feed:
         if why != self._counts.source_away:
             self._counts.source_away = why
             self._log("warning" if why else "info", "source away" if why else "source there", **({"why": why} if why else {}))
+
+
+def _bytes_of(recording: Recording) -> int:
+    return 0 if recording.values is None else int(recording.values.nbytes)

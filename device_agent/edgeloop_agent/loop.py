@@ -87,7 +87,7 @@ class Loop:
                 if recording.done is nothing:
                     self.feed.settle(recording, outcome)
                 else:
-                    self.unsettled.append((recording, outcome))
+                    self.unsettled.append((msgspec.structs.replace(recording, values=None, times=None), outcome))
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
         if recording is None or len(self.unsettled) >= MOST_UNSETTLED or time.monotonic() >= self.next_settle:

@@ -16,7 +16,7 @@ MANY_PAGES = ("TIFF", "WEBP", "PNG", "GIF")  # a JPEG's second picture is its ma
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 WHITE_IS_ZERO, PHOTOMETRIC, ORIENTATION = 0, 262, 274  # tags of TIFF and EXIF
 GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
-REMEDY = "save it with 8 or 16 bits a channel"
+REMEDY = "save it as grey or RGB, with 8 or 16 bits a channel"
 
 
 def read_image(path: Path) -> Array:
@@ -60,8 +60,9 @@ def _pixels(image: Any, opened: Any) -> Array:
         tags = getattr(opened, "tag_v2", {})
         return np.asarray(255 - upper if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO else upper)
     if mode not in (*GREY, *COLOUR):
-        named = {"F": "floats", "I": "32-bit integers"}.get(mode, f"pixels of the kind {mode!r}")
-        raise DataError(f"a picture of {named}: nothing says which value is white; {REMEDY}")
+        named = {"F": "floats", "I": "32-bit integers"}.get(mode)
+        why = f"a picture of {named}: nothing says which value is white" if named else f"a picture of the kind {mode!r}"
+        raise DataError(f"{why}; {REMEDY}")
     if "A" in mode or "a" in mode or "transparency" in image.info:
         return _on_white(image, mode in GREY)
     wanted = "L" if mode in GREY else "RGB"
