@@ -21,7 +21,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from closed_loop_devices import BIN, CONFIG, FALSE_ALARMS, RANDOM_SHARE, SETS, WEARERS, Device, Recordings, accuracy, truth_of
+from closed_loop_devices import (
+    BIN,
+    CONFIG,
+    FAIL_FROM,
+    FALSE_ALARMS,
+    RANDOM_SHARE,
+    SETS,
+    WEARERS,
+    Device,
+    Recordings,
+    accuracy,
+    truth_of,
+)
 
 PILOT = "worn-by-8"
 KILLS = 6
@@ -234,18 +246,23 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
         sys.exit(done.stderr)
     again = story.command("edgeloop", "retrain", "exercise_watch", "--runs", runs, *sets, "--keys", "keys")
     story.tell(f"and again, as cron would: exit code {again.returncode}, {again.stdout.strip()}")
-    rolled_out(story)
+    rolled_out(story, devices)
     play(story, devices, "B", seconds=0.3, kills=2)
     left = drained(devices)
     finish(story, devices, runs, left, before)
 
 
-def rolled_out(story: Story) -> None:
-    """`edgeloop-hub tick` every second, as cron does every minute."""
-    said = ""
+def rolled_out(story: Story, devices: list[Device]) -> None:
+    """`edgeloop-hub tick` every second, as cron does every minute. The devices go on working: a step waits for their answers."""
+    said, turn = "", FAIL_FROM
     deadline = time.monotonic() + 120
     while "done" not in said and time.monotonic() < deadline:
         time.sleep(1)
+        for device in devices:
+            given = story.truth.of(device.subject, "A")
+            story.truth.give(device, given[turn % len(given)], "R", turn)
+            device.look()
+        turn += 1
         new = story.must("edgeloop-hub", "--data", "hub", "tick")
         if "begins" in new or "halted" in new or "done" in new:
             story.tell(new)

@@ -163,3 +163,14 @@ def test_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
     with database.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     database.engine.dispose()
+
+
+def test_a_database_of_a_later_release_is_one_sentence(tmp_path: Path) -> None:
+    import sqlite3
+
+    assert command("edgeloop-hub", "--data", tmp_path / "hub", "token", "api", "x").returncode == 0
+    with sqlite3.connect(tmp_path / "hub" / "hub.sqlite") as database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    database.close()
+    done = command("edgeloop-hub", "--data", tmp_path / "hub", "tick")
+    assert done.returncode == 7 and "Traceback" not in done.stderr and "later release" in done.stderr

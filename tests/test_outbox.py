@@ -139,6 +139,15 @@ def test_a_row_that_the_hub_never_takes_does_not_stand_in_the_way(tmp_path: Path
     assert len(hub.seen) == 9 and not outbox.waiting() and outbox.counts() == {"refused random": 1}
 
 
+def test_rows_of_an_earlier_release_beyond_todays_bounds_do_not_either(tmp_path: Path) -> None:
+    outbox, hub = Outbox(tmp_path / "o.sqlite", 8 * MIB), Picky()
+    odd = msgspec.msgpack.decode(row("key-00001").body, type=dict)
+    outbox.put([row("key-00000"), Row("key-00001", "random", 0.5, msgspec.msgpack.encode({**odd, "features": [float("inf")]}))])
+    outbox.put([Row("key-00002", "event", 4.0, msgspec.msgpack.encode({"key": "key-00002", "kind": "x", "at": -1e300}))])
+    assert send(outbox, hub, Settings(send="samples"), time.monotonic() + 5) == 1
+    assert hub.seen == ["key-00000"] and not outbox.waiting() and outbox.counts() == {"refused random": 1, "refused event": 1}
+
+
 def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
     path = tmp_path / "o.sqlite"
     path.write_bytes(b"this is no database" * 500)

@@ -367,3 +367,12 @@ def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:
         assert "good until" in running.edgeloop("keys", "renew")
         assert running.get("/api/v1/health")["warnings"] == []
         assert hub.value(samples.c.key) is None
+
+
+def test_metadata_that_no_device_would_fetch_are_not_taken(hub: Parts) -> None:
+    there: Any = There(hub.hub)
+    targets = workstation.current_targets(hub.keys, there.get("/api/v1/signed")["targets"])
+    targets.targets = {f"m-{i}.edgeloop": TargetFile(1, {"sha256": f"{i:064}"}, f"m-{i}.edgeloop") for i in range(20_000)}
+    targets.version += 1
+    with pytest.raises(DataError, match="withdraw old bundles first"):
+        there.post("/api/v1/signed", {"targets": workstation.signed_targets(hub.keys, targets, remember=False).decode()})

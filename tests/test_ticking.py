@@ -18,7 +18,7 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Moments
 from edgeloop_contract.rollout import Step
 from edgeloop_hub import fleet, health, rolling, signing
-from edgeloop_hub.cli import cron_line
+from edgeloop_hub.options import cron_line
 from edgeloop_hub.schema import events, facts, heartbeats, rollouts, signed
 from hub_parts import NEW, OLD, Parts, beat, parts
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
+from edgeloop_hub.options import cron_line, in_address, limits_of
 
 LOCAL_PROXIES = ("127.0.0.1", "::1")
 EXIT_CODES = """\b
@@ -122,11 +122,11 @@ def serve(
             err=True,
         )
     settings = settings_of(
-        context, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **_limits(limits)
+        context, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **limits_of(limits)
     )
     Hub.open(settings).database.engine.dispose()  # every mistake of the configuration is said here, once
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
-    click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{_in_address(host)}:{port}", err=True)
+    click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{in_address(host)}:{port}", err=True)
     click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
@@ -136,41 +136,6 @@ def serve(
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
         limit_concurrency=max(1000, 2 * settings.connections), h11_max_incomplete_event_size=65536,
     )  # fmt: skip
-
-
-def _in_address(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
-
-
-def cron_line(given: dict[str, Any]) -> str:
-    """The tick of this very hub, for a crontab: cron has another folder and another path."""
-    options = ["--data", str(given["data"].resolve())]
-    for name in ("database", "blobs"):
-        options += [f"--{name}", given[name]] if given[name] else []
-    words = [str(Path(sys.argv[0]).resolve()), *options, "tick"]
-    return "* * * * * " + shlex.join(words).replace("%", r"\%")
-
-
-def _limits(given: tuple[str, ...]) -> dict[str, Any]:
-    """Raises UsageError for a limit that is none, or a value of another kind."""
-    import msgspec
-
-    from edgeloop_contract.settings import nearest
-    from edgeloop_hub.settings import LIMITS
-
-    found: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if name not in LIMITS or not equals:
-            raise UsageError(f"--set {text!r}: there is no limit {name!r}{nearest(name, LIMITS)}; write NAME=VALUE")
-        kind = LIMITS[name]
-        try:
-            found[name] = value.split(",") if kind == list[str] else msgspec.convert(value, kind, strict=False)
-        except msgspec.MsgspecError as error:
-            raise UsageError(f"--set {name}: {value!r} is no {kind.__name__}") from error
-        if isinstance(found[name], int | float) and not 0 < found[name] < float("inf"):
-            raise UsageError(f"--set {name}: {value} is not above 0")
-    return found
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -183,7 +148,7 @@ def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) ->
     """Advance rollouts, sign what is due, forget what is old. For cron, every minute."""
     from edgeloop_hub.ticking import tick as advance
 
-    hub = existing_hub(context, **_limits(limits))
+    hub = existing_hub(context, **limits_of(limits))
     done = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
     for line in done.said:
         click.echo(line)

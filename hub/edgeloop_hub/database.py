@@ -45,12 +45,16 @@ class Database:
         """To the newest schema, from whichever release made it; safe when several workers start at once."""
         from alembic import command
         from alembic.config import Config
+        from alembic.util.exc import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         with self.writing() as connection:
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise StorageError(f"database: {error}; did a later release make it? use that one") from error
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

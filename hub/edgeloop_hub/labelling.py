@@ -20,21 +20,9 @@ FIRST_CHOSEN = 50
 MOST_SPREAD = 2000  # open samples that are put in order
 PAGE_BYTES = 16 << 20  # of samples' data in one answer
 SHOWN = (
-    "device",
-    "key",
-    "taken",
-    "kind",
-    "random",
-    "model",
-    "sha256",
-    "recording",
-    "window",
-    "guess",
-    "confidence",
-    "value",
-    "label",
+    "device", "key", "taken", "kind", "random", "model", "sha256", "recording", "window", "guess", "confidence", "value", "label",
     "truth",
-)
+)  # fmt: skip
 
 
 def waiting(connection: Connection, model: str, person: str, limit: int, without: Iterable[str] = ()) -> list[dict[str, Any]]:

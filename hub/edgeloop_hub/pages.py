@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -30,6 +31,8 @@ HERE = Path(__file__).parent / "templates"
 COOKIE = "edgeloop_session"
 SHOWN = 200  # heartbeats in a plot, events in a list
 DEVICES_SHOWN = 500
+HASHING_SECONDS = 5.0
+HASHING = threading.BoundedSemaphore(4)  # passwords that are checked at a time: each takes 64 MiB
 Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
 Asking = Request[Any, Any, Any]
 
@@ -90,7 +93,13 @@ def sign_in(data: Form, state: State, request: Asking) -> Response[Any]:
     if not may:
         minutes = math.ceil(hub.settings.sign_in_wait_seconds / 60)
         return page("sign-in.html.j2", "Sign in", None, 429, failed=f"Too many tries from your address. Wait {minutes} minutes.")
-    if not people.password_is_right(stored, data.get("password", "")[:1000]):
+    if not HASHING.acquire(timeout=HASHING_SECONDS):
+        return page("sign-in.html.j2", "Sign in", None, 503, failed="Many people sign in just now. Try again.")
+    try:
+        right = people.password_is_right(stored, data.get("password", "")[:1000])
+    finally:
+        HASHING.release()
+    if not right:
         return page("sign-in.html.j2", "Sign in", None, 401, failed="Name or password is wrong.")
     with hub.database.writing() as database:
         people.forget_tries(database, people.tried(name, address), people.from_address(address))

@@ -60,7 +60,7 @@ class Prompt(H11Protocol):
     def bounds(cls) -> Bounds:
         if Prompt._bounds is None:
             told = msgspec.json.decode(os.environ.get(ENVIRONMENT, "{}"), type=_Told)
-            Prompt._proxies = frozenset(told.trusted_proxies)
+            Prompt._proxies = frozenset(map(network_of, told.trusted_proxies))
             Prompt._bounds = Bounds(
                 told.request_head_seconds, told.request_body_seconds, told.answer_stall_seconds, told.connections,
                 told.connections_per_address,

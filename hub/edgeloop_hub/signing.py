@@ -23,6 +23,7 @@ from edgeloop_hub.schema import signed
 from edgeloop_hub.settings import Settings
 
 KEY = "online-key.pem"
+MOST_TARGETS_BYTES, MOST_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each
 FIRST_MINUTE = 1_577_836_800.0  # 2020
 KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh
 
@@ -89,6 +90,10 @@ def accept(
         )
     found = None
     if targets is not None:
+        if len(targets) > MOST_TARGETS_BYTES:
+            raise DataError(
+                f"targets metadata of {len(targets)} bytes; devices take {MOST_TARGETS_BYTES}: withdraw old bundles first"
+            )
         found = verified(Metadata[Targets], targets, "targets", root)
         before = latest(connection, "targets")
         if before is not None and found.version <= before[0]:
@@ -119,6 +124,8 @@ def _new_roots(connection: Connection, bodies: list[bytes]) -> list[tuple[Root, 
     """Each signed by the one before it and by itself. Raises DataError."""
     trusted, found = trusted_root(connection), []
     for body in bodies:
+        if len(body) > MOST_ROOT_BYTES:
+            raise DataError(f"root metadata of {len(body)} bytes; devices take {MOST_ROOT_BYTES}: use fewer keys")
         try:
             new = Metadata[Root].from_bytes(body)
             (trusted or new.signed).verify_delegate("root", new.signed_bytes, new.signatures)
