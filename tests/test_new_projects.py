@@ -104,7 +104,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, int, Callable[[Rows], bool]]
     "sounds": (sounds, "high", 8, lambda rows: len(rows) == 24 and sum(row["label"] == "high" for row in rows) > 18),
     "series": (series, "fast", 6, lambda rows: len(rows) >= 20 and np.mean([row["label"] == "fast" for row in rows]) > 0.8),
     "table": (table, "steps.csv", 12, lambda rows: {row["label"] for row in rows} == {"001", "1"}),
-    "quantity": (quantity, "machines.csv", 30, lambda rows: rows[-1]["values"]["target"] > rows[0]["values"]["target"] + 2),
+    "quantity": (quantity, "machines.csv", 20, lambda rows: rows[-1]["values"]["target"] > rows[0]["values"]["target"] + 2),
     "anomalies": (anomalies, "light", 8, lambda rows: np.mean([row["label"] == "anomaly" for row in rows]) > 0.8),
 }
 
@@ -118,7 +118,8 @@ def test_a_new_project_ships_and_answers(tmp_path: Path, kind: str) -> None:
     assert made.exit_code == 0, made.output
     assert str(tmp_path) not in (tmp_path / "2024" / "data.py").read_text()
     (tmp_path / "2024").rename(tmp_path / "moved")
-    loaded = recipe.load(tmp_path / "moved" / "recipe.yaml", (f"train.epochs={epochs}", *QUICK))
+    small = ("network_args.widths=[8, 16, 32]",) if kind == "pictures" else ()
+    loaded = recipe.load(tmp_path / "moved" / "recipe.yaml", (f"train.epochs={epochs}", *small, *QUICK))
     assert loaded.head.name == "2024"
     done = runner.run(loaded, Store(tmp_path / "runs"), runner.Listener())
     bundle = done.path("package", "bundle")
