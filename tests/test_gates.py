@@ -38,7 +38,9 @@ def verdicts(new: dict[str, Seen], old: dict[str, Seen], **gates: Any) -> dict[s
 
 @pytest.mark.parametrize(
     ("devices", "share"),
-    [(n, s) for n in (40, 1030, 1270, 2195, 20_000) for s in (0.05, 0.1, 0.25, 0.5, 0.99)] + [(100_000, 0.25), (100_000, 0.5)],
+    [(n, s) for n in (40, 1030, 1270, 2195) for s in (0.05, 0.1, 0.25, 0.5, 0.99)]
+    + [(20_000, s) for s in (0.1, 0.5)]
+    + [(100_000, 0.25)],
 )
 def test_no_number_of_devices_is_too_many(devices: int, share: float) -> None:
     new = max(1, int(devices * share))

@@ -141,7 +141,7 @@ def serve(
 @commands.command(epilog=EXIT_CODES)
 @click.option("--accept-clock", is_flag=True, help="The clock is right, although the last tick was long ago or is yet to come.")
 @click.option(
-    "--set", "limits", multiple=True, metavar="NAME=VALUE", help="Another value for a limit, such as leap_seconds=1209600."
+    "--set", "limits", multiple=True, metavar="NAME=VALUE", help="Another value for a limit, such as leap_seconds=7776000."
 )
 @click.pass_context
 def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) -> None:

@@ -104,7 +104,8 @@ def faulty(connection: Connection) -> list[str]:
     rows = connection.execute(
         select(drifts.c.device, drifts.c.body).join(last, and_(drifts.c.device == last.c.device, drifts.c.at == last.c.at))
     )
-    told = ((name, _report_of(body)) for name, body in rows)
+    newest = {name: body for name, body in rows}  # noqa: C416  # one of a device's, however many it sent with one time
+    told = ((name, _report_of(body)) for name, body in newest.items())
     return sorted(name for name, report in told if report is not None and report.drifting and report.cause in FAULTS)
 
 

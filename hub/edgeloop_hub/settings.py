@@ -22,7 +22,7 @@ class Settings:
     timestamp_seconds: float = 2 * 86400.0  # validity of what the hub signs; `tick` renews it at half of it
     session_seconds: float = 12 * 3600.0
     token_seconds: float = 7 * 86400.0  # of an enrolment token
-    leap_seconds: float = 7 * 86400.0  # between two ticks; after more the clock is taken for wrong until somebody says it is right
+    leap_seconds: float = 21 * 86400.0  # between two ticks; after more the clock is taken for wrong until somebody says it is right
     history_seconds: float = 30 * 86400.0  # of heartbeats and events
     max_part_bytes: int = 8 << 20
     max_bundle_bytes: int = 512 << 20
