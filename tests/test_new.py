@@ -237,3 +237,14 @@ def test_whatever_a_project_and_its_classes_are_called(tmp_path: Path, name: str
     splits = prepared(tmp_path / "da'ta", tmp_path / name)
     assert splits.labels == tuple(sorted((f"{name}: #1", "no", "{x}")))
     assert recipe.load(tmp_path / name / "recipe.yaml").head.model_card.startswith("Tells apart ")
+
+
+def test_faint_pictures_are_not_varied_in_brightness(tmp_path: Path) -> None:
+    from PIL import Image
+
+    for label in ("a", "b"):
+        (tmp_path / label).mkdir()
+        for i in range(4):
+            Image.fromarray(RNG.integers(2000, 5600, (24, 24)).astype(np.uint16)).save(tmp_path / label / f"{i}.png")
+    plan = look(tmp_path)
+    assert not plan.augment and dict(plan.says)["contrast"].startswith("all lies between 7 and 21 of 255")

@@ -67,8 +67,10 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
         if values.dtype.kind not in "iuf" or values.shape[1:] != (len(names),) or not np.isfinite(values).all():
             raise DataError(f"{split}: labels must be finite numbers, one a recording for each of {', '.join(names)}")
         flat = values.max(axis=0) == values.min(axis=0)
-        if split != "train" and flat.any():
+        if flat.any():
             name = names[int(flat.argmax())]
+            if split == "train":
+                raise DataError(f"train: {name} is the same in every recording; there is nothing to learn")
             raise DataError(
                 f"{split}: {name} is {values[0, int(flat.argmax())]:g} in every recording, and R² cannot be told from it; move"
                 f" recordings with other values of {name} to {split}"

@@ -28,6 +28,7 @@ class Facts:
     rate_hz: int = 0
     seen: Seen | None = None
     clock: bool = False  # its first column rises evenly
+    span: tuple[int, int] = (0, 255)  # of a picture: its darkest and its brightest count
 
 
 def facts_of(paths: Sequence[Path], kind: str, channels: tuple[str, ...] = ()) -> list[Facts]:
@@ -55,7 +56,8 @@ def _facts(path: Path, kind: str, channels: tuple[str, ...]) -> Facts:
             return Facts(path, f"{values.dtype} of shape {values.shape}; a recording is numbers, (points, channels)")
         values = values[:, None] if values.ndim == 1 else values
         return Facts(path, shape=values.shape, dtype=str(values.dtype), seen=Seen.of([values]), clock=is_clock(values[:, 0]))
-    return Facts(path, shape=values.shape, dtype=str(values.dtype), rate_hz=found.rate_hz or 0)
+    span = (int(values.min()), int(values.max())) if kind == "pictures" else (0, 255)
+    return Facts(path, shape=values.shape, dtype=str(values.dtype), rate_hz=found.rate_hz or 0, span=span)
 
 
 def header_of(paths: Sequence[Path]) -> dict[str, Column]:

@@ -21,6 +21,7 @@ SIDES = (28, 32, 48, 64, 96, 128)
 LONG_SOUND_SECONDS, SOUND_WINDOW_SECONDS = 3.0, 2.0
 LEAST_HZ = 2000
 MOST_NAMED = 5
+FAINT = 64  # counts between the darkest and the brightest: an augmentation that varies brightness would drown them
 
 
 def look_at_folders(data: Path, task: str) -> Plan:
@@ -117,10 +118,15 @@ def _pictures(good: list[Facts], classes: int, count: int) -> Plan:
     named = ", ".join("/".join(fact.path.parts[-2:]) for fact in few[:MOST_NAMED]) + (" …" if len(few) > MOST_NAMED else "")
     mixed = f"; {grey} grey and {len(good) - grey} in colour ({named}), all are made {kind}" if 0 < grey < len(good) else ""
     seen = f"{count} training images in {classes} classes, {kind}, about {middle(heights)} pixels high"
-    says = (("pictures", f"{min(heights)} to {max(heights)} pixels high, {kind}{mixed}; resized to {side}×{side}"),)
+    says = [("pictures", f"{min(heights)} to {max(heights)} pixels high, {kind}{mixed}; resized to {side}×{side}")]
+    darkest, brightest = min(fact.span[0] for fact in good), max(fact.span[1] for fact in good)
+    faint = brightest - darkest < FAINT
+    if faint:
+        says.append(("contrast", f"all lies between {darkest} and {brightest} of 255, so brightness is not varied in training"))
     train = f"{{epochs: {epochs(count)}, batch: {batch(count)}, learning_rate: 0.1}}"
     return Plan(
-        seen, says, Path(), "", {}, "fashion", "network.py:resnet", f"{{widths: {widths}, blocks: 1}}", "rand_augment",
+        seen, tuple(says), Path(), "", {}, "fashion", "network.py:resnet", f"{{widths: {widths}, blocks: 1}}",
+        "" if faint else "rand_augment",
         (*steps, f"{{step: resize, height: {side}, width: {side}}}"), train, (),
     )  # fmt: skip
 
