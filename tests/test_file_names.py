@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from edgeloop_agent.sources.files import folder
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.datasets.scanning import scan
 from edgeloop_pipeline.project import MOST_FILES_NAMED, Project
@@ -52,3 +53,12 @@ def test_files_of_one_name_in_folders_of_one_name_have_keys_of_their_own(tmp_pat
     before = digests(paths)
     np.save(paths[0], np.full((3, 1), 9))
     assert len(before) == 2 and digests(paths) != before
+
+
+def test_a_folder_of_recordings_may_hold_json_lines_beside_other_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "b.npy", np.ones((3, 1)))
+    (tmp_path / "a.jsonl").write_text('{"values": [[1], [2]]}\n[]\n{"name": "x", "values": [[1]]}\n')
+    (tmp_path / "c.txt").write_text("nothing that is read")
+    found = list(folder(tmp_path))
+    assert [r.name for r in found] == ["a.jsonl line 1", "a.jsonl line 2", "x", "b.npy"]
+    assert [r.values is None for r in found] == [False, True, False, False]
