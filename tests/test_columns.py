@@ -22,9 +22,9 @@ def test_columns_of_one_name_are_told_apart() -> None:
     assert names_of(["acc", " acc", "acc.2", "acc", ""]) == ["acc", "acc.3", "acc.2", "acc.4", "column 5"]
 
 
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_a_table_with_texts_gives_the_columns_that_are_wanted(tmp_path: Path, separator: str) -> None:
-    point = "." if separator == "," else ","
+    point = "." if separator in ",|" else ","
     rows = [["who", "ay", "ax", "label"], ["p0", "0.5", "1.5", "walk"], ["p0", "NA", "2.5", "run"]]
     text = "\n".join(separator.join(cell.replace(".", point) for cell in row) for row in rows)
     (tmp_path / "t.csv").write_bytes(text.encode("utf-8-sig"))

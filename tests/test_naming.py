@@ -118,5 +118,5 @@ def test_cleaning_serves_training_too() -> None:
     with pytest.raises(DataError, match=r"train recording 0 \(a\), window 0: .*add cleaning"):
         prepare_splits(Splits(("x", "y"), part, part, part), steps)
     none = Split([series(nan, nan, nan, 1)], [0])
-    with pytest.raises(DataError, match="validation: no samples, 1 recordings are refused"):
+    with pytest.raises(DataError, match=r"validation: no samples, 1 recordings are refused \(1 for fill_missing"):
         prepare_splits(Splits(("x", "y"), part, none, part), steps, cleaning=[FillMissing(1)])

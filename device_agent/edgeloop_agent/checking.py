@@ -32,7 +32,11 @@ def lines(path: Path) -> Iterator[str]:
     for name, manifest in models.manifests.items():
         runs = [v.name for v in manifest.variants if v.runtime in memory.available()]
         yield f"bundle {models.paths[name]}: {name} version {manifest.version}; runs here: {', '.join(runs) or 'nothing'}"
-    models.get(models.first)  # what does not run here is said in the log
+    models.load_first()  # what does not run here is said in the log
+    for path, error in models.refused.items():
+        yield f"bundle {path}: refused, the others are served: {error}"
+    if not models.answers_source and config.source.kind != "none":
+        yield "warning: source: it is not read, as its bundle, the first of the config, is refused"
     for loaded in models.loaded():
         yield f"model {loaded.name}: {loaded.variant} on {loaded.runtime}"
     open_source(config.source)
@@ -44,6 +48,8 @@ def lines(path: Path) -> Iterator[str]:
         yield from _way(f"split.tails[{number}].address", tail.address, config)
     for what, said in describe(Board().read()).items():
         yield f"{what}: {said}"
+    if models.refused:
+        raise next(iter(models.refused.values()))
 
 
 def _sound(config: Config, manifest: Any) -> Iterator[str]:

@@ -83,6 +83,7 @@ class Counts(msgspec.Struct):
     latencies: dict[str, Latencies] = msgspec.field(default_factory=dict)  # by model
     queue: int = 0
     source_away: str = ""
+    bundles_refused: int = 0  # of the config, that are not served
     thermal: str = "cool"
     reading: Reading | None = None
     api_requests: Counter[str] = msgspec.field(default_factory=Counter)  # by status
@@ -173,6 +174,9 @@ class Exposition:
         if counts.drift is not None:
             yield GaugeMetricFamily("edgeloop_drift_score", "how far samples are off; above 1 is an alarm", value=counts.drift)
         yield GaugeMetricFamily("edgeloop_source_up", "1 while the source is there", value=float(not counts.source_away))
+        yield GaugeMetricFamily(
+            "edgeloop_bundles_refused", "bundles of the config that are not served", value=counts.bundles_refused
+        )
         yield CounterMetricFamily("edgeloop_restarts", "restarts of the worker since the agent started", value=counts.restarts)
         yield GaugeMetricFamily("edgeloop_resident_bytes", "resident memory of the worker", value=resident_bytes())
         yield from self._caches(CounterMetricFamily, GaugeMetricFamily)

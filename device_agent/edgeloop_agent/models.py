@@ -18,7 +18,8 @@ from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.errors import BundleError, DeviceError, StorageError
+from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError, StorageError
+from edgeloop_contract.manifest import Manifest
 
 if TYPE_CHECKING:
     from edgeloop_agent.split.edge import Edge
@@ -108,20 +109,66 @@ class Models:
         self.flights = Flights()
         self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
         self.paths: dict[str, Path] = {}
-        self.manifests: dict[str, Any] = {}
+        self.manifests: dict[str, Manifest] = {}
         self.variant = config.runtime.variant  # the thermal policy may ask for another
         self.verified = memory.Verified(self.state)
+        self.refused: dict[Path, EdgeloopError] = {}  # bundles of the config that are not served, and why
         for path in map(Path, config.bundles):
-            with Bundle.open(path, seen=self.verified) as bundle:
-                manifest = bundle.manifest
-            if manifest.probe:
-                raise BundleError(f"{path}: is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
-            if manifest.name in self.paths:
-                raise BundleError(f"{path}: is called {manifest.name}, as {self.paths[manifest.name]} is; serve one of them")
-            if self.variant:
-                manifest.variant(self.variant)
+            try:
+                manifest = self._manifest(path)
+            except (BundleError, DeviceError) as error:
+                self._leave_out(path, error)
+                continue
             self.paths[manifest.name], self.manifests[manifest.name] = path, manifest
-        self.first = next(iter(self.paths))
+        if not self.paths:
+            raise next(iter(self.refused.values()))
+
+    @property
+    def first(self) -> str:
+        """The model that answers the source and is kept up to date; where it is refused, the first of the others."""
+        return next(iter(self.paths))
+
+    @property
+    def answers_source(self) -> bool:
+        """False where the bundle that the source is meant for is refused: no other one answers in its place."""
+        return Path(self.config.bundles[0]) not in self.refused
+
+    def load_first(self) -> None:
+        """At the start: what does not run here is left out, if there are others. Raises BundleError or DeviceError."""
+        while True:
+            name = self.first
+            try:
+                self.get(name)
+                return
+            except (BundleError, DeviceError) as error:
+                if len(self.paths) == 1:
+                    raise
+                self._leave_out(self.paths[name], error)
+                del self.paths[name], self.manifests[name]
+
+    def _leave_out(self, path: Path, error: EdgeloopError) -> None:
+        """The other bundles serve. Raises `error` where the first is meant, and updates or a source alone go by it."""
+        config = self.config
+        if len(config.bundles) == 1 or (path == Path(config.bundles[0]) and (config.updates.enabled or not config.api.enabled)):
+            raise error
+        self.refused[path] = error
+        self.counts.bundles_refused = len(self.refused)
+        self.log("error", "bundle refused", bundle=path, why=error)
+
+    def _manifest(self, path: Path) -> Manifest:
+        """Raises BundleError for what cannot be served, and DeviceError where nothing in it can run here."""
+        with Bundle.open(path, seen=self.verified) as bundle:
+            manifest = bundle.manifest
+        if manifest.probe:
+            raise BundleError(f"{path}: is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
+        if manifest.name in self.paths:
+            raise BundleError(f"{path}: is called {manifest.name}, as {self.paths[manifest.name]} is; serve one of them")
+        if self.variant:
+            manifest.variant(self.variant)
+        needed = sorted({variant.runtime for variant in manifest.variants})
+        if not set(needed) & set(memory.available()):
+            raise DeviceError(f"{path}: needs a runtime for {' or '.join(needed)}; pip install 'edgeloop[{needed[0]}]'")
+        return manifest
 
     def get(self, name: str) -> Model:
         return self.pool.get(name)

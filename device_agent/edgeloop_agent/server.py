@@ -118,8 +118,9 @@ class Api:
 
     def _post(self, asked: Request) -> Response:
         if asked.path == "/v2/repository/index":
-            rows = self.models.manifests.items()
-            return _json([{"name": n, "version": str(m.version), "state": "READY", "reason": ""} for n, m in rows])
+            rows = [(name, str(m.version), "READY", "") for name, m in self.models.manifests.items()]
+            rows += [(path.stem, "", "UNAVAILABLE", str(error)) for path, error in self.models.refused.items()]
+            return _json([dict(zip(("name", "version", "state", "reason"), row, strict=True)) for row in rows])
         name, manifest, _ = self._model(asked.path)
         length = asked.headers.get(inference.HEADER_LENGTH.lower())
         if length is not None and not (length.isascii() and length.isdigit()):
@@ -162,7 +163,8 @@ class Api:
         name = unquote(found[1])
         manifest = self.models.manifests.get(name)
         if manifest is None:
-            raise Refusal(404, f"no model {name[:100]!r}; there is {', '.join(self.models.manifests)}")
+            refused = "".join(f"; not served: {error}" for error in self.models.refused.values())
+            raise Refusal(404, f"no model {name[:100]!r}; there is {', '.join(self.models.manifests)}{refused}")
         if found[2] not in (None, str(manifest.version)):
             raise Refusal(404, f"model {name} has version {manifest.version} here")
         return name, manifest, found[3] or ""

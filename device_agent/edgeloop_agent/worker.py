@@ -73,7 +73,10 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     models = Models(_with_update(config, log), counts, log, _edge(config, counts, log))
     hand = Hand.from_environment()
     source = open_source(config.source, hand)
-    models.get(models.first)
+    models.load_first()
+    if source is not None and not models.answers_source:
+        source, counts.source_away = None, "its bundle is refused"
+        log("error", "source is not read: its bundle, the first of the config, is refused", bundle=config.bundles[0])
     progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log, hand) if source is not None else None
     server = None

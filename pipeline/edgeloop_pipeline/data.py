@@ -212,7 +212,8 @@ class _Maker:
                     raise DataError(f"{self._where(i)}: {error}") from error
                 origin += [i] * len(prepared.indices)
         if not origin:
-            raise DataError(f"{self.name}: no samples, {sum(self.refused.values())} recordings are refused ({dict(self.refused)})")
+            why = "; ".join(f"{count} for {reason}" for reason, count in self.refused.items())
+            raise DataError(f"{self.name}: no samples, {sum(self.refused.values())} recordings are refused ({why})")
         stacked = stack.all()
         if stacked.dtype not in (np.uint8, np.int16, np.float32) or stacked.ndim < 3:
             raise DataError(

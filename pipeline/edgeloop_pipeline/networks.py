@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edgeloop_contract.errors import ModelError
+from edgeloop_contract.errors import DataError, ModelError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline import tasks
 from edgeloop_pipeline.data import PreparedSplits, Statistics
@@ -74,7 +74,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 def front_of(splits: PreparedSplits) -> Front:
     """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
-    counts. Raises ModelError."""
+    counts. Raises DataError and ModelError."""
     values = splits.train.values
     if splits.normalise is not None:
         return _given(splits)
@@ -84,7 +84,7 @@ def front_of(splits: PreparedSplits) -> Front:
     found = Statistics.of(values)
     constant = found.std < 1e-9
     if constant.all():
-        raise ModelError("the training samples are constant; check the data")
+        raise DataError("the training samples are constant: every value of a channel is the same; check the data")
     # A constant channel carries nothing: leave its scale alone rather than blow it up.
     return Front(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
 

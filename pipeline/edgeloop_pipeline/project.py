@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import sys
 import time
 import traceback
@@ -96,10 +97,11 @@ class Project:
 
     @cached_property
     def _own_digests(self) -> dict[str, str]:
-        found = {str(path): sha256(path) for path in self.data.files()}
+        found = {_text(path): sha256(path) for path in self.data.files()}
         if len(found) > MOST_FILES_NAMED:
             return {f"{len(found)} files": digest(found)}
-        return {f"{Path(path).parent.name}/{Path(path).name}": value for path, value in found.items()}
+        short = {f"{Path(path).parent.name}/{Path(path).name}": value for path, value in found.items()}
+        return short if len(short) == len(found) else found  # train/cat/1.png and test/cat/1.png
 
     @cached_property
     def splits(self) -> PreparedSplits:
@@ -149,3 +151,8 @@ class Project:
     def augment(self) -> Callable[..., Any] | None:
         reference = self.recipe.head.augment
         return load_object(self.recipe.folder, reference) if reference else None
+
+
+def _text(path: Path) -> str:
+    """A file's name may be any bytes; a key is text."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

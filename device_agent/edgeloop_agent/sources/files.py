@@ -19,6 +19,7 @@ from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
+JSON_LINES = (".jsonl", ".ndjson")
 LEADS_OUT = "a symbolic link that leads out of its folder; put the file itself there"
 
 
@@ -48,19 +49,24 @@ def held(path: Path, hand: Hand) -> Recording:
 
 def folder(path: Path, hand: Hand = IDLE) -> Iterator[Recording]:
     """Every readable file of a folder, by name. Raises DataError when there is none."""
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in READERS and p.is_file())
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*READERS, *JSON_LINES) and p.is_file())
     if not files:
-        raise DataError(f"{path}: no recordings; put {', '.join(sorted(READERS))} files there")
+        raise DataError(f"{path}: no recordings; put {', '.join(sorted((*READERS, *JSON_LINES)))} files there")
     for file in files:
-        yield Recording(file.name, None, LEADS_OUT) if leads_out(file) else held(file, hand)
+        if leads_out(file):
+            yield Recording(file.name, None, LEADS_OUT)
+        elif file.suffix.lower() in JSON_LINES:
+            yield from _json_file(file, f"{file.name} ")
+        else:
+            yield held(file, hand)
 
 
-def json_lines(stream: IO[str]) -> Iterator[Recording]:
+def json_lines(stream: IO[str], prefix: str = "") -> Iterator[Recording]:
     """One JSON object a line: {"name": …, "values": [[…], …]}, null for a missing value."""
     number = 0
     while line := stream.readline(MAX_LINE_CHARACTERS + 1):
         number += 1
-        name = f"line {number}"
+        name = f"{prefix}line {number}"
         if len(line) > MAX_LINE_CHARACTERS:
             while line and not line.endswith("\n"):
                 line = stream.readline(MAX_LINE_CHARACTERS)
@@ -110,16 +116,16 @@ def open_source(where: str, stdin: IO[str], hand: Hand = IDLE) -> Iterator[Recor
         return folder(path, hand)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; give a folder of recordings, a file, or - for standard input")
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
+    if path.suffix.lower() in JSON_LINES:
         return _json_file(path)
     if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: cannot read {path.suffix or 'files without an ending'}; known: {', '.join(sorted(READERS))}")
     return iter([held(path, hand)])
 
 
-def _json_file(path: Path) -> Iterator[Recording]:
+def _json_file(path: Path, prefix: str = "") -> Iterator[Recording]:
     with path.open(encoding="utf-8", errors="replace") as stream:
-        for number, recording in enumerate(json_lines(stream), 1):
+        for number, recording in enumerate(json_lines(stream, prefix), 1):
             yield msgspec.structs.replace(recording, key=f"{path} {number}")
 
 

@@ -74,10 +74,12 @@ def as_text(data: bytes) -> str:
 
 
 def delimiter_of(text: str) -> str:
-    """The sign that is there equally often in each of the first lines: ; or a tab, else a comma."""
+    """The sign that is there equally often in each of the first lines: ; or a tab or (without a comma) |, else a comma."""
     lines = [line for line in text[: 1 << 16].splitlines()[: LOOKED_AT + 1] if line.strip()]
     lines = lines[:LOOKED_AT] or [""]
-    for sign in (";", "\t"):
+    for sign in (";", "\t", "|"):
+        if sign == "|" and any("," in line for line in lines):
+            break
         counts = {line.count(sign) for line in lines}
         if len(counts) == 1 and counts != {0}:
             return sign

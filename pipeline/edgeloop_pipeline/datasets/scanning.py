@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,7 +78,17 @@ def scan(root: Path, kind: str = "") -> Scan:
     if any(not file.split for file in found):  # folders train/ within some classes only are just folders
         found = [File(f.label, f.split if sides else "", f.path) for f in found]
     kept, kind = _of_one_kind(found, kind, left)
+    _check_names({file.label for file in kept})
     return Scan(root, kind, kept, dict(left), tuple(sorted(labels - {file.label for file in kept})))
+
+
+def _check_names(labels: set[str]) -> None:
+    """The names of classes go into recipe and bundle as text. Raises DataError."""
+    wrong = sorted(label for label in labels if any(unicodedata.category(c) in ("Cc", "Cs") for c in label))
+    if wrong:
+        names = ", ".join(os.fsencode(label).decode("utf-8", "backslashreplace") for label in wrong)
+        names = "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in names)
+        raise DataError(f"class folders whose names are no plain UTF-8 text: {names}; rename them")
 
 
 def is_hidden(name: str) -> bool:
