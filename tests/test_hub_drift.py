@@ -12,6 +12,7 @@ from sqlalchemy import Connection, event, insert, text
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub import drift, sample_pages
 from edgeloop_hub.database import Database
+from edgeloop_hub.pages import TEMPLATES
 from edgeloop_hub.schema import devices, drifts
 
 NOW = time.time()
@@ -84,6 +85,19 @@ def test_a_look_reads_no_more_reports_than_it_says(tmp_path: Path, monkeypatch: 
         told = looked_at(connection)
         assert (told["reports"], told["cut"]) == (41, False)
         assert told["oldest"] == pytest.approx(NOW - 909)
+
+
+def test_one_device_fills_no_page(tmp_path: Path) -> None:
+    rows = [report("loud", 1, NOW, faults={f"{i:0200}": i + 1 for i in range(50)}), {**report("loud", 2, NOW), "model": ""}]
+    with fleet(tmp_path, rows).reading() as connection:
+        assert drift.models(connection) == ["m"]
+        device = looked_at(connection)["devices"][0]  # type: ignore[index]
+        assert [n for _, n in device["most_faults"]] == [50, 49, 48, 47, 46]
+        html = TEMPLATES.get_template("drift.html.j2").render(
+            title="Drift", user="ada", csrf="", days=1.0, models=[looked_at(connection)]
+        )
+    assert "and 45 more" in html
+    assert "0" * 100 not in html
 
 
 def looked_at(connection: Connection) -> dict[str, object]:

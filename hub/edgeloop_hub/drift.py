@@ -89,7 +89,8 @@ def _report_of(body: str) -> DriftReport | None:
 def models(connection: Connection) -> list[str]:
     """Of which drift was reported: published ones first, as a device may say any name; no more than a page has room for."""
     published = set(connection.execute(select(bundles.c.model).distinct()).scalars())
-    counts = connection.execute(select(drifts.c.model, func.count()).group_by(drifts.c.model).order_by(func.count().desc())).all()
+    named = select(drifts.c.model, func.count()).where(drifts.c.model != "").group_by(drifts.c.model)
+    counts = connection.execute(named.order_by(func.count().desc())).all()
     return sorted(sorted((row[0] for row in counts), key=lambda name: name not in published)[:MOST_MODELS])
 
 

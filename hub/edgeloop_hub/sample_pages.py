@@ -15,6 +15,7 @@ from edgeloop_hub import drift, labelling, pictures, plots
 from edgeloop_hub.pages import DEVICES_SHOWN, HANDLED, HERE, SHOWN, Asking, Form, check_form, is_person, page
 
 DAY = 86400.0
+FAULTS_SHOWN = 5  # of a device, on a page
 
 
 @get("/keys.js", sync_to_thread=False, include_in_schema=False)
@@ -83,6 +84,8 @@ def _looked_at(database: Connection, model: str, seconds: float) -> dict[str, An
     told = drift.described(database, model, seconds, rows)
     every = sorted(told["devices"], key=lambda device: (not device["drifting"], -device["score"], device["device"]))
     shown = every if len(every) <= DEVICES_SHOWN else every[:DEVICES_SHOWN]
+    for device in shown:  # the most frequent ones: no device fills the page
+        device["most_faults"] = sorted(device["faults"].items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
     drawn = {device["device"]: plots.of_drift(rows[device["device"]][-SHOWN:]) for device in shown}
     return {**told, "devices": shown, "count": len(every), "plots": drawn}
 
