@@ -26,6 +26,7 @@ from edgeloop_hub import backup, restoring, signing
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.schema import bundles, rollouts, samples
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.signing import KEY
 from edgeloop_pipeline.publishing import renewing
 from edgeloop_pipeline.publishing import signing as workstation
 from hub_parts import Parts, parts
@@ -271,6 +272,16 @@ def test_a_restore_that_was_cut_off_can_be_tried_again(hub: Parts, tmp_path: Pat
     assert Parts(Hub.open(Settings(data)), hub.keys).value(bundles.c.target) == "m-1.edgeloop"
     with pytest.raises(UsageError, match="there is a hub already"):
         restoring.load(Settings(data), path)
+
+
+def test_what_was_restored_is_its_owners_alone(hub: Parts, tmp_path: Path) -> None:
+    """Before the hub is started for the first time, and in a folder that others may look into."""
+    path, data = tmp_path / "hub.tar.gz", tmp_path / "open"
+    backup.save(hub.hub, path)
+    data.mkdir(mode=0o755)
+    restoring.load(Settings(data), path)
+    assert {p.name for p in data.iterdir()} >= {"hub.sqlite", "blobs", KEY}
+    assert [p.name for p in data.iterdir() if p.stat().st_mode & 0o077] == []
 
 
 def test_a_backup_of_an_earlier_release_is_taken(hub: Parts, tmp_path: Path) -> None:

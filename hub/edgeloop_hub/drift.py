@@ -10,17 +10,18 @@ from typing import Any
 
 import msgspec
 import numpy as np
-from sqlalchemy import Connection, and_, delete, func, insert, select
+from sqlalchemy import Connection, delete, func, insert, select
 
 from edgeloop_contract.drift import BINS, FAULTS
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub import estimating
-from edgeloop_hub.schema import bundles, drifts
+from edgeloop_hub.schema import bundles, devices, drifts
 
 FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
 LEAST_SAMPLES = 20
 MOST_ANSWERS = 1_000_000  # that one report is believed, of each confidence
 MOST_MODELS = 50  # on a page
+MOST_REPORTS = 50_000  # of the newest that one look at a model reads
 
 
 @dataclass(frozen=True)
@@ -65,16 +66,16 @@ def forget_old(connection: Connection, before: float) -> None:
 
 
 def reports(connection: Connection, model: str, since: float, device: str = "") -> dict[str, list[tuple[float, DriftReport]]]:
-    """By device, oldest first."""
+    """By device, oldest first; the newest MOST_REPORTS where a fleet has sent more."""
     rows = select(drifts.c.device, drifts.c.at, drifts.c.body).where(drifts.c.model == model, drifts.c.at >= since)
     if device:
         rows = rows.where(drifts.c.device == device)
     found: dict[str, list[tuple[float, DriftReport]]] = {}
-    for name, at, body in connection.execute(rows.order_by(drifts.c.at)):
+    for name, at, body in connection.execute(rows.order_by(drifts.c.at.desc()).limit(MOST_REPORTS)):
         report = _report_of(body)
         if report is not None:
             found.setdefault(name, []).append((at, report))
-    return found
+    return {name: mine[::-1] for name, mine in sorted(found.items())}
 
 
 def _report_of(body: str) -> DriftReport | None:
@@ -88,7 +89,8 @@ def _report_of(body: str) -> DriftReport | None:
 def models(connection: Connection) -> list[str]:
     """Of which drift was reported: published ones first, as a device may say any name; no more than a page has room for."""
     published = set(connection.execute(select(bundles.c.model).distinct()).scalars())
-    counts = connection.execute(select(drifts.c.model, func.count()).group_by(drifts.c.model).order_by(func.count().desc())).all()
+    named = select(drifts.c.model, func.count()).where(drifts.c.model != "").group_by(drifts.c.model)
+    counts = connection.execute(named.order_by(func.count().desc())).all()
     return sorted(sorted((row[0] for row in counts), key=lambda name: name not in published)[:MOST_MODELS])
 
 
@@ -100,12 +102,9 @@ def abouts(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
 
 def faulty(connection: Connection) -> list[str]:
     """Devices whose last report says that a sensor has failed or is miswired: to be repaired, and not to be learnt from."""
-    last = select(drifts.c.device, func.max(drifts.c.at).label("at")).group_by(drifts.c.device).subquery()
-    rows = connection.execute(
-        select(drifts.c.device, drifts.c.body).join(last, and_(drifts.c.device == last.c.device, drifts.c.at == last.c.at))
-    )
-    newest = {name: body for name, body in rows}  # noqa: C416  # one of a device's, however many it sent with one time
-    told = ((name, _report_of(body)) for name, body in newest.items())
+    last = select(drifts.c.body).where(drifts.c.device == devices.c.name).order_by(drifts.c.at.desc(), drifts.c.key).limit(1)
+    rows = connection.execute(select(devices.c.name, last.correlate(devices).scalar_subquery()).order_by(devices.c.name))
+    told = ((name, _report_of(body)) for name, body in rows if body is not None)
     return sorted(name for name, report in told if report is not None and report.drifting and report.cause in FAULTS)
 
 
@@ -188,13 +187,19 @@ def promise(
     return Promise(expected / float(bins.sum()), int(bins.sum()), *said)
 
 
-def described(connection: Connection, model: str, seconds: float) -> dict[str, Any]:
-    """For the page and the API: devices, discoveries, the promise."""
-    since = time.time() - seconds
-    found, known = reports(connection, model, since), abouts(connection, model)
+def described(
+    connection: Connection, model: str, seconds: float, found: dict[str, list[tuple[float, DriftReport]]] | None = None
+) -> dict[str, Any]:
+    """For the page and the API: devices, discoveries, the promise. `found`: that time's reports, where already read."""
+    since, known = time.time() - seconds, abouts(connection, model)
+    found = reports(connection, model, since) if found is None else found
+    read = sum(map(len, found.values()))
     made = promise(connection, found, known, since)
     return {
         "model": model,
+        "reports": read,
+        "oldest": min((rows[0][0] for rows in found.values()), default=None),
+        "cut": read >= MOST_REPORTS,
         "devices": [
             {
                 "device": name, "samples": sum(r.samples for _, r in rows), "alarms": sum(r.alarms for _, r in rows),

@@ -186,6 +186,10 @@ def _rows(table: Table, file: IO[bytes], digest: Any) -> Iterator[dict[str, Any]
 
 def _fill(settings: Settings, path: Path, found: _Found, made: _Made) -> None:
     """Blobs first, then every row and the key in one transaction, with metadata that are newer than any device has seen."""
+    if not settings.database:  # its owner's alone, from its first byte on
+        os.close(os.open(settings.data / DATABASE, os.O_CREAT | os.O_RDWR, 0o600))
+    if not settings.blobs:
+        (settings.data / BLOBS).mkdir(mode=0o700, exist_ok=True)
     database, blobs = Database(settings.database_url), Blobs(settings.blobs, settings.data / BLOBS)
     made.blobs = blobs
     try:

@@ -9,11 +9,13 @@ from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
+from sqlalchemy import Connection
 
 from edgeloop_hub import drift, labelling, pictures, plots
-from edgeloop_hub.pages import HANDLED, HERE, Asking, Form, check_form, is_person, page
+from edgeloop_hub.pages import DEVICES_SHOWN, HANDLED, HERE, SHOWN, Asking, Form, check_form, is_person, page
 
 DAY = 86400.0
+FAULTS_SHOWN = 5  # of a device, on a page
 
 
 @get("/keys.js", sync_to_thread=False, include_in_schema=False)
@@ -33,10 +35,7 @@ class SamplePages(Controller):
     def drift(self, state: State, request: Asking, days: float = 1.0) -> Response[bytes]:
         seconds = min(max(days, 0.01), 365.0) * DAY
         with state.hub.database.reading() as database:
-            found = [drift.described(database, model, seconds) for model in drift.models(database)]
-            for one in found:
-                rows = drift.reports(database, one["model"], time.time() - seconds)
-                one["plots"] = {name: plots.of_drift(beats) for name, beats in rows.items()}
+            found = [_looked_at(database, model, seconds) for model in drift.models(database)]
         return page("drift.html.j2", "Drift", request, models=found, days=days)
 
     @get("/queue", sync_to_thread=True)
@@ -77,6 +76,18 @@ class SamplePages(Controller):
                 labelling.skip(database, device, key)
         kept = {"model": data.get("model", ""), "whole": "true" if "whole" in data else ""}
         return Redirect("/queue", status_code=303, query_params={name: value for name, value in kept.items() if value})
+
+
+def _looked_at(database: Connection, model: str, seconds: float) -> dict[str, Any]:
+    """A model's drift as the page shows it: of many devices those that drift, or come nearest to it."""
+    rows = drift.reports(database, model, time.time() - seconds)
+    told = drift.described(database, model, seconds, rows)
+    every = sorted(told["devices"], key=lambda device: (not device["drifting"], -device["score"], device["device"]))
+    shown = every if len(every) <= DEVICES_SHOWN else every[:DEVICES_SHOWN]
+    for device in shown:  # the most frequent ones: no device fills the page
+        device["most_faults"] = sorted(device["faults"].items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
+    drawn = {device["device"]: plots.of_drift(rows[device["device"]][-SHOWN:]) for device in shown}
+    return {**told, "devices": shown, "count": len(every), "plots": drawn}
 
 
 HANDLERS = (keys, SamplePages)

@@ -228,4 +228,5 @@ drifts = Table(
     Column("body", Text, nullable=False),
     Index(None, "at"),
     Index(None, "model", "at"),
+    Index(None, "device", "at"),
 )

@@ -67,7 +67,9 @@ def table_files(path: Path) -> list[Path]:
         raise DataError(f"{path}: no such file or folder; correct the path in data.py")
     found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and not p.name.startswith(".") and p.is_file())
     if not found:
-        raise DataError(f"{path}: no .csv or .parquet file; correct the path in data.py")
+        raise DataError(
+            f"{path}: nothing to read there: no table (.csv, .parquet) and no class folders with files; correct the path"
+        )
     return found
 
 
