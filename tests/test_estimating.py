@@ -109,7 +109,9 @@ def test_samples_of_an_older_hub_take_their_place(tmp_path: Path) -> None:
         ingest.store(connection, PI, Samples(samples=found), settings)
     engine = create_engine(f"sqlite:///{path}")
     with engine.begin() as connection:  # as the version before left it
-        for statement in ("DROP INDEX ix_samples_random_lot", "DROP TABLE recordings", "DROP TABLE facts"):
+        for statement in (
+            "DROP INDEX ix_samples_random_lot", "DROP INDEX ix_drifts_device_at", "DROP TABLE recordings", "DROP TABLE facts",
+        ):  # fmt: skip
             connection.execute(text(statement))
         for table, column in (
             ("samples", "lot"),
