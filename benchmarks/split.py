@@ -39,8 +39,8 @@ SMALL = ["exercise_watch"]  # in a minute, with a network of microseconds: what 
 SMALL += [
     word
     for change in (
-        "train.epochs=3", "prune=off", "distill=off", "split={}", "export.runtimes=[onnx]", "report=off",
-        "target={max_drop: 1, min_accuracy: 0}",
+        "train.epochs=1", "prune=off", "distill=off", "split={seconds: 0.05}", "export.runtimes=[onnx]", "export.float32=false",
+        "quantize.qat=never", "profile.seconds=0.05", "report=off", "target={max_drop: 1, min_accuracy: 0}",
     )
     for word in ("--set", change)
 ]  # fmt: skip
