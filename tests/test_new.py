@@ -15,7 +15,8 @@ from edgeloop_contract.errors import DataError
 from edgeloop_pipeline import recipe
 from edgeloop_pipeline.beginning import new
 from edgeloop_pipeline.project import Project
-from edgeloop_pipeline.wizard import look, write
+from edgeloop_pipeline.wizard.look import look
+from edgeloop_pipeline.wizard.write import write
 
 RNG = np.random.default_rng(0)
 

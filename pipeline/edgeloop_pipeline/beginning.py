@@ -38,7 +38,8 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not empty; choose another folder")
     if data is not None:
-        from edgeloop_pipeline.wizard import look, write
+        from edgeloop_pipeline.wizard.look import look
+        from edgeloop_pipeline.wizard.write import write
 
         plan = look(data, task or "")
         click.echo(f"{data}: {plan.seen}")

@@ -68,19 +68,16 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
     config = load(config_path)
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
     model = models.get(models.first)
-    with Bundle.open(bundle_path) as bundle:
+    with Bundle.open(bundle_path, seen=models.verified) as bundle:
         canary = bundle.manifest.canary
         inputs, reference, labels = (bundle.array(name) for name in (canary.inputs, canary.scores, canary.labels))
-        hot = _hot_variant(bundle, config.thermal.hot_variant, model.variant.name)
-    if bundle.manifest.probe:
-        raise GateError("the bundle is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
-    if not len(inputs):
-        raise GateError("the bundle has no canary samples")
-    taken: list[float] = []
-    scores = np.concatenate([_timed(model, inputs[i : i + 1], taken) for i in range(len(inputs))])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
-    with Bundle.open(bundle_path) as bundle:
+        if not len(inputs):
+            raise GateError("the bundle has no canary samples")
+        taken: list[float] = []
+        scores = np.concatenate([_timed(model, inputs[i : i + 1], taken) for i in range(len(inputs))])
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
         steps = held_against(bundle, model.variant, scores)
+        hot = _hot_variant(bundle, config.thermal.hot_variant, model.variant.name)
         if hot is not None:
             held_against(bundle, hot, open_runtime(hot, bundle.read(hot.file)).run(inputs))
     scores = scores.reshape(len(inputs), -1)
