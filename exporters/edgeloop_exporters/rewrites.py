@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.graph import aten, layer_name, set_parameter, tensor_of
+from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, set_parameter, tensor_of
 
 LOWEST = -1e30  # padding at or below it stands for minus infinity
 PADS = (aten.constant_pad_nd.default, aten.pad.default)
@@ -64,7 +64,10 @@ def constants(module: fx.GraphModule) -> None:
                 known[node] = value.detach().clone()
     for node in [n for n in known if n.op == "call_function" and any(u not in known for u in n.users)]:
         name = f"constant_{node.name}"
-        set_parameter(module, name, known[node]) if known[node].is_floating_point() else module.register_buffer(name, known[node])
+        if any(user.target in WEIGHTED for user in node.users):
+            set_parameter(module, name, known[node])
+        else:  # no weight: training into integers leaves it as it is
+            module.register_buffer(name, known[node])
         with graph.inserting_before(node):
             read = graph.get_attr(name)
         read.meta = {**node.meta, "val": known[node]}
@@ -148,20 +151,19 @@ def is_normalized(node: fx.Node) -> bool:
     return isinstance(square, fx.Node) and square.target is aten.mul.Tensor and square.args == (node.args[0], node.args[0])
 
 
-def trailing_softmax(module: fx.GraphModule) -> str:
-    """Take a softmax or its logarithm off the end: scores are logits, and whoever reads them makes probabilities of them.
+def trailing_softmax(module: fx.GraphModule) -> None:
+    """Take a softmax or its logarithm off the end: scores of classes are logits, and whoever reads them makes probabilities of them.
 
-    Returns the layer's name, '' where there is none. Probabilities stay the same: those of log-softmax are those of its input.
+    Probabilities stay the same: those of log-softmax are those of its input. For classes alone.
     """
     output = module.graph.output_node()
     (last,) = output.all_input_nodes
     if last.target not in (aten.softmax.int, aten.log_softmax.int) or last.args[1] not in (-1, last.meta["val"].dim() - 1):
-        return ""
+        return
     (scores, *_) = last.all_input_nodes
     output.replace_input_with(last, scores)
-    name = layer_name(last) or "the last operation"
     module.graph.erase_node(last)
-    return name
+    module.recompile()
 
 
 def broadcasts(module: fx.GraphModule) -> None:

@@ -23,7 +23,6 @@ def simplify(module: fx.GraphModule) -> None:
     squeeze; SiLU is x · sigmoid(x); dropout is nothing.
     """
     rewrites.refuse_batch_statistics(module)
-    rewrites.trailing_softmax(module)
     module.graph.eliminate_dead_code()
     for rewrite in REWRITES:
         rewrite(module)

@@ -21,6 +21,7 @@ from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.resizing import output_paddings
+from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data import Array, PreparedSplits
 from edgeloop_pipeline.networks import Saved
@@ -73,6 +74,8 @@ def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, 
     module = trace(copy.deepcopy(saved.network), sample)
     sizes = [_operations(module)]
     simplify(module)
+    if splits.task == "classification":  # elsewhere a softmax's values are the answer
+        trailing_softmax(module)
     sizes.append(_operations(module))
     count = fold_batchnorm(module)
     output_paddings(module)
