@@ -152,7 +152,7 @@ def is_normalized(node: fx.Node) -> bool:
 
 
 def trailing_softmax(module: fx.GraphModule) -> None:
-    """Take a softmax or its logarithm off the end: scores of classes are logits, and whoever reads them makes probabilities of them.
+    """Take a softmax or its logarithm off the end: scores of classes are logits, whose reader makes probabilities of them.
 
     Probabilities stay the same: those of log-softmax are those of its input. For classes alone.
     """
