@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import urllib3
 
+from asking import HTTP, ask, enrolled
 from conftest import HERE, command, sentence
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.messages import MAX_LABELS, Enrolment, Heartbeat, Samples
@@ -28,7 +29,6 @@ from edgeloop_hub.gates import Seen
 from hub_parts import parts
 from hubs import Hub, running_hub, version
 
-HTTP = urllib3.PoolManager(retries=False)
 SMALL = (
     "sign_in_tries_per_address=12",
     "request_head_seconds=2",
@@ -44,19 +44,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with running_hub(tmp_path_factory.mktemp("hub"), serve=serve) as found:
         found.run("user", "add", "ada", "--password-stdin", stdin="correct horse battery\n")
         yield found
-
-
-def ask(hub: Hub, method: str, path: str, secret: str = "", body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
-    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    said = {"Authorization": f"Bearer {secret}"} if secret else {}
-    kind = {"Content-Type": "application/json"} if body is not None else {}
-    return HTTP.request(method, hub.address + path, headers={**kind, **said, **headers}, body=content, redirect=False)
-
-
-def enrolled(hub: Hub, name: str) -> str:
-    answer = ask(hub, "POST", "/api/v1/enrol", body={"token": hub.run("token", "enrol", name), "device": name})
-    assert answer.status == 200, answer.data
-    return str(answer.json()["credential"])
 
 
 def sign_in(hub: Hub, name: str, password: str, address: str) -> urllib3.BaseHTTPResponse:

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 import urllib3
 
+from asking import ask, enrolled
 from hubs import Hub, running_hub, version
 
 EVIL = "<script>alert(1)</script>"
-HTTP = urllib3.PoolManager(retries=False)
 
 
 @pytest.fixture(scope="module")
@@ -26,19 +26,6 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with running_hub(tmp_path_factory.mktemp("hub")) as found:
         found.run("user", "add", "ada", "--password-stdin", stdin="correct horse battery\n")
         yield found
-
-
-def ask(hub: Hub, method: str, path: str, secret: str = "", body: Any = None, **headers: str) -> urllib3.BaseHTTPResponse:
-    content = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-    said = {"Authorization": f"Bearer {secret}"} if secret else {}
-    kind = {"Content-Type": "application/json"} if body is not None else {}
-    return HTTP.request(method, hub.address + path, headers={**kind, **said, **headers}, body=content, redirect=False)
-
-
-def enrolled(hub: Hub, name: str) -> str:
-    answer = ask(hub, "POST", "/api/v1/enrol", body={"token": hub.run("token", "enrol", name), "device": name})
-    assert answer.status == 200, answer.data
-    return str(answer.json()["credential"])
 
 
 def report(key: str, **beat: Any) -> dict[str, Any]:
