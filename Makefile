@@ -45,7 +45,7 @@ bench-gpu: $(STAMP)
 
 # The pages are Markdown; this checks that their links and commands are real.
 docs: $(STAMP)
-	$(BIN)/pytest -n 0 tests/test_docs.py
+	$(BIN)/pytest -n 0 tests/e2e/test_docs.py
 
 clean:
 	rm -rf $(VENV) runs dist .arm64

@@ -94,9 +94,9 @@ def loop_of(bundle: Path, variant: str, folder: Path, cleaning: bool = False) ->
     import msgspec
 
     from edgeloop_agent.config import Api, Config, Output, Runtime
-    from edgeloop_agent.counts import Counts
     from edgeloop_agent.logs import Log
     from edgeloop_agent.loop import Loop
+    from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
     from edgeloop_agent.sensors import Board
     from edgeloop_contract.cleaning import Clamp, FillMissing
@@ -115,7 +115,7 @@ def loop_of(bundle: Path, variant: str, folder: Path, cleaning: bool = False) ->
 
 def overhead(name: str, bundle: Path, variant: str, folder: Path) -> Iterator[Row]:
     """One prepared sample through the service's loop, answer written, against the runtime's own call; turn by turn."""
-    from edgeloop_agent.observing import SampleObserver
+    from edgeloop_agent.observers import SampleObserver
     from edgeloop_agent.sources import Recording
 
     described, _, inputs = parts_of(bundle, variant)
@@ -174,7 +174,7 @@ def process(name: str, bundle: Path, variant: str, folder: Path, large: bool) ->
     )
     bare = [wall(words) for _ in range(5)]
     worker = [sys.executable, "-m", "edgeloop_agent.worker", str(folder / "config.toml"), "1"]
-    wall([sys.executable, "-c", "import edgeloop_agent.worker, edgeloop_agent.observing"])
+    wall([sys.executable, "-c", "import edgeloop_agent.worker, edgeloop_agent.observers"])
     cold = math.inf
     for _ in range(5):
         shutil.rmtree(folder / "state", ignore_errors=True)

@@ -95,10 +95,10 @@ def spoiled(folder: Path) -> Path:
 
 
 def against_peers(name: str, recipe: str, changes: tuple[str, ...]) -> Iterator[Row]:
-    from edgeloop_pipeline import recipe as recipes
-    from edgeloop_pipeline.project import Project
+    from edgeloop_pipeline.cache.store import Store
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.recipe.project import Project
     from edgeloop_pipeline.stages.export import read_variants
-    from edgeloop_pipeline.store import Store
 
     off = tuple(f"{stage}=off" for stage in ("verify", "profile", "package", "report"))
     plainly = ("quantize.qat=never", f"quantize.calibration_samples={CALIBRATION}", "quantize.equalize=always", "target={}")
@@ -153,7 +153,7 @@ def scores_of(variant: Any, model: bytes, splits: Any) -> Any:
 
 
 def scored(variant: Any, model: bytes, splits: Any, reference: Any) -> Scored:
-    from edgeloop_agent.measure import best_threads
+    from edgeloop_agent.bench.measure import best_threads
 
     found = scores_of(variant, model, splits)
     if (found == found.round()).all():  # a peer's file answers in counts, of a scale that `variant` does not know

@@ -16,7 +16,7 @@ import numpy as np
 from detectors import NO_RIVER, PER_10K, Ours, Stream, alarms_per_10k, delay, kswin, peers
 from drift_fleet import fleet
 from drift_streams import Case, compared, real
-from edgeloop_pipeline.drifting import Pool, calibrate
+from edgeloop_pipeline.drift.calibration import Pool, calibrate
 from harness import Row, against, at_most, each, main
 
 FEATURES = 16

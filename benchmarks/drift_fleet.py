@@ -15,7 +15,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub.drift import Shift, discovered, shifts
 from edgeloop_hub.registry import straying as about_straying
-from edgeloop_pipeline.drifting import Pool, pool_of, reference_of
+from edgeloop_pipeline.drift.calibration import Pool, pool_of, reference_of
 from harness import Row, at_most
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -30,8 +30,8 @@ def fleet(quick: bool) -> Iterator[Row]:
     """
     from closed_loop_devices import Recordings
 
+    from edgeloop_agent.device_state import Choice
     from edgeloop_agent.engine import Engine
-    from edgeloop_agent.memory import Choice
     from loop import first_champion
 
     truth, rng = Recordings(), np.random.default_rng(0)

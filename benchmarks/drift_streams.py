@@ -12,9 +12,9 @@ import numpy as np
 
 from detectors import NO_RIVER, PER_10K, Ours, Stream, alarms_per_10k, delay, peers
 from edgeloop_contract.manifest import Classification
-from edgeloop_pipeline import recipe as recipes
-from edgeloop_pipeline.drifting import Pool, calibrate, pool_of
-from edgeloop_pipeline.project import Project
+from edgeloop_pipeline.drift.calibration import Pool, calibrate, pool_of
+from edgeloop_pipeline.recipe import recipe as recipes
+from edgeloop_pipeline.recipe.project import Project
 from harness import NotRun, Row, against, each
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
@@ -187,8 +187,8 @@ def watch() -> Callable[[int], Case]:
     """
     from closed_loop_devices import WEARERS, Recordings
 
+    from edgeloop_agent.device_state import Choice
     from edgeloop_agent.engine import Engine
-    from edgeloop_agent.memory import Choice
     from edgeloop_contract.archive import Bundle
     from edgeloop_models.exercise_watch.data import AT_HOME
     from loop import first_champion

@@ -14,15 +14,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, WEARERS, Recordings
 
-from edgeloop_agent.drift.following import Follower
+from edgeloop_agent.device_state import Choice as Variant
+from edgeloop_agent.drift.monitor import Follower
 from edgeloop_agent.engine import Engine
-from edgeloop_agent.memory import Choice as Variant
-from edgeloop_agent.outbox.choosing import CLASS, Choice, Chooser
+from edgeloop_agent.outbox.selection import CLASS, Choice, Chooser
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import ingest, labelling
+from edgeloop_hub.auth.accounts import Device
 from edgeloop_hub.database import Database
-from edgeloop_hub.people import Device
+from edgeloop_hub.samples import ingest, label_queue
 from edgeloop_hub.settings import Settings
 
 MODEL = "exercise_watch"
@@ -89,17 +89,17 @@ def asked(
         bring(database, device, bundle.sha256, kept, settings)
     with database.writing() as connection:
         for _ in range(questions):
-            entry = next(iter(labelling.waiting(connection, MODEL, "bench", 1)), None)
+            entry = next(iter(label_queue.waiting(connection, MODEL, "bench", 1)), None)
             if entry is None:
                 break
             truth = str(came.labels[rows[entry["key"]]])
-            labelling.label(connection, entry["device"], entry["key"], "bench", truth, settings, whole)
-        wanted = {device: labelling.wanted(connection, device, settings) for device in DEVICES}
+            label_queue.label(connection, entry["device"], entry["key"], "bench", truth, settings, whole)
+        wanted = {device: label_queue.wanted(connection, device, settings) for device in DEVICES}
     for device, rest in held_back.items():
         bring(database, device, bundle.sha256, [s for s in rest if s.recording in wanted[device]], settings)
     with database.reading() as connection:
-        found = labelling.listed(connection, MODEL, "labelled")
-        print(f"  {len(labelling.listed(connection, MODEL, 'all'))} samples sent", file=sys.stderr)
+        found = label_queue.listed(connection, MODEL, "labelled")
+        print(f"  {len(label_queue.listed(connection, MODEL, 'all'))} samples sent", file=sys.stderr)
     return {rows[entry["key"]]: int(entry["label"]) for entry in found}, database
 
 

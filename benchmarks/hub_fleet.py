@@ -16,7 +16,7 @@ import urllib3
 
 from harness import Row, at_most
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))  # hub and devices are started as the tests start them
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from hubs import Hub, running_hub, version
 from serving import write_config
 
@@ -110,9 +110,9 @@ def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
 
 def _simulated(hub: Hub, folder: Path, name: str, fails: bool) -> Simulated:
     from edgeloop_agent.config import load
+    from edgeloop_agent.updates.cycle import Credential, Turn
     from edgeloop_agent.updates.journal import Folder, Running
-    from edgeloop_agent.updates.turn import Credential, Turn
-    from edgeloop_agent.updates.watching import folder_of
+    from edgeloop_agent.updates.switcher import folder_of
 
     config = load(write_config(new(folder), f'[updates]\nhub = "{hub.address}"\n'))
     there = Folder(folder_of(config))
@@ -127,17 +127,18 @@ def _simulated(hub: Hub, folder: Path, name: str, fails: bool) -> Simulated:
 def enrolled(hub: Hub, name: str) -> Any:
     """Straight into the hub's database: hundreds of commands would take longer than what is measured."""
     from edgeloop_contract.messages import Enrolment
-    from edgeloop_hub import people, signing
+    from edgeloop_hub import signing
+    from edgeloop_hub.auth import accounts
     from edgeloop_hub.database import Database
 
     if not hasattr(hub, "opened"):
         words = dict(zip(hub.words[::2], hub.words[1::2], strict=True))
         hub.opened = Database(words.get("--database") or f"sqlite:///{words['--data']}/hub.sqlite")  # type: ignore[attr-defined]
     with hub.opened.writing() as connection:  # type: ignore[attr-defined]
-        token = people.make_token(connection, "enrol", name, [], 3600)
+        token = accounts.make_token(connection, "enrol", name, [], 3600)
         root = signing.latest(connection, "root")
         assert root is not None
-        found = people.enrol(connection, Enrolment(token=token, device=name), root[1])
+        found = accounts.enrol(connection, Enrolment(token=token, device=name), root[1])
     assert found is not None
     return {"credential": found.credential, "root": found.root}
 

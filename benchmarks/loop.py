@@ -29,30 +29,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from closed_loop_devices import SETS
 
 from edgeloop_contract.archive import Bundle
-from edgeloop_hub import estimating, labelling
-from edgeloop_pipeline import recipe as recipes
-from edgeloop_pipeline.project import Project
-from edgeloop_pipeline.retraining import field, gate, pseudo
-from edgeloop_pipeline.retraining.turn import WARM_RATE, right
-from edgeloop_pipeline.runner import Listener
-from edgeloop_pipeline.store import Store
+from edgeloop_hub.samples import accuracy, label_queue
+from edgeloop_pipeline.cache.store import Store
+from edgeloop_pipeline.data import field_data
+from edgeloop_pipeline.recipe import recipe as recipes
+from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.retraining import gate, pseudo_labelling
+from edgeloop_pipeline.retraining.cycle import WARM_RATE, right
+from edgeloop_pipeline.run.runner import Listener
 
 RUNS, SURE = "runs", 0.9
 CHANGES = [word for change in SETS for word in ("--set", change)]
 
 
-def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any = None) -> field.Field:
+def data_of(came: Stream, rows: list[int], names: tuple[str, ...], labels: Any = None) -> field_data.Field:
     """Those rows as labelled field data. `labels`: others than the true ones."""
     truth = came.labels[rows] if labels is None else labels
     text = [np.array([source[r] for r in rows], dtype=str) for source in (came.devices, came.recordings)]
-    return field.Field(
+    return field_data.Field(
         came.samples[rows], np.array([names[n] for n in truth], dtype=str), text[0], text[1],
         np.array([f"k{r:06}" for r in rows]), np.array(rows, dtype=float), np.zeros(len(rows), bool), np.full(len(rows), "train"),
         np.ones(len(rows), bool), np.zeros(len(rows), bool), np.zeros(len(rows), bool),
     )  # fmt: skip
 
 
-def changed_by(found: field.Field, folder: Path, weights: Path, seed: int) -> list[str]:
+def changed_by(found: field_data.Field, folder: Path, weights: Path, seed: int) -> list[str]:
     """What retraining changes in the recipe."""
     rate = recipes.load(recipes.find(MODEL)).stages["train"]["learning_rate"]
     return [
@@ -61,21 +62,21 @@ def changed_by(found: field.Field, folder: Path, weights: Path, seed: int) -> li
     ]  # fmt: skip
 
 
-def divided(found: field.Field) -> field.Field:
+def divided(found: field_data.Field) -> field_data.Field:
     """A tenth of the recordings validate; another arm judges here, so all others train."""
     validating = np.array([zlib.crc32(str(g).encode()) % 10 == 9 for g in found.groups], dtype=bool)
     return replace(found, parts=np.where(validating, "validation", "train"))
 
 
-def with_guesses(found: field.Field, rest: field.Field, folder: Path, weights: Path, seed: int) -> field.Field:
+def with_guesses(found: field_data.Field, rest: field_data.Field, folder: Path, weights: Path, seed: int) -> field_data.Field:
     """And what nobody labelled, where the teacher is sure."""
     teaching = recipes.load(recipes.find(MODEL), (*SETS, *changed_by(found, folder, weights, seed)))
-    made, given = pseudo.add(teaching, found, rest, SURE, Store(Path(RUNS)), Listener())
+    made, given = pseudo_labelling.add(teaching, found, rest, SURE, Store(Path(RUNS)), Listener())
     print(f"  {given.labels} of {given.of} samples by the teacher's guess, temperature {given.temperature:.2f}", file=sys.stderr)
     return made
 
 
-def retrained(found: field.Field, folder: Path, weights: Path, seed: int = 0) -> Path | None:
+def retrained(found: field_data.Field, folder: Path, weights: Path, seed: int = 0) -> Path | None:
     """The challenger's bundle; None where the recipe's floors refuse it."""
     words = [word for change in changed_by(found, folder, weights, seed) for word in ("--set", change)]
     done = subprocess.run(
@@ -169,8 +170,8 @@ def field_accuracy(quick: bool) -> Iterator[Row]:
             for seed in range(3 if quick else 40):
                 _, database = asked(bundle, came, questions, seed, Path(scratch), whole, random_share=0.3)
                 with database.reading() as connection:
-                    told = estimating.drawn(connection, None, 0.0)
-                    drawn = [row for row in labelling.listed(connection, MODEL, "all") if row["random"]]
+                    told = accuracy.drawn(connection, None, 0.0)
+                    drawn = [row for row in label_queue.listed(connection, MODEL, "all") if row["random"]]
                 truth = {row["key"]: bool(right[int(row["key"][:6])]) for row in drawn}
                 of_all = np.mean(list(truth.values()))
                 naive.append(100 * (np.mean([truth[row["key"]] for row in drawn if row["label"]]) - of_all))
@@ -197,7 +198,7 @@ def shuffled_labels(quick: bool) -> Iterator[Row]:
             if made is None:
                 refused += 1
                 continue
-            held = field.samples(found.judging, names)
+            held = field_data.samples(found.judging, names)
             answers = [(right(p, test.values, test.labels), right(p, held.values, held.labels)) for p in (champion, made)]
             home = gate.Answers(answers[0][0], answers[1][0], test.recording)
             away = gate.Answers(answers[0][1], answers[1][1], held.recording)

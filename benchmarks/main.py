@@ -69,7 +69,7 @@ def fashion(run: dict[str, Any]) -> Iterator[Row]:
 
 def against_plain(name: str, run: dict[str, Any], runs: Path, splits: Any) -> Iterator[Row]:
     """The chosen variant against the teacher-sized float network, the student's, and quantize_static of the student."""
-    from edgeloop_agent.measure import best_threads
+    from edgeloop_agent.bench.measure import best_threads
     from edgeloop_contract.archive import Bundle
 
     samples = splits.test.values[:64]
@@ -93,14 +93,16 @@ def against_plain(name: str, run: dict[str, Any], runs: Path, splits: Any) -> It
 def teacher_onnx(name: str, runs: Path, splits: Any) -> bytes:
     """The trained teacher as a plain float32 ONNX file."""
     from edgeloop_exporters.convert import to_onnx
-    from edgeloop_pipeline import networks, quantized, recipe
-    from edgeloop_pipeline.project import Project
-    from edgeloop_pipeline.store import Store
+    from edgeloop_pipeline.cache.store import Store
+    from edgeloop_pipeline.networks import saved_network
+    from edgeloop_pipeline.quantization import quantized_graph
+    from edgeloop_pipeline.recipe import recipe
+    from edgeloop_pipeline.recipe.project import Project
 
     entry = Store(runs).last(name, "train")
     assert entry is not None
-    saved = networks.load(Project(recipe.load(recipe.find(name))), Store(runs).folder("train", entry.key))
-    graph, _ = quantized.folded(saved, splits)
+    saved = saved_network.load(Project(recipe.load(recipe.find(name))), Store(runs).folder("train", entry.key))
+    graph, _ = quantized_graph.folded(saved, splits)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.onnx"
         to_onnx(graph, saved.front, splits.shape, path, quantized=False)
@@ -136,8 +138,8 @@ def accuracy(spec: Any, model: bytes, splits: Any) -> float:
 
 
 def prepared(name: str) -> Any:
-    from edgeloop_pipeline import recipe
-    from edgeloop_pipeline.project import Project
+    from edgeloop_pipeline.recipe import recipe
+    from edgeloop_pipeline.recipe.project import Project
 
     return Project(recipe.load(recipe.find(name))).splits
 

@@ -25,13 +25,13 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Samples as Settings
-from edgeloop_agent.outbox.sending import send
+from edgeloop_agent.outbox.sender import send
 from edgeloop_agent.outbox.store import Outbox
 from edgeloop_agent.outbox.store import Row as Kept
 from edgeloop_agent.updates.origins import HubOrigin
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Sample
-from edgeloop_pipeline.publishing.hub import Hub as Client
+from edgeloop_pipeline.fleet.hub_client import Hub as Client
 from harness import BIN, Row, at_most
 from shaped import free_port
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop_agent.split.planning import LOSSY
+from edgeloop_agent.offload.planning import LOSSY
 from edgeloop_contract import inference
 from edgeloop_contract.archive import Bundle
 from shaped import Agent, Link, hub_with, in_namespace, pace, shaped_link, start_agent

@@ -22,10 +22,10 @@ from shaped import hub_with
 def overhead(bundle: Path, quick: bool) -> Iterator[Row]:
     """What a request costs more when splitting is on, and the plan is to do all of it here. In one process, no server."""
     from edgeloop_agent.config import Config, Split, Tail
-    from edgeloop_agent.counts import Counts
     from edgeloop_agent.logs import Log
+    from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
-    from edgeloop_agent.split.edge import Edge
+    from edgeloop_agent.offload.tail_servers import Edge
 
     with Bundle.open(bundle) as opened:
         sample = opened.array(opened.manifest.canary.inputs)[:1]

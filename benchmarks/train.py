@@ -117,11 +117,11 @@ def _image_batches(keep: bool) -> tuple[float, float]:
     import torch
     from torch import nn
 
-    from edgeloop_pipeline import allocation
+    from edgeloop_pipeline.system import malloc
     from edgeloop_pipeline.training.memory import resident_bytes
 
     if keep:
-        allocation.keep_freed()
+        malloc.keep_freed()
     layers = [nn.Conv2d(3, 32, 3, 2, 1), nn.ReLU6(), nn.Conv2d(32, 96, 1), nn.ReLU6(), nn.Conv2d(96, 96, 3, 2, 1, groups=96)]
     network, images, rounds = nn.Sequential(*layers).eval(), torch.randn(32, 3, 224, 224), 8
     with torch.no_grad():
@@ -159,7 +159,7 @@ def float8(_: bool = False) -> Iterator[Row]:
 
 
 def _float8(scaling: str) -> Any:
-    from edgeloop_pipeline.stages.fitting import Float8
+    from edgeloop_pipeline.training.settings import Float8
 
     return Float8(scaling=scaling)
 

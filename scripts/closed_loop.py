@@ -93,7 +93,7 @@ class Story:
         self.hub.wait()
 
     def client(self) -> Any:
-        from edgeloop_pipeline.publishing.hub import Hub
+        from edgeloop_pipeline.fleet.hub_client import Hub
 
         return Hub(self.address, self.token)
 
@@ -275,7 +275,7 @@ def finish(story: Story, devices: list[Device], runs: Path, left: int, before: f
     """The table, the page, and whether anything was lost."""
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.preprocessing import prepare
-    from edgeloop_pipeline.retraining.turn import right
+    from edgeloop_pipeline.retraining.cycle import right
 
     decision = json.loads((runs / "retrain" / "exercise_watch" / "decisions.jsonl").read_text().splitlines()[0])
     kept = sorted((runs / "retrain" / "exercise_watch").glob("*.edgeloop"), key=lambda p: p.stat().st_mtime)

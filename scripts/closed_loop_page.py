@@ -13,7 +13,7 @@ COLOURS = ("#0b7a75", "#b5651d", "#5b4b8a", "#b42318", "#777777")
 
 def write(story: Any, devices: list[Any], rows: list[Any], decision: dict[str, Any], lost: int) -> Path:
     """Beside the story's folder."""
-    style = (Path(__file__).parent.parent / "pipeline/edgeloop_pipeline/html/style.css").read_text()
+    style = (Path(__file__).parent.parent / "pipeline/edgeloop_pipeline/report/style.css").read_text()
     table = "".join(
         f"<tr><td>{html.escape(n)}</td><td>{a:.1%}</td><td>{o:.1%}</td><td>{w:.1%}</td><td>{li:.1%}</td></tr>"
         for n, a, o, w, li, _ in rows

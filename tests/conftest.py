@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +14,11 @@ from typing import Any
 
 import pytest
 
+from commands import TINY, command
+
 # Workers share the cores: threads that wait for each other by spinning make trainings beside each other several times slower.
 if count := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
-
-BIN = Path(sys.executable).parent
-HERE = Path(__file__).parent
-TINY = HERE / "projects" / "tiny"
-TIMEOUT_SECONDS = 300
-ONNX = "--set=export.runtimes=[onnx]"  # where it is not about TFLite: its converter takes half of a small run's time
 
 # What some tests drive, as Debian has it: program (or a pattern of where it is) → package. Without them those tests are skipped.
 PROGRAMS = {
@@ -47,21 +42,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 def _there(pattern: str) -> bool:
     return any(Path("/").glob(pattern[1:]))
-
-
-def command(*words: object, cwd: Path | None = None, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run one of our commands as a user would."""
-    full = [str(BIN / str(words[0])), *map(str, words[1:])]
-    return subprocess.run(
-        full, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env={**os.environ, **env}
-    )
-
-
-def sentence(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """What the command said on stderr, after checking its exit code and that it was no traceback."""
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == code, (done.returncode, done.stderr)
-    return done.stderr
 
 
 @pytest.fixture(scope="session")

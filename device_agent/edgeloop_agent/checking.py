@@ -8,13 +8,13 @@ from typing import Any
 
 import msgspec
 
-from edgeloop_agent import memory
+from edgeloop_agent import device_state
 from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Config, load
-from edgeloop_agent.counts import Counts
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import describe
+from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import SOURCES, open_source
@@ -26,11 +26,11 @@ def lines(path: Path) -> Iterator[str]:
     config = load(path)
     yield f"{path}: valid"
     yield f"device: {machine()}"
-    for runtime, found in memory.available().items():
+    for runtime, found in device_state.available().items():
         yield f"runtime {runtime}: {found}"
     models = Models(config, Counts(), Log("error"))
     for name, manifest in models.manifests.items():
-        runs = [v.name for v in manifest.variants if v.runtime in memory.available()]
+        runs = [v.name for v in manifest.variants if v.runtime in device_state.available()]
         yield f"bundle {models.paths[name]}: {name} version {manifest.version}; runs here: {', '.join(runs) or 'nothing'}"
     models.load_first()  # what does not run here is said in the log
     for path, error in models.refused.items():
@@ -77,9 +77,9 @@ def _updates(config: Config, path: Path) -> Iterator[str]:
     if not settings.enabled:
         yield "updates: off; neither updates.hub nor updates.folder is named"
         return
+    from edgeloop_agent.updates.cycle import Credential
+    from edgeloop_agent.updates.file_owner import place
     from edgeloop_agent.updates.journal import Folder
-    from edgeloop_agent.updates.placing import place
-    from edgeloop_agent.updates.turn import Credential
 
     where = place(config, path)
     folder = Folder(where.folder)
@@ -117,7 +117,7 @@ def _root(path: Path) -> str:
 
 def _way(what: str, address: str, config: Config) -> Iterator[str]:
     """What there is to say of the way to another machine."""
-    from edgeloop_agent.web import is_here, proxy_of, shown
+    from edgeloop_agent.connection_pool import is_here, proxy_of, shown
 
     proxy = proxy_of(address) if config.network.use_proxies else ""
     if proxy:

@@ -15,8 +15,8 @@ import msgspec
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 if TYPE_CHECKING:
+    from edgeloop_agent.device_state import Choice
     from edgeloop_agent.engine import Engine
-    from edgeloop_agent.memory import Choice
     from edgeloop_contract.archive import Bundle
 
 EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample could be used · 5 the bundle is wrong ·
@@ -115,21 +115,21 @@ def _positive(text: str) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     # numpy is most of the start-up time, and the supervisor does without it: imports stand where they are used.
-    from edgeloop_agent import memory
+    from edgeloop_agent import device_state
     from edgeloop_agent.answering import Answering
-    from edgeloop_agent.counts import Counts
+    from edgeloop_agent.metrics import Counts
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
 
-    state = options.state or memory.default_folder()
+    state = options.state or device_state.default_folder()
     with Bundle.open(options.bundle) as bundle:
         if options.variant:
-            choice = memory.Choice(bundle.manifest.variant(options.variant).name, 1, "asked for")
+            choice = device_state.Choice(bundle.manifest.variant(options.variant).name, 1, "asked for")
         else:
-            choice = memory.recall(state, bundle) or memory.first_available(bundle.manifest.variants)
+            choice = device_state.recall(state, bundle) or device_state.first_available(bundle.manifest.variants)
         if options.threads:
             choice = msgspec.structs.replace(choice, threads=options.threads)
-        engine = _engine(bundle, [choice] if options.variant else memory.in_turn(bundle.manifest.variants, choice))
+        engine = _engine(bundle, [choice] if options.variant else device_state.in_turn(bundle.manifest.variants, choice))
         choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
@@ -162,17 +162,17 @@ def _engine(bundle: Bundle, choices: list[Choice]) -> Engine:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from edgeloop_agent import memory
-    from edgeloop_agent.measure import measure_bundle
-    from edgeloop_agent.steady import in_a_process, lines, of_kernels
+    from edgeloop_agent import device_state
+    from edgeloop_agent.bench.measure import measure_bundle
+    from edgeloop_agent.bench.sustained import in_a_process, lines, of_kernels
     from edgeloop_contract.archive import Bundle
 
     with Bundle.open(options.bundle) as bundle:
         rows = measure_bundle(bundle, options.seconds)
-        choice = memory.fastest(bundle.manifest.variants, rows)
+        choice = device_state.fastest(bundle.manifest.variants, rows)
         if choice is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
-        path = memory.remember(options.state or memory.default_folder(), bundle, choice)
+        path = device_state.remember(options.state or device_state.default_folder(), bundle, choice)
         timed = of_kernels(bundle, rows) if options.kernels else None
     steady = in_a_process(options.bundle, choice, options.sustain, options.stop_celsius) if options.sustain > 0 else None
     if options.json:
@@ -225,7 +225,7 @@ def _install(options: argparse.Namespace) -> int:
 def _enrol(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import enrol, trust
-    from edgeloop_agent.updates.placing import place
+    from edgeloop_agent.updates.file_owner import place
 
     where = place(load(options.config), options.config, f"edgeloop-agent enrol {options.config}")
     if options.root is not None:
@@ -239,7 +239,7 @@ def _enrol(options: argparse.Namespace) -> int:
 def _update(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import update_now
-    from edgeloop_agent.updates.placing import place
+    from edgeloop_agent.updates.file_owner import place
 
     where = place(load(options.config), options.config, f"edgeloop-agent update {options.config}")
     where.become()
@@ -253,7 +253,7 @@ def _update(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
-    from edgeloop_agent.split.explaining import lines
+    from edgeloop_agent.offload.plan_table import lines
 
     for line in lines(load(options.config), options.port):
         print(line)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import confidence, meaning
-from edgeloop_agent.memory import Choice
+from edgeloop_agent.device_state import Choice
 from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, DeviceError

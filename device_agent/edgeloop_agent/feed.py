@@ -7,9 +7,9 @@ import time
 from collections import deque
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.counts import Counts
-from edgeloop_agent.hand import LEFT_OUT, Hand
+from edgeloop_agent.in_flight import LEFT_OUT, Hand
 from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts
 from edgeloop_agent.sources import Outcome, Recording, Source, waits
 from edgeloop_contract.errors import EdgeloopError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeloop_agent.config import Config
-from edgeloop_agent.memory import default_folder
+from edgeloop_agent.device_state import default_folder
 from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 
 UNIT = "edgeloop-agent.service"

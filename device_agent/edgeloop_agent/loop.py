@@ -12,10 +12,10 @@ import msgspec
 from edgeloop_agent import thermal
 from edgeloop_agent.answering import Answering, Line, Observer
 from edgeloop_agent.config import Config
-from edgeloop_agent.counts import Counts, resident_bytes
 from edgeloop_agent.feed import Feed
-from edgeloop_agent.hand import Hand
+from edgeloop_agent.in_flight import Hand
 from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
 from edgeloop_agent.sensors import Sensor
@@ -23,7 +23,7 @@ from edgeloop_agent.sources import Outcome, Recording, nothing
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
-    from edgeloop_agent.updates.watching import Watch
+    from edgeloop_agent.updates.switcher import Watch
 
 IDLE_SECONDS = 0.5
 WATCH_SECONDS = 0.5

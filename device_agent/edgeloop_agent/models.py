@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeloop_agent import memory
+from edgeloop_agent import device_state
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Config
-from edgeloop_agent.counts import Counts, Latencies, resident_bytes
 from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts, Latencies, resident_bytes
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError, StorageError
 from edgeloop_contract.manifest import Manifest
 
 if TYPE_CHECKING:
-    from edgeloop_agent.split.edge import Edge
-    from edgeloop_agent.split.splitter import Splitter
+    from edgeloop_agent.offload.router import Splitter
+    from edgeloop_agent.offload.tail_servers import Edge
 
 CRASHES_A_VARIANT = 3  # in a row, before the next variant is tried
 
@@ -42,7 +42,13 @@ class Model(Engine):
     """One bundle on one variant. TFLite's interpreter takes one caller at a time, so each model has a lock."""
 
     def __init__(
-        self, bundle: Bundle, choice: memory.Choice, latencies: Latencies, results: ResultCache, flights: Flights, **options: Any
+        self,
+        bundle: Bundle,
+        choice: device_state.Choice,
+        latencies: Latencies,
+        results: ResultCache,
+        flights: Flights,
+        **options: Any,
     ) -> None:
         before = resident_bytes()
         super().__init__(bundle, choice, **options)
@@ -70,7 +76,7 @@ class Model(Engine):
 
     def split(self, bundle: Bundle, edge: Edge) -> None:
         """From now on the work may be shared with the tails of `edge`."""
-        from edgeloop_agent.split.splitter import Splitter
+        from edgeloop_agent.offload.router import Splitter
 
         self.splitter = Splitter(edge, bundle, self._run)
         edge.take(self.splitter)
@@ -103,7 +109,7 @@ class Models:
     def __init__(self, config: Config, counts: Counts, log: Log, edge: Edge | None = None) -> None:
         """`edge`: servers that may do a part of the work."""
         self.config, self.counts, self.log, self.edge = config, counts, log, edge
-        self.state = Path(config.state) if config.state else memory.default_folder()
+        self.state = Path(config.state) if config.state else device_state.default_folder()
         self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes)
         self.results = ResultCache(config.cache.results_bytes)
         self.flights = Flights()
@@ -111,7 +117,7 @@ class Models:
         self.paths: dict[str, Path] = {}
         self.manifests: dict[str, Manifest] = {}
         self.variant = config.runtime.variant  # the thermal policy may ask for another
-        self.verified = memory.Verified(self.state)
+        self.verified = device_state.Verified(self.state)
         self.refused: dict[Path, EdgeloopError] = {}  # bundles of the config that are not served, and why
         for path in map(Path, config.bundles):
             try:
@@ -166,7 +172,7 @@ class Models:
         if self.variant:
             manifest.variant(self.variant)
         needed = sorted({variant.runtime for variant in manifest.variants})
-        if not set(needed) & set(memory.available()):
+        if not set(needed) & set(device_state.available()):
             raise DeviceError(f"{path}: needs a runtime for {' or '.join(needed)}; pip install 'edgeloop[{needed[0]}]'")
         return manifest
 
@@ -215,7 +221,7 @@ class Models:
         """The chosen variant; where it does not load and nobody asked for it by name, another. Raises DeviceError of the first."""
         chosen = self._choice(bundle)
         failure: DeviceError | None = None
-        for choice in [chosen] if self.variant else memory.in_turn(bundle.manifest.variants, chosen):
+        for choice in [chosen] if self.variant else device_state.in_turn(bundle.manifest.variants, chosen):
             latencies, options = self.counts.latency_of(bundle.manifest.name), self._options(bundle, choice)
             try:
                 model = Model(bundle, choice, latencies, self.results, self.flights, **options)
@@ -227,13 +233,13 @@ class Models:
         assert failure is not None
         raise failure
 
-    def _options(self, bundle: Bundle, choice: memory.Choice) -> dict[str, Any]:
+    def _options(self, bundle: Bundle, choice: device_state.Choice) -> dict[str, Any]:
         runtime = self.config.runtime
         if bundle.manifest.variant(choice.variant).runtime == "onnx":
             return {"providers": runtime.providers, "graphs": self.graphs}
         return {"delegate": runtime.delegate, "delegate_options": runtime.delegate_options}
 
-    def _choice(self, bundle: Bundle) -> memory.Choice:
+    def _choice(self, bundle: Bundle) -> device_state.Choice:
         """As configured, else as remembered, else measured now; after crashes in a row, another variant than that."""
         choice = self._wanted(bundle)
         threads = self.config.runtime.threads
@@ -241,32 +247,34 @@ class Models:
             choice = msgspec.structs.replace(choice, threads=threads)
         turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_A_VARIANT
         if turn:
-            here = [v.name for v in bundle.manifest.variants if v.runtime in memory.available()]
+            here = [v.name for v in bundle.manifest.variants if v.runtime in device_state.available()]
             place = (here.index(choice.variant) + turn) % len(here)
-            choice = memory.Choice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_A_VARIANT} times in a row")
+            choice = device_state.Choice(
+                here[place], choice.threads, f"{choice.variant} crashed {CRASHES_A_VARIANT} times in a row"
+            )
         return choice
 
-    def _wanted(self, bundle: Bundle) -> memory.Choice:
+    def _wanted(self, bundle: Bundle) -> device_state.Choice:
         if self.variant:
             name = bundle.manifest.variant(self.variant).name
-            return memory.Choice(name, 1, "asked for")
-        found = memory.recall(self.state, bundle)
+            return device_state.Choice(name, 1, "asked for")
+        found = device_state.recall(self.state, bundle)
         if found is not None:
             return found
         if int(
             os.environ.get("EDGELOOP_CRASHES", "0")
         ):  # it may have been one of them that ended the worker, while it was measured
-            return memory.first_available(bundle.manifest.variants)
-        from edgeloop_agent.measure import measure_bundle
+            return device_state.first_available(bundle.manifest.variants)
+        from edgeloop_agent.bench.measure import measure_bundle
 
         rows = measure_bundle(bundle, self.config.runtime.measure_seconds)
         for row in rows:
             self.log("info", "measured", variant=row.variant, p50_us=row.cost.latency_us_p50 if row.cost else row.refused)
-        fastest = memory.fastest(bundle.manifest.variants, rows)
+        fastest = device_state.fastest(bundle.manifest.variants, rows)
         if fastest is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
         try:
-            memory.remember(self.state, bundle, fastest)
+            device_state.remember(self.state, bundle, fastest)
         except StorageError as error:
             self.log("warning", "not remembered", why=error)
         return fastest

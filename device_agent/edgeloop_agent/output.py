@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from edgeloop_agent.config import Output as Settings
-from edgeloop_agent.counts import Counts
 from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts
 
 
 class Output:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeloop_agent.config import Config, load
-from edgeloop_agent.hand import Deaths
+from edgeloop_agent.in_flight import Deaths
 from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
 from edgeloop_contract.errors import UsageError

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_agent.config import Config, load
-from edgeloop_agent.counts import Counts
 from edgeloop_agent.feed import Feed
-from edgeloop_agent.hand import Hand
+from edgeloop_agent.in_flight import Hand
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
+from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Flights, Models
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
-    from edgeloop_agent.split.edge import Edge
+    from edgeloop_agent.offload.tail_servers import Edge
 
 TICK_SECONDS = 0.2
 READY, ALIVE, DONE = b"R", b".", b"D"
@@ -82,17 +82,17 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     server = None
     if config.api.enabled:
         from edgeloop_agent.addresses import authority
-        from edgeloop_agent.server import Api
+        from edgeloop_agent.local_api.server import Api
 
         server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve()
         log("info", "api", address=f"http://{authority(config.api.host, server.port)}")
     observer = watch = None
     if config.drift.enabled:
-        from edgeloop_agent.observing import SampleObserver
+        from edgeloop_agent.observers import SampleObserver
 
         observer = SampleObserver(config, models, counts, log)
     if config.updates.enabled:
-        from edgeloop_agent.updates.watching import Watch
+        from edgeloop_agent.updates.switcher import Watch
 
         watch = Watch(config, config_path, models, counts, log, observer)
     loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, hand)
@@ -116,7 +116,7 @@ def _with_update(config: Config, log: Log) -> Config:
     """With the bundle that was taken since, where updates are on."""
     if not config.updates.enabled:
         return config
-    from edgeloop_agent.updates.watching import with_slot
+    from edgeloop_agent.updates.switcher import with_slot
 
     return with_slot(config, log)
 
@@ -125,9 +125,9 @@ def _edge(config: Config, counts: Counts, log: Log) -> Edge | None:
     """Where work may go, if it may go anywhere."""
     if not config.split.enabled:
         return None
-    from edgeloop_agent.split.edge import Edge, credential_of
+    from edgeloop_agent.offload.tail_servers import Edge, credential_of
     from edgeloop_agent.updates.journal import Folder
-    from edgeloop_agent.updates.watching import folder_of
+    from edgeloop_agent.updates.switcher import folder_of
 
     return Edge(config, credential_of(Folder(folder_of(config)).credential, config.updates.hub), counts, log)
 

@@ -12,10 +12,10 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
 from edgeloop_exporters import onnx_passes, tflite_passes
+from edgeloop_exporters.channels_last import teach
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH
 from edgeloop_exporters.integer_graph import in_integers, quiet
-from edgeloop_exporters.layout import teach
 
 OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}

@@ -11,9 +11,9 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
-from edgeloop_exporters.following import Following
 from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
+from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.rewrites import MAX_POOLS, is_normalized, padding_value, pads_with_least
 

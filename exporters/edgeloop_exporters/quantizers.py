@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from edgeloop_exporters.following import Following
+from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import LEVELS, Method, clipped
 
 WEIGHT_MAX = 127

@@ -14,10 +14,12 @@ from litestar.params import Parameter
 from sqlalchemy import insert, select
 
 from edgeloop_contract.messages import Device, Sha256, Target
-from edgeloop_hub import fleet, health, people, registry, rolling, signing
-from edgeloop_hub.answers import telling
-from edgeloop_hub.guards import is_workstation
-from edgeloop_hub.plans import Plan
+from edgeloop_hub import fleet, health, registry, signing
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.error_responses import telling
+from edgeloop_hub.rollouts import service
+from edgeloop_hub.rollouts.policy import Plan
 from edgeloop_hub.schema import bundles, devices, events, jobs
 
 Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
@@ -69,12 +71,12 @@ class Workstation(Controller):
         roots, targets = [r.encode() for r in data.roots], data.targets.encode() or None
         with hub.database.reading() as database:  # nothing is put together that will not be taken
             if targets is not None:
-                rolling.guard_fallbacks(database)
+                service.guard_fallbacks(database)
             new = signing.checked(database, roots, targets)
         made = registry.assemble(hub.database, hub.blobs, new) if new is not None else {}
         with hub.database.writing() as database:
             if targets is not None:
-                rolling.guard_fallbacks(database)
+                service.guard_fallbacks(database)
             found = signing.accept(database, roots, targets, hub.signer, hub.settings)
             if found is not None:
                 registry.complete(database, hub.blobs, found, made)
@@ -107,13 +109,13 @@ class Workstation(Controller):
     def tokens(self, state: State) -> list[dict[str, Any]]:
         """Every token by its id and name, without the secrets."""
         with state.hub.database.reading() as database:
-            return people.tokens_told(database)
+            return accounts.tokens_told(database)
 
     @delete("/tokens/{which:str}", sync_to_thread=True, status_code=200)
     def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State) -> dict[str, int]:
         """Revoke the token with this id, or all of this name."""
         with state.hub.database.writing() as database:
-            count = people.revoke_tokens(database, which)
+            count = accounts.revoke_tokens(database, which)
             fleet.note(database, "token revoked", f"{which}: {count} of them")
         return {"revoked": count}
 
@@ -142,19 +144,19 @@ class Workstation(Controller):
     @get("/rollouts", sync_to_thread=True)
     def rollouts(self, state: State) -> list[dict[str, Any]]:
         with state.hub.database.reading() as database:
-            return rolling.listed(database)
+            return service.listed(database)
 
     @post("/rollouts", sync_to_thread=True, status_code=201)
     def start(self, data: Start, state: State) -> dict[str, int]:
         """Begin with the first step of the plan."""
         with state.hub.database.writing() as database:
-            return {"id": rolling.start(database, data.target, data.plan, data.fallback.encode() or None)}
+            return {"id": service.start(database, data.target, data.plan, data.fallback.encode() or None)}
 
     @get("/rollouts/{number:int}", sync_to_thread=True)
     def rollout(self, number: Annotated[int, Parameter(ge=0, le=2**31 - 1)], state: State) -> dict[str, Any]:
         """Its state, and each gate as it stands."""
         with state.hub.database.reading() as database:
-            return rolling.described(database, number)
+            return service.described(database, number)
 
     @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True, status_code=200)
     def change(
@@ -165,9 +167,9 @@ class Workstation(Controller):
     ) -> dict[str, Any]:
         """pause, resume or abort."""
         with state.hub.database.writing() as database:
-            rolling.change(database, number, verb, "token")
+            service.change(database, number, verb, "token")
         with state.hub.database.reading() as database:  # it is done, whatever can be told of it
-            return rolling.described(database, number)
+            return service.described(database, number)
 
     @post("/jobs", sync_to_thread=True, status_code=201, raises=[NotFoundException])
     def ask(self, data: Asked, state: State) -> dict[str, str]:

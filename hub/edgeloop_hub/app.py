@@ -15,11 +15,12 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
 from edgeloop_contract.errors import EdgeloopError
-from edgeloop_hub import answers, api, counting, device_api, pages, sample_api, sample_pages
+from edgeloop_hub import api, device_api, error_responses, metrics, sample_api
+from edgeloop_hub.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
-from edgeloop_hub.prompt import ENVIRONMENT
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.api import Desk, TailServer
+from edgeloop_hub.web import pages, sample_pages
 
 SAFE = {
     "Content-Security-Policy": (
@@ -47,7 +48,7 @@ def build(hub: Hub) -> Litestar:
     return Litestar(
         route_handlers=[
             healthy,
-            counting.metrics,
+            metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
             _up_to(hub.settings.max_part_bytes, api.Workstation, TailServer, *sample_api.HANDLERS),
             _up_to(MOST_FORM_BYTES, *pages.HANDLERS, *sample_pages.HANDLERS),
@@ -61,7 +62,7 @@ def build(hub: Hub) -> Litestar:
             security=[{"bearer": []}],
             render_plugins=[JsonRenderPlugin()],
         ),
-        exception_handlers=answers.HANDLERS,
+        exception_handlers=error_responses.HANDLERS,
         before_send=[_safe],
         after_exception=[_log],
         debug=False,
@@ -83,7 +84,7 @@ async def _safe(message: Message, scope: Scope) -> None:
 
 async def _log(error: Exception, scope: Scope) -> None:
     """A mistake of ours goes to standard error with its traceback; what a client did wrong does not."""
-    if not isinstance(error, (HTTPException, EdgeloopError, *answers.UNREADABLE)):
+    if not isinstance(error, (HTTPException, EdgeloopError, *error_responses.UNREADABLE)):
         LOG.error("%s %s", scope.get("method"), scope.get("path"), exc_info=error)
 
 

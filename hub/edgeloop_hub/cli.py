@@ -108,8 +108,8 @@ def serve(
     import msgspec
     import uvicorn
 
+    from edgeloop_hub.connection_limits import ENVIRONMENT
     from edgeloop_hub.hub import Hub
-    from edgeloop_hub.prompt import ENVIRONMENT
 
     if (certificate is None) != (private_key is None):
         raise UsageError("--certificate and --private-key belong together")
@@ -130,7 +130,7 @@ def serve(
     click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
-        factory=True, http="edgeloop_hub.prompt:Prompt", host=host, port=port, workers=workers,
+        factory=True, http="edgeloop_hub.connection_limits:Prompt", host=host, port=port, workers=workers,
         log_level="warning", access_log=False, server_header=False, proxy_headers=behind_tls,
         forwarded_allow_ips=trusted, ws="none",
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
@@ -146,7 +146,7 @@ def serve(
 @click.pass_context
 def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) -> None:
     """Advance rollouts, sign what is due, forget what is old. For cron, every minute."""
-    from edgeloop_hub.ticking import tick as advance
+    from edgeloop_hub.tick import tick as advance
 
     hub = existing_hub(context, **limits_of(limits))
     done = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
@@ -167,13 +167,13 @@ def user() -> None:
 @click.pass_context
 def add_user(context: click.Context, name: str, password_stdin: bool) -> None:
     """Make a user, or give one another password."""
-    from edgeloop_hub import people
+    from edgeloop_hub.auth import accounts
 
     password = (
         sys.stdin.readline().rstrip("\n") if password_stdin else click.prompt("Password", hide_input=True, confirmation_prompt=True)
     )
     with open_hub(context).database.writing() as database:
-        people.add_user(database, name, password)
+        accounts.add_user(database, name, password)
     click.echo(f"user {name}: sign in at /sign-in")
 
 
@@ -204,11 +204,11 @@ def enrol_token(context: click.Context, name: str, labels: tuple[str, ...]) -> N
 @click.pass_context
 def list_tokens(context: click.Context) -> None:
     """Every token by its id and name; the secrets themselves are known to their holders alone."""
-    from edgeloop_hub import people
-    from edgeloop_hub.words import when
+    from edgeloop_hub.auth import accounts
+    from edgeloop_hub.web.time_text import when
 
     with existing_hub(context).database.reading() as database:
-        for row in people.tokens_told(database):
+        for row in accounts.tokens_told(database):
             ends = f"expires {when(row['expires'])}" if row["expires"] else "never expires"
             used = f", used {when(row['used'])}" if row["used"] else ""
             click.echo(f"{row['id']}  {row['kind']:5}  {row['name']:20}  made {when(row['created'])}, {ends}{used}")
@@ -219,19 +219,20 @@ def list_tokens(context: click.Context) -> None:
 @click.pass_context
 def revoke_token(context: click.Context, which: str) -> None:
     """The token with this id, or all of this name, are worth nothing from now on."""
-    from edgeloop_hub import fleet, people
+    from edgeloop_hub import fleet
+    from edgeloop_hub.auth import accounts
 
     with existing_hub(context).database.writing() as database:
-        count = people.revoke_tokens(database, which)
+        count = accounts.revoke_tokens(database, which)
         fleet.note(database, "token revoked", f"{which}: {count} of them")
     click.echo(f"{which}: {count} token{'s' if count != 1 else ''} revoked")
 
 
 def _token(context: click.Context, kind: str, name: str, labels: list[str], seconds: float | None) -> None:
-    from edgeloop_hub import people
+    from edgeloop_hub.auth import accounts
 
     with open_hub(context).database.writing() as database:
-        click.echo(people.make_token(database, kind, name, labels, seconds))
+        click.echo(accounts.make_token(database, kind, name, labels, seconds))
 
 
 @commands.group(epilog=EXIT_CODES)
@@ -244,10 +245,11 @@ def device() -> None:
 @click.pass_context
 def revoke(context: click.Context, name: str) -> None:
     """Its credential is worth nothing from now on; the device goes on with what it runs."""
-    from edgeloop_hub import fleet, people
+    from edgeloop_hub import fleet
+    from edgeloop_hub.auth import accounts
 
     with existing_hub(context).database.writing() as database:
-        people.revoke(database, name)
+        accounts.revoke(database, name)
         fleet.note(database, "revoked", name)
     click.echo(f"{name}: revoked")
 
@@ -267,7 +269,7 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE; the database may be of the other kind."""
-    from edgeloop_hub.restoring import load
+    from edgeloop_hub.restore import load
 
     click.echo(load(settings_of(context), file))
 

@@ -13,9 +13,10 @@ from litestar.response import Stream
 from sqlalchemy import select
 
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report
-from edgeloop_hub import fleet, people, signing
-from edgeloop_hub.answers import telling
-from edgeloop_hub.guards import asking, client_of, is_device, may_read_updates
+from edgeloop_hub import fleet, signing
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
+from edgeloop_hub.error_responses import telling
 from edgeloop_hub.schema import bundles
 
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
@@ -31,12 +32,12 @@ class Devices(Controller):
     @post("/api/v1/enrol", sync_to_thread=True, status_code=200, raises=[NotAuthorizedException, TooManyRequestsException])
     def enrol(self, data: Enrolment, state: State, request: Request[Any, Any, Any]) -> Enrolled:
         """A device's one-time token for a credential of its own, and the root of trust."""
-        hub, who = state.hub, people.from_address(f"enrol {client_of(request)}")
+        hub, who = state.hub, accounts.from_address(f"enrol {client_of(request)}")
         with hub.database.reading() as database:
-            good = people.is_enrolment(database, data.token)
+            good = accounts.is_enrolment(database, data.token)
         if not good:  # a good token is never held up by the tries of others
             with hub.database.writing() as database:
-                may = people.may_try(database, who, hub.settings.sign_in_tries_per_address, hub.settings)
+                may = accounts.may_try(database, who, hub.settings.sign_in_tries_per_address, hub.settings)
             if not may:
                 raise TooManyRequestsException("too many tries with wrong tokens from this address; wait a quarter of an hour")
             raise NotAuthorizedException(WRONG_TOKEN)
@@ -44,7 +45,7 @@ class Devices(Controller):
             root = signing.latest(database, "root")
             if root is None:
                 raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
-            found = people.enrol(database, data, root[1])
+            found = accounts.enrol(database, data, root[1])
             if found is not None:
                 fleet.note(database, "enrolled", data.device)
         if found is None:
@@ -102,7 +103,7 @@ class Devices(Controller):
         sha256, _, name = file.partition(".")
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
-            device: people.Device | None = request.scope["device"]  # type: ignore[typeddict-item]
+            device: accounts.Device | None = request.scope["device"]  # type: ignore[typeddict-item]
             allowed = device is None or fleet.may_fetch(database, device, name)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 
 from edgeloop_contract.drift import BINS, FAULTS
 from edgeloop_contract.messages import DriftReport
-from edgeloop_hub import estimating
+from edgeloop_hub.samples import accuracy
 from edgeloop_hub.schema import bundles, devices, drifts
 
 FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
@@ -177,7 +177,7 @@ def promise(
                     seen += np.minimum(report.confidence, MOST_ANSWERS)
         bins += seen
         expected += float(seen @ shares)
-        for row in estimating.drawn(connection, {sha256}, since, without):
+        for row in accuracy.drawn(connection, {sha256}, since, without):
             labelled += 1
             right += row.guess == row.label
             error += float(shares[min(int(row.confidence * BINS), BINS - 1)]) - (row.guess == row.label)

@@ -16,9 +16,10 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.messages import Assignment, Event, Heartbeat, Job, Report, too_deep
-from edgeloop_hub import drift, labelling
-from edgeloop_hub.people import Device
-from edgeloop_hub.plans import OPEN, Plan, Rollout, assigned
+from edgeloop_hub import drift
+from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.rollouts.policy import OPEN, Plan, Rollout, assigned
+from edgeloop_hub.samples import label_queue
 from edgeloop_hub.schema import bundles, devices, events, heartbeats, jobs, released, rollouts
 from edgeloop_hub.settings import Settings
 
@@ -163,7 +164,7 @@ def assignment(connection: Connection, device: Device, settings: Settings) -> As
     target = target_for(connection, device, device.model) if device.model else ""
     waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(1)
     job = connection.execute(waiting).first()
-    wanted = labelling.wanted(connection, device.name, settings)
+    wanted = label_queue.wanted(connection, device.name, settings)
     return Assignment(target=target, job=Job(id=job.id, target=job.target) if job else None, recordings=wanted)
 
 
@@ -190,7 +191,7 @@ def forget_old(connection: Connection, settings: Settings) -> None:
     connection.execute(delete(heartbeats).where(heartbeats.c.at < before))
     connection.execute(delete(events).where(events.c.at < before))
     drift.forget_old(connection, before)
-    labelling.forget_old(connection, before, time.time() - settings.sample_seconds)
+    label_queue.forget_old(connection, before, time.time() - settings.sample_seconds)
 
 
 def counted(connection: Connection) -> int:

@@ -12,7 +12,7 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_hub import signing
 from edgeloop_hub.schema import devices, facts, heartbeats, rollouts, signed
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.words import when
+from edgeloop_hub.web.time_text import when
 
 DAY = 86400.0
 LATE_SECONDS = 600.0  # without a tick, and it is said

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from securesystemslib.signer import CryptoSigner
 
-from edgeloop_hub import folder
+from edgeloop_hub import data_folder
 from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.database import Database
 from edgeloop_hub.settings import Settings
@@ -25,6 +25,6 @@ class Hub:
     @classmethod
     def open(cls, settings: Settings) -> Hub:
         """Raises StorageError."""
-        folder.prepare(settings)
+        data_folder.prepare(settings)
         signer = online_signer(settings)
-        return cls(settings, Database(settings.database_url), Blobs(settings.blobs, settings.data / folder.BLOBS), signer)
+        return cls(settings, Database(settings.database_url), Blobs(settings.blobs, settings.data / data_folder.BLOBS), signer)

@@ -15,10 +15,12 @@ from litestar.exceptions import NotAuthorizedException, NotFoundException, TooMa
 from litestar.params import Parameter
 
 from edgeloop_contract.messages import Device, Key, Short
-from edgeloop_hub import drift, ingest, labelling, pictures
-from edgeloop_hub.answers import telling
-from edgeloop_hub.guards import asking, is_device, is_workstation
-from edgeloop_hub.people import own_name
+from edgeloop_hub import drift
+from edgeloop_hub.auth.accounts import own_name
+from edgeloop_hub.auth.guards import asking, is_device, is_workstation
+from edgeloop_hub.error_responses import telling
+from edgeloop_hub.samples import ingest, label_queue
+from edgeloop_hub.web import rendering
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
 UNPACKING_SECONDS = 3.0  # that one waits for others
@@ -78,7 +80,7 @@ class Samples(Controller):
     def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[dict[str, Any]]:
         """What to label next, the most informative first: one of near-duplicates (`alike`), `together` of whose recording wait."""
         with state.hub.database.reading() as database:
-            return labelling.waiting(database, model, who[:63], limit, drift.faulty(database))
+            return label_queue.waiting(database, model, who[:63], limit, drift.faulty(database))
 
     @post("/labels", sync_to_thread=True, status_code=200)
     def label(self, data: Labels, state: State) -> dict[str, int]:
@@ -87,32 +89,32 @@ class Samples(Controller):
         with state.hub.database.writing() as database:
             for said in data.labels:
                 if said.label:
-                    settled += labelling.label(database, said.device, said.key, who, said.label, state.hub.settings, said.whole)
+                    settled += label_queue.label(database, said.device, said.key, who, said.label, state.hub.settings, said.whole)
                 else:
-                    labelling.skip(database, said.device, said.key)
+                    label_queue.skip(database, said.device, said.key)
         return {"settled": settled}
 
     @get("/samples", sync_to_thread=True)
     def samples(self, state: State, model: str = "", which: Literal["open", "labelled", "all"] = "all") -> list[dict[str, Any]]:
         """Samples without their data."""
         with state.hub.database.reading() as database:
-            return labelling.listed(database, model, which)
+            return label_queue.listed(database, model, which)
 
     @get("/recordings", sync_to_thread=True)
     def recordings(self, state: State, model: str = "") -> list[dict[str, Any]]:
         """What people said of whole recordings; `released`: when the device had nothing of it left to send."""
         with state.hub.database.reading() as database:
-            return labelling.told(database, model)
+            return label_queue.told(database, model)
 
     @get("/samples/{device:str}/{key:str}/values", sync_to_thread=True, raises=[NotFoundException])
     def values(self, device: str, key: str, state: State) -> Response[bytes]:
         """One sample as a .npy file."""
         with state.hub.database.reading() as database:
-            row = labelling.find(database, device, key)
+            row = label_queue.find(database, device, key)
         if row is None:
             raise NotFoundException("there is no such sample")
         file = io.BytesIO()
-        np.save(file, pictures.array_of(row), allow_pickle=False)
+        np.save(file, rendering.array_of(row), allow_pickle=False)
         return Response(file.getvalue(), media_type="application/octet-stream")
 
     @get("/labelled", sync_to_thread=True, media_type="application/msgpack")
@@ -121,7 +123,7 @@ class Samples(Controller):
     ) -> Response[bytes]:
         """Labelled samples with their data, as MessagePack, in the order of labelling, behind the place (at, device, key)."""
         with state.hub.database.reading() as database:
-            return _packed(labelling.labelled_after(database, model, (at, device, key), limit))
+            return _packed(label_queue.labelled_after(database, model, (at, device, key), limit))
 
     @get("/unlabelled", sync_to_thread=True, media_type="application/msgpack")
     def unlabelled(
@@ -129,7 +131,7 @@ class Samples(Controller):
     ) -> Response[bytes]:
         """Samples without a label with their data, as MessagePack, the newest first, older than the place (at, device, key)."""
         with state.hub.database.reading() as database:
-            return _packed(labelling.open_before(database, model, (at, device, key), limit))
+            return _packed(label_queue.open_before(database, model, (at, device, key), limit))
 
     @get("/drift", sync_to_thread=True)
     def drift(self, state: State, model: str, seconds: SECONDS = 86400.0) -> dict[str, Any]:
@@ -149,7 +151,7 @@ def _checked(upload: Any) -> None:
 
 
 def _packed(rows: list[Any]) -> Response[bytes]:
-    fields = (*labelling.SHOWN, "at", "labelled", "dtype", "data")
+    fields = (*label_queue.SHOWN, "at", "labelled", "dtype", "data")
     told = [{**{f: getattr(r, f) for f in fields}, "said": bool(r.said), "shape": json.loads(r.shape)} for r in rows]
     return Response(msgspec.msgpack.encode(told))
 

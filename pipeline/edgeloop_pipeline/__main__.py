@@ -11,7 +11,7 @@ def main() -> int:
     except ImportError:
         sys.stderr.write("edgeloop: this machine has the device part only; pip install 'edgeloop[workstation]'\n")
         return 6
-    from edgeloop_pipeline.cli import run_command
+    from edgeloop_pipeline.cli.run import run_command
 
     return run_command()
 

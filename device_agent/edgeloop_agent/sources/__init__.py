@@ -14,7 +14,7 @@ import msgspec
 from edgeloop_agent.config import Source as Settings
 
 if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
-    from edgeloop_agent.hand import Hand
+    from edgeloop_agent.in_flight import Hand
     from edgeloop_agent.runtimes import Array
 
 Away = Callable[[str], None]  # told why the source is away, or '' when it is there; called as often as is convenient

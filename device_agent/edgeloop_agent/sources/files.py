@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.hand import LEFT_OUT, Hand
+from edgeloop_agent.in_flight import LEFT_OUT, Hand
 from edgeloop_agent.sources import Away, Recording
 from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError

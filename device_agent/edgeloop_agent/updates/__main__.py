@@ -11,9 +11,9 @@ import msgspec
 
 from edgeloop_agent.config import load
 from edgeloop_agent.updates.canary import Passed, try_out
+from edgeloop_agent.updates.cycle import Turn, outcome
 from edgeloop_agent.updates.journal import Folder
-from edgeloop_agent.updates.turn import Turn, outcome
-from edgeloop_agent.updates.watching import Ended, Told, folder_of
+from edgeloop_agent.updates.switcher import Ended, Told, folder_of
 from edgeloop_contract.messages import Job, JobResult
 
 STATE_NAME = "job-state"

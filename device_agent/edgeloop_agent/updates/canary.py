@@ -59,8 +59,8 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
     import numpy as np
 
     from edgeloop_agent.config import load
-    from edgeloop_agent.counts import Counts
     from edgeloop_agent.logs import Log
+    from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
     from edgeloop_agent.runtimes import open_runtime
     from edgeloop_contract.archive import Bundle

@@ -14,11 +14,11 @@ import msgspec
 from edgeloop_agent.config import Config
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.updates.__main__ import passes
+from edgeloop_agent.updates.cycle import Credential, Turn
+from edgeloop_agent.updates.file_owner import Place
 from edgeloop_agent.updates.journal import Folder, Running
 from edgeloop_agent.updates.origins import HubOrigin
-from edgeloop_agent.updates.placing import Place
-from edgeloop_agent.updates.turn import Credential, Turn
-from edgeloop_agent.updates.watching import folder_of
+from edgeloop_agent.updates.switcher import folder_of
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Enrolment

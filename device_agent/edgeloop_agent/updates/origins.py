@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import urllib3
 
-from edgeloop_agent.web import pool
+from edgeloop_agent.connection_pool import pool
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report, decode, encode
 

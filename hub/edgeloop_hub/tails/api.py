@@ -20,9 +20,9 @@ from litestar.exceptions import NotAuthorizedException, NotFoundException, TooMa
 
 from edgeloop_contract import inference, splitting
 from edgeloop_contract.errors import DataError, EdgeloopError
-from edgeloop_hub import people
-from edgeloop_hub.answers import telling
-from edgeloop_hub.guards import bearer
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.auth.guards import bearer
+from edgeloop_hub.error_responses import telling
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Busy
 from edgeloop_hub.tails.loading import OUTPUT_TENSOR, Tail, Tails
@@ -76,10 +76,10 @@ class Desk:
 
     def _who(self, credential: str) -> str | None:
         with self._database.reading() as database:
-            device = people.device_of(database, credential)
+            device = accounts.device_of(database, credential)
             if device is not None:
                 return device.name
-            return "workstation" if people.token_is_good(database, credential) else None
+            return "workstation" if accounts.token_is_good(database, credential) else None
 
     async def tail(self, name: str) -> Tail:
         """Raises NotFoundException."""

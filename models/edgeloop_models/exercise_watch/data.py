@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data import Split, Splits
-from edgeloop_pipeline.fetch import PackageFile
+from edgeloop_pipeline.data.download import PackageFile
 
 SOURCE = PackageFile(
     package="seglearn",

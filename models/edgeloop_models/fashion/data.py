@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data import Split, Splits
-from edgeloop_pipeline.fetch import Download
+from edgeloop_pipeline.data.download import Download
 
 LABELS = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 ADDRESS = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from edgeloop_pipeline.augmentations import rand_augment
 from edgeloop_pipeline.data import Array, Split, Splits
-from edgeloop_pipeline.fetch import PackageFile
-from edgeloop_pipeline.project import load_object
+from edgeloop_pipeline.data.augmentations import rand_augment
+from edgeloop_pipeline.data.download import PackageFile
+from edgeloop_pipeline.recipe.project import load_object
 
 CLASSES = 1000
 MEAN, STD = 127.0, 128.0  # as in recipe.yaml

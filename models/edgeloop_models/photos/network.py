@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_pipeline.fetch import PackageFile
+from edgeloop_pipeline.data.download import PackageFile
 
 
 @dataclass(frozen=True)

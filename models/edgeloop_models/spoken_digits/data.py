@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeloop_agent.sources.readers import read_wav
 from edgeloop_pipeline.data import Split, Splits
-from edgeloop_pipeline.fetch import DownloadedFolder
+from edgeloop_pipeline.data.download import DownloadedFolder
 
 REVISION = "26eb9aaf76e81b692f806f9140c2d2777410d7a1"
 SOURCE = DownloadedFolder(

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import GateError, UsageError
-from edgeloop_pipeline.store import write
+from edgeloop_pipeline.cache.store import write
 
 EXIT_NOTHING, EXIT_LOCKED = 10, 11
 

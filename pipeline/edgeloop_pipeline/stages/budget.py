@@ -9,14 +9,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.budgeting import Attempt, Limits, best_of, excess, flat, narrow, next_aim, straight_line, used, verdict
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.fitting import Count, FitSettings, Rate
+from edgeloop_pipeline.compression.budget_search import (
+    Attempt,
+    Limits,
+    best_of,
+    excess,
+    flat,
+    narrow,
+    next_aim,
+    straight_line,
+    used,
+    verdict,
+)
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.training.settings import Count, FitSettings, Rate
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeloop_pipeline.networks import Saved
+    from edgeloop_pipeline.networks.saved_network import Saved
 
 HARM_SAMPLES = 512
 TEACHER_SHARE, TEMPERATURE = 0.7, 4.0
@@ -40,7 +51,7 @@ class Budget(Base):
     uses_machine = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_pipeline import networks
+        from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.training.scoring import seed_everything
 
         project = inputs.project
@@ -54,7 +65,7 @@ class Budget(Base):
                 "stages.budget: the target has no ceiling; give max_latency_us, max_int8_bytes, max_ram_bytes or max_energy_uj"
             )
         seed_everything(project.recipe.head.seed)
-        saved = networks.load(project, inputs.artefacts["network"])
+        saved = saved_network.load(project, inputs.artefacts["network"])
         search = _Search(self, inputs, saved)
         made: list[tuple[Attempt, Saved]] = []
         fits = used(search.whole, limits) <= 1
@@ -69,15 +80,15 @@ class Budget(Base):
         attempts = [a for a, _ in made]
         best = best_of(attempts, limits)
         narrowed = made[attempts.index(best)][1]
-        networks.save(out, narrowed.network, narrowed.structure)
+        saved_network.save(out, narrowed.network, narrowed.structure)
         missed = verdict(best, limits, no_cheaper)
         for line in missed:
             inputs.log(f"missed: {line}")
-        sample = networks.dry_run(narrowed.network, saved.front, project.splits)
+        sample = saved_network.dry_run(narrowed.network, saved.front, project.splits)
         return {
             "validation_accuracy": best.accuracy,
             "parameters": best.parameters,
-            "multiply_adds": networks.multiply_adds(narrowed.network, sample),
+            "multiply_adds": saved_network.multiply_adds(narrowed.network, sample),
             "limits": msgspec.to_builtins(limits),
             "whole": msgspec.to_builtins(search.whole),
             "attempts": msgspec.to_builtins(attempts),
@@ -94,14 +105,15 @@ class _Search:
 
     def __init__(self, settings: Budget, inputs: Inputs, saved: Saved) -> None:
         from edgeloop_exporters.latency_table import Table, layers_of
-        from edgeloop_pipeline import networks, tasks
-        from edgeloop_pipeline.narrowing import roots
-        from edgeloop_pipeline.probe import Elsewhere
+        from edgeloop_pipeline.compression.device_latency import Elsewhere
+        from edgeloop_pipeline.compression.width_scaling import roots
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.tasks import registry
 
         self.settings, self.inputs, self.saved = settings, inputs, saved
         head, self.splits = inputs.project.recipe.head, inputs.project.splits
-        self.task = tasks.of(self.splits)
-        self.sample: Tensor = networks.dry_run(saved.network, saved.front, self.splits)
+        self.task = registry.of(self.splits)
+        self.sample: Tensor = saved_network.dry_run(saved.network, saved.front, self.splits)
         self.layers = roots(saved.network, self.sample)
         self.harm = self._harms()
         self.with_energy = head.target.max_energy_uj is not None
@@ -117,7 +129,7 @@ class _Search:
         inputs.log(f"{len(self.layers)} groups of layers; whole: {self.whole.latency_us:.0f} µs, {self.whole.bytes:,} B")
 
     def _narrowed(self, widths: dict[str, float]) -> Saved:
-        from edgeloop_pipeline.narrowing import narrowed
+        from edgeloop_pipeline.compression.width_scaling import narrowed
 
         return narrowed(self.saved, self.sample, widths, self.settings.round_to)
 
@@ -131,8 +143,8 @@ class _Search:
 
     def _harms(self) -> dict[tuple[str, float], float]:
         """Loss that each layer's narrowing adds by itself, on some validation samples, without any training."""
-        from edgeloop_pipeline.explaining import some_of
-        from edgeloop_pipeline.narrowing import STEPS
+        from edgeloop_pipeline.compression.width_scaling import STEPS
+        from edgeloop_pipeline.quantization.diagnosis import some_of
         from edgeloop_pipeline.training.scoring import scores_of
 
         some = some_of(self.splits.validation, HARM_SAMPLES)
@@ -146,7 +158,8 @@ class _Search:
     def _estimate(self, saved: Saved, limits: Limits) -> float:
         """The largest share of a budget that this network would use, by the table."""
         from edgeloop_exporters.arena import peak_bytes
-        from edgeloop_pipeline import networks, quantized
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.quantization import quantized_graph
 
         shares = []
         if limits.latency_us is not None:
@@ -154,14 +167,14 @@ class _Search:
         if limits.energy_uj is not None and self.whole.energy_uj:
             shares.append(self._from_table(saved) / self.whole.latency_us * self.whole.energy_uj / limits.energy_uj)
         if limits.bytes is not None:
-            shares.append(self.bytes(networks.parameters(saved.network)) / limits.bytes)
+            shares.append(self.bytes(saved_network.parameters(saved.network)) / limits.bytes)
         if limits.ram_bytes is not None:
-            shares.append(peak_bytes(quantized.folded(saved, self.splits)[0]) / limits.ram_bytes)
+            shares.append(peak_bytes(quantized_graph.folded(saved, self.splits)[0]) / limits.ram_bytes)
         return max(shares)
 
     def attempt(self, aim: float, limits: Limits, number: int) -> tuple[Attempt, Saved]:
         """Narrow to the budgets times `aim`, train, quantize, and measure what ships."""
-        from edgeloop_pipeline.narrowing import STEPS
+        from edgeloop_pipeline.compression.width_scaling import STEPS
 
         known: dict[tuple[float, ...], float] = {}
 
@@ -179,14 +192,14 @@ class _Search:
     def _train(self, saved: Saved, number: int) -> None:
         import torch
 
-        from edgeloop_pipeline import networks
+        from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.training.fit import fit
-        from edgeloop_pipeline.training.taught import ready
+        from edgeloop_pipeline.training.teacher_cache import ready
 
         if not self.settings.epochs:
             return
         project = self.inputs.project
-        teacher, hard = ready(networks.load(project, self.inputs.artefacts["teacher"]).network), self.task.loss()
+        teacher, hard = ready(saved_network.load(project, self.inputs.artefacts["teacher"]).network), self.task.loss()
 
         def loss(scores: Tensor, labels: Tensor, x: Tensor, autocast: Any) -> Tensor:
             with torch.no_grad(), autocast():
@@ -207,17 +220,18 @@ class _Search:
         import torch
 
         from edgeloop_exporters.arena import peak_bytes
-        from edgeloop_pipeline import measuring, networks, quantized
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.quantization import quantized_graph, shipped_cost
         from edgeloop_pipeline.training.scoring import scores_of
 
         splits = self.splits
-        graph = quantized.prepare(saved, splits)
+        graph = quantized_graph.prepare(saved, splits)
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))[:256].numpy()
-        quantized.calibrate(graph, splits.train.values[rows])
+        quantized_graph.calibrate(graph, splits.train.values[rows])
         accuracy = self.task.judge(scores_of(graph.module, saved.front, splits.validation), splits.validation)[0]
-        found = measuring.shipped(saved, graph, splits, self.settings.seconds, self.with_energy)
+        found = shipped_cost.shipped(saved, graph, splits, self.settings.seconds, self.with_energy)
         return Attempt(
             widths={}, accuracy=accuracy, latency_us=self._from_table(saved) if self.elsewhere else found.latency_us,
-            bytes=found.bytes, energy_uj=found.energy_uj, ram_bytes=peak_bytes(quantized.folded(saved, splits)[0]),
-            parameters=networks.parameters(saved.network),
+            bytes=found.bytes, energy_uj=found.energy_uj, ram_bytes=peak_bytes(quantized_graph.folded(saved, splits)[0]),
+            parameters=saved_network.parameters(saved.network),
         )  # fmt: skip

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 
 if TYPE_CHECKING:
     from edgeloop_agent.runtimes import Array
-    from edgeloop_pipeline.networks import Saved
+    from edgeloop_pipeline.networks.saved_network import Saved
 
 CASCADE = "cascade.json"
 CANARY_SAMPLES = 8
@@ -42,23 +42,27 @@ class Cascade(Base):
         import numpy as np
 
         from edgeloop_contract import manifest
-        from edgeloop_pipeline import cascading, networks, quantized
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.offload import cascade_threshold
+        from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.training.scoring import scores_of
 
         project, splits = inputs.project, inputs.project.splits
         if splits.task != "classification":
             raise UsageError("stages.cascade: only a classification has a confidence to go by; leave this stage out")
-        folder = next((f for name, f in inputs.holding(networks.WEIGHTS) if name == self.large), None)
+        folder = next((f for name, f in inputs.holding(saved_network.WEIGHTS) if name == self.large), None)
         if folder is None:
             raise UsageError(f"stages.cascade.large: no stage {self.large!r} makes a network before this one")
-        saved = networks.load(project, folder)
-        graph = quantized.load(networks.load(project, inputs.artefacts["network"]), splits, inputs.artefacts["quantized"])
+        saved = saved_network.load(project, folder)
+        graph = quantized_graph.load(
+            saved_network.load(project, inputs.artefacts["network"]), splits, inputs.artefacts["quantized"]
+        )
         small = [scores_of(graph.module, graph.front, s).numpy() for s in (splits.validation, splits.test)]
         large = [scores_of(saved.network, saved.front, s).numpy() for s in (splits.validation, splits.test)]
         alone = [float((s.argmax(axis=1) == splits.validation.labels).mean()) for s in (small[0], large[0])]
-        points = cascading.curve(small[0], large[0], splits.validation.labels)
-        point = cascading.chosen(points, self.max_loss, self.max_share)
-        tested = cascading.at(point.threshold, small[1], large[1], splits.test.labels)
+        points = cascade_threshold.curve(small[0], large[0], splits.validation.labels)
+        point = cascade_threshold.chosen(points, self.max_loss, self.max_share)
+        tested = cascade_threshold.at(point.threshold, small[1], large[1], splits.test.labels)
         path = self._bundle(inputs, saved, large[0], out)
         described = manifest.Cascade(
             model=path[0], sha256=path[1], threshold=point.threshold, share=point.share, accuracy=point.accuracy, small=alone[0],
@@ -83,17 +87,18 @@ class Cascade(Base):
         """The large network as a bundle of its own: its name and digest."""
         import numpy as np
 
-        from edgeloop_agent.measure import best_threads
+        from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract import archive, manifest
         from edgeloop_exporters.convert import to_onnx
-        from edgeloop_pipeline import quantized, tasks
+        from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.stages.package import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
+        from edgeloop_pipeline.tasks import registry
         from edgeloop_pipeline.training.scoring import scores_of
 
         project, head, splits = inputs.project, inputs.project.recipe.head, inputs.project.splits
-        task = tasks.of(splits)
+        task = registry.of(splits)
         name, file = f"{head.name}-large", "models/onnx-float32.onnx"
-        graph, _ = quantized.folded(saved, splits)
+        graph, _ = quantized_graph.folded(saved, splits)
         to_onnx(graph, saved.front, splits.shape, out / "large.onnx", quantized=False)
         files = {file: (out / "large.onnx").read_bytes()}
         (out / "large.onnx").unlink()

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from edgeloop_contract.errors import ModelError, UsageError
-from edgeloop_pipeline.recipe import Reference
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.fitting import FitSettings, Share
+from edgeloop_pipeline.recipe.recipe import Reference
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.training.settings import FitSettings, Share
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,35 +45,36 @@ class Distill(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_pipeline import networks, tasks
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.tasks import registry
         from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.scoring import seed_everything
-        from edgeloop_pipeline.training.taught import ensemble
+        from edgeloop_pipeline.training.teacher_cache import ensemble
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed + 1)
         if self.student:
-            student = networks.build(project, self.student, self.student_args, project.splits)
-            structure = networks.Structure(self.student, self.student_args, {}, networks.front_of(project.splits))
+            student = saved_network.build(project, self.student, self.student_args, project.splits)
+            structure = saved_network.Structure(self.student, self.student_args, {}, saved_network.front_of(project.splits))
         else:
-            saved = networks.load(project, inputs.artefacts["network"])
+            saved = saved_network.load(project, inputs.artefacts["network"])
             student, structure = saved.network, saved.structure
         teachers = self._teachers(inputs)
         teacher = ensemble(teachers)
         soft = self._kept(inputs, structure.front, teacher) if self.cache_teacher else None
-        loss = _Loss(self, tasks.of(project.splits), None if soft is not None else teacher, self._watched(student, teachers[0]))
+        loss = _Loss(self, registry.of(project.splits), None if soft is not None else teacher, self._watched(student, teachers[0]))
         fitted = fit(
             student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch, soft=soft,
             augment=project.augment, name=f"{project.recipe.head.name}/distill", log=inputs.log,
         )  # fmt: skip
         loss.close()
-        networks.save(out, student, structure)
-        sample = networks.dry_run(student, structure.front, project.splits)
+        saved_network.save(out, student, structure)
+        sample = saved_network.dry_run(student, structure.front, project.splits)
         return {
             "validation_accuracy": fitted.best.validation_accuracy,
             "best_epoch": fitted.best.epoch,
-            "parameters": networks.parameters(student),
-            "multiply_adds": networks.multiply_adds(student, sample),
+            "parameters": saved_network.parameters(student),
+            "multiply_adds": saved_network.multiply_adds(student, sample),
             "precision": fitted.precision,
             "curve": [asdict(e) for e in fitted.curve],
             "training": fitted.facts,
@@ -82,9 +83,9 @@ class Distill(FitSettings, Base):
     def _teachers(self, inputs: Inputs) -> list[Any]:
         from torch import nn
 
-        from edgeloop_pipeline import networks
-        from edgeloop_pipeline.project import load_object
-        from edgeloop_pipeline.training.taught import onnx_teacher, ready
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.recipe.project import load_object
+        from edgeloop_pipeline.training.teacher_cache import onnx_teacher, ready
 
         folder = inputs.project.recipe.folder
         found: list[Any] = []
@@ -99,20 +100,20 @@ class Distill(FitSettings, Base):
             if not isinstance(network, nn.Module):
                 raise ModelError(f"stages.distill.teachers: {name} returned {type(network).__name__}; return a torch.nn.Module")
             found.append(ready(network))
-        return found or [ready(networks.load(inputs.project, inputs.artefacts["teacher"]).network)]
+        return found or [ready(saved_network.load(inputs.project, inputs.artefacts["teacher"]).network)]
 
     def _kept(self, inputs: Inputs, front: Any, teacher: Callable[[Tensor], Tensor]) -> Any:
         """The teacher's scores from disk; None, and why, where they cannot be kept."""
-        from edgeloop_pipeline import tasks
-        from edgeloop_pipeline.store import digest
-        from edgeloop_pipeline.training import taught
+        from edgeloop_pipeline.cache.store import digest
+        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.training import teacher_cache
         from edgeloop_pipeline.training.batches import Batches
         from edgeloop_pipeline.training.parallel import processes
         from edgeloop_pipeline.training.precision import precision
 
         project, head = inputs.project, inputs.project.recipe.head
-        outputs, samples = tasks.of(project.splits).outputs, len(project.splits.train)
-        size = taught.size_bytes(self.epochs, samples, outputs)
+        outputs, samples = registry.of(project.splits).outputs, len(project.splits.train)
+        size = teacher_cache.size_bytes(self.epochs, samples, outputs)
         why = ""
         if self.hints:
             why = "hints need the teacher's features"
@@ -128,7 +129,7 @@ class Distill(FitSettings, Base):
         batches = Batches(
             project.splits.train, front, self.batch, 1, head.seed + 1, project.augment, self.mixup, len(project.splits.labels)
         )
-        return taught.scores(digest(made), teacher, batches, self.epochs, outputs, precision("auto"), inputs.log)
+        return teacher_cache.scores(digest(made), teacher, batches, self.epochs, outputs, precision("auto"), inputs.log)
 
     def _watched(self, student: nn.Module, teacher: Any) -> list[tuple[nn.Module, nn.Module]]:
         from torch import nn

@@ -11,10 +11,10 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 
 if TYPE_CHECKING:
-    from edgeloop_pipeline.data import PreparedSplits
+    from edgeloop_pipeline.data.types import PreparedSplits
 
 VARIANTS = "variants.json"
 Runtime = Literal["onnx", "tflite"]
@@ -41,15 +41,16 @@ class Export(Base):
         from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
         from edgeloop_exporters.file_check import check_file
         from edgeloop_exporters.quantization import output_qparams
-        from edgeloop_pipeline import networks, quantized
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.training.scoring import seed_everything
 
         project = inputs.project
         seed_everything(project.recipe.head.seed)
         splits = project.splits
-        saved = networks.load(project, inputs.artefacts["network"])
-        graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
-        float_graph, _ = quantized.folded(saved, splits)
+        saved = saved_network.load(project, inputs.artefacts["network"])
+        graph = quantized_graph.load(saved, splits, inputs.artefacts["quantized"])
+        float_graph, _ = quantized_graph.folded(saved, splits)
         answer = answer_shape(float_graph)
         counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
         few = splits.train.values[:CHECKED_SAMPLES]
@@ -74,13 +75,13 @@ class Export(Base):
 
     def _lighter(self, runtime: Runtime) -> list[tuple[Precision, Callable[[Path, Path], None]]]:
         """What is made from the float file."""
-        from edgeloop_exporters import lighter
+        from edgeloop_exporters import light_float
 
         if (self.float16 or self.int8_weights) and not self.float32:
             raise UsageError("stages.export: float16 and int8_weights are made from the float32 file; set float32: true")
-        half, weights = lighter.half_tflite, lighter.int8_weights_tflite
+        half, weights = light_float.half_tflite, light_float.int8_weights_tflite
         if runtime == "onnx":
-            half, weights = lighter.half_onnx, lighter.int8_weights_onnx
+            half, weights = light_float.half_onnx, light_float.int8_weights_onnx
         made: list[tuple[Precision, Callable[[Path, Path], None]]] = []
         if self.float16:
             made.append(("float16", half))

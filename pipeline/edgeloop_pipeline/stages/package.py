@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.export import read_variants
 
 GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
@@ -27,10 +27,10 @@ class Package(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_contract import archive, manifest
-        from edgeloop_pipeline import tasks
+        from edgeloop_pipeline.tasks import registry
 
         project, head = inputs.project, inputs.project.recipe.head
-        task = tasks.of(project.splits)
+        task = registry.of(project.splits)
         exported = inputs.artefacts["exported"]
         verified, profiled = inputs.metrics("verify"), inputs.metrics("profile")
         files, canary, reference = _canary(inputs, task)
@@ -131,7 +131,7 @@ def _cascade(inputs: Inputs) -> Any:
 def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
     """What drift is held against. `answers`: the task's statistics of its answers."""
     from edgeloop_contract.manifest import ChannelStatistics
-    from edgeloop_pipeline.data import Statistics
+    from edgeloop_pipeline.data.types import Statistics
 
     values = Statistics.of(splits.train.values)
     return ChannelStatistics(

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.export import read_variants
 
 
@@ -27,9 +27,9 @@ class Profile(Base):
     uses_history = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_agent.bench.measure import best_threads
         from edgeloop_agent.energy import NO_METER
         from edgeloop_agent.hardware import machine
-        from edgeloop_agent.measure import best_threads
         from edgeloop_exporters import layer_costs
 
         samples = inputs.project.splits.test.values[:64]
@@ -70,39 +70,40 @@ class Profile(Base):
 
     def _elsewhere(self, inputs: Inputs) -> dict[str, Any] | None:
         """The shipped network on the device that the target names."""
-        from edgeloop_pipeline import networks
-        from edgeloop_pipeline.probe import Elsewhere
+        from edgeloop_pipeline.compression.device_latency import Elsewhere
+        from edgeloop_pipeline.networks import saved_network
 
         device = Elsewhere.of(inputs.project)
         if device is None:
             return None
-        _, folder = inputs.holding(networks.WEIGHTS)[-1]
-        took = device.microseconds(networks.load(inputs.project, folder).network)
+        _, folder = inputs.holding(saved_network.WEIGHTS)[-1]
+        took = device.microseconds(saved_network.load(inputs.project, folder).network)
         inputs.log(f"on {device.profile.machine}: about {took:.0f} µs, by its layers")
         return {"machine": device.profile.machine, "latency_us": took}
 
     def _energy(self, inputs: Inputs, name: str, threads: int) -> float | None:
         from edgeloop_agent import energy
         from edgeloop_agent.runtimes import open_runtime
-        from edgeloop_pipeline import measuring
+        from edgeloop_pipeline.quantization import shipped_cost
 
         exported = inputs.artefacts["exported"]
         variant = next(v for v in read_variants(exported) if v.name == name)
         runtime = open_runtime(variant, (exported / variant.file).read_bytes(), threads)
-        samples = inputs.project.splits.test.values[: measuring.SAMPLES]
-        return energy.microjoules(runtime, samples, measuring.ENERGY_SECONDS)
+        samples = inputs.project.splits.test.values[: shipped_cost.SAMPLES]
+        return energy.microjoules(runtime, samples, shipped_cost.ENERGY_SECONDS)
 
     def _stages(self, inputs: Inputs, samples: Any) -> dict[str, Any]:
         """Every float network of this run as a plain ONNX file: what would ship without the stages after it."""
-        from edgeloop_agent.measure import best_threads
+        from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract.manifest import TensorSpec, Variant
         from edgeloop_exporters.convert import to_onnx
-        from edgeloop_pipeline import networks, quantized
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.quantization import quantized_graph
 
         project, rows = inputs.project, {}
-        for name, folder in inputs.holding(networks.WEIGHTS):
-            saved = networks.load(project, folder)
-            graph, _ = quantized.folded(saved, project.splits)
+        for name, folder in inputs.holding(saved_network.WEIGHTS):
+            saved = saved_network.load(project, folder)
+            graph, _ = quantized_graph.folded(saved, project.splits)
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / f"{name}.onnx"
                 to_onnx(graph, saved.front, project.splits.shape, path, quantized=False)

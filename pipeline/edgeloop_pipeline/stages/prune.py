@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.fitting import Count, FitSettings
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.training.settings import Count, FitSettings
 
 Kept = Annotated[float, msgspec.Meta(gt=0, le=1)]
 TAYLOR_SAMPLES = 512
@@ -42,16 +42,18 @@ class Prune(Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_pipeline import networks, pruning, tasks
+        from edgeloop_pipeline.compression import pruning
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.tasks import registry
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed)
-        task = tasks.of(project.splits)
-        saved = networks.load(project, inputs.artefacts["network"])
-        network, before = saved.network, networks.sizes(saved.network)
-        sample = networks.dry_run(network, saved.front, project.splits)
-        parameters, multiply_adds = networks.parameters(network), networks.multiply_adds(network, sample)
+        task = registry.of(project.splits)
+        saved = saved_network.load(project, inputs.artefacts["network"])
+        network, before = saved.network, saved_network.sizes(saved.network)
+        sample = saved_network.dry_run(network, saved.front, project.splits)
+        parameters, multiply_adds = saved_network.parameters(network), saved_network.multiply_adds(network, sample)
         compressed = pruning.compressed_bytes(network)
         curve: list[dict[str, Any]] = []
         for i in range(1, self.iterations + 1):
@@ -61,13 +63,13 @@ class Prune(Base):
             else:
                 with pruning.sparse(network, self.pattern, self._share(self.keep, i)):
                     curve += self._recovered(inputs, saved, i)
-        after = networks.sizes(network)
+        after = saved_network.sizes(network)
         changes = {name: sizes for name, sizes in after.items() if sizes != before[name]}
         # What an earlier prune changed still has to be said, relative to what the builder makes.
         changes = {**saved.structure.changes, **changes}
-        networks.save(out, network, msgspec.structs.replace(saved.structure, changes=changes))
+        saved_network.save(out, network, msgspec.structs.replace(saved.structure, changes=changes))
         scores = scores_of(network, saved.front, project.splits.validation)
-        left = networks.parameters(network)
+        left = saved_network.parameters(network)
         zeros = sum(int((p == 0).sum()) for p in network.parameters() if p.dim() > 1)
         inputs.log(f"{parameters} → {left} parameters ({left / parameters:.0%}), {zeros} of them zero")
         return {
@@ -78,7 +80,7 @@ class Prune(Base):
             "parameters_share": left / parameters,
             "zeros": zeros,
             "compressed_share": pruning.compressed_bytes(network) / compressed,
-            "multiply_adds": networks.multiply_adds(network, sample),
+            "multiply_adds": saved_network.multiply_adds(network, sample),
             "multiply_adds_before": multiply_adds,
             "channels": {name: sizes.get("out_channels", sizes.get("out_features")) for name, sizes in changes.items()},
             "curve": curve,
@@ -89,7 +91,7 @@ class Prune(Base):
         return float(keep ** (iteration / self.iterations))
 
     def _remove_channels(self, inputs: Inputs, saved: Any, sample: Any, iteration: int) -> None:
-        from edgeloop_pipeline import pruning
+        from edgeloop_pipeline.compression import pruning
 
         if self.importance == "taylor":
             self._gradients(inputs, saved)
@@ -105,11 +107,11 @@ class Prune(Base):
         """Of the loss on some training samples: what Taylor's expansion multiplies the weights by."""
         import torch
 
-        from edgeloop_pipeline import tasks
+        from edgeloop_pipeline.tasks import registry
 
         splits = inputs.project.splits
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))[:TAYLOR_SAMPLES].numpy()
-        loss = tasks.of(splits).loss()
+        loss = registry.of(splits).loss()
         saved.network.eval()
         for part in (rows[i : i + 128] for i in range(0, len(rows), 128)):
             x = saved.front.normalise(torch.from_numpy(splits.train.values[part]))
@@ -117,7 +119,7 @@ class Prune(Base):
             loss(saved.network(x).float(), labels, x, torch.enable_grad).backward()
 
     def _recovered(self, inputs: Inputs, saved: Any, iteration: int) -> list[dict[str, Any]]:
-        from edgeloop_pipeline import tasks
+        from edgeloop_pipeline.tasks import registry
         from edgeloop_pipeline.training.fit import fit
 
         if not self.epochs:
@@ -127,7 +129,7 @@ class Prune(Base):
         scratch = inputs.scratch / str(iteration)
         scratch.mkdir(parents=True, exist_ok=True)
         fitted = fit(
-            saved.network, saved.front, project.splits, settings, tasks.of(project.splits).loss(), seed=project.recipe.head.seed,
+            saved.network, saved.front, project.splits, settings, registry.of(project.splits).loss(), seed=project.recipe.head.seed,
             scratch=scratch, augment=project.augment, log=inputs.log,
         )  # fmt: skip
         return [asdict(e) for e in fitted.curve]

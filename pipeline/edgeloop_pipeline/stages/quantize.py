@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgeloop_exporters.following import Following
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.fitting import Count, Rate, Whole
+from edgeloop_exporters.range_observers import Following
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.training.settings import Count, Rate, Whole
 
 When = Literal["auto", "always", "never"]
 
@@ -40,15 +40,16 @@ class Quantize(Base):
     uses_target = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_pipeline import networks, quantized
-        from edgeloop_pipeline.ladder import Ladder
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.quantization import quantized_graph
+        from edgeloop_pipeline.quantization.repair import Ladder
         from edgeloop_pipeline.training.scoring import seed_everything
 
         project = inputs.project
         seed_everything(project.recipe.head.seed + 2)
-        ladder = Ladder(inputs, self, networks.load(project, inputs.artefacts["network"]))
+        ladder = Ladder(inputs, self, saved_network.load(project, inputs.artefacts["network"]))
         graph = ladder.climb()
-        quantized.save(out, graph)
+        quantized_graph.save(out, graph)
         missed = ladder.missed(ladder.post_training)
         return {
             "validation_accuracy": ladder.best.measure,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Report(Base):
     uses_history = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_pipeline.html import render
+        from edgeloop_pipeline.report.page import render
 
         (out / "report.html").write_text(render(inputs, inputs.entries), encoding="utf-8")
         return {"report": "report.html"}

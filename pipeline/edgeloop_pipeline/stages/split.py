@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.export import read_variants
-from edgeloop_pipeline.stages.fitting import Count
+from edgeloop_pipeline.training.settings import Count
 
 if TYPE_CHECKING:
     from edgeloop_agent.runtimes import Array
@@ -49,8 +49,8 @@ class Split(Base):
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_agent.hardware import machine
         from edgeloop_contract import manifest
-        from edgeloop_pipeline.bottleneck import Waists
-        from edgeloop_pipeline.exits import Exits
+        from edgeloop_pipeline.offload.bottleneck import Waists
+        from edgeloop_pipeline.offload.early_exit import Exits
 
         samples = inputs.project.splits.validation.values[: self.samples]
         variant = next((v for v in read_variants(inputs.artefacts["exported"]) if v.runtime == "onnx"), None)
@@ -179,7 +179,7 @@ class Work:
         return alone.shape == crossing.shape and bool((np.abs(alone - crossing) <= allowed).all())
 
     def took(self, runtime: Any, samples: Array) -> float:
-        from edgeloop_agent.measure import latency
+        from edgeloop_agent.bench.measure import latency
 
         return latency(runtime, samples, 1, self._seconds).latency_us_p50
 

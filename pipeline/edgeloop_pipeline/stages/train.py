@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_contract.errors import EdgeloopError, ModelError, UsageError
-from edgeloop_pipeline.recipe import Recipe, Reference
-from edgeloop_pipeline.stages import Base, Inputs, Metrics, build
-from edgeloop_pipeline.stages.fitting import FitSettings, Whole
+from edgeloop_pipeline.recipe.recipe import Recipe, Reference
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics, build
+from edgeloop_pipeline.training.settings import FitSettings, Whole
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Train(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        from edgeloop_pipeline import networks, tasks
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.tasks import registry
         from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
         from edgeloop_pipeline.training.steps import of_probabilities
@@ -40,22 +41,22 @@ class Train(FitSettings, Base):
         seed_everything(head.seed)
         for note in project.splits.notes:
             inputs.log(note)
-        network = networks.build(project, head.network, head.network_args, project.splits)
-        front = networks.front_of(project.splits)
-        sample = networks.dry_run(network, front, project.splits)
+        network = saved_network.build(project, head.network, head.network_args, project.splits)
+        front = saved_network.front_of(project.splits)
+        sample = saved_network.dry_run(network, front, project.splits)
         if self.weights:
             _give_weights(project, self.weights, network)
         elif self.start:
-            networks.load_weights(network, project.recipe.folder / self.start)
+            saved_network.load_weights(network, project.recipe.folder / self.start)
         elif not self.epochs:
             raise UsageError("stages.train: epochs 0 leaves the network untrained; set epochs, or weights")
-        structure = networks.Structure(head.network, head.network_args, {}, front)
-        facts = {"parameters": networks.parameters(network), "multiply_adds": networks.multiply_adds(network, sample)}
+        structure = saved_network.Structure(head.network, head.network_args, {}, front)
+        facts = {"parameters": saved_network.parameters(network), "multiply_adds": saved_network.multiply_adds(network, sample)}
         if not self.epochs:
-            networks.save(out, network, structure)
+            saved_network.save(out, network, structure)
             scores = scores_of(network, front, project.splits.validation)
-            return {"validation_accuracy": tasks.of(project.splits).judge(scores, project.splits.validation)[0], **facts}
-        loss = tasks.of(project.splits).loss(self.label_smoothing)
+            return {"validation_accuracy": registry.of(project.splits).judge(scores, project.splits.validation)[0], **facts}
+        loss = registry.of(project.splits).loss(self.label_smoothing)
         if project.splits.task == "classification" and _answers_probabilities(network, sample):
             inputs.log("the network ends in a softmax: its logarithm is what trains, and shipped files leave the softmax out")
             loss = of_probabilities(loss)
@@ -63,7 +64,7 @@ class Train(FitSettings, Base):
             network, front, project.splits, self, loss, seed=head.seed,
             scratch=inputs.scratch, augment=project.augment, name=f"{head.name}/train", split_at=self.split_at, log=inputs.log,
         )  # fmt: skip
-        networks.save(out, network, structure)
+        saved_network.save(out, network, structure)
         return {
             "validation_accuracy": fitted.best.validation_accuracy,
             "best_epoch": fitted.best.epoch,
@@ -84,7 +85,7 @@ def _answers_probabilities(network: Any, sample: Any) -> bool:
 
 
 def _give_weights(project: Any, reference: str, network: Any) -> None:
-    from edgeloop_pipeline.project import load_object
+    from edgeloop_pipeline.recipe.project import load_object
 
     give = load_object(project.recipe.folder, reference)
     try:
@@ -105,8 +106,9 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     import tempfile
     from contextlib import ExitStack
 
-    from edgeloop_pipeline import networks, tasks
-    from edgeloop_pipeline.project import Project
+    from edgeloop_pipeline.networks import saved_network
+    from edgeloop_pipeline.recipe.project import Project
+    from edgeloop_pipeline.tasks import registry
     from edgeloop_pipeline.training.loop import Run
     from edgeloop_pipeline.training.profiling import diagnose
     from edgeloop_pipeline.training.scoring import seed_everything
@@ -114,11 +116,11 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     folder.mkdir(parents=True, exist_ok=True)
     project, head = Project(recipe), recipe.head
     seed_everything(head.seed)
-    network = networks.build(project, head.network, head.network_args, project.splits)
-    front = networks.front_of(project.splits)
-    networks.dry_run(network, front, project.splits)
+    network = saved_network.build(project, head.network, head.network_args, project.splits)
+    front = saved_network.front_of(project.splits)
+    saved_network.dry_run(network, front, project.splits)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        loss = tasks.of(project.splits).loss(settings.label_smoothing)
+        loss = registry.of(project.splits).loss(settings.label_smoothing)
         run = Run(
             network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, "profile", (), log,
             lambda _: None, stack,

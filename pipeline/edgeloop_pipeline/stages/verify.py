@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from edgeloop_pipeline.stages import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.export import read_variants
-from edgeloop_pipeline.stages.fitting import Count
+from edgeloop_pipeline.training.settings import Count
 
 CANARY = "canary.npz"
 GOLDEN = "golden-"  # of one variant, before its name
@@ -32,25 +32,28 @@ class Verify(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_exporters import parity
-        from edgeloop_pipeline import floors, networks, quantized, tasks
+        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.quantization import quantized_graph
+        from edgeloop_pipeline.stages import floors
+        from edgeloop_pipeline.tasks import registry
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
         seed_everything(project.recipe.head.seed)
-        saved = networks.load(project, inputs.artefacts["network"])
-        graph = quantized.load(saved, splits, inputs.artefacts["quantized"])
-        task = tasks.of(splits)
+        saved = saved_network.load(project, inputs.artefacts["network"])
+        graph = quantized_graph.load(saved, splits, inputs.artefacts["quantized"])
+        task = registry.of(splits)
         reference = scores_of(graph.module, saved.front, splits.test).numpy()
         on_validation = scores_of(graph.module, saved.front, splits.validation).numpy()
         stages, measured = {}, []
-        for name, folder in inputs.holding(networks.WEIGHTS):
-            made = networks.load(project, folder)
+        for name, folder in inputs.holding(saved_network.WEIGHTS):
+            made = saved_network.load(project, folder)
             stages[name] = task.estimate(scores_of(made.network, made.front, splits.test).numpy(), splits.test)
             validation = task.judge(scores_of(made.network, made.front, splits.validation), splits.validation)[0]
             measured.append(floors.FloatNetwork(name, validation, stages[name].value))
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
-        scores, variants = _variants(inputs, task, quantized.left_in_float(graph))
+        scores, variants = _variants(inputs, task, quantized_graph.left_in_float(graph))
         integer = {name: found for name, found in scores.items() if name.endswith("int8")}
         agreements = parity.agreement({"torch": reference, **integer}, parity_step(graph), splits.task == "classification")
         layers = self._layers(inputs, graph)
@@ -68,7 +71,7 @@ class Verify(Base):
                 "layers": layers,
                 "layers_note": "TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
             },
-            "measure": tasks.MEASURES[splits.task],
+            "measure": registry.MEASURES[splits.task],
             **task.details(next(iter(integer.values())), splits.test, on_validation),
         }
         result["failures"] = _failures(project.recipe.head.target, result, measured, layers, len(graph.plan.points))
@@ -93,16 +96,16 @@ class Verify(Base):
 
     def _drift(self, inputs: Inputs, task: Any, on_validation: Any, graph: Any, front: Any, out: Path) -> None:
         """The drift monitor, calibrated on what the quantized network says of validation samples."""
-        from edgeloop_pipeline import drifting
+        from edgeloop_pipeline.drift import calibration
         from edgeloop_pipeline.training.scoring import scores_of
 
         splits = inputs.project.splits
         pools = {"validation": (splits.validation, on_validation)}
-        if drifting.too_few(splits.validation.groups, splits.validation.recording):
+        if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are looked at too")
             pools["train"] = (splits.train, scores_of(graph.module, front, splits.train).numpy())
-        reference = drifting.of_bundle(task, pools)
-        told = drifting.rarest_told(reference.samples, reference.recordings)
+        reference = calibration.of_bundle(task, pools)
+        told = calibration.rarest_told(reference.samples, reference.recordings)
         rarer = f"; from them, false alarms rarer than {told:.0f} in 10,000 are extrapolated" if told else ""
         inputs.log(f"drift: held against {reference.samples} samples in {reference.recordings} recordings{rarer}")
         (out / DRIFT).write_bytes(msgspec.json.encode(reference))
@@ -128,7 +131,7 @@ class Verify(Base):
 def _failures(target: Any, result: dict[str, Any], measured: list[Any], rows: list[Any], points: int) -> list[str]:
     """Every floor that is missed, in words."""
     from edgeloop_exporters.parity import first_difference
-    from edgeloop_pipeline import floors
+    from edgeloop_pipeline.stages import floors
 
     first = first_difference(rows, result["allowed_lsb"]) or first_difference(rows, 0)
     where = f"; the first layer to differ is {first.layer or first.point} on {first.runtime}" if first else ""

@@ -10,13 +10,13 @@ import numpy as np
 
 from edgeloop_agent.answers import reconstruction_errors
 from edgeloop_contract import manifest
-from edgeloop_pipeline import intervals
+from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.regression import refuse_smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeloop_pipeline.data import Array, PreparedSplits, Samples
+    from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
     from edgeloop_pipeline.training.steps import Loss
 
 FEWER_RESAMPLES = 500  # an AUC of ten thousand samples takes a millisecond
@@ -31,7 +31,7 @@ class Anomaly:
 
     @cached_property
     def normalisation(self) -> tuple[list[float], list[float]]:
-        from edgeloop_pipeline.networks import front_of
+        from edgeloop_pipeline.networks.saved_network import front_of
 
         front = front_of(self.splits)
         return list(front.mean), list(front.std)
@@ -60,11 +60,13 @@ class Anomaly:
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         errors = self.errors(scores.numpy(), samples)
-        return intervals.auc(errors, samples.labels == 1)(np.ones(len(errors))), float(errors[samples.labels == 0].mean())
+        return confidence_intervals.auc(errors, samples.labels == 1)(np.ones(len(errors))), float(
+            errors[samples.labels == 0].mean()
+        )
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
-        statistic = intervals.auc(self.errors(scores, samples), samples.labels == 1)
-        return intervals.bootstrap(statistic, samples.recording, FEWER_RESAMPLES)
+        statistic = confidence_intervals.auc(self.errors(scores, samples), samples.labels == 1)
+        return confidence_intervals.bootstrap(statistic, samples.recording, FEWER_RESAMPLES)
 
     def chance(self, samples: Samples) -> float:
         """Of scores by lot."""

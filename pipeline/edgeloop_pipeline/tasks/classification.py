@@ -9,12 +9,12 @@ import numpy as np
 
 from edgeloop_agent.answers import softmax
 from edgeloop_contract import manifest
-from edgeloop_pipeline import intervals
+from edgeloop_pipeline.tasks import confidence_intervals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeloop_pipeline.data import Array, PreparedSplits, Samples
+    from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
     from edgeloop_pipeline.training.steps import Loss
 
 MOST_CLASSES_SHOWN = 30
@@ -55,7 +55,7 @@ class Classification:
         return float((scores.argmax(1) == labels).double().mean()), float(F.cross_entropy(scores, labels))
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
-        return intervals.bootstrap(intervals.share(scores.argmax(1) == samples.labels), samples.recording)
+        return confidence_intervals.bootstrap(confidence_intervals.share(scores.argmax(1) == samples.labels), samples.recording)
 
     def chance(self, samples: Samples) -> float:
         """Of always answering the commonest class."""

@@ -11,12 +11,12 @@ import numpy as np
 
 from edgeloop_contract import manifest
 from edgeloop_contract.errors import DataError, ModelError
-from edgeloop_pipeline import intervals
+from edgeloop_pipeline.tasks import confidence_intervals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from edgeloop_pipeline.data import Array, PreparedSplits, Samples
+    from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
     from edgeloop_pipeline.training.steps import Loss
 
 
@@ -60,7 +60,7 @@ class Regression:
         import torch
 
         labels = torch.from_numpy(np.asarray(samples.labels))
-        found = intervals.r2(self._values(scores.numpy()), samples.labels.astype(np.float64))(np.ones(len(samples)))
+        found = confidence_intervals.r2(self._values(scores.numpy()), samples.labels.astype(np.float64))(np.ones(len(samples)))
         return found, float(self.loss()(scores, labels, scores, nullcontext))
 
     def _values(self, scores: Array) -> Array:
@@ -68,7 +68,9 @@ class Regression:
         return np.asarray(scores.astype(np.float64) * std + mean)
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
-        return intervals.bootstrap(intervals.r2(self._values(scores), samples.labels.astype(np.float64)), samples.recording)
+        return confidence_intervals.bootstrap(
+            confidence_intervals.r2(self._values(scores), samples.labels.astype(np.float64)), samples.recording
+        )
 
     def chance(self, samples: Samples) -> float:
         """Of always answering the mean."""
@@ -84,7 +86,7 @@ class Regression:
                     "name": name,
                     "mae": float(np.abs(off[:, i]).mean()),
                     "rmse": float(np.sqrt((off[:, i] ** 2).mean())),
-                    "r2": intervals.r2(values[:, i : i + 1], truth[:, i : i + 1])(once),
+                    "r2": confidence_intervals.r2(values[:, i : i + 1], truth[:, i : i + 1])(once),
                     "low": float(truth[:, i].min()),
                     "high": float(truth[:, i].max()),
                 }

@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from edgeloop_contract.errors import DataError
 from edgeloop_exporters.convert import Front
-from edgeloop_pipeline.data import Samples
-from edgeloop_pipeline.lifeline import dies_with
+from edgeloop_pipeline.data.types import Samples
+from edgeloop_pipeline.system.child_process import dies_with
 from edgeloop_pipeline.training.scoring import channels_last
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]

@@ -11,10 +11,10 @@ from typing import Any
 from torch import nn
 
 from edgeloop_exporters.convert import Front
-from edgeloop_pipeline.data import PreparedSplits
-from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.training.batches import Augment
 from edgeloop_pipeline.training.loop import Epoch, Run
+from edgeloop_pipeline.training.settings import FitSettings
 from edgeloop_pipeline.training.steps import Loss
 
 

@@ -19,19 +19,19 @@ from edgeloop_agent.energy import Meter
 from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
-from edgeloop_pipeline import tasks
-from edgeloop_pipeline.data import PreparedSplits
-from edgeloop_pipeline.stages.fitting import FitSettings
-from edgeloop_pipeline.training import checkpoints, float8, memory, schedules, search
+from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Augment, Batches, Loader, Part
+from edgeloop_pipeline.training.callbacks import watcher
 from edgeloop_pipeline.training.parallel import processes
-from edgeloop_pipeline.training.pipelined import Pipelined
-from edgeloop_pipeline.training.placement import Whole, place
+from edgeloop_pipeline.training.pipeline_parallel import Pipelined
 from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
+from edgeloop_pipeline.training.settings import FitSettings
+from edgeloop_pipeline.training.sharding import Whole, place
 from edgeloop_pipeline.training.steps import Loss, gradients
 from edgeloop_pipeline.training.tracking import Trackers, spark
-from edgeloop_pipeline.watching import watcher
 
 CLOCK_STEPS = 50
 
@@ -89,7 +89,7 @@ class Run:
     def _prepare(self) -> None:
         """Batches, memory, the network in its place, optimizer, schedule and loader."""
         settings = self.settings
-        self.task = tasks.of(self.splits)
+        self.task = registry.of(self.splits)
         if settings.mixup and self.splits.task == "anomaly":
             raise ModelError("mixup: makes samples that are not normal ones; remove it from an anomaly recipe")
         part = Part() if self.split_at else self.processes.part
@@ -107,8 +107,8 @@ class Run:
         self.recomputed = len(self.stack.enter_context(memory.checkpointed(self.network, settings.checkpoint_activations)))
         self.float8 = 0
         if self.precision.name == "fp8":
-            by_engine = float8.engine_serves(settings.float8)
-            layers = (float8.by_engine if by_engine else float8.converted)(self.network, settings.float8)
+            by_engine = fp8.engine_serves(settings.float8)
+            layers = (fp8.by_engine if by_engine else fp8.converted)(self.network, settings.float8)
             self.float8 = len(self.stack.enter_context(layers))
             if by_engine:
                 self.notes.append(f"FP8 by Transformer Engine in {self.float8} layers; convolutions it does not have")
@@ -199,7 +199,7 @@ class Run:
             if self.precision.step(self.optimizer, self.place.mine, self.settings.clip_norm):
                 self.schedule.step()
             if self.float8:
-                float8.advance(self.network)
+                fp8.advance(self.network)
         return total
 
     def _evaluate(self, epoch: int, total: float) -> None:
@@ -289,7 +289,7 @@ class Run:
             },
             "memory": {**msgspec.to_builtins(self.estimate), "total": self.estimate.total, "measured_peak": peak},
             "recomputed_units": self.recomputed,
-            "float8": float8.facts(self.network) if self.float8 else None,
+            "float8": fp8.facts(self.network) if self.float8 else None,
             "skipped_steps": self.precision.skipped,
             "time_shares": {name: taken / busy for name, taken in shares.items()} if busy else {},
             "energy_joules": self.meter.joules(),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from edgeloop_pipeline import allocation
+from edgeloop_pipeline.system import malloc
 from edgeloop_pipeline.training.scoring import copy_of
 
 STATE_VALUES = {"sgd": 1.0, "adamw": 2.0, "adafactor": 0.05}  # per parameter; adafactor keeps a row and a column
@@ -82,7 +82,7 @@ def free_bytes() -> int:
     """Memory that could still be had: of the GPU, or of this machine within its container's limit."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
-    return allocation.free_bytes()
+    return malloc.free_bytes()
 
 
 def units(network: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from edgeloop_exporters.integer_graph import quiet
-from edgeloop_pipeline.stages.fitting import FitSettings
 from edgeloop_pipeline.training.loop import Run
+from edgeloop_pipeline.training.settings import FitSettings
 
 WARM_UP = 3
 COPIES = ("aten::copy_", "aten::_to_copy", "aten::clone")

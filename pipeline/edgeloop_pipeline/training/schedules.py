@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from edgeloop_pipeline.stages.fitting import FitSettings
+from edgeloop_pipeline.training.settings import FitSettings
 
 PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.3, 3
 

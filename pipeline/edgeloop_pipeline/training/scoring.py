@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from edgeloop_agent.hardware import cores
 from edgeloop_exporters.convert import Front
-from edgeloop_pipeline.data import Samples
+from edgeloop_pipeline.data.types import Samples
 
 Network = TypeVar("Network", bound=nn.Module)
 EVALUATION_BATCH = 512

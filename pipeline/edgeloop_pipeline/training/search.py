@@ -14,13 +14,13 @@ import torch
 from torch import nn
 
 from edgeloop_exporters.convert import Front
-from edgeloop_pipeline.data import PreparedSplits
-from edgeloop_pipeline.stages.fitting import FitSettings
-from edgeloop_pipeline.store import write
+from edgeloop_pipeline.cache.store import write
+from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.training import memory, schedules
 from edgeloop_pipeline.training.batches import Augment, Batches
 from edgeloop_pipeline.training.precision import Precision, choose, precision, this_hardware
 from edgeloop_pipeline.training.scoring import channels_last, copy_of, device
+from edgeloop_pipeline.training.settings import FitSettings
 from edgeloop_pipeline.training.steps import gradients
 
 FILE = "search.json"

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.stages.fitting import FitSettings
-from edgeloop_pipeline.store import write
+from edgeloop_pipeline.cache.store import write
+from edgeloop_pipeline.training.settings import FitSettings
 
 RUN_FILE = "mlflow-run"
 BARS = "▁▂▃▄▅▆▇█"

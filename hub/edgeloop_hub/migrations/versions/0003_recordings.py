@@ -3,7 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
-from edgeloop_hub.estimating import lot
+from edgeloop_hub.samples.accuracy import lot
 
 revision = "0003"
 down_revision = "0002"

@@ -1,0 +1,134 @@
+"""What `edgeloop-agent bench` adds to latencies: the fastest variant's sustained rate, memory, energy, heat and kernels."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edgeloop_agent.bench.measure import WARM_UP, Measured, samples_of
+from edgeloop_agent.device_state import Choice
+from edgeloop_agent.energy import NO_METER, Meter
+from edgeloop_agent.metrics import resident_bytes
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_agent.runtimes.kernels import Kernel, kernels
+from edgeloop_agent.sensors import Board
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.manifest import Variant
+
+START_SECONDS = 60.0
+LOOK_SECONDS = 1.0  # between two looks at the sensors
+
+
+@dataclass(frozen=True)
+class Sustained:
+    """The fastest variant without a pause. `microjoules`: of one inference; None where nothing measures (`energy` says so)."""
+
+    variant: str
+    seconds: float
+    per_second: float
+    per_second_first: float  # in the first quarter of the time: more than at the end where heat slows it down
+    memory_bytes: int  # what the process grew by with this model: runtime, weights and working memory
+    microjoules: float | None
+    energy: str
+    celsius: float | None  # the hottest that was seen
+    throttled: list[str]
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Of the fastest ONNX variant, or why there are none."""
+
+    variant: str
+    kernels: list[Kernel]
+    why: str = ""
+
+
+def of_kernels(bundle: Bundle, measured: list[Measured]) -> Kernels:
+    costs = {m.variant: m.cost.latency_us_p50 for m in measured if m.cost is not None}
+    onnx = [v for v in bundle.manifest.variants if v.runtime == "onnx" and v.name in costs]
+    if not onnx:
+        return Kernels("", [], "only ONNX Runtime tells the time of each kernel, and no ONNX variant runs here")
+    best = min(onnx, key=lambda v: costs[v.name])
+    return Kernels(best.name, kernels(best, bundle.read(best.file), samples_of(bundle, best)))
+
+
+def sustained(
+    bundle: Bundle, variant: Variant, threads: int, seconds: float, stop_celsius: float = math.inf, board: Board | None = None
+) -> Sustained:
+    """One variant back to back, with the sensors looked at every second; ends early above `stop_celsius`. Raises DeviceError.
+
+    Energy is the board's (RAPL and NVML counters; else a Jetson's power monitors by the time), what it draws when idle included.
+    """
+    board = board or Board()
+    before = resident_bytes()
+    runtime = open_runtime(variant, bundle.read(variant.file), threads)
+    samples = samples_of(bundle, variant)
+    rows = [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+    for row in rows[:WARM_UP]:
+        runtime.run(row)
+    meter, watts, hottest, throttled = Meter(), [], None, set()
+    start = look = time.perf_counter()
+    count, first = 0, None
+    while (now := time.perf_counter()) < start + seconds or not count:
+        runtime.run(rows[count % len(rows)])
+        count += 1
+        if first is None and now - start >= seconds / 4:
+            first = count / (now - start)
+        if now >= look:
+            look, reading = now + LOOK_SECONDS, board.read()
+            watts += [reading.watts] if reading.watts is not None else []
+            hottest = max((c for c in (hottest, reading.celsius) if c is not None), default=None)
+            throttled |= set(reading.throttled or ())
+            if hottest is not None and hottest > stop_celsius:
+                break
+    took = time.perf_counter() - start
+    joules, source = meter.joules(), ", ".join(meter.names)
+    if joules is None and watts:
+        joules, source = took * float(np.mean(watts)), "power monitors of the board"
+    return Sustained(
+        variant.name, round(took, 3), round(count / took, 1), round(first or count / took, 1), max(0, resident_bytes() - before),
+        round(1e6 * joules / count, 2) if joules is not None else None, source or NO_METER, hottest, sorted(throttled),
+    )  # fmt: skip
+
+
+def lines(steady: Sustained | None, timed: Kernels | None) -> list[str]:
+    """For people."""
+    said = []
+    if steady is not None:
+        energy = f"{steady.microjoules:,.0f} µJ an inference ({steady.energy})" if steady.microjoules is not None else steady.energy
+        said = [
+            f"sustained: {steady.per_second:,.0f}/s for {steady.seconds:.1f} s (first quarter: {steady.per_second_first:,.0f}/s)",
+            f"memory: {steady.memory_bytes / 2**20:.1f} MiB for the runtime and {steady.variant}",
+            f"energy: {energy}",
+            "temperature: not measurable here" if steady.celsius is None else f"temperature: at most {steady.celsius:.0f} °C",
+        ] + [f"throttled: {', '.join(steady.throttled)}"] * bool(steady.throttled)
+    if timed is not None:
+        said += [f"{timed.variant:16}{k.operation:24}{k.microseconds:10.1f} µs  {k.name}" for k in timed.kernels]
+        said += [f"kernels: {timed.why}"] * bool(timed.why)
+    return said
+
+
+def in_a_process(bundle: Path, choice: Choice, seconds: float, stop_celsius: float) -> Sustained:
+    """`sustained` where nothing else is in memory yet. Raises DeviceError."""
+    words = [sys.executable, "-m", "edgeloop_agent.bench.sustained", str(bundle), choice.variant, str(choice.threads)]
+    words += [str(seconds), str(stop_celsius)]
+    try:
+        done = subprocess.run(words, capture_output=True, timeout=seconds + START_SECONDS, check=True, stdin=subprocess.DEVNULL)
+        return msgspec.json.decode(done.stdout, type=Sustained)
+    except (subprocess.SubprocessError, msgspec.MsgspecError) as error:
+        raise DeviceError(f"{choice.variant}: the sustained run did not end well ({error})") from error
+
+
+if __name__ == "__main__":
+    path, name, threads, seconds, stop = sys.argv[1:]
+    with Bundle.open(Path(path)) as opened:
+        chosen = next(v for v in opened.manifest.variants if v.name == name)
+        sys.stdout.buffer.write(msgspec.json.encode(sustained(opened, chosen, int(threads), float(seconds), float(stop))))

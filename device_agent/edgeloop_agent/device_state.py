@@ -1,0 +1,144 @@
+"""What this device found out about itself, kept between starts: the fastest variant per (bundle, runtimes, hardware)."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgeloop_agent.hardware import machine
+from edgeloop_agent.runtimes import RUNTIMES, version_of
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DeviceError, StorageError, UsageError
+from edgeloop_contract.files import publish
+from edgeloop_contract.manifest import Variant
+
+if TYPE_CHECKING:
+    from edgeloop_agent.bench.measure import Measured
+
+MOST_VERIFIED = 32
+
+
+class Choice(msgspec.Struct, frozen=True):
+    """The variant and thread count that a measurement chose, and why."""
+
+    variant: str
+    threads: int
+    why: str
+
+
+def default_folder() -> Path:
+    """$EDGELOOP_STATE, else $XDG_STATE_HOME/edgeloop-agent, else ~/.local/state/edgeloop-agent; for a user without a home a
+    folder of its own in the temporary one. Not created here. Raises UsageError where that is somebody else's.
+    """
+    if named := os.environ.get("EDGELOOP_STATE"):
+        return Path(named)
+    if named := os.environ.get("XDG_STATE_HOME"):
+        return Path(named) / "edgeloop-agent"
+    try:
+        return Path.home() / ".local" / "state" / "edgeloop-agent"
+    except RuntimeError:  # neither $HOME nor an entry in passwd: a container with a user of its own
+        return _homeless(Path(tempfile.gettempdir()) / f"edgeloop-agent-{os.getuid()}")
+
+
+def _homeless(folder: Path) -> Path:
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise UsageError(
+            f"no home, and {folder} cannot be made ({error.strerror}); set state in the config, or $EDGELOOP_STATE"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise UsageError(f"no home, and {folder} is not this user's alone; set state in the config, or $EDGELOOP_STATE")
+    return folder
+
+
+class Verified:
+    """Digests of bundle files that this device verified whole: kept between starts, the newest MOST_VERIFIED of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "verified.json"
+        try:
+            self._known = msgspec.json.decode(self._path.read_bytes(), type=list[str])
+        except (OSError, msgspec.MsgspecError):
+            self._known = []
+
+    def __contains__(self, sha256: object) -> bool:
+        return sha256 in self._known
+
+    def add(self, sha256: str) -> None:
+        """A folder that cannot be written costs time at the next start, nothing else."""
+        self._known = [*self._known, sha256][-MOST_VERIFIED:]
+        with contextlib.suppress(OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            publish(self._path, msgspec.json.encode(self._known))
+
+
+def _file(folder: Path, bundle: Bundle) -> Path:
+    parts = [bundle.sha256, machine(), *available().values()]
+    return folder / f"fastest-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
+
+
+def available() -> dict[str, str]:
+    """Runtimes that import on this device, with their versions."""
+    found = {}
+    for name in RUNTIMES:
+        try:
+            found[name] = version_of(name)
+        except DeviceError:
+            continue
+    return found
+
+
+def recall(folder: Path, bundle: Bundle) -> Choice | None:
+    """What was remembered for this very bundle, runtimes and hardware; a damaged note counts as none."""
+    try:
+        return msgspec.json.decode(_file(folder, bundle).read_bytes(), type=Choice)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def remember(folder: Path, bundle: Bundle, choice: Choice) -> Path:
+    """Keep `choice`, by rename. Raises StorageError when the folder cannot be written."""
+    path = _file(folder, bundle)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        publish(path, msgspec.json.encode(choice))
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); pass --state a folder that can") from error
+    return path
+
+
+def fastest(variants: list[Variant], measured: list[Measured]) -> Choice | None:
+    """The least p50 among the variants that ran; every variant in a bundle has met the accuracy floor already."""
+    ran = {m.variant: m.cost for m in measured if m.cost is not None}
+    names = [v.name for v in variants if v.name in ran]
+    if not names:
+        return None
+    best = min(names, key=lambda name: ran[name].latency_us_p50)
+    return Choice(best, ran[best].threads, f"fastest of {len(names)} measured on this device")
+
+
+def in_turn(variants: list[Variant], choice: Choice) -> list[Choice]:
+    """The chosen variant, and then the others whose runtime is installed: one of them may run where the first does not."""
+    here = available()
+    others = [v.name for v in variants if v.runtime in here and v.name != choice.variant]
+    return [choice, *(Choice(name, choice.threads, f"{choice.variant} does not run here") for name in others)]
+
+
+def first_available(variants: list[Variant]) -> Choice:
+    """Before any measurement: the first int8 variant, else the first, whose runtime is installed."""
+    here = available()
+    usable = [v for v in variants if v.runtime in here]
+    if not usable:
+        wanted = " or ".join(f"pip install '{RUNTIMES[v][1]}'" for v in sorted({v.runtime for v in variants}))
+        raise DeviceError(f"none of the bundle's runtimes is installed here; {wanted}")
+    best = next((v for v in usable if v.precision == "int8"), usable[0])
+    return Choice(best.name, 1, "not measured on this device yet: run edgeloop-agent bench")

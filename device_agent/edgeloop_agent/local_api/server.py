@@ -1,0 +1,216 @@
+"""The local API: Open Inference Protocol v2 over HTTP, and /metrics. What Triton's and KServe's clients speak."""
+
+from __future__ import annotations
+
+import math
+import re
+import threading
+from collections.abc import Callable
+from contextlib import nullcontext
+from importlib.metadata import version
+from typing import Any
+from urllib.parse import unquote
+
+import msgspec
+import numpy as np
+
+from edgeloop_agent.addresses import authority
+from edgeloop_agent.config import Api as Settings
+from edgeloop_agent.local_api import access
+from edgeloop_agent.local_api.connection import AGAIN_SECONDS, Refusal, Request, Response
+from edgeloop_agent.local_api.http import Answers, Bounds, Server
+from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts, Exposition, kind_of
+from edgeloop_agent.models import Models
+from edgeloop_contract import inference
+from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
+from edgeloop_contract.manifest import Manifest
+
+INPUT, OUTPUT = "input", "scores"
+NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
+MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
+READS, SENDS = ("GET", "HEAD"), ("POST",)
+FIXED = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READS) | {"/v2/repository/index": SENDS}
+IDLE = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
+VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is no number
+HEAVY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
+
+
+class Api:
+    """What the API answers, over the models."""
+
+    def __init__(self, settings: Settings, models: Models, counts: Counts, log: Log, ready: Callable[[], bool]) -> None:
+        self.settings, self.models, self.counts, self.log, self.ready = settings, models, counts, log, ready
+        self.exposition = Exposition(counts, models)
+        self._heavy = threading.Lock()
+
+    def serve(self) -> Server:
+        """Start to answer. Raises DeviceError when the address cannot be had."""
+        where = self.settings
+        bounds = Bounds(where.max_body_bytes, where.connections, where.timeout_seconds)
+        answers = Answers(self.admit, self.answer, _refused, IDLE.__contains__, self._count)
+        try:
+            server = Server((where.host, where.port), bounds, answers)
+        except OSError as error:
+            remedy = "choose another port, or api.enabled = false"
+            raise DeviceError(f"api: {authority(where.host, where.port)}: {error.strerror or error}; {remedy}") from error
+        server.start()
+        return server
+
+    def _count(self, status: int) -> None:
+        self.counts.api_requests[str(status)] += 1
+
+    def admit(self, request: Request) -> int:
+        """Bytes that its body may have. Raises Refusal for a caller, an address or a method that is none."""
+        access.check(request.headers, [self.settings.host, *self.settings.names])
+        allowed = FIXED.get(request.path)
+        manifest = None
+        if allowed is None:
+            _, manifest, what = self._model(request.path)
+            allowed = SENDS if what == "/infer" else READS
+        if request.method not in allowed:
+            said = f"{request.path[:200]}: {request.method} is not for it; use {' or '.join(allowed)}"
+            raise Refusal(405, said, headers={"Allow": ", ".join(allowed)})
+        if manifest is None or allowed is not SENDS:
+            return REQUEST_BYTES
+        return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * math.prod(manifest.sample.shape)
+
+    def answer(self, request: Request) -> Response:
+        """Raises Refusal, for whatever reason there is no other answer."""
+        try:
+            return self._post(request) if request.method == "POST" else self._get(request.path)
+        except DataError as error:
+            raise Refusal(400, str(error)) from error
+        except EdgeloopError as error:
+            raise Refusal(503, str(error), headers={"Retry-After": str(AGAIN_SECONDS)}) from error
+        except (Refusal, OSError):
+            raise
+        except Exception as error:  # a request must not take the agent with it, whatever it holds
+            self.log("error", "api", path=request.path[:200], why=f"{type(error).__name__}: {error}")
+            raise Refusal(500, f"{type(error).__name__}: {error}") from error
+
+    def _get(self, path: str) -> Response:
+        if path == "/metrics":
+            return Response(_metrics(self.exposition), "text/plain; version=0.0.4; charset=utf-8")
+        if path == "/split":
+            from edgeloop_agent.offload.plan_table import table
+
+            return _json([table(m.splitter) for m in self.models.pool.held() if m.splitter is not None])
+        if path == "/v2":
+            return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": ["binary_tensor_data"]})
+        if path == "/v2/health/live":
+            return _json({"live": True})
+        if path == "/v2/health/ready":
+            return self._ready({})
+        name, manifest, what = self._model(path)
+        if what == "/ready":
+            return self._ready({"name": name})
+        if what == "/config":
+            return _json(config_of(name, manifest, self.settings.max_batch))
+        if what == "/stats":
+            return _json({"model_stats": [self._stats(name, manifest)]})
+        return _json(metadata_of(name, manifest))
+
+    def _ready(self, said: dict[str, Any]) -> Response:
+        ready = self.ready()
+        again = {} if ready else {"Retry-After": str(AGAIN_SECONDS)}
+        return Response(msgspec.json.encode({**said, "ready": ready}), status=200 if ready else 503, headers=again)
+
+    def _post(self, asked: Request) -> Response:
+        if asked.path == "/v2/repository/index":
+            rows = [(name, str(m.version), "READY", "") for name, m in self.models.manifests.items()]
+            rows += [(path.stem, "", "UNAVAILABLE", str(error)) for path, error in self.models.refused.items()]
+            return _json([dict(zip(("name", "version", "state", "reason"), row, strict=True)) for row in rows])
+        name, manifest, _ = self._model(asked.path)
+        length = asked.headers.get(inference.HEADER_LENGTH.lower())
+        if length is not None and not (length.isascii() and length.isdigit()):
+            raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is no number")
+        most = min(self.settings.max_body_bytes, self.admit(asked))
+        with self._heavy if len(asked.body) > HEAVY_BYTES or "content-encoding" in asked.headers else nullcontext():
+            body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
+            request = inference.decode(body, None if length is None else int(length[:18]))
+        scores, places = self._scores(name, request)
+        said = {"place": ", ".join(sorted(places))} if any(places) else None
+        content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores}, said)
+        if json_length is None:
+            return Response(content)
+        return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
+
+    def _scores(self, name: str, request: inference.Request) -> tuple[Any, set[str]]:
+        """Scores of the batch, and where they come from."""
+        if list(request.inputs) != [INPUT]:
+            raise DataError(f"inputs {', '.join(request.inputs) or 'none'}; {name} takes one, called {INPUT!r}")
+        samples, most = request.inputs[INPUT], self.settings.max_batch
+        if not 1 <= len(samples) <= most if samples.ndim else True:
+            raise DataError(f"a batch of {len(samples) if samples.ndim else 'no dimension'}; send 1 to {most} samples")
+        model = self.models.get(name)
+        checked = model.checked(samples)
+        if checked.dtype.kind == "f" and not np.isfinite(checked).all():
+            raise DataError("the input has NaN or infinite values")
+        found = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
+        for scored in found:
+            if scored.place:
+                self.counts.places[kind_of(scored.place)] += 1
+        scores = np.concatenate([scored.scores for scored in found])
+        if not np.isfinite(scores).all():
+            raise Refusal(500, f"{name} answered with NaN or infinity")
+        return scores, {scored.place for scored in found}
+
+    def _model(self, path: str) -> tuple[str, Manifest, str]:
+        found = MODEL.fullmatch(path)
+        if not found:
+            raise Refusal(404, f"{path[:200]}: no such address")
+        name = unquote(found[1])
+        manifest = self.models.manifests.get(name)
+        if manifest is None:
+            refused = "".join(f"; not served: {error}" for error in self.models.refused.values())
+            raise Refusal(404, f"no model {name[:100]!r}; there is {', '.join(self.models.manifests)}{refused}")
+        if found[2] not in (None, str(manifest.version)):
+            raise Refusal(404, f"model {name} has version {manifest.version} here")
+        return name, manifest, found[3] or ""
+
+    def _stats(self, name: str, manifest: Manifest) -> dict[str, Any]:
+        latency = self.counts.latency_of(name)
+        count, nanoseconds = sum(latency.counts), int(latency.total * 1e9)
+        return {
+            "name": name, "version": str(manifest.version), "inference_count": count, "execution_count": count,
+            "inference_stats": {"success": {"count": count, "ns": nanoseconds}},
+        }  # fmt: skip
+
+
+def metadata_of(name: str, manifest: Manifest) -> dict[str, Any]:
+    """Names, types and shapes of the tensors; -1 is the batch."""
+    output = manifest.variants[0].output
+    return {
+        "name": name,
+        "versions": [str(manifest.version)],
+        "platform": "edgeloop",
+        "inputs": [{"name": INPUT, "datatype": NUMBERS[manifest.sample.dtype], "shape": [-1, *manifest.sample.shape]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, *output.shape]}],
+    }
+
+
+def config_of(name: str, manifest: Manifest, max_batch: int) -> dict[str, Any]:
+    """What Triton's clients ask for beside the metadata."""
+    known = metadata_of(name, manifest)
+    sides = {
+        side: [{"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"][1:]} for t in known[f"{side}s"]]
+        for side in ("input", "output")
+    }
+    return {"name": name, "platform": "edgeloop", "max_batch_size": max_batch, **sides}
+
+
+def _metrics(exposition: Exposition) -> bytes:
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(exposition)
+    return bytes(generate_latest(registry))
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value))
+
+
+def _refused(refusal: Refusal) -> Response:
+    return Response(msgspec.json.encode({"error": str(refusal)}), status=refusal.status, headers=refusal.headers)

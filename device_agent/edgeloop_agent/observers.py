@@ -1,0 +1,151 @@
+"""What becomes of an answer beside being written: drift looks at it, and the outbox may keep its sample."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from edgeloop_agent.config import Config
+from edgeloop_agent.engine import Answer
+from edgeloop_agent.sources import Recording
+from edgeloop_contract.errors import StorageError
+from edgeloop_contract.files import publish
+from edgeloop_contract.messages import DriftReport, Event
+
+if TYPE_CHECKING:
+    from edgeloop_agent.drift.monitor import Follower
+    from edgeloop_agent.logs import Log
+    from edgeloop_agent.metrics import Counts
+    from edgeloop_agent.models import Models
+    from edgeloop_agent.outbox.writer import Keeper
+
+
+REMEMBERED = 1024  # names of recordings
+
+
+class SampleObserver:
+    """Of the first model's answers. Follows a new bundle with that bundle's reference."""
+
+    def __init__(self, config: Config, models: Models, counts: Counts, log: Log) -> None:
+        self.config, self.models, self.counts, self.log = config, models, counts, log
+        self.keeper: Keeper | None = None
+        if config.updates.hub and config.samples.send != "nothing":
+            from edgeloop_agent.outbox.writer import Keeper
+
+            try:
+                self.keeper = Keeper(config.samples, models.state, counts, log)
+            except StorageError as error:
+                log("error", "no outbox: samples and drift events are not kept", why=error)
+        self.follower: Follower | None = None
+        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start …
+        self._seen: dict[str, tuple[int, int]] = {}  # … names at the same one too: how often each did, and its last window
+        self._sha256 = ""
+
+    def saw(self, recording: Recording, answer: Answer) -> None:
+        if answer.sample is None or answer.scores is None:
+            return
+        follower = self._following()
+        if follower is None:
+            return
+        look = follower.saw(answer.sample, answer.scores)
+        self.counts.drift = follower.monitor.score
+        if look.changed:
+            self._tell(follower)
+        if self.keeper is not None:
+            name = self._name(recording.name, answer.window)
+            self.keeper.sample(
+                name, answer.window, answer.sample, answer.label or "", look, recording.label, self.models.first, self._sha256
+            )  # fmt: skip
+
+    def _name(self, name: str, window: int) -> str:
+        """Another one for each recording, though a sensor writes latest.csv again and again: there, windows begin anew."""
+        again, last = self._seen.pop(name, (0, -1))
+        again += window <= last
+        self._seen[name] = again, window
+        if len(self._seen) > REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        return f"{self._run}{f'.{again}' if again else ''} {name}"
+
+    def fault(self, reason: str) -> None:
+        follower = self._following()
+        if follower is not None:
+            follower.fault(reason)
+
+    def report(self) -> DriftReport | None:
+        """Of the time since the last one. None where the bundle has no reference, or drift is off."""
+        follower = self._following()
+        if follower is None:
+            return None
+        self._remember(follower)
+        return follower.report(self.models.first, self._sha256)
+
+    def stop(self) -> None:
+        if self.follower is not None:
+            self._remember(self.follower)
+        if self.keeper is not None:
+            self.keeper.stop()
+
+    def _following(self) -> Follower | None:
+        """The follower of the bundle that answers now."""
+        if not self.config.drift.enabled:
+            return None
+        model = self.models.get(self.models.first)
+        if model.sha256 != self._sha256:
+            self._sha256 = model.sha256
+            reference = model.manifest.drift
+            self.follower = None
+            if reference is not None:
+                from edgeloop_agent.drift.monitor import Follower
+
+                self.follower = Follower(model.manifest, reference, self.config.drift.false_alarms_per_10k)
+                self._recall(self.follower)
+            if reference is not None and self.keeper is not None:
+                self.keeper.follow(reference.reliability)
+            if reference is None:
+                self.log(
+                    "warning", "no drift reference", model=model.name, remedy="package the bundle with this version of edgeloop"
+                )
+        return self.follower
+
+    @property
+    def _file(self) -> Path:
+        return self.models.state / "drift" / f"{self._sha256[:32]}.msgpack"
+
+    def _remember(self, follower: Follower) -> None:
+        """Averages and the last samples' features, of the bundle that runs: a restart must not hide a slow drift."""
+        try:
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            publish(self._file, msgspec.msgpack.encode(follower.remembered()))
+            for other in self._file.parent.glob("*.msgpack"):
+                if other != self._file:
+                    other.unlink(missing_ok=True)
+        except OSError as error:
+            self.log("warning", "drift is not remembered", why=error)
+
+    def _recall(self, follower: Follower) -> None:
+        from edgeloop_agent.drift.monitor import Memory
+
+        try:
+            follower.recall(msgspec.msgpack.decode(self._file.read_bytes(), type=Memory))
+        except FileNotFoundError:
+            return
+        except (OSError, msgspec.MsgspecError) as error:
+            self.log("warning", "drift begins anew", why=error)
+
+    def _tell(self, follower: Follower) -> None:
+        found = follower.finding
+        kind = "drift" if follower.drifting else "drift over"
+        text = (
+            f"{found.cause}: {found.text}; since {found.samples} samples"
+            if found and follower.drifting
+            else "samples are as usual again"
+        )
+        if follower.drifting:
+            self.counts.drift_alarms += 1
+        self.log("warning" if follower.drifting else "info", kind, what=text)
+        if self.keeper is not None:
+            self.keeper.event(Event(key=os.urandom(16).hex(), kind=kind, at=time.time(), text=text[:2000]))

@@ -1,0 +1,272 @@
+"""One turn of the updater: report, ask, fetch, try, stage. A process that ends after it, so that nothing of it stays in memory.
+
+Everything it learns is in the journal; it may be killed anywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from edgeloop_agent.config import Config
+from edgeloop_agent.updates import reports
+from edgeloop_agent.updates.journal import Folder, Journal, Running, Slot
+from edgeloop_agent.updates.origins import FolderOrigin, HubOrigin, Origin
+from edgeloop_agent.updates.policy import Install, Stay, decide
+from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, NetworkError, StorageError, UsageError
+from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
+
+MOST_SENDING_SECONDS = 120.0
+
+
+class Credential(msgspec.Struct, frozen=True):
+    """What makes this device known to its hub. The file is readable by the agent alone."""
+
+    hub: str
+    device: str
+    secret: str
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The last answer of the hub, so that an unchanged one costs a few hundred bytes."""
+
+    etag: str = ""
+    assignment: Assignment = Assignment()
+    settled: bool = False  # nothing is left to do for it, by this software
+    software: str = ""
+
+
+def software() -> str:
+    """The agent's version and its runtimes': what may make a bundle that failed here a good one."""
+    found = []
+    for name in ("edgeloop", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
+        with contextlib.suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
+
+
+@dataclass
+class Turn:
+    """`tries`: a bundle's path → why it fails the canary, or None. Replaced in tests of many devices in one process."""
+
+    config: Config
+    folder: Folder
+    running: Running
+    tries: Callable[[Path], str | None]
+    measures: Callable[[Path, Job], JobResult] | None = None
+    now: Callable[[], float] = time.time
+
+    def __call__(self, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> str:
+        """Returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
+        self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with self.folder.lock.open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return "another updater is at work"
+            if not self.folder.root.exists():
+                raise UsageError(f"{self.folder.path}: this device trusts no keys yet; run edgeloop-agent enrol")
+            return self._from_hub(heartbeat, drift) if self.config.updates.hub else self._from_folder()
+
+    def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None) -> str:
+        settings = self.config.updates
+        credential = self._credential()
+        hub = HubOrigin(
+            settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds, self.config.network.use_proxies
+        )
+        self._report(hub, heartbeat, drift)
+        said = self._advance(hub)
+        sent = self._send(hub)
+        return f"{said}; {sent} rows of the outbox sent" if sent else said
+
+    def _send(self, hub: HubOrigin) -> int:
+        """What waits in the outbox, for as long as a turn may take."""
+        from edgeloop_agent.outbox.sender import send
+        from edgeloop_agent.outbox.store import Outbox
+        from edgeloop_agent.outbox.writer import outbox_path
+
+        path, settings = outbox_path(self.folder.path.parent), self.config.samples
+        if settings.send == "nothing" or not path.exists():
+            return 0
+        wanted = self._asked().assignment.recordings
+        outbox = Outbox(path, settings.max_bytes, check=False, rest_bytes=settings.rest_bytes)  # the worker checked it at its start
+        try:
+            if wanted:
+                outbox.release(wanted)
+            return send(outbox, hub, settings, time.monotonic() + MOST_SENDING_SECONDS, wanted)
+        finally:
+            outbox.close()
+
+    def _advance(self, hub: HubOrigin) -> str:
+        """Take what the hub wants to run here."""
+        settings = self.config.updates
+        asked = self._asked()
+        assignment, etag = hub.assignment(asked.etag)
+        if assignment is not None:
+            asked = Asked(etag, assignment)
+            self._remember(asked)
+        journal = self.folder.load()
+        if (
+            asked.settled
+            and asked.software == software()
+            and self.now() - journal.refreshed < settings.refresh_seconds
+            and journal.refreshed <= self.now()
+        ):
+            return "nothing new"
+        said, settled = self._take(hub, asked.assignment.target, journal)
+        if settled and asked.assignment.job is not None and self.measures is not None:
+            said = self._measure(hub, asked.assignment.job)
+        if settled:
+            self._remember(replace(asked, settled=True, software=software()))
+        return said
+
+    def _from_folder(self) -> str:
+        """The newest version for this model that the folder's metadata sign."""
+        origin = FolderOrigin(Path(self.config.updates.folder))
+        if not origin.path.is_dir():
+            return "the folder is not there"
+        return self._take(origin, None, self.folder.load())[0]
+
+    def _take(self, origin: Origin, target: str | None, journal: Journal) -> tuple[str, bool]:
+        """What became of it, and whether that settles it."""
+        from edgeloop_agent.updates.trust import TrustError, forget_old, refresh
+
+        try:
+            listed = refresh(self.folder, journal, origin, self.now())
+        except TrustError as error:
+            self._note("untrusted", target or "", str(error))
+            raise
+        now = self.now()
+        journal = self.folder.change(
+            lambda j: replace(j, generation=listed.generation, clock_floor=max(j.clock_floor, now), refreshed=now)
+        )
+        forget_old(self.folder, listed.generation)
+        if journal.trial is not None:
+            return "a bundle is on trial", False
+        if target is None:
+            mine = [o for o in listed.offers.values() if o.model == self.running.model and not journal.is_bad(o.sha256, software())]
+            target = max(mine, key=lambda o: o.version).target if mine else ""
+        step = decide(target, listed, self.running, journal, self.config.updates.max_bundle_bytes, software())
+        if isinstance(step, Stay):
+            if step.refused:
+                self._note("refused", target, step.why)
+            return step.why, True
+        return self._install(step, origin, journal)
+
+    def _install(self, step: Install, origin: Origin, journal: Journal) -> tuple[str, bool]:
+        from edgeloop_agent.updates.download import fetch
+        from edgeloop_contract.archive import Bundle
+
+        offer, settings, name = step.offer, self.config.updates, journal.free
+        path = self.folder.slot(name)
+        if step.slot is None:
+            # The slot is emptied in the journal before its file changes: what the journal names is always whole.
+            self.folder.change(lambda j: j.without(name))
+            try:
+                fetch(self.folder, offer, origin, path, settings.max_bytes_per_second, settings.least_bytes_per_second)
+            except StorageError as error:
+                self._note("no-room", offer.target, str(error))
+                raise
+        try:
+            with Bundle.open(path) as bundle:
+                found = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+            wrong = None if found == Running(offer.model, offer.version, offer.sha256) else "it is not what its signature says"
+        except BundleTooNew as error:
+            why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
+            self.folder.change(
+                lambda j: j.marked_bad(offer.sha256, why[:500], software()).noted(self._event("refused", offer.target, why))
+            )  # fmt: skip
+            return f"{offer.target} is not taken: {why}", True
+        except BundleError as error:
+            wrong = str(error)
+        wrong = wrong or self.tries(path)
+        if wrong:  # as far as this agent and its runtimes can tell
+            self.folder.change(
+                lambda j: j.marked_bad(offer.sha256, wrong[:500], software()).noted(self._event("failed", offer.target, wrong))
+            )  # fmt: skip
+            return f"{offer.target} did not pass: {wrong}", True
+        slot = Slot(offer.target, offer.model, offer.version, offer.sha256, offer.bytes)
+        self.folder.change(lambda j: j.staged(slot, self.now()).noted(self._event("installed", offer.target, "")))
+        return f"{offer.target} is staged", True
+
+    def _measure(self, hub: HubOrigin, job: Job) -> str:
+        """A benchmark that the workstation asked for, of a signed bundle."""
+        from edgeloop_agent.updates.download import fetch
+        from edgeloop_agent.updates.trust import refresh
+
+        assert self.measures is not None
+        listed = refresh(self.folder, self.folder.load(), hub, self.now())
+        offer = listed.offers.get(job.target)
+        if offer is None:
+            result = JobResult(id=job.id, refused=f"{job.target} is not among the signed targets")
+        else:
+            path = self.folder.path / "job.edgeloop"
+            limits = self.config.updates
+            fetch(self.folder, offer, hub, path, limits.max_bytes_per_second, limits.least_bytes_per_second)
+            result = self.measures(path, job)
+            path.unlink(missing_ok=True)
+        hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
+        return f"job {job.id}: {result.refused or 'measured'}"
+
+    def _report(self, hub: HubOrigin, heartbeat: Heartbeat | None, drift: DriftReport | None) -> None:
+        events = self.folder.load().events
+        if heartbeat is None and not events:
+            return
+        report = Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift)
+        reports.send(self.folder.path, report, hub.report)
+        told = {e.key for e in events}
+        self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in told]))
+
+    def _event(self, kind: str, target: str, text: str) -> Event:
+        return Event(key=secrets.token_hex(16), kind=kind, at=self.now(), target=target, text=text[:2000])
+
+    def _note(self, kind: str, target: str, text: str) -> None:
+        """An event, unless the last one said the same."""
+        with contextlib.suppress(StorageError):
+            self.folder.change(lambda j: j if _said(j, kind, text) else j.noted(self._event(kind, target, text)))
+
+    def _credential(self) -> Credential:
+        try:
+            found = msgspec.json.decode(self.folder.credential.read_bytes(), type=Credential)
+        except (OSError, msgspec.MsgspecError) as error:
+            raise UsageError(f"{self.folder.credential}: no credential; run edgeloop-agent enrol") from error
+        if found.hub.rstrip("/") != self.config.updates.hub.rstrip("/"):
+            raise UsageError(f"{self.folder.credential}: is for {found.hub}, not {self.config.updates.hub}; enrol there")
+        return found
+
+    def _asked(self) -> Asked:
+        try:
+            return msgspec.json.decode((self.folder.path / "asked.json").read_bytes(), type=Asked)
+        except (OSError, msgspec.MsgspecError):
+            return Asked()
+
+    def _remember(self, asked: Asked) -> None:
+        from edgeloop_contract.files import publish
+
+        try:
+            publish(self.folder.path / "asked.json", msgspec.json.encode(asked))
+        except OSError as error:
+            raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); make room") from error
+
+
+def _said(journal: Journal, kind: str, text: str) -> bool:
+    return any(e.kind == kind and e.text == text[:2000] for e in journal.events[-1:])
+
+
+def outcome(turn: Turn, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> tuple[str, str]:
+    """("", what happened) or ("warning", why not), for the log."""
+    try:
+        return "", turn(heartbeat, drift)
+    except NetworkError as error:
+        return "away", str(error)
+    except EdgeloopError as error:
+        return "warning", str(error)

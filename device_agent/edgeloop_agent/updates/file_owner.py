@@ -1,0 +1,68 @@
+"""Where a command on the device puts what the running service reads: its folder, as its user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from edgeloop_agent.config import Config
+from edgeloop_agent.install import UNIT, service_state
+from edgeloop_agent.updates.switcher import folder_of
+from edgeloop_contract.errors import StorageError, UsageError
+
+
+@dataclass(frozen=True)
+class Place:
+    """`config`: with the state folder that is meant. `user`: whom the service runs as; "" where none is installed for it."""
+
+    config: Config
+    user: str
+
+    @property
+    def folder(self) -> Path:
+        return folder_of(self.config)
+
+    def says(self) -> str:
+        return f"kept in {self.folder}" + ("" if self.user else ", for an agent of this user; install takes it over")
+
+    def become(self) -> None:
+        """From now on this process is the service's user, so that what it writes can be read there. Raises StorageError."""
+        if not self.user or os.getuid() != 0:
+            return
+        user, folder = pwd.getpwnam(self.user), self.folder.parent
+        try:
+            if not folder.exists():  # systemd makes it at the first start
+                folder.mkdir(parents=True, mode=0o755)
+                os.chown(folder, user.pw_uid, user.pw_gid)
+            os.initgroups(self.user, user.pw_gid)
+            os.setgid(user.pw_gid)
+            os.setuid(user.pw_uid)
+        except OSError as error:
+            raise StorageError(f"{folder}: cannot be given to {self.user} ({error.strerror})") from error
+
+
+def place(config: Config, config_path: Path, command: str = "", root: Path = Path("/")) -> Place:
+    """The service's folder where one is installed for this config, else the caller's.
+
+    `command`: what wants to write there, and is to be run with sudo where it may not. Raises UsageError then.
+    """
+    state = service_state(config_path, root)
+    if state is None:
+        return Place(config, "")
+    unit = (root / "etc/systemd/system" / UNIT).read_text(encoding="utf-8")
+    user = next((line.removeprefix("User=") for line in unit.splitlines() if line.startswith("User=")), "root")
+    found = Place(config if config.state else replace(config, state=str(state)), user)
+    if command and os.getuid() not in (0, _number(user)):
+        raise UsageError(f"the installed service keeps its state in {found.folder.parent}, as {user}; run: sudo {command}")
+    return found
+
+
+def _number(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError as error:
+        raise UsageError(f"{UNIT} runs as {user}, and there is no such user; run edgeloop-agent install again") from error

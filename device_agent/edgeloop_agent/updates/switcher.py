@@ -1,0 +1,276 @@
+"""The worker's side of updates: what to load at the start, when to ask, when to switch, and whether the new one stays.
+
+The updater itself is a process that the worker starts for each turn; they share nothing but the journal.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec.structs import replace
+
+from edgeloop_agent.config import Config
+from edgeloop_agent.updates.journal import BOOTS_IN_TRIAL, Folder, Journal, Running, SlotName
+from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, StorageError
+from edgeloop_contract.messages import DriftReport, Event, Heartbeat
+
+if TYPE_CHECKING:
+    from edgeloop_agent.logs import Log
+    from edgeloop_agent.metrics import Counts
+    from edgeloop_agent.models import Models
+    from edgeloop_agent.observers import SampleObserver
+
+MAX_TURN_SECONDS = 6 * 3600.0
+LONGEST_WAIT = 8  # times poll_seconds, while the other side is away
+SPREAD = 0.2  # of the time between polls, so that a fleet does not ask in step
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the updater's process is told."""
+
+    running: Running
+    heartbeat: Heartbeat | None = None
+    drift: DriftReport | None = None
+    idle: bool = True
+    celsius: float | None = None
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """What it answers. `level`: "" well, "away" the other side is, "warning" somebody must act."""
+
+    level: str
+    said: str
+
+
+def folder_of(config: Config) -> Path:
+    from edgeloop_agent import device_state
+
+    return (Path(config.state) if config.state else device_state.default_folder()) / "updates"
+
+
+def event(kind: str, target: str, text: str) -> Event:
+    return Event(key=secrets.token_hex(16), kind=kind, at=time.time(), target=target, text=text[:2000])
+
+
+def with_slot(config: Config, log: Log) -> Config:
+    """The config with its first bundle replaced by what was taken and still is whole; at worst the config's own runs."""
+    folder = Folder(folder_of(config))
+    for name in _candidates(folder, log):
+        path = folder.slot(name)
+        slot = folder.load().slot(name)
+        try:
+            if slot is not None and _is_whole(path, slot.sha256):
+                return replace(config, bundles=[str(path), *config.bundles[1:]])
+        except BundleTooNew as error:  # an older agent was put in: the bundle is as good as before
+            log("error", "slot needs a later edgeloop: update the agent", slot=name, why=error)
+            continue
+        if slot is not None:
+            log("error", "slot damaged", slot=name, target=slot.target)
+            _try(log, folder, lambda j, name=name: j.without(name).noted(event("damaged", "", f"slot {name}")))  # type: ignore[misc]
+    return config
+
+
+def _candidates(folder: Folder, log: Log) -> list[SlotName]:
+    """Slots in the order in which they should be tried. A start of a bundle on trial is counted here, before it is loaded."""
+    journal = folder.load()
+    if (trial := journal.trial) is not None:
+        slot = journal.slot(trial.slot)
+        if trial.boots >= BOOTS_IN_TRIAL:
+            why = f"started {trial.boots} times without proving itself"
+            log("error", "update given back", target=slot.target if slot else "", why=why)
+            given = _try(log, folder, lambda j: _given_back(j, why))
+            journal = given or replace(journal, trial=None)
+        else:
+            journal = _try(log, folder, lambda j: j.booted() if j.trial else j) or replace(journal, trial=None)
+    order = [journal.trial.slot if journal.trial else None, journal.active, journal.free if journal.active else None]
+    found = {name: journal.slot(name) for name in order if name is not None}
+    return [name for name, slot in found.items() if slot is not None and not journal.is_bad(slot.sha256)]
+
+
+def _given_back(journal: Journal, why: str) -> Journal:
+    if journal.trial is None:
+        return journal
+    slot = journal.slot(journal.trial.slot)
+    return journal.given_back(why).noted(event("rolled-back", slot.target if slot else "", why))
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    """Raises BundleTooNew."""
+    from edgeloop_contract.archive import Bundle
+
+    try:
+        with Bundle.open(path) as bundle:
+            return bundle.sha256 == sha256
+    except BundleTooNew:
+        raise
+    except BundleError:
+        return False
+
+
+def _try(log: Log, folder: Folder, rule: Callable[[Journal], Journal]) -> Journal | None:
+    try:
+        return folder.change(rule)
+    except StorageError as error:
+        log("error", "journal", why=error)
+        return None
+
+
+class Watch:
+    """Ticked by the loop. `switched`: called after another bundle took over."""
+
+    def __init__(
+        self, config: Config, config_path: Path, models: Models, counts: Counts, log: Log, observer: SampleObserver | None = None
+    ) -> None:
+        self.config, self.config_path, self.models, self.counts, self.log = config, config_path, models, counts, log
+        self.observer = observer
+        self.folder = Folder(folder_of(config))
+        self.settings = config.updates
+        self.failures = 0
+        self.next_turn = time.monotonic() + random.random() * min(self.settings.poll_seconds, 30)
+        self.turn: subprocess.Popen[bytes] | None = None
+        self.turn_began = 0.0
+        self.said = ""
+        self.seen_journal = -1.0
+        self.trial_began: float | None = None
+        self.baseline = (0, 0)
+        if self.folder.load().trial is not None:
+            self._begin_trial()
+
+    def tick(self) -> bool:
+        """Whether another bundle runs now."""
+        self._turns()
+        return self._switch() or self._trial()
+
+    def stop(self) -> None:
+        if self.turn is not None:
+            self.turn.terminate()
+            self.turn.wait(5)
+
+    def _turns(self) -> None:
+        now = time.monotonic()
+        if self.turn is None:
+            if now >= self.next_turn:
+                self._begin_turn(now)
+            return
+        if self.turn.poll() is None:
+            if now - self.turn_began > MAX_TURN_SECONDS:
+                self.turn.kill()
+            return
+        ended, self.turn = _ended(self.turn), None
+        self.failures = self.failures + 1 if ended.level else 0
+        wait = self.settings.poll_seconds * min(2 ** max(self.failures - 1, 0), LONGEST_WAIT)
+        self.next_turn = now + wait * random.uniform(1 - SPREAD, 1 + SPREAD)
+        if ended.said != self.said:
+            self.said = ended.said
+            self.log("warning" if ended.level else "info", "updates", said=ended.said)
+
+    def _begin_turn(self, now: float) -> None:
+        model = self.models.get(self.models.first)
+        running = Running(model.name, model.manifest.version, model.sha256)
+        slot = self.folder.load().running
+        target = slot.target if slot is not None and slot.sha256 == running.sha256 else ""
+        heartbeat = self.counts.heartbeat(running.model, running.version, running.sha256, target, model.runtime.description)
+        drift = None
+        if self.observer is not None and self.config.samples.send != "nothing":
+            drift = self.observer.report()
+            heartbeat = replace(heartbeat, drift=drift.score if drift is not None else None)
+        celsius = self.counts.reading.celsius if self.counts.reading else None
+        told = Told(running, heartbeat, drift, self.counts.queue == 0, celsius)
+        words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
+        try:
+            self.turn = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.turn_began = now
+            assert self.turn.stdin is not None
+            self.turn.stdin.write(msgspec.json.encode(told))
+            self.turn.stdin.close()
+        except OSError as error:
+            self.log("warning", "updates", said=f"the updater cannot be started: {error}")
+            self.next_turn = now + self.settings.poll_seconds
+
+    def _switch(self) -> bool:
+        try:
+            changed = (self.folder.path / "journal.json").stat().st_mtime_ns
+        except OSError:
+            return False
+        if changed == self.seen_journal:
+            return False
+        self.seen_journal = changed
+        journal = self.folder.load()
+        slot = journal.running
+        if journal.trial is None or slot is None or slot.sha256 == self.models.get(self.models.first).sha256:
+            return False
+        if _try(self.log, self.folder, lambda j: j.booted() if j.trial else j) is None:
+            return False
+        try:
+            self.models.replace_first(self.folder.slot(journal.trial.slot), slot.sha256)
+        except BundleTooNew as error:  # the agent was updated meanwhile, and its updater is newer than this process
+            self.log("error", "update waits for a restart of the agent", target=slot.target, why=error)
+            return False
+        except EdgeloopError as error:
+            self._give_back(f"it cannot be loaded: {error}", loaded=False)
+            return False
+        self.log("info", "update on trial", target=slot.target, seconds=self.settings.health_seconds)
+        self._begin_trial()
+        return True
+
+    def _begin_trial(self) -> None:
+        self.trial_began = time.monotonic()
+        self.baseline = (self.counts.answered, sum(self.counts.refused.values()))
+
+    def _trial(self) -> bool:
+        from edgeloop_agent.updates.policy import trial_is_over
+
+        if self.trial_began is None:
+            return False
+        answered, refused = self.counts.answered - self.baseline[0], sum(self.counts.refused.values()) - self.baseline[1]
+        verdict = trial_is_over(self.trial_began, time.monotonic(), self.settings.health_seconds, answered, refused)
+        if verdict is None:
+            return False
+        if verdict:
+            return self._give_back(verdict, loaded=True)
+        done = _try(self.log, self.folder, _committed)
+        if done is not None:
+            self.trial_began = None
+            self.log("info", "update taken", target=done.running.target if done.running else "")
+        return False
+
+    def _give_back(self, why: str, loaded: bool) -> bool:
+        self.trial_began = None
+        journal = self.folder.load()
+        slot = journal.running
+        self.log("error", "update given back", target=slot.target if slot else "", why=why)
+        after = _try(self.log, self.folder, lambda j: _given_back(j, why)) or replace(journal, trial=None)
+        if not loaded:
+            return False
+        old = after.slot(after.active)
+        path = self.folder.slot(after.active) if after.active and old else Path(self.config.bundles[0])
+        try:
+            self.models.replace_first(path, old.sha256 if old else "")
+        except EdgeloopError as error:
+            self.log("error", "the bundle before it cannot be loaded", why=error)
+            return False
+        return True
+
+
+def _committed(journal: Journal) -> Journal:
+    if journal.trial is None:
+        return journal
+    slot = journal.slot(journal.trial.slot)
+    return journal.committed().noted(event("committed", slot.target if slot else "", ""))
+
+
+def _ended(turn: subprocess.Popen[bytes]) -> Ended:
+    assert turn.stdout is not None
+    with turn.stdout:
+        try:
+            return msgspec.json.decode(turn.stdout.read(), type=Ended)
+        except msgspec.MsgspecError:
+            return Ended("warning", f"the updater's process died (exit code {turn.returncode})")

@@ -1,0 +1,237 @@
+"""Who may do what: people with passwords and sessions, tokens for cron, devices with a credential of their own."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from sqlalchemy import Connection, delete, insert, select, update
+
+from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_contract.messages import Enrolled, Enrolment
+from edgeloop_hub.auth import secret_digests
+from edgeloop_hub.schema import devices, sessions, tokens, tries, users
+from edgeloop_hub.settings import Settings
+
+HASHER = PasswordHasher()
+NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+LEAST_PASSWORD = 10
+ID_LETTERS, MOST_TOKENS = 12, 10_000
+RESERVED = (
+    "hub",
+    "device",
+    "any",
+    "token",
+    "import",
+)  # who acts where nobody of that name does; no device and no person is called so
+
+
+@dataclass(frozen=True)
+class Device:
+    """Who is asking."""
+
+    name: str
+    labels: list[str]
+    channel: str
+    model: str
+    sha256: str
+
+
+def checked_name(name: str, what: str) -> str:
+    if not NAME.fullmatch(name):
+        raise UsageError(f"{what} {name[:80]!r}: use a-z, 0-9 and -, up to 63 of them")
+    return name
+
+
+def own_name(name: str, what: str) -> str:
+    """Of a device or a person. Raises UsageError also for a name under which the hub itself writes."""
+    if checked_name(name, what) in RESERVED:
+        raise UsageError(f"{what} {name!r}: the hub uses this name itself; choose another")
+    return name
+
+
+def add_user(connection: Connection, name: str, password: str) -> None:
+    """Make a user, or give one another password; what was open under the old one ends."""
+    if len(password) < LEAST_PASSWORD:
+        raise UsageError(f"the password has {len(password)} characters; use {LEAST_PASSWORD} or more")
+    connection.execute(delete(users).where(users.c.name == own_name(name, "user")))
+    connection.execute(delete(sessions).where(sessions.c.user == name))
+    connection.execute(insert(users).values(name=name, password=HASHER.hash(password), created=time.time()))
+
+
+def may_sign_in(connection: Connection, name: str, address: str, settings: Settings) -> bool:
+    """By name and address together, so that nobody elsewhere can lock a person out; and by address, whoever it tries to be."""
+    if not may_try(connection, from_address(address), settings.sign_in_tries_per_address, settings):
+        return False
+    return may_try(connection, tried(name, address), settings.sign_in_tries, settings)
+
+
+def from_address(address: str) -> str:
+    return f"from {address}"[:200]
+
+
+def tried(name: str, address: str) -> str:
+    return f"user {name} from {address}"[:200]
+
+
+def may_try(connection: Connection, who: str, most: int, settings: Settings) -> bool:
+    """Counts a try before it is looked at, so that many at once are counted too."""
+    now = time.time()
+    row = connection.execute(select(tries.c.count.label("done"), tries.c.since).where(tries.c.who == who)).first()
+    if row is None or now - row.since > settings.sign_in_wait_seconds:
+        connection.execute(delete(tries).where(tries.c.who == who))
+        connection.execute(insert(tries).values(who=who, count=1, since=now))
+        return True
+    connection.execute(update(tries).where(tries.c.who == who).values(count=tries.c.count + 1))
+    return bool(row.done < most)
+
+
+def forget_old(connection: Connection, settings: Settings) -> None:
+    """Sessions that are over, and tries that count no more."""
+    now = time.time()
+    connection.execute(delete(sessions).where(sessions.c.expires < now))
+    connection.execute(delete(tries).where(tries.c.since < now - settings.sign_in_wait_seconds))
+
+
+def forget_tries(connection: Connection, *who: str) -> None:
+    connection.execute(delete(tries).where(tries.c.who.in_(who)))
+
+
+@cache
+def _nobody() -> str:
+    """So that an unknown name takes as long as a wrong password."""
+    return HASHER.hash("nobody has this password")
+
+
+def password_is_right(stored: str | None, password: str) -> bool:
+    try:
+        return HASHER.verify(stored or _nobody(), password) and stored is not None
+    except (Argon2Error, InvalidHashError):
+        return False
+
+
+def open_session(connection: Connection, user: str, settings: Settings) -> str:
+    """A new one at every sign-in: a session that somebody planted before is worth nothing."""
+    secret, digest = secret_digests.make("session")
+    connection.execute(
+        insert(sessions).values(
+            hash=digest, user=user, csrf=secret_digests.make("form")[1], expires=time.time() + settings.session_seconds
+        )
+    )
+    return secret
+
+
+def session_of(connection: Connection, secret: str) -> tuple[str, str] | None:
+    """User and form token."""
+    found = select(sessions.c.user, sessions.c.csrf).where(
+        sessions.c.hash == secret_digests.digest(secret), sessions.c.expires > time.time()
+    )
+    row = connection.execute(found).first()
+    return (row[0], row[1]) if row else None
+
+
+def close_session(connection: Connection, secret: str) -> None:
+    connection.execute(delete(sessions).where(sessions.c.hash == secret_digests.digest(secret)))
+
+
+def make_token(connection: Connection, kind: str, name: str, labels: list[str], seconds: float | None) -> str:
+    """`kind`: "api" for the workstation and cron, "enrol" for one device. Shown once."""
+    secret, digest = secret_digests.make(kind)
+    for label in labels:
+        checked_name(label, "label")
+    named = checked_name(name, kind) if kind == "api" or name == "any" else own_name(name, "device")
+    values = {"kind": kind, "name": named, "labels": json.dumps(labels), "created": time.time()}
+    connection.execute(insert(tokens).values(hash=digest, expires=time.time() + seconds if seconds else None, **values))
+    return secret
+
+
+def tokens_told(connection: Connection) -> list[dict[str, Any]]:
+    """Without the secrets. `id`: the beginning of the digest, enough to name one."""
+    rows = connection.execute(select(tokens).order_by(tokens.c.created).limit(MOST_TOKENS))
+    told = ("kind", "name", "created", "expires", "used")
+    return [{"id": row.hash[:ID_LETTERS], **{name: getattr(row, name) for name in told}} for row in rows]
+
+
+def revoke_tokens(connection: Connection, which: str) -> int:
+    """By id, or by name. Raises UsageError when there is none."""
+    by_id = re.fullmatch(rf"[0-9a-f]{{{ID_LETTERS}}}", which) is not None
+    named = tokens.c.hash.startswith(which) if by_id else tokens.c.name == which
+    if by_id and connection.execute(select(tokens.c.hash).where(named)).first() is None:
+        named = tokens.c.name == which
+    count = connection.execute(delete(tokens).where(named)).rowcount
+    if not count:
+        raise UsageError(f"there is no token {which[:80]!r}; edgeloop-hub token list shows them")
+    return int(count)
+
+
+def token_is_good(connection: Connection, secret: str) -> bool:
+    """Of the workstation or of cron."""
+    found = select(tokens.c.expires).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")
+    row = connection.execute(found).first()
+    return row is not None and (row.expires is None or row.expires > time.time())
+
+
+def is_enrolment(connection: Connection, secret: str) -> bool:
+    """A token that nobody used, and that is not too old."""
+    row = connection.execute(
+        select(tokens.c.expires, tokens.c.used).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "enrol")
+    ).first()
+    return row is not None and row.used is None and (row.expires is None or row.expires > time.time())
+
+
+def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | None:
+    """None when the token is not good. A device that enrols again gets a new credential, and its old one ends."""
+    if asked.device in RESERVED:
+        raise DataError(f"a device cannot be called {asked.device}: the hub uses this name itself; choose another")
+    digest, now = secret_digests.digest(asked.token), time.time()
+    row = connection.execute(select(tokens).where(tokens.c.hash == digest, tokens.c.kind == "enrol")).first()
+    if row is None or row.used is not None or (row.expires is not None and row.expires < now):
+        return None
+    if row.name not in ("any", asked.device):
+        raise DataError(f"this token is for device {row.name}")
+    taken = connection.execute(select(devices.c.name).where(devices.c.name == asked.device)).first()
+    if taken is not None and row.name == "any":
+        raise DataError(f"there is a device {asked.device} already; a token made for that name can enrol it again")
+    used = connection.execute(update(tokens).where(tokens.c.hash == digest, tokens.c.used.is_(None)).values(used=now))
+    if used.rowcount != 1:
+        return None
+    secret, credential = secret_digests.make("device")
+    connection.execute(delete(devices).where(devices.c.name == asked.device))
+    connection.execute(
+        insert(devices).values(
+            name=asked.device,
+            credential=credential,
+            labels=row.labels,
+            channel="stable",
+            enrolled=now,
+            machine=asked.machine,
+            model="",
+            version=0,
+            sha256="",
+            heartbeat="{}",
+            quota_from=now,
+            quota_used=0,
+        )
+    )
+    return Enrolled(device=asked.device, credential=secret, root=root.decode())
+
+
+def device_of(connection: Connection, secret: str) -> Device | None:
+    columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
+    found = select(*columns).where(devices.c.credential == secret_digests.digest(secret), devices.c.revoked.is_(None))
+    row = connection.execute(found).first()
+    if row is None or row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
+        return None
+    return Device(row.name, json.loads(row.labels), row.channel, row.model, row.sha256)
+
+
+def revoke(connection: Connection, device: str) -> None:
+    """Raises UsageError when there is no such device."""
+    if connection.execute(update(devices).where(devices.c.name == device).values(revoked=time.time())).rowcount != 1:
+        raise UsageError(f"there is no device {device!r}")

@@ -1,0 +1,56 @@
+"""Who may ask what: the guards of the hub's API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.exceptions import NotAuthorizedException
+from litestar.handlers import BaseRouteHandler
+
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.connection_limits import network_of
+
+BEARER = "Bearer "
+
+
+def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    said = connection.headers.get("authorization", "")
+    return said[len(BEARER) :] if said.startswith(BEARER) else ""
+
+
+def client_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """The address that a limit counts by: the client's, or what a trusted proxy says that it is."""
+    return network_of(connection.client.host if connection.client else "")
+
+
+def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: a device with a credential that was not revoked."""
+    hub = connection.app.state.hub
+    with hub.database.reading() as database:
+        found = accounts.device_of(database, bearer(connection))
+    if found is None:
+        raise NotAuthorizedException("no such device credential")
+    connection.scope["device"] = found  # type: ignore[typeddict-unknown-key]
+
+
+def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: a token of the workstation's or of cron's. Cookies do not count here, so no page can make a browser ask."""
+    with connection.app.state.hub.database.reading() as database:
+        if not accounts.token_is_good(database, bearer(connection)):
+            raise NotAuthorizedException("no such token; make one with edgeloop-hub token api")
+
+
+def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Guard: a device, or the workstation, which reads everything."""
+    with connection.app.state.hub.database.reading() as database:
+        if accounts.token_is_good(database, bearer(connection)):
+            connection.scope["device"] = None  # type: ignore[typeddict-unknown-key]
+            return
+    is_device(connection, handler)
+
+
+def asking(request: Request[Any, Any, Any]) -> accounts.Device:
+    found: accounts.Device = request.scope["device"]  # type: ignore[typeddict-item]
+    return found

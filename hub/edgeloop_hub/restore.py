@@ -1,0 +1,272 @@
+"""A hub from a backup: all of the file is read first, and written only when it is right; a failure takes back what it wrote."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import json
+import os
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from securesystemslib.signer import CryptoSigner
+from sqlalchemy import Connection, Float, Integer, LargeBinary, Table, func, insert, select, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
+from edgeloop_hub import fleet, health, signing
+from edgeloop_hub.backup import DIGESTS
+from edgeloop_hub.blobs import Blobs
+from edgeloop_hub.data_folder import BLOBS, DATABASE, RESTORING
+from edgeloop_hub.database import Database
+from edgeloop_hub.schema import metadata, rollouts
+from edgeloop_hub.settings import Settings
+from edgeloop_hub.signing import KEY
+
+CHUNK = 1 << 20
+MOST_ROW_BYTES = 64 << 20
+DAMAGED = (tarfile.TarError, zlib.error, EOFError, ValueError, KeyError)
+AFTER = (
+    "rollouts that ran are paused. If anything was published after the backup, devices and the workstation know newer metadata: "
+    "run edgeloop keys renew --after-restore on the workstation, then publish again what it names"
+)
+
+
+def load(settings: Settings, path: Path) -> str:
+    """Raises UsageError when the hub is not empty, DataError for a damaged file; nothing is ever written over, nor left behind."""
+    begun = settings.data / RESTORING
+    if (settings.data / KEY).exists() and not begun.exists():
+        raise UsageError(f"{settings.data}: there is a hub already; restore into an empty folder and database")
+    found = check(path)
+    made = _Made(settings, folder=not settings.data.exists(), database=not (settings.data / DATABASE).exists() or begun.exists())
+    try:
+        settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        begun.touch(0o600)
+        if made.database:  # what a restore that was cut off had left
+            made.drop_database()
+        (settings.data / KEY).unlink(missing_ok=True)
+        _fill(settings, path, found, made)
+        begun.unlink()
+    except SQLAlchemyError as error:
+        made.take_back()
+        raise DataError(f"{path}: rows that do not fit together ({str(error).splitlines()[0]}); nothing is left of them") from error
+    except BaseException:  # an interruption too
+        made.take_back()
+        raise
+    return f"{found.rows} rows and {len(found.bundles)} bundles are back; {AFTER}"
+
+
+@dataclass
+class _Made:
+    """What a restore wrote, so that it can be taken back. `folder`, `database`: they were not there before."""
+
+    settings: Settings
+    folder: bool
+    database: bool
+    blobs: Blobs | None = None
+    put: list[str] = field(default_factory=list)
+
+    def drop_database(self) -> None:
+        if not self.settings.database:
+            for path in self.settings.data.glob(f"{DATABASE}*"):
+                path.unlink()
+
+    def take_back(self) -> None:
+        data = self.settings.data
+        with contextlib.suppress(EdgeloopError, OSError):  # the failure itself is what is told
+            for name in self.put:
+                if self.blobs is not None:
+                    self.blobs.delete(name)
+            if self.database:
+                self.drop_database()
+            for name in (KEY, RESTORING):
+                (data / name).unlink(missing_ok=True)
+            for folder in (data / BLOBS / "bundles", data / BLOBS, *([data] if self.folder else [])):
+                if folder.exists():
+                    folder.rmdir()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What a backup holds, after all of it was read."""
+
+    key: bytes
+    rows: int
+    bundles: tuple[str, ...]
+
+
+def check(path: Path) -> _Found:
+    """Read everything once. Raises UsageError for a file that is no backup, DataError for one that is damaged or cut off."""
+    digests: dict[str, str] = {}
+    told: dict[str, str] | None = None
+    key, rows, wanted = b"", 0, set[str]()
+    try:
+        with tarfile.open(path) as archive:
+            for entry in archive:
+                if not entry.isfile():
+                    continue
+                file = archive.extractfile(entry)
+                assert file is not None
+                if entry.name in digests:
+                    raise ValueError(f"{entry.name} twice")
+                if entry.name == DIGESTS:
+                    told = json.loads(file.read())
+                    continue
+                digest = hashlib.sha256()
+                if entry.name.startswith("tables/"):
+                    for row in _rows(_table(entry.name), file, digest):
+                        rows += 1
+                        wanted |= {f"bundles/{row['sha256']}"} if entry.name == "tables/bundles.jsonl" else set()
+                else:
+                    while chunk := file.read(CHUNK):
+                        digest.update(chunk)
+                        key += chunk if entry.name == KEY else b""
+                digests[entry.name] = digest.hexdigest()
+            while archive.fileobj is not None and archive.fileobj.read(CHUNK):  # to the checksum at the file's end
+                pass
+    except (tarfile.ReadError, IsADirectoryError) as error:
+        raise _spoiled(path, error) from error
+    except (*DAMAGED, OSError, RecursionError) as error:
+        raise DataError(f"{path}: damaged, or cut off ({error}); nothing was written: take another backup") from error
+    _compare(path, digests, told, key, wanted)
+    return _Found(key, rows, tuple(sorted(name for name in digests if name.startswith("bundles/"))))
+
+
+def _spoiled(path: Path, error: Exception) -> EdgeloopError:
+    """A gzip stream that ends too early is a backup once; something else never was one."""
+    begins = b""
+    if path.is_file():
+        with path.open("rb") as file:
+            begins = file.read(2)
+    if begins == b"\x1f\x8b":
+        return DataError(f"{path}: damaged, or cut off ({error}); nothing was written: take another backup")
+    return UsageError(f"{path}: not a backup of a hub ({error})")
+
+
+def _compare(path: Path, digests: dict[str, str], told: dict[str, str] | None, key: bytes, wanted: set[str]) -> None:
+    if KEY not in digests or "tables/signed.jsonl" not in digests:
+        raise UsageError(f"{path}: not a backup of a hub (there is no {KEY if KEY not in digests else 'table of signed metadata'})")
+    bad = [name for name, digest in digests.items() if name.startswith("bundles/") and name != f"bundles/{digest}"]
+    bad += sorted(wanted - digests.keys())
+    if told is not None:  # an earlier release's backup says no digests
+        bad += [name for name in (*told, *digests) if told.get(name) != digests.get(name)]
+    try:
+        _signer(key)
+    except ValueError:
+        bad.append(KEY)
+    if bad:
+        more = f" and {len(set(bad)) - 1} more" if len(set(bad)) > 1 else ""
+        raise DataError(f"{path}: {bad[0]}{more} damaged or missing; nothing was written: take another backup")
+
+
+def _signer(key: bytes) -> CryptoSigner:
+    return CryptoSigner(load_pem_private_key(key, None))
+
+
+def _table(name: str) -> Table:
+    found = metadata.tables.get(name.removeprefix("tables/").removesuffix(".jsonl"))
+    if found is None:
+        raise ValueError(f"{name}: a table that this release does not know; is the backup of a later one?")
+    return found
+
+
+def _rows(table: Table, file: IO[bytes], digest: Any) -> Iterator[dict[str, Any]]:
+    while line := file.readline(MOST_ROW_BYTES):
+        digest.update(line)
+        if line.strip():
+            yield _typed(table, json.loads(line))
+
+
+def _fill(settings: Settings, path: Path, found: _Found, made: _Made) -> None:
+    """Blobs first, then every row and the key in one transaction, with metadata that are newer than any device has seen."""
+    if not settings.database:  # its owner's alone, from its first byte on
+        os.close(os.open(settings.data / DATABASE, os.O_CREAT | os.O_RDWR, 0o600))
+    if not settings.blobs:
+        (settings.data / BLOBS).mkdir(mode=0o700, exist_ok=True)
+    database, blobs = Database(settings.database_url), Blobs(settings.blobs, settings.data / BLOBS)
+    made.blobs = blobs
+    try:
+        with database.writing() as connection:
+            for table in metadata.sorted_tables:
+                if connection.execute(select(func.count()).select_from(table)).scalar():
+                    raise UsageError(f"{settings.database_url}: table {table.name} is not empty; restore into an empty database")
+            with tarfile.open(path) as archive:
+                for entry in archive:
+                    if entry.isfile() and entry.name.startswith("bundles/"):
+                        if blobs.has(entry.name):  # storage that is shared keeps what it had
+                            continue
+                        made.put.append(entry.name)
+                        blobs.put(entry.name, _content(archive, entry))
+                    elif entry.isfile() and entry.name.startswith("tables/"):
+                        table = _table(entry.name)
+                        _insert(connection, table, archive, entry)
+                        database.after_restore(connection, table.name)
+            _begin_anew(connection, found, settings)
+            _write_key(settings, found.key)
+    finally:
+        database.engine.dispose()
+
+
+def _insert(connection: Connection, table: Table, archive: tarfile.TarFile, entry: tarfile.TarInfo) -> None:
+    file = archive.extractfile(entry)
+    assert file is not None
+    waiting: list[dict[str, Any]] = []
+    for row in _rows(table, file, hashlib.sha256()):
+        waiting.append(row)
+        if len(waiting) == 500:
+            connection.execute(insert(table), waiting)
+            waiting = []
+    if waiting:
+        connection.execute(insert(table), waiting)
+
+
+def _begin_anew(connection: Connection, found: _Found, settings: Settings) -> None:
+    """Devices saw snapshots and timestamps after the backup, and take no older ones: versions go ahead of any that were signed."""
+    now = time.time()
+    running = rollouts.c.state == "running"
+    connection.execute(
+        update(rollouts).where(running).values(state="paused", reason="the hub was restored from a backup", step_began=now)
+    )
+    if signing.latest(connection, "targets") is not None:
+        signing.jump(connection, _signer(found.key), settings, now)
+    health.keep(connection, "clock", now, {})
+    fleet.note(connection, "restored", "from a backup")
+
+
+def _write_key(settings: Settings, key: bytes) -> None:
+    descriptor = os.open(settings.data / KEY, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(key)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(entry)
+    assert file is not None
+    return file.read()
+
+
+def _typed(table: Table, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as the table has it. Raises ValueError for columns that it does not have, or values of another kind."""
+    if not isinstance(row, dict) or not row.keys() <= set(table.columns.keys()):
+        raise ValueError(f"table {table.name}: a row that is none of this release's")
+    return {name: _value(table.columns[name], value) for name, value in row.items()}
+
+
+def _value(column: Any, value: Any) -> Any:
+    if value is None and column.nullable:
+        return None
+    if isinstance(column.type, LargeBinary) and isinstance(value, str):
+        return base64.b64decode(value, validate=True)
+    kinds = (int, float) if isinstance(column.type, (Float, Integer)) else (str,)
+    if isinstance(value, kinds):
+        return value
+    raise ValueError(f"table {column.table.name}: {column.name} cannot be {str(value)[:50]!r}")

@@ -1,0 +1,1 @@
+"""Rollouts: policy, evidence, gates, and the service that advances them."""

@@ -1,0 +1,1 @@
+"""Samples of devices: ingest, the labelling queue, accuracy."""

@@ -1,0 +1,191 @@
+"""Samples that devices send: checked, stored once, under a quota; near-duplicates find each other."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+import zlib
+from collections import Counter
+from collections.abc import Container
+
+import msgspec
+import numpy as np
+from sqlalchemy import Connection, func, insert, select
+
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.messages import Sample, Samples
+from edgeloop_hub import fleet
+from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.samples import accuracy, label_queue
+from edgeloop_hub.schema import samples
+from edgeloop_hub.settings import Settings
+
+DAY = 86400.0
+COMPARED = 300  # open samples of the model that a new one may resemble
+ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
+ALIKE_TOGETHER = 1.0  # of one recording, with the same guess: what moves or sounds so for a while goes on doing it
+ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "float32": 4}
+CHUNK = 256 << 10  # bytes that are unpacked at a time
+MOST_VALUES = 16 << 20  # bytes of one sample, unpacked
+
+
+def decode(body: bytes) -> Samples:
+    """Raises DataError."""
+    try:
+        return msgspec.msgpack.decode(body, type=Samples)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"not an upload of samples ({error})") from error
+
+
+def admit(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+    """Before anything is unpacked: whether the device may send so much; counted, so that what is refused later has its price.
+
+    False: over its quota of this day, or of messages, rows and bytes of this hour.
+    """
+    if not has_room(connection, device, upload, settings):
+        return False
+    return fleet.count(connection, device, settings, time.time(), rows=len(upload.events), size=fleet.bytes_of(upload.events))
+
+
+def has_room(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+    """Whether this day's samples leave room for these."""
+    unpacked = sum(size(sample) for sample in upload.samples)
+    since = time.time() - DAY
+    sums = (func.coalesce(func.sum(func.length(samples.c.data)), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
+    row = connection.execute(select(*sums).where(samples.c.device == device.name, samples.c.at > since)).one()
+    return bool(
+        row[0] + sum(len(s.data) for s in upload.samples) <= settings.sample_bytes_per_day
+        and row[1] + unpacked <= settings.sample_unpacked_bytes_per_day
+    )
+
+
+def store(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+    """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept."""
+    now = time.time()
+    if not has_room(connection, device, upload, settings):
+        return False
+    known = set(
+        connection.execute(
+            select(samples.c.key).where(samples.c.device == device.name, samples.c.key.in_([s.key for s in upload.samples]))
+        ).scalars()
+    )
+    for event in upload.events:
+        fleet.note_of_device(connection, device.name, event, now)
+    if upload.released:
+        label_queue.note_released(connection, device.name, upload.released)
+    open_ones, said_of = _Open(connection), dict[tuple[str, str], dict[str, str]]()
+    names_of = dict[str, list[str]]()
+    for sample in upload.samples:
+        if sample.key in known:
+            continue
+        known.add(sample.key)
+        name, place = f"{device.name}/{sample.key}", (sample.recording, sample.model)
+        if place not in said_of:
+            said_of[place] = label_queue.said_of(connection, device.name, *place) if sample.recording else {}
+        said = said_of[place]
+        truth = sample.truth if sample.truth in _known(connection, names_of, sample.model) else ""
+        settled = bool(truth) or max(Counter(said.values()).values(), default=0) >= settings.labels_needed
+        alike = name if settled else open_ones.like(sample, name)  # what is settled is no group's head: it is never asked about
+        connection.execute(
+            insert(samples).values(
+                device=device.name, key=sample.key, at=now, taken=min(sample.at, now), kind=sample.kind, random=int(sample.random),
+                model=sample.model, sha256=sample.sha256, recording=sample.recording, window=sample.window, guess=sample.guess,
+                confidence=sample.confidence, value=sample.value, features=json.dumps(sample.features), alike=alike,
+                dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, unpacked=size(sample), truth=sample.truth,
+                label=truth or None, labelled=now if truth else None, skipped=0,
+                lot=accuracy.lot(device.name, sample.key),
+            )
+        )  # fmt: skip
+        label_queue.label_arrived(connection, device.name, sample.key, said, settings)
+    return True
+
+
+def _known(connection: Connection, names_of: dict[str, list[str]], model: str) -> Container[str]:
+    """Labels that the model knows; any, where that is not known."""
+    if model not in names_of:
+        names_of[model] = label_queue.names_of(connection, model)
+    return names_of[model] or _Any()
+
+
+class _Any:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def size(sample: Sample) -> int:
+    """Of its values, in bytes, as its type and shape say. Raises DataError for one that has none, or too many."""
+    if not sample.shape:
+        raise DataError(f"sample {sample.key}: it has no shape")
+    found = math.prod(sample.shape) * ITEM_BYTES[sample.dtype]
+    if found > MOST_VALUES:
+        raise DataError(f"sample {sample.key}: {found} bytes unpacked; the limit is {MOST_VALUES}")
+    return found
+
+
+def check_sizes(upload: Samples, settings: Settings) -> None:
+    """By what they say of themselves. Raises DataError for what no quota would allow."""
+    unpacked = sum(size(sample) for sample in upload.samples)
+    if unpacked > settings.max_unpacked_bytes:
+        raise DataError(f"{unpacked} bytes unpacked; an upload may have {settings.max_unpacked_bytes}: send it in several")
+
+
+def check_all(upload: Samples) -> None:
+    """Unpack and check everything; before the database is written to, so that nobody waits for it. Raises DataError."""
+    for sample in upload.samples:
+        check(sample)
+
+
+def check(sample: Sample) -> None:
+    """Raises DataError unless the bytes are just what type and shape say; a bomb is not unpacked, nor held."""
+    wanted, found, unpacked = size(sample), 0, zlib.decompressobj()
+    rest, kind = sample.data, np.dtype(np.float32).newbyteorder("<")
+    try:
+        while not unpacked.eof and found <= wanted:
+            chunk = unpacked.decompress(rest, CHUNK)
+            rest = unpacked.unconsumed_tail
+            if not chunk:
+                break
+            if sample.dtype == "float32" and not np.isfinite(np.frombuffer(chunk[: len(chunk) & ~3], kind)).all():
+                raise DataError(f"sample {sample.key}: a value is not finite")
+            found += len(chunk)
+    except zlib.error as error:
+        raise DataError(f"sample {sample.key}: its data are damaged ({error})") from error
+    if found != wanted or not unpacked.eof or unpacked.unused_data:
+        raise DataError(f"sample {sample.key}: its data are not {sample.shape} of {sample.dtype}")
+
+
+class _Open:
+    """Samples that wait for a label, one of each group, newest first: read when first asked for."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._by_model: dict[tuple[str, str], list[tuple[str, str, list[float]]]] = {}
+
+    def like(self, sample: Sample, name: str) -> str:
+        """The group that the sample belongs to: its own name where there is none.
+
+        One drawn at random is asked about itself, near-duplicates apart: accuracy is estimated from what people said of those.
+        """
+        recording = f"{name.partition('/')[0]}/{sample.recording}" if sample.recording else name
+        group = self._by_model.get((sample.model, sample.guess))
+        if group is None:
+            rows = self._connection.execute(
+                select(samples.c.device, samples.c.key, samples.c.alike, samples.c.recording, samples.c.features)
+                .where(samples.c.model == sample.model, samples.c.guess == sample.guess)
+                .where(samples.c.labelled.is_(None), samples.c.skipped == 0)  # nobody is asked about what is like a skipped one
+                .order_by(samples.c.at.desc())
+                .limit(COMPARED)
+            )
+            heads = [r for r in rows if r.alike == f"{r.device}/{r.key}"]
+            group = [(r.alike, f"{r.device}/{r.recording}", json.loads(r.features)) for r in heads]
+            self._by_model[sample.model, sample.guess] = group
+        near = [row for row in group if len(row[2]) == len(sample.features)]
+        if sample.features and near:
+            distances = np.sqrt(((np.array([f for _, _, f in near]) - sample.features) ** 2).mean(axis=1))
+            distances /= [ALIKE_TOGETHER if other == recording and not sample.random else ALIKE for _, other, _ in near]
+            best = int(distances.argmin())
+            if distances[best] < 1:
+                return near[best][0]
+        group.append((name, recording, list(sample.features)))
+        return name

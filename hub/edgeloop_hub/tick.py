@@ -1,0 +1,112 @@
+"""`edgeloop-hub tick`: sign what is due, advance each rollout by itself, forget what is old. What fails stops nothing else."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from securesystemslib.signer import CryptoSigner
+from sqlalchemy import Connection
+
+from edgeloop_contract.errors import StorageError, UsageError
+from edgeloop_hub import fleet, health, registry, signing
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.blobs import Blobs
+from edgeloop_hub.database import Database
+from edgeloop_hub.rollouts import service
+from edgeloop_hub.rollouts.policy import next_move
+from edgeloop_hub.settings import Settings
+
+LOG = logging.getLogger("edgeloop_hub")
+MOST_TOLD = 20  # problems that the page of the last tick has room for
+
+
+@dataclass
+class Done:
+    """What a tick did, and what it could not do."""
+
+    said: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings, accept_clock: bool = False) -> Done:
+    """Advance everything that is due. For cron. Raises UsageError, and does nothing, where the clock has leapt."""
+    began, watch, done = time.time(), time.monotonic(), Done()
+    if not accept_clock:
+        _check_clock(database, began, settings)
+    _apart(done, "signing", partial(_sign, database, signer, settings, done))
+    with database.reading() as connection:
+        numbers = fleet.open_numbers(connection, "running")
+    for number in numbers:
+        _apart(done, f"rollout {number}", partial(_advance, database, number, blobs, signer, settings, done))
+    _apart(done, "clean-up", partial(_forget, database, blobs, settings))
+    with database.writing() as connection:
+        health.keep(connection, "clock", began, {})
+        health.keep(connection, "tick", began, _told(began, watch, done.problems))
+    return done
+
+
+def _told(began: float, watch: float, problems: list[str]) -> health.Tick:
+    return health.Tick(began, time.monotonic() - watch, [p[:500] for p in problems[:MOST_TOLD]])
+
+
+def _check_clock(database: Database, began: float, settings: Settings) -> None:
+    watch = time.monotonic()
+    try:
+        with database.reading() as connection:
+            health.check_clock(connection, began, settings)
+    except UsageError as error:  # seen on the pages too; the time that is believed stays
+        with database.writing() as connection:
+            health.keep(connection, "tick", began, _told(began, watch, [str(error)]))
+        raise
+
+
+def _apart(done: Done, what: str, action: Callable[[], None]) -> None:
+    """One part of a tick: what goes wrong in it is said, counted and kept, and the others go on."""
+    try:
+        action()
+    except Exception as error:  # whatever it is: what comes next must not wait for it
+        LOG.debug("tick: %s", what, exc_info=error)
+        done.problems.append(f"{what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+
+
+def _sign(database: Database, signer: CryptoSigner, settings: Settings, done: Done) -> None:
+    with database.writing() as connection:
+        if signing.renew(connection, signer, settings):
+            done.said.append("timestamp signed anew")
+
+
+def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner, settings: Settings, done: Done) -> None:
+    """Judged while others may write; carried out only if nobody changed it meanwhile."""
+    target = ""
+    try:
+        with database.reading() as connection:
+            rollout = fleet.find_rollout(connection, number)
+            target = rollout.target
+            findings, cohort, reported, failed = service.assess(connection, rollout)
+        move = next_move(rollout, time.time(), cohort, reported, failed, findings)
+        with database.writing() as connection:
+            said = service.carry_out(connection, rollout, move, signer, blobs, settings)
+        done.said.append(f"rollout {number} of {target}: {said}: {move.why}")
+    except StorageError:
+        raise  # the disk or the database: no fault of the rollout's, which is judged again at the next tick
+    except Exception as error:  # whatever devices sent, or a mistake of ours: this one stops, with a reason, and no other
+        LOG.debug("rollout %d cannot be judged", number, exc_info=error)
+        why = service.cannot_be_judged(error)
+        with database.writing() as connection:
+            service.halt(connection, number, target, why)
+        done.problems.append(f"rollout {number} halted: {why}")
+
+
+def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
+    registry.forget_stale_parts(database, blobs)
+    steps: tuple[Callable[[Connection], None], ...] = (
+        lambda connection: fleet.forget_old(connection, settings),
+        lambda connection: accounts.forget_old(connection, settings),
+    )
+    for step in steps:
+        with database.writing() as connection:
+            step(connection)

@@ -1,0 +1,1 @@
+"""The stage cache on disk, and the digests that name its entries."""

@@ -1,0 +1,222 @@
+"""What a person sees of a run: progress on stderr, tables on stdout, or one JSON object."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+
+from edgeloop_pipeline.cache.store import Entry, Store
+from edgeloop_pipeline.run.runner import Listener, Planned, Result
+
+TABLE_WIDTH = 100
+
+
+class Console(Listener):
+    """One line a stage, with a live line below it on a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console as Rich
+
+        self._rich = Rich(stderr=True, highlight=False)
+        self._status: Any = None
+        self._started = 0.0
+
+    def cached(self, name: str, entry: Entry) -> None:
+        self._rich.print(f"[green]✓[/] {name:9} cached  [dim]{headline(entry)}[/]")
+
+    def starts(self, name: str, reasons: list[str]) -> None:
+        self._started = time.perf_counter()
+        shown = "; ".join(reasons[:3]) + (f"; and {len(reasons) - 3} more" if len(reasons) > 3 else "")
+        self._rich.print(f"[cyan]▸[/] {name:9} runs: {_escaped(shown)}", soft_wrap=True)
+        if self._rich.is_terminal:
+            self._status = self._rich.status(name)
+            self._status.start()
+
+    def says(self, name: str, text: str) -> None:
+        if self._status is not None:
+            self._status.update(f"{name}: {_escaped(text)}")
+        else:
+            self._rich.print(f"    {name}: {_escaped(text)}", soft_wrap=True)
+
+    def done(self, name: str, entry: Entry) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
+        self._rich.print(f"[green]✓[/] {name:9} {entry.seconds:5.1f} s  [dim]{headline(entry)}[/]")
+
+
+def _escaped(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+def headline(entry: Entry) -> str:
+    """The one or two figures of a stage that matter."""
+    m, parts = entry.metrics, []
+    if "validation_accuracy" in m:
+        parts.append(f"validation {m['validation_accuracy']:.2%}")
+    if "parameters" in m:
+        parts.append(f"{m['parameters']:,} parameters")
+    if "method" in m:
+        parts.append(m["method"])
+    if entry.stage == "export":
+        parts += [f"{name} {size:,} B" for name, size in m["bytes"].items() if name.endswith("int8")]
+    if entry.stage == "verify":
+        parts.append(f"parity ≤ {m['parity']['max_lsb']} LSB" + (f", {len(m['failures'])} floors missed" if m["failures"] else ""))
+    if entry.stage == "profile":
+        best = m["fastest_int8"]
+        parts.append(f"{best} p50 {m['variants'][best]['latency_us_p50']:.0f} µs")
+    if "bundle" in m:
+        parts.append(f"{m['bytes']:,} B, sha256 {m['sha256'][:12]}…")
+    return ", ".join(parts)
+
+
+def summary_json(result: Result, error: str | None = None) -> str:
+    """The run as one JSON object (docs/cli.md). `error`: why it ended early, or which floors it misses."""
+    verified, profiled = result.metrics("verify"), result.metrics("profile")
+    report, bundle = result.path("report", "report"), result.path("package", "bundle")
+    variants = []
+    for name, v in verified.get("variants", {}).items():
+        runtime, _, precision = name.rpartition("-")
+        latency = profiled.get("variants", {}).get(name, {}).get("latency_us_p50")
+        variants.append(
+            {
+                "runtime": runtime,
+                "precision": precision,
+                "accuracy": v["accuracy"]["value"],
+                "bytes": v["bytes"],
+                "latency_us_p50": latency,
+            }
+        )
+    parity = verified.get("parity", {})
+    return msgspec.json.encode(
+        {
+            "run": str(result.store.root.resolve()),
+            "bundle": str(bundle.resolve()) if bundle else None,
+            "report": str(report.resolve()) if report else None,
+            "stages": [
+                {
+                    "name": e.stage,
+                    "cached": e.stage in result.cached,
+                    "seconds": e.seconds,
+                    "peak_bytes": e.peak_bytes,
+                    "metrics": e.metrics,
+                }
+                for e in result.entries
+            ],
+            "variants": variants,
+            "parity": {k: parity[k] for k in ("max_lsb", "top1_share", "pairs")} if parity else None,
+            "failures": result.failures,
+            "error": error,
+        }
+    ).decode()
+
+
+def summary_table(result: Result) -> None:
+    """Stage, accuracy, size, latency, and what it took."""
+    from rich.console import Console as Rich
+    from rich.table import Table
+
+    from edgeloop_pipeline.report.summary import rows
+    from edgeloop_pipeline.tasks.registry import MEASURES
+
+    measure = MEASURES[result.recipe.head.task]
+    table = Table(title=f"{result.recipe.head.name}: {measure} on the full test set", title_justify="left")
+    for column in ("stage", f"test {measure}", "95 % interval", "size", "p50 latency", "took"):
+        table.add_column(column, justify="left" if column == "stage" else "right")
+    for row in rows(result.entries):
+        table.add_row(row.name, row.accuracy_text, row.interval_text, row.size_text, row.latency_text, row.took_text)
+    rich = Rich()
+    rich.width = max(rich.width, TABLE_WIDTH)  # piped output has no width of its own
+    rich.print(table)
+    made = (("report", "report", "report"), ("bundle", "package", "bundle"), ("large bundle", "cascade", "bundle"))
+    for label, path in ((label, result.path(stage, metric)) for label, stage, metric in made):
+        if path is not None:
+            rich.print(f"{label}: {path}", soft_wrap=True, highlight=False)
+
+
+def diagnosis_text(found: dict[str, Any]) -> str:
+    """What `edgeloop profile` found, in words."""
+    from edgeloop_pipeline.training.time_categories import KINDS
+
+    shares = sorted(found["shares"].items(), key=lambda item: -item[1])
+    lines = [
+        f"one step: {found['step_ms']:.1f} ms on the {found['device']}, {found['samples_per_second']:,.0f} samples a second",
+        f"bottleneck: {KINDS[found['bottleneck']]}",
+        *(f"  {share:6.1%}  {KINDS[kind]:36} {'█' * round(40 * share)}" for kind, share in shares),
+        f"try next: {found['advice']}",
+        "operators (ms and calls a step):",
+        *(f"  {ms:8.2f}  {calls:5d}  {name}" for name, ms, calls in found["operators"]),
+        "memory by layer (kB of parameters, and kept for the backward pass):",
+        *(f"  {own / 1e3:10,.1f}  {kept / 1e3:12,.1f}  {name}" for name, own, kept in found["modules"]),
+        f"trace for ui.perfetto.dev: {found['trace']}  (profiled steps took {found['overhead']:.2f}× a plain one)",
+    ]
+    return "\n".join(lines)
+
+
+def doctor_text(found: dict[str, Any]) -> str:
+    """What `edgeloop doctor` found, in words."""
+    speeds = [t for t in found["trials"] if t["images_per_second"]]
+    fastest = max(t["images_per_second"] for t in speeds)
+    lines = [
+        f"{found['machine']}; {found['cores']} cores, {found['memory_bytes'] / 2**30:.1f} GiB free; {found['system']}",
+        "instructions: " + (", ".join(f"{k} ({v})" for k, v in found["instructions"].items()) or "not known"),
+        f"arithmetic libraries: {found['blas']}",
+        *(f"{kind}: {what}" for kind, what in found["accelerators"].items()),
+        f"energy: {found['energy']}",
+        f"versions: Python {found['python']}, " + ", ".join(f"{k} {v}" for k, v in found["versions"].items()),
+        "training steps of a small network, images a second:",
+    ]
+    for trial in found["trials"]:
+        speed = trial["images_per_second"]
+        shown = f"{speed:10,.0f}  {'█' * round(30 * speed / fastest)}" if speed else f"{'–':>10}  {trial['why']}"
+        lines.append(f"  {trial['name']:50}{shown}")
+    return "\n".join([*lines, "", *found["advice"]])
+
+
+def status_table(recipe: Any, store: Store, planned: list[Planned]) -> None:
+    """Each stage: cached, would run and why, or waiting."""
+    from rich.console import Console as Rich
+
+    from edgeloop_pipeline.run.runner import why
+
+    rich = Rich(highlight=False)
+    rich.print(f"{recipe.head.name} ({recipe.path})", soft_wrap=True)
+    known = {p.name: p for p in planned}
+    for name in recipe.stages:
+        step = known.get(name)
+        if step is None:
+            rich.print(f"  [dim]{name:9} waits[/]")
+        elif step.entry is not None:
+            rich.print(f"  [green]{name:9} cached[/]  {headline(step.entry)}", soft_wrap=True)
+        else:
+            rich.print(f"  [cyan]{name:9} would run[/]: {_escaped('; '.join(why(store, recipe, step)[:3]))}", soft_wrap=True)
+
+
+def roi_text(found: Any, measured: Any, prices: Any) -> str:
+    """The answer of `edgeloop roi`, with what it rests on."""
+    energy = "measured" if found.energy_is_measured else f"assumed, {prices.device_watts:g} W while it infers"
+    out = [
+        f"measured on {measured.machine}: {measured.device_us:.0f} µs (int8), {measured.cloud_us:.0f} µs (float teacher),"
+        f" {measured.input_bytes} bytes of input; energy {energy}",
+        f"{'a million inferences, ' + prices.currency:28}{'energy':>10}{'hardware':>10}{'compute':>10}{'traffic':>10}{'total':>10}",
+    ]
+    out += [
+        f"{line.where:28}{line.energy:10.3g}{line.hardware:10.3g}{line.compute:10.3g}{line.traffic:10.3g}{line.total:10.3g}"
+        for line in found.lines
+    ]
+    months = found.payback_months
+    out.append(f"paid after {months:.1f} months" if months is not None else "never paid: a month costs more than the cloud would")
+    flips = [f"{f.name} {f.value * f.factor:.3g} (now {f.value:g})" for f in found.flips if f.factor][:4]
+    edges = "; ".join(flips) or "nothing within 1000 times"
+    out.append(f"the answer (paid within {prices.device_years:g} years or not) flips at: {edges}")
+    out += [
+        f"{p.name:8}{p.devices:6g} devices, {p.invested:,.0f} {prices.currency} in all, saves {p.saves_per_month:,.1f} a month;"
+        f" must show {p.must_show}"
+        for p in found.phases
+    ]
+    out.append("everything not measured is assumed, by the recipe's roi: table; the page lists it")
+    return "\n".join(out)

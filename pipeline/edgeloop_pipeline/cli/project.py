@@ -1,0 +1,74 @@
+"""`edgeloop doctor`, `new` and `samples`: what this machine can do, a project of one's own, recordings to try it with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+
+from edgeloop_contract.errors import UsageError
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def doctor(as_json: bool) -> None:
+    """What this machine has, which precisions and layouts pay on it, and what kind of machine a job wants."""
+    import msgspec
+
+    from edgeloop_pipeline.cli.console import doctor_text
+    from edgeloop_pipeline.cli.doctor import examine
+
+    found = examine(lambda text: click.echo(text, err=True))
+    click.echo(msgspec.json.encode(found).decode() if as_json else doctor_text(found))
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--like", "project", help="The reference project to copy.")
+@click.option("--data", type=click.Path(path_type=Path), help="Your data: class folders, or a CSV or Parquet table with labels.")
+@click.option("--task", type=click.Choice(["classification", "regression", "anomaly"]), help="With --data; else by its look.")
+def new(folder: Path, project: str | None, data: Path | None, task: str | None) -> None:
+    """Start a project in FOLDER: from your DATA, which are looked at, or as a copy of a reference project."""
+    from edgeloop_contract.settings import nearest
+    from edgeloop_pipeline.recipe.recipe import reference_projects
+
+    if (project is None) == (data is None):
+        raise UsageError("new: give --data YOUR_DATA, or --like PROJECT")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is not empty; choose another folder")
+    if data is not None:
+        from edgeloop_pipeline.recipe.wizard.look import look
+        from edgeloop_pipeline.recipe.wizard.write import write
+
+        plan = look(data, task or "")
+        click.echo(f"{data}: {plan.seen}")
+        for topic, text in plan.says:
+            click.echo(f"  {topic:<12} {text}")
+        write(folder, plan)
+    else:
+        projects = reference_projects()
+        if project not in projects:
+            raise UsageError(f"--like {project}: no such project{nearest(str(project), projects)}")
+        shutil.copytree(projects[project], folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "__init__.py"))
+    click.echo(f"{folder}: edit recipe.yaml, network.py and data.py, then: edgeloop run {folder}")
+
+
+@click.command()
+@click.argument("recipe")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many recordings.")
+def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
+    """Write raw recordings of RECIPE's data into FOLDER, as a device would find them."""
+    from edgeloop_contract.preprocessing import LogMel
+    from edgeloop_pipeline.data.recordings import write_samples
+    from edgeloop_pipeline.data.types import checked
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.recipe.project import Project
+
+    project = Project(recipes.load(recipes.find(recipe)))
+    rates = [step.rate_hz for step in project.recipe.head.preprocessing if isinstance(step, LogMel)]
+    splits = checked(project.data.load(), project.recipe.head.task)
+    count = write_samples(splits, split, folder, limit, splits.rate_hz or next(iter(rates), 0))
+    click.echo(f"{folder}: {count} {split} recordings")

@@ -1,0 +1,269 @@
+"""`edgeloop`: run a recipe, see what is cached and why, start a project of your own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
+from edgeloop_pipeline.cli.fleet import COMMANDS as PUBLISHING
+from edgeloop_pipeline.cli.labels import labels
+from edgeloop_pipeline.cli.project import doctor, new, samples
+from edgeloop_pipeline.cli.retrain import retrain
+from edgeloop_pipeline.run.last_run import planned_of, remember
+from edgeloop_pipeline.system import interrupt, omp_wait
+
+EXIT_CODES = """\b
+Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe · 3 data · 4 the network ·
+5 a bundle · 6 this machine · 7 disk or folder · 130 interrupted (the next run resumes)"""
+
+
+def run_command() -> int:
+    """Run the command line; every expected failure is one sentence on stderr and an exit code."""
+    interrupt.listen()
+    omp_wait.soon_sleep()
+    try:
+        commands(standalone_mode=False)
+    except EdgeloopError as error:
+        click.echo(f"edgeloop: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return int(error.exit_code)
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("edgeloop: interrupted; run again to resume", err=True)
+        return 130
+    except OSError as error:
+        click.echo(f"edgeloop: {error.filename or 'output'}: {error.strerror}; make room or check the path", err=True)
+        return StorageError.exit_code
+    return 0
+
+
+@click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="edgeloop")
+def commands() -> None:
+    """Get a good model out of limited hardware, and keep it good."""
+
+
+for one in (*PUBLISHING, labels, retrain, doctor, new, samples):
+    one.epilog = one.epilog or EXIT_CODES
+    commands.add_command(one)
+
+runs_option = click.option(
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs are kept."
+)
+set_option = click.option(
+    "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a setting; STAGE=off leaves it out."
+)
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Train with so many here (GPUs, say).")
+@click.option("--from-sweep", type=int, metavar="TRIAL", help="Build this trial of the recipe's sweep.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_sweep: int | None, as_json: bool) -> None:
+    """Run RECIPE: a file, a project folder, or a reference project's name."""
+    from edgeloop_agent.hardware import cores
+    from edgeloop_pipeline.cache.store import Store
+    from edgeloop_pipeline.cli.console import Console, summary_json, summary_table
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.run.runner import Result, follow
+    from edgeloop_pipeline.run.runner import run as run_recipe
+
+    loaded = recipes.load(recipes.find(recipe), changes)
+    if from_sweep is not None:
+        from edgeloop_pipeline.sweep.study import chosen
+
+        changes = (*changes, *chosen(loaded, runs, from_sweep))
+        loaded = recipes.load(recipes.find(recipe), changes)
+    if processes > 1 and "RANK" not in os.environ:
+        # Else the launcher sets it to 1 and says so; training sets its threads itself.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
+        launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+        os.execv(sys.executable, [*launched, "-m", "edgeloop_pipeline", *sys.argv[1:]])
+    store = Store(runs)
+    if int(os.environ.get("RANK", "0")):
+        follow(loaded, store)
+        return
+    remember(store, recipes.find(recipe), changes)
+    result = Result(loaded, store)
+    try:
+        run_recipe(loaded, store, Console(), result)
+    except EdgeloopError as error:
+        if as_json:
+            click.echo(summary_json(result, str(error)))
+        raise
+    if as_json:
+        click.echo(summary_json(result))
+    else:
+        summary_table(result)
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--trials", type=click.IntRange(min=1), help="How many in all, instead of the recipe's number.")
+@click.option("--on", "engine", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where trials run.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Trials at a time, on Ray.")
+@click.option("--address", help="The Ray cluster's address; without one, this machine.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def sweep(
+    recipe: str,
+    runs: Path,
+    changes: tuple[str, ...],
+    trials: int | None,
+    engine: str,
+    workers: int,
+    address: str | None,
+    as_json: bool,
+) -> None:
+    """Try variants of RECIPE (its sweep: says which) and show the best trade-offs; goes on where it was stopped."""
+    import msgspec
+
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.sweep.executors import Here, OnRay
+    from edgeloop_pipeline.sweep.page import write
+    from edgeloop_pipeline.sweep.study import Study
+
+    if trials is not None:
+        changes = (*changes, f"sweep.trials={trials}")
+    study = Study.of(recipes.load(recipes.find(recipe), changes), runs)
+    found = study.run(lambda text: click.echo(text, err=True), OnRay(study, workers, address) if engine == "ray" else Here(study))
+    path = write(study, found)
+    if as_json:
+        click.echo(msgspec.json.encode({"sweep": str(path.resolve()), "trials": found}).decode())
+        return
+    for trial in found:
+        if trial.best and (p := trial.point):
+            costs = f"{p.accuracy:.2%}, {p.latency:.0f} µs, {p.bytes:,} B"
+            click.echo(f"trial {trial.number}: {costs}  {' '.join(trial.changes)}")
+    click.echo(f"all of them: {path}\nbuild one: edgeloop run {recipe} --from-sweep TRIAL")
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe", required=False)
+@runs_option
+@set_option
+def status(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
+    """Which stages are cached and which would run (RECIPE: default the last one run)."""
+    from edgeloop_pipeline.cli.console import status_table
+
+    status_table(*planned_of(recipe, runs, changes))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("stage")
+@click.argument("recipe", required=False)
+@runs_option
+@set_option
+def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
+    """Say why STAGE would run again: what changed since it last did."""
+    from edgeloop_contract.settings import nearest
+    from edgeloop_pipeline.run.runner import why as reasons
+
+    loaded, store, planned = planned_of(recipe, runs, changes)
+    if stage not in loaded.stages:
+        raise UsageError(f"{stage}: not a stage of {loaded.path}{nearest(stage, loaded.stages)}")
+    found = next((p for p in planned if p.name == stage), None)
+    if found is None:
+        before = planned[-1].name
+        click.echo(f"{stage} waits for {before}, which has to run first:")
+        found = planned[-1]
+    lines = reasons(store, loaded, found)
+    click.echo("\n".join(f"  {line}" for line in lines) if lines else f"{stage} is cached; nothing changed")
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe", required=False)
+@runs_option
+@set_option
+def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
+    """Print where the report of the last run of RECIPE is."""
+    loaded, store, _ = planned_of(recipe, runs, changes)
+    entry = store.last(loaded.head.name, "report")
+    if entry is None:
+        raise UsageError(f"{loaded.head.name}: no report yet in {runs}; run it first: edgeloop run {loaded.path}")
+    click.echo(str(store.folder("report", entry.key) / entry.metrics["report"]))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--steps", type=click.IntRange(min=2), default=12, show_default=True, help="Training steps to look at.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_json: bool) -> None:
+    """Train RECIPE for some steps and say where their time goes, and what to try next."""
+    import msgspec
+
+    from edgeloop_pipeline.cache.store import write
+    from edgeloop_pipeline.cli.console import diagnosis_text
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.stages.train import profile_training
+
+    loaded = recipes.load(recipes.find(recipe), changes)
+    folder = runs / "profiles" / loaded.head.name
+    diagnosis = profile_training(loaded, folder, steps, lambda text: click.echo(text, err=True))
+    found = {**diagnosis.plain(), "trace": str((folder / "trace.json").resolve())}
+    write(folder / "profile.json", msgspec.json.encode(found))
+    click.echo(msgspec.json.encode(found).decode() if as_json else diagnosis_text(found))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@runs_option
+@set_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> None:
+    """What RECIPE's inference costs on devices and in the cloud, and when devices pay (its roi: table says the prices)."""
+    import msgspec
+
+    from edgeloop_pipeline.cli.console import roi_text
+    from edgeloop_pipeline.report.roi import answer
+    from edgeloop_pipeline.report.roi_page import write
+    from edgeloop_pipeline.report.summary import one_inference
+
+    loaded, store, planned = planned_of(recipe, runs, changes)
+    entries = {p.name: p.entry for p in planned if p.entry is not None}
+    if "profile" not in entries or "package" not in entries:
+        raise UsageError(f"{loaded.path}: has no finished run with profile and package; run it first: edgeloop run {loaded.path}")
+    packaged, prices = entries["package"], loaded.head.roi
+    figures = one_inference(entries["profile"].metrics, store.folder("package", packaged.key) / packaged.metrics["bundle"])
+    found = answer(figures, prices)
+    path = store.root / "roi" / f"{loaded.head.name}.html"
+    write(path, loaded.head.name, found, figures, prices)
+    if as_json:
+        click.echo(
+            msgspec.json.encode({"page": str(path.resolve()), "measured": figures, "assumed": prices, "answer": found}).decode()
+        )
+    else:
+        click.echo(roi_text(found, figures, prices) + f"\n{path}")
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("recipe")
+@set_option
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("probe.edgeloop"), show_default=True, help="The bundle to write."
+)
+@click.option("--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="As in the recipe's budget stage.")
+def probe(recipe: str, changes: tuple[str, ...], out: Path, round_to: int) -> None:
+    """Write a bundle of RECIPE's layers in all their sizes, for a device to measure: its latencies then hold budgets here."""
+    from edgeloop_pipeline.compression.device_latency import write
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.recipe.project import Project
+
+    project = Project(recipes.load(recipes.find(recipe), changes))
+    count = write(project, out, round_to, lambda text: click.echo(text, err=True))
+    click.echo(f"{out}: {count} layers, {out.stat().st_size:,} bytes; on the device:")
+    click.echo(f"  edgeloop-agent bench {out.name} --seconds 0.1 --json > device.json")
+    click.echo("then beside the recipe, with target: {device: device.json, max_latency_us: …} in it")

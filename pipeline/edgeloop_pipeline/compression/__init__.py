@@ -1,0 +1,1 @@
+"""Smaller networks: pruning, width scaling, and the search for a budget."""

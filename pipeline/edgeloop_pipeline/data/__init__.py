@@ -1,0 +1,5 @@
+"""Samples: types, preparation, datasets, downloads, caches. A project's `data.py` imports these names from here."""
+
+from edgeloop_pipeline.data.types import Array, Data, PreparedSplits, Samples, Split, Splits
+
+__all__ = ["Array", "Data", "PreparedSplits", "Samples", "Split", "Splits"]

@@ -1,0 +1,6 @@
+"""Data sets in the layouts that people have: class folders of images, sound or sensor recordings, and tables with a label."""
+
+from edgeloop_pipeline.data.datasets.folders import ClassFolders, NormalFolders
+from edgeloop_pipeline.data.datasets.tables import Table, Values
+
+__all__ = ["ClassFolders", "NormalFolders", "Table", "Values"]

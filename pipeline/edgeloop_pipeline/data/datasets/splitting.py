@@ -1,0 +1,194 @@
+"""Who goes into which split: quotas, stratified by class, and never a group in two. The same data give the same, everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.settings import nearest
+from edgeloop_pipeline.data.types import NAMES, Array
+
+SHARE = 0.15  # of validation, and of the test set; the rest trains
+HELD = ("validation", "test")
+MANY_UNITS = 2000
+MISSING = 1e6  # worse than any deviation from a share
+MOST_NAMED = 8
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """`held`: the splits that are taken out of training; `named`: those of them whose members somebody named."""
+
+    held: tuple[str, ...] = HELD
+    validation: tuple[str, ...] = ()
+    test: tuple[str, ...] = ()
+
+    @property
+    def named(self) -> dict[str, str]:
+        """Unit → split. Raises DataError for one in both."""
+        both = sorted(set(self.validation) & set(self.test))
+        if both:
+            raise DataError(f"{both[0]!r} is named for validation and for test; leave it in one of them")
+        return {**dict.fromkeys(self.validation, "validation"), **dict.fromkeys(self.test, "test")}
+
+
+def order(name: str) -> bytes:
+    """Of units: neither by alphabet nor by time, and never another."""
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+
+
+def plural(what: str) -> str:
+    return what + ("es" if what.endswith(("ch", "s")) else "s")
+
+
+def quota(count: int) -> int:
+    """How many of `count` units go into validation, and as many into the test set."""
+    return max(1, round(SHARE * count))
+
+
+def divide(labels: Sequence[str], units: Sequence[str], what: str, wanted: Wanted = Wanted()) -> list[str]:
+    """The split of each recording, by its class and the unit (a subject, a file) that it is of. `what`: a unit's name in words.
+
+    Every class is in every split. Raises DataError that says of which class there are too few.
+    """
+    names = sorted(set(units), key=order)
+    classes = sorted(set(labels))
+    counts = np.zeros((len(names), len(classes)), np.int64)
+    at, row = {name: i for i, name in enumerate(names)}, {name: i for i, name in enumerate(classes)}
+    for label, unit in zip(labels, units, strict=True):
+        counts[at[unit], row[label]] += 1
+    given = _named(wanted, at, what)
+    held = tuple(name for name in wanted.held if name not in given.values())
+    problems = _too_few(classes, counts, names, given, held, what)
+    if problems:
+        raise DataError("; ".join(problems))
+    sides = _sides(counts, given, held)
+    return [sides[at[unit]] for unit in units]
+
+
+def _named(wanted: Wanted, at: dict[str, int], what: str) -> dict[int, str]:
+    found = {}
+    for unit, split in wanted.named.items():
+        if unit not in at:
+            raise DataError(f"{split}: there is no {what} {unit!r}{nearest(unit, sorted(at)[:1000])}; correct it in data.py")
+        found[at[unit]] = split
+    return found
+
+
+def _too_few(
+    classes: list[str], counts: Array, names: list[str], given: dict[int, str], held: tuple[str, ...], what: str
+) -> list[str]:
+    free = np.array([i not in given for i in range(len(names))])
+    problems, needed = [], 1 + len(held)
+    for k, label in enumerate(classes):
+        mine = np.flatnonzero((counts[:, k] > 0) & free)
+        if len(mine) < needed:
+            shown = ", ".join(sorted(names[i] for i in mine)[:MOST_NAMED])
+            problems.append(
+                f"class {label!r} has {len(mine)} {what if len(mine) == 1 else plural(what)} to divide ({shown or 'none'}), and"
+                f" {' and '.join(('train', *held))} need one each: add more, or leave the class out"
+            )
+    return problems
+
+
+def _sides(counts: Array, given: dict[int, str], held: tuple[str, ...]) -> list[str]:
+    sides = [given.get(i, "train") for i in range(len(counts))]
+    free = np.array([i for i in range(len(counts)) if i not in given], np.int64)
+    if not held or not len(free):
+        return sides
+    for units in _strata(counts, free):
+        for i, split in _by_quota(counts, units, held).items():
+            sides[i] = split
+    return sides
+
+
+def _strata(counts: Array, free: Array) -> list[Array]:
+    """Units that are divided by themselves: those of one class; all together where units hold several classes."""
+    if ((counts > 0).sum(1) == 1).all() or len(free) > MANY_UNITS:
+        main = counts[free].argmax(1)
+        return [free[main == k] for k in np.unique(main)]
+    return [free]
+
+
+def _by_quota(counts: Array, units: Array, held: tuple[str, ...]) -> dict[int, str]:
+    """Units for the held splits, one at a time: each the one after which the classes' shares are nearest to what they should be."""
+    found: dict[int, str] = {}
+    here = counts[units]
+    total = here.sum(0)
+    present = total > 0
+    size = quota(len(units)) if len(units) > len(held) else 0
+    if len(units) > MANY_UNITS or (here == here[0]).all():  # one is as good as another
+        return {int(units[k * size + i]): split for k, split in enumerate(held) for i in range(size)}
+    left = np.ones(len(units), bool)
+    for place, split in enumerate(held):
+        have = np.zeros(here.shape[1])
+        after = len(held) - place  # splits that still want some: those to come, and train
+        taken = 0
+        while left.sum() > after and (taken < size or (taken and (have[present] == 0).any())):
+            best = _best(here, left, have, total, present, after, size)
+            if taken >= size and not (here[best][(have == 0) & present] > 0).any():
+                break
+            have += here[best]
+            left[best] = False
+            found[int(units[best])] = split
+            taken += 1
+    return found
+
+
+def _best(here: Array, left: Array, have: Array, total: Array, present: Array, after: int, size: int) -> int:
+    """The first of the units that are left and cost least."""
+    rows = np.flatnonzero(left)
+    with_it = have + here[rows]
+    holders = (here[rows] > 0).sum(0) - (here[rows] > 0)  # of each class, were this unit gone
+    exhausted = ((holders < after) & present).sum(1)
+    lacking = ((with_it == 0) & present).sum(1)
+    wanted = np.maximum(SHARE * total, total / max(1, len(here)) * size) * present
+    off = np.square((with_it - wanted) / np.maximum(wanted, 1e-9))[:, present].sum(1)
+    return int(rows[np.argmin(MISSING * (10 * exhausted + lacking) + off)])
+
+
+def divide_values(values: Sequence[float], units: Sequence[str], what: str, wanted: Wanted = Wanted()) -> list[str]:
+    """The same for quantities: units in order of their mean, and the held ones evenly between the others.
+
+    Where the quantity never changes within a unit, each held split gets two of them with different values. Raises DataError.
+    """
+    names = sorted(set(units), key=order)
+    at = {name: i for i, name in enumerate(names)}
+    place = np.array([at[unit] for unit in units])
+    truth = np.asarray(values, np.float64)
+    count = np.bincount(place, minlength=len(names))
+    mean = np.bincount(place, truth, len(names)) / count
+    spread = np.bincount(place, np.abs(truth - mean[place]), len(names))
+    given = _named(wanted, at, what)
+    held = tuple(name for name in wanted.held if name not in given.values())
+    free = sorted((i for i in range(len(names)) if i not in given), key=lambda i: (mean[i], i))
+    flat = bool((spread < 1e-12).all())
+    size = max(2 if flat else 1, quota(len(free))) if held else 0
+    if len(free) - size * len(held) < (2 if flat else 1):
+        raise DataError(
+            f"{len(free)} {plural(what)} to divide, and {' and '.join(('train', *held))} need"
+            f" {'two each, as the quantity never changes within one' if flat else 'one each'}: add more"
+        )
+    sides = [given.get(i, "train") for i in range(len(names))]
+    chosen = size * len(held)
+    for k in range(chosen):
+        sides[free[(k + 1) * len(free) // (chosen + 1)]] = held[k % len(held)]
+    return [sides[i] for i in place]
+
+
+def check_given(labels: Sequence[str], sides: Sequence[str]) -> None:
+    """What given split folders must hold. Raises DataError naming each class that training lacks."""
+    trained = {label for label, side in zip(labels, sides, strict=True) if side == "train"}
+    problems = []
+    for label in sorted(set(labels) - trained):
+        others = [side for name, side in zip(labels, sides, strict=True) if name == label]
+        where = " and ".join(f"{others.count(name)} for {name}" for name in NAMES if name in others)
+        problems.append(f"class {label!r} has {where}, and none for train")
+    if problems:
+        raise DataError(
+            "; ".join(problems) + ": a network cannot learn it; move some of its files to train, or leave the class out"
+        )

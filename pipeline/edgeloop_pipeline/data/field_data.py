@@ -1,0 +1,177 @@
+"""Labelled samples of devices as versions of a data set: one file each, named by its content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.cache.store import write
+from edgeloop_pipeline.data.types import PreparedSplits, Samples
+
+SHARES = {"train": 0.45, "test": 0.45, "validation": 0.1}  # of each device's recordings; test judges, and is never trained on
+BLOCK_LINES, BLOCK_SECONDS = 100, 600.0
+FIELD_OFFSET = 1 << 30  # of recording numbers, so that they never meet the old data's
+LINE = re.compile(r"(.*\bline )(\d+)")
+
+
+@dataclass(frozen=True)
+class Field:
+    """(N, *sample) values as the model saw them, labels by name, where each came from, and `parts`: train, validation or test.
+
+    `said`: somebody labelled this very sample, and not one like it. `pseudo`: the label is a teacher's guess. Only the said judge.
+    `rest`: not chosen, but of a recording that has a label.
+    """
+
+    values: Array
+    labels: Array
+    devices: Array
+    recordings: Array
+    keys: Array
+    taken: Array
+    random: Array
+    parts: Array
+    said: Array
+    pseudo: Array
+    rest: Array
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def of(self, rows: Array) -> Field:
+        return Field(*(getattr(self, f.name)[rows] for f in fields(self)))
+
+    @property
+    def judging(self) -> Field:
+        """What nobody trains on, and what somebody looked at."""
+        return self.of((self.parts == "test") & self.said & ~self.pseudo)
+
+    @property
+    def groups(self) -> Array:
+        """What must stay together, (N,) names: a device's recording; of an endless stream some lines, or some minutes."""
+        found = np.array([f"{d}/{_block(r)}" for d, r in zip(self.devices, self.recordings, strict=True)], dtype=str)
+        for name in np.unique(found):
+            rows = np.flatnonzero(found == name)
+            if np.ptp(self.taken[rows]) > BLOCK_SECONDS:
+                found = found.astype(object)
+                found[rows] = [f"{name}/{int(t // BLOCK_SECONDS)}" for t in self.taken[rows]]
+                found = found.astype(str)
+        return found
+
+    def divided(self, sides: dict[str, str]) -> tuple[Field, dict[str, str]]:
+        """With its parts, and the sides of all groups. `sides`: those of earlier versions, which never change.
+
+        Each device's new groups, in the order in which they were recorded, go where most is lacking of its `SHARES`.
+        """
+        known, groups = dict(sides), self.groups
+        first = {str(g): i for i, g in reversed(list(enumerate(groups.tolist())))}
+        for name in sorted(first, key=lambda g: (float(self.taken[first[g]]), g)):
+            if name not in known:
+                device = name.split("/", 1)[0]
+                mine = [side for group, side in known.items() if group.split("/", 1)[0] == device]
+                known[name] = max(SHARES, key=lambda side: SHARES[side] * (len(mine) + 1) - mine.count(side))
+        return replace(self, parts=np.array([known[g] for g in groups.tolist()], dtype=str)), known
+
+    def save(self, folder: Path) -> Path:
+        """Into FOLDER/DIGEST.npz; the same content is the same file."""
+        order = np.lexsort((self.keys, self.devices))
+        file = io.BytesIO()
+        np.savez(file, **{f.name: getattr(self, f.name)[order] for f in fields(self)})
+        parts = [np.ascontiguousarray(getattr(self, f.name)[order]).tobytes() for f in fields(self)]
+        path = folder / f"{hashlib.sha256(b''.join(parts)).hexdigest()[:32]}.npz"
+        if not path.exists():
+            write(path, file.getvalue())
+        return path
+
+
+def _block(recording: str) -> str:
+    found = LINE.fullmatch(recording)
+    return f"{found[1]}{int(found[2]) // BLOCK_LINES}" if found else recording
+
+
+def load(path: Path) -> Field:
+    """Raises DataError."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {f.name: arrays[f.name] for f in fields(Field) if f.name in arrays}
+            for name in {"said", "pseudo", "rest"} - set(found):  # a version from before they were told apart
+                found[name] = np.full(len(found["labels"]), name == "said")
+            return Field(**found)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: not a version of field data ({error})") from error
+
+
+def from_rows(rows: Iterable[dict[str, Any]]) -> Field | None:
+    """What the hub told of labelled samples; None when there is none. Samples of another shape than most are left out."""
+    found = list(rows)
+    shapes = [(tuple(r["shape"]), r["dtype"]) for r in found]
+    if not found:
+        return None
+    usual = max(set(shapes), key=shapes.count)
+    found = [r for r, shape in zip(found, shapes, strict=True) if shape == usual]
+    kind = np.dtype(usual[1]).newbyteorder("<")
+    values = [np.frombuffer(zlib.decompress(r["data"]), kind).reshape(usual[0]).astype(usual[1]) for r in found]
+    text = {name: np.array([str(r[name]) for r in found]) for name in ("label", "device", "recording", "key")}
+    return Field(
+        np.stack(values), text["label"], text["device"], text["recording"], text["key"],
+        np.array([float(r["taken"]) for r in found]), np.array([bool(r["random"]) for r in found]),
+        np.full(len(found), "train"), np.array([bool(r["said"]) for r in found]), np.zeros(len(found), dtype=bool),
+        np.array([r["kind"] == "rest" for r in found]),
+    )  # fmt: skip
+
+
+def joined(first: Field, second: Field) -> Field:
+    return Field(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Field)))
+
+
+def samples(field: Field, names: tuple[str, ...]) -> Samples:
+    """As the pipeline's samples; labels that the model does not know are left out."""
+    known = np.isin(field.labels, names)
+    field = field.of(known)
+    _, recording = np.unique(field.groups, return_inverse=True) if len(field) else (None, np.zeros(0, dtype=np.intp))
+    place = {name: i for i, name in enumerate(names)}
+    truth = np.array([place[str(n)] for n in field.labels], dtype=np.int64)
+    return Samples(field.values, truth, recording + FIELD_OFFSET, np.array([f"device {d}" for d in field.devices], dtype=str))
+
+
+def merged(splits: PreparedSplits, path: Path, share: float, most_repeats: int) -> PreparedSplits:
+    """Old data and field data: what of the field trains makes up `share` of the training samples, by repeating it if need be.
+
+    Pseudo-labelled samples come beside it, once each and at most as many as people's labels count. The field's own test part stays
+    out: the gate judges by it. Raises DataError.
+    """
+    field = load(path)
+    if field.values.shape[1:] != splits.shape or field.values.dtype != splits.train.values.dtype:
+        raise DataError(
+            f"{path}: samples of shape {field.values.shape[1:]} and type {field.values.dtype}; the recipe's are {splits.shape},"
+            f" {splits.dtype}: the field data are another model's"
+        )
+    guessed = field.of(field.pseudo & (field.parts == "train"))
+    field = field.of(~field.pseudo)
+    train, validation = (samples(field.of(field.parts == name), splits.labels) for name in ("train", "validation"))
+    wanted = share / max(1 - share, 1e-6) * len(splits.train)
+    repeats = int(np.clip(round(wanted / max(1, len(train))), 1, most_repeats))
+    most = min(len(guessed), repeats * len(train))
+    beside = samples(guessed.of(np.sort(np.random.default_rng(0).permutation(len(guessed))[:most])), splits.labels)
+    return replace(
+        splits, train=_together(splits.train, *[train] * repeats, beside), validation=_together(splits.validation, validation)
+    )
+
+
+def _together(first: Samples, *more: Samples) -> Samples:
+    every = [first, *(m for m in more if len(m))]
+    if len(every) == 1:
+        return first
+    return Samples(
+        np.concatenate([s.values for s in every]), np.concatenate([s.labels for s in every]),
+        np.concatenate([s.recording for s in every]), np.concatenate([np.asarray(s.groups).astype(str) for s in every]),
+    )  # fmt: skip

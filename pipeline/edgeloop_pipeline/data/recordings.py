@@ -1,0 +1,45 @@
+"""Raw recordings as files, as a device would find them."""
+
+from __future__ import annotations
+
+import wave
+from pathlib import Path
+
+import numpy as np
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.data.types import Array, Splits
+
+
+def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz: int = 0) -> int:
+    """Write up to `limit` recordings, evenly spread, named by their label; returns how many.
+
+    Series become CSV, images PNG, sound WAV where its `rate_hz` is known. Raises UsageError when the folder holds anything.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: is not empty; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = getattr(splits, split)
+    rows = np.unique(np.linspace(0, len(chosen.labels) - 1, min(limit, len(chosen.labels))).astype(int))
+    for i in rows:
+        label = np.asarray(chosen.labels[i])
+        named = splits.labels[int(label)] if label.dtype.kind in "iu" else "_".join(f"{v:.6g}" for v in np.atleast_1d(label))
+        _write(np.asarray(chosen.recordings[i]), folder / f"{i:05d}_{named}".replace("/", "-").replace(" ", "_"), rate_hz)
+    return len(rows)
+
+
+def _write(recording: Array, stem: Path, rate_hz: int) -> None:
+    if rate_hz and recording.dtype == np.int16:
+        with wave.open(f"{stem}.wav", "wb") as file:
+            file.setnchannels(recording.shape[-1])
+            file.setsampwidth(2)
+            file.setframerate(rate_hz)
+            file.writeframes(recording.astype("<i2").tobytes())
+        return
+    if recording.ndim == 2 and recording.dtype != np.uint8:
+        np.savetxt(f"{stem}.csv", recording, fmt="%.7g", delimiter=",")
+        return
+    from PIL import Image
+
+    image = recording[..., 0] if recording.ndim == 3 and recording.shape[-1] == 1 else recording
+    Image.fromarray(image).save(f"{stem}.png")

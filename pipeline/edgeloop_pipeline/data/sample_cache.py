@@ -1,0 +1,74 @@
+"""Decoded and preprocessed samples on disk, memory-mapped: every stage and run after the first starts at once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from edgeloop_pipeline.data.download import cache_folder
+from edgeloop_pipeline.data.types import PreparedSplits, Samples
+
+NAMES = ("train", "validation", "test")
+WORTH_SECONDS = 1.0  # what is made faster than this is made again
+
+
+def folder_of(key: str) -> Path:
+    return cache_folder() / "prepared" / key
+
+
+def read(key: str) -> PreparedSplits | None:
+    """The samples kept under `key`, mapped copy-on-write: pages are read when used, and shared with loader processes."""
+    folder = folder_of(key)
+    try:
+        labels, task, channels, notes = msgspec.json.decode(
+            (folder / "labels.json").read_bytes(), type=tuple[tuple[str, ...], str, tuple[str, ...], tuple[str, ...]]
+        )
+        made = {
+            name: Samples(
+                **{f.name: np.load(folder / f"{name}-{f.name}.npy", mmap_mode="c", allow_pickle=False) for f in fields(Samples)}
+            )
+            for name in NAMES
+        }
+        os.utime(folder)  # the least recently used go first
+    except (OSError, ValueError, msgspec.MsgspecError):
+        return None
+    return PreparedSplits(labels, made["train"], made["validation"], made["test"], task, channels=channels, notes=notes)
+
+
+def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) -> bool:
+    """Write by rename, if making them took long and they fit under the ceiling; older ones make room. False: not kept."""
+    arrays = {f"{name}-{f.name}": getattr(getattr(splits, name), f.name) for name in NAMES for f in fields(Samples)}
+    size = sum(a.nbytes for a in arrays.values())
+    if took_seconds < WORTH_SECONDS or size > max_bytes or any(a.dtype == object for a in arrays.values()):
+        return False
+    target = folder_of(key)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(target.parent, max_bytes - size)
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".partial-"))
+        try:
+            for name, array in arrays.items():
+                np.save(partial / f"{name}.npy", array, allow_pickle=False)
+            (partial / "labels.json").write_bytes(msgspec.json.encode([splits.labels, splits.task, splits.channels, splits.notes]))
+            partial.rename(target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    except OSError:
+        return False  # full or not writable, or another process was first: only time is lost
+    return True
+
+
+def _make_room(root: Path, max_bytes: int) -> None:
+    kept = sorted((p for p in root.iterdir() if p.is_dir() and not p.name.startswith(".")), key=lambda p: p.stat().st_mtime)
+    sizes = {p: sum(f.stat().st_size for f in p.iterdir()) for p in kept}
+    for old in kept:
+        if sum(sizes.values()) <= max_bytes:
+            return
+        shutil.rmtree(old, ignore_errors=True)
+        del sizes[old]

@@ -1,0 +1,61 @@
+"""Arrays of one shape, one after another: in memory while they are few, in a file that is mapped when they are many."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import IO
+
+import numpy as np
+
+from edgeloop_agent.runtimes import Array
+from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.download import cache_folder
+
+MOST_IN_MEMORY_BYTES = 256 << 20
+
+
+class Stack:
+    """Append (n, *sample) arrays, then take all of them as one (N, *sample): data larger than memory go through it."""
+
+    def __init__(self, most_in_memory_bytes: int = MOST_IN_MEMORY_BYTES) -> None:
+        self.most = most_in_memory_bytes
+        self.held: list[Array] = []
+        self.held_bytes = self.rows = 0
+        self.kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = None
+        self.file: IO[bytes] | None = None
+
+    def append(self, values: Array) -> None:
+        """Raises DataError when the samples are of another shape or type than those before."""
+        if values.dtype == np.float64:
+            values = values.astype(np.float32)
+        kind = (values.shape[1:], values.dtype)
+        if self.kind is not None and kind != self.kind:
+            raise DataError(
+                f"samples of {kind[1]} {kind[0]} after samples of {self.kind[1]} {self.kind[0]}; add a resize or window step"
+            )
+        self.kind = kind
+        self.held.append(values)
+        self.held_bytes += values.nbytes
+        self.rows += len(values)
+        if self.held_bytes > self.most:
+            self._spill()
+
+    def _spill(self) -> None:
+        if self.file is None:
+            folder = cache_folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as its mapping; it has no name)
+        for values in self.held:
+            self.file.write(np.ascontiguousarray(values).data)
+        self.held, self.held_bytes = [], 0
+
+    def all(self) -> Array:
+        """Everything appended; the end of this stack."""
+        if self.kind is None:
+            raise DataError("no samples; check the data")
+        if self.file is None:
+            return np.concatenate(self.held)
+        self._spill()
+        with self.file:
+            self.file.flush()
+            return np.memmap(self.file, dtype=self.kind[1], mode="c", shape=(self.rows, *self.kind[0]))

@@ -1,6 +1,0 @@
-"""Data sets in the layouts that people have: class folders of images, sound or sensor recordings, and tables with a label."""
-
-from edgeloop_pipeline.datasets.folders import ClassFolders, NormalFolders
-from edgeloop_pipeline.datasets.tables import Table, Values
-
-__all__ = ["ClassFolders", "NormalFolders", "Table", "Values"]

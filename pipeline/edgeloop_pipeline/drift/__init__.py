@@ -1,0 +1,1 @@
+"""The drift reference of a bundle, and the thresholds calibrated on it."""

@@ -1,0 +1,1 @@
+"""What the workstation does for a fleet: keys, releases, the hub, labels."""

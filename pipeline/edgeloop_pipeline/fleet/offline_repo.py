@@ -1,0 +1,50 @@
+"""Updates without a network: the same signed files as the hub's, in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
+
+from edgeloop_contract.errors import NetworkError, StorageError
+from edgeloop_contract.files import publish
+from edgeloop_pipeline.fleet.hub_client import Hub
+
+
+def export(hub: Hub, folder: Path) -> str:
+    """Bundles first, then metadata with the timestamp last: a stick pulled out too early holds an older, whole state."""
+    timestamp = hub.raw("/tuf/metadata/timestamp.json")
+    snapshot_version = _of(Timestamp, timestamp).snapshot_meta.version
+    snapshot = hub.raw(f"/tuf/metadata/{snapshot_version}.snapshot.json")
+    targets_version = _of(Snapshot, snapshot).meta["targets.json"].version
+    targets = hub.raw(f"/tuf/metadata/{targets_version}.targets.json")
+    newest = _of(Root, hub.get("/api/v1/signed")["roots"][0].encode()).version
+    files = {f"{n}.root.json": hub.raw(f"/tuf/metadata/{n}.root.json") for n in range(1, newest + 1)}
+    files |= {
+        f"{targets_version}.targets.json": targets,
+        f"{snapshot_version}.snapshot.json": snapshot,
+        "timestamp.json": timestamp,
+    }
+    listed, sent = _of(Targets, targets).targets, 0
+    try:
+        for part in ("metadata", "targets"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        for name, target in listed.items():
+            path = folder / "targets" / f"{target.hashes['sha256']}.{name}"
+            if not path.exists():
+                content = hub.raw(f"/tuf/targets/{path.name}")
+                if hashlib.sha256(content).hexdigest() != target.hashes["sha256"]:
+                    raise NetworkError(f"{name}: the hub's bytes are not those that were signed")
+                publish(path, content)
+                sent += len(content)
+        for name, content in files.items():
+            publish(folder / "metadata" / name, content)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room, or choose another folder") from error
+    return f"{folder}: {len(listed)} bundles, {sent:,} bytes of them new; devices take it by updates.folder"
+
+
+def _of(kind: Any, body: bytes) -> Any:
+    return Metadata[kind].from_bytes(body).signed

@@ -1,1 +1,0 @@
-"""Samples of the hub's queue to other labelling tools, and their labels back."""

@@ -1,0 +1,186 @@
+"""Networks on disk without pickle: weights as safetensors, the user's builder, and what pruning changed in its layers."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from edgeloop_contract.errors import DataError, ModelError
+from edgeloop_exporters.convert import Front
+from edgeloop_pipeline.data.types import PreparedSplits, Statistics
+from edgeloop_pipeline.recipe.project import Project, load_object
+from edgeloop_pipeline.tasks import registry
+
+WEIGHTS = "network.safetensors"
+VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+STRUCTURE = "network.json"
+# The integers that structured pruning changes, by layer family.
+SIZES = ("in_channels", "out_channels", "groups", "num_features", "in_features", "out_features", "num_channels")
+
+
+class Structure(msgspec.Struct, frozen=True):
+    """How to build the network again. `changes`: module → {size: value} where it differs from what the builder makes."""
+
+    builder: str
+    arguments: dict[str, Any]
+    changes: dict[str, dict[str, int]]
+    front: Front
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A network with the normalisation in front of it."""
+
+    network: nn.Module
+    structure: Structure
+
+    @property
+    def front(self) -> Front:
+        return self.structure.front
+
+
+def build(project: Project, builder: str, arguments: dict[str, Any], splits: PreparedSplits) -> nn.Module:
+    """Call the user's builder with the channels-first sample shape and the number of outputs. Raises ModelError."""
+    shape = (splits.shape[-1], *splits.shape[:-1])
+    outputs = registry.of(splits).outputs
+    make = load_object(project.recipe.folder, builder)
+    try:
+        network = make(shape, outputs, **arguments)
+    except Exception as error:  # the user's code can raise anything
+        raise ModelError(
+            f"{builder}: called with shape {shape}, {outputs} outputs and {arguments or 'no arguments'}:"
+            f" {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(network, nn.Module):
+        raise ModelError(f"{builder}: returned {type(network).__name__}; return a torch.nn.Module")
+    return network
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Weights of a network of the same structure. Raises ModelError."""
+    try:
+        network.load_state_dict(load_file(path))
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"{path}: not weights of this network: {' '.join(str(error).split())[:300]}") from error
+
+
+def front_of(splits: PreparedSplits) -> Front:
+    """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
+    counts. Raises DataError and ModelError."""
+    values = splits.train.values
+    if splits.normalise is not None:
+        return _given(splits)
+    if splits.dtype == "uint8":
+        found = Statistics.of(values.reshape(*values.shape, 1))  # one for all channels
+        return Front("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
+    found = Statistics.of(values)
+    constant = found.std < 1e-9
+    if constant.all():
+        raise DataError("the training samples are constant: every value of a channel is the same; check the data")
+    # A constant channel carries nothing: leave its scale alone rather than blow it up.
+    return Front(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
+
+
+def _given(splits: PreparedSplits) -> Front:
+    assert splits.normalise is not None
+    mean, std = splits.normalise
+    channels = splits.shape[-1]
+    if len(set(mean)) == len(set(std)) == 1 and {len(mean), len(std)} <= {1, channels} and splits.dtype == "uint8":
+        return Front("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
+    if not {len(mean), len(std)} <= {1, channels}:
+        raise ModelError(f"normalise: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
+    return Front(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))
+
+
+def sizes(network: nn.Module) -> dict[str, dict[str, int]]:
+    return {
+        name: {key: getattr(module, key) for key in SIZES if isinstance(getattr(module, key, None), int)}
+        for name, module in network.named_modules()
+    }
+
+
+def save(folder: Path, network: nn.Module, structure: Structure) -> None:
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in network.state_dict().items()}
+    save_file(state, str(folder / WEIGHTS))
+    (folder / STRUCTURE).write_bytes(msgspec.json.encode(structure, order="sorted"))
+
+
+def load(project: Project, folder: Path) -> Saved:
+    """Build the network, give its layers the saved sizes, and load the weights. Raises ModelError when they do not fit."""
+    structure = msgspec.json.decode((folder / STRUCTURE).read_bytes(), type=Structure)
+    network = build(project, structure.builder, structure.arguments, project.splits)
+    state = load_file(str(folder / WEIGHTS))
+    for name, changed in structure.changes.items():
+        module = network.get_submodule(name)
+        for key, size in changed.items():
+            setattr(module, key, size)
+        families: tuple[tuple[str, Any], ...] = (("parameter", module._parameters), ("buffer", module._buffers))
+        for kind, tensors in families:
+            for leaf, old in list(tensors.items()):
+                new = state.get(f"{name}.{leaf}" if name else leaf)
+                if old is not None and new is not None and old.shape != new.shape:
+                    value = torch.empty_like(new)
+                    tensors[leaf] = nn.Parameter(value) if kind == "parameter" else value
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ModelError(f"{folder}: the saved weights do not fit {structure.builder} ({first}); run again from train") from error
+    return Saved(network, structure)
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def multiply_adds(network: nn.Module, sample: Tensor) -> int:
+    """Multiply-accumulates of one sample, counted in convolutions and linear layers. `sample`: (1, channels, ...)."""
+    total = 0
+
+    def count(module: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        weight = module.weight
+        assert isinstance(weight, Tensor)
+        per_output = weight.numel() // max(1, weight.shape[0])
+        total += output.numel() * per_output if not isinstance(module, nn.modules.conv._ConvTransposeNd) else 0
+
+    layers = [m for m in network.modules() if isinstance(m, (nn.Linear, nn.modules.conv._ConvNd))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    try:
+        with torch.no_grad():
+            network.eval()(sample)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
+    """One normalised sample (1, channels, ...), after checking that the network answers it as the task needs."""
+    from edgeloop_exporters.graph import explain_failure
+
+    inputs = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty and p.kind not in VARIADIC]
+    if len(inputs) > 1:
+        raise ModelError(
+            f"{type(network).__name__}: forward() takes {len(inputs)} inputs ({', '.join(p.name for p in inputs)}); a sample is one"
+            " tensor: give them as channels of one, and take them apart in forward()"
+        )
+    sample = front.normalise(torch.from_numpy(splits.train.values[:1]))
+    try:
+        with torch.no_grad():
+            scores = network.eval()(sample)
+    except Exception as error:  # the user's code can raise anything
+        raise ModelError(explain_failure(network, sample, error)) from error
+    got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+    wanted = registry.of(splits).check_answer(tuple(sample.shape), got if isinstance(got, tuple) else ())
+    if wanted:
+        raise ModelError(f"{type(network).__name__}: answers one sample with {got}; return {wanted}")
+    return sample

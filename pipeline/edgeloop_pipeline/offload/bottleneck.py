@@ -1,0 +1,245 @@
+"""A learned bottleneck where a network is cut: fewer channels cross to the server, at a small cost in answers.
+
+One 1 × 1 convolution on each side of the wire (Eshratifar et al. 2019). They begin as the projection of the boundary's
+channels that, to first order, changes the scores least, and learn by distillation: the frozen tail is to answer as the whole does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor, fx, nn
+
+from edgeloop_contract.manifest import TensorSpec
+from edgeloop_exporters import bottleneck_onnx, cutting, parity
+from edgeloop_exporters.quantizers import ActivationQuantizer
+from edgeloop_pipeline.networks import saved_network
+from edgeloop_pipeline.quantization import quantized_graph
+from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.training.scoring import in_batches, seed_everything
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.manifest import Cut
+    from edgeloop_pipeline.recipe.stage_table import Inputs
+    from edgeloop_pipeline.stages.split import Work
+
+LEARNING_SAMPLES = 1024
+LEAST_AGREEMENT = 0.5  # of a bottleneck that anybody could want
+BATCH = 32
+LEARNING_RATE = 3e-3
+SOME = 256  # samples that the beginning is found with
+TEMPERATURE = 2.0
+
+
+@dataclass(frozen=True)
+class Point:
+    """A place in a quantized graph: the node whose output crosses, its scale and zero point."""
+
+    node: fx.Node
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class Waist:
+    """`encode` (few, channels), `decode` (channels, few), their biases; what crosses is uint8 of this scale and zero point."""
+
+    encode: Array
+    encode_bias: Array
+    decode: Array
+    decode_bias: Array
+    scale: float
+    zero_point: int
+
+
+class Waists:
+    """Learned bottlenecks at the cuts of one model. Training samples teach them; agreement is of those that measure cuts."""
+
+    def __init__(self, inputs: Inputs, work: Work, share: float, steps: int) -> None:
+        project = inputs.project
+        seed_everything(project.recipe.head.seed)
+        self._work, self._share, self._steps, self._log = work, share, steps, inputs.log
+        self.tried: dict[str, dict[str, float]] = {}  # by name, those that are left out too
+        self._task, train = registry.of(project.splits), project.splits.train
+        self._samples = train.values[np.linspace(0, len(train) - 1, min(LEARNING_SAMPLES, len(train))).astype(int)]
+        saved = saved_network.load(project, inputs.artefacts["network"])
+        self._graph = quantized_graph.load(saved, project.splits, inputs.artefacts["quantized"])
+        self._scores = torch.from_numpy(in_batches(work.whole.run, self._samples))
+
+    def of(self, cut: Cut, out: Path) -> tuple[Cut | None, str]:
+        """The narrow twin of an inner cut, its head and decoder written; or why there is none."""
+        work, channels = self._work, int(self._share * cut.boundary.shape[0])
+        if cut.boundary.dtype != "uint8" or len(cut.boundary.shape) < 2 or not channels:
+            return None, "only an 8-bit boundary with several channels, and places in each, is narrowed"
+        head = (out / cut.file).read_bytes()
+        crossing = in_batches(work.open(head).raw, self._samples)
+        few = quantized_graph.samples_of(self._graph.front, self._samples[:2])
+        point = point_of(self._graph.module, few, crossing[:2])
+        tail = tail_of(self._graph.module, point.node) if point else None
+        if point is None or tail is None:
+            return None, "the tensor was not found in the network that training sees, or what follows looks at the input again"
+        waist = learn(tail, point, crossing, self._scores, channels, self._steps, self._task.imitation)
+        name, tensor = f"{cut.name}-narrow", f"{cut.tensor}.narrow"
+        shape, wire, inner = [channels, *cut.boundary.shape[1:]], (waist.scale, waist.zero_point), (point.scale, point.zero_point)
+        narrowed = bottleneck_onnx.encoded(head, cut.tensor, tensor, inner, waist.encode, waist.encode_bias, wire)
+        decoder = bottleneck_onnx.decoder(work.model, cut.tensor, tensor, shape, wire, waist.decode, waist.decode_bias, inner)
+        runs, behind = work.open(narrowed), work.open(cutting.tail(work.model, tensor, decoder))
+        rows = runs.raw(work.samples)
+        packed, agreement = work.packed(rows), work.agreement(behind.run(rows))
+        self.tried[name] = {
+            "channels": channels, "of": cut.boundary.shape[0], "bytes": packed[-1].bytes, "agreement": agreement,
+        }  # fmt: skip
+        self._log(
+            f"{name}: {channels} of {cut.boundary.shape[0]} channels, {packed[-1].bytes:,.0f} bytes, same answer {agreement:.1%}"
+        )
+        if agreement < LEAST_AGREEMENT:
+            return None, f"{channels} of {cut.boundary.shape[0]} channels leave only {agreement:.0%} of the answers as they are"
+        (out / f"{name}.onnx").write_bytes(narrowed)
+        (out / f"{name}-decoder.onnx").write_bytes(decoder)
+        return msgspec.structs.replace(
+            cut, name=name, tensor=tensor, boundary=TensorSpec(dtype="uint8", shape=shape), file=f"{name}.onnx",
+            decoder=f"{name}-decoder.onnx", packed=[msgspec.structs.replace(p, agreement=agreement) for p in packed],
+            head_us=work.took(runs, work.samples), tail_us=work.took(behind, rows),
+        ), ""  # fmt: skip
+
+
+def point_of(module: fx.GraphModule, x: Tensor, crossing: Array) -> Point | None:
+    """The quantized tensor that a runtime gave as `crossing` (uint8, N, ...) for the normalised samples `x`, if it is there."""
+    recorder = parity.Recorder(module)
+    with torch.no_grad():
+        recorder.run(x)
+    best, point = 1.0, None  # a tie that was rounded differently is one step of a few values
+    for node, (integers, scale, zero_point) in recorder.points.items():
+        if integers.shape == crossing.shape and (distance := float(np.abs(integers - crossing.astype(np.int16)).mean())) < best:
+            best, point = distance, Point(node, scale, zero_point)
+    return point
+
+
+def tail_of(module: fx.GraphModule, node: fx.Node) -> fx.GraphModule | None:
+    """From the output of `node` to the graph's; None where something behind it looks at the network's input again."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {node: graph.placeholder("boundary")}
+    for each in _between(module, node):
+        if each.op == "placeholder":
+            return None
+        if each.op == "output":
+            graph.output(copies[each.all_input_nodes[0]])
+        else:
+            copies[each] = graph.node_copy(each, lambda n: copies[n])
+    return fx.GraphModule(module, graph)
+
+
+def _between(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """What the output needs, without what only `node` needs, in order."""
+    wanted = [n for n in module.graph.nodes if n.op == "output"]
+    needed: set[fx.Node] = set()
+    while wanted:
+        each = wanted.pop()
+        if each is not node and each not in needed:
+            needed.add(each)
+            wanted += each.all_input_nodes
+    return [n for n in module.graph.nodes if n in needed]
+
+
+def learn(
+    tail: nn.Module, point: Point, crossing: Array, scores: Tensor, channels: int, steps: int,
+    imitation: Callable[[Tensor, Tensor, float], Tensor],
+) -> Waist:  # fmt: skip
+    """`crossing`: uint8 (N, C, ...) of training samples; `scores`: the whole network's (N, ...). Deterministic by torch's seed."""
+    tail.eval().requires_grad_(False)
+    some = _real(crossing[:: max(1, len(crossing) // SOME)], point)
+    metric = _metric(tail, some)
+    waist = _Waist(*_projection(some, metric, channels), point)
+    optimizer = torch.optim.Adam(waist.parameters(), LEARNING_RATE)
+    pace = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
+    usual = float(_distance(some - some.mean((0, *range(2, some.dim())), keepdim=True), metric)) + 1e-12
+    for _ in range(steps):
+        rows = torch.randint(len(crossing), (min(BATCH, len(crossing)),))
+        boundary = _real(crossing[rows.numpy()], point)
+        seen = waist(boundary)
+        loss = imitation(tail(seen), scores[rows], TEMPERATURE) + _distance(seen - boundary, metric) / usual
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        pace.step()
+    with torch.no_grad():
+        few = [waist.few(_real(crossing[i : i + BATCH], point)) for i in range(0, len(crossing), BATCH)]
+    waist.crossing.low.fill_(min(float(f.min()) for f in few))
+    waist.crossing.high.fill_(max(float(f.max()) for f in few))
+    scale, zero_point = waist.crossing.qparams()
+    encode, encode_bias, decode, decode_bias = (p.detach().numpy() for p in waist.parameters())
+    return Waist(encode, encode_bias, decode, decode_bias, float(scale), int(zero_point))
+
+
+class _Waist(nn.Module):
+    """Boundary in, boundary out, with what crosses between them rounded as on the wire."""
+
+    def __init__(self, encode: Tensor, decode: Tensor, mean: Tensor, point: Point) -> None:
+        super().__init__()
+        self.encode = nn.Parameter(encode)
+        self.encode_bias = nn.Parameter(-(encode @ mean))
+        self.decode = nn.Parameter(decode)
+        self.decode_bias = nn.Parameter(mean.clone())
+        self.crossing, self.boundary = ActivationQuantizer(), ActivationQuantizer((point.scale, point.zero_point))
+        self.crossing.mode = self.boundary.mode = "quantize"
+
+    def few(self, boundary: Tensor) -> Tensor:
+        return _mixed(boundary, self.encode, self.encode_bias)
+
+    def forward(self, boundary: Tensor) -> Tensor:
+        few = self.few(boundary)
+        self.crossing.low.copy_(few.detach().amin())
+        self.crossing.high.copy_(few.detach().amax())
+        made: Tensor = self.boundary(_mixed(self.crossing(few), self.decode, self.decode_bias))
+        return made
+
+
+def _mixed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 1 × 1 convolution, however many dimensions there are behind the channels."""
+    return torch.einsum("oc,nc...->no...", weight, x) + bias.reshape(1, -1, *[1] * (x.dim() - 2))
+
+
+def _metric(tail: nn.Module, boundary: Tensor) -> Tensor:
+    """How much the scores move with each pair of channels (C, C): the mean of J'J over samples and places, J being the scores'
+    derivative, by random directions of the scores; a hundredth of it is shared by all channels alike, as first order is not all."""
+    channels = boundary.shape[1]
+    found = torch.zeros(channels, channels, dtype=torch.float64)
+    for start in range(0, len(boundary), BATCH):
+        part = boundary[start : start + BATCH].clone().requires_grad_()
+        scores = tail(part)
+        (slope,) = torch.autograd.grad((scores * torch.randn_like(scores)).sum(), part)
+        rows = slope.transpose(0, 1).flatten(1).double()
+        found += rows @ rows.T
+    found /= found.trace().clamp(min=1e-300)
+    return (0.99 * found + 0.01 * torch.eye(channels, dtype=torch.float64) / channels).float()
+
+
+def _distance(apart: Tensor, metric: Tensor) -> Tensor:
+    rows = apart.transpose(0, 1).flatten(1)
+    return ((metric @ rows) * rows).sum(0).mean()
+
+
+def _projection(boundary: Tensor, metric: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Encoder (count, C) and decoder (C, count) of the least expected distance in `metric`, and the mean (C,). What the encoder
+    makes has a variance of 1 everywhere, so that one scale suits all of it."""
+    rows = boundary.transpose(0, 1).flatten(1).double()
+    mean = rows.mean(1)
+    values, vectors = torch.linalg.eigh(torch.cov(rows).reshape(len(rows), -1))
+    spreads = values.clamp(min=0).sqrt()
+    root = vectors * spreads @ vectors.T
+    inverse = vectors / spreads.clamp(min=1e-4 * float(spreads.max()) + 1e-12) @ vectors.T
+    _, directions = torch.linalg.eigh(root @ metric.double() @ root)
+    best = directions.flip(1)[:, :count]
+    return (best.T @ inverse).float(), (root @ best).float().contiguous(), mean.float()
+
+
+def _real(integers: Array, point: Point) -> Tensor:
+    return (torch.from_numpy(integers.astype(np.float32)) - point.zero_point) * point.scale

@@ -1,0 +1,101 @@
+"""Early answers inside one network: a small classifier on a cut's boundary, and the confidence from which its answer stands.
+
+After BranchyNet (Teerapittayanon et al. 2016), on a network that stays as it is: means of the boundary's channels, and one linear
+layer that learns the whole network's scores.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from edgeloop_contract.manifest import Exit
+from edgeloop_exporters import bottleneck_onnx
+from edgeloop_pipeline.offload import cascade_threshold
+from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.training.scoring import in_batches, seed_everything
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.manifest import Cut
+    from edgeloop_pipeline.recipe.stage_table import Inputs
+    from edgeloop_pipeline.stages.split import Work
+
+LEARNING_SAMPLES = 8192
+STEPS, BATCH, LEARNING_RATE = 600, 256, 0.02
+TEMPERATURE = 2.0
+WORTH = 0.9  # an early answer that serves fewer samples than the rest costs more than it spares
+
+
+class Exits:
+    """Early answers at the cuts of one model. `most_loss`: of accuracy, against the whole network; shown by validation data."""
+
+    def __init__(self, inputs: Inputs, work: Work, most_loss: float) -> None:
+        splits = inputs.project.splits
+        seed_everything(inputs.project.recipe.head.seed)
+        self._work, self._most_loss, self._log = work, most_loss, inputs.log
+        self._task, self._validation = registry.of(splits), splits.validation
+        rows = np.linspace(0, len(splits.train) - 1, min(LEARNING_SAMPLES, len(splits.train))).astype(int)
+        self._samples = splits.train.values[rows]
+        self._classes, self._test = splits.task == "classification", splits.test
+        self.tested: dict[str, dict[str, float]] = {}  # by cut: what the chosen threshold does on the test set
+        if self._classes:
+            self._scores = in_batches(work.whole.run, self._samples)
+            self._whole, self._whole_test = (in_batches(work.whole.run, s.values) for s in (self._validation, self._test))
+            pairs = ((self._whole, self._validation), (self._whole_test, self._test))
+            self._alone = [float((scores.argmax(axis=1) == s.labels).mean()) for scores, s in pairs]
+
+    def of(self, cut: Cut, out: Path) -> tuple[Cut, str]:
+        """The cut with an early answer in its head; or as it is, and why."""
+        if not self._classes:
+            return cut, "only a classification has a confidence to go by"
+        head = (out / cut.file).read_bytes()
+        runs = self._work.open(head)
+
+        def seen(values: Array) -> Array:
+            found: Array = in_batches(lambda x: means(runs.raw(x)), values)
+            return found
+
+        weight, bias = learn(seen(self._samples), torch.from_numpy(self._scores), self._task.imitation)
+        early, early_test = (seen(s.values) @ weight.T + bias for s in (self._validation, self._test))
+        point = cascade_threshold.chosen(cascade_threshold.curve(early, self._whole, self._validation.labels), self._most_loss, 1.0)
+        if point.share > WORTH:
+            return cut, f"{point.share:.0%} of the samples would go on, if no more than {self._most_loss:.1%} may be lost"
+        model = bottleneck_onnx.with_exit(head, weight, bias)
+        (out / cut.file).write_bytes(model)
+        tested, whole = cascade_threshold.at(point.threshold, early_test, self._whole_test, self._test.labels), self._alone
+        self.tested[cut.name] = {"share": tested.share, "accuracy": tested.accuracy, "whole": whole[1]}
+        self._log(f"{cut.name}, test: {tested.share:.1%} go on; accuracy {tested.accuracy:.2%}, of the whole {whole[1]:.2%}")
+        found = Exit(threshold=point.threshold, share=point.share, accuracy=point.accuracy, whole=whole[0])
+        return msgspec.structs.replace(cut, exit=found, head_us=self._work.took(self._work.open(model), self._work.samples)), ""
+
+
+def means(boundary: Array) -> Array:
+    """(N, C, ...) as it crosses to the mean of each channel (N, C), float32."""
+    found: Array = boundary.reshape(*boundary.shape[:2], -1).astype(np.float32).mean(axis=2)
+    return found
+
+
+def learn(features: Array, scores: Array | Tensor, imitation: Callable[[Tensor, Tensor, float], Tensor]) -> tuple[Array, Array]:
+    """Weight (classes, C) and bias (classes,) of the layer that imitates `scores` (N, classes). Deterministic by torch's seed."""
+    x, wanted = torch.from_numpy(features), torch.as_tensor(scores)
+    mean, spread = x.mean(0), x.std(0).clamp(min=1e-6)
+    layer = torch.nn.Linear(x.shape[1], wanted.shape[1])
+    optimizer = torch.optim.Adam(layer.parameters(), LEARNING_RATE, weight_decay=1e-5)
+    pace = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(len(x), (min(BATCH, len(x)),))
+        loss = imitation(layer((x[rows] - mean) / spread), wanted[rows], TEMPERATURE)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        pace.step()
+    weight = (layer.weight / spread).detach()
+    return weight.numpy(), (layer.bias - weight @ mean).detach().numpy()

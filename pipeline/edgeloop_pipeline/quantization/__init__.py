@@ -1,0 +1,1 @@
+"""Quantized graphs: made, repaired, diagnosed, and their files measured."""

@@ -1,0 +1,200 @@
+"""The quantized graph of a network: made, calibrated, saved and loaded, always by the same plan."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, fx
+
+from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_contract.settings import nearest
+from edgeloop_exporters import bias_correction, equalization, quantization, rounding
+from edgeloop_exporters.convert import Front
+from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
+from edgeloop_exporters.quantizers import ActivationQuantizer
+from edgeloop_exporters.ranges import Method
+from edgeloop_exporters.resizing import output_paddings
+from edgeloop_exporters.rewrites import trailing_softmax
+from edgeloop_exporters.simplification import simplify
+from edgeloop_pipeline.data.types import Array, PreparedSplits
+from edgeloop_pipeline.networks.saved_network import Saved
+from edgeloop_pipeline.training.scoring import channels_last
+
+STATE = "quantized.safetensors"
+PLAN = "quantized.json"
+EQUALIZE_SAMPLES = 128
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What decides the form of a quantized graph."""
+
+    method: Method = "minmax"
+    percentile: float = 99.99
+    equalize: bool = False
+    correct_biases: bool = False
+    round_by_inputs: bool = False
+    float_layers: tuple[str, ...] = ()
+    float_streams: bool = False
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A folded graph with quantizers in it.
+
+    `floats`: its parameters by name before calibration moved any; `nodes`: how many operations it had when traced,
+    simplified, and folded.
+    """
+
+    module: fx.GraphModule
+    plan: quantization.Plan
+    front: Front
+    folded: int
+    options: Options
+    floats: dict[str, Tensor]
+    equalized: tuple[str, ...] = ()
+    nodes: tuple[int, int, int] = (0, 0, 0)
+
+
+def folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int]:
+    """The network's float graph with BatchNorm folded, and how many were."""
+    module, count, _ = _folded(saved, splits)
+    return module, count
+
+
+def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, tuple[int, int, int]]:
+    sample = saved.front.normalise(torch.from_numpy(splits.train.values[:2]))
+    # A copy: the graph shares the parameters of what it traced, and folding, equalizing and rounding change them.
+    module = trace(copy.deepcopy(saved.network), sample)
+    sizes = [_operations(module)]
+    simplify(module)
+    if splits.task == "classification":  # elsewhere a softmax's values are the answer
+        trailing_softmax(module)
+    sizes.append(_operations(module))
+    count = fold_batchnorm(module)
+    output_paddings(module)
+    return module, count, (sizes[0], sizes[1], _operations(module))
+
+
+def _spread(count: int) -> Array:
+    """Always the same rows: what equalization finds in them decides the graph's form."""
+    return np.linspace(0, count - 1, min(count, EQUALIZE_SAMPLES)).astype(int)
+
+
+def _operations(module: fx.GraphModule) -> int:
+    return sum(node.op == "call_function" for node in module.graph.nodes)
+
+
+def layers(module: fx.GraphModule, floating: Collection[str] = ()) -> list[str]:
+    """Names of the layers with weights, in order, but for those whose nodes are in `floating`."""
+    nodes = [node for node in module.graph.nodes if node.target in WEIGHTED and node.name not in floating]
+    return list(dict.fromkeys(map(layer_name, nodes)))
+
+
+def left_in_float(graph: Graph) -> int:
+    """How many layers with weights."""
+    return sum(node.target in WEIGHTED and node.name in graph.plan.floating for node in graph.module.graph.nodes)
+
+
+def samples_of(front: Front, values: Array) -> Tensor:
+    x: Tensor = channels_last(front.normalise(torch.from_numpy(values)))
+    return x
+
+
+def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None) -> Graph:
+    """Trace, fold, equalize, plan and insert the quantizers, all switched off."""
+    options = options or Options()
+    module, count, nodes = _folded(saved, splits)
+    known = layers(module)
+    for name in options.float_layers:
+        if name not in known:
+            raise UsageError(f"stages.quantize.float_layers: {name!r} is no layer with weights{nearest(name, known)}")
+    equalized: list[str] = []
+    if options.correct_biases:
+        bias_correction.add_biases(module)
+    if options.equalize:
+        equalized = equalization.equalize(module, samples_of(saved.front, splits.train.values[_spread(len(splits.train))]))
+    plan = quantization.plan(module, saved.front.input_qparams, options.float_layers, options.float_streams)
+    quantization.insert(module, plan)
+    floats = {name: value.detach().clone() for name, value in module.named_parameters()}
+    return Graph(module, plan, saved.front, count, options, floats, tuple(equalized), nodes)
+
+
+def observe(graph: Graph, values: Array) -> None:
+    """Let every quantizer see these raw samples."""
+    quantization.set_mode(graph.module, "observe", "off")
+    with torch.no_grad():
+        for start in range(0, len(values), 64):
+            graph.module(samples_of(graph.front, values[start : start + 64]))
+
+
+def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
+    """Choose the ranges from what was observed, by the graph's method or another, and switch to integers."""
+    module, options = graph.module, graph.options
+    put(module, graph.floats)
+    quantization.choose_ranges(module, method or options.method, options.percentile)
+    some = samples_of(graph.front, values[_spread(len(values))])
+    if options.correct_biases:
+        quantization.set_mode(module, "off", "off")
+        wanted = bias_correction.means(module, some)
+    quantization.set_mode(module, "quantize", "quantize")
+    if options.round_by_inputs:
+        rounding.round_weights(module, some)
+    if options.correct_biases:
+        bias_correction.correct_biases(module, some, wanted)
+    quantization.settle(module)
+
+
+def put(module: fx.GraphModule, values: dict[str, Tensor]) -> None:
+    """Give parameters these values, by name."""
+    with torch.no_grad():
+        for name, value in values.items():
+            module.get_parameter(name).copy_(value)
+
+
+def forget(graph: Graph) -> None:
+    """Let go of what calibration saw."""
+    for child in graph.module.modules():
+        if isinstance(child, ActivationQuantizer):
+            child.forget()
+
+
+def calibrate(graph: Graph, values: Array) -> None:
+    """Observe, choose, forget."""
+    observe(graph, values)
+    choose(graph, values)
+    forget(graph)
+
+
+def save(folder: Path, graph: Graph) -> None:
+    state = {name: tensor.detach().contiguous().clone() for name, tensor in graph.module.state_dict().items()}
+    save_file(state, str(folder / STATE))
+    described = {"points": graph.plan.points, "weights": graph.plan.weights, "options": graph.options}
+    (folder / PLAN).write_bytes(msgspec.json.encode(described, order="sorted"))
+
+
+def load(saved: Saved, splits: PreparedSplits, folder: Path) -> Graph:
+    """The graph that `save` kept, rebuilt from the float network it was made of."""
+    described = msgspec.json.decode((folder / PLAN).read_bytes())
+    graph = prepare(saved, splits, msgspec.convert(described["options"], Options))
+    try:
+        graph.module.load_state_dict(_reshaped(graph.module, load_file(str(folder / STATE))))
+    except (RuntimeError, KeyError) as error:
+        raise ModelError(f"{folder}: does not fit the network any more ({error}); run again from quantize") from error
+    quantization.set_mode(graph.module, "quantize", "quantize")
+    graph.module.eval()
+    return graph
+
+
+def _reshaped(module: fx.GraphModule, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weight quantizers keep a floor per channel once bounded; give the fresh ones that shape before loading."""
+    for name, tensor in state.items():
+        if name.endswith(".floor"):
+            module.get_submodule(name.removesuffix(".floor")).floor = tensor.clone()
+    return state

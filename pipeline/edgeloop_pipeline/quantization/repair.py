@@ -1,0 +1,288 @@
+"""The repair ladder: from plain calibration up to training with distillation, until the floor holds."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import torch
+from torch import Tensor
+
+from edgeloop_exporters.floating import begins_stream, is_sum
+from edgeloop_exporters.quantization import set_mode, settle
+from edgeloop_exporters.ranges import Method
+from edgeloop_pipeline.networks.saved_network import Saved
+from edgeloop_pipeline.quantization import diagnosis, quantized_graph, shipped_cost
+from edgeloop_pipeline.quantization.quantized_graph import Graph, Options
+from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.training.fit import fit
+from edgeloop_pipeline.training.scoring import channels_last, copy_of, device, scores_of
+from edgeloop_pipeline.training.settings import FitSettings
+
+if TYPE_CHECKING:
+    from edgeloop_pipeline.recipe.stage_table import Inputs
+    from edgeloop_pipeline.stages.quantize import Quantize
+
+METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
+TIE = 0.001  # of the measure: the least difference that decides, however large validation is
+IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
+OVER = "over "
+DISTILLED = "quantization-aware training with distillation"
+MEASURE_SECONDS = 0.2  # of each file, where a ceiling has to hold
+TEMPERATURE = 2.0
+
+
+class Rung(msgspec.Struct, frozen=True):
+    """One attempt. `measure`: the task's, on validation data; `sqnr_db`: of the scores against the float network's."""
+
+    name: str
+    measure: float
+    sqnr_db: float
+    gained: float
+    kept: bool
+    seconds: float
+    did: str = ""
+
+
+@dataclass
+class Candidate:
+    graph: Graph
+    measure: float
+    sqnr_db: float
+
+
+@dataclass
+class Ladder:
+    """What was tried, and the best so far."""
+
+    inputs: Inputs
+    settings: Quantize
+    saved: Saved
+    rungs: list[Rung] = field(default_factory=list)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    losses: list[diagnosis.LayerLoss] = field(default_factory=list)
+    method: str = "post-training"
+
+    def __post_init__(self) -> None:
+        project = self.inputs.project
+        self.splits, self.seed = project.splits, project.recipe.head.seed + 2
+        self.task = registry.of(self.splits)
+        self.plain = scores_of(self.saved.network, self.saved.front, self.splits.validation)
+        self.float_measure = self.task.judge(self.plain, self.splits.validation)[0]
+        rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
+        self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
+
+    def missed(self, measure: float) -> str:
+        """Which floor this measure misses on validation data, or ''."""
+        target, lost = self.inputs.project.recipe.head.target, self.float_measure - measure
+        for name, limit in (("max_int8_drop", target.max_int8_drop), ("max_drop", target.max_drop)):
+            if limit is not None and lost > limit:
+                return f"lost {lost:.2%}, more than {name} {limit:.2%}"
+        if target.min_accuracy is not None and measure < target.min_accuracy:
+            return f"{measure:.2%} is below min_accuracy {target.min_accuracy:.2%}"
+        return ""
+
+    def _content(self) -> bool:
+        return self._enough(self.best.measure)
+
+    def _enough(self, measure: float) -> bool:
+        """Does the floor hold? Without any, a small loss is enough."""
+        target = self.inputs.project.recipe.head.target
+        if target.max_drop is None and target.max_int8_drop is None and target.min_accuracy is None:
+            return self.float_measure - measure <= IMPLIED_DROP
+        return not self.missed(measure)
+
+    def climb(self) -> Graph:
+        """Every rung in turn until the floor holds; the best is kept. What made the first one lose is explained."""
+        settings, given = self.settings, Options(float_layers=tuple(self.settings.float_layers))
+        start = time.perf_counter()
+        plain = quantized_graph.prepare(self.saved, self.splits, msgspec.structs.replace(given, percentile=settings.percentile))
+        quantized_graph.observe(plain, self.values)
+        stretched = diagnosis.lonely(plain)
+        first: Method = "minmax" if settings.calibration == "auto" else settings.calibration
+        self.best = self._chosen(plain, first)
+        self.post_training = self.best.measure
+        self._say(f"calibration by {first}", self.best, 0.0, True, start)
+        self.losses = diagnosis.explain(self.best.graph, self.splits, stretched)
+        if settings.calibration == "auto":
+            self._other_methods(plain)
+        quantized_graph.forget(plain)
+        if settings.rounding == "inputs":
+            options = msgspec.structs.replace(self.best.graph.options, round_by_inputs=True)
+            self._try("weights rounded by their inputs", partial(self._calibrated, options))
+        self._equalized()
+        self._streams_in_float()
+        self._some_in_float()
+        self._trained()
+        return self.best.graph
+
+    def _judged(self, graph: Graph) -> Candidate:
+        scores = scores_of(graph.module, self.saved.front, self.splits.validation)
+        return Candidate(graph, self.task.judge(scores, self.splits.validation)[0], diagnosis.sqnr(self.plain, scores))
+
+    def _chosen(self, graph: Graph, method: Method) -> Candidate:
+        quantized_graph.choose(graph, self.values, method)
+        options = msgspec.structs.replace(graph.options, method=method)
+        return self._judged(replace(graph, options=options))
+
+    def _calibrated(self, options: Options) -> Candidate:
+        graph = quantized_graph.prepare(self.saved, self.splits, options)
+        quantized_graph.calibrate(graph, self.values)
+        return self._judged(graph)
+
+    def _better(self, candidate: Candidate) -> bool:
+        """One that holds the floor before one that does not; then by the measure; and where validation is too small to tell them
+        apart (a standard error), by the noise of the scores."""
+        enough = self._enough(candidate.measure)
+        if enough != self._content():
+            return enough
+        gained, share = candidate.measure - self.best.measure, min(1.0, max(0.0, self.best.measure))
+        tie = max(TIE, math.sqrt(share * (1 - share) / len(self.splits.validation)))
+        return gained > tie or (gained > -tie and candidate.sqnr_db > self.best.sqnr_db)
+
+    def _say(self, name: str, found: Candidate, gained: float, kept: bool, start: float, did: str = "") -> None:
+        seconds = round(time.perf_counter() - start, 3)
+        self.rungs.append(Rung(name, found.measure, found.sqnr_db, gained, kept, seconds, did))
+        outcome = "kept" if kept else f"not kept{', ' * bool(did)}{did}"
+        self.inputs.log(
+            f"{name}: validation {found.measure:.2%} (float {self.float_measure:.2%}), {found.sqnr_db:.1f} dB, {outcome}"
+        )
+
+    def _try(self, name: str, make: Callable[[], Candidate], did: Callable[[Candidate], str] = lambda _: "") -> str:
+        start = time.perf_counter()
+        found = make()
+        said = did(found)
+        kept, gained = self._better(found) and not said.startswith(OVER), found.measure - self.best.measure
+        if kept:
+            self.best = found
+        self._say(name, found, gained, kept, start, said)
+        return said
+
+    def _over_a_ceiling(self, candidate: Candidate) -> str:
+        """Which ceiling its files exceed, or '': a float layer takes four times the bytes, and may be slower."""
+        target = self.inputs.project.recipe.head.target
+        here = target.max_latency_us if target.device is None else None
+        if target.max_int8_bytes is None and here is None:
+            return ""
+        found = shipped_cost.shipped(self.saved, candidate.graph, self.splits, MEASURE_SECONDS, with_energy=False)
+        if target.max_int8_bytes is not None and found.bytes > target.max_int8_bytes:
+            return f"{OVER}max_int8_bytes with {found.bytes:,}"
+        return f"{OVER}max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""
+
+    def _other_methods(self, plain: Graph) -> None:
+        """Always tried: it costs a few forward passes. Afterwards `plain` has the best one's ranges again."""
+        if self._content() and self.best.measure >= self.float_measure - TIE:
+            return
+        for method in METHODS:
+            self._try(f"calibration by {method}", partial(self._chosen, plain, method))
+        self._chosen(plain, self.best.graph.options.method)
+
+    def _equalized(self) -> None:
+        how = self.settings.equalize
+        if how == "never" or (how == "auto" and self._content()):
+            return
+        options = msgspec.structs.replace(self.best.graph.options, correct_biases=True)
+        self._try("bias correction", partial(self._calibrated, options))
+        both = msgspec.structs.replace(options, equalize=True)
+        self._try(
+            "cross-layer equalization and bias correction", partial(self._calibrated, both),
+            lambda found: _rescaled(found.graph.equalized),
+        )  # fmt: skip
+
+    def _streams_in_float(self) -> None:
+        """What the blocks of a residual network hand on is rounded once more by each, and no later layer makes good for it."""
+        how, nodes = self.settings.float_streams, self.best.graph.module.graph.nodes
+        sums, firsts = sum(map(is_sum, nodes)), sum(map(begins_stream, nodes))
+        if not sums or how == "never" or (how == "auto" and self._content()):
+            return
+        options = msgspec.structs.replace(self.best.graph.options, float_streams=True)
+        name = f"residual streams in float: {sums} sums, {firsts} layers that begin them"
+        self._try(name, partial(self._calibrated, options), self._over_a_ceiling)
+
+    def _some_in_float(self) -> None:
+        """The layers whose rounding adds most noise to the scores: one, then as many again each time, until it is enough.
+
+        By noise, not by what each alone costs of the measure: noise adds up over layers, and a few hundred samples tell it apart.
+        """
+        if self._content() or not self.settings.most_float_layers:
+            return
+        self.all_integer = self.best
+        losses = diagnosis.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
+        integer = quantized_graph.layers(self.best.graph.module, self.best.graph.plan.floating)
+        ranked = dict.fromkeys(r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db) if r.layer in integer)
+        worst = list(ranked)[: self.settings.most_float_layers]
+        options, chosen, tight = self.best.graph.options, list[str](), False
+        while worst and not self._content():
+            more = worst[: 1 if tight else max(1, len(chosen))]
+            layers = tuple(dict.fromkeys((*options.float_layers, *chosen, *more)))
+            made = partial(self._calibrated, msgspec.structs.replace(options, float_layers=layers))
+            over = self._try(f"{', '.join(more)} in float{' too' * bool(chosen)}", made, self._over_a_ceiling).startswith(OVER)
+            tight = tight or over  # from there one by one: a smaller layer may still fit
+            chosen += [] if over else more
+            if not over or len(more) == 1:
+                worst = worst[len(more) :]
+
+    def _trained(self) -> None:
+        settings = self.settings
+        missed = self.missed(self.best.measure)
+        if settings.qat == "never" or (settings.qat == "auto" and not missed):
+            return
+        integer = getattr(self, "all_integer", self.best)  # training is there to do without floats
+        ways = [("quantization-aware training", integer, False), (DISTILLED, integer, True)]
+        if self.best is not integer:
+            ways.append((f"{DISTILLED}, and the layers in float", self.best, True))
+        for number, (name, start_from, distill) in enumerate(ways):
+            start = time.perf_counter()
+            found = self._fitted(start_from.graph, distill, self.inputs.scratch / f"way-{number}")
+            kept, gained = self._better(found), found.measure - self.best.measure
+            if kept:
+                self.best, self.method = found, "quantization-aware"
+            self._say(name, found, gained, kept, start)
+            if not self.missed(self.best.measure):
+                return
+
+    def _fitted(self, calibrated: Graph, distill: bool, scratch: Path) -> Candidate:
+        """`calibrated` stays as it is. `scratch`: of this training alone; what was interrupted goes on from there."""
+        settings, graph = self.settings, replace(calibrated, module=copy_of(calibrated.module))
+        # Steps relative to what a weight tensor holds: after equalization, and in networks with outliers, tensors differ by orders.
+        fit_settings = FitSettings(
+            epochs=settings.qat_epochs, batch=settings.batch, learning_rate=settings.qat_learning_rate, weight_decay=0.0,
+            optimizer="adafactor", schedule="cosine", precision="float32", keep="last",
+        )  # fmt: skip
+
+        def freeze_ranges(epoch: int) -> None:
+            # Ranges follow the weights at first, and stand still for the last half so that the weights can settle.
+            set_mode(graph.module, "quantize", "quantize", settings.ranges if epoch < settings.qat_epochs / 2 else None)
+
+        scratch.mkdir(parents=True, exist_ok=True)
+        fitted = fit(
+            graph.module, self.saved.front, self.splits, fit_settings, self._taught() if distill else self.task.loss(),
+            seed=self.seed, scratch=scratch, augment=self.inputs.project.augment, log=self.inputs.log, each_epoch=freeze_ranges,
+        )  # fmt: skip
+        self.curve = [asdict(e) for e in fitted.curve]
+        set_mode(graph.module, "quantize", "quantize")
+        settle(graph.module)
+        return self._judged(graph)
+
+    def _taught(self) -> Any:
+        """The float network is the teacher: it knows what the integers should say, of samples without a label too."""
+        teacher = channels_last(self.saved.network.eval().to(device()))
+
+        def loss(scores: Tensor, labels: Tensor, x: Tensor, autocast: Any) -> Tensor:
+            with torch.no_grad(), autocast():
+                wanted = teacher(x)
+            return self.task.imitation(scores, wanted.float(), TEMPERATURE)
+
+        return loss
+
+
+def _rescaled(places: tuple[str, ...]) -> str:
+    if not places:
+        return "no two layers between which channels can be rescaled"
+    return f"channels rescaled in {len(places)} places, the first {places[0]}"

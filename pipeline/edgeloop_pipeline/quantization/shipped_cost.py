@@ -1,0 +1,62 @@
+"""What a quantized graph costs as the int8 files that ship: written, opened in the shipped runtimes, measured."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_agent import energy
+from edgeloop_agent.bench.measure import best_threads
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.errors import DeviceError
+from edgeloop_contract.manifest import Variant
+from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
+from edgeloop_exporters.quantization import output_qparams
+from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.networks.saved_network import Saved
+from edgeloop_pipeline.quantization import quantized_graph
+from edgeloop_pipeline.quantization.quantized_graph import Graph
+from edgeloop_pipeline.stages.export import Runtime, answer_shape, variant_of
+
+SAMPLES = 64
+ENERGY_SECONDS = 1.0  # counters move in steps of about a millisecond
+
+
+class Shipped(msgspec.Struct, frozen=True, kw_only=True):
+    """`latency_us`: of the faster file, batch 1; `bytes`: of the larger; `energy_uj`: of the faster."""
+
+    latency_us: float
+    bytes: int
+    energy_uj: float | None = None
+
+
+def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Variant, bytes]]:
+    """The int8 files of both runtimes, described, and their bytes."""
+    plain, _ = quantized_graph.folded(saved, splits)
+    counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        runtimes: tuple[tuple[Runtime, Any], ...] = (("onnx", to_onnx), ("tflite", to_tflite))
+        for runtime, write in runtimes:
+            path = Path(folder) / f"model.{runtime}"
+            write(graph.module, saved.front, splits.shape, path, quantized=True)
+            scores = output_qparams(graph.module)
+            found.append((variant_of(runtime, "int8", path.name, splits, counts, answer_shape(plain), scores), path.read_bytes()))
+    return found
+
+
+def shipped(saved: Saved, graph: Graph, splits: PreparedSplits, seconds: float, with_energy: bool) -> Shipped:
+    """Measure on this machine. Raises DeviceError when energy is asked for and nothing here measures it."""
+    samples = splits.validation.values[:SAMPLES]
+    made = files(saved, graph, splits)
+    costs = [best_threads(variant, model, samples, seconds) for variant, model in made]
+    place = min(range(len(costs)), key=lambda i: costs[i].latency_us_p50)
+    joules = None
+    if with_energy:
+        joules = energy.microjoules(open_runtime(*made[place], costs[place].threads), samples, ENERGY_SECONDS)
+        if joules is None:
+            raise DeviceError(f"max_energy_uj cannot be held here: {energy.NO_METER}; leave it out, or run where there is a meter")
+    return Shipped(latency_us=costs[place].latency_us_p50, bytes=max(len(model) for _, model in made), energy_uj=joules)

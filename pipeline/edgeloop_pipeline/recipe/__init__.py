@@ -1,0 +1,1 @@
+"""Recipes and projects: read, checked, and written for new data."""

@@ -1,0 +1,158 @@
+"""A user's project: the recipe's folder, its network and its data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+
+from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
+from edgeloop_pipeline.cache.code_digest import code_of
+from edgeloop_pipeline.cache.store import digest
+from edgeloop_pipeline.data import sample_cache
+from edgeloop_pipeline.data.download import sha256
+from edgeloop_pipeline.data.types import Data, PreparedSplits, prepare_splits
+from edgeloop_pipeline.recipe.recipe import Recipe
+
+MOST_FILES_NAMED = 16
+_loaded: dict[Path, Any] = {}
+
+
+def load_object(folder: Path, reference: str) -> Any:
+    """The object behind `file.py:name`, the file being relative to the recipe. Raises UsageError."""
+    file, _, name = reference.rpartition(":")
+    path = (folder / file).resolve()
+    module = _loaded.get(path)
+    if module is None:
+        module = _loaded[path] = _import(path, reference)
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        raise UsageError(f"{reference}: {path} has no {name!r}; check the name") from None
+
+
+def _import(path: Path, reference: str) -> Any:
+    if not path.is_file():
+        raise UsageError(f"{reference}: no file {path}; the path is relative to the recipe")
+    # A private name, so that a user's network.py can never hide a real package; its folder can be imported from.
+    unique = f"_edgeloop_project_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
+    spec = importlib.util.spec_from_file_location(unique, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[unique] = module
+    sys.path.insert(0, str(path.parent))
+    writes = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # the project folder may be read-only, and is the user's
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the user's code can raise anything
+        del sys.modules[unique]
+        raise UsageError(f"{reference}: {path} cannot be imported: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = writes
+        sys.path.remove(str(path.parent))
+    return module
+
+
+@dataclass(frozen=True)
+class Project:
+    """A recipe with what it names, loaded when first asked for."""
+
+    recipe: Recipe
+
+    @cached_property
+    def data(self) -> Data:
+        reference = self.recipe.head.data
+        try:
+            return cast(Data, load_object(self.recipe.folder, reference)())
+        except TypeError as error:
+            raise UsageError(
+                f"{reference}: {error}; it must take no arguments and return an object with files() and load()"
+            ) from error
+
+    @cached_property
+    def data_digests(self) -> dict[str, str]:
+        """Name → sha256 of every file or folder the data come from; of many files, one digest for all."""
+        return {**self._own_digests, **({f"field/{self._field.name}": sha256(self._field)} if self._field else {})}
+
+    @property
+    def _field(self) -> Path | None:
+        """The file of field data, if the recipe names one. Raises DataError when it is not there."""
+        if self.recipe.head.field is None:
+            return None
+        path = self.recipe.folder / self.recipe.head.field.file
+        if not path.is_file():
+            raise DataError(f"field.file: {path}: there is no such file")
+        return path
+
+    @cached_property
+    def _own_digests(self) -> dict[str, str]:
+        found = {_text(path): sha256(path) for path in self.data.files()}
+        if len(found) > MOST_FILES_NAMED:
+            return {f"{len(found)} files": digest(found)}
+        short = {f"{Path(path).parent.name}/{Path(path).name}": value for path, value in found.items()}
+        return short if len(short) == len(found) else found  # train/cat/1.png and test/cat/1.png
+
+    @cached_property
+    def splits(self) -> PreparedSplits:
+        """The samples: from an earlier run's cache, or made now."""
+        found, given, field = self._samples, self.recipe.head.normalise, self.recipe.head.field
+        if field is not None and self._field is not None:
+            from edgeloop_pipeline.data.field_data import merged
+
+            found = merged(found, self._field, field.share, field.most_repeats)
+        return replace(found, normalise=(tuple(given.mean), tuple(given.std)) if given else None)
+
+    @cached_property
+    def _samples(self) -> PreparedSplits:
+        head = self.recipe.head
+        steps = msgspec.to_builtins(head.preprocessing)
+        code = {**code_of(prepare_splits.__module__), **code_of(type(self.data).__module__)}
+        cleaning = msgspec.to_builtins(head.cleaning)
+        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, cleaning, code])
+        found = sample_cache.read(key) if self._own_digests else None
+        if found is None:
+            start = time.perf_counter()
+            found = self._prepare()
+            if self._own_digests:  # data that come from no file could change unseen
+                sample_cache.keep(key, found, time.perf_counter() - start, head.cache_bytes)
+        return found
+
+    def _prepare(self) -> PreparedSplits:
+        try:
+            loaded = self.data.load()
+        except EdgeloopError:
+            raise
+        except Exception as error:  # the user's code can raise anything
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            raise DataError(
+                f"{self.recipe.head.data}: load() failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+            ) from error
+        return prepare_splits(loaded, self.recipe.head.preprocessing, self.recipe.head.task, self.recipe.head.cleaning)
+
+    @cached_property
+    def code_digests(self) -> dict[str, str]:
+        """Name → sha256 of every Python file in the project's folder."""
+        folder = self.recipe.folder
+        files = (p for p in folder.rglob("*.py") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
+        return {str(p.relative_to(folder)): sha256(p) for p in sorted(files)}
+
+    @property
+    def augment(self) -> Callable[..., Any] | None:
+        reference = self.recipe.head.augment
+        return load_object(self.recipe.folder, reference) if reference else None
+
+
+def _text(path: Path) -> str:
+    """A file's name may be any bytes; a key is text."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")

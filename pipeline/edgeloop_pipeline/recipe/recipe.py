@@ -1,0 +1,269 @@
+"""The recipe: what to build, from which data, for which target, by which stages."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.resources
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import msgspec
+
+from edgeloop_contract import cleaning
+from edgeloop_contract.errors import UsageError
+from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.settings import nearest, problems
+from edgeloop_pipeline.report.roi import Prices
+
+FILE = "recipe.yaml"
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Objective = Literal["accuracy", "latency", "bytes"]
+Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True):
+    """What the result must hold. Floors of accuracy are judged on the full test set by verify, on validation data before.
+
+    Accuracy is the task's measure: the share of right answers, R² (regression), or ROC AUC (anomaly).
+    """
+
+    min_accuracy: Share | None = None
+    max_drop: Share | None = None  # of each int8 and float file against the best float network of the run, pruned or not
+    max_int8_drop: Share | None = None  # of each int8 file against the float network that it was made of
+    max_int8_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
+    max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of the fastest int8 file, batch 1
+    device: str | None = None  # whose latency: a file of measurements beside the recipe (edgeloop probe); else this machine's
+    max_energy_uj: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of an inference, where this machine has a meter
+    max_ram_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None  # of activations at once, as integers
+    max_lsb: Annotated[int, msgspec.Meta(ge=0)] | None = (
+        None  # of a file's scores from torch's; else by depth: 3, deep networks more
+    )
+    min_agreement: Share = 0.98
+
+
+class Normalise(msgspec.Struct, frozen=True, kw_only=True):
+    """(x − mean) / std before the network; one number for all channels, or one each. What a pretrained network was fed.
+
+    Both are in raw counts: of pictures 0 to 255, where a checkpoint's card may say 0 to 1.
+    """
+
+    mean: Annotated[list[float], msgspec.Meta(min_length=1)]
+    std: Annotated[list[Annotated[float, msgspec.Meta(gt=0)]], msgspec.Meta(min_length=1)]
+
+
+class Knob(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting that a sweep varies: `choices`, or a range from `low` to `high` (whole numbers stay whole)."""
+
+    choices: list[Any] | None = None
+    low: int | float | None = None
+    high: int | float | None = None
+    step: int | float | None = None
+    log: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.choices is None) == (self.low is None or self.high is None):
+            raise ValueError("give choices, or low and high")
+        if self.choices is None and self.low >= self.high:  # type: ignore[operator]
+            raise ValueError("low must be below high")
+
+
+class Sweep(msgspec.Struct, frozen=True, kw_only=True):
+    """What `edgeloop sweep` tries. `vary`: stage.key (as in --set) → knob."""
+
+    vary: Annotated[dict[str, Knob], msgspec.Meta(min_length=1)]
+    objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)] = ("accuracy", "latency", "bytes")
+    trials: Annotated[int, msgspec.Meta(ge=1)] = 20
+    min_accuracy: Share = 0.0  # trials below it are no use
+    prune_margin: Share = 0.05  # a trial so far behind a smaller network's curve is ended
+
+
+class FieldData(msgspec.Struct, frozen=True, kw_only=True):
+    """Labelled samples from devices, beside the project's own data. `edgeloop retrain` sets this; a recipe seldom does."""
+
+    file: str
+    share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.25  # of the training samples, by repeating what trains of the field …
+    most_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most so often
+
+
+class _Head(msgspec.Struct, frozen=True, kw_only=True):
+    """A recipe's fields; `stages` maps stage names to their settings and is checked stage by stage."""
+
+    name: Name
+    network: Reference
+    data: Reference
+    version: Annotated[int, msgspec.Meta(ge=1)] = 1
+    task: Literal["classification", "regression", "anomaly"] = "classification"
+    network_args: dict[str, Any] = {}
+    augment: Reference | None = None
+    preprocessing: list[Step] = []
+    cleaning: list[cleaning.Step] = []  # of raw recordings before that, by the device and for training alike
+    normalise: Normalise | None = None  # by the training data
+    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+    target: Target = Target()
+    model_card: str = ""
+    sweep: Sweep | None = None
+    field: FieldData | None = None
+    roi: Prices = Prices()  # what edgeloop roi assumes
+    parent: str | None = None  # sha256 of the bundle that this one is to follow
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 << 30  # of decoded samples on disk, over all projects
+    stages: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe. `stages`: name → raw settings, in the order they run."""
+
+    path: Path
+    head: _Head
+    stages: dict[str, dict[str, Any]]
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(msgspec.json.encode([self.head, self.stages], order="sorted")).hexdigest()
+
+
+def find(where: str) -> Path:
+    """The recipe file that `where` names: a file, a project folder, or a reference project."""
+    path = Path(where)
+    if path.is_dir() and (path / FILE).is_file():
+        return (path / FILE).resolve()
+    if path.is_file():
+        return path.resolve()
+    projects = reference_projects()
+    if where in projects:
+        return projects[where] / FILE
+    raise UsageError(f"{where}: no such recipe; give a {FILE}, a folder with one, or one of: {', '.join(projects)}")
+
+
+def reference_projects() -> dict[str, Path]:
+    """Name → folder of the projects that edgeloop ships."""
+    root = Path(str(importlib.resources.files("edgeloop_models")))
+    return {p.name: p for p in sorted(root.iterdir()) if (p / FILE).is_file()}
+
+
+class Override(NamedTuple):
+    """A changed setting as a value, never as text: a path with an apostrophe and a digest of digits stay what they are."""
+
+    name: str  # stage.key, or key
+    value: Any
+
+
+def load(path: Path, changes: Sequence[str | Override] = ()) -> Recipe:
+    """Read and check a recipe. `changes`: overrides, or as on the command line `stage.key=value` or `key=value`, values in YAML.
+
+    Raises UsageError that lists every problem at once.
+    """
+    import yaml
+
+    try:
+        data = read_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check the path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: not a recipe; it needs name, network, data and stages")
+    data = _changed(data, changes)
+    found = problems(data, _Head, "")
+    raw = data.get("stages")
+    stages: dict[str, dict[str, Any]] = {}
+    if isinstance(raw, dict):
+        stages = {str(name): settings or {} for name, settings in raw.items() if settings is not False}
+        found += stage_problems(stages, path.parent)
+    if found:
+        raise UsageError(f"{path}: {len(found)} problem{'s' * (len(found) > 1)}:\n  " + "\n  ".join(found))
+    return Recipe(path, msgspec.convert(data, _Head), stages)
+
+
+def read_yaml(text: str) -> Any:
+    """Safe YAML in which 1e-3 is a number: YAML 1.1 wants 1.0e-3, and hardly anyone writes that."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        yaml_implicit_resolvers = copy.deepcopy(yaml.SafeLoader.yaml_implicit_resolvers)
+
+    Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+    return yaml.load(text, Loader)
+
+
+def stage_problems(stages: dict[str, Any], folder: Path) -> list[str]:
+    from edgeloop_pipeline.recipe.stage_table import STAGES, stage_class
+
+    found = []
+    made: set[str] = set()
+    for name, settings in stages.items():
+        path = f"stages.{name}"
+        if not isinstance(settings, dict):
+            found.append(f"{path}: expected settings (key: value), or off to leave the stage out")
+            continue
+        if name not in STAGES and "stage" not in settings:
+            found.append(f"{path}: unknown stage{nearest(name, STAGES)}; a stage of your own needs stage: file.py:Class")
+            continue
+        try:
+            kind = stage_class(name, settings, folder)
+        except UsageError as error:
+            found.append(f"{path}.stage: {error}")
+            continue
+        found += problems({k: v for k, v in settings.items() if k != "stage"}, kind, path)
+        for need in kind.needs:
+            if need not in made:
+                makers = [n for n in STAGES if need in stage_class(n, {}, folder).gives]
+                found.append(f"{path}: needs a {need}; add {' or '.join(makers) or 'a stage that gives it'} before it")
+        made.update(kind.gives)
+    return found
+
+
+def _changed(data: dict[str, Any], changes: Sequence[str | Override]) -> dict[str, Any]:
+    """A copy with the changes; a stage's key may be written without the leading `stages.`."""
+    from edgeloop_pipeline.recipe.stage_table import STAGES
+
+    data = copy.deepcopy(data)
+    given = list(data["stages"]) if isinstance(data.get("stages"), dict) else []
+    for change in changes:
+        name, value = change if isinstance(change, Override) else _said(change)
+        keys = name.split(".")
+        stages = data.get("stages")
+        is_stage = keys[0] not in data and keys[0] not in _Head.__struct_fields__
+        if is_stage and isinstance(stages, dict) and (keys[0] in stages or keys[0] in STAGES or len(keys) > 1):
+            keys.insert(0, "stages")
+        place: Any = data
+        for key in keys[:-1]:
+            if not isinstance(place.get(key), dict):
+                place[key] = {}
+            place = place[key]
+        place[keys[-1]] = value
+    if isinstance(data.get("stages"), dict):
+        data["stages"] = _in_place(data["stages"], given, list(STAGES))
+    return data
+
+
+def _said(change: str) -> Override:
+    """One `--set` of the command line. Raises UsageError."""
+    import yaml
+
+    name, equals, text = change.partition("=")
+    if not equals or not name:
+        raise UsageError(f"--set {change}: write it as stage.key=value")
+    try:
+        return Override(name, read_yaml(text))
+    except yaml.YAMLError as error:
+        raise UsageError(f"--set {change}: the value is not YAML") from error
+
+
+def _in_place(stages: dict[str, Any], given: list[str], usual: list[str]) -> dict[str, Any]:
+    """Stages that `--set` adds stand where they usually do: before the first of the recipe's own that usually comes later."""
+    order = list(given)
+    for name in stages:
+        if name not in order:
+            later = usual[usual.index(name) + 1 :] if name in usual else []
+            order.insert(next((i for i, known in enumerate(order) if known in later), len(order)), name)
+    return {name: stages[name] for name in order if name in stages}

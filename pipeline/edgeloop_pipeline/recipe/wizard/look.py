@@ -1,0 +1,35 @@
+"""From a path to what is understood of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.datasets.reading import ENDINGS
+from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
+from edgeloop_pipeline.recipe.wizard.folders import look_at_folders
+from edgeloop_pipeline.recipe.wizard.layouts import refuse_annotated
+from edgeloop_pipeline.recipe.wizard.plan import Plan
+from edgeloop_pipeline.recipe.wizard.tables import look_at_table
+
+
+def look(data: Path, task: str = "") -> Plan:
+    """Decide from what is in the folder; `task` '' is decided too. Raises DataError that says what would be understood."""
+    data = data.resolve()
+    if data.is_file():
+        if kind_of(data) in ("pictures", "sound") or data.suffix.lower() == ".npy":
+            raise DataError(f"{data}: one recording; give a folder with a folder of recordings for each class")
+        return look_at_table(data, task)
+    if not data.is_dir():
+        raise DataError(f"{data}: no such file or folder; give a folder of class folders, or a table with a label column")
+    refuse_annotated(data)
+    inside = [p for p in data.iterdir() if not is_hidden(p.name)]
+    tables = [p for p in inside if p.is_file() and p.suffix.lower() in ENDINGS]
+    folders = [p for p in inside if p.is_dir()]
+    if not folders:
+        if not tables and any(kind_of(p) for p in inside):
+            raise DataError(f"{data}: files, but no folders; put each class's files in a folder of its name")
+        return look_at_table(data, task)
+    if task == "regression":
+        raise DataError(f"{data}: class folders have no numbers to estimate; give a table with the quantity in a column")
+    return look_at_folders(data, task)

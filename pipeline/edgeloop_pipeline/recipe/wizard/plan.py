@@ -1,0 +1,86 @@
+"""What was understood of somebody's data, and the project that follows from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.types import NAMES
+
+MOST_SHOWN = 20
+MOST_PROBLEMS = 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """`says`: topic and text, to be printed. `kind`, `arguments`: the data set's class, and what it is given beside its path."""
+
+    seen: str
+    says: tuple[tuple[str, str], ...]
+    path: Path
+    kind: str
+    arguments: dict[str, object]
+    network: str  # of which reference project; '' is ours for anomalies
+    network_reference: str
+    network_args: str
+    augment: str
+    preprocessing: tuple[str, ...]
+    train: str
+    distinct: tuple[str, ...]
+    task: str = "classification"
+    cleaning: tuple[str, ...] = ()
+
+
+def epochs(count: int) -> int:
+    """About as many steps for small sets as for large ones."""
+    return int(np.clip(600_000 / max(1, count), 15, 60))
+
+
+def batch(count: int) -> int:
+    """So that an epoch has some sixteen steps."""
+    return int(np.clip(2 ** int(np.log2(max(1, count / 16))), 8, 64))
+
+
+def adamw(count: int) -> str:
+    return f"{{epochs: {epochs(count)}, batch: {batch(count)}, learning_rate: 0.01, optimizer: adamw, weight_decay: 0.05}}"
+
+
+def counted(names: Sequence[str]) -> str:
+    """Each name with how often it is there."""
+    counts = Counter(names)
+    shown = [f"{name}: {counts[name]}" for name in sorted(counts)[:MOST_SHOWN]]
+    return ", ".join(shown) + (f", … ({len(counts)} in all)" if len(counts) > MOST_SHOWN else "")
+
+
+def split_lines(labels: Sequence[str], sides: Sequence[str], units: Sequence[str], what: str) -> list[tuple[str, str]]:
+    """Who and what is in each split. `labels`: empty texts where there are no classes."""
+    lines = []
+    for name in NAMES:
+        rows = [i for i, side in enumerate(sides) if side == name]
+        classes = counted([labels[i] for i in rows]) if any(labels) else ""
+        text = f"{len(rows)}{f' ({classes})' if classes else ''}"
+        members = sorted({units[i] for i in rows}) if what else []
+        if members:
+            text += f"; {what} {', '.join(members[:MOST_SHOWN])}{' …' if len(members) > MOST_SHOWN else ''}"
+        lines.append((name, text))
+    return lines
+
+
+def refuse(where: Path, problems: Sequence[str]) -> None:
+    """Raises DataError that lists all problems, where there are any."""
+    if not problems:
+        return
+    if len(problems) == 1:
+        raise DataError(problems[0] if problems[0].startswith(str(where)) else f"{where}: {problems[0]}")
+    more = [f"… and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
+    raise DataError(f"{where}: {len(problems)} problems:\n  " + "\n  ".join([*problems[:MOST_PROBLEMS], *more]))
+
+
+def left_out(found: dict[str, int]) -> list[tuple[str, str]]:
+    shown = [f"{count} {what}" for what, count in sorted(found.items(), key=lambda item: -item[1]) if count]
+    return [("left out", "; ".join(shown))] if shown else []

@@ -1,0 +1,76 @@
+"""The project's files. Whatever comes from a person's data is quoted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.recipe.recipe import reference_projects
+from edgeloop_pipeline.recipe.wizard.plan import Plan
+
+TEMPLATES = Path(__file__).parent / "templates"
+AFTER_TRAINING = ("quantize", "export", "verify", "profile", "package", "report")
+MOST_NAMED = 10
+
+
+def write(folder: Path, plan: Plan) -> None:
+    """The project: recipe.yaml, network.py and data.py, each to be edited."""
+    data, recipe = data_file(folder, plan), recipe_file(folder, plan)
+    try:
+        (data + recipe).encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{plan.path!s:.200}: a name in it is no valid text; rename it".encode(errors="replace").decode()
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy((reference_projects()[plan.network] if plan.network else TEMPLATES) / "network.py", folder / "network.py")
+    (folder / "data.py").write_text(data, encoding="utf-8")
+    (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
+
+
+def data_file(folder: Path, plan: Plan) -> str:
+    """data.py. The data's place is told from the project's, so that both can move together."""
+    where = os.path.relpath(plan.path.resolve(), folder.resolve())
+    given = [f"{name}={value!r}" for name, value in plan.arguments.items() if value not in ("", (), 0)]
+    call = ", ".join(["DATA", *given])
+    lines = f"{plan.kind}({call})"
+    if len(lines) > 110:
+        lines = f"{plan.kind}(\n" + "".join(f"        {part},\n" for part in ["DATA", *given]) + "    )"
+    augment = f"from edgeloop_pipeline.data.augmentations import {plan.augment} as augment  # noqa: F401\n" if plan.augment else ""
+    return (
+        f'"""The data of this project."""\n\nfrom pathlib import Path\n\n{augment}'
+        f"from edgeloop_pipeline.data.datasets import {plan.kind}\n\n"
+        f"DATA = Path(__file__).resolve().parent / {where!r}\n\n\ndef data() -> {plan.kind}:\n    return {lines}\n"
+    )
+
+
+def recipe_file(folder: Path, plan: Plan) -> str:
+    steps = "".join(f"  - {step}\n" for step in plan.preprocessing)
+    cleaning = "".join(f"  - {step}\n" for step in plan.cleaning)
+    verb = "Estimates" if plan.task == "regression" else "Tells apart"
+    card = f"{verb} {', '.join(plan.distinct[:MOST_NAMED])}{' …' if len(plan.distinct) > MOST_NAMED else ''}."
+    return (
+        f"# {' '.join(plan.seen.split())}.\nname: {quoted(project_name(folder))}\nversion: 1\n"
+        + (f"task: {plan.task}\n" if plan.task != "classification" else "")
+        + f"network: {plan.network_reference}\nnetwork_args: {plan.network_args}\n"
+        + "data: data.py:data\n"
+        + ("augment: data.py:augment\n" if plan.augment else "")
+        + (f"cleaning:                     # before preprocessing, on the device and in training\n{cleaning}" if cleaning else "")
+        + f"preprocessing:                # the device does these too\n{steps}"
+        "target:\n  max_drop: 0.02              # from the float network to int8; add min_accuracy when you know what you need\n"
+        f"model_card: {quoted(card)}\n"
+        f"stages:\n  train: {plan.train}\n" + "".join(f"  {stage}: {{}}\n" for stage in AFTER_TRAINING)
+    )
+
+
+def quoted(text: str) -> str:
+    """A text in YAML, whatever is in it: JSON's strings are YAML's too."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def project_name(folder: Path) -> str:
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "_.-") else "_" for c in folder.resolve().name)
+    return name.lstrip("_.-")[:64] or "project"

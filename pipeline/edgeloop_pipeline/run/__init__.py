@@ -1,0 +1,1 @@
+"""Runs a recipe: stages, their keys, and what was run last."""

@@ -1,0 +1,44 @@
+"""The recipe that was run last in a folder: what `status`, `why` and `report` are about when no recipe is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from edgeloop_contract.errors import UsageError
+
+
+def remember(store: Any, path: Path, changes: tuple[str, ...]) -> None:
+    """The last recipe run in this folder: the default of status, why and report."""
+    import msgspec
+
+    from edgeloop_pipeline.cache.store import write
+
+    with store.lock():
+        write(store.root / "last-run.json", msgspec.json.encode([str(path), changes]))
+
+
+def planned_of(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tuple[Any, Any, Any]:
+    """The recipe, its store, and its stages up to the first that would run."""
+    import msgspec
+
+    from edgeloop_pipeline.cache.store import Store
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.recipe.project import Project
+    from edgeloop_pipeline.run.runner import plan_next
+
+    if recipe is None:
+        try:
+            recipe, remembered = msgspec.json.decode((runs / "last-run.json").read_bytes(), type=tuple[str, tuple[str, ...]])
+        except (OSError, msgspec.MsgspecError):
+            raise UsageError(f"{runs}: nothing was run there yet; name a recipe, or another folder with --runs") from None
+        changes = (*remembered, *changes)
+    loaded = recipes.load(recipes.find(recipe), changes)
+    store, project, planned = Store(runs), Project(loaded), []
+    entries: list[Any] = []
+    for name, settings in loaded.stages.items():
+        planned.append(plan_next(project, store, name, settings, entries))
+        if planned[-1].entry is None:
+            break
+        entries.append(planned[-1].entry)
+    return loaded, store, planned

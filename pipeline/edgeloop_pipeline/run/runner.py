@@ -1,0 +1,230 @@
+"""Runs a recipe's stages: what is cached is reused, the rest is made, and everything is explained."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
+from edgeloop_pipeline.cache.store import Entry, Store
+from edgeloop_pipeline.data.download import sha256
+from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.recipe.recipe import Recipe
+from edgeloop_pipeline.recipe.stage_table import Inputs, build
+from edgeloop_pipeline.run import cache_key
+from edgeloop_pipeline.system import interrupt, malloc
+
+FOLLOW_SECONDS = 0.2
+BLOCKED_BY_FAILURE = ("cascade", "package")  # nothing that missed a floor is packaged; the report is still made
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One stage of a recipe with its key. `entry`: its cached result, if there is one."""
+
+    name: str
+    stage: Any
+    parts: dict[str, str]
+    key: str
+    entry: Entry | None
+
+
+@dataclass
+class Result:
+    """A finished run."""
+
+    recipe: Recipe
+    store: Store
+    entries: list[Entry] = field(default_factory=list)
+    cached: set[str] = field(default_factory=set)
+    failures: list[str] = field(default_factory=list)
+
+    def metrics(self, stage: str) -> dict[str, Any]:
+        return next((e.metrics for e in self.entries if e.stage == stage), {})
+
+    def path(self, stage: str, metric: str) -> Path | None:
+        """The file that `stage` names in its metrics, if it ran."""
+        entry = next((e for e in self.entries if e.stage == stage and metric in e.metrics), None)
+        return self.store.folder(stage, entry.key) / entry.metrics[metric] if entry else None
+
+
+class Listener:
+    """What a front end hears of a run; the base is silent."""
+
+    def cached(self, name: str, entry: Entry) -> None: ...
+    def starts(self, name: str, reasons: list[str]) -> None: ...
+    def says(self, name: str, text: str) -> None: ...
+    def done(self, name: str, entry: Entry) -> None: ...
+
+
+def plan_next(project: Project, store: Store, name: str, settings: dict[str, Any], before: list[Entry]) -> Planned:
+    """The stage's key, given the entries of the stages before it."""
+    stage = build(name, settings, project.recipe.folder)
+    sources = {artefact: _giver(project, artefact, before) for artefact in stage.needs}
+    found = cache_key.parts(project, name, stage, sources, before)
+    key = cache_key.key(name, found)
+    return Planned(name, stage, found, key, store.find(name, key))
+
+
+def _giver(project: Project, artefact: str, before: list[Entry]) -> Entry:
+    from edgeloop_pipeline.recipe.stage_table import stage_class
+
+    recipe = project.recipe
+    return next(e for e in reversed(before) if artefact in stage_class(e.stage, recipe.stages[e.stage], recipe.folder).gives)
+
+
+def run(recipe: Recipe, store: Store, listener: Listener, result: Result | None = None) -> Result:
+    """Run every stage. Raises GateError after the report when a floor was missed, and the stages' own errors.
+
+    `result`: filled as stages end, for a caller that wants to tell of them whatever comes after.
+    """
+    project = Project(recipe)
+    result = result or Result(recipe, store)
+    with store.lock():
+        for name, settings in recipe.stages.items():
+            if result.failures and name in BLOCKED_BY_FAILURE:
+                continue
+            planned = plan_next(project, store, name, settings, result.entries)
+            entry = planned.entry
+            if entry is not None:
+                listener.cached(name, entry)
+                result.cached.add(name)
+            else:
+                listener.starts(name, why(store, recipe, planned))
+                entry = _make(project, store, planned, result.entries, partial(listener.says, name))
+                listener.done(name, entry)
+            store.note(recipe.head.name, entry)
+            result.entries.append(entry)
+            result.failures += entry.metrics.get("failures", [])
+    if result.failures:
+        report = result.path("report", "report")
+        seen = f"; see {report}" if report else ""
+        raise GateError(f"{recipe.head.name}: " + "; ".join(result.failures) + seen)
+    return result
+
+
+def why(store: Store, recipe: Recipe, planned: Planned) -> list[str]:
+    """Why the stage has to run (or would, if it is cached: nothing)."""
+    if planned.entry is not None:
+        return []
+    last = store.last(recipe.head.name, planned.name)
+    if last is None:
+        return ["it has not run yet"]
+    return cache_key.changes(last.parts, planned.parts) or ["its stored result is missing or damaged"]
+
+
+def _inputs(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Inputs:
+    sources = {a: _giver(project, a, before) for a in planned.stage.needs}
+    return Inputs(
+        project=project,
+        artefacts={a: store.folder(e.stage, e.key) for a, e in sources.items()},
+        entries=before,
+        folders=[store.folder(e.stage, e.key) for e in before],
+        scratch=store.scratch(planned.name, planned.key),
+        log=log,
+    )
+
+
+def follow(recipe: Recipe, store: Store) -> None:
+    """What every process but the first does: take part in the stages that train together, and wait for the others.
+
+    All processes see the same runs folder. One that fails is noticed by the launcher, which ends them all.
+    """
+    project = Project(recipe)
+    kinds = {name: build(name, settings, recipe.folder) for name, settings in recipe.stages.items()}
+    last = max((i for i, stage in enumerate(kinds.values()) if stage.collective), default=-1)
+    entries: list[Entry] = []
+    for name, settings in list(recipe.stages.items())[: last + 1]:
+        planned = plan_next(project, store, name, settings, entries)
+        entry = planned.entry
+        if entry is None and planned.stage.collective:
+            with tempfile.TemporaryDirectory() as out:
+                planned.stage(_inputs(project, store, planned, entries, lambda _: None), Path(out))
+        while entry is None:
+            time.sleep(FOLLOW_SECONDS)
+            entry = store.find(name, planned.key)
+        entries.append(entry)
+
+
+def _called(planned: Planned, inputs: Inputs, out: Path) -> Any:
+    """What the stage returns. In a stage of the user's anything can go wrong; it is said in one sentence."""
+    if type(planned.stage).__module__.startswith("edgeloop_pipeline."):
+        return planned.stage(inputs, out)
+    try:
+        return planned.stage(inputs, out)
+    except (EdgeloopError, OSError):
+        raise
+    except Exception as error:  # the user's code can raise anything
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        said = f"{type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
+        raise UsageError(f"stage {planned.name}: {said}; correct your stage") from error
+
+
+def _make(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Entry:
+    name = planned.name
+
+    def say(text: str) -> None:
+        log(text)
+        interrupt.check()
+
+    interrupt.check()
+    inputs = _inputs(project, store, planned, before, say)
+    malloc.keep_freed()
+    malloc.give_back()
+    _forget_peak()
+    start = time.perf_counter()
+    try:
+        with store.writing(name, planned.key) as out:
+            metrics = _plain(name, _called(planned, inputs, out))
+            files = {p.name: sha256(p) for p in sorted(out.iterdir())}
+            seconds = round(time.perf_counter() - start, 3)
+            entry = Entry(name, planned.key, planned.parts, metrics, seconds, _peak_bytes(), files)
+            store.publish(out, entry)
+    except (OSError, RuntimeError) as error:
+        # torch and safetensors report a full disk as RuntimeError with the system's text in it.
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
+            raise StorageError(f"{store.root}: the disk is full, in stage {name}; make room and run again: it resumes") from error
+        if isinstance(error, PermissionError):
+            raise StorageError(f"{error.filename or store.root}: cannot be written; choose another folder with --runs") from error
+        raise
+    # The stored form, so that a cached run and a fresh one hand on the very same values.
+    stored = store.find(name, planned.key)
+    if stored is None:
+        raise StorageError(f"{store.root}: stage {name} was stored but cannot be read back; check the disk")
+    return stored
+
+
+def _plain(name: str, metrics: Any) -> dict[str, Any]:
+    """A stage's metrics as they will be stored. Raises UsageError when a stage of the user's returns something else."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(metrics), type=dict[str, Any])
+    except (TypeError, msgspec.MsgspecError) as error:
+        raise UsageError(
+            f"stage {name}: returned metrics that are not a JSON object ({error}); return a dict of plain values"
+        ) from error
+
+
+def _forget_peak() -> None:
+    """Start the kernel's high-water mark of resident memory anew, where it can be (Linux)."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return
+
+
+def _peak_bytes() -> int:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,24 @@
+"""The sweep's page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgeloop_pipeline.cache.store import write as write_file
+from edgeloop_pipeline.report import plots
+from edgeloop_pipeline.report.page import page
+from edgeloop_pipeline.sweep.study import FOLDER, Study, Trial
+from edgeloop_pipeline.tasks.registry import MEASURES
+
+
+def write(study: Study, trials: list[Trial]) -> Path:
+    """Beside the study's storage."""
+    head = study.recipe.head
+    points = [(t.number, t.point.accuracy, t.point.latency, float(t.point.bytes), t.best) for t in trials if t.point]
+    text = page(
+        "sweep.html.j2", name=head.name, path=str(study.recipe.path), trials=trials, measure=MEASURES[head.task],
+        pareto=plots.pareto(points, MEASURES[head.task]),
+    )  # fmt: skip
+    path = study.runs / FOLDER / f"{study.name}.html"
+    write_file(path, text.encode())
+    return path

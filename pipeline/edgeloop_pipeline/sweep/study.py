@@ -1,0 +1,210 @@
+"""A sweep: many variants of a recipe, and the best trade-offs among them (Optuna; spread over machines by Ray)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.cache.store import digest
+from edgeloop_pipeline.recipe import recipe as recipes
+from edgeloop_pipeline.recipe.recipe import Knob, Recipe, Sweep, Target
+from edgeloop_pipeline.sweep.trial import Board, Point, Pruned
+
+FOLDER = "sweeps"
+BEST: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "latency": "minimize", "bytes": "minimize"}
+MOST_POINTS = 64  # a space of so few is gone through, without repeats
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One line of the sweep. `state`: complete, pruned or failed (`why` says so)."""
+
+    number: int
+    state: str
+    changes: tuple[str, ...]
+    point: Point | None
+    why: str = ""
+    best: bool = False
+
+
+class Workers(Protocol):
+    """Where trials run: `count` at a time, between entering and leaving `ready`."""
+
+    @property
+    def count(self) -> int: ...
+
+    def ready(self, log: Callable[[str], None]) -> AbstractContextManager[None]: ...
+
+    def start(self, changes: tuple[str, ...], board: Board, log: Callable[[str], None]) -> Any: ...
+
+    def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, Point | Exception]:
+        """The next trial of `waiting` (trial, what `start` gave) that is done; it is taken out."""
+
+
+def grid_of(knobs: dict[str, Knob]) -> list[dict[str, int]]:
+    """Every point of a small space of choices, by each choice's place; [] where there are ranges, or too many."""
+    counts = [range(len(knob.choices or ())) for knob in knobs.values()]
+    if math.prod(len(c) for c in counts) > MOST_POINTS:
+        return []
+    return [dict(zip(knobs, point, strict=True)) for point in product(*counts)]
+
+
+def changes_of(knobs: dict[str, Knob], suggest: Any) -> tuple[str, ...]:
+    """One point of the space as `--set` words. `suggest`: an Optuna trial, or a frozen one."""
+    found = []
+    for name, knob in knobs.items():
+        if knob.choices is not None:
+            # Optuna's categories are plain values; a choice may be a list.
+            value = knob.choices[suggest.suggest_categorical(name, list(range(len(knob.choices))))]
+        elif isinstance(knob.low, int) and isinstance(knob.high, int):
+            value = suggest.suggest_int(name, knob.low, knob.high, step=int(knob.step or 1), log=knob.log)
+        else:
+            step = None if knob.log else knob.step
+            value = suggest.suggest_float(name, float(knob.low or 0), float(knob.high or 0), step=step, log=knob.log)
+        found.append(f"{name}={msgspec.json.encode(value).decode()}")
+    return tuple(found)
+
+
+def named(recipe: Recipe) -> Sweep:
+    """The recipe's sweep, checked by trying every end of every knob. Raises UsageError."""
+    wanted = recipe.head.sweep
+    if wanted is None:
+        raise UsageError(f"{recipe.path}: has no sweep; add sweep: {{vary: {{stage.key: {{choices: […]}} or {{low, high}}}}}}")
+    for name, knob in wanted.vary.items():
+        for value in knob.choices if knob.choices is not None else (knob.low, knob.high):
+            recipes.load(recipe.path, (f"{name}={msgspec.json.encode(value).decode()}",))
+    return wanted
+
+
+@dataclass(frozen=True)
+class Study:
+    """The sweep of one recipe, on disk under the runs folder."""
+
+    recipe: Recipe
+    sweep: Sweep
+    runs: Path
+
+    @classmethod
+    def of(cls, recipe: Recipe, runs: Path) -> Study:
+        return cls(recipe, named(recipe), runs)
+
+    @property
+    def name(self) -> str:
+        """Another space or another recipe is another study; more trials are the same one, and so are other floors: those are
+        judged when a point is built."""
+        head = msgspec.structs.replace(self.recipe.head, sweep=msgspec.structs.replace(self.sweep, trials=1), target=Target())
+        return f"{head.name}-{digest([head, self.recipe.stages])[:12]}"
+
+    def open(self, must_exist: bool = False) -> Any:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        folder = self.runs / FOLDER
+        path = folder / f"{self.name}.db"
+        if must_exist and not path.is_file():
+            raise UsageError(
+                f"{self.recipe.head.name}: no sweep of this recipe in {self.runs}; run it first: edgeloop sweep {self.recipe.path}"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        study = optuna.create_study(
+            storage=f"sqlite:///{path}", study_name=self.name, load_if_exists=True,
+            directions=[BEST[o] for o in self.sweep.objectives],
+        )  # fmt: skip
+        # Another seed after each stop, or the sampler would begin with the same draws again.
+        seed = self.recipe.head.seed + len(study.trials)
+        study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=5)
+        if not must_exist:
+            self._take_up(study)
+        return study
+
+    def _take_up(self, study: Any) -> None:
+        """What a killed sweep was at is tried again."""
+        import optuna
+
+        for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
+            study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
+            study.enqueue_trial(trial.params)
+
+    def trials(self, study: Any) -> list[Trial]:
+        good = {t.number for t in study.best_trials if t.user_attrs["point"]["accuracy"] >= self.sweep.min_accuracy}
+        rows = []
+        for t in study.trials:
+            state = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}.get(t.state.name)
+            if state and "changes" in t.user_attrs:
+                attrs = t.user_attrs
+                point = msgspec.convert(attrs["point"], Point) if state == "complete" else None
+                rows.append(Trial(t.number, state, tuple(attrs["changes"]), point, attrs.get("why", ""), t.number in good))
+        return rows
+
+    def board(self, study: Any) -> Board:
+        points = [t.point for t in self.trials(study) if t.point is not None]
+        return Board(self.sweep.prune_margin, [(p.parameters, p.curve) for p in points])
+
+    def _untried(self, study: Any) -> int | None:
+        """Put what is left of a small space in the queue, and say how much; None where the sampler chooses."""
+        import optuna
+
+        grid = grid_of(self.sweep.vary)
+        states = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+        tried = [t.params for t in study.get_trials(states=states)]
+        for point in grid:
+            if point not in tried:
+                study.enqueue_trial(point, skip_if_exists=True)
+        return len([p for p in grid if p not in tried]) if grid else None
+
+    def run(self, log: Callable[[str], None], workers: Workers) -> list[Trial]:
+        """Trials until there are as many as the recipe says. A trial that fails says why, and the others go on."""
+        study = self.open()
+        with workers.ready(log):
+            left = self.sweep.trials - len([t for t in self.trials(study) if t.state != "failed"])
+            if (untried := self._untried(study)) is not None:
+                left = min(left, untried)
+            waiting: list[tuple[Any, Any]] = []
+            failed = 0
+            while left > 0 or waiting:
+                while left > 0 and len(waiting) < workers.count:
+                    trial = study.ask()
+                    changes = changes_of(self.sweep.vary, trial)
+                    trial.set_user_attr("changes", list(changes))
+                    log(f"trial {trial.number}: {' '.join(changes)}")
+                    waiting.append((trial, workers.start(changes, self.board(study), log)))
+                    left -= 1
+                trial, outcome = workers.next(waiting)
+                failed += self._tell(study, trial, outcome, log)
+                if failed > max(3, self.sweep.trials // 4):
+                    raise UsageError(f"{self.recipe.head.name}: {failed} trials failed; the last: {outcome}")
+        return self.trials(study)
+
+    def _tell(self, study: Any, trial: Any, outcome: Point | Exception, log: Callable[[str], None]) -> int:
+        """1 when the trial failed."""
+        import optuna
+
+        if isinstance(outcome, Point):
+            trial.set_user_attr("point", msgspec.to_builtins(outcome))
+            study.tell(trial, [float(getattr(outcome, o)) for o in self.sweep.objectives])
+            log(f"trial {trial.number}: {outcome.accuracy:.2%}, {outcome.latency:.0f} µs, {outcome.bytes:,} B")
+            return 0
+        trial.set_user_attr("why", str(outcome))
+        pruned = isinstance(outcome, Pruned)
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED if pruned else optuna.trial.TrialState.FAIL)
+        log(f"trial {trial.number}: {'ended early' if pruned else 'failed'}: {outcome}")
+        return int(not pruned)
+
+
+def chosen(recipe: Recipe, runs: Path, number: int) -> tuple[str, ...]:
+    """The `--set` words of one finished trial. Raises UsageError that names the good ones."""
+    study = Study.of(recipe, runs)
+    rows = study.trials(study.open(must_exist=True))
+    found = next((t for t in rows if t.number == number and t.point is not None), None)
+    if found is None:
+        best = ", ".join(str(t.number) for t in rows if t.best) or "none yet"
+        raise UsageError(f"--from-sweep {number}: no finished trial of that number; the best trade-offs are {best}")
+    return found.changes

@@ -1,0 +1,105 @@
+"""One trial of a sweep: a variant of a recipe, run as far as its profile, in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from edgeloop_contract.errors import EdgeloopError, UsageError
+from edgeloop_pipeline.cache.store import Store
+from edgeloop_pipeline.recipe import recipe as recipes
+from edgeloop_pipeline.recipe.recipe import Recipe
+
+LEFT_OUT = ("verify", "package", "report")  # the test set chooses nothing
+PRUNE_FROM_EPOCH = 3
+
+
+class Pruned(EdgeloopError):
+    """A trial that is not worth finishing."""
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """What one trial came to. `accuracy`: on validation data; `latency`: µs of the fastest int8 file; `bytes`: of the smallest."""
+
+    accuracy: float
+    latency: float
+    bytes: int
+    parameters: int
+    curve: list[float]
+
+
+@dataclass
+class Board:
+    """What finished trials learnt: how good a network of so many parameters was after each epoch."""
+
+    margin: float
+    curves: list[tuple[int, list[float]]] = field(default_factory=list)
+    now: list[float] = field(default_factory=list)
+    stage: str = ""
+
+    def watch(self, name: str, epoch: int, accuracy: float, parameters: int) -> None:
+        """Raises Pruned when a smaller network did clearly better at this epoch."""
+        if name != self.stage:
+            self.stage, self.now = name, []
+        self.now.append(accuracy)
+        if epoch < PRUNE_FROM_EPOCH or not name.endswith("/distill"):
+            return
+        for smaller, curve in self.curves:
+            if smaller <= parameters and len(curve) >= epoch and accuracy < curve[epoch - 1] - self.margin:
+                raise Pruned(f"{accuracy:.2%} after epoch {epoch}; a network of {smaller:,} parameters had {curve[epoch - 1]:.2%}")
+
+
+def _stages(recipe: Recipe) -> tuple[str, ...]:
+    off = [f"{name}=off" for name in LEFT_OUT if name in recipe.stages]
+    if not {"quantize", "export", "profile"} <= recipe.stages.keys():
+        raise UsageError(f"{recipe.path}: a sweep measures what ships; the recipe needs quantize, export and profile")
+    # A floor is judged when a point is built; here it would begin repairs by training for students that never reach it.
+    off += ["target.min_accuracy=null"] if recipe.head.target.min_accuracy is not None else []
+    return (*off, *(["distill.cache_teacher=true"] if "distill" in recipe.stages else []))
+
+
+def measure(path: Path, changes: tuple[str, ...], runs: Path, board: Board, log: Callable[[str], None]) -> Point:
+    """Run one variant as far as its profile."""
+    from edgeloop_pipeline.run.runner import Listener, run
+    from edgeloop_pipeline.training.callbacks import watcher
+
+    class Quiet(Listener):
+        def starts(self, name: str, reasons: list[str]) -> None:
+            log(f"  {name} …")
+
+    recipe = recipes.load(path, changes)
+    token = watcher.set(board.watch)
+    try:
+        result = run(recipes.load(path, (*changes, *_stages(recipe))), Store(runs), Quiet())
+    finally:
+        watcher.reset(token)
+    trained = result.metrics("distill") or result.metrics("train")
+    costs = {n: v["latency_us_p50"] for n, v in result.metrics("profile")["variants"].items() if n.endswith("int8")}
+    sizes = {n: size for n, size in result.metrics("export")["bytes"].items() if n.endswith("int8")}
+    return Point(
+        accuracy=result.metrics("quantize")["validation_accuracy"], latency=min(costs.values()), bytes=min(sizes.values()),
+        parameters=trained["parameters"], curve=[e["validation_accuracy"] for e in trained.get("curve", [])],
+    )  # fmt: skip
+
+
+def attempt_in_words(
+    path: str, changes: tuple[str, ...], runs: str, margin: float, curves: list[tuple[int, list[float]]], aloud: bool = False
+) -> tuple[str, Any]:
+    """A trial's outcome in plain values, for another process: what it came to, or why it came to nothing."""
+    board = Board(margin, [(count, list(curve)) for count, curve in curves])
+    try:
+        point = measure(Path(path), tuple(changes), Path(runs), board, lambda text: click.echo(text, err=True) if aloud else None)
+    except EdgeloopError as error:
+        return ("pruned" if isinstance(error, Pruned) else "failed"), str(error)
+    return "point", msgspec.to_builtins(point)
+
+
+def outcome_of(kind: str, value: Any) -> Point | Exception:
+    if kind == "point":
+        return msgspec.convert(value, Point)
+    return Pruned(value) if kind == "pruned" else UsageError(value)

@@ -1,0 +1,1 @@
+"""The operating system: memory, signals, child processes."""

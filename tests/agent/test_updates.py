@@ -1,0 +1,444 @@
+"""The device's updater against a repository that lies, a network that breaks, disks that fill, and death at every file operation."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeloop_agent.config import Config, load
+from edgeloop_agent.logs import Log
+from edgeloop_agent.updates import reports
+from edgeloop_agent.updates.cycle import Turn
+from edgeloop_agent.updates.journal import Folder, Running
+from edgeloop_agent.updates.origins import Refused
+from edgeloop_agent.updates.switcher import folder_of, with_slot
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import NetworkError, StorageError
+from edgeloop_contract.messages import Event, Heartbeat, Report
+from fakes.repository import Repository, now
+from hubs import version
+from serving import GOLDEN, write_config
+
+SEED = Running("exercise_watch", 1, "")
+
+
+class Bench:
+    """A device whose updates come from a folder, and the repository in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.repository = Repository(folder / "stick")
+        self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n'))
+        self.folder = Folder(folder_of(self.config))
+        self.folder.path.mkdir(parents=True)
+        self.folder.root.write_bytes(self.repository.first_root)
+        self.bundles = folder / "bundles"
+        self.bundles.mkdir()
+        self.now = time.time
+
+    def offer(self, number: int, **more: Any) -> str:
+        return self.repository.add(version(self.bundles, number), number, **more)
+
+    def running(self) -> Running:
+        with Bundle.open(Path(with_slot(self.config, Log("error")).bundles[0])) as bundle:
+            return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+
+    def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
+        return Turn(self.config, self.folder, self.running(), tries, now=lambda: self.now())(None)
+
+    def taken(self) -> None:
+        """What is staged proves itself."""
+        self.folder.change(lambda j: j.committed())
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def test_the_newest_signed_version_is_staged_and_then_runs(bench: Bench) -> None:
+    bench.offer(2)
+    bench.offer(3)
+    bench.repository.publish()
+    assert "is staged" in bench.turn()
+    assert bench.running().version == 3
+    bench.taken()
+    assert bench.turn() == "it runs already" and bench.running().version == 3
+
+
+def _arbitrary(b: Bench) -> None:
+    (b.repository.folder / "metadata" / "timestamp.json").write_bytes(os.urandom(500))
+
+
+def _wrong_key(b: Bench) -> None:
+    b.offer(9)
+    b.repository.publish(targets=b.repository.keys["timestamp"])
+
+
+def _stolen_hub(b: Bench) -> None:
+    """Everything but the targets key: the thief lists a bundle of his own, signed with all he has."""
+    b.offer(9)
+    keys = b.repository.keys
+    b.repository.publish(targets=keys["snapshot"], snapshot=keys["snapshot"], timestamp=keys["timestamp"])
+
+
+def _threshold(b: Bench) -> None:
+    b.repository.keys["targets"] = type(b.repository.root_keys[0]).generate_ed25519()
+    b.repository.root(signers=b.repository.root_keys[:1])
+    b.offer(9)
+    b.repository.publish()
+
+
+def _rollback(b: Bench) -> None:
+    b.repository.timestamp(version=1)
+
+
+def _rollback_of_targets(b: Bench) -> None:
+    b.repository.snapshot(targets_version=1)
+    b.repository.timestamp()
+
+
+def _freeze(b: Bench) -> None:
+    b.now = lambda: time.time() + 11 * 86400
+
+
+def _mix_and_match(b: Bench) -> None:
+    """A snapshot of one moment under a timestamp that promises another."""
+    folder = b.repository.folder / "metadata"
+    old = (folder / f"{b.repository.versions['snapshot']}.snapshot.json").read_bytes()
+    b.offer(9)
+    b.repository.publish()
+    (folder / f"{b.repository.versions['snapshot']}.snapshot.json").write_bytes(old)
+
+
+def _tampered(b: Bench) -> None:
+    b.offer(9)
+    b.repository.publish()
+    file = next((b.repository.folder / "targets").glob("*-9.edgeloop"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def _endless_metadata(b: Bench) -> None:
+    (b.repository.folder / "metadata" / "timestamp.json").write_bytes(b" " * 20_000_000)
+
+
+def _longer_bundle(b: Bench) -> None:
+    b.offer(9)
+    b.repository.publish()
+    file = next((b.repository.folder / "targets").glob("*-9.edgeloop"))
+    file.write_bytes(file.read_bytes() + b"x" * 1_000_000)
+
+
+def _missing_bundle(b: Bench) -> None:
+    b.offer(9)
+    b.repository.publish()
+    next((b.repository.folder / "targets").glob("*-9.edgeloop")).unlink()
+
+
+ATTACKS = {
+    "arbitrary content": (_arbitrary, "did not sign"),
+    "wrong key": (_wrong_key, "did not sign"),
+    "stolen hub": (_stolen_hub, "did not sign"),
+    "threshold not met": (_threshold, "did not sign"),
+    "rollback": (_rollback, "did not sign so (New timestamp version 1 must be >="),
+    "rollback of targets": (_rollback_of_targets, "did not sign"),
+    "freeze": (_freeze, "out of date"),
+    "mix and match": (_mix_and_match, "did not sign"),
+    "tampered bundle behind right metadata": (_tampered, "not those that were signed"),
+    "endless metadata": (_endless_metadata, ""),
+    "more bytes than signed": (_longer_bundle, "more than the"),
+    "metadata name what is not there": (_missing_bundle, "no such file"),
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_changes_nothing(attack: str, bench: Bench) -> None:
+    bench.offer(2)
+    bench.repository.publish()
+    bench.turn()
+    bench.taken()
+    before = bench.running()
+    assert before.version == 2
+    do, says = ATTACKS[attack]
+    do(bench)
+    with pytest.raises(NetworkError, match=None) as error:
+        bench.turn()
+    assert says in str(error.value)
+    assert bench.running() == before
+    assert not list(bench.folder.path.glob("slot-b*")) and bench.folder.load().trial is None
+    journal = bench.folder.load()
+    assert bench.folder.metadata(journal.generation).exists()
+
+
+def test_after_a_fast_forward_a_new_key_brings_the_device_back(bench: Bench) -> None:
+    """Who had the timestamp key drove its version to the end; a root with another key starts anew."""
+    bench.repository.timestamp(version=2**31)
+    bench.turn()
+    bench.repository.keys["timestamp"] = type(bench.repository.root_keys[0]).generate_ed25519()
+    bench.repository.root()
+    bench.offer(2)
+    bench.repository.versions["timestamp"] = 0
+    bench.repository.publish()
+    assert "is staged" in bench.turn()
+
+
+def test_a_clock_at_1970_is_not_believed(bench: Bench) -> None:
+    bench.turn()
+    bench.now = lambda: 1000.0
+    bench.repository.publish(days=-1)  # expired yesterday; to a clock at 1970 that is fifty years ahead
+    with pytest.raises(NetworkError, match="out of date"):
+        bench.turn()
+    bench.offer(2)
+    bench.repository.publish()
+    assert "is staged" in bench.turn() and now().year >= 2026
+
+
+def test_the_hub_cannot_choose_an_older_version_that_is_still_signed(bench: Bench) -> None:
+    from edgeloop_agent.updates.offers import Listed, Offer
+    from edgeloop_agent.updates.policy import Stay, decide
+
+    offers = {f"{n}.edgeloop": Offer(f"{n}.edgeloop", 10, str(n) * 64, "m", n) for n in (1, 2)}
+    running, journal = Running("m", 2, "2" * 64), bench.folder.load()
+    said = decide("1.edgeloop", Listed(5, 1, offers), running, journal, 100)
+    assert isinstance(said, Stay) and said.refused and "still signed" in said.why
+    withdrawn = {"1.edgeloop": offers["1.edgeloop"]}
+    assert not isinstance(decide("1.edgeloop", Listed(6, 1, withdrawn), running, journal, 100), Stay)
+    for target, model, says in (("3.edgeloop", "m", "not among"), ("1.edgeloop", "other", "of model m")):
+        said = decide(target, Listed(6, 1, withdrawn), Running(model, 2, ""), journal, 100)
+        assert isinstance(said, Stay) and said.refused and says in said.why
+
+
+def test_what_failed_the_canary_is_not_tried_again(bench: Bench) -> None:
+    bench.offer(2)
+    bench.repository.publish()
+    assert "did not pass: too slow" in bench.turn(lambda _: "too slow")
+    assert [e.kind for e in bench.folder.load().events] == ["failed"]
+    assert bench.turn(lambda _: "too slow") == "nothing is asked for"
+    assert bench.running().version == 1
+
+
+@contextmanager
+def served(folder: Path, misbehave: Callable[[Any, bytes], None]) -> Iterator[str]:
+    """The folder over HTTP, as a hub has it; `misbehave` sends a bundle's bytes."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = folder / Path(self.path).parent.name / Path(self.path).name
+            if "/targets/" in self.path:
+                misbehave(self, path.read_bytes())
+                return
+            content = path.read_bytes() if path.exists() else b""
+            self.send_response(200 if path.exists() else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def fetched(bench: Bench, address: str, seconds: float = 2.0) -> Path:
+    from edgeloop_agent.updates.download import fetch
+    from edgeloop_agent.updates.origins import HubOrigin
+    from edgeloop_agent.updates.trust import refresh
+
+    hub = HubOrigin(address, "x", "", seconds)
+    listed = refresh(bench.folder, bench.folder.load(), hub, time.time())
+    slot = bench.folder.slot("a")
+    fetch(bench.folder, max(listed.offers.values(), key=lambda o: o.version), hub, slot, 0, 256)
+    return slot
+
+
+def test_an_interrupted_download_goes_on_where_it_stopped(bench: Bench) -> None:
+    bench.offer(2)
+    bench.repository.publish()
+    sent: list[int] = []
+
+    def in_pieces(handler: Any, content: bytes) -> None:
+        begins = int(handler.headers.get("Range", "bytes=0-")[6:-1])
+        piece = content[begins : begins + 5000]
+        handler.send_response(206 if begins else 200)
+        handler.send_header("Content-Length", str(len(content) - begins))
+        handler.send_header("Content-Range", f"bytes {begins}-{len(content) - 1}/{len(content)}")
+        handler.end_headers()
+        handler.wfile.write(piece)
+        sent.append(len(piece))
+        handler.close_connection = True
+
+    with served(bench.repository.folder, in_pieces) as address:
+        size = next((bench.repository.folder / "targets").iterdir()).stat().st_size
+        for _ in range(size // 5000 + 2):
+            try:
+                slot = fetched(bench, address)
+                break
+            except NetworkError:
+                assert not bench.folder.slot("a").exists()
+        assert slot.stat().st_size == size == sum(sent)
+
+
+def test_slow_and_endless_answers_are_broken_off(bench: Bench) -> None:
+    bench.offer(2)
+    bench.repository.publish()
+
+    def endless(handler: Any, content: bytes) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        for _ in range(1000):
+            handler.wfile.write(b"x" * 65536)
+
+    def silent(handler: Any, content: bytes) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        time.sleep(3)
+
+    for misbehave, says in ((endless, "more than the"), (silent, "")):
+        start = time.monotonic()
+        with served(bench.repository.folder, misbehave) as address, pytest.raises(NetworkError) as error:
+            fetched(bench, address, seconds=0.5)
+        assert says in str(error.value) and time.monotonic() - start < 10
+        assert not bench.folder.slot("a").exists()
+        shutil.rmtree(bench.folder.path / "metadata-1", ignore_errors=True)
+
+
+def test_a_trickle_is_broken_off() -> None:
+    from edgeloop_agent.updates.download import _paced
+
+    clock = iter(range(0, 1000, 10))
+    with pytest.raises(NetworkError, match="only 0 bytes a second"):
+        list(_paced(iter([b"x"] * 90), 0, 256, lambda: float(next(clock)), lambda _: None))
+    slept: list[float] = []
+    list(_paced(iter([b"x" * 1000] * 10), 500, 1, lambda: 0.0, slept.append))
+    assert max(slept) == pytest.approx(20.0)  # 10,000 bytes at 500 a second
+
+
+def test_a_full_disk_leaves_everything_as_it_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.offer(2)
+    bench.repository.publish()
+    before = bench.running()
+    if os.geteuid() != 0:
+        pytest.skip("a small disk can be mounted by root alone")
+    small = bench.folder.path
+    kept = {p.name: p.read_bytes() for p in small.iterdir() if p.is_file()}
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", small], check=True)
+    try:
+        for name, content in kept.items():
+            (small / name).write_bytes(content)
+        with pytest.raises(StorageError, match="make room"):
+            bench.turn()
+        assert bench.running() == before and not list(small.glob("*.partial"))
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed (Debian: strace)")
+def test_killed_or_without_power_at_any_call_the_next_start_runs_a_verified_version(tmp_path: Path) -> None:
+    """benchmarks/hub.py does it for more updates, and kills at every call."""
+    from power_cuts import cuts, next_one
+
+    olds = []
+    for what, points, old, wrong in cuts(tmp_path, 1, 8, [next_one]):
+        assert not wrong, (what, wrong[:3])
+        assert points > (60 if "killed" not in what else 5)
+        olds.append(0 < old < points)
+    assert any(olds), "both versions are found"
+
+
+def test_a_damaged_slot_is_left_for_the_one_before_it(bench: Bench) -> None:
+    for number in (2, 3):
+        bench.offer(number)
+        bench.repository.publish()
+        bench.turn()
+        bench.taken()
+    journal = bench.folder.load()
+    active = bench.folder.slot(journal.active or "")
+    active.write_bytes(active.read_bytes()[:-100])
+    assert bench.running().version == 2
+    shutil.rmtree(bench.folder.path)
+    assert bench.running().version == 1  # the config's
+
+
+def test_no_credential_is_one_sentence(tmp_path: Path) -> None:
+    from edgeloop_contract.errors import UsageError
+
+    config = load(write_config(tmp_path, '[updates]\nhub = "http://127.0.0.1:9"\n'))
+    with pytest.raises(UsageError, match="run edgeloop-agent enrol"):
+        Turn(config, Folder(folder_of(config)), SEED, lambda _: None)(None)
+
+
+def test_the_canary_passes_here_and_fails_where_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeloop_agent.updates.canary import Passed, try_out
+
+    config = write_config(tmp_path, "")
+    found = try_out(config, GOLDEN, 60)
+    assert isinstance(found, Passed) and found.steps <= 1 and found.right > found.samples / 2
+    assert "golden" in str(try_out(config, version(tmp_path, 9, spoil=True), 60))
+    (tmp_path / "slow").mkdir()
+    slow = write_config(tmp_path / "slow", "[updates]\nmax_latency_us = 0.01\n")
+    assert "p95 latency" in str(try_out(slow, GOLDEN, 60))
+    assert "did not end" in str(try_out(config, GOLDEN, 0.01))
+    (tmp_path / "sitecustomize.py").write_text("import os, sys\nif 'canary' in str(sys.orig_argv): os.kill(os.getpid(), 11)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert "process died (signal 11)" in str(try_out(config, GOLDEN, 60))
+
+
+def test_reports_that_did_not_arrive_come_later_and_once(tmp_path: Path) -> None:
+    arrived: list[Report] = []
+    room = 0
+
+    def post(report: Report) -> None:
+        if len(arrived) == room:
+            raise NetworkError("the hub is away")
+        arrived.append(report)
+
+    def made(number: int) -> Report:
+        events = [Event(key=f"event-{number:06}", kind="x", at=1.0)]
+        return Report(key=f"report-{number:06}", at=float(number), heartbeat=Heartbeat(answered=number), events=events)
+
+    for number in range(60):
+        with pytest.raises(NetworkError):
+            reports.send(tmp_path, made(number), post)
+    room = 10
+    with pytest.raises(NetworkError):
+        reports.send(tmp_path, made(60), post)
+    room = 1000
+    reports.send(tmp_path, made(61), post)
+    assert [r.at for r in arrived] == [float(n) for n in range(60 - reports.MOST_KEPT, 62)], "oldest first, each once"
+    assert not any(r.events for r in arrived[:-1]) and arrived[-1].events, "events wait in the journal"
+    assert not list(tmp_path.iterdir())
+
+    def picky(report: Report) -> None:
+        if report.at == 70:
+            raise Refused("a report of another time")
+        post(report)
+
+    room = len(arrived)
+    with pytest.raises(NetworkError):
+        reports.send(tmp_path, made(70), post)
+    room = 1000
+    reports.send(tmp_path, made(71), picky)
+    assert arrived[-1].at == 71 and not list(tmp_path.iterdir()), "what is refused holds nothing up"
+    (tmp_path / reports.FILE).write_bytes(b"damaged")
+    reports.send(tmp_path, made(62), post)
+    assert arrived[-1].at == 62

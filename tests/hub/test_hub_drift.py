@@ -1,0 +1,105 @@
+"""What the hub tells of drift, of a fleet that has sent very many reports."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import Connection, event, insert, text
+
+from edgeloop_contract.messages import DriftReport
+from edgeloop_hub import drift
+from edgeloop_hub.database import Database
+from edgeloop_hub.schema import devices, drifts
+from edgeloop_hub.web import sample_pages
+from edgeloop_hub.web.pages import TEMPLATES
+
+NOW = time.time()
+
+
+def device(name: str) -> dict[str, object]:
+    empty = {"labels": "[]", "channel": "stable", "machine": "", "model": "m", "version": 1, "sha256": "", "heartbeat": "{}"}
+    return {**empty, "name": name, "credential": name, "enrolled": NOW, "quota_from": 0.0, "quota_used": 0}
+
+
+def report(name: str, number: int, at: float, **told: object) -> dict[str, object]:
+    body = msgspec.json.encode(DriftReport(model="m", samples=100, **told)).decode()  # type: ignore[arg-type]
+    score = told.get("score", 0.0)
+    return {
+        "device": name,
+        "key": f"{number:08}",
+        "at": at,
+        "model": "m",
+        "sha256": "",
+        "samples": 100,
+        "score": score,
+        "body": body,
+    }
+
+
+def fleet(tmp_path: Path, rows: list[dict[str, object]]) -> Database:
+    database = Database(f"sqlite:///{tmp_path}/hub.sqlite")
+    with database.writing() as connection:
+        connection.execute(insert(devices), [device(name) for name in sorted({str(row["device"]) for row in rows})])
+        connection.execute(insert(drifts), rows)
+    return database
+
+
+def test_the_newest_report_says_whether_a_sensor_is_at_fault(tmp_path: Path) -> None:
+    bad = {"drifting": True, "cause": "fault"}
+    rows = [
+        report("mended", 1, NOW - 10, **bad),
+        report("mended", 2, NOW),
+        report("broken", 1, NOW - 10),
+        report("broken", 2, NOW, **bad),
+    ]
+    with fleet(tmp_path, rows).reading() as connection:
+        assert drift.faulty(connection) == ["broken"]
+
+
+def test_finding_the_newest_reports_reads_no_others(tmp_path: Path) -> None:
+    """Three thousand devices with one time: nothing is compared with everything, and no history is read through."""
+    rows = [report(f"d-{i:04}", number, NOW - 300 * number) for i in range(3000) for number in range(2)]
+    asked: list[str] = []
+    with fleet(tmp_path, rows).reading() as connection:
+        event.listen(connection, "before_cursor_execute", lambda c, cursor, said, values, *more: asked.append(said))
+        began = time.process_time()
+        assert drift.faulty(connection) == []
+        assert time.process_time() - began < 2
+        plan = " ".join(str(row) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {asked[0].replace('?', '1')}")))
+    assert "ix_drifts_device_at" in plan
+    assert "SCAN drifts" not in plan
+
+
+def test_a_look_reads_no_more_reports_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drift, "MOST_REPORTS", 20)
+    monkeypatch.setattr(sample_pages, "DEVICES_SHOWN", 5)
+    rows = [report(f"d-{i}", number, NOW - 300 * number - i, score=i / 10) for i in range(10) for number in range(4)]
+    rows += [report("odd", 1, NOW, drifting=True, cause="fault", score=0.01)]
+    with fleet(tmp_path, rows).reading() as connection:
+        told = looked_at(connection)
+        assert [d["device"] for d in told["devices"]] == ["odd", "d-9", "d-8", "d-7", "d-6"]  # type: ignore[attr-defined]
+        assert (told["count"], told["reports"], told["cut"]) == (11, 20, True)
+        monkeypatch.setattr(drift, "MOST_REPORTS", 1000)
+        told = looked_at(connection)
+        assert (told["reports"], told["cut"]) == (41, False)
+        assert told["oldest"] == pytest.approx(NOW - 909)
+
+
+def test_one_device_fills_no_page(tmp_path: Path) -> None:
+    rows = [report("loud", 1, NOW, faults={f"{i:0200}": i + 1 for i in range(50)}), {**report("loud", 2, NOW), "model": ""}]
+    with fleet(tmp_path, rows).reading() as connection:
+        assert drift.models(connection) == ["m"]
+        device = looked_at(connection)["devices"][0]  # type: ignore[index]
+        assert [n for _, n in device["most_faults"]] == [50, 49, 48, 47, 46]
+        html = TEMPLATES.get_template("drift.html.j2").render(
+            title="Drift", user="ada", csrf="", days=1.0, models=[looked_at(connection)]
+        )
+    assert "and 45 more" in html
+    assert "0" * 100 not in html
+
+
+def looked_at(connection: Connection) -> dict[str, object]:
+    return sample_pages._looked_at(connection, "m", 86400.0)

@@ -1,0 +1,29 @@
+"""Our commands as a user runs them, and what they say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BIN = Path(sys.executable).parent
+HERE = Path(__file__).parents[1]  # tests/
+TINY = HERE / "projects" / "tiny"
+TIMEOUT_SECONDS = 300
+ONNX = "--set=export.runtimes=[onnx]"  # where it is not about TFLite: its converter takes half of a small run's time
+
+
+def command(*words: object, cwd: Path | None = None, stdin: str | None = None, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run one of our commands as a user would."""
+    full = [str(BIN / str(words[0])), *map(str, words[1:])]
+    return subprocess.run(
+        full, cwd=cwd, input=stdin, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False, env={**os.environ, **env}
+    )
+
+
+def sentence(done: subprocess.CompletedProcess[str], code: int) -> str:
+    """What the command said on stderr, after checking its exit code and that it was no traceback."""
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, (done.returncode, done.stderr)
+    return done.stderr
