@@ -95,10 +95,10 @@ def spoiled(folder: Path) -> Path:
 
 
 def against_peers(name: str, recipe: str, changes: tuple[str, ...]) -> Iterator[Row]:
+    from edgeloop_pipeline.bundling.variants import read_variants
     from edgeloop_pipeline.cache.store import Store
     from edgeloop_pipeline.recipe import recipe as recipes
     from edgeloop_pipeline.recipe.project import Project
-    from edgeloop_pipeline.stages.export import read_variants
 
     off = tuple(f"{stage}=off" for stage in ("verify", "profile", "package", "report"))
     plainly = ("quantize.qat=never", f"quantize.calibration_samples={CALIBRATION}", "quantize.equalize=always", "target={}")

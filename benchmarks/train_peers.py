@@ -20,7 +20,7 @@ class Fashion:
     """The fashion project's network and data, as a peer would load them and as we do."""
 
     def __init__(self, images: int | None = None) -> None:
-        from edgeloop_pipeline.networks import saved_network
+        from edgeloop_pipeline.data.normalization import front_of
         from edgeloop_pipeline.recipe import recipe
         from edgeloop_pipeline.recipe.project import Project
 
@@ -30,7 +30,7 @@ class Fashion:
             train = splits.train
             cut = {name: getattr(train, name)[:images] for name in ("values", "labels", "recording", "groups")}
             splits = replace(splits, train=replace(train, **cut))
-        self.splits, self.front = splits, saved_network.front_of(splits)
+        self.splits, self.front = splits, front_of(splits)
 
     def network(self) -> Any:
         import torch
@@ -63,9 +63,9 @@ class Fashion:
 
     def ours(self, log: Callable[[str], None] = lambda _: None, network: Any = None, seed: int = 0, **settings: Any) -> Any:
         """Our loop: the network, and what `fit` says of it."""
+        from edgeloop_pipeline.tasks.losses import cross_entropy
         from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.settings import FitSettings
-        from edgeloop_pipeline.training.steps import cross_entropy
 
         network = network or self.network()
         with tempfile.TemporaryDirectory() as scratch:
@@ -75,11 +75,11 @@ class Fashion:
 
     def accuracy(self, network: Any, split: str = "test") -> float:
 
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.scoring import scores_of
 
         samples = getattr(self.splits, split)
-        return registry.of(self.splits).judge(scores_of(network, self.front, samples), samples)[0]
+        return task_for(self.splits).judge(scores_of(network, self.front, samples), samples)[0]
 
 
 def loader_of(fashion: Fashion) -> Any:

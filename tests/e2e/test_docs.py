@@ -66,7 +66,7 @@ def test_commands_in_the_docs_exist() -> None:
 
 def test_settings_in_the_docs_exist() -> None:
     from edgeloop_contract.settings import fields
-    from edgeloop_pipeline.recipe import recipe
+    from edgeloop_pipeline.recipe.settings import Target
     from edgeloop_pipeline.recipe.stage_table import STAGES, stage_class
 
     text = (ROOT / "docs" / "own-project.md").read_text()
@@ -77,7 +77,7 @@ def test_settings_in_the_docs_exist() -> None:
             assert name in known, f"{stage}.{name}"
     target = re.search(r"^\| `target` \| (.*) \|$", text, re.M)
     assert target is not None
-    assert set(re.findall(r"`(\w+)`", target.group(1))) == set(fields(recipe.Target))
+    assert set(re.findall(r"`(\w+)`", target.group(1))) == set(fields(Target))
 
 
 def test_training_settings_and_their_defaults_are_those_of_the_code() -> None:

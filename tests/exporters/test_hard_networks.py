@@ -17,15 +17,16 @@ from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import convert, equalization, kernels, parity, quantization
 from edgeloop_exporters.quantizers import WeightQuantizer
+from edgeloop_pipeline.bundling.variants import variant_of
 from edgeloop_pipeline.compression.pruning import Channels, mask_of, remove_channels, sparse
+from edgeloop_pipeline.data.normalization import front_of
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Options
 from edgeloop_pipeline.quantization.repair import Ladder
-from edgeloop_pipeline.stages.export import variant_of
 from edgeloop_pipeline.stages.quantize import Quantize
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import scores_of
 from hard_networks import NETWORKS, SERIES, Residual, Stream, TwoInputs
 
@@ -54,7 +55,7 @@ def splits_of(name: str, dtype: str = "uint8") -> PreparedSplits:
 
 def saved_of(network: nn.Module, splits: PreparedSplits) -> saved_network.Saved:
     """With running statistics of the data in its BatchNorms, and scores that differ between samples."""
-    front = saved_network.front_of(splits)
+    front = front_of(splits)
     x = front.normalise(torch.from_numpy(splits.train.values))
     network.train()
     with torch.no_grad():
@@ -140,7 +141,7 @@ def test_it_can_be_pruned_or_says_why_not(name: str) -> None:
 def test_a_network_with_two_inputs_is_refused_in_words() -> None:
     splits = splits_of("")
     with pytest.raises(ModelError, match=r"2 inputs.*as channels of one"):
-        saved_network.dry_run(TwoInputs(), saved_network.front_of(splits), splits)
+        saved_network.dry_run(TwoInputs(), front_of(splits), splits)
 
 
 def spoiled(network: Residual) -> Residual:
@@ -169,7 +170,7 @@ def test_equalization_undoes_channels_scaled_apart_and_the_explainer_names_the_l
     torch.manual_seed(0)
     splits = splits_of("")
     saved = spoiled(saved_of(Chain(), splits).network)  # type: ignore[arg-type]
-    saved = saved_network.Saved(saved, saved_network.Structure("-", {}, {}, saved_network.front_of(splits)))
+    saved = saved_network.Saved(saved, saved_network.Structure("-", {}, {}, front_of(splits)))
     with torch.no_grad():
         plain = saved.network(saved.front.normalise(torch.from_numpy(splits.test.values)))
     noise = {}
@@ -351,7 +352,7 @@ def test_training_into_integers_where_tensors_differ_by_orders(tmp_path: Path) -
             norm.eps = 1e-11
     ladder = object.__new__(Ladder)
     ladder.saved, ladder.splits, ladder.values = saved, splits, splits.train.values
-    ladder.settings, ladder.seed, ladder.task = Quantize(batch=16), 0, registry.of(splits)
+    ladder.settings, ladder.seed, ladder.task = Quantize(batch=16), 0, task_for(splits)
     ladder.inputs = SimpleNamespace(project=SimpleNamespace(augment=None), log=lambda _: None)  # type: ignore[assignment]
     ladder.plain = scores_of(saved.network, saved.front, splits.validation)
     options = Options(method="percentile", percentile=99.0)

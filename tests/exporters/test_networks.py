@@ -18,8 +18,8 @@ from edgeloop_exporters.convert import Front, to_onnx, to_tflite
 from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
 from edgeloop_exporters.simplification import simplify
+from edgeloop_pipeline.data.normalization import front_of
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
-from edgeloop_pipeline.networks.saved_network import front_of
 
 UINT8 = Front("uint8", (73.0,), (90.0,))
 COLOURS = Front("uint8", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # as a checkpoint's card has it, in counts

@@ -33,6 +33,7 @@ from edgeloop_pipeline.compression.budget_search import (
 )
 from edgeloop_pipeline.quantization.repair import Candidate, Ladder
 from edgeloop_pipeline.recipe import recipe as recipes
+from edgeloop_pipeline.recipe.settings import Target
 from edgeloop_pipeline.run.runner import Listener, run
 from hard_networks import Residual
 
@@ -222,7 +223,7 @@ def test_each_way_of_training_begins_by_itself(runs: Path, monkeypatch: pytest.M
 def test_which_of_two_is_better_where_validation_is_small() -> None:
     """Of 192 samples one standard error is 0.7 points at 99 %; what holds the floor is never given up for less noise."""
     ladder = object.__new__(Ladder)
-    target = recipes.Target(max_drop=0.015)
+    target = Target(max_drop=0.015)
     ladder.inputs = SimpleNamespace(project=SimpleNamespace(recipe=SimpleNamespace(head=SimpleNamespace(target=target))))  # type: ignore[assignment]
     ladder.splits = SimpleNamespace(validation=range(192))  # type: ignore[assignment]
     ladder.float_measure, ladder.best = 1.0, Candidate(None, 0.99, 20.0)  # type: ignore[arg-type]

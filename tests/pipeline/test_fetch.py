@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.download import Download, DownloadedFolder, PackageFile, sha256
+from edgeloop_pipeline.cache.digests import sha256
+from edgeloop_pipeline.data.download import Download, DownloadedFolder, PackageFile
 
 CONTENT = b"data" * 100
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

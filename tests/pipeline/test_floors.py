@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from commands import ONNX, TINY, command, sentence
-from edgeloop_pipeline.recipe.recipe import Target
+from edgeloop_pipeline.recipe.settings import Target
 from edgeloop_pipeline.stages.floors import File, FloatNetwork, Pair, allowed_lsb, best, failures
 
 TRAINED, RUINED = FloatNetwork("train", 0.97, 0.968), FloatNetwork("prune", 0.36, 0.355)

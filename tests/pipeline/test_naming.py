@@ -11,7 +11,8 @@ import pytest
 from edgeloop_contract.cleaning import FillMissing
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Counts, Window
-from edgeloop_pipeline.data.types import Split, Splits, checked, prepare_splits
+from edgeloop_pipeline.data.prepare import checked, prepare_splits
+from edgeloop_pipeline.data.types import Split, Splits
 
 RECORDINGS = [np.full((8, 1), i, np.float32) for i in range(4)]
 

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from edgeloop_pipeline.recipe.project import load_object
 from edgeloop_pipeline.recipe.recipe import reference_projects
+from edgeloop_pipeline.recipe.user_code import load_object
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("lite0", 4_652_008), ("lite2", 6_092_072)])

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from commands import TINY, command, sentence
-from edgeloop_pipeline.report.roi import Measured, Prices, answer, lines, payback, saving
+from edgeloop_pipeline.recipe.settings import Prices
+from edgeloop_pipeline.report.roi import Measured, answer, lines, payback, saving
 
 MEASURED = Measured(1000.0, 36_000.0, None, 1000, "a machine")
 PRICES = Prices(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from commands import BIN, command, sentence
-from edgeloop_pipeline.recipe.recipe import Knob
+from edgeloop_pipeline.recipe.settings import Knob
 from edgeloop_pipeline.sweep.study import grid_of
 from edgeloop_pipeline.sweep.trial import Board, Pruned
 

@@ -16,12 +16,13 @@ from torch import nn
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
+from edgeloop_pipeline.tasks.losses import cross_entropy
 from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Batches, Loader, Part
 from edgeloop_pipeline.training.fit import Fitted, fit
 from edgeloop_pipeline.training.precision import Hardware, Precision, choose
 from edgeloop_pipeline.training.settings import FitSettings, Float8
-from edgeloop_pipeline.training.steps import cross_entropy, gradients
+from edgeloop_pipeline.training.steps import gradients
 
 FRONT = Front("uint8", (128.0,), (64.0,))
 

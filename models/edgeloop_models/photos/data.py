@@ -16,7 +16,7 @@ from PIL import Image
 from edgeloop_pipeline.data import Array, Split, Splits
 from edgeloop_pipeline.data.augmentations import rand_augment
 from edgeloop_pipeline.data.download import PackageFile
-from edgeloop_pipeline.recipe.project import load_object
+from edgeloop_pipeline.recipe.user_code import load_object
 
 CLASSES = 1000
 MEAN, STD = 127.0, 128.0  # as in recipe.yaml

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import StorageError
-from edgeloop_pipeline.data.download import sha256
+from edgeloop_pipeline.cache.digests import digest, sha256
 
 DONE = "done.json"
 
@@ -34,10 +33,6 @@ class Entry(msgspec.Struct, frozen=True):
     def digest(self) -> str:
         """Of the artefacts alone: what the stages after it depend on."""
         return digest(self.files)
-
-
-def digest(parts: object) -> str:
-    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
 
 
 class Store:

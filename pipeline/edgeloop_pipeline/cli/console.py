@@ -121,9 +121,9 @@ def summary_table(result: Result) -> None:
     from rich.table import Table
 
     from edgeloop_pipeline.report.summary import rows
-    from edgeloop_pipeline.tasks.registry import MEASURES
+    from edgeloop_pipeline.tasks.registry import METRICS
 
-    measure = MEASURES[result.recipe.head.task]
+    measure = METRICS[result.recipe.head.task]
     table = Table(title=f"{result.recipe.head.name}: {measure} on the full test set", title_justify="left")
     for column in ("stage", f"test {measure}", "95 % interval", "size", "p50 latency", "took"):
         table.add_column(column, justify="left" if column == "stage" else "right")

@@ -62,8 +62,8 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
 def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
     """Write raw recordings of RECIPE's data into FOLDER, as a device would find them."""
     from edgeloop_contract.preprocessing import LogMel
+    from edgeloop_pipeline.data.prepare import checked
     from edgeloop_pipeline.data.recordings import write_samples
-    from edgeloop_pipeline.data.types import checked
     from edgeloop_pipeline.recipe import recipe as recipes
     from edgeloop_pipeline.recipe.project import Project
 

@@ -20,14 +20,15 @@ from edgeloop_contract import archive
 from edgeloop_contract.errors import DeviceError, UsageError
 from edgeloop_contract.manifest import SCHEMA, Canary, Cost, Manifest, TensorSpec, Variant
 from edgeloop_exporters.latency_table import Layer, Table, layers_of, model_of
+from edgeloop_pipeline.bundling.contents import npy_of, provenance_of, reference_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
+from edgeloop_pipeline.data.normalization import front_of
 from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import quantized_graph, shipped_cost
 from edgeloop_pipeline.recipe.project import Project
-from edgeloop_pipeline.stages.package import npy_of, provenance_of, reference_of
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.tasks.registry import task_for
 
 MOST_LAYERS = 200  # a device opens bundles of at most 256 files
 CALIBRATION, CANARY = 64, 16
@@ -107,7 +108,7 @@ class Elsewhere:
 def _whole_and_half(project: Project) -> tuple[Saved, Saved, Tensor]:
     """The recipe's network with fresh weights (they change no latency), the same half as wide, and a sample."""
     head, splits = project.recipe.head, project.splits
-    front = saved_network.front_of(splits)
+    front = front_of(splits)
     network = saved_network.build(project, head.network, head.network_args, splits)
     saved = Saved(network, saved_network.Structure(head.network, head.network_args, {}, front))
     sample = saved_network.dry_run(network, front, splits)
@@ -171,7 +172,7 @@ def write(project: Project, path: Path, round_to: int, log: Callable[[str], None
 
 def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variants: list[Variant]) -> None:
     head, splits = project.recipe.head, project.splits
-    task, some = registry.of(splits), splits.validation.values[:CANARY]
+    task, some = task_for(splits), splits.validation.values[:CANARY]
     canary = {
         "inputs": some,
         "scores": np.zeros((len(some), task.outputs), np.float32),

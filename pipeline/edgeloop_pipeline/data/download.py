@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.cache.digests import sha256
 
 TIMEOUT_SECONDS = 300
 
@@ -196,22 +197,3 @@ def store(data: bytes, target: Path) -> None:
         os.fsync(file.fileno())
     Path(file.name).chmod(0o644)
     Path(file.name).replace(target)
-
-
-def sha256(path: Path, suffix: str = "") -> str:
-    """Hex digest of a file; of a folder, over its files' names (those ending in `suffix`) and digests, by name.
-
-    Raises DataError when one cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        if path.is_dir():
-            for file in sorted(p for p in path.rglob(f"*{suffix}") if p.is_file()):
-                digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
-            return digest.hexdigest()
-        with path.open("rb") as opened:
-            while chunk := opened.read(1 << 20):
-                digest.update(chunk)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
-    return digest.hexdigest()

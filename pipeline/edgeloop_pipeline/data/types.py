@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
-
-from edgeloop_contract.cleaning import Step as CleaningStep
-from edgeloop_contract.cleaning import clean
-from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import Prepared, Step, prepare
-from edgeloop_contract.resampling import as_heard
-from edgeloop_pipeline.data.label_names import classes_of, names_of
-from edgeloop_pipeline.data.spill_array import Stack
-from edgeloop_pipeline.tasks.registry import checked_labels
 
 Array = npt.NDArray[Any]
 NAMES = ("train", "validation", "test")
@@ -123,133 +113,3 @@ class PreparedSplits:
     @property
     def dtype(self) -> Literal["uint8", "int16", "float32"]:
         return cast(Literal["uint8", "int16", "float32"], str(self.train.values.dtype))
-
-
-def checked(loaded: Any, task: str = "classification") -> Splits:
-    """What a data.py gave, with names as texts and labels as numbers (of classes: int64 places). Raises DataError."""
-    lacking = [name for name in ("labels", *NAMES) if not hasattr(loaded, name)]
-    if lacking:
-        raise DataError(f"load() returned {type(loaded).__name__} without {lacking[0]}; return edgeloop_pipeline.data.Splits")
-    for name in NAMES:
-        _check_counts(getattr(loaded, name), name)
-    names = names_of(loaded.labels)
-    parts: dict[str, Split] = {name: getattr(loaded, name) for name in NAMES}
-    if task == "regression":
-        labels = {name: _quantities(part.labels, name) for name, part in parts.items()}
-    else:
-        if len(names.texts) < 2:
-            raise DataError(f"labels: {names.texts[0]!r} alone; there must be two classes or more")
-        labels = classes_of(names, {name: part.labels for name, part in parts.items()})
-    made = {name: replace(part, labels=labels[name], groups=_groups(part)) for name, part in parts.items()}
-    found: Splits = replace(loaded, labels=names.texts, **made)
-    return found
-
-
-def _quantities(labels: Any, name: str) -> Array:
-    try:
-        found = np.asarray(labels)
-        return found.astype(np.float64) if found.dtype.kind in "Obiu" else found
-    except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: labels are not regular numbers ({error}); give one a recording for each quantity") from error
-
-
-def _check_counts(split: Any, name: str) -> None:
-    for part in ("recordings", "labels"):
-        if not hasattr(getattr(split, part, None), "__len__"):
-            raise DataError(f"{name}: has no {part} that can be counted; give a Split with a list or an array of them")
-    if len(split.recordings) == 0 or len(split.recordings) != len(split.labels):
-        raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; one label each is needed")
-    groups = getattr(split, "groups", None)
-    if groups is not None and len(groups) != len(split.labels):
-        raise DataError(f"{name}: {len(groups)} groups and {len(split.labels)} labels; give each recording its group")
-
-
-def _groups(split: Split) -> Array | None:
-    """As an array of numbers or texts: what else a person gives is told apart by its text."""
-    if split.groups is None:
-        return None
-    found = np.asarray(split.groups)
-    return found if found.dtype.kind in "biufU" and found.ndim == 1 else np.array([str(group) for group in split.groups])
-
-
-def prepare_splits(
-    splits: Splits, steps: Sequence[Step], task: str = "classification", cleaning: Sequence[CleaningStep] = ()
-) -> PreparedSplits:
-    """Run the shared cleaning and preprocessing over all splits. Raises DataError naming the split and the recording.
-
-    A recording that cleaning refuses is left out, as the device would not answer it either, and is counted in `notes`.
-    """
-    splits, notes = checked(splits, task), []
-    made = {}
-    for name in NAMES:
-        maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz)
-        made[name] = maker.samples(checked_labels(task, name, np.asarray(getattr(splits, name).labels), splits.labels))
-        notes += maker.notes()
-    shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
-    if len(shapes) > 1:
-        raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
-    return PreparedSplits(
-        splits.labels, made["train"], made["validation"], made["test"], task, channels=tuple(splits.channels), notes=tuple(notes)
-    )
-
-
-class _Maker:
-    """Samples of one split."""
-
-    def __init__(self, name: str, split: Split, steps: Sequence[Step], cleaning: Sequence[CleaningStep], rate_hz: int) -> None:
-        self.name, self.split, self.steps, self.cleaning, self.rate_hz = name, split, steps, cleaning, rate_hz or None
-        self.refused: Counter[str] = Counter()
-        self.repaired: Counter[str] = Counter()
-
-    def samples(self, labels: Array) -> Samples:
-        stack, origin = Stack(), []
-        for i in range(len(self.split.recordings)):
-            prepared = self._prepared(i, self.split.recordings[i])
-            if prepared is not None and len(prepared.values):
-                try:
-                    stack.append(prepared.values)
-                except DataError as error:
-                    raise DataError(f"{self._where(i)}: {error}") from error
-                origin += [i] * len(prepared.indices)
-        if not origin:
-            why = "; ".join(f"{count} for {reason}" for reason, count in self.refused.items())
-            raise DataError(f"{self.name}: no samples, {sum(self.refused.values())} recordings are refused ({why})")
-        stacked = stack.all()
-        if stacked.dtype not in (np.uint8, np.int16, np.float32) or stacked.ndim < 3:
-            raise DataError(
-                f"{self.name}: samples are {stacked.dtype} of shape {stacked.shape[1:]}; a model takes uint8, int16 or float32"
-                " with channels last"
-            )
-        rows = np.asarray(origin)
-        groups = np.asarray(self.split.groups)[rows] if self.split.groups is not None else rows
-        return Samples(stacked, labels[rows], rows, groups)
-
-    def _prepared(self, i: int, recording: Any) -> Prepared | None:
-        """None where cleaning refuses it."""
-        try:
-            values = as_heard(self.steps, np.asarray(recording), self.rate_hz)
-            cleaned = clean(self.cleaning, values)
-            self.repaired.update(cleaned.repaired)
-            if cleaned.refused:
-                self.refused[f"{cleaned.reason}: {cleaned.refused}"[:120]] += 1
-                return None
-            prepared = prepare(self.steps, cleaned.values)
-        except DataError as error:
-            raise DataError(f"{self._where(i)}: {error}") from error
-        if prepared.refused:
-            window, reason = next(iter(prepared.refused.items()))
-            remedy = "add cleaning: [{step: fill_missing, max_gap: 5}] to the recipe, or clean the data first"
-            raise DataError(f"{self._where(i)}, window {window}: {reason}; {remedy}")
-        return prepared
-
-    def _where(self, i: int) -> str:
-        names = self.split.names
-        return f"{self.name} recording {i}" + (f" ({names[i]})" if names is not None and i < len(names) else "")
-
-    def notes(self) -> list[str]:
-        found = [f"{self.name}: {count} values repaired by {step}" for step, count in self.repaired.items()]
-        left = sum(self.refused.values())
-        if left:
-            reason, count = self.refused.most_common(1)[0]
-            found.append(f"{self.name}: {left} of {len(self.split.labels)} recordings left out, {count} by {reason}")
-        return found

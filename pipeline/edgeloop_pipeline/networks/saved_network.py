@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from edgeloop_contract.errors import DataError, ModelError
+from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
-from edgeloop_pipeline.data.types import PreparedSplits, Statistics
-from edgeloop_pipeline.recipe.project import Project, load_object
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.recipe.user_code import load_object
+from edgeloop_pipeline.tasks.registry import task_for
 
 WEIGHTS = "network.safetensors"
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -50,7 +50,7 @@ class Saved:
 def build(project: Project, builder: str, arguments: dict[str, Any], splits: PreparedSplits) -> nn.Module:
     """Call the user's builder with the channels-first sample shape and the number of outputs. Raises ModelError."""
     shape = (splits.shape[-1], *splits.shape[:-1])
-    outputs = registry.of(splits).outputs
+    outputs = task_for(splits).outputs
     make = load_object(project.recipe.folder, builder)
     try:
         network = make(shape, outputs, **arguments)
@@ -70,34 +70,6 @@ def load_weights(network: nn.Module, path: Path) -> None:
         network.load_state_dict(load_file(path))
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"{path}: not weights of this network: {' '.join(str(error).split())[:300]}") from error
-
-
-def front_of(splits: PreparedSplits) -> Front:
-    """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
-    counts. Raises DataError and ModelError."""
-    values = splits.train.values
-    if splits.normalise is not None:
-        return _given(splits)
-    if splits.dtype == "uint8":
-        found = Statistics.of(values.reshape(*values.shape, 1))  # one for all channels
-        return Front("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
-    found = Statistics.of(values)
-    constant = found.std < 1e-9
-    if constant.all():
-        raise DataError("the training samples are constant: every value of a channel is the same; check the data")
-    # A constant channel carries nothing: leave its scale alone rather than blow it up.
-    return Front(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
-
-
-def _given(splits: PreparedSplits) -> Front:
-    assert splits.normalise is not None
-    mean, std = splits.normalise
-    channels = splits.shape[-1]
-    if len(set(mean)) == len(set(std)) == 1 and {len(mean), len(std)} <= {1, channels} and splits.dtype == "uint8":
-        return Front("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
-    if not {len(mean), len(std)} <= {1, channels}:
-        raise ModelError(f"normalise: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
-    return Front(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))
 
 
 def sizes(network: nn.Module) -> dict[str, dict[str, int]]:
@@ -180,7 +152,7 @@ def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
     except Exception as error:  # the user's code can raise anything
         raise ModelError(explain_failure(network, sample, error)) from error
     got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-    wanted = registry.of(splits).check_answer(tuple(sample.shape), got if isinstance(got, tuple) else ())
+    wanted = task_for(splits).check_answer(tuple(sample.shape), got if isinstance(got, tuple) else ())
     if wanted:
         raise ModelError(f"{type(network).__name__}: answers one sample with {got}; return {wanted}")
     return sample

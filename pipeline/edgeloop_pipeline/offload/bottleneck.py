@@ -20,7 +20,7 @@ from edgeloop_exporters import bottleneck_onnx, cutting, parity
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.quantization import quantized_graph
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import in_batches, seed_everything
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from edgeloop_agent.runtimes import Array
     from edgeloop_contract.manifest import Cut
-    from edgeloop_pipeline.recipe.stage_table import Inputs
-    from edgeloop_pipeline.stages.split import Work
+    from edgeloop_pipeline.offload.cut_bench import CutBench
+    from edgeloop_pipeline.recipe.inputs import Inputs
 
 LEARNING_SAMPLES = 1024
 LEAST_AGREEMENT = 0.5  # of a bottleneck that anybody could want
@@ -63,12 +63,12 @@ class Waist:
 class Waists:
     """Learned bottlenecks at the cuts of one model. Training samples teach them; agreement is of those that measure cuts."""
 
-    def __init__(self, inputs: Inputs, work: Work, share: float, steps: int) -> None:
+    def __init__(self, inputs: Inputs, work: CutBench, share: float, steps: int) -> None:
         project = inputs.project
         seed_everything(project.recipe.head.seed)
         self._work, self._share, self._steps, self._log = work, share, steps, inputs.log
         self.tried: dict[str, dict[str, float]] = {}  # by name, those that are left out too
-        self._task, train = registry.of(project.splits), project.splits.train
+        self._task, train = task_for(project.splits), project.splits.train
         self._samples = train.values[np.linspace(0, len(train) - 1, min(LEARNING_SAMPLES, len(train))).astype(int)]
         saved = saved_network.load(project, inputs.artefacts["network"])
         self._graph = quantized_graph.load(saved, project.splits, inputs.artefacts["quantized"])

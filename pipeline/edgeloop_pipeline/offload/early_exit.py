@@ -16,7 +16,7 @@ from torch import Tensor
 from edgeloop_contract.manifest import Exit
 from edgeloop_exporters import bottleneck_onnx
 from edgeloop_pipeline.offload import cascade_threshold
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import in_batches, seed_everything
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from edgeloop_agent.runtimes import Array
     from edgeloop_contract.manifest import Cut
-    from edgeloop_pipeline.recipe.stage_table import Inputs
-    from edgeloop_pipeline.stages.split import Work
+    from edgeloop_pipeline.offload.cut_bench import CutBench
+    from edgeloop_pipeline.recipe.inputs import Inputs
 
 LEARNING_SAMPLES = 8192
 STEPS, BATCH, LEARNING_RATE = 600, 256, 0.02
@@ -37,11 +37,11 @@ WORTH = 0.9  # an early answer that serves fewer samples than the rest costs mor
 class Exits:
     """Early answers at the cuts of one model. `most_loss`: of accuracy, against the whole network; shown by validation data."""
 
-    def __init__(self, inputs: Inputs, work: Work, most_loss: float) -> None:
+    def __init__(self, inputs: Inputs, work: CutBench, most_loss: float) -> None:
         splits = inputs.project.splits
         seed_everything(inputs.project.recipe.head.seed)
         self._work, self._most_loss, self._log = work, most_loss, inputs.log
-        self._task, self._validation = registry.of(splits), splits.validation
+        self._task, self._validation = task_for(splits), splits.validation
         rows = np.linspace(0, len(splits.train) - 1, min(LEARNING_SAMPLES, len(splits.train))).astype(int)
         self._samples = splits.train.values[rows]
         self._classes, self._test = splits.task == "classification", splits.test

@@ -18,7 +18,7 @@ from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.quantization import quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Graph, samples_of
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import scores_of
 
 MOST_SAMPLES, LEAST_SAMPLES = 256, 32
@@ -129,7 +129,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
     scores_of(module, front, some_of(splits.validation, LEAST_SAMPLES))
     one = (time.perf_counter() - start) / LEAST_SAMPLES
     samples = some_of(splits.validation, int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MOST_SECONDS / max(1, len(nodes)) / one))))
-    task = registry.of(splits)
+    task = task_for(splits)
     x = samples_of(front, samples.values[: MOST_SAMPLES // 4])
     rounded = _Outputs(module)
     with torch.no_grad():

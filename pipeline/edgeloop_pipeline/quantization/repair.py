@@ -20,14 +20,14 @@ from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph, shipped_cost
 from edgeloop_pipeline.quantization.quantized_graph import Graph, Options
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.quantization.settings import QuantizeSettings
+from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.fit import fit
 from edgeloop_pipeline.training.scoring import channels_last, copy_of, device, scores_of
 from edgeloop_pipeline.training.settings import FitSettings
 
 if TYPE_CHECKING:
-    from edgeloop_pipeline.recipe.stage_table import Inputs
-    from edgeloop_pipeline.stages.quantize import Quantize
+    from edgeloop_pipeline.recipe.inputs import Inputs
 
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
 TIE = 0.001  # of the measure: the least difference that decides, however large validation is
@@ -62,7 +62,7 @@ class Ladder:
     """What was tried, and the best so far."""
 
     inputs: Inputs
-    settings: Quantize
+    settings: QuantizeSettings
     saved: Saved
     rungs: list[Rung] = field(default_factory=list)
     curve: list[dict[str, Any]] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Ladder:
     def __post_init__(self) -> None:
         project = self.inputs.project
         self.splits, self.seed = project.splits, project.recipe.head.seed + 2
-        self.task = registry.of(self.splits)
+        self.task = task_for(self.splits)
         self.plain = scores_of(self.saved.network, self.saved.front, self.splits.validation)
         self.float_measure = self.task.judge(self.plain, self.splits.validation)[0]
         rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))

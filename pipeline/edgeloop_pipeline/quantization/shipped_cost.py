@@ -15,11 +15,11 @@ from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
 from edgeloop_exporters.quantization import output_qparams
+from edgeloop_pipeline.bundling.variants import Runtime, answer_shape, variant_of
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Graph
-from edgeloop_pipeline.stages.export import Runtime, answer_shape, variant_of
 
 SAMPLES = 64
 ENERGY_SECONDS = 1.0  # counters move in steps of about a millisecond

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import os
-import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -18,50 +15,14 @@ import msgspec
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_pipeline.cache.code_digest import code_of
-from edgeloop_pipeline.cache.store import digest
+from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.data import sample_cache
-from edgeloop_pipeline.data.download import sha256
-from edgeloop_pipeline.data.types import Data, PreparedSplits, prepare_splits
+from edgeloop_pipeline.data.prepare import prepare_splits
+from edgeloop_pipeline.data.types import Data, PreparedSplits
 from edgeloop_pipeline.recipe.recipe import Recipe
+from edgeloop_pipeline.recipe.user_code import load_object
 
 MOST_FILES_NAMED = 16
-_loaded: dict[Path, Any] = {}
-
-
-def load_object(folder: Path, reference: str) -> Any:
-    """The object behind `file.py:name`, the file being relative to the recipe. Raises UsageError."""
-    file, _, name = reference.rpartition(":")
-    path = (folder / file).resolve()
-    module = _loaded.get(path)
-    if module is None:
-        module = _loaded[path] = _import(path, reference)
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        raise UsageError(f"{reference}: {path} has no {name!r}; check the name") from None
-
-
-def _import(path: Path, reference: str) -> Any:
-    if not path.is_file():
-        raise UsageError(f"{reference}: no file {path}; the path is relative to the recipe")
-    # A private name, so that a user's network.py can never hide a real package; its folder can be imported from.
-    unique = f"_edgeloop_project_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
-    spec = importlib.util.spec_from_file_location(unique, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[unique] = module
-    sys.path.insert(0, str(path.parent))
-    writes = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # the project folder may be read-only, and is the user's
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the user's code can raise anything
-        del sys.modules[unique]
-        raise UsageError(f"{reference}: {path} cannot be imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.dont_write_bytecode = writes
-        sys.path.remove(str(path.parent))
-    return module
 
 
 @dataclass(frozen=True)

@@ -9,109 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-from edgeloop_contract import cleaning
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest, problems
-from edgeloop_pipeline.report.roi import Prices
+from edgeloop_pipeline.recipe.settings import RecipeHead
 
 FILE = "recipe.yaml"
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Objective = Literal["accuracy", "latency", "bytes"]
-Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
-
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What the result must hold. Floors of accuracy are judged on the full test set by verify, on validation data before.
-
-    Accuracy is the task's measure: the share of right answers, R² (regression), or ROC AUC (anomaly).
-    """
-
-    min_accuracy: Share | None = None
-    max_drop: Share | None = None  # of each int8 and float file against the best float network of the run, pruned or not
-    max_int8_drop: Share | None = None  # of each int8 file against the float network that it was made of
-    max_int8_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
-    max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of the fastest int8 file, batch 1
-    device: str | None = None  # whose latency: a file of measurements beside the recipe (edgeloop probe); else this machine's
-    max_energy_uj: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of an inference, where this machine has a meter
-    max_ram_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None  # of activations at once, as integers
-    max_lsb: Annotated[int, msgspec.Meta(ge=0)] | None = (
-        None  # of a file's scores from torch's; else by depth: 3, deep networks more
-    )
-    min_agreement: Share = 0.98
-
-
-class Normalise(msgspec.Struct, frozen=True, kw_only=True):
-    """(x − mean) / std before the network; one number for all channels, or one each. What a pretrained network was fed.
-
-    Both are in raw counts: of pictures 0 to 255, where a checkpoint's card may say 0 to 1.
-    """
-
-    mean: Annotated[list[float], msgspec.Meta(min_length=1)]
-    std: Annotated[list[Annotated[float, msgspec.Meta(gt=0)]], msgspec.Meta(min_length=1)]
-
-
-class Knob(msgspec.Struct, frozen=True, kw_only=True):
-    """One setting that a sweep varies: `choices`, or a range from `low` to `high` (whole numbers stay whole)."""
-
-    choices: list[Any] | None = None
-    low: int | float | None = None
-    high: int | float | None = None
-    step: int | float | None = None
-    log: bool = False
-
-    def __post_init__(self) -> None:
-        if (self.choices is None) == (self.low is None or self.high is None):
-            raise ValueError("give choices, or low and high")
-        if self.choices is None and self.low >= self.high:  # type: ignore[operator]
-            raise ValueError("low must be below high")
-
-
-class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """What `edgeloop sweep` tries. `vary`: stage.key (as in --set) → knob."""
-
-    vary: Annotated[dict[str, Knob], msgspec.Meta(min_length=1)]
-    objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)] = ("accuracy", "latency", "bytes")
-    trials: Annotated[int, msgspec.Meta(ge=1)] = 20
-    min_accuracy: Share = 0.0  # trials below it are no use
-    prune_margin: Share = 0.05  # a trial so far behind a smaller network's curve is ended
-
-
-class FieldData(msgspec.Struct, frozen=True, kw_only=True):
-    """Labelled samples from devices, beside the project's own data. `edgeloop retrain` sets this; a recipe seldom does."""
-
-    file: str
-    share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.25  # of the training samples, by repeating what trains of the field …
-    most_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most so often
-
-
-class _Head(msgspec.Struct, frozen=True, kw_only=True):
-    """A recipe's fields; `stages` maps stage names to their settings and is checked stage by stage."""
-
-    name: Name
-    network: Reference
-    data: Reference
-    version: Annotated[int, msgspec.Meta(ge=1)] = 1
-    task: Literal["classification", "regression", "anomaly"] = "classification"
-    network_args: dict[str, Any] = {}
-    augment: Reference | None = None
-    preprocessing: list[Step] = []
-    cleaning: list[cleaning.Step] = []  # of raw recordings before that, by the device and for training alike
-    normalise: Normalise | None = None  # by the training data
-    seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
-    target: Target = Target()
-    model_card: str = ""
-    sweep: Sweep | None = None
-    field: FieldData | None = None
-    roi: Prices = Prices()  # what edgeloop roi assumes
-    parent: str | None = None  # sha256 of the bundle that this one is to follow
-    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 << 30  # of decoded samples on disk, over all projects
-    stages: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -119,7 +25,7 @@ class Recipe:
     """A checked recipe. `stages`: name → raw settings, in the order they run."""
 
     path: Path
-    head: _Head
+    head: RecipeHead
     stages: dict[str, dict[str, Any]]
 
     @property
@@ -173,7 +79,7 @@ def load(path: Path, changes: Sequence[str | Override] = ()) -> Recipe:
     if not isinstance(data, dict):
         raise UsageError(f"{path}: not a recipe; it needs name, network, data and stages")
     data = _changed(data, changes)
-    found = problems(data, _Head, "")
+    found = problems(data, RecipeHead, "")
     raw = data.get("stages")
     stages: dict[str, dict[str, Any]] = {}
     if isinstance(raw, dict):
@@ -181,7 +87,7 @@ def load(path: Path, changes: Sequence[str | Override] = ()) -> Recipe:
         found += stage_problems(stages, path.parent)
     if found:
         raise UsageError(f"{path}: {len(found)} problem{'s' * (len(found) > 1)}:\n  " + "\n  ".join(found))
-    return Recipe(path, msgspec.convert(data, _Head), stages)
+    return Recipe(path, msgspec.convert(data, RecipeHead), stages)
 
 
 def read_yaml(text: str) -> Any:
@@ -232,7 +138,7 @@ def _changed(data: dict[str, Any], changes: Sequence[str | Override]) -> dict[st
         name, value = change if isinstance(change, Override) else _said(change)
         keys = name.split(".")
         stages = data.get("stages")
-        is_stage = keys[0] not in data and keys[0] not in _Head.__struct_fields__
+        is_stage = keys[0] not in data and keys[0] not in RecipeHead.__struct_fields__
         if is_stage and isinstance(stages, dict) and (keys[0] in stages or keys[0] in STAGES or len(keys) > 1):
             keys.insert(0, "stages")
         place: Any = data

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.cache.store import Entry
-from edgeloop_pipeline.recipe.project import Project, load_object
+from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.user_code import load_object
 
 # Importing one of these modules must not import torch: a cached run only reads their settings.
 STAGES = {
@@ -30,56 +28,6 @@ STAGES = {
     "package": "edgeloop_pipeline.stages.package:Package",
     "report": "edgeloop_pipeline.stages.report:Report",
 }
-
-Metrics = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a stage may read. `artefacts`: name → folder, from the nearest stage before that gives it."""
-
-    project: Project
-    artefacts: dict[str, Path]
-    entries: list[Entry]  # every stage before
-    folders: list[Path]  # and where its files are
-    scratch: Path  # survives a kill; for checkpoints
-    log: Callable[[str], None] = field(default=lambda _: None)
-
-    def metrics(self, stage: str) -> Metrics:
-        """What `stage` reported ({} when it did not run)."""
-        return next((e.metrics for e in reversed(self.entries) if e.stage == stage), {})
-
-    def holding(self, file: str) -> list[tuple[str, Path]]:
-        """Name and folder of every stage before that wrote a file of this name, in order."""
-        return [(e.stage, f) for e, f in zip(self.entries, self.folders, strict=True) if file in e.files]
-
-
-class Stage(Protocol):
-    """A frozen dataclass of settings with one call. Files go into `out`; what it returns must be JSON.
-
-    `failures` in the metrics: floors that were missed; the run then ends with exit code 1, after its report.
-    """
-
-    needs: ClassVar[tuple[str, ...]]
-    gives: ClassVar[tuple[str, ...]]
-    libraries: ClassVar[tuple[str, ...]]
-    uses_target: ClassVar[bool]
-    uses_machine: ClassVar[bool]
-    collective: ClassVar[bool]
-
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics: ...
-
-
-class Base:
-    """Defaults for a stage's class-level facts."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
-    gives: ClassVar[tuple[str, ...]] = ()
-    libraries: ClassVar[tuple[str, ...]] = ()  # distributions whose version changes the output
-    uses_target: ClassVar[bool] = False
-    uses_machine: ClassVar[bool] = False  # the output is a measurement of this machine
-    collective: ClassVar[bool] = False  # trains: where several processes were started, each calls it
-    uses_history: ClassVar[bool] = False  # reads every stage before it, not only what it needs
 
 
 def stage_class(name: str, settings: dict[str, Any], folder: Path) -> type[Any]:

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import platform
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from edgeloop_agent.hardware import machine
 from edgeloop_pipeline.cache.store import Entry
-from edgeloop_pipeline.recipe.stage_table import Inputs
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.report import plots, techniques
+from edgeloop_pipeline.report.rendering import page
 from edgeloop_pipeline.report.summary import rows
-from edgeloop_pipeline.tasks.registry import MEASURES
+from edgeloop_pipeline.tasks.registry import METRICS
 
 LIBRARIES = ("edgeloop", "torch", "torch-pruning", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
-HERE = Path(__file__).parent
 CALLS_US = 200  # below, what surrounds the layers may take longer than they do
 
 
@@ -36,9 +35,9 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         metrics=metrics,
         failures=[f for m in metrics.values() for f in m.get("failures", [])],
         warnings=_warnings(metrics),
-        measure=MEASURES[head.task],
-        tradeoff=plots.tradeoff(table, MEASURES[head.task]),
-        curves=plots.curves({name: m["curve"] for name, m in metrics.items() if m.get("curve")}, MEASURES[head.task]),
+        measure=METRICS[head.task],
+        tradeoff=plots.tradeoff(table, METRICS[head.task]),
+        curves=plots.curves({name: m["curve"] for name, m in metrics.items() if m.get("curve")}, METRICS[head.task]),
         techniques={name: techniques.lines(m) for name, m in metrics.items() if m.get("training")},
         time_shares=plots.time_shares({name: m["training"]["time_shares"] for name, m in metrics.items() if m.get("training")}),
         layers=_layers(profiled),
@@ -53,25 +52,10 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
     )
 
 
-def page(template: str, **values: Any) -> str:
-    """A template of this folder, with its style inside. Everything is escaped but our own drawings."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FileSystemLoader(HERE),
-    )
-    environment.filters["percent"] = lambda share: f"{share:.2%}"
-    environment.filters["thousands"] = lambda number: f"{number:,.0f}"
-    return environment.get_template(template).render(style=(HERE / "style.css").read_text(encoding="utf-8"), **values)
-
-
 def _roi(inputs: Inputs, entries: list[Entry], profiled: dict[str, Any]) -> dict[str, Any] | None:
     """What the section on the return needs; None where the recipe states no prices, or nothing was packaged."""
-    from edgeloop_pipeline.report.roi import Prices, answer
+    from edgeloop_pipeline.recipe.settings import Prices
+    from edgeloop_pipeline.report.roi import answer
     from edgeloop_pipeline.report.roi_page import shown
     from edgeloop_pipeline.report.summary import one_inference
 

@@ -11,34 +11,14 @@ from typing import Annotated
 
 import msgspec
 
+from edgeloop_pipeline.recipe.settings import Prices
+
 MONTH_DAYS = 365.25 / 12
 MILLION = 1e6
 JOULES_PER_KWH = 3.6e6
 FLIP_RANGE = 1000.0  # an assumption is moved by at most so much, either way
 PHASES = (("pilot", 0.0), ("10 %", 0.1), ("all", 1.0))
-Amount = Annotated[float, msgspec.Meta(ge=0)]
-Above = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A recipe's `roi` table. Money in `currency`."""
-
-    currency: str = "EUR"
-    devices: Above = 20.0
-    pilot_devices: Above = 2.0
-    inferences_per_day: Above = 86_400.0  # of one device
-    device_cost: Amount = 80.0  # beyond what would stand there anyway
-    device_years: Above = 5.0
-    device_watts: Above = 4.0  # while it infers, where energy is not measured
-    upkeep_per_device_month: Amount = 1.0  # visits, replacements
-    electricity_per_kwh: Amount = 0.30
-    project_cost: Amount = 5_000.0  # to build, label and roll out
-    project_cost_per_month: Amount = 100.0  # labels, retraining, the hub
-    cloud_per_hour: Amount = 0.10  # of a machine like the one that measured
-    cloud_utilisation: Share = 0.3  # of the hours that are paid
-    traffic_per_gb: Amount = 0.50  # from the device to the cloud
-    split_share: Share = 0.15  # of inputs that a cascade sends
 
 
 @dataclass(frozen=True)

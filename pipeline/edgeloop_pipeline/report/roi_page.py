@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 
 from edgeloop_pipeline.cache.store import write as write_file
-from edgeloop_pipeline.report.roi import Answer, Measured, Prices
+from edgeloop_pipeline.recipe.settings import Prices
+from edgeloop_pipeline.report.roi import Answer, Measured
 
 COLOURS = {"energy": "#d9a300", "hardware": "#0b7a75", "compute": "#5b4b8a", "traffic": "#b42318"}
 
 
 def write(path: Path, name: str, found: Answer, measured: Measured, prices: Prices) -> None:
-    from edgeloop_pipeline.report.page import page
+    from edgeloop_pipeline.report.rendering import page
 
     write_file(path, page("roi.html.j2", name=name, **shown(found, measured, prices)).encode())
 

@@ -18,6 +18,7 @@ from edgeloop_pipeline.data.field_data import Field, joined, samples
 from edgeloop_pipeline.data.types import Samples
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.recipe.settings import Target
 from edgeloop_pipeline.run.runner import Listener
 from edgeloop_pipeline.run.runner import run as run_recipe
 
@@ -45,7 +46,7 @@ def add(
     if "train" not in names:
         raise UsageError(f"{recipe.path}: has no train stage; pseudo-labels need a teacher, so leave them off")
     stages = {name: recipe.stages[name] for name in names[: names.index("train") + 1]}
-    floors = msgspec.structs.replace(recipe.head, target=recipes.Target())
+    floors = msgspec.structs.replace(recipe.head, target=Target())
     result = run_recipe(recipes.Recipe(recipe.path, floors, stages), store, listener)
     teacher = _Teacher(Project(recipe), result.store.folder("train", result.entries[-1].key))
     asked = open_ones.of(open_ones.parts == "train")
@@ -65,11 +66,12 @@ class _Teacher:
     """The float network of a train stage, its confidence calibrated on validation data (temperature scaling, Guo et al. 2017)."""
 
     def __init__(self, project: Project, folder: Path) -> None:
+        from edgeloop_pipeline.data.normalization import front_of
         from edgeloop_pipeline.networks import saved_network
 
         splits = project.splits
         self.names = splits.labels
-        self._network, self._front = saved_network.load(project, folder).network, saved_network.front_of(splits)
+        self._network, self._front = saved_network.load(project, folder).network, front_of(splits)
         self.temperature = calibrated(self._scores(splits.validation.values), splits.validation.labels)
 
     def answers(self, values: Array) -> tuple[Array, Array]:

@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from edgeloop_pipeline.cache.code_digest import code_of
-from edgeloop_pipeline.cache.store import Entry, digest
-from edgeloop_pipeline.data.download import sha256
+from edgeloop_pipeline.cache.digests import digest, sha256
+from edgeloop_pipeline.cache.store import Entry
 from edgeloop_pipeline.recipe.project import Project
 
 SHORT = 12

@@ -16,11 +16,12 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
+from edgeloop_pipeline.cache.digests import sha256
 from edgeloop_pipeline.cache.store import Entry, Store
-from edgeloop_pipeline.data.download import sha256
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.recipe import Recipe
-from edgeloop_pipeline.recipe.stage_table import Inputs, build
+from edgeloop_pipeline.recipe.stage_table import build
 from edgeloop_pipeline.run import cache_key
 from edgeloop_pipeline.system import interrupt, malloc
 

@@ -1,5 +1,6 @@
 """The stages of a recipe, one a file. A stage of your own derives from `Base`."""
 
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 
 __all__ = ["Base", "Inputs", "Metrics"]

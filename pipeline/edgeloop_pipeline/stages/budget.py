@@ -21,7 +21,8 @@ from edgeloop_pipeline.compression.budget_search import (
     used,
     verdict,
 )
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.training.settings import Count, FitSettings, Rate
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ class _Search:
         from edgeloop_pipeline.compression.device_latency import Elsewhere
         from edgeloop_pipeline.compression.width_scaling import roots
         from edgeloop_pipeline.networks import saved_network
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
 
         self.settings, self.inputs, self.saved = settings, inputs, saved
         head, self.splits = inputs.project.recipe.head, inputs.project.splits
-        self.task = registry.of(self.splits)
+        self.task = task_for(self.splits)
         self.sample: Tensor = saved_network.dry_run(saved.network, saved.front, self.splits)
         self.layers = roots(saved.network, self.sample)
         self.harm = self._harms()

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 
 if TYPE_CHECKING:
     from edgeloop_agent.runtimes import Array
@@ -90,13 +91,13 @@ class Cascade(Base):
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract import archive, manifest
         from edgeloop_exporters.convert import to_onnx
+        from edgeloop_pipeline.bundling.contents import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
         from edgeloop_pipeline.quantization import quantized_graph
-        from edgeloop_pipeline.stages.package import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.scoring import scores_of
 
         project, head, splits = inputs.project, inputs.project.recipe.head, inputs.project.splits
-        task = registry.of(splits)
+        task = task_for(splits)
         name, file = f"{head.name}-large", "models/onnx-float32.onnx"
         graph, _ = quantized_graph.folded(saved, splits)
         to_onnx(graph, saved.front, splits.shape, out / "large.onnx", quantized=False)

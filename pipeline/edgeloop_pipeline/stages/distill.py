@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from edgeloop_contract.errors import ModelError, UsageError
-from edgeloop_pipeline.recipe.recipe import Reference
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.settings import Reference
+from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.training.settings import FitSettings, Share
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class Distill(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_pipeline.data.normalization import front_of
         from edgeloop_pipeline.networks import saved_network
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.scoring import seed_everything
         from edgeloop_pipeline.training.teacher_cache import ensemble
@@ -55,14 +57,14 @@ class Distill(FitSettings, Base):
         seed_everything(seed + 1)
         if self.student:
             student = saved_network.build(project, self.student, self.student_args, project.splits)
-            structure = saved_network.Structure(self.student, self.student_args, {}, saved_network.front_of(project.splits))
+            structure = saved_network.Structure(self.student, self.student_args, {}, front_of(project.splits))
         else:
             saved = saved_network.load(project, inputs.artefacts["network"])
             student, structure = saved.network, saved.structure
         teachers = self._teachers(inputs)
         teacher = ensemble(teachers)
         soft = self._kept(inputs, structure.front, teacher) if self.cache_teacher else None
-        loss = _Loss(self, registry.of(project.splits), None if soft is not None else teacher, self._watched(student, teachers[0]))
+        loss = _Loss(self, task_for(project.splits), None if soft is not None else teacher, self._watched(student, teachers[0]))
         fitted = fit(
             student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch, soft=soft,
             augment=project.augment, name=f"{project.recipe.head.name}/distill", log=inputs.log,
@@ -84,7 +86,7 @@ class Distill(FitSettings, Base):
         from torch import nn
 
         from edgeloop_pipeline.networks import saved_network
-        from edgeloop_pipeline.recipe.project import load_object
+        from edgeloop_pipeline.recipe.user_code import load_object
         from edgeloop_pipeline.training.teacher_cache import onnx_teacher, ready
 
         folder = inputs.project.recipe.folder
@@ -104,15 +106,15 @@ class Distill(FitSettings, Base):
 
     def _kept(self, inputs: Inputs, front: Any, teacher: Callable[[Tensor], Tensor]) -> Any:
         """The teacher's scores from disk; None, and why, where they cannot be kept."""
-        from edgeloop_pipeline.cache.store import digest
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.cache.digests import digest
+        from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training import teacher_cache
         from edgeloop_pipeline.training.batches import Batches
         from edgeloop_pipeline.training.parallel import processes
         from edgeloop_pipeline.training.precision import precision
 
         project, head = inputs.project, inputs.project.recipe.head
-        outputs, samples = registry.of(project.splits).outputs, len(project.splits.train)
+        outputs, samples = task_for(project.splits).outputs, len(project.splits.train)
         size = teacher_cache.size_bytes(self.epochs, samples, outputs)
         why = ""
         if self.hints:

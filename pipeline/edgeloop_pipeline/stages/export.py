@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.bundling.variants import VARIANTS, Precision, Runtime, answer_shape, variant_of
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 
 if TYPE_CHECKING:
-    from edgeloop_pipeline.data.types import PreparedSplits
+    pass
 
-VARIANTS = "variants.json"
-Runtime = Literal["onnx", "tflite"]
-Precision = Literal["int8", "float32", "float16", "int8-weights"]
 INT8_ONLY: tuple[Precision, ...] = ("int8",)
 CHECKED_SAMPLES = 16  # of training, as each file is written; verify then takes the whole test set
 BOTH: tuple[Precision, ...] = ("int8", "float32")
@@ -88,35 +86,3 @@ class Export(Base):
         if self.int8_weights:
             made.append(("int8-weights", weights))
         return made
-
-
-def answer_shape(module: Any) -> list[int]:
-    """Of one sample's scores."""
-    return list(module.graph.output_node().all_input_nodes[0].meta["val"].shape[1:])
-
-
-def variant_of(
-    runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, counts: tuple[float, int] | None, answer: list[int],
-    output: tuple[float, int] | None,
-) -> Variant:  # fmt: skip
-    """How a device feeds and reads the file. `counts`: the input's scale and zero point where raw counts go in as they are;
-    `answer`: the scores' shape; `output`: their scale and uint8 zero point, if they are integers."""
-    raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
-    scores = TensorSpec(dtype="float32", shape=answer)
-    if precision == "int8" and runtime == "tflite" and output:
-        scale, zero_point = output
-        scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))
-    if precision == "int8" and counts:
-        scale, zero_point = counts
-        offset = 128 if runtime == "tflite" else 0
-        raw = TensorSpec(
-            dtype="int8" if offset else "uint8",
-            shape=raw.shape,
-            quantization=Quantization(scale=scale, zero_point=zero_point - offset),
-        )
-    name = f"{runtime}-{precision.replace('-', '')}"
-    return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
-
-
-def read_variants(folder: Path) -> list[Variant]:
-    return msgspec.json.decode((folder / VARIANTS).read_bytes(), type=list[Variant])

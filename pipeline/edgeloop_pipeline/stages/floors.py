@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edgeloop_pipeline.recipe.recipe import Target
+from edgeloop_pipeline.recipe.settings import Target
 
 MIN_LSB, MAX_LSB, POINTS_A_STEP = 3, 8, 8  # ties that are rounded differently add up with every quantized tensor
 NEAR_CHANCE = 0.2  # of the way from chance to perfect

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.export import read_variants
-
-GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
+from edgeloop_pipeline.bundling.contents import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
+from edgeloop_pipeline.bundling.variants import read_variants
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 
 
 @dataclass(frozen=True)
@@ -27,10 +26,10 @@ class Package(Base):
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_contract import archive, manifest
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
 
         project, head = inputs.project, inputs.project.recipe.head
-        task = registry.of(project.splits)
+        task = task_for(project.splits)
         exported = inputs.artefacts["exported"]
         verified, profiled = inputs.metrics("verify"), inputs.metrics("profile")
         files, canary, reference = _canary(inputs, task)
@@ -80,21 +79,6 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     return files, canary, reference_of(splits, task.reference(found["validation_scores"]))
 
 
-def golden_step(scores: Any) -> float:
-    """What counts as one step of float scores: a thousandth of the largest."""
-    import numpy as np
-
-    return max(float(np.abs(scores).max()), 1e-6) / 1000
-
-
-def npy_of(values: Any) -> bytes:
-    import numpy as np
-
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    return buffer.getvalue()
-
-
 def _drift(inputs: Inputs) -> Any:
     from edgeloop_contract.drift import Drift
     from edgeloop_pipeline.stages.verify import DRIFT
@@ -126,35 +110,6 @@ def _cascade(inputs: Inputs) -> Any:
     for _, folder in inputs.holding(CASCADE):
         return msgspec.json.decode((folder / CASCADE).read_bytes(), type=Cascade)
     return None
-
-
-def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
-    """What drift is held against. `answers`: the task's statistics of its answers."""
-    from edgeloop_contract.manifest import ChannelStatistics
-    from edgeloop_pipeline.data.types import Statistics
-
-    values = Statistics.of(splits.train.values)
-    return ChannelStatistics(
-        mean=values.mean.tolist(), std=values.std.tolist(), low=values.low.tolist(), high=values.high.tolist(), **answers
-    )
-
-
-def provenance_of(project: Any) -> Any:
-    """What a bundle of this project is built from."""
-    import hashlib
-    from importlib.metadata import version
-
-    from edgeloop_contract.manifest import Provenance
-
-    def digest(parts: dict[str, str]) -> str:
-        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
-
-    libraries = ("edgeloop", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
-    return Provenance(
-        recipe_sha256=project.recipe.sha256, code_sha256=digest(project.code_digests),
-        data_sha256=digest(project.data_digests), seed=project.recipe.head.seed, parent=project.recipe.head.parent,
-        versions={name: version(name) for name in libraries},
-    )  # fmt: skip
 
 
 def _model_card(project: Any, task: Any, verified: Metrics) -> str:

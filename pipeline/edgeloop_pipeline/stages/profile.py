@@ -9,8 +9,9 @@ from typing import Annotated, Any
 
 import msgspec
 
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.export import read_variants
+from edgeloop_pipeline.bundling.variants import read_variants
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 
 
 @dataclass(frozen=True)

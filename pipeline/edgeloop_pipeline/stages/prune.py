@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.training.settings import Count, FitSettings
 
 Kept = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -44,12 +45,12 @@ class Prune(Base):
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
         from edgeloop_pipeline.compression import pruning
         from edgeloop_pipeline.networks import saved_network
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, seed = inputs.project, inputs.project.recipe.head.seed
         seed_everything(seed)
-        task = registry.of(project.splits)
+        task = task_for(project.splits)
         saved = saved_network.load(project, inputs.artefacts["network"])
         network, before = saved.network, saved_network.sizes(saved.network)
         sample = saved_network.dry_run(network, saved.front, project.splits)
@@ -107,11 +108,11 @@ class Prune(Base):
         """Of the loss on some training samples: what Taylor's expansion multiplies the weights by."""
         import torch
 
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
 
         splits = inputs.project.splits
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))[:TAYLOR_SAMPLES].numpy()
-        loss = registry.of(splits).loss()
+        loss = task_for(splits).loss()
         saved.network.eval()
         for part in (rows[i : i + 128] for i in range(0, len(rows), 128)):
             x = saved.front.normalise(torch.from_numpy(splits.train.values[part]))
@@ -119,7 +120,7 @@ class Prune(Base):
             loss(saved.network(x).float(), labels, x, torch.enable_grad).backward()
 
     def _recovered(self, inputs: Inputs, saved: Any, iteration: int) -> list[dict[str, Any]]:
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.fit import fit
 
         if not self.epochs:
@@ -129,7 +130,7 @@ class Prune(Base):
         scratch = inputs.scratch / str(iteration)
         scratch.mkdir(parents=True, exist_ok=True)
         fitted = fit(
-            saved.network, saved.front, project.splits, settings, registry.of(project.splits).loss(), seed=project.recipe.head.seed,
+            saved.network, saved.front, project.splits, settings, task_for(project.splits).loss(), seed=project.recipe.head.seed,
             scratch=scratch, augment=project.augment, log=inputs.log,
         )  # fmt: skip
         return [asdict(e) for e in fitted.curve]

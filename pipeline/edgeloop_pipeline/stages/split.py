@@ -8,18 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.export import read_variants
+from edgeloop_pipeline.bundling.variants import read_variants
+from edgeloop_pipeline.offload.cut_bench import WORTH, CutBench, _mean
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.training.settings import Count
 
 if TYPE_CHECKING:
-    from edgeloop_agent.runtimes import Array
-    from edgeloop_contract.manifest import Coding, Cut, Packed, TensorSpec, Variant
+    from edgeloop_contract.manifest import Coding, Cut, TensorSpec
 
 CUTS = "split.json"
-WORTH = 0.95  # a coding is offered where it leaves at most so much of the raw bytes
 MOST_CHANNELS = 8  # of a FLAC file
-SAME_SHARE = 0.01  # of the range of quantities
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 LEAST_TAIL = 0.05  # share of the work that a tail must spare the device
 
@@ -58,7 +57,7 @@ class Split(Base):
             inputs.log("no ONNX file was exported, and TFLite files are not cut: the model runs on the device as a whole")
             return {"cuts": [], "left_out": {}}
         model = (inputs.artefacts["exported"] / variant.file).read_bytes()
-        work = Work(variant, model, samples, self.seconds, inputs.project.splits.task == "classification")
+        work = CutBench(variant, model, samples, self.seconds, inputs.project.splits.task == "classification")
         waists = Waists(inputs, work, self.bottleneck, self.bottleneck_steps) if self.bottleneck else None
         exits = Exits(inputs, work, self.exits) if self.exits else None
         cuts, narrows, left_out = [self._input(work)], [], {}
@@ -105,7 +104,7 @@ class Split(Base):
             del kept[least], sizes[least + 1]
         return kept
 
-    def _input(self, work: Work) -> Cut:
+    def _input(self, work: CutBench) -> Cut:
         from edgeloop_contract.manifest import Cut, Packed, TensorSpec
         from edgeloop_contract.splitting import INPUT, from_file, pack
 
@@ -125,7 +124,7 @@ class Split(Base):
                 packed.append(Packed(coding=coding, bytes=_mean(files)))
         return Cut(name=INPUT, tensor="", boundary=spec, packed=packed, head_us=0.0, tail_us=work.whole_us)
 
-    def _cut(self, work: Work, boundary: Any, number: int, out: Path) -> tuple[Cut | None, str]:
+    def _cut(self, work: CutBench, boundary: Any, number: int, out: Path) -> tuple[Cut | None, str]:
         """One cut, its head written; or why it is left out."""
         from edgeloop_contract.manifest import Cut, TensorSpec
         from edgeloop_contract.splitting import from_nibbles, nibbles
@@ -156,68 +155,10 @@ class Split(Base):
         ), ""  # fmt: skip
 
 
-class Work:
-    """The model that is cut, its samples, and what is measured of them."""
-
-    def __init__(self, variant: Variant, model: bytes, samples: Array, seconds: float, classes: bool) -> None:
-        self.variant, self.model, self.samples, self._seconds, self._classes = variant, model, samples, seconds, classes
-        self.whole = self.open(model)
-        self.scores = self.whole.run(samples)
-        self.whole_us = self.took(self.whole, samples)
-
-    def open(self, model: bytes) -> Any:
-        from edgeloop_agent.runtimes import open_runtime
-
-        return open_runtime(self.variant, model)
-
-    def is_one_by_one(self, head: Any, crossing: Array) -> bool:
-        """Does each sample alone give its row of `crossing`? Within a rounding: kernels for one row may sum in another order."""
-        import numpy as np
-
-        alone = np.concatenate([head.raw(self.samples[i : i + 1]) for i in range(len(self.samples))]).astype(np.float64)
-        allowed = 1.0 if crossing.dtype.kind in "iu" else 1e-4 * max(1e-6, float(np.abs(crossing).max()))
-        return alone.shape == crossing.shape and bool((np.abs(alone - crossing) <= allowed).all())
-
-    def took(self, runtime: Any, samples: Array) -> float:
-        from edgeloop_agent.bench.measure import latency
-
-        return latency(runtime, samples, 1, self._seconds).latency_us_p50
-
-    def packed(self, values: Array) -> list[Packed]:
-        """As it is, and deflated where that is worth it."""
-        from edgeloop_contract.manifest import Packed
-        from edgeloop_contract.splitting import pack
-
-        ways: list[Packed] = []
-        for coding in ("raw", "deflate"):
-            size = _mean([pack(values[i : i + 1], coding) for i in range(len(values))])
-            if not ways or size <= WORTH * ways[0].bytes:
-                ways.append(Packed(coding=coding, bytes=size))
-        return ways
-
-    def lossy(self, coding: Coding, rows: list[bytes], scores: Array) -> Packed:
-        from edgeloop_contract.manifest import Packed
-
-        return Packed(coding=coding, bytes=_mean(rows), agreement=self.agreement(scores))
-
-    def agreement(self, scores: Array) -> float:
-        """Share of the samples with the whole model's answer: the same class, or quantities within a hundredth of their range."""
-        if self._classes:
-            same = scores.argmax(axis=1) == self.scores.argmax(axis=1)
-        else:
-            apart = abs(scores - self.scores).reshape(len(scores), -1).max(axis=1)
-            same = apart <= SAME_SHARE * (self.scores.max() - self.scores.min())
-        return round(float(same.mean()), 4)
-
-
 def _bytes(boundary: Any) -> int:
     import numpy as np
 
     return int(np.prod(boundary.shape)) * int(np.dtype(boundary.dtype).itemsize)
-
-
-def _mean(packed: list[bytes]) -> float:
-    return round(sum(map(len, packed)) / len(packed), 1)
 
 
 def _codings(sample: TensorSpec) -> list[Coding]:

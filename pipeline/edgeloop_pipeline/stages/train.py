@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_contract.errors import EdgeloopError, ModelError, UsageError
-from edgeloop_pipeline.recipe.recipe import Recipe, Reference
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics, build
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.recipe import Recipe
+from edgeloop_pipeline.recipe.settings import Reference
+from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage_table import build
 from edgeloop_pipeline.training.settings import FitSettings, Whole
 
 
@@ -30,11 +33,12 @@ class Train(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+        from edgeloop_pipeline.data.normalization import front_of
         from edgeloop_pipeline.networks import saved_network
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.losses import of_probabilities
+        from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.fit import fit
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
-        from edgeloop_pipeline.training.steps import of_probabilities
 
         project = inputs.project
         head = project.recipe.head
@@ -42,7 +46,7 @@ class Train(FitSettings, Base):
         for note in project.splits.notes:
             inputs.log(note)
         network = saved_network.build(project, head.network, head.network_args, project.splits)
-        front = saved_network.front_of(project.splits)
+        front = front_of(project.splits)
         sample = saved_network.dry_run(network, front, project.splits)
         if self.weights:
             _give_weights(project, self.weights, network)
@@ -55,8 +59,8 @@ class Train(FitSettings, Base):
         if not self.epochs:
             saved_network.save(out, network, structure)
             scores = scores_of(network, front, project.splits.validation)
-            return {"validation_accuracy": registry.of(project.splits).judge(scores, project.splits.validation)[0], **facts}
-        loss = registry.of(project.splits).loss(self.label_smoothing)
+            return {"validation_accuracy": task_for(project.splits).judge(scores, project.splits.validation)[0], **facts}
+        loss = task_for(project.splits).loss(self.label_smoothing)
         if project.splits.task == "classification" and _answers_probabilities(network, sample):
             inputs.log("the network ends in a softmax: its logarithm is what trains, and shipped files leave the softmax out")
             loss = of_probabilities(loss)
@@ -85,7 +89,7 @@ def _answers_probabilities(network: Any, sample: Any) -> bool:
 
 
 def _give_weights(project: Any, reference: str, network: Any) -> None:
-    from edgeloop_pipeline.recipe.project import load_object
+    from edgeloop_pipeline.recipe.user_code import load_object
 
     give = load_object(project.recipe.folder, reference)
     try:
@@ -106,9 +110,10 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     import tempfile
     from contextlib import ExitStack
 
+    from edgeloop_pipeline.data.normalization import front_of
     from edgeloop_pipeline.networks import saved_network
     from edgeloop_pipeline.recipe.project import Project
-    from edgeloop_pipeline.tasks import registry
+    from edgeloop_pipeline.tasks.registry import task_for
     from edgeloop_pipeline.training.loop import Run
     from edgeloop_pipeline.training.profiling import diagnose
     from edgeloop_pipeline.training.scoring import seed_everything
@@ -117,10 +122,10 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     project, head = Project(recipe), recipe.head
     seed_everything(head.seed)
     network = saved_network.build(project, head.network, head.network_args, project.splits)
-    front = saved_network.front_of(project.splits)
+    front = front_of(project.splits)
     saved_network.dry_run(network, front, project.splits)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        loss = registry.of(project.splits).loss(settings.label_smoothing)
+        loss = task_for(project.splits).loss(settings.label_smoothing)
         run = Run(
             network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, "profile", (), log,
             lambda _: None, stack,

@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
-from edgeloop_pipeline.stages.export import read_variants
+from edgeloop_pipeline.bundling.variants import read_variants
+from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.training.settings import Count
 
 CANARY = "canary.npz"
@@ -35,14 +36,14 @@ class Verify(Base):
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.stages import floors
-        from edgeloop_pipeline.tasks import registry
+        from edgeloop_pipeline.tasks.registry import METRICS, task_for
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
         seed_everything(project.recipe.head.seed)
         saved = saved_network.load(project, inputs.artefacts["network"])
         graph = quantized_graph.load(saved, splits, inputs.artefacts["quantized"])
-        task = registry.of(splits)
+        task = task_for(splits)
         reference = scores_of(graph.module, saved.front, splits.test).numpy()
         on_validation = scores_of(graph.module, saved.front, splits.validation).numpy()
         stages, measured = {}, []
@@ -71,7 +72,7 @@ class Verify(Base):
                 "layers": layers,
                 "layers_note": "TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
             },
-            "measure": registry.MEASURES[splits.task],
+            "measure": METRICS[splits.task],
             **task.details(next(iter(integer.values())), splits.test, on_validation),
         }
         result["failures"] = _failures(project.recipe.head.target, result, measured, layers, len(graph.plan.points))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from edgeloop_pipeline.cache.store import write as write_file
 from edgeloop_pipeline.report import plots
-from edgeloop_pipeline.report.page import page
+from edgeloop_pipeline.report.rendering import page
 from edgeloop_pipeline.sweep.study import FOLDER, Study, Trial
-from edgeloop_pipeline.tasks.registry import MEASURES
+from edgeloop_pipeline.tasks.registry import METRICS
 
 
 def write(study: Study, trials: list[Trial]) -> Path:
@@ -16,8 +16,8 @@ def write(study: Study, trials: list[Trial]) -> Path:
     head = study.recipe.head
     points = [(t.number, t.point.accuracy, t.point.latency, float(t.point.bytes), t.best) for t in trials if t.point]
     text = page(
-        "sweep.html.j2", name=head.name, path=str(study.recipe.path), trials=trials, measure=MEASURES[head.task],
-        pareto=plots.pareto(points, MEASURES[head.task]),
+        "sweep.html.j2", name=head.name, path=str(study.recipe.path), trials=trials, measure=METRICS[head.task],
+        pareto=plots.pareto(points, METRICS[head.task]),
     )  # fmt: skip
     path = study.runs / FOLDER / f"{study.name}.html"
     write_file(path, text.encode())

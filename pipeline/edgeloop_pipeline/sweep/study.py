@@ -13,9 +13,10 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.cache.store import digest
+from edgeloop_pipeline.cache.digests import digest
 from edgeloop_pipeline.recipe import recipe as recipes
-from edgeloop_pipeline.recipe.recipe import Knob, Recipe, Sweep, Target
+from edgeloop_pipeline.recipe.recipe import Recipe
+from edgeloop_pipeline.recipe.settings import Knob, Sweep, Target
 from edgeloop_pipeline.sweep.trial import Board, Point, Pruned
 
 FOLDER = "sweeps"

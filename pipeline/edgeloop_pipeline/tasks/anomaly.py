@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
-    from edgeloop_pipeline.training.steps import Loss
+    from edgeloop_pipeline.tasks.losses import Loss
 
 FEWER_RESAMPLES = 500  # an AUC of ten thousand samples takes a millisecond
 
@@ -31,7 +31,7 @@ class Anomaly:
 
     @cached_property
     def normalisation(self) -> tuple[list[float], list[float]]:
-        from edgeloop_pipeline.networks.saved_network import front_of
+        from edgeloop_pipeline.data.normalization import front_of
 
         front = front_of(self.splits)
         return list(front.mean), list(front.std)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
-    from edgeloop_pipeline.training.steps import Loss
+    from edgeloop_pipeline.tasks.losses import Loss
 
 MOST_CLASSES_SHOWN = 30
 
@@ -34,7 +34,7 @@ class Classification:
         return "" if answer == (1, self.outputs) else f"scores of shape {(1, self.outputs)}"
 
     def loss(self, smoothing: float = 0.0) -> Loss:
-        from edgeloop_pipeline.training.steps import cross_entropy
+        from edgeloop_pipeline.tasks.losses import cross_entropy
 
         return cross_entropy(smoothing)
 

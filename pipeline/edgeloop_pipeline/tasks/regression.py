@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
-    from edgeloop_pipeline.training.steps import Loss
+    from edgeloop_pipeline.tasks.losses import Loss
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch import nn
 
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.tasks.losses import Loss
 from edgeloop_pipeline.training.batches import Augment
 from edgeloop_pipeline.training.loop import Epoch, Run
 from edgeloop_pipeline.training.settings import FitSettings
-from edgeloop_pipeline.training.steps import Loss
 
 
 @dataclass(frozen=True)

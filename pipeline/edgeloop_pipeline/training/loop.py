@@ -20,7 +20,8 @@ from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.convert import Front
 from edgeloop_pipeline.data.types import PreparedSplits
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.tasks.losses import Loss
+from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Augment, Batches, Loader, Part
 from edgeloop_pipeline.training.callbacks import watcher
@@ -30,7 +31,7 @@ from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
 from edgeloop_pipeline.training.settings import FitSettings
 from edgeloop_pipeline.training.sharding import Whole, place
-from edgeloop_pipeline.training.steps import Loss, gradients
+from edgeloop_pipeline.training.steps import gradients
 from edgeloop_pipeline.training.tracking import Trackers, spark
 
 CLOCK_STEPS = 50
@@ -89,7 +90,7 @@ class Run:
     def _prepare(self) -> None:
         """Batches, memory, the network in its place, optimizer, schedule and loader."""
         settings = self.settings
-        self.task = registry.of(self.splits)
+        self.task = task_for(self.splits)
         if settings.mixup and self.splits.task == "anomaly":
             raise ModelError("mixup: makes samples that are not normal ones; remove it from an anomaly recipe")
         part = Part() if self.split_at else self.processes.part

@@ -1,0 +1,1 @@
+"""Parts of a bundle: variants, golden samples, references, provenance."""

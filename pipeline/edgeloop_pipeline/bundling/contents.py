@@ -1,0 +1,54 @@
+"""Parts of a bundle that several stages write: arrays, references, provenance."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import msgspec
+
+GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
+
+
+def golden_step(scores: Any) -> float:
+    """What counts as one step of float scores: a thousandth of the largest."""
+    import numpy as np
+
+    return max(float(np.abs(scores).max()), 1e-6) / 1000
+
+
+def npy_of(values: Any) -> bytes:
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
+    """What drift is held against. `answers`: the task's statistics of its answers."""
+    from edgeloop_contract.manifest import ChannelStatistics
+    from edgeloop_pipeline.data.types import Statistics
+
+    values = Statistics.of(splits.train.values)
+    return ChannelStatistics(
+        mean=values.mean.tolist(), std=values.std.tolist(), low=values.low.tolist(), high=values.high.tolist(), **answers
+    )
+
+
+def provenance_of(project: Any) -> Any:
+    """What a bundle of this project is built from."""
+    import hashlib
+    from importlib.metadata import version
+
+    from edgeloop_contract.manifest import Provenance
+
+    def digest(parts: dict[str, str]) -> str:
+        return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+    libraries = ("edgeloop", "torch", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
+    return Provenance(
+        recipe_sha256=project.recipe.sha256, code_sha256=digest(project.code_digests),
+        data_sha256=digest(project.data_digests), seed=project.recipe.head.seed, parent=project.recipe.head.parent,
+        versions={name: version(name) for name in libraries},
+    )  # fmt: skip

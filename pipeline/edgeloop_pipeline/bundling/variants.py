@@ -1,0 +1,53 @@
+"""Variants: how a device feeds and reads each file of a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
+
+if TYPE_CHECKING:
+    from edgeloop_pipeline.data.types import PreparedSplits
+
+VARIANTS = "variants.json"
+
+
+Runtime = Literal["onnx", "tflite"]
+
+
+Precision = Literal["int8", "float32", "float16", "int8-weights"]
+
+
+def answer_shape(module: Any) -> list[int]:
+    """Of one sample's scores."""
+    return list(module.graph.output_node().all_input_nodes[0].meta["val"].shape[1:])
+
+
+def variant_of(
+    runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, counts: tuple[float, int] | None, answer: list[int],
+    output: tuple[float, int] | None,
+) -> Variant:  # fmt: skip
+    """How a device feeds and reads the file. `counts`: the input's scale and zero point where raw counts go in as they are;
+    `answer`: the scores' shape; `output`: their scale and uint8 zero point, if they are integers."""
+    raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
+    scores = TensorSpec(dtype="float32", shape=answer)
+    if precision == "int8" and runtime == "tflite" and output:
+        scale, zero_point = output
+        scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))
+    if precision == "int8" and counts:
+        scale, zero_point = counts
+        offset = 128 if runtime == "tflite" else 0
+        raw = TensorSpec(
+            dtype="int8" if offset else "uint8",
+            shape=raw.shape,
+            quantization=Quantization(scale=scale, zero_point=zero_point - offset),
+        )
+    name = f"{runtime}-{precision.replace('-', '')}"
+    return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
+
+
+def read_variants(folder: Path) -> list[Variant]:
+    return msgspec.json.decode((folder / VARIANTS).read_bytes(), type=list[Variant])

@@ -1,0 +1,25 @@
+"""Losses of tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+# Scores, labels (or shares of labels), normalised input, the run's autocast (for a teacher) → scalar.
+Loss = Callable[[Tensor, Tensor, Tensor, Callable[[], AbstractContextManager[Any]]], Tensor]
+
+
+LEAST_PROBABILITY = 1e-9
+
+
+def cross_entropy(smoothing: float) -> Loss:
+    return lambda scores, labels, *_: F.cross_entropy(scores, labels, label_smoothing=smoothing)
+
+
+def of_probabilities(loss: Loss) -> Loss:
+    """The same loss for a network that answers probabilities: it is given their logarithms."""
+    return lambda scores, *others: loss(scores.clamp_min(LEAST_PROBABILITY).log(), *others)
