@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -15,38 +14,12 @@ from edgeloop_exporters import onnx_passes, tflite_passes
 from edgeloop_exporters.channels_last import teach
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH
-from edgeloop_exporters.integer_graph import in_integers, quiet
+from edgeloop_exporters.integer_graph import in_integers
+from edgeloop_exporters.normalization import InputNormalization, channels_first
+from edgeloop_exporters.quiet import quiet
 
 OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
-
-
-@dataclass(frozen=True)
-class Front:
-    """How a raw sample becomes the network's input: (x − mean) / std per channel, then channels first.
-
-    `dtype`: "uint8" (with one mean, an integer, and one std the raw count is the quantized value), "int16" or "float32".
-    """
-
-    dtype: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    @property
-    def input_qparams(self) -> tuple[float, int] | None:
-        """Scale and zero point of raw counts that are the quantized input; None where normalisation has to be computed."""
-        if self.dtype != "uint8" or len(self.mean) > 1 or len(self.std) > 1 or self.mean[0] != round(self.mean[0]):
-            return None
-        return (1.0 / self.std[0], int(self.mean[0])) if 0 <= self.mean[0] <= 255 else None
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """Raw (N, ..., C) to normalised float32 (N, C, ...)."""
-        mean, factor = torch.tensor(self.mean), 1.0 / torch.tensor(self.std)
-        return channels_first((x.to(torch.float32) - mean) * factor)
-
-
-def channels_first(x: Tensor) -> Tensor:
-    return x.permute(0, x.dim() - 1, *range(1, x.dim() - 1))
 
 
 # What stands between the raw input and the network: the affine normalisation; for quantized uint8 counts their scale;
@@ -57,7 +30,7 @@ Entry = Literal["normalise", "dequantize", "nothing"]
 class _Shipped(nn.Module):
     """Raw channels-last counts in, scores out."""
 
-    def __init__(self, body: nn.Module, front: Front, entry: Entry) -> None:
+    def __init__(self, body: nn.Module, front: InputNormalization, entry: Entry) -> None:
         super().__init__()
         self.body, self.entry, self.qparams = body, entry, front.input_qparams
         self.mean: Tensor
@@ -75,7 +48,7 @@ class _Shipped(nn.Module):
         return self.body(channels_first(x))  # type: ignore[no-any-return]
 
 
-def takes_counts(module: fx.GraphModule, front: Front) -> bool:
+def takes_counts(module: fx.GraphModule, front: InputNormalization) -> bool:
     """Are the raw uint8 counts the quantized input? Not where a layer that stays in float reads it."""
     if front.input_qparams is None:
         return False
@@ -87,7 +60,7 @@ def _register_operations() -> None:
     import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers the quantized_decomposed operations)
 
 
-def to_onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
+def to_onnx(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
     """Write one ONNX file with its weights inside and a free batch. `shape`: one raw sample, channels last.
 
     Raises ModelError naming the layer that cannot be exported.
@@ -95,7 +68,7 @@ def to_onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: 
     path.write_bytes(written("onnx", module, front, shape, quantized))
 
 
-def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
+def to_tflite(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
     """Write a TFLite file for batch 1; quantized, its scores are int8, and uint8 counts go in as int8 (minus 128).
 
     `shape`: one raw sample, channels last. Raises ModelError naming the layer that cannot be exported.
@@ -104,7 +77,7 @@ def to_tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], path
 
 
 def written(
-    runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, shape: tuple[int, ...], quantized: bool
+    runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], quantized: bool
 ) -> bytes:
     """The file's content. Raises ModelError naming the layer that cannot be exported."""
     write, form = (_onnx, "ONNX") if runtime == "onnx" else (_tflite, "TFLite")
@@ -126,7 +99,7 @@ def written(
         raise ModelError(f"export to {form} failed{' at ' + where if where else ''}: {_cause(error)}; {remedy}") from error
 
 
-def _onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], quantized: bool) -> bytes:
+def _onnx(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], quantized: bool) -> bytes:
     import onnx
 
     _register_operations()
@@ -147,7 +120,7 @@ def _onnx(module: fx.GraphModule, front: Front, shape: tuple[int, ...], quantize
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _tflite(module: fx.GraphModule, front: Front, shape: tuple[int, ...], quantized: bool) -> bytes:
+def _tflite(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], quantized: bool) -> bytes:
     _register_operations()
     try:
         with quiet():

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from edgeloop_exporters.graph import layer_name
-from edgeloop_exporters.integer_graph import quiet
 from edgeloop_exporters.quantizers import ActivationQuantizer
+from edgeloop_exporters.quiet import quiet
 
 MAX_TRIES = 10  # a conversion takes seconds; 2^10 operations
 

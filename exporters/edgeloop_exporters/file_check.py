@@ -11,8 +11,9 @@ from torch import fx
 from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_contract.manifest import TensorSpec, Variant
-from edgeloop_exporters.convert import Front, takes_counts, written
+from edgeloop_exporters.convert import takes_counts, written
 from edgeloop_exporters.faulty_layer import faulty_layer
+from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantization import output_qparams
 
 MAX_STEPS = 40  # of an int8 file: no rounding, however deep the network
@@ -20,7 +21,13 @@ MAX_ERROR = 1e-3  # of a float file, as a share of the largest score: kernels su
 
 
 def check_file(
-    content: bytes, runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, samples: Array, *, quantized: bool
+    content: bytes,
+    runtime: Literal["onnx", "tflite"],
+    module: fx.GraphModule,
+    front: InputNormalization,
+    samples: Array,
+    *,
+    quantized: bool,
 ) -> None:
     """Raises ModelError with the layer that a runtime refuses, or that a float file gets wrong. `samples`: raw (N, *sample).
 
@@ -73,7 +80,12 @@ def _in_steps(found: Array, wanted: Array, graph: fx.GraphModule, runtime: str) 
 
 
 def _raw(
-    content: bytes, runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, samples: Array, quantized: bool
+    content: bytes,
+    runtime: Literal["onnx", "tflite"],
+    module: fx.GraphModule,
+    front: InputNormalization,
+    samples: Array,
+    quantized: bool,
 ) -> Array:
     """What the file hands out, integers as they are."""
     counts = quantized and runtime == "tflite" and takes_counts(module, front)

@@ -3,14 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
-import logging
-import os
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,25 +11,8 @@ from torch import fx
 from edgeloop_exporters import tflite_passes
 from edgeloop_exporters.graph import aten
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
+from edgeloop_exporters.quiet import quiet
 from edgeloop_exporters.rewrites import padding_value, pads_with_least
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """The exporters talk on both streams, from C++ too, and warn about their own future; errors still come as exceptions."""
-    previous = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), Path(os.devnull).open("w") as nowhere:
-        warnings.simplefilter("ignore")
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-            logging.disable(previous)
 
 
 def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_exporters.integer_graph import quiet
 from edgeloop_exporters.quantizers import WEIGHT_MAX
+from edgeloop_exporters.quiet import quiet
 
 # Where the weight stands, and which of its axes are the outputs.
 WEIGHT_INPUT = {"Conv": (1, 0), "ConvTranspose": (1, 1), "Gemm": (1, 1), "MatMul": (1, -1)}

@@ -13,7 +13,7 @@ from torch import Tensor, fx
 from edgeloop_agent.hardware import cores
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.runtimes.onnx import session_of
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
 TRANSPOSES = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}  # channels last → channels first
@@ -73,7 +73,7 @@ class Recorder(fx.Interpreter):
 
 
 def layers(
-    module: fx.GraphModule, layer_of: Mapping[str, str], front: Front, samples: Array, runtime: str, model: bytes
+    module: fx.GraphModule, layer_of: Mapping[str, str], front: InputNormalization, samples: Array, runtime: str, model: bytes
 ) -> list[LayerDifference]:
     """Compare every point that the runtime lets us see. A tensor is recognised by its scale and zero point, the same in both.
 

@@ -14,17 +14,20 @@ from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_exporters import kernels, parity
-from edgeloop_exporters.convert import Front, to_onnx, to_tflite
+from edgeloop_exporters.convert import to_onnx, to_tflite
 from edgeloop_exporters.graph import fold_batchnorm, trace
+from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data.normalization import front_of
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 
-UINT8 = Front("uint8", (73.0,), (90.0,))
-COLOURS = Front("uint8", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # as a checkpoint's card has it, in counts
-INT16 = Front("int16", (0.0, 10.0, -5.0, 2.0), (900.0, 700.0, 500.0, 100.0))
-FLOAT = Front("float32", (0.5,), (2.0,))
+UINT8 = InputNormalization("uint8", (73.0,), (90.0,))
+COLOURS = InputNormalization(
+    "uint8", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+)  # as a checkpoint's card has it, in counts
+INT16 = InputNormalization("int16", (0.0, 10.0, -5.0, 2.0), (900.0, 700.0, 500.0, 100.0))
+FLOAT = InputNormalization("float32", (0.5,), (2.0,))
 
 
 class Residual(nn.Module):
@@ -99,7 +102,7 @@ def colours() -> nn.Module:
     )
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Front, tuple[int, ...]]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], InputNormalization, tuple[int, ...]]] = {
     "residual, depthwise, relu6": (Residual, UINT8, (12, 12, 1)),
     "concat, max pool": (Concat, UINT8, (12, 12, 1)),
     "one dimension, int16": (Series, INT16, (32, 4)),
@@ -109,7 +112,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Front, tuple[int, ...]]] = {
 }
 
 
-def made(build: Callable[[], nn.Module], front: Front, shape: tuple[int, ...]) -> tuple[torch.fx.GraphModule, Plan, Array]:
+def made(
+    build: Callable[[], nn.Module], front: InputNormalization, shape: tuple[int, ...]
+) -> tuple[torch.fx.GraphModule, Plan, Array]:
     torch.manual_seed(0)
     network = build()
     for module in network.modules():
@@ -217,7 +222,7 @@ def test_uint8_pictures_take_what_a_checkpoint_was_fed() -> None:
     images = np.zeros((4, 8, 8, 3), np.uint8)
     part = Samples(images, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
 
-    def front(mean: tuple[float, ...], std: tuple[float, ...]) -> Front:
+    def front(mean: tuple[float, ...], std: tuple[float, ...]) -> InputNormalization:
         return front_of(PreparedSplits(("a", "b"), part, part, part, normalise=(mean, std)))
 
     assert front(COLOURS.mean, COLOURS.std) == COLOURS

@@ -17,11 +17,12 @@ from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_exporters import convert, quantization
 from edgeloop_exporters.file_check import check_file
 from edgeloop_exporters.graph import fold_batchnorm, trace
+from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
 
-FRONT = convert.Front("uint8", (100.0,), (40.0,))
+FRONT = InputNormalization("uint8", (100.0,), (40.0,))
 SHAPE = (16, 16, 3)
 
 

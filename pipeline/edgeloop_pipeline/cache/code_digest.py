@@ -1,30 +1,70 @@
-"""Which of our modules a module runs: their digests are part of what it makes."""
+"""Which of our modules decide what a stage makes, and a digest of each that comments, docstrings and types do not change.
+
+A stage declares what belongs in its key by what its own file imports: at the top, and inside functions, where a stage imports
+heavy modules. Of every other file only the imports at the top are followed; what such a file imports late and runs for the
+stage, the stage names in `Base.code`. Imports for type checkers never run. `NEUTRAL` modules serve a run and decide nothing of
+its results. A test runs every stage and checks that all code that ran is named or neutral.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
 import importlib.util
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 OURS = "edgeloop_"
+# Errors, files, the stage cache, the operating system, and the recipe: its values are in the key one by one.
+NEUTRAL = (
+    "edgeloop_contract.errors", "edgeloop_contract.files", "edgeloop_contract.settings", "edgeloop_contract.unknown_names",
+    "edgeloop_agent.hardware", "edgeloop_pipeline.cache", "edgeloop_pipeline.recipe", "edgeloop_pipeline.run",
+    "edgeloop_pipeline.system", "edgeloop_pipeline.training.tracking",
+)  # fmt: skip
 
 
-@cache
-def code_of(module: str) -> dict[str, str]:
-    """Digest of `module` and of every module of ours that it imports, also inside functions."""
-    found: dict[str, str] = {}
-    waiting = [module]
+def code_of(root: str, more: Iterable[str] = ()) -> dict[str, str]:
+    """Module → digest: of `root` and all that it imports, of `more`, and of all that the tops of those files import."""
+    digests: dict[str, str] = {}
+    file = _file(root)
+    waiting = [root, *more, *(imports_of(file) if file else [])]
     while waiting:
         name = waiting.pop()
         path = _file(name)
-        if name in found or path is None:
+        if name in digests or path is None or _is_neutral(name):
             continue
-        text = path.read_bytes()
-        found[name] = hashlib.sha256(text).hexdigest()
-        waiting += _imports(text)
-    return found
+        digests[name], imports = _read(path)
+        waiting += imports
+    return dict(sorted(digests.items()))
+
+
+def imports_of(path: Path) -> list[str]:
+    """Our modules that a file imports, also inside functions. A file that is no Python imports none."""
+    try:
+        tree = _bare(ast.parse(path.read_bytes()))
+    except (SyntaxError, ValueError):
+        return []
+    return _imports(ast.walk(tree))
+
+
+def digest_of(text: bytes) -> str:
+    """Of what a Python file does. A file that is no Python: of its bytes."""
+    try:
+        tree = _bare(ast.parse(text))
+    except (SyntaxError, ValueError):
+        return hashlib.sha256(text).hexdigest()
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def _is_neutral(module: str) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in NEUTRAL)
+
+
+@cache
+def _read(path: Path) -> tuple[str, list[str]]:
+    text = path.read_bytes()
+    return digest_of(text), _imports(_bare(ast.parse(text)).body)
 
 
 @cache
@@ -42,9 +82,27 @@ def _file(module: str) -> Path | None:
     return None
 
 
-def _imports(text: bytes) -> list[str]:
+def _bare(tree: ast.Module) -> ast.Module:
+    """Without docstrings, and without what runs for type checkers alone. Comments are gone already."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            node.body = [part for part in body[_has_docstring(body) :] if not _is_for_types(part)]
+    return tree
+
+
+def _has_docstring(body: list[ast.stmt]) -> bool:
+    first = body[0] if body else None
+    return isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+def _imports(nodes: Iterable[ast.AST]) -> list[str]:
     names = []
-    for node in ast.walk(ast.parse(text)):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:

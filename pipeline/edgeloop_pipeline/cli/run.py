@@ -208,7 +208,7 @@ def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_js
     from edgeloop_pipeline.cache.store import write
     from edgeloop_pipeline.cli.console import diagnosis_text
     from edgeloop_pipeline.recipe import recipe as recipes
-    from edgeloop_pipeline.stages.train import profile_training
+    from edgeloop_pipeline.run.training_profile import profile_training
 
     loaded = recipes.load(recipes.find(recipe), changes)
     folder = runs / "profiles" / loaded.head.name

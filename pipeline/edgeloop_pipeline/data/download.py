@@ -19,15 +19,9 @@ from pathlib import Path
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.digests import sha256
+from edgeloop_pipeline.cache.user_folder import cache_folder
 
 TIMEOUT_SECONDS = 300
-
-
-def cache_folder() -> Path:
-    """$EDGELOOP_DATA, else $XDG_CACHE_HOME/edgeloop, else ~/.cache/edgeloop."""
-    if named := os.environ.get("EDGELOOP_DATA"):
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeloop"
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from edgeloop_contract.errors import DataError, ModelError
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits, Statistics
 
 
-def front_of(splits: PreparedSplits) -> Front:
+def front_of(splits: PreparedSplits) -> InputNormalization:
     """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
     counts. Raises DataError and ModelError."""
     values = splits.train.values
@@ -17,21 +17,21 @@ def front_of(splits: PreparedSplits) -> Front:
         return _given(splits)
     if splits.dtype == "uint8":
         found = Statistics.of(values.reshape(*values.shape, 1))  # one for all channels
-        return Front("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
+        return InputNormalization("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
     found = Statistics.of(values)
     constant = found.std < 1e-9
     if constant.all():
         raise DataError("the training samples are constant: every value of a channel is the same; check the data")
     # A constant channel carries nothing: leave its scale alone rather than blow it up.
-    return Front(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
+    return InputNormalization(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
 
 
-def _given(splits: PreparedSplits) -> Front:
+def _given(splits: PreparedSplits) -> InputNormalization:
     assert splits.normalise is not None
     mean, std = splits.normalise
     channels = splits.shape[-1]
     if len(set(mean)) == len(set(std)) == 1 and {len(mean), len(std)} <= {1, channels} and splits.dtype == "uint8":
-        return Front("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
+        return InputNormalization("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
     if not {len(mean), len(std)} <= {1, channels}:
         raise ModelError(f"normalise: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
-    return Front(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))
+    return InputNormalization(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))

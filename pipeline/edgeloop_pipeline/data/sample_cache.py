@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeloop_pipeline.data.download import cache_folder
+from edgeloop_pipeline.cache.user_folder import cache_folder
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 
 NAMES = ("train", "validation", "test")

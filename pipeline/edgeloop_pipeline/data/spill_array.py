@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeloop_agent.runtimes import Array
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.download import cache_folder
+from edgeloop_pipeline.cache.user_folder import cache_folder
 
 MOST_IN_MEMORY_BYTES = 256 << 20
 

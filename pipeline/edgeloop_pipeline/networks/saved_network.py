@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.user_code import load_object
@@ -32,7 +32,7 @@ class Structure(msgspec.Struct, frozen=True):
     builder: str
     arguments: dict[str, Any]
     changes: dict[str, dict[str, int]]
-    front: Front
+    front: InputNormalization
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Saved:
     structure: Structure
 
     @property
-    def front(self) -> Front:
+    def front(self) -> InputNormalization:
         return self.structure.front
 
 
@@ -135,9 +135,9 @@ def multiply_adds(network: nn.Module, sample: Tensor) -> int:
     return total
 
 
-def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
+def dry_run(network: nn.Module, front: InputNormalization, splits: PreparedSplits) -> Tensor:
     """One normalised sample (1, channels, ...), after checking that the network answers it as the task needs."""
-    from edgeloop_exporters.graph import explain_failure
+    from edgeloop_exporters.network_failure import explain_failure
 
     inputs = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty and p.kind not in VARIADIC]
     if len(inputs) > 1:

@@ -14,7 +14,7 @@ from typing import Any, cast
 import msgspec
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_pipeline.cache.code_digest import code_of
+from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.data import sample_cache
 from edgeloop_pipeline.data.prepare import prepare_splits
@@ -78,9 +78,8 @@ class Project:
     def _samples(self) -> PreparedSplits:
         head = self.recipe.head
         steps = msgspec.to_builtins(head.preprocessing)
-        code = {**code_of(prepare_splits.__module__), **code_of(type(self.data).__module__)}
         cleaning = msgspec.to_builtins(head.cleaning)
-        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, cleaning, code])
+        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, cleaning, self.sample_code])
         found = sample_cache.read(key) if self._own_digests else None
         if found is None:
             start = time.perf_counter()
@@ -103,15 +102,32 @@ class Project:
 
     @cached_property
     def code_digests(self) -> dict[str, str]:
-        """Name → sha256 of every Python file in the project's folder."""
+        """Name → digest of what every Python file in the project's folder does. Raises DataError when one cannot be read."""
+        return {name: digest_of(_text_of(path)) for name, path in self._code_files.items()}
+
+    @cached_property
+    def sample_code(self) -> dict[str, str]:
+        """Our module → digest, of all that makes samples: preparation, the data class, and what the project's files import."""
+        more = [name for path in self._code_files.values() for name in imports_of(path)]
+        return code_of(prepare_splits.__module__, (*more, type(self.data).__module__))
+
+    @cached_property
+    def _code_files(self) -> dict[str, Path]:
         folder = self.recipe.folder
         files = (p for p in folder.rglob("*.py") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-        return {str(p.relative_to(folder)): sha256(p) for p in sorted(files)}
+        return {str(p.relative_to(folder)): p for p in sorted(files)}
 
     @property
     def augment(self) -> Callable[..., Any] | None:
         reference = self.recipe.head.augment
         return load_object(self.recipe.folder, reference) if reference else None
+
+
+def _text_of(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
 
 
 def _text(path: Path) -> str:

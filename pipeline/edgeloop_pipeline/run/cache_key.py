@@ -13,6 +13,7 @@ from edgeloop_pipeline.cache.code_digest import code_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.cache.store import Entry
 from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.tasks.registry import module_of
 
 SHORT = 12
 
@@ -21,8 +22,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     """Name → value or digest. `sources`: the entries whose artefacts the stage reads."""
     head = project.recipe.head
     found = {f"setting {f.name}": _text(getattr(stage, f.name)) for f in dataclasses.fields(stage) if not f.metadata.get("neutral")}
-    found |= {f"code {module}": d for module, d in code_of(type(stage).__module__).items()}
-    found |= {f"code {module}": d for module, d in code_of(type(project.data).__module__).items()}
+    found |= {f"code {module}": d for module, d in _code(project, stage).items()}
     found |= {f"project file {file}": d for file, d in project.code_digests.items()}
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
     for key in ("network", "network_args", "data", "augment", "preprocessing", "normalise", "task", "seed"):
@@ -57,6 +57,11 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     if name == "report":
         found["recipe roi"] = _text(msgspec.to_builtins(head.roi))
     return found
+
+
+def _code(project: Project, stage: Any) -> dict[str, str]:
+    """Of the stage, of the recipe's task, and of what makes samples."""
+    return code_of(type(stage).__module__, (*stage.code, module_of(project.recipe.head.task))) | project.sample_code
 
 
 def key(name: str, found: dict[str, str]) -> str:

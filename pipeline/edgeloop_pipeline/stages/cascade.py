@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.bundling.file_names import CASCADE
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
 from edgeloop_pipeline.recipe.stage import Base
 
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from edgeloop_agent.runtimes import Array
     from edgeloop_pipeline.networks.saved_network import Saved
 
-CASCADE = "cascade.json"
 CANARY_SAMPLES = 8
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 

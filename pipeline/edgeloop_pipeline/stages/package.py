@@ -61,7 +61,7 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     import numpy as np
 
     from edgeloop_contract.manifest import Canary, Golden
-    from edgeloop_pipeline.stages.verify import CANARY, GOLDEN
+    from edgeloop_pipeline.bundling.file_names import CANARY, GOLDEN
 
     splits = inputs.project.splits
     with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as arrays:
@@ -81,7 +81,7 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
 
 def _drift(inputs: Inputs) -> Any:
     from edgeloop_contract.drift import Drift
-    from edgeloop_pipeline.stages.verify import DRIFT
+    from edgeloop_pipeline.bundling.file_names import DRIFT
 
     return msgspec.json.decode((inputs.artefacts["verified"] / DRIFT).read_bytes(), type=Drift)
 
@@ -89,7 +89,7 @@ def _drift(inputs: Inputs) -> Any:
 def _split(inputs: Inputs, files: dict[str, bytes]) -> Any:
     """Where the model can be cut, its heads added to `files`; None where that was not asked for, or cannot be."""
     from edgeloop_contract.manifest import Split
-    from edgeloop_pipeline.stages.split import CUTS
+    from edgeloop_pipeline.bundling.file_names import CUTS
 
     for _, folder in inputs.holding(CUTS):
         split = msgspec.json.decode((folder / CUTS).read_bytes(), type=Split)
@@ -105,7 +105,7 @@ def _split(inputs: Inputs, files: dict[str, bytes]) -> Any:
 
 def _cascade(inputs: Inputs) -> Any:
     from edgeloop_contract.manifest import Cascade
-    from edgeloop_pipeline.stages.cascade import CASCADE
+    from edgeloop_pipeline.bundling.file_names import CASCADE
 
     for _, folder in inputs.holding(CASCADE):
         return msgspec.json.decode((folder / CASCADE).read_bytes(), type=Cascade)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
+from edgeloop_pipeline.bundling.file_names import CUTS
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.offload.cut_bench import WORTH, CutBench, _mean
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
@@ -17,7 +18,6 @@ from edgeloop_pipeline.training.settings import Count
 if TYPE_CHECKING:
     from edgeloop_contract.manifest import Coding, Cut, TensorSpec
 
-CUTS = "split.json"
 MOST_CHANNELS = 8  # of a FLAC file
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 LEAST_TAIL = 0.05  # share of the work that a tail must spare the device

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgeloop_contract.errors import EdgeloopError, ModelError, UsageError
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.settings import Reference
 from edgeloop_pipeline.recipe.stage import Base
-from edgeloop_pipeline.recipe.stage_table import build
 from edgeloop_pipeline.training.settings import FitSettings, Whole
 
 
@@ -98,36 +95,3 @@ def _give_weights(project: Any, reference: str, network: Any) -> None:
         raise
     except Exception as error:  # the user's code can raise anything
         raise ModelError(f"stages.train.weights: {reference} failed: {type(error).__name__}: {error}") from error
-
-
-def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[str], None]) -> Any:
-    """Some steps of the recipe's `train` stage under the profiler; the trace goes into `folder`. Keeps no weights."""
-    if "train" not in recipe.stages:
-        raise UsageError(f"{recipe.path}: has no train stage; profile looks at its steps")
-    settings = build("train", recipe.stages["train"], recipe.folder)
-    if not isinstance(settings, Train):
-        raise UsageError(f"{recipe.path}: its train stage is your own; profile knows the steps of ours")
-    import tempfile
-    from contextlib import ExitStack
-
-    from edgeloop_pipeline.data.normalization import front_of
-    from edgeloop_pipeline.networks import saved_network
-    from edgeloop_pipeline.recipe.project import Project
-    from edgeloop_pipeline.tasks.registry import task_for
-    from edgeloop_pipeline.training.loop import Run
-    from edgeloop_pipeline.training.profiling import diagnose
-    from edgeloop_pipeline.training.scoring import seed_everything
-
-    folder.mkdir(parents=True, exist_ok=True)
-    project, head = Project(recipe), recipe.head
-    seed_everything(head.seed)
-    network = saved_network.build(project, head.network, head.network_args, project.splits)
-    front = front_of(project.splits)
-    saved_network.dry_run(network, front, project.splits)
-    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
-        loss = task_for(project.splits).loss(settings.label_smoothing)
-        run = Run(
-            network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, "profile", (), log,
-            lambda _: None, stack,
-        )  # fmt: skip
-        return diagnose(run, steps, folder / "trace.json")

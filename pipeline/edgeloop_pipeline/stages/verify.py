@@ -8,14 +8,11 @@ from typing import Any
 
 import msgspec
 
+from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
 from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.training.settings import Count
-
-CANARY = "canary.npz"
-GOLDEN = "golden-"  # of one variant, before its name
-DRIFT = "drift.json"
 
 
 @dataclass(frozen=True)

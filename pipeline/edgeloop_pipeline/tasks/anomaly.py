@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeloop_agent.answers import reconstruction_errors
-from edgeloop_contract import manifest
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.regression import refuse_smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeloop_contract import manifest
     from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
     from edgeloop_pipeline.tasks.losses import Loss
 
@@ -94,6 +94,8 @@ class Anomaly:
         return {"answer_mean": [float(normal.mean())], "answer_std": [float(normal.std())]}
 
     def described(self, verified: dict[str, Any]) -> manifest.Anomaly:
+        from edgeloop_contract import manifest
+
         mean, std = self.normalisation
         return manifest.Anomaly(labels=list(self.splits.labels), threshold=verified["detection"]["threshold"], mean=mean, std=std)
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeloop_agent.answers import softmax
-from edgeloop_contract import manifest
 from edgeloop_pipeline.tasks import confidence_intervals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeloop_contract import manifest
     from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
     from edgeloop_pipeline.tasks.losses import Loss
 
@@ -87,6 +87,8 @@ class Classification:
         return {"mean_confidence": float(shares.max(1).mean()), "label_share": counts.tolist()}
 
     def described(self, verified: dict[str, Any]) -> manifest.Classification:
+        from edgeloop_contract import manifest
+
         return manifest.Classification(labels=list(self.splits.labels))
 
     def card(self, verified: dict[str, Any]) -> list[str]:

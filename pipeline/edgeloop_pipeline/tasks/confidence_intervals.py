@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgeloop_agent.runtimes import Array
-from edgeloop_contract.manifest import Estimate
+
+if TYPE_CHECKING:
+    from edgeloop_contract.manifest import Estimate
 
 RESAMPLES = 2000
 
@@ -17,6 +20,8 @@ def bootstrap(statistic: Callable[[Array], float], clusters: Array, resamples: i
 
     Windows of one recording err together; resampling whole recordings keeps the interval honest.
     """
+    from edgeloop_contract.manifest import Estimate
+
     _, index = np.unique(clusters, return_inverse=True)
     count = int(index.max()) + 1
     generator = np.random.default_rng(0)

@@ -5,20 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib
 from typing import TYPE_CHECKING, Any, Protocol
-
-from edgeloop_contract import manifest
-from edgeloop_pipeline.tasks.anomaly import Anomaly
-from edgeloop_pipeline.tasks.classification import Classification
-from edgeloop_pipeline.tasks.regression import Regression
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeloop_contract import manifest
     from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
     from edgeloop_pipeline.tasks.losses import Loss
 
+TASKS = {
+    "classification": "edgeloop_pipeline.tasks.classification:Classification",
+    "regression": "edgeloop_pipeline.tasks.regression:Regression",
+    "anomaly": "edgeloop_pipeline.tasks.anomaly:Anomaly",
+}
 METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC"}
 
 
@@ -57,11 +58,12 @@ class Task(Protocol):
 
 
 def task_for(splits: PreparedSplits) -> Task:
-    return TASKS[splits.task](splits)
+    """The task of these samples. Imports the module of that task alone."""
+    module, _, name = TASKS[splits.task].partition(":")
+    task: Task = getattr(importlib.import_module(module), name)(splits)
+    return task
 
 
-TASKS: dict[str, Callable[[PreparedSplits], Task]] = {
-    "classification": Classification,
-    "regression": Regression,
-    "anomaly": Anomaly,
-}
+def module_of(task: str) -> str:
+    """The module that holds a task's loss and metric: the cache keys of a recipe with that task name it."""
+    return TASKS[task].partition(":")[0]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeloop_contract import manifest
 from edgeloop_contract.errors import DataError, ModelError
 from edgeloop_pipeline.tasks import confidence_intervals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from edgeloop_contract import manifest
     from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
     from edgeloop_pipeline.tasks.losses import Loss
 
@@ -99,6 +99,8 @@ class Regression:
         return {"answer_mean": values.mean(0).tolist(), "answer_std": values.std(0).tolist()}
 
     def described(self, verified: dict[str, Any]) -> manifest.Regression:
+        from edgeloop_contract import manifest
+
         mean, std = (side.astype(np.float64).tolist() for side in self.scale)
         return manifest.Regression(quantities=list(self.splits.labels), mean=mean, std=std)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.graph import explain_failure
-from edgeloop_exporters.integer_graph import quiet
+from edgeloop_exporters.network_failure import explain_failure
+from edgeloop_exporters.quiet import quiet
 from edgeloop_pipeline.training.parallel import Alone
 from edgeloop_pipeline.training.scoring import device
 from edgeloop_pipeline.training.sharding import Whole

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from edgeloop_exporters.integer_graph import quiet
+from edgeloop_exporters.quiet import quiet
 from edgeloop_pipeline.training.loop import Run
 from edgeloop_pipeline.training.settings import FitSettings
 

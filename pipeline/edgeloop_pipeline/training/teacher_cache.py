@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgeloop_pipeline.data.download import cache_folder
+from edgeloop_pipeline.cache.user_folder import cache_folder
 from edgeloop_pipeline.training.batches import Batches
 from edgeloop_pipeline.training.precision import Precision
 from edgeloop_pipeline.training.scoring import channels_last, device
