@@ -229,8 +229,8 @@ def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> Non
 
     from edgeloop_pipeline.cli.console import roi_text
     from edgeloop_pipeline.report.roi import answer
+    from edgeloop_pipeline.report.roi_inputs import one_inference
     from edgeloop_pipeline.report.roi_page import write
-    from edgeloop_pipeline.report.summary import one_inference
 
     loaded, store, planned = planned_of(recipe, runs, changes)
     entries = {p.name: p.entry for p in planned if p.entry is not None}

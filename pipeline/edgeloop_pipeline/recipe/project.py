@@ -22,6 +22,7 @@ from edgeloop_pipeline.data.types import Data, PreparedSplits
 from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.user_code import load_object
 
+NORMALIZATION = "edgeloop_pipeline.data.normalization"  # imported late: it needs torch
 MOST_FILES_NAMED = 16
 
 
@@ -107,9 +108,9 @@ class Project:
 
     @cached_property
     def sample_code(self) -> dict[str, str]:
-        """Our module → digest, of all that makes samples: preparation, the data class, and what the project's files import."""
+        """Our module → digest, of all that makes inputs: preparation, normalization, the data class, the project's imports."""
         more = [name for path in self._code_files.values() for name in imports_of(path)]
-        return code_of(prepare_splits.__module__, (*more, type(self.data).__module__))
+        return code_of(prepare_splits.__module__, (*more, type(self.data).__module__, NORMALIZATION))
 
     @cached_property
     def _code_files(self) -> dict[str, Path]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+# What opens model files: a table imports them by name.
+RUNTIMES = ("edgeloop_agent.runtimes.onnx", "edgeloop_agent.runtimes.tflite")
+
 
 class Base:
     """Defaults of what a stage declares. A stage is a frozen dataclass of settings with one call: `(inputs, out) -> metrics`.

@@ -56,8 +56,8 @@ def _roi(inputs: Inputs, entries: list[Entry], profiled: dict[str, Any]) -> dict
     """What the section on the return needs; None where the recipe states no prices, or nothing was packaged."""
     from edgeloop_pipeline.recipe.settings import Prices
     from edgeloop_pipeline.report.roi import answer
+    from edgeloop_pipeline.report.roi_inputs import one_inference
     from edgeloop_pipeline.report.roi_page import shown
-    from edgeloop_pipeline.report.summary import one_inference
 
     prices = inputs.project.recipe.head.roi
     packaged = next(((e, f) for e, f in zip(entries, inputs.folders, strict=True) if e.stage == "package"), None)

@@ -22,7 +22,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     """Name → value or digest. `sources`: the entries whose artefacts the stage reads."""
     head = project.recipe.head
     found = {f"setting {f.name}": _text(getattr(stage, f.name)) for f in dataclasses.fields(stage) if not f.metadata.get("neutral")}
-    found |= {f"code {module}": d for module, d in _code(project, stage).items()}
+    found |= {f"code {module}": d for module, d in code_in_key(project, stage).items()}
     found |= {f"project file {file}": d for file, d in project.code_digests.items()}
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
     for key in ("network", "network_args", "data", "augment", "preprocessing", "normalise", "task", "seed"):
@@ -59,7 +59,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     return found
 
 
-def _code(project: Project, stage: Any) -> dict[str, str]:
+def code_in_key(project: Project, stage: Any) -> dict[str, str]:
     """Of the stage, of the recipe's task, and of what makes samples."""
     return code_of(type(stage).__module__, (*stage.code, module_of(project.recipe.head.task))) | project.sample_code
 

@@ -22,7 +22,7 @@ from edgeloop_pipeline.compression.budget_search import (
     verdict,
 )
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.training.settings import Count, FitSettings, Rate
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Budget(Base):
 
     needs = ("network", "teacher")
     gives = ("network",)
+    code = RUNTIMES
     libraries = ("torch", "torch-pruning", "numpy", "onnxruntime", "ai-edge-litert")
     uses_target = True
     uses_machine = True

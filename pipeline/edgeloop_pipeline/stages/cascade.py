@@ -11,7 +11,7 @@ import msgspec
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.bundling.file_names import CASCADE
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 
 if TYPE_CHECKING:
     from edgeloop_agent.runtimes import Array
@@ -36,6 +36,7 @@ class Cascade(Base):
 
     needs = ("network", "quantized", "verified")
     gives = ("cascade",)
+    code = RUNTIMES
     libraries = ("torch", "onnx", "onnxscript")
     uses_history = True
 

@@ -12,7 +12,7 @@ import msgspec
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.bundling.variants import VARIANTS, Precision, Runtime, answer_shape, variant_of
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 
 if TYPE_CHECKING:
     pass
@@ -33,6 +33,7 @@ class Export(Base):
 
     needs = ("network", "quantized")
     gives = ("exported",)
+    code = RUNTIMES
     libraries = ("torch", "onnx", "onnxscript", "litert-torch")
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:

@@ -11,7 +11,7 @@ import msgspec
 
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Profile(Base):
 
     needs = ("exported",)
     gives = ("profiled",)
+    code = RUNTIMES
     libraries = ("onnxruntime", "ai-edge-litert")
     uses_target = True
     uses_machine = True

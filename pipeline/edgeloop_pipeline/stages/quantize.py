@@ -9,7 +9,7 @@ import msgspec
 
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Quantize(QuantizeSettings, Base):
 
     needs = ("network",)
     gives = ("quantized",)
+    code = RUNTIMES
     libraries = ("torch", "numpy")
     collective = True
     uses_target = True

@@ -12,7 +12,7 @@ from edgeloop_pipeline.bundling.file_names import CUTS
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.offload.cut_bench import WORTH, CutBench, _mean
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.training.settings import Count
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class Split(Base):
 
     needs = ("network", "quantized", "exported")
     gives = ("cuts",)
+    code = (*RUNTIMES, "edgeloop_agent.bench.measure")
     libraries = ("torch", "onnx", "onnxruntime")
     uses_machine = True
 

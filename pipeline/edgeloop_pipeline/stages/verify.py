@@ -11,7 +11,7 @@ import msgspec
 from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
-from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.training.settings import Count
 
 
@@ -24,6 +24,7 @@ class Verify(Base):
 
     needs = ("network", "quantized", "exported")
     gives = ("verified",)
+    code = RUNTIMES
     libraries = ("torch", "onnxruntime", "ai-edge-litert")
     uses_target = True
     uses_history = True
