@@ -7,10 +7,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.manifest import Variant
+from edgeloop_exporters.figures import Kernels
 
 # Everything else in an ONNX graph moves or reshapes data, or crosses between integers and floats.
 ONNX_FLOAT = {
@@ -24,21 +23,6 @@ TFLITE_MOVES = {
     "RESHAPE", "TRANSPOSE", "PAD", "PADV2", "SQUEEZE", "EXPAND_DIMS", "STRIDED_SLICE", "SLICE", "SHAPE", "PACK", "DELEGATE",
 }  # fmt: skip
 MANY_MOVES = 3  # the input's and the output's are usual
-
-
-class Kernels(msgspec.Struct, frozen=True):
-    """Counts by operation of one model in one runtime's optimised graph; `moves`: what only changes places or shapes."""
-
-    integer: dict[str, int]
-    floating: dict[str, int]
-    crossings: dict[str, int]
-    moves: dict[str, int]
-    note: str = ""
-
-    @property
-    def summary(self) -> str:
-        floats = ", ".join(f"{n} {op}" for op, n in self.floating.items()) or "none"
-        return f"{sum(self.integer.values())} integer, {sum(self.floating.values())} float ({floats})"
 
 
 def count(variant: Variant, model: bytes) -> Kernels:

@@ -5,22 +5,12 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-import msgspec
-
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.runtimes.kernels import kernels
 from edgeloop_contract.manifest import Variant
+from edgeloop_exporters.figures import LayerCost
 
 RUNS = 200
-
-
-class LayerCost(msgspec.Struct, frozen=True):
-    """One kernel of the optimised graph: mean time, and bytes of the weights it reads."""
-
-    name: str
-    operation: str
-    microseconds: float
-    weight_bytes: int
 
 
 def measure(variant: Variant, model: bytes, samples: Array) -> list[LayerCost]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from torch import Tensor, fx
@@ -13,31 +12,11 @@ from torch import Tensor, fx
 from edgeloop_agent.hardware import cores
 from edgeloop_agent.runtimes import Array
 from edgeloop_agent.runtimes.onnx import session_of
+from edgeloop_exporters.figures import Agreement, LayerDifference
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
 TRANSPOSES = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}  # channels last → channels first
-
-
-class Agreement(msgspec.Struct, frozen=True):
-    """Two sets of scores on the same samples."""
-
-    a: str
-    b: str
-    max_lsb: int
-    exact_share: float
-    top1_share: float | None  # None: the scores are not of classes
-    samples: int
-
-
-class LayerDifference(msgspec.Struct, frozen=True):
-    """One quantized tensor: how far a runtime is from torch, in LSB."""
-
-    point: str
-    layer: str
-    runtime: str
-    max_lsb: int
-    mean_lsb: float
 
 
 def agreement(scores: Mapping[str, Array], step: float, classes: bool = True) -> list[Agreement]:

@@ -15,6 +15,7 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
 from edgeloop_exporters import kernels, parity
 from edgeloop_exporters.convert import to_onnx, to_tflite
+from edgeloop_exporters.figures import LayerDifference
 from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
@@ -183,7 +184,7 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
 
 
 def test_first_difference_is_in_graph_order() -> None:
-    rows = [parity.LayerDifference(f"p{i}", f"l{i}", "onnx", lsb, 0.0) for i, lsb in enumerate([0, 1, 4, 2, 9])]
+    rows = [LayerDifference(f"p{i}", f"l{i}", "onnx", lsb, 0.0) for i, lsb in enumerate([0, 1, 4, 2, 9])]
     found = parity.first_difference(rows, 1)
     assert found is not None
     assert found.point == "p2"

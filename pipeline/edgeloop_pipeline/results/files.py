@@ -1,0 +1,192 @@
+"""What is known of the shipped files: accuracy, parity, kernels, costs, cuts, bundles."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgeloop_contract.manifest import Cost, Cut, Estimate, Precision, Runtime
+from edgeloop_exporters.figures import Agreement, Kernels, LayerCost, LayerDifference
+
+
+class ExportResult(msgspec.Struct, frozen=True):
+    """By variant: bytes of the file, and its precision."""
+
+    bytes: dict[str, int]
+    precisions: dict[str, Precision]
+
+
+class ClassFigures(msgspec.Struct, frozen=True):
+    """One class on the test set; shares from 0 to 1."""
+
+    label: str
+    count: int
+    precision: float
+    recall: float
+    f1: float
+
+
+class Detection(msgspec.Struct, frozen=True):
+    """What the threshold of an anomaly task does on the test set. `found`, `false_alarms`: shares."""
+
+    threshold: float
+    percentile: float
+    normal: int
+    anomalous: int
+    false_alarms: float
+    found: float
+
+
+class QuantityFigures(msgspec.Struct, frozen=True):
+    """One quantity on the test set, in its unit. `low`, `high`: the range of true values."""
+
+    name: str
+    mae: float
+    rmse: float
+    r2: float
+    low: float
+    high: float
+
+
+class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """More than one figure, by task. `confusion`: rows are true classes, columns answers."""
+
+    confusion: list[list[int]] | None = None
+    classes: list[ClassFigures] | None = None
+    detection: Detection | None = None
+    quantities: list[QuantityFigures] | None = None
+
+
+class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One shipped file in its runtime on the full test set. `runtime`: the runtime with its version."""
+
+    runtime: str
+    format: Runtime
+    precision: Precision
+    accuracy: Estimate
+    bytes: int
+    kernels: Kernels
+    slow_because: list[str]
+
+
+class Parity(msgspec.Struct, frozen=True, kw_only=True):
+    """How far torch and the int8 files are apart. `top1_share` None: the scores are not of classes."""
+
+    max_lsb: int
+    top1_share: float | None
+    pairs: list[Agreement]
+    layers: list[LayerDifference]
+    layers_note: str
+
+
+class VerifyResult(TaskFigures, frozen=True, kw_only=True, omit_defaults=True):
+    """On the full test set. `stages`: each float network; `variants`: each file. `failures`: floors that are missed."""
+
+    float_accuracy: Estimate
+    best_float: Estimate
+    chance: float
+    allowed_lsb: int
+    stages: dict[str, Estimate]
+    variants: dict[str, VerifiedFile]
+    parity: Parity
+    metric: str  # the name of the task's metric
+    failures: list[str]
+
+
+class FloatCost(msgspec.Struct, frozen=True):
+    """A float network as a plain ONNX file."""
+
+    bytes: int
+    cost: Cost
+
+
+class OnDevice(msgspec.Struct, frozen=True):
+    """Latency on the device that the target names, by its layers."""
+
+    machine: str
+    latency_us: float
+
+
+class ProfileResult(msgspec.Struct, frozen=True, kw_only=True):
+    """On this machine. `layers`: by ONNX file. `elsewhere`: on the target's device. `energy_uj`: of an inference."""
+
+    machine: str
+    variants: dict[str, Cost]
+    fastest_int8: str
+    elsewhere: OnDevice | None
+    energy_uj: float | None
+    layers: dict[str, list[LayerCost]]
+    stages: dict[str, FloatCost]
+    failures: list[str]
+
+
+class EarlyExitTest(msgspec.Struct, frozen=True):
+    """On the test set: the share that goes on, the accuracy with early answers, and that of the whole network."""
+
+    share: float
+    accuracy: float
+    whole: float
+
+
+class BottleneckTrial(msgspec.Struct, frozen=True):
+    """A learned bottleneck: `channels` of `of` cross the cut, in `bytes`; `agreement` with the whole network's answers."""
+
+    channels: int
+    of: int
+    bytes: float
+    agreement: float
+
+
+class SplitResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in µs, one thread, this machine. `left_out`: cut → why. `early`, `narrowed`: by cut."""
+
+    variant: str = ""
+    machine: str = ""
+    whole_us: float = 0.0
+    cuts: list[Cut]
+    left_out: dict[str, str]
+    early: dict[str, EarlyExitTest] = {}
+    narrowed: dict[str, BottleneckTrial] = {}
+    head_bytes: int = 0
+
+
+class CascadePoint(msgspec.Struct, frozen=True):
+    """At the chosen threshold on validation data: the share sent to the large network, and accuracy."""
+
+    share: float
+    accuracy: float
+
+
+class CascadeTest(msgspec.Struct, frozen=True):
+    """On the test set, with the accuracy of each network alone."""
+
+    share: float
+    accuracy: float
+    small: float
+    large: float
+
+
+class CascadeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`trade_off`: share sent, accuracy; on validation data."""
+
+    bundle: str
+    sha256: str
+    bytes: int
+    threshold: float
+    validation: CascadePoint
+    test: CascadeTest
+    trade_off: list[tuple[float, float]]
+
+
+class PackageResult(msgspec.Struct, frozen=True):
+    """The bundle's file name, digest, bytes, and number of files inside."""
+
+    bundle: str
+    sha256: str
+    bytes: int
+    files: int
+
+
+class ReportResult(msgspec.Struct, frozen=True):
+    """The page's file name."""
+
+    report: str

@@ -1,0 +1,55 @@
+"""What quantization did: each repair step, and what each layer cost."""
+
+from __future__ import annotations
+
+import msgspec
+
+from edgeloop_pipeline.results.training import Epoch
+
+
+class RepairStep(msgspec.Struct, frozen=True):
+    """One attempt. `metric`: the task's, on validation data; `sqnr_db`: of the scores against the float network's.
+
+    `over`: the ceiling that its files exceed, in words, or ''. `note`: what else it did.
+    """
+
+    name: str
+    metric: float
+    sqnr_db: float
+    gained: float
+    kept: bool
+    seconds: float
+    over: str = ""
+    note: str = ""
+
+
+class LayerLoss(msgspec.Struct, frozen=True):
+    """One layer. `sqnr_db`, `cosine`: its output against float, everything rounded. `alone_*`: only this layer rounded."""
+
+    layer: str
+    sqnr_db: float
+    cosine: float
+    alone_metric_lost: float
+    alone_sqnr_db: float
+    cause: str
+
+
+class QuantizeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """`nodes`: operations as traced, simplified and folded. `points`, `weights`: counts of quantized tensors."""
+
+    validation_accuracy: float
+    float_validation_accuracy: float
+    post_training_validation_accuracy: float
+    method: str
+    why: str
+    repair_steps: list[RepairStep]
+    layer_losses: list[LayerLoss]
+    calibration: str
+    float_layers: list[str]
+    float_streams: bool
+    equalized: list[str]
+    folded_batchnorms: int
+    nodes: dict[str, int]
+    points: int
+    weights: int
+    curve: list[Epoch]
