@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Literal
 
 import msgspec
@@ -53,12 +54,24 @@ class Cost(Part, frozen=True):
     machine: str
 
 
+class Precision(str, Enum):
+    """The arithmetic of a model file, as the manifest writes it."""
+
+    INT8 = "int8"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8_WEIGHTS = "int8-weights"  # stored in 8 bits, computed in float
+
+    def __str__(self) -> str:
+        return self.value
+
+
 class Variant(Part, frozen=True):
     """One shipped model file. Its input is the sample's raw counts; an int8 input is the uint8 count minus 128."""
 
     name: str
     runtime: Literal["onnx", "tflite"]
-    precision: Literal["int8", "float32", "float16", "int8-weights"]  # the last computes in float
+    precision: Precision
     file: str
     input: TensorSpec
     output: TensorSpec

@@ -17,7 +17,7 @@ from edgeloop_agent.runtimes import RUNTIMES, version_of
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 from edgeloop_contract.files import publish
-from edgeloop_contract.manifest import Variant
+from edgeloop_contract.manifest import Precision, Variant
 
 if TYPE_CHECKING:
     from edgeloop_agent.bench.measure import Measured
@@ -140,5 +140,5 @@ def first_available(variants: list[Variant]) -> Choice:
     if not usable:
         wanted = " or ".join(f"pip install '{RUNTIMES[v][1]}'" for v in sorted({v.runtime for v in variants}))
         raise DeviceError(f"none of the bundle's runtimes is installed here; {wanted}")
-    best = next((v for v in usable if v.precision == "int8"), usable[0])
+    best = next((v for v in usable if v.precision == Precision.INT8), usable[0])
     return Choice(best.name, 1, "not measured on this device yet: run edgeloop-agent bench")

@@ -10,7 +10,7 @@ from torch import fx
 
 from edgeloop_agent.runtimes import Array, open_runtime
 from edgeloop_contract.errors import DeviceError, ModelError
-from edgeloop_contract.manifest import TensorSpec, Variant
+from edgeloop_contract.manifest import Precision, TensorSpec, Variant
 from edgeloop_exporters.convert import Front, takes_counts, written
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.quantization import output_qparams
@@ -79,8 +79,6 @@ def _raw(
     counts = quantized and runtime == "tflite" and takes_counts(module, front)
     given = TensorSpec(dtype="int8" if counts else front.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
     answered = TensorSpec(dtype="float32", shape=[1])
-    variant = Variant(
-        name=runtime, runtime=runtime, precision="int8" if quantized else "float32", file=f"the {runtime} file", input=given,
-        output=answered,
-    )  # fmt: skip
+    precision = Precision.INT8 if quantized else Precision.FLOAT32
+    variant = Variant(name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", input=given, output=answered)
     return open_runtime(variant, content).run(samples)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, GateError
-from edgeloop_contract.manifest import Golden, Variant
+from edgeloop_contract.manifest import Golden, Precision, Variant
 
 if TYPE_CHECKING:
     from edgeloop_agent.runtimes import Array
@@ -103,7 +103,7 @@ def held_against(bundle: Bundle, variant: Variant, scores: Array) -> float:
     canary = bundle.manifest.canary
     own = canary.variants.get(variant.name)
     golden = bundle.array((own or canary).scores).reshape(len(scores), -1)
-    exact = own is not None or variant.precision == "int8"
+    exact = own is not None or variant.precision == Precision.INT8
     return compared(variant, scores.reshape(len(scores), -1), golden, own or canary, exact)
 
 

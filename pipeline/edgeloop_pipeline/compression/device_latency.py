@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgeloop_contract import archive
 from edgeloop_contract.errors import DeviceError, UsageError
-from edgeloop_contract.manifest import SCHEMA, Canary, Cost, Manifest, TensorSpec, Variant
+from edgeloop_contract.manifest import SCHEMA, Canary, Cost, Manifest, Precision, TensorSpec, Variant
 from edgeloop_exporters.latency_table import Layer, Table, layers_of, model_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
@@ -164,7 +164,9 @@ def write(project: Project, path: Path, round_to: int, log: Callable[[str], None
         name = f"layers/{i:04}.onnx"
         files[name] = model_of(layer)
         given, made = (TensorSpec(dtype="uint8", shape=shape) for shape in (list(layer.input), [layer.outputs]))
-        variants.append(Variant(name=f"{LAYER}{layer}", runtime="onnx", precision="int8", file=name, input=given, output=made))
+        variants.append(
+            Variant(name=f"{LAYER}{layer}", runtime="onnx", precision=Precision.INT8, file=name, input=given, output=made)
+        )
     _write_bundle(project, path, files, variants)
     return len(layers)
 

@@ -108,7 +108,7 @@ class Cascade(Base):
         files |= {f"canary/{key}.npy": npy_of(values) for key, values in canary.items()}
         sample = manifest.TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
         variant = manifest.Variant(
-            name="onnx-float32", runtime="onnx", precision="float32", file=file, input=sample,
+            name="onnx-float32", runtime="onnx", precision=manifest.Precision.FLOAT32, file=file, input=sample,
             output=manifest.TensorSpec(dtype="float32", shape=list(on_validation.shape[1:])),
         )  # fmt: skip
         cost = best_threads(variant, files[file], canary["inputs"], 0.3)

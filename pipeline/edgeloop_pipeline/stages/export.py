@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
+from edgeloop_contract.manifest import Precision, Quantization, TensorSpec, Variant
 from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 
 if TYPE_CHECKING:
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
 
 VARIANTS = "variants.json"
 Runtime = Literal["onnx", "tflite"]
-Precision = Literal["int8", "float32", "float16", "int8-weights"]
-INT8_ONLY: tuple[Precision, ...] = ("int8",)
+INT8_ONLY: tuple[Precision, ...] = (Precision.INT8,)
 CHECKED_SAMPLES = 16  # of training, as each file is written; verify then takes the whole test set
-BOTH: tuple[Precision, ...] = ("int8", "float32")
+BOTH: tuple[Precision, ...] = (Precision.INT8, Precision.FLOAT32)
 
 
 @dataclass(frozen=True)
@@ -60,13 +59,13 @@ class Export(Base):
             for precision in BOTH if self.float32 else INT8_ONLY:
                 file = f"{runtime}-{precision}.{runtime}"
                 inputs.log(f"writing {file}")
-                integer = precision == "int8"
+                integer = precision == Precision.INT8
                 source = graph.module if integer else float_graph
                 write(source, saved.front, splits.shape, out / file, quantized=integer)
                 check_file((out / file).read_bytes(), runtime, source, saved.front, few, quantized=integer)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
             for precision, make in self._lighter(runtime):
-                file = f"{runtime}-{precision.replace('-', '')}.{runtime}"
+                file = f"{runtime}-{precision.value.replace('-', '')}.{runtime}"
                 inputs.log(f"writing {file}")
                 make(out / f"{runtime}-float32.{runtime}", out / file)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
@@ -84,9 +83,9 @@ class Export(Base):
             half, weights = light_float.half_onnx, light_float.int8_weights_onnx
         made: list[tuple[Precision, Callable[[Path, Path], None]]] = []
         if self.float16:
-            made.append(("float16", half))
+            made.append((Precision.FLOAT16, half))
         if self.int8_weights:
-            made.append(("int8-weights", weights))
+            made.append((Precision.INT8_WEIGHTS, weights))
         return made
 
 
@@ -103,10 +102,10 @@ def variant_of(
     `answer`: the scores' shape; `output`: their scale and uint8 zero point, if they are integers."""
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
     scores = TensorSpec(dtype="float32", shape=answer)
-    if precision == "int8" and runtime == "tflite" and output:
+    if precision == Precision.INT8 and runtime == "tflite" and output:
         scale, zero_point = output
         scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))
-    if precision == "int8" and counts:
+    if precision == Precision.INT8 and counts:
         scale, zero_point = counts
         offset = 128 if runtime == "tflite" else 0
         raw = TensorSpec(
@@ -114,7 +113,7 @@ def variant_of(
             shape=raw.shape,
             quantization=Quantization(scale=scale, zero_point=zero_point - offset),
         )
-    name = f"{runtime}-{precision.replace('-', '')}"
+    name = f"{runtime}-{precision.value.replace('-', '')}"
     return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
 
 
