@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from edgeloop_contract import cleaning
+from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.preprocessing import Step
@@ -31,7 +32,7 @@ class Quantization(Part, frozen=True):
 class TensorSpec(Part, frozen=True):
     """One sample of a tensor, without the batch dimension; channels last."""
 
-    dtype: Literal["uint8", "int8", "int16", "float32"]
+    dtype: DtypeName
     shape: list[int]
     quantization: Quantization | None = None
 

@@ -16,8 +16,8 @@ from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, Latencies, resident_bytes
-from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError, StorageError
 from edgeloop_contract.manifest import Manifest
 

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_contract.manifest import Precision, TensorSpec, Variant
 from edgeloop_exporters.convert import Front, takes_counts, written

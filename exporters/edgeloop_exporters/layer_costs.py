@@ -7,8 +7,8 @@ from pathlib import Path
 
 import msgspec
 
-from edgeloop_agent.runtimes import Array
 from edgeloop_agent.runtimes.kernels import kernels
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Variant
 
 RUNS = 200

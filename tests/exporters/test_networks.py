@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
 from edgeloop_contract.manifest import Precision, Quantization, TensorSpec, Variant
 from edgeloop_exporters import kernels, parity

@@ -8,8 +8,9 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.hardware import cores, machine
-from edgeloop_agent.runtimes import Array, Runtime, open_runtime, version_of
+from edgeloop_agent.runtimes import Runtime, open_runtime, version_of
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Cost, Variant
 

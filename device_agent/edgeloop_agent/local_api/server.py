@@ -23,11 +23,11 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, Exposition, kind_of
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
+from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest
 
 INPUT, OUTPUT = "input", "scores"
-NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READS, SENDS = ("GET", "HEAD"), ("POST",)
 FIXED = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READS) | {"/v2/repository/index": SENDS}
@@ -180,12 +180,13 @@ class Api:
 
 def metadata_of(name: str, manifest: Manifest) -> dict[str, Any]:
     """Names, types and shapes of the tensors; -1 is the batch."""
-    output = manifest.variants[0].output
+    sample, output = manifest.sample, manifest.variants[0].output
+    datatype = inference.NAMES[DTYPES[sample.dtype]]
     return {
         "name": name,
         "versions": [str(manifest.version)],
         "platform": "edgeloop",
-        "inputs": [{"name": INPUT, "datatype": NUMBERS[manifest.sample.dtype], "shape": [-1, *manifest.sample.shape]}],
+        "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *sample.shape]}],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, *output.shape]}],
     }
 

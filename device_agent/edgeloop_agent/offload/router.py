@@ -17,8 +17,8 @@ from edgeloop_agent.offload.exploration import Observed
 from edgeloop_agent.offload.heads import WEIGHT, Pace, early, heads_of, mean_seconds
 from edgeloop_agent.offload.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.offload.tails import HEAD_BYTES, NotServed, Reply, Tail, TailBusy
-from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, NetworkError
 from edgeloop_contract.manifest import Classification
 from edgeloop_contract.splitting import FILES, INPUT, nibbles, pack, served_name

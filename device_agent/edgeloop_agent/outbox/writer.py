@@ -19,7 +19,7 @@ from edgeloop_agent.drift.monitor import Look
 from edgeloop_agent.outbox.redaction import hidden, packed
 from edgeloop_agent.outbox.selection import CLASS, Choice, Chooser
 from edgeloop_agent.outbox.store import Outbox, Row
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.messages import Event, Sample
 

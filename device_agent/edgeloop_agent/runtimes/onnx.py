@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop_agent.hardware import machine, saturates
-from edgeloop_agent.runtimes import Array, missing, one_input, to_scores
+from edgeloop_agent.runtimes import missing, one_input, to_scores
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Precision, Variant
 

@@ -15,7 +15,7 @@ from edgeloop_agent.config import Source as Settings
 
 if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
     from edgeloop_agent.in_flight import Hand
-    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.arrays import Array
 
 Away = Callable[[str], None]  # told why the source is away, or '' when it is there; called as often as is convenient
 

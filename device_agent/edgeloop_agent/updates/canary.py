@@ -19,8 +19,8 @@ from edgeloop_contract.errors import EdgeloopError, GateError
 from edgeloop_contract.manifest import Golden, Precision, Variant
 
 if TYPE_CHECKING:
-    from edgeloop_agent.runtimes import Array
     from edgeloop_contract.archive import Bundle
+    from edgeloop_contract.arrays import Array
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 SLACK = 0.02  # share of labelled samples that may be answered worse than the reference answered them

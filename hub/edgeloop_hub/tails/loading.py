@@ -9,14 +9,13 @@ from collections import OrderedDict
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 
 from edgeloop_agent.runtimes import Runtime, open_runtime
 from edgeloop_contract.archive import Bundle, Limits
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Coding, Cut, Manifest, Precision, TensorSpec, Variant
 from edgeloop_contract.splitting import DIGEST_LETTERS, FILES, INPUT, from_file, from_nibbles, served_name
@@ -27,7 +26,6 @@ from edgeloop_hub.schema import bundles
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Batcher
 
-Array = npt.NDArray[Any]
 INPUT_TENSOR, OUTPUT_TENSOR = "input", "scores"
 
 

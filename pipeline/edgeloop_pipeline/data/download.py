@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.files import publishing
 
 TIMEOUT_SECONDS = 300
 
@@ -190,12 +191,8 @@ def _from_network(url: str) -> tuple[bytes | None, str]:
 def store(data: bytes, target: Path) -> None:
     """Write by rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+    with publishing(target, several_writers=True) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(target)
 
 
 def sha256(path: Path, suffix: str = "") -> str:

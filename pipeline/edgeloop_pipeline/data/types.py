@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cleaning import clean
 from edgeloop_contract.errors import DataError
@@ -20,7 +20,6 @@ from edgeloop_pipeline.data.label_names import classes_of, names_of
 from edgeloop_pipeline.data.spill_array import Stack
 from edgeloop_pipeline.tasks.registry import checked_labels
 
-Array = npt.NDArray[Any]
 NAMES = ("train", "validation", "test")
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.errors import GateError, UsageError
 from edgeloop_contract.manifest import Precision

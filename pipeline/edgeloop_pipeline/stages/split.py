@@ -13,7 +13,7 @@ from edgeloop_pipeline.stages.export import read_variants
 from edgeloop_pipeline.training.settings import Count
 
 if TYPE_CHECKING:
-    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.arrays import Array
     from edgeloop_contract.manifest import Coding, Cut, Packed, TensorSpec, Variant
 
 CUTS = "split.json"

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.recipe.stage_table import Base, Inputs, Metrics
 from edgeloop_pipeline.stages.export import read_variants
@@ -118,7 +119,7 @@ class Verify(Base):
         from edgeloop_agent.runtimes import open_runtime
 
         validation, exported = inputs.project.splits.validation, inputs.artefacts["exported"]
-        rows = np.linspace(0, len(validation) - 1, min(self.canary_samples, len(validation))).astype(int)
+        rows = evenly_spaced_rows(len(validation), self.canary_samples)
         golden: dict[str, Any] = {
             GOLDEN + v.name: open_runtime(v, (exported / v.file).read_bytes()).run(validation.values[rows])
             for v in read_variants(exported) if v.precision != Precision.INT8
