@@ -10,10 +10,10 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import confidence, meaning
-from edgeloop_agent.device_state import Choice
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import DTYPES, Array
+from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing import prepare
 
@@ -64,7 +64,7 @@ SAID = [name for name in Answer.__struct_fields__ if name not in ("sample", "sco
 class Engine:
     """One bundle's chosen variant, loaded."""
 
-    def __init__(self, bundle: Bundle, choice: Choice, **options: Any) -> None:
+    def __init__(self, bundle: Bundle, choice: VariantChoice, **options: Any) -> None:
         """`options`: the runtime's (providers, delegates, a cache of graphs)."""
         self.manifest, self.choice = bundle.manifest, choice
         self.variant = bundle.manifest.variant(choice.variant)

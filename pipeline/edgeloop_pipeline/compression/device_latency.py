@@ -17,8 +17,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from edgeloop_contract import archive
+from edgeloop_contract.bench_report import BenchReport
 from edgeloop_contract.errors import DeviceError, UsageError
-from edgeloop_contract.manifest import SCHEMA, Canary, Cost, Manifest, Precision, TensorSpec, Variant
+from edgeloop_contract.manifest import SCHEMA, Canary, Manifest, Precision, TensorSpec, Variant
 from edgeloop_exporters.latency_table import Layer, Table, layers_of, model_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
@@ -32,17 +33,6 @@ from edgeloop_pipeline.tasks import registry
 MOST_LAYERS = 200  # a device opens bundles of at most 256 files
 CALIBRATION, CANARY = 64, 16
 WHOLE, HALF, LAYER = "whole", "half", "layer "
-
-
-class _Row(msgspec.Struct, frozen=True):
-    """One variant as `edgeloop-agent bench --json` reports it."""
-
-    variant: str
-    cost: Cost | None
-
-
-class _Bench(msgspec.Struct, frozen=True):
-    variants: list[_Row]
 
 
 @dataclass(frozen=True)
@@ -61,7 +51,7 @@ class DeviceProfile:
             "make it on the device: edgeloop-agent bench probe.edgeloop --json > profile.json (the probe: edgeloop probe RECIPE)"
         )
         try:
-            rows = msgspec.json.decode(path.read_bytes(), type=_Bench).variants
+            rows = msgspec.json.decode(path.read_bytes(), type=BenchReport).variants
         except OSError as error:
             raise UsageError(f"target.device: {path} cannot be read ({error.strerror}); {remedy}") from error
         except msgspec.MsgspecError as error:
