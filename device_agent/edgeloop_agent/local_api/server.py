@@ -18,9 +18,10 @@ from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import AGAIN_SECONDS, Refusal, Request, Response
+from edgeloop_agent.local_api.exposition import Exposition
 from edgeloop_agent.local_api.http import Answers, Bounds, Server
 from edgeloop_agent.logs import Log
-from edgeloop_agent.metrics import Counts, Exposition, kind_of
+from edgeloop_agent.metrics import Counts, kind_of
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
 from edgeloop_contract.arrays import DTYPES

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as Late
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,9 +24,11 @@ from edgeloop_contract.manifest import Classification
 from edgeloop_contract.splitting import FILES, INPUT, nibbles, pack, served_name
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from edgeloop_agent.config import Split
+    from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
-    from edgeloop_agent.offload.tail_servers import Edge
 
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
 WHOLE_EVERY = 20  # samples where early answers may stand: one that goes through the whole network, for drift to be told from
@@ -34,10 +36,25 @@ ABSENT_SECONDS = 60.0
 ENOUGH = 1.5  # times the device's own time: a way that takes longer need not be known better
 
 
+class Servers(Protocol):
+    """What a router needs of the tail servers (`tail_servers.TailServers`)."""
+
+    settings: Split
+    counts: Counts
+    log: Log
+    tails: list[Tail]
+
+    def begin(self, tail: Tail, work: Callable[[], Any]) -> Future[Any] | None: ...
+    def busy(self, number: int) -> bool: ...
+    def spent(self, size: int) -> None: ...
+    def bytes_left(self) -> float: ...
+    def replan(self) -> None: ...
+
+
 class Splitter:
     """`whole`: the model on this device. Used by one caller at a time for planning; requests may come from several threads."""
 
-    def __init__(self, edge: Edge, bundle: Bundle, whole: Callable[[Array], Array]) -> None:
+    def __init__(self, edge: Servers, bundle: Bundle, whole: Callable[[Array], Array]) -> None:
         self.edge, self.settings, self.counts = edge, edge.settings, edge.counts
         self.manifest, self.sha256 = bundle.manifest, bundle.sha256
         self._whole = whole

@@ -54,6 +54,12 @@ def try_out(config: Path, bundle: Path, timeout_seconds: float) -> Passed | str:
     return found
 
 
+def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | None:
+    """Why the bundle fails its canary here; None where it passes."""
+    outcome = try_out(config, bundle, timeout_seconds)
+    return None if isinstance(outcome, Passed) else outcome
+
+
 def check(config_path: Path, bundle_path: Path) -> Passed:
     """Golden outputs, labelled accuracy, latency and memory within the limits. Raises GateError naming the one that is not kept."""
     import numpy as np

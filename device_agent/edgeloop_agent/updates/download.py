@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edgeloop_agent.updates.journal import Folder
+from edgeloop_agent.hub_client import CHUNK
+from edgeloop_agent.updates.journal import UpdateFolder
 from edgeloop_agent.updates.offers import Offer
-from edgeloop_agent.updates.origins import CHUNK, Origin
+from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import take_place
@@ -18,7 +19,7 @@ PACE_SECONDS = 30.0  # over which a download must not be slower than the least r
 
 
 def fetch(
-    folder: Folder, offer: Offer, origin: Origin, slot: Path, max_rate: int, least_rate: int,
+    folder: UpdateFolder, offer: Offer, origin: Origin, slot: Path, max_rate: int, least_rate: int,
     clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
     """The signed bytes of `offer` at `slot`. What came before an interruption stays, and is not fetched again.
