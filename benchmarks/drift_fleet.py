@@ -30,13 +30,13 @@ def fleet(quick: bool) -> Iterator[Row]:
     """
     from closed_loop_devices import Recordings
 
-    from edgeloop_agent.device_state import Choice
     from edgeloop_agent.engine import Engine
+    from edgeloop_contract.bench_report import VariantChoice
     from loop import first_champion
 
     truth, rng = Recordings(), np.random.default_rng(0)
     with Bundle.open(first_champion()[0]) as bundle:
-        engine, task = Engine(bundle, Choice("tflite-int8", 1, "benchmark")), bundle.manifest.task
+        engine, task = Engine(bundle, VariantChoice("tflite-int8", 1, "benchmark")), bundle.manifest.task
 
         def features(spoil: Callable[[Any], Any] = lambda values: values) -> tuple[Pool, list[str]]:
             sets = [(s, one) for s in sorted(set(truth.subjects.tolist())) for half in "AB" for one in truth.of(s, half)]

@@ -187,16 +187,16 @@ def watch() -> Callable[[int], Case]:
     """
     from closed_loop_devices import WEARERS, Recordings
 
-    from edgeloop_agent.device_state import Choice
     from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
+    from edgeloop_contract.bench_report import VariantChoice
     from edgeloop_models.exercise_watch.data import AT_HOME
     from loop import first_champion
 
     truth, home = Recordings(), (*AT_HOME["train"], *AT_HOME["validation"])
     others = tuple(sorted({subject for name, subject in WEARERS.items() if name.startswith("worn")}))
     with Bundle.open(first_champion()[0]) as bundle:
-        engine, task = Engine(bundle, Choice("tflite-int8", 1, "benchmark")), bundle.manifest.task
+        engine, task = Engine(bundle, VariantChoice("tflite-int8", 1, "benchmark")), bundle.manifest.task
         assert isinstance(task, Classification)
 
         def features(subjects: tuple[int, ...], spoil: Callable[[Any], Any] = lambda v: v) -> tuple[Pool, list[str], Any]:

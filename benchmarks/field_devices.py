@@ -14,11 +14,11 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, WEARERS, Recordings
 
-from edgeloop_agent.device_state import Choice as Variant
 from edgeloop_agent.drift.monitor import Follower
 from edgeloop_agent.engine import Engine
 from edgeloop_agent.outbox.selection import CLASS, Choice, Chooser
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.bench_report import VariantChoice as Variant
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub.auth.accounts import Device
 from edgeloop_hub.database import Database

@@ -68,14 +68,14 @@ def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
     with running_hub(folder) as hub:
         failing = set(rng.sample(range(10 if not bad else 0, size), int(size * FAILING)))
         devices = [_simulated(hub, folder / f"d{i}", f"d-{i}", bad or i in failing) for i in range(size)]
-        real = origins.HubOrigin._ask
+        real = origins.HubClient._ask
 
         def dropping(self: Any, *words: Any, **more: Any) -> Any:
             if rng.random() < DROPPED:
                 raise origins.NetworkError("dropped")
             return real(self, *words, **more)
 
-        origins.HubOrigin._ask = dropping  # type: ignore[method-assign]
+        origins.HubClient._ask = dropping  # type: ignore[method-assign]
         try:
             start = time.perf_counter()
             with ThreadPoolExecutor(8) as pool:
@@ -95,7 +95,7 @@ def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
                     list(pool.map(Simulated.poll, [d for d in devices if d.folder.load().running is None]))
             took = time.perf_counter() - start
         finally:
-            origins.HubOrigin._ask = real  # type: ignore[method-assign]
+            origins.HubClient._ask = real  # type: ignore[method-assign]
         new = {d.name for d in devices if d.folder.load().running is not None}
         touched = {d.name for d in devices if d.folder.load().bad or d.folder.load().running is not None}
         outside = touched - {f"d-{i}" for i in range(10)}
@@ -110,18 +110,18 @@ def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
 
 def _simulated(hub: Hub, folder: Path, name: str, fails: bool) -> Simulated:
     from edgeloop_agent.config import load
-    from edgeloop_agent.updates.cycle import Credential, Turn
-    from edgeloop_agent.updates.journal import Folder, Running
-    from edgeloop_agent.updates.switcher import folder_of
+    from edgeloop_agent.credential import Credential
+    from edgeloop_agent.updates.cycle import UpdateCycle
+    from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
 
     config = load(write_config(new(folder), f'[updates]\nhub = "{hub.address}"\n'))
-    there = Folder(folder_of(config))
+    there = UpdateFolder(update_folder(config))
     there.path.mkdir(parents=True)
     told = enrolled(hub, name)
     there.root.write_text(told["root"])
     there.credential.write_bytes(msgspec.json.encode(Credential(hub.address, name, told["credential"])))
     running = Running("exercise_watch", 1, "1" * 64)
-    return Simulated(name, Turn(config, there, running, lambda _: "it fails here" if fails else None), there, running)
+    return Simulated(name, UpdateCycle(config, there, running, lambda _: "it fails here" if fails else None), there, running)
 
 
 def enrolled(hub: Hub, name: str) -> Any:

@@ -25,10 +25,10 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Samples as Settings
+from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.outbox.sender import send
 from edgeloop_agent.outbox.store import Outbox
 from edgeloop_agent.outbox.store import Row as Kept
-from edgeloop_agent.updates.origins import HubOrigin
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Sample
 from edgeloop_pipeline.fleet.hub_client import Hub as Client
@@ -43,7 +43,7 @@ MOST_BYTES = 1 << 30
 class Twice:
     """The hub over a network that repeats itself: every third upload arrives a second time, after the next one."""
 
-    def __init__(self, hub: HubOrigin) -> None:
+    def __init__(self, hub: HubClient) -> None:
         self.hub, self.count, self.before = hub, 0, b""
 
     def samples(self, body: bytes) -> None:
@@ -58,7 +58,7 @@ def work(path: str, hub: str, credential: str, seed: int) -> None:
     settings = Settings(send="samples", max_upload_bytes_per_day=MOST_BYTES)
 
     def sender() -> None:
-        outbox, there = Outbox(Path(path), MOST_BYTES, check=False), Twice(HubOrigin(hub, credential, "", 2.0))
+        outbox, there = Outbox(Path(path), MOST_BYTES, check=False), Twice(HubClient(hub, credential, "", 2.0))
         while True:
             with contextlib.suppress(NetworkError):
                 send(outbox, there, settings, time.monotonic() + 5)
@@ -146,7 +146,7 @@ def outbox_kills(quick: bool) -> Iterator[Row]:
             if hub_too:
                 hub.start()
         outbox = Outbox(folder / "outbox.sqlite", MOST_BYTES)
-        there = HubOrigin(hub.address, credential, "", 10.0)
+        there = HubClient(hub.address, credential, "", 10.0)
         send(outbox, there, Settings(send="samples", max_upload_bytes_per_day=1 << 40), time.monotonic() + 600)
         with sqlite3.connect(folder / "data" / "hub.sqlite") as connection:
             arrived = [key for (key,) in connection.execute("SELECT key FROM samples")]

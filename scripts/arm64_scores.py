@@ -9,6 +9,7 @@ import numpy as np
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.manifest import Precision
 
 MOST_INPUTS = 64
 
@@ -16,7 +17,7 @@ with Bundle.open(Path(sys.argv[1])) as bundle:
     canary, found = bundle.manifest.canary, {}
     inputs = bundle.array(canary.inputs)[:MOST_INPUTS]
     for variant in bundle.manifest.variants:
-        if variant.precision == "int8":
+        if variant.precision == Precision.INT8:
             runtime = open_runtime(variant, bundle.read(variant.file))
             scores = np.concatenate([runtime.run(inputs[i : i + 1]) for i in range(len(inputs))]).reshape(len(inputs), -1)
             found[variant.name] = {"runtime": runtime.description, "scores": scores.tolist()}

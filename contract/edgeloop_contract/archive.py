@@ -23,6 +23,7 @@ import numpy as np
 
 from edgeloop_contract import consistency, npy, zip_layout
 from edgeloop_contract.errors import BundleError, StorageError
+from edgeloop_contract.files import publishing
 from edgeloop_contract.manifest import File, Manifest, decode, encode
 
 MANIFEST = "manifest.json"
@@ -208,9 +209,8 @@ def describe(files: Mapping[str, bytes]) -> dict[str, File]:
 
 def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
     """Write a bundle beside `path`, check it by opening it, and rename. Equal contents give equal bytes."""
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
+        with publishing(path) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
                 for name, data in ((MANIFEST, encode(manifest)), *sorted(files.items())):
                     entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
@@ -218,10 +218,6 @@ def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:
                     entry.compress_type = zipfile.ZIP_DEFLATED
                     archive.writestr(entry, data)
             file.flush()
-            os.fsync(file.fileno())
-        Bundle.open(partial).close()
-        os.replace(partial, path)
+            Bundle.open(Path(file.name)).close()
     except OSError as error:
         raise StorageError(f"{path}: cannot be written ({error.strerror}); make room or choose another folder") from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -7,12 +7,13 @@ Recordings are one array: (T, C) for a series or sound, (H, W) or (H, W, C) for 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from edgeloop_contract.arrays import Array
+
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]

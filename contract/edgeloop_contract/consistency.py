@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Anomaly, Canary, Classification, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Step, Window
 
 MAX_VALUES = 1 << 28  # of one tensor
-Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def problems(manifest: Manifest) -> list[str]:

@@ -11,12 +11,13 @@ samples), as many by each.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from edgeloop_contract.arrays import Array
+
 FARTHEST = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
 MOST_VALUES = 8192  # of a sample that are looked at
 MOST_CHANNELS = 8

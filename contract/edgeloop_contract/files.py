@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import functools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+__all__ = ["publish", "publishing", "sync_folder", "take_place"]
 
 
 def publish(path: Path, content: bytes, mode: int = 0o644) -> None:
-    """Write beside, fsync, rename, fsync the folder. Raises OSError, and then nothing changed."""
-    partial = path.with_name(f".{path.name}.partial")
+    """Write `content` beside `path`, fsync, rename, fsync the folder. Raises OSError, and then nothing changed."""
+    with publishing(path, mode) as file:
+        file.write(content)
+
+
+@contextmanager
+def publishing(path: Path, mode: int = 0o644, several_writers: bool = False) -> Iterator[IO[bytes]]:
+    """A file beside `path` that takes its place when the block ends. After any exception the old file stays as it was.
+
+    `several_writers`: other processes may write the same file at the same time, so that each needs a name of its own.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if several_writers else f".{path.name}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+        with open(partial, "wb", opener=functools.partial(os.open, mode=mode)) as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    sync_folder(path.parent)
+
+
+def take_place(partial: Path, path: Path) -> None:
+    """Let a file that was written piece by piece take the place of `path`, in the same folder. Raises OSError."""
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
     sync_folder(path.parent)
 
 

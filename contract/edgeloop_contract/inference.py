@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
-Array = np.ndarray[Any, np.dtype[Any]]
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DATATYPES: dict[str, Any] = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "INT8": np.int8,

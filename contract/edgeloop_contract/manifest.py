@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Literal
 
 import msgspec
 
 from edgeloop_contract import cleaning
+from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.preprocessing import Step
@@ -30,7 +32,7 @@ class Quantization(Part, frozen=True):
 class TensorSpec(Part, frozen=True):
     """One sample of a tensor, without the batch dimension; channels last."""
 
-    dtype: Literal["uint8", "int8", "int16", "float32"]
+    dtype: DtypeName
     shape: list[int]
     quantization: Quantization | None = None
 
@@ -53,12 +55,27 @@ class Cost(Part, frozen=True):
     machine: str
 
 
+Runtime = Literal["onnx", "tflite"]
+
+
+class Precision(str, Enum):
+    """The arithmetic of a model file, as the manifest writes it."""
+
+    INT8 = "int8"
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8_WEIGHTS = "int8-weights"  # stored in 8 bits, computed in float
+
+    def __str__(self) -> str:
+        return self.value
+
+
 class Variant(Part, frozen=True):
     """One shipped model file. Its input is the sample's raw counts; an int8 input is the uint8 count minus 128."""
 
     name: str
-    runtime: Literal["onnx", "tflite"]
-    precision: Literal["int8", "float32", "float16", "int8-weights"]  # the last computes in float
+    runtime: Runtime
+    precision: Precision
     file: str
     input: TensorSpec
     output: TensorSpec

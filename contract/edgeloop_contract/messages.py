@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import DataError
 
 # (?!\n)$ is the very end, in Python's words and in OpenAPI's: $ alone lets a line's end through.
@@ -148,7 +149,7 @@ class Sample(_Message, frozen=True):
     features: Annotated[list[Number], msgspec.Meta(max_length=100)] = []  # standardised: like samples are near each other
     value: Amount = 0.0  # what it is worth to whoever labels: the most first
     truth: Short = ""
-    dtype: Literal["uint8", "int8", "int16", "float32"] = "uint8"
+    dtype: DtypeName = "uint8"
     shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(max_length=4)] = []
     data: Annotated[bytes, msgspec.Meta(max_length=4 << 20)] = b""
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from edgeloop_contract.arrays import Array
+
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 4096
 MAX_DIMENSIONS = 32

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
-Array = np.ndarray[Any, np.dtype[Any]]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 INT16 = np.iinfo(np.int16)
 SILENCE_DB = -100.0

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import gcd
-from typing import Any
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import LogMel
 
-Array = np.ndarray[Any, np.dtype[Any]]
 LEAST_HZ, MOST_HZ = 100, 768_000  # outside of these a file's head is wrong
 ZERO_CROSSINGS = 10  # of the windowed sinc, on each side, at the lower of the two rates
 BETA = 5.0  # of its Kaiser window

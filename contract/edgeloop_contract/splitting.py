@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Coding
 
-Array = np.ndarray[Any, np.dtype[Any]]
 PICTURES: tuple[Coding, ...] = ("jpeg", "webp")
 FILES: tuple[Coding, ...] = (*PICTURES, "flac")  # each sample as a file of that kind
 EXTENSION = "edgeloop_"  # of the protocol: a server that undoes a coding says so by this and its name

@@ -29,6 +29,8 @@ def _walk(raw: Any, kind: Any, where: str) -> list[str]:
         return [name for key, item in raw.items() for name in _walk(item, kind.value_type, f"{where}{key}.")]
     if isinstance(kind, inspect.LiteralType) and isinstance(raw, str) and raw not in kind.values:
         return [f"{raw!r} at {where.rstrip('.')}"]
+    if isinstance(kind, inspect.EnumType) and isinstance(raw, str) and raw not in {choice.value for choice in kind.cls}:
+        return [f"{raw!r} at {where.rstrip('.')}"]
     return []
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from edgeloop_agent.answers import named
 from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.metrics import Counts, kind_of
-from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sources import Recording
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Manifest, Regression

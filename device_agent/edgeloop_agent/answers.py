@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import MOST_ANSWERS
 from edgeloop_contract.manifest import Anomaly, Classification, Regression
 

@@ -13,8 +13,9 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import StorageError
+from edgeloop_contract.files import publish
 
 DIGEST_BYTES = 32
 SUFFIX = ".graph"
@@ -110,18 +111,11 @@ class GraphCache(msgspec.Struct):
         """Keep it, by rename, and let the oldest go. Raises StorageError when the folder cannot be written."""
         if len(graph) + DIGEST_BYTES > self.max_bytes:
             return
-        path = self._file(*parts)
-        partial = path.with_suffix(".partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with partial.open("wb") as file:
-                file.write(hashlib.sha256(graph).digest() + graph)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(partial, path)
+            publish(self._file(*parts), hashlib.sha256(graph).digest() + graph)
             self._trim()
         except OSError as error:
-            partial.unlink(missing_ok=True)
             raise StorageError(f"{self.folder}: an optimised graph cannot be kept ({error.strerror}); make room") from error
 
     def drop(self, *parts: str) -> None:

@@ -11,13 +11,14 @@ import msgspec
 from edgeloop_agent import device_state
 from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Config, load
+from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import describe
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Board
-from edgeloop_agent.sources import SOURCES, open_source
+from edgeloop_agent.sources import open_source
 from edgeloop_contract.resampling import heard_hz
 
 
@@ -40,7 +41,7 @@ def lines(path: Path) -> Iterator[str]:
     for loaded in models.loaded():
         yield f"model {loaded.name}: {loaded.variant} on {loaded.runtime}"
     open_source(config.source)
-    yield f"source {config.source.kind}: {SOURCES[config.source.kind].says}"
+    yield f"source {config.source.kind}: {SOURCES[config.source.kind].description}"
     yield from _sound(config, models.manifests[models.first])
     yield f"api: {f'http://{authority(config.api.host, config.api.port)}' if config.api.enabled else 'off'}"
     yield from _updates(config, path)
@@ -77,12 +78,12 @@ def _updates(config: Config, path: Path) -> Iterator[str]:
     if not settings.enabled:
         yield "updates: off; neither updates.hub nor updates.folder is named"
         return
-    from edgeloop_agent.updates.cycle import Credential
+    from edgeloop_agent.credential import Credential
     from edgeloop_agent.updates.file_owner import place
-    from edgeloop_agent.updates.journal import Folder
+    from edgeloop_agent.updates.journal import UpdateFolder
 
     where = place(config, path)
-    folder = Folder(where.folder)
+    folder = UpdateFolder(where.folder)
     owner = f", of the installed service (user {where.user})" if where.user else ""
     yield f"updates: from {settings.hub or settings.folder}; state in {where.folder}{owner}"
     remedy = f"run edgeloop-agent enrol {path}" + ("" if settings.hub else " --root FOLDER/metadata/1.root.json")

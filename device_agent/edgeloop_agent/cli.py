@@ -15,9 +15,9 @@ import msgspec
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 
 if TYPE_CHECKING:
-    from edgeloop_agent.device_state import Choice
     from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
+    from edgeloop_contract.bench_report import VariantChoice
 
 EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample could be used · 5 the bundle is wrong ·
 6 this device cannot run it · 7 a folder cannot be written · 8 the hub is away or refuses · 130 interrupted"""
@@ -120,11 +120,12 @@ def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
+    from edgeloop_contract.bench_report import VariantChoice
 
     state = options.state or device_state.default_folder()
     with Bundle.open(options.bundle) as bundle:
         if options.variant:
-            choice = device_state.Choice(bundle.manifest.variant(options.variant).name, 1, "asked for")
+            choice = VariantChoice(bundle.manifest.variant(options.variant).name, 1, "asked for")
         else:
             choice = device_state.recall(state, bundle) or device_state.first_available(bundle.manifest.variants)
         if options.threads:
@@ -145,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(bundle: Bundle, choices: list[Choice]) -> Engine:
+def _engine(bundle: Bundle, choices: list[VariantChoice]) -> Engine:
     """Of the first variant that loads here. Raises the first one's DeviceError."""
     from edgeloop_agent.engine import Engine
 
@@ -164,8 +165,9 @@ def _engine(bundle: Bundle, choices: list[Choice]) -> Engine:
 def _bench(options: argparse.Namespace) -> int:
     from edgeloop_agent import device_state
     from edgeloop_agent.bench.measure import measure_bundle
-    from edgeloop_agent.bench.sustained import in_a_process, lines, of_kernels
+    from edgeloop_agent.bench.sustained import in_a_process, kernel_times, lines
     from edgeloop_contract.archive import Bundle
+    from edgeloop_contract.bench_report import BenchReport
 
     with Bundle.open(options.bundle) as bundle:
         rows = measure_bundle(bundle, options.seconds)
@@ -173,11 +175,10 @@ def _bench(options: argparse.Namespace) -> int:
         if choice is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
         path = device_state.remember(options.state or device_state.default_folder(), bundle, choice)
-        timed = of_kernels(bundle, rows) if options.kernels else None
+        timed = kernel_times(bundle, rows) if options.kernels else None
     steady = in_a_process(options.bundle, choice, options.sustain, options.stop_celsius) if options.sustain > 0 else None
     if options.json:
-        found = {"variants": rows, "fastest": choice, "remembered": str(path), "sustained": steady, "kernels": timed}
-        print(msgspec.json.encode({k: v for k, v in found.items() if v is not None}).decode())
+        print(msgspec.json.encode(BenchReport(rows, choice, str(path), steady, timed)).decode())
         return 0
     print(f"{'variant':16}{'runtime':28}{'p50 µs':>10}{'p95 µs':>10}{'threads':>9}")
     for row in rows:

@@ -8,29 +8,18 @@ import os
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.runtimes import RUNTIMES, version_of
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.bench_report import MeasuredVariant, VariantChoice
 from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 from edgeloop_contract.files import publish
-from edgeloop_contract.manifest import Variant
-
-if TYPE_CHECKING:
-    from edgeloop_agent.bench.measure import Measured
+from edgeloop_contract.manifest import Precision, Variant
 
 MOST_VERIFIED = 32
-
-
-class Choice(msgspec.Struct, frozen=True):
-    """The variant and thread count that a measurement chose, and why."""
-
-    variant: str
-    threads: int
-    why: str
 
 
 def default_folder() -> Path:
@@ -97,15 +86,15 @@ def available() -> dict[str, str]:
     return found
 
 
-def recall(folder: Path, bundle: Bundle) -> Choice | None:
+def recall(folder: Path, bundle: Bundle) -> VariantChoice | None:
     """What was remembered for this very bundle, runtimes and hardware; a damaged note counts as none."""
     try:
-        return msgspec.json.decode(_file(folder, bundle).read_bytes(), type=Choice)
+        return msgspec.json.decode(_file(folder, bundle).read_bytes(), type=VariantChoice)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def remember(folder: Path, bundle: Bundle, choice: Choice) -> Path:
+def remember(folder: Path, bundle: Bundle, choice: VariantChoice) -> Path:
     """Keep `choice`, by rename. Raises StorageError when the folder cannot be written."""
     path = _file(folder, bundle)
     try:
@@ -116,29 +105,29 @@ def remember(folder: Path, bundle: Bundle, choice: Choice) -> Path:
     return path
 
 
-def fastest(variants: list[Variant], measured: list[Measured]) -> Choice | None:
+def fastest(variants: list[Variant], measured: list[MeasuredVariant]) -> VariantChoice | None:
     """The least p50 among the variants that ran; every variant in a bundle has met the accuracy floor already."""
     ran = {m.variant: m.cost for m in measured if m.cost is not None}
     names = [v.name for v in variants if v.name in ran]
     if not names:
         return None
     best = min(names, key=lambda name: ran[name].latency_us_p50)
-    return Choice(best, ran[best].threads, f"fastest of {len(names)} measured on this device")
+    return VariantChoice(best, ran[best].threads, f"fastest of {len(names)} measured on this device")
 
 
-def in_turn(variants: list[Variant], choice: Choice) -> list[Choice]:
+def in_turn(variants: list[Variant], choice: VariantChoice) -> list[VariantChoice]:
     """The chosen variant, and then the others whose runtime is installed: one of them may run where the first does not."""
     here = available()
     others = [v.name for v in variants if v.runtime in here and v.name != choice.variant]
-    return [choice, *(Choice(name, choice.threads, f"{choice.variant} does not run here") for name in others)]
+    return [choice, *(VariantChoice(name, choice.threads, f"{choice.variant} does not run here") for name in others)]
 
 
-def first_available(variants: list[Variant]) -> Choice:
+def first_available(variants: list[Variant]) -> VariantChoice:
     """Before any measurement: the first int8 variant, else the first, whose runtime is installed."""
     here = available()
     usable = [v for v in variants if v.runtime in here]
     if not usable:
         wanted = " or ".join(f"pip install '{RUNTIMES[v][1]}'" for v in sorted({v.runtime for v in variants}))
         raise DeviceError(f"none of the bundle's runtimes is installed here; {wanted}")
-    best = next((v for v in usable if v.precision == "int8"), usable[0])
-    return Choice(best.name, 1, "not measured on this device yet: run edgeloop-agent bench")
+    best = next((v for v in usable if v.precision == Precision.INT8), usable[0])
+    return VariantChoice(best.name, 1, "not measured on this device yet: run edgeloop-agent bench")

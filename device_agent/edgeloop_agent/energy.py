@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array, Runtime
+from edgeloop_agent.runtimes import Runtime
+from edgeloop_contract.arrays import Array
 
 POWERCAP = Path("/sys/class/powercap")
 NO_METER = "not measured: no readable RAPL counters (a virtual machine, or not root) and no NVML"

@@ -10,13 +10,12 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import confidence, meaning
-from edgeloop_agent.device_state import Choice
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import DTYPES, Array
+from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing import prepare
-
-DTYPES: dict[str, Any] = {"uint8": np.uint8, "int8": np.int8, "int16": np.int16, "float32": np.float32}
 
 
 class Scored(NamedTuple):
@@ -65,7 +64,7 @@ SAID = [name for name in Answer.__struct_fields__ if name not in ("sample", "sco
 class Engine:
     """One bundle's chosen variant, loaded."""
 
-    def __init__(self, bundle: Bundle, choice: Choice, **options: Any) -> None:
+    def __init__(self, bundle: Bundle, choice: VariantChoice, **options: Any) -> None:
         """`options`: the runtime's (providers, delegates, a cache of graphs)."""
         self.manifest, self.choice = bundle.manifest, choice
         self.variant = bundle.manifest.variant(choice.variant)
@@ -126,7 +125,7 @@ class Engine:
             raise DataError(f"a sample of shape {samples.shape[1:]}; the model takes {self._shape}")
         if samples.dtype == self._dtype:
             return samples
-        if self._dtype is not np.float32:
+        if self._dtype.kind != "f":
             limits = np.iinfo(self._dtype)
             if samples.size and (samples.min() < limits.min or samples.max() > limits.max or (samples % 1 != 0).any()):
                 raise DataError(

@@ -14,6 +14,7 @@ from pathlib import Path
 from edgeloop_agent.config import Config
 from edgeloop_agent.device_state import default_folder
 from edgeloop_contract.errors import DeviceError, StorageError, UsageError
+from edgeloop_contract.files import publish
 
 UNIT = "edgeloop-agent.service"
 USER = "edgeloop-agent"
@@ -196,13 +197,8 @@ def _user_exists() -> bool:
 
 
 def _write(path: Path, content: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        publish(path, content.encode())
     except OSError as error:
         raise StorageError(f"install: {path}: cannot be written ({error.strerror}); run as root, or give --root") from error

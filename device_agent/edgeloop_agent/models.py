@@ -16,8 +16,9 @@ from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, Latencies, resident_bytes
-from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError, StorageError
 from edgeloop_contract.manifest import Manifest
 
@@ -44,7 +45,7 @@ class Model(Engine):
     def __init__(
         self,
         bundle: Bundle,
-        choice: device_state.Choice,
+        choice: VariantChoice,
         latencies: Latencies,
         results: ResultCache,
         flights: Flights,
@@ -233,13 +234,13 @@ class Models:
         assert failure is not None
         raise failure
 
-    def _options(self, bundle: Bundle, choice: device_state.Choice) -> dict[str, Any]:
+    def _options(self, bundle: Bundle, choice: VariantChoice) -> dict[str, Any]:
         runtime = self.config.runtime
         if bundle.manifest.variant(choice.variant).runtime == "onnx":
             return {"providers": runtime.providers, "graphs": self.graphs}
         return {"delegate": runtime.delegate, "delegate_options": runtime.delegate_options}
 
-    def _choice(self, bundle: Bundle) -> device_state.Choice:
+    def _choice(self, bundle: Bundle) -> VariantChoice:
         """As configured, else as remembered, else measured now; after crashes in a row, another variant than that."""
         choice = self._wanted(bundle)
         threads = self.config.runtime.threads
@@ -249,15 +250,13 @@ class Models:
         if turn:
             here = [v.name for v in bundle.manifest.variants if v.runtime in device_state.available()]
             place = (here.index(choice.variant) + turn) % len(here)
-            choice = device_state.Choice(
-                here[place], choice.threads, f"{choice.variant} crashed {CRASHES_A_VARIANT} times in a row"
-            )
+            choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_A_VARIANT} times in a row")
         return choice
 
-    def _wanted(self, bundle: Bundle) -> device_state.Choice:
+    def _wanted(self, bundle: Bundle) -> VariantChoice:
         if self.variant:
             name = bundle.manifest.variant(self.variant).name
-            return device_state.Choice(name, 1, "asked for")
+            return VariantChoice(name, 1, "asked for")
         found = device_state.recall(self.state, bundle)
         if found is not None:
             return found

@@ -125,11 +125,11 @@ def _edge(config: Config, counts: Counts, log: Log) -> Edge | None:
     """Where work may go, if it may go anywhere."""
     if not config.split.enabled:
         return None
-    from edgeloop_agent.offload.tail_servers import Edge, credential_of
-    from edgeloop_agent.updates.journal import Folder
-    from edgeloop_agent.updates.switcher import folder_of
+    from edgeloop_agent.credential import secret_for
+    from edgeloop_agent.offload.tail_servers import Edge
+    from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 
-    return Edge(config, credential_of(Folder(folder_of(config)).credential, config.updates.hub), counts, log)
+    return Edge(config, secret_for(config.updates.hub, UpdateFolder(update_folder(config)).credential), counts, log)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+import numpy as np
 import onnx
 from onnx import TensorProto, shape_inference
 
+from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import BundleError
 
-DTYPES = {TensorProto.UINT8: "uint8", TensorProto.INT8: "int8", TensorProto.INT16: "int16", TensorProto.FLOAT: "float32"}
-
+DTYPE_NAMES: dict[int, DtypeName] = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)): name for name in get_args(DtypeName)}
 BATCHES = (7, 11)  # two that no layer's own size is likely to be: what follows both of them is the batch
 
 
@@ -26,7 +27,7 @@ class Boundary:
     """`shape`: of one sample, without the batch; `depth`: share of the graph's nodes before it."""
 
     tensor: str
-    dtype: str
+    dtype: DtypeName
     shape: list[int]
     depth: float
 
@@ -44,7 +45,7 @@ def boundaries(model: bytes) -> list[Boundary]:
     for place, node in enumerate(graph.node):
         for tensor in node.output:
             types = [shapes.get(tensor) for shapes in known]
-            if tensor in constants or types[0] is None or types[1] is None or types[0][0] not in DTYPES:
+            if tensor in constants or types[0] is None or types[1] is None or types[0][0] not in DTYPE_NAMES:
                 continue
             if quantized and types[0][0] == TensorProto.FLOAT:
                 continue
@@ -54,7 +55,7 @@ def boundaries(model: bytes) -> list[Boundary]:
             if (first[0], *second[:1]) != BATCHES or first[1:] != second[1:]:
                 continue  # its first axis is not the batch: time was merged with it or moved there, or nothing of the batch is left
             if _dominates(graph, constants, tensor) and not (nested and not _separable(model, tensor)):
-                found.append(Boundary(tensor, DTYPES[types[0][0]], first[1:], (place + 1) / len(graph.node)))
+                found.append(Boundary(tensor, DTYPE_NAMES[types[0][0]], first[1:], (place + 1) / len(graph.node)))
     return found
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 from torch import fx
 
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, ModelError
-from edgeloop_contract.manifest import TensorSpec, Variant
+from edgeloop_contract.manifest import Precision, TensorSpec, Variant
 from edgeloop_exporters.convert import takes_counts, written
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.normalization import InputNormalization
@@ -91,8 +92,6 @@ def _raw(
     counts = quantized and runtime == "tflite" and takes_counts(module, front)
     given = TensorSpec(dtype="int8" if counts else front.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
     answered = TensorSpec(dtype="float32", shape=[1])
-    variant = Variant(
-        name=runtime, runtime=runtime, precision="int8" if quantized else "float32", file=f"the {runtime} file", input=given,
-        output=answered,
-    )  # fmt: skip
+    precision = Precision.INT8 if quantized else Precision.FLOAT32
+    variant = Variant(name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", input=given, output=answered)
     return open_runtime(variant, content).run(samples)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from edgeloop_agent.runtimes import Array
 from edgeloop_agent.runtimes.kernels import kernels
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Variant
 from edgeloop_exporters.figures import LayerCost
 

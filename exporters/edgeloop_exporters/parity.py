@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, fx
 
 from edgeloop_agent.hardware import cores
-from edgeloop_agent.runtimes import Array
 from edgeloop_agent.runtimes.onnx import session_of
+from edgeloop_contract.arrays import Array
 from edgeloop_exporters.figures import Agreement, LayerDifference
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer

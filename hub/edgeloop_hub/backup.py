@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 import tarfile
 import tempfile
 from io import BytesIO
@@ -18,6 +17,7 @@ from typing import Any
 from sqlalchemy import select
 
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.files import publishing
 from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.schema import bundles, metadata
@@ -29,29 +29,20 @@ DIGESTS = "digests.json"
 
 def save(hub: Hub, path: Path) -> str:
     """Written beside and renamed, readable by its owner alone. One moment of the database; bundles never change."""
-    partial = path.with_name(f".{path.name}.partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     rows, digests = 0, dict[str, str]()
-    try:
-        with os.fdopen(descriptor, "wb") as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
-            with hub.database.writing() as database:
-                for table in metadata.sorted_tables:
-                    if table.name not in PASSING:
-                        lines = [json.dumps(_plain(dict(row._mapping))) for row in database.execute(select(table))]
-                        rows += len(lines)
-                        name = f"tables/{table.name}.jsonl"
-                        digests[name] = _add(archive, name, "\n".join(lines).encode())
-                kept = database.execute(select(bundles.c.sha256, bundles.c.bytes).distinct()).all()
-            digests[KEY] = _add(archive, KEY, (hub.settings.data / KEY).read_bytes())
-            for row in kept:
-                digests[f"bundles/{row.sha256}"] = _add_bundle(archive, hub.blobs, row.sha256, row.bytes)
-            _add(archive, DIGESTS, json.dumps(digests).encode())
-            archive.close()
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with publishing(path, 0o600) as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
+        with hub.database.writing() as database:
+            for table in metadata.sorted_tables:
+                if table.name not in PASSING:
+                    lines = [json.dumps(_plain(dict(row._mapping))) for row in database.execute(select(table))]
+                    rows += len(lines)
+                    name = f"tables/{table.name}.jsonl"
+                    digests[name] = _add(archive, name, "\n".join(lines).encode())
+            kept = database.execute(select(bundles.c.sha256, bundles.c.bytes).distinct()).all()
+        digests[KEY] = _add(archive, KEY, (hub.settings.data / KEY).read_bytes())
+        for row in kept:
+            digests[f"bundles/{row.sha256}"] = _add_bundle(archive, hub.blobs, row.sha256, row.bytes)
+        _add(archive, DIGESTS, json.dumps(digests).encode())
     return f"{path}: {rows} rows, {len(kept)} bundles, and the hub's key"
 
 

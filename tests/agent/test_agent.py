@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from commands import BIN, TINY, command, sentence
-from edgeloop_agent.device_state import Choice
 from edgeloop_agent.engine import Engine
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.bench_report import VariantChoice
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_every_variant_agrees_with_the_canary(variant: str, bundle: Path) -> Non
     with Bundle.open(bundle) as opened:
         canary = opened.manifest.canary
         inputs, scores = opened.array(canary.inputs), opened.array(canary.scores)
-        engine = Engine(opened, Choice(variant, 1, "test"))
+        engine = Engine(opened, VariantChoice(variant, 1, "test"))
         found = engine.runtime.run(inputs)
         steps = np.abs(found - scores).max() / canary.score_step
         assert steps <= canary.max_steps + 0.01 if variant.endswith("int8") else (found.argmax(1) == scores.argmax(1)).mean() > 0.8

@@ -17,6 +17,7 @@ import pytest
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.drift.monitor import Look
+from edgeloop_agent.hub_client import Refused
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.outbox.redaction import hidden, packed
@@ -24,7 +25,6 @@ from edgeloop_agent.outbox.selection import Chooser
 from edgeloop_agent.outbox.sender import send
 from edgeloop_agent.outbox.store import Outbox, Row
 from edgeloop_agent.outbox.writer import Keeper
-from edgeloop_agent.updates.origins import Refused
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Event, Sample, Samples
 
@@ -58,7 +58,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from edgeloop_agent.outbox.store import Outbox, Row
-from edgeloop_agent.updates.origins import Refused
+from edgeloop_agent.hub_client import Refused
 outbox = Outbox(Path(sys.argv[1]), 64 << 20)
 for i in range(100000):
     outbox.put([Row(f"{sys.argv[2]}-{i:06}", "random", 0.5, bytes(500))])

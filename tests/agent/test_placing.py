@@ -240,18 +240,18 @@ def test_the_environments_proxies_are_used(proxy: tuple[str, list[str]], monkeyp
 def test_every_client_takes_them_and_can_be_told_not_to(
     proxy: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from edgeloop_agent.hub_client import HubClient
     from edgeloop_agent.offload.tails import Tail
-    from edgeloop_agent.updates.origins import HubOrigin
     from edgeloop_pipeline.fleet.hub_client import Hub
 
     where, asked = proxy
     monkeypatch.setenv("HTTP_PROXY", f"http://{where}")
-    assert b"".join(HubOrigin("http://hub.example", "", "", 5).metadata("1.root.json")) == b"hi"
+    assert b"".join(HubClient("http://hub.example", "", "", 5).metadata("1.root.json")) == b"hi"
     assert Tail("http://tails.example", {}, "", 5).probe() > 0
     assert Hub("http://hub.example", "x").raw("/a") == b"hi"
     assert [line.split()[0] for line in asked[:2]] == ["http://hub.example/tuf/metadata/1.root.json", "http://tails.example/v2"]
     before = len(asked)
-    assert not HubOrigin("http://hub.invalid", "", "", 5, use_proxies=False)._http.proxy
+    assert not HubClient("http://hub.invalid", "", "", 5, use_proxies=False)._http.proxy
     config = write_config(tmp_path, HUB + "[network]\nuse_proxies = false\n")
     done = command("edgeloop-agent", "enrol", config, "--name", "pi-1", "--token", "x", HTTP_PROXY=f"http://{where}")
     assert done.returncode == 8 and len(asked) == before

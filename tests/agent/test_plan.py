@@ -7,7 +7,6 @@ import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,10 +18,9 @@ from edgeloop_agent.offload.link import Breaker, Link
 from edgeloop_agent.offload.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.offload.router import device_weight
 from edgeloop_agent.sensors import Reading
+from edgeloop_contract.arrays import Array
 from edgeloop_hub.tails.batching import Batcher, Busy
 from edgeloop_pipeline.offload import cascade_threshold
-
-Array = np.ndarray[Any, Any]
 
 # ---------------------------------------------------------------- the plan
 

@@ -15,7 +15,6 @@ import soundfile
 from scipy import signal
 
 from edgeloop_agent.answering import Answering
-from edgeloop_agent.device_state import Choice
 from edgeloop_agent.engine import Answer
 from edgeloop_agent.engine import Engine as AnsweringEngine
 from edgeloop_agent.metrics import Counts
@@ -23,6 +22,7 @@ from edgeloop_agent.sources import Recording
 from edgeloop_agent.sources.files import json_record
 from edgeloop_agent.sources.readers import read
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.cleaning import (
     Blurred,
     Clipped,
@@ -251,7 +251,7 @@ def test_whatever_an_array_holds_it_is_answered_or_refused(number: int) -> None:
     values = np.asarray(ODD_VALUES[number])
     with Bundle.open(GOLDEN) as golden:
         variant = golden.manifest.variant("tflite-int8")
-        engine = AnsweringEngine(golden, Choice(variant.name, 1, ""))
+        engine = AnsweringEngine(golden, VariantChoice(variant.name, 1, ""))
         cleaning = [
             FillMissing(max_gap=3),
             Hampel(),

@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from edgeloop_agent.config import Config, load
+from edgeloop_agent.hub_client import Refused
 from edgeloop_agent.logs import Log
 from edgeloop_agent.updates import reports
-from edgeloop_agent.updates.cycle import Turn
-from edgeloop_agent.updates.journal import Folder, Running
-from edgeloop_agent.updates.origins import Refused
-from edgeloop_agent.updates.switcher import folder_of, with_slot
+from edgeloop_agent.updates.cycle import UpdateCycle
+from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
+from edgeloop_agent.updates.switcher import with_slot
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.messages import Event, Heartbeat, Report
@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.repository = Repository(folder / "stick")
         self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n'))
-        self.folder = Folder(folder_of(self.config))
+        self.folder = UpdateFolder(update_folder(self.config))
         self.folder.path.mkdir(parents=True)
         self.folder.root.write_bytes(self.repository.first_root)
         self.bundles = folder / "bundles"
@@ -53,7 +53,7 @@ class Bench:
             return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
 
     def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
-        return Turn(self.config, self.folder, self.running(), tries, now=lambda: self.now())(None)
+        return UpdateCycle(self.config, self.folder, self.running(), tries, now=lambda: self.now())(None)
 
     def taken(self) -> None:
         """What is staged proves itself."""
@@ -259,11 +259,11 @@ def served(folder: Path, misbehave: Callable[[Any, bytes], None]) -> Iterator[st
 
 
 def fetched(bench: Bench, address: str, seconds: float = 2.0) -> Path:
+    from edgeloop_agent.hub_client import HubClient
     from edgeloop_agent.updates.download import fetch
-    from edgeloop_agent.updates.origins import HubOrigin
     from edgeloop_agent.updates.trust import refresh
 
-    hub = HubOrigin(address, "x", "", seconds)
+    hub = HubClient(address, "x", "", seconds)
     listed = refresh(bench.folder, bench.folder.load(), hub, time.time())
     slot = bench.folder.slot("a")
     fetch(bench.folder, max(listed.offers.values(), key=lambda o: o.version), hub, slot, 0, 256)
@@ -384,7 +384,7 @@ def test_no_credential_is_one_sentence(tmp_path: Path) -> None:
 
     config = load(write_config(tmp_path, '[updates]\nhub = "http://127.0.0.1:9"\n'))
     with pytest.raises(UsageError, match="run edgeloop-agent enrol"):
-        Turn(config, Folder(folder_of(config)), SEED, lambda _: None)(None)
+        UpdateCycle(config, UpdateFolder(update_folder(config)), SEED, lambda _: None)(None)
 
 
 def test_the_canary_passes_here_and_fails_where_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from edgeloop_agent.models import Models
 from edgeloop_agent.updates import cycle as turns
 from edgeloop_agent.updates.switcher import Watch
 from edgeloop_contract.archive import Bundle, describe, write
+from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleTooNew
 from serving import GOLDEN, RECORDING, serving
 
@@ -69,7 +70,7 @@ def test_a_variant_that_raises_while_measured_does_not_run_here_and_the_others_s
 def test_a_variant_that_was_chosen_and_does_not_load_any_more_gives_way(tmp_path: Path) -> None:
     bundle = spoiled(tmp_path, {"onnx-int8": b"no model"})
     with Bundle.open(bundle) as opened:
-        device_state.remember(tmp_path / "state", opened, device_state.Choice("onnx-int8", 1, "it was the fastest"))
+        device_state.remember(tmp_path / "state", opened, VariantChoice("onnx-int8", 1, "it was the fastest"))
     with serving(tmp_path, '[source]\nkind = "file"\nwhere = "a.csv"\n[runtime]\nvariant = ""\n', bundle) as agent:
         assert "variant does not run here" in agent.log
     asked = tmp_path / "agent.toml"

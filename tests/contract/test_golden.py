@@ -11,6 +11,7 @@ import pytest
 from commands import HERE, command
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.manifest import Precision
 
 BUNDLES = sorted((HERE / "goldens").glob("v*/*.edgeloop"))
 
@@ -25,7 +26,7 @@ def test_reads_and_answers(path: Path) -> None:
         canary = bundle.manifest.canary
         inputs, scores = bundle.array(canary.inputs), bundle.array(canary.scores)
         for variant in bundle.manifest.variants:
-            if variant.precision == "int8":
+            if variant.precision == Precision.INT8:
                 found = open_runtime(variant, bundle.read(variant.file)).run(inputs)
                 assert np.abs(found - scores).max() <= (canary.max_steps + 0.01) * canary.score_step
     done = command("edgeloop-agent", "run", path, "--source", path.parent / "recording.csv")

@@ -123,7 +123,7 @@ def test_the_agents_settings_and_their_defaults_are_those_of_the_code() -> None:
 def test_every_source_and_cleaning_step_stands_in_the_docs() -> None:
     from typing import get_args
 
-    from edgeloop_agent.sources import SOURCES
+    from edgeloop_agent.config.source_kinds import SOURCES
     from edgeloop_contract import cleaning
 
     text = (ROOT / "docs" / "agent.md").read_text()

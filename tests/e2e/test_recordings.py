@@ -17,9 +17,9 @@ from test_loop import BUNDLE, device, recording, settings
 
 from arrived import made, stored
 from edgeloop_agent.config import Samples as Settings
+from edgeloop_agent.hub_client import Refused
 from edgeloop_agent.outbox.sender import send
 from edgeloop_agent.outbox.store import Outbox, Row
-from edgeloop_agent.updates.origins import Refused
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import MAX_RECORDINGS, Samples
 from edgeloop_hub.auth.accounts import Device

@@ -30,13 +30,12 @@ from edgeloop_agent.offload.tail_servers import Edge
 from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract import archive, inference
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Split
 from edgeloop_contract.splitting import nibbles, served_name
 from edgeloop_exporters import cutting
 from hubs import Hub, running_hub
 from serving import Agent, eventually, serving, write_config
-
-Array = np.ndarray[Any, Any]
 
 
 @pytest.fixture(scope="module")

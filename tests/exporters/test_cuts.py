@@ -13,14 +13,13 @@ import torch
 from onnx import TensorProto, helper
 
 from edgeloop_agent.runtimes.onnx import session_of
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Coding
 from edgeloop_contract.splitting import from_file, from_nibbles, nibbles, pack
 from edgeloop_exporters import cutting
 from edgeloop_pipeline.offload import bottleneck
 from edgeloop_pipeline.tasks.registry import Classification
-
-Array = np.ndarray[Any, Any]
 
 # ---------------------------------------------------------------- cut points
 

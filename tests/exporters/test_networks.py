@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
-from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
+from edgeloop_contract.manifest import Precision, Quantization, TensorSpec, Variant
 from edgeloop_exporters import kernels, parity
 from edgeloop_exporters.convert import to_onnx, to_tflite
 from edgeloop_exporters.figures import LayerDifference
@@ -166,7 +167,7 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
         if front.dtype == "uint8":
             counts = runtime == "tflite" and front.input_qparams is not None
             entry = TensorSpec(dtype="int8" if counts else "uint8", shape=list(shape))
-        variant = Variant(name=f"{runtime}-int8", runtime=runtime, precision="int8", file="a", input=entry, output=output)  # type: ignore[arg-type]
+        variant = Variant(name=f"{runtime}-int8", runtime=runtime, precision=Precision.INT8, file="a", input=entry, output=output)  # type: ignore[arg-type]
         model = (tmp_path / f"a.{runtime}").read_bytes()
         scores[runtime] = open_runtime(variant, model).run(raw)
         counted = kernels.count(variant, model)

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
-from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
+from edgeloop_contract.manifest import Precision, Quantization, TensorSpec, Variant
 from edgeloop_exporters import convert, quantization
 from edgeloop_exporters.file_check import check_file
 from edgeloop_exporters.graph import fold_batchnorm, trace
@@ -127,7 +127,7 @@ def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path)
         answered = TensorSpec(dtype="float32", shape=[4])
         if offset:
             answered = TensorSpec(dtype="int8", shape=[4], quantization=Quantization(scale=scale, zero_point=zero_point - offset))
-        variant = Variant(name=runtime, runtime=runtime, precision="int8", file="f", input=given, output=answered)
+        variant = Variant(name=runtime, runtime=runtime, precision=Precision.INT8, file="f", input=given, output=answered)
         found = open_runtime(variant, convert.written(runtime, graph, FRONT, SHAPE, True)).run(x)
         assert np.abs(found - reference).max() <= 3.01 * scale, runtime
 

@@ -134,12 +134,12 @@ def _report_failure(hub: Hub, folder: Path, target: str) -> None:
     import secrets
     import time
 
-    from edgeloop_agent.updates.origins import HubOrigin
+    from edgeloop_agent.hub_client import HubClient
     from edgeloop_contract.messages import Event, Heartbeat, Report
 
     secret = json.loads((folder / "state" / "updates" / "credential.json").read_text())["secret"]
     events = [Event(key="a-failure-x", kind="failed", at=time.time(), target=target, text="made up")]
-    origin = HubOrigin(hub.address, secret, "", 10)
+    origin = HubClient(hub.address, secret, "", 10)
     origin.report(
         Report(key=secrets.token_hex(16), at=time.time(), heartbeat=Heartbeat(model="exercise_watch", version=50), events=events)
     )

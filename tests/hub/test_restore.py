@@ -18,9 +18,9 @@ from sqlalchemy import insert
 from tuf.api.metadata import TargetFile
 
 from commands import command
+from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates import trust
-from edgeloop_agent.updates.journal import Folder, Journal
-from edgeloop_agent.updates.origins import NotThere
+from edgeloop_agent.updates.journal import Journal, UpdateFolder
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_hub import backup, restore, signing
 from edgeloop_hub.hub import Hub
@@ -65,7 +65,7 @@ class Origin:
         with self.hub.database.reading() as database:
             found = signing.find(database, name)
         if found is None:
-            raise NotThere(name)
+            raise NotFound(name)
         yield found
 
 
@@ -73,7 +73,7 @@ class Follower:
     """A device as far as it trusts metadata."""
 
     def __init__(self, folder: Path, hub: Parts) -> None:
-        self.folder, self.journal = Folder(folder), Journal()
+        self.folder, self.journal = UpdateFolder(folder), Journal()
         self.folder.path.mkdir(parents=True)
         with hub.hub.database.reading() as database:
             root = signing.find(database, "1.root.json")

@@ -132,9 +132,9 @@ def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
 
 def say_hello(hub: Hub, folder: Path) -> None:
     """A first heartbeat of the device of that folder, so that the hub knows what it runs."""
-    from edgeloop_agent.updates.origins import HubOrigin
+    from edgeloop_agent.hub_client import HubClient
     from edgeloop_contract.messages import Heartbeat, Report
 
     secret = json.loads((folder / "state" / "updates" / "credential.json").read_text())["secret"]
     beat = Heartbeat(model="exercise_watch", version=1)
-    HubOrigin(hub.address, secret, "", 10).report(Report(key="hello-to-the-hub", at=time.time(), heartbeat=beat))
+    HubClient(hub.address, secret, "", 10).report(Report(key="hello-to-the-hub", at=time.time(), heartbeat=beat))

@@ -25,7 +25,7 @@ import msgspec
 from securesystemslib.signer import CryptoSigner
 from test_updates import Bench
 
-from edgeloop_agent.updates.switcher import Told
+from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_contract.errors import EdgeloopError
 
 CHANGING = (
@@ -258,7 +258,7 @@ def cuts(
         state, kept = bench.folder.path, folder / f"{about.__name__}-kept"
         shutil.copytree(state, kept, symlinks=True)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(folder / about.__name__ / "agent.toml")]
-        told = msgspec.json.encode(Told(bench.running()))
+        told = msgspec.json.encode(CycleRequest(bench.running()))
         calls = traced(words, told, state, folder / "strace.log")
         wrong, old, points = [], 0, range(0, len(calls), kill_stride)
         for i in points:
@@ -296,7 +296,7 @@ def full_disks(folder: Path, stride: int) -> tuple[int, int, list[str]]:
     state, kept = bench.folder.path, folder / "kept"
     shutil.copytree(state, kept, symlinks=True)
     words = [sys.executable, "-m", "edgeloop_agent.updates", str(folder / "agent.toml")]
-    told = msgspec.json.encode(Told(bench.running()))
+    told = msgspec.json.encode(CycleRequest(bench.running()))
     needed = sum(-(-p.stat().st_size // page) for p in kept.rglob("*") if p.is_file()) + 4
     wrong: list[str] = []
     old = disks = 0

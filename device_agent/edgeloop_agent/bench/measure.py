@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import time
 
-import msgspec
 import numpy as np
 
 from edgeloop_agent.hardware import cores, machine
-from edgeloop_agent.runtimes import Array, Runtime, open_runtime, version_of
+from edgeloop_agent.runtimes import Runtime, open_runtime, version_of
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.bench_report import MeasuredVariant
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Cost, Variant
 
 WARM_UP = 10
 MIN_RUNS = 30
 MAX_RUNS = 2000
-
-
-class Measured(msgspec.Struct, frozen=True):
-    """One variant on this device: its cost at the best thread count, or why it does not run."""
-
-    variant: str
-    runtime: str
-    cost: Cost | None
-    refused: str = ""
 
 
 def latency(runtime: Runtime, samples: Array, threads: int, seconds: float) -> Cost:
@@ -52,19 +44,19 @@ def best_threads(variant: Variant, model: bytes, samples: Array, seconds: float)
     return min(costs, key=lambda cost: cost.latency_us_p50)
 
 
-def measure_bundle(bundle: Bundle, seconds: float = 0.5) -> list[Measured]:
+def measure_bundle(bundle: Bundle, seconds: float = 0.5) -> list[MeasuredVariant]:
     """Every variant of the bundle on this device, on the canary's inputs; a variant of another shape (a probe's) on noise."""
     rows = []
     for variant in bundle.manifest.variants:
         try:
             runtime = version_of(variant.runtime)
             cost = best_threads(variant, bundle.read(variant.file), samples_of(bundle, variant), seconds)
-            rows.append(Measured(variant.name, runtime, cost))
+            rows.append(MeasuredVariant(variant.name, runtime, cost))
         except DeviceError as error:
-            rows.append(Measured(variant.name, variant.runtime, None, str(error)))
+            rows.append(MeasuredVariant(variant.name, variant.runtime, None, str(error)))
         except Exception as error:  # a runtime's own types, which share no base: this variant does not run here, others may
             why = " ".join(str(error).split())[:300]
-            rows.append(Measured(variant.name, variant.runtime, None, f"does not run here ({type(error).__name__}: {why})"))
+            rows.append(MeasuredVariant(variant.name, variant.runtime, None, f"does not run here ({type(error).__name__}: {why})"))
     return rows
 
 

@@ -6,20 +6,19 @@ import math
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from edgeloop_agent.bench.measure import WARM_UP, Measured, samples_of
-from edgeloop_agent.device_state import Choice
+from edgeloop_agent.bench.measure import WARM_UP, samples_of
 from edgeloop_agent.energy import NO_METER, Meter
 from edgeloop_agent.metrics import resident_bytes
 from edgeloop_agent.runtimes import open_runtime
-from edgeloop_agent.runtimes.kernels import Kernel, kernels
+from edgeloop_agent.runtimes.kernels import kernels
 from edgeloop_agent.sensors import Board
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.bench_report import KernelTimes, MeasuredVariant, SustainedRun, VariantChoice
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
@@ -27,42 +26,19 @@ START_SECONDS = 60.0
 LOOK_SECONDS = 1.0  # between two looks at the sensors
 
 
-@dataclass(frozen=True)
-class Sustained:
-    """The fastest variant without a pause. `microjoules`: of one inference; None where nothing measures (`energy` says so)."""
-
-    variant: str
-    seconds: float
-    per_second: float
-    per_second_first: float  # in the first quarter of the time: more than at the end where heat slows it down
-    memory_bytes: int  # what the process grew by with this model: runtime, weights and working memory
-    microjoules: float | None
-    energy: str
-    celsius: float | None  # the hottest that was seen
-    throttled: list[str]
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Of the fastest ONNX variant, or why there are none."""
-
-    variant: str
-    kernels: list[Kernel]
-    why: str = ""
-
-
-def of_kernels(bundle: Bundle, measured: list[Measured]) -> Kernels:
+def kernel_times(bundle: Bundle, measured: list[MeasuredVariant]) -> KernelTimes:
+    """Of the fastest ONNX variant that ran, or why there are none."""
     costs = {m.variant: m.cost.latency_us_p50 for m in measured if m.cost is not None}
     onnx = [v for v in bundle.manifest.variants if v.runtime == "onnx" and v.name in costs]
     if not onnx:
-        return Kernels("", [], "only ONNX Runtime tells the time of each kernel, and no ONNX variant runs here")
+        return KernelTimes("", [], "only ONNX Runtime tells the time of each kernel, and no ONNX variant runs here")
     best = min(onnx, key=lambda v: costs[v.name])
-    return Kernels(best.name, kernels(best, bundle.read(best.file), samples_of(bundle, best)))
+    return KernelTimes(best.name, kernels(best, bundle.read(best.file), samples_of(bundle, best)))
 
 
 def sustained(
     bundle: Bundle, variant: Variant, threads: int, seconds: float, stop_celsius: float = math.inf, board: Board | None = None
-) -> Sustained:
+) -> SustainedRun:
     """One variant back to back, with the sensors looked at every second; ends early above `stop_celsius`. Raises DeviceError.
 
     Energy is the board's (RAPL and NVML counters; else a Jetson's power monitors by the time), what it draws when idle included.
@@ -93,13 +69,13 @@ def sustained(
     joules, source = meter.joules(), ", ".join(meter.names)
     if joules is None and watts:
         joules, source = took * float(np.mean(watts)), "power monitors of the board"
-    return Sustained(
+    return SustainedRun(
         variant.name, round(took, 3), round(count / took, 1), round(first or count / took, 1), max(0, resident_bytes() - before),
         round(1e6 * joules / count, 2) if joules is not None else None, source or NO_METER, hottest, sorted(throttled),
     )  # fmt: skip
 
 
-def lines(steady: Sustained | None, timed: Kernels | None) -> list[str]:
+def lines(steady: SustainedRun | None, timed: KernelTimes | None) -> list[str]:
     """For people."""
     said = []
     if steady is not None:
@@ -116,13 +92,13 @@ def lines(steady: Sustained | None, timed: Kernels | None) -> list[str]:
     return said
 
 
-def in_a_process(bundle: Path, choice: Choice, seconds: float, stop_celsius: float) -> Sustained:
+def in_a_process(bundle: Path, choice: VariantChoice, seconds: float, stop_celsius: float) -> SustainedRun:
     """`sustained` where nothing else is in memory yet. Raises DeviceError."""
     words = [sys.executable, "-m", "edgeloop_agent.bench.sustained", str(bundle), choice.variant, str(choice.threads)]
     words += [str(seconds), str(stop_celsius)]
     try:
         done = subprocess.run(words, capture_output=True, timeout=seconds + START_SECONDS, check=True, stdin=subprocess.DEVNULL)
-        return msgspec.json.decode(done.stdout, type=Sustained)
+        return msgspec.json.decode(done.stdout, type=SustainedRun)
     except (subprocess.SubprocessError, msgspec.MsgspecError) as error:
         raise DeviceError(f"{choice.variant}: the sustained run did not end well ({error})") from error
 

@@ -7,7 +7,7 @@ from itertools import permutations
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import Drift, Monitor
 
 LEAST_SAMPLES = 32  # before channels are said to be exchanged, or a signal to be weak

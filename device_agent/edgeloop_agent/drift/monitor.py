@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeloop_agent.answers import answer_features
 from edgeloop_agent.drift.diagnosis import Finding, diagnose
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import BINS, Drift, Monitor, input_features
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.messages import DriftReport

@@ -18,16 +18,17 @@ from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import AGAIN_SECONDS, Refusal, Request, Response
+from edgeloop_agent.local_api.exposition import Exposition
 from edgeloop_agent.local_api.http import Answers, Bounds, Server
 from edgeloop_agent.logs import Log
-from edgeloop_agent.metrics import Counts, Exposition, kind_of
+from edgeloop_agent.metrics import Counts, kind_of
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
+from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest
 
 INPUT, OUTPUT = "input", "scores"
-NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READS, SENDS = ("GET", "HEAD"), ("POST",)
 FIXED = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READS) | {"/v2/repository/index": SENDS}
@@ -180,12 +181,13 @@ class Api:
 
 def metadata_of(name: str, manifest: Manifest) -> dict[str, Any]:
     """Names, types and shapes of the tensors; -1 is the batch."""
-    output = manifest.variants[0].output
+    sample, output = manifest.sample, manifest.variants[0].output
+    datatype = inference.NAMES[DTYPES[sample.dtype]]
     return {
         "name": name,
         "versions": [str(manifest.version)],
         "platform": "edgeloop",
-        "inputs": [{"name": INPUT, "datatype": NUMBERS[manifest.sample.dtype], "shape": [-1, *manifest.sample.shape]}],
+        "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *sample.shape]}],
         "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, *output.shape]}],
     }
 

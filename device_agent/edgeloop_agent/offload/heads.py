@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeloop_agent.answers import softmax
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Coding, Exit, Packed
 from edgeloop_contract.splitting import INPUT

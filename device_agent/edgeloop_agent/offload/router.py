@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as Late
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,16 +17,18 @@ from edgeloop_agent.offload.exploration import Observed
 from edgeloop_agent.offload.heads import WEIGHT, Pace, early, heads_of, mean_seconds
 from edgeloop_agent.offload.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
 from edgeloop_agent.offload.tails import HEAD_BYTES, NotServed, Reply, Tail, TailBusy
-from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, NetworkError
 from edgeloop_contract.manifest import Classification
 from edgeloop_contract.splitting import FILES, INPUT, nibbles, pack, served_name
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from edgeloop_agent.config import Split
+    from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
-    from edgeloop_agent.offload.tail_servers import Edge
 
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
 WHOLE_EVERY = 20  # samples where early answers may stand: one that goes through the whole network, for drift to be told from
@@ -34,10 +36,25 @@ ABSENT_SECONDS = 60.0
 ENOUGH = 1.5  # times the device's own time: a way that takes longer need not be known better
 
 
+class Servers(Protocol):
+    """What a router needs of the tail servers (`tail_servers.TailServers`)."""
+
+    settings: Split
+    counts: Counts
+    log: Log
+    tails: list[Tail]
+
+    def begin(self, tail: Tail, work: Callable[[], Any]) -> Future[Any] | None: ...
+    def busy(self, number: int) -> bool: ...
+    def spent(self, size: int) -> None: ...
+    def bytes_left(self) -> float: ...
+    def replan(self) -> None: ...
+
+
 class Splitter:
     """`whole`: the model on this device. Used by one caller at a time for planning; requests may come from several threads."""
 
-    def __init__(self, edge: Edge, bundle: Bundle, whole: Callable[[Array], Array]) -> None:
+    def __init__(self, edge: Servers, bundle: Bundle, whole: Callable[[Array], Array]) -> None:
         self.edge, self.settings, self.counts = edge, edge.settings, edge.counts
         self.manifest, self.sha256 = bundle.manifest, bundle.sha256
         self._whole = whole

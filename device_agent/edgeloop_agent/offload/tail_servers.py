@@ -6,10 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.offload.router import Splitter
@@ -34,7 +31,7 @@ class Edge:
         """`credential`: the device's own, for the hub it is enrolled at. Raises UsageError where a token cannot be read."""
         self.settings, self.counts, self.log = config.split, counts, log
         timeout = min(5.0, max(0.2, self.settings.deadline_ms * 1e-3))
-        self.tails = []
+        self.tails: list[Tail] = []
         for tail in self.settings.tails:
             secret = secret_of(tail.token_file)
             self.tails.append(Tail(tail.address, _bearer(secret), tail.ca_file, timeout, config.network.use_proxies))
@@ -207,14 +204,3 @@ class Edge:
 
 def _bearer(secret: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {secret}"} if secret else {}
-
-
-def credential_of(path: Path, hub: str) -> str:
-    """What the device was given when it enrolled at `hub`; \"\" where it did not, or at another one."""
-    from edgeloop_agent.updates.cycle import Credential
-
-    try:
-        found = msgspec.json.decode(path.read_bytes(), type=Credential)
-    except (OSError, msgspec.MsgspecError):
-        return ""
-    return found.secret if found.hub == hub else ""

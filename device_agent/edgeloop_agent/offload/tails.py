@@ -14,8 +14,8 @@ import urllib3
 
 from edgeloop_agent.connection_pool import pool
 from edgeloop_agent.offload.link import Breaker, Link
-from edgeloop_agent.runtimes import Array
 from edgeloop_contract import inference
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, NetworkError, UsageError
 from edgeloop_contract.manifest import Coding
 from edgeloop_contract.splitting import EXTENSION, FILES

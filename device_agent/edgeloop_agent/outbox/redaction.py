@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Samples as Settings
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.messages import Sample
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 
 CLASS = {"random": 0.0, "rest": 0.9, "drifted": 1.0, "uncertain": 2.0, "labelled": 3.0, "event": 4.0}
 REMEMBERED = 256  # kept samples that a new one is compared with

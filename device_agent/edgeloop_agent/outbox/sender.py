@@ -9,10 +9,10 @@ from typing import Protocol
 import msgspec
 
 from edgeloop_agent.config import Samples as Settings
+from edgeloop_agent.hub_client import Refused
 from edgeloop_agent.outbox.redaction import hidden_again
 from edgeloop_agent.outbox.selection import CLASS
 from edgeloop_agent.outbox.store import Outbox
-from edgeloop_agent.updates.origins import Refused
 from edgeloop_contract.messages import Event, Sample, Samples
 
 BATCH_BYTES, BATCH_ROWS = 256 << 10, 100

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgeloop_contract.errors import StorageError
 
+FILE = "outbox.sqlite"
 PAGE = 4096
 ROW_BYTES = 200  # of a row beside its body
 SPARE = 0.8  # of the ceiling that rows may fill; the rest is pages in part, and SQLite's own
@@ -30,6 +31,11 @@ CREATE INDEX IF NOT EXISTS rest_by_recording ON rest (recording, bytes);
 CREATE TABLE IF NOT EXISTS sent (day INTEGER PRIMARY KEY, bytes INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS counted (what TEXT PRIMARY KEY, n INTEGER NOT NULL);
 """
+
+
+def outbox_path(state: Path) -> Path:
+    """Where a state folder has its outbox."""
+    return state / "outbox" / FILE
 
 
 @dataclass(frozen=True)

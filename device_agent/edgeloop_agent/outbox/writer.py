@@ -18,8 +18,8 @@ from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.drift.monitor import Look
 from edgeloop_agent.outbox.redaction import hidden, packed
 from edgeloop_agent.outbox.selection import CLASS, Choice, Chooser
-from edgeloop_agent.outbox.store import Outbox, Row
-from edgeloop_agent.runtimes import Array
+from edgeloop_agent.outbox.store import FILE, Outbox, Row, outbox_path
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.messages import Event, Sample
 
@@ -29,11 +29,6 @@ if TYPE_CHECKING:
 
 MOST_QUEUED, MOST_QUEUED_BYTES = 64, 16 << 20  # in memory; the rest has half of it, so that what was chosen finds room
 REST_TOGETHER, REST_SECONDS = 32, 5.0  # of the rest so many, or what came in that time, are one commit: flash wears by commits
-FILE = "outbox.sqlite"
-
-
-def outbox_path(state: Path) -> Path:
-    return state / "outbox" / FILE
 
 
 class Keeper:

@@ -8,10 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 # runtime name in the manifest → (module here, extras that bring it)
 RUNTIMES = {

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import numpy as np
 
-from edgeloop_agent.runtimes import Array, open_runtime
+from edgeloop_agent.runtimes import open_runtime
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.bench_report import Kernel
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
 KERNEL_RUNS = 100
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """One kernel of the graph as the runtime optimised it: mean microseconds, batch 1."""
-
-    name: str
-    operation: str
-    microseconds: float
 
 
 def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_RUNS, **options: str) -> list[Kernel]:

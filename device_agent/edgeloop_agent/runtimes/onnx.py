@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop_agent.hardware import machine, saturates
-from edgeloop_agent.runtimes import Array, missing, one_input, to_scores
+from edgeloop_agent.runtimes import missing, one_input, to_scores
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, StorageError
-from edgeloop_contract.manifest import Variant
+from edgeloop_contract.manifest import Precision, Variant
 
 if TYPE_CHECKING:
     from edgeloop_agent.caches import GraphCache
@@ -83,7 +84,7 @@ def load(
         return library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
 
     try:
-        session, way = _exactly(opened, threads, variant.precision == "int8" and chosen == [CPU] and saturates())
+        session, way = _exactly(opened, threads, variant.precision == Precision.INT8 and chosen == [CPU] and saturates())
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
     one_input(variant, [given.name for given in session.get_inputs()])

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array, missing, one_input, to_scores
+from edgeloop_agent.runtimes import missing, one_input, to_scores
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 

@@ -1,4 +1,4 @@
-"""Where recordings come from: one small protocol, and a table of who speaks it."""
+"""Where recordings come from: one small protocol; config/source_kinds.py is the table of who speaks it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import msgspec
 
 from edgeloop_agent.config import Source as Settings
+from edgeloop_agent.config.source_kinds import SOURCES
 
 if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
     from edgeloop_agent.in_flight import Hand
-    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.arrays import Array
 
 Away = Callable[[str], None]  # told why the source is away, or '' when it is there; called as often as is convenient
 
@@ -80,30 +81,6 @@ class Source(Protocol):
     """
 
     def recordings(self, stop: Event, away: Away) -> Iterator[Recording]: ...
-
-
-class Kind(msgspec.Struct, frozen=True):
-    """One row of the table. `needs_where`: what `where` has to be, '' where it has nothing to say."""
-
-    path: str
-    says: str
-    needs_where: str = ""
-    of_files: bool = False  # they wait where they are
-
-
-SOURCES = {
-    "none": Kind("", "nothing: the API alone"),
-    "file": Kind("files:Once", "one file (CSV, NPY, WAV, FLAC, image, JSON lines), then done", "a file", True),
-    "folder": Kind("files:Once", "every file of a folder, then done", "a folder", True),
-    "watch": Kind("watching:Watch", "a folder, and every new file in it", "a folder", True),
-    "lines": Kind("lines:Lines", "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input", "a path, or -"),
-    "microphone": Kind(
-        "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"
-    ),
-    "camera": Kind("camera:Camera", "frames of a camera (pip install 'edgeloop[camera]')", "a number or a device path"),
-    "video": Kind("camera:Video", "frames of a video file (pip install 'edgeloop[camera]'), then done", "a file"),
-    "mqtt": Kind("mqtt:Mqtt", "messages of an MQTT topic (pip install 'edgeloop[mqtt]')", "a topic"),
-}
 
 
 def open_source(settings: Settings, hand: Hand | None = None) -> Source | None:

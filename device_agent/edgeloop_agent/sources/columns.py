@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sources.tables import as_text, delimiter_of, number
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
 

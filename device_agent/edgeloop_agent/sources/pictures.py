@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 
 MAX_PIXELS = 50_000_000  # Pillow, and the array made of it, take ten bytes for each

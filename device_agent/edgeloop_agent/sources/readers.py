@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
 from edgeloop_agent.sources import Recording
 from edgeloop_agent.sources.pictures import read_image
 from edgeloop_agent.sources.sounds import read_sound, read_wav
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError
 
 __all__ = ["READERS", "SOUND", "read", "read_csv", "read_image", "read_npy", "read_sound", "read_wav"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))

@@ -1,4 +1,4 @@
-"""The updater's process: `python -m edgeloop_agent.updates CONFIG`, with a Told as JSON on standard input; prints an Ended."""
+"""The updater, `python -m edgeloop_agent.updates CONFIG`: a CycleRequest on standard input, a CycleResult on standard output."""
 
 from __future__ import annotations
 
@@ -10,26 +10,20 @@ from pathlib import Path
 import msgspec
 
 from edgeloop_agent.config import load
-from edgeloop_agent.updates.canary import Passed, try_out
-from edgeloop_agent.updates.cycle import Turn, outcome
-from edgeloop_agent.updates.journal import Folder
-from edgeloop_agent.updates.switcher import Ended, Told, folder_of
+from edgeloop_agent.updates.canary import canary_failure
+from edgeloop_agent.updates.cycle import UpdateCycle, outcome
+from edgeloop_agent.updates.cycle_messages import CycleRequest
+from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 from edgeloop_contract.messages import Job, JobResult
 
 STATE_NAME = "job-state"
 SUSTAINED_PART = 12  # of a job's time: for the sustained rate
 
 
-def passes(config: Path, timeout_seconds: float, bundle: Path) -> str | None:
-    """None, or why the canary did not pass."""
-    found = try_out(config, bundle, timeout_seconds)
-    return None if isinstance(found, Passed) else found
-
-
-def measure(folder: Folder, told: Told, bundle: Path, job: Job) -> JobResult:
+def measure(folder: UpdateFolder, request: CycleRequest, bundle: Path, job: Job) -> JobResult:
     """The bundle on this device, where it is not too hot, within the job's time."""
-    if told.celsius is not None and told.celsius > job.max_celsius:
-        return JobResult(id=job.id, refused=f"{told.celsius:.0f} °C; the job allows {job.max_celsius:.0f} °C")
+    if request.celsius is not None and request.celsius > job.max_celsius:
+        return JobResult(id=job.id, refused=f"{request.celsius:.0f} °C; the job allows {job.max_celsius:.0f} °C")
     words = [sys.executable, "-m", "edgeloop_agent.cli", "bench", str(bundle), "--json", "--state", str(folder.path / STATE_NAME)]
     words += ["--kernels", "--sustain", str(job.max_seconds / SUSTAINED_PART), "--stop-celsius", str(job.max_celsius)]
     try:
@@ -44,12 +38,12 @@ def measure(folder: Folder, told: Told, bundle: Path, job: Job) -> JobResult:
 
 
 def main(config_path: Path) -> None:
-    told = msgspec.json.decode(sys.stdin.buffer.read(), type=Told)
-    config, folder = load(config_path), Folder(folder_of(load(config_path)))
-    tries = partial(passes, config_path, config.limits.start_seconds)
-    turn = Turn(config, folder, told.running, tries, partial(measure, folder, told) if told.idle else None)
-    level, said = outcome(turn, told.heartbeat, told.drift)
-    sys.stdout.buffer.write(msgspec.json.encode(Ended(level, said)))
+    request = msgspec.json.decode(sys.stdin.buffer.read(), type=CycleRequest)
+    config = load(config_path)
+    folder = UpdateFolder(update_folder(config))
+    tries = partial(canary_failure, config_path, config.limits.start_seconds)
+    cycle = UpdateCycle(config, folder, request.running, tries, partial(measure, folder, request) if request.idle else None)
+    sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request.heartbeat, request.drift)))
 
 
 if __name__ == "__main__":

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, GateError
-from edgeloop_contract.manifest import Golden, Variant
+from edgeloop_contract.manifest import Golden, Precision, Variant
 
 if TYPE_CHECKING:
-    from edgeloop_agent.runtimes import Array
     from edgeloop_contract.archive import Bundle
+    from edgeloop_contract.arrays import Array
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 SLACK = 0.02  # share of labelled samples that may be answered worse than the reference answered them
@@ -52,6 +52,12 @@ def try_out(config: Path, bundle: Path, timeout_seconds: float) -> Passed | str:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return f"the canary's process died ({how})"
     return found
+
+
+def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | None:
+    """Why the bundle fails its canary here; None where it passes."""
+    outcome = try_out(config, bundle, timeout_seconds)
+    return None if isinstance(outcome, Passed) else outcome
 
 
 def check(config_path: Path, bundle_path: Path) -> Passed:
@@ -103,7 +109,7 @@ def held_against(bundle: Bundle, variant: Variant, scores: Array) -> float:
     canary = bundle.manifest.canary
     own = canary.variants.get(variant.name)
     golden = bundle.array((own or canary).scores).reshape(len(scores), -1)
-    exact = own is not None or variant.precision == "int8"
+    exact = own is not None or variant.precision == Precision.INT8
     return compared(variant, scores.reshape(len(scores), -1), golden, own or canary, exact)
 
 

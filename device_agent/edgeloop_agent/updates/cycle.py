@@ -18,22 +18,17 @@ import msgspec
 from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
+from edgeloop_agent.credential import Credential
+from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates import reports
-from edgeloop_agent.updates.journal import Folder, Journal, Running, Slot
-from edgeloop_agent.updates.origins import FolderOrigin, HubOrigin, Origin
+from edgeloop_agent.updates.cycle_messages import CycleResult
+from edgeloop_agent.updates.journal import Journal, Running, Slot, UpdateFolder
+from edgeloop_agent.updates.origins import FolderOrigin, Origin
 from edgeloop_agent.updates.policy import Install, Stay, decide
 from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, NetworkError, StorageError, UsageError
 from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
 
 MOST_SENDING_SECONDS = 120.0
-
-
-class Credential(msgspec.Struct, frozen=True):
-    """What makes this device known to its hub. The file is readable by the agent alone."""
-
-    hub: str
-    device: str
-    secret: str
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -55,11 +50,11 @@ def software() -> str:
 
 
 @dataclass
-class Turn:
+class UpdateCycle:
     """`tries`: a bundle's path → why it fails the canary, or None. Replaced in tests of many devices in one process."""
 
     config: Config
-    folder: Folder
+    folder: UpdateFolder
     running: Running
     tries: Callable[[Path], str | None]
     measures: Callable[[Path, Job], JobResult] | None = None
@@ -80,7 +75,7 @@ class Turn:
     def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None) -> str:
         settings = self.config.updates
         credential = self._credential()
-        hub = HubOrigin(
+        hub = HubClient(
             settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds, self.config.network.use_proxies
         )
         self._report(hub, heartbeat, drift)
@@ -88,11 +83,10 @@ class Turn:
         sent = self._send(hub)
         return f"{said}; {sent} rows of the outbox sent" if sent else said
 
-    def _send(self, hub: HubOrigin) -> int:
+    def _send(self, hub: HubClient) -> int:
         """What waits in the outbox, for as long as a turn may take."""
         from edgeloop_agent.outbox.sender import send
-        from edgeloop_agent.outbox.store import Outbox
-        from edgeloop_agent.outbox.writer import outbox_path
+        from edgeloop_agent.outbox.store import Outbox, outbox_path
 
         path, settings = outbox_path(self.folder.path.parent), self.config.samples
         if settings.send == "nothing" or not path.exists():
@@ -106,7 +100,7 @@ class Turn:
         finally:
             outbox.close()
 
-    def _advance(self, hub: HubOrigin) -> str:
+    def _advance(self, hub: HubClient) -> str:
         """Take what the hub wants to run here."""
         settings = self.config.updates
         asked = self._asked()
@@ -198,7 +192,7 @@ class Turn:
         self.folder.change(lambda j: j.staged(slot, self.now()).noted(self._event("installed", offer.target, "")))
         return f"{offer.target} is staged", True
 
-    def _measure(self, hub: HubOrigin, job: Job) -> str:
+    def _measure(self, hub: HubClient, job: Job) -> str:
         """A benchmark that the workstation asked for, of a signed bundle."""
         from edgeloop_agent.updates.download import fetch
         from edgeloop_agent.updates.trust import refresh
@@ -217,7 +211,7 @@ class Turn:
         hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
         return f"job {job.id}: {result.refused or 'measured'}"
 
-    def _report(self, hub: HubOrigin, heartbeat: Heartbeat | None, drift: DriftReport | None) -> None:
+    def _report(self, hub: HubClient, heartbeat: Heartbeat | None, drift: DriftReport | None) -> None:
         events = self.folder.load().events
         if heartbeat is None and not events:
             return
@@ -262,11 +256,11 @@ def _said(journal: Journal, kind: str, text: str) -> bool:
     return any(e.kind == kind and e.text == text[:2000] for e in journal.events[-1:])
 
 
-def outcome(turn: Turn, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> tuple[str, str]:
-    """("", what happened) or ("warning", why not), for the log."""
+def outcome(cycle: UpdateCycle, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> CycleResult:
+    """Run one cycle; its errors become results too."""
     try:
-        return "", turn(heartbeat, drift)
+        return CycleResult("", cycle(heartbeat, drift))
     except NetworkError as error:
-        return "away", str(error)
+        return CycleResult("away", str(error))
     except EdgeloopError as error:
-        return "warning", str(error)
+        return CycleResult("warning", str(error))

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from edgeloop_agent.updates.journal import Folder
+from edgeloop_agent.hub_client import CHUNK
+from edgeloop_agent.updates.journal import UpdateFolder
 from edgeloop_agent.updates.offers import Offer
-from edgeloop_agent.updates.origins import CHUNK, Origin
+from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import NetworkError, StorageError
-from edgeloop_contract.files import sync_folder
+from edgeloop_contract.files import take_place
 
 PACE_SECONDS = 30.0  # over which a download must not be slower than the least rate
 
 
 def fetch(
-    folder: Folder, offer: Offer, origin: Origin, slot: Path, max_rate: int, least_rate: int,
+    folder: UpdateFolder, offer: Offer, origin: Origin, slot: Path, max_rate: int, least_rate: int,
     clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
     """The signed bytes of `offer` at `slot`. What came before an interruption stays, and is not fetched again.
@@ -36,10 +36,7 @@ def fetch(
         if _size(partial) != offer.bytes or _digest(partial) != offer.sha256:
             partial.unlink(missing_ok=True)
             raise TrustError(f"{offer.target}: the bytes are not those that were signed; they were deleted")
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, slot)
-        sync_folder(folder.path)
+        take_place(partial, slot)
     except OSError as error:
         partial.unlink(missing_ok=True)  # the room is needed for other things
         raise StorageError(f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); make room") from error

@@ -12,13 +12,13 @@ from pathlib import Path
 import msgspec
 
 from edgeloop_agent.config import Config
+from edgeloop_agent.credential import Credential
 from edgeloop_agent.hardware import machine
-from edgeloop_agent.updates.__main__ import passes
-from edgeloop_agent.updates.cycle import Credential, Turn
+from edgeloop_agent.hub_client import HubClient
+from edgeloop_agent.updates.canary import canary_failure
+from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.file_owner import Place
-from edgeloop_agent.updates.journal import Folder, Running
-from edgeloop_agent.updates.origins import HubOrigin
-from edgeloop_agent.updates.switcher import folder_of
+from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Enrolment
@@ -33,10 +33,10 @@ def enrol(where: Place, name: str | None, token: str) -> str:
     device = name or re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,62}", device):
         raise UsageError(f"--name {device!r}: use a-z, 0-9 and -, up to 63 of them")
-    folder = Folder(where.folder)
+    folder = UpdateFolder(where.folder)
     if not where.user:
         _writable(folder)  # before the token is spent
-    hub = HubOrigin(settings.hub, "", settings.ca_file, settings.timeout_seconds, config.network.use_proxies)
+    hub = HubClient(settings.hub, "", settings.ca_file, settings.timeout_seconds, config.network.use_proxies)
     answer = hub.enrol(Enrolment(token=token, device=device, machine=machine()[:200], agent=version("edgeloop")))
     root = _checked(answer.root.encode(), settings.hub)
     where.become()
@@ -52,7 +52,7 @@ def trust(where: Place, path: Path) -> str:
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     where.become()
-    folder = Folder(where.folder)
+    folder = UpdateFolder(where.folder)
     _keep(folder, folder.root, root, 0o644)
     return f"{path}: trusted; {where.says()}"
 
@@ -62,15 +62,15 @@ def update_now(config: Config, config_path: Path) -> str:
     if not config.updates.hub and not config.updates.folder:
         raise UsageError("updates: the config names neither a hub nor a folder; give --folder, or write one there")
     running = running_bundle(config)
-    folder = Folder(folder_of(config))
-    return Turn(config, folder, running, partial(passes, config_path, config.limits.start_seconds))(None)
+    folder = UpdateFolder(update_folder(config))
+    return UpdateCycle(config, folder, running, partial(canary_failure, config_path, config.limits.start_seconds))(None)
 
 
 def running_bundle(config: Config) -> Running:
     """What the service runs, or would run."""
     from edgeloop_contract.archive import Bundle
 
-    slot = Folder(folder_of(config)).load().running
+    slot = UpdateFolder(update_folder(config)).load().running
     if slot is not None:
         return Running(slot.name, slot.version, slot.sha256)
     with Bundle.open(Path(config.bundles[0])) as bundle:
@@ -90,7 +90,7 @@ def _checked(root: bytes, where: str) -> bytes:
     return root
 
 
-def _writable(folder: Folder) -> None:
+def _writable(folder: UpdateFolder) -> None:
     try:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder.path):
@@ -99,7 +99,7 @@ def _writable(folder: Folder) -> None:
         raise StorageError(f"{folder.path}: cannot be written ({error.strerror}); make room or check the rights") from error
 
 
-def _keep(folder: Folder, path: Path, content: bytes, mode: int) -> None:
+def _keep(folder: UpdateFolder, path: Path, content: bytes, mode: int) -> None:
     try:
         folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         publish(path, content, mode)

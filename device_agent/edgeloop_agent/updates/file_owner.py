@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.install import UNIT, service_state
-from edgeloop_agent.updates.switcher import folder_of
+from edgeloop_agent.updates.journal import update_folder
 from edgeloop_contract.errors import StorageError, UsageError
 
 
@@ -24,7 +24,7 @@ class Place:
 
     @property
     def folder(self) -> Path:
-        return folder_of(self.config)
+        return update_folder(self.config)
 
     def says(self) -> str:
         return f"kept in {self.folder}" + ("" if self.user else ", for an agent of this user; install takes it over")

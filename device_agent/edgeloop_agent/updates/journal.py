@@ -16,6 +16,7 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
+from edgeloop_agent.config import Config
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Event
@@ -123,7 +124,14 @@ class Journal(msgspec.Struct, frozen=True):
         return replace(self, **{name: None}, trial=trial, active=active)
 
 
-class Folder:
+def update_folder(config: Config) -> Path:
+    """Where this device keeps its updates."""
+    from edgeloop_agent import device_state
+
+    return (Path(config.state) if config.state else device_state.default_folder()) / "updates"
+
+
+class UpdateFolder:
     """The updates' folder on disk: the journal, two slots, a download under way, trusted metadata, the credential."""
 
     def __init__(self, path: Path) -> None:

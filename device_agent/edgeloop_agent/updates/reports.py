@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from edgeloop_agent.updates.origins import Refused
+from edgeloop_agent.hub_client import Refused
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Report

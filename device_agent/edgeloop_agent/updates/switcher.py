@@ -18,9 +18,10 @@ import msgspec
 from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
-from edgeloop_agent.updates.journal import BOOTS_IN_TRIAL, Folder, Journal, Running, SlotName
+from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
+from edgeloop_agent.updates.journal import BOOTS_IN_TRIAL, Journal, Running, SlotName, UpdateFolder, update_folder
 from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, StorageError
-from edgeloop_contract.messages import DriftReport, Event, Heartbeat
+from edgeloop_contract.messages import Event
 
 if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
@@ -33,36 +34,13 @@ LONGEST_WAIT = 8  # times poll_seconds, while the other side is away
 SPREAD = 0.2  # of the time between polls, so that a fleet does not ask in step
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What the updater's process is told."""
-
-    running: Running
-    heartbeat: Heartbeat | None = None
-    drift: DriftReport | None = None
-    idle: bool = True
-    celsius: float | None = None
-
-
-class Ended(msgspec.Struct, frozen=True):
-    """What it answers. `level`: "" well, "away" the other side is, "warning" somebody must act."""
-
-    level: str
-    said: str
-
-
-def folder_of(config: Config) -> Path:
-    from edgeloop_agent import device_state
-
-    return (Path(config.state) if config.state else device_state.default_folder()) / "updates"
-
-
 def event(kind: str, target: str, text: str) -> Event:
     return Event(key=secrets.token_hex(16), kind=kind, at=time.time(), target=target, text=text[:2000])
 
 
 def with_slot(config: Config, log: Log) -> Config:
     """The config with its first bundle replaced by what was taken and still is whole; at worst the config's own runs."""
-    folder = Folder(folder_of(config))
+    folder = UpdateFolder(update_folder(config))
     for name in _candidates(folder, log):
         path = folder.slot(name)
         slot = folder.load().slot(name)
@@ -78,7 +56,7 @@ def with_slot(config: Config, log: Log) -> Config:
     return config
 
 
-def _candidates(folder: Folder, log: Log) -> list[SlotName]:
+def _candidates(folder: UpdateFolder, log: Log) -> list[SlotName]:
     """Slots in the order in which they should be tried. A start of a bundle on trial is counted here, before it is loaded."""
     journal = folder.load()
     if (trial := journal.trial) is not None:
@@ -115,7 +93,7 @@ def _is_whole(path: Path, sha256: str) -> bool:
         return False
 
 
-def _try(log: Log, folder: Folder, rule: Callable[[Journal], Journal]) -> Journal | None:
+def _try(log: Log, folder: UpdateFolder, rule: Callable[[Journal], Journal]) -> Journal | None:
     try:
         return folder.change(rule)
     except StorageError as error:
@@ -131,13 +109,13 @@ class Watch:
     ) -> None:
         self.config, self.config_path, self.models, self.counts, self.log = config, config_path, models, counts, log
         self.observer = observer
-        self.folder = Folder(folder_of(config))
+        self.folder = UpdateFolder(update_folder(config))
         self.settings = config.updates
         self.failures = 0
         self.next_turn = time.monotonic() + random.random() * min(self.settings.poll_seconds, 30)
         self.turn: subprocess.Popen[bytes] | None = None
         self.turn_began = 0.0
-        self.said = ""
+        self.last_result = ""
         self.seen_journal = -1.0
         self.trial_began: float | None = None
         self.baseline = (0, 0)
@@ -164,13 +142,13 @@ class Watch:
             if now - self.turn_began > MAX_TURN_SECONDS:
                 self.turn.kill()
             return
-        ended, self.turn = _ended(self.turn), None
-        self.failures = self.failures + 1 if ended.level else 0
+        result, self.turn = _result_of(self.turn), None
+        self.failures = self.failures + 1 if result.level else 0
         wait = self.settings.poll_seconds * min(2 ** max(self.failures - 1, 0), LONGEST_WAIT)
         self.next_turn = now + wait * random.uniform(1 - SPREAD, 1 + SPREAD)
-        if ended.said != self.said:
-            self.said = ended.said
-            self.log("warning" if ended.level else "info", "updates", said=ended.said)
+        if result.text != self.last_result:
+            self.last_result = result.text
+            self.log("warning" if result.level else "info", "updates", result=result.text)
 
     def _begin_turn(self, now: float) -> None:
         model = self.models.get(self.models.first)
@@ -183,16 +161,16 @@ class Watch:
             drift = self.observer.report()
             heartbeat = replace(heartbeat, drift=drift.score if drift is not None else None)
         celsius = self.counts.reading.celsius if self.counts.reading else None
-        told = Told(running, heartbeat, drift, self.counts.queue == 0, celsius)
+        request = CycleRequest(running, heartbeat, drift, self.counts.queue == 0, celsius)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:
             self.turn = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
             self.turn_began = now
             assert self.turn.stdin is not None
-            self.turn.stdin.write(msgspec.json.encode(told))
+            self.turn.stdin.write(msgspec.json.encode(request))
             self.turn.stdin.close()
         except OSError as error:
-            self.log("warning", "updates", said=f"the updater cannot be started: {error}")
+            self.log("warning", "updates", result=f"the updater cannot be started: {error}")
             self.next_turn = now + self.settings.poll_seconds
 
     def _switch(self) -> bool:
@@ -267,10 +245,10 @@ def _committed(journal: Journal) -> Journal:
     return journal.committed().noted(event("committed", slot.target if slot else "", ""))
 
 
-def _ended(turn: subprocess.Popen[bytes]) -> Ended:
+def _result_of(turn: subprocess.Popen[bytes]) -> CycleResult:
     assert turn.stdout is not None
     with turn.stdout:
         try:
-            return msgspec.json.decode(turn.stdout.read(), type=Ended)
+            return msgspec.json.decode(turn.stdout.read(), type=CycleResult)
         except msgspec.MsgspecError:
-            return Ended("warning", f"the updater's process died (exit code {turn.returncode})")
+            return CycleResult("warning", f"the updater's process died (exit code {turn.returncode})")

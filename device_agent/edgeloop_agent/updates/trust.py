@@ -18,9 +18,10 @@ from tuf.api.metadata import Metadata, Targets
 from tuf.ngclient import Updater, UpdaterConfig
 from tuf.ngclient.fetcher import FetcherInterface
 
-from edgeloop_agent.updates.journal import Folder, Journal
+from edgeloop_agent.hub_client import NotFound
+from edgeloop_agent.updates.journal import Journal, UpdateFolder
 from edgeloop_agent.updates.offers import Listed, Offer
-from edgeloop_agent.updates.origins import NotThere, Origin
+from edgeloop_agent.updates.origins import Origin
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import sync_folder
 
@@ -43,13 +44,13 @@ class _Fetcher(FetcherInterface):
     def _fetch(self, url: str) -> Iterator[bytes]:
         try:
             yield from self._origin.metadata(url.rpartition("/")[2])
-        except NotThere as error:
+        except NotFound as error:
             raise DownloadHTTPError(str(error), 404) from error
         except NetworkError as error:
             raise DownloadError(str(error)) from error
 
 
-def refresh(folder: Folder, journal: Journal, origin: Origin, now: float) -> Listed:
+def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) -> Listed:
     """Verify what is signed now, after everything trusted before. Nothing changes until the journal names the new generation.
 
     `now`: seconds since 1970; a clock behind the journal's floor is taken for the floor. Raises NetworkError, TrustError,
@@ -126,7 +127,7 @@ def _sync(folder: Path) -> None:
         sync_folder(path)
 
 
-def forget_old(folder: Folder, generation: int) -> None:
+def forget_old(folder: UpdateFolder, generation: int) -> None:
     """Only the trusted generation is kept."""
     for path in folder.path.glob("metadata-*"):
         if path != folder.metadata(generation):

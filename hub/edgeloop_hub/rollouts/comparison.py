@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from edgeloop_contract.arrays import Array
+
 PERMUTATIONS = 2000
 MOST_DRAWN = 1000  # devices of the smaller side that are drawn one by one; beyond, the normal limit is as good
 EXACT_ANSWERS = 10_000  # beyond, the normal limit of the hypergeometric distribution

@@ -8,14 +8,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import EdgeloopError
 
-Array = npt.NDArray[Any]
 WEIGHT = 0.2  # of the last batch, in the mean time a row takes
 
 

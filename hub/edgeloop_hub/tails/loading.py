@@ -9,16 +9,15 @@ from collections import OrderedDict
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sqlalchemy import select
 
 from edgeloop_agent.runtimes import Runtime, open_runtime
 from edgeloop_contract.archive import Bundle, Limits
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.manifest import Coding, Cut, Manifest, TensorSpec, Variant
+from edgeloop_contract.manifest import Coding, Cut, Manifest, Precision, TensorSpec, Variant
 from edgeloop_contract.splitting import DIGEST_LETTERS, FILES, INPUT, from_file, from_nibbles, served_name
 from edgeloop_exporters import cutting
 from edgeloop_hub.blobs import Blobs
@@ -27,7 +26,6 @@ from edgeloop_hub.schema import bundles
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Batcher
 
-Array = npt.NDArray[Any]
 INPUT_TENSOR, OUTPUT_TENSOR = "input", "scores"
 
 
@@ -150,5 +148,5 @@ def chosen(manifest: Manifest, name: str) -> tuple[Variant, Cut]:
     onnx = [v for v in manifest.variants if v.runtime == "onnx"]
     if name != INPUT or not onnx:
         raise DataError(f"{manifest.name}: has no cut {name[:100]!r}")
-    variant = max(onnx, key=lambda v: v.precision == "float32")  # a server need not save bytes
+    variant = max(onnx, key=lambda v: v.precision == Precision.FLOAT32)  # a server need not save bytes
     return variant, Cut(name=INPUT, tensor="", boundary=manifest.sample, packed=[], head_us=0.0, tail_us=0.0)

@@ -20,6 +20,7 @@ from litestar.params import Body, Parameter
 from litestar.response import Redirect
 from sqlalchemy import select
 
+from edgeloop_contract.bench_report import BenchReport
 from edgeloop_contract.errors import EdgeloopError, StorageError
 from edgeloop_hub import fleet, health, registry
 from edgeloop_hub.auth import accounts
@@ -218,32 +219,9 @@ class Pages(Controller):
 HANDLERS = (style, sign_in_page, sign_in, Pages)
 
 
-class _Cost(msgspec.Struct):
-    latency_us_p50: float
-
-
-class _Row(msgspec.Struct):
-    variant: str
-    cost: _Cost | None = None
-
-
-class _Sustained(msgspec.Struct):
-    per_second: float
-    memory_bytes: int
-    microjoules: float | None = None
-    celsius: float | None = None
-
-
-class _Bench(msgspec.Struct):
-    """Of `edgeloop-agent bench --json`, what a line on a page has room for."""
-
-    variants: list[_Row] = []
-    sustained: _Sustained | None = None
-
-
 class _Result(msgspec.Struct):
     refused: str = ""
-    measured: _Bench = msgspec.field(default_factory=_Bench)
+    measured: BenchReport = BenchReport([])
 
 
 def _in_words(result: str) -> str:

@@ -7,9 +7,9 @@ import zlib
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from edgeloop_contract.arrays import Array
+
 WIDTH, HEIGHT = 640.0, 90.0
 MOST_POINTS = 640
 

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeloop_contract.manifest import Quantization, TensorSpec, Variant
+from edgeloop_contract.manifest import Precision, Quantization, Runtime, TensorSpec, Variant
 
 if TYPE_CHECKING:
     from edgeloop_pipeline.data.types import PreparedSplits
 
 VARIANTS = "variants.json"
-
-
-Runtime = Literal["onnx", "tflite"]
-
-
-Precision = Literal["int8", "float32", "float16", "int8-weights"]
 
 
 def answer_shape(module: Any) -> list[int]:
@@ -34,10 +28,10 @@ def variant_of(
     `answer`: the scores' shape; `output`: their scale and uint8 zero point, if they are integers."""
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
     scores = TensorSpec(dtype="float32", shape=answer)
-    if precision == "int8" and runtime == "tflite" and output:
+    if precision == Precision.INT8 and runtime == "tflite" and output:
         scale, zero_point = output
         scores = TensorSpec(dtype="int8", shape=scores.shape, quantization=Quantization(scale=scale, zero_point=zero_point - 128))
-    if precision == "int8" and counts:
+    if precision == Precision.INT8 and counts:
         scale, zero_point = counts
         offset = 128 if runtime == "tflite" else 0
         raw = TensorSpec(
@@ -45,7 +39,7 @@ def variant_of(
             shape=raw.shape,
             quantization=Quantization(scale=scale, zero_point=zero_point - offset),
         )
-    name = f"{runtime}-{precision.replace('-', '')}"
+    name = f"{runtime}-{precision.value.replace('-', '')}"
     return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
 
 

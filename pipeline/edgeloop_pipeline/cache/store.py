@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import StorageError
+from edgeloop_contract.files import publish
 from edgeloop_pipeline.cache.digests import digest, sha256
 
 DONE = "done.json"
@@ -114,10 +115,7 @@ class Store:
 def write(path: Path, data: bytes) -> None:
     """Write a small file by rename."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(data)
-    _sync(partial)
-    os.replace(partial, path)
+    publish(path, data)
 
 
 def _read(path: Path) -> Entry | None:

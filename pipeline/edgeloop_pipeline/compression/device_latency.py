@@ -17,8 +17,9 @@ import numpy as np
 from torch import Tensor, nn
 
 from edgeloop_contract import archive
+from edgeloop_contract.bench_report import BenchReport
 from edgeloop_contract.errors import DeviceError, UsageError
-from edgeloop_contract.manifest import SCHEMA, Canary, Cost, Manifest, TensorSpec, Variant
+from edgeloop_contract.manifest import SCHEMA, Canary, Manifest, Precision, TensorSpec, Variant
 from edgeloop_exporters.latency_table import Layer, Table, layers_of, model_of
 from edgeloop_pipeline.bundling.contents import npy_of, provenance_of, reference_of
 from edgeloop_pipeline.compression.budget_search import straight_line
@@ -33,17 +34,6 @@ from edgeloop_pipeline.tasks.registry import task_for
 MOST_LAYERS = 200  # a device opens bundles of at most 256 files
 CALIBRATION, CANARY = 64, 16
 WHOLE, HALF, LAYER = "whole", "half", "layer "
-
-
-class _Row(msgspec.Struct, frozen=True):
-    """One variant as `edgeloop-agent bench --json` reports it."""
-
-    variant: str
-    cost: Cost | None
-
-
-class _Bench(msgspec.Struct, frozen=True):
-    variants: list[_Row]
 
 
 @dataclass(frozen=True)
@@ -62,7 +52,7 @@ class DeviceProfile:
             "make it on the device: edgeloop-agent bench probe.edgeloop --json > profile.json (the probe: edgeloop probe RECIPE)"
         )
         try:
-            rows = msgspec.json.decode(path.read_bytes(), type=_Bench).variants
+            rows = msgspec.json.decode(path.read_bytes(), type=BenchReport).variants
         except OSError as error:
             raise UsageError(f"target.device: {path} cannot be read ({error.strerror}); {remedy}") from error
         except msgspec.MsgspecError as error:
@@ -165,7 +155,9 @@ def write(project: Project, path: Path, round_to: int, log: Callable[[str], None
         name = f"layers/{i:04}.onnx"
         files[name] = model_of(layer)
         given, made = (TensorSpec(dtype="uint8", shape=shape) for shape in (list(layer.input), [layer.outputs]))
-        variants.append(Variant(name=f"{LAYER}{layer}", runtime="onnx", precision="int8", file=name, input=given, output=made))
+        variants.append(
+            Variant(name=f"{LAYER}{layer}", runtime="onnx", precision=Precision.INT8, file=name, input=given, output=made)
+        )
     _write_bundle(project, path, files, variants)
     return len(layers)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import io
-import os
 import shutil
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.files import publishing
 from edgeloop_pipeline.cache.digests import sha256
 from edgeloop_pipeline.cache.user_folder import cache_folder
 
@@ -185,9 +185,5 @@ def _from_network(url: str) -> tuple[bytes | None, str]:
 def store(data: bytes, target: Path) -> None:
     """Write by rename."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=target.parent, delete=False) as file:
+    with publishing(target, several_writers=True) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(target)

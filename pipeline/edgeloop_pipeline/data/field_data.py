@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.store import write
 from edgeloop_pipeline.data.types import PreparedSplits, Samples

@@ -9,7 +9,7 @@ import numpy as np
 from edgeloop_contract.errors import DataError
 
 if TYPE_CHECKING:
-    from edgeloop_pipeline.data.types import Array
+    from edgeloop_contract.arrays import Array
 
 
 def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...]) -> Array:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.settings import nearest
 
-Array = npt.NDArray[Any]
 REMEDY = "give a tuple of their names, as ('walk', 'run')"
 MOST_SHOWN = 5
 

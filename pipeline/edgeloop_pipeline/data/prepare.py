@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cleaning import clean
 from edgeloop_contract.errors import DataError
@@ -17,7 +18,7 @@ from edgeloop_contract.resampling import as_heard
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
 from edgeloop_pipeline.data.spill_array import Stack
-from edgeloop_pipeline.data.types import NAMES, Array, PreparedSplits, Samples, Split, Splits
+from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
 
 
 def checked(loaded: Any, task: str = "classification") -> Splits:

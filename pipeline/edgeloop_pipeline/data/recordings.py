@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.data.types import Array, Splits
+from edgeloop_pipeline.data.types import Splits
 
 
 def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz: int = 0) -> int:
@@ -20,7 +21,7 @@ def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz:
         raise UsageError(f"{folder}: is not empty; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     chosen = getattr(splits, split)
-    rows = np.unique(np.linspace(0, len(chosen.labels) - 1, min(limit, len(chosen.labels))).astype(int))
+    rows = evenly_spaced_rows(len(chosen.labels), limit)
     for i in rows:
         label = np.asarray(chosen.labels[i])
         named = splits.labels[int(label)] if label.dtype.kind in "iu" else "_".join(f"{v:.6g}" for v in np.atleast_1d(label))

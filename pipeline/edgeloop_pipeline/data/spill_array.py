@@ -7,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.user_folder import cache_folder
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from edgeloop_contract.arrays import Array
+
 NAMES = ("train", "validation", "test")
 
 

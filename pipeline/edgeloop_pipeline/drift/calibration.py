@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import answer_features, answer_names
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import BINS, LEAST_LIMIT, Drift, Monitor, channel_names, input_features
 from edgeloop_contract.manifest import Anomaly, Classification
 from edgeloop_pipeline.drift.variance import LEAST_GROUPS, straying

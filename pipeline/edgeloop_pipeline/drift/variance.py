@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 
 LEAST_GROUPS = 3
 

@@ -13,11 +13,10 @@ from typing import Any
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-import numpy.typing as npt
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
-Array = npt.NDArray[Any]
 COLUMNS = ("file", "device", "key", "recording", "window", "guess", "confidence", "label")
 
 

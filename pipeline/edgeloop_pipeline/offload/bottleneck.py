@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import TensorSpec
 from edgeloop_exporters import bottleneck_onnx, cutting, parity
 from edgeloop_exporters.quantizers import ActivationQuantizer
@@ -26,7 +27,7 @@ from edgeloop_pipeline.training.scoring import in_batches, seed_everything
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.arrays import Array
     from edgeloop_contract.manifest import Cut
     from edgeloop_pipeline.offload.cut_bench import CutBench
     from edgeloop_pipeline.recipe.inputs import Inputs
@@ -69,7 +70,7 @@ class Waists:
         self._work, self._share, self._steps, self._log = work, share, steps, inputs.log
         self.tried: dict[str, dict[str, float]] = {}  # by name, those that are left out too
         self._task, train = task_for(project.splits), project.splits.train
-        self._samples = train.values[np.linspace(0, len(train) - 1, min(LEARNING_SAMPLES, len(train))).astype(int)]
+        self._samples = train.values[evenly_spaced_rows(len(train), LEARNING_SAMPLES)]
         saved = saved_network.load(project, inputs.artefacts["network"])
         self._graph = quantized_graph.load(saved, project.splits, inputs.artefacts["quantized"])
         self._scores = torch.from_numpy(in_batches(work.whole.run, self._samples))

@@ -10,7 +10,7 @@ import numpy as np
 from edgeloop_agent.answers import softmax
 
 if TYPE_CHECKING:
-    from edgeloop_pipeline.data.types import Array
+    from edgeloop_contract.arrays import Array
 
 Z = 1.645  # of a one-sided 95 % interval
 

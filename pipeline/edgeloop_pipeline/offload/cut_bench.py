@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.arrays import Array
     from edgeloop_contract.manifest import Coding, Packed, Variant
 
 WORTH = 0.95  # a coding is offered where it leaves at most so much of the raw bytes

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import Exit
 from edgeloop_exporters import bottleneck_onnx
 from edgeloop_pipeline.offload import cascade_threshold
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.arrays import Array
     from edgeloop_contract.manifest import Cut
     from edgeloop_pipeline.offload.cut_bench import CutBench
     from edgeloop_pipeline.recipe.inputs import Inputs
@@ -42,7 +43,7 @@ class Exits:
         seed_everything(inputs.project.recipe.head.seed)
         self._work, self._most_loss, self._log = work, most_loss, inputs.log
         self._task, self._validation = task_for(splits), splits.validation
-        rows = np.linspace(0, len(splits.train) - 1, min(LEARNING_SAMPLES, len(splits.train))).astype(int)
+        rows = evenly_spaced_rows(len(splits.train), LEARNING_SAMPLES)
         self._samples = splits.train.values[rows]
         self._classes, self._test = splits.task == "classification", splits.test
         self.tested: dict[str, dict[str, float]] = {}  # by cut: what the chosen threshold does on the test set

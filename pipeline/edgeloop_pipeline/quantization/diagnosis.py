@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 import torch
 from torch import Tensor, fx
 
+from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_exporters import bias_correction, quantization
 from edgeloop_exporters.floating import is_sum, sources
 from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
@@ -179,7 +179,7 @@ def _bias(node: Any) -> str:
 
 
 def some_of(samples: Samples, most: int) -> Samples:
-    rows = np.linspace(0, len(samples) - 1, min(most, len(samples))).astype(int)
+    rows = evenly_spaced_rows(len(samples), most)
     return Samples(samples.values[rows], samples.labels[rows], samples.recording[rows], samples.groups[rows])
 
 

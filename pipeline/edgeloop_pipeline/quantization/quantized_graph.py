@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, fx
 
+from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
 from edgeloop_exporters import bias_correction, equalization, quantization, rounding
@@ -23,7 +23,7 @@ from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
-from edgeloop_pipeline.data.types import Array, PreparedSplits
+from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.training.scoring import channels_last
 
@@ -84,7 +84,7 @@ def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, 
 
 def _spread(count: int) -> Array:
     """Always the same rows: what equalization finds in them decides the graph's form."""
-    return np.linspace(0, count - 1, min(count, EQUALIZE_SAMPLES)).astype(int)
+    return evenly_spaced_rows(count, EQUALIZE_SAMPLES)
 
 
 def _operations(module: fx.GraphModule) -> int:

@@ -12,10 +12,10 @@ from edgeloop_agent import energy
 from edgeloop_agent.bench.measure import best_threads
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import DeviceError
-from edgeloop_contract.manifest import Variant
+from edgeloop_contract.manifest import Precision, Runtime, Variant
 from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
 from edgeloop_exporters.quantization import output_qparams
-from edgeloop_pipeline.bundling.variants import Runtime, answer_shape, variant_of
+from edgeloop_pipeline.bundling.variants import answer_shape, variant_of
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import quantized_graph
@@ -44,7 +44,8 @@ def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Vari
             path = Path(folder) / f"model.{runtime}"
             write(graph.module, saved.front, splits.shape, path, quantized=True)
             scores = output_qparams(graph.module)
-            found.append((variant_of(runtime, "int8", path.name, splits, counts, answer_shape(plain), scores), path.read_bytes()))
+            variant = variant_of(runtime, Precision.INT8, path.name, splits, counts, answer_shape(plain), scores)
+            found.append((variant, path.read_bytes()))
     return found
 
 

@@ -14,10 +14,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.errors import GateError, UsageError
+from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.cache.store import Store, write
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.fleet.hub_client import Hub
@@ -222,7 +223,7 @@ def right(path: Path, values: Array, labels: Array) -> Array:
 
     with Bundle.open(path) as bundle:
         variants = bundle.manifest.variants
-        order = sorted(variants, key=lambda v: (v.precision != "int8", v.runtime != "tflite"))
+        order = sorted(variants, key=lambda v: (v.precision != Precision.INT8, v.runtime != "tflite"))
         runtime = open_runtime(order[0], bundle.read(order[0].file))
     answers = [int(runtime.run(values[i : i + 1])[0].argmax()) for i in range(len(values))]
     return np.asarray(np.array(answers, dtype=np.int64) == labels)

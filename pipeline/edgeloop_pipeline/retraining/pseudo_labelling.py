@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeloop_agent.runtimes import Array
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.data.field_data import Field, joined, samples

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.bundling.file_names import CASCADE
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 
 if TYPE_CHECKING:
-    from edgeloop_agent.runtimes import Array
+    from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.networks.saved_network import Saved
 
 CANARY_SAMPLES = 8
@@ -41,7 +42,6 @@ class Cascade(Base):
     uses_history = True
 
     def __call__(self, inputs: Inputs, out: Path) -> Metrics:
-        import numpy as np
 
         from edgeloop_contract import manifest
         from edgeloop_pipeline.networks import saved_network
@@ -71,7 +71,7 @@ class Cascade(Base):
             large=alone[1],
         )  # fmt: skip
         (out / CASCADE).write_bytes(msgspec.json.encode(described))
-        few = [points[i] for i in np.unique(np.linspace(0, len(points) - 1, 50).astype(int))]
+        few = [points[i] for i in evenly_spaced_rows(len(points), 50)]
         test_alone = [float((s.argmax(axis=1) == splits.test.labels).mean()) for s in (small[1], large[1])]
         inputs.log(
             f"test: {test_alone[0]:.2%} alone, {tested.accuracy:.2%} with {tested.share:.1%} sent, {test_alone[1]:.2%} with all"
@@ -87,7 +87,6 @@ class Cascade(Base):
 
     def _bundle(self, inputs: Inputs, saved: Saved, on_validation: Array, out: Path) -> tuple[str, str]:
         """The large network as a bundle of its own: its name and digest."""
-        import numpy as np
 
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract import archive, manifest
@@ -105,12 +104,12 @@ class Cascade(Base):
         files = {file: (out / "large.onnx").read_bytes()}
         (out / "large.onnx").unlink()
         validation = splits.validation
-        rows = np.linspace(0, len(validation) - 1, min(CANARY_SAMPLES, len(validation))).astype(int)
+        rows = evenly_spaced_rows(len(validation), CANARY_SAMPLES)
         canary = {"inputs": validation.values[rows], "scores": on_validation[rows], "labels": validation.labels[rows]}
         files |= {f"canary/{key}.npy": npy_of(values) for key, values in canary.items()}
         sample = manifest.TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
         variant = manifest.Variant(
-            name="onnx-float32", runtime="onnx", precision="float32", file=file, input=sample,
+            name="onnx-float32", runtime="onnx", precision=manifest.Precision.FLOAT32, file=file, input=sample,
             output=manifest.TensorSpec(dtype="float32", shape=list(on_validation.shape[1:])),
         )  # fmt: skip
         cost = best_threads(variant, files[file], canary["inputs"], 0.3)

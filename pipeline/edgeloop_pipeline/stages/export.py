@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.bundling.variants import VARIANTS, Precision, Runtime, answer_shape, variant_of
+from edgeloop_contract.manifest import Precision, Runtime
+from edgeloop_pipeline.bundling.variants import VARIANTS, answer_shape, variant_of
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 
 if TYPE_CHECKING:
     pass
 
-INT8_ONLY: tuple[Precision, ...] = ("int8",)
+INT8_ONLY: tuple[Precision, ...] = (Precision.INT8,)
 CHECKED_SAMPLES = 16  # of training, as each file is written; verify then takes the whole test set
-BOTH: tuple[Precision, ...] = ("int8", "float32")
+BOTH: tuple[Precision, ...] = (Precision.INT8, Precision.FLOAT32)
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,13 @@ class Export(Base):
             for precision in BOTH if self.float32 else INT8_ONLY:
                 file = f"{runtime}-{precision}.{runtime}"
                 inputs.log(f"writing {file}")
-                integer = precision == "int8"
+                integer = precision == Precision.INT8
                 source = graph.module if integer else float_graph
                 write(source, saved.front, splits.shape, out / file, quantized=integer)
                 check_file((out / file).read_bytes(), runtime, source, saved.front, few, quantized=integer)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
             for precision, make in self._lighter(runtime):
-                file = f"{runtime}-{precision.replace('-', '')}.{runtime}"
+                file = f"{runtime}-{precision.value.replace('-', '')}.{runtime}"
                 inputs.log(f"writing {file}")
                 make(out / f"{runtime}-float32.{runtime}", out / file)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
@@ -83,7 +84,7 @@ class Export(Base):
             half, weights = light_float.half_onnx, light_float.int8_weights_onnx
         made: list[tuple[Precision, Callable[[Path, Path], None]]] = []
         if self.float16:
-            made.append(("float16", half))
+            made.append((Precision.FLOAT16, half))
         if self.int8_weights:
-            made.append(("int8-weights", weights))
+            made.append((Precision.INT8_WEIGHTS, weights))
         return made

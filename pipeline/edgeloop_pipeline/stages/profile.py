@@ -97,7 +97,7 @@ class Profile(Base):
     def _stages(self, inputs: Inputs, samples: Any) -> dict[str, Any]:
         """Every float network of this run as a plain ONNX file: what would ship without the stages after it."""
         from edgeloop_agent.bench.measure import best_threads
-        from edgeloop_contract.manifest import TensorSpec, Variant
+        from edgeloop_contract.manifest import Precision, TensorSpec, Variant
         from edgeloop_exporters.convert import to_onnx
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
@@ -110,7 +110,7 @@ class Profile(Base):
                 path = Path(scratch) / f"{name}.onnx"
                 to_onnx(graph, saved.front, project.splits.shape, path, quantized=False)
                 spec = TensorSpec(dtype="float32", shape=[])
-                variant = Variant(name=name, runtime="onnx", precision="float32", file=path.name, input=spec, output=spec)
+                variant = Variant(name=name, runtime="onnx", precision=Precision.FLOAT32, file=path.name, input=spec, output=spec)
                 model = path.read_bytes()
                 rows[name] = {"bytes": len(model), "cost": best_threads(variant, model, samples, self.seconds)}
         return rows

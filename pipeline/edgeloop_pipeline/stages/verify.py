@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from edgeloop_contract.arrays import evenly_spaced_rows
+from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
@@ -88,7 +90,7 @@ class Verify(Base):
         layer_of = {p.name: p.layer for p in graph.plan.points}
         samples = inputs.project.splits.test.values[: self.layer_samples]
         for variant in read_variants(exported):
-            if variant.precision == "int8":
+            if variant.precision == Precision.INT8:
                 model = (exported / variant.file).read_bytes()
                 rows += parity.layers(graph.module, layer_of, graph.front, samples, variant.runtime, model)
         return rows
@@ -116,10 +118,10 @@ class Verify(Base):
         from edgeloop_agent.runtimes import open_runtime
 
         validation, exported = inputs.project.splits.validation, inputs.artefacts["exported"]
-        rows = np.linspace(0, len(validation) - 1, min(self.canary_samples, len(validation))).astype(int)
+        rows = evenly_spaced_rows(len(validation), self.canary_samples)
         golden: dict[str, Any] = {
             GOLDEN + v.name: open_runtime(v, (exported / v.file).read_bytes()).run(validation.values[rows])
-            for v in read_variants(exported) if v.precision != "int8"
+            for v in read_variants(exported) if v.precision != Precision.INT8
         }  # fmt: skip
         np.savez(
             out / CANARY, inputs=validation.values[rows], scores=on_validation[rows], labels=validation.labels[rows],
@@ -161,7 +163,7 @@ def _variants(inputs: Inputs, task: Any, left: int) -> tuple[dict[str, Any], dic
             "accuracy": task.estimate(found, test),
             "bytes": len(model),
             "kernels": counted,
-            "slow_because": kernels.reasons(counted, variant.precision == "int8", left),
+            "slow_because": kernels.reasons(counted, variant.precision == Precision.INT8, left),
         }
     return scores, details
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from edgeloop_contract import manifest
-    from edgeloop_pipeline.data.types import Array, PreparedSplits, Samples
+    from edgeloop_contract.arrays import Array
+    from edgeloop_pipeline.data.types import PreparedSplits, Samples
     from edgeloop_pipeline.tasks.losses import Loss
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import pickle
 import random
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from edgeloop_contract.files import publishing
 
 FILE = "checkpoint.pt"
 
@@ -39,17 +40,12 @@ def restore_generators(state: dict[str, Any]) -> None:
 
 def store(folder: Path, state: dict[str, Any]) -> str:
     """Write beside, flush to disk, rename. On a full disk the older checkpoint stays, and what went wrong is returned."""
-    partial = folder / f"{FILE}.partial"
     try:
-        with partial.open("wb") as file:
+        with publishing(folder / FILE) as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, folder / FILE)
     except (OSError, RuntimeError) as error:
         if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error) and "write failed" not in str(error):
             raise
-        partial.unlink(missing_ok=True)
         return "no checkpoint: the disk is full; training goes on, and would resume from the one before"
     return ""
 

@@ -6,7 +6,6 @@ kept, as augmentation comes from the seed, the epoch and the sample's place alon
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from edgeloop_contract.files import publishing
 from edgeloop_pipeline.cache.user_folder import cache_folder
 from edgeloop_pipeline.training.batches import Batches
 from edgeloop_pipeline.training.precision import Precision
@@ -60,12 +60,8 @@ def _epoch(teacher: Callable[[Tensor], Tensor], batches: Batches, epoch: int, ou
 
 
 def _write(path: Path, values: Any) -> None:
-    partial = path.with_suffix(f".{os.getpid()}.partial")
-    with partial.open("wb") as file:
+    with publishing(path, several_writers=True) as file:
         np.save(file, values, allow_pickle=False)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
 
 
 def ensemble(networks: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:

@@ -10,11 +10,12 @@ from typing import overload
 import numpy as np
 
 from edgeloop_agent.sources.readers import SOUND, read
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.resampling import resample
 from edgeloop_pipeline.data.datasets.scanning import File, Scan, scan
 from edgeloop_pipeline.data.datasets.splitting import HELD, Wanted, check_given, divide, order
-from edgeloop_pipeline.data.types import NAMES, Array, Split, Splits
+from edgeloop_pipeline.data.types import NAMES, Split, Splits
 
 
 @dataclass(frozen=True)

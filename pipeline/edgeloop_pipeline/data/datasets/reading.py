@@ -11,8 +11,8 @@ import numpy as np
 
 from edgeloop_agent.sources.columns import cells
 from edgeloop_agent.sources.tables import MISSING, number
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.types import Array
 
 NAMELESS = ("", "nan", "na", "n/a")  # of a label or a group; "none" may well be the name of a class
 ENDINGS = (".csv", ".tsv", ".parquet")

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.settings import nearest
-from edgeloop_pipeline.data.types import NAMES, Array
+from edgeloop_pipeline.data.types import NAMES
 
 SHARE = 0.15  # of validation, and of the test set; the rest trains
 HELD = ("validation", "test")

@@ -11,11 +11,12 @@ from typing import Literal
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.reading import Column, read_table, table_files
 from edgeloop_pipeline.data.datasets.scanning import SPLITS
 from edgeloop_pipeline.data.datasets.splitting import HELD, Wanted, check_given, divide, divide_values, plural
-from edgeloop_pipeline.data.types import NAMES, Array, Split, Splits
+from edgeloop_pipeline.data.types import NAMES, Split, Splits
 
 LONG_GAP = "rows where a channel misses more than {} points in a row"
 

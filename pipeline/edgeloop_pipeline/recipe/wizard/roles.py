@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_pipeline.data.datasets.reading import Column
-from edgeloop_pipeline.data.types import Array
 
 LABEL_NAMES = ("label", "class", "activity", "target", "category", "labels", "state", "y")
 GROUP_NAMES = (

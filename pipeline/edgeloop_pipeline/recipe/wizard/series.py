@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeloop_pipeline.data.types import Array
+from edgeloop_contract.arrays import Array
 
 LONGEST, SHORTEST = 128, 8  # points of a window
 MARGIN, WIDE_MARGIN = 1.25, 16.0  # of the range that was seen

@@ -1,0 +1,34 @@
+"""The kinds of sources that a config can name. The supervisor reads this table without numpy or any driver."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class SourceKind(msgspec.Struct, frozen=True):
+    """One row of the table. `path`: module of `edgeloop_agent.sources`, and class.
+
+    `needs_where`: what `source.where` must name; "": it may be left out.
+    """
+
+    path: str
+    description: str
+    needs_where: str = ""
+    of_files: bool = False  # recordings wait in files
+
+
+SOURCES = {
+    "none": SourceKind("", "nothing: the API alone"),
+    "file": SourceKind("files:Once", "one file (CSV, NPY, WAV, FLAC, image, JSON lines), then done", "a file", True),
+    "folder": SourceKind("files:Once", "every file of a folder, then done", "a folder", True),
+    "watch": SourceKind("folder_watch:Watch", "a folder, and every new file in it", "a folder", True),
+    "lines": SourceKind(
+        "lines:Lines", "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input", "a path, or -"
+    ),
+    "microphone": SourceKind(
+        "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"
+    ),
+    "camera": SourceKind("camera:Camera", "frames of a camera (pip install 'edgeloop[camera]')", "a number or a device path"),
+    "video": SourceKind("camera:Video", "frames of a video file (pip install 'edgeloop[camera]'), then done", "a file"),
+    "mqtt": SourceKind("mqtt:Mqtt", "messages of an MQTT topic (pip install 'edgeloop[mqtt]')", "a topic"),
+}

@@ -1,0 +1,116 @@
+"""A hub's HTTP interface, as a device uses it. Every request has a deadline, every answer a ceiling; nothing here is trusted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import urllib3
+
+from edgeloop_agent.connection_pool import pool
+from edgeloop_contract.errors import NetworkError
+from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report, decode, encode
+
+CHUNK = 64 << 10
+MAX_ANSWER_BYTES = 1 << 20
+
+
+class NotFound(NetworkError):
+    """The other side answers, and has no such file."""
+
+
+class Refused(NetworkError):
+    """The other side answers, and will never take this."""
+
+
+class HubClient:
+    """One hub; also an origin of signed metadata and bundles (updates/origins.py)."""
+
+    def __init__(self, address: str, credential: str, ca_file: str, timeout_seconds: float, use_proxies: bool = True) -> None:
+        self.address = address.rstrip("/")
+        self._seconds = timeout_seconds
+        self._headers = {"Authorization": f"Bearer {credential}"} if credential else {}
+        timeout = urllib3.Timeout(connect=timeout_seconds, read=timeout_seconds)
+        options = {"num_pools": 1, "maxsize": 1, "retries": False, "timeout": timeout, "ca_certs": ca_file or None}
+        self._http = pool(self.address, use_proxies, **options)
+
+    def enrol(self, enrolment: Enrolment) -> Enrolled:
+        return decode(self._post("/api/v1/enrol", encode(enrolment)), Enrolled, self.address)
+
+    def assignment(self, etag: str) -> tuple[Assignment | None, str]:
+        """What the hub wants to run here; None when that is as it was at `etag`."""
+        answer = self._ask("GET", "/api/v1/update", {"If-None-Match": etag} if etag else {})
+        if answer.status == 304:
+            answer.drain_conn()
+            return None, etag
+        return decode(self._whole(answer), Assignment, self.address), answer.headers.get("ETag", "")
+
+    def report(self, report: Report) -> None:
+        self._post("/api/v1/report", encode(report))
+
+    def samples(self, body: bytes) -> None:
+        """An upload of the outbox: stored when this returns."""
+        self._whole(self._ask("POST", "/api/v1/outbox", {"Content-Type": "application/msgpack"}, body))
+
+    def metadata(self, name: str) -> Iterator[bytes]:
+        answer = self._ask("GET", f"/tuf/metadata/{name}", {})
+        return self._chunks(answer, time.monotonic() + 3 * self._seconds)
+
+    def target(self, name: str, offset: int) -> tuple[int, Iterator[bytes]]:
+        answer = self._ask("GET", f"/tuf/targets/{name}", {"Range": f"bytes={offset}-"} if offset else {})
+        resumed = answer.status == 206 and answer.headers.get("Content-Range", "").startswith(f"bytes {offset}-")
+        return offset if resumed else 0, self._chunks(answer, None)
+
+    def _post(self, path: str, body: bytes) -> bytes:
+        return self._whole(self._ask("POST", path, {"Content-Type": "application/json"}, body))
+
+    def _ask(self, method: str, path: str, headers: dict[str, str], body: bytes | None = None) -> Any:
+        try:
+            answer = self._http.request(
+                method, self.address + path, headers={**self._headers, **headers}, body=body, preload_content=False, redirect=False
+            )
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise NetworkError(f"{self.address}: {_plain(error)}") from error
+        if answer.status in (200, 201, 204, 206, 304):
+            return answer
+        said = self._said(answer)
+        kind = {404: NotFound, 400: Refused, 413: Refused}.get(answer.status, NetworkError)
+        raise kind(f"{self.address}{path}: status {answer.status}{f': {said}' if said else ''}")
+
+    def _said(self, answer: Any) -> str:
+        try:
+            return str(answer.read(300, decode_content=False).decode("utf-8", "replace"))
+        except (urllib3.exceptions.HTTPError, OSError):
+            return ""
+        finally:
+            answer.close()
+
+    def _whole(self, answer: Any) -> bytes:
+        found = bytearray()
+        for chunk in self._chunks(answer, time.monotonic() + 3 * self._seconds):
+            found += chunk
+            if len(found) > MAX_ANSWER_BYTES:
+                answer.close()
+                raise NetworkError(f"{self.address}: an answer of more than {MAX_ANSWER_BYTES} bytes; is this a hub?")
+        return bytes(found)
+
+    def _chunks(self, answer: Any, deadline: float | None) -> Iterator[bytes]:
+        """What comes, as it comes; ended at the deadline however slowly it trickles."""
+        ended = False
+        try:
+            while chunk := answer.read1(CHUNK, decode_content=False):
+                yield chunk
+                if deadline is not None and time.monotonic() > deadline:
+                    raise NetworkError(f"{self.address}: too slow an answer")
+            ended = True
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise NetworkError(f"{self.address}: {_plain(error)}") from error
+        finally:
+            answer.release_conn() if ended else answer.close()
+
+
+def _plain(error: Exception) -> str:
+    reason = getattr(error, "reason", None)
+    text = str(reason or error)
+    return text.rpartition(">: ")[2] or type(error).__name__

@@ -1,0 +1,29 @@
+"""What the worker and the updater's process say to each other: JSON on standard input and output."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edgeloop_agent.updates.journal import Running
+from edgeloop_contract.messages import DriftReport, Heartbeat
+
+Level = Literal["", "away", "warning"]  # "": it went well; "away": the hub or folder is not there; "warning": somebody must act
+
+
+class CycleRequest(msgspec.Struct, frozen=True):
+    """From the worker: what runs, and what the hub is to hear."""
+
+    running: Running
+    heartbeat: Heartbeat | None = None
+    drift: DriftReport | None = None
+    idle: bool = True
+    celsius: float | None = None
+
+
+class CycleResult(msgspec.Struct, frozen=True):
+    """From the updater: what happened, in one sentence for the log."""
+
+    level: Level
+    text: str
