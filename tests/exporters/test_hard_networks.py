@@ -25,9 +25,10 @@ from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Options
-from edgeloop_pipeline.quantization.repair import Ladder
+from edgeloop_pipeline.quantization.repair import Repair
 from edgeloop_pipeline.stages.quantize import Quantize
 from edgeloop_pipeline.tasks.registry import task_for
+from edgeloop_pipeline.training.callbacks import unwatched
 from edgeloop_pipeline.training.scoring import scores_of
 from hard_networks import NETWORKS, SERIES, Residual, Stream, TwoInputs
 
@@ -351,15 +352,15 @@ def test_training_into_integers_where_tensors_differ_by_orders(tmp_path: Path) -
             norm.running_mean *= 1e-3
             norm.running_var *= 1e-6
             norm.eps = 1e-11
-    ladder = object.__new__(Ladder)
-    ladder.saved, ladder.splits, ladder.values = saved, splits, splits.train.values
-    ladder.settings, ladder.seed, ladder.task = Quantize(batch=16), 0, task_for(splits)
-    ladder.inputs = SimpleNamespace(project=SimpleNamespace(augment=None), log=lambda _: None)  # type: ignore[assignment]
-    ladder.plain = scores_of(saved.network, saved.front, splits.validation)
+    repair = object.__new__(Repair)
+    repair.saved, repair.splits, repair.values = saved, splits, splits.train.values
+    repair.settings, repair.seed, repair.task = Quantize(batch=16), 0, task_for(splits)
+    repair.inputs = SimpleNamespace(project=SimpleNamespace(augment=None), log=lambda _: None, watch=unwatched)  # type: ignore[assignment]
+    repair.plain = scores_of(saved.network, saved.front, splits.validation)
     options = Options(method="percentile", percentile=99.0)
-    calibrated = ladder._calibrated(options)
+    calibrated = repair._calibrated(options)
     before = {name: value.clone() for name, value in calibrated.graph.module.state_dict().items()}
-    assert ladder._fitted(calibrated.graph, True, tmp_path).sqnr_db > calibrated.sqnr_db + 1
+    assert repair._fitted(calibrated.graph, True, tmp_path).sqnr_db > calibrated.sqnr_db + 1
     assert all(torch.equal(value, before[name]) for name, value in calibrated.graph.module.state_dict().items())
 
 

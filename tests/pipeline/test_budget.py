@@ -21,8 +21,6 @@ from edgeloop_exporters.graph import trace
 from edgeloop_exporters.latency_table import Layer, Table
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.compression.budget_search import (
-    Attempt,
-    Limits,
     best_of,
     flat,
     narrow,
@@ -31,13 +29,15 @@ from edgeloop_pipeline.compression.budget_search import (
     used,
     verdict,
 )
-from edgeloop_pipeline.quantization.repair import Candidate, Ladder
+from edgeloop_pipeline.quantization.repair import Candidate, Repair
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.settings import Target
+from edgeloop_pipeline.results.compression import Attempt, BudgetLimits
+from edgeloop_pipeline.results.quantization import QuantizeResult
 from edgeloop_pipeline.run.runner import Listener, run
 from hard_networks import Residual
 
-LIMITS = Limits(latency_us=100, bytes=1000)
+LIMITS = BudgetLimits(latency_us=100, bytes=1000)
 
 
 def attempt(latency: float, size: int, accuracy: float = 0.9, aim: float = 1.0) -> Attempt:
@@ -50,14 +50,14 @@ def test_the_best_fits_and_is_the_most_accurate_of_those_or_misses_by_least() ->
     assert best_of([attempt(200, 900), misses], LIMITS) is misses
     assert best_of([attempt(101, 900, 0.5), attempt(103, 900, 0.9)], LIMITS).accuracy == 0.9, "within noise, accuracy decides"
     assert verdict(better, LIMITS) == []
-    said = verdict(attempt(120, 1500, 0.7), Limits(latency_us=100, bytes=1000, accuracy=0.8))
+    said = verdict(attempt(120, 1500, 0.7), BudgetLimits(latency_us=100, bytes=1000, accuracy=0.8))
     assert "20% above 100" in said[0] and "50% above 1,000" in said[1] and "70.00%, below 80.00%" in said[2]
 
 
 @given(st.floats(0.3, 3.0), st.floats(0.25, 3.0))  # below 0.23, a fifth less aim costs as good as the same, which ends the search
 def test_attempts_close_in_on_the_budget(slope: float, share: float) -> None:
     """Whatever a whole network costs against its estimate, a handful of attempts comes to between 90 and 100 % of the budget."""
-    limits, attempts = Limits(latency_us=100.0), []
+    limits, attempts = BudgetLimits(latency_us=100.0), []
     for _ in range(12):
         aim = next_aim(attempts, limits)
         if aim is None:
@@ -212,27 +212,28 @@ def test_a_budget_in_the_latency_of_another_device(tiny: Path, tmp_path: Path) -
 
 def test_each_way_of_training_begins_by_itself(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Integers, those taught, and those taught with layers in float, one after the other: none goes on from another's checkpoint."""
-    monkeypatch.setattr(Ladder, "_better", lambda *_: True)  # so that layers are left in float whatever it brings
+    monkeypatch.setattr(Repair, "_better", lambda *_: True)  # so that layers are left in float whatever it brings
     off = [f"{s}=off" for s in ("export", "verify", "profile", "package", "report")]
     recipe = recipes.load(recipes.find(str(TINY)), ("target={min_accuracy: 1}", "quantize.qat_epochs=1", *off))
-    found = run(recipe, Store(runs), Listener()).metrics("quantize")
-    trained = [r["name"] for r in found["rungs"] if r["name"].startswith("quantization-aware")]
-    assert len(trained) == 3 and trained[-1].endswith("and the layers in float"), found["rungs"]
+    found = run(recipe, Store(runs), Listener()).result("quantize", QuantizeResult)
+    assert found is not None
+    trained = [step.name for step in found.repair_steps if step.name.startswith("quantization-aware")]
+    assert len(trained) == 3 and trained[-1].endswith("and the layers in float"), found.repair_steps
 
 
 def test_which_of_two_is_better_where_validation_is_small() -> None:
     """Of 192 samples one standard error is 0.7 points at 99 %; what holds the floor is never given up for less noise."""
-    ladder = object.__new__(Ladder)
+    repair = object.__new__(Repair)
     target = Target(max_drop=0.015)
-    ladder.inputs = SimpleNamespace(project=SimpleNamespace(recipe=SimpleNamespace(head=SimpleNamespace(target=target))))  # type: ignore[assignment]
-    ladder.splits = SimpleNamespace(validation=range(192))  # type: ignore[assignment]
-    ladder.float_measure, ladder.best = 1.0, Candidate(None, 0.99, 20.0)  # type: ignore[arg-type]
-    for measure, noise, better in [
+    repair.inputs = SimpleNamespace(project=SimpleNamespace(recipe=SimpleNamespace(head=SimpleNamespace(target=target))))  # type: ignore[assignment]
+    repair.splits = SimpleNamespace(validation=range(192))  # type: ignore[assignment]
+    repair.float_metric, repair.best = 1.0, Candidate(None, 0.99, 20.0)  # type: ignore[arg-type]
+    for metric, noise, better in [
         (0.988, 25.0, True), (0.988, 15.0, False), (0.992, 15.0, False), (0.999, 15.0, True), (0.984, 25.0, False)
     ]:  # fmt: skip
-        assert ladder._better(Candidate(None, measure, noise)) == better, (measure, noise)  # type: ignore[arg-type]
-    ladder.best = Candidate(None, 0.98, 30.0)  # type: ignore[arg-type]
-    assert ladder._better(Candidate(None, 0.986, 10.0)), "it holds the floor, and the best does not"  # type: ignore[arg-type]
+        assert repair._better(Candidate(None, metric, noise)) == better, (metric, noise)  # type: ignore[arg-type]
+    repair.best = Candidate(None, 0.98, 30.0)  # type: ignore[arg-type]
+    assert repair._better(Candidate(None, 0.986, 10.0)), "it holds the floor, and the best does not"  # type: ignore[arg-type]
 
 
 def test_a_float_layer_that_breaks_a_ceiling_is_not_kept(runs: Path) -> None:
@@ -241,6 +242,6 @@ def test_a_float_layer_that_breaks_a_ceiling_is_not_kept(runs: Path) -> None:
     done = command("edgeloop", "run", TINY, "--runs", runs, "--json", *quantize, *off)
     assert done.returncode == 0, done.stderr
     found = next(s for s in json.loads(done.stdout)["stages"] if s["name"] == "quantize")["metrics"]
-    floats = [r for r in found["rungs"] if r["name"].endswith(" in float")]
+    floats = [r for r in found["repair_steps"] if r["name"].endswith(" in float")]
     assert len(floats) == 2 and not any(r["kept"] for r in floats) and found["float_layers"] == []
-    assert all(r["did"].startswith("over max_int8_bytes with ") for r in floats)
+    assert all(r["over"].startswith("max_int8_bytes with ") for r in floats)

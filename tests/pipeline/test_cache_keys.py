@@ -108,16 +108,13 @@ unedited = cache(code_of_stages)
 @pytest.mark.parametrize("what", EDITS)
 def test_an_edit_re_runs_what_it_changes_and_nothing_else(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, edit, expected = EDITS[what]
-    before, path, read = unedited(), code_digest._file(module), Path.read_bytes
+    before, path, read = unedited(), code_digest._file(module), code_digest._read
     assert path is not None, f"{module}: no such module"
-    edited = edit(path.read_text("utf-8")).encode()
-    assert edited != path.read_bytes()
-    monkeypatch.setattr(Path, "read_bytes", lambda self: edited if self == path else read(self))
-    code_digest._read.cache_clear()
-    try:
-        after = code_of_stages()
-    finally:
-        code_digest._read.cache_clear()
+    edited = edit(path.read_text("utf-8"))
+    assert edited != path.read_text("utf-8")
+    after_edit = code_digest.read_code(edited.encode())
+    monkeypatch.setattr(code_digest, "_read", lambda file: after_edit if file == path else read(file))
+    after = code_of_stages()
     assert [name for name in ALL if before[name] != after[name]] == expected
 
 

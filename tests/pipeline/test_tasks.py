@@ -34,7 +34,7 @@ def answered(bundle: Path, project: str, folder: Path) -> list[dict]:
 def test_regression_answers_in_the_quantities_units(tmp_path: Path) -> None:
     found, bundle = built("pitch", tmp_path / "runs")
     verified = next(s["metrics"] for s in found["stages"] if s["name"] == "verify")
-    assert verified["measure"] == "R²" and {q["name"] for q in verified["quantities"]} == {"pitch_hz", "loudness"}
+    assert verified["metric"] == "R²" and {q["name"] for q in verified["quantities"]} == {"pitch_hz", "loudness"}
     assert all(v["accuracy"] > 0.6 for v in found["variants"])
     assert verified["parity"]["top1_share"] is None and verified["parity"]["max_lsb"] <= 3
     rows = answered(bundle, "pitch", tmp_path / "samples")
@@ -53,7 +53,7 @@ def test_regression_answers_in_the_quantities_units(tmp_path: Path) -> None:
 def test_an_autoencoder_finds_what_is_not_normal(network: str, tmp_path: Path) -> None:
     found, bundle = built("odd", tmp_path / "runs", f"network=network.py:{network}", "profile.seconds=0.01")
     verified = next(s["metrics"] for s in found["stages"] if s["name"] == "verify")
-    assert verified["measure"] == "ROC AUC" and all(v["accuracy"] > 0.8 for v in found["variants"])
+    assert verified["metric"] == "ROC AUC" and all(v["accuracy"] > 0.8 for v in found["variants"])
     rows = answered(bundle, "odd", tmp_path / "samples")
     right = [row["label"] == row["input"].split("_")[-1].removesuffix(".png") for row in rows]
     d = verified["detection"]
@@ -133,10 +133,10 @@ def test_figures_by_class_are_the_ones_of_torchmetrics() -> None:
     samples: Any = SimpleNamespace(labels=truth)
     found = Classification(splits).details(scores, samples, scores)
     said, true = torch.tensor(scores).argmax(1), torch.tensor(truth)
-    assert found["confusion"] == metrics.multiclass_confusion_matrix(said, true, 6).tolist()
+    assert found.confusion == metrics.multiclass_confusion_matrix(said, true, 6).tolist()
     for name in ("precision", "recall", "f1_score"):
         expected = getattr(metrics, f"multiclass_{name}")(said, true, 6, average="none").tolist()
-        assert [c[name.removesuffix("_score")] for c in found["classes"]] == pytest.approx(expected)
+        assert [getattr(c, name.removesuffix("_score")) for c in found.classes or []] == pytest.approx(expected)
 
 
 def test_mixup_mixes_quantities() -> None:

@@ -16,11 +16,12 @@ from functools import cache
 from pathlib import Path
 
 OURS = "edgeloop_"
-# Errors, files, the stage cache, the operating system, and the recipe: its values are in the key one by one.
+# Errors, files, the stage cache, the operating system; the recipe, whose values are in the key one by one; and the form of
+# results, which says nothing of how a figure is made.
 NEUTRAL = (
     "edgeloop_contract.errors", "edgeloop_contract.files", "edgeloop_contract.settings", "edgeloop_contract.unknown_names",
     "edgeloop_agent.hardware", "edgeloop_pipeline.cache", "edgeloop_pipeline.recipe", "edgeloop_pipeline.run",
-    "edgeloop_pipeline.system", "edgeloop_pipeline.training.tracking",
+    "edgeloop_pipeline.system", "edgeloop_pipeline.results", "edgeloop_pipeline.training.tracking",
 )  # fmt: skip
 
 
@@ -61,10 +62,14 @@ def _is_neutral(module: str) -> bool:
     return any(module == name or module.startswith(f"{name}.") for name in NEUTRAL)
 
 
+def read_code(text: bytes) -> tuple[str, list[str]]:
+    """A module's digest, and those of our modules that the top of its file imports."""
+    return digest_of(text), _imports(_bare(ast.parse(text)).body)
+
+
 @cache
 def _read(path: Path) -> tuple[str, list[str]]:
-    text = path.read_bytes()
-    return digest_of(text), _imports(_bare(ast.parse(text)).body)
+    return read_code(path.read_bytes())
 
 
 @cache

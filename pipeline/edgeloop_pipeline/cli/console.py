@@ -7,10 +7,25 @@ from typing import Any
 
 import msgspec
 
+from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.cache.store import Entry, Store
+from edgeloop_pipeline.results.files import CascadeResult, ExportResult, PackageResult, ProfileResult, VerifyResult
 from edgeloop_pipeline.run.runner import Listener, Planned, Result
 
 TABLE_WIDTH = 100
+
+
+class AnyResult(msgspec.Struct):
+    """What is shown of a result that is not the last of its kind."""
+
+    validation_accuracy: float | None = None
+    parameters: int | None = None
+    method: str | None = None
+
+
+RESULTS: dict[str, type[msgspec.Struct]] = {
+    "export": ExportResult, "verify": VerifyResult, "profile": ProfileResult, "package": PackageResult, "cascade": CascadeResult,
+}  # fmt: skip
 
 
 class Console(Listener):
@@ -34,7 +49,7 @@ class Console(Listener):
             self._status = self._rich.status(name)
             self._status.start()
 
-    def says(self, name: str, text: str) -> None:
+    def log(self, name: str, text: str) -> None:
         if self._status is not None:
             self._status.update(f"{name}: {_escaped(text)}")
         else:
@@ -54,44 +69,47 @@ def _escaped(text: str) -> str:
 
 
 def headline(entry: Entry) -> str:
-    """The one or two figures of a stage that matter."""
-    m, parts = entry.metrics, []
-    if "validation_accuracy" in m:
-        parts.append(f"validation {m['validation_accuracy']:.2%}")
-    if "parameters" in m:
-        parts.append(f"{m['parameters']:,} parameters")
-    if "method" in m:
-        parts.append(m["method"])
-    if entry.stage == "export":
-        parts += [f"{name} {size:,} B" for name, size in m["bytes"].items() if name.endswith("int8")]
-    if entry.stage == "verify":
-        parts.append(f"parity ≤ {m['parity']['max_lsb']} LSB" + (f", {len(m['failures'])} floors missed" if m["failures"] else ""))
-    if entry.stage == "profile":
-        best = m["fastest_int8"]
-        parts.append(f"{best} p50 {m['variants'][best]['latency_us_p50']:.0f} µs")
-    if "bundle" in m:
-        parts.append(f"{m['bytes']:,} B, sha256 {m['sha256'][:12]}…")
+    """The one or two figures of a stage that matter. A stage of the user's may report anything: of that, what is known."""
+    try:
+        result = msgspec.convert(entry.metrics, RESULTS.get(entry.stage, AnyResult))
+    except msgspec.ValidationError:
+        result = msgspec.convert({}, AnyResult)
+    match result:
+        case ExportResult():
+            parts = [f"{name} {size:,} B" for name, size in result.bytes.items() if result.precisions[name] == Precision.INT8]
+        case VerifyResult():
+            missed = [f"{len(result.failures)} floors missed"] if result.failures else []
+            parts = [f"parity ≤ {result.parity.max_lsb} LSB", *missed]
+        case ProfileResult():
+            parts = [f"{result.fastest_int8} p50 {result.variants[result.fastest_int8].latency_us_p50:.0f} µs"]
+        case PackageResult() | CascadeResult():
+            parts = [f"{result.bytes:,} B, sha256 {result.sha256[:12]}…"]
+        case AnyResult():
+            known = (
+                (result.validation_accuracy, "validation {:.2%}"), (result.parameters, "{:,} parameters"), (result.method, "{}"),
+            )  # fmt: skip
+            parts = [text.format(value) for value, text in known if value is not None]
+        case _:
+            parts = []
     return ", ".join(parts)
 
 
 def summary_json(result: Result, error: str | None = None) -> str:
     """The run as one JSON object (docs/cli.md). `error`: why it ended early, or which floors it misses."""
-    verified, profiled = result.metrics("verify"), result.metrics("profile")
+    verified, profiled = result.result("verify", VerifyResult), result.result("profile", ProfileResult)
     report, bundle = result.path("report", "report"), result.path("package", "bundle")
-    variants = []
-    for name, v in verified.get("variants", {}).items():
-        runtime, _, precision = name.rpartition("-")
-        latency = profiled.get("variants", {}).get(name, {}).get("latency_us_p50")
-        variants.append(
-            {
-                "runtime": runtime,
-                "precision": precision,
-                "accuracy": v["accuracy"]["value"],
-                "bytes": v["bytes"],
-                "latency_us_p50": latency,
-            }
-        )
-    parity = verified.get("parity", {})
+    costs = profiled.variants if profiled else {}
+    variants = [
+        {
+            "runtime": file.format,
+            "precision": str(file.precision),
+            "accuracy": file.accuracy.value,
+            "bytes": file.bytes,
+            "latency_us_p50": costs[name].latency_us_p50 if name in costs else None,
+        }
+        for name, file in (verified.variants if verified else {}).items()
+    ]
+    parity = verified.parity if verified else None
     return msgspec.json.encode(
         {
             "run": str(result.store.root.resolve()),
@@ -108,7 +126,7 @@ def summary_json(result: Result, error: str | None = None) -> str:
                 for e in result.entries
             ],
             "variants": variants,
-            "parity": {k: parity[k] for k in ("max_lsb", "top1_share", "pairs")} if parity else None,
+            "parity": {k: getattr(parity, k) for k in ("max_lsb", "top1_share", "pairs")} if parity else None,
             "failures": result.failures,
             "error": error,
         }
@@ -123,9 +141,9 @@ def summary_table(result: Result) -> None:
     from edgeloop_pipeline.report.summary import rows
     from edgeloop_pipeline.tasks.registry import METRICS
 
-    measure = METRICS[result.recipe.head.task]
-    table = Table(title=f"{result.recipe.head.name}: {measure} on the full test set", title_justify="left")
-    for column in ("stage", f"test {measure}", "95 % interval", "size", "p50 latency", "took"):
+    metric = METRICS[result.recipe.head.task]
+    table = Table(title=f"{result.recipe.head.name}: {metric} on the full test set", title_justify="left")
+    for column in ("stage", f"test {metric}", "95 % interval", "size", "p50 latency", "took"):
         table.add_column(column, justify="left" if column == "stage" else "right")
     for row in rows(result.entries):
         table.add_row(row.name, row.accuracy_text, row.interval_text, row.size_text, row.latency_text, row.took_text)
@@ -133,7 +151,7 @@ def summary_table(result: Result) -> None:
     rich.width = max(rich.width, TABLE_WIDTH)  # piped output has no width of its own
     rich.print(table)
     made = (("report", "report", "report"), ("bundle", "package", "bundle"), ("large bundle", "cascade", "bundle"))
-    for label, path in ((label, result.path(stage, metric)) for label, stage, metric in made):
+    for label, path in ((label, result.path(stage, field)) for label, stage, field in made):
         if path is not None:
             rich.print(f"{label}: {path}", soft_wrap=True, highlight=False)
 

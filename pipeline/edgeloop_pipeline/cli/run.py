@@ -231,13 +231,18 @@ def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> Non
     from edgeloop_pipeline.report.roi import answer
     from edgeloop_pipeline.report.roi_inputs import one_inference
     from edgeloop_pipeline.report.roi_page import write
+    from edgeloop_pipeline.results.files import PackageResult, ProfileResult
+    from edgeloop_pipeline.results.read import result_of
 
     loaded, store, planned = planned_of(recipe, runs, changes)
-    entries = {p.name: p.entry for p in planned if p.entry is not None}
+    finished = [p.entry for p in planned if p.entry is not None]
+    entries = {entry.stage: entry for entry in finished}
     if "profile" not in entries or "package" not in entries:
         raise UsageError(f"{loaded.path}: has no finished run with profile and package; run it first: edgeloop run {loaded.path}")
     packaged, prices = entries["package"], loaded.head.roi
-    figures = one_inference(entries["profile"].metrics, store.folder("package", packaged.key) / packaged.metrics["bundle"])
+    profiled, bundle = result_of(finished, "profile", ProfileResult), result_of(finished, "package", PackageResult)
+    assert profiled is not None and bundle is not None
+    figures = one_inference(profiled, store.folder("package", packaged.key) / bundle.bundle)
     found = answer(figures, prices)
     path = store.root / "roi" / f"{loaded.head.name}.html"
     write(path, loaded.head.name, found, figures, prices)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from itertools import combinations
 
-import msgspec
+from edgeloop_pipeline.results.compression import Attempt, BudgetLimits
 
 UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations", "energy_uj": "µJ an inference"}
 SLACK = 0.9  # a budget used to less than this is worth another, larger attempt
@@ -15,46 +15,23 @@ STEP = 0.8  # an aim at least so much lower ought to have cost less
 GOAL = 0.96  # share of the budget that an attempt aims at, once it is known what aims come to
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """One pruned network, trained a little, as int8. `accuracy`: on validation data; `widths`: layer → share kept."""
-
-    widths: dict[str, float]
-    accuracy: float
-    latency_us: float
-    bytes: int
-    ram_bytes: int
-    parameters: int
-    energy_uj: float | None = None
-    aim: float = 1.0  # share of the budgets that it was narrowed to
-
-
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Ceilings (None: none), and the floor that accuracy must hold (0: none)."""
-
-    latency_us: float | None = None
-    bytes: float | None = None
-    ram_bytes: float | None = None
-    energy_uj: float | None = None
-    accuracy: float = 0.0
-
-
-def excess(attempt: Attempt, limits: Limits) -> dict[str, float]:
+def excess(attempt: Attempt, limits: BudgetLimits) -> dict[str, float]:
     """Ceiling → what the attempt uses of it; above 1 it is missed."""
     return {name: getattr(attempt, name) / limit for name in UNITS if (limit := getattr(limits, name)) is not None}
 
 
-def used(attempt: Attempt, limits: Limits) -> float:
+def used(attempt: Attempt, limits: BudgetLimits) -> float:
     return max(excess(attempt, limits).values(), default=0.0)
 
 
-def best_of(attempts: list[Attempt], limits: Limits) -> Attempt:
+def best_of(attempts: list[Attempt], limits: BudgetLimits) -> Attempt:
     """The most accurate that fits; where none does, the most accurate of those that miss by least."""
     fitting = [a for a in attempts if used(a, limits) <= 1]
     least = min(used(a, limits) for a in attempts)
     return max(fitting or [a for a in attempts if used(a, limits) <= least * (1 + FLAT)], key=lambda a: a.accuracy)
 
 
-def flat(attempts: list[Attempt], limits: Limits) -> bool:
+def flat(attempts: list[Attempt], limits: BudgetLimits) -> bool:
     """Whether narrowing no longer makes it cheaper: what is left are calls and the file's frame, not layers."""
     missing = sorted((a for a in attempts if used(a, limits) > 1), key=lambda a: a.aim)
     return any(
@@ -63,7 +40,7 @@ def flat(attempts: list[Attempt], limits: Limits) -> bool:
     )  # fmt: skip
 
 
-def verdict(best: Attempt, limits: Limits, no_cheaper: bool = False) -> list[str]:
+def verdict(best: Attempt, limits: BudgetLimits, no_cheaper: bool = False) -> list[str]:
     """What is missed, by how much, and what would be needed; [] when everything holds. `no_cheaper`: as `flat` says."""
     said = []
     remedy = (
@@ -94,7 +71,7 @@ def straight_line(one: tuple[float, float], other: tuple[float, float]) -> Calla
     return lambda x: max(y1 + slope * (x - x1), least / lower * min(x, lower))
 
 
-def next_aim(attempts: list[Attempt], limits: Limits) -> float | None:
+def next_aim(attempts: list[Attempt], limits: BudgetLimits) -> float | None:
     """The next attempt's aim, as a share of the budgets; None: enough.
 
     The first aims at the budgets themselves; the next ones where the nearest two say that the budgets are just kept.

@@ -29,8 +29,11 @@ from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import quantized_graph, shipped_cost
 from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.results.files import Detection, TaskFigures
 from edgeloop_pipeline.tasks.registry import task_for
 
+# A probe tells no anomaly: its threshold is never used.
+UNMEASURED = TaskFigures(detection=Detection(0.0, 0.0, 0, 0, 0.0, 0.0))
 MOST_LAYERS = 200  # a device opens bundles of at most 256 files
 CALIBRATION, CANARY = 64, 16
 WHOLE, HALF, LAYER = "whole", "half", "layer "
@@ -175,7 +178,7 @@ def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variant
         inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=1.0, max_steps=0
     )
     made = Manifest(
-        schema=SCHEMA, name=f"{head.name}-probe"[:64], version=head.version, task=task.described({"detection": {"threshold": 0.0}}),
+        schema=SCHEMA, name=f"{head.name}-probe"[:64], version=head.version, task=task.described(UNMEASURED),
         sample=TensorSpec(dtype=splits.dtype, shape=list(splits.shape)), preprocessing=head.preprocessing, variants=variants,
         files=archive.describe(files), canary=described,
         drift_reference=reference_of(splits, {}), provenance=provenance_of(project),

@@ -21,6 +21,7 @@ from edgeloop_exporters import bottleneck_onnx, cutting, parity
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.quantization import quantized_graph
+from edgeloop_pipeline.results.files import BottleneckTrial
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import in_batches, seed_everything
 
@@ -68,7 +69,7 @@ class Waists:
         project = inputs.project
         seed_everything(project.recipe.head.seed)
         self._work, self._share, self._steps, self._log = work, share, steps, inputs.log
-        self.tried: dict[str, dict[str, float]] = {}  # by name, those that are left out too
+        self.tried: dict[str, BottleneckTrial] = {}  # by name, those that are left out too
         self._task, train = task_for(project.splits), project.splits.train
         self._samples = train.values[evenly_spaced_rows(len(train), LEARNING_SAMPLES)]
         saved = saved_network.load(project, inputs.artefacts["network"])
@@ -95,9 +96,7 @@ class Waists:
         runs, behind = work.open(narrowed), work.open(cutting.tail(work.model, tensor, decoder))
         rows = runs.raw(work.samples)
         packed, agreement = work.packed(rows), work.agreement(behind.run(rows))
-        self.tried[name] = {
-            "channels": channels, "of": cut.boundary.shape[0], "bytes": packed[-1].bytes, "agreement": agreement,
-        }  # fmt: skip
+        self.tried[name] = BottleneckTrial(channels, cut.boundary.shape[0], packed[-1].bytes, agreement)
         self._log(
             f"{name}: {channels} of {cut.boundary.shape[0]} channels, {packed[-1].bytes:,.0f} bytes, same answer {agreement:.1%}"
         )

@@ -17,6 +17,7 @@ from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import Exit
 from edgeloop_exporters import bottleneck_onnx
 from edgeloop_pipeline.offload import cascade_threshold
+from edgeloop_pipeline.results.files import EarlyExitTest
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import in_batches, seed_everything
 
@@ -46,7 +47,7 @@ class Exits:
         rows = evenly_spaced_rows(len(splits.train), LEARNING_SAMPLES)
         self._samples = splits.train.values[rows]
         self._classes, self._test = splits.task == "classification", splits.test
-        self.tested: dict[str, dict[str, float]] = {}  # by cut: what the chosen threshold does on the test set
+        self.tested: dict[str, EarlyExitTest] = {}  # by cut: what the chosen threshold does on the test set
         if self._classes:
             self._scores = in_batches(work.whole.run, self._samples)
             self._whole, self._whole_test = (in_batches(work.whole.run, s.values) for s in (self._validation, self._test))
@@ -72,7 +73,7 @@ class Exits:
         model = bottleneck_onnx.with_exit(head, weight, bias)
         (out / cut.file).write_bytes(model)
         tested, whole = cascade_threshold.at(point.threshold, early_test, self._whole_test, self._test.labels), self._alone
-        self.tested[cut.name] = {"share": tested.share, "accuracy": tested.accuracy, "whole": whole[1]}
+        self.tested[cut.name] = EarlyExitTest(tested.share, tested.accuracy, whole[1])
         self._log(f"{cut.name}, test: {tested.share:.1%} go on; accuracy {tested.accuracy:.2%}, of the whole {whole[1]:.2%}")
         found = Exit(threshold=point.threshold, share=point.share, accuracy=point.accuracy, whole=whole[0])
         return msgspec.structs.replace(cut, exit=found, head_us=self._work.took(self._work.open(model), self._work.samples)), ""

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor, fx
 
@@ -18,6 +17,7 @@ from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.quantization import quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Graph, samples_of
+from edgeloop_pipeline.results.quantization import LayerLoss
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import scores_of
 
@@ -41,17 +41,6 @@ class Facts:
     saturated_share: float
     stretched_by: float  # the one most extreme calibration sample against the 99th percentile of them
     per_tensor: bool
-
-
-class LayerLoss(msgspec.Struct, frozen=True):
-    """One layer. `sqnr_db`, `cosine`: its output against float, everything rounded. `alone_*`: only this layer rounded."""
-
-    layer: str
-    sqnr_db: float
-    cosine: float
-    alone_measure_lost: float
-    alone_sqnr_db: float
-    cause: str
 
 
 def sqnr(reference: Tensor, found: Tensor) -> float:

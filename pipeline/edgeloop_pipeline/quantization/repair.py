@@ -1,11 +1,11 @@
-"""The repair ladder: from plain calibration up to training with distillation, until the floor holds."""
+"""Repair steps: from plain calibration up to training with distillation, until the floor holds (fallback search)."""
 
 from __future__ import annotations
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph, shipped_cost
 from edgeloop_pipeline.quantization.quantized_graph import Graph, Options
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
+from edgeloop_pipeline.results.quantization import LayerLoss, RepairStep
+from edgeloop_pipeline.results.training import Epoch
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.fit import fit
 from edgeloop_pipeline.training.scoring import channels_last, copy_of, device, scores_of
@@ -30,43 +32,30 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.recipe.inputs import Inputs
 
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
-TIE = 0.001  # of the measure: the least difference that decides, however large validation is
+TIE = 0.001  # of the metric: the least difference that decides, however large validation is
 IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
-OVER = "over "
 DISTILLED = "quantization-aware training with distillation"
 MEASURE_SECONDS = 0.2  # of each file, where a ceiling has to hold
 TEMPERATURE = 2.0
 
 
-class Rung(msgspec.Struct, frozen=True):
-    """One attempt. `measure`: the task's, on validation data; `sqnr_db`: of the scores against the float network's."""
-
-    name: str
-    measure: float
-    sqnr_db: float
-    gained: float
-    kept: bool
-    seconds: float
-    did: str = ""
-
-
 @dataclass
 class Candidate:
     graph: Graph
-    measure: float
+    metric: float
     sqnr_db: float
 
 
 @dataclass
-class Ladder:
-    """What was tried, and the best so far."""
+class Repair:
+    """The steps that were tried, and the best graph so far."""
 
     inputs: Inputs
     settings: QuantizeSettings
     saved: Saved
-    rungs: list[Rung] = field(default_factory=list)
-    curve: list[dict[str, Any]] = field(default_factory=list)
-    losses: list[diagnosis.LayerLoss] = field(default_factory=list)
+    steps: list[RepairStep] = field(default_factory=list)
+    curve: list[Epoch] = field(default_factory=list)
+    losses: list[LayerLoss] = field(default_factory=list)
     method: str = "post-training"
 
     def __post_init__(self) -> None:
@@ -74,32 +63,32 @@ class Ladder:
         self.splits, self.seed = project.splits, project.recipe.head.seed + 2
         self.task = task_for(self.splits)
         self.plain = scores_of(self.saved.network, self.saved.front, self.splits.validation)
-        self.float_measure = self.task.judge(self.plain, self.splits.validation)[0]
+        self.float_metric = self.task.judge(self.plain, self.splits.validation)[0]
         rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
         self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
 
-    def missed(self, measure: float) -> str:
-        """Which floor this measure misses on validation data, or ''."""
-        target, lost = self.inputs.project.recipe.head.target, self.float_measure - measure
+    def missed(self, metric: float) -> str:
+        """Which floor this metric misses on validation data, or ''."""
+        target, lost = self.inputs.project.recipe.head.target, self.float_metric - metric
         for name, limit in (("max_int8_drop", target.max_int8_drop), ("max_drop", target.max_drop)):
             if limit is not None and lost > limit:
                 return f"lost {lost:.2%}, more than {name} {limit:.2%}"
-        if target.min_accuracy is not None and measure < target.min_accuracy:
-            return f"{measure:.2%} is below min_accuracy {target.min_accuracy:.2%}"
+        if target.min_accuracy is not None and metric < target.min_accuracy:
+            return f"{metric:.2%} is below min_accuracy {target.min_accuracy:.2%}"
         return ""
 
-    def _content(self) -> bool:
-        return self._enough(self.best.measure)
+    def _holds(self) -> bool:
+        return self._enough(self.best.metric)
 
-    def _enough(self, measure: float) -> bool:
+    def _enough(self, metric: float) -> bool:
         """Does the floor hold? Without any, a small loss is enough."""
         target = self.inputs.project.recipe.head.target
         if target.max_drop is None and target.max_int8_drop is None and target.min_accuracy is None:
-            return self.float_measure - measure <= IMPLIED_DROP
-        return not self.missed(measure)
+            return self.float_metric - metric <= IMPLIED_DROP
+        return not self.missed(metric)
 
-    def climb(self) -> Graph:
-        """Every rung in turn until the floor holds; the best is kept. What made the first one lose is explained."""
+    def run(self) -> Graph:
+        """Try every step in turn until the floor holds, and keep the best graph. Explain what the first step lost."""
         settings, given = self.settings, Options(float_layers=tuple(self.settings.float_layers))
         start = time.perf_counter()
         plain = quantized_graph.prepare(self.saved, self.splits, msgspec.structs.replace(given, percentile=settings.percentile))
@@ -107,8 +96,8 @@ class Ladder:
         stretched = diagnosis.lonely(plain)
         first: Method = "minmax" if settings.calibration == "auto" else settings.calibration
         self.best = self._chosen(plain, first)
-        self.post_training = self.best.measure
-        self._say(f"calibration by {first}", self.best, 0.0, True, start)
+        self.post_training = self.best.metric
+        self._record(f"calibration by {first}", self.best, 0.0, True, start)
         self.losses = diagnosis.explain(self.best.graph, self.splits, stretched)
         if settings.calibration == "auto":
             self._other_methods(plain)
@@ -118,8 +107,7 @@ class Ladder:
             self._try("weights rounded by their inputs", partial(self._calibrated, options))
         self._equalized()
         self._streams_in_float()
-        self._some_in_float()
-        self._trained()
+        self._trained(self._some_in_float())
         return self.best.graph
 
     def _judged(self, graph: Graph) -> Candidate:
@@ -137,32 +125,41 @@ class Ladder:
         return self._judged(graph)
 
     def _better(self, candidate: Candidate) -> bool:
-        """One that holds the floor before one that does not; then by the measure; and where validation is too small to tell them
+        """One that holds the floor before one that does not; then by the metric; and where validation is too small to tell them
         apart (a standard error), by the noise of the scores."""
-        enough = self._enough(candidate.measure)
-        if enough != self._content():
+        enough = self._enough(candidate.metric)
+        if enough != self._holds():
             return enough
-        gained, share = candidate.measure - self.best.measure, min(1.0, max(0.0, self.best.measure))
+        gained, share = candidate.metric - self.best.metric, min(1.0, max(0.0, self.best.metric))
         tie = max(TIE, math.sqrt(share * (1 - share) / len(self.splits.validation)))
         return gained > tie or (gained > -tie and candidate.sqnr_db > self.best.sqnr_db)
 
-    def _say(self, name: str, found: Candidate, gained: float, kept: bool, start: float, did: str = "") -> None:
+    def _record(
+        self, name: str, candidate: Candidate, gained: float, kept: bool, start: float, over: str = "", note: str = ""
+    ) -> RepairStep:
         seconds = round(time.perf_counter() - start, 3)
-        self.rungs.append(Rung(name, found.measure, found.sqnr_db, gained, kept, seconds, did))
-        outcome = "kept" if kept else f"not kept{', ' * bool(did)}{did}"
+        self.steps.append(RepairStep(name, candidate.metric, candidate.sqnr_db, gained, kept, seconds, over, note))
+        outcome = "kept" if kept else ", ".join(filter(None, ("not kept", over and f"over {over}", note)))
         self.inputs.log(
-            f"{name}: validation {found.measure:.2%} (float {self.float_measure:.2%}), {found.sqnr_db:.1f} dB, {outcome}"
+            f"{name}: validation {candidate.metric:.2%} (float {self.float_metric:.2%}), {candidate.sqnr_db:.1f} dB, {outcome}"
         )
+        return self.steps[-1]
 
-    def _try(self, name: str, make: Callable[[], Candidate], did: Callable[[Candidate], str] = lambda _: "") -> str:
+    def _try(
+        self,
+        name: str,
+        make: Callable[[], Candidate],
+        over_of: Callable[[Candidate], str] = lambda _: "",
+        note_of: Callable[[Candidate], str] = lambda _: "",
+    ) -> RepairStep:
+        """One step: kept where it is better, and its files hold the ceilings (`over_of`: the exceeded one, or '')."""
         start = time.perf_counter()
-        found = make()
-        said = did(found)
-        kept, gained = self._better(found) and not said.startswith(OVER), found.measure - self.best.measure
+        candidate = make()
+        over, gained = over_of(candidate), candidate.metric - self.best.metric
+        kept = self._better(candidate) and not over
         if kept:
-            self.best = found
-        self._say(name, found, gained, kept, start, said)
-        return said
+            self.best = candidate
+        return self._record(name, candidate, gained, kept, start, over, note_of(candidate))
 
     def _over_a_ceiling(self, candidate: Candidate) -> str:
         """Which ceiling its files exceed, or '': a float layer takes four times the bytes, and may be slower."""
@@ -172,12 +169,12 @@ class Ladder:
             return ""
         found = shipped_cost.shipped(self.saved, candidate.graph, self.splits, MEASURE_SECONDS, with_energy=False)
         if target.max_int8_bytes is not None and found.bytes > target.max_int8_bytes:
-            return f"{OVER}max_int8_bytes with {found.bytes:,}"
-        return f"{OVER}max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""
+            return f"max_int8_bytes with {found.bytes:,}"
+        return f"max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""
 
     def _other_methods(self, plain: Graph) -> None:
         """Always tried: it costs a few forward passes. Afterwards `plain` has the best one's ranges again."""
-        if self._content() and self.best.measure >= self.float_measure - TIE:
+        if self._holds() and self.best.metric >= self.float_metric - TIE:
             return
         for method in METHODS:
             self._try(f"calibration by {method}", partial(self._chosen, plain, method))
@@ -185,66 +182,69 @@ class Ladder:
 
     def _equalized(self) -> None:
         how = self.settings.equalize
-        if how == "never" or (how == "auto" and self._content()):
+        if how == "never" or (how == "auto" and self._holds()):
             return
         options = msgspec.structs.replace(self.best.graph.options, correct_biases=True)
         self._try("bias correction", partial(self._calibrated, options))
         both = msgspec.structs.replace(options, equalize=True)
         self._try(
             "cross-layer equalization and bias correction", partial(self._calibrated, both),
-            lambda found: _rescaled(found.graph.equalized),
+            note_of=lambda candidate: _rescaled(candidate.graph.equalized),
         )  # fmt: skip
 
     def _streams_in_float(self) -> None:
         """What the blocks of a residual network hand on is rounded once more by each, and no later layer makes good for it."""
         how, nodes = self.settings.float_streams, self.best.graph.module.graph.nodes
         sums, firsts = sum(map(is_sum, nodes)), sum(map(begins_stream, nodes))
-        if not sums or how == "never" or (how == "auto" and self._content()):
+        if not sums or how == "never" or (how == "auto" and self._holds()):
             return
         options = msgspec.structs.replace(self.best.graph.options, float_streams=True)
         name = f"residual streams in float: {sums} sums, {firsts} layers that begin them"
         self._try(name, partial(self._calibrated, options), self._over_a_ceiling)
 
-    def _some_in_float(self) -> None:
-        """The layers whose rounding adds most noise to the scores: one, then as many again each time, until it is enough.
+    def _some_in_float(self) -> Candidate:
+        """Leave the layers in float whose rounding adds most noise to the scores: one, then as many again, until it is enough.
 
-        By noise, not by what each alone costs of the measure: noise adds up over layers, and a few hundred samples tell it apart.
+        Returns the best graph without them: training starts from it.
+
+        By noise, not by what each alone costs of the metric: noise adds up over layers, and a few hundred samples tell it apart.
         """
-        if self._content() or not self.settings.most_float_layers:
-            return
-        self.all_integer = self.best
+        integer_best = self.best
+        if self._holds() or not self.settings.most_float_layers:
+            return integer_best
         losses = diagnosis.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
         integer = quantized_graph.layers(self.best.graph.module, self.best.graph.plan.floating)
         ranked = dict.fromkeys(r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db) if r.layer in integer)
         worst = list(ranked)[: self.settings.most_float_layers]
         options, chosen, tight = self.best.graph.options, list[str](), False
-        while worst and not self._content():
+        while worst and not self._holds():
             more = worst[: 1 if tight else max(1, len(chosen))]
             layers = tuple(dict.fromkeys((*options.float_layers, *chosen, *more)))
             made = partial(self._calibrated, msgspec.structs.replace(options, float_layers=layers))
-            over = self._try(f"{', '.join(more)} in float{' too' * bool(chosen)}", made, self._over_a_ceiling).startswith(OVER)
+            over = bool(self._try(f"{', '.join(more)} in float{' too' * bool(chosen)}", made, self._over_a_ceiling).over)
             tight = tight or over  # from there one by one: a smaller layer may still fit
             chosen += [] if over else more
             if not over or len(more) == 1:
                 worst = worst[len(more) :]
+        return integer_best
 
-    def _trained(self) -> None:
+    def _trained(self, integer: Candidate) -> None:
         settings = self.settings
-        missed = self.missed(self.best.measure)
+        missed = self.missed(self.best.metric)
         if settings.qat == "never" or (settings.qat == "auto" and not missed):
             return
-        integer = getattr(self, "all_integer", self.best)  # training is there to do without floats
-        ways = [("quantization-aware training", integer, False), (DISTILLED, integer, True)]
+        # Training is there to do without floats.
+        starts = [("quantization-aware training", integer, False), (DISTILLED, integer, True)]
         if self.best is not integer:
-            ways.append((f"{DISTILLED}, and the layers in float", self.best, True))
-        for number, (name, start_from, distill) in enumerate(ways):
+            starts.append((f"{DISTILLED}, and the layers in float", self.best, True))
+        for number, (name, start_from, distill) in enumerate(starts):
             start = time.perf_counter()
-            found = self._fitted(start_from.graph, distill, self.inputs.scratch / f"way-{number}")
-            kept, gained = self._better(found), found.measure - self.best.measure
+            candidate = self._fitted(start_from.graph, distill, self.inputs.scratch / f"start-{number}")
+            kept, gained = self._better(candidate), candidate.metric - self.best.metric
             if kept:
-                self.best, self.method = found, "quantization-aware"
-            self._say(name, found, gained, kept, start)
-            if not self.missed(self.best.measure):
+                self.best, self.method = candidate, "quantization-aware"
+            self._record(name, candidate, gained, kept, start)
+            if not self.missed(self.best.metric):
                 return
 
     def _fitted(self, calibrated: Graph, distill: bool, scratch: Path) -> Candidate:
@@ -262,15 +262,16 @@ class Ladder:
 
         scratch.mkdir(parents=True, exist_ok=True)
         fitted = fit(
-            graph.module, self.saved.front, self.splits, fit_settings, self._taught() if distill else self.task.loss(),
-            seed=self.seed, scratch=scratch, augment=self.inputs.project.augment, log=self.inputs.log, each_epoch=freeze_ranges,
+            graph.module, self.saved.front, self.splits, fit_settings, self._teacher_loss() if distill else self.task.loss(),
+            seed=self.seed, scratch=scratch, augment=self.inputs.project.augment, log=self.inputs.log,
+            watch=self.inputs.watch, each_epoch=freeze_ranges,
         )  # fmt: skip
-        self.curve = [asdict(e) for e in fitted.curve]
+        self.curve = fitted.curve
         set_mode(graph.module, "quantize", "quantize")
         settle(graph.module)
         return self._judged(graph)
 
-    def _taught(self) -> Any:
+    def _teacher_loss(self) -> Any:
         """The float network is the teacher: it knows what the integers should say, of samples without a label too."""
         teacher = channels_last(self.saved.network.eval().to(device()))
 

@@ -7,23 +7,34 @@ from importlib.metadata import version
 from typing import Any
 
 from edgeloop_agent.hardware import machine
+from edgeloop_contract.manifest import Precision
+from edgeloop_exporters.figures import LayerCost
 from edgeloop_pipeline.cache.store import Entry
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.report import plots, techniques
 from edgeloop_pipeline.report.rendering import page
 from edgeloop_pipeline.report.summary import rows
+from edgeloop_pipeline.results.compression import BudgetResult, PruneResult
+from edgeloop_pipeline.results.files import CascadeResult, PackageResult, ProfileResult, SplitResult, VerifyResult
+from edgeloop_pipeline.results.quantization import QuantizeResult
+from edgeloop_pipeline.results.read import results_like
+from edgeloop_pipeline.results.training import NetworkResult
 from edgeloop_pipeline.tasks.registry import METRICS
 
 LIBRARIES = ("edgeloop", "torch", "torch-pruning", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
+LOW_RECALL, WIDE_INTERVAL = 0.5, 0.1
 CALLS_US = 200  # below, what surrounds the layers may take longer than they do
 
 
 def render(inputs: Inputs, entries: list[Entry]) -> str:
     """The page. Everything from recipes and data is escaped by the template."""
-    metrics = {e.stage: e.metrics for e in entries}
-    verified, profiled = metrics.get("verify", {}), metrics.get("profile", {})
+    verified, profiled = inputs.result("verify", VerifyResult), inputs.result("profile", ProfileResult)
+    trained = {name: result for name, result in results_like(entries, NetworkResult).items() if result.training}
+    curves = {name: result.curve for name, result in trained.items()}
+    curves |= {name: result.curve for name, result in results_like(entries, PruneResult).items() if result.curve}
     table = rows(entries)
-    head = inputs.project.recipe.head
+    recipe = inputs.project.recipe
+    head, metric = recipe.head, METRICS[recipe.head.task]
     return page(
         "report.html.j2",
         name=head.name,
@@ -32,19 +43,24 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         rows=table,
         verified=verified,
         profiled=profiled,
-        metrics=metrics,
-        failures=[f for m in metrics.values() for f in m.get("failures", [])],
-        warnings=_warnings(metrics),
-        measure=METRICS[head.task],
-        tradeoff=plots.tradeoff(table, METRICS[head.task]),
-        curves=plots.curves({name: m["curve"] for name, m in metrics.items() if m.get("curve")}, METRICS[head.task]),
-        techniques={name: techniques.lines(m) for name, m in metrics.items() if m.get("training")},
-        time_shares=plots.time_shares({name: m["training"]["time_shares"] for name, m in metrics.items() if m.get("training")}),
+        trained=trained,
+        pruned=inputs.result("prune", PruneResult),
+        budget=inputs.result("budget", BudgetResult),
+        quantized=inputs.result("quantize", QuantizeResult),
+        split=inputs.result("split", SplitResult),
+        cascade=inputs.result("cascade", CascadeResult),
+        failures=[failure for e in entries for failure in e.metrics.get("failures", [])],
+        warnings=_warnings(verified, profiled),
+        metric=metric,
+        tradeoff=plots.tradeoff(table, metric),
+        curves=plots.curves(curves, metric),
+        techniques={name: techniques.lines(r.precision or "", r.training) for name, r in trained.items() if r.training},
+        time_shares=plots.time_shares({name: r.training.time_shares for name, r in trained.items() if r.training}),
         layers=_layers(profiled),
-        roi=_roi(inputs, entries, profiled),
-        recipe=inputs.project.recipe.path.read_text(encoding="utf-8"),
-        stages=inputs.project.recipe.stages,
-        digests={"recipe": inputs.project.recipe.sha256, **inputs.project.data_digests},
+        roi=_roi(inputs, profiled),
+        recipe=recipe.path.read_text(encoding="utf-8"),
+        stages=recipe.stages,
+        digests={"recipe": recipe.sha256, **inputs.project.data_digests},
         environment={"machine": machine(), "system": platform.platform(), "python": platform.python_version()}
         | {name: version(name) for name in LIBRARIES},
         peak=max((e.peak_bytes for e in entries), default=0),
@@ -52,47 +68,50 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
     )
 
 
-def _roi(inputs: Inputs, entries: list[Entry], profiled: dict[str, Any]) -> dict[str, Any] | None:
+def _roi(inputs: Inputs, profiled: ProfileResult | None) -> dict[str, Any] | None:
     """What the section on the return needs; None where the recipe states no prices, or nothing was packaged."""
     from edgeloop_pipeline.recipe.settings import Prices
     from edgeloop_pipeline.report.roi import answer
     from edgeloop_pipeline.report.roi_inputs import one_inference
     from edgeloop_pipeline.report.roi_page import shown
 
-    prices = inputs.project.recipe.head.roi
-    packaged = next(((e, f) for e, f in zip(entries, inputs.folders, strict=True) if e.stage == "package"), None)
-    if prices == Prices() or packaged is None or not profiled:
+    prices, packaged = inputs.project.recipe.head.roi, inputs.result("package", PackageResult)
+    if prices == Prices() or packaged is None or profiled is None:
         return None
-    measured = one_inference(profiled, packaged[1] / packaged[0].metrics["bundle"])
+    _, folder = inputs.holding(packaged.bundle)[-1]
+    measured = one_inference(profiled, folder / packaged.bundle)
     return shown(answer(measured, prices), measured, prices)
 
 
-def _layers(profiled: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the int8 ONNX file's kernels, each with its share of the time."""
-    layers = profiled.get("layers", {}).get("onnx-int8", [])
-    total = sum(layer["microseconds"] for layer in layers) or 1.0
-    return [{**layer, "share": layer["microseconds"] / total} for layer in layers]
+def _layers(profiled: ProfileResult | None) -> list[tuple[LayerCost, float]]:
+    """The int8 ONNX file's kernels, each with its share of the time."""
+    layers = profiled.layers.get("onnx-int8", []) if profiled else []
+    total = sum(layer.microseconds for layer in layers) or 1.0
+    return [(layer, layer.microseconds / total) for layer in layers]
 
 
-def _warnings(metrics: dict[str, Any]) -> list[str]:
+def _warnings(verified: VerifyResult | None, profiled: ProfileResult | None) -> list[str]:
     """What a reader should know before trusting the figures."""
-    found = []
-    verified, profiled = metrics.get("verify", {}), metrics.get("profile", {})
-    costs = {n: c["latency_us_p50"] for n, c in profiled.get("variants", {}).items()}
-    for name, cost in costs.items():
-        other = name.replace("int8", "float32")
-        if name.endswith("int8") and costs.get(other, cost) < cost:
-            small = ": a network this small spends its time on calls, not on arithmetic" if cost < CALLS_US else ""
-            found.append(
-                f"{name} is slower than {other} on this machine ({cost:.0f} against {costs[other]:.0f} µs){small}."
-                " Measure on the device: edgeloop-agent bench."
-            )
-    for name, variant in verified.get("variants", {}).items():
-        found += [f"{name}: {reason}" for reason in variant["slow_because"]]
-        a = variant["accuracy"]
-        if a["high"] - a["low"] > 0.1 and name.endswith("int8"):
-            found.append(f"{name}: the 95 % interval is {a['high'] - a['low']:.0%} wide; more test recordings would say more.")
-    for entry in verified.get("classes", []):
-        if entry["recall"] < 0.5:
-            found.append(f"class {entry['label']}: recall is {entry['recall']:.0%}; look at the confusion matrix.")
-    return found
+    warnings: list[str] = []
+    if verified is None:
+        return warnings
+    for name, file in verified.variants.items():
+        is_int8 = file.precision == Precision.INT8
+        twin = next((n for n, f in verified.variants.items() if (f.format, f.precision) == (file.format, Precision.FLOAT32)), None)
+        if is_int8 and twin and profiled and name in profiled.variants and twin in profiled.variants:
+            cost, other = (profiled.variants[n].latency_us_p50 for n in (name, twin))
+            if other < cost:
+                small = ": a network this small spends its time on calls, not on arithmetic" if cost < CALLS_US else ""
+                warnings.append(
+                    f"{name} is slower than {twin} on this machine ({cost:.0f} against {other:.0f} µs){small}."
+                    " Measure on the device: edgeloop-agent bench."
+                )
+        warnings += [f"{name}: {reason}" for reason in file.slow_because]
+        width = file.accuracy.high - file.accuracy.low
+        if is_int8 and width > WIDE_INTERVAL:
+            warnings.append(f"{name}: the 95 % interval is {width:.0%} wide; more test recordings would say more.")
+    return warnings + [
+        f"class {row.label}: recall is {row.recall:.0%}; look at the confusion matrix."
+        for row in verified.classes or []
+        if row.recall < LOW_RECALL
+    ]

@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 from edgeloop_pipeline.report.summary import Row
+from edgeloop_pipeline.results.training import Epoch
 
 FLOAT_COLOUR, SHIPPED_COLOUR, GRID = "#8a8f98", "#0b7a75", "#d8dbe0"
 
@@ -32,21 +33,21 @@ def _axes(columns: int, height: float) -> Any:
     return figure, axes
 
 
-def tradeoff(rows: list[Row], measure: str) -> str:
-    """The measure against size and against latency: float networks through the stages, then the shipped files."""
-    measured = [r for r in rows if r.accuracy and r.size_bytes]
+def tradeoff(rows: list[Row], metric: str) -> str:
+    """The metric against size and against latency: float networks through the stages, then the shipped files."""
+    measured = [(r, r.accuracy.value) for r in rows if r.accuracy and r.size_bytes]
     if not measured:
         return ""
-    best = max((r.accuracy or {})["value"] for r in measured)
+    best = max(value for _, value in measured)
     # A network that was pruned and not trained again says nothing about the trade and would flatten the rest.
-    points = [r for r in measured if (r.accuracy or {})["value"] > best / 2]
-    aside = [f"{r.name.strip()} alone: {r.accuracy_text}, off the plot" for r in measured if r not in points]
+    points = [(r, value) for r, value in measured if value > best / 2]
+    aside = [f"{r.name.strip()} alone: {r.accuracy_text}, off the plot" for r, value in measured if value <= best / 2]
     figure, axes = _axes(2, 3.6)
     for one, unit, values in (
-        (axes[0], "size, kB", [(r.size_bytes or 0) / 1000 for r in points]),
-        (axes[1], "p50 latency, µs", [r.latency_us for r in points]),
+        (axes[0], "size, kB", [(r.size_bytes or 0) / 1000 for r, _ in points]),
+        (axes[1], "p50 latency, µs", [r.latency_us for r, _ in points]),
     ):
-        drawn = [(r, x, 100 * (r.accuracy or {})["value"]) for r, x in zip(points, values, strict=True) if x]
+        drawn = [(r, x, 100 * value) for (r, value), x in zip(points, values, strict=True) if x]
         path = [(x, y) for r, x, y in drawn if not r.shipped]
         one.plot(*zip(*path, strict=True), color=FLOAT_COLOUR, linestyle=":", linewidth=1.2, zorder=1)
         for kind, colour, marker, label in (
@@ -62,7 +63,7 @@ def tradeoff(rows: list[Row], measure: str) -> str:
         one.xaxis.set_major_formatter("{x:.0f}")
         one.tick_params(axis="x", which="minor", labelsize=8)
         one.set_xlabel(unit)
-    axes[0].set_ylabel(f"test {measure}, %")
+    axes[0].set_ylabel(f"test {metric}, %")
     if aside:
         axes[1].set_title("; ".join(aside), fontsize=8, color=FLOAT_COLOUR, loc="right")
     axes[0].legend(loc="lower right", frameon=False, fontsize=8)
@@ -79,17 +80,17 @@ def _label(axes: Any, drawn: list[tuple[Row, float, float]]) -> None:
     axes.margins(x=0.15, y=0.45)
 
 
-def curves(stages: dict[str, list[dict[str, Any]]], measure: str) -> str:
-    """Loss and validation measure per epoch of each stage that trained."""
+def curves(stages: dict[str, list[Epoch]], metric: str) -> str:
+    """Loss and validation metric per epoch of each stage that trained."""
     if not stages:
         return ""
     figure, axes = _axes(2, 2.8)
     for name, curve in stages.items():
-        epochs = [point["epoch"] for point in curve]
-        axes[0].plot(epochs, [point["loss"] for point in curve], label=name, linewidth=1.5)
-        axes[1].plot(epochs, [100 * point["validation_accuracy"] for point in curve], label=name, linewidth=1.5)
+        epochs = [point.epoch for point in curve]
+        axes[0].plot(epochs, [point.loss for point in curve], label=name, linewidth=1.5)
+        axes[1].plot(epochs, [100 * point.validation_accuracy for point in curve], label=name, linewidth=1.5)
     axes[0].set_ylabel("training loss")
-    axes[1].set_ylabel(f"validation {measure}, %")
+    axes[1].set_ylabel(f"validation {metric}, %")
     for one in axes:
         one.set_xlabel("epoch")
     axes[1].legend(frameon=False)
@@ -115,8 +116,8 @@ def time_shares(stages: dict[str, dict[str, float]]) -> str:
     return _svg(figure)
 
 
-def pareto(points: list[tuple[int, float, float, float, bool]], measure: str) -> str:
-    """Trials (number, measure, latency µs, bytes, best trade-off): the measure against latency and against bytes."""
+def pareto(points: list[tuple[int, float, float, float, bool]], metric: str) -> str:
+    """Trials (number, metric, latency µs, bytes, best trade-off): the metric against latency and against bytes."""
     if not points:
         return ""
     figure, axes = _axes(2, 3.8)
@@ -142,6 +143,6 @@ def pareto(points: list[tuple[int, float, float, float, bool]], measure: str) ->
         one.xaxis.set_major_formatter("{x:.3g}")
         one.xaxis.set_minor_formatter("{x:.3g}")
         one.tick_params(axis="x", which="minor", labelsize=8)
-    axes[0].set_ylabel(f"validation {measure}, %")
+    axes[0].set_ylabel(f"validation {metric}, %")
     axes[0].legend(loc="lower right", frameon=False, fontsize=8)
     return _svg(figure)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from edgeloop_pipeline.report.roi import Measured
+from edgeloop_pipeline.results.files import ProfileResult
 
 
-def one_inference(profiled: dict[str, Any], bundle_path: Path) -> Measured:
-    """What one inference took in a finished run, by what `profile` reported, and the bundle."""
+def one_inference(profiled: ProfileResult, bundle_path: Path) -> Measured:
+    """What one inference took, by the run's profile and its bundle. Latency in µs, energy in µJ."""
     import numpy as np
 
     from edgeloop_contract.archive import Bundle
 
     with Bundle.open(bundle_path) as bundle:
         sample = bundle.manifest.sample
-    floats = [stage["cost"]["latency_us_p50"] for stage in profiled["stages"].values()]
+    floats = [network.cost.latency_us_p50 for network in profiled.stages.values()]
     return Measured(
-        profiled["variants"][profiled["fastest_int8"]]["latency_us_p50"], floats[0] if floats else 0.0, profiled["energy_uj"],
-        int(np.prod(sample.shape)) * np.dtype(sample.dtype).itemsize, profiled["machine"],
+        profiled.variants[profiled.fastest_int8].latency_us_p50, floats[0] if floats else 0.0, profiled.energy_uj,
+        int(np.prod(sample.shape)) * np.dtype(sample.dtype).itemsize, profiled.machine,
     )  # fmt: skip

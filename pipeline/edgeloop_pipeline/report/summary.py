@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
+from edgeloop_contract.manifest import Estimate
 from edgeloop_pipeline.cache.store import Entry
+from edgeloop_pipeline.results.files import ProfileResult, VerifyResult
+from edgeloop_pipeline.results.read import result_of
 
 
 @dataclass(frozen=True)
@@ -13,7 +15,7 @@ class Row:
     """One stage or shipped file. Accuracy on the full test set; None where it was not measured."""
 
     name: str
-    accuracy: dict[str, Any] | None
+    accuracy: Estimate | None
     size_bytes: int | None
     latency_us: float | None
     seconds: float | None
@@ -22,11 +24,11 @@ class Row:
 
     @property
     def accuracy_text(self) -> str:
-        return f"{self.accuracy['value']:.2%}" if self.accuracy else ""
+        return f"{self.accuracy.value:.2%}" if self.accuracy else ""
 
     @property
     def interval_text(self) -> str:
-        return f"{self.accuracy['low']:.1%} – {self.accuracy['high']:.1%}" if self.accuracy else ""
+        return f"{self.accuracy.low:.1%} – {self.accuracy.high:.1%}" if self.accuracy else ""
 
     @property
     def size_text(self) -> str:
@@ -46,16 +48,16 @@ class Row:
 
 def rows(entries: list[Entry]) -> list[Row]:
     """Stages in order; after `export`, one row per shipped file. Float stages: as plain ONNX."""
-    metrics = {e.stage: e.metrics for e in entries}
-    verified, profiled = metrics.get("verify", {}), metrics.get("profile", {})
-    accuracies, costs = verified.get("stages", {}), profiled.get("stages", {})
-    found = []
+    verified, profiled = result_of(entries, "verify", VerifyResult), result_of(entries, "profile", ProfileResult)
+    table = []
     for e in entries:
-        cost = costs.get(e.stage, {})
-        latency = cost.get("cost", {}).get("latency_us_p50")
-        found.append(Row(e.stage, accuracies.get(e.stage), cost.get("bytes"), latency, e.seconds, e.peak_bytes))
-        if e.stage == "export":
-            for name, variant in verified.get("variants", {}).items():
-                latency = profiled.get("variants", {}).get(name, {}).get("latency_us_p50")
-                found.append(Row(f"  {name}", variant["accuracy"], variant["bytes"], latency, None, None, True))
-    return found
+        accuracy = verified.stages.get(e.stage) if verified else None
+        float_file = profiled.stages.get(e.stage) if profiled else None
+        size, latency = (float_file.bytes, float_file.cost.latency_us_p50) if float_file else (None, None)
+        table.append(Row(e.stage, accuracy, size, latency, e.seconds, e.peak_bytes))
+        if e.stage == "export" and verified:
+            for name, file in verified.variants.items():
+                cost = profiled.variants.get(name) if profiled else None
+                shown = cost.latency_us_p50 if cost else None
+                table.append(Row(f"  {name}", file.accuracy, file.bytes, shown, None, None, True))
+    return table

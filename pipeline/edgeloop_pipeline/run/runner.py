@@ -7,9 +7,7 @@ import resource
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.stage_table import build
+from edgeloop_pipeline.results.read import R, result_of
 from edgeloop_pipeline.run import cache_key
 from edgeloop_pipeline.system import interrupt, malloc
 
@@ -50,13 +49,14 @@ class Result:
     cached: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
 
-    def metrics(self, stage: str) -> dict[str, Any]:
-        return next((e.metrics for e in self.entries if e.stage == stage), {})
+    def result(self, stage: str, kind: type[R]) -> R | None:
+        """What `stage` reported; None when it did not run. Raises UsageError when that is no `kind`."""
+        return result_of(self.entries, stage, kind)
 
-    def path(self, stage: str, metric: str) -> Path | None:
-        """The file that `stage` names in its metrics, if it ran."""
-        entry = next((e for e in self.entries if e.stage == stage and metric in e.metrics), None)
-        return self.store.folder(stage, entry.key) / entry.metrics[metric] if entry else None
+    def path(self, stage: str, field: str) -> Path | None:
+        """The file that `stage` names in a field of its result, if it ran."""
+        entry = next((e for e in self.entries if e.stage == stage and field in e.metrics), None)
+        return self.store.folder(stage, entry.key) / entry.metrics[field] if entry else None
 
 
 class Listener:
@@ -64,8 +64,10 @@ class Listener:
 
     def cached(self, name: str, entry: Entry) -> None: ...
     def starts(self, name: str, reasons: list[str]) -> None: ...
-    def says(self, name: str, text: str) -> None: ...
+    def log(self, name: str, text: str) -> None: ...
     def done(self, name: str, entry: Entry) -> None: ...
+    def epoch(self, name: str, epoch: int, metric: float, parameters: int) -> None:
+        """After each epoch of a training; `name`: project/stage. What it raises ends the run."""
 
 
 def plan_next(project: Project, store: Store, name: str, settings: dict[str, Any], before: list[Entry]) -> Planned:
@@ -102,7 +104,7 @@ def run(recipe: Recipe, store: Store, listener: Listener, result: Result | None 
                 result.cached.add(name)
             else:
                 listener.starts(name, why(store, recipe, planned))
-                entry = _make(project, store, planned, result.entries, partial(listener.says, name))
+                entry = _make(project, store, planned, result.entries, listener)
                 listener.done(name, entry)
             store.note(recipe.head.name, entry)
             result.entries.append(entry)
@@ -124,7 +126,11 @@ def why(store: Store, recipe: Recipe, planned: Planned) -> list[str]:
     return cache_key.changes(last.parts, planned.parts) or ["its stored result is missing or damaged"]
 
 
-def _inputs(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Inputs:
+def _inputs(project: Project, store: Store, planned: Planned, before: list[Entry], listener: Listener) -> Inputs:
+    def log(text: str) -> None:
+        listener.log(planned.name, text)
+        interrupt.check()
+
     sources = {a: _giver(project, a, before) for a in planned.stage.needs}
     return Inputs(
         project=project,
@@ -133,6 +139,7 @@ def _inputs(project: Project, store: Store, planned: Planned, before: list[Entry
         folders=[store.folder(e.stage, e.key) for e in before],
         scratch=store.scratch(planned.name, planned.key),
         log=log,
+        watch=listener.epoch,
     )
 
 
@@ -150,7 +157,7 @@ def follow(recipe: Recipe, store: Store) -> None:
         entry = planned.entry
         if entry is None and planned.stage.collective:
             with tempfile.TemporaryDirectory() as out:
-                planned.stage(_inputs(project, store, planned, entries, lambda _: None), Path(out))
+                planned.stage(_inputs(project, store, planned, entries, Listener()), Path(out))
         while entry is None:
             time.sleep(FOLLOW_SECONDS)
             entry = store.find(name, planned.key)
@@ -171,15 +178,10 @@ def _called(planned: Planned, inputs: Inputs, out: Path) -> Any:
         raise UsageError(f"stage {planned.name}: {said}; correct your stage") from error
 
 
-def _make(project: Project, store: Store, planned: Planned, before: list[Entry], log: Callable[[str], None]) -> Entry:
+def _make(project: Project, store: Store, planned: Planned, before: list[Entry], listener: Listener) -> Entry:
     name = planned.name
-
-    def say(text: str) -> None:
-        log(text)
-        interrupt.check()
-
     interrupt.check()
-    inputs = _inputs(project, store, planned, before, say)
+    inputs = _inputs(project, store, planned, before, listener)
     malloc.keep_freed()
     malloc.give_back()
     _forget_peak()

@@ -10,8 +10,6 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.compression.budget_search import (
-    Attempt,
-    Limits,
     best_of,
     excess,
     flat,
@@ -21,8 +19,9 @@ from edgeloop_pipeline.compression.budget_search import (
     used,
     verdict,
 )
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
+from edgeloop_pipeline.results.compression import Attempt, BudgetLimits, BudgetResult
 from edgeloop_pipeline.training.settings import Count, FitSettings, Rate
 
 if TYPE_CHECKING:
@@ -52,17 +51,17 @@ class Budget(Base):
     uses_target = True
     uses_machine = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> BudgetResult:
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.training.scoring import seed_everything
 
         project = inputs.project
         target = project.recipe.head.target
-        limits = Limits(
+        limits = BudgetLimits(
             latency_us=target.max_latency_us, bytes=target.max_int8_bytes, ram_bytes=target.max_ram_bytes,
             energy_uj=target.max_energy_uj, accuracy=target.min_accuracy or 0.0,
         )  # fmt: skip
-        if limits == Limits(accuracy=limits.accuracy):
+        if limits == BudgetLimits(accuracy=limits.accuracy):
             raise UsageError(
                 "stages.budget: the target has no ceiling; give max_latency_us, max_int8_bytes, max_ram_bytes or max_energy_uj"
             )
@@ -87,19 +86,19 @@ class Budget(Base):
         for line in missed:
             inputs.log(f"missed: {line}")
         sample = saved_network.dry_run(narrowed.network, saved.front, project.splits)
-        return {
-            "validation_accuracy": best.accuracy,
-            "parameters": best.parameters,
-            "multiply_adds": saved_network.multiply_adds(narrowed.network, sample),
-            "limits": msgspec.to_builtins(limits),
-            "whole": msgspec.to_builtins(search.whole),
-            "attempts": msgspec.to_builtins(attempts),
-            "kept": attempts.index(best),
-            "used": excess(best, limits),
-            "missed": missed,
-            "layers_measured": len((search.elsewhere.profile.table if search.elsewhere else search.table).measured),
-            "latency_of": search.elsewhere.profile.machine if search.elsewhere else "this machine",
-        }
+        return BudgetResult(
+            validation_accuracy=best.accuracy,
+            parameters=best.parameters,
+            multiply_adds=saved_network.multiply_adds(narrowed.network, sample),
+            limits=limits,
+            whole=search.whole,
+            attempts=attempts,
+            kept=attempts.index(best),
+            used=excess(best, limits),
+            missed=missed,
+            layers_measured=len((search.elsewhere.profile.table if search.elsewhere else search.table).measured),
+            latency_of=search.elsewhere.profile.machine if search.elsewhere else "this machine",
+        )
 
 
 class _Search:
@@ -157,7 +156,7 @@ class _Search:
         plain = loss(self.saved)
         return {(layer, share): loss(self._narrowed({layer: share})) - plain for layer in self.layers for share in STEPS[1:]}
 
-    def _estimate(self, saved: Saved, limits: Limits) -> float:
+    def _estimate(self, saved: Saved, limits: BudgetLimits) -> float:
         """The largest share of a budget that this network would use, by the table."""
         from edgeloop_exporters.arena import peak_bytes
         from edgeloop_pipeline.networks import saved_network
@@ -174,7 +173,7 @@ class _Search:
             shares.append(peak_bytes(quantized_graph.folded(saved, self.splits)[0]) / limits.ram_bytes)
         return max(shares)
 
-    def attempt(self, aim: float, limits: Limits, number: int) -> tuple[Attempt, Saved]:
+    def attempt(self, aim: float, limits: BudgetLimits, number: int) -> tuple[Attempt, Saved]:
         """Narrow to the budgets times `aim`, train, quantize, and measure what ships."""
         from edgeloop_pipeline.compression.width_scaling import STEPS
 
@@ -214,7 +213,7 @@ class _Search:
         scratch.mkdir(parents=True, exist_ok=True)
         fit(
             saved.network, saved.front, self.splits, settings, loss, seed=project.recipe.head.seed, scratch=scratch,
-            augment=project.augment, name="budget", log=self.inputs.log,
+            augment=project.augment, name="budget", log=self.inputs.log, watch=self.inputs.watch,
         )  # fmt: skip
 
     def _measured(self, saved: Saved) -> Attempt:

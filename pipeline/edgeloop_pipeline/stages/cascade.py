@@ -11,8 +11,9 @@ import msgspec
 from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.bundling.file_names import CASCADE
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
+from edgeloop_pipeline.results.files import CascadePoint, CascadeResult, CascadeTest, VerifyResult
 
 if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
@@ -41,7 +42,7 @@ class Cascade(Base):
     libraries = ("torch", "onnx", "onnxscript")
     uses_history = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> CascadeResult:
 
         from edgeloop_contract import manifest
         from edgeloop_pipeline.networks import saved_network
@@ -77,13 +78,13 @@ class Cascade(Base):
             f"test: {test_alone[0]:.2%} alone, {tested.accuracy:.2%} with {tested.share:.1%} sent, {test_alone[1]:.2%} with all"
             f" of them; threshold {point.threshold:.3f}"
         )
-        return {
-            "bundle": f"{path[0]}-{project.recipe.head.version}.edgeloop", "sha256": path[1],
-            "bytes": (out / f"{path[0]}-{project.recipe.head.version}.edgeloop").stat().st_size,
-            "threshold": point.threshold, "validation": {"share": point.share, "accuracy": point.accuracy},
-            "test": {"share": tested.share, "accuracy": tested.accuracy, "small": test_alone[0], "large": test_alone[1]},
-            "trade_off": [[p.share, p.accuracy] for p in few],
-        }  # fmt: skip
+        file = f"{path[0]}-{project.recipe.head.version}.edgeloop"
+        return CascadeResult(
+            bundle=file, sha256=path[1], bytes=(out / file).stat().st_size, threshold=point.threshold,
+            validation=CascadePoint(point.share, point.accuracy),
+            test=CascadeTest(tested.share, tested.accuracy, test_alone[0], test_alone[1]),
+            trade_off=[(p.share, p.accuracy) for p in few],
+        )  # fmt: skip
 
     def _bundle(self, inputs: Inputs, saved: Saved, on_validation: Array, out: Path) -> tuple[str, str]:
         """The large network as a bundle of its own: its name and digest."""
@@ -114,7 +115,7 @@ class Cascade(Base):
         )  # fmt: skip
         cost = best_threads(variant, files[file], canary["inputs"], 0.3)
         accuracy = task.estimate(scores_of(saved.network, saved.front, splits.test).numpy(), splits.test)
-        verified = inputs.metrics("verify")
+        verified = inputs.required("verify", VerifyResult)
         step = golden_step(canary["scores"])
         golden = manifest.Golden(scores="canary/scores.npy", score_step=step, max_steps=GOLDEN_STEPS)
         made = manifest.Manifest(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import msgspec
 
 from edgeloop_contract.errors import ModelError, UsageError
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.settings import Reference
 from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.results.training import NetworkResult
 from edgeloop_pipeline.training.settings import FitSettings, Share
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Distill(FitSettings, Base):
     libraries = ("torch", "numpy")
     collective = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> NetworkResult:
         from edgeloop_pipeline.data.normalization import front_of
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.tasks.registry import task_for
@@ -67,20 +68,16 @@ class Distill(FitSettings, Base):
         loss = _Loss(self, task_for(project.splits), None if soft is not None else teacher, self._watched(student, teachers[0]))
         fitted = fit(
             student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch, soft=soft,
-            augment=project.augment, name=f"{project.recipe.head.name}/distill", log=inputs.log,
+            augment=project.augment, name=f"{project.recipe.head.name}/distill", log=inputs.log, watch=inputs.watch,
         )  # fmt: skip
         loss.close()
         saved_network.save(out, student, structure)
         sample = saved_network.dry_run(student, structure.front, project.splits)
-        return {
-            "validation_accuracy": fitted.best.validation_accuracy,
-            "best_epoch": fitted.best.epoch,
-            "parameters": saved_network.parameters(student),
-            "multiply_adds": saved_network.multiply_adds(student, sample),
-            "precision": fitted.precision,
-            "curve": [asdict(e) for e in fitted.curve],
-            "training": fitted.facts,
-        }
+        return NetworkResult(
+            validation_accuracy=fitted.best.validation_accuracy, best_epoch=fitted.best.epoch,
+            parameters=saved_network.parameters(student), multiply_adds=saved_network.multiply_adds(student, sample),
+            precision=fitted.precision, curve=fitted.curve, training=fitted.facts,
+        )  # fmt: skip
 
     def _teachers(self, inputs: Inputs) -> list[Any]:
         from torch import nn

@@ -12,8 +12,9 @@ import msgspec
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Precision, Runtime
 from edgeloop_pipeline.bundling.variants import VARIANTS, answer_shape, variant_of
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
+from edgeloop_pipeline.results.files import ExportResult
 
 if TYPE_CHECKING:
     pass
@@ -37,7 +38,7 @@ class Export(Base):
     code = RUNTIMES
     libraries = ("torch", "onnx", "onnxscript", "litert-torch")
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> ExportResult:
         from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
         from edgeloop_exporters.file_check import check_file
         from edgeloop_exporters.quantization import output_qparams
@@ -71,7 +72,7 @@ class Export(Base):
                 make(out / f"{runtime}-float32.{runtime}", out / file)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
-        return {"bytes": {v.name: (out / v.file).stat().st_size for v in variants}}
+        return ExportResult({v.name: (out / v.file).stat().st_size for v in variants}, {v.name: v.precision for v in variants})
 
     def _lighter(self, runtime: Runtime) -> list[tuple[Precision, Callable[[Path, Path], None]]]:
         """What is made from the float file."""

@@ -10,8 +10,9 @@ import msgspec
 
 from edgeloop_pipeline.bundling.contents import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
 from edgeloop_pipeline.bundling.variants import read_variants
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.results.files import PackageResult, ProfileResult, VerifyResult
 
 
 @dataclass(frozen=True)
@@ -24,20 +25,19 @@ class Package(Base):
     uses_target = True
     uses_history = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> PackageResult:
         from edgeloop_contract import archive, manifest
         from edgeloop_pipeline.tasks.registry import task_for
 
         project, head = inputs.project, inputs.project.recipe.head
         task = task_for(project.splits)
         exported = inputs.artefacts["exported"]
-        verified, profiled = inputs.metrics("verify"), inputs.metrics("profile")
+        verified, profiled = inputs.required("verify", VerifyResult), inputs.required("profile", ProfileResult)
         files, canary, reference = _canary(inputs, task)
         variants = []
         for variant in read_variants(exported):
             files[f"models/{variant.file}"] = (exported / variant.file).read_bytes()
-            accuracy = msgspec.convert(verified["variants"][variant.name]["accuracy"], manifest.Estimate)
-            cost = msgspec.convert(profiled["variants"][variant.name], manifest.Cost)
+            accuracy, cost = verified.variants[variant.name].accuracy, profiled.variants[variant.name]
             variants.append(msgspec.structs.replace(variant, file=f"models/{variant.file}", accuracy=accuracy, cost=cost))
         split = _split(inputs, files)
         made = manifest.Manifest(
@@ -53,7 +53,7 @@ class Package(Base):
         name = f"{head.name}-{head.version}.edgeloop"
         archive.write(out / name, made, files)
         with archive.Bundle.open(out / name) as bundle:
-            return {"bundle": name, "sha256": bundle.sha256, "bytes": (out / name).stat().st_size, "files": len(files)}
+            return PackageResult(name, bundle.sha256, (out / name).stat().st_size, len(files))
 
 
 def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
@@ -74,7 +74,7 @@ def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
     }
     canary = Canary(
         inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=float(found["step"]),
-        max_steps=inputs.metrics("verify")["allowed_lsb"], variants=golden,
+        max_steps=inputs.required("verify", VerifyResult).allowed_lsb, variants=golden,
     )  # fmt: skip
     return files, canary, reference_of(splits, task.reference(found["validation_scores"]))
 
@@ -112,16 +112,16 @@ def _cascade(inputs: Inputs) -> Any:
     return None
 
 
-def _model_card(project: Any, task: Any, verified: Metrics) -> str:
+def _model_card(project: Any, task: Any, verified: VerifyResult) -> str:
     """What it is, how well it does, on what: plain text."""
     head, lines = project.recipe.head, []
     if head.model_card:
         lines.append(head.model_card.strip())
     lines += task.card(verified)
-    for name, variant in verified["variants"].items():
-        a = variant["accuracy"]
+    for name, file in verified.variants.items():
+        accuracy = file.accuracy
         lines.append(
-            f"{name}: {verified['measure']} {a['value']:.2%} on {a['samples']} test samples"
-            f" (95 % interval {a['low']:.2%} to {a['high']:.2%}, bootstrap over recordings)."
+            f"{name}: {verified.metric} {accuracy.value:.2%} on {accuracy.samples} test samples"
+            f" (95 % interval {accuracy.low:.2%} to {accuracy.high:.2%}, bootstrap over recordings)."
         )
     return "\n".join(lines)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.bundling.variants import read_variants
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
+from edgeloop_pipeline.results.files import FloatCost, OnDevice, ProfileResult
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Profile(Base):
     uses_machine = True
     uses_history = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> ProfileResult:
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_agent.energy import NO_METER
         from edgeloop_agent.hardware import machine
@@ -36,19 +39,20 @@ class Profile(Base):
 
         samples = inputs.project.splits.test.values[:64]
         exported = inputs.artefacts["exported"]
-        costs, layers = {}, {}
+        costs, layers, integer = {}, {}, {}
         for variant in read_variants(exported):
             model = (exported / variant.file).read_bytes()
             costs[variant.name] = best_threads(variant, model, samples, self.seconds)
             inputs.log(f"{variant.name}: p50 {costs[variant.name].latency_us_p50:.0f} µs")
+            if variant.precision == Precision.INT8:
+                integer[variant.name] = costs[variant.name].latency_us_p50
             if variant.runtime == "onnx":
                 layers[variant.name] = layer_costs.measure(variant, model, samples)
-        integer = {n: c.latency_us_p50 for n, c in costs.items() if n.endswith("int8")}
         best = min(integer, key=lambda n: integer[n])
         took, where = integer[best], "on this machine"
         elsewhere = self._elsewhere(inputs)
         if elsewhere is not None:
-            took, where = elsewhere["latency_us"], f"by its layers as measured on {elsewhere['machine']}"
+            took, where = elsewhere.latency_us, f"by its layers as measured on {elsewhere.machine}"
         target, failures = inputs.project.recipe.head.target, []
         if target.max_latency_us is not None and took > target.max_latency_us:
             failures.append(f"{best}: {took:.0f} µs {where}, more than max_latency_us {target.max_latency_us:g}")
@@ -56,21 +60,20 @@ class Profile(Base):
         if target.max_energy_uj is not None and (microjoules is None or microjoules > target.max_energy_uj):
             said = f"{microjoules:.0f} µJ an inference" if microjoules is not None else NO_METER
             failures.append(f"{best}: {said}; max_energy_uj is {target.max_energy_uj:g}")
-        result = {
-            "machine": machine(),
-            "variants": costs,
-            "fastest_int8": best,
-            "elsewhere": elsewhere,
-            "energy_uj": microjoules,
-            "layers": layers,
-            "stages": self._stages(inputs, samples),
-            "failures": failures,
-        }
-        plain: Metrics = msgspec.to_builtins(result)
-        (out / "profile.json").write_bytes(msgspec.json.encode(plain))
-        return plain
+        result = ProfileResult(
+            machine=machine(),
+            variants=costs,
+            fastest_int8=best,
+            elsewhere=elsewhere,
+            energy_uj=microjoules,
+            layers=layers,
+            stages=self._stages(inputs, samples),
+            failures=failures,
+        )
+        (out / "profile.json").write_bytes(msgspec.json.encode(result))
+        return result
 
-    def _elsewhere(self, inputs: Inputs) -> dict[str, Any] | None:
+    def _elsewhere(self, inputs: Inputs) -> OnDevice | None:
         """The shipped network on the device that the target names."""
         from edgeloop_pipeline.compression.device_latency import Elsewhere
         from edgeloop_pipeline.networks import saved_network
@@ -81,7 +84,7 @@ class Profile(Base):
         _, folder = inputs.holding(saved_network.WEIGHTS)[-1]
         took = device.microseconds(saved_network.load(inputs.project, folder).network)
         inputs.log(f"on {device.profile.machine}: about {took:.0f} µs, by its layers")
-        return {"machine": device.profile.machine, "latency_us": took}
+        return OnDevice(device.profile.machine, took)
 
     def _energy(self, inputs: Inputs, name: str, threads: int) -> float | None:
         from edgeloop_agent import energy
@@ -94,7 +97,7 @@ class Profile(Base):
         samples = inputs.project.splits.test.values[: shipped_cost.SAMPLES]
         return energy.microjoules(runtime, samples, shipped_cost.ENERGY_SECONDS)
 
-    def _stages(self, inputs: Inputs, samples: Any) -> dict[str, Any]:
+    def _stages(self, inputs: Inputs, samples: Array) -> dict[str, FloatCost]:
         """Every float network of this run as a plain ONNX file: what would ship without the stages after it."""
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract.manifest import Precision, TensorSpec, Variant
@@ -112,5 +115,5 @@ class Profile(Base):
                 spec = TensorSpec(dtype="float32", shape=[])
                 variant = Variant(name=name, runtime="onnx", precision=Precision.FLOAT32, file=path.name, input=spec, output=spec)
                 model = path.read_bytes()
-                rows[name] = {"bytes": len(model), "cost": best_threads(variant, model, samples, self.seconds)}
+                rows[name] = FloatCost(len(model), best_threads(variant, model, samples, self.seconds))
         return rows

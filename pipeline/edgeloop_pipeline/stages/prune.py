@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.results.compression import PruneResult
+from edgeloop_pipeline.results.training import Epoch
 from edgeloop_pipeline.training.settings import Count, FitSettings
 
 Kept = Annotated[float, msgspec.Meta(gt=0, le=1)]
@@ -42,7 +44,7 @@ class Prune(Base):
     libraries = ("torch", "torch-pruning", "numpy")
     collective = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> PruneResult:
         from edgeloop_pipeline.compression import pruning
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.tasks.registry import task_for
@@ -56,7 +58,7 @@ class Prune(Base):
         sample = saved_network.dry_run(network, saved.front, project.splits)
         parameters, multiply_adds = saved_network.parameters(network), saved_network.multiply_adds(network, sample)
         compressed = pruning.compressed_bytes(network)
-        curve: list[dict[str, Any]] = []
+        curve: list[Epoch] = []
         for i in range(1, self.iterations + 1):
             if self.pattern == "channels":
                 self._remove_channels(inputs, saved, sample, i)
@@ -73,19 +75,19 @@ class Prune(Base):
         left = saved_network.parameters(network)
         zeros = sum(int((p == 0).sum()) for p in network.parameters() if p.dim() > 1)
         inputs.log(f"{parameters} → {left} parameters ({left / parameters:.0%}), {zeros} of them zero")
-        return {
-            "validation_accuracy": task.judge(scores, project.splits.validation)[0],
-            "pattern": self.pattern,
-            "buys": BUYS[self.pattern],
-            "parameters": left,
-            "parameters_share": left / parameters,
-            "zeros": zeros,
-            "compressed_share": pruning.compressed_bytes(network) / compressed,
-            "multiply_adds": saved_network.multiply_adds(network, sample),
-            "multiply_adds_before": multiply_adds,
-            "channels": {name: sizes.get("out_channels", sizes.get("out_features")) for name, sizes in changes.items()},
-            "curve": curve,
-        }
+        return PruneResult(
+            validation_accuracy=task.judge(scores, project.splits.validation)[0],
+            pattern=self.pattern,
+            buys=BUYS[self.pattern],
+            parameters=left,
+            parameters_share=left / parameters,
+            zeros=zeros,
+            compressed_share=pruning.compressed_bytes(network) / compressed,
+            multiply_adds=saved_network.multiply_adds(network, sample),
+            multiply_adds_before=multiply_adds,
+            channels={name: sizes.get("out_channels", sizes.get("out_features")) for name, sizes in changes.items()},
+            curve=curve,
+        )
 
     def _share(self, keep: float, iteration: int) -> float:
         """What is left of everything after so many iterations: the same share goes each time."""
@@ -119,7 +121,7 @@ class Prune(Base):
             labels = torch.from_numpy(splits.train.labels[part])
             loss(saved.network(x).float(), labels, x, torch.enable_grad).backward()
 
-    def _recovered(self, inputs: Inputs, saved: Any, iteration: int) -> list[dict[str, Any]]:
+    def _recovered(self, inputs: Inputs, saved: Any, iteration: int) -> list[Epoch]:
         from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.fit import fit
 
@@ -131,6 +133,6 @@ class Prune(Base):
         scratch.mkdir(parents=True, exist_ok=True)
         fitted = fit(
             saved.network, saved.front, project.splits, settings, task_for(project.splits).loss(), seed=project.recipe.head.seed,
-            scratch=scratch, augment=project.augment, log=inputs.log,
+            scratch=scratch, augment=project.augment, log=inputs.log, watch=inputs.watch,
         )  # fmt: skip
-        return [asdict(e) for e in fitted.curve]
+        return fitted.curve

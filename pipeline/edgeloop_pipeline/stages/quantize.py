@@ -1,15 +1,14 @@
-"""int8: calibration first; what that loses is explained, and repaired rung by rung until the floor holds."""
+"""int8: calibration first; what that loses is explained, and repaired step by step until the floor holds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
+from edgeloop_pipeline.results.quantization import QuantizeResult
 
 
 @dataclass(frozen=True)
@@ -23,33 +22,33 @@ class Quantize(QuantizeSettings, Base):
     collective = True
     uses_target = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> QuantizeResult:
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
-        from edgeloop_pipeline.quantization.repair import Ladder
+        from edgeloop_pipeline.quantization.repair import Repair
         from edgeloop_pipeline.training.scoring import seed_everything
 
         project = inputs.project
         seed_everything(project.recipe.head.seed + 2)
-        ladder = Ladder(inputs, self, saved_network.load(project, inputs.artefacts["network"]))
-        graph = ladder.climb()
+        repair = Repair(inputs, self, saved_network.load(project, inputs.artefacts["network"]))
+        graph = repair.run()
         quantized_graph.save(out, graph)
-        missed = ladder.missed(ladder.post_training)
-        return {
-            "validation_accuracy": ladder.best.measure,
-            "float_validation_accuracy": ladder.float_measure,
-            "post_training_validation_accuracy": ladder.post_training,
-            "method": ladder.method,
-            "why": missed or ("asked for" if self.qat == "always" else "post-training holds the floor"),
-            "rungs": msgspec.to_builtins(ladder.rungs),
-            "layer_losses": msgspec.to_builtins(ladder.losses),
-            "calibration": graph.options.method,
-            "float_layers": list(graph.options.float_layers),
-            "float_streams": graph.options.float_streams,
-            "equalized": list(graph.equalized),
-            "folded_batchnorms": graph.folded,
-            "nodes": dict(zip(("traced", "simplified", "folded"), graph.nodes, strict=True)),
-            "points": len(graph.plan.points),
-            "weights": len(graph.plan.weights),
-            "curve": ladder.curve,
-        }
+        missed = repair.missed(repair.post_training)
+        return QuantizeResult(
+            validation_accuracy=repair.best.metric,
+            float_validation_accuracy=repair.float_metric,
+            post_training_validation_accuracy=repair.post_training,
+            method=repair.method,
+            why=missed or ("asked for" if self.qat == "always" else "post-training holds the floor"),
+            repair_steps=repair.steps,
+            layer_losses=repair.losses,
+            calibration=graph.options.method,
+            float_layers=list(graph.options.float_layers),
+            float_streams=graph.options.float_streams,
+            equalized=list(graph.equalized),
+            folded_batchnorms=graph.folded,
+            nodes=dict(zip(("traced", "simplified", "folded"), graph.nodes, strict=True)),
+            points=len(graph.plan.points),
+            weights=len(graph.plan.weights),
+            curve=repair.curve,
+        )

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.results.files import ReportResult
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Report(Base):
     uses_machine = True
     uses_history = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> ReportResult:
         from edgeloop_pipeline.report.page import render
 
         (out / "report.html").write_text(render(inputs, inputs.entries), encoding="utf-8")
-        return {"report": "report.html"}
+        return ReportResult("report.html")

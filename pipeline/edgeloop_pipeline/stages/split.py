@@ -11,8 +11,9 @@ import msgspec
 from edgeloop_pipeline.bundling.file_names import CUTS
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.offload.cut_bench import WORTH, CutBench, _mean
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
+from edgeloop_pipeline.results.files import SplitResult
 from edgeloop_pipeline.training.settings import Count
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class Split(Base):
     libraries = ("torch", "onnx", "onnxruntime")
     uses_machine = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> SplitResult:
         from edgeloop_agent.hardware import machine
         from edgeloop_contract import manifest
         from edgeloop_pipeline.offload.bottleneck import Waists
@@ -56,7 +57,7 @@ class Split(Base):
         variant = next((v for v in read_variants(inputs.artefacts["exported"]) if v.runtime == "onnx"), None)
         if variant is None:
             inputs.log("no ONNX file was exported, and TFLite files are not cut: the model runs on the device as a whole")
-            return {"cuts": [], "left_out": {}}
+            return SplitResult(cuts=[], left_out={})
         model = (inputs.artefacts["exported"] / variant.file).read_bytes()
         work = CutBench(variant, model, samples, self.seconds, inputs.project.splits.task == "classification")
         waists = Waists(inputs, work, self.bottleneck, self.bottleneck_steps) if self.bottleneck else None
@@ -81,14 +82,16 @@ class Split(Base):
             cuts.append(cut)
         split = manifest.Split(variant=variant.name, machine=machine(), whole_us=work.whole_us, cuts=[*cuts, *narrows])
         (out / CUTS).write_bytes(msgspec.json.encode(split))
-        plain: Metrics = msgspec.to_builtins(split)
-        return {
-            **plain,
-            "left_out": left_out,
-            "early": exits.tested if exits else {},
-            "narrowed": waists.tried if waists else {},
-            "head_bytes": sum(f.stat().st_size for f in out.glob("*.onnx")),
-        }
+        return SplitResult(
+            variant=split.variant,
+            machine=split.machine,
+            whole_us=split.whole_us,
+            cuts=split.cuts,
+            left_out=left_out,
+            early=exits.tested if exits else {},
+            narrowed=waists.tried if waists else {},
+            head_bytes=sum(f.stat().st_size for f in out.glob("*.onnx")),
+        )
 
     def _worth_it(self, model: bytes, input_bytes: int) -> list[Any]:
         """Cut points with fewer bytes than all before them; of too many, those that save least are left out."""

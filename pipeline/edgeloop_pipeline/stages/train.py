@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgeloop_contract.errors import EdgeloopError, ModelError, UsageError
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.settings import Reference
 from edgeloop_pipeline.recipe.stage import Base
+from edgeloop_pipeline.results.training import NetworkResult
 from edgeloop_pipeline.training.settings import FitSettings, Whole
 
 
@@ -29,7 +30,7 @@ class Train(FitSettings, Base):
     libraries = ("torch", "numpy")
     collective = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> NetworkResult:
         from edgeloop_pipeline.data.normalization import front_of
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.tasks.losses import of_probabilities
@@ -52,28 +53,27 @@ class Train(FitSettings, Base):
         elif not self.epochs:
             raise UsageError("stages.train: epochs 0 leaves the network untrained; set epochs, or weights")
         structure = saved_network.Structure(head.network, head.network_args, {}, front)
-        facts = {"parameters": saved_network.parameters(network), "multiply_adds": saved_network.multiply_adds(network, sample)}
+        parameters, multiply_adds = saved_network.parameters(network), saved_network.multiply_adds(network, sample)
         if not self.epochs:
             saved_network.save(out, network, structure)
             scores = scores_of(network, front, project.splits.validation)
-            return {"validation_accuracy": task_for(project.splits).judge(scores, project.splits.validation)[0], **facts}
+            accuracy, _ = task_for(project.splits).judge(scores, project.splits.validation)
+            return NetworkResult(validation_accuracy=accuracy, parameters=parameters, multiply_adds=multiply_adds)
         loss = task_for(project.splits).loss(self.label_smoothing)
         if project.splits.task == "classification" and _answers_probabilities(network, sample):
             inputs.log("the network ends in a softmax: its logarithm is what trains, and shipped files leave the softmax out")
             loss = of_probabilities(loss)
         fitted = fit(
             network, front, project.splits, self, loss, seed=head.seed,
-            scratch=inputs.scratch, augment=project.augment, name=f"{head.name}/train", split_at=self.split_at, log=inputs.log,
+            scratch=inputs.scratch, augment=project.augment, name=f"{head.name}/train", split_at=self.split_at,
+            log=inputs.log, watch=inputs.watch,
         )  # fmt: skip
         saved_network.save(out, network, structure)
-        return {
-            "validation_accuracy": fitted.best.validation_accuracy,
-            "best_epoch": fitted.best.epoch,
-            **facts,
-            "precision": fitted.precision,
-            "curve": [asdict(e) for e in fitted.curve],
-            "training": fitted.facts,
-        }
+        return NetworkResult(
+            validation_accuracy=fitted.best.validation_accuracy, best_epoch=fitted.best.epoch,
+            parameters=parameters, multiply_adds=multiply_adds,
+            precision=fitted.precision, curve=fitted.curve, training=fitted.facts,
+        )  # fmt: skip
 
 
 def _answers_probabilities(network: Any, sample: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,9 +12,16 @@ from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
 from edgeloop_pipeline.bundling.variants import read_variants
-from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
+from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
+from edgeloop_pipeline.results.files import Parity, VerifiedFile, VerifyResult
 from edgeloop_pipeline.training.settings import Count
+
+if TYPE_CHECKING:
+    from edgeloop_contract.arrays import Array
+    from edgeloop_pipeline.recipe.settings import Target
+    from edgeloop_pipeline.stages.floors import FloatNetwork
+    from edgeloop_pipeline.tasks.registry import Task
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Verify(Base):
     uses_target = True
     uses_history = True
 
-    def __call__(self, inputs: Inputs, out: Path) -> Metrics:
+    def __call__(self, inputs: Inputs, out: Path) -> VerifyResult:
         from edgeloop_exporters import parity
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
@@ -54,33 +61,34 @@ class Verify(Base):
             measured.append(floors.FloatNetwork(name, validation, stages[name].value))
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
-        scores, variants = _variants(inputs, task, quantized_graph.left_in_float(graph))
-        integer = {name: found for name, found in scores.items() if name.endswith("int8")}
+        scores, files = _files(inputs, task, quantized_graph.left_in_float(graph))
+        integer = {name: scores[name] for name, file in files.items() if file.precision == Precision.INT8}
         agreements = parity.agreement({"torch": reference, **integer}, parity_step(graph), splits.task == "classification")
-        layers = self._layers(inputs, graph)
-        result = {
-            "float_accuracy": float_accuracy,
-            "best_float": stages[floors.best(measured).stage],
-            "chance": task.chance(splits.test),
-            "allowed_lsb": floors.allowed_lsb(project.recipe.head.target, len(graph.plan.points)),
-            "stages": stages,
-            "variants": variants,
-            "parity": {
-                "max_lsb": max(a.max_lsb for a in agreements),
-                "top1_share": min((a.top1_share for a in agreements if a.top1_share is not None), default=None),
-                "pairs": agreements,
-                "layers": layers,
-                "layers_note": "TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
-            },
-            "measure": METRICS[splits.task],
-            **task.details(next(iter(integer.values())), splits.test, on_validation),
-        }
-        result["failures"] = _failures(project.recipe.head.target, result, measured, layers, len(graph.plan.points))
+        figures = task.details(next(iter(integer.values())), splits.test, on_validation)
+        result = VerifyResult(
+            **msgspec.structs.asdict(figures),
+            float_accuracy=float_accuracy,
+            best_float=stages[floors.best(measured).stage],
+            chance=task.chance(splits.test),
+            allowed_lsb=floors.allowed_lsb(project.recipe.head.target, len(graph.plan.points)),
+            stages=stages,
+            variants=files,
+            parity=Parity(
+                max_lsb=max(a.max_lsb for a in agreements),
+                top1_share=min((a.top1_share for a in agreements if a.top1_share is not None), default=None),
+                pairs=agreements,
+                layers=self._layers(inputs, graph),
+                layers_note="TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
+            ),
+            metric=METRICS[splits.task],
+            failures=[],
+        )
+        failures = _failures(project.recipe.head.target, result, measured, len(graph.plan.points))
+        result = msgspec.structs.replace(result, failures=failures)
         self._canary(inputs, graph, on_validation, out)
-        self._drift(inputs, task.described(msgspec.to_builtins(result)), on_validation, graph, saved.front, out)
+        self._drift(inputs, task.described(figures), on_validation, graph, saved.front, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
-        plain: Metrics = msgspec.to_builtins(result)
-        return plain
+        return result
 
     def _layers(self, inputs: Inputs, graph: Any) -> list[Any]:
         """Every int8 file against torch, layer by layer."""
@@ -129,43 +137,46 @@ class Verify(Base):
         )  # fmt: skip
 
 
-def _failures(target: Any, result: dict[str, Any], measured: list[Any], rows: list[Any], points: int) -> list[str]:
+def _failures(target: Target, result: VerifyResult, measured: list[FloatNetwork], points: int) -> list[str]:
     """Every floor that is missed, in words."""
     from edgeloop_exporters.parity import first_difference
     from edgeloop_pipeline.stages import floors
 
-    first = first_difference(rows, result["allowed_lsb"]) or first_difference(rows, 0)
+    rows = result.parity.layers
+    first = first_difference(rows, result.allowed_lsb) or first_difference(rows, 0)
     where = f"; the first layer to differ is {first.layer or first.point} on {first.runtime}" if first else ""
-    files = [floors.File(n, n.endswith("int8"), v["accuracy"].value, v["bytes"]) for n, v in result["variants"].items()]
-    pairs = [
-        floors.Pair(p.a, p.b, p.max_lsb, 1.0 if p.top1_share is None else p.top1_share, where) for p in result["parity"]["pairs"]
+    files = [
+        floors.File(name, file.precision == Precision.INT8, file.accuracy.value, file.bytes)
+        for name, file in result.variants.items()
     ]
-    return floors.failures(target, result["measure"], measured, files, pairs, result["chance"], points)
+    pairs = [floors.Pair(p.a, p.b, p.max_lsb, 1.0 if p.top1_share is None else p.top1_share, where) for p in result.parity.pairs]
+    return floors.failures(target, result.metric, measured, files, pairs, result.chance, points)
 
 
-def _variants(inputs: Inputs, task: Any, left: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Every shipped file in its runtime on the full test set: its scores, and what is to be said of it."""
+def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Array], dict[str, VerifiedFile]]:
+    """Every shipped file in its runtime on the full test set: its scores, and what is known of it."""
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
     from edgeloop_pipeline.training.scoring import in_batches
 
     test, exported = inputs.project.splits.test, inputs.artefacts["exported"]
-    scores, details = {}, {}
+    scores, files = {}, {}
     for variant in read_variants(exported):
         model = (exported / variant.file).read_bytes()
         inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
         runtime = open_runtime(variant, model)
-        found = in_batches(runtime.run, test.values)
-        scores[variant.name] = found
+        scores[variant.name] = in_batches(runtime.run, test.values)
         counted = kernels.count(variant, model)
-        details[variant.name] = {
-            "runtime": runtime.description,
-            "accuracy": task.estimate(found, test),
-            "bytes": len(model),
-            "kernels": counted,
-            "slow_because": kernels.reasons(counted, variant.precision == Precision.INT8, left),
-        }
-    return scores, details
+        files[variant.name] = VerifiedFile(
+            runtime=runtime.description,
+            format=variant.runtime,
+            precision=variant.precision,
+            accuracy=task.estimate(scores[variant.name], test),
+            bytes=len(model),
+            kernels=counted,
+            slow_because=kernels.reasons(counted, variant.precision == Precision.INT8, float_layers),
+        )
+    return scores, files
 
 
 def parity_step(graph: Any) -> float:

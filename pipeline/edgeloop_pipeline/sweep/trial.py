@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, UsageError
+from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.recipe import Recipe
@@ -65,25 +66,30 @@ def _stages(recipe: Recipe) -> tuple[str, ...]:
 
 def measure(path: Path, changes: tuple[str, ...], runs: Path, board: Board, log: Callable[[str], None]) -> Point:
     """Run one variant as far as its profile."""
+    from edgeloop_pipeline.results.files import ExportResult, ProfileResult
+    from edgeloop_pipeline.results.quantization import QuantizeResult
+    from edgeloop_pipeline.results.training import NetworkResult
     from edgeloop_pipeline.run.runner import Listener, run
-    from edgeloop_pipeline.training.callbacks import watcher
 
     class Quiet(Listener):
         def starts(self, name: str, reasons: list[str]) -> None:
             log(f"  {name} …")
 
+        def epoch(self, name: str, epoch: int, metric: float, parameters: int) -> None:
+            board.watch(name, epoch, metric, parameters)
+
     recipe = recipes.load(path, changes)
-    token = watcher.set(board.watch)
-    try:
-        result = run(recipes.load(path, (*changes, *_stages(recipe))), Store(runs), Quiet())
-    finally:
-        watcher.reset(token)
-    trained = result.metrics("distill") or result.metrics("train")
-    costs = {n: v["latency_us_p50"] for n, v in result.metrics("profile")["variants"].items() if n.endswith("int8")}
-    sizes = {n: size for n, size in result.metrics("export")["bytes"].items() if n.endswith("int8")}
+    result = run(recipes.load(path, (*changes, *_stages(recipe))), Store(runs), Quiet())
+    trained = result.result("distill", NetworkResult) or result.result("train", NetworkResult)
+    exported, profiled = result.result("export", ExportResult), result.result("profile", ProfileResult)
+    quantized = result.result("quantize", QuantizeResult)
+    if trained is None or exported is None or profiled is None or quantized is None:
+        raise UsageError(f"{path}: a sweep compares trained networks; the recipe needs train, quantize, export and profile")
+    integer = [name for name, precision in exported.precisions.items() if precision == Precision.INT8]
     return Point(
-        accuracy=result.metrics("quantize")["validation_accuracy"], latency=min(costs.values()), bytes=min(sizes.values()),
-        parameters=trained["parameters"], curve=[e["validation_accuracy"] for e in trained.get("curve", [])],
+        accuracy=quantized.validation_accuracy, latency=min(profiled.variants[name].latency_us_p50 for name in integer),
+        bytes=min(exported.bytes[name] for name in integer), parameters=trained.parameters,
+        curve=[epoch.validation_accuracy for epoch in trained.curve],
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
+    from edgeloop_pipeline.results.files import Detection, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 FEWER_RESAMPLES = 500  # an AUC of ten thousand samples takes a millisecond
@@ -73,38 +74,45 @@ class Anomaly:
         """Of scores by lot."""
         return 0.5
 
-    def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
+    def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """What the threshold does on the test set; it comes from normal validation samples alone."""
+        from edgeloop_pipeline.results.files import Detection, TaskFigures
+
         normal = self.errors(on_validation, self.splits.validation)[self.splits.validation.labels == 0]
         threshold = float(np.percentile(normal, self.percentile))
         errors, truth = self.errors(scores, samples), samples.labels == 1
-        return {
-            "detection": {
-                "threshold": threshold,
-                "percentile": self.percentile,
-                "normal": int((~truth).sum()),
-                "anomalous": int(truth.sum()),
-                "false_alarms": float((errors[~truth] > threshold).mean()),
-                "found": float((errors[truth] > threshold).mean()),
-            }
-        }
+        return TaskFigures(
+            detection=Detection(
+                threshold=threshold,
+                percentile=self.percentile,
+                normal=int((~truth).sum()),
+                anomalous=int(truth.sum()),
+                false_alarms=float((errors[~truth] > threshold).mean()),
+                found=float((errors[truth] > threshold).mean()),
+            )
+        )
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
         errors = self.errors(on_validation, self.splits.validation)
         normal = errors[self.splits.validation.labels == 0]
         return {"answer_mean": [float(normal.mean())], "answer_std": [float(normal.std())]}
 
-    def described(self, verified: dict[str, Any]) -> manifest.Anomaly:
+    def described(self, figures: TaskFigures) -> manifest.Anomaly:
         from edgeloop_contract import manifest
 
         mean, std = self.normalisation
-        return manifest.Anomaly(labels=list(self.splits.labels), threshold=verified["detection"]["threshold"], mean=mean, std=std)
+        return manifest.Anomaly(labels=list(self.splits.labels), threshold=_detection(figures).threshold, mean=mean, std=std)
 
-    def card(self, verified: dict[str, Any]) -> list[str]:
-        d = verified["detection"]
+    def card(self, figures: TaskFigures) -> list[str]:
+        d = _detection(figures)
         return [
             f"Tells {self.splits.labels[1]} from {self.splits.labels[0]} by how badly it reconstructs a sample; learnt from"
             f" {self.splits.labels[0]} samples alone.",
-            f"At its threshold: {d['found']:.1%} of {d['anomalous']} found, {d['false_alarms']:.1%} false alarms among"
-            f" {d['normal']} normal test samples.",
+            f"At its threshold: {d.found:.1%} of {d.anomalous} found, {d.false_alarms:.1%} false alarms among"
+            f" {d.normal} normal test samples.",
         ]
+
+
+def _detection(figures: TaskFigures) -> Detection:
+    assert figures.detection is not None
+    return figures.detection

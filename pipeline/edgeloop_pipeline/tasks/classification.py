@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
+    from edgeloop_pipeline.results.files import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 MOST_CLASSES_SHOWN = 30
@@ -62,39 +63,35 @@ class Classification:
         """Of always answering the commonest class."""
         return float(np.bincount(samples.labels).max() / len(samples))
 
-    def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
+    def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """`confusion`: rows are true classes, columns answers. `classes`: precision, recall, F1 and count of each."""
+        from edgeloop_pipeline.results.files import ClassFigures, TaskFigures
+
         names = self.splits.labels
         classes, truth = len(names), np.asarray(samples.labels)
         matrix = np.bincount(truth * classes + scores.argmax(1), minlength=classes**2).reshape(classes, classes)
-        hits, said, counts = np.diag(matrix), matrix.sum(0), matrix.sum(1)
-        figures = {  # of a class that was never said, or never true: 0
-            "precision": hits / np.maximum(said, 1),
-            "recall": hits / np.maximum(counts, 1),
-            "f1": 2 * hits / np.maximum(said + counts, 1),
-        }
+        hits, answered, counts = np.diag(matrix), matrix.sum(0), matrix.sum(1)
+        # Of a class that was never answered, or never true: 0.
+        precision, recall = hits / np.maximum(answered, 1), hits / np.maximum(counts, 1)
+        f1 = 2 * hits / np.maximum(answered + counts, 1)
         # A table of a thousand rows says nothing: the commonest ones.
         shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES_SHOWN])
-        return {
-            "confusion": matrix[np.ix_(shown, shown)].tolist(),
-            "classes": [
-                {"label": names[i], "count": int(counts[i]), **{k: float(v[i]) for k, v in figures.items()}} for i in shown
-            ],
-        }
+        rows = [ClassFigures(names[i], int(counts[i]), *(float(values[i]) for values in (precision, recall, f1))) for i in shown]
+        return TaskFigures(confusion=matrix[np.ix_(shown, shown)].tolist(), classes=rows)
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
         shares = softmax(on_validation)
         counts = np.bincount(shares.argmax(1), minlength=self.outputs) / len(shares)
         return {"mean_confidence": float(shares.max(1).mean()), "label_share": counts.tolist()}
 
-    def described(self, verified: dict[str, Any]) -> manifest.Classification:
+    def described(self, figures: TaskFigures) -> manifest.Classification:
         from edgeloop_contract import manifest
 
         return manifest.Classification(labels=list(self.splits.labels))
 
-    def card(self, verified: dict[str, Any]) -> list[str]:
-        weakest = min(verified["classes"], key=lambda c: c["recall"])
+    def card(self, figures: TaskFigures) -> list[str]:
+        weakest = min(figures.classes or [], key=lambda c: c.recall)
         return [
             f"Classifies into {', '.join(self.splits.labels[:MOST_CLASSES_SHOWN])}{' …' * (self.outputs > MOST_CLASSES_SHOWN)}.",
-            f"Weakest class: {weakest['label']}, recall {weakest['recall']:.1%} of {weakest['count']}.",
+            f"Weakest class: {weakest.label}, recall {weakest.recall:.1%} of {weakest.count}.",
         ]

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
+    from edgeloop_pipeline.results.files import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 TASKS = {
@@ -47,15 +48,15 @@ class Task(Protocol):
     def chance(self, samples: Samples) -> float:
         """The measure of an answer that does not look at the sample."""
 
-    def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
+    def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """More than one figure. `on_validation`: the shipped arithmetic's scores there, from which a threshold may come."""
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
         """Of the answers on validation data: what drift is held against."""
 
-    def described(self, verified: dict[str, Any]) -> manifest.Classification | manifest.Regression | manifest.Anomaly: ...
+    def described(self, figures: TaskFigures) -> manifest.Classification | manifest.Regression | manifest.Anomaly: ...
 
-    def card(self, verified: dict[str, Any]) -> list[str]: ...
+    def card(self, figures: TaskFigures) -> list[str]: ...
 
 
 def task_for(splits: PreparedSplits) -> Task:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
+    from edgeloop_pipeline.results.files import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 
@@ -77,38 +78,40 @@ class Regression:
         """Of always answering the mean."""
         return 0.0
 
-    def details(self, scores: Array, samples: Samples, on_validation: Array) -> dict[str, Any]:
+    def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """Of each quantity, in its unit: mean absolute error, root mean squared error, and R²."""
+        from edgeloop_pipeline.results.files import QuantityFigures, TaskFigures
+
         values, truth, once = self._values(scores), samples.labels.astype(np.float64), np.ones(len(samples))
         off = values - truth
-        return {
-            "quantities": [
-                {
-                    "name": name,
-                    "mae": float(np.abs(off[:, i]).mean()),
-                    "rmse": float(np.sqrt((off[:, i] ** 2).mean())),
-                    "r2": confidence_intervals.r2(values[:, i : i + 1], truth[:, i : i + 1])(once),
-                    "low": float(truth[:, i].min()),
-                    "high": float(truth[:, i].max()),
-                }
+        return TaskFigures(
+            quantities=[
+                QuantityFigures(
+                    name=name,
+                    mae=float(np.abs(off[:, i]).mean()),
+                    rmse=float(np.sqrt((off[:, i] ** 2).mean())),
+                    r2=confidence_intervals.r2(values[:, i : i + 1], truth[:, i : i + 1])(once),
+                    low=float(truth[:, i].min()),
+                    high=float(truth[:, i].max()),
+                )
                 for i, name in enumerate(self.splits.labels)
             ]
-        }
+        )
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
         values = self._values(on_validation)
         return {"answer_mean": values.mean(0).tolist(), "answer_std": values.std(0).tolist()}
 
-    def described(self, verified: dict[str, Any]) -> manifest.Regression:
+    def described(self, figures: TaskFigures) -> manifest.Regression:
         from edgeloop_contract import manifest
 
         mean, std = (side.astype(np.float64).tolist() for side in self.scale)
         return manifest.Regression(quantities=list(self.splits.labels), mean=mean, std=std)
 
-    def card(self, verified: dict[str, Any]) -> list[str]:
+    def card(self, figures: TaskFigures) -> list[str]:
         return [
-            f"Estimates {q['name']}: off by {q['mae']:.3g} on average ({q['low']:.3g} to {q['high']:.3g} in the test set)."
-            for q in verified["quantities"]
+            f"Estimates {q.name}: off by {q.mae:.3g} on average ({q.low:.3g} to {q.high:.3g} in the test set)."
+            for q in figures.quantities or []
         ]
 
 

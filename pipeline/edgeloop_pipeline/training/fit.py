@@ -12,9 +12,11 @@ from torch import nn
 
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.results.training import Epoch, TrainingFacts
 from edgeloop_pipeline.tasks.losses import Loss
 from edgeloop_pipeline.training.batches import Augment
-from edgeloop_pipeline.training.loop import Epoch, Run
+from edgeloop_pipeline.training.callbacks import Watcher, unwatched
+from edgeloop_pipeline.training.loop import Run
 from edgeloop_pipeline.training.settings import FitSettings
 
 
@@ -25,7 +27,7 @@ class Fitted:
     curve: list[Epoch]
     best: Epoch
     precision: str
-    facts: dict[str, Any]
+    facts: TrainingFacts
 
 
 def fit(
@@ -43,16 +45,20 @@ def fit(
     soft: Any = None,
     log: Callable[[str], None] = lambda _: None,
     each_epoch: Callable[[int], None] = lambda _: None,
+    watch: Watcher = unwatched,
 ) -> Fitted:
     """Train in place and keep the best epoch by validation accuracy (ties: by loss; `keep: last` keeps the last).
 
     Checkpoints go to `scratch`, by rename, every `checkpoint_minutes` and at every epoch's end; a later call with the
     same arguments goes on from there, in the middle of an epoch if need be, and ends with the same weights as an
-    undisturbed one. Raises ModelError when the loss stops being finite.
+    undisturbed one. `watch` is called after each epoch; what it
+    raises ends the training. Raises ModelError when the loss stops being finite.
     """
     plain = list(network.state_dict())
     with ExitStack() as stack:
-        run = Run(network, front, splits, settings, loss, seed, scratch, augment, name, split_at, log, each_epoch, stack, soft)
+        run = Run(
+            network, front, splits, settings, loss, seed, scratch, augment, name, split_at, log, each_epoch, stack, watch, soft
+        )
         best = run.run()
         facts = run.facts()
     network.to("cpu")

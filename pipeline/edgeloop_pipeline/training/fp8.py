@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgeloop_pipeline.results.training import Fp8Facts
 from edgeloop_pipeline.training.settings import Float8
 
 FORWARD, BACKWARD = torch.float8_e4m3fn, torch.float8_e5m2
@@ -241,12 +242,12 @@ def advance(network: nn.Module) -> None:
         scaling.advance()
 
 
-def facts(network: nn.Module) -> dict[str, Any]:
+def facts(network: nn.Module) -> Fp8Facts:
     """What FP8 did, for the report."""
     found = scalings(network)
     saturated = sum((s.saturated for s in found), torch.zeros(3, dtype=torch.int64)).tolist() if found else [0, 0, 0]
-    return {
-        "layers": len(found),
-        "history_bytes": sum(s.history.numel() * s.history.element_size() for s in found),
-        "saturated_steps": dict(zip(("input", "weight", "gradient"), saturated, strict=True)),
-    }
+    return Fp8Facts(
+        layers=len(found),
+        history_bytes=sum(s.history.numel() * s.history.element_size() for s in found),
+        saturated_steps=dict(zip(("input", "weight", "gradient"), saturated, strict=True)),
+    )

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,12 @@ from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.results.training import Epoch, LoaderFacts, MemoryFacts, TrainingFacts
 from edgeloop_pipeline.tasks.losses import Loss
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Augment, Batches, Loader, Part
-from edgeloop_pipeline.training.callbacks import watcher
+from edgeloop_pipeline.training.callbacks import Watcher, unwatched
 from edgeloop_pipeline.training.parallel import processes
 from edgeloop_pipeline.training.pipeline_parallel import Pipelined
 from edgeloop_pipeline.training.precision import Precision, precision
@@ -34,16 +35,6 @@ from edgeloop_pipeline.training.steps import gradients
 from edgeloop_pipeline.training.tracking import Trackers, spark
 
 CLOCK_STEPS = 50
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the training curve."""
-
-    epoch: int
-    loss: float
-    validation_accuracy: float
-    validation_loss: float
 
 
 @dataclass
@@ -63,6 +54,7 @@ class Run:
     log: Callable[[str], None]
     each_epoch: Callable[[int], None]
     stack: ExitStack
+    watch: Watcher = unwatched
     soft: Any = None  # a teacher's scores for every sample of every epoch, see Batches
     curve: list[Epoch] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
@@ -222,8 +214,7 @@ class Run:
         rate = self.optimizer.param_groups[0]["lr"]
         self.trackers.epoch(epoch + 1, {**msgspec.to_builtins(self.curve[-1]), "learning_rate": rate})
         drawn = spark([e.validation_accuracy for e in self.curve])
-        if (watch := watcher.get()) is not None:
-            watch(self.name, epoch + 1, accuracy, sum(p.numel() for p in self.network.parameters()))
+        self.watch(self.name, epoch + 1, accuracy, sum(p.numel() for p in self.network.parameters()))
         self.log(f"epoch {epoch + 1}/{self.settings.epochs}  loss {loss:.3f}  validation {accuracy:.2%} {drawn}  rate {rate:.2g}")
 
     def _store(self, epoch: int, step: int, total: float) -> None:
@@ -272,32 +263,29 @@ class Run:
         self.log(f"resumed after epoch {epoch}" + (f", step {step}" if step else ""))
         return epoch, step, total if rank == 0 else 0.0
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> TrainingFacts:
         """What each technique did, for the report."""
         peak = max(0, memory.resident_bytes()[1] - self.rss)
         busy = sum(self.seconds.values()) + self.loader.waited
         shares = {"waiting for data": self.loader.waited, **self.seconds}
-        return {
-            "processes": ", ".join(filter(None, (self.processes.description, self.place.description))),
-            "batch": self.found.batch,
-            "learning_rate": self.found.learning_rate,
-            "channels_last": self.found.channels_last,
-            "samples_per_second": self.samples / (self.seconds["step"] + self.loader.waited) if self.samples else None,
-            "search": self.found.described(),
-            "loader": {
-                "workers": self.loader.workers,
-                "prefetch": self.loader.prefetch,
-                "seconds_a_step": {f"{w} workers, {p} ready": taken for (w, p), taken in self.loader.trials.items()},
-            },
-            "memory": {**msgspec.to_builtins(self.estimate), "total": self.estimate.total, "measured_peak": peak},
-            "recomputed_units": self.recomputed,
-            "float8": fp8.facts(self.network) if self.float8 else None,
-            "skipped_steps": self.precision.skipped,
-            "time_shares": {name: taken / busy for name, taken in shares.items()} if busy else {},
-            "energy_joules": self.meter.joules(),
-            "energy": self.meter.said(),
-            "notes": self.notes,
-        }
+        trials = {f"{w} workers, {p} ready": taken for (w, p), taken in self.loader.trials.items()}
+        return TrainingFacts(
+            processes=", ".join(filter(None, (self.processes.description, self.place.description))),
+            batch=self.found.batch,
+            learning_rate=self.found.learning_rate,
+            channels_last=self.found.channels_last,
+            samples_per_second=self.samples / (self.seconds["step"] + self.loader.waited) if self.samples else None,
+            search=self.found.described(),
+            loader=LoaderFacts(self.loader.workers, self.loader.prefetch, trials),
+            memory=MemoryFacts(**asdict(self.estimate), total=self.estimate.total, measured_peak=peak),
+            recomputed_units=self.recomputed,
+            float8=fp8.facts(self.network) if self.float8 else None,
+            skipped_steps=self.precision.skipped,
+            time_shares={name: taken / busy for name, taken in shares.items()} if busy else {},
+            energy_joules=self.meter.joules(),
+            energy=self.meter.said(),
+            notes=self.notes,
+        )
 
 
 def _best(curve: list[Epoch]) -> Epoch:

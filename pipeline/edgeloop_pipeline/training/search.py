@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import nn
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.cache.store import write
 from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.results.training import BatchTrial, SearchFacts
 from edgeloop_pipeline.training import memory, schedules
 from edgeloop_pipeline.training.batches import Augment, Batches
 from edgeloop_pipeline.training.precision import Precision, choose, precision, this_hardware
@@ -42,16 +43,6 @@ LAYOUT_TRIAL_BATCH, LAYOUT_TRIAL_STEPS = 64, 6
 
 
 @dataclass(frozen=True)
-class Trial:
-    """One measured batch size. `samples_per_second` None: not measured, for `why`."""
-
-    batch: int
-    samples_per_second: float | None
-    bytes: int
-    why: str = ""
-
-
-@dataclass(frozen=True)
 class Found:
     """What to train with, and how it was found ([] where it was given)."""
 
@@ -60,17 +51,15 @@ class Found:
     precision: str
     why: str
     channels_last: bool
-    trials: list[Trial]
+    trials: list[BatchTrial]
     range: list[tuple[float, float]]  # learning rate, smoothed loss
     layouts: dict[str, float]  # precision and memory layout → ms a step
     seconds: float = 0.0
 
-    def described(self) -> dict[str, Any] | None:
+    def described(self) -> SearchFacts | None:
         if not self.trials and not self.range and not self.layouts:
             return None
-        return {
-            "batches": [asdict(t) for t in self.trials], "range": self.range, "layouts": self.layouts, "seconds": self.seconds,
-        }  # fmt: skip
+        return SearchFacts(self.trials, self.range, self.layouts, self.seconds)
 
 
 def settle(
@@ -89,7 +78,7 @@ def settle(
         log(f"precision {name}{', channels last' if last else ''}: " + ", ".join(f"{k} {v:.1f} ms" for k, v in layouts.items()))
     made = replace(made, channels_last=last)
     chosen = precision(name, why)
-    trials: list[Trial] = []
+    trials: list[BatchTrial] = []
     batch = settings.batch
     if batch == "auto":
         trials = throughput(network, made, settings, loss, chosen)
@@ -148,10 +137,10 @@ def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
     return min(taken[1:])
 
 
-def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[Trial]:
+def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[BatchTrial]:
     """Measure candidates from small to large until more stops paying, or memory ends. On a copy of the network."""
     ceiling = settings.max_memory_bytes if settings.max_memory_bytes != "auto" else int(FREE_SHARE * memory.free_bytes())
-    trials: list[Trial] = []
+    trials: list[BatchTrial] = []
     few, _ = made[0, 0][0]
     few = few[:4].to(device())
     for batch in BATCHES:
@@ -160,7 +149,7 @@ def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: A
         samples = math.ceil(batch / settings.accumulate)
         need = memory.estimate(network, few, samples, settings.optimizer, chosen.autocast, settings.checkpoint_activations).total
         if need > ceiling:
-            trials.append(Trial(batch, None, need, f"needs {need / 1e6:,.0f} MB, the ceiling is {ceiling / 1e6:,.0f} MB"))
+            trials.append(BatchTrial(batch, None, need, f"needs {need / 1e6:,.0f} MB, the ceiling is {ceiling / 1e6:,.0f} MB"))
             break
         try:
             speed = _speed(network, replace(made, batch=batch), settings, loss, chosen)
@@ -168,9 +157,9 @@ def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: A
             if not out_of_memory(error):
                 raise
             torch.cuda.empty_cache()
-            trials.append(Trial(batch, None, need, "out of memory"))
+            trials.append(BatchTrial(batch, None, need, "out of memory"))
             break
-        trials.append(Trial(batch, speed, need))
+        trials.append(BatchTrial(batch, speed, need))
         speeds = [t.samples_per_second or 0.0 for t in trials]
         if len(speeds) >= 3 and max(speeds[-2:]) < max(speeds[:-2]) * 1.01:
             break
@@ -195,7 +184,7 @@ def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
     return made.batch * (len(taken) - 1) / sum(taken[1:])  # the first one pays for allocations
 
 
-def chosen_batch(trials: list[Trial]) -> int:
+def chosen_batch(trials: list[BatchTrial]) -> int:
     """The smallest batch that is as good as the fastest."""
     measured = [t for t in trials if t.samples_per_second]
     if not measured:
