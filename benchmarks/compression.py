@@ -37,8 +37,8 @@ class Spoil(Base):
 
     def __call__(self, inputs, out):
         import torch
-        from edgeloop_pipeline import networks
-        saved = networks.load(inputs.project, inputs.artefacts["network"])
+        from edgeloop_pipeline.networks import saved_network
+        saved = saved_network.load(inputs.project, inputs.artefacts["network"])
         torch.manual_seed(0)
         with torch.no_grad():
             for block in saved.network.blocks:
@@ -47,7 +47,7 @@ class Spoil(Base):
                 norm.weight.mul_(factors)
                 norm.bias.mul_(factors)
                 following.weight.div_(factors.reshape(1, -1, 1, 1))
-        networks.save(out, saved.network, saved.structure)
+        saved_network.save(out, saved.network, saved.structure)
         return {}
 '''
 SMALL = ("network_args={widths: [16, 32, 64], blocks: 1}", "train.epochs=5")

@@ -28,7 +28,7 @@ def throughput(quick: bool) -> Iterator[Row]:
         "PyTorch's tutorial loop": tutorial,
         "Lightning's Trainer": lightning,
         "accelerate's loop": accelerated,
-        "ours": lambda f: float(f.ours()[1].facts["samples_per_second"]),
+        "ours": lambda f: float(f.ours()[1].facts.samples_per_second),
     }
     # In turn, and the better of two: what else a shared machine does hits everyone alike.
     rounds = [{name: loop(fashion) for name, loop in loops.items()} for _ in range(1 if quick else 2)]
@@ -36,7 +36,7 @@ def throughput(quick: bool) -> Iterator[Row]:
     ours = peers.pop("ours")
     for name, peer in peers.items():
         yield at_ratio(f"our defaults against {name}", ours, "images/s", peer, 2.0 if "accelerate" not in name else 1.0)
-    same = fashion.ours(precision="float32", channels_last=False, workers=0)[1].facts["samples_per_second"]
+    same = fashion.ours(precision="float32", channels_last=False, workers=0)[1].facts.samples_per_second
     best = max(peers, key=lambda name: peers[name])
     yield at_ratio(f"same settings, against {best}", same, "images/s", peers[best], 1.0)
 
@@ -151,10 +151,10 @@ def float8(_: bool = False) -> Iterator[Row]:
     lost = 100 * (fashion.accuracy(exact) - fashion.accuracy(eight))
     yield at_most("FP8 delayed scaling: points lost to float32", lost, "points", 0.3)
     facts = fitted.facts
-    yield Row("FP8: history of maxima", facts["float8"]["history_bytes"], "B")
+    yield Row("FP8: history of maxima", facts.float8.history_bytes, "B")
     small = Fashion(QUICK_IMAGES)
-    dynamic = small.ours(precision="fp8", float8=_float8("dynamic"))[1].facts["samples_per_second"]
-    delayed = small.ours(precision="fp8", float8=_float8("delayed"))[1].facts["samples_per_second"]
+    dynamic = small.ours(precision="fp8", float8=_float8("dynamic"))[1].facts.samples_per_second
+    delayed = small.ours(precision="fp8", float8=_float8("delayed"))[1].facts.samples_per_second
     yield Row("FP8: delayed against dynamic scaling", delayed, "images/s", dynamic, round(delayed / dynamic, 2))
 
 
@@ -174,10 +174,10 @@ def searches(_: bool = False) -> Iterator[Row]:
     fashion = Fashion(15_000)
     found = fashion.ours(batch="auto", learning_rate=0.05)[1].facts
     start = time.perf_counter()
-    speeds = {batch: fashion.ours(batch=batch, learning_rate=0.05)[1].facts["samples_per_second"] for batch in SWEEP_BATCHES}
+    speeds = {batch: fashion.ours(batch=batch, learning_rate=0.05)[1].facts.samples_per_second for batch in SWEEP_BATCHES}
     swept = time.perf_counter() - start
-    share = speeds[found["batch"]] / max(speeds.values()) if found["batch"] in speeds else 0.0
-    yield at_least(f"batch search: found {found['batch']}; share of the best throughput", share, "", 0.95)
+    share = speeds[found.batch] / max(speeds.values()) if found.batch in speeds else 0.0
+    yield at_least(f"batch search: found {found.batch}; share of the best throughput", share, "", 0.95)
     yield at_most("batch search: cost, share of the sweep", found["search"]["seconds"] / swept, "", 0.1)
     start = time.perf_counter()
     accuracies = {}
@@ -188,9 +188,9 @@ def searches(_: bool = False) -> Iterator[Row]:
     network, fitted = fashion.ours(epochs=SWEEP_EPOCHS, learning_rate="auto")
     best = max(accuracies, key=lambda rate: accuracies[rate])
     lost = 100 * (accuracies[best] - fashion.accuracy(network))
-    rate = fitted.facts["learning_rate"]
+    rate = fitted.facts.learning_rate
     yield at_most(f"rate search: found {rate:g}, best of sweep {best:g}; points lost", lost, "points", 0.3)
-    yield at_most("rate search: cost, share of the sweep", fitted.facts["search"]["seconds"] / swept, "", 0.1)
+    yield at_most("rate search: cost, share of the sweep", fitted.facts.search.seconds / swept, "", 0.1)
 
 
 KILLS = 20

@@ -19,7 +19,7 @@ from edgeloop_contract.manifest import Coding
 from edgeloop_contract.splitting import from_file, from_nibbles, nibbles, pack
 from edgeloop_exporters import cutting
 from edgeloop_pipeline.offload import bottleneck
-from edgeloop_pipeline.tasks.registry import Classification
+from edgeloop_pipeline.tasks.classification import Classification
 
 # ---------------------------------------------------------------- cut points
 

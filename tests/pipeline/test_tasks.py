@@ -12,7 +12,7 @@ import torch
 from commands import HERE, command, sentence
 from edgeloop_contract.archive import Bundle
 from edgeloop_pipeline.tasks import confidence_intervals
-from edgeloop_pipeline.tasks.registry import Classification
+from edgeloop_pipeline.tasks.classification import Classification
 
 
 def built(project: str, runs: Path, *changes: str) -> tuple[dict, Path]:

@@ -16,6 +16,7 @@ from torch import nn
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
+from edgeloop_pipeline.results.training import BatchTrial
 from edgeloop_pipeline.tasks.losses import cross_entropy
 from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Batches, Loader, Part
@@ -87,7 +88,7 @@ def test_accumulation_is_the_large_batch(splits: PreparedSplits, tmp_path: Path)
 def test_recomputed_activations_change_nothing(splits: PreparedSplits, tmp_path: Path) -> None:
     plain, _ = train(splits, tmp_path / "a", network(dropout=0.3))
     recomputed, fitted = train(splits, tmp_path / "b", network(dropout=0.3), checkpoint_activations=True)
-    assert fitted.facts["recomputed_units"] == 2
+    assert fitted.facts.recomputed_units == 2
     assert furthest(plain, recomputed) == 0  # running statistics too
     assert "forward" not in vars(recomputed[0])
 
@@ -104,7 +105,7 @@ def test_recomputation_keeps_less() -> None:
 def test_any_number_of_workers_makes_the_same_batches(splits: PreparedSplits, tmp_path: Path, workers: int) -> None:
     alone, _ = train(splits, tmp_path / "a")
     helped, fitted = train(splits, tmp_path / "b", workers=workers)
-    assert fitted.facts["loader"]["workers"] == workers
+    assert fitted.facts.loader.workers == workers
     assert furthest(alone, helped) == 0
 
 
@@ -240,7 +241,7 @@ def test_a_full_disk_costs_a_checkpoint_and_nothing_else(
 
     monkeypatch.setattr(torch, "save", full)
     _, fitted = train(splits, tmp_path / "a")
-    assert "disk is full" in fitted.facts["notes"][0]
+    assert "disk is full" in fitted.facts.notes[0]
     assert list((tmp_path / "a").iterdir()) == []
 
 
@@ -271,7 +272,7 @@ def test_cosine_warms_up_and_falls() -> None:
 def test_patience_stops_early(splits: PreparedSplits, tmp_path: Path) -> None:
     _, fitted = train(splits, tmp_path, epochs=60, patience=2, schedule="constant")
     assert len(fitted.curve) < 60 and fitted.best.epoch == len(fitted.curve) - 2
-    assert "2 epochs without a better one" in fitted.facts["notes"][0]
+    assert "2 epochs without a better one" in fitted.facts.notes[0]
 
 
 def test_a_loss_that_is_not_finite_is_one_sentence(splits: PreparedSplits, tmp_path: Path) -> None:
@@ -392,7 +393,7 @@ class TestFloat8:
     def test_training_in_fp8_learns_and_ships_the_plain_network(self, splits: PreparedSplits, tmp_path: Path) -> None:
         plain, exact = train(splits, tmp_path / "a", epochs=4)
         net, fitted = train(splits, tmp_path / "b", epochs=4, precision="fp8")
-        assert fitted.facts["float8"]["layers"] == 2 and fitted.facts["float8"]["history_bytes"] == 2 * 3 * 16 * 4
+        assert fitted.facts.float8.layers == 2 and fitted.facts.float8.history_bytes == 2 * 3 * 16 * 4
         assert net.state_dict().keys() == plain.state_dict().keys()
         assert fitted.best.validation_accuracy >= exact.best.validation_accuracy - 0.05
 
@@ -410,17 +411,17 @@ class TestSearch:
 
     def test_precision_and_layout_are_measured(self, splits: PreparedSplits, tmp_path: Path) -> None:
         _, fitted = train(splits, tmp_path, precision="auto", channels_last="auto")
-        assert set(fitted.facts["search"]["layouts"]) >= {"float32", "float32 channels last"}
+        assert set(fitted.facts.search.layouts) >= {"float32", "float32 channels last"}
         assert fitted.precision.startswith(("bf16", "float32"))
 
     def test_smallest_batch_that_is_as_good(self) -> None:
         speeds = {16: 100.0, 32: 180.0, 64: 198.0, 128: 200.0}
-        assert search.chosen_batch([search.Trial(b, s, 0) for b, s in speeds.items()]) == 64
+        assert search.chosen_batch([BatchTrial(b, s, 0) for b, s in speeds.items()]) == 64
 
     def test_memory_ceiling_ends_the_search(self, splits: PreparedSplits, tmp_path: Path) -> None:
         _, fitted = train(splits, tmp_path, batch="auto", max_memory_bytes=1_000_000)
-        trials = fitted.facts["search"]["batches"]
-        assert "the ceiling is" in trials[-1]["why"] and fitted.facts["batch"] < trials[-1]["batch"]
+        trials = fitted.facts.search.batches
+        assert "the ceiling is" in trials[-1].why and fitted.facts.batch < trials[-1].batch
 
     def test_survives_out_of_memory(self, splits: PreparedSplits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         real = search._speed
@@ -432,14 +433,14 @@ class TestSearch:
 
         monkeypatch.setattr(search, "_speed", scarce)
         _, fitted = train(splits, tmp_path, batch="auto")
-        assert fitted.facts["batch"] == 16 and fitted.facts["search"]["batches"][-1]["why"] == "out of memory"
+        assert fitted.facts.batch == 16 and fitted.facts.search.batches[-1].why == "out of memory"
 
     def test_rate_found_trains(self, splits: PreparedSplits, tmp_path: Path) -> None:
         given = network()
         before = copy.deepcopy(given.state_dict())
         _, fitted = train(splits, tmp_path, given, learning_rate="auto", epochs=4)
         assert fitted.best.validation_accuracy > 0.9
-        assert 1e-4 < fitted.facts["learning_rate"] < 10 and len(fitted.facts["search"]["range"]) > 20
+        assert 1e-4 < fitted.facts.learning_rate < 10 and len(fitted.facts.search.range) > 20
         assert not torch.equal(before["0.0.weight"], given.state_dict()["0.0.weight"])
 
     def test_rate_where_most_of_the_fall_has_happened(self) -> None:
@@ -450,7 +451,7 @@ class TestSearch:
     def test_a_resumed_run_keeps_what_was_found(self, splits: PreparedSplits, tmp_path: Path) -> None:
         _, first = train(splits, tmp_path, batch="auto", learning_rate="auto")
         _, again = train(splits, tmp_path, batch="auto", learning_rate="auto")
-        assert first.facts["search"] == again.facts["search"] and first.curve == again.curve
+        assert first.facts.search == again.facts.search and first.curve == again.curve
 
 
 def test_estimate_is_near_what_is_kept(splits: PreparedSplits) -> None:
