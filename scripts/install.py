@@ -1,7 +1,7 @@
 """Make the virtual environment: the versions that were tested together, and the CPU build of torch where there is no GPU.
 
-pip's own configuration (`pip config`, PIP_EXTRA_INDEX_URL) says where packages come from. An index of CPU builds beside the usual one
-is enough, because the local version `+cpu` sorts above the plain version.
+pip's own configuration (`pip config`, PIP_EXTRA_INDEX_URL) says where packages come from. An index of CPU builds beside the usual
+one is enough, because the local version `+cpu` sorts above the plain version.
 """
 
 from __future__ import annotations
