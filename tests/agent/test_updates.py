@@ -353,6 +353,7 @@ def test_a_full_disk_leaves_everything_as_it_was(bench: Bench, monkeypatch: pyte
         subprocess.run(["umount", small], check=True)
 
 
+@pytest.mark.long
 @needs("strace")
 def test_killed_or_without_power_at_any_call_the_next_start_runs_a_verified_version(tmp_path: Path) -> None:
     """benchmarks/hub.py does it for more updates, and kills at every call."""

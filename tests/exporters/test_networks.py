@@ -20,6 +20,7 @@ from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.networks.saved_network import front_of
+from matrix import cases
 
 UINT8 = Front("uint8", (73.0,), (90.0,))
 COLOURS = Front("uint8", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # as a checkpoint's card has it, in counts
@@ -143,7 +144,7 @@ def made(build: Callable[[], nn.Module], front: Front, shape: tuple[int, ...]) -
     return graph, decided, raw
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", cases(NETWORKS, ("residual, depthwise, relu6", "one dimension, int16", "dense, float")))
 def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
     build, front, shape = NETWORKS[name]
     graph, decided, raw = made(build, front, shape)
