@@ -28,12 +28,10 @@ _skipped: dict[str, str] = {}  # test → reason, of this session
 def program(package: str) -> Path | None:
     """The path of the package's program, the newest version of it; None where it is not installed."""
     for place in PROGRAMS[package]:
-        if "/" in place:
-            path = max(Path("/").glob(place[1:]), default=None)
-        else:
-            path = shutil.which(place, path=os.environ.get("PATH", "") + ":/usr/sbin")
-        if path:
-            return Path(path)
+        found = shutil.which(place, path=os.environ.get("PATH", "") + ":/usr/sbin")
+        paths = sorted(Path("/").glob(place[1:])) if "/" in place else [Path(found)] if found else []
+        if paths:
+            return paths[-1]
     return None
 
 
@@ -83,8 +81,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which test was skipped for want of which package."""
-    for test, packages in _skipped.items():
-        terminalreporter.write_line(f"SKIPPED {test}: {MISSING}{packages}")
+    for test, missing in _skipped.items():
+        terminalreporter.write_line(f"SKIPPED {test}: {MISSING}{missing}")
     if packages := installable():
         terminalreporter.write_line(f"FAILED: CI could have installed {' '.join(packages)}", red=True)
 
