@@ -1,41 +1,49 @@
-"""Make the virtual environment: the versions that were tested together, and the CPU build of torch where there is no GPU."""
+"""Make the virtual environment: the versions that were tested together, and the CPU build of torch where there is no GPU.
+
+pip's own configuration (`pip config`, PIP_EXTRA_INDEX_URL) says where packages come from. An index of CPU builds beside the usual
+one is enough, because the local version `+cpu` sorts above the plain version.
+"""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
 import sys
-import urllib.request
 import venv
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+CONSTRAINTS = ROOT / "constraints.txt"
+CUDA_WITHOUT_GPU = (
+    "This torch was built for CUDA, and this machine has no GPU. It works, and takes gigabytes more than the CPU build.\n"
+    "For the CPU build, set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds, delete the environment, and install again."
+)
+REPORT = """
+import sys, torch
+print('torch', torch.__version__, 'CUDA' if torch.version.cuda else 'CPU build')
+if torch.version.cuda and not torch.cuda.is_available():
+    print(sys.argv[1])
+"""
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, extra: str) -> None:
+    """Install edgeloop with that extra, editable, into the virtual environment in that folder."""
     if sys.version_info < (3, 11):
         sys.exit("edgeloop's workstation needs Python 3.11 or newer (onnxruntime ships no older wheels): make PYTHON=python3.11")
-    if not (folder / "bin" / "python").exists():
+    python = folder / "bin" / "python"
+    if not python.exists():
         venv.create(folder, with_pip=True)
-    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    pip = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
     # torch first and by itself, at its exact version: a range would bring the newest build with gigabytes of CUDA.
-    torch = next(line for line in (ROOT / "constraints.txt").read_text().splitlines() if line.startswith("torch=="))
-    run([*pip, torch.split("+")[0], *cpu_index()])
-    run([*pip, "-c", str(ROOT / "constraints.txt"), "-e", f"{ROOT}[workstation,dev]"])
-    report = "import torch; print('torch', torch.__version__, 'CUDA' if torch.version.cuda else 'CPU build')"
-    run([str(folder / "bin" / "python"), "-c", report])
+    torch = next(line for line in CONSTRAINTS.read_text().splitlines() if line.startswith("torch=="))
+    if shutil.which("nvidia-smi") or not succeeds([*pip, f"{torch}+cpu"]):
+        run([*pip, torch])
+    run([*pip, "-c", str(CONSTRAINTS), "-e", f"{ROOT}[{extra}]"])
+    run([str(python), "-c", REPORT, CUDA_WITHOUT_GPU])
 
 
-def cpu_index() -> list[str]:
-    """PyTorch's own index of CPU builds, where it can be reached and no GPU is there; else nothing."""
-    if shutil.which("nvidia-smi"):
-        return []
-    try:
-        urllib.request.urlopen(f"{CPU_INDEX}/torch/", timeout=5).close()
-    except OSError:
-        return []
-    return ["--index-url", CPU_INDEX, "--extra-index-url", "https://pypi.org/simple"]
+def succeeds(command: list[str]) -> bool:
+    return not subprocess.run(command, capture_output=True, check=False).returncode
 
 
 def run(command: list[str]) -> None:
@@ -44,4 +52,4 @@ def run(command: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2])

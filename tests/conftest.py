@@ -6,8 +6,6 @@ import fcntl
 import json
 import os
 import shutil
-import subprocess
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,28 +18,7 @@ from commands import TINY, command
 if count := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
 
-# What some tests drive, as Debian has it: program (or a pattern of where it is) → package. Without them those tests are skipped.
-PROGRAMS = {
-    "chromium": "chromium", "chromedriver": "chromium-driver", "/usr/lib/postgresql/*/bin/initdb": "postgresql", "strace": "strace",
-    "mosquitto": "mosquitto",
-}  # fmt: skip
-
-
-def pytest_sessionstart(session: pytest.Session) -> None:
-    """In CI, as root, what is missing is installed, so that nothing is skipped there. A developer's machine is left alone."""
-    if not os.environ.get("CI") or os.environ.get("PYTEST_XDIST_WORKER") or os.geteuid() or not shutil.which("apt-get"):
-        return
-    where = os.environ.get("PATH", "") + ":/usr/sbin"
-    missing = [p for name, p in PROGRAMS.items() if not (_there(name) if "/" in name else shutil.which(name, path=where))]
-    quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for words in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", *missing]) if missing else ():
-        done = subprocess.run(["apt-get", *words], env=quiet, capture_output=True, text=True, timeout=600, check=False)
-        if done.returncode:
-            warnings.warn(f"apt-get {words[0]}: {done.stderr.strip()[-300:]}; tests of {missing} are skipped", stacklevel=1)
-
-
-def _there(pattern: str) -> bool:
-    return any(Path("/").glob(pattern[1:]))
+pytest_plugins = ["programs"]
 
 
 @pytest.fixture(scope="session")

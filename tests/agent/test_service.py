@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from commands import HERE, command, sentence
+from programs import needs, program
 from serving import GOLDEN, RECORDING, eventually, serving, write_config
 
 WINDOWS = 48  # in the golden recording
@@ -228,33 +229,14 @@ def test_frames_of_a_video(tiny_run: dict, tmp_path: Path) -> None:
         assert [x["input"] for x in agent.lines] == ["frame 1", "frame 3", "frame 5"]
 
 
-def broker(folder: Path) -> list[str]:
-    """Debian's Mosquitto, unpacked without installing it where it is not installed."""
-    if found := shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin"):
-        return [found]
-    packages = ["mosquitto", "libcjson1", "libdlt2", "libwebsockets17", "libev4", "libuv1", "libwrap0", "libnsl2", "libtirpc3"]
-    folder.mkdir()
-    folder.chmod(0o777)  # apt downloads as a user of its own
-    download = ["apt-get", "download", "-q", *packages]
-    try:
-        if subprocess.run(download, cwd=folder, capture_output=True, timeout=120, check=False).returncode:  # no lists yet
-            subprocess.run(["apt-get", "update", "-q"], capture_output=True, timeout=120, check=True)
-            subprocess.run(download, cwd=folder, capture_output=True, timeout=120, check=True)
-    except (OSError, subprocess.SubprocessError):
-        pytest.skip("no mosquitto here, and Debian's archive is not reachable: apt install mosquitto")
-    for package in folder.glob("*.deb"):
-        subprocess.run(["dpkg-deb", "-x", package, folder], check=True)
-    libraries = ":".join(str(p) for p in (*folder.glob("usr/lib/*-linux-gnu"), *folder.glob("lib/*-linux-gnu")))
-    return ["env", f"LD_LIBRARY_PATH={libraries}", str(folder / "usr/sbin/mosquitto")]
-
-
+@needs("mosquitto")
 def test_messages_of_a_real_broker(tmp_path: Path) -> None:
     from paho.mqtt import publish
 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    words = [*broker(tmp_path / "debs"), "-p", str(port)]
+    words = [str(program("mosquitto")), "-p", str(port)]
     running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     values = np.loadtxt(RECORDING, delimiter=",", skiprows=1)[:100].tolist()
     source = f'[source]\nkind = "mqtt"\nwhere = "sensors/+"\nport = {port}\n'
@@ -309,6 +291,7 @@ def test_check_says_what_this_device_has(tmp_path: Path) -> None:
     assert "cannot be opened" in sentence(command("edgeloop-agent", "serve", config), 5)
 
 
+@needs("systemd")
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     config = write_config(tmp_path, WATCH)
     dry = command("edgeloop-agent", "install", config, "--dry-run", "--root", tmp_path / "root")
@@ -318,8 +301,6 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     text = unit.read_text()
     for line in ("Type=notify", "CapabilityBoundingSet=", "ProtectSystem=strict", "User=edgeloop-agent", "Restart=always"):
         assert line in text.splitlines()
-    if not shutil.which("systemd-analyze"):
-        pytest.skip("no systemd-analyze here; the unit was written and its lines were looked at")
     # The user does not exist here; everything else must be known to systemd.
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
     complaints = [line for line in done.stderr.splitlines() if "edgeloop-agent.service" in line]

@@ -27,6 +27,7 @@ from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.messages import Event, Heartbeat, Report
 from fakes.repository import Repository, now
 from hubs import version
+from programs import needs
 from serving import GOLDEN, write_config
 
 SEED = Running("exercise_watch", 1, "")
@@ -352,7 +353,8 @@ def test_a_full_disk_leaves_everything_as_it_was(bench: Bench, monkeypatch: pyte
         subprocess.run(["umount", small], check=True)
 
 
-@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed (Debian: strace)")
+@pytest.mark.long
+@needs("strace")
 def test_killed_or_without_power_at_any_call_the_next_start_runs_a_verified_version(tmp_path: Path) -> None:
     """benchmarks/hub.py does it for more updates, and kills at every call."""
     from power_cuts import cuts, next_one

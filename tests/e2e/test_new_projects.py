@@ -17,6 +17,7 @@ from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.cli.project import new
 from edgeloop_pipeline.recipe import recipe
 from edgeloop_pipeline.run import runner
+from matrix import cases
 
 QUICK = (
     "export.runtimes=[onnx]", "profile.seconds=0.01", "verify.layer_samples=2", "verify.canary_samples=4", "report=off",
@@ -110,7 +111,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, int, Callable[[Rows], bool]]
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", cases(KINDS, ("pictures", "sounds", "table")))
 def test_a_new_project_ships_and_answers(tmp_path: Path, kind: str) -> None:
     make, asked, epochs, is_right = KINDS[kind]
     make(tmp_path / "data")

@@ -31,6 +31,7 @@ from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.callbacks import unwatched
 from edgeloop_pipeline.training.scoring import scores_of
 from hard_networks import NETWORKS, SERIES, Residual, Stream, TwoInputs
+from matrix import cases
 
 # Layers that no integer kernel exists for, by runtime: said in the report, and counted here.
 STILL_FLOAT = {
@@ -102,7 +103,7 @@ def shared_zero_points(path: Path) -> list[str]:
     return [name for name, count in counted.items() if count > 1]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", cases(NETWORKS, ("residual", "squeeze-excite", "attention", "1-D")))
 def test_it_ships_with_parity(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     splits = splits_of(name, "float32" if name in ("no bias", "1-D", "GRU") else "uint8")
@@ -242,7 +243,7 @@ def test_equalization_reaches_residual_streams_and_channels_beside_one_that_clip
     assert any(node.target in equalization.CLIPPING for node in graph.module.graph.nodes), "what reaches 6 is clipped still"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", cases(NETWORKS, ("residual", "shared weights", "attention", "1-D")))
 def test_equalization_does_not_change_what_a_network_says(name: str) -> None:
     torch.manual_seed(0)
     splits = splits_of(name, "float32" if name in ("no bias", "1-D", "GRU") else "uint8")
@@ -266,7 +267,7 @@ def smooth(samples: Samples) -> Samples:
     return Samples(values.astype(samples.values.dtype), samples.labels, samples.recording, samples.groups)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", cases(NETWORKS, ("residual", "grouped and depthwise", "1-D")))
 def test_weights_rounded_by_their_inputs(name: str, tmp_path: Path) -> None:
     """Their own noise is less on samples that calibration did not see, at the same scales; saved and loaded, the same."""
     torch.manual_seed(0)
@@ -296,7 +297,7 @@ def quantizer_of(graph: quantized_graph.Graph, name: str) -> WeightQuantizer:
     return found
 
 
-@pytest.mark.parametrize("layer", ["first.0", "second.0", "scores"])
+@pytest.mark.parametrize("layer", cases(("first.0", "second.0", "scores"), ("second.0", "scores")))
 def test_layers_that_stay_in_float(layer: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     splits = splits_of("")

@@ -23,6 +23,7 @@ from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data.normalization import front_of
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
+from matrix import cases
 
 UINT8 = InputNormalization("uint8", (73.0,), (90.0,))
 COLOURS = InputNormalization(
@@ -150,7 +151,7 @@ def made(
     return graph, decided, raw
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", cases(NETWORKS, ("residual, depthwise, relu6", "one dimension, int16", "dense, float")))
 def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
     build, front, shape = NETWORKS[name]
     graph, decided, raw = made(build, front, shape)

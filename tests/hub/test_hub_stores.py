@@ -14,16 +14,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
-
 from commands import BIN, command
 from hubs import Hub, free_port, running_hub, say_hello, version
+from programs import needs, program
 from serving import eventually, write_config
 
 
 def postgres_folder() -> Path | None:
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
-    return found[-1].parent if found else None
+    found = program("postgresql")
+    return found.parent if found else None
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def _update(config: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.skipif(postgres_folder() is None, reason="PostgreSQL is not installed: apt-get install postgresql")
+@needs("postgresql")
 def test_postgresql_and_s3_with_two_workers_and_a_backup_into_sqlite(tmp_path: Path) -> None:
     with postgres() as database, s3() as blobs:
         words = ("--database", database, "--blobs", blobs)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +11,11 @@ import pytest
 
 from commands import HERE
 from hubs import Hub, running_hub, version
+from programs import needs, program
 from serving import eventually, serving, write_config
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed (Debian: chromium-driver)"
-)
+CHROMIUM, DRIVER = program("chromium"), program("chromium-driver")
+pytestmark = needs("chromium", "chromium-driver")
 BUNDLE = HERE / "goldens" / "v0.2" / "exercise_watch-1.edgeloop"
 PASSWORD = "correct horse battery"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"

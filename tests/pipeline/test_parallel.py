@@ -55,7 +55,7 @@ def test_two_processes_have_the_loss_curve_of_one(plain: Path, tmp_path: Path, m
     assert facts["processes"].startswith("2 processes") and ("sharded" in facts["processes"]) == bool(more)
 
 
-@pytest.mark.parametrize("more", [[], ["--set=train.shard=true"]], ids=["whole", "sharded"])
+@pytest.mark.parametrize("more", [[], pytest.param(["--set=train.shard=true"], marks=pytest.mark.long)], ids=["whole", "sharded"])
 def test_accelerate_launch_resumes_after_a_kill(plain: Path, tmp_path: Path, more: list[str]) -> None:
     launcher = [str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
                 "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip
