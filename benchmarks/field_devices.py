@@ -21,9 +21,9 @@ from edgeloop_agent.outbox.selection import CLASS, Choice, Chooser
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub.auth.accounts import Device
-from edgeloop_hub.database import Database
 from edgeloop_hub.samples import ingest, label_queue
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.database import Database
 
 MODEL = "exercise_watch"
 DEVICES = {name: subject for name, subject in WEARERS.items() if name.startswith("worn")}

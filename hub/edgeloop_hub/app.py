@@ -15,8 +15,12 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
 from edgeloop_contract.errors import EdgeloopError
-from edgeloop_hub import api, device_api, error_responses, metrics, sample_api
-from edgeloop_hub.connection_limits import ENVIRONMENT
+from edgeloop_hub.api import devices as device_api
+from edgeloop_hub.api import metrics
+from edgeloop_hub.api import samples as sample_api
+from edgeloop_hub.api import workstation as api
+from edgeloop_hub.http import error_responses
+from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.api import Desk, TailServer

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
-from edgeloop_hub.options import cron_line, in_address, limits_of
+from edgeloop_hub.cli_options import cron_line, in_address, limits_of
 
 LOCAL_PROXIES = ("127.0.0.1", "::1")
 EXIT_CODES = """\b
@@ -71,7 +71,7 @@ def open_hub(context: click.Context) -> Any:
 def existing_hub(context: click.Context, **more: Any) -> Any:
     """Raises UsageError where there is none: what looks after a hub must never begin another, empty one."""
     from edgeloop_hub.hub import Hub
-    from edgeloop_hub.signing import KEY
+    from edgeloop_hub.updates.signing import KEY
 
     settings = settings_of(context, **more)
     if not (settings.data / KEY).exists():
@@ -108,7 +108,7 @@ def serve(
     import msgspec
     import uvicorn
 
-    from edgeloop_hub.connection_limits import ENVIRONMENT
+    from edgeloop_hub.http.connection_limits import ENVIRONMENT
     from edgeloop_hub.hub import Hub
 
     if (certificate is None) != (private_key is None):
@@ -130,7 +130,7 @@ def serve(
     click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
-        factory=True, http="edgeloop_hub.connection_limits:Prompt", host=host, port=port, workers=workers,
+        factory=True, http="edgeloop_hub.http.connection_limits:Prompt", host=host, port=port, workers=workers,
         log_level="warning", access_log=False, server_header=False, proxy_headers=behind_tls,
         forwarded_allow_ips=trusted, ws="none",
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
@@ -205,7 +205,7 @@ def enrol_token(context: click.Context, name: str, labels: tuple[str, ...]) -> N
 def list_tokens(context: click.Context) -> None:
     """Every token by its id and name; the secrets themselves are known to their holders alone."""
     from edgeloop_hub.auth import accounts
-    from edgeloop_hub.web.time_text import when
+    from edgeloop_hub.time_text import when
 
     with existing_hub(context).database.reading() as database:
         for row in accounts.tokens_told(database):
@@ -259,7 +259,7 @@ def revoke(context: click.Context, name: str) -> None:
 @click.pass_context
 def backup(context: click.Context, file: Path) -> None:
     """Everything in one FILE: database, bundles, the hub's key. It holds secrets: keep it as such."""
-    from edgeloop_hub.backup import save
+    from edgeloop_hub.backup.save import save
 
     click.echo(save(existing_hub(context), file))
 
@@ -269,7 +269,7 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE; the database may be of the other kind."""
-    from edgeloop_hub.restore import load
+    from edgeloop_hub.backup.restore import load
 
     click.echo(load(settings_of(context), file))
 

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, delete, func, insert, select
 from edgeloop_contract.drift import BINS, FAULTS
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub.samples import accuracy
-from edgeloop_hub.schema import bundles, devices, drifts
+from edgeloop_hub.storage.schema import bundles, devices, drifts
 
 FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
 LEAST_SAMPLES = 20

@@ -20,8 +20,8 @@ from edgeloop_hub import drift
 from edgeloop_hub.auth.accounts import Device
 from edgeloop_hub.rollouts.policy import OPEN, Plan, Rollout, assigned
 from edgeloop_hub.samples import label_queue
-from edgeloop_hub.schema import bundles, devices, events, heartbeats, jobs, released, rollouts
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import bundles, devices, events, heartbeats, jobs, released, rollouts
 
 HOUR = 3600.0
 MOST_LISTED, SHOWN_LABELS = 10_000, 20

@@ -9,10 +9,10 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_hub import signing
-from edgeloop_hub.schema import devices, facts, heartbeats, rollouts, signed
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.web.time_text import when
+from edgeloop_hub.storage.schema import devices, facts, heartbeats, rollouts, signed
+from edgeloop_hub.time_text import when
+from edgeloop_hub.updates import signing
 
 DAY = 86400.0
 LATE_SECONDS = 600.0  # without a tick, and it is said

@@ -12,13 +12,14 @@ from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Connection
 
 from edgeloop_contract.errors import StorageError, UsageError
-from edgeloop_hub import fleet, health, registry, signing
+from edgeloop_hub import fleet, health
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
 from edgeloop_hub.rollouts import service
 from edgeloop_hub.rollouts.policy import next_move
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.updates import registry, signing
 
 LOG = logging.getLogger("edgeloop_hub")
 MOST_TOLD = 20  # problems that the page of the last tick has room for

@@ -24,7 +24,7 @@ from commands import HERE
 from edgeloop_contract.errors import NetworkError
 from edgeloop_hub.samples import label_queue
 from edgeloop_hub.samples.label_queue import FIRST_CHOSEN, spread
-from edgeloop_hub.schema import samples
+from edgeloop_hub.storage.schema import samples
 from hubs import Hub, running_hub
 from serving import eventually, serving, write_config
 

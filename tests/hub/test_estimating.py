@@ -12,10 +12,10 @@ from sqlalchemy import create_engine, select, text
 
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub.auth.accounts import Device
-from edgeloop_hub.database import Database
 from edgeloop_hub.samples import accuracy, ingest, label_queue
-from edgeloop_hub.schema import labels, samples
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import labels, samples
 
 PI = Device("pi-1", [], "stable", "m", "0" * 64)
 

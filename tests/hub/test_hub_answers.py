@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 
-from edgeloop_hub import health, registry
+from edgeloop_hub import health
 from edgeloop_hub.app import SAFE, build
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.rollouts import service
+from edgeloop_hub.updates import registry
 from edgeloop_pipeline.fleet import tuf_keys as workstation
 from hub_parts import Parts, parts
 from hubs import version

@@ -24,10 +24,10 @@ from commands import HERE, command, sentence
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.messages import MAX_LABELS, Enrolment, Heartbeat, Samples
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.database import Database
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.rollouts.gates import Seen
 from edgeloop_hub.samples import ingest
+from edgeloop_hub.storage.database import Database
 from hub_parts import parts
 from hubs import Hub, running_hub, version
 

@@ -11,8 +11,8 @@ from sqlalchemy import Connection, event, insert, text
 
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub import drift
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import devices, drifts
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import devices, drifts
 from edgeloop_hub.web import sample_pages
 from edgeloop_hub.web.pages import TEMPLATES
 

@@ -17,10 +17,11 @@ from commands import BIN, HERE, command, sentence
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Moments
 from edgeloop_contract.rollout import Step
-from edgeloop_hub import fleet, health, signing
-from edgeloop_hub.options import cron_line
+from edgeloop_hub import fleet, health
+from edgeloop_hub.cli_options import cron_line
 from edgeloop_hub.rollouts import service
-from edgeloop_hub.schema import events, facts, heartbeats, rollouts, signed
+from edgeloop_hub.storage.schema import events, facts, heartbeats, rollouts, signed
+from edgeloop_hub.updates import signing
 from hub_parts import NEW, OLD, Parts, beat, parts
 
 

@@ -11,14 +11,15 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from edgeloop_contract.messages import Event, Heartbeat, Report
-from edgeloop_hub import fleet, signing
+from edgeloop_hub import fleet
 from edgeloop_hub.auth import accounts, secret_digests
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.rollouts import service
 from edgeloop_hub.rollouts.policy import Plan
-from edgeloop_hub.schema import bundles, devices
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import bundles, devices
 from edgeloop_hub.tick import Done, tick
+from edgeloop_hub.updates import signing
 from edgeloop_pipeline.fleet import tuf_keys as workstation
 
 OLD, NEW = "a" * 64, "b" * 64

@@ -16,8 +16,8 @@ from sqlalchemy import Connection, delete, insert, select, update
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.messages import Enrolled, Enrolment
 from edgeloop_hub.auth import secret_digests
-from edgeloop_hub.schema import devices, sessions, tokens, tries, users
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
 HASHER = PasswordHasher()
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

@@ -19,7 +19,7 @@ from edgeloop_hub.auth.accounts import Device
 from edgeloop_hub.rollouts.gates import Seen
 from edgeloop_hub.rollouts.policy import Rollout
 from edgeloop_hub.samples import accuracy
-from edgeloop_hub.schema import devices, events, heartbeats, rollouts
+from edgeloop_hub.storage.schema import devices, events, heartbeats, rollouts
 
 HOUR = 3600.0
 OTHER = "others"  # labels beyond as many as a model has

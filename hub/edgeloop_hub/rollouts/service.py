@@ -13,13 +13,14 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from tuf.api.metadata import Metadata, Targets
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import fleet, registry, signing
-from edgeloop_hub.blobs import Blobs
+from edgeloop_hub import fleet
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.rollouts.gates import Finding, judge
 from edgeloop_hub.rollouts.policy import OPEN, Move, Plan, Rollout
-from edgeloop_hub.schema import bundles, released, rollouts
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.schema import bundles, released, rollouts
+from edgeloop_hub.updates import registry, signing
 
 LOG = logging.getLogger("edgeloop_hub")
 VERBS = {"pause": ("running", "paused"), "resume": ("paused halted", "running"), "abort": ("running paused halted", "aborted")}

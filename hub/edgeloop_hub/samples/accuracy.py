@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, and_, func, select
 
-from edgeloop_hub.schema import samples
+from edgeloop_hub.storage.schema import samples
 
 LEAST = 10  # samples of which something is told, unless there are no more
 

@@ -18,8 +18,8 @@ from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub import fleet
 from edgeloop_hub.auth.accounts import Device
 from edgeloop_hub.samples import accuracy, label_queue
-from edgeloop_hub.schema import samples
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import samples
 
 DAY = 86400.0
 COMPARED = 300  # open samples of the model that a new one may resemble

@@ -12,8 +12,8 @@ from sqlalchemy import Connection, Row, Select, and_, delete, exists, func, inse
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import MAX_RECORDINGS
-from edgeloop_hub.schema import bundles, labels, recordings, samples
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import bundles, labels, recordings, samples
 
 MOST_LISTED = 10_000
 FIRST_CHOSEN = 50

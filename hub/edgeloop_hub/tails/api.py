@@ -22,7 +22,7 @@ from edgeloop_contract import inference, splitting
 from edgeloop_contract.errors import DataError, EdgeloopError
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import bearer
-from edgeloop_hub.error_responses import telling
+from edgeloop_hub.http.error_responses import telling
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Busy
 from edgeloop_hub.tails.loading import OUTPUT_TENSOR, Tail, Tails

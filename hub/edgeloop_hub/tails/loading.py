@@ -21,10 +21,10 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Coding, Cut, Manifest, TensorSpec, Variant
 from edgeloop_contract.splitting import DIGEST_LETTERS, FILES, INPUT, from_file, from_nibbles, served_name
 from edgeloop_exporters import cutting
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import bundles
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.tails.batching import Batcher
 
 Array = npt.NDArray[Any]

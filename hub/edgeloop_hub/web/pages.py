@@ -21,14 +21,15 @@ from litestar.response import Redirect
 from sqlalchemy import select
 
 from edgeloop_contract.errors import EdgeloopError, StorageError
-from edgeloop_hub import fleet, health, registry
+from edgeloop_hub import fleet, health
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import client_of
-from edgeloop_hub.error_responses import UNREADABLE, unreadable_words
+from edgeloop_hub.http.error_responses import UNREADABLE, unreadable_words
 from edgeloop_hub.rollouts import evidence, service
-from edgeloop_hub.schema import events, heartbeats, jobs, users
+from edgeloop_hub.storage.schema import events, heartbeats, jobs, users
+from edgeloop_hub.time_text import ago, when
+from edgeloop_hub.updates import registry
 from edgeloop_hub.web import plots
-from edgeloop_hub.web.time_text import ago, when
 
 HERE = Path(__file__).parent / "templates"
 COOKIE = "edgeloop_session"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgeloop_contract.errors import StorageError
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.signing import KEY
+from edgeloop_hub.updates.signing import KEY
 
 DATABASE, BLOBS, RESTORING = "hub.sqlite", "blobs", "restoring"
 OURS = (KEY, BLOBS, RESTORING)

@@ -19,8 +19,8 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from edgeloop_contract.errors import DataError, StorageError
-from edgeloop_hub.schema import signed
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import signed
 
 KEY = "online-key.pem"
 MOST_TARGETS_BYTES, MOST_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each

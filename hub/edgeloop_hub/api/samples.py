@@ -18,7 +18,7 @@ from edgeloop_contract.messages import Device, Key, Short
 from edgeloop_hub import drift
 from edgeloop_hub.auth.accounts import own_name
 from edgeloop_hub.auth.guards import asking, is_device, is_workstation
-from edgeloop_hub.error_responses import telling
+from edgeloop_hub.http.error_responses import telling
 from edgeloop_hub.samples import ingest, label_queue
 from edgeloop_hub.web import rendering
 

@@ -10,10 +10,11 @@ from litestar import Response, get
 from litestar.datastructures import State
 from sqlalchemy import func, select
 
-from edgeloop_hub import fleet, health, signing
+from edgeloop_hub import fleet, health
 from edgeloop_hub.auth.guards import is_workstation
-from edgeloop_hub.error_responses import problems
-from edgeloop_hub.schema import devices, events, signed
+from edgeloop_hub.http.error_responses import problems
+from edgeloop_hub.storage.schema import devices, events, signed
+from edgeloop_hub.updates import signing
 
 AWAY_SECONDS = 3600.0
 MOST_SERIES = 100

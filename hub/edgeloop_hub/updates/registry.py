@@ -16,10 +16,10 @@ from tuf.api.metadata import Targets
 from edgeloop_contract.archive import Bundle, Limits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import bundles, parts
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import bundles, parts
 
 STALE_SECONDS = 7 * 86400.0
 

@@ -21,14 +21,15 @@ from sqlalchemy import Connection, Float, Integer, LargeBinary, Table, func, ins
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import fleet, health, signing
-from edgeloop_hub.backup import DIGESTS
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.data_folder import BLOBS, DATABASE, RESTORING
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import metadata, rollouts
+from edgeloop_hub import fleet, health
+from edgeloop_hub.backup.save import DIGESTS
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.signing import KEY
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.data_folder import BLOBS, DATABASE, RESTORING
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import metadata, rollouts
+from edgeloop_hub.updates import signing
+from edgeloop_hub.updates.signing import KEY
 
 CHUNK = 1 << 20
 MOST_ROW_BYTES = 64 << 20

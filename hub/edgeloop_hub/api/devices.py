@@ -13,11 +13,12 @@ from litestar.response import Stream
 from sqlalchemy import select
 
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report
-from edgeloop_hub import fleet, signing
+from edgeloop_hub import fleet
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
-from edgeloop_hub.error_responses import telling
-from edgeloop_hub.schema import bundles
+from edgeloop_hub.http.error_responses import telling
+from edgeloop_hub.storage.schema import bundles
+from edgeloop_hub.updates import signing
 
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 

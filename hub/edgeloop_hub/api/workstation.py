@@ -14,13 +14,14 @@ from litestar.params import Parameter
 from sqlalchemy import insert, select
 
 from edgeloop_contract.messages import Device, Sha256, Target
-from edgeloop_hub import fleet, health, registry, signing
+from edgeloop_hub import fleet, health
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import is_workstation
-from edgeloop_hub.error_responses import telling
+from edgeloop_hub.http.error_responses import telling
 from edgeloop_hub.rollouts import service
 from edgeloop_hub.rollouts.policy import Plan
-from edgeloop_hub.schema import bundles, devices, events, jobs
+from edgeloop_hub.storage.schema import bundles, devices, events, jobs
+from edgeloop_hub.updates import registry, signing
 
 Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
 
