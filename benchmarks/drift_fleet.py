@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.messages import DriftReport
-from edgeloop_hub.drift import Shift, discovered, shifts
+from edgeloop_hub.drift.discoveries import Shift, discovered, shifts
 from edgeloop_hub.updates.registry import straying as about_straying
 from edgeloop_pipeline.drift.calibration import Pool, pool_of, reference_of
 from harness import Row, at_most

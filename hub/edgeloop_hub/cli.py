@@ -71,7 +71,7 @@ def open_hub(context: click.Context) -> Any:
 def existing_hub(context: click.Context, **more: Any) -> Any:
     """Raises UsageError where there is none: what looks after a hub must never begin another, empty one."""
     from edgeloop_hub.hub import Hub
-    from edgeloop_hub.updates.signing import KEY
+    from edgeloop_hub.storage.data_folder import KEY
 
     settings = settings_of(context, **more)
     if not (settings.data / KEY).exists():
@@ -219,12 +219,12 @@ def list_tokens(context: click.Context) -> None:
 @click.pass_context
 def revoke_token(context: click.Context, which: str) -> None:
     """The token with this id, or all of this name, are worth nothing from now on."""
-    from edgeloop_hub import fleet
+    from edgeloop_hub import event_log
     from edgeloop_hub.auth import accounts
 
     with existing_hub(context).database.writing() as database:
         count = accounts.revoke_tokens(database, which)
-        fleet.note(database, "token revoked", f"{which}: {count} of them")
+        event_log.record(database, "token revoked", f"{which}: {count} of them")
     click.echo(f"{which}: {count} token{'s' if count != 1 else ''} revoked")
 
 
@@ -245,12 +245,12 @@ def device() -> None:
 @click.pass_context
 def revoke(context: click.Context, name: str) -> None:
     """Its credential is worth nothing from now on; the device goes on with what it runs."""
-    from edgeloop_hub import fleet
+    from edgeloop_hub import event_log
     from edgeloop_hub.auth import accounts
 
     with existing_hub(context).database.writing() as database:
         accounts.revoke(database, name)
-        fleet.note(database, "revoked", name)
+        event_log.record(database, "revoked", name)
     click.echo(f"{name}: revoked")
 
 

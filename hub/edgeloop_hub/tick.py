@@ -12,10 +12,13 @@ from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Connection
 
 from edgeloop_contract.errors import StorageError, UsageError
-from edgeloop_hub import fleet, health
+from edgeloop_hub import event_log, health
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.rollouts import service
+from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.fleet import reports
+from edgeloop_hub.rollouts import service, stored
 from edgeloop_hub.rollouts.policy import next_move
+from edgeloop_hub.samples import label_queue
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
@@ -40,7 +43,7 @@ def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Setti
         _check_clock(database, began, settings)
     _apart(done, "signing", partial(_sign, database, signer, settings, done))
     with database.reading() as connection:
-        numbers = fleet.open_numbers(connection, "running")
+        numbers = stored.open_numbers(connection, "running")
     for number in numbers:
         _apart(done, f"rollout {number}", partial(_advance, database, number, blobs, signer, settings, done))
     _apart(done, "clean-up", partial(_forget, database, blobs, settings))
@@ -85,7 +88,7 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
     target = ""
     try:
         with database.reading() as connection:
-            rollout = fleet.find_rollout(connection, number)
+            rollout = stored.find(connection, number)
             target = rollout.target
             findings, cohort, reported, failed = service.assess(connection, rollout)
         move = next_move(rollout, time.time(), cohort, reported, failed, findings)
@@ -104,8 +107,12 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
 
 def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
     registry.forget_stale_parts(database, blobs)
+    before = time.time() - settings.history_seconds
     steps: tuple[Callable[[Connection], None], ...] = (
-        lambda connection: fleet.forget_old(connection, settings),
+        lambda connection: reports.forget_old(connection, before),
+        lambda connection: event_log.forget_old(connection, before),
+        lambda connection: drift_reports.forget_old(connection, before),
+        lambda connection: label_queue.forget_old(connection, before, time.time() - settings.sample_seconds),
         lambda connection: accounts.forget_old(connection, settings),
     )
     for step in steps:

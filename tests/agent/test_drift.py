@@ -14,8 +14,8 @@ from edgeloop_agent.drift.monitor import Follower
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
 from edgeloop_contract.messages import DriftReport
-from edgeloop_hub.drift import Shift, chance, discovered
-from edgeloop_hub.drift import shifts as in_fleet
+from edgeloop_hub.drift.discoveries import Shift, chance, discovered
+from edgeloop_hub.drift.discoveries import shifts as in_fleet
 from edgeloop_pipeline.drift.calibration import Pool, calibrate, too_few
 from edgeloop_pipeline.drift.variance import straying
 

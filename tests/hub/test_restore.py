@@ -26,9 +26,9 @@ from edgeloop_hub.backup import restore
 from edgeloop_hub.backup import save as backup
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.data_folder import KEY
 from edgeloop_hub.storage.schema import bundles, rollouts, samples
 from edgeloop_hub.updates import signing
-from edgeloop_hub.updates.signing import KEY
 from edgeloop_pipeline.fleet import renewal
 from edgeloop_pipeline.fleet import tuf_keys as workstation
 from hub_parts import Parts, parts

@@ -17,9 +17,9 @@ from commands import BIN, HERE, command, sentence
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Moments
 from edgeloop_contract.rollout import Step
-from edgeloop_hub import fleet, health
+from edgeloop_hub import health
 from edgeloop_hub.cli_options import cron_line
-from edgeloop_hub.rollouts import service
+from edgeloop_hub.rollouts import service, stored
 from edgeloop_hub.storage.schema import events, facts, heartbeats, rollouts, signed
 from edgeloop_hub.updates import signing
 from hub_parts import NEW, OLD, Parts, beat, parts
@@ -84,7 +84,7 @@ def test_a_plan_that_cannot_be_read_is_halted_shown_and_aborted(hub: Parts, plan
     number = hub.rollout("m-2.edgeloop", [Step(percent=100.0)])
     hub.change(rollouts, rollouts.c.id == number, plan=plan)
     with hub.hub.database.reading() as database:
-        assert fleet.open_rollouts(database) == [] and service.listed(database)[0]["id"] == number
+        assert stored.open_rollouts(database) == [] and service.listed(database)[0]["id"] == number
     assert "plan cannot be read" in hub.tick().problems[0] and state(hub, number) == "halted"
     with hub.hub.database.writing() as database:
         service.change(database, number, "abort", "ada")

@@ -11,8 +11,8 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from edgeloop_contract.messages import Event, Heartbeat, Report
-from edgeloop_hub import fleet
 from edgeloop_hub.auth import accounts, secret_digests
+from edgeloop_hub.fleet import reports
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.rollouts import service
 from edgeloop_hub.rollouts.policy import Plan
@@ -53,7 +53,7 @@ class Parts:
         with self.hub.database.writing() as database:
             row = accounts.Device(device, [], "stable", "m", "")
             report = Report(key=key, at=at or time.time(), heartbeat=beat, events=events or [])
-            return fleet.store(database, row, report, self.hub.settings)
+            return reports.store(database, row, report, self.hub.settings)
 
     def tick(self, **words: Any) -> Done:
         return tick(self.hub.database, self.hub.blobs, self.hub.signer, self.hub.settings, **words)

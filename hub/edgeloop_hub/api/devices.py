@@ -13,9 +13,10 @@ from litestar.response import Stream
 from sqlalchemy import select
 
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report
-from edgeloop_hub import fleet
+from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
+from edgeloop_hub.fleet import assignment, reports
 from edgeloop_hub.http.error_responses import telling
 from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import signing
@@ -48,7 +49,7 @@ class Devices(Controller):
                 raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
             found = accounts.enrol(database, data, root[1])
             if found is not None:
-                fleet.note(database, "enrolled", data.device)
+                event_log.record(database, "enrolled", data.device)
         if found is None:
             raise NotAuthorizedException(WRONG_TOKEN)
         return found
@@ -58,7 +59,7 @@ class Devices(Controller):
         """What the device should run, and send. With the ETag of the last answer: 304 while that stands."""
         device = asking(request)
         with state.hub.database.reading() as database:
-            found = fleet.assignment(database, device, state.hub.settings)
+            found = assignment.assignment(database, device, state.hub.settings)
             version = signing.latest_version(database, "targets")
         wanted = hashlib.sha256("\n".join(found.recordings).encode()).hexdigest()[:16] if found.recordings else ""
         etag = f'"{version}-{found.target}-{found.job.id if found.job else ""}-{wanted}"'
@@ -76,7 +77,7 @@ class Devices(Controller):
     def report(self, data: Report, state: State, request: Request[Any, Any, Any]) -> None:
         """How the device does, what happened to it, and a job's result. Sent twice, it is stored once."""
         with state.hub.database.writing(ordered=False) as database:
-            if not fleet.store(database, asking(request), data, state.hub.settings):
+            if not reports.store(database, asking(request), data, state.hub.settings):
                 raise TooManyRequestsException("too many reports in this hour")
 
     @get(
@@ -105,7 +106,7 @@ class Devices(Controller):
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
             device: accounts.Device | None = request.scope["device"]  # type: ignore[typeddict-item]
-            allowed = device is None or fleet.may_fetch(database, device, name)
+            allowed = device is None or assignment.may_fetch(database, device, name)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")
         begins = _begins(request.headers.get("range", ""), row.bytes)

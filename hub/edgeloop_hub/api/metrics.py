@@ -10,9 +10,10 @@ from litestar import Response, get
 from litestar.datastructures import State
 from sqlalchemy import func, select
 
-from edgeloop_hub import fleet, health
+from edgeloop_hub import health
 from edgeloop_hub.auth.guards import is_workstation
 from edgeloop_hub.http.error_responses import problems
+from edgeloop_hub.rollouts import stored
 from edgeloop_hub.storage.schema import devices, events, signed
 from edgeloop_hub.updates import signing
 
@@ -55,7 +56,7 @@ class _Exposition:
             away = database.execute(select(count).where(devices.c.last_seen < now - AWAY_SECONDS)).scalar()
             kinds = database.execute(select(events.c.kind, count).group_by(events.c.kind)).all()
             expires = database.execute(select(func.max(signed.c.expires)).where(signed.c.role == "timestamp")).scalar()
-            running = len(fleet.open_numbers(database))
+            running = len(stored.open_numbers(database))
             last, expiring = health.last_tick(database), signing.expiries(database)
         by_version = GaugeMetricFamily("edgeloop_hub_devices", "enrolled devices", labels=["model", "version"])
         for (model, version), number in _most((((row[0], str(row[1])), row[2]) for row in rows), ("other", "")):

@@ -15,12 +15,13 @@ from litestar.exceptions import NotAuthorizedException, NotFoundException, TooMa
 from litestar.params import Parameter
 
 from edgeloop_contract.messages import Device, Key, Short
-from edgeloop_hub import drift
 from edgeloop_hub.auth.accounts import own_name
 from edgeloop_hub.auth.guards import asking, is_device, is_workstation
+from edgeloop_hub.drift import summary
+from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.http.error_responses import telling
 from edgeloop_hub.samples import ingest, label_queue
-from edgeloop_hub.web import rendering
+from edgeloop_hub.samples.values import array_of
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
 UNPACKING_SECONDS = 3.0  # that one waits for others
@@ -80,7 +81,7 @@ class Samples(Controller):
     def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[dict[str, Any]]:
         """What to label next, the most informative first: one of near-duplicates (`alike`), `together` of whose recording wait."""
         with state.hub.database.reading() as database:
-            return label_queue.waiting(database, model, who[:63], limit, drift.faulty(database))
+            return label_queue.waiting(database, model, who[:63], limit, faulty(database))
 
     @post("/labels", sync_to_thread=True, status_code=200)
     def label(self, data: Labels, state: State) -> dict[str, int]:
@@ -114,7 +115,7 @@ class Samples(Controller):
         if row is None:
             raise NotFoundException("there is no such sample")
         file = io.BytesIO()
-        np.save(file, rendering.array_of(row), allow_pickle=False)
+        np.save(file, array_of(row), allow_pickle=False)
         return Response(file.getvalue(), media_type="application/octet-stream")
 
     @get("/labelled", sync_to_thread=True, media_type="application/msgpack")
@@ -137,7 +138,7 @@ class Samples(Controller):
     def drift(self, state: State, model: str, seconds: SECONDS = 86400.0) -> dict[str, Any]:
         """Devices, discoveries over the fleet, and the accuracy that confidence promises."""
         with state.hub.database.reading() as database:
-            return drift.described(database, model, seconds)
+            return summary.described(database, model, seconds)
 
 
 def _checked(upload: Any) -> None:

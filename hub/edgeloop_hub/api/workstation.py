@@ -14,9 +14,10 @@ from litestar.params import Parameter
 from sqlalchemy import insert, select
 
 from edgeloop_contract.messages import Device, Sha256, Target
-from edgeloop_hub import fleet, health
+from edgeloop_hub import event_log, health
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.fleet import inventory
 from edgeloop_hub.http.error_responses import telling
 from edgeloop_hub.rollouts import service
 from edgeloop_hub.rollouts.policy import Plan
@@ -81,7 +82,9 @@ class Workstation(Controller):
             found = signing.accept(database, roots, targets, hub.signer, hub.settings)
             if found is not None:
                 registry.complete(database, hub.blobs, found, made)
-                fleet.note(database, "published", f"targets version {found.version}: {', '.join(sorted(found.targets)) or 'none'}")
+                event_log.record(
+                    database, "published", f"targets version {found.version}: {', '.join(sorted(found.targets)) or 'none'}"
+                )
             latest = signing.latest(database, "targets")
         registry.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in made] if new else [])
         return {"targets_version": latest[0] if latest else 0}
@@ -117,7 +120,7 @@ class Workstation(Controller):
         """Revoke the token with this id, or all of this name."""
         with state.hub.database.writing() as database:
             count = accounts.revoke_tokens(database, which)
-            fleet.note(database, "token revoked", f"{which}: {count} of them")
+            event_log.record(database, "token revoked", f"{which}: {count} of them")
         return {"revoked": count}
 
     @get("/bundles", sync_to_thread=True)
@@ -129,11 +132,11 @@ class Workstation(Controller):
     @get("/devices", sync_to_thread=True)
     def devices(
         self, state: State, after: Annotated[str, Parameter(max_length=63)] = "",
-        limit: Annotated[int, Parameter(ge=1, le=fleet.MOST_LISTED)] = fleet.MOST_LISTED,
+        limit: Annotated[int, Parameter(ge=1, le=inventory.MOST_LISTED)] = inventory.MOST_LISTED,
     ) -> list[dict[str, Any]]:  # fmt: skip
         """Devices with their last heartbeats, by name, those behind the name `after`."""
         with state.hub.database.reading() as database:
-            return fleet.listed(database, after, limit)
+            return inventory.listed(database, after, limit)
 
     @get("/events", sync_to_thread=True)
     def events(self, state: State, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:

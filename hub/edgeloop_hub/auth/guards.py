@@ -10,7 +10,7 @@ from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.http.connection_limits import network_of
+from edgeloop_hub.auth.client_network import network_of
 
 BEARER = "Bearer "
 

@@ -21,15 +21,14 @@ from sqlalchemy import Connection, Float, Integer, LargeBinary, Table, func, ins
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import fleet, health
+from edgeloop_hub import event_log, health
 from edgeloop_hub.backup.save import DIGESTS
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
-from edgeloop_hub.storage.data_folder import BLOBS, DATABASE, RESTORING
+from edgeloop_hub.storage.data_folder import BLOBS, DATABASE, KEY, RESTORING
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import metadata, rollouts
 from edgeloop_hub.updates import signing
-from edgeloop_hub.updates.signing import KEY
 
 CHUNK = 1 << 20
 MOST_ROW_BYTES = 64 << 20
@@ -238,7 +237,7 @@ def _begin_anew(connection: Connection, found: _Found, settings: Settings) -> No
     if signing.latest(connection, "targets") is not None:
         signing.jump(connection, _signer(found.key), settings, now)
     health.keep(connection, "clock", now, {})
-    fleet.note(connection, "restored", "from a backup")
+    event_log.record(connection, "restored", "from a backup")
 
 
 def _write_key(settings: Settings, key: bytes) -> None:

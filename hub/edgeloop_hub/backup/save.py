@@ -20,8 +20,8 @@ from sqlalchemy import select
 from edgeloop_contract.errors import DataError
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.data_folder import KEY
 from edgeloop_hub.storage.schema import bundles, metadata
-from edgeloop_hub.updates.signing import KEY
 
 PASSING = ("sessions", "tries", "parts")  # not worth keeping
 DIGESTS = "digests.json"

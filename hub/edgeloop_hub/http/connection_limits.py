@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 from collections import OrderedDict
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgeloop_hub.auth.client_network import network_of
 
 ENVIRONMENT = "EDGELOOP_HUB_SETTINGS"
 
@@ -153,16 +154,3 @@ class Prompt(H11Protocol):
         self._phase = ""
         if not self.transport.is_closing():
             self.transport.abort()
-
-
-def network_of(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one, which is one subscriber's; anything else as it is."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)

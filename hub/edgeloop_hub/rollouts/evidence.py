@@ -14,8 +14,8 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat
-from edgeloop_hub import drift
 from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.rollouts.gates import Seen
 from edgeloop_hub.rollouts.policy import Rollout
 from edgeloop_hub.samples import accuracy
@@ -65,7 +65,7 @@ def seen_since(connection: Connection, names: set[str], sha256s: set[str], since
     for seen in found.values():
         seen.hours = min(seen.hours, (now - since) / HOUR + 1)
         seen.crashes = min(seen.crashes, FIRST_CRASHES + MOST_CRASHES_PER_HOUR * seen.hours)
-    for row in accuracy.drawn(connection, sha256s, since, drift.faulty(connection)):
+    for row in accuracy.drawn(connection, sha256s, since, faulty(connection)):
         if row.device in found:
             found[row.device].labelled += 1
             found[row.device].right += row.guess == row.label

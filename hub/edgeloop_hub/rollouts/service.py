@@ -13,8 +13,8 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from tuf.api.metadata import Metadata, Targets
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import fleet
-from edgeloop_hub.rollouts import evidence
+from edgeloop_hub import event_log
+from edgeloop_hub.rollouts import evidence, stored
 from edgeloop_hub.rollouts.gates import Finding, judge
 from edgeloop_hub.rollouts.policy import OPEN, Move, Plan, Rollout
 from edgeloop_hub.settings import Settings
@@ -31,7 +31,7 @@ def start(connection: Connection, target: str, plan: Plan, fallback: bytes | Non
     row = connection.execute(select(bundles).where(bundles.c.target == target)).first()
     if row is None or row.withdrawn is not None:
         raise UsageError(f"{target} is {'withdrawn' if row else 'not published'}; publish it first")
-    for other in fleet.open_rollouts(connection):
+    for other in stored.open_rollouts(connection):
         if (other.model, other.channel) == (row.model, row.channel):
             raise UsageError(f"rollout {other.id} of {other.target} is {other.state}; abort it, or let it end")
     if plan.on_breach == "return":
@@ -53,7 +53,7 @@ def start(connection: Connection, target: str, plan: Plan, fallback: bytes | Non
     )
     assert made.inserted_primary_key is not None
     number = int(made.inserted_primary_key[0])
-    fleet.note(
+    event_log.record(
         connection, "rollout started", f"steps {'; '.join(map(str, plan.steps))}, soak {plan.soak_seconds:g} s", target, number
     )
     return number
@@ -80,7 +80,7 @@ def change(connection: Connection, number: int, verb: str, who: str) -> None:
     connection.execute(
         update(rollouts).where(rollouts.c.id == number).values(state=state, step_began=time.time(), reason=f"{verb} by {who}")
     )
-    fleet.note(connection, f"rollout {state}", f"{verb} by {who}", rollout.target, number)
+    event_log.record(connection, f"rollout {state}", f"{verb} by {who}", rollout.target, number)
 
 
 def assess(connection: Connection, rollout: Rollout) -> tuple[list[Finding], int, int, int]:
@@ -118,7 +118,7 @@ def carry_out(connection: Connection, rollout: Rollout, move: Move, signer: Cryp
         said = "done"
     else:
         said = _breached(connection, rollout, move, signer, blobs, settings)
-    fleet.note(connection, f"rollout {said}", move.why, rollout.target, rollout.id)
+    event_log.record(connection, f"rollout {said}", move.why, rollout.target, rollout.id)
     return said
 
 
@@ -126,7 +126,7 @@ def halt(connection: Connection, number: int, target: str, why: str) -> None:
     """A rollout that cannot be judged goes no further, whatever the reason."""
     running = update(rollouts).where(rollouts.c.id == number, rollouts.c.state == "running")
     if connection.execute(running.values(state="halted", reason=why)).rowcount:
-        fleet.note(connection, "rollout halted", why, target, number)
+        event_log.record(connection, "rollout halted", why, target, number)
 
 
 def _breached(connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings) -> str:
@@ -162,7 +162,7 @@ def described(connection: Connection, number: int) -> dict[str, object]:
         "steps": [], "soak_seconds": 0.0, "on_breach": "halt", "cohort": 0, "reported": 0, "failed": 0,
     }  # fmt: skip
     try:
-        rollout = fleet.find_rollout(connection, number)
+        rollout = stored.find(connection, number)
         plan = rollout.plan
         told |= {"steps": [str(s) for s in plan.steps], "soak_seconds": plan.soak_seconds, "on_breach": plan.on_breach}
         findings, told["cohort"], told["reported"], told["failed"] = assess(connection, rollout)

@@ -15,7 +15,8 @@ from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import fleet
+from edgeloop_hub import event_log
+from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import Device
 from edgeloop_hub.samples import accuracy, label_queue
 from edgeloop_hub.settings import Settings
@@ -45,7 +46,7 @@ def admit(connection: Connection, device: Device, upload: Samples, settings: Set
     """
     if not has_room(connection, device, upload, settings):
         return False
-    return fleet.count(connection, device, settings, time.time(), rows=len(upload.events), size=fleet.bytes_of(upload.events))
+    return quota.charge(connection, device, settings, time.time(), rows=len(upload.events), size=quota.encoded_bytes(upload.events))
 
 
 def has_room(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
@@ -71,7 +72,7 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
         ).scalars()
     )
     for event in upload.events:
-        fleet.note_of_device(connection, device.name, event, now)
+        event_log.record_of_device(connection, device.name, event, now)
     if upload.released:
         label_queue.note_released(connection, device.name, upload.released)
     open_ones, said_of = _Open(connection), dict[tuple[str, str], dict[str, str]]()

@@ -20,9 +20,9 @@ from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timest
 
 from edgeloop_contract.errors import DataError, StorageError
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.data_folder import KEY
 from edgeloop_hub.storage.schema import signed
 
-KEY = "online-key.pem"
 MOST_TARGETS_BYTES, MOST_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each
 FIRST_MINUTE = 1_577_836_800.0  # 2020
 KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh

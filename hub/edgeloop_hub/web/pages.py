@@ -21,9 +21,10 @@ from litestar.response import Redirect
 from sqlalchemy import select
 
 from edgeloop_contract.errors import EdgeloopError, StorageError
-from edgeloop_hub import fleet, health
+from edgeloop_hub import health
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import client_of
+from edgeloop_hub.fleet import inventory
 from edgeloop_hub.http.error_responses import UNREADABLE, unreadable_words
 from edgeloop_hub.rollouts import evidence, service
 from edgeloop_hub.storage.schema import events, heartbeats, jobs, users
@@ -152,7 +153,7 @@ class Pages(Controller):
     def fleet(self, state: State, request: Asking, after: Annotated[str, Parameter(max_length=63)] = "") -> Response[bytes]:
         """Devices by name, a page of them; the next one begins behind the name `after`."""
         with state.hub.database.reading() as database:
-            rows, count = fleet.listed(database, after, DEVICES_SHOWN + 1), fleet.counted(database)
+            rows, count = inventory.listed(database, after, DEVICES_SHOWN + 1), inventory.count(database)
             rows, more = rows[:DEVICES_SHOWN], len(rows) > DEVICES_SHOWN
             rollouts, told = service.listed(database)[:5], health.told(database)
         return page(
@@ -163,7 +164,7 @@ class Pages(Controller):
     @get("/devices/{name:str}", sync_to_thread=True)
     def device(self, name: str, state: State, request: Asking) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            found = next(iter(fleet.listed(database, name=name)), None)
+            found = next(iter(inventory.listed(database, name=name)), None)
             if found is None:
                 raise NotFoundException(f"There is no device {name}.")
             newest = select(heartbeats.c.at, heartbeats.c.body).where(heartbeats.c.device == name, heartbeats.c.sha256 != "")

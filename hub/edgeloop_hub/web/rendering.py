@@ -14,14 +14,6 @@ WIDTH, HEIGHT = 640.0, 90.0
 MOST_POINTS = 640
 
 
-def array_of(row: Any) -> Array:
-    """The sample of a table's row, (*sample)."""
-    import json
-
-    kind = np.dtype(row.dtype).newbyteorder("<")
-    return np.frombuffer(zlib.decompress(row.data), kind).reshape(json.loads(row.shape))
-
-
 def is_image(sample: Array) -> bool:
     return sample.ndim == 3
 

@@ -11,8 +11,9 @@ from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
 from sqlalchemy import Connection
 
-from edgeloop_hub import drift
+from edgeloop_hub.drift import reports, summary
 from edgeloop_hub.samples import label_queue
+from edgeloop_hub.samples.values import array_of
 from edgeloop_hub.web import plots, rendering
 from edgeloop_hub.web.pages import DEVICES_SHOWN, HANDLED, HERE, SHOWN, Asking, Form, check_form, is_person, page
 
@@ -37,7 +38,7 @@ class SamplePages(Controller):
     def drift(self, state: State, request: Asking, days: float = 1.0) -> Response[bytes]:
         seconds = min(max(days, 0.01), 365.0) * DAY
         with state.hub.database.reading() as database:
-            found = [_looked_at(database, model, seconds) for model in drift.models(database)]
+            found = [_looked_at(database, model, seconds) for model in reports.models(database)]
         return page("drift.html.j2", "Drift", request, models=found, days=days)
 
     @get("/queue", sync_to_thread=True)
@@ -45,11 +46,11 @@ class SamplePages(Controller):
         """The next sample, with a button for each label. `whole`: recordings were last labelled as a whole."""
         person = request.scope["person"][0]  # type: ignore[typeddict-item]
         with state.hub.database.reading() as database:
-            waiting = label_queue.waiting(database, model, person, 100, drift.faulty(database))
+            waiting = label_queue.waiting(database, model, person, 100, reports.faulty(database))
             first = waiting[0] if waiting else None
             row = label_queue.find(database, first["device"], first["key"]) if first else None
             names = label_queue.names_of(database, first["model"]) if first else []
-        sample = rendering.array_of(row) if row is not None else None
+        sample = array_of(row) if row is not None else None
         image = sample is not None and rendering.is_image(sample)
         lines = rendering.lines(sample) if sample is not None and not image else []
         names = names or ([first["guess"]] if first else [])
@@ -62,7 +63,7 @@ class SamplePages(Controller):
     def picture(self, device: str, key: str, state: State) -> Response[bytes]:
         with state.hub.database.reading() as database:
             row = label_queue.find(database, device, key)
-        if row is None or not rendering.is_image(found := rendering.array_of(row)):
+        if row is None or not rendering.is_image(found := array_of(row)):
             raise NotFoundException("There is no such picture.")
         return Response(rendering.png(found), media_type="image/png")
 
@@ -82,8 +83,8 @@ class SamplePages(Controller):
 
 def _looked_at(database: Connection, model: str, seconds: float) -> dict[str, Any]:
     """A model's drift as the page shows it: of many devices those that drift, or come nearest to it."""
-    rows = drift.reports(database, model, time.time() - seconds)
-    told = drift.described(database, model, seconds, rows)
+    rows = reports.of_model(database, model, time.time() - seconds)
+    told = summary.described(database, model, seconds, rows)
     every = sorted(told["devices"], key=lambda device: (not device["drifting"], -device["score"], device["device"]))
     shown = every if len(every) <= DEVICES_SHOWN else every[:DEVICES_SHOWN]
     for device in shown:  # the most frequent ones: no device fills the page
