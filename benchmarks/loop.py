@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from closed_loop_devices import SETS
 
 from edgeloop_contract.archive import Bundle
-from edgeloop_hub.samples import accuracy, label_queue
+from edgeloop_hub.samples import accuracy, sample_store
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -171,10 +171,10 @@ def field_accuracy(quick: bool) -> Iterator[Row]:
                 _, database = asked(bundle, came, questions, seed, Path(scratch), whole, random_share=0.3)
                 with database.reading() as connection:
                     told = accuracy.drawn(connection, None, 0.0)
-                    drawn = [row for row in label_queue.listed(connection, MODEL, "all") if row["random"]]
-                truth = {row["key"]: bool(right[int(row["key"][:6])]) for row in drawn}
+                    drawn = [row for row in sample_store.listed(connection, MODEL, "all") if row.random]
+                truth = {row.key: bool(right[int(row.key[:6])]) for row in drawn}
                 of_all = np.mean(list(truth.values()))
-                naive.append(100 * (np.mean([truth[row["key"]] for row in drawn if row["label"]]) - of_all))
+                naive.append(100 * (np.mean([truth[row.key] for row in drawn if row.label]) - of_all))
                 if told:
                     fair.append(100 * (np.mean([truth[row.key] for row in told]) - of_all))
             name = f"accuracy told after {questions} {'recordings' if whole else 'samples'}, off by"

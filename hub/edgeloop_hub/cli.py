@@ -149,11 +149,11 @@ def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) ->
     from edgeloop_hub.tick import tick as advance
 
     hub = existing_hub(context, **limits_of(limits))
-    done = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
-    for line in done.said:
+    outcome = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
+    for line in outcome.actions:
         click.echo(line)
-    if done.problems:
-        raise GateError("tick: " + "; ".join(done.problems))
+    if outcome.problems:
+        raise GateError("tick: " + "; ".join(outcome.problems))
 
 
 @commands.group(epilog=EXIT_CODES)
@@ -208,10 +208,10 @@ def list_tokens(context: click.Context) -> None:
     from edgeloop_hub.time_text import when
 
     with existing_hub(context).database.reading() as database:
-        for row in accounts.tokens_told(database):
-            ends = f"expires {when(row['expires'])}" if row["expires"] else "never expires"
-            used = f", used {when(row['used'])}" if row["used"] else ""
-            click.echo(f"{row['id']}  {row['kind']:5}  {row['name']:20}  made {when(row['created'])}, {ends}{used}")
+        for row in accounts.token_summaries(database):
+            ends = f"expires {when(row.expires)}" if row.expires else "never expires"
+            used = f", used {when(row.used)}" if row.used else ""
+            click.echo(f"{row.id}  {row.kind:5}  {row.name:20}  made {when(row.created)}, {ends}{used}")
 
 
 @token.command("revoke", epilog=EXIT_CODES)

@@ -7,6 +7,7 @@ import time
 
 from sqlalchemy import Connection, delete, func, insert, select
 
+from edgeloop_contract.hub_messages import EventRecord
 from edgeloop_contract.messages import Event
 from edgeloop_hub.storage.schema import events, rollouts
 
@@ -44,3 +45,14 @@ def _rollout_of(connection: Connection, target: str) -> int | None:
 
 def forget_old(connection: Connection, before: float) -> None:
     connection.execute(delete(events).where(events.c.at < before))
+
+
+def newest(connection: Connection, limit: int, source: str | None = None, rollout: int | None = None) -> list[EventRecord]:
+    """Events, the newest first: of one source or one rollout, where they are named."""
+    rows = select(events).order_by(events.c.at.desc()).limit(limit)
+    rows = rows if source is None else rows.where(events.c.source == source)
+    rows = rows if rollout is None else rows.where(events.c.rollout == rollout)
+    return [
+        EventRecord(source=r.source, at=r.at, kind=r.kind, target=r.target, rollout=r.rollout, text=r.text)
+        for r in connection.execute(rows)
+    ]

@@ -47,25 +47,25 @@ class Devices(Controller):
             root = signing.latest(database, "root")
             if root is None:
                 raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
-            found = accounts.enrol(database, data, root[1])
-            if found is not None:
+            enrolled = accounts.enrol(database, data, root.body)
+            if enrolled is not None:
                 event_log.record(database, "enrolled", data.device)
-        if found is None:
+        if enrolled is None:
             raise NotAuthorizedException(WRONG_TOKEN)
-        return found
+        return enrolled
 
     @get("/api/v1/update", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException])
     def update(self, state: State, request: Request[Any, Any, Any]) -> Response[Assignment | None]:
         """What the device should run, and send. With the ETag of the last answer: 304 while that stands."""
         device = asking(request)
         with state.hub.database.reading() as database:
-            found = assignment.assignment(database, device, state.hub.settings)
+            offer = assignment.assignment(database, device, state.hub.settings)
             version = signing.latest_version(database, "targets")
-        wanted = hashlib.sha256("\n".join(found.recordings).encode()).hexdigest()[:16] if found.recordings else ""
-        etag = f'"{version}-{found.target}-{found.job.id if found.job else ""}-{wanted}"'
+        wanted = hashlib.sha256("\n".join(offer.recordings).encode()).hexdigest()[:16] if offer.recordings else ""
+        etag = f'"{version}-{offer.target}-{offer.job.id if offer.job else ""}-{wanted}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
-        return Response(found, headers={"ETag": etag})
+        return Response(offer, headers={"ETag": etag})
 
     @post(
         "/api/v1/report",

@@ -13,12 +13,12 @@ from sqlalchemy import func, select
 from edgeloop_hub import health
 from edgeloop_hub.auth.guards import is_workstation
 from edgeloop_hub.http.error_responses import problems
-from edgeloop_hub.rollouts import stored
+from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.storage.schema import devices, events, signed
 from edgeloop_hub.updates import signing
 
 AWAY_SECONDS = 3600.0
-MOST_SERIES = 100
+MAX_SERIES = 100
 
 
 @get(
@@ -36,8 +36,8 @@ def metrics(state: State) -> Response[bytes]:
 def _most(counted: Iterable[tuple[Any, int]], other: Any) -> list[tuple[Any, int]]:
     """The most frequent, and the rest as one: devices may name models and events as they like, and each is a series for ever."""
     rows = sorted(counted, key=lambda row: -row[1])
-    rest = sum(number for _, number in rows[MOST_SERIES:])
-    return [*rows[:MOST_SERIES], *([(other, rest)] if rest else [])]
+    rest = sum(number for _, number in rows[MAX_SERIES:])
+    return [*rows[:MAX_SERIES], *([(other, rest)] if rest else [])]
 
 
 class _Exposition:
@@ -56,7 +56,7 @@ class _Exposition:
             away = database.execute(select(count).where(devices.c.last_seen < now - AWAY_SECONDS)).scalar()
             kinds = database.execute(select(events.c.kind, count).group_by(events.c.kind)).all()
             expires = database.execute(select(func.max(signed.c.expires)).where(signed.c.role == "timestamp")).scalar()
-            running = len(stored.open_numbers(database))
+            running = len(rollout_store.open_ids(database))
             last, expiring = health.last_tick(database), signing.expiries(database)
         by_version = GaugeMetricFamily("edgeloop_hub_devices", "enrolled devices", labels=["model", "version"])
         for (model, version), number in _most((((row[0], str(row[1])), row[2]) for row in rows), ("other", "")):

@@ -1,48 +1,47 @@
-"""What the workstation and cron say to the hub over HTTP."""
+"""What the workstation and cron ask the hub over HTTP."""
 
 from __future__ import annotations
 
-import secrets
-import time
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
 from litestar import Controller, delete, get, post, put
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
-from sqlalchemy import insert, select
+from sqlalchemy import select
 
-from edgeloop_contract.messages import Device, Sha256, Target
+from edgeloop_contract.hub_messages import (
+    DeviceStatus,
+    EventRecord,
+    Health,
+    JobCreated,
+    JobRequest,
+    JobStatus,
+    MetadataUpload,
+    PublicKey,
+    PublishedBundle,
+    ReceivedBytes,
+    RevokedTokens,
+    RolloutCreated,
+    RolloutRequest,
+    RolloutStatus,
+    RolloutSummary,
+    SignedMetadata,
+    TargetsVersion,
+    TokenSummary,
+)
+from edgeloop_contract.messages import Sha256
 from edgeloop_hub import event_log, health
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import is_workstation
-from edgeloop_hub.fleet import inventory
+from edgeloop_hub.fleet import inventory, jobs
 from edgeloop_hub.http.error_responses import telling
 from edgeloop_hub.rollouts import service
-from edgeloop_hub.rollouts.policy import Plan
-from edgeloop_hub.storage.schema import bundles, devices, events, jobs
+from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import registry, signing
 
 Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
-
-
-class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Metadata that the workstation signed: roots in order, and targets."""
-
-    roots: list[str] = []
-    targets: str = ""
-
-
-class Start(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    target: Target
-    plan: Plan
-    fallback: str = ""
-
-
-class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    device: Device
-    target: Target
+Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
 
 
 @telling(400, 401, 503)
@@ -54,154 +53,139 @@ class Workstation(Controller):
     tags = ["workstation"]
 
     @get("/key", sync_to_thread=True)
-    def key(self, state: State) -> dict[str, Any]:
+    def key(self, state: State) -> PublicKey:
         """The public key with which this hub signs snapshot and timestamp; the root must name it."""
         public = state.hub.signer.public_key
-        return {"keyid": public.keyid, **public.to_dict()}
+        return PublicKey(keyid=public.keyid, keytype=public.keytype, scheme=public.scheme, keyval=public.keyval)
 
     @get("/signed", sync_to_thread=True)
-    def signed(self, state: State) -> Signed:
+    def signed(self, state: State) -> SignedMetadata:
         """The newest root and targets metadata."""
         with state.hub.database.reading() as database:
             root, targets = signing.latest(database, "root"), signing.latest(database, "targets")
-        return Signed([root[1].decode()] if root else [], targets[1].decode() if targets else "")
+        return SignedMetadata(roots=[root.body.decode()] if root else [], targets=targets.body.decode() if targets else "")
 
     @post("/signed", sync_to_thread=True, status_code=200)
-    def publish(self, data: Signed, state: State) -> dict[str, int]:
+    def publish(self, data: MetadataUpload, state: State) -> TargetsVersion:
         """Take newly signed metadata; every bundle that they name has to be here."""
         hub = state.hub
-        roots, targets = [r.encode() for r in data.roots], data.targets.encode() or None
+        roots, body = [r.encode() for r in data.roots], data.targets.encode() or None
         with hub.database.reading() as database:  # nothing is put together that will not be taken
-            if targets is not None:
+            if body is not None:
                 service.guard_fallbacks(database)
-            new = signing.checked(database, roots, targets)
-        made = registry.assemble(hub.database, hub.blobs, new) if new is not None else {}
+            new = signing.checked(database, roots, body)
+        assembled = registry.assemble(hub.database, hub.blobs, new) if new is not None else {}
         with hub.database.writing() as database:
-            if targets is not None:
+            if body is not None:
                 service.guard_fallbacks(database)
-            found = signing.accept(database, roots, targets, hub.signer, hub.settings)
-            if found is not None:
-                registry.complete(database, hub.blobs, found, made)
-                event_log.record(
-                    database, "published", f"targets version {found.version}: {', '.join(sorted(found.targets)) or 'none'}"
-                )
+            accepted = signing.accept(database, roots, body, hub.signer, hub.settings)
+            if accepted is not None:
+                registry.complete(database, hub.blobs, accepted, assembled)
+                names = ", ".join(sorted(accepted.targets)) or "none"
+                event_log.record(database, "published", f"targets version {accepted.version}: {names}")
             latest = signing.latest(database, "targets")
-        registry.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in made] if new else [])
-        return {"targets_version": latest[0] if latest else 0}
+        registry.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in assembled] if new else [])
+        return TargetsVersion(targets_version=latest.version if latest else 0)
 
     @get("/uploads/{sha256:str}", sync_to_thread=True)
-    def received(self, sha256: Sha, state: State) -> dict[str, int]:
+    def received(self, sha256: Sha, state: State) -> ReceivedBytes:
         """How many bytes of this bundle are here: where to go on."""
         with state.hub.database.reading() as database:
-            row = database.execute(select(bundles.c.bytes).where(bundles.c.sha256 == sha256)).scalar()
-            return {"bytes": row if row is not None else registry.received(database, sha256)}
+            size = database.execute(select(bundles.c.bytes).where(bundles.c.sha256 == sha256)).scalar()
+            return ReceivedBytes(bytes=size if size is not None else registry.received(database, sha256))
 
     @put("/uploads/{sha256:str}/{begins:int}", sync_to_thread=True, status_code=200)
-    def upload(self, sha256: Sha, begins: Annotated[int, Parameter(ge=0, le=2**53)], state: State, body: bytes) -> dict[str, int]:
+    def upload(self, sha256: Sha, begins: Annotated[int, Parameter(ge=0, le=2**53)], state: State, body: bytes) -> ReceivedBytes:
         """A part of a bundle, from byte `begins` on."""
-        if not 0 < len(body) <= state.hub.settings.max_part_bytes:
-            raise ClientException(f"a part has 1 to {state.hub.settings.max_part_bytes} bytes")
-        return {"bytes": registry.add_part(state.hub.database, state.hub.blobs, sha256, begins, body, state.hub.settings)}
+        hub = state.hub
+        if not 0 < len(body) <= hub.settings.max_part_bytes:
+            raise ClientException(f"a part has 1 to {hub.settings.max_part_bytes} bytes")
+        return ReceivedBytes(bytes=registry.add_part(hub.database, hub.blobs, sha256, begins, body, hub.settings))
 
     @get("/health", sync_to_thread=True)
-    def health(self, state: State) -> dict[str, Any]:
+    def health(self, state: State) -> Health:
         """The last tick, when signed metadata expire, and what somebody should do about it."""
         with state.hub.database.reading() as database:
-            return health.told(database)
+            return health.current(database)
 
     @get("/tokens", sync_to_thread=True)
-    def tokens(self, state: State) -> list[dict[str, Any]]:
+    def tokens(self, state: State) -> list[TokenSummary]:
         """Every token by its id and name, without the secrets."""
         with state.hub.database.reading() as database:
-            return accounts.tokens_told(database)
+            return accounts.token_summaries(database)
 
     @delete("/tokens/{which:str}", sync_to_thread=True, status_code=200)
-    def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State) -> dict[str, int]:
+    def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State) -> RevokedTokens:
         """Revoke the token with this id, or all of this name."""
         with state.hub.database.writing() as database:
             count = accounts.revoke_tokens(database, which)
             event_log.record(database, "token revoked", f"{which}: {count} of them")
-        return {"revoked": count}
+        return RevokedTokens(revoked=count)
 
     @get("/bundles", sync_to_thread=True)
-    def bundles(self, state: State) -> list[dict[str, Any]]:
+    def bundles(self, state: State) -> list[PublishedBundle]:
         """Every version, newest first."""
         with state.hub.database.reading() as database:
-            return registry.listed(database)
+            return registry.published(database)
 
     @get("/devices", sync_to_thread=True)
     def devices(
         self, state: State, after: Annotated[str, Parameter(max_length=63)] = "",
-        limit: Annotated[int, Parameter(ge=1, le=inventory.MOST_LISTED)] = inventory.MOST_LISTED,
-    ) -> list[dict[str, Any]]:  # fmt: skip
+        limit: Annotated[int, Parameter(ge=1, le=inventory.MAX_LISTED)] = inventory.MAX_LISTED,
+    ) -> list[DeviceStatus]:  # fmt: skip
         """Devices with their last heartbeats, by name, those behind the name `after`."""
         with state.hub.database.reading() as database:
             return inventory.listed(database, after, limit)
 
     @get("/events", sync_to_thread=True)
-    def events(self, state: State, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> list[dict[str, Any]]:
+    def events(self, state: State, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> list[EventRecord]:
         """What happened, the newest first."""
         with state.hub.database.reading() as database:
-            rows = database.execute(select(events).order_by(events.c.at.desc()).limit(limit))
-            return [{k: v for k, v in row._mapping.items() if k != "key"} for row in rows]
+            return event_log.newest(database, limit)
 
     @get("/rollouts", sync_to_thread=True)
-    def rollouts(self, state: State) -> list[dict[str, Any]]:
+    def rollouts(self, state: State) -> list[RolloutSummary]:
+        """The newest hundred, the newest first."""
         with state.hub.database.reading() as database:
-            return service.listed(database)
+            return service.summaries(database)
 
     @post("/rollouts", sync_to_thread=True, status_code=201)
-    def start(self, data: Start, state: State) -> dict[str, int]:
+    def start(self, data: RolloutRequest, state: State) -> RolloutCreated:
         """Begin with the first step of the plan."""
         with state.hub.database.writing() as database:
-            return {"id": service.start(database, data.target, data.plan, data.fallback.encode() or None)}
+            return RolloutCreated(id=service.start(database, data.target, data.plan, data.fallback.encode() or None))
 
     @get("/rollouts/{number:int}", sync_to_thread=True)
-    def rollout(self, number: Annotated[int, Parameter(ge=0, le=2**31 - 1)], state: State) -> dict[str, Any]:
+    def rollout(self, number: Number, state: State) -> RolloutStatus:
         """Its state, and each gate as it stands."""
         with state.hub.database.reading() as database:
-            return service.described(database, number)
+            return service.status(database, number)
 
     @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True, status_code=200)
     def change(
-        self,
-        number: Annotated[int, Parameter(ge=0, le=2**31 - 1)],
-        verb: Annotated[str, Parameter(pattern=r"^(pause|resume|abort)(?!\n)$")],
-        state: State,
-    ) -> dict[str, Any]:
+        self, number: Number, verb: Annotated[str, Parameter(pattern=r"^(pause|resume|abort)(?!\n)$")], state: State
+    ) -> RolloutStatus:
         """pause, resume or abort."""
         with state.hub.database.writing() as database:
             service.change(database, number, verb, "token")
-        with state.hub.database.reading() as database:  # it is done, whatever can be told of it
-            return service.described(database, number)
+        with state.hub.database.reading() as database:  # the change holds, whatever the status says
+            return service.status(database, number)
 
     @post("/jobs", sync_to_thread=True, status_code=201, raises=[NotFoundException])
-    def ask(self, data: Asked, state: State) -> dict[str, str]:
+    def ask(self, data: JobRequest, state: State) -> JobCreated:
         """Have a device measure a published bundle when it is idle."""
         with state.hub.database.writing() as database:
-            if (
-                database.execute(select(devices.c.name).where(devices.c.name == data.device, devices.c.revoked.is_(None))).first()
-                is None
-            ):
+            if not jobs.is_enrolled(database, data.device):
                 raise NotFoundException(f"there is no device {data.device}")
-            if database.execute(select(bundles.c.target).where(bundles.c.target == data.target)).first() is None:
+            if not jobs.is_published(database, data.target):
                 raise NotFoundException(f"{data.target} is not published")
-            made = secrets.token_hex(8)
-            values = {"device": data.device, "target": data.target, "state": "waiting", "at": time.time(), "result": "{}"}
-            database.execute(insert(jobs).values(id=made, **values))
-        return {"id": made}
+            return JobCreated(id=jobs.create(database, data.device, data.target))
 
     @get("/jobs/{job:str}", sync_to_thread=True, raises=[NotFoundException])
-    def job(self, job: Annotated[str, Parameter(max_length=64)], state: State) -> dict[str, Any]:
+    def job(self, job: Annotated[str, Parameter(max_length=64)], state: State) -> JobStatus:
         """Waiting, refused, or done with what was measured."""
         with state.hub.database.reading() as database:
-            row = database.execute(select(jobs).where(jobs.c.id == job)).first()
-        if row is None:
+            status = jobs.status(database, job)
+        if status is None:
             raise NotFoundException("there is no such job")
-        return {
-            "id": row.id,
-            "device": row.device,
-            "target": row.target,
-            "state": row.state,
-            "result": msgspec.json.decode(row.result),
-        }
+        return status

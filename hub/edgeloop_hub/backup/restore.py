@@ -31,7 +31,7 @@ from edgeloop_hub.storage.schema import metadata, rollouts
 from edgeloop_hub.updates import signing
 
 CHUNK = 1 << 20
-MOST_ROW_BYTES = 64 << 20
+MAX_ROW_BYTES = 64 << 20
 DAMAGED = (tarfile.TarError, zlib.error, EOFError, ValueError, KeyError)
 AFTER = (
     "rollouts that ran are paused. If anything was published after the backup, devices and the workstation know newer metadata: "
@@ -178,7 +178,7 @@ def _table(name: str) -> Table:
 
 
 def _rows(table: Table, file: IO[bytes], digest: Any) -> Iterator[dict[str, Any]]:
-    while line := file.readline(MOST_ROW_BYTES):
+    while line := file.readline(MAX_ROW_BYTES):
         digest.update(line)
         if line.strip():
             yield _typed(table, json.loads(line))

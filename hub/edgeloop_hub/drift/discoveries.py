@@ -3,71 +3,61 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
-from edgeloop_contract.messages import DriftReport
+from edgeloop_contract.hub_messages import GroupVariance
+from edgeloop_contract.sample_messages import FeatureShift
+from edgeloop_hub.drift.reports import ReportsByDevice
 
-FALSE_SHARE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
-LEAST_SAMPLES = 20
-
-
-@dataclass(frozen=True)
-class Shift:
-    """One feature on one device that is off by more than chance and the usual differences between devices explain."""
-
-    device: str
-    feature: str
-    shift: float
-    samples: int
-    p: float
+FALSE_DISCOVERY_RATE = 0.05  # of what is shown as drifted: the expected share that chance made (Benjamini & Hochberg 1995)
+MIN_SAMPLES = 20
 
 
-def shifts(found: dict[str, list[tuple[float, DriftReport]]], known: dict[str, dict[str, Any]]) -> list[Shift]:
-    """Every device and feature together, at a fleet-wide false discovery rate of 5 %.
+def shifts(reports: ReportsByDevice, variances: Mapping[str, GroupVariance]) -> list[FeatureShift]:
+    """Every device and feature together, at a fleet-wide false discovery rate of 5 %. `variances`: of the bundles, by digest.
 
-    A feature's mean strays by chance, from recording to recording and from place to place, as measured when the bundle was made.
+    A feature's mean varies by chance, from recording to recording and from group to group, as measured when the bundle was made.
     """
     tests = []
-    for device, rows in found.items():
+    for device, rows in reports.items():
         newest = rows[-1][1].sha256
-        mine = [r for _, r in rows if r.sha256 == newest]
-        about = known.get(newest, {})
-        n = sum(r.samples for r in mine)
-        if n < LEAST_SAMPLES:
+        of_newest = [report for _, report in rows if report.sha256 == newest]
+        variance = variances.get(newest, GroupVariance())
+        n = sum(report.samples for report in of_newest)
+        if n < MIN_SAMPLES:
             continue
-        for feature in dict.fromkeys(name for r in mine for name in r.shifts):  # a report of an idle time has none
-            mean = sum(r.shifts.get(feature, 0.0) * r.samples for r in mine) / n
-            tests.append(Shift(device, feature, mean, n, chance(about, feature, mean, n)))
+        for feature in dict.fromkeys(name for report in of_newest for name in report.shifts):  # a report of an idle time has none
+            mean = sum(report.shifts.get(feature, 0.0) * report.samples for report in of_newest) / n
+            tests.append(FeatureShift(device, feature, mean, n, p_value(variance, feature, mean, n)))
     return discovered(tests)
 
 
-def chance(about: dict[str, Any], feature: str, mean: float, n: int) -> float:
-    """The p of a feature's mean over n samples of one device, where devices differ as the reference's places do.
+def p_value(variance: GroupVariance, feature: str, mean: float, n: int) -> float:
+    """The p of a feature's mean over n samples of one device, where devices differ as the reference's groups do.
 
-    Few places tell little of how far the next one is off: Student's t with as many degrees of freedom. A device that gave fewer
-    recordings, or fewer samples, than a place of the reference strays farther. 1 for a feature that the reference does not know.
+    Few groups say little of how far the next one is off: Student's t with as many degrees of freedom. The mean of a device that
+    gave fewer recordings, or fewer samples, than a group of the reference varies more. 1 for a feature that the reference does not
+    know.
     """
     from scipy.special import stdtr
 
-    told = about.get("straying", {})
-    places, samples, recordings = told.get("places", 0), told.get("samples", 0), told.get("recordings", 0)
-    between = (told.get("between") or about.get("between", {})).get(feature)
+    places, samples, recordings = variance.places, variance.samples, variance.recordings
+    between = variance.between.get(feature)
     if between is None:
         return 1.0
     if places:
-        variance = between**2 * (1 + 1 / places) + max(1 / n - places / samples, 0.0)
+        total = between**2 * (1 + 1 / places) + max(1 / n - places / samples, 0.0)
         if recordings:
-            variance += told["within"].get(feature, 0.0) ** 2 * max(samples / recordings / n - places / recordings, 0.0)
-        return float(2 * stdtr(max(1, places - 1), -abs(mean) / math.sqrt(variance + 1e-12)))
-    if told.get("within"):  # every sample is by itself
+            total += variance.within.get(feature, 0.0) ** 2 * max(samples / recordings / n - places / recordings, 0.0)
+        return float(2 * stdtr(max(1, places - 1), -abs(mean) / math.sqrt(total + 1e-12)))
+    if variance.within:  # every sample counts by itself
         return math.erfc(abs(mean) * math.sqrt(n / 2))
-    # a bundle that does not say of how many places it was told: they were three at least
+    # A bundle that does not say how many groups it was measured on: they were three at least.
     return float(2 * stdtr(2, -abs(mean) / math.sqrt(2 * between**2 + 1 / n)))
 
 
-def discovered(tests: list[Shift], share: float = FALSE_SHARE) -> list[Shift]:
-    """Benjamini and Hochberg's step-up procedure: those that stand, the surest first."""
+def discovered(tests: list[FeatureShift], rate: float = FALSE_DISCOVERY_RATE) -> list[FeatureShift]:
+    """Benjamini and Hochberg's step-up procedure: the tests that it rejects, the smallest p first."""
     order = sorted(tests, key=lambda t: t.p)
-    last = max((i for i, t in enumerate(order, 1) if t.p <= share * i / len(order)), default=0)
+    last = max((i for i, t in enumerate(order, 1) if t.p <= rate * i / len(order)), default=0)
     return order[:last]

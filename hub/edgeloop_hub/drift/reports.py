@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select
@@ -13,12 +11,13 @@ from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub.storage.schema import bundles, devices, drifts
 
-MOST_MODELS = 50  # on a page
-MOST_REPORTS = 50_000  # of the newest that one look at a model reads
+MAX_MODELS = 50  # on a page
+MAX_REPORTS = 50_000  # of the newest that one look at a model reads
+ReportsByDevice = dict[str, list[tuple[float, DriftReport]]]  # (time, report), oldest first
 
 
 def keep(connection: Connection, device: str, key: str, report: DriftReport, now: float) -> None:
-    """A drift that begins in the future began now."""
+    """Store a report. A drift that begins in the future began now."""
     if report.since is not None:
         report = msgspec.structs.replace(report, since=min(report.since, time.time()))
     connection.execute(
@@ -33,21 +32,19 @@ def forget_old(connection: Connection, before: float) -> None:
     connection.execute(delete(drifts).where(drifts.c.at < before))
 
 
-def of_model(connection: Connection, model: str, since: float, device: str = "") -> dict[str, list[tuple[float, DriftReport]]]:
-    """By device, oldest first; the newest MOST_REPORTS where a fleet has sent more."""
+def of_model(connection: Connection, model: str, since: float) -> ReportsByDevice:
+    """By device; the newest MAX_REPORTS where a fleet has sent more."""
     rows = select(drifts.c.device, drifts.c.at, drifts.c.body).where(drifts.c.model == model, drifts.c.at >= since)
-    if device:
-        rows = rows.where(drifts.c.device == device)
-    found: dict[str, list[tuple[float, DriftReport]]] = {}
-    for name, at, body in connection.execute(rows.order_by(drifts.c.at.desc()).limit(MOST_REPORTS)):
-        report = _report_of(body)
+    by_device: ReportsByDevice = {}
+    for name, at, body in connection.execute(rows.order_by(drifts.c.at.desc()).limit(MAX_REPORTS)):
+        report = _report(body)
         if report is not None:
-            found.setdefault(name, []).append((at, report))
-    return {name: mine[::-1] for name, mine in sorted(found.items())}
+            by_device.setdefault(name, []).append((at, report))
+    return {name: newest_first[::-1] for name, newest_first in sorted(by_device.items())}
 
 
-def _report_of(body: str) -> DriftReport | None:
-    """A stored report; None where an earlier release took what is none."""
+def _report(body: str) -> DriftReport | None:
+    """A stored report; None where an earlier release stored something that is not one."""
     try:
         return msgspec.json.decode(body, type=DriftReport)
     except (msgspec.MsgspecError, RecursionError):
@@ -55,22 +52,16 @@ def _report_of(body: str) -> DriftReport | None:
 
 
 def models(connection: Connection) -> list[str]:
-    """Of which drift was reported: published ones first, as a device may say any name; no more than a page has room for."""
+    """Models of which drift was reported: published ones first, as a device may name any; as many as a page has room for."""
     published = set(connection.execute(select(bundles.c.model).distinct()).scalars())
     named = select(drifts.c.model, func.count()).where(drifts.c.model != "").group_by(drifts.c.model)
     counts = connection.execute(named.order_by(func.count().desc())).all()
-    return sorted(sorted((row[0] for row in counts), key=lambda name: name not in published)[:MOST_MODELS])
-
-
-def abouts(connection: Connection, model: str) -> dict[str, dict[str, Any]]:
-    """What the registry knows of each of the model's bundles, by digest."""
-    rows = connection.execute(select(bundles.c.sha256, bundles.c.about).where(bundles.c.model == model))
-    return {sha256: json.loads(about) for sha256, about in rows}
+    return sorted(sorted((row[0] for row in counts), key=lambda name: name not in published)[:MAX_MODELS])
 
 
 def faulty(connection: Connection) -> list[str]:
-    """Devices whose last report says that a sensor has failed or is miswired: to be repaired, and not to be learnt from."""
+    """Devices whose last report says that a sensor has failed or is miswired: they need repair, and nobody learns from them."""
     last = select(drifts.c.body).where(drifts.c.device == devices.c.name).order_by(drifts.c.at.desc(), drifts.c.key).limit(1)
     rows = connection.execute(select(devices.c.name, last.correlate(devices).scalar_subquery()).order_by(devices.c.name))
-    told = ((name, _report_of(body)) for name, body in rows if body is not None)
-    return sorted(name for name, report in told if report is not None and report.drifting and report.cause in FAULTS)
+    newest = ((name, _report(body)) for name, body in rows if body is not None)
+    return sorted(name for name, report in newest if report is not None and report.drifting and report.cause in FAULTS)

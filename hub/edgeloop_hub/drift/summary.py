@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections import Counter
 
 from sqlalchemy import Connection
 
 from edgeloop_contract.messages import DriftReport
+from edgeloop_contract.sample_messages import DeviceDrift, DriftSummary
 from edgeloop_hub.drift import reports
 from edgeloop_hub.drift.discoveries import shifts
-from edgeloop_hub.drift.expected_accuracy import promise
+from edgeloop_hub.drift.expected_accuracy import expected_accuracy
+from edgeloop_hub.updates import registry
 
 
-def described(
-    connection: Connection, model: str, seconds: float, found: dict[str, list[tuple[float, DriftReport]]] | None = None
-) -> dict[str, Any]:
-    """For the page and the API: devices, discoveries, the promise. `found`: that time's reports, where already read."""
-    since, known = time.time() - seconds, reports.abouts(connection, model)
-    found = reports.of_model(connection, model, since) if found is None else found
-    read = sum(map(len, found.values()))
-    made = promise(connection, found, known, since)
-    return {
-        "model": model,
-        "reports": read,
-        "oldest": min((rows[0][0] for rows in found.values()), default=None),
-        "cut": read >= reports.MOST_REPORTS,
-        "devices": [
-            {
-                "device": name, "samples": sum(r.samples for _, r in rows), "alarms": sum(r.alarms for _, r in rows),
-                "score": max(r.score for _, r in rows), "drifting": rows[-1][1].drifting, "since": rows[-1][1].since,
-                "cause": rows[-1][1].cause, "text": rows[-1][1].text, "faults": dict(sorted(_faults(rows).items())),
-                "sha256": rows[-1][1].sha256,
-            }
-            for name, rows in found.items()
-        ],
-        "shifts": [vars(s) for s in shifts(found, known)],
-        "promise": vars(made) if made else None,
-    }  # fmt: skip
+def summary(connection: Connection, model: str, seconds: float, by_device: reports.ReportsByDevice | None = None) -> DriftSummary:
+    """Of the last `seconds`: devices, discoveries, expected accuracy. `by_device`: that time's reports, where already read."""
+    since, summaries = time.time() - seconds, registry.summaries(connection, model)
+    by_device = reports.of_model(connection, model, since) if by_device is None else by_device
+    count = sum(map(len, by_device.values()))
+    return DriftSummary(
+        model=model,
+        reports=count,
+        oldest=min((rows[0][0] for rows in by_device.values()), default=None),
+        cut=count >= reports.MAX_REPORTS,
+        devices=[_device(name, [report for _, report in rows]) for name, rows in by_device.items()],
+        shifts=shifts(by_device, {sha256: summary.group_variance for sha256, summary in summaries.items()}),
+        expected_accuracy=expected_accuracy(connection, by_device, summaries, since),
+    )
 
 
-def _faults(rows: list[tuple[float, DriftReport]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for _, report in rows:
-        for reason, n in report.faults.items():
-            total[reason] = total.get(reason, 0) + n
-    return total
+def _device(name: str, oldest_first: list[DriftReport]) -> DeviceDrift:
+    last = oldest_first[-1]
+    faults: Counter[str] = Counter()
+    for report in oldest_first:
+        faults.update(report.faults)
+    return DeviceDrift(
+        device=name, samples=sum(r.samples for r in oldest_first), alarms=sum(r.alarms for r in oldest_first),
+        score=max(r.score for r in oldest_first), drifting=last.drifting, since=last.since, cause=last.cause, text=last.text,
+        faults=dict(sorted(faults.items())), sha256=last.sha256,
+    )  # fmt: skip

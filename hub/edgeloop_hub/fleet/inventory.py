@@ -6,31 +6,38 @@ import json
 from collections import Counter
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, func, select
 
+from edgeloop_contract.hub_messages import DeviceStatus
+from edgeloop_contract.messages import Heartbeat
+from edgeloop_hub.rollouts.evidence import beat_of
 from edgeloop_hub.storage.schema import devices
 
-MOST_LISTED, SHOWN_LABELS = 10_000, 20
+MAX_LISTED, SHOWN_LABELS = 10_000, 20
 
 
 def count(connection: Connection) -> int:
     return int(connection.execute(select(func.count()).select_from(devices)).scalar_one())
 
 
-def listed(connection: Connection, after: str = "", limit: int = MOST_LISTED, name: str = "") -> list[dict[str, Any]]:
-    """Devices with their last heartbeats, by name, those behind `after`; no credential. `name`: that one alone."""
-    columns = ("name", "channel", "enrolled", "revoked", "machine", "last_seen", "model", "version", "sha256")
+def listed(connection: Connection, after: str = "", limit: int = MAX_LISTED, name: str = "") -> list[DeviceStatus]:
+    """Devices with their last heartbeats, by name, those behind the name `after`. `name`: that device alone."""
     rows = select(devices).where(devices.c.name == name if name else devices.c.name > after).order_by(devices.c.name).limit(limit)
-    told = []
-    for row in connection.execute(rows):
-        more = {"labels": json.loads(row.labels), "heartbeat": _shown(row.heartbeat)}
-        told.append({**{c: getattr(row, c) for c in columns}, **more})
-    return told
+    return [_status(row) for row in connection.execute(rows)]
 
 
-def _shown(heartbeat: str) -> dict[str, Any]:
-    """A heartbeat with its most frequent labels alone: a list of devices is read by people."""
-    found: dict[str, Any] = json.loads(heartbeat)
-    if len(found.get("labels", {})) > SHOWN_LABELS:
-        found["labels"] = dict(Counter(found["labels"]).most_common(SHOWN_LABELS))
-    return found
+def _status(row: Any) -> DeviceStatus:
+    """Without the credential."""
+    return DeviceStatus(
+        name=row.name, channel=row.channel, enrolled=row.enrolled, revoked=row.revoked, machine=row.machine,
+        last_seen=row.last_seen, model=row.model, version=row.version, sha256=row.sha256, labels=json.loads(row.labels),
+        heartbeat=_short(beat_of(row.heartbeat) or Heartbeat()),
+    )  # fmt: skip
+
+
+def _short(heartbeat: Heartbeat) -> Heartbeat:
+    """With its most frequent labels alone: people read lists of devices."""
+    if len(heartbeat.labels) <= SHOWN_LABELS:
+        return heartbeat
+    return msgspec.structs.replace(heartbeat, labels=dict(Counter(heartbeat.labels).most_common(SHOWN_LABELS)))

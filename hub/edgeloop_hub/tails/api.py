@@ -29,7 +29,7 @@ from edgeloop_hub.tails.loading import OUTPUT_TENSOR, Tail, Tails
 
 NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
 KNOWN_SECONDS = 30.0  # that a credential is believed before the database is asked again
-MOST_KNOWN = 100_000
+MAX_KNOWN = 100_000
 WORTH_DEFLATING_BYTES = 512
 Sent = Request[Any, Any, Any]
 
@@ -63,7 +63,7 @@ class Desk:
             if name is None:
                 self._known.pop(credential, None)
                 raise NotAuthorizedException("no such device credential")
-            if len(self._known) >= MOST_KNOWN:
+            if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
             left, at = (asker.left, asker.at) if asker else (float(self.settings.tail_burst), now)
             asker = self._known[credential] = _Asker(name, now + KNOWN_SECONDS, left, at)

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
@@ -23,7 +23,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.data_folder import KEY
 from edgeloop_hub.storage.schema import signed
 
-MOST_TARGETS_BYTES, MOST_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each
+MAX_TARGETS_BYTES, MAX_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each
 FIRST_MINUTE = 1_577_836_800.0  # 2020
 KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh
 
@@ -48,11 +48,19 @@ def online_signer(settings: Settings) -> CryptoSigner:
         raise StorageError(f"{path}: the hub's key cannot be read ({error})") from error
 
 
-def latest(connection: Connection, role: str) -> tuple[int, bytes] | None:
+class StoredMetadata(NamedTuple):
+    """Signed metadata of a role, as JSON."""
+
+    version: int
+    body: bytes
+
+
+def latest(connection: Connection, role: str) -> StoredMetadata | None:
+    """The newest metadata of a role."""
     row = connection.execute(
         select(signed.c.version, signed.c.body).where(signed.c.role == role).order_by(signed.c.version.desc()).limit(1)
     ).first()
-    return (row[0], row[1]) if row else None
+    return StoredMetadata(row[0], row[1]) if row else None
 
 
 def latest_version(connection: Connection, role: str) -> int:
@@ -68,7 +76,7 @@ def find(connection: Connection, file: str) -> bytes | None:
         return None
     if role == "timestamp" and not version:
         found = latest(connection, role)
-        return found[1] if found else None
+        return found.body if found else None
     if role not in ("root", "snapshot", "targets") or not re.fullmatch(r"[0-9]{1,9}", version):
         return None
     return connection.execute(select(signed.c.body).where(signed.c.role == role, signed.c.version == int(version))).scalar()
@@ -90,14 +98,14 @@ def accept(
         )
     found = None
     if targets is not None:
-        if len(targets) > MOST_TARGETS_BYTES:
+        if len(targets) > MAX_TARGETS_BYTES:
             raise DataError(
-                f"targets metadata of {len(targets)} bytes; devices take {MOST_TARGETS_BYTES}: withdraw old bundles first"
+                f"targets metadata of {len(targets)} bytes; devices take {MAX_TARGETS_BYTES}: withdraw old bundles first"
             )
         found = verified(Metadata[Targets], targets, "targets", root)
         before = latest(connection, "targets")
-        if before is not None and found.version <= before[0]:
-            raise DataError(f"targets version {found.version}; the hub has {before[0]}: take that one and sign anew")
+        if before is not None and found.version <= before.version:
+            raise DataError(f"targets version {found.version}; the hub has {before.version}: take that one and sign anew")
         _store(connection, "targets", found.version, targets, found.expires)
     if latest(connection, "targets") is not None:
         sign_snapshot(connection, signer, settings)
@@ -124,8 +132,8 @@ def _new_roots(connection: Connection, bodies: list[bytes]) -> list[tuple[Root, 
     """Each signed by the one before it and by itself. Raises DataError."""
     trusted, found = trusted_root(connection), []
     for body in bodies:
-        if len(body) > MOST_ROOT_BYTES:
-            raise DataError(f"root metadata of {len(body)} bytes; devices take {MOST_ROOT_BYTES}: use fewer keys")
+        if len(body) > MAX_ROOT_BYTES:
+            raise DataError(f"root metadata of {len(body)} bytes; devices take {MAX_ROOT_BYTES}: use fewer keys")
         try:
             new = Metadata[Root].from_bytes(body)
             (trusted or new.signed).verify_delegate("root", new.signed_bytes, new.signatures)
@@ -151,7 +159,7 @@ def verified(kind: Any, body: bytes, role: str, root: Root) -> Any:
 
 def trusted_root(connection: Connection) -> Root | None:
     found = latest(connection, "root")
-    return Metadata[Root].from_bytes(found[1]).signed if found else None
+    return Metadata[Root].from_bytes(found.body).signed if found else None
 
 
 def jump(connection: Connection, signer: CryptoSigner, settings: Settings, now: float) -> None:
@@ -167,7 +175,9 @@ def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settin
     targets, before = latest(connection, "targets"), latest(connection, "snapshot")
     assert targets is not None
     expires = datetime.fromtimestamp(int(time.time() + 4 * settings.timestamp_seconds), timezone.utc)
-    snapshot = Snapshot(max(least, before[0] + 1 if before else 1), expires=expires, meta={"targets.json": MetaFile(targets[0])})
+    snapshot = Snapshot(
+        max(least, before.version + 1 if before else 1), expires=expires, meta={"targets.json": MetaFile(targets.version)}
+    )
     _sign(connection, "snapshot", snapshot, signer)
     sign_timestamp(connection, signer, settings, least)
 
@@ -176,7 +186,9 @@ def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Setti
     snapshot, before = latest(connection, "snapshot"), latest(connection, "timestamp")
     assert snapshot is not None
     expires = datetime.fromtimestamp(int(time.time()), timezone.utc) + timedelta(seconds=settings.timestamp_seconds)
-    timestamp = Timestamp(max(least, before[0] + 1 if before else 1), expires=expires, snapshot_meta=MetaFile(snapshot[0]))
+    timestamp = Timestamp(
+        max(least, before.version + 1 if before else 1), expires=expires, snapshot_meta=MetaFile(snapshot.version)
+    )
     _sign(connection, "timestamp", timestamp, signer)
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 WIDTH, HEIGHT = 640.0, 90.0
-MOST_POINTS = 640
+MAX_POINTS = 640
 
 
 def is_image(sample: Array) -> bool:
@@ -34,7 +34,7 @@ def png(image: Array) -> bytes:
 def lines(series: Array) -> list[tuple[str, str, str, str]]:
     """Of (T, C) or (T,): each channel's name, the points of an SVG polyline, lowest and highest value."""
     x = series.reshape(len(series), -1).astype(np.float64)
-    x = x[:: -(-len(x) // MOST_POINTS)]
+    x = x[:: -(-len(x) // MAX_POINTS)]
     found = []
     for c in range(min(x.shape[1], 16)):
         low, high = float(x[:, c].min()), float(x[:, c].max())
