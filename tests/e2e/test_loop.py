@@ -111,16 +111,16 @@ def fill_queue(hub: Hub, tmp_path: Path, name: str) -> None:
 def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> None:
     fill_queue(hub, tmp_path, "usual")
     first, second = [s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "usual"][:2]
-    values = np.load(io.BytesIO(hub.http.raw(f"/api/v1/samples/{first['device']}/{first['key']}/values")))
+    values = np.load(io.BytesIO(hub.http.get_bytes(f"/api/v1/samples/{first['device']}/{first['key']}/values")))
     assert values.shape == (100, 6) and values.dtype == np.int16
     assert first["guess"] in LABELS
     settled = hub.post("/api/v1/labels", {"who": "anna", "labels": [{"device": "usual", "key": first["key"], "label": "ROW"}]})
     assert settled["settled"] == first["alike"]
     assert first["key"] not in {s["key"] for s in hub.get("/api/v1/queue?model=exercise_watch&who=anna")}
     assert [s["label"] for s in hub.get("/api/v1/samples?which=labelled") if s["device"] == "usual"] == ["ROW"] * settled["settled"]
-    told = {row["key"]: row["said"] for row in hub.http.packed("/api/v1/labelled?model=exercise_watch") if row["device"] == "usual"}
+    told = {row["key"]: row["said"] for row in hub.packed("/api/v1/labelled?model=exercise_watch") if row["device"] == "usual"}
     assert len(told) == settled["settled"] and [key for key, said in told.items() if said] == [first["key"]]
-    left = hub.http.packed("/api/v1/unlabelled?model=exercise_watch")
+    left = hub.packed("/api/v1/unlabelled?model=exercise_watch")
     assert not {row["key"] for row in left} & set(told) and [r["at"] for r in left] == sorted((r["at"] for r in left), reverse=True)
     with pytest.raises(NetworkError, match="knows no label"):
         hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})

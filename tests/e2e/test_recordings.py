@@ -189,7 +189,7 @@ def test_an_answer_for_a_recording_brings_the_rest_of_it_and_of_no_other(tmp_pat
         found = [s for s in hub.get("/api/v1/samples") if s["recording"] == name]
         assert Counter(s["label"] for s in found) == {"ROW": 48} and {s["window"] for s in found} == set(range(48))
         assert sum(s["kind"] == "rest" for s in found) == 48 - before[name]
-        packed = [row for row in hub.http.packed("/api/v1/labelled?model=exercise_watch") if row["kind"] == "rest"]
+        packed = [row for row in hub.packed("/api/v1/labelled?model=exercise_watch") if row["kind"] == "rest"]
         assert all(row["said"] for row in packed) and all(not row["random"] for row in packed)
         values = np.frombuffer(zlib.decompress(packed[0]["data"]), packed[0]["dtype"])
         assert values.size == 600 and values.any()

@@ -373,7 +373,7 @@ def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:
         hub.change(signing.signed, signing.signed.c.role == "targets", expires=time.time() + 20 * 86400)
         done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
         assert "warning: targets metadata expire in 20 days" in done.stderr and "edgeloop keys renew targets" in done.stderr
-        text = running.http.raw("/metrics").decode()
+        text = running.http.get_bytes("/metrics").decode()
         figures = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("edgeloop_hub_")}
         assert 19 * 86400 < figures["edgeloop_hub_targets_seconds"] < 21 * 86400 < figures["edgeloop_hub_root_seconds"]
         assert figures["edgeloop_hub_tick_success"] == 1 and time.time() - figures["edgeloop_hub_tick_time_seconds"] < 120
