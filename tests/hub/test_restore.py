@@ -375,8 +375,16 @@ def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:
         assert "warning: targets metadata expire in 20 days" in done.stderr and "edgeloop keys renew targets" in done.stderr
         text = running.http.get_bytes("/metrics").decode()
         figures = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("edgeloop_hub_")}
-        assert 19 * 86400 < figures["edgeloop_hub_targets_seconds"] < 21 * 86400 < figures["edgeloop_hub_root_seconds"]
-        assert figures["edgeloop_hub_tick_success"] == 1 and time.time() - figures["edgeloop_hub_tick_time_seconds"] < 120
+        assert (
+            19 * 86400
+            < figures['edgeloop_hub_metadata_remaining_seconds{role="targets"}']
+            < 21 * 86400
+            < figures['edgeloop_hub_metadata_remaining_seconds{role="root"}']
+        )
+        assert (
+            figures["edgeloop_hub_last_tick_success"] == 1
+            and time.time() - figures["edgeloop_hub_last_tick_timestamp_seconds"] < 120
+        )
         assert "good until" in running.edgeloop("keys", "renew")
         assert running.get("/api/v1/health")["warnings"] == []
         assert hub.value(samples.c.key) is None
