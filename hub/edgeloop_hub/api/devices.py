@@ -89,10 +89,10 @@ class Devices(Controller):
     def metadata(self, file: str, state: State) -> Response[bytes]:
         """Signed metadata, such as timestamp.json or 3.targets.json."""
         with state.hub.database.reading() as database:
-            found = signing.find(database, file)
-        if found is None:
+            content = signing.find(database, file)
+        if content is None:
             raise NotFoundException("there is no such metadata")
-        return Response(found, media_type="application/json")
+        return Response(content, media_type="application/json")
 
     @get(
         "/tuf/targets/{file:str}",

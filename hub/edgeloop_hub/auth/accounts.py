@@ -130,10 +130,10 @@ class Session:
 
 
 def session_of(connection: Connection, secret: str) -> Session | None:
-    found = select(sessions.c.user, sessions.c.csrf).where(
+    query = select(sessions.c.user, sessions.c.csrf).where(
         sessions.c.hash == secret_digests.digest(secret), sessions.c.expires > time.time()
     )
-    row = connection.execute(found).first()
+    row = connection.execute(query).first()
     return Session(row.user, row.csrf) if row else None
 
 
@@ -177,8 +177,8 @@ def revoke_tokens(connection: Connection, which: str) -> int:
 
 def token_is_good(connection: Connection, secret: str) -> bool:
     """Of the workstation or of cron."""
-    found = select(tokens.c.expires).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")
-    row = connection.execute(found).first()
+    query = select(tokens.c.expires).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")
+    row = connection.execute(query).first()
     return row is not None and (row.expires is None or row.expires > time.time())
 
 
@@ -229,8 +229,8 @@ def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | N
 
 def device_of(connection: Connection, secret: str) -> Device | None:
     columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
-    found = select(*columns).where(devices.c.credential == secret_digests.digest(secret), devices.c.revoked.is_(None))
-    row = connection.execute(found).first()
+    query = select(*columns).where(devices.c.credential == secret_digests.digest(secret), devices.c.revoked.is_(None))
+    row = connection.execute(query).first()
     if row is None or row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
         return None
     return Device(row.name, json.loads(row.labels), row.channel, row.model, row.sha256)

@@ -60,11 +60,11 @@ class Prompt(H11Protocol):
     @classmethod
     def bounds(cls) -> Bounds:
         if Prompt._bounds is None:
-            told = msgspec.json.decode(os.environ.get(ENVIRONMENT, "{}"), type=_Told)
-            Prompt._proxies = frozenset(map(network_of, told.trusted_proxies))
+            settings = msgspec.json.decode(os.environ.get(ENVIRONMENT, "{}"), type=_Told)
+            Prompt._proxies = frozenset(map(network_of, settings.trusted_proxies))
             Prompt._bounds = Bounds(
-                told.request_head_seconds, told.request_body_seconds, told.answer_stall_seconds, told.connections,
-                told.connections_per_address,
+                settings.request_head_seconds, settings.request_body_seconds, settings.answer_stall_seconds, settings.connections,
+                settings.connections_per_address,
             )  # fmt: skip
         return Prompt._bounds
 

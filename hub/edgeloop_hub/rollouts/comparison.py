@@ -38,8 +38,8 @@ def permuted(new: Array, old: Array, rng: np.random.Generator) -> float:
         spread = pooled.std(ddof=1) * math.sqrt((1 - len(new) / len(pooled)) / len(new))
         return math.erfc((new.mean() - pooled.mean()) / max(spread, 1e-300) / math.sqrt(2)) / 2
     sign, seen = (1.0, new) if len(new) <= len(old) else (-1.0, old)
-    found = sign * seen.mean()
-    beyond = sum(sign * pooled[drawn].mean() >= found - 1e-12 * (1 + abs(found)) for drawn in draws(len(pooled), few, rng))
+    observed = sign * seen.mean()
+    beyond = sum(sign * pooled[drawn].mean() >= observed - 1e-12 * (1 + abs(observed)) for drawn in draws(len(pooled), few, rng))
     return float((1 + beyond) / (1 + PERMUTATIONS))
 
 
@@ -57,10 +57,10 @@ def shifted(new: Array, old: Array, rng: np.random.Generator) -> float:
     new, old = (side[rng.choice(len(side), min(len(side), MAX_DRAWN), replace=False)] for side in (new, old))
     table = np.concatenate([new, old])
     total, few = table.sum(axis=0), min(len(new), len(old))
-    found, beyond = variation(new.sum(axis=0), old.sum(axis=0)), 0
+    observed, beyond = variation(new.sum(axis=0), old.sum(axis=0)), 0
     for drawn in draws(len(table), few, rng):
         mine = table[drawn].sum(axis=0)
-        beyond += variation(mine, total - mine) >= found - 1e-12
+        beyond += variation(mine, total - mine) >= observed - 1e-12
     return float((1 + beyond) / (1 + PERMUTATIONS))
 
 

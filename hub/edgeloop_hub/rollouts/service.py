@@ -164,15 +164,15 @@ def status(connection: Connection, number: int) -> RolloutStatus:
     row = connection.execute(select(rollouts).where(rollouts.c.id == number)).first()
     if row is None:
         raise UsageError(f"there is no rollout {number}")
-    found = RolloutStatus(
+    summary = RolloutStatus(
         id=number, target=row.target, model=row.model, channel=row.channel, state=row.state, step=row.step + 1, reason=row.reason,
         began=row.began, step_began=row.step_began,
     )  # fmt: skip
     try:
         rollout = rollout_store.find(connection, number)
         plan = rollout.plan
-        found = msgspec.structs.replace(
-            found, steps=[str(s) for s in plan.steps], soak_seconds=plan.soak_seconds, on_breach=plan.on_breach
+        summary = msgspec.structs.replace(
+            summary, steps=[str(s) for s in plan.steps], soak_seconds=plan.soak_seconds, on_breach=plan.on_breach
         )
         assessment = assess(connection, rollout)
     except (OperationalError, InterfaceError):
@@ -181,7 +181,7 @@ def status(connection: Connection, number: int) -> RolloutStatus:
         LOG.error("rollout %d cannot be judged", number, exc_info=error)
         assessment = Assessment([Finding("all gates", None, cannot_be_judged(error))], 0, 0, 0)
     return msgspec.structs.replace(
-        found, cohort=assessment.cohort, reported=assessment.reported, failed=assessment.failed,
+        summary, cohort=assessment.cohort, reported=assessment.reported, failed=assessment.failed,
         gates=[GateStatus(gate=f.gate, breached=f.breached, text=f.text) for f in assessment.findings],
     )  # fmt: skip
 

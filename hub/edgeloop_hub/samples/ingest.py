@@ -119,10 +119,10 @@ def unpacked_bytes(sample: Sample) -> int:
     """Bytes of a sample's values, by its type and shape. Raises DataError for none, or too many."""
     if not sample.shape:
         raise DataError(f"sample {sample.key}: it has no shape")
-    found = math.prod(sample.shape) * ITEM_BYTES[sample.dtype]
-    if found > MAX_VALUES:
-        raise DataError(f"sample {sample.key}: {found} bytes unpacked; the limit is {MAX_VALUES}")
-    return found
+    size = math.prod(sample.shape) * ITEM_BYTES[sample.dtype]
+    if size > MAX_VALUES:
+        raise DataError(f"sample {sample.key}: {size} bytes unpacked; the limit is {MAX_VALUES}")
+    return size
 
 
 def check_sizes(upload: Samples, settings: Settings) -> None:
@@ -140,20 +140,20 @@ def check_all(upload: Samples) -> None:
 
 def check(sample: Sample) -> None:
     """Raises DataError unless the bytes are just what type and shape say. A decompression bomb is neither unpacked nor held."""
-    wanted, found, unpacked = unpacked_bytes(sample), 0, zlib.decompressobj()
+    expected, size, unpacked = unpacked_bytes(sample), 0, zlib.decompressobj()
     rest, kind = sample.data, np.dtype(np.float32).newbyteorder("<")
     try:
-        while not unpacked.eof and found <= wanted:
+        while not unpacked.eof and size <= expected:
             chunk = unpacked.decompress(rest, CHUNK)
             rest = unpacked.unconsumed_tail
             if not chunk:
                 break
             if sample.dtype == "float32" and not np.isfinite(np.frombuffer(chunk[: len(chunk) & ~3], kind)).all():
                 raise DataError(f"sample {sample.key}: a value is not finite")
-            found += len(chunk)
+            size += len(chunk)
     except zlib.error as error:
         raise DataError(f"sample {sample.key}: its data are damaged ({error})") from error
-    if found != wanted or not unpacked.eof or unpacked.unused_data:
+    if size != expected or not unpacked.eof or unpacked.unused_data:
         raise DataError(f"sample {sample.key}: its data are not {sample.shape} of {sample.dtype}")
 
 

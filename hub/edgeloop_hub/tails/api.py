@@ -184,8 +184,8 @@ class TailServer(Controller):
             body = msgspec.json.encode({"error": f"{model}: {busy}; come again later"})
             headers = {"Retry-After": str(math.ceil(busy.seconds)), "X-Retry-After-Ms": str(math.ceil(busy.seconds * 1e3))}
             return Response(body, status_code=503, media_type="application/json", headers=headers)
-        said = {"compute_us": int(ran.computed * 1e6), "queue_us": int(ran.waited * 1e6), "waiting": tail.batcher.waiting}
-        content, length = inference.encode(model, tail.version, asked, {OUTPUT_TENSOR: ran.scores}, said)
+        timing = {"compute_us": int(ran.computed * 1e6), "queue_us": int(ran.waited * 1e6), "waiting": tail.batcher.waiting}
+        content, length = inference.encode(model, tail.version, asked, {OUTPUT_TENSOR: ran.scores}, timing)
         headers = {} if length is None else {inference.HEADER_LENGTH: str(length)}
         if "deflate" in request.headers.get("accept-encoding", "") and len(content) > WORTH_DEFLATING_BYTES:
             content, headers["Content-Encoding"] = zlib.compress(content, 1), "deflate"

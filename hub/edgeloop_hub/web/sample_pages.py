@@ -108,13 +108,13 @@ class SamplePages(Controller):
 def drift_section(database: Connection, model: str, seconds: float) -> DriftSection:
     """A model's drift as the page shows it."""
     by_device = reports.of_model(database, model, time.time() - seconds)
-    found = summary(database, model, seconds, by_device)
-    worst_first = sorted(found.devices, key=lambda device: (not device.drifting, -device.score, device.device))
+    of_model = summary(database, model, seconds, by_device)
+    worst_first = sorted(of_model.devices, key=lambda device: (not device.drifting, -device.score, device.device))
     rows = []
     for device in worst_first[:DEVICES_SHOWN]:
         faults = sorted(device.faults.items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
         rows.append(DriftRow(device, faults, plots.of_drift(by_device[device.device][-SHOWN:])))
-    return DriftSection(found, rows, len(worst_first))
+    return DriftSection(of_model, rows, len(worst_first))
 
 
 HANDLERS = (keys, SamplePages)
