@@ -17,14 +17,14 @@ from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
 from edgeloop_hub.fleet import assignment, reports
-from edgeloop_hub.http.error_responses import telling
+from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import signing
 
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 
 
-@telling(400, 503)
+@documents_errors(400, 503)
 class Devices(Controller):
     """For devices: enrol, ask, report, and fetch what is signed."""
 

@@ -27,7 +27,7 @@ from edgeloop_hub.auth.accounts import own_name
 from edgeloop_hub.auth.guards import asking, is_device, is_workstation
 from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.drift.summary import summary
-from edgeloop_hub.http.error_responses import telling
+from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
 from edgeloop_hub.samples.values import array_of
 
@@ -37,7 +37,7 @@ UNPACKING = threading.BoundedSemaphore(2)  # uploads that are unpacked at a time
 SECONDS = Annotated[float, Parameter(ge=1, le=3.2e7)]
 
 
-@telling(400, 401, 503)
+@documents_errors(400, 401, 503)
 class DeviceSamples(Controller):
     """For devices."""
 
@@ -61,7 +61,7 @@ class DeviceSamples(Controller):
             raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 
 
-@telling(400, 401, 503)
+@documents_errors(400, 401, 503)
 class Samples(Controller):
     """For the workstation and cron: label, look, fetch."""
 

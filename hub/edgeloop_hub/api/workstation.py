@@ -35,7 +35,7 @@ from edgeloop_hub import event_log, health
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import is_workstation
 from edgeloop_hub.fleet import inventory, jobs
-from edgeloop_hub.http.error_responses import telling
+from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.rollouts import service
 from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import registry, signing
@@ -44,7 +44,7 @@ Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
 Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
 
 
-@telling(400, 401, 503)
+@documents_errors(400, 401, 503)
 class Workstation(Controller):
     """For the workstation and cron: publish, roll out, look."""
 

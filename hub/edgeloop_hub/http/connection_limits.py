@@ -28,8 +28,8 @@ class Bounds:
     at_once_of_one: int = 200
 
 
-class _Told(msgspec.Struct):
-    """Of the settings, as serve left them."""
+class _ConnectionSettings(msgspec.Struct):
+    """The part of the hub's settings that limits connections, as serve left it in $EDGELOOP_HUB_SETTINGS."""
 
     request_head_seconds: float = Bounds.head
     request_body_seconds: float = Bounds.body
@@ -60,7 +60,7 @@ class Prompt(H11Protocol):
     @classmethod
     def bounds(cls) -> Bounds:
         if Prompt._bounds is None:
-            settings = msgspec.json.decode(os.environ.get(ENVIRONMENT, "{}"), type=_Told)
+            settings = msgspec.json.decode(os.environ.get(ENVIRONMENT, "{}"), type=_ConnectionSettings)
             Prompt._proxies = frozenset(map(network_of, settings.trusted_proxies))
             Prompt._bounds = Bounds(
                 settings.request_head_seconds, settings.request_body_seconds, settings.answer_stall_seconds, settings.connections,
