@@ -21,9 +21,9 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice as Variant
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub.auth.accounts import Device
-from edgeloop_hub.database import Database
-from edgeloop_hub.samples import ingest, label_queue
+from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.database import Database
 
 MODEL = "exercise_watch"
 DEVICES = {name: subject for name, subject in WEARERS.items() if name.startswith("worn")}
@@ -92,15 +92,15 @@ def asked(
             entry = next(iter(label_queue.waiting(connection, MODEL, "bench", 1)), None)
             if entry is None:
                 break
-            truth = str(came.labels[rows[entry["key"]]])
-            label_queue.label(connection, entry["device"], entry["key"], "bench", truth, settings, whole)
-        wanted = {device: label_queue.wanted(connection, device, settings) for device in DEVICES}
+            truth = str(came.labels[rows[entry.key]])
+            labelling.label(connection, entry.device, entry.key, "bench", truth, settings, whole)
+        wanted = {device: labelling.wanted_recordings(connection, device, settings) for device in DEVICES}
     for device, rest in held_back.items():
         bring(database, device, bundle.sha256, [s for s in rest if s.recording in wanted[device]], settings)
     with database.reading() as connection:
-        found = label_queue.listed(connection, MODEL, "labelled")
-        print(f"  {len(label_queue.listed(connection, MODEL, 'all'))} samples sent", file=sys.stderr)
-    return {rows[entry["key"]]: int(entry["label"]) for entry in found}, database
+        found = sample_store.listed(connection, MODEL, "labelled")
+        print(f"  {len(sample_store.listed(connection, MODEL, 'all'))} samples sent", file=sys.stderr)
+    return {rows[entry.key]: int(entry.label) for entry in found}, database
 
 
 def bring(database: Database, device: str, sha256: str, found: list[Sample], settings: Settings) -> None:

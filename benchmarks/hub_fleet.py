@@ -127,9 +127,9 @@ def _simulated(hub: Hub, folder: Path, name: str, fails: bool) -> Simulated:
 def enrolled(hub: Hub, name: str) -> Any:
     """Straight into the hub's database: hundreds of commands would take longer than what is measured."""
     from edgeloop_contract.messages import Enrolment
-    from edgeloop_hub import signing
     from edgeloop_hub.auth import accounts
-    from edgeloop_hub.database import Database
+    from edgeloop_hub.storage.database import Database
+    from edgeloop_hub.updates import signing
 
     if not hasattr(hub, "opened"):
         words = dict(zip(hub.words[::2], hub.words[1::2], strict=True))

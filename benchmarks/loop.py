@@ -29,16 +29,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from closed_loop_devices import SETS
 
 from edgeloop_contract.archive import Bundle
-from edgeloop_hub.samples import accuracy, label_queue
+from edgeloop_hub.samples import accuracy, sample_store
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.retraining import gate, pseudo_labelling
-from edgeloop_pipeline.retraining.cycle import WARM_RATE, right
+from edgeloop_pipeline.retraining.cycle import WARM_START_RATE, right
 from edgeloop_pipeline.run.runner import Listener
 
-RUNS, SURE = "runs", 0.9
+RUNS, MIN_CONFIDENCE = "runs", 0.9
 CHANGES = [word for change in SETS for word in ("--set", change)]
 
 
@@ -58,7 +58,7 @@ def changed_by(found: field_data.Field, folder: Path, weights: Path, seed: int) 
     rate = recipes.load(recipes.find(MODEL)).stages["train"]["learning_rate"]
     return [
         f"version={2 + seed}", f"seed={seed}", f"field={{file: '{found.save(folder).resolve()}'}}", f"train.start={weights}",
-        f"train.learning_rate={rate * WARM_RATE}", "profile.seconds=0.05",
+        f"train.learning_rate={rate * WARM_START_RATE}", "profile.seconds=0.05",
     ]  # fmt: skip
 
 
@@ -68,11 +68,14 @@ def divided(found: field_data.Field) -> field_data.Field:
     return replace(found, parts=np.where(validating, "validation", "train"))
 
 
-def with_guesses(found: field_data.Field, rest: field_data.Field, folder: Path, weights: Path, seed: int) -> field_data.Field:
-    """And what nobody labelled, where the teacher is sure."""
+def with_pseudo_labels(found: field_data.Field, rest: field_data.Field, folder: Path, weights: Path, seed: int) -> field_data.Field:
+    """And what nobody labelled, where the teacher is confident."""
     teaching = recipes.load(recipes.find(MODEL), (*SETS, *changed_by(found, folder, weights, seed)))
-    made, given = pseudo_labelling.add(teaching, found, rest, SURE, Store(Path(RUNS)), Listener())
-    print(f"  {given.labels} of {given.of} samples by the teacher's guess, temperature {given.temperature:.2f}", file=sys.stderr)
+    made, given = pseudo_labelling.add(teaching, found, rest, MIN_CONFIDENCE, Store(Path(RUNS)), Listener())
+    print(
+        f"  {given.count} of {given.unlabelled} samples pseudo-labelled, temperature {given.temperature:.2f}",
+        file=sys.stderr,
+    )
     return made
 
 
@@ -110,7 +113,7 @@ def labels_worth(quick: bool) -> Iterator[Row]:
         plan = [("ours", 50), ("random", 50)] if quick else [
             ("ours, whole recordings", 50), ("ours", 50), ("random", 100), ("ours, whole recordings", 200), ("ours", 200),
             ("random", 400), ("all", len(came.labels)), ("random, whole recordings", 50), ("random, whole recordings", 100),
-            ("ours and guesses", 50), ("random", 50), ("random", 200), ("ours and guesses", 200),
+            ("ours and pseudo-labels", 50), ("random", 50), ("random", 200), ("ours and pseudo-labels", 200),
         ]  # fmt: skip
         for kind, count in plan[: int(os.environ.get("ROWS", len(plan)))]:
             whole = kind.endswith("whole recordings")
@@ -124,9 +127,9 @@ def labels_worth(quick: bool) -> Iterator[Row]:
                     rows = together(came, rows) if whole else rows
                     truth = came.labels[rows]
                 found = divided(data_of(came, rows, names, truth))
-                if kind == "ours and guesses":
+                if kind == "ours and pseudo-labels":
                     rest = sorted(set(range(len(came.labels))) - set(rows))
-                    found = with_guesses(found, divided(data_of(came, rest, names)), folder, weights, seed)
+                    found = with_pseudo_labels(found, divided(data_of(came, rest, names)), folder, weights, seed)
                 made = retrained(found, folder, weights, seed)
                 after = both(made) if made else (0.0, 0.0)
                 gains.setdefault((kind, count), []).append(after[0] - before[0])
@@ -171,10 +174,10 @@ def field_accuracy(quick: bool) -> Iterator[Row]:
                 _, database = asked(bundle, came, questions, seed, Path(scratch), whole, random_share=0.3)
                 with database.reading() as connection:
                     told = accuracy.drawn(connection, None, 0.0)
-                    drawn = [row for row in label_queue.listed(connection, MODEL, "all") if row["random"]]
-                truth = {row["key"]: bool(right[int(row["key"][:6])]) for row in drawn}
+                    drawn = [row for row in sample_store.listed(connection, MODEL, "all") if row.random]
+                truth = {row.key: bool(right[int(row.key[:6])]) for row in drawn}
                 of_all = np.mean(list(truth.values()))
-                naive.append(100 * (np.mean([truth[row["key"]] for row in drawn if row["label"]]) - of_all))
+                naive.append(100 * (np.mean([truth[row.key] for row in drawn if row.label]) - of_all))
                 if told:
                     fair.append(100 * (np.mean([truth[row.key] for row in told]) - of_all))
             name = f"accuracy told after {questions} {'recordings' if whole else 'samples'}, off by"
@@ -202,7 +205,7 @@ def shuffled_labels(quick: bool) -> Iterator[Row]:
             answers = [(right(p, test.values, test.labels), right(p, held.values, held.labels)) for p in (champion, made)]
             home = gate.Answers(answers[0][0], answers[1][0], test.recording)
             away = gate.Answers(answers[0][1], answers[1][1], held.recording)
-            verdict = gate.judge(home, away, gate.Limits())
+            verdict = gate.judge(home, away, gate.GateLimits())
             refused += not verdict.passed
             print(f"  shuffled, seed {seed}: {'; '.join(verdict.reasons) or 'PASSED'}", file=sys.stderr, flush=True)
     yield at_least(f"challengers from shuffled labels refused, of {seeds}", refused, "", seeds)

@@ -31,7 +31,7 @@ from edgeloop_agent.outbox.store import Outbox
 from edgeloop_agent.outbox.store import Row as Kept
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Sample
-from edgeloop_pipeline.fleet.hub_client import Hub as Client
+from edgeloop_pipeline.fleet.hub_connection import HubConnection
 from harness import BIN, Row, at_most
 from shaped import free_port
 
@@ -117,7 +117,7 @@ class Hub:
         about = {**os.environ, "EDGELOOP_HUB": self.address, "EDGELOOP_HUB_TOKEN": token}
         subprocess.run([BIN / "edgeloop", "keys", "init"], cwd=self.folder, env=about, capture_output=True, check=True)
         enrolment = {"token": self.command("token", "enrol", "pi"), "device": "pi"}
-        return str(Client(self.address, token).post("/api/v1/enrol", enrolment)["credential"])
+        return str(HubConnection(self.address, token).post("/api/v1/enrol", enrolment, dict[str, str])["credential"])
 
 
 def outbox_kills(quick: bool) -> Iterator[Row]:

@@ -93,9 +93,10 @@ class Story:
         self.hub.wait()
 
     def client(self) -> Any:
-        from edgeloop_pipeline.fleet.hub_client import Hub
+        from edgeloop_pipeline.fleet.hub_client import HubClient
+        from edgeloop_pipeline.fleet.hub_connection import HubConnection
 
-        return Hub(self.address, self.token)
+        return HubClient(HubConnection(self.address, self.token))
 
 
 def shuffled(generator: random.Random, sets: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -150,27 +151,29 @@ def label_queue(story: Story, budget: int) -> int:
 
     A set of repetitions is one exercise, so each answer is for the whole recording.
     """
+    from edgeloop_contract.sample_messages import LabelAssignment, LabelUpload
+
     hub, asked = story.client(), 0
     while asked < budget:
-        queue = hub.get(f"/api/v1/queue?model=exercise_watch&who=script&limit={min(50, budget - asked)}")
+        queue = hub.queue("exercise_watch", min(50, budget - asked), "script")
         if not queue:
             return asked
-        first = {(s["device"], s["recording"]): s for s in reversed(queue)}.values()
-        said = [{"device": s["device"], "key": s["key"], "label": truth_of(s["recording"]), "whole": True} for s in first]
-        hub.post("/api/v1/labels", {"who": "script", "labels": said})
-        asked += len(said)
+        first = {(s.device, s.recording): s for s in reversed(queue)}.values()
+        labels = [LabelAssignment(s.device, s.key, truth_of(s.recording), whole=True) for s in first]
+        hub.upload_labels(LabelUpload(labels, "script"))
+        asked += len(labels)
     return asked
 
 
 def labelled(story: Story) -> int:
-    return len(story.client().get("/api/v1/samples?model=exercise_watch&which=labelled"))
+    return len(story.client().samples("exercise_watch", "labelled"))
 
 
 def rest_came(story: Story, seconds: float = 60.0) -> None:
     """Wait until the devices have sent the rest of the recordings that were labelled."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if all(r["released"] for r in story.client().get("/api/v1/recordings?model=exercise_watch")):
+        if all(r.released for r in story.client().recording_labels("exercise_watch")):
             return
         time.sleep(0.5)
     sys.exit("devices did not send the rest of their recordings")
@@ -223,10 +226,10 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
         devices.append(device)
     play(story, devices, "A", seconds=0.6, kills=KILLS, cut_at=10)
     left = drained(devices)
-    drift = {d["device"]: d for d in story.client().get("/api/v1/drift?model=exercise_watch")["devices"]}
+    drift = {d.device: d for d in story.client().drift("exercise_watch", 86400.0).devices}
     for device in devices:
-        told = drift[device.name]
-        story.tell(f"{device.name}: " + (f"drift, {told['cause']}: {told['text']}" if told["drifting"] else "no drift now"))
+        state = drift[device.name]
+        story.tell(f"{device.name}: " + (f"drift, {state.cause}: {state.text}" if state.drifting else "no drift now"))
     worn = [d for d in devices if d.name.startswith("worn")]
     before, windows = accuracy(worn, "A")
     story.tell(f"accuracy of the first model on the four new wearers: {before:.1%} of {windows} answers")
@@ -293,7 +296,7 @@ def finish(story: Story, devices: list[Device], runs: Path, left: int, before: f
         old, new = (float(right(path, np.concatenate(values), np.array(labels)).mean()) for path in kept)
         live, answers = accuracy([device], "B")
         rows.append((device.name, accuracy([device], "A")[0], old, new, live, answers))
-    known = {(s["device"], s["key"]) for s in story.client().get("/api/v1/samples?model=exercise_watch")}
+    known = {(s.device, s.key) for s in story.client().samples("exercise_watch", "all")}
     held = {(d.name, key) for d in devices for key in d.keys}
     lost = len(held - known)
     print(f"\n{'device':16}{'A, old, live':>14}{'B, old':>10}{'B, new':>10}{'B, live':>10}{'answers':>9}")

@@ -1,9 +1,9 @@
-"""The steps of a rollout, as people write them and as the hub carries them out."""
+"""The plan of a rollout: its steps and gates, as people write them and as the hub carries them out."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -19,6 +19,33 @@ class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def __str__(self) -> str:
         return ", ".join(self.devices) or (f"label {self.label}" if self.label else f"{self.percent:g} %")
+
+
+RolloutState = Literal["running", "paused", "halted", "returned", "aborted", "done"]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class GateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a rollout tolerates. `alpha`: how often chance alone may breach one gate."""
+
+    alpha: Annotated[float, msgspec.Meta(ge=0.001, le=0.5)] = 0.01
+    max_install_failures: Share = 0.1  # share of the cohort's devices
+    max_crashes_per_hour: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.1  # more than the others have
+    max_latency_ratio: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 1.5  # p95 against the others'
+    max_confidence_drop: Share = 0.05
+    max_label_shift: Share = 0.15  # total variation between the shares of labels
+    max_drift: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0  # drift score more than the others'; 0: not looked at
+    max_accuracy_drop: Share = 0.03  # where labels exist
+    min_reported: Share = 0.8  # share of the cohort that must have answered with the new bundle before the next step
+
+
+class RolloutPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Cohorts that grow; each soaks before the next begins. `on_breach`: leave the cohort as it is, or send it back."""
+
+    steps: Annotated[list[Step], msgspec.Meta(min_length=1, max_length=50)]
+    soak_seconds: Annotated[float, msgspec.Meta(ge=0, le=366 * 86400)] = 3600.0
+    gates: GateLimits = GateLimits()
+    on_breach: Literal["halt", "return"] = "halt"
 
 
 def parse_steps(text: str) -> list[Step]:

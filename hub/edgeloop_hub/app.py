@@ -15,12 +15,16 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
 from edgeloop_contract.errors import EdgeloopError
-from edgeloop_hub import api, device_api, error_responses, metrics, sample_api
-from edgeloop_hub.connection_limits import ENVIRONMENT
+from edgeloop_hub.api import devices as device_api
+from edgeloop_hub.api import metrics
+from edgeloop_hub.api import samples as sample_api
+from edgeloop_hub.api import workstation as api
+from edgeloop_hub.http import error_responses
+from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.api import Desk, TailServer
-from edgeloop_hub.web import pages, sample_pages
+from edgeloop_hub.web import pages, sample_pages, sign_in
 
 SAFE = {
     "Content-Security-Policy": (
@@ -31,7 +35,7 @@ SAFE = {
     "Referrer-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-MOST_FORM_BYTES = 64 << 10
+MAX_FORM_BYTES = 64 << 10
 LOG = logging.getLogger("edgeloop_hub")
 
 
@@ -51,10 +55,10 @@ def build(hub: Hub) -> Litestar:
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
             _up_to(hub.settings.max_part_bytes, api.Workstation, TailServer, *sample_api.HANDLERS),
-            _up_to(MOST_FORM_BYTES, *pages.HANDLERS, *sample_pages.HANDLERS),
+            _up_to(MAX_FORM_BYTES, *pages.HANDLERS, *sign_in.HANDLERS, *sample_pages.HANDLERS),
         ],
         state=State({"hub": hub, "desk": Desk(hub)}),
-        request_max_body_size=MOST_FORM_BYTES,
+        request_max_body_size=MAX_FORM_BYTES,
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",
             version="1",

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
-from edgeloop_hub.options import cron_line, in_address, limits_of
+from edgeloop_hub.cli_options import cron_line, in_address, limits_of
 
 LOCAL_PROXIES = ("127.0.0.1", "::1")
 EXIT_CODES = """\b
@@ -71,7 +71,7 @@ def open_hub(context: click.Context) -> Any:
 def existing_hub(context: click.Context, **more: Any) -> Any:
     """Raises UsageError where there is none: what looks after a hub must never begin another, empty one."""
     from edgeloop_hub.hub import Hub
-    from edgeloop_hub.signing import KEY
+    from edgeloop_hub.storage.data_folder import KEY
 
     settings = settings_of(context, **more)
     if not (settings.data / KEY).exists():
@@ -108,7 +108,7 @@ def serve(
     import msgspec
     import uvicorn
 
-    from edgeloop_hub.connection_limits import ENVIRONMENT
+    from edgeloop_hub.http.connection_limits import ENVIRONMENT
     from edgeloop_hub.hub import Hub
 
     if (certificate is None) != (private_key is None):
@@ -130,7 +130,7 @@ def serve(
     click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
-        factory=True, http="edgeloop_hub.connection_limits:Prompt", host=host, port=port, workers=workers,
+        factory=True, http="edgeloop_hub.http.connection_limits:Prompt", host=host, port=port, workers=workers,
         log_level="warning", access_log=False, server_header=False, proxy_headers=behind_tls,
         forwarded_allow_ips=trusted, ws="none",
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
@@ -149,11 +149,11 @@ def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) ->
     from edgeloop_hub.tick import tick as advance
 
     hub = existing_hub(context, **limits_of(limits))
-    done = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
-    for line in done.said:
+    outcome = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
+    for line in outcome.actions:
         click.echo(line)
-    if done.problems:
-        raise GateError("tick: " + "; ".join(done.problems))
+    if outcome.problems:
+        raise GateError("tick: " + "; ".join(outcome.problems))
 
 
 @commands.group(epilog=EXIT_CODES)
@@ -205,13 +205,13 @@ def enrol_token(context: click.Context, name: str, labels: tuple[str, ...]) -> N
 def list_tokens(context: click.Context) -> None:
     """Every token by its id and name; the secrets themselves are known to their holders alone."""
     from edgeloop_hub.auth import accounts
-    from edgeloop_hub.web.time_text import when
+    from edgeloop_hub.time_text import when
 
     with existing_hub(context).database.reading() as database:
-        for row in accounts.tokens_told(database):
-            ends = f"expires {when(row['expires'])}" if row["expires"] else "never expires"
-            used = f", used {when(row['used'])}" if row["used"] else ""
-            click.echo(f"{row['id']}  {row['kind']:5}  {row['name']:20}  made {when(row['created'])}, {ends}{used}")
+        for row in accounts.token_summaries(database):
+            ends = f"expires {when(row.expires)}" if row.expires else "never expires"
+            used = f", used {when(row.used)}" if row.used else ""
+            click.echo(f"{row.id}  {row.kind:5}  {row.name:20}  made {when(row.created)}, {ends}{used}")
 
 
 @token.command("revoke", epilog=EXIT_CODES)
@@ -219,12 +219,12 @@ def list_tokens(context: click.Context) -> None:
 @click.pass_context
 def revoke_token(context: click.Context, which: str) -> None:
     """The token with this id, or all of this name, are worth nothing from now on."""
-    from edgeloop_hub import fleet
+    from edgeloop_hub import event_log
     from edgeloop_hub.auth import accounts
 
     with existing_hub(context).database.writing() as database:
         count = accounts.revoke_tokens(database, which)
-        fleet.note(database, "token revoked", f"{which}: {count} of them")
+        event_log.record(database, "token revoked", f"{which}: {count} of them")
     click.echo(f"{which}: {count} token{'s' if count != 1 else ''} revoked")
 
 
@@ -245,12 +245,12 @@ def device() -> None:
 @click.pass_context
 def revoke(context: click.Context, name: str) -> None:
     """Its credential is worth nothing from now on; the device goes on with what it runs."""
-    from edgeloop_hub import fleet
+    from edgeloop_hub import event_log
     from edgeloop_hub.auth import accounts
 
     with existing_hub(context).database.writing() as database:
         accounts.revoke(database, name)
-        fleet.note(database, "revoked", name)
+        event_log.record(database, "revoked", name)
     click.echo(f"{name}: revoked")
 
 
@@ -259,7 +259,7 @@ def revoke(context: click.Context, name: str) -> None:
 @click.pass_context
 def backup(context: click.Context, file: Path) -> None:
     """Everything in one FILE: database, bundles, the hub's key. It holds secrets: keep it as such."""
-    from edgeloop_hub.backup import save
+    from edgeloop_hub.backup.save import save
 
     click.echo(save(existing_hub(context), file))
 
@@ -269,7 +269,7 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE; the database may be of the other kind."""
-    from edgeloop_hub.restore import load
+    from edgeloop_hub.backup.restore import load
 
     click.echo(load(settings_of(context), file))
 

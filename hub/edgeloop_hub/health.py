@@ -1,22 +1,22 @@
-"""How the hub itself does: its last tick, and how long what is signed still holds. Told before it hurts."""
+"""The hub's own health: its last tick, and when signed metadata expire; with warnings in time."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_hub import signing
-from edgeloop_hub.schema import devices, facts, heartbeats, rollouts, signed
+from edgeloop_contract.hub_messages import Health, TickReport, Warned
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.web.time_text import when
+from edgeloop_hub.storage.schema import devices, facts, heartbeats, rollouts, signed
+from edgeloop_hub.time_text import when
+from edgeloop_hub.updates import signing
 
 DAY = 86400.0
-LATE_SECONDS = 600.0  # without a tick, and it is said
-WARN_DAYS = (90, 30, 7)  # before targets or root metadata expire: told, told as urgent, told as the end
+LATE_SECONDS = 600.0  # without a tick, then there is a warning
+WARN_DAYS = (90, 30, 7)  # before targets or root metadata expire: soon, urgent, urgent with what follows
 BACK_SECONDS = 3600.0  # that the clock may go back unasked
 RENEW = "edgeloop keys renew"
 
@@ -31,13 +31,6 @@ class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def fine(self) -> bool:
         return not self.problems
-
-
-class Warned(msgspec.Struct, frozen=True):
-    """`level`: soon, urgent or over."""
-
-    level: str
-    text: str
 
 
 def keep(connection: Connection, name: str, at: float, body: object) -> None:
@@ -58,55 +51,53 @@ def check_clock(connection: Connection, now: float, settings: Settings) -> None:
     if not last or last - BACK_SECONDS <= now <= last + settings.leap_seconds:
         return
     days = (now - last) / DAY
-    said = f"{days:,.1f} days after" if days > 0 else f"{-days:,.1f} days before"
+    distance = f"{days:,.1f} days after" if days > 0 else f"{-days:,.1f} days before"
     raise UsageError(
-        f"the clock says {when(now)}, {said} the last tick ({when(last)}): nothing was signed, advanced or deleted. "
+        f"the clock says {when(now)}, {distance} the last tick ({when(last)}): nothing was signed, advanced or deleted. "
         "If the clock is right, say so once: edgeloop-hub tick --accept-clock; else set it"
     )
 
 
 def _last_sign_of_life(connection: Connection, settings: Settings) -> float:
-    """Of a hub whose earlier releases kept no time of a tick."""
+    """For a hub whose earlier release stored no time of a tick."""
     seen = connection.execute(select(func.max(devices.c.last_seen))).scalar() or 0.0
     beat = connection.execute(select(func.max(heartbeats.c.at))).scalar() or 0.0
     expires = connection.execute(select(func.max(signed.c.expires)).where(signed.c.role == "timestamp")).scalar() or 0.0
     return float(max(seen, beat, expires - settings.timestamp_seconds if expires else 0.0))
 
 
-def expiring(told: dict[str, float], now: float) -> list[Warned]:
-    """Of what the workstation signs: the hub cannot renew it."""
-    found = []
+def expiring(expires: dict[str, float], now: float) -> list[Warned]:
+    """Warnings of metadata that the workstation signs, and the hub cannot renew. `expires`: by role."""
+    warnings = []
     for role in ("targets", "root"):
-        if role not in told:
+        if role not in expires:
             continue
-        days = (told[role] - now) / DAY
+        days, date = (expires[role] - now) / DAY, when(expires[role])
         remedy = f"{RENEW} {role} (on the workstation) signs them anew"
         if days < 0:
-            found.append(Warned("over", f"{role} metadata expired on {when(told[role])}: devices take nothing any more; {remedy}"))
+            text = f"{role} metadata expired on {date}: devices take nothing any more; {remedy}"
+            warnings.append(Warned(level="over", text=text))
         elif days < WARN_DAYS[0]:
-            level = "soon" if days >= WARN_DAYS[1] else "urgent"
             last = "; then devices take nothing any more" if days < WARN_DAYS[2] else ""
-            found.append(Warned(level, f"{role} metadata expire in {days:.0f} days, on {when(told[role])}{last}: {remedy}"))
-    return found
+            text = f"{role} metadata expire in {days:.0f} days, on {date}{last}: {remedy}"
+            warnings.append(Warned(level="soon" if days >= WARN_DAYS[1] else "urgent", text=text))
+    return warnings
 
 
 def ticking(last: Tick | None, needed: bool, now: float) -> list[Warned]:
-    """`needed`: something is signed or rolled out, and so waits for ticks."""
+    """Warnings of the tick. `needed`: something is signed or rolled out, and so waits for ticks."""
     if last is None:
         text = "no tick yet: nothing advances without edgeloop-hub tick, every minute, by cron"
-        return [Warned("urgent", text)] if needed else []
+        return [Warned(level="urgent", text=text)] if needed else []
     if now - last.at > LATE_SECONDS:
-        level = "over" if now - last.at > DAY else "urgent"
-        return [Warned(level, f"the last tick was on {when(last.at)}; does cron run edgeloop-hub tick on this very hub?")]
-    return [Warned("urgent", f"the last tick: {problem}") for problem in last.problems]
+        text = f"the last tick was on {when(last.at)}; does cron run edgeloop-hub tick on this very hub?"
+        return [Warned(level="over" if now - last.at > DAY else "urgent", text=text)]
+    return [Warned(level="urgent", text=f"the last tick: {problem}") for problem in last.problems]
 
 
-def told(connection: Connection) -> dict[str, Any]:
+def current(connection: Connection) -> Health:
     """For pages, the API and the commands."""
     now, last, expires = time.time(), last_tick(connection), signing.expiries(connection)
     needed = bool(expires) or connection.execute(select(rollouts.c.id).limit(1)).first() is not None
-    return {
-        "tick": {"at": last.at, "seconds": last.seconds, "fine": last.fine, "problems": last.problems} if last else None,
-        "expires": expires,
-        "warnings": [{"level": w.level, "text": w.text} for w in (*ticking(last, needed, now), *expiring(expires, now))],
-    }
+    tick = TickReport(at=last.at, seconds=last.seconds, fine=last.fine, problems=last.problems) if last else None
+    return Health(tick=tick, expires=expires, warnings=[*ticking(last, needed, now), *expiring(expires, now)])

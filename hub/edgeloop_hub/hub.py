@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from securesystemslib.signer import CryptoSigner
 
-from edgeloop_hub import data_folder
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.signing import online_signer
+from edgeloop_hub.storage import data_folder
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.updates.signing import online_signer
 
 
 @dataclass(frozen=True)

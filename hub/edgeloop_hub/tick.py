@@ -12,45 +12,49 @@ from securesystemslib.signer import CryptoSigner
 from sqlalchemy import Connection
 
 from edgeloop_contract.errors import StorageError, UsageError
-from edgeloop_hub import fleet, health, registry, signing
+from edgeloop_hub import event_log, health
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
-from edgeloop_hub.rollouts import service
+from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.fleet import reports
+from edgeloop_hub.rollouts import rollout_store, service
 from edgeloop_hub.rollouts.policy import next_move
+from edgeloop_hub.samples import sample_store
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.updates import registry, signing
 
 LOG = logging.getLogger("edgeloop_hub")
-MOST_TOLD = 20  # problems that the page of the last tick has room for
+MAX_PROBLEMS = 20  # problems that the page of the last tick has room for
 
 
 @dataclass
-class Done:
-    """What a tick did, and what it could not do."""
+class TickOutcome:
+    """What a tick did, and what it could not do, in words."""
 
-    said: list[str] = field(default_factory=list)
+    actions: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings, accept_clock: bool = False) -> Done:
+def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings, accept_clock: bool = False) -> TickOutcome:
     """Advance everything that is due. For cron. Raises UsageError, and does nothing, where the clock has leapt."""
-    began, watch, done = time.time(), time.monotonic(), Done()
+    began, watch, outcome = time.time(), time.monotonic(), TickOutcome()
     if not accept_clock:
         _check_clock(database, began, settings)
-    _apart(done, "signing", partial(_sign, database, signer, settings, done))
+    _apart(outcome, "signing", partial(_sign, database, signer, settings, outcome))
     with database.reading() as connection:
-        numbers = fleet.open_numbers(connection, "running")
+        numbers = rollout_store.open_ids(connection, ("running",))
     for number in numbers:
-        _apart(done, f"rollout {number}", partial(_advance, database, number, blobs, signer, settings, done))
-    _apart(done, "clean-up", partial(_forget, database, blobs, settings))
+        _apart(outcome, f"rollout {number}", partial(_advance, database, number, blobs, signer, settings, outcome))
+    _apart(outcome, "clean-up", partial(_forget, database, blobs, settings))
     with database.writing() as connection:
         health.keep(connection, "clock", began, {})
-        health.keep(connection, "tick", began, _told(began, watch, done.problems))
-    return done
+        health.keep(connection, "tick", began, _record(began, watch, outcome.problems))
+    return outcome
 
 
-def _told(began: float, watch: float, problems: list[str]) -> health.Tick:
-    return health.Tick(began, time.monotonic() - watch, [p[:500] for p in problems[:MOST_TOLD]])
+def _record(began: float, watch: float, problems: list[str]) -> health.Tick:
+    return health.Tick(began, time.monotonic() - watch, [p[:500] for p in problems[:MAX_PROBLEMS]])
 
 
 def _check_clock(database: Database, began: float, settings: Settings) -> None:
@@ -60,51 +64,55 @@ def _check_clock(database: Database, began: float, settings: Settings) -> None:
             health.check_clock(connection, began, settings)
     except UsageError as error:  # seen on the pages too; the time that is believed stays
         with database.writing() as connection:
-            health.keep(connection, "tick", began, _told(began, watch, [str(error)]))
+            health.keep(connection, "tick", began, _record(began, watch, [str(error)]))
         raise
 
 
-def _apart(done: Done, what: str, action: Callable[[], None]) -> None:
-    """One part of a tick: what goes wrong in it is said, counted and kept, and the others go on."""
+def _apart(outcome: TickOutcome, what: str, action: Callable[[], None]) -> None:
+    """Run one part of a tick. Its failure becomes a problem of the outcome, and the other parts go on."""
     try:
         action()
     except Exception as error:  # whatever it is: what comes next must not wait for it
         LOG.debug("tick: %s", what, exc_info=error)
-        done.problems.append(f"{what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
+        outcome.problems.append(f"{what}: {str(error).splitlines()[0] if str(error) else type(error).__name__}")
 
 
-def _sign(database: Database, signer: CryptoSigner, settings: Settings, done: Done) -> None:
+def _sign(database: Database, signer: CryptoSigner, settings: Settings, outcome: TickOutcome) -> None:
     with database.writing() as connection:
         if signing.renew(connection, signer, settings):
-            done.said.append("timestamp signed anew")
+            outcome.actions.append("timestamp signed anew")
 
 
-def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner, settings: Settings, done: Done) -> None:
+def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner, settings: Settings, outcome: TickOutcome) -> None:
     """Judged while others may write; carried out only if nobody changed it meanwhile."""
     target = ""
     try:
         with database.reading() as connection:
-            rollout = fleet.find_rollout(connection, number)
+            rollout = rollout_store.find(connection, number)
             target = rollout.target
-            findings, cohort, reported, failed = service.assess(connection, rollout)
-        move = next_move(rollout, time.time(), cohort, reported, failed, findings)
+            assessment = service.assess(connection, rollout)
+        move = next_move(rollout, time.time(), assessment)
         with database.writing() as connection:
-            said = service.carry_out(connection, rollout, move, signer, blobs, settings)
-        done.said.append(f"rollout {number} of {target}: {said}: {move.why}")
+            action = service.carry_out(connection, rollout, move, signer, blobs, settings)
+        outcome.actions.append(f"rollout {number} of {target}: {action}: {move.reason}")
     except StorageError:
         raise  # the disk or the database: no fault of the rollout's, which is judged again at the next tick
     except Exception as error:  # whatever devices sent, or a mistake of ours: this one stops, with a reason, and no other
         LOG.debug("rollout %d cannot be judged", number, exc_info=error)
-        why = service.cannot_be_judged(error)
+        reason = service.cannot_be_judged(error)
         with database.writing() as connection:
-            service.halt(connection, number, target, why)
-        done.problems.append(f"rollout {number} halted: {why}")
+            service.halt(connection, number, target, reason)
+        outcome.problems.append(f"rollout {number} halted: {reason}")
 
 
 def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
     registry.forget_stale_parts(database, blobs)
+    before = time.time() - settings.history_seconds
     steps: tuple[Callable[[Connection], None], ...] = (
-        lambda connection: fleet.forget_old(connection, settings),
+        lambda connection: reports.forget_old(connection, before),
+        lambda connection: event_log.forget_old(connection, before),
+        lambda connection: drift_reports.forget_old(connection, before),
+        lambda connection: sample_store.forget_old(connection, before, time.time() - settings.sample_seconds),
         lambda connection: accounts.forget_old(connection, settings),
     )
     for step in steps:

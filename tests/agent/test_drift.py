@@ -13,9 +13,11 @@ from edgeloop_agent.drift.diagnosis import changed_since, diagnose
 from edgeloop_agent.drift.monitor import Follower
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
+from edgeloop_contract.hub_messages import GroupVariance
 from edgeloop_contract.messages import DriftReport
-from edgeloop_hub.drift import Shift, chance, discovered
-from edgeloop_hub.drift import shifts as in_fleet
+from edgeloop_contract.sample_messages import FeatureShift
+from edgeloop_hub.drift.discoveries import discovered, p_value
+from edgeloop_hub.drift.discoveries import shifts as in_fleet
 from edgeloop_pipeline.drift.calibration import Pool, calibrate, too_few
 from edgeloop_pipeline.drift.variance import straying
 
@@ -210,13 +212,13 @@ def test_an_episode_and_its_cause_go_on_after_a_restart() -> None:
 
 def test_over_the_fleet_chance_makes_few_discoveries() -> None:
     rng = np.random.default_rng(4)
-    fleets = [[Shift(f"d{i}", "f", 0.0, 100, float(p)) for i, p in enumerate(rng.random(200))] for _ in range(200)]
+    fleets = [[FeatureShift(f"d{i}", "f", 0.0, 100, float(p)) for i, p in enumerate(rng.random(200))] for _ in range(200)]
     assert sum(bool(discovered(f)) for f in fleets) / 200 < 0.1
-    real = [Shift("odd", "f", 1.0, 100, 1e-9), *fleets[0]]
+    real = [FeatureShift("odd", "f", 1.0, 100, 1e-9), *fleets[0]]
     assert discovered(real)[0].device == "odd"
 
 
-def fleet_of(rng: np.random.Generator, places: int, odd: float = 0.0) -> list[Shift]:
+def fleet_of(rng: np.random.Generator, places: int, odd: float = 0.0) -> list[FeatureShift]:
     """Discoveries in a fleet of six devices, of people as different as the reference's: 5 to 25 recordings of 10 samples each.
 
     Of the first device the first feature is off by `odd`.
@@ -232,17 +234,17 @@ def fleet_of(rng: np.random.Generator, places: int, odd: float = 0.0) -> list[Sh
     recordings, groups = np.arange(len(values)) // 10, np.repeat(np.arange(places), sizes[:places] * 10)
     between, within, count = straying(values, recordings, groups)
     names = [f"f{i}" for i in range(8)]
-    about = {"straying": {
-        "between": dict(zip(names, between.tolist(), strict=True)), "within": dict(zip(names, within.tolist(), strict=True)),
-        "places": count, "samples": len(values), "recordings": int(sizes[:places].sum()),
-    }}  # fmt: skip
+    variance = GroupVariance(
+        dict(zip(names, between.tolist(), strict=True)), dict(zip(names, within.tolist(), strict=True)), count, len(values),
+        int(sizes[:places].sum()),
+    )  # fmt: skip
     rows = {}
     for device, found in enumerate(people[places:]):
         found[:, 0] += odd * (device == 0)
         shifts = dict(zip(names, found.mean(0).tolist(), strict=True))
         report = DriftReport(model="m", sha256="a", samples=len(found), shifts=shifts)
         rows[f"d{device}"] = [(0.0, report), (1.0, DriftReport(model="m", sha256="a"))]  # nothing was answered since
-    return in_fleet(rows, {"a": about})
+    return in_fleet(rows, {"a": variance})
 
 
 @pytest.mark.parametrize("places", [3, 5, 12])
@@ -256,9 +258,9 @@ def test_other_people_are_no_discovery_and_a_broken_sensor_is(places: int) -> No
 def test_samples_by_themselves_stray_by_their_number_alone() -> None:
     between, within, places = straying(np.random.default_rng(0).normal(0, 1, (500, 3)), np.arange(500), np.arange(500) % 2)
     assert not between.any() and not within.any() and places == 0
-    told = {"straying": {"between": {"f": 0.0}, "within": {"f": 0.0}, "places": 0, "samples": 500, "recordings": 500}}
-    assert abs(chance(told, "f", 1.96 / 10, 100) - 0.05) < 1e-3
-    older = {"between": {"f": 0.3}}
-    assert chance(older, "f", 16.0, 100) < 0.01 < chance(older, "f", 1.0, 100)
-    for about in (told, older, {}):
-        assert chance(about, "a feature that only the device knows", 99.0, 100) == 1.0
+    measured = GroupVariance({"f": 0.0}, {"f": 0.0}, 0, 500, 500)
+    assert abs(p_value(measured, "f", 1.96 / 10, 100) - 0.05) < 1e-3
+    older = GroupVariance({"f": 0.3})
+    assert p_value(older, "f", 16.0, 100) < 0.01 < p_value(older, "f", 1.0, 100)
+    for variance in (measured, older, GroupVariance()):
+        assert p_value(variance, "a feature that only the device knows", 99.0, 100) == 1.0

@@ -242,13 +242,13 @@ def test_every_client_takes_them_and_can_be_told_not_to(
 ) -> None:
     from edgeloop_agent.hub_client import HubClient
     from edgeloop_agent.offload.tails import Tail
-    from edgeloop_pipeline.fleet.hub_client import Hub
+    from edgeloop_pipeline.fleet.hub_connection import HubConnection
 
     where, asked = proxy
     monkeypatch.setenv("HTTP_PROXY", f"http://{where}")
     assert b"".join(HubClient("http://hub.example", "", "", 5).metadata("1.root.json")) == b"hi"
     assert Tail("http://tails.example", {}, "", 5).probe() > 0
-    assert Hub("http://hub.example", "x").raw("/a") == b"hi"
+    assert HubConnection("http://hub.example", "x").get_bytes("/a") == b"hi"
     assert [line.split()[0] for line in asked[:2]] == ["http://hub.example/tuf/metadata/1.root.json", "http://tails.example/v2"]
     before = len(asked)
     assert not HubClient("http://hub.invalid", "", "", 5, use_proxies=False)._http.proxy

@@ -174,7 +174,7 @@ def test_rows_of_many_run_together_and_one_too_many_is_told_to_come_again() -> N
 
     async def scene() -> None:
         with ThreadPoolExecutor(1) as pool:
-            batcher = Batcher(slow, pool, most=4, delay=0.01, most_waiting=8, most_wait=1.0)
+            batcher = Batcher(slow, pool, max_rows=4, delay_seconds=0.01, max_waiting_rows=8, max_wait_seconds=1.0)
             tasks = [asyncio.create_task(batcher.submit(np.full((1, 2), i, np.float32), 5.0)) for i in range(9)]
             done = await asyncio.gather(*tasks, return_exceptions=True)
             refused = [d for d in done if isinstance(d, Busy)]

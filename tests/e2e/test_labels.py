@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +15,7 @@ from PIL import Image
 
 from commands import command, sentence
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.sample_messages import LabelAssignment, SampleSummary
 from edgeloop_pipeline.fleet import label_formats
 
 NAMES = ["plain", 'with "quotes" & <signs>', "comma, semicolon; ümlaut"]
@@ -24,11 +24,11 @@ NAMES = ["plain", 'with "quotes" & <signs>', "comma, semicolon; ümlaut"]
 def item(number: int, label: str | None, image: bool) -> label_formats.Item:
     shape = (8, 6, 3) if image else (20, 2)
     values = np.random.default_rng(number).integers(0, 255, shape).astype(np.uint8)
-    about: dict[str, Any] = {
-        "device": f"pi-{number}", "key": f"{number:064x}", "recording": "a,b", "window": 3, "guess": NAMES[0], "confidence": 0.4,
-        "model": "m", "label": label,
-    }  # fmt: skip
-    return label_formats.Item(about, values)
+    sample = SampleSummary(
+        device=f"pi-{number}", key=f"{number:064x}", taken=1.0, kind="random", random=1, model="m", sha256="0" * 64, recording="a,b",
+        window=3, prediction=NAMES[0], confidence=0.4, value=1.0, label=label, truth="",
+    )  # fmt: skip
+    return label_formats.Item(sample, values)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_labels_come_back_as_they_went(
     files = label_formats.FORMATS[kind](items, NAMES)
     name = next(iter(files))
     (folder / name).write_text(files[name])
-    wanted = [(i.about["device"], i.about["key"], i.about["label"]) for i in items if i.about["label"]]
+    wanted = [LabelAssignment(i.sample.device, i.sample.key, i.sample.label) for i in items if i.sample.label]
     assert list(label_formats.read(folder / name)) == wanted
 
 
@@ -62,9 +62,9 @@ def test_what_other_tools_make_of_it_is_read(tmp_path: Path) -> None:
     (tmp_path / "short.json").write_text(
         json.dumps([{"image": f"/data/upload/1/8ab3-x/pi-7-{key}.png", "label": "plain", "id": 1}])
     )
-    assert list(label_formats.read(tmp_path / "short.json")) == [("pi-7", key, "plain")]
+    assert list(label_formats.read(tmp_path / "short.json")) == [LabelAssignment("pi-7", key, "plain")]
     (tmp_path / "files.csv").write_text(f"label,file\nplain,media\\pi-7-{key}.png\n,media/pi-8-{key}.png\n")
-    assert list(label_formats.read(tmp_path / "files.csv")) == [("pi-7", key, "plain")]
+    assert list(label_formats.read(tmp_path / "files.csv")) == [LabelAssignment("pi-7", key, "plain")]
 
 
 @pytest.mark.parametrize(

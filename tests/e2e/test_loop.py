@@ -22,9 +22,9 @@ from sqlalchemy import select
 from arrived import made, stored
 from commands import HERE
 from edgeloop_contract.errors import NetworkError
-from edgeloop_hub.samples import label_queue
+from edgeloop_hub.samples import label_queue, labelling, sample_store
 from edgeloop_hub.samples.label_queue import FIRST_CHOSEN, spread
-from edgeloop_hub.schema import samples
+from edgeloop_hub.storage.schema import samples
 from hubs import Hub, running_hub
 from serving import eventually, serving, write_config
 
@@ -111,16 +111,16 @@ def fill_queue(hub: Hub, tmp_path: Path, name: str) -> None:
 def test_samples_reach_the_queue_and_labels_count(hub: Hub, tmp_path: Path) -> None:
     fill_queue(hub, tmp_path, "usual")
     first, second = [s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == "usual"][:2]
-    values = np.load(io.BytesIO(hub.http.raw(f"/api/v1/samples/{first['device']}/{first['key']}/values")))
+    values = np.load(io.BytesIO(hub.http.get_bytes(f"/api/v1/samples/{first['device']}/{first['key']}/values")))
     assert values.shape == (100, 6) and values.dtype == np.int16
     assert first["guess"] in LABELS
     settled = hub.post("/api/v1/labels", {"who": "anna", "labels": [{"device": "usual", "key": first["key"], "label": "ROW"}]})
     assert settled["settled"] == first["alike"]
     assert first["key"] not in {s["key"] for s in hub.get("/api/v1/queue?model=exercise_watch&who=anna")}
     assert [s["label"] for s in hub.get("/api/v1/samples?which=labelled") if s["device"] == "usual"] == ["ROW"] * settled["settled"]
-    told = {row["key"]: row["said"] for row in hub.http.packed("/api/v1/labelled?model=exercise_watch") if row["device"] == "usual"}
+    told = {row["key"]: row["said"] for row in hub.packed("/api/v1/labelled?model=exercise_watch") if row["device"] == "usual"}
     assert len(told) == settled["settled"] and [key for key, said in told.items() if said] == [first["key"]]
-    left = hub.http.packed("/api/v1/unlabelled?model=exercise_watch")
+    left = hub.packed("/api/v1/unlabelled?model=exercise_watch")
     assert not {row["key"] for row in left} & set(told) and [r["at"] for r in left] == sorted((r["at"] for r in left), reverse=True)
     with pytest.raises(NetworkError, match="knows no label"):
         hub.post("/api/v1/labels", {"labels": [{"device": "usual", "key": second["key"], "label": "<b>"}]})
@@ -235,14 +235,14 @@ def test_more_of_the_queue_is_drawn_at_random_once_much_is_labelled(tmp_path: Pa
     database, settings = stored(tmp_path, sent)
     with database.writing() as connection:
         first = label_queue.waiting(connection, "m", "anna", FIRST_CHOSEN)
-        assert [row["random"] for row in first[:5]] == [0, 0, 1, 0, 0] and sum(row["random"] for row in first) == FIRST_CHOSEN / 5
+        assert [row.random for row in first[:5]] == [0, 0, 1, 0, 0] and sum(row.random for row in first) == FIRST_CHOSEN / 5
         for row in first:
-            label_queue.label(connection, row["device"], row["key"], "anna", "ROW", settings)
+            labelling.label(connection, row.device, row.key, "anna", "ROW", settings)
         later = label_queue.waiting(connection, "m", "anna", 20)
-        assert [row["random"] for row in later] == [0, 1] * 10
-        drawn = [row["key"] for row in label_queue.waiting(connection, "m", "anna", 1000) if row["random"]]
+        assert [row.random for row in later] == [0, 1] * 10
+        drawn = [row.key for row in label_queue.waiting(connection, "m", "anna", 1000) if row.random]
         assert drawn != sorted(drawn), "of all times, not the oldest first"
-        assert drawn == [row["key"] for row in label_queue.waiting(connection, "m", "berta", 1000) if row["random"]]
+        assert drawn == [row.key for row in label_queue.waiting(connection, "m", "berta", 1000) if row.random]
         assert len(label_queue.waiting(connection, "m", "anna", 1000)) == 120 - FIRST_CHOSEN
 
 
@@ -251,10 +251,10 @@ def test_a_page_of_samples_is_bounded_in_bytes_and_nothing_is_left_out(
     most_bytes: int, pages: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     database, _ = stored(tmp_path, [made(f"{i:03}", f"r{i}", 10.0 * i) for i in range(5)])
-    monkeypatch.setattr(label_queue, "PAGE_BYTES", most_bytes)
+    monkeypatch.setattr(sample_store, "PAGE_BYTES", most_bytes)
     before, found = (float("inf"), "", ""), []
     with database.reading() as connection:
-        while page := label_queue.open_before(connection, "m", before, 100):
+        while page := sample_store.open_before(connection, "m", before, 100):
             found.append([row.key for row in page])
             before = (page[-1].at, page[-1].device, page[-1].key)
     assert len(found) == pages

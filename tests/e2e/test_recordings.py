@@ -23,7 +23,7 @@ from edgeloop_agent.outbox.store import Outbox, Row
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import MAX_RECORDINGS, Samples
 from edgeloop_hub.auth.accounts import Device
-from edgeloop_hub.samples import ingest, label_queue
+from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
 from hubs import Hub, running_hub
 from serving import eventually, serving
 
@@ -41,16 +41,14 @@ def test_a_person_labels_a_whole_recording(tmp_path: Path) -> None:
     with database.writing() as connection:
         other = Samples(samples=[made("0one", "one", 1e3)])
         ingest.store(connection, Device("pi-2", [], "stable", "m", "0" * 64), other, settings)
-        entry = {row["key"]: row for row in label_queue.waiting(connection, "m", "anna", 100)}[sent[2].key]
-        assert (entry["together"], entry["alike"]) == (4, 1)
-        assert label_queue.label(connection, "pi-1", sent[0].key, "anna", "SQT", settings) == 1
-        assert label_queue.label(connection, "pi-1", sent[2].key, "anna", "ROW", settings, whole=True) == 3
-        assert label_queue.label(connection, "pi-1", sent[1].key, "anna", "ROW", two, whole=True) == 0
-        assert label_queue.label(connection, "pi-1", sent[3].key, "berta", "ROW", two) == 1
-        assert label_queue.label(connection, "pi-1", sent[1].key, "berta", "ROW", two, whole=True) == 3
-        found = {
-            (row["device"], row["key"]): (row["label"], row["people"]) for row in label_queue.listed(connection, "m", "labelled")
-        }
+        entry = {row.key: row for row in label_queue.waiting(connection, "m", "anna", 100)}[sent[2].key]
+        assert (entry.together, entry.alike) == (4, 1)
+        assert labelling.label(connection, "pi-1", sent[0].key, "anna", "SQT", settings) == 1
+        assert labelling.label(connection, "pi-1", sent[2].key, "anna", "ROW", settings, whole=True) == 3
+        assert labelling.label(connection, "pi-1", sent[1].key, "anna", "ROW", two, whole=True) == 0
+        assert labelling.label(connection, "pi-1", sent[3].key, "berta", "ROW", two) == 1
+        assert labelling.label(connection, "pi-1", sent[1].key, "berta", "ROW", two, whole=True) == 3
+        found = {(row.device, row.key): (row.label, row.people) for row in sample_store.listed(connection, "m", "labelled")}
     assert len(found) == 8 and found["pi-1", sent[0].key] == ("SQT", ["anna"]) and ("pi-2", sent[0].key) not in found
     assert {tuple(people) for (_, key), (_, people) in found.items() if key in {s.key for s in sent[1::2]}} == {("anna", "berta")}
 
@@ -59,21 +57,26 @@ def test_what_comes_later_has_the_label_of_its_recording(tmp_path: Path) -> None
     database, settings = stored(tmp_path, [made("a", "one", 0.0), made("b", "two", 50.0)])
     two = replace(settings, labels_needed=2)
     with database.writing() as connection:
-        label_queue.label(connection, "pi-1", made("a", "one", 0).key, "anna", "ROW", two, whole=True)
-        assert label_queue.wanted(connection, "pi-1", two) == [] and label_queue.wanted(connection, "pi-1", settings) == ["one"]
+        labelling.label(connection, "pi-1", made("a", "one", 0).key, "anna", "ROW", two, whole=True)
+        assert labelling.wanted_recordings(connection, "pi-1", two) == [] and labelling.wanted_recordings(
+            connection, "pi-1", settings
+        ) == ["one"]
         ingest.store(connection, PI, Samples(samples=[made("c", "one", 100.0)]), two)
-        assert not label_queue.listed(connection, "m", "labelled"), "one of two people is not enough"
-        label_queue.label(connection, "pi-1", made("c", "one", 0).key, "berta", "ROW", two, whole=True)
-        assert label_queue.wanted(connection, "pi-1", two) == ["one"] and label_queue.wanted(connection, "pi-2", two) == []
+        assert not sample_store.listed(connection, "m", "labelled"), "one of two people is not enough"
+        labelling.label(connection, "pi-1", made("c", "one", 0).key, "berta", "ROW", two, whole=True)
+        assert (
+            labelling.wanted_recordings(connection, "pi-1", two) == ["one"]
+            and labelling.wanted_recordings(connection, "pi-2", two) == []
+        )
         late = Samples(
             samples=[made("d", "one", 200.0), made("e", "two", 200.0), made("f", "two", 300.0)], released=["one", "none"]
         )
         ingest.store(connection, PI, late, two)
         ingest.store(connection, PI, late, two)
-        assert label_queue.wanted(connection, "pi-1", two) == []
-        found = {row["key"][4]: (row["label"], row["people"]) for row in label_queue.listed(connection, "m", "labelled")}
+        assert labelling.wanted_recordings(connection, "pi-1", two) == []
+        found = {row.key[4]: (row.label, row.people) for row in sample_store.listed(connection, "m", "labelled")}
         assert found == {key: ("ROW", ["anna", "berta"]) for key in "acd"}
-        asked = {row["key"][4] for row in label_queue.waiting(connection, "m", "carla", 100)}
+        asked = {row.key[4] for row in label_queue.waiting(connection, "m", "carla", 100)}
         assert asked == {"b", "e", "f"}, "one like a sample that had its label at once is asked about all the same"
 
 
@@ -82,10 +85,10 @@ def test_who_said_something_wrong_of_a_recording_says_it_again(tmp_path: Path) -
     database, settings = stored(tmp_path, sent)
     with database.writing() as connection:
         for name in ("PEN", "ROW"):
-            assert label_queue.label(connection, "pi-1", sent[0].key, "anna", name, settings, whole=True) == 3
+            assert labelling.label(connection, "pi-1", sent[0].key, "anna", name, settings, whole=True) == 3
         ingest.store(connection, PI, Samples(samples=[made("9", "one", 90.0)]), settings)
-        assert [row["label"] for row in label_queue.listed(connection, "m", "labelled")] == ["ROW"] * 4
-        assert [(r["label"], r["person"]) for r in label_queue.told(connection, "m")] == [("ROW", "anna")]
+        assert [row.label for row in sample_store.listed(connection, "m", "labelled")] == ["ROW"] * 4
+        assert [(r.label, r.person) for r in labelling.recording_labels(connection, "m")] == [("ROW", "anna")]
 
 
 def rest(number: int, name: str, size: int = 100) -> Row:
@@ -149,11 +152,11 @@ def test_a_device_is_asked_for_a_hundred_recordings_at_a_time(tmp_path: Path) ->
     database, settings = stored(tmp_path, sent)
     with database.writing() as connection:
         for one in sent:
-            label_queue.label(connection, "pi-1", one.key, "anna", "ROW", settings, whole=True)
-        first = label_queue.wanted(connection, "pi-1", settings)
+            labelling.label(connection, "pi-1", one.key, "anna", "ROW", settings, whole=True)
+        first = labelling.wanted_recordings(connection, "pi-1", settings)
         assert first == [f"r{i}" for i in range(MAX_RECORDINGS)]
         ingest.store(connection, PI, Samples(released=first), settings)
-        assert label_queue.wanted(connection, "pi-1", settings) == [f"r{i}" for i in range(MAX_RECORDINGS, len(sent))]
+        assert labelling.wanted_recordings(connection, "pi-1", settings) == [f"r{i}" for i in range(MAX_RECORDINGS, len(sent))]
 
 
 def test_an_answer_for_a_recording_brings_the_rest_of_it_and_of_no_other(tmp_path: Path) -> None:
@@ -186,7 +189,7 @@ def test_an_answer_for_a_recording_brings_the_rest_of_it_and_of_no_other(tmp_pat
         found = [s for s in hub.get("/api/v1/samples") if s["recording"] == name]
         assert Counter(s["label"] for s in found) == {"ROW": 48} and {s["window"] for s in found} == set(range(48))
         assert sum(s["kind"] == "rest" for s in found) == 48 - before[name]
-        packed = [row for row in hub.http.packed("/api/v1/labelled?model=exercise_watch") if row["kind"] == "rest"]
+        packed = [row for row in hub.packed("/api/v1/labelled?model=exercise_watch") if row["kind"] == "rest"]
         assert all(row["said"] for row in packed) and all(not row["random"] for row in packed)
         values = np.frombuffer(zlib.decompress(packed[0]["data"]), packed[0]["dtype"])
         assert values.size == 600 and values.any()

@@ -18,7 +18,7 @@ from edgeloop_contract.messages import Sample, Samples
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
-from edgeloop_pipeline.retraining.gate import Answers, Limits, compare, judge
+from edgeloop_pipeline.retraining.gate import Answers, GateLimits, compare, judge
 from edgeloop_pipeline.retraining.policy import Policy, Signals, decide
 from edgeloop_pipeline.retraining.pseudo_labelling import calibrated
 from hubs import Hub, running_hub
@@ -27,7 +27,7 @@ NOW = Signals(100, 0, (), 1.0)
 
 
 @pytest.mark.parametrize(
-    ("go", "policy", "now"),
+    ("retrains", "policy", "now"),
     [
         (False, Policy(), NOW),
         (True, Policy(), Signals(100, 50, (), 1.0)),
@@ -36,12 +36,12 @@ NOW = Signals(100, 0, (), 1.0)
         (False, Policy(), Signals(100, 49, (), 400.0)),
         (True, Policy(max_age_days=30), Signals(100, 1, (), 31.0)),
         (False, Policy(max_age_days=30), Signals(100, 0, (), 31.0)),
-        (False, Policy(wait_hours=5), Signals(100, 30, ("pi",), 1.0, hours_since_try=4.0)),
-        (True, Policy(wait_hours=5), Signals(100, 50, (), 1.0, hours_since_try=4.0)),
+        (False, Policy(wait_hours=5), Signals(100, 30, ("pi",), 1.0, hours_since_refusal=4.0)),
+        (True, Policy(wait_hours=5), Signals(100, 50, (), 1.0, hours_since_refusal=4.0)),
     ],
 )
-def test_when(go: bool, policy: Policy, now: Signals) -> None:
-    assert decide(policy, now).go is go
+def test_when(retrains: bool, policy: Policy, now: Signals) -> None:
+    assert decide(policy, now).retrain is retrains
 
 
 def answers(rng: np.random.Generator, champion: float, challenger: float, recordings: int = 24, each: int = 8) -> Answers:
@@ -55,7 +55,7 @@ def answers(rng: np.random.Generator, champion: float, challenger: float, record
 
 
 def test_a_challenger_that_is_no_better_seldom_passes_and_one_that_is_does() -> None:
-    rng, limits = np.random.default_rng(0), Limits(max_home_drop=1.0)
+    rng, limits = np.random.default_rng(0), GateLimits(max_test_drop=1.0)
     home = answers(rng, 0.9, 0.9)
     passed = {
         gain: sum(judge(home, answers(rng, 0.7, 0.7 + gain), limits).passed for _ in range(200)) / 200 for gain in (-0.1, 0.0, 0.2)
@@ -63,14 +63,14 @@ def test_a_challenger_that_is_no_better_seldom_passes_and_one_that_is_does() -> 
     assert passed[-0.1] == 0 and passed[0.0] <= 0.09 and passed[0.2] >= 0.9
 
 
-def test_worse_at_home_or_too_little_to_tell_is_refused() -> None:
+def test_worse_on_the_test_set_or_too_little_to_tell_is_refused() -> None:
     rng = np.random.default_rng(1)
     better = answers(rng, 0.5, 0.9)
-    assert "worse at home" in judge(answers(rng, 0.95, 0.85), better, Limits()).reasons[0]
+    assert "worse on the test set" in judge(answers(rng, 0.95, 0.85), better, GateLimits()).reasons[0]
     few = Answers(np.zeros(5, bool), np.ones(5, bool), np.arange(5))
-    assert "only 5 held-out" in judge(answers(rng, 0.9, 0.95), few, Limits()).reasons[0]
+    assert "only 5 held-out" in judge(answers(rng, 0.9, 0.95), few, GateLimits()).reasons[0]
     nothing = np.zeros(0, bool)
-    assert not judge(answers(rng, 0.9, 0.95), Answers(nothing, nothing, np.zeros(0)), Limits()).passed
+    assert not judge(answers(rng, 0.9, 0.95), Answers(nothing, nothing, np.zeros(0)), GateLimits()).passed
     same = compare("x", np.ones(10, bool), np.ones(10, bool), np.arange(10))
     assert same.p_better == same.p_worse == 1.0
 
@@ -86,10 +86,10 @@ def test_a_class_that_falls_is_refused_or_at_least_told(recordings: int, refused
         np.concatenate([usual.champion, np.ones(len(place), bool)]), np.concatenate([usual.challenger, fallen]),
         np.concatenate([usual.recordings, place]), {"class": np.array(["ok"] * len(usual.recordings) + ["fallen"] * len(place))},
     )  # fmt: skip
-    verdict = judge(home, answers(rng, 0.5, 0.9), Limits(max_home_drop=1.0))
+    verdict = judge(home, answers(rng, 0.5, 0.9), GateLimits(max_test_drop=1.0))
     assert verdict.passed is not refused
     told = verdict.reasons if refused else verdict.cautions
-    assert len(told) == 1 and "home, class fallen" in told[0] and "100.0% → 62.5%" in told[0]
+    assert len(told) == 1 and "test set, class fallen" in told[0] and "100.0% → 62.5%" in told[0]
 
 
 def field_of(recordings: list[str], device: str = "pi") -> field_data.Field:
@@ -145,7 +145,7 @@ def bring(hub: Hub, device: str, made: list[Sample], times: int = 1) -> None:
     said = [{"device": device, "key": s.key, "label": s.truth} for s in made if s.truth]
     made = [msgspec.structs.replace(s, truth="") for s in made]
 
-    told = hub.http.post("/api/v1/enrol", {"token": hub.run("token", "enrol", device), "device": device})
+    told = hub.post("/api/v1/enrol", {"token": hub.run("token", "enrol", device), "device": device})
     for _ in range(times):
         asked = urllib.request.Request(
             f"{hub.address}/api/v1/outbox", msgspec.msgpack.encode(Samples(samples=made)), method="POST",
@@ -154,7 +154,7 @@ def bring(hub: Hub, device: str, made: list[Sample], times: int = 1) -> None:
         with urllib.request.urlopen(asked, timeout=30) as answer:
             assert answer.status == 200
     for i in range(0, len(said), 1000):
-        hub.http.post("/api/v1/labels", {"labels": said[i : i + 1000], "who": "ada"})
+        hub.post("/api/v1/labels", {"labels": said[i : i + 1000], "who": "ada"})
 
 
 def sample(values: Any, number: int, recording: str, truth: str = "") -> Sample:

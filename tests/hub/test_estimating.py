@@ -12,10 +12,10 @@ from sqlalchemy import create_engine, select, text
 
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub.auth.accounts import Device
-from edgeloop_hub.database import Database
-from edgeloop_hub.samples import accuracy, ingest, label_queue
-from edgeloop_hub.schema import labels, samples
+from edgeloop_hub.samples import accuracy, ingest, label_queue, labelling, sample_store
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import labels, samples
 
 PI = Device("pi-1", [], "stable", "m", "0" * 64)
 
@@ -49,12 +49,12 @@ def test_what_was_chosen_to_be_labelled_does_not_bend_the_estimate(tmp_path: Pat
             ingest.store(connection, PI, Samples(samples=found), settings)
             for number in range(60):
                 entry = label_queue.waiting(connection, "m", "anna", 1)[0]
-                whole = number % 3 == 0 and len({truth[s.key] for s in found if s.recording == entry["recording"]}) == 1
-                label_queue.label(connection, "pi-1", entry["key"], "anna", truth[entry["key"]], settings, whole)
+                whole = number % 3 == 0 and len({truth[s.key] for s in found if s.recording == entry.recording}) == 1
+                labelling.label(connection, "pi-1", entry.key, "anna", truth[entry.key], settings, whole)
             told = accuracy.drawn(connection, {"0" * 64}, 0.0)
-            labelled = [row["label"] == row["guess"] for row in label_queue.listed(connection, "m", "labelled")]
+            labelled = [row.label == row.prediction for row in sample_store.listed(connection, "m", "labelled")]
         naive.append(np.mean(labelled) - all_right)
-        fair.append(np.mean([row.label == row.guess for row in told]) - all_right if told else np.nan)
+        fair.append(np.mean([row.label == row.prediction for row in told]) - all_right if told else np.nan)
         counts.append(len(told))
     assert np.mean(naive) < -0.08 and np.nanmean(np.array(counts)) >= 12
     assert abs(np.nanmean(fair)) < 0.05 and np.isnan(fair).sum() <= 6
@@ -68,10 +68,10 @@ def test_until_the_first_without_a_label_or_all(tmp_path: Path) -> None:
         ingest.store(connection, PI, Samples(samples=found), settings)
         assert accuracy.drawn(connection, None, 0.0) == []
         for sample in [*order[:9], *order[10:]]:
-            label_queue.label(connection, "pi-1", sample.key, "anna", truth[sample.key], settings)
+            labelling.label(connection, "pi-1", sample.key, "anna", truth[sample.key], settings)
         assert accuracy.drawn(connection, None, 0.0) == [], "nine are too few"
-        assert label_queue.waiting(connection, "m", "anna", 1)[0]["key"] == order[9].key
-        label_queue.skip(connection, "pi-1", order[9].key)
+        assert label_queue.waiting(connection, "m", "anna", 1)[0].key == order[9].key
+        labelling.skip(connection, "pi-1", order[9].key)
         assert [r.label for r in accuracy.drawn(connection, None, 0.0)] == [truth[s.key] for s in [*order[:9], *order[10:]]]
         assert accuracy.drawn(connection, None, 0.0, ["pi-1"]) == [] == accuracy.drawn(connection, {"1" * 64}, 0.0)
         late = replace(PI, name="pi-2")
@@ -86,15 +86,15 @@ def test_a_random_sample_is_asked_about_by_its_groups_head(tmp_path: Path) -> No
     found = [replace_features(s, [float(i // 3)] * 4, random=i % 3 == 2) for i, s in enumerate(found)]
     with database.writing() as connection:
         ingest.store(connection, PI, Samples(samples=found), settings)
-        asked = [row["key"] for row in label_queue.waiting(connection, "m", "anna", 10)]
+        asked = [row.key for row in label_queue.waiting(connection, "m", "anna", 10)]
         assert sorted(asked) == sorted([found[0].key, found[3].key])
-        label_queue.skip(connection, "pi-1", found[0].key)
-        label_queue.label(connection, "pi-1", found[3].key, "anna", "ROW", settings)
+        labelling.skip(connection, "pi-1", found[0].key)
+        labelling.label(connection, "pi-1", found[3].key, "anna", "ROW", settings)
         assert label_queue.waiting(connection, "m", "anna", 10) == []
         assert [row.label for row in accuracy.drawn(connection, None, 0.0)] == ["ROW"]
         later = msgspec.structs.replace(found[2], key="one-that-came-later")
         ingest.store(connection, PI, Samples(samples=[later]), settings)
-        assert [row["key"] for row in label_queue.waiting(connection, "m", "anna", 10)] == [later.key], "by itself: it may be told"
+        assert [row.key for row in label_queue.waiting(connection, "m", "anna", 10)] == [later.key], "by itself: it may be told"
 
 
 def replace_features(sample: Sample, features: list[float], random: bool) -> Sample:

@@ -1,4 +1,4 @@
-"""Gates of a rollout over fleets of any size, with devices among them that claim anything."""
+"""GateLimits of a rollout over fleets of any size, with devices among them that claim anything."""
 
 from __future__ import annotations
 
@@ -11,20 +11,22 @@ import msgspec
 import numpy as np
 import pytest
 
-from edgeloop_contract.rollout import Step
-from edgeloop_hub.rollouts.gates import Finding, Gates, Seen, judge
-from edgeloop_hub.rollouts.policy import Plan, Rollout, next_move
+from edgeloop_contract.rollout import GateLimits, RolloutPlan, Step
+from edgeloop_hub.rollouts.gates import DeviceEvidence, Finding, judge
+from edgeloop_hub.rollouts.policy import Assessment, Rollout, next_move
 
 TOLD = ("crash rate", "p95 latency", "mean confidence", "label mix", "accuracy")
 
 
-def fleet(n: int, seed: int, slow: float = 1.0, shift: float = 0.0, crashes: float = 0.0, sure: float = 0.9) -> dict[str, Seen]:
+def fleet(
+    n: int, seed: int, slow: float = 1.0, shift: float = 0.0, crashes: float = 0.0, sure: float = 0.9
+) -> dict[str, DeviceEvidence]:
     rng, found = np.random.default_rng(seed), {}
     for i in range(n):
         answers, confidence = int(rng.integers(50, 500)), float(np.clip(rng.normal(sure, 0.02), 0, 1))
         right = int(rng.binomial(answers, sure))
         first = int(rng.binomial(answers, 0.5 + shift))
-        found[f"d{seed}-{i}"] = Seen(
+        found[f"d{seed}-{i}"] = DeviceEvidence(
             hours=4, crashes=int(rng.poisson(crashes * 4)), latency_us_p95=[slow * float(rng.lognormal(9, 0.2))], answers=answers,
             confidence_sum=answers * confidence, confidence_squares=answers * (confidence**2 + 0.01),
             labels=Counter(walk=first, run=answers - first), right=right, labelled=answers, worked=True,
@@ -32,8 +34,8 @@ def fleet(n: int, seed: int, slow: float = 1.0, shift: float = 0.0, crashes: flo
     return found
 
 
-def verdicts(new: dict[str, Seen], old: dict[str, Seen], **gates: Any) -> dict[str, Finding]:
-    return {f.gate: f for f in judge(Gates(**gates), new, old, 0, len(new))}
+def verdicts(new: dict[str, DeviceEvidence], old: dict[str, DeviceEvidence], **gates: Any) -> dict[str, Finding]:
+    return {f.gate: f for f in judge(GateLimits(**gates), new, old, 0, len(new))}
 
 
 @pytest.mark.parametrize(
@@ -46,16 +48,16 @@ def test_no_number_of_devices_is_too_many(devices: int, share: float) -> None:
     new = max(1, int(devices * share))
     began, old = time.monotonic(), fleet(devices - new, 1)
     made = time.monotonic() - began
-    told = [f for f in judge(Gates(), fleet(new, 2), old, 0, new) if f.gate in TOLD]
+    told = [f for f in judge(GateLimits(), fleet(new, 2), old, 0, new) if f.gate in TOLD]
     assert [f.breached for f in told] == [False] * len(TOLD)
     if 40 < devices <= 2195 or share == 0.25:
-        worse = judge(Gates(), fleet(new, 3, slow=2, shift=0.4, crashes=1, sure=0.7), old, 0, new)
+        worse = judge(GateLimits(), fleet(new, 3, slow=2, shift=0.4, crashes=1, sure=0.7), old, 0, new)
         assert all(f.breached for f in worse if f.gate in TOLD)
     assert time.monotonic() - began < 10 * made + 15
 
 
 def test_what_one_device_claims_neither_stops_nor_hides_nor_costs_memory() -> None:
-    mad = Seen(
+    mad = DeviceEvidence(
         hours=1e9, crashes=9e15, latency_us_p95=[1e18], answers=2**53, confidence_sum=2.0**53, confidence_squares=2.0**53,
         labels=Counter({f"made-up-{i}": 2**53 for i in range(1000)}), drift=[1e9], right=2**53, labelled=2**53, worked=True,
     )  # fmt: skip
@@ -69,15 +71,22 @@ def test_what_one_device_claims_neither_stops_nor_hides_nor_costs_memory() -> No
         for gate in ("p95 latency", "mean confidence", "label mix", "accuracy", "crash rate")
         if not told[gate].breached
     } == {}
-    for sides in (({"mad": mad}, {"mad": mad}), ({"mad": mad}, old), (good, {"mad": mad}), ({"mad": mad}, {"idle": Seen()})):
-        judge(Gates(), *sides, 0, 1)
+    for sides in (
+        ({"mad": mad}, {"mad": mad}),
+        ({"mad": mad}, old),
+        (good, {"mad": mad}),
+        ({"mad": mad}, {"idle": DeviceEvidence()}),
+    ):
+        judge(GateLimits(), *sides, 0, 1)
     assert time.monotonic() - began < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
 def test_sound_versions_are_stopped_no_more_often_than_by_alpha() -> None:
     breached = Counter[str]()
-    strict = Gates(0.1, max_crashes_per_hour=0, max_latency_ratio=1, max_confidence_drop=0, max_label_shift=0, max_accuracy_drop=0)
+    strict = GateLimits(
+        0.1, max_crashes_per_hour=0, max_latency_ratio=1, max_confidence_drop=0, max_label_shift=0, max_accuracy_drop=0
+    )
     for seed in range(30):
         new, old = fleet(12, 2 * seed + 100, crashes=0.3), fleet(40, 2 * seed + 101, crashes=0.3)
         breached.update(f.gate for f in judge(strict, new, old, 0, 12) if f.breached)
@@ -85,29 +94,29 @@ def test_sound_versions_are_stopped_no_more_often_than_by_alpha() -> None:
 
 
 def test_counts_without_a_sum_are_no_report() -> None:
-    nothing = {"a": Seen(hours=1, labels=Counter(walk=0), worked=True)}
+    nothing = {"a": DeviceEvidence(hours=1, labels=Counter(walk=0), worked=True)}
     assert verdicts(nothing, fleet(5, 1))["label mix"].breached is None
     assert verdicts(nothing, nothing)["label mix"].waits is False
 
 
 def rollout(step: int = 0, steps: int = 2) -> Rollout:
-    plan = Plan([Step(percent=100.0)] * steps, soak_seconds=10)
+    plan = RolloutPlan([Step(percent=100.0)] * steps, soak_seconds=10)
     return Rollout(1, "stable", "m", "m-2.edgeloop", "x" * 64, plan, "running", step, step_began=0.0)
 
 
 def test_a_step_waits_for_gates_that_cannot_tell_yet() -> None:
-    old, silent = fleet(20, 1), {f"s{i}": Seen(hours=1, worked=True) for i in range(20)}
-    told = judge(Gates(), silent, old, 0, 20)
+    old, silent = fleet(20, 1), {f"s{i}": DeviceEvidence(hours=1, worked=True) for i in range(20)}
+    told = judge(GateLimits(), silent, old, 0, 20)
     assert {f.gate for f in told if f.waits} == {"p95 latency", "mean confidence", "label mix"}
-    move = next_move(rollout(), 1e6, 20, 20, 0, told)
-    assert move.what == "wait" and "p95 latency" in move.why
+    move = next_move(rollout(), 1e6, Assessment(told, 20, 20, 0))
+    assert move.action == "wait" and "p95 latency" in move.reason
     # Where the old bundle's devices have no such figure either, there is nothing to wait for.
-    assert next_move(rollout(), 1e6, 20, 20, 0, judge(Gates(), silent, {}, 0, 20)).what == "advance"
-    assert next_move(rollout(1), 1e6, 20, 20, 0, judge(Gates(), fleet(20, 2), old, 0, 20)).what == "finish"
-    assert next_move(rollout(), 1e6, 20, 3, 0, judge(Gates(), fleet(3, 2), old, 0, 3)).what == "wait"
+    assert next_move(rollout(), 1e6, Assessment(judge(GateLimits(), silent, {}, 0, 20), 20, 20, 0)).action == "advance"
+    assert next_move(rollout(1), 1e6, Assessment(judge(GateLimits(), fleet(20, 2), old, 0, 20), 20, 20, 0)).action == "finish"
+    assert next_move(rollout(), 1e6, Assessment(judge(GateLimits(), fleet(3, 2), old, 0, 3), 20, 3, 0)).action == "wait"
 
 
 @pytest.mark.parametrize("gates", [{"alpha": 0}, {"alpha": 1e-300}, {"alpha": 2}, {"max_latency_ratio": -1}, {"min_reported": 5}])
 def test_gates_that_could_tell_nothing_are_refused(gates: dict[str, float]) -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.convert(gates, Gates)
+        msgspec.convert(gates, GateLimits)

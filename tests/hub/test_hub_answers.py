@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from litestar.testing import TestClient
 
-from edgeloop_hub import health, registry
+from edgeloop_hub import health
 from edgeloop_hub.app import SAFE, build
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.rollouts import service
+from edgeloop_hub.updates import registry
 from edgeloop_pipeline.fleet import tuf_keys as workstation
 from hub_parts import Parts, parts
 from hubs import version
@@ -72,7 +73,7 @@ def test_the_others_answer_errors_in_their_form(client: TestClient[Any], token: 
 def test_a_mistake_of_the_hub_has_the_form_of_its_room(
     client: TestClient[Any], token: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "listed", lambda _: 1 / 0)
+    monkeypatch.setattr(service, "summaries", lambda _: 1 / 0)
     answer = client.get("/api/v1/rollouts", headers=token)
     assert answer.status_code == 500 and answer.json() == {
         "status_code": 500,
@@ -147,8 +148,8 @@ def test_nobody_waits_for_a_bundle_that_is_put_together(
             health.keep(database, "written", 1.0, {})
             written.append(1)
 
-    described, put = registry.about_bundle, hub.hub.blobs.put
-    monkeypatch.setattr(registry, "about_bundle", lambda bundle: (write(), described(bundle))[1])
+    summarize, put = registry.summary_of, hub.hub.blobs.put
+    monkeypatch.setattr(registry, "summary_of", lambda bundle: (write(), summarize(bundle))[1])
     monkeypatch.setattr(type(hub.hub.blobs), "put", lambda _, *words: (write(), put(*words))[1])
     half = len(content) // 2
     for begins, part in ((0, content[:half]), (0, content[:half]), (half, content[half:])):

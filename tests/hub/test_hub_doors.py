@@ -24,10 +24,10 @@ from commands import HERE, command, sentence
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.messages import MAX_LABELS, Enrolment, Heartbeat, Samples
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.database import Database
 from edgeloop_hub.rollouts import evidence
-from edgeloop_hub.rollouts.gates import Seen
+from edgeloop_hub.rollouts.gates import DeviceEvidence
 from edgeloop_hub.samples import ingest
+from edgeloop_hub.storage.database import Database
 from hub_parts import parts
 from hubs import Hub, running_hub, version
 
@@ -454,7 +454,7 @@ def test_uploads_that_are_refused_have_their_price(tmp_path: Path) -> None:
 
 
 def test_labels_of_one_device_are_bounded_over_all_its_reports() -> None:
-    seen = Seen()
+    seen = DeviceEvidence()
     for turn in range(5):
         labels = {f"l{turn}-{i}": 2**53 for i in range(MAX_LABELS)}
         evidence.add(seen, Heartbeat(labels=labels, seconds=300.0, crashes=turn, right=2**53, labelled=5), 2**53)

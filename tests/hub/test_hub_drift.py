@@ -7,14 +7,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from sqlalchemy import Connection, event, insert, text
+from sqlalchemy import event, insert, text
 
 from edgeloop_contract.messages import DriftReport
-from edgeloop_hub import drift
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import devices, drifts
+from edgeloop_hub.drift import reports
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import devices, drifts
 from edgeloop_hub.web import sample_pages
-from edgeloop_hub.web.pages import TEMPLATES
+from edgeloop_hub.web.page import TEMPLATES
+from edgeloop_hub.web.sample_pages import drift_section
 
 NOW = time.time()
 
@@ -56,7 +57,7 @@ def test_the_newest_report_says_whether_a_sensor_is_at_fault(tmp_path: Path) -> 
         report("broken", 2, NOW, **bad),
     ]
     with fleet(tmp_path, rows).reading() as connection:
-        assert drift.faulty(connection) == ["broken"]
+        assert reports.faulty(connection) == ["broken"]
 
 
 def test_finding_the_newest_reports_reads_no_others(tmp_path: Path) -> None:
@@ -66,7 +67,7 @@ def test_finding_the_newest_reports_reads_no_others(tmp_path: Path) -> None:
     with fleet(tmp_path, rows).reading() as connection:
         event.listen(connection, "before_cursor_execute", lambda c, cursor, said, values, *more: asked.append(said))
         began = time.process_time()
-        assert drift.faulty(connection) == []
+        assert reports.faulty(connection) == []
         assert time.process_time() - began < 2
         plan = " ".join(str(row) for row in connection.execute(text(f"EXPLAIN QUERY PLAN {asked[0].replace('?', '1')}")))
     assert "ix_drifts_device_at" in plan
@@ -74,32 +75,26 @@ def test_finding_the_newest_reports_reads_no_others(tmp_path: Path) -> None:
 
 
 def test_a_look_reads_no_more_reports_than_it_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(drift, "MOST_REPORTS", 20)
+    monkeypatch.setattr(reports, "MAX_REPORTS", 20)
     monkeypatch.setattr(sample_pages, "DEVICES_SHOWN", 5)
     rows = [report(f"d-{i}", number, NOW - 300 * number - i, score=i / 10) for i in range(10) for number in range(4)]
     rows += [report("odd", 1, NOW, drifting=True, cause="fault", score=0.01)]
     with fleet(tmp_path, rows).reading() as connection:
-        told = looked_at(connection)
-        assert [d["device"] for d in told["devices"]] == ["odd", "d-9", "d-8", "d-7", "d-6"]  # type: ignore[attr-defined]
-        assert (told["count"], told["reports"], told["cut"]) == (11, 20, True)
-        monkeypatch.setattr(drift, "MOST_REPORTS", 1000)
-        told = looked_at(connection)
-        assert (told["reports"], told["cut"]) == (41, False)
-        assert told["oldest"] == pytest.approx(NOW - 909)
+        section = drift_section(connection, "m", 86400.0)
+        assert [row.drift.device for row in section.rows] == ["odd", "d-9", "d-8", "d-7", "d-6"]
+        assert (section.count, section.summary.reports, section.summary.cut) == (11, 20, True)
+        monkeypatch.setattr(reports, "MAX_REPORTS", 1000)
+        section = drift_section(connection, "m", 86400.0)
+        assert (section.summary.reports, section.summary.cut) == (41, False)
+        assert section.summary.oldest == pytest.approx(NOW - 909)
 
 
 def test_one_device_fills_no_page(tmp_path: Path) -> None:
     rows = [report("loud", 1, NOW, faults={f"{i:0200}": i + 1 for i in range(50)}), {**report("loud", 2, NOW), "model": ""}]
     with fleet(tmp_path, rows).reading() as connection:
-        assert drift.models(connection) == ["m"]
-        device = looked_at(connection)["devices"][0]  # type: ignore[index]
-        assert [n for _, n in device["most_faults"]] == [50, 49, 48, 47, 46]
-        html = TEMPLATES.get_template("drift.html.j2").render(
-            title="Drift", user="ada", csrf="", days=1.0, models=[looked_at(connection)]
-        )
+        assert reports.models(connection) == ["m"]
+        section = drift_section(connection, "m", 86400.0)
+        assert [n for _, n in section.rows[0].top_faults] == [50, 49, 48, 47, 46]
+        html = TEMPLATES.get_template("drift.html.j2").render(title="Drift", user="ada", csrf="", days=1.0, sections=[section])
     assert "and 45 more" in html
     assert "0" * 100 not in html
-
-
-def looked_at(connection: Connection) -> dict[str, object]:
-    return sample_pages._looked_at(connection, "m", 86400.0)

@@ -155,8 +155,8 @@ def test_migrations_make_the_tables_of_the_code(tmp_path: Path) -> None:
     from alembic.autogenerate import compare_metadata
     from alembic.migration import MigrationContext
 
-    from edgeloop_hub.database import Database
-    from edgeloop_hub.schema import metadata
+    from edgeloop_hub.storage.database import Database
+    from edgeloop_hub.storage.schema import metadata
 
     database = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}")
     with database.reading() as connection:

@@ -221,7 +221,7 @@ def test_every_page_has_what_readers_and_phones_need(signed_in: Any, hub: Hub, w
 
 def test_what_a_device_says_is_text(signed_in: Any, hub: Hub, tmp_path: Path) -> None:
     browser = signed_in
-    told = hub.http.post(
+    told = hub.post(
         "/api/v1/enrol", {"token": hub.run("token", "enrol", "odd"), "device": "odd", "machine": HOSTILE, "agent": HOSTILE}
     )
     import urllib.request

@@ -22,11 +22,13 @@ from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates import trust
 from edgeloop_agent.updates.journal import Journal, UpdateFolder
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import backup, restore, signing
+from edgeloop_hub.backup import restore
+from edgeloop_hub.backup import save as backup
 from edgeloop_hub.hub import Hub
-from edgeloop_hub.schema import bundles, rollouts, samples
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.signing import KEY
+from edgeloop_hub.storage.data_folder import KEY
+from edgeloop_hub.storage.schema import bundles, rollouts, samples
+from edgeloop_hub.updates import signing
 from edgeloop_pipeline.fleet import renewal
 from edgeloop_pipeline.fleet import tuf_keys as workstation
 from hub_parts import Parts, parts
@@ -371,10 +373,18 @@ def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:
         hub.change(signing.signed, signing.signed.c.role == "targets", expires=time.time() + 20 * 86400)
         done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
         assert "warning: targets metadata expire in 20 days" in done.stderr and "edgeloop keys renew targets" in done.stderr
-        text = running.http.raw("/metrics").decode()
+        text = running.http.get_bytes("/metrics").decode()
         figures = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("edgeloop_hub_")}
-        assert 19 * 86400 < figures["edgeloop_hub_targets_seconds"] < 21 * 86400 < figures["edgeloop_hub_root_seconds"]
-        assert figures["edgeloop_hub_tick_success"] == 1 and time.time() - figures["edgeloop_hub_tick_time_seconds"] < 120
+        assert (
+            19 * 86400
+            < figures['edgeloop_hub_metadata_remaining_seconds{role="targets"}']
+            < 21 * 86400
+            < figures['edgeloop_hub_metadata_remaining_seconds{role="root"}']
+        )
+        assert (
+            figures["edgeloop_hub_last_tick_success"] == 1
+            and time.time() - figures["edgeloop_hub_last_tick_timestamp_seconds"] < 120
+        )
         assert "good until" in running.edgeloop("keys", "renew")
         assert running.get("/api/v1/health")["warnings"] == []
         assert hub.value(samples.c.key) is None

@@ -17,10 +17,11 @@ from commands import BIN, HERE, command, sentence
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import Moments
 from edgeloop_contract.rollout import Step
-from edgeloop_hub import fleet, health, signing
-from edgeloop_hub.options import cron_line
-from edgeloop_hub.rollouts import service
-from edgeloop_hub.schema import events, facts, heartbeats, rollouts, signed
+from edgeloop_hub import health
+from edgeloop_hub.cli_options import cron_line
+from edgeloop_hub.rollouts import rollout_store, service
+from edgeloop_hub.storage.schema import events, facts, heartbeats, rollouts, signed
+from edgeloop_hub.updates import signing
 from hub_parts import NEW, OLD, Parts, beat, parts
 
 
@@ -51,11 +52,11 @@ def test_crashes_without_bound_hold_up_no_tick(hub: Parts) -> None:
     began = time.monotonic()
     done = hub.tick()
     assert time.monotonic() - began < 10 and not done.problems
-    assert f"rollout {number}" in done.said[0]
+    assert f"rollout {number}" in done.actions[0]
     with hub.hub.database.writing() as database:
         service.change(database, number, "pause", "ada")
     with hub.hub.database.reading() as database:
-        assert service.described(database, number)["state"] == "paused"
+        assert service.status(database, number).state == "paused"
 
 
 def test_a_rollout_that_cannot_be_judged_is_halted_and_the_others_go_on(hub: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,13 +67,13 @@ def test_a_rollout_that_cannot_be_judged_is_halted_and_the_others_go_on(hub: Par
     broken = lambda connection, rollout: 1 / 0 if rollout.id == bad else judged(connection, rollout)  # noqa: E731
     monkeypatch.setattr(service, "assess", broken)
     done = hub.tick()
-    assert "timestamp signed anew" in done.said[0] and f"rollout {good}" in done.said[1]
+    assert "timestamp signed anew" in done.actions[0] and f"rollout {good}" in done.actions[1]
     assert "ZeroDivisionError" in done.problems[0]
     assert (state(hub, bad), state(hub, good)) == ("halted", "running")
     assert "cannot be judged" in str(hub.value(rollouts.c.reason, rollouts.c.id == bad))
     with hub.hub.database.reading() as database:
-        told = service.described(database, bad)
-    assert told["state"] == "halted" and "cannot be judged" in str(told["gates"])
+        status = service.status(database, bad)
+    assert status.state == "halted" and "cannot be judged" in str(status.gates)
     with hub.hub.database.writing() as database:
         service.change(database, bad, "abort", "ada")
     assert state(hub, bad) == "aborted"
@@ -83,7 +84,7 @@ def test_a_plan_that_cannot_be_read_is_halted_shown_and_aborted(hub: Parts, plan
     number = hub.rollout("m-2.edgeloop", [Step(percent=100.0)])
     hub.change(rollouts, rollouts.c.id == number, plan=plan)
     with hub.hub.database.reading() as database:
-        assert fleet.open_rollouts(database) == [] and service.listed(database)[0]["id"] == number
+        assert rollout_store.open_rollouts(database) == [] and service.summaries(database)[0].id == number
     assert "plan cannot be read" in hub.tick().problems[0] and state(hub, number) == "halted"
     with hub.hub.database.writing() as database:
         service.change(database, number, "abort", "ada")
@@ -99,17 +100,17 @@ def test_a_rollout_changed_while_it_was_judged_stays_as_somebody_left_it(hub: Pa
         return found
 
     monkeypatch.setattr(service, "assess", paused_meanwhile)
-    assert "changed meanwhile" in hub.tick().said[0] and state(hub, number) == "paused"
+    assert "changed meanwhile" in hub.tick().actions[0] and state(hub, number) == "paused"
 
 
 def test_a_heartbeat_without_an_answer_advances_nothing(hub: Parts) -> None:
     number = hub.rollout("m-2.edgeloop", [Step(percent=60.0), Step(percent=100.0)])
     for i in range(12):
         hub.report(f"pi-{i}", f"idle-{i:04}", beat(NEW))
-    assert "0 of" in hub.tick().said[0] and hub.value(rollouts.c.step, rollouts.c.id == number) == 0
+    assert "0 of" in hub.tick().actions[0] and hub.value(rollouts.c.step, rollouts.c.id == number) == 0
     for i in range(12):
         hub.report(f"pi-{i}", f"busy-{i:04}", answering(NEW))
-    assert "step 2 begins" in hub.tick().said[0]
+    assert "step 2 begins" in hub.tick().actions[0]
 
 
 def test_stored_rows_of_no_known_kind_are_passed_over(hub: Parts) -> None:
@@ -123,11 +124,11 @@ def test_stored_rows_of_no_known_kind_are_passed_over(hub: Parts) -> None:
 
 def test_pages_and_metrics_know_the_last_tick(hub: Parts) -> None:
     with hub.hub.database.reading() as database:
-        assert "no tick yet" in health.told(database)["warnings"][0]["text"]
+        assert "no tick yet" in health.current(database).warnings[0].text
     hub.tick()
     with hub.hub.database.reading() as database:
-        told = health.told(database)
-    assert told["tick"]["fine"] and told["tick"]["at"] > time.time() - 60 and not told["warnings"]
+        found = health.current(database)
+    assert found.tick and found.tick.fine and found.tick.at > time.time() - 60 and not found.warnings
     late = health.ticking(health.Tick(time.time() - 7200), True, time.time())
     assert late[0].level == "urgent" and "does cron run" in late[0].text
 
@@ -152,7 +153,7 @@ def test_a_clock_that_leaps_deletes_and_signs_nothing(hub: Parts, leap: float, m
     assert hub.value(signed.c.expires, signed.c.role == "timestamp") == before and state(hub, number) == "running"
     assert hub.value(heartbeats.c.key) == "a-report-of-today" and hub.value(events.c.kind)
     with hub.hub.database.reading() as database:
-        assert "the clock says" in health.told(database)["warnings"][0]["text"]
+        assert "the clock says" in health.current(database).warnings[0].text
     hub.tick(accept_clock=True)
     assert hub.value(facts.c.at, facts.c.name == "clock") == now
     hub.tick()
@@ -178,7 +179,7 @@ def test_what_the_workstation_signed_is_told_before_it_expires(days: float, leve
 def test_the_timestamp_is_renewed_beside_anything(hub: Parts) -> None:
     hub.change(signed, signed.c.role == "timestamp", expires=time.time() - 5)
     before = hub.value(signed.c.version, signed.c.role == "timestamp")
-    assert hub.tick().said == ["timestamp signed anew"]
+    assert hub.tick().actions == ["timestamp signed anew"]
     with hub.hub.database.reading() as database:
         assert signing.latest_version(database, "timestamp") == before + 1
 

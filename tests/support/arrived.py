@@ -7,9 +7,9 @@ from pathlib import Path
 
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub.auth.accounts import Device
-from edgeloop_hub.database import Database
 from edgeloop_hub.samples import ingest
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.database import Database
 
 
 def made(key: str, recording: str, feature: float, guess: str = "ROW", random: bool = False) -> Sample:

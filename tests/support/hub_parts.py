@@ -11,14 +11,15 @@ from typing import Any
 from sqlalchemy import insert, select, update
 
 from edgeloop_contract.messages import Event, Heartbeat, Report
-from edgeloop_hub import fleet, signing
+from edgeloop_contract.rollout import RolloutPlan
 from edgeloop_hub.auth import accounts, secret_digests
+from edgeloop_hub.fleet import reports
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.rollouts import service
-from edgeloop_hub.rollouts.policy import Plan
-from edgeloop_hub.schema import bundles, devices
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.tick import Done, tick
+from edgeloop_hub.storage.schema import bundles, devices
+from edgeloop_hub.tick import TickOutcome, tick
+from edgeloop_hub.updates import signing
 from edgeloop_pipeline.fleet import tuf_keys as workstation
 
 OLD, NEW = "a" * 64, "b" * 64
@@ -46,15 +47,15 @@ class Parts:
 
     def rollout(self, target: str, steps: list[Any], **plan: Any) -> int:
         with self.hub.database.writing() as database:
-            return service.start(database, target, Plan(steps, soak_seconds=plan.pop("soak_seconds", 0.0), **plan), None)
+            return service.start(database, target, RolloutPlan(steps, soak_seconds=plan.pop("soak_seconds", 0.0), **plan), None)
 
     def report(self, device: str, key: str, beat: Heartbeat, at: float = 0.0, events: list[Event] | None = None) -> bool:
         with self.hub.database.writing() as database:
             row = accounts.Device(device, [], "stable", "m", "")
             report = Report(key=key, at=at or time.time(), heartbeat=beat, events=events or [])
-            return fleet.store(database, row, report, self.hub.settings)
+            return reports.store(database, row, report, self.hub.settings)
 
-    def tick(self, **words: Any) -> Done:
+    def tick(self, **words: Any) -> TickOutcome:
         return tick(self.hub.database, self.hub.blobs, self.hub.signer, self.hub.settings, **words)
 
     def value(self, column: Any, *where: Any) -> Any:

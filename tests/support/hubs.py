@@ -19,7 +19,7 @@ import msgspec
 from commands import BIN, command
 from edgeloop_contract import archive
 from edgeloop_contract.archive import Bundle
-from edgeloop_pipeline.fleet.hub_client import Hub as Client
+from edgeloop_pipeline.fleet.hub_connection import HubConnection
 from serving import GOLDEN, eventually
 
 
@@ -73,15 +73,18 @@ class Hub:
         return done.stdout if code == 0 else done.stderr
 
     @property
-    def http(self) -> Client:
-        """Its interface, as the workstation uses it."""
-        return Client(self.address, self.token)
+    def http(self) -> HubConnection:
+        """Its interface, with the answers as they are on the wire."""
+        return HubConnection(self.address, self.token)
 
     def get(self, path: str) -> Any:
-        return self.http.get(path)
+        return self.http.get(path, object)
 
     def post(self, path: str, body: object) -> Any:
-        return self.http.post(path, body)
+        return self.http.post(path, body, object)
+
+    def packed(self, path: str) -> Any:
+        return self.http.get_packed(path, object)
 
     def publish(self, path: Path, *more: object) -> str:
         """The target's name."""

@@ -7,34 +7,28 @@ import re
 import time
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
 from sqlalchemy import Connection, delete, insert, select, update
 
 from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_contract.hub_messages import TokenSummary
 from edgeloop_contract.messages import Enrolled, Enrolment
 from edgeloop_hub.auth import secret_digests
-from edgeloop_hub.schema import devices, sessions, tokens, tries, users
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
 HASHER = PasswordHasher()
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-LEAST_PASSWORD = 10
-ID_LETTERS, MOST_TOKENS = 12, 10_000
-RESERVED = (
-    "hub",
-    "device",
-    "any",
-    "token",
-    "import",
-)  # who acts where nobody of that name does; no device and no person is called so
+MIN_PASSWORD = 10
+ID_LETTERS, MAX_TOKENS = 12, 10_000
+RESERVED = ("hub", "device", "any", "token", "import")  # names under which the hub writes; no device and no person has one
 
 
 @dataclass(frozen=True)
 class Device:
-    """Who is asking."""
+    """An enrolled device, as its credential identifies it. `model`, `sha256`: of the bundle that it runs."""
 
     name: str
     labels: list[str]
@@ -58,8 +52,8 @@ def own_name(name: str, what: str) -> str:
 
 def add_user(connection: Connection, name: str, password: str) -> None:
     """Make a user, or give one another password; what was open under the old one ends."""
-    if len(password) < LEAST_PASSWORD:
-        raise UsageError(f"the password has {len(password)} characters; use {LEAST_PASSWORD} or more")
+    if len(password) < MIN_PASSWORD:
+        raise UsageError(f"the password has {len(password)} characters; use {MIN_PASSWORD} or more")
     connection.execute(delete(users).where(users.c.name == own_name(name, "user")))
     connection.execute(delete(sessions).where(sessions.c.user == name))
     connection.execute(insert(users).values(name=name, password=HASHER.hash(password), created=time.time()))
@@ -127,13 +121,20 @@ def open_session(connection: Connection, user: str, settings: Settings) -> str:
     return secret
 
 
-def session_of(connection: Connection, secret: str) -> tuple[str, str] | None:
-    """User and form token."""
-    found = select(sessions.c.user, sessions.c.csrf).where(
+@dataclass(frozen=True)
+class Session:
+    """Who signed in. `csrf`: the token that the session's forms carry."""
+
+    user: str
+    csrf: str
+
+
+def session_of(connection: Connection, secret: str) -> Session | None:
+    query = select(sessions.c.user, sessions.c.csrf).where(
         sessions.c.hash == secret_digests.digest(secret), sessions.c.expires > time.time()
     )
-    row = connection.execute(found).first()
-    return (row[0], row[1]) if row else None
+    row = connection.execute(query).first()
+    return Session(row.user, row.csrf) if row else None
 
 
 def close_session(connection: Connection, secret: str) -> None:
@@ -151,11 +152,15 @@ def make_token(connection: Connection, kind: str, name: str, labels: list[str], 
     return secret
 
 
-def tokens_told(connection: Connection) -> list[dict[str, Any]]:
-    """Without the secrets. `id`: the beginning of the digest, enough to name one."""
-    rows = connection.execute(select(tokens).order_by(tokens.c.created).limit(MOST_TOKENS))
-    told = ("kind", "name", "created", "expires", "used")
-    return [{"id": row.hash[:ID_LETTERS], **{name: getattr(row, name) for name in told}} for row in rows]
+def token_summaries(connection: Connection) -> list[TokenSummary]:
+    """Every token without its secret, oldest first. `id`: the beginning of the digest, enough to name a token."""
+    rows = connection.execute(select(tokens).order_by(tokens.c.created).limit(MAX_TOKENS))
+    return [
+        TokenSummary(
+            id=row.hash[:ID_LETTERS], kind=row.kind, name=row.name, created=row.created, expires=row.expires, used=row.used
+        )
+        for row in rows
+    ]
 
 
 def revoke_tokens(connection: Connection, which: str) -> int:
@@ -172,8 +177,8 @@ def revoke_tokens(connection: Connection, which: str) -> int:
 
 def token_is_good(connection: Connection, secret: str) -> bool:
     """Of the workstation or of cron."""
-    found = select(tokens.c.expires).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")
-    row = connection.execute(found).first()
+    query = select(tokens.c.expires).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")
+    row = connection.execute(query).first()
     return row is not None and (row.expires is None or row.expires > time.time())
 
 
@@ -224,8 +229,8 @@ def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | N
 
 def device_of(connection: Connection, secret: str) -> Device | None:
     columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
-    found = select(*columns).where(devices.c.credential == secret_digests.digest(secret), devices.c.revoked.is_(None))
-    row = connection.execute(found).first()
+    query = select(*columns).where(devices.c.credential == secret_digests.digest(secret), devices.c.revoked.is_(None))
+    row = connection.execute(query).first()
     if row is None or row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
         return None
     return Device(row.name, json.loads(row.labels), row.channel, row.model, row.sha256)

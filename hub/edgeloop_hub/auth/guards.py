@@ -10,14 +10,14 @@ from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.connection_limits import network_of
+from edgeloop_hub.auth.client_network import network_of
 
 BEARER = "Bearer "
 
 
 def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-    said = connection.headers.get("authorization", "")
-    return said[len(BEARER) :] if said.startswith(BEARER) else ""
+    header = connection.headers.get("authorization", "")
+    return header[len(BEARER) :] if header.startswith(BEARER) else ""
 
 
 def client_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
@@ -29,10 +29,10 @@ def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandle
     """Guard: a device with a credential that was not revoked."""
     hub = connection.app.state.hub
     with hub.database.reading() as database:
-        found = accounts.device_of(database, bearer(connection))
-    if found is None:
+        device = accounts.device_of(database, bearer(connection))
+    if device is None:
         raise NotAuthorizedException("no such device credential")
-    connection.scope["device"] = found  # type: ignore[typeddict-unknown-key]
+    connection.scope["device"] = device  # type: ignore[typeddict-unknown-key]
 
 
 def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
@@ -52,5 +52,5 @@ def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: Ba
 
 
 def asking(request: Request[Any, Any, Any]) -> accounts.Device:
-    found: accounts.Device = request.scope["device"]  # type: ignore[typeddict-item]
-    return found
+    device: accounts.Device = request.scope["device"]  # type: ignore[typeddict-item]
+    return device

@@ -1,4 +1,4 @@
-"""Are the new ones larger than chance explains? Tests that take any number of devices, in bounded memory and time."""
+"""Whether new devices differ from old ones by more than chance: tests for any number of devices, in bounded memory and time."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 
 PERMUTATIONS = 2000
-MOST_DRAWN = 1000  # devices of the smaller side that are drawn one by one; beyond, the normal limit is as good
+MAX_DRAWN = 1000  # devices of the smaller side that are drawn one by one; beyond, the normal limit is as good
 EXACT_ANSWERS = 10_000  # beyond, the normal limit of the hypergeometric distribution
 
 
@@ -22,7 +22,7 @@ def enough(new: int, old: int, alpha: float) -> bool:
 
 
 def larger(new: Sequence[float], old: Sequence[float], alpha: float, rng: np.random.Generator) -> tuple[float, str]:
-    """One-sided permutation test of the means over devices: are the new ones larger? Its p, and how it was found."""
+    """One-sided permutation test of the means over devices: are the new ones larger? Returns p, and how it was found."""
     if not enough(len(new), len(old), alpha):
         # No order of so few devices is rarer than alpha: all of the new ones beyond all of the old ones has to do.
         beyond = min(new) > max(old)
@@ -34,12 +34,12 @@ def larger(new: Sequence[float], old: Sequence[float], alpha: float, rng: np.ran
 def permuted(new: Array, old: Array, rng: np.random.Generator) -> float:
     """By drawing the smaller side anew; with many on both sides by the normal limit of the same distribution."""
     pooled, few = np.concatenate([new, old]), min(len(new), len(old))
-    if few > MOST_DRAWN:
+    if few > MAX_DRAWN:
         spread = pooled.std(ddof=1) * math.sqrt((1 - len(new) / len(pooled)) / len(new))
         return math.erfc((new.mean() - pooled.mean()) / max(spread, 1e-300) / math.sqrt(2)) / 2
     sign, seen = (1.0, new) if len(new) <= len(old) else (-1.0, old)
-    found = sign * seen.mean()
-    beyond = sum(sign * pooled[drawn].mean() >= found - 1e-12 * (1 + abs(found)) for drawn in draws(len(pooled), few, rng))
+    observed = sign * seen.mean()
+    beyond = sum(sign * pooled[drawn].mean() >= observed - 1e-12 * (1 + abs(observed)) for drawn in draws(len(pooled), few, rng))
     return float((1 + beyond) / (1 + PERMUTATIONS))
 
 
@@ -52,15 +52,15 @@ def draws(size: int, few: int, rng: np.random.Generator) -> Any:
 def shifted(new: Array, old: Array, rng: np.random.Generator) -> float:
     """Permutation test over devices of the total variation between pooled shares. Rows are devices, columns labels.
 
-    Of more than MOST_DRAWN devices on a side that many are drawn: as many tell whether shares moved.
+    Of more than MAX_DRAWN devices on a side that many are drawn: as many tell whether shares moved.
     """
-    new, old = (side[rng.choice(len(side), min(len(side), MOST_DRAWN), replace=False)] for side in (new, old))
+    new, old = (side[rng.choice(len(side), min(len(side), MAX_DRAWN), replace=False)] for side in (new, old))
     table = np.concatenate([new, old])
     total, few = table.sum(axis=0), min(len(new), len(old))
-    found, beyond = variation(new.sum(axis=0), old.sum(axis=0)), 0
+    observed, beyond = variation(new.sum(axis=0), old.sum(axis=0)), 0
     for drawn in draws(len(table), few, rng):
         mine = table[drawn].sum(axis=0)
-        beyond += variation(mine, total - mine) >= found - 1e-12
+        beyond += variation(mine, total - mine) >= observed - 1e-12
     return float((1 + beyond) / (1 + PERMUTATIONS))
 
 
@@ -92,6 +92,6 @@ def fewer_right(right: int, labelled: int, before: int, others: int) -> float:
     return math.erfc((before / others - right / labelled) / spread / math.sqrt(2)) / 2
 
 
-def tamed(values: Sequence[float], most: float) -> list[float]:
-    """No device counts for more than `most`: what one of them claims outweighs no fleet."""
+def clipped(values: Sequence[float], most: float) -> list[float]:
+    """Values of at most `most`, so that the claim of one device does not outweigh a fleet."""
     return [min(value, most) for value in values]

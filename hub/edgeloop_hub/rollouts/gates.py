@@ -1,10 +1,10 @@
 """Whether the devices on a new bundle do worse than those on the old one: rules over numbers, without I/O.
 
 Devices, not answers, are what is compared where there are enough of them: answers of one device resemble each other, and a test
-that took them for independent would stop good rollouts. With too few devices to tell anything, the answers are compared, and
-that is said.
-A gate is breached only where a difference is both larger than tolerated and too large for chance. A gate that the old bundle's
-devices give figures for and the new one's do not yet, waits: no figures are no good news.
+that took them for independent would stop good rollouts. With too few devices to tell anything, the answers are compared, and the
+finding says so.
+A gate is breached only where a difference is both larger than tolerated and too large for chance. A gate waits
+where the old bundle's devices give figures and the new one's do not yet: a missing figure is not good news.
 """
 
 from __future__ import annotations
@@ -12,37 +12,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import numpy as np
 
+from edgeloop_contract.rollout import GateLimits
 from edgeloop_hub.rollouts import comparison
-from edgeloop_hub.rollouts.comparison import tamed
+from edgeloop_hub.rollouts.comparison import clipped
 
-MOST_LABELS = 50  # that are compared by name; the rarer ones are one
+MAX_LABELS = 50  # that are compared by name; the rarer ones are one
 OUTLIER = 10.0  # times the median: for no more than that a device counts
 LOOP = 40.0  # times the tolerated crash rate: a device that does nothing but crash
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
-
-
-class Gates(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a rollout tolerates. `alpha`: how often chance alone may breach one gate."""
-
-    alpha: Annotated[float, msgspec.Meta(ge=0.001, le=0.5)] = 0.01
-    max_install_failures: Share = 0.1  # share of the cohort's devices
-    max_crashes_per_hour: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.1  # more than the others have
-    max_latency_ratio: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 1.5  # p95 against the others'
-    max_confidence_drop: Share = 0.05
-    max_label_shift: Share = 0.15  # total variation between the shares of labels
-    max_drift: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0  # drift score more than the others'; 0: not looked at
-    max_accuracy_drop: Share = 0.03  # where labels exist
-    min_reported: Share = 0.8  # share of the cohort that must have answered with the new bundle before the next step
 
 
 @dataclass
-class Seen:
-    """One device's reports on one bundle, added up. `worked`: its model has answered something."""
+class DeviceEvidence:
+    """One device's reports from one bundle, added up. `worked`: its model has answered something."""
 
     hours: float = 0.0
     crashes: float = 0.0
@@ -61,6 +46,9 @@ class Seen:
         return self.confidence_sum / self.answers if self.answers else None
 
 
+ByDevice = dict[str, DeviceEvidence]
+
+
 @dataclass(frozen=True)
 class Finding:
     """One gate's verdict. `breached` None: nothing to judge by yet; `waits`: and the next step waits until there is."""
@@ -71,8 +59,8 @@ class Finding:
     waits: bool = False
 
 
-def judge(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], failed: int, installed: int) -> list[Finding]:
-    """Every gate, in words. `new`, `old`: by device. `failed`: devices of the cohort that refused the bundle or gave it back."""
+def judge(gates: GateLimits, new: ByDevice, old: ByDevice, failed: int, installed: int) -> list[Finding]:
+    """A finding for each gate. `failed`: devices of the cohort that refused the bundle or gave it back."""
     rng = np.random.default_rng(0)
     return [
         _failures(gates, failed, installed),
@@ -85,8 +73,8 @@ def judge(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], failed: int,
     ]
 
 
-def _untold(gate: str, mine: Any, others: Any) -> Finding | None:
-    """What is said where one side gives no figures, or None where both do. It waits only for what the other side has."""
+def _one_sided(gate: str, mine: Any, others: Any) -> Finding | None:
+    """The finding where one side gives no figures; None where both do. The gate waits only for figures that the other side has."""
     if mine and others:
         return None
     if mine:
@@ -94,23 +82,23 @@ def _untold(gate: str, mine: Any, others: Any) -> Finding | None:
     return Finding(gate, None, "no report yet", waits=bool(others))
 
 
-def _failures(gates: Gates, failed: int, installed: int) -> Finding:
+def _failures(gates: GateLimits, failed: int, installed: int) -> Finding:
     """Exact binomial: are there more failures than tolerated?"""
     from scipy.stats import binomtest
 
     tried = failed + installed
     if not tried:
         return Finding("install failures", None, "no device has tried it yet", waits=True)
-    said = f"{failed} of {tried} devices refused it or gave it back"
+    text = f"{failed} of {tried} devices refused it or gave it back"
     if failed == tried:
-        return Finding("install failures", True, f"{said}: all of them")
+        return Finding("install failures", True, f"{text}: all of them")
     p = binomtest(failed, tried, gates.max_install_failures, alternative="greater").pvalue
     return Finding(
-        "install failures", bool(p < gates.alpha), f"{said}; {gates.max_install_failures:.0%} are tolerated (p = {p:.2g})"
+        "install failures", bool(p < gates.alpha), f"{text}; {gates.max_install_failures:.0%} are tolerated (p = {p:.2g})"
     )
 
 
-def _crashes(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any) -> Finding:
+def _crashes(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
     """Rates per device; two Poisson rates where devices are too few to be compared."""
     mine, others = [s for s in new.values() if s.hours > 0], [s for s in old.values() if s.hours > 0]
     if not mine:
@@ -123,10 +111,10 @@ def _crashes(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any)
         for side in (mine, others)
     ]
     (hours, crashes), (old_hours, old_crashes) = ((sum(h), sum(c)) for h, c in sides)
-    said = f"{crashes:,.0f} in {hours:,.3g} device hours"
+    text = f"{crashes:,.0f} in {hours:,.3g} device hours"
     if not others:
-        return Finding("crash rate", bool(crashes > tolerated * hours + 3), f"{said}; nobody to compare with")
-    said += f"; {old_crashes:,.0f} in {old_hours:,.3g} on the old one"
+        return Finding("crash rate", bool(crashes > tolerated * hours + 3), f"{text}; nobody to compare with")
+    text += f"; {old_crashes:,.0f} in {old_hours:,.3g} on the old one"
     if comparison.enough(len(mine), len(others), gates.alpha):
         rates = [[c / max(1.0, h) for h, c in zip(*side, strict=True)] for side in sides]
         p, how = comparison.larger(rates[0], rates[1], gates.alpha, rng)
@@ -134,46 +122,46 @@ def _crashes(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any)
         p = comparison.more_events(crashes, hours, old_crashes, old_hours)
         how = f"p = {p:.2g} over crashes, as devices are few"
     excess = crashes / hours - old_crashes / old_hours
-    return Finding("crash rate", bool(excess > tolerated and p < gates.alpha), f"{said} ({how})")
+    return Finding("crash rate", bool(excess > tolerated and p < gates.alpha), f"{text} ({how})")
 
 
-def _latency(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any) -> Finding:
+def _latency(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
     mine, others = ([float(np.mean(s.latency_us_p95)) for s in side.values() if s.latency_us_p95] for side in (new, old))
     limit = gates.max_latency_ratio
     if not others and mine:
         return Finding("p95 latency", None, f"{np.mean(mine):,.0f} µs; nobody to compare with")
-    if (untold := _untold("p95 latency", mine, others)) is not None:
-        return untold
+    if (finding := _one_sided("p95 latency", mine, others)) is not None:
+        return finding
     most = max(OUTLIER, 4 * limit) * float(np.median(others))
-    mine, others = tamed(mine, most), tamed(others, most)
+    mine, others = clipped(mine, most), clipped(others, most)
     mean, before = float(np.mean(mine)), float(np.mean(others))
     p, how = comparison.larger(mine, others, gates.alpha, rng)
-    said = f"{mean:,.0f} µs against {before:,.0f} µs on the old one"
-    return Finding("p95 latency", mean > limit * before and p < gates.alpha, f"{said}; {limit:g}× is tolerated ({how})")
+    text = f"{mean:,.0f} µs against {before:,.0f} µs on the old one"
+    return Finding("p95 latency", mean > limit * before and p < gates.alpha, f"{text}; {limit:g}× is tolerated ({how})")
 
 
-def _confidence(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any) -> Finding:
+def _confidence(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
     mine, others = ([c for s in side.values() if (c := s.confidence) is not None] for side in (new, old))
-    if (untold := _untold("mean confidence", mine, others)) is not None:
-        return untold
+    if (finding := _one_sided("mean confidence", mine, others)) is not None:
+        return finding
     drop = float(np.mean(others) - np.mean(mine))
-    said = f"{np.mean(mine):.3f} against {np.mean(others):.3f} on the old one"
+    text = f"{np.mean(mine):.3f} against {np.mean(others):.3f} on the old one"
     if comparison.enough(len(mine), len(others), gates.alpha):
         p, how = comparison.larger([-c for c in mine], [-c for c in others], gates.alpha, rng)
     else:
         p, how = _welch(new, old)
     limit = gates.max_confidence_drop
-    return Finding("mean confidence", drop > limit and p < gates.alpha, f"{said}; a drop of {limit:g} is tolerated ({how})")
+    return Finding("mean confidence", drop > limit and p < gates.alpha, f"{text}; a drop of {limit:g} is tolerated ({how})")
 
 
-def _welch(new: dict[str, Seen], old: dict[str, Seen]) -> tuple[float, str]:
+def _welch(new: ByDevice, old: ByDevice) -> tuple[float, str]:
     """Welch's test on answers."""
     from scipy.stats import ttest_ind_from_stats
 
-    def moments(seen: dict[str, Seen]) -> tuple[float, float, int]:
-        n = sum(s.answers for s in seen.values())
-        mean = sum(s.confidence_sum for s in seen.values()) / n
-        return mean, math.sqrt(max(1e-12, sum(s.confidence_squares for s in seen.values()) / n - mean**2)), n
+    def moments(devices: ByDevice) -> tuple[float, float, int]:
+        n = sum(s.answers for s in devices.values())
+        mean = sum(s.confidence_sum for s in devices.values()) / n
+        return mean, math.sqrt(max(1e-12, sum(s.confidence_squares for s in devices.values()) / n - mean**2)), n
 
     (mean, std, n), (before, spread, m) = moments(new), moments(old)
     if min(n, m) < 2:
@@ -182,16 +170,16 @@ def _welch(new: dict[str, Seen], old: dict[str, Seen]) -> tuple[float, str]:
     return p, f"p = {p:.2g} over answers, as devices are few"
 
 
-def _labels(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any) -> Finding:
+def _labels(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
     """Total variation between pooled shares; permutation over devices, or chi-square over answers where they are few."""
     from scipy.stats import chi2_contingency
 
     mine, others = ([s.labels for s in side.values() if sum(s.labels.values()) > 0] for side in (new, old))
-    if (untold := _untold("label mix", mine, others)) is not None:
-        return untold
+    if (finding := _one_sided("label mix", mine, others)) is not None:
+        return finding
     table = _table([*mine, *others])
     ours, theirs = table[: len(mine)], table[len(mine) :]
-    found = comparison.variation(ours.sum(axis=0), theirs.sum(axis=0))
+    shift = comparison.variation(ours.sum(axis=0), theirs.sum(axis=0))
     if comparison.enough(len(mine), len(others), gates.alpha):
         p = comparison.shifted(ours, theirs, rng)
         how = f"p = {p:.2g} over devices"
@@ -199,14 +187,14 @@ def _labels(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any) 
         p = float(chi2_contingency(np.array([ours.sum(axis=0), theirs.sum(axis=0)])).pvalue)
         how = f"p = {p:.2g} over answers, as devices are few"
     limit = gates.max_label_shift
-    said = f"{found:.1%} of the answers have moved between labels; {limit:.0%} is tolerated ({how})"
-    return Finding("label mix", found > limit and p < gates.alpha, said)
+    text = f"{shift:.1%} of the answers have moved between labels; {limit:.0%} is tolerated ({how})"
+    return Finding("label mix", shift > limit and p < gates.alpha, text)
 
 
 def _table(rows: list[Counter[str]]) -> Any:
     """Devices by labels. Those that few devices gave are one; a device that claims more answers than others is a busy one."""
     devices = Counter(name for row in rows for name, count in row.items() if count > 0)
-    places = {name: i for i, (name, _) in enumerate(devices.most_common(MOST_LABELS))}
+    places = {name: i for i, (name, _) in enumerate(devices.most_common(MAX_LABELS))}
     table = np.zeros((len(rows), len(places) + 1))
     for line, row in zip(table, rows, strict=True):
         for name, count in row.items():
@@ -217,8 +205,8 @@ def _table(rows: list[Counter[str]]) -> Any:
     return table[:, table.sum(axis=0) > 0]
 
 
-def _drift(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any) -> Finding:
-    mine, others = (tamed([float(np.mean(s.drift)) for s in side.values() if s.drift], OUTLIER) for side in (new, old))
+def _drift(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
+    mine, others = (clipped([float(np.mean(s.drift)) for s in side.values() if s.drift], OUTLIER) for side in (new, old))
     if not gates.max_drift or not mine or not others:
         waits = bool(gates.max_drift and others and not mine)
         return Finding("drift", None, "not looked at" if not gates.max_drift else "no score reported", waits)
@@ -227,20 +215,20 @@ def _drift(gates: Gates, new: dict[str, Seen], old: dict[str, Seen], rng: Any) -
     return Finding("drift", more > gates.max_drift and p < gates.alpha, f"{more:+.3g} against the old one ({how})")
 
 
-def _accuracy(gates: Gates, new: dict[str, Seen], old: dict[str, Seen]) -> Finding:
+def _accuracy(gates: GateLimits, new: ByDevice, old: ByDevice) -> Finding:
     """Fisher's exact test, one-sided. Labels are rare: the next step waits for none."""
     (right, labelled), (before, others) = _right(new), _right(old)
     if not labelled or not others:
         return Finding("accuracy", None, "no labels")
     p = comparison.fewer_right(right, labelled, before, others)
     drop = before / others - right / labelled
-    said = f"{right / labelled:.1%} of {labelled:,} labelled answers against {before / others:.1%} of {others:,}"
-    return Finding("accuracy", drop > gates.max_accuracy_drop and p < gates.alpha, f"{said} (p = {p:.2g})")
+    text = f"{right / labelled:.1%} of {labelled:,} labelled answers against {before / others:.1%} of {others:,}"
+    return Finding("accuracy", drop > gates.max_accuracy_drop and p < gates.alpha, f"{text} (p = {p:.2g})")
 
 
-def _right(seen: dict[str, Seen]) -> tuple[int, int]:
+def _right(devices: ByDevice) -> tuple[int, int]:
     """Right ones of the labelled ones; a device that claims many more than others counts as one with many."""
-    rows = [s for s in seen.values() if s.labelled > 0]
+    rows = [s for s in devices.values() if s.labelled > 0]
     most = OUTLIER * float(np.median([s.labelled for s in rows])) if rows else 0.0
     shares = [(min(s.right, s.labelled) / s.labelled, min(s.labelled, most)) for s in rows]
     return round(sum(share * n for share, n in shares)), round(sum(n for _, n in shares))

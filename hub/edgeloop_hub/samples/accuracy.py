@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
 
 from sqlalchemy import Connection, and_, func, select
 
-from edgeloop_hub.schema import samples
+from edgeloop_hub.storage.schema import samples
 
-LEAST = 10  # samples of which something is told, unless there are no more
+MIN_SAMPLES = 10  # with fewer labelled ones nothing is estimated, unless there are no more
+
+
+@dataclass(frozen=True)
+class LabelledSample:
+    """What a model predicted, with its confidence, and the label."""
+
+    device: str
+    key: str
+    prediction: str
+    confidence: float
+    label: str
 
 
 def lot(device: str, key: str) -> float:
@@ -18,26 +29,27 @@ def lot(device: str, key: str) -> float:
     return int.from_bytes(hashlib.sha256(f"{device}/{key}".encode()).digest()[:6]) / 2**48
 
 
-def drawn(connection: Connection, sha256s: set[str] | None, since: float, without: Iterable[str] = ()) -> list[Any]:
-    """Guess, label and confidence of random samples: a fair share of what bundles (None: all of them) answered, `without` devices.
+def drawn(connection: Connection, sha256s: set[str] | None, since: float, excluded: Iterable[str] = ()) -> list[LabelledSample]:
+    """Random labelled samples: a fair share of what bundles (None: all of them) answered, without the `excluded` devices.
 
-    Of the random samples those have a label first that were chosen for their doubt as well, or whose recording was: of those that
-    have one fewer are right than of all. Fair are the first by lot, until one has no label: people are asked in that order, and
-    those that have a label already count where they stand. The one that ends it is no part of it (inverse sampling, Haldane 1945).
-    What came after the last label is not looked at.
+    Of the random samples some have a label early: those that were uncertain as well, or whose recording was. Fewer of these are
+    right than of all. So the fair ones are the first by lot, until one has no label: people are asked in that order, and samples
+    that have a label already count at their place. The sample that ends the sequence is not part of it (inverse sampling, Haldane
+    1945). Samples that came after the last label are not read.
     """
-    told = samples.c.truth == ""  # what a device says of itself is no measure of it
-    frame = and_(samples.c.random == 1, told, samples.c.at >= since, samples.c.skipped == 0, samples.c.device.not_in(list(without)))
+    by_people = samples.c.truth == ""  # the device's own label measures nothing
+    frame = and_(samples.c.random == 1, by_people, samples.c.at >= since, samples.c.skipped == 0)
+    frame = and_(frame, samples.c.device.not_in(list(excluded)))
     if sha256s is not None:
         frame = and_(frame, samples.c.sha256.in_(sha256s))
     until = connection.execute(select(func.max(samples.c.labelled)).where(frame)).scalar()
     if until is None:
         return []
     columns = (samples.c.device, samples.c.key, samples.c.guess, samples.c.label, samples.c.confidence)
-    found: list[Any] = []
+    fair: list[LabelledSample] = []
     with connection.execute(select(*columns).where(frame, samples.c.at <= until).order_by(samples.c.lot)) as rows:
         for row in rows:
             if row.label is None:
-                return found if len(found) >= LEAST else []
-            found.append(row)
-    return found
+                return fair if len(fair) >= MIN_SAMPLES else []
+            fair.append(LabelledSample(row.device, row.key, row.guess, row.confidence, row.label))
+    return fair

@@ -1,4 +1,4 @@
-"""Samples that devices send: checked, stored once, under a quota; near-duplicates find each other."""
+"""Samples that devices send: checked, stored once, under a quota, grouped with near-duplicates."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub import fleet
+from edgeloop_hub import event_log
+from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import Device
-from edgeloop_hub.samples import accuracy, label_queue
-from edgeloop_hub.schema import samples
+from edgeloop_hub.samples import accuracy, labelling
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import samples
+from edgeloop_hub.updates import registry
 
 DAY = 86400.0
 COMPARED = 300  # open samples of the model that a new one may resemble
 ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
-ALIKE_TOGETHER = 1.0  # of one recording, with the same guess: what moves or sounds so for a while goes on doing it
+ALIKE_TOGETHER = 1.0  # of one recording, with the same prediction: what moves or sounds so for a while goes on doing it
 ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "float32": 4}
 CHUNK = 256 << 10  # bytes that are unpacked at a time
-MOST_VALUES = 16 << 20  # bytes of one sample, unpacked
+MAX_VALUES = 16 << 20  # bytes of one sample, unpacked
 
 
 def decode(body: bytes) -> Samples:
@@ -39,18 +41,18 @@ def decode(body: bytes) -> Samples:
 
 
 def admit(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
-    """Before anything is unpacked: whether the device may send so much; counted, so that what is refused later has its price.
+    """Whether the device may send so much, before anything is unpacked. It is counted, so that a refused upload costs quota too.
 
     False: over its quota of this day, or of messages, rows and bytes of this hour.
     """
     if not has_room(connection, device, upload, settings):
         return False
-    return fleet.count(connection, device, settings, time.time(), rows=len(upload.events), size=fleet.bytes_of(upload.events))
+    return quota.charge(connection, device, settings, time.time(), rows=len(upload.events), size=quota.encoded_bytes(upload.events))
 
 
 def has_room(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
     """Whether this day's samples leave room for these."""
-    unpacked = sum(size(sample) for sample in upload.samples)
+    unpacked = sum(unpacked_bytes(sample) for sample in upload.samples)
     since = time.time() - DAY
     sums = (func.coalesce(func.sum(func.length(samples.c.data)), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
     row = connection.execute(select(*sums).where(samples.c.device == device.name, samples.c.at > since)).one()
@@ -71,41 +73,41 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
         ).scalars()
     )
     for event in upload.events:
-        fleet.note_of_device(connection, device.name, event, now)
+        event_log.record_of_device(connection, device.name, event, now)
     if upload.released:
-        label_queue.note_released(connection, device.name, upload.released)
-    open_ones, said_of = _Open(connection), dict[tuple[str, str], dict[str, str]]()
-    names_of = dict[str, list[str]]()
+        labelling.mark_released(connection, device.name, upload.released)
+    open_ones, by_person = _OpenSamples(connection), dict[tuple[str, str], dict[str, str]]()
+    known_labels = dict[str, list[str]]()
     for sample in upload.samples:
         if sample.key in known:
             continue
         known.add(sample.key)
         name, place = f"{device.name}/{sample.key}", (sample.recording, sample.model)
-        if place not in said_of:
-            said_of[place] = label_queue.said_of(connection, device.name, *place) if sample.recording else {}
-        said = said_of[place]
-        truth = sample.truth if sample.truth in _known(connection, names_of, sample.model) else ""
-        settled = bool(truth) or max(Counter(said.values()).values(), default=0) >= settings.labels_needed
+        if place not in by_person:
+            by_person[place] = labelling.of_recording(connection, device.name, *place) if sample.recording else {}
+        given = by_person[place]
+        truth = sample.truth if sample.truth in _known(connection, known_labels, sample.model) else ""
+        settled = bool(truth) or max(Counter(given.values()).values(), default=0) >= settings.labels_needed
         alike = name if settled else open_ones.like(sample, name)  # what is settled is no group's head: it is never asked about
         connection.execute(
             insert(samples).values(
                 device=device.name, key=sample.key, at=now, taken=min(sample.at, now), kind=sample.kind, random=int(sample.random),
                 model=sample.model, sha256=sample.sha256, recording=sample.recording, window=sample.window, guess=sample.guess,
                 confidence=sample.confidence, value=sample.value, features=json.dumps(sample.features), alike=alike,
-                dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, unpacked=size(sample), truth=sample.truth,
-                label=truth or None, labelled=now if truth else None, skipped=0,
+                dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, unpacked=unpacked_bytes(sample),
+                truth=sample.truth, label=truth or None, labelled=now if truth else None, skipped=0,
                 lot=accuracy.lot(device.name, sample.key),
             )
         )  # fmt: skip
-        label_queue.label_arrived(connection, device.name, sample.key, said, settings)
+        labelling.label_arrived(connection, device.name, sample.key, given, settings)
     return True
 
 
-def _known(connection: Connection, names_of: dict[str, list[str]], model: str) -> Container[str]:
-    """Labels that the model knows; any, where that is not known."""
-    if model not in names_of:
-        names_of[model] = label_queue.names_of(connection, model)
-    return names_of[model] or _Any()
+def _known(connection: Connection, known_labels: dict[str, list[str]], model: str) -> Container[str]:
+    """Labels that the model knows; any label, where no bundle of the model is known."""
+    if model not in known_labels:
+        known_labels[model] = registry.labels_of(connection, model)
+    return known_labels[model] or _Any()
 
 
 class _Any:
@@ -113,49 +115,49 @@ class _Any:
         return True
 
 
-def size(sample: Sample) -> int:
-    """Of its values, in bytes, as its type and shape say. Raises DataError for one that has none, or too many."""
+def unpacked_bytes(sample: Sample) -> int:
+    """Bytes of a sample's values, by its type and shape. Raises DataError for none, or too many."""
     if not sample.shape:
         raise DataError(f"sample {sample.key}: it has no shape")
-    found = math.prod(sample.shape) * ITEM_BYTES[sample.dtype]
-    if found > MOST_VALUES:
-        raise DataError(f"sample {sample.key}: {found} bytes unpacked; the limit is {MOST_VALUES}")
-    return found
+    size = math.prod(sample.shape) * ITEM_BYTES[sample.dtype]
+    if size > MAX_VALUES:
+        raise DataError(f"sample {sample.key}: {size} bytes unpacked; the limit is {MAX_VALUES}")
+    return size
 
 
 def check_sizes(upload: Samples, settings: Settings) -> None:
-    """By what they say of themselves. Raises DataError for what no quota would allow."""
-    unpacked = sum(size(sample) for sample in upload.samples)
+    """Check the sizes that the samples state. Raises DataError for what no quota would allow."""
+    unpacked = sum(unpacked_bytes(sample) for sample in upload.samples)
     if unpacked > settings.max_unpacked_bytes:
         raise DataError(f"{unpacked} bytes unpacked; an upload may have {settings.max_unpacked_bytes}: send it in several")
 
 
 def check_all(upload: Samples) -> None:
-    """Unpack and check everything; before the database is written to, so that nobody waits for it. Raises DataError."""
+    """Unpack and check everything, before the database is written to, so that nobody waits for it. Raises DataError."""
     for sample in upload.samples:
         check(sample)
 
 
 def check(sample: Sample) -> None:
-    """Raises DataError unless the bytes are just what type and shape say; a bomb is not unpacked, nor held."""
-    wanted, found, unpacked = size(sample), 0, zlib.decompressobj()
+    """Raises DataError unless the bytes are just what type and shape say. A decompression bomb is neither unpacked nor held."""
+    expected, size, unpacked = unpacked_bytes(sample), 0, zlib.decompressobj()
     rest, kind = sample.data, np.dtype(np.float32).newbyteorder("<")
     try:
-        while not unpacked.eof and found <= wanted:
+        while not unpacked.eof and size <= expected:
             chunk = unpacked.decompress(rest, CHUNK)
             rest = unpacked.unconsumed_tail
             if not chunk:
                 break
             if sample.dtype == "float32" and not np.isfinite(np.frombuffer(chunk[: len(chunk) & ~3], kind)).all():
                 raise DataError(f"sample {sample.key}: a value is not finite")
-            found += len(chunk)
+            size += len(chunk)
     except zlib.error as error:
         raise DataError(f"sample {sample.key}: its data are damaged ({error})") from error
-    if found != wanted or not unpacked.eof or unpacked.unused_data:
+    if size != expected or not unpacked.eof or unpacked.unused_data:
         raise DataError(f"sample {sample.key}: its data are not {sample.shape} of {sample.dtype}")
 
 
-class _Open:
+class _OpenSamples:
     """Samples that wait for a label, one of each group, newest first: read when first asked for."""
 
     def __init__(self, connection: Connection) -> None:

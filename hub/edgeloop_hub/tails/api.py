@@ -22,20 +22,20 @@ from edgeloop_contract import inference, splitting
 from edgeloop_contract.errors import DataError, EdgeloopError
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import bearer
-from edgeloop_hub.error_responses import telling
+from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.batching import Busy
 from edgeloop_hub.tails.loading import OUTPUT_TENSOR, Tail, Tails
 
 NUMBERS = {"uint8": "UINT8", "int8": "INT8", "int16": "INT16", "float32": "FP32"}
 KNOWN_SECONDS = 30.0  # that a credential is believed before the database is asked again
-MOST_KNOWN = 100_000
+MAX_KNOWN = 100_000
 WORTH_DEFLATING_BYTES = 512
 Sent = Request[Any, Any, Any]
 
 
 @dataclass
-class _Asker:
+class _Client:
     name: str
     until: float
     left: float  # requests of the quota
@@ -51,28 +51,28 @@ class Desk:
         self._pool = ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2), "tail")
         self._loader = ThreadPoolExecutor(2, "tail-loader")
         self.tails = Tails(hub.database, hub.blobs, hub.settings, self._pool)
-        self._known: dict[str, _Asker] = {}
+        self._known: dict[str, _Client] = {}
         self._checked = 0.0
 
     async def admit(self, request: Sent) -> None:
         """Raises NotAuthorizedException for a stranger, TooManyRequestsException for who asks too often."""
         credential, now = bearer(request), time.monotonic()
-        asker = self._known.get(credential)
-        if asker is None or asker.until < now:
+        client = self._known.get(credential)
+        if client is None or client.until < now:
             name = await self._in_loader(partial(self._who, credential))
             if name is None:
                 self._known.pop(credential, None)
                 raise NotAuthorizedException("no such device credential")
-            if len(self._known) >= MOST_KNOWN:
+            if len(self._known) >= MAX_KNOWN:
                 self._known.clear()
-            left, at = (asker.left, asker.at) if asker else (float(self.settings.tail_burst), now)
-            asker = self._known[credential] = _Asker(name, now + KNOWN_SECONDS, left, at)
-        asker.left = min(self.settings.tail_burst, asker.left + (now - asker.at) * self.settings.tail_requests_per_second)
-        asker.at = now
-        if asker.left < 1:
-            wait = (1 - asker.left) / self.settings.tail_requests_per_second
+            left, at = (client.left, client.at) if client else (float(self.settings.tail_burst), now)
+            client = self._known[credential] = _Client(name, now + KNOWN_SECONDS, left, at)
+        client.left = min(self.settings.tail_burst, client.left + (now - client.at) * self.settings.tail_requests_per_second)
+        client.at = now
+        if client.left < 1:
+            wait = (1 - client.left) / self.settings.tail_requests_per_second
             raise TooManyRequestsException("this device asks too often", headers={"Retry-After": str(math.ceil(wait))})
-        asker.left -= 1
+        client.left -= 1
 
     def _who(self, credential: str) -> str | None:
         with self._database.reading() as database:
@@ -105,7 +105,7 @@ class Desk:
         return await asyncio.get_running_loop().run_in_executor(self._loader, action)
 
 
-@telling(400, 401, 429, 503)
+@documents_errors(400, 401, 429, 503)
 class TailServer(Controller):
     """For devices (and any client of the protocol that has a token)."""
 
@@ -184,8 +184,8 @@ class TailServer(Controller):
             body = msgspec.json.encode({"error": f"{model}: {busy}; come again later"})
             headers = {"Retry-After": str(math.ceil(busy.seconds)), "X-Retry-After-Ms": str(math.ceil(busy.seconds * 1e3))}
             return Response(body, status_code=503, media_type="application/json", headers=headers)
-        said = {"compute_us": int(ran.computed * 1e6), "queue_us": int(ran.waited * 1e6), "waiting": tail.batcher.waiting}
-        content, length = inference.encode(model, tail.version, asked, {OUTPUT_TENSOR: ran.scores}, said)
+        timing = {"compute_us": int(ran.computed * 1e6), "queue_us": int(ran.waited * 1e6), "waiting": tail.batcher.waiting}
+        content, length = inference.encode(model, tail.version, asked, {OUTPUT_TENSOR: ran.scores}, timing)
         headers = {} if length is None else {inference.HEADER_LENGTH: str(length)}
         if "deflate" in request.headers.get("accept-encoding", "") and len(content) > WORTH_DEFLATING_BYTES:
             content, headers["Content-Encoding"] = zlib.compress(content, 1), "deflate"

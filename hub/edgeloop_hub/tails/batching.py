@@ -26,8 +26,8 @@ class Busy(EdgeloopError):
 
 
 @dataclass(frozen=True)
-class Ran:
-    """What became of one request's rows: seconds that they waited, and that their batch computed."""
+class BatchResult:
+    """One request's scores; seconds that its rows waited, and that their batch computed."""
 
     scores: Array
     waited: float
@@ -37,25 +37,25 @@ class Ran:
 @dataclass
 class _Waiting:
     rows: Array
-    future: asyncio.Future[Ran]
+    future: asyncio.Future[BatchResult]
     since: float
     until: float
 
 
 @dataclass
 class Batcher:
-    """One model's queue. `run`: (N, ...) → (N, ...), called in `pool`; `most` rows a batch.
+    """One model's queue. `run`: (N, ...) → (N, ...), called in `pool`; `max_rows` of a batch.
 
-    `delay`: seconds that a batch may wait for more rows, which it does only while several requests come at a time.
-    `most_waiting` rows, or more than `most_wait` seconds of them, and the next request is told to come again.
+    `delay_seconds`: that a batch may wait for more rows, which it does only while several requests come at a time.
+    `max_waiting_rows`, or more than `max_wait_seconds` of them: then the next request is told to come again.
     """
 
     run: Callable[[Array], Array]
     pool: Executor
-    most: int
-    delay: float
-    most_waiting: int
-    most_wait: float
+    max_rows: int
+    delay_seconds: float
+    max_waiting_rows: int
+    max_wait_seconds: float
     requests: int = 0
     batches: int = 0
     row_seconds: float = 0.0
@@ -67,10 +67,10 @@ class Batcher:
     def waiting(self) -> int:
         return sum(len(w.rows) for w in self._queue)
 
-    async def submit(self, rows: Array, seconds: float) -> Ran:
+    async def submit(self, rows: Array, seconds: float) -> BatchResult:
         """Raises Busy where the answer would come too late: after `seconds`, or because too many wait."""
         ahead = self.waiting * self.row_seconds
-        if self.waiting + len(rows) > self.most_waiting or ahead > min(self.most_wait, seconds):
+        if self.waiting + len(rows) > self.max_waiting_rows or ahead > min(self.max_wait_seconds, seconds):
             raise Busy(f"{self.waiting} rows wait", max(0.05, ahead))
         now = time.monotonic()
         waiting = _Waiting(rows, asyncio.get_running_loop().create_future(), now, now + seconds)
@@ -82,17 +82,17 @@ class Batcher:
 
     async def _work(self) -> None:
         while self._queue:
-            if self._several and self.waiting < self.most:
-                await asyncio.sleep(max(0.0, self._queue[0].since + self.delay - time.monotonic()))
+            if self._several and self.waiting < self.max_rows:
+                await asyncio.sleep(max(0.0, self._queue[0].since + self.delay_seconds - time.monotonic()))
             batch = self._take()
             if batch:
                 await self._answer(batch)
 
     def _take(self) -> list[_Waiting]:
-        """The oldest requests of one shape, up to `most` rows; those nobody waits for any more are told so."""
+        """The oldest requests of one shape, up to `max_rows` rows; those nobody waits for any more are told so."""
         taken: list[_Waiting] = []
         now = time.monotonic()
-        while self._queue and (not taken or sum(len(w.rows) for w in taken) + len(self._queue[0].rows) <= self.most):
+        while self._queue and (not taken or sum(len(w.rows) for w in taken) + len(self._queue[0].rows) <= self.max_rows):
             waiting = self._queue.popleft()
             if waiting.future.done():  # nobody waits for it any more
                 continue
@@ -119,5 +119,5 @@ class Batcher:
         place = 0
         for waiting in batch:
             if not waiting.future.done():
-                waiting.future.set_result(Ran(scores[place : place + len(waiting.rows)], start - waiting.since, took))
+                waiting.future.set_result(BatchResult(scores[place : place + len(waiting.rows)], start - waiting.since, took))
             place += len(waiting.rows)

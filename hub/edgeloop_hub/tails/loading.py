@@ -20,10 +20,10 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Coding, Cut, Manifest, Precision, TensorSpec, Variant
 from edgeloop_contract.splitting import DIGEST_LETTERS, FILES, INPUT, from_file, from_nibbles, served_name
 from edgeloop_exporters import cutting
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import bundles
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.tails.batching import Batcher
 
 INPUT_TENSOR, OUTPUT_TENSOR = "input", "scores"
@@ -80,13 +80,13 @@ class Tails:
     def get(self, name: str) -> Tail:
         """Raises DataError for a name that is none of a published bundle's, BundleError for one that cannot be cut."""
         with self._lock:
-            found = self.held(name)
-            if found is None:
-                found = self._loaded(name)
-                while self._held and sum(t.bytes for t in self._held.values()) + found.bytes > self._settings.tail_bytes:
+            tail = self.held(name)
+            if tail is None:
+                tail = self._loaded(name)
+                while self._held and sum(t.bytes for t in self._held.values()) + tail.bytes > self._settings.tail_bytes:
                     self._held.popitem(last=False)
-                self._held[name] = found
-            return found
+                self._held[name] = tail
+            return tail
 
     def forget_withdrawn(self) -> None:
         """A withdrawn bundle's tails answer no more."""
@@ -108,10 +108,10 @@ class Tails:
         return (row.sha256, row.bytes) if row is not None else None
 
     def _loaded(self, name: str) -> Tail:
-        found = self._sha256(name)
-        if found is None:
+        place = self._sha256(name)
+        if place is None:
             raise DataError(f"no published bundle has a tail {name[:200]!r}")
-        sha256, size = found
+        sha256, size = place
         with tempfile.NamedTemporaryFile(suffix=".edgeloop") as file:
             for chunk in self._blobs.read(f"bundles/{sha256}", 0, size):
                 file.write(chunk)

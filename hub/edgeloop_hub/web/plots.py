@@ -12,7 +12,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Plot:
-    """`points`: an SVG polyline's. `says`: the same in words, for those who hear the page."""
+    """`points`: of an SVG polyline. `text`: the same in words, for people who hear the page."""
 
     title: str
     points: str
@@ -21,7 +21,7 @@ class Plot:
     last: str
 
     @property
-    def says(self) -> str:
+    def text(self) -> str:
         return f"{self.title}: last {self.last}, between {self.low} and {self.high}"
 
 
@@ -35,12 +35,12 @@ def of(beats: list[tuple[float, Heartbeat]]) -> list[Plot]:
         "temperature, °C": [(at, b.celsius) for at, b in beats],
         "drift": [(at, b.drift) for at, b in beats],
     }
-    found = []
+    plots = []
     for title, values in figures.items():
         known = [(at, value) for at, value in values if value is not None]
         if known:
-            found.append(_plot(title, known))
-    return found
+            plots.append(_plot(title, known))
+    return plots
 
 
 def of_drift(reports: list[tuple[float, DriftReport]]) -> Plot | None:

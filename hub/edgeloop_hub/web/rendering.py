@@ -1,25 +1,27 @@
-"""Samples as a person can look at them: an image as PNG, a series as lines in SVG; without a picture library."""
+"""Samples as a person can look at them: an image as PNG, a series as lines in SVG."""
 
 from __future__ import annotations
 
-import struct
-import zlib
-from typing import Any
+import io
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgeloop_contract.arrays import Array
 
 WIDTH, HEIGHT = 640.0, 90.0
-MOST_POINTS = 640
+MAX_POINTS = 640
+MAX_CHANNELS = 16
 
 
-def array_of(row: Any) -> Array:
-    """The sample of a table's row, (*sample)."""
-    import json
+@dataclass(frozen=True)
+class Line:
+    """A channel of a series. `points`: of an SVG polyline; `low`, `high`: its lowest and highest value."""
 
-    kind = np.dtype(row.dtype).newbyteorder("<")
-    return np.frombuffer(zlib.decompress(row.data), kind).reshape(json.loads(row.shape))
+    name: str
+    points: str
+    low: str
+    high: str
 
 
 def is_image(sample: Array) -> bool:
@@ -27,26 +29,26 @@ def is_image(sample: Array) -> bool:
 
 
 def png(image: Array) -> bytes:
-    """(H, W, C), grey or in colour, from its lowest to its highest value where it is not in bytes (PNG, 3rd edition)."""
+    """(H, W, C), grey or in colour; from its lowest to its highest value where it is not in bytes."""
+    from PIL import Image
+
     if image.dtype != np.uint8:
         low, high = float(image.min()), float(image.max())
         image = np.rint((image - low) / ((high - low) or 1.0) * 255).astype(np.uint8)
-    colours = image[..., :3] if image.shape[-1] >= 3 else image[..., :1]
-    rows = np.concatenate([np.zeros((len(colours), 1), np.uint8), colours.reshape(len(colours), -1)], axis=1)
-    head = struct.pack(">IIBBBBB", colours.shape[1], colours.shape[0], 8, 2 if colours.shape[-1] == 3 else 0, 0, 0, 0)
-    chunks = ((b"IHDR", head), (b"IDAT", zlib.compress(rows.tobytes())), (b"IEND", b""))
-    body = b"".join(struct.pack(">I", len(c)) + k + c + struct.pack(">I", zlib.crc32(k + c)) for k, c in chunks)
-    return b"\x89PNG\r\n\x1a\n" + body
+    colours = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(colours)).save(file, "png")
+    return file.getvalue()
 
 
-def lines(series: Array) -> list[tuple[str, str, str, str]]:
-    """Of (T, C) or (T,): each channel's name, the points of an SVG polyline, lowest and highest value."""
+def lines(series: Array) -> list[Line]:
+    """The channels of (T, C) or (T,), the first MAX_CHANNELS of them."""
     x = series.reshape(len(series), -1).astype(np.float64)
-    x = x[:: -(-len(x) // MOST_POINTS)]
-    found = []
-    for c in range(min(x.shape[1], 16)):
+    x = x[:: -(-len(x) // MAX_POINTS)]
+    channels = []
+    for c in range(min(x.shape[1], MAX_CHANNELS)):
         low, high = float(x[:, c].min()), float(x[:, c].max())
         y = HEIGHT - (x[:, c] - low) / ((high - low) or 1.0) * HEIGHT
         points = " ".join(f"{i * WIDTH / max(1, len(x) - 1):.1f},{v:.1f}" for i, v in enumerate(y))
-        found.append((f"channel {c}", points, f"{low:.4g}", f"{high:.4g}"))
-    return found
+        channels.append(Line(f"channel {c}", points, f"{low:.4g}", f"{high:.4g}"))
+    return channels

@@ -1,8 +1,9 @@
-"""Pages for what the field says: drift over the fleet, and the labelling queue."""
+"""The pages of the field's samples: drift over the fleet, and the labelling queue."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import Any
 
 from litestar import Controller, Response, get, post
@@ -11,18 +12,42 @@ from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
 from sqlalchemy import Connection
 
-from edgeloop_hub import drift
-from edgeloop_hub.samples import label_queue
+from edgeloop_contract.sample_messages import DeviceDrift, DriftSummary
+from edgeloop_hub.drift import reports
+from edgeloop_hub.drift.summary import summary
+from edgeloop_hub.samples import label_queue, labelling, sample_store
+from edgeloop_hub.samples.values import array_of
+from edgeloop_hub.updates import registry
 from edgeloop_hub.web import plots, rendering
-from edgeloop_hub.web.pages import DEVICES_SHOWN, HANDLED, HERE, SHOWN, Asking, Form, check_form, is_person, page
+from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
+from edgeloop_hub.web.pages import DEVICES_SHOWN, SHOWN
 
 DAY = 86400.0
 FAULTS_SHOWN = 5  # of a device, on a page
+QUEUE_SHOWN = 100  # samples of the queue that are counted
 
 
 @get("/keys.js", sync_to_thread=False, include_in_schema=False)
 def keys() -> Response[bytes]:
-    return Response((HERE / "keys.js").read_bytes(), media_type="text/javascript", headers={"Cache-Control": "max-age=300"})
+    return asset("keys.js", "text/javascript")
+
+
+@dataclass(frozen=True)
+class DriftRow:
+    """A device on the page. `top_faults`: the most frequent ones, with their counts."""
+
+    drift: DeviceDrift
+    top_faults: list[tuple[str, int]]
+    plot: plots.Plot | None
+
+
+@dataclass(frozen=True)
+class DriftSection:
+    """A model on the page. `rows`: of many devices those that drift, or come nearest to it; `count`: how many there are."""
+
+    summary: DriftSummary
+    rows: list[DriftRow]
+    count: int
 
 
 class SamplePages(Controller):
@@ -31,65 +56,65 @@ class SamplePages(Controller):
     path = "/"
     guards = [is_person]
     include_in_schema = False
-    exception_handlers = HANDLED
+    exception_handlers = ERROR_PAGES
 
     @get("/drift", sync_to_thread=True)
-    def drift(self, state: State, request: Asking, days: float = 1.0) -> Response[bytes]:
+    def drift(self, state: State, request: PageRequest, days: float = 1.0) -> Response[bytes]:
         seconds = min(max(days, 0.01), 365.0) * DAY
         with state.hub.database.reading() as database:
-            found = [_looked_at(database, model, seconds) for model in drift.models(database)]
-        return page("drift.html.j2", "Drift", request, models=found, days=days)
+            sections = [drift_section(database, model, seconds) for model in reports.models(database)]
+        return page("drift.html.j2", "Drift", request, sections=sections, days=days)
 
     @get("/queue", sync_to_thread=True)
-    def queue(self, state: State, request: Asking, model: str = "", whole: bool = False) -> Response[bytes]:
+    def queue(self, state: State, request: PageRequest, model: str = "", whole: bool = False) -> Response[bytes]:
         """The next sample, with a button for each label. `whole`: recordings were last labelled as a whole."""
-        person = request.scope["person"][0]  # type: ignore[typeddict-item]
+        person = session_of(request).user
         with state.hub.database.reading() as database:
-            waiting = label_queue.waiting(database, model, person, 100, drift.faulty(database))
+            waiting = label_queue.waiting(database, model, person, QUEUE_SHOWN, reports.faulty(database))
             first = waiting[0] if waiting else None
-            row = label_queue.find(database, first["device"], first["key"]) if first else None
-            names = label_queue.names_of(database, first["model"]) if first else []
-        sample = rendering.array_of(row) if row is not None else None
-        image = sample is not None and rendering.is_image(sample)
-        lines = rendering.lines(sample) if sample is not None and not image else []
-        names = names or ([first["guess"]] if first else [])
+            row = sample_store.find(database, first.device, first.key) if first else None
+            names = registry.labels_of(database, first.model) if first else []
+        values = array_of(row) if row is not None else None
+        is_image = values is not None and rendering.is_image(values)
+        lines = rendering.lines(values) if values is not None and not is_image else []
+        names = names or ([first.prediction] if first else [])
         return page(
-            "queue.html.j2", "Labels", request, sample=first, image=image, lines=lines, names=names,
+            "queue.html.j2", "Labels", request, sample=first, image=is_image, lines=lines, names=names,
             waiting=len(waiting), model=model, whole=whole,
         )  # fmt: skip
 
     @get("/samples/{device:str}/{key:str}/picture.png", sync_to_thread=True)
     def picture(self, device: str, key: str, state: State) -> Response[bytes]:
         with state.hub.database.reading() as database:
-            row = label_queue.find(database, device, key)
-        if row is None or not rendering.is_image(found := rendering.array_of(row)):
+            row = sample_store.find(database, device, key)
+        if row is None or not rendering.is_image(values := array_of(row)):
             raise NotFoundException("There is no such picture.")
-        return Response(rendering.png(found), media_type="image/png")
+        return Response(rendering.png(values), media_type="image/png")
 
     @post("/queue", sync_to_thread=True)
-    def answer(self, data: Form, state: State, request: Asking) -> Response[Any]:
+    def answer(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
         check_form(request, data)
-        person = request.scope["person"][0]  # type: ignore[typeddict-item]
+        device, key, whole = data.get("device", ""), data.get("key", ""), "whole" in data
         with state.hub.database.writing() as database:
-            device, key, whole = data.get("device", ""), data.get("key", ""), "whole" in data
             if data.get("label"):
-                label_queue.label(database, device, key, person, data["label"], state.hub.settings, whole)
+                person = session_of(request).user
+                labelling.label(database, device, key, person, data["label"], state.hub.settings, whole)
             else:
-                label_queue.skip(database, device, key)
-        kept = {"model": data.get("model", ""), "whole": "true" if "whole" in data else ""}
+                labelling.skip(database, device, key)
+        kept = {"model": data.get("model", ""), "whole": "true" if whole else ""}
         return Redirect("/queue", status_code=303, query_params={name: value for name, value in kept.items() if value})
 
 
-def _looked_at(database: Connection, model: str, seconds: float) -> dict[str, Any]:
-    """A model's drift as the page shows it: of many devices those that drift, or come nearest to it."""
-    rows = drift.reports(database, model, time.time() - seconds)
-    told = drift.described(database, model, seconds, rows)
-    every = sorted(told["devices"], key=lambda device: (not device["drifting"], -device["score"], device["device"]))
-    shown = every if len(every) <= DEVICES_SHOWN else every[:DEVICES_SHOWN]
-    for device in shown:  # the most frequent ones: no device fills the page
-        device["most_faults"] = sorted(device["faults"].items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
-    drawn = {device["device"]: plots.of_drift(rows[device["device"]][-SHOWN:]) for device in shown}
-    return {**told, "devices": shown, "count": len(every), "plots": drawn}
+def drift_section(database: Connection, model: str, seconds: float) -> DriftSection:
+    """A model's drift as the page shows it."""
+    by_device = reports.of_model(database, model, time.time() - seconds)
+    of_model = summary(database, model, seconds, by_device)
+    worst_first = sorted(of_model.devices, key=lambda device: (not device.drifting, -device.score, device.device))
+    rows = []
+    for device in worst_first[:DEVICES_SHOWN]:
+        faults = sorted(device.faults.items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
+        rows.append(DriftRow(device, faults, plots.of_drift(by_device[device.device][-SHOWN:])))
+    return DriftSection(of_model, rows, len(worst_first))
 
 
 HANDLERS = (keys, SamplePages)

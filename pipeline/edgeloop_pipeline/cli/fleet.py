@@ -5,11 +5,17 @@ from __future__ import annotations
 import time
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeloop_contract.errors import DeviceError, NetworkError, UsageError
+
+if TYPE_CHECKING:  # these commands load what they need when they run
+    from edgeloop_contract.hub_messages import RolloutStatus
+    from edgeloop_contract.rollout import GateLimits
+    from edgeloop_pipeline.fleet.hub_client import HubClient
+    from edgeloop_pipeline.fleet.tuf_keys import Keys
 
 EXIT_CODES = """\b
 Exit codes: 0 done · 2 wrong usage · 3 what the hub has is wrong · 5 a bundle · 7 disk or folder · 8 the hub is away or refuses"""
@@ -29,7 +35,7 @@ passphrase_option = click.option(
 )
 
 
-def _keys(folder: Path, passphrase: bool, new: bool = False) -> Any:
+def _keys(folder: Path, passphrase: bool, new: bool = False) -> Keys:
     from edgeloop_pipeline.fleet.tuf_keys import Keys
 
     if not passphrase:
@@ -37,10 +43,10 @@ def _keys(folder: Path, passphrase: bool, new: bool = False) -> Any:
     return Keys(folder, click.prompt("Passphrase", hide_input=True, confirmation_prompt=new).encode() or None)
 
 
-def _hub(address: str, ca_file: str) -> Any:
-    from edgeloop_pipeline.fleet.hub_client import Hub
+def _hub(address: str, ca_file: str) -> HubClient:
+    from edgeloop_pipeline.fleet.hub_client import HubClient
 
-    return Hub.of(address, ca_file)
+    return HubClient.from_environment(address, ca_file)
 
 
 @click.group(epilog=EXIT_CODES)
@@ -57,13 +63,14 @@ def keys() -> None:
 @click.option("--threshold", type=click.IntRange(min=1), default=2, show_default=True, help="How many of them must sign together.")
 def init(hub: str, ca_file: str, folder: Path, passphrase: bool, root_keys: int, threshold: int) -> None:
     """Make all keys, and give the hub its first signed metadata."""
+    from edgeloop_contract.hub_messages import MetadataUpload
     from edgeloop_pipeline.fleet import tuf_keys
 
-    made, there = _keys(folder, passphrase, new=True), _hub(hub, ca_file)
-    if there.get("/api/v1/signed")["roots"]:
+    new_keys, client = _keys(folder, passphrase, new=True), _hub(hub, ca_file)
+    if client.signed().roots:
         raise UsageError(f"{hub}: has keys already; rotate them, or use an empty hub")
-    root, targets = tuf_keys.first_root(made, tuf_keys.online_key(there.get("/api/v1/key")), root_keys, threshold)
-    there.post("/api/v1/signed", {"roots": [root.decode()], "targets": targets.decode()})
+    root, targets = tuf_keys.first_root(new_keys, tuf_keys.online_key(client.public_key()), root_keys, threshold)
+    client.publish(MetadataUpload([root.decode()], targets.decode()))
     click.echo(f"{folder}: {root_keys} root keys (threshold {threshold}) and the targets key; {hub} has its metadata")
     click.echo(tuf_keys.BACKUP.format(count=root_keys, threshold=threshold, spare=root_keys - threshold))
 
@@ -76,18 +83,19 @@ def init(hub: str, ca_file: str, folder: Path, passphrase: bool, root_keys: int,
 @passphrase_option
 def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) -> None:
     """Replace a key, and with that revoke the old one: lost or stolen, it counts no more."""
+    from edgeloop_contract.hub_messages import MetadataUpload
     from edgeloop_pipeline.fleet import tuf_keys
 
-    held, there = _keys(folder, passphrase), _hub(hub, ca_file)
-    told = there.get("/api/v1/signed")
-    targets = tuf_keys.current_targets(held, told["targets"])
-    root = tuf_keys.rotated(held, role, tuf_keys.online_key(there.get("/api/v1/key")) if role == "online" else None)
+    keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
+    signed = client.signed()
+    targets = tuf_keys.current_targets(keys, signed.targets)
+    root = tuf_keys.rotated(keys, role, tuf_keys.online_key(client.public_key()) if role == "online" else None)
     body = ""
     if role == "targets":
         targets.version, targets.expires = targets.version + 1, tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
-        body = tuf_keys.signed_targets(held, targets).decode()
-    there.post("/api/v1/signed", {"roots": tuf_keys.roots_to_send(held, told["roots"], root), "targets": body})
-    click.echo(f"{role}: a new key, in root version {held.root.signed.version}; the old one counts no more")
+        body = tuf_keys.signed_targets(keys, targets).decode()
+    client.publish(MetadataUpload(tuf_keys.roots_to_send(keys, signed.roots, root), body))
+    click.echo(f"{role}: a new key, in root version {keys.root.signed.version}; the old one counts no more")
 
 
 @keys.command(epilog=EXIT_CODES)
@@ -103,11 +111,11 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
     """Sign the same anew, for a year (root: three), before it expires."""
     from edgeloop_pipeline.fleet import renewal
 
-    held, there = _keys(folder, passphrase), _hub(hub, ca_file)
+    keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
     if after_restore:
-        click.echo("\n".join(renewal.after_restore(held, there)))
+        click.echo("\n".join(renewal.after_restore(keys, client)))
     else:
-        click.echo(renewal.targets(held, there) if role == "targets" else renewal.root(held, there))
+        click.echo(renewal.targets(keys, client) if role == "targets" else renewal.root(keys, client))
 
 
 @click.command(epilog=EXIT_CODES)
@@ -121,9 +129,9 @@ def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool
     """Sign BUNDLE and bring it to the hub. Devices get it by a rollout."""
     from edgeloop_pipeline.fleet import release, renewal
 
-    there = _hub(hub, ca_file)
-    name, sent = release.publish(_keys(folder, passphrase), there, bundle, channel)
-    renewal.warn(there)
+    client = _hub(hub, ca_file)
+    name, sent = release.publish(_keys(folder, passphrase), client, bundle, channel)
+    renewal.warn(client)
     if sent is None:
         click.echo(f"{name}: is published already")
     else:
@@ -142,11 +150,11 @@ def withdraw(target: str, hub: str, ca_file: str, folder: Path, passphrase: bool
     """Sign that TARGET is not to be installed any more."""
     from edgeloop_pipeline.fleet import release, tuf_keys
 
-    held, there = _keys(folder, passphrase), _hub(hub, ca_file)
-    targets = tuf_keys.current_targets(held, there.get("/api/v1/signed")["targets"])
+    keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
+    targets = tuf_keys.current_targets(keys, client.signed().targets)
     if target not in targets.targets:
         raise UsageError(f"{target}: is not published; there is {', '.join(sorted(targets.targets)) or 'nothing'}")
-    release.sign(held, there, targets, {n: t for n, t in targets.targets.items() if n != target})
+    release.sign(keys, client, targets, {n: t for n, t in targets.targets.items() if n != target})
     click.echo(f"{target}: withdrawn")
 
 
@@ -203,18 +211,30 @@ def start(
     """Start with the first step; the hub's tick goes on from there."""
     from edgeloop_pipeline.fleet import release, renewal
 
-    held, there = _keys(folder, passphrase) if on_breach == "return" else None, _hub(hub, ca_file)
-    renewal.warn(there)
-    made = release.start(there, target, steps, soak_minutes, dict(_gate(word) for word in gates), held)
-    click.echo(f"rollout {made} of {target} has begun; edgeloop rollout status {made} tells how it goes")
+    limits = _gate_limits(gates)
+    keys, client = _keys(folder, passphrase) if on_breach == "return" else None, _hub(hub, ca_file)
+    renewal.warn(client)
+    number = release.start(client, target, steps, soak_minutes, limits, keys)
+    click.echo(f"rollout {number} of {target} has begun; edgeloop rollout status {number} shows how it goes")
 
 
-def _gate(word: str) -> tuple[str, float]:
-    name, _, value = word.partition("=")
-    try:
-        return name, float(value)
-    except ValueError as error:
-        raise UsageError(f"--gate {word!r}: write NAME=NUMBER") from error
+def _gate_limits(words: tuple[str, ...]) -> GateLimits:
+    """Raises UsageError for an unknown gate, or a value that it cannot have."""
+    import msgspec
+
+    from edgeloop_contract.rollout import GateLimits
+    from edgeloop_contract.settings import problems
+
+    limits: dict[str, float] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            limits[name] = float(value)
+        except ValueError as error:
+            raise UsageError(f"--gate {word!r}: write NAME=NUMBER") from error
+    if wrong := problems(limits, GateLimits, "--gate"):
+        raise UsageError("; ".join(wrong))
+    return msgspec.convert(limits, GateLimits)
 
 
 @rollout.command(epilog=EXIT_CODES)
@@ -225,42 +245,42 @@ def status(number: int | None, hub: str, ca_file: str) -> None:
     """One rollout with its gates, or all of them."""
     from edgeloop_pipeline.fleet import renewal
 
-    there = _hub(hub, ca_file)
-    renewal.warn(there)
+    client = _hub(hub, ca_file)
+    renewal.warn(client)
     if number is None:
-        for row in there.get("/api/v1/rollouts"):
-            click.echo(f"{row['id']:>4}  {row['state']:9} step {row['step']} of {row['steps']}  {row['target']}  {row['reason']}")
+        for row in client.rollouts():
+            click.echo(f"{row.id:>4}  {row.state:9} step {row.step} of {row.steps}  {row.target}  {row.reason}")
         return
-    _show(there.get(f"/api/v1/rollouts/{number}"))
+    _show(client.rollout(number))
 
 
-def _show(row: dict[str, Any]) -> None:
-    began = f"{datetime.fromtimestamp(row['began'], timezone.utc):%Y-%m-%d %H:%M} UTC"
-    step = f"step {row['step']} of {len(row['steps'])}"
-    click.echo(f"rollout {row['id']} of {row['target']}: {row['state']}, {step}, since {began}")
-    if row["reason"]:
-        click.echo(f"  {row['reason']}")
-    click.echo(f"  {row['cohort']} devices in the cohort, {row['reported']} report from the new bundle, {row['failed']} failed")
-    for gate in row["gates"]:
-        verdict = {True: "BREACHED", False: "holds", None: "cannot tell"}[gate["breached"]]
-        click.echo(f"  {gate['gate']:18}{verdict:12}{gate['text']}")
+def _show(status: RolloutStatus) -> None:
+    began = f"{datetime.fromtimestamp(status.began, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    step = f"step {status.step} of {len(status.steps)}"
+    click.echo(f"rollout {status.id} of {status.target}: {status.state}, {step}, since {began}")
+    if status.reason:
+        click.echo(f"  {status.reason}")
+    click.echo(f"  {status.cohort} devices in the cohort, {status.reported} report from the new bundle, {status.failed} failed")
+    for gate in status.gates:
+        verdict = {True: "BREACHED", False: "holds", None: "cannot tell"}[gate.breached]
+        click.echo(f"  {gate.gate:18}{verdict:12}{gate.text}")
 
 
-def _verb(verb: str, says: str) -> None:
-    @rollout.command(verb, epilog=EXIT_CODES, help=says)
+def _add_verb(verb: str, text: str) -> None:
+    @rollout.command(verb, epilog=EXIT_CODES, help=text)
     @click.argument("number", type=int)
     @hub_option
     @ca_option
     def changed(number: int, hub: str, ca_file: str) -> None:
-        _show(_hub(hub, ca_file).post(f"/api/v1/rollouts/{number}/{verb}", {}))
+        _show(_hub(hub, ca_file).change_rollout(number, verb))
 
 
-for _name, _says in (
+for _name, _text in (
     ("pause", "Nobody new gets the bundle until it is resumed."),
     ("resume", "Go on, also after a gate halted it."),
     ("abort", "End it; who is not on the released bundle goes back to that, where signed targets allow it."),
 ):
-    _verb(_name, _says)
+    _add_verb(_name, _text)
 
 
 @click.command(epilog=EXIT_CODES)
@@ -275,19 +295,20 @@ def bench(target: str, device: str, hub: str, ca_file: str, wait_minutes: float,
     import msgspec
 
     from edgeloop_contract.files import publish as write
+    from edgeloop_contract.hub_messages import JobRequest
 
-    there = _hub(hub, ca_file)
-    made = there.post("/api/v1/jobs", {"device": device, "target": target})["id"]
+    client = _hub(hub, ca_file)
+    job = client.create_job(JobRequest(device, target))
     deadline = time.monotonic() + wait_minutes * 60
-    while (found := there.get(f"/api/v1/jobs/{made}"))["state"] == "waiting":
+    while (status := client.job(job)).state == "waiting":
         if time.monotonic() > deadline:
             raise NetworkError(
-                f"{device} has not answered job {made} within {wait_minutes:g} min; it goes on waiting for the device"
+                f"{device} has not answered job {job} within {wait_minutes:g} min; it goes on waiting for the device"
             )
         time.sleep(1)
-    if found["state"] == "refused":
-        raise DeviceError(f"{device}: {found['result'].get('refused', 'refused')}")
-    body = msgspec.json.encode(found["result"]["measured"])
+    if status.state == "refused":
+        raise DeviceError(f"{device}: {status.result.refused or 'refused'}")
+    body = msgspec.json.encode(status.result.measured)
     if output is not None:
         write(output, body)
         click.echo(f"{output}: {device}'s measurement of {target}")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from urllib.parse import quote
 
 import click
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cli.fleet import EXIT_CODES, ca_option, hub_option
 
-AT_ONCE = 500
+PAGE = 500  # labels in one request
 
 
 @click.group(epilog=EXIT_CODES)
@@ -32,21 +31,18 @@ def export(folder: Path, model: str, kind: str, which: str, limit: int, hub: str
     import numpy as np
 
     from edgeloop_pipeline.cache.store import write
-    from edgeloop_pipeline.fleet.hub_client import Hub
+    from edgeloop_pipeline.fleet.hub_client import HubClient
     from edgeloop_pipeline.fleet.label_formats import FORMATS, Item
 
-    there = Hub.of(hub, ca_file)
-    if which == "open":
-        rows = there.get(f"/api/v1/queue?model={quote(model)}&limit={min(limit, 1000)}")
-    else:
-        rows = there.get(f"/api/v1/samples?model={quote(model)}&which={which}")[:limit]
-    names: list[str] = next((b["labels"] for b in there.get("/api/v1/bundles") if b["model"] == model), [])
+    client = HubClient.from_environment(hub, ca_file)
+    samples = client.queue(model, min(limit, 1000)) if which == "open" else client.samples(model, which)[:limit]
+    names = next((bundle.labels for bundle in client.bundles() if bundle.model == model), [])
     if not names:
         raise DataError(f"{model}: the hub has no bundle of this model; there is nothing to label with")
     items = []
-    for row in rows:
-        raw = there.raw(f"/api/v1/samples/{row['device']}/{row['key']}/values")
-        items.append(Item(row, np.load(io.BytesIO(raw), allow_pickle=False)))
+    for sample in samples:
+        content = client.sample_values(sample.device, sample.key)
+        items.append(Item(sample, np.load(io.BytesIO(content), allow_pickle=False)))
     (folder / "media").mkdir(parents=True, exist_ok=True)
     for item in items:
         write(folder / item.file, item.media())
@@ -62,13 +58,14 @@ def export(folder: Path, model: str, kind: str, which: str, limit: int, hub: str
 @ca_option
 def import_labels(file: Path, who: str, hub: str, ca_file: str) -> None:
     """Read labels from FILE, in any of the formats, and give them to the hub. Twice does no harm."""
-    from edgeloop_pipeline.fleet.hub_client import Hub
+    from edgeloop_contract.sample_messages import LabelUpload
+    from edgeloop_pipeline.fleet.hub_client import HubClient
     from edgeloop_pipeline.fleet.label_formats import read
 
-    there, settled = Hub.of(hub, ca_file), 0
-    found = [{"device": device, "key": key, "label": label} for device, key, label in read(file)]
-    if not found:
+    client = HubClient.from_environment(hub, ca_file)
+    assignments = list(read(file))
+    if not assignments:
         raise DataError(f"{file}: no sample in it has a label")
-    for start in range(0, len(found), AT_ONCE):
-        settled += int(there.post("/api/v1/labels", {"labels": found[start : start + AT_ONCE], "who": who})["settled"])
-    click.echo(f"{file}: {len(found)} labels, {settled} samples settled by them")
+    pages = (assignments[start : start + PAGE] for start in range(0, len(assignments), PAGE))
+    settled = sum(client.upload_labels(LabelUpload(page, who)) for page in pages)
+    click.echo(f"{file}: {len(assignments)} labels, {settled} samples settled by them")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.cli.fleet import ca_option, hub_option, keys_option
 
+if TYPE_CHECKING:  # loaded when the command runs
+    from edgeloop_pipeline.retraining.state import Outcome
+
 EXIT_CODES = """\b
 Exit codes: 0 a better model was published (with --dry-run: it would retrain) · 10 nothing to do · 11 another retraining is at work
-· 1 the challenger was refused · 2 wrong usage · 3 data · 7 disk · 8 the hub is away or refuses. Each turn adds a line to
+· 1 the challenger was refused · 2 wrong usage · 3 data · 7 disk · 8 the hub is away or refuses. Each cycle adds a line to
 RUNS/retrain/NAME/decisions.jsonl."""
 
 
@@ -30,14 +33,14 @@ RUNS/retrain/NAME/decisions.jsonl."""
 @click.option("--wait-hours", type=float, default=0.0, help="After a refused challenger.")
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="How often a challenger that is no better may pass.")
 @click.option(
-    "--max-home-drop", type=float, default=0.005, show_default=True, help="Accuracy that may be lost on the old test set."
+    "--max-test-drop", type=float, default=0.005, show_default=True, help="Accuracy that may be lost on the recipe's test set."
 )
 @click.option(
     "--pseudo-labels",
     type=click.FloatRange(0, 1),
     default=0.0,
-    metavar="SURE",
-    help="Train on unlabelled samples too, with the teacher's label where it is at least so sure. They never judge. 0: off.",
+    metavar="CONFIDENCE",
+    help="Train on unlabelled samples too, with the teacher's label, where it is at least so confident. They never judge. 0: off.",
 )
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--steps", default="25%, 100%", show_default=True, help="The rollout's steps; the first is the pilot.")
@@ -48,63 +51,62 @@ RUNS/retrain/NAME/decisions.jsonl."""
 @click.option("--json", "as_json", is_flag=True, help="Print the decision as one JSON object.")
 def retrain(
     recipe: str, hub: str, ca_file: str, folder: Path, runs: Path, changes: tuple[str, ...], min_labels: int,
-    min_labels_with_drift: int, max_age_days: float, wait_hours: float, alpha: float, max_home_drop: float,
+    min_labels_with_drift: int, max_age_days: float, wait_hours: float, alpha: float, max_test_drop: float,
     pseudo_labels: float, channel: str, steps: str, soak_minutes: float, no_publish: bool, force: bool, dry_run: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
-    """Retrain RECIPE on what the field says, prove the new model better, and start its rollout. Safe to run twice."""
+    """Retrain RECIPE on labelled field samples, prove the new model better, and start its rollout. Safe to run twice."""
     import msgspec
 
     from edgeloop_pipeline.cli.console import Console
-    from edgeloop_pipeline.fleet.hub_client import Hub
+    from edgeloop_pipeline.fleet.hub_client import HubClient
     from edgeloop_pipeline.fleet.tuf_keys import Keys
     from edgeloop_pipeline.recipe import recipe as recipes
-    from edgeloop_pipeline.retraining.cycle import Release, Turn, turn
-    from edgeloop_pipeline.retraining.gate import Limits
+    from edgeloop_pipeline.retraining.cycle import Release, RetrainingCycle, run_cycle
+    from edgeloop_pipeline.retraining.gate import GateLimits
     from edgeloop_pipeline.retraining.policy import Policy
     from edgeloop_pipeline.retraining.state import EXIT_LOCKED
 
     if not no_publish and not dry_run and not folder.is_dir():
         raise UsageError(f"{folder}: no keys there; name their folder with --keys, or stop after the gate with --no-publish")
-    held = None if no_publish else Keys.unattended(folder)
-    if held is not None and not dry_run:
-        held.load("targets")  # that it cannot be opened is to be known before hours of training
-    made = Turn(
-        recipe, changes, runs.resolve(), Hub.of(hub, ca_file), Policy(min_labels, min_labels_with_drift, max_age_days, wait_hours),
-        Limits(alpha=alpha, max_home_drop=max_home_drop), pseudo_labels,
-        Release(held, channel, steps, soak_minutes), Console(),
-        lambda text: click.echo(text, err=True),
+    keys = None if no_publish else Keys.unattended(folder)
+    if keys is not None and not dry_run:
+        keys.load("targets")  # a key that cannot be opened fails here, before hours of training
+    cycle = RetrainingCycle(
+        recipe, changes, runs.resolve(), HubClient.from_environment(hub, ca_file),
+        Policy(min_labels, min_labels_with_drift, max_age_days, wait_hours), GateLimits(alpha=alpha, max_test_drop=max_test_drop),
+        pseudo_labels, Release(keys, channel, steps, soak_minutes), Console(), lambda text: click.echo(text, err=True),
     )  # fmt: skip
-    found = turn(made, recipes.load(recipes.find(recipe), changes).head.name, force, dry_run)
-    if found is None:
+    outcome = run_cycle(cycle, recipes.load(recipes.find(recipe), changes).head.name, force, dry_run)
+    if outcome is None:
         click.echo("another retraining is at work", err=True)
         sys.exit(EXIT_LOCKED)
-    click.echo(msgspec.json.encode(found).decode() if as_json else said(found))
-    sys.exit(found.exit_code)
+    click.echo(msgspec.json.encode(outcome).decode() if as_json else in_words(outcome))
+    sys.exit(outcome.exit_code)
 
 
-def said(found: Any) -> str:
+def in_words(outcome: Outcome) -> str:
     """The decision with its figures."""
-    lines = [f"{found.what}: {found.why}"]
-    if found.verdict:
-        v = found.verdict
-        rows = [v["home"], v["field"], *v["slices"]]
-        width = max(len(r["name"]) for r in rows)
+    lines = [f"{outcome.action}: {outcome.reason}"]
+    if (verdict := outcome.verdict) is not None:
+        rows = [verdict.test, verdict.field, *verdict.slices]
+        width = max(len(row.name) for row in rows)
         lines.append(f"  {'':{width}}  champion  challenger  difference (95 %)          samples  recordings")
         lines += [
-            f"  {r['name']:{width}}  {r['champion']:8.1%}  {r['challenger']:10.1%}  {r['difference']:+7.1%} ({r['low']:+.1%} to"
-            f" {r['high']:+.1%})  {r['samples']:7}  {r['recordings']:10}"
+            f"  {r.name:{width}}  {r.champion:8.1%}  {r.challenger:10.1%}  {r.difference:+7.1%} ({r.low:+.1%} to"
+            f" {r.high:+.1%})  {r.samples:7}  {r.recordings:10}"
             for r in rows
         ]
-        lines += [f"  caution: {text}" for text in v["cautions"]]
+        lines += [f"  caution: {text}" for text in verdict.cautions]
         lines.append(
-            f"  field labels: {found.labels}, of them {found.random_labels} of samples drawn at random and {found.rest_labels} the"
-            " rest of labelled recordings; the others were chosen because the champion was unsure, which favours the challenger"
-            " in the field's row"
-        )  # fmt: skip
-    if found.pseudo_labels:
-        right = "" if found.pseudo_right is None else f"; on held-out labels it is right in {found.pseudo_right:.1%} where so sure"
-        lines.append(f"  {found.pseudo_labels} unlabelled samples trained with the teacher's label{right}")
-    if found.target:
-        lines.append(f"  {found.target} is published, rollout {found.rollout} has begun")
+            f"  field labels: {outcome.labels}, of them {outcome.random_labels} of samples drawn at random and"
+            f" {outcome.context_labels} of context samples of labelled recordings; the others were chosen because the champion was"
+            " uncertain, which favours the challenger in the field's row"
+        )
+    if outcome.pseudo_labels:
+        accuracy = outcome.pseudo_accuracy
+        right = "" if accuracy is None else f"; on held-out labels it is right in {accuracy:.1%} at that confidence"
+        lines.append(f"  {outcome.pseudo_labels} unlabelled samples trained with the teacher's label{right}")
+    if outcome.target:
+        lines.append(f"  {outcome.target} is published, rollout {outcome.rollout} has begun")
     return "\n".join(lines)

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-import zlib
-from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -108,25 +105,6 @@ def load(path: Path) -> Field:
             return Field(**found)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path}: not a version of field data ({error})") from error
-
-
-def from_rows(rows: Iterable[dict[str, Any]]) -> Field | None:
-    """What the hub told of labelled samples; None when there is none. Samples of another shape than most are left out."""
-    found = list(rows)
-    shapes = [(tuple(r["shape"]), r["dtype"]) for r in found]
-    if not found:
-        return None
-    usual = max(set(shapes), key=shapes.count)
-    found = [r for r, shape in zip(found, shapes, strict=True) if shape == usual]
-    kind = np.dtype(usual[1]).newbyteorder("<")
-    values = [np.frombuffer(zlib.decompress(r["data"]), kind).reshape(usual[0]).astype(usual[1]) for r in found]
-    text = {name: np.array([str(r[name]) for r in found]) for name in ("label", "device", "recording", "key")}
-    return Field(
-        np.stack(values), text["label"], text["device"], text["recording"], text["key"],
-        np.array([float(r["taken"]) for r in found]), np.array([bool(r["random"]) for r in found]),
-        np.full(len(found), "train"), np.array([bool(r["said"]) for r in found]), np.zeros(len(found), dtype=bool),
-        np.array([r["kind"] == "rest" for r in found]),
-    )  # fmt: skip
 
 
 def joined(first: Field, second: Field) -> Field:

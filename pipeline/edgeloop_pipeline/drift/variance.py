@@ -1,4 +1,4 @@
-"""How far a feature's mean strays where nothing is wrong: what the hub holds a device's against (`edgeloop_hub.drift.chance`)."""
+"""How far a feature's mean strays where nothing is wrong: `edgeloop_hub.drift.discoveries` compares devices with it."""
 
 from __future__ import annotations
 

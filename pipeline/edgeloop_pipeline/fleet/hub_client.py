@@ -1,36 +1,52 @@
-"""The hub's HTTP interface, as the workstation uses it."""
+"""The hub's HTTP interface, as the workstation uses it: one method for each question, answered by structs of the contract."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from urllib.parse import quote, urlencode
 
-import msgspec
-import urllib3
-
-from edgeloop_agent.connection_pool import pool
-from edgeloop_contract.errors import NetworkError, UsageError
+from edgeloop_contract.errors import UsageError
+from edgeloop_contract.hub_messages import (
+    Health,
+    JobCreated,
+    JobRequest,
+    JobStatus,
+    MetadataUpload,
+    PublicKey,
+    PublishedBundle,
+    ReceivedBytes,
+    RolloutCreated,
+    RolloutRequest,
+    RolloutStatus,
+    RolloutSummary,
+    SignedMetadata,
+    TargetsVersion,
+)
+from edgeloop_contract.sample_messages import (
+    DriftSummary,
+    LabelUpload,
+    ListedSample,
+    QueuedSample,
+    RecordingLabel,
+    SettledSamples,
+    StoredSample,
+)
+from edgeloop_pipeline.fleet.hub_connection import HubConnection
 
 PART_BYTES = 4 << 20
-SECONDS = 60.0
+PAGE = 200
 
 
-class Hub:
-    """`token`: of `edgeloop-hub token api`. Raises NetworkError with what the hub said."""
+class HubClient:
+    """Every method raises NetworkError with what the hub said."""
 
-    def __init__(self, address: str, token: str, ca_file: str = "") -> None:
-        self.address = address.rstrip("/")
-        self._headers = {"Authorization": f"Bearer {token}"}
-        self._http = pool(
-            self.address,
-            retries=urllib3.Retry(total=3, redirect=0, backoff_factor=0.5, allowed_methods={"GET", "PUT"}),
-            timeout=urllib3.Timeout(connect=10, read=SECONDS), ca_certs=ca_file or None,
-        )  # fmt: skip
+    def __init__(self, connection: HubConnection) -> None:
+        self._connection = connection
 
     @classmethod
-    def of(cls, address: str, ca_file: str = "") -> Hub:
-        """With the token of $EDGELOOP_HUB_TOKEN or of the file that $EDGELOOP_HUB_TOKEN_FILE names."""
+    def from_environment(cls, address: str, ca_file: str = "") -> HubClient:
+        """With the token of $EDGELOOP_HUB_TOKEN, or of the file that $EDGELOOP_HUB_TOKEN_FILE names. Raises UsageError."""
         token, file = os.environ.get("EDGELOOP_HUB_TOKEN", ""), os.environ.get("EDGELOOP_HUB_TOKEN_FILE", "")
         if not token and file:
             try:
@@ -39,53 +55,109 @@ class Hub:
                 raise UsageError(f"{file}: cannot be read ({error.strerror}); check EDGELOOP_HUB_TOKEN_FILE") from error
         if not token:
             raise UsageError("no token: set EDGELOOP_HUB_TOKEN to what edgeloop-hub token api printed")
-        return cls(address, token, ca_file)
+        return cls(HubConnection(address, token, ca_file))
 
-    def get(self, path: str) -> Any:
-        return self._ask("GET", path)
+    @property
+    def address(self) -> str:
+        return self._connection.address
 
-    def post(self, path: str, body: object) -> Any:
-        return self._ask("POST", path, msgspec.json.encode(body), "application/json")
+    def health(self) -> Health:
+        return self._connection.get("/api/v1/health", Health)
 
-    def packed(self, path: str) -> Any:
-        """An answer in MessagePack."""
-        return msgspec.msgpack.decode(self.raw(path))
+    # Signed metadata and bundles
 
-    def raw(self, path: str) -> bytes:
-        """A file's bytes. Raises NetworkError also where there is none."""
-        try:
-            answer = self._http.request("GET", f"{self.address}{path}", headers=self._headers)
-        except urllib3.exceptions.HTTPError as error:
-            raise NetworkError(f"{self.address}: {str(error).rpartition(': ')[2]}; does the hub run there?") from error
-        if answer.status >= 300:
-            raise NetworkError(f"{self.address}{path}: status {answer.status}")
-        return bytes(answer.data)
+    def public_key(self) -> PublicKey:
+        return self._connection.get("/api/v1/key", PublicKey)
+
+    def signed(self) -> SignedMetadata:
+        return self._connection.get("/api/v1/signed", SignedMetadata)
+
+    def publish(self, metadata: MetadataUpload) -> TargetsVersion:
+        return self._connection.post("/api/v1/signed", metadata, TargetsVersion)
+
+    def bundles(self) -> list[PublishedBundle]:
+        return self._connection.get("/api/v1/bundles", list[PublishedBundle])
 
     def upload(self, path: Path, sha256: str) -> int:
-        """Send what the hub does not have yet; returns how many bytes went over the wire."""
+        """Send the parts of a bundle that the hub does not have yet; returns how many bytes went over the wire."""
         sent = 0
         with path.open("rb") as file:
-            place = int(self.get(f"/api/v1/uploads/{sha256}")["bytes"])
+            place = self._connection.get(f"/api/v1/uploads/{sha256}", ReceivedBytes).bytes
             file.seek(place)
             while part := file.read(PART_BYTES):
-                answer = self._ask("PUT", f"/api/v1/uploads/{sha256}/{place}", part, "application/octet-stream")
+                place = self._connection.put(f"/api/v1/uploads/{sha256}/{place}", part, ReceivedBytes).bytes
                 sent += len(part)
-                place = int(answer["bytes"])
                 file.seek(place)
         return sent
 
-    def _ask(self, method: str, path: str, body: bytes | None = None, kind: str = "") -> Any:
-        headers = {**self._headers, **({"Content-Type": kind} if kind else {})}
-        try:
-            answer = self._http.request(method, f"{self.address}{path}", headers=headers, body=body)
-        except urllib3.exceptions.HTTPError as error:
-            raise NetworkError(f"{self.address}: {str(error).rpartition(': ')[2]}; does the hub run there?") from error
-        try:
-            found = msgspec.json.decode(answer.data) if answer.data else None
-        except msgspec.DecodeError as error:
-            raise NetworkError(
-                f"{self.address}{path}: answered {answer.status} with no JSON; is this a hub, or what does the proxy before it say?"
-            ) from error
-        if answer.status >= 300:
-            raise NetworkError(f"{self.address}: {found.get('detail', '') if isinstance(found, dict) else answer.status}")
-        return found
+    def metadata_file(self, name: str) -> bytes:
+        """Signed metadata, such as timestamp.json or 3.targets.json."""
+        return self._connection.get_bytes(f"/tuf/metadata/{name}")
+
+    def target_file(self, name: str) -> bytes:
+        """A bundle, by DIGEST.NAME."""
+        return self._connection.get_bytes(f"/tuf/targets/{name}")
+
+    # Rollouts and jobs
+
+    def rollouts(self) -> list[RolloutSummary]:
+        return self._connection.get("/api/v1/rollouts", list[RolloutSummary])
+
+    def rollout(self, number: int) -> RolloutStatus:
+        return self._connection.get(f"/api/v1/rollouts/{number}", RolloutStatus)
+
+    def start_rollout(self, request: RolloutRequest) -> int:
+        """Returns the rollout's number."""
+        return self._connection.post("/api/v1/rollouts", request, RolloutCreated).id
+
+    def change_rollout(self, number: int, verb: str) -> RolloutStatus:
+        """`verb`: pause, resume or abort."""
+        return self._connection.post(f"/api/v1/rollouts/{number}/{verb}", {}, RolloutStatus)
+
+    def create_job(self, request: JobRequest) -> str:
+        """Returns the job's id."""
+        return self._connection.post("/api/v1/jobs", request, JobCreated).id
+
+    def job(self, job: str) -> JobStatus:
+        return self._connection.get(f"/api/v1/jobs/{job}", JobStatus)
+
+    # Drift, samples and labels
+
+    def drift(self, model: str, seconds: float) -> DriftSummary:
+        """Over the last `seconds`."""
+        return self._connection.get(f"/api/v1/drift?{urlencode({'model': model, 'seconds': seconds})}", DriftSummary)
+
+    def queue(self, model: str, limit: int, who: str = "import") -> list[QueuedSample]:
+        """What `who` is to label next, the most informative first."""
+        query = urlencode({"model": model, "limit": limit, "who": who})
+        return self._connection.get(f"/api/v1/queue?{query}", list[QueuedSample])
+
+    def samples(self, model: str, which: str) -> list[ListedSample]:
+        """`which`: open, labelled or all."""
+        return self._connection.get(f"/api/v1/samples?{urlencode({'model': model, 'which': which})}", list[ListedSample])
+
+    def sample_values(self, device: str, key: str) -> bytes:
+        """One sample's values, as a .npy file."""
+        return self._connection.get_bytes(f"/api/v1/samples/{quote(device)}/{quote(key, safe='')}/values")
+
+    def upload_labels(self, upload: LabelUpload) -> int:
+        """Returns how many samples are settled by these labels."""
+        return self._connection.post("/api/v1/labels", upload, SettledSamples).settled
+
+    def recording_labels(self, model: str) -> list[RecordingLabel]:
+        """Labels of whole recordings, and whether the device has sent the other samples."""
+        return self._connection.get(f"/api/v1/recordings?{urlencode({'model': model})}", list[RecordingLabel])
+
+    def labelled(self, model: str, after: StoredSample | None) -> list[StoredSample]:
+        """A page of labelled samples in the order of labelling, behind the sample `after`; empty at the end."""
+        place = {} if after is None else {"at": repr(after.labelled), "device": after.device, "key": after.key}
+        return self._page("labelled", model, place)
+
+    def unlabelled(self, model: str, before: StoredSample | None) -> list[StoredSample]:
+        """A page of samples without a label, the newest first, older than the sample `before`; empty at the end."""
+        place = {} if before is None else {"at": repr(before.at), "device": before.device, "key": before.key}
+        return self._page("unlabelled", model, place)
+
+    def _page(self, which: str, model: str, place: dict[str, str]) -> list[StoredSample]:
+        query = urlencode({"model": model, "limit": PAGE, **place})
+        return self._connection.get_packed(f"/api/v1/{which}?{query}", list[StoredSample])

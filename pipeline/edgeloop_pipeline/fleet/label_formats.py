@@ -16,15 +16,16 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.sample_messages import LabelAssignment, SampleSummary
 
 COLUMNS = ("file", "device", "key", "recording", "window", "guess", "confidence", "label")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One sample of the hub: what it said of it, and its values (*sample)."""
+    """A sample of the hub, and its values (*sample)."""
 
-    about: dict[str, Any]
+    sample: SampleSummary
     values: Array
 
     @property
@@ -33,7 +34,7 @@ class Item:
 
     @property
     def file(self) -> str:
-        return f"media/{self.about['device']}-{self.about['key']}.{'png' if self.is_image else 'csv'}"
+        return f"media/{self.sample.device}-{self.sample.key}.{'png' if self.is_image else 'csv'}"
 
     def media(self) -> bytes:
         """A PNG, or CSV with a column for each channel and one for the time step."""
@@ -59,10 +60,18 @@ def _bytes(image: Array) -> Array:
 def to_csv(items: list[Item], names: list[str]) -> dict[str, str]:
     """One line a sample; fill in its last column."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**item.about, "file": item.file, "label": item.about.get("label") or ""} for item in items)
+    writer.writerows(_csv_row(item) for item in items)
     return {"labels.csv": out.getvalue()}
+
+
+def _csv_row(item: Item) -> dict[str, Any]:
+    sample = item.sample
+    return {
+        "file": item.file, "device": sample.device, "key": sample.key, "recording": sample.recording, "window": sample.window,
+        "guess": sample.prediction, "confidence": sample.confidence, "label": sample.label or "",
+    }  # fmt: skip
 
 
 def to_coco(items: list[Item], names: list[str]) -> dict[str, str]:
@@ -74,10 +83,10 @@ def to_coco(items: list[Item], names: list[str]) -> dict[str, str]:
             raise DataError("coco: it holds images only, and these samples are series; use csv or label-studio")
         height, width = item.values.shape[:2]
         images.append({"id": number, "file_name": item.file, "width": width, "height": height})
-        if item.about.get("label"):
+        if item.sample.label:
             annotations.append(
                 {
-                    "id": len(annotations) + 1, "image_id": number, "category_id": names.index(item.about["label"]) + 1,
+                    "id": len(annotations) + 1, "image_id": number, "category_id": names.index(item.sample.label) + 1,
                     "bbox": [0, 0, width, height], "area": width * height, "iscrowd": 0,
                 }
             )  # fmt: skip
@@ -86,17 +95,17 @@ def to_coco(items: list[Item], names: list[str]) -> dict[str, str]:
 
 
 def to_label_studio(items: list[Item], names: list[str]) -> dict[str, str]:
-    """Tasks with the model's guess as a prediction, and the labelling interface that fits them."""
+    """Tasks with the model's prediction, and the labelling interface that fits them."""
     tasks = []
     for item in items:
         kind = "image" if item.is_image else "csv"
-        data = {kind: item.file, **{k: item.about[k] for k in ("device", "key", "recording", "window")}}
+        data = {kind: item.file, **{k: getattr(item.sample, k) for k in ("device", "key", "recording", "window")}}
         task: dict[str, Any] = {"data": data}
-        if item.about["guess"]:
-            result = [_choice(item.about["guess"])]
-            task["predictions"] = [{"model_version": item.about["model"], "score": item.about["confidence"], "result": result}]
-        if item.about.get("label"):
-            task["annotations"] = [{"result": [_choice(item.about["label"])]}]
+        if item.sample.prediction:
+            result = [_choice(item.sample.prediction)]
+            task["predictions"] = [{"model_version": item.sample.model, "score": item.sample.confidence, "result": result}]
+        if item.sample.label:
+            task["annotations"] = [{"result": [_choice(item.sample.label)]}]
         tasks.append(task)
     return {"label-studio.json": json.dumps(tasks, indent=1), "label-studio.xml": _interface(items, names)}
 
@@ -116,8 +125,8 @@ def _interface(items: list[Item], names: list[str]) -> str:
     return f'<View>\n{shown}  <Choices name="label" toName="sample" choice="single">\n{choices}  </Choices>\n</View>\n'
 
 
-def read(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Device, key and label of each labelled sample in a file of any of the formats. Raises DataError."""
+def read(path: Path) -> Iterator[LabelAssignment]:
+    """The label of each labelled sample in a file of any of the formats. Raises DataError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -137,39 +146,41 @@ def read(path: Path) -> Iterator[tuple[str, str, str]]:
         raise DataError(f"{path}: no labels can be read from it ({type(error).__name__}: {error})") from error
 
 
-def _of_csv(path: Path, text: str) -> Iterator[tuple[str, str, str]]:
+def _of_csv(path: Path, text: str) -> Iterator[LabelAssignment]:
     for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2):
         if not row.get("label"):
             continue
         if row.get("device") and row.get("key"):
-            yield row["device"], row["key"], row["label"]
+            yield LabelAssignment(row["device"], row["key"], row["label"])
         elif row.get("file"):
-            yield (*_named(row["file"]), row["label"])
+            yield LabelAssignment(*_named(row["file"]), row["label"])
         else:
             raise DataError(f"{path}:{number}: a label without device and key, or file")
 
 
-def _of_coco(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+def _of_coco(found: dict[str, Any]) -> Iterator[LabelAssignment]:
     names = {c["id"]: c["name"] for c in found["categories"]}
     files = {i["id"]: i["file_name"] for i in found["images"]}
     for annotation in found["annotations"]:
-        yield (*_named(files[annotation["image_id"]]), names[annotation["category_id"]])
+        yield LabelAssignment(*_named(files[annotation["image_id"]]), names[annotation["category_id"]])
 
 
-def _of_label_studio(tasks: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+def _of_label_studio(tasks: list[dict[str, Any]]) -> Iterator[LabelAssignment]:
     """Its whole export, or the short one (JSON-MIN)."""
     for task in tasks:
         data = task.get("data", task)
-        where = (data["device"], data["key"]) if "device" in data and "key" in data else _named(data.get("image") or data["csv"])
+        device, key = (
+            (data["device"], data["key"]) if "device" in data and "key" in data else _named(data.get("image") or data["csv"])
+        )
         if "data" not in task:
             short = task.get("label") or task.get("choice")
             if short:
-                yield (*where, short if isinstance(short, str) else short["choices"][0])
+                yield LabelAssignment(device, key, short if isinstance(short, str) else short["choices"][0])
             continue
         for annotation in task.get("annotations", []):
             chosen = [r["value"]["choices"][0] for r in annotation["result"] if r.get("type") == "choices"]
             if chosen and not annotation.get("was_cancelled"):
-                yield (*where, chosen[0])
+                yield LabelAssignment(device, key, chosen[0])
 
 
 def _named(file: str) -> tuple[str, str]:

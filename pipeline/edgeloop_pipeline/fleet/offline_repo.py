@@ -10,18 +10,21 @@ from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import publish
-from edgeloop_pipeline.fleet.hub_client import Hub
+from edgeloop_pipeline.fleet.hub_client import HubClient
 
 
-def export(hub: Hub, folder: Path) -> str:
-    """Bundles first, then metadata with the timestamp last: a stick pulled out too early holds an older, whole state."""
-    timestamp = hub.raw("/tuf/metadata/timestamp.json")
+def export(hub: HubClient, folder: Path) -> str:
+    """Write bundles first, then metadata with the timestamp last: a stick pulled out too early holds an older, whole state.
+
+    Returns what was written, in words. Raises StorageError and NetworkError.
+    """
+    timestamp = hub.metadata_file("timestamp.json")
     snapshot_version = _of(Timestamp, timestamp).snapshot_meta.version
-    snapshot = hub.raw(f"/tuf/metadata/{snapshot_version}.snapshot.json")
+    snapshot = hub.metadata_file(f"{snapshot_version}.snapshot.json")
     targets_version = _of(Snapshot, snapshot).meta["targets.json"].version
-    targets = hub.raw(f"/tuf/metadata/{targets_version}.targets.json")
-    newest = _of(Root, hub.get("/api/v1/signed")["roots"][0].encode()).version
-    files = {f"{n}.root.json": hub.raw(f"/tuf/metadata/{n}.root.json") for n in range(1, newest + 1)}
+    targets = hub.metadata_file(f"{targets_version}.targets.json")
+    newest = _of(Root, hub.signed().roots[0].encode()).version
+    files = {f"{n}.root.json": hub.metadata_file(f"{n}.root.json") for n in range(1, newest + 1)}
     files |= {
         f"{targets_version}.targets.json": targets,
         f"{snapshot_version}.snapshot.json": snapshot,
@@ -34,7 +37,7 @@ def export(hub: Hub, folder: Path) -> str:
         for name, target in listed.items():
             path = folder / "targets" / f"{target.hashes['sha256']}.{name}"
             if not path.exists():
-                content = hub.raw(f"/tuf/targets/{path.name}")
+                content = hub.target_file(path.name)
                 if hashlib.sha256(content).hexdigest() != target.hashes["sha256"]:
                     raise NetworkError(f"{name}: the hub's bytes are not those that were signed")
                 publish(path, content)

@@ -2,44 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from edgeloop_contract.rollout import parse_steps
+from tuf.api.metadata import TargetFile, Targets
+
+from edgeloop_contract.hub_messages import MetadataUpload, RolloutRequest
+from edgeloop_contract.rollout import GateLimits, RolloutPlan, parse_steps
 from edgeloop_pipeline.fleet import tuf_keys
-from edgeloop_pipeline.fleet.hub_client import Hub
+from edgeloop_pipeline.fleet.hub_client import HubClient
 
 
-def publish(held: tuf_keys.Keys, there: Hub, bundle: Path, channel: str) -> tuple[str, int | None]:
-    """Sign the bundle and bring it to the hub; its target's name, and how many bytes were sent (None: it is there already)."""
+def publish(keys: tuf_keys.Keys, hub: HubClient, bundle: Path, channel: str) -> tuple[str, int | None]:
+    """Sign the bundle and send it to the hub; its target's name, and how many bytes were sent (None: the hub has it already)."""
     name, target = tuf_keys.target_of(bundle, channel)
-    targets = tuf_keys.current_targets(held, there.get("/api/v1/signed")["targets"])
+    targets = tuf_keys.current_targets(keys, hub.signed().targets)
     if name in targets.targets:
         return name, None
-    sent = there.upload(bundle, target.hashes["sha256"])
-    sign(held, there, targets, {**targets.targets, name: target})
+    sent = hub.upload(bundle, target.hashes["sha256"])
+    sign(keys, hub, targets, {**targets.targets, name: target})
     return name, sent
 
 
-def sign(held: tuf_keys.Keys, there: Hub, targets: Any, listed: dict[str, Any]) -> None:
-    """Give the hub targets that list just these."""
-    targets.targets, targets.version, targets.expires = listed, targets.version + 1, tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
-    body = tuf_keys.signed_targets(held, targets, remember=False)
-    there.post("/api/v1/signed", {"targets": body.decode()})
-    held.keep("trusted.json", body)
+def sign(keys: tuf_keys.Keys, hub: HubClient, targets: Targets, listed: Mapping[str, TargetFile]) -> None:
+    """Sign targets that list just these files, and give them to the hub."""
+    targets.targets, targets.version = dict(listed), targets.version + 1
+    targets.expires = tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
+    body = tuf_keys.signed_targets(keys, targets, remember=False)
+    hub.publish(MetadataUpload(targets=body.decode()))
+    keys.keep("trusted.json", body)
 
 
 def start(
-    there: Hub, target: str, steps: str, soak_minutes: float, gates: dict[str, float], held: tuf_keys.Keys | None = None
+    hub: HubClient, target: str, steps: str, soak_minutes: float, gates: GateLimits, keys: tuf_keys.Keys | None = None
 ) -> int:
-    """Begin a rollout; its number. `held`: keys, to sign the way back in advance (on_breach return)."""
+    """Begin a rollout; returns its number. `keys`: to sign the way back in advance (on_breach return). Raises UsageError."""
     fallback = ""
-    if held is not None:
-        targets = tuf_keys.current_targets(held, there.get("/api/v1/signed")["targets"])
+    if keys is not None:
+        targets = tuf_keys.current_targets(keys, hub.signed().targets)
         targets.targets = {n: t for n, t in targets.targets.items() if n != target}
         targets.version, targets.expires = targets.version + 1, tuf_keys.expiry(tuf_keys.TARGETS_DAYS)
-        fallback = tuf_keys.signed_targets(held, targets, remember=False).decode()
-    plan = {
-        "steps": parse_steps(steps), "soak_seconds": soak_minutes * 60, "on_breach": "return" if held else "halt", "gates": gates,
-    }  # fmt: skip
-    return int(there.post("/api/v1/rollouts", {"target": target, "plan": plan, "fallback": fallback})["id"])
+        fallback = tuf_keys.signed_targets(keys, targets, remember=False).decode()
+    plan = RolloutPlan(parse_steps(steps), soak_minutes * 60, gates, "return" if keys else "halt")
+    return hub.start_rollout(RolloutRequest(target, plan, fallback))

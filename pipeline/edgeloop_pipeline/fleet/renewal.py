@@ -1,51 +1,50 @@
-"""`edgeloop keys renew`: the same signed anew, before it expires or after the hub lost some of it; and warnings in time."""
+"""`edgeloop keys renew`: sign the same metadata anew, before they expire or after the hub lost some; and warnings in time."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import click
 
 from edgeloop_contract.errors import NetworkError
+from edgeloop_contract.hub_messages import MetadataUpload
 from edgeloop_pipeline.fleet import release, tuf_keys
-from edgeloop_pipeline.fleet.hub_client import Hub
+from edgeloop_pipeline.fleet.hub_client import HubClient
 
 
-def root(held: tuf_keys.Keys, there: Hub) -> str:
-    """Root metadata with the same keys, for as long again."""
-    told = there.get("/api/v1/signed")
-    made = tuf_keys.rotated(held, "", None)
-    there.post("/api/v1/signed", {"roots": tuf_keys.roots_to_send(held, told["roots"], made), "targets": ""})
-    new = held.root.signed
+def root(keys: tuf_keys.Keys, hub: HubClient) -> str:
+    """Root metadata with the same keys, for as long again; returns what was done, in words."""
+    signed = hub.signed()
+    body = tuf_keys.rotated(keys, "", None)
+    hub.publish(MetadataUpload(roots=tuf_keys.roots_to_send(keys, signed.roots, body)))
+    new = keys.root.signed
     return f"root: version {new.version}, good until {new.expires:%Y-%m-%d}"
 
 
-def targets(held: tuf_keys.Keys, there: Hub) -> str:
-    """The same bundles, for as long again."""
-    found = tuf_keys.current_targets(held, there.get("/api/v1/signed")["targets"])
-    release.sign(held, there, found, found.targets)
-    return f"targets: version {found.version}, good until {found.expires:%Y-%m-%d}"
+def targets(keys: tuf_keys.Keys, hub: HubClient) -> str:
+    """The same bundles, for as long again; returns what was done, in words."""
+    current = tuf_keys.current_targets(keys, hub.signed().targets)
+    release.sign(keys, hub, current, current.targets)
+    return f"targets: version {current.version}, good until {current.expires:%Y-%m-%d}"
 
 
-def after_restore(held: tuf_keys.Keys, there: Hub) -> list[str]:
-    """Targets above every version that was ever signed, with those bundles that the hub still has; in lines, what was done."""
-    found, last = tuf_keys.hub_targets(held, there.get("/api/v1/signed")["targets"]), tuf_keys.last_targets(held)
-    if last is None or last.version <= found.version:
-        return [f"{there.address}: has targets version {found.version}, the last that was signed; nothing is lost"]
-    here = {row["target"]: row["sha256"] for row in there.get("/api/v1/bundles")}
+def after_restore(keys: tuf_keys.Keys, hub: HubClient) -> list[str]:
+    """Sign targets above every version that was ever signed, with those bundles that the hub still has; in lines, what was done."""
+    current, last = tuf_keys.hub_targets(keys, hub.signed().targets), tuf_keys.last_targets(keys)
+    if last is None or last.version <= current.version:
+        return [f"{hub.address}: has targets version {current.version}, the last that was signed; nothing is lost"]
+    here = {bundle.target: bundle.sha256 for bundle in hub.bundles()}
     listed = {name: file for name, file in last.targets.items() if here.get(name) == file.hashes.get("sha256")}
     lost = sorted(last.targets.keys() - listed.keys())
-    found.version = last.version
-    release.sign(held, there, found, listed)
-    said = [f"targets: version {found.version}, with {len(listed)} bundles; devices follow at their next poll"]
-    return said + [f"lost by the hub: {name}; publish its bundle again" for name in lost]
+    current.version = last.version
+    release.sign(keys, hub, current, listed)
+    lines = [f"targets: version {current.version}, with {len(listed)} bundles; devices follow at their next poll"]
+    return lines + [f"lost by the hub: {name}; publish its bundle again" for name in lost]
 
 
-def warn(there: Hub) -> None:
-    """On standard error, what the hub says that somebody should do. An earlier hub says nothing."""
+def warn(hub: HubClient) -> None:
+    """Print the hub's warnings on standard error. A hub of an earlier release has none."""
     try:
-        told: dict[str, Any] = there.get("/api/v1/health")
+        health = hub.health()
     except NetworkError:
         return
-    for warning in told.get("warnings", []):
-        click.echo(f"edgeloop: warning: {warning['text']}", err=True)
+    for warning in health.warnings:
+        click.echo(f"edgeloop: warning: {warning.text}", err=True)

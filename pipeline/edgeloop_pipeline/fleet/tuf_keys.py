@@ -7,7 +7,6 @@ import os
 import re
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -23,6 +22,7 @@ from tuf.api.metadata import Metadata, Root, TargetFile, Targets
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, StorageError, UsageError
 from edgeloop_contract.files import publish
+from edgeloop_contract.hub_messages import PublicKey
 
 ROOT_DAYS, TARGETS_DAYS = 3 * 365, 365
 BEFORE = "root-before.json"
@@ -96,13 +96,12 @@ def expiry(days: float) -> datetime:
     return datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=days)
 
 
-def online_key(told: dict[str, Any]) -> SSlibKey:
-    """The hub's public key, as it said it. Raises DataError."""
+def online_key(key: PublicKey) -> SSlibKey:
+    """The hub's public key, as TUF metadata hold it. Raises DataError."""
     try:
-        found = SSlibKey.from_dict(told.pop("keyid"), told)
+        return SSlibKey(key.keyid, key.keytype, key.scheme, key.keyval)
     except (KeyError, ValueError, TypeError) as error:
         raise DataError(f"the hub's key cannot be read ({error})") from error
-    return found
 
 
 def first_root(keys: Keys, hub_key: SSlibKey, count: int, threshold: int) -> tuple[bytes, bytes]:
@@ -123,14 +122,14 @@ def first_root(keys: Keys, hub_key: SSlibKey, count: int, threshold: int) -> tup
 
 def signed_root(keys: Keys, root: Root, signers: list[CryptoSigner], before: Root | None = None) -> bytes:
     """Signed by enough of the old keys and of the new ones. Raises UsageError when too few are here."""
-    made = Metadata(root)
+    metadata = Metadata(root)
     for signer in signers:
-        made.sign(signer, append=True)
-    body = made.to_bytes()
+        metadata.sign(signer, append=True)
+    body = metadata.to_bytes()
     try:
         for trusted in (before, root):
             if trusted is not None:
-                trusted.verify_delegate("root", made.signed_bytes, made.signatures)
+                trusted.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
     except RepositoryError as error:
         raise UsageError(f"{keys.folder}: too few root keys are here ({error}); bring them back for this") from error
     keys.keep("root.json", body)
@@ -163,9 +162,9 @@ def rotated(keys: Keys, role: str, hub_key: SSlibKey | None) -> bytes:
     return signed_root(keys, root, signers, old)
 
 
-def current_targets(keys: Keys, told: str) -> Targets:
+def current_targets(keys: Keys, metadata: str) -> Targets:
     """The hub's targets metadata, if our key signed them and they are not older than those we signed last. Raises DataError."""
-    found, last = hub_targets(keys, told), last_targets(keys)
+    found, last = hub_targets(keys, metadata), last_targets(keys)
     if last is not None and found.version < last.version:
         raise DataError(
             f"the hub shows targets version {found.version}; {last.version} was published: it lost or hides something. "
@@ -183,10 +182,10 @@ def last_targets(keys: Keys) -> Targets | None:
     return found.signed
 
 
-def hub_targets(keys: Keys, told: str) -> Targets:
+def hub_targets(keys: Keys, metadata: str) -> Targets:
     """The hub's targets, signed by our key, however old they are: of a hub that was restored. Raises DataError."""
     try:
-        found: Metadata[Targets] = Metadata.from_bytes(told.encode())
+        found: Metadata[Targets] = Metadata.from_bytes(metadata.encode())
         keys.root.signed.verify_delegate("targets", found.signed_bytes, found.signatures)
     except (RepositoryError, ValueError) as error:
         raise DataError(
@@ -195,27 +194,27 @@ def hub_targets(keys: Keys, told: str) -> Targets:
     return found.signed
 
 
-def roots_to_send(keys: Keys, told: list[str], new: bytes) -> list[str]:
+def roots_to_send(keys: Keys, hub_roots: list[str], new: bytes) -> list[str]:
     """The new root, after the one before it where the hub does not have that: it was away when it was made, or restored since.
 
     Raises DataError.
     """
-    there = int(Metadata[Root].from_bytes(told[0].encode()).signed.version) if told else 0
-    made = int(Metadata[Root].from_bytes(new).signed.version)
-    if made == there + 1:
+    there = int(Metadata[Root].from_bytes(hub_roots[0].encode()).signed.version) if hub_roots else 0
+    version = int(Metadata[Root].from_bytes(new).signed.version)
+    if version == there + 1:
         return [new.decode()]
     before = keys.folder / BEFORE
-    if made == there + 2 and before.exists():
+    if version == there + 2 and before.exists():
         return [before.read_text(encoding="utf-8"), new.decode()]
     raise DataError(
-        f"the hub has root version {there}, this folder {made - 1}: bring {keys.folder} as it was when the hub was last told"
+        f"the hub has root version {there}, this folder {version - 1}: bring {keys.folder} as it was when the hub was last told"
     )
 
 
 def signed_targets(keys: Keys, targets: Targets, remember: bool = True) -> bytes:
-    made = Metadata(targets)
-    made.sign(keys.load("targets"))
-    body = made.to_bytes()
+    metadata = Metadata(targets)
+    metadata.sign(keys.load("targets"))
+    body = metadata.to_bytes()
     if remember:
         keys.keep("trusted.json", body)
     return body
@@ -227,7 +226,7 @@ def target_of(path: Path, channel: str) -> tuple[str, TargetFile]:
         manifest, digest = bundle.manifest, bundle.sha256
     name = f"{re.sub(r'[^A-Za-z0-9_-]', '_', manifest.name)}-{manifest.version}-{digest[:8]}.edgeloop"
     custom = {"model": manifest.name, "version": manifest.version, "channel": channel}
-    made = TargetFile.from_data(name, path.read_bytes(), ["sha256"])
-    if made.hashes["sha256"] != digest:
+    target = TargetFile.from_data(name, path.read_bytes(), ["sha256"])
+    if target.hashes["sha256"] != digest:
         raise DataError(f"{path}: changed while it was read")
-    return name, TargetFile(made.length, {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}, name, {"custom": custom})
+    return name, TargetFile(target.length, {"sha256": hashlib.sha256(path.read_bytes()).hexdigest()}, name, {"custom": custom})

@@ -1,13 +1,13 @@
-"""One turn of retraining: look, decide, train the challenger, judge it, publish it. Each decision is kept with its figures.
+"""One cycle of retraining: look, decide, train the challenger, judge it, publish it. Each decision is kept with its figures.
 
-It may be killed anywhere and run again: stages are cached, the version of an unfinished try is remembered, and the hub takes a
+It may be killed anywhere and run again: stages are cached, the version of an unfinished attempt is remembered, and the hub takes a
 bundle once.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,21 +19,23 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.errors import GateError, UsageError
 from edgeloop_contract.manifest import Precision
+from edgeloop_contract.rollout import GateLimits as RolloutGateLimits
 from edgeloop_pipeline.cache.store import Store, write
 from edgeloop_pipeline.data import field_data
-from edgeloop_pipeline.fleet.hub_client import Hub
+from edgeloop_pipeline.fleet.hub_client import HubClient
 from edgeloop_pipeline.fleet.release import publish, start
 from edgeloop_pipeline.fleet.tuf_keys import Keys
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.retraining import fetch_samples, gate, pseudo_labelling
-from edgeloop_pipeline.retraining import state as state_of
+from edgeloop_pipeline.retraining import state as states
 from edgeloop_pipeline.retraining.policy import Decision, Policy, Signals, decide
-from edgeloop_pipeline.retraining.state import Champion, Outcome, State, Try
+from edgeloop_pipeline.retraining.state import Attempt, Champion, Outcome, State
 from edgeloop_pipeline.run.runner import Listener, Result
 from edgeloop_pipeline.run.runner import run as run_recipe
 
-WARM_RATE = 0.25
+WARM_START_RATE = 0.25  # of the recipe's learning rate, for training that goes on from the champion's network
+DRIFT_DAYS = 7.0
 DAY, HOUR = 86400.0, 3600.0
 
 
@@ -48,169 +50,197 @@ class Release:
 
 
 @dataclass(frozen=True)
-class Turn:
-    """Everything a turn works with."""
+class _FieldSamples:
+    """`labelled` samples with their keys, and samples that nobody labelled, where they are wanted."""
+
+    labelled: field_data.Field
+    unlabelled: field_data.Field | None
+    keys: list[str]
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What the challenger is made from. `data`: the file of field data; `sides`: of all groups of samples."""
+
+    judged_by: field_data.Field
+    data: Path
+    sides: dict[str, str]
+    pseudo_labels: pseudo_labelling.PseudoLabels | None
+
+
+@dataclass(frozen=True)
+class RetrainingCycle:
+    """Everything a cycle works with."""
 
     recipe: str
     changes: tuple[str, ...]
     runs: Path
-    hub: Hub
+    hub: HubClient
     policy: Policy
-    limits: gate.Limits
-    pseudo_labels: float  # how sure the teacher must be of a sample that nobody labelled, for it to train; 0: none does
+    limits: gate.GateLimits
+    pseudo_label_confidence: float  # of the teacher on an unlabelled sample, for it to train; 0: none does
     release: Release
     listener: Listener
     log: Callable[[str], None]
 
     def __call__(self, force: bool = False, dry_run: bool = False) -> Outcome:
-        """Raises GateError never: what the recipe's floors refuse is an outcome. `force`: retrain whatever the policy says."""
+        """`force`: retrain whatever the policy says. What the recipe's floors refuse is an outcome, and no GateError.
+
+        Raises UsageError for a recipe that cannot be retrained, NetworkError where the hub is away.
+        """
         base = recipes.load(recipes.find(self.recipe), self.changes)
         if base.head.task != "classification":
             raise UsageError(f"{base.path}: is a {base.head.task} recipe; retraining judges by labels, of classification alone")
-        folder = self.runs / "retrain" / base.head.name
-        state = state_of.load(folder)
-        champion = state.champion or self._first(base, folder)
+        folder, name = self.runs / "retrain" / base.head.name, base.head.name
+        state = states.load(folder)
+        champion = state.champion or self._first_champion(base, folder)
         state = msgspec.structs.replace(state, champion=champion)
-        told = self.hub.get(f"/api/v1/drift?model={base.head.name}&seconds={7 * DAY}")
-        faulty = {d["device"]: d["cause"] for d in told["devices"] if d["drifting"] and d["cause"] in FAULTS}
-        for device, cause in faulty.items():
-            self.log(f"{device} is left out: {cause}, which is to be repaired and not to be learnt")
-        without = frozenset(faulty)
-        found = fetch_samples.labelled(self.hub, base.head.name, without)
-        keys = sorted(set(found.keys.tolist())) if found is not None else []
-        signals = _signals(
-            state, champion, keys, [d["device"] for d in told["devices"] if d["drifting"] and d["device"] not in faulty]
-        )
+        drifting, faulty = self._drifting(name)
+        labelled = fetch_samples.labelled(self.hub, name, faulty)
+        keys = sorted(set(labelled.keys.tolist())) if labelled is not None else []
+        signals = _signals(state, champion, keys, drifting)
         decision = Decision(True, "asked for") if force and keys else decide(self.policy, signals)
-        self.log(f"{base.head.name}: {decision.why}")
-        said = Outcome(
-            at=time.time(), what="nothing", why=decision.why, labels=len(keys), new_labels=signals.new_labels,
+        self.log(f"{name}: {decision.reason}")
+        outcome = Outcome(
+            at=time.time(), action="nothing", reason=decision.reason, labels=len(keys), new_labels=signals.new_labels,
             drifting=list(signals.drifting), champion=champion.sha256,
         )  # fmt: skip
-        if not decision.go or found is None or dry_run:
-            what = "would retrain" if decision.go else "nothing"
-            return self._noted(folder, state, msgspec.structs.replace(said, what=what), keep=not dry_run)
-        open_ones = fetch_samples.unlabelled(self.hub, base.head.name, without, found) if self.pseudo_labels else None
-        return self._retrain(base, folder, state, champion, found, open_ones, keys, said)
+        if not decision.retrain or labelled is None or dry_run:
+            outcome = msgspec.structs.replace(outcome, action="would retrain" if decision.retrain else "nothing")
+            return self._kept(folder, state, outcome, keep=not dry_run)
+        unlabelled = fetch_samples.unlabelled(self.hub, name, faulty, labelled) if self.pseudo_label_confidence else None
+        return self._retrain(base, folder, state, champion, _FieldSamples(labelled, unlabelled, keys), outcome)
+
+    def _drifting(self, model: str) -> tuple[list[str], frozenset[str]]:
+        """Devices that drift, and devices with a faulty sensor: those need repair, and nothing is learnt from them."""
+        drifting = [device for device in self.hub.drift(model, DRIFT_DAYS * DAY).devices if device.drifting]
+        faulty = {device.device: device.cause for device in drifting if device.cause in FAULTS}
+        for device, cause in faulty.items():
+            self.log(f"{device} is left out: {cause}, which needs repair and is not to be learnt")
+        return [device.device for device in drifting if device.device not in faulty], frozenset(faulty)
 
     def _retrain(
-        self,
-        base: recipes.Recipe,
-        folder: Path,
-        state: State,
-        champion: Champion,
-        found: field_data.Field,
-        open_ones: field_data.Field | None,
-        keys: list[str],
-        said: Outcome,
+        self, base: recipes.Recipe, folder: Path, state: State, champion: Champion, samples: _FieldSamples, outcome: Outcome
     ) -> Outcome:
-        found, sides = found.divided(state.sides)
-        if open_ones is not None:  # what trains by a guess must be of a recording that judges nothing, now or later
-            open_ones, sides = open_ones.divided(sides)
-        state = msgspec.structs.replace(state, sides=sides)
-        trained = found
-        if open_ones is not None:
-            teaching = self._challenger(base, champion, champion.version + 1, found.save(folder / "data").resolve())
-            trained, given = pseudo_labelling.add(teaching, found, open_ones, self.pseudo_labels, Store(self.runs), self.listener)
-            said = msgspec.structs.replace(said, pseudo_labels=given.labels, pseudo_right=given.right)
-            self.log(f"{given.labels} of {given.of} unlabelled samples take the teacher's label")
-        path = trained.save(folder / "data").resolve()
-        last = state.last
-        again = last is not None and not last.refused and last.data == path.name and last.version > champion.version
-        version = last.version if again and last is not None else self._next_version(base, champion)
-        begun = Try(version, path.name, time.time(), keys)
-        state_of.keep(folder, msgspec.structs.replace(state, last=begun))
-        said = msgspec.structs.replace(
-            said, data=path.name, version=version, random_labels=int(found.random.sum()), rest_labels=int(found.rest.sum()),
-            champion=champion.sha256,
+        training = self._training(base, folder, state, champion, samples)
+        state = msgspec.structs.replace(state, sides=training.sides)
+        data = training.data.name
+        version = self._version(base, state, champion, data)
+        attempt = Attempt(version, data, time.time(), samples.keys)
+        states.keep(folder, msgspec.structs.replace(state, last=attempt))
+        refused_state = msgspec.structs.replace(state, last=states.refused(attempt))
+        pseudo = training.pseudo_labels
+        outcome = msgspec.structs.replace(
+            outcome, data=data, version=version, random_labels=int(training.judged_by.random.sum()),
+            context_labels=int(training.judged_by.rest.sum()), pseudo_labels=pseudo.count if pseudo else 0,
+            pseudo_accuracy=pseudo.accuracy if pseudo else None,
         )  # fmt: skip
         try:
-            result = run_recipe(self._challenger(base, champion, version, path), Store(self.runs), self.listener)
+            result = run_recipe(self._challenger(base, champion, version, training.data), Store(self.runs), self.listener)
         except GateError as error:
-            refused = msgspec.structs.replace(said, what="refused", why=str(error))
-            return self._noted(folder, msgspec.structs.replace(state, last=state_of.refused(begun)), refused)
+            return self._kept(folder, refused_state, msgspec.structs.replace(outcome, action="refused", reason=str(error)))
         bundle = bundle_of(result)
-        verdict = self._judge(Project(base), Path(champion.bundle), bundle, found)
-        said = msgspec.structs.replace(said, bundle=str(bundle), verdict=msgspec.to_builtins(verdict))
+        verdict = self._judge(Project(base), Path(champion.bundle), bundle, training.judged_by)
+        outcome = msgspec.structs.replace(outcome, bundle=str(bundle), verdict=verdict)
         if not verdict.passed:
-            refused = msgspec.structs.replace(said, what="refused", why="; ".join(verdict.reasons))
-            return self._noted(folder, msgspec.structs.replace(state, last=state_of.refused(begun)), refused)
+            outcome = msgspec.structs.replace(outcome, action="refused", reason="; ".join(verdict.reasons))
+            return self._kept(folder, refused_state, outcome)
         target, rollout = self._released(bundle)
-        with Bundle.open(bundle) as opened:
-            made = Champion(
-                str(_copy(bundle, folder, opened.sha256)), opened.sha256, version, _weights(result, folder), time.time(), keys
-            )  # fmt: skip
-        better = f"{verdict.field.champion:.1%} → {verdict.field.challenger:.1%} in the field"
-        done = msgspec.structs.replace(said, what="published", why=f"{said.why}; {better}", target=target, rollout=rollout)
-        return self._noted(folder, State(made, begun, sides), done)
+        new_champion = _champion(bundle, result, folder, samples.keys)
+        gain = f"{verdict.field.champion:.1%} → {verdict.field.challenger:.1%} in the field"
+        outcome = msgspec.structs.replace(
+            outcome, action="published", reason=f"{outcome.reason}; {gain}", target=target, rollout=rollout
+        )
+        return self._kept(folder, State(new_champion, attempt, training.sides), outcome)
 
-    def _challenger(self, base: recipes.Recipe, champion: Champion, version: int, data: Path) -> recipes.Recipe:
-        own = {"version": version, "field": {"file": str(data)}, "parent": champion.sha256}
-        changes: list[str | recipes.Override] = [*self.changes, *(recipes.Override(name, value) for name, value in own.items())]
-        if champion.weights:
-            changes.append(recipes.Override("train.start", champion.weights))
-            rate = base.stages["train"].get("learning_rate")
-            if isinstance(rate, int | float):  # from scratch; what goes on from a good network takes smaller steps
-                changes.append(recipes.Override("train.learning_rate", rate * WARM_RATE))
-        return recipes.load(recipes.find(self.recipe), changes)
+    def _training(self, base: recipes.Recipe, folder: Path, state: State, champion: Champion, samples: _FieldSamples) -> _Training:
+        """The field's samples with their sides, saved; with pseudo-labels, where they are wanted."""
+        labelled, sides = samples.labelled.divided(state.sides)
+        if samples.unlabelled is None:
+            return _Training(labelled, labelled.save(folder / "data").resolve(), sides, None)
+        # A pseudo-labelled sample has to be of a recording that judges nothing, now or later.
+        unlabelled, sides = samples.unlabelled.divided(sides)
+        teaching = self._challenger(base, champion, champion.version + 1, labelled.save(folder / "data").resolve())
+        trained, pseudo = pseudo_labelling.add(
+            teaching, labelled, unlabelled, self.pseudo_label_confidence, Store(self.runs), self.listener
+        )
+        self.log(f"{pseudo.count} of {pseudo.unlabelled} unlabelled samples take the teacher's label")
+        return _Training(labelled, trained.save(folder / "data").resolve(), sides, pseudo)
 
-    def _first(self, base: recipes.Recipe, folder: Path) -> Champion:
-        """The recipe as it is, from the cache where it ran already: the first champion."""
-        self.log(f"{base.head.name}: no champion is known yet; the recipe as it is becomes the first one")
-        result = run_recipe(base, Store(self.runs), self.listener)
-        bundle = bundle_of(result)
-        with Bundle.open(bundle) as opened:
-            copied = _copy(bundle, folder, opened.sha256)
-            champion = Champion(str(copied), opened.sha256, opened.manifest.version, _weights(result, folder), time.time())
-        state_of.keep(folder, State(champion))
-        return champion
-
-    def _next_version(self, base: recipes.Recipe, champion: Champion) -> int:
-        published = [int(b["version"]) for b in self.hub.get("/api/v1/bundles") if b["model"] == base.head.name]
+    def _version(self, base: recipes.Recipe, state: State, champion: Champion, data: str) -> int:
+        """Of an unfinished attempt on the same data, else the next one."""
+        last = state.last
+        if last is not None and not last.refused and last.data == data and last.version > champion.version:
+            return last.version
+        published = [bundle.version for bundle in self.hub.bundles() if bundle.model == base.head.name]
         return max([base.head.version, champion.version, *published]) + 1
 
-    def _judge(self, project: Project, champion: Path, challenger: Path, found: field_data.Field) -> gate.Verdict:
+    def _challenger(self, base: recipes.Recipe, champion: Champion, version: int, data: Path) -> recipes.Recipe:
+        overrides = [
+            recipes.Override("version", version),
+            recipes.Override("field", {"file": str(data)}),
+            recipes.Override("parent", champion.sha256),
+        ]
+        if champion.weights:
+            overrides.append(recipes.Override("train.start", champion.weights))
+            rate = base.stages["train"].get("learning_rate")
+            if isinstance(rate, int | float):  # the recipe's is for training from scratch
+                overrides.append(recipes.Override("train.learning_rate", rate * WARM_START_RATE))
+        return recipes.load(recipes.find(self.recipe), [*self.changes, *overrides])
+
+    def _first_champion(self, base: recipes.Recipe, folder: Path) -> Champion:
+        """Of the recipe as it is, from the cache where it ran already."""
+        self.log(f"{base.head.name}: no champion is known yet; the recipe as it is becomes the first one")
+        result = run_recipe(base, Store(self.runs), self.listener)
+        champion = _champion(bundle_of(result), result, folder, [])
+        states.keep(folder, State(champion))
+        return champion
+
+    def _judge(self, project: Project, champion: Path, challenger: Path, field: field_data.Field) -> gate.Verdict:
         """Both bundles as shipped, on the recipe's own test set and on the part of the field data that nobody trained on."""
         splits = project.splits
-        held = field_data.samples(found.judging, splits.labels)
+        held_out = field_data.samples(field.judging, splits.labels)
         names = np.asarray(splits.labels)
-        both = [
-            (right(path, splits.test.values, splits.test.labels), right(path, held.values, held.labels))
-            for path in (champion, challenger)
-        ]
-        home = gate.Answers(both[0][0], both[1][0], splits.test.recording, {"class": names[splits.test.labels]})
-        away = gate.Answers(
-            both[0][1], both[1][1], held.recording, {"of": held.groups, "class": names[held.labels]}
+        test_answers = gate.Answers(
+            right(champion, splits.test.values, splits.test.labels), right(challenger, splits.test.values, splits.test.labels),
+            splits.test.recording, {"class": names[splits.test.labels]},
         )  # fmt: skip
-        self.log(f"gate: {len(splits.test)} test samples at home, {len(held)} held-out samples of the field")
-        return gate.judge(home, away, self.limits)
+        field_answers = gate.Answers(
+            right(champion, held_out.values, held_out.labels), right(challenger, held_out.values, held_out.labels),
+            held_out.recording, {"of": held_out.groups, "class": names[held_out.labels]},
+        )  # fmt: skip
+        self.log(f"gate: {len(splits.test)} samples of the test set, {len(held_out)} held-out samples of the field")
+        return gate.judge(test_answers, field_answers, self.limits)
 
     def _released(self, bundle: Path) -> tuple[str, int | None]:
-        """Published, and its rollout begun; both only once."""
+        """Publish the bundle and begin its rollout, both only once; the target's name and the rollout's number."""
         if self.release.keys is None:
             return "", None
         target, _ = publish(self.release.keys, self.hub, bundle, self.release.channel)
-        known = next((r for r in self.hub.get("/api/v1/rollouts") if r["target"] == target), None)
+        known = next((rollout for rollout in self.hub.rollouts() if rollout.target == target), None)
         if known is not None:
-            return target, int(known["id"])
-        return target, start(self.hub, target, self.release.steps, self.release.soak_minutes, {})
+            return target, known.id
+        return target, start(self.hub, target, self.release.steps, self.release.soak_minutes, RolloutGateLimits())
 
-    def _noted(self, folder: Path, state: State, said: Outcome, keep: bool = True) -> Outcome:
+    def _kept(self, folder: Path, state: State, outcome: Outcome, keep: bool = True) -> Outcome:
+        """The outcome, after it and the state were written."""
         if keep:
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / "decisions.jsonl").open("ab") as file:
-                file.write(msgspec.json.encode(said) + b"\n")
-            state_of.keep(folder, state)
-        return said
+                file.write(msgspec.json.encode(outcome) + b"\n")
+            states.keep(folder, state)
+        return outcome
 
 
-def _signals(state: State, champion: Champion, keys: list[str], drifting: list[str]) -> Signals:
-    seen = set(champion.labels) | set(state.last.labels if state.last and state.last.refused else ())
-    tried = (time.time() - state.last.at) / HOUR if state.last and state.last.refused else None
-    return Signals(len(keys), len(set(keys) - seen), tuple(sorted(drifting)), (time.time() - champion.made) / DAY, tried)
+def _signals(state: State, champion: Champion, keys: list[str], drifting: Sequence[str]) -> Signals:
+    refused = state.last if state.last and state.last.refused else None
+    known = set(champion.labels) | set(refused.labels if refused else ())
+    hours = (time.time() - refused.at) / HOUR if refused else None
+    return Signals(len(keys), len(set(keys) - known), tuple(sorted(drifting)), (time.time() - champion.made) / DAY, hours)
 
 
 def bundle_of(result: Result) -> Path:
+    """The bundle that a run packaged. Raises UsageError for a recipe without one."""
     path = result.path("package", "bundle")
     if path is None:
         raise UsageError(f"{result.recipe.path}: has no package stage; retraining needs a bundle")
@@ -229,6 +259,13 @@ def right(path: Path, values: Array, labels: Array) -> Array:
     return np.asarray(np.array(answers, dtype=np.int64) == labels)
 
 
+def _champion(bundle: Path, result: Result, folder: Path, labels: list[str]) -> Champion:
+    """Of a bundle, which is copied into `folder`. `labels`: keys of the field samples it knows."""
+    with Bundle.open(bundle) as opened:
+        sha256, version = opened.sha256, opened.manifest.version
+    return Champion(str(_copy(bundle, folder, sha256)), sha256, version, _weights(result, folder), time.time(), labels)
+
+
 def _copy(path: Path, folder: Path, digest: str) -> Path:
     """A file kept beside the state: the runs' cache may be emptied."""
     kept = folder / f"{path.stem}-{digest[:16]}{path.suffix}"
@@ -245,7 +282,7 @@ def _weights(result: Result, folder: Path) -> str:
     return str(_copy(result.store.folder("train", entry.key) / "network.safetensors", folder, entry.files["network.safetensors"]))
 
 
-def turn(made: Turn, name: str, force: bool, dry_run: bool) -> Outcome | None:
-    """A turn under the lock; None when another one is at work."""
-    with state_of.locked(made.runs, name) as mine:
-        return made(force, dry_run) if mine else None
+def run_cycle(cycle: RetrainingCycle, name: str, force: bool, dry_run: bool) -> Outcome | None:
+    """A cycle under the lock of the recipe `name`; None when another one is at work."""
+    with states.locked(cycle.runs, name) as is_ours:
+        return cycle(force, dry_run) if is_ours else None

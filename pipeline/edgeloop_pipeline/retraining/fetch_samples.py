@@ -1,39 +1,62 @@
-"""Field samples from the hub, page by page."""
+"""Field samples from the hub, page by page, as versions of a data set hold them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
-from edgeloop_pipeline.data import field_data
-from edgeloop_pipeline.fleet.hub_client import Hub
+import numpy as np
 
-PAGE = 200
-MOST_UNLABELLED = 20_000
+from edgeloop_contract.sample_messages import StoredSample
+from edgeloop_pipeline.data.field_data import Field
+from edgeloop_pipeline.fleet.hub_client import HubClient
 
-
-def labelled(hub: Hub, model: str, without: frozenset[str]) -> field_data.Field | None:
-    """What people said, all of it but of the devices `without`; None when there is nothing."""
-    return field_data.from_rows(r for r in _rows(hub, "labelled", "labelled", model) if r["device"] not in without)
+MAX_UNLABELLED = 20_000
 
 
-def unlabelled(hub: Hub, model: str, without: frozenset[str], like: field_data.Field) -> field_data.Field | None:
-    """The newest samples that nobody labelled, of the shape and type of `like`."""
-    rows: list[dict[str, Any]] = []
-    for row in _rows(hub, "unlabelled", "at", model):
-        if row["device"] not in without and (tuple(row["shape"]), row["dtype"]) == (like.values.shape[1:], str(like.values.dtype)):
-            rows.append(row)
-        if len(rows) == MOST_UNLABELLED:
-            break
-    return field_data.from_rows(rows)
+def labelled(hub: HubClient, model: str, excluded: frozenset[str]) -> Field | None:
+    """All samples that have a label, without those of the `excluded` devices; None when there is none."""
+    return field_of(s for s in _pages(hub.labelled, model) if s.device not in excluded)
 
 
-def _rows(hub: Hub, which: str, order: str, model: str) -> Iterator[dict[str, Any]]:
-    place: dict[str, str] = {}
-    while True:
-        asked = "&".join(f"{k}={v}" for k, v in {"model": model, "limit": PAGE, **place}.items())
-        page = hub.packed(f"/api/v1/{which}?{asked}")
-        if not page:  # a page may be short: its bytes are limited, too
-            return
+def unlabelled(hub: HubClient, model: str, excluded: frozenset[str], like: Field) -> Field | None:
+    """The newest samples that nobody labelled, of the shape and type of `like`; at most MAX_UNLABELLED."""
+    shape, dtype = like.values.shape[1:], str(like.values.dtype)
+    alike = (
+        s for s in _pages(hub.unlabelled, model) if s.device not in excluded and (tuple(s.shape), s.dtype) == (shape, dtype)
+    )  # fmt: skip
+    return field_of(islice(alike, MAX_UNLABELLED))
+
+
+def field_of(samples: Iterable[StoredSample]) -> Field | None:
+    """None when there is no sample. Samples of another shape or type than most are left out."""
+    every = list(samples)
+    if not every:
+        return None
+    shapes = [(tuple(s.shape), s.dtype) for s in every]
+    usual = max(set(shapes), key=shapes.count)
+    shape, dtype = usual
+    every = [s for s, own in zip(every, shapes, strict=True) if own == usual]
+    stored = np.dtype(dtype).newbyteorder("<")
+    values = [np.frombuffer(zlib.decompress(s.data), stored).reshape(shape).astype(dtype) for s in every]
+    return Field(
+        np.stack(values),
+        np.array([str(s.label) for s in every]),
+        np.array([s.device for s in every]),
+        np.array([s.recording for s in every]),
+        np.array([s.key for s in every]),
+        np.array([s.taken for s in every]),
+        np.array([bool(s.random) for s in every]),
+        np.full(len(every), "train"),
+        np.array([s.labelled_itself for s in every]),
+        np.zeros(len(every), dtype=bool),
+        np.array([s.kind == "rest" for s in every]),
+    )
+
+
+def _pages(page_of: Callable[[str, StoredSample | None], list[StoredSample]], model: str) -> Iterator[StoredSample]:
+    last: StoredSample | None = None
+    while page := page_of(model, last):  # a page may be short, because its bytes are limited too: the end is an empty one
         yield from page
-        place = {"at": repr(page[-1][order]), "device": page[-1]["device"], "key": page[-1]["key"]}
+        last = page[-1]

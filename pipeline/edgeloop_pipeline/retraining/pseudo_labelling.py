@@ -1,4 +1,4 @@
-"""Pseudo-labels: the teacher, tuned on this turn's labels, answers field samples that nobody labelled (Lee 2013).
+"""Pseudo-labels: the teacher, tuned on this cycle's labels, labels field samples that nobody labelled (Lee 2013).
 
 They train, and never judge.
 """
@@ -26,40 +26,43 @@ TEMPERATURES = np.geomspace(0.25, 16, 49)
 
 
 @dataclass(frozen=True)
-class Given:
-    """What was added, of how many. `right`: how often the teacher is, where as sure, on the field's held-out labels."""
+class PseudoLabels:
+    """`count` of `unlabelled` samples took the teacher's label.
 
-    labels: int
-    of: int
-    right: float | None
+    `accuracy`: of the teacher on the field's held-out labels, where it is as confident; None where it never is.
+    """
+
+    count: int
+    unlabelled: int
+    accuracy: float | None
     temperature: float
 
 
 def add(
-    recipe: recipes.Recipe, found: Field, open_ones: Field, sure: float, store: Store, listener: Listener
-) -> tuple[Field, Given]:
-    """`found`, and those of `open_ones` that train and of which the teacher is at least `sure`, labelled by it.
+    recipe: recipes.Recipe, field: Field, unlabelled: Field, min_confidence: float, store: Store, listener: Listener
+) -> tuple[Field, PseudoLabels]:
+    """`field`, and those of `unlabelled` that train and where the teacher has `min_confidence`, labelled by it.
 
-    `recipe` trains on `found` alone; only its stages as far as its `train` stage are run. Both fields have their parts.
+    `recipe` trains on `field` alone; only its stages as far as its `train` stage are run. Both fields have their parts.
+    Raises UsageError for a recipe without a train stage.
     """
     names = list(recipe.stages)
     if "train" not in names:
         raise UsageError(f"{recipe.path}: has no train stage; pseudo-labels need a teacher, so leave them off")
     stages = {name: recipe.stages[name] for name in names[: names.index("train") + 1]}
-    floors = msgspec.structs.replace(recipe.head, target=Target())
-    result = run_recipe(recipes.Recipe(recipe.path, floors, stages), store, listener)
+    without_floors = msgspec.structs.replace(recipe.head, target=Target())
+    result = run_recipe(recipes.Recipe(recipe.path, without_floors, stages), store, listener)
     teacher = _Teacher(Project(recipe), result.store.folder("train", result.entries[-1].key))
-    asked = open_ones.of(open_ones.parts == "train")
-    held = samples(found.judging, teacher.names)
-    guesses, confidence = teacher.answers(asked.values)
-    kept = confidence >= sure
-    of_held, held_confidence = teacher.answers(held.values)
-    as_sure = held_confidence >= sure
-    right = float((of_held == held.labels)[as_sure].mean()) if as_sure.any() else None
-    named = replace(asked, labels=np.array(teacher.names, dtype=str)[guesses]).of(kept)
-    return joined(found, replace(named, pseudo=np.ones(len(named), dtype=bool))), Given(
-        int(kept.sum()), len(asked), right, teacher.temperature
-    )
+    candidates = unlabelled.of(unlabelled.parts == "train")
+    held_out = samples(field.judging, teacher.names)
+    predictions, confidence = teacher.predict(candidates.values)
+    kept = confidence >= min_confidence
+    held_out_predictions, held_out_confidence = teacher.predict(held_out.values)
+    confident = held_out_confidence >= min_confidence
+    accuracy = float((held_out_predictions == held_out.labels)[confident].mean()) if confident.any() else None
+    labelled = replace(candidates, labels=np.array(teacher.names, dtype=str)[predictions]).of(kept)
+    labelled = replace(labelled, pseudo=np.ones(len(labelled), dtype=bool))
+    return joined(field, labelled), PseudoLabels(int(kept.sum()), len(candidates), accuracy, teacher.temperature)
 
 
 class _Teacher:
@@ -74,28 +77,26 @@ class _Teacher:
         self._network, self._front = saved_network.load(project, folder).network, front_of(splits)
         self.temperature = calibrated(self._scores(splits.validation.values), splits.validation.labels)
 
-    def answers(self, values: Array) -> tuple[Array, Array]:
-        """(N,) class numbers, and (N,) how sure of them."""
+    def predict(self, values: Array) -> tuple[Array, Array]:
+        """(N,) class numbers, and (N,) their confidence."""
         if not len(values):
             return np.zeros(0, dtype=np.int64), np.zeros(0)
-        logs = _log_softmax(self._scores(values) / self.temperature)
+        from scipy.special import log_softmax
+
+        logs = log_softmax(self._scores(values) / self.temperature, axis=1)
         return logs.argmax(1), np.exp(logs.max(1))
 
     def _scores(self, values: Array) -> Array:
         from edgeloop_pipeline.training.scoring import scores_of
 
-        nothing = np.zeros(len(values), dtype=np.int64)
-        found: Array = scores_of(self._network, self._front, Samples(values, nothing, nothing, nothing)).numpy().astype(np.float64)
-        return found
+        unused = np.zeros(len(values), dtype=np.int64)
+        scores: Array = scores_of(self._network, self._front, Samples(values, unused, unused, unused)).numpy().astype(np.float64)
+        return scores
 
 
 def calibrated(scores: Array, labels: Array) -> float:
     """The temperature under which the labels (N,) are likeliest given scores (N, classes)."""
-    losses = [-_log_softmax(scores / t)[np.arange(len(labels)), labels].mean() for t in TEMPERATURES]
+    from scipy.special import log_softmax
+
+    losses = [-log_softmax(scores / t, axis=1)[np.arange(len(labels)), labels].mean() for t in TEMPERATURES]
     return float(TEMPERATURES[int(np.argmin(losses))])
-
-
-def _log_softmax(scores: Array) -> Array:
-    shifted = scores - scores.max(1, keepdims=True)
-    found: Array = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
-    return found

@@ -1,4 +1,4 @@
-"""What retraining remembers between turns: the champion, the last try, which recordings judge; and one line for each decision."""
+"""What retraining remembers: the champion, the last attempt, which recordings judge; and a line for each decision."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import contextlib
 import fcntl
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import msgspec
 
 from edgeloop_contract.errors import GateError, UsageError
 from edgeloop_pipeline.cache.store import write
+from edgeloop_pipeline.retraining.gate import Verdict
 
 EXIT_NOTHING, EXIT_LOCKED = 10, 11
 
 
 class Champion(msgspec.Struct, frozen=True):
-    """The model that is to be beaten. `labels`: keys of the field samples it learnt from or was judged by."""
+    """The model to beat. `labels`: keys of the field samples that it learnt from or was judged by."""
 
     bundle: str
     sha256: str
@@ -27,7 +28,7 @@ class Champion(msgspec.Struct, frozen=True):
     labels: list[str] = []
 
 
-class Try(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True):
     """A challenger that is being made, or was refused."""
 
     version: int
@@ -38,17 +39,19 @@ class Try(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
+    """`sides`: for each group of field samples (a recording) train, validation or test; a group never changes its side."""
+
     champion: Champion | None = None
-    last: Try | None = None
-    sides: dict[str, str] = {}  # group of field samples → what it is for: a recording never changes sides
+    last: Attempt | None = None
+    sides: dict[str, str] = {}
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """One line of decisions.jsonl. `what`: nothing, would retrain, refused or published."""
+    """One line of decisions.jsonl. `action`: what the cycle did. `labels`, `new_labels` and the others count samples."""
 
     at: float
-    what: str
-    why: str
+    action: Literal["nothing", "would retrain", "refused", "published"] = msgspec.field(name="what")
+    reason: str = msgspec.field(name="why")
     labels: int = 0
     new_labels: int = 0
     drifting: list[str] = []
@@ -58,22 +61,23 @@ class Outcome(msgspec.Struct, frozen=True):
     target: str = ""
     rollout: int | None = None
     champion: str = ""
-    verdict: dict[str, Any] = {}
+    verdict: Verdict | None = None
     random_labels: int = 0
-    rest_labels: int = 0  # of samples that were sent because their recording had a label
+    context_labels: int = msgspec.field(name="rest_labels", default=0)  # samples sent because their recording had a label
     pseudo_labels: int = 0
-    pseudo_right: float | None = None  # of the teacher's answers to held-out field samples of which it is as sure
+    pseudo_accuracy: float | None = msgspec.field(name="pseudo_right", default=None)  # of the teacher, on held-out field labels
 
     @property
     def exit_code(self) -> int:
-        return {"nothing": EXIT_NOTHING, "refused": GateError.exit_code}.get(self.what, 0)
+        return {"nothing": EXIT_NOTHING, "refused": GateError.exit_code}.get(self.action, 0)
 
 
-def refused(begun: Try) -> Try:
-    return msgspec.structs.replace(begun, refused=True)
+def refused(attempt: Attempt) -> Attempt:
+    return msgspec.structs.replace(attempt, refused=True)
 
 
 def load(folder: Path) -> State:
+    """Raises UsageError for a state that cannot be read."""
     try:
         return msgspec.json.decode((folder / "state.json").read_bytes(), type=State)
     except FileNotFoundError:

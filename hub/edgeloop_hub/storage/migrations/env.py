@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from edgeloop_hub.schema import metadata
+from edgeloop_hub.storage.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=False)
 context.run_migrations()

@@ -13,16 +13,18 @@ from litestar.response import Stream
 from sqlalchemy import select
 
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report
-from edgeloop_hub import fleet, signing
+from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
-from edgeloop_hub.error_responses import telling
-from edgeloop_hub.schema import bundles
+from edgeloop_hub.fleet import assignment, reports
+from edgeloop_hub.http.error_responses import documents_errors
+from edgeloop_hub.storage.schema import bundles
+from edgeloop_hub.updates import signing
 
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 
 
-@telling(400, 503)
+@documents_errors(400, 503)
 class Devices(Controller):
     """For devices: enrol, ask, report, and fetch what is signed."""
 
@@ -45,25 +47,25 @@ class Devices(Controller):
             root = signing.latest(database, "root")
             if root is None:
                 raise ClientException("this hub has no keys yet; run edgeloop keys init on the workstation")
-            found = accounts.enrol(database, data, root[1])
-            if found is not None:
-                fleet.note(database, "enrolled", data.device)
-        if found is None:
+            enrolled = accounts.enrol(database, data, root.body)
+            if enrolled is not None:
+                event_log.record(database, "enrolled", data.device)
+        if enrolled is None:
             raise NotAuthorizedException(WRONG_TOKEN)
-        return found
+        return enrolled
 
     @get("/api/v1/update", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException])
     def update(self, state: State, request: Request[Any, Any, Any]) -> Response[Assignment | None]:
         """What the device should run, and send. With the ETag of the last answer: 304 while that stands."""
         device = asking(request)
         with state.hub.database.reading() as database:
-            found = fleet.assignment(database, device, state.hub.settings)
+            offer = assignment.assignment(database, device, state.hub.settings)
             version = signing.latest_version(database, "targets")
-        wanted = hashlib.sha256("\n".join(found.recordings).encode()).hexdigest()[:16] if found.recordings else ""
-        etag = f'"{version}-{found.target}-{found.job.id if found.job else ""}-{wanted}"'
+        wanted = hashlib.sha256("\n".join(offer.recordings).encode()).hexdigest()[:16] if offer.recordings else ""
+        etag = f'"{version}-{offer.target}-{offer.job.id if offer.job else ""}-{wanted}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
-        return Response(found, headers={"ETag": etag})
+        return Response(offer, headers={"ETag": etag})
 
     @post(
         "/api/v1/report",
@@ -75,7 +77,7 @@ class Devices(Controller):
     def report(self, data: Report, state: State, request: Request[Any, Any, Any]) -> None:
         """How the device does, what happened to it, and a job's result. Sent twice, it is stored once."""
         with state.hub.database.writing(ordered=False) as database:
-            if not fleet.store(database, asking(request), data, state.hub.settings):
+            if not reports.store(database, asking(request), data, state.hub.settings):
                 raise TooManyRequestsException("too many reports in this hour")
 
     @get(
@@ -87,10 +89,10 @@ class Devices(Controller):
     def metadata(self, file: str, state: State) -> Response[bytes]:
         """Signed metadata, such as timestamp.json or 3.targets.json."""
         with state.hub.database.reading() as database:
-            found = signing.find(database, file)
-        if found is None:
+            content = signing.find(database, file)
+        if content is None:
             raise NotFoundException("there is no such metadata")
-        return Response(found, media_type="application/json")
+        return Response(content, media_type="application/json")
 
     @get(
         "/tuf/targets/{file:str}",
@@ -104,7 +106,7 @@ class Devices(Controller):
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
             device: accounts.Device | None = request.scope["device"]  # type: ignore[typeddict-item]
-            allowed = device is None or fleet.may_fetch(database, device, name)
+            allowed = device is None or assignment.may_fetch(database, device, name)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")
         begins = _begins(request.headers.get("range", ""), row.bytes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 from collections import OrderedDict
@@ -12,6 +11,8 @@ from dataclasses import dataclass
 import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from edgeloop_hub.auth.client_network import network_of
 
 ENVIRONMENT = "EDGELOOP_HUB_SETTINGS"
 
@@ -27,8 +28,8 @@ class Bounds:
     at_once_of_one: int = 200
 
 
-class _Told(msgspec.Struct):
-    """Of the settings, as serve left them."""
+class _ConnectionSettings(msgspec.Struct):
+    """The part of the hub's settings that limits connections, as serve left it in $EDGELOOP_HUB_SETTINGS."""
 
     request_head_seconds: float = Bounds.head
     request_body_seconds: float = Bounds.body
@@ -59,11 +60,11 @@ class Prompt(H11Protocol):
     @classmethod
     def bounds(cls) -> Bounds:
         if Prompt._bounds is None:
-            told = msgspec.json.decode(os.environ.get(ENVIRONMENT, "{}"), type=_Told)
-            Prompt._proxies = frozenset(map(network_of, told.trusted_proxies))
+            settings = msgspec.json.decode(os.environ.get(ENVIRONMENT, "{}"), type=_ConnectionSettings)
+            Prompt._proxies = frozenset(map(network_of, settings.trusted_proxies))
             Prompt._bounds = Bounds(
-                told.request_head_seconds, told.request_body_seconds, told.answer_stall_seconds, told.connections,
-                told.connections_per_address,
+                settings.request_head_seconds, settings.request_body_seconds, settings.answer_stall_seconds, settings.connections,
+                settings.connections_per_address,
             )  # fmt: skip
         return Prompt._bounds
 
@@ -153,16 +154,3 @@ class Prompt(H11Protocol):
         self._phase = ""
         if not self.transport.is_closing():
             self.transport.abort()
-
-
-def network_of(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one, which is one subscriber's; anything else as it is."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)

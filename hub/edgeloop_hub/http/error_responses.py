@@ -13,10 +13,10 @@ from sqlalchemy.exc import DataError as ValuesError
 
 from edgeloop_contract.errors import EdgeloopError
 
-UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # that only what was sent can bring about
+UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # which only the request can cause
 PROTOCOL = "/v2"
 C = TypeVar("C", bound=type)
-SAYS = {
+DESCRIPTIONS = {
     400: "what was asked is wrong, and the text says what", 401: "no such credential or token", 404: "there is no such thing",
     413: "more bytes than the hub takes at once", 429: "too much or too often: come again later",
     503: "the database or the storage does not answer, or too much waits: come again later",
@@ -32,18 +32,18 @@ class Problem(msgspec.Struct):
 
 
 class ProtocolProblem(msgspec.Struct):
-    """As the Open Inference Protocol says errors."""
+    """An error of the Open Inference Protocol."""
 
     error: str
 
 
-def telling(*statuses: int) -> Any:
-    """For a controller: each of its operations says in the OpenAPI document that it may answer with these as well.
+def documents_errors(*statuses: int) -> Any:
+    """A decorator of a controller: the OpenAPI document says that each of its operations may answer with these statuses as well.
 
-    Who names something in the path hears 404 where there is no such thing; who sends a body may send too large a one.
+    404 is added where the path names something, 413 where a body is sent.
     """
 
-    def told(controller: C) -> C:
+    def document(controller: C) -> C:
         kind = ProtocolProblem if str(getattr(controller, "path", "")).startswith(PROTOCOL) else Problem
         for handler in vars(controller).values():
             if isinstance(handler, HTTPRouteHandler):
@@ -52,30 +52,30 @@ def telling(*statuses: int) -> Any:
                 handler.responses = {**problems(*statuses, *named, *sent, kind=kind), **(handler.responses or {})}
         return controller
 
-    return told
+    return document
 
 
 def problems(*statuses: int, kind: type = Problem) -> dict[int, ResponseSpec]:
-    return {s: ResponseSpec(kind, generate_examples=False, description=SAYS[s]) for s in sorted(set(statuses))}
+    return {s: ResponseSpec(kind, generate_examples=False, description=DESCRIPTIONS[s]) for s in sorted(set(statuses))}
 
 
-def refused(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
-    """Of the framework's own, and those that guards and handlers raise."""
-    return _said(request, error.status_code, error.detail, error.headers, error.extra or None)
+def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+    """Errors of the framework, and those that guards and handlers raise."""
+    return _response(request, error.status_code, error.detail, error.headers, error.extra or None)
 
 
-def said(request: Request[Any, Any, Any], error: EdgeloopError) -> Response[Any]:
-    """Our own errors are the asker's to mend, but for those of our disk or database."""
-    return _said(request, 503 if error.exit_code == 7 else 400, str(error))
+def _expected_error(request: Request[Any, Any, Any], error: EdgeloopError) -> Response[Any]:
+    """The client has to mend what our own errors say, except those of our disk or database."""
+    return _response(request, 503 if error.exit_code == 7 else 400, str(error))
 
 
-def unreadable(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-    return _said(request, 400, unreadable_words(error))
+def _unreadable(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+    return _response(request, 400, unreadable_words(error))
 
 
-def mistaken(request: Request[Any, Any, Any], _: Exception) -> Response[Any]:
-    """A mistake of ours: it is in the log."""
-    return _said(request, 500, "the hub made a mistake; its log says which")
+def _internal_error(request: Request[Any, Any, Any], _: Exception) -> Response[Any]:
+    """A mistake of the hub: it is in the log."""
+    return _response(request, 500, "the hub made a mistake; its log says which")
 
 
 def unreadable_words(error: Exception) -> str:
@@ -86,7 +86,7 @@ def unreadable_words(error: Exception) -> str:
     return "what was sent has text or numbers that no table can hold (a zero byte, half of a character, a number out of range)"
 
 
-def _said(
+def _response(
     request: Request[Any, Any, Any], status: int, detail: str, headers: dict[str, str] | None = None, extra: Any = None
 ) -> Response[Any]:
     content: dict[str, Any] = {"status_code": status, "detail": detail, **({"extra": extra} if extra is not None else {})}
@@ -96,4 +96,9 @@ def _said(
     return Response(content, status_code=status, headers=kept, media_type="application/json")
 
 
-HANDLERS: dict[Any, Any] = {HTTPException: refused, EdgeloopError: said, **dict.fromkeys(UNREADABLE, unreadable), 500: mistaken}
+HANDLERS: dict[Any, Any] = {
+    HTTPException: _http_error,
+    EdgeloopError: _expected_error,
+    **dict.fromkeys(UNREADABLE, _unreadable),
+    500: _internal_error,
+}

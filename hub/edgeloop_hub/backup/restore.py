@@ -1,4 +1,4 @@
-"""A hub from a backup: all of the file is read first, and written only when it is right; a failure takes back what it wrote."""
+"""Restore a hub from a backup. The whole file is checked before anything is written; a failure takes back what it wrote."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from sqlalchemy import Connection, Float, Integer, LargeBinary, Table, func, ins
 from sqlalchemy.exc import SQLAlchemyError
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_hub import fleet, health, signing
-from edgeloop_hub.backup import DIGESTS
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.data_folder import BLOBS, DATABASE, RESTORING
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import metadata, rollouts
+from edgeloop_hub import event_log, health
+from edgeloop_hub.backup.save import DIGESTS
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.signing import KEY
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.data_folder import BLOBS, DATABASE, KEY, RESTORING
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import metadata, rollouts
+from edgeloop_hub.updates import signing
 
 CHUNK = 1 << 20
-MOST_ROW_BYTES = 64 << 20
+MAX_ROW_BYTES = 64 << 20
 DAMAGED = (tarfile.TarError, zlib.error, EOFError, ValueError, KeyError)
 AFTER = (
     "rollouts that ran are paused. If anything was published after the backup, devices and the workstation know newer metadata: "
@@ -44,27 +44,29 @@ def load(settings: Settings, path: Path) -> str:
     begun = settings.data / RESTORING
     if (settings.data / KEY).exists() and not begun.exists():
         raise UsageError(f"{settings.data}: there is a hub already; restore into an empty folder and database")
-    found = check(path)
-    made = _Made(settings, folder=not settings.data.exists(), database=not (settings.data / DATABASE).exists() or begun.exists())
+    content = check(path)
+    written = _Written(
+        settings, folder=not settings.data.exists(), database=not (settings.data / DATABASE).exists() or begun.exists()
+    )
     try:
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         begun.touch(0o600)
-        if made.database:  # what a restore that was cut off had left
-            made.drop_database()
+        if written.database:  # what a restore that was cut off had left
+            written.drop_database()
         (settings.data / KEY).unlink(missing_ok=True)
-        _fill(settings, path, found, made)
+        _fill(settings, path, content, written)
         begun.unlink()
     except SQLAlchemyError as error:
-        made.take_back()
+        written.take_back()
         raise DataError(f"{path}: rows that do not fit together ({str(error).splitlines()[0]}); nothing is left of them") from error
     except BaseException:  # an interruption too
-        made.take_back()
+        written.take_back()
         raise
-    return f"{found.rows} rows and {len(found.bundles)} bundles are back; {AFTER}"
+    return f"{content.rows} rows and {len(content.bundles)} bundles are back; {AFTER}"
 
 
 @dataclass
-class _Made:
+class _Written:
     """What a restore wrote, so that it can be taken back. `folder`, `database`: they were not there before."""
 
     settings: Settings
@@ -80,7 +82,7 @@ class _Made:
 
     def take_back(self) -> None:
         data = self.settings.data
-        with contextlib.suppress(EdgeloopError, OSError):  # the failure itself is what is told
+        with contextlib.suppress(EdgeloopError, OSError):  # the failure itself is reported
             for name in self.put:
                 if self.blobs is not None:
                     self.blobs.delete(name)
@@ -94,7 +96,7 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class _Found:
+class _BackupContent:
     """What a backup holds, after all of it was read."""
 
     key: bytes
@@ -102,11 +104,11 @@ class _Found:
     bundles: tuple[str, ...]
 
 
-def check(path: Path) -> _Found:
+def check(path: Path) -> _BackupContent:
     """Read everything once. Raises UsageError for a file that is no backup, DataError for one that is damaged or cut off."""
     digests: dict[str, str] = {}
-    told: dict[str, str] | None = None
-    key, rows, wanted = b"", 0, set[str]()
+    stated: dict[str, str] | None = None
+    key, rows, needed = b"", 0, set[str]()
     try:
         with tarfile.open(path) as archive:
             for entry in archive:
@@ -117,13 +119,13 @@ def check(path: Path) -> _Found:
                 if entry.name in digests:
                     raise ValueError(f"{entry.name} twice")
                 if entry.name == DIGESTS:
-                    told = json.loads(file.read())
+                    stated = json.loads(file.read())
                     continue
                 digest = hashlib.sha256()
                 if entry.name.startswith("tables/"):
                     for row in _rows(_table(entry.name), file, digest):
                         rows += 1
-                        wanted |= {f"bundles/{row['sha256']}"} if entry.name == "tables/bundles.jsonl" else set()
+                        needed |= {f"bundles/{row['sha256']}"} if entry.name == "tables/bundles.jsonl" else set()
                 else:
                     while chunk := file.read(CHUNK):
                         digest.update(chunk)
@@ -135,8 +137,8 @@ def check(path: Path) -> _Found:
         raise _spoiled(path, error) from error
     except (*DAMAGED, OSError, RecursionError) as error:
         raise DataError(f"{path}: damaged, or cut off ({error}); nothing was written: take another backup") from error
-    _compare(path, digests, told, key, wanted)
-    return _Found(key, rows, tuple(sorted(name for name in digests if name.startswith("bundles/"))))
+    _compare(path, digests, stated, key, needed)
+    return _BackupContent(key, rows, tuple(sorted(name for name in digests if name.startswith("bundles/"))))
 
 
 def _spoiled(path: Path, error: Exception) -> EdgeloopError:
@@ -150,13 +152,13 @@ def _spoiled(path: Path, error: Exception) -> EdgeloopError:
     return UsageError(f"{path}: not a backup of a hub ({error})")
 
 
-def _compare(path: Path, digests: dict[str, str], told: dict[str, str] | None, key: bytes, wanted: set[str]) -> None:
+def _compare(path: Path, digests: dict[str, str], stated: dict[str, str] | None, key: bytes, needed: set[str]) -> None:
     if KEY not in digests or "tables/signed.jsonl" not in digests:
         raise UsageError(f"{path}: not a backup of a hub (there is no {KEY if KEY not in digests else 'table of signed metadata'})")
     bad = [name for name, digest in digests.items() if name.startswith("bundles/") and name != f"bundles/{digest}"]
-    bad += sorted(wanted - digests.keys())
-    if told is not None:  # an earlier release's backup says no digests
-        bad += [name for name in (*told, *digests) if told.get(name) != digests.get(name)]
+    bad += sorted(needed - digests.keys())
+    if stated is not None:  # an earlier release's backup says no digests
+        bad += [name for name in (*stated, *digests) if stated.get(name) != digests.get(name)]
     try:
         _signer(key)
     except ValueError:
@@ -171,27 +173,27 @@ def _signer(key: bytes) -> CryptoSigner:
 
 
 def _table(name: str) -> Table:
-    found = metadata.tables.get(name.removeprefix("tables/").removesuffix(".jsonl"))
-    if found is None:
+    content = metadata.tables.get(name.removeprefix("tables/").removesuffix(".jsonl"))
+    if content is None:
         raise ValueError(f"{name}: a table that this release does not know; is the backup of a later one?")
-    return found
+    return content
 
 
 def _rows(table: Table, file: IO[bytes], digest: Any) -> Iterator[dict[str, Any]]:
-    while line := file.readline(MOST_ROW_BYTES):
+    while line := file.readline(MAX_ROW_BYTES):
         digest.update(line)
         if line.strip():
             yield _typed(table, json.loads(line))
 
 
-def _fill(settings: Settings, path: Path, found: _Found, made: _Made) -> None:
+def _fill(settings: Settings, path: Path, content: _BackupContent, written: _Written) -> None:
     """Blobs first, then every row and the key in one transaction, with metadata that are newer than any device has seen."""
     if not settings.database:  # its owner's alone, from its first byte on
         os.close(os.open(settings.data / DATABASE, os.O_CREAT | os.O_RDWR, 0o600))
     if not settings.blobs:
         (settings.data / BLOBS).mkdir(mode=0o700, exist_ok=True)
     database, blobs = Database(settings.database_url), Blobs(settings.blobs, settings.data / BLOBS)
-    made.blobs = blobs
+    written.blobs = blobs
     try:
         with database.writing() as connection:
             for table in metadata.sorted_tables:
@@ -202,14 +204,14 @@ def _fill(settings: Settings, path: Path, found: _Found, made: _Made) -> None:
                     if entry.isfile() and entry.name.startswith("bundles/"):
                         if blobs.has(entry.name):  # storage that is shared keeps what it had
                             continue
-                        made.put.append(entry.name)
-                        blobs.put(entry.name, _content(archive, entry))
+                        written.put.append(entry.name)
+                        blobs.put(entry.name, _entry_bytes(archive, entry))
                     elif entry.isfile() and entry.name.startswith("tables/"):
                         table = _table(entry.name)
                         _insert(connection, table, archive, entry)
                         database.after_restore(connection, table.name)
-            _begin_anew(connection, found, settings)
-            _write_key(settings, found.key)
+            _begin_anew(connection, content, settings)
+            _write_key(settings, content.key)
     finally:
         database.engine.dispose()
 
@@ -227,7 +229,7 @@ def _insert(connection: Connection, table: Table, archive: tarfile.TarFile, entr
         connection.execute(insert(table), waiting)
 
 
-def _begin_anew(connection: Connection, found: _Found, settings: Settings) -> None:
+def _begin_anew(connection: Connection, content: _BackupContent, settings: Settings) -> None:
     """Devices saw snapshots and timestamps after the backup, and take no older ones: versions go ahead of any that were signed."""
     now = time.time()
     running = rollouts.c.state == "running"
@@ -235,9 +237,9 @@ def _begin_anew(connection: Connection, found: _Found, settings: Settings) -> No
         update(rollouts).where(running).values(state="paused", reason="the hub was restored from a backup", step_began=now)
     )
     if signing.latest(connection, "targets") is not None:
-        signing.jump(connection, _signer(found.key), settings, now)
+        signing.jump(connection, _signer(content.key), settings, now)
     health.keep(connection, "clock", now, {})
-    fleet.note(connection, "restored", "from a backup")
+    event_log.record(connection, "restored", "from a backup")
 
 
 def _write_key(settings: Settings, key: bytes) -> None:
@@ -248,7 +250,7 @@ def _write_key(settings: Settings, key: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _content(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+def _entry_bytes(archive: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(entry)
     assert file is not None
     return file.read()

@@ -30,16 +30,16 @@ def limits_of(given: tuple[str, ...]) -> dict[str, Any]:
     from edgeloop_contract.settings import nearest
     from edgeloop_hub.settings import LIMITS
 
-    found: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
     for text in given:
         name, equals, value = text.partition("=")
         if name not in LIMITS or not equals:
             raise UsageError(f"--set {text!r}: there is no limit {name!r}{nearest(name, LIMITS)}; write NAME=VALUE")
         kind = LIMITS[name]
         try:
-            found[name] = value.split(",") if kind == list[str] else msgspec.convert(value, kind, strict=False)
+            limits[name] = value.split(",") if kind == list[str] else msgspec.convert(value, kind, strict=False)
         except msgspec.MsgspecError as error:
             raise UsageError(f"--set {name}: {value!r} is no {kind.__name__}") from error
-        if isinstance(found[name], int | float) and not 0 < found[name] < float("inf"):
+        if isinstance(limits[name], int | float) and not 0 < limits[name] < float("inf"):
             raise UsageError(f"--set {name}: {value} is not above 0")
-    return found
+    return limits

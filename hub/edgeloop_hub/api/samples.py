@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import threading
 from typing import Annotated, Any, Literal
 
@@ -14,13 +13,23 @@ from litestar.datastructures import State
 from litestar.exceptions import NotAuthorizedException, NotFoundException, TooManyRequestsException
 from litestar.params import Parameter
 
-from edgeloop_contract.messages import Device, Key, Short
-from edgeloop_hub import drift
+from edgeloop_contract.messages import Samples as SampleUpload
+from edgeloop_contract.sample_messages import (
+    DriftSummary,
+    LabelUpload,
+    ListedSample,
+    QueuedSample,
+    RecordingLabel,
+    SettledSamples,
+    StoredSample,
+)
 from edgeloop_hub.auth.accounts import own_name
 from edgeloop_hub.auth.guards import asking, is_device, is_workstation
-from edgeloop_hub.error_responses import telling
-from edgeloop_hub.samples import ingest, label_queue
-from edgeloop_hub.web import rendering
+from edgeloop_hub.drift.reports import faulty
+from edgeloop_hub.drift.summary import summary
+from edgeloop_hub.http.error_responses import documents_errors
+from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
+from edgeloop_hub.samples.values import array_of
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
 UNPACKING_SECONDS = 3.0  # that one waits for others
@@ -28,23 +37,7 @@ UNPACKING = threading.BoundedSemaphore(2)  # uploads that are unpacked at a time
 SECONDS = Annotated[float, Parameter(ge=1, le=3.2e7)]
 
 
-class Label(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`label` empty: nobody can tell. `whole`: every sample of that recording is such a one."""
-
-    device: Device
-    key: Key
-    label: Short = ""
-    whole: bool = False
-
-
-class Labels(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What one person, or one program, says. `who`: a-z, 0-9 and -."""
-
-    labels: Annotated[list[Label], msgspec.Meta(max_length=1000)]
-    who: Short = "import"
-
-
-@telling(400, 401, 503)
+@documents_errors(400, 401, 503)
 class DeviceSamples(Controller):
     """For devices."""
 
@@ -68,7 +61,7 @@ class DeviceSamples(Controller):
             raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 
 
-@telling(400, 401, 503)
+@documents_errors(400, 401, 503)
 class Samples(Controller):
     """For the workstation and cron: label, look, fetch."""
 
@@ -77,44 +70,44 @@ class Samples(Controller):
     tags = ["samples"]
 
     @get("/queue", sync_to_thread=True)
-    def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[dict[str, Any]]:
+    def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[QueuedSample]:
         """What to label next, the most informative first: one of near-duplicates (`alike`), `together` of whose recording wait."""
         with state.hub.database.reading() as database:
-            return label_queue.waiting(database, model, who[:63], limit, drift.faulty(database))
+            return label_queue.waiting(database, model, who[:63], limit, faulty(database))
 
     @post("/labels", sync_to_thread=True, status_code=200)
-    def label(self, data: Labels, state: State) -> dict[str, int]:
+    def label(self, data: LabelUpload, state: State) -> SettledSamples:
         """Labels of one person; how many samples are settled by them."""
         settled, who = 0, data.who if data.who == "import" else own_name(data.who, "who")
         with state.hub.database.writing() as database:
-            for said in data.labels:
-                if said.label:
-                    settled += label_queue.label(database, said.device, said.key, who, said.label, state.hub.settings, said.whole)
+            for one in data.labels:
+                if one.label:
+                    settled += labelling.label(database, one.device, one.key, who, one.label, state.hub.settings, one.whole)
                 else:
-                    label_queue.skip(database, said.device, said.key)
-        return {"settled": settled}
+                    labelling.skip(database, one.device, one.key)
+        return SettledSamples(settled)
 
     @get("/samples", sync_to_thread=True)
-    def samples(self, state: State, model: str = "", which: Literal["open", "labelled", "all"] = "all") -> list[dict[str, Any]]:
+    def samples(self, state: State, model: str = "", which: Literal["open", "labelled", "all"] = "all") -> list[ListedSample]:
         """Samples without their data."""
         with state.hub.database.reading() as database:
-            return label_queue.listed(database, model, which)
+            return sample_store.listed(database, model, which)
 
     @get("/recordings", sync_to_thread=True)
-    def recordings(self, state: State, model: str = "") -> list[dict[str, Any]]:
-        """What people said of whole recordings; `released`: when the device had nothing of it left to send."""
+    def recordings(self, state: State, model: str = "") -> list[RecordingLabel]:
+        """Labels of whole recordings; `released`: when the device had nothing of it left to send."""
         with state.hub.database.reading() as database:
-            return label_queue.told(database, model)
+            return labelling.recording_labels(database, model)
 
     @get("/samples/{device:str}/{key:str}/values", sync_to_thread=True, raises=[NotFoundException])
     def values(self, device: str, key: str, state: State) -> Response[bytes]:
         """One sample as a .npy file."""
         with state.hub.database.reading() as database:
-            row = label_queue.find(database, device, key)
+            row = sample_store.find(database, device, key)
         if row is None:
             raise NotFoundException("there is no such sample")
         file = io.BytesIO()
-        np.save(file, rendering.array_of(row), allow_pickle=False)
+        np.save(file, array_of(row), allow_pickle=False)
         return Response(file.getvalue(), media_type="application/octet-stream")
 
     @get("/labelled", sync_to_thread=True, media_type="application/msgpack")
@@ -123,7 +116,7 @@ class Samples(Controller):
     ) -> Response[bytes]:
         """Labelled samples with their data, as MessagePack, in the order of labelling, behind the place (at, device, key)."""
         with state.hub.database.reading() as database:
-            return _packed(label_queue.labelled_after(database, model, (at, device, key), limit))
+            return _packed(sample_store.labelled_after(database, model, (at, device, key), limit))
 
     @get("/unlabelled", sync_to_thread=True, media_type="application/msgpack")
     def unlabelled(
@@ -131,16 +124,16 @@ class Samples(Controller):
     ) -> Response[bytes]:
         """Samples without a label with their data, as MessagePack, the newest first, older than the place (at, device, key)."""
         with state.hub.database.reading() as database:
-            return _packed(label_queue.open_before(database, model, (at, device, key), limit))
+            return _packed(sample_store.open_before(database, model, (at, device, key), limit))
 
     @get("/drift", sync_to_thread=True)
-    def drift(self, state: State, model: str, seconds: SECONDS = 86400.0) -> dict[str, Any]:
+    def drift(self, state: State, model: str, seconds: SECONDS = 86400.0) -> DriftSummary:
         """Devices, discoveries over the fleet, and the accuracy that confidence promises."""
         with state.hub.database.reading() as database:
-            return drift.described(database, model, seconds)
+            return summary(database, model, seconds)
 
 
-def _checked(upload: Any) -> None:
+def _checked(upload: SampleUpload) -> None:
     """Raises DataError for what is damaged, TooManyRequestsException while others' uploads are unpacked."""
     if not UNPACKING.acquire(timeout=UNPACKING_SECONDS):
         raise TooManyRequestsException("other uploads are being unpacked; come again later", headers={"Retry-After": "10"})
@@ -150,10 +143,8 @@ def _checked(upload: Any) -> None:
         UNPACKING.release()
 
 
-def _packed(rows: list[Any]) -> Response[bytes]:
-    fields = (*label_queue.SHOWN, "at", "labelled", "dtype", "data")
-    told = [{**{f: getattr(r, f) for f in fields}, "said": bool(r.said), "shape": json.loads(r.shape)} for r in rows]
-    return Response(msgspec.msgpack.encode(told))
+def _packed(page: list[StoredSample]) -> Response[bytes]:
+    return Response(msgspec.msgpack.encode(page))
 
 
 HANDLERS = (DeviceSamples, Samples)

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from securesystemslib.signer import CryptoSigner
@@ -19,11 +19,11 @@ from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, Targets, Timestamp
 
 from edgeloop_contract.errors import DataError, StorageError
-from edgeloop_hub.schema import signed
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.data_folder import KEY
+from edgeloop_hub.storage.schema import signed
 
-KEY = "online-key.pem"
-MOST_TARGETS_BYTES, MOST_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each
+MAX_TARGETS_BYTES, MAX_ROOT_BYTES = 2_000_000, 64_000  # what an agent fetches of each
 FIRST_MINUTE = 1_577_836_800.0  # 2020
 KEPT = 5  # versions of snapshot and timestamp that stay, for devices in the middle of a refresh
 
@@ -34,25 +34,33 @@ def online_signer(settings: Settings) -> CryptoSigner:
     try:
         if not path.exists():
             settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-            made = path.with_name(f".{path.name}.{os.getpid()}")
-            descriptor = os.open(made, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            partial = path.with_name(f".{path.name}.{os.getpid()}")
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(CryptoSigner.generate_ed25519().private_bytes)
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):  # the first of several workers wins
-                os.link(made, path)
-            made.unlink()
+                os.link(partial, path)
+            partial.unlink()
         return CryptoSigner(load_pem_private_key(path.read_bytes(), None))
     except (OSError, ValueError) as error:
         raise StorageError(f"{path}: the hub's key cannot be read ({error})") from error
 
 
-def latest(connection: Connection, role: str) -> tuple[int, bytes] | None:
+class StoredMetadata(NamedTuple):
+    """Signed metadata of a role, as JSON."""
+
+    version: int
+    body: bytes
+
+
+def latest(connection: Connection, role: str) -> StoredMetadata | None:
+    """The newest metadata of a role."""
     row = connection.execute(
         select(signed.c.version, signed.c.body).where(signed.c.role == role).order_by(signed.c.version.desc()).limit(1)
     ).first()
-    return (row[0], row[1]) if row else None
+    return StoredMetadata(row[0], row[1]) if row else None
 
 
 def latest_version(connection: Connection, role: str) -> int:
@@ -67,8 +75,8 @@ def find(connection: Connection, file: str) -> bytes | None:
     if suffix != "json":
         return None
     if role == "timestamp" and not version:
-        found = latest(connection, role)
-        return found[1] if found else None
+        newest = latest(connection, role)
+        return newest.body if newest else None
     if role not in ("root", "snapshot", "targets") or not re.fullmatch(r"[0-9]{1,9}", version):
         return None
     return connection.execute(select(signed.c.body).where(signed.c.role == role, signed.c.version == int(version))).scalar()
@@ -88,20 +96,20 @@ def accept(
         raise DataError(
             "this hub's key is not among the root's timestamp keys: run edgeloop keys rotate online (or keys init, on a new hub)"
         )
-    found = None
+    accepted = None
     if targets is not None:
-        if len(targets) > MOST_TARGETS_BYTES:
+        if len(targets) > MAX_TARGETS_BYTES:
             raise DataError(
-                f"targets metadata of {len(targets)} bytes; devices take {MOST_TARGETS_BYTES}: withdraw old bundles first"
+                f"targets metadata of {len(targets)} bytes; devices take {MAX_TARGETS_BYTES}: withdraw old bundles first"
             )
-        found = verified(Metadata[Targets], targets, "targets", root)
+        accepted = verified(Metadata[Targets], targets, "targets", root)
         before = latest(connection, "targets")
-        if before is not None and found.version <= before[0]:
-            raise DataError(f"targets version {found.version}; the hub has {before[0]}: take that one and sign anew")
-        _store(connection, "targets", found.version, targets, found.expires)
+        if before is not None and accepted.version <= before.version:
+            raise DataError(f"targets version {accepted.version}; the hub has {before.version}: take that one and sign anew")
+        _store(connection, "targets", accepted.version, targets, accepted.expires)
     if latest(connection, "targets") is not None:
         sign_snapshot(connection, signer, settings)
-    return found
+    return accepted
 
 
 def checked(connection: Connection, roots: list[bytes], targets: bytes | None) -> Targets | None:
@@ -110,8 +118,8 @@ def checked(connection: Connection, roots: list[bytes], targets: bytes | None) -
     trusted = root[0][0] if root else trusted_root(connection)
     if targets is None or trusted is None:
         return None
-    found: Targets = verified(Metadata[Targets], targets, "targets", trusted)
-    return found
+    new: Targets = verified(Metadata[Targets], targets, "targets", trusted)
+    return new
 
 
 def _accept_roots(connection: Connection, bodies: list[bytes]) -> Root | None:
@@ -122,10 +130,10 @@ def _accept_roots(connection: Connection, bodies: list[bytes]) -> Root | None:
 
 def _new_roots(connection: Connection, bodies: list[bytes]) -> list[tuple[Root, bytes]]:
     """Each signed by the one before it and by itself. Raises DataError."""
-    trusted, found = trusted_root(connection), []
+    trusted, new_roots = trusted_root(connection), []
     for body in bodies:
-        if len(body) > MOST_ROOT_BYTES:
-            raise DataError(f"root metadata of {len(body)} bytes; devices take {MOST_ROOT_BYTES}: use fewer keys")
+        if len(body) > MAX_ROOT_BYTES:
+            raise DataError(f"root metadata of {len(body)} bytes; devices take {MAX_ROOT_BYTES}: use fewer keys")
         try:
             new = Metadata[Root].from_bytes(body)
             (trusted or new.signed).verify_delegate("root", new.signed_bytes, new.signatures)
@@ -135,23 +143,23 @@ def _new_roots(connection: Connection, bodies: list[bytes]) -> list[tuple[Root, 
         if trusted is not None and new.signed.version != trusted.version + 1:
             raise DataError(f"root version {new.signed.version}; the next one is {trusted.version + 1}")
         trusted = new.signed
-        found.append((trusted, body))
-    return found
+        new_roots.append((trusted, body))
+    return new_roots
 
 
 def verified(kind: Any, body: bytes, role: str, root: Root) -> Any:
     """Raises DataError unless `role`'s keys signed it."""
     try:
-        found = kind.from_bytes(body)
-        root.verify_delegate(role, found.signed_bytes, found.signatures)
+        metadata = kind.from_bytes(body)
+        root.verify_delegate(role, metadata.signed_bytes, metadata.signatures)
     except (RepositoryError, ValueError) as error:
         raise DataError(f"{role} metadata: {error}") from error
-    return found.signed
+    return metadata.signed
 
 
 def trusted_root(connection: Connection) -> Root | None:
-    found = latest(connection, "root")
-    return Metadata[Root].from_bytes(found[1]).signed if found else None
+    newest = latest(connection, "root")
+    return Metadata[Root].from_bytes(newest.body).signed if newest else None
 
 
 def jump(connection: Connection, signer: CryptoSigner, settings: Settings, now: float) -> None:
@@ -167,7 +175,9 @@ def sign_snapshot(connection: Connection, signer: CryptoSigner, settings: Settin
     targets, before = latest(connection, "targets"), latest(connection, "snapshot")
     assert targets is not None
     expires = datetime.fromtimestamp(int(time.time() + 4 * settings.timestamp_seconds), timezone.utc)
-    snapshot = Snapshot(max(least, before[0] + 1 if before else 1), expires=expires, meta={"targets.json": MetaFile(targets[0])})
+    snapshot = Snapshot(
+        max(least, before.version + 1 if before else 1), expires=expires, meta={"targets.json": MetaFile(targets.version)}
+    )
     _sign(connection, "snapshot", snapshot, signer)
     sign_timestamp(connection, signer, settings, least)
 
@@ -176,7 +186,9 @@ def sign_timestamp(connection: Connection, signer: CryptoSigner, settings: Setti
     snapshot, before = latest(connection, "snapshot"), latest(connection, "timestamp")
     assert snapshot is not None
     expires = datetime.fromtimestamp(int(time.time()), timezone.utc) + timedelta(seconds=settings.timestamp_seconds)
-    timestamp = Timestamp(max(least, before[0] + 1 if before else 1), expires=expires, snapshot_meta=MetaFile(snapshot[0]))
+    timestamp = Timestamp(
+        max(least, before.version + 1 if before else 1), expires=expires, snapshot_meta=MetaFile(snapshot.version)
+    )
     _sign(connection, "timestamp", timestamp, signer)
 
 
@@ -203,9 +215,9 @@ def renew(connection: Connection, signer: CryptoSigner, settings: Settings) -> b
 
 
 def _sign(connection: Connection, role: str, payload: Snapshot | Timestamp, signer: CryptoSigner) -> None:
-    made: Metadata[Any] = Metadata(payload)
-    made.sign(signer)
-    _store(connection, role, payload.version, made.to_bytes(), payload.expires)
+    metadata: Metadata[Any] = Metadata(payload)
+    metadata.sign(signer)
+    _store(connection, role, payload.version, metadata.to_bytes(), payload.expires)
     connection.execute(delete(signed).where(signed.c.role == role, signed.c.version <= payload.version - KEPT))
 
 

@@ -1,25 +1,26 @@
-"""Bundles: their bytes arrive in parts, which may be sent again; they count once signed targets name them."""
+"""The registry of bundles. Their bytes arrive in parts, which may be sent again; a bundle counts once signed targets name it."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 from tuf.api.metadata import Targets
 
 from edgeloop_contract.archive import Bundle, Limits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
-from edgeloop_hub.blobs import Blobs
-from edgeloop_hub.database import Database
-from edgeloop_hub.schema import bundles, parts
+from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import bundles, parts
 
 STALE_SECONDS = 7 * 86400.0
 
@@ -56,24 +57,24 @@ def add_part(database: Database, blobs: Blobs, sha256: str, begins: int, content
         return received(connection, sha256)
 
 
-def assemble(database: Database, blobs: Blobs, targets: Targets) -> dict[str, dict[str, Any]]:
-    """Put together and verify what new targets name and is not known yet, by target: what the registry will say of each.
+def assemble(database: Database, blobs: Blobs, targets: Targets) -> dict[str, BundleSummary]:
+    """Put together and verify each bundle that new targets name and the registry does not know; returns its summary, by target.
 
-    Takes as long as the bundles are large, and so is done before the transaction of `complete`. Raises DataError.
+    It takes long for large bundles, so it runs before the transaction of `complete`. Raises DataError.
     """
     with database.reading() as connection:
         known = set(connection.execute(select(bundles.c.target)).scalars())
-    made = {}
+    summaries = {}
     for name, target in targets.targets.items():
         if name not in known:
-            made[name] = _assembled(database, blobs, name, target.hashes.get("sha256", ""), target.length)
-    return made
+            summaries[name] = _assembled(database, blobs, name, target.hashes.get("sha256", ""), target.length)
+    return summaries
 
 
-def complete(connection: Connection, blobs: Blobs, targets: Targets, made: dict[str, dict[str, Any]] | None = None) -> None:
-    """Every target of newly signed metadata is here, whole, and what its name says; then the registry says so.
+def complete(connection: Connection, blobs: Blobs, targets: Targets, assembled: dict[str, BundleSummary] | None = None) -> None:
+    """Register every target of newly signed metadata, and mark as withdrawn what they no longer name.
 
-    `made`: what `assemble` put together for them. Raises DataError naming the one that is not there.
+    `assembled`: what `assemble` returned for them. Raises DataError naming the one that is not there.
     """
     known = {row.target: row for row in connection.execute(select(bundles))}
     for name, target in targets.targets.items():
@@ -84,8 +85,8 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, made: dict[
             if known[name].withdrawn is not None:
                 connection.execute(update(bundles).where(bundles.c.target == name).values(withdrawn=None))
             continue
-        about = (made or {}).get(name)
-        if about is None:
+        summary = (assembled or {}).get(name)
+        if summary is None:
             raise DataError(f"{name}: is not here; send it before the metadata")
         custom = target.custom or {}
         connection.execute(
@@ -93,10 +94,10 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, made: dict[
                 target=name,
                 sha256=sha256,
                 bytes=target.length,
-                model=about["model"],
-                version=about["version"],
+                model=summary.model,
+                version=summary.version,
                 channel=str(custom.get("channel", "stable"))[:63],
-                about=json.dumps(about),
+                about=msgspec.json.encode(summary).decode(),
                 published=time.time(),
             )
         )
@@ -105,7 +106,7 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, made: dict[
             connection.execute(update(bundles).where(bundles.c.target == name).values(withdrawn=time.time()))
 
 
-def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length: int) -> dict[str, Any]:
+def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length: int) -> BundleSummary:
     """Parts become one blob, after the whole was verified as a bundle. The parts stay until the registry knows it."""
     with database.reading() as connection:
         rows = connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
@@ -125,9 +126,9 @@ def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length:
                 connection.execute(delete(parts).where(parts.c.sha256 == sha256))
             raise DataError(f"{name}: the bytes here are not those that were signed; send them again")
         with Bundle.open(Path(whole.name), Limits(max_bundle_bytes=length)) as bundle:
-            about = about_bundle(bundle)
+            summary = summary_of(bundle)
         blobs.put_file(f"bundles/{sha256}", Path(whole.name))
-    return about
+    return summary
 
 
 def forget_parts(database: Database, blobs: Blobs, sha256s: Iterable[str]) -> None:
@@ -140,37 +141,76 @@ def forget_parts(database: Database, blobs: Blobs, sha256s: Iterable[str]) -> No
             blobs.delete(f"parts/{sha256}/{place}")
 
 
-def straying(drift: Drift) -> dict[str, Any]:
-    """How far features' means stray where nothing is wrong: by feature, and what that is told from."""
-    found = {"between": drift.between, "within": drift.within}
-    by_feature = {name: dict(zip(drift.features, values, strict=False)) for name, values in found.items()}
-    return {**by_feature, "places": drift.places, "samples": drift.samples, "recordings": drift.recordings}
-
-
-def about_bundle(bundle: Bundle) -> dict[str, Any]:
-    """What the registry shows of a bundle."""
+def summary_of(bundle: Bundle) -> BundleSummary:
+    """What the registry keeps of a bundle, to show it and to compare devices with it."""
     manifest = bundle.manifest
     provenance = manifest.provenance
-    return {
-        "model": manifest.name,
-        "version": manifest.version,
-        "parent": provenance.parent,
-        "recipe": provenance.recipe_sha256,
-        "data": provenance.data_sha256,
-        "labels": list(getattr(manifest.task, "labels", []))[:1000],
-        "reliability": manifest.drift.reliability if manifest.drift else [],
-        "straying": straying(manifest.drift) if manifest.drift else {},
-        "variants": [
-            {
-                "name": v.name,
-                "bytes": manifest.files[v.file].bytes,
-                "accuracy": [v.accuracy.value, v.accuracy.low, v.accuracy.high] if v.accuracy else None,
-                "latency_us": v.cost.latency_us_p50 if v.cost else None,
-                "machine": v.cost.machine if v.cost else None,
-            }
+    return BundleSummary(
+        model=manifest.name,
+        version=manifest.version,
+        parent=provenance.parent,
+        recipe=provenance.recipe_sha256,
+        data=provenance.data_sha256,
+        labels=list(getattr(manifest.task, "labels", []))[:1000],
+        reliability=manifest.drift.reliability if manifest.drift else [],
+        group_variance=group_variance(manifest.drift) if manifest.drift else GroupVariance(),
+        variants=[
+            VariantSummary(
+                name=v.name,
+                bytes=manifest.files[v.file].bytes,
+                accuracy=[v.accuracy.value, v.accuracy.low, v.accuracy.high] if v.accuracy else None,
+                latency_us=v.cost.latency_us_p50 if v.cost else None,
+                machine=v.cost.machine if v.cost else None,
+            )
             for v in manifest.variants
         ],
-    }
+    )
+
+
+def group_variance(drift: Drift) -> GroupVariance:
+    """Of a bundle's reference, by the features' names."""
+    between, within = (dict(zip(drift.features, values, strict=False)) for values in (drift.between, drift.within))
+    return GroupVariance(between=between, within=within, places=drift.places, samples=drift.samples, recordings=drift.recordings)
+
+
+class _StoredSummary(BundleSummary, frozen=True, kw_only=True):
+    """`between`: where an earlier release wrote it; it did not say of how many places."""
+
+    between: dict[str, float] = {}
+
+
+def _summary(about: str) -> _StoredSummary:
+    stored = msgspec.json.decode(about, type=_StoredSummary)
+    if stored.between and not stored.group_variance.between:
+        return msgspec.structs.replace(stored, group_variance=GroupVariance(between=stored.between))
+    return stored
+
+
+def summaries(connection: Connection, model: str) -> dict[str, BundleSummary]:
+    """Of each of the model's bundles, by digest."""
+    rows = connection.execute(select(bundles.c.sha256, bundles.c.about).where(bundles.c.model == model))
+    return {sha256: _summary(about) for sha256, about in rows}
+
+
+def labels_of(connection: Connection, model: str) -> list[str]:
+    """The labels that the model's newest bundle knows."""
+    newest = select(bundles.c.about).where(bundles.c.model == model).order_by(bundles.c.version.desc()).limit(1)
+    about = connection.execute(newest).scalar()
+    return _summary(about).labels if about else []
+
+
+def published(connection: Connection) -> list[PublishedBundle]:
+    """Every version, newest first, with its lineage, accuracy and cost."""
+    rows = connection.execute(select(bundles).order_by(bundles.c.published.desc(), bundles.c.version.desc()).limit(500))
+    return [_published(row) for row in rows]
+
+
+def _published(row: Any) -> PublishedBundle:
+    stored = _summary(row.about)
+    return PublishedBundle(
+        target=row.target, sha256=row.sha256, bytes=row.bytes, channel=row.channel, published=row.published,
+        withdrawn=row.withdrawn, **{name: getattr(stored, name) for name in BundleSummary.__struct_fields__},
+    )  # fmt: skip
 
 
 def forget_stale_parts(database: Database, blobs: Blobs) -> None:
@@ -181,10 +221,3 @@ def forget_stale_parts(database: Database, blobs: Blobs) -> None:
         blobs.delete(f"parts/{row.sha256}/{row.begins}")
     with database.writing() as connection:
         connection.execute(delete(parts).where(parts.c.at < before))
-
-
-def listed(connection: Connection) -> list[dict[str, Any]]:
-    """Every version, newest first, with its lineage, accuracy and cost."""
-    rows = connection.execute(select(bundles).order_by(bundles.c.published.desc(), bundles.c.version.desc()).limit(500))
-    columns = ("target", "sha256", "bytes", "channel", "published", "withdrawn")
-    return [{**{c: getattr(row, c) for c in columns}, **json.loads(row.about)} for row in rows]

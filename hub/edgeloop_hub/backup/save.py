@@ -18,10 +18,10 @@ from sqlalchemy import select
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.files import publishing
-from edgeloop_hub.blobs import Blobs
 from edgeloop_hub.hub import Hub
-from edgeloop_hub.schema import bundles, metadata
-from edgeloop_hub.signing import KEY
+from edgeloop_hub.storage.blobs import Blobs
+from edgeloop_hub.storage.data_folder import KEY
+from edgeloop_hub.storage.schema import bundles, metadata
 
 PASSING = ("sessions", "tries", "parts")  # not worth keeping
 DIGESTS = "digests.json"

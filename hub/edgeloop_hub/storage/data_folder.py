@@ -7,9 +7,8 @@ from pathlib import Path
 
 from edgeloop_contract.errors import StorageError
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.signing import KEY
 
-DATABASE, BLOBS, RESTORING = "hub.sqlite", "blobs", "restoring"
+KEY, DATABASE, BLOBS, RESTORING = "online-key.pem", "hub.sqlite", "blobs", "restoring"
 OURS = (KEY, BLOBS, RESTORING)
 
 

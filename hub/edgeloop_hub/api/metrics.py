@@ -1,0 +1,100 @@
+"""/metrics for Prometheus: the fleet by version, rollouts, signed metadata, the tick. Behind a token, as it names models."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
+
+from litestar import Response, get
+from litestar.datastructures import State
+from sqlalchemy import Connection, func, select
+
+from edgeloop_hub import health
+from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.http.error_responses import problems
+from edgeloop_hub.rollouts import rollout_store
+from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.schema import devices, events
+from edgeloop_hub.updates import signing
+
+if TYPE_CHECKING:  # loaded at the first request
+    from prometheus_client import Metric
+
+SILENT_SECONDS = 3600.0
+MAX_SERIES = 100
+K = TypeVar("K")
+
+
+@get(
+    "/metrics", guards=[is_workstation], sync_to_thread=True, tags=["health"], media_type="text/plain", responses=problems(401, 503)
+)
+def metrics(state: State) -> Response[bytes]:
+    """Devices by model and version, silent devices, stored events by kind, open rollouts, expiry of metadata, the last tick."""
+    from prometheus_client import CollectorRegistry, generate_latest
+
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(state.hub.database))
+    return Response(bytes(generate_latest(registry)), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _most_frequent(counts: Iterable[tuple[K, int]], other: K) -> list[tuple[K, int]]:
+    """The MAX_SERIES most frequent, and the rest as one: devices name models and events, and each name is a series for ever."""
+    rows = sorted(counts, key=lambda row: -row[1])
+    rest = sum(number for _, number in rows[MAX_SERIES:])
+    return [*rows[:MAX_SERIES], *([(other, rest)] if rest else [])]
+
+
+class _Collector:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def collect(self) -> Iterator[Metric]:
+        now = time.time()
+        with self._database.reading() as connection:
+            yield from _fleet(connection, now)
+            yield from _metadata(connection, now)
+            yield from _tick(connection)
+
+
+def _fleet(connection: Connection, now: float) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    count = func.count().label("count")
+    versions = connection.execute(select(devices.c.model, devices.c.version, count).group_by(devices.c.model, devices.c.version))
+    by_version = GaugeMetricFamily("edgeloop_hub_devices", "enrolled devices", labels=["model", "version"])
+    for (model, version), number in _most_frequent((((row[0], str(row[1])), row[2]) for row in versions), ("other", "")):
+        by_version.add_metric([model, version], number)
+    yield by_version
+    kinds = connection.execute(select(events.c.kind, count).group_by(events.c.kind))
+    by_kind = GaugeMetricFamily("edgeloop_hub_stored_events", "events in the database, by kind", labels=["kind"])
+    for kind, number in _most_frequent(((row[0], row[1]) for row in kinds), "other"):
+        by_kind.add_metric([kind], number)
+    yield by_kind
+    silent = connection.execute(select(count).where(devices.c.last_seen < now - SILENT_SECONDS)).scalar()
+    yield GaugeMetricFamily("edgeloop_hub_silent_devices", "devices that sent nothing for an hour", value=silent or 0)
+    running = len(rollout_store.open_ids(connection))
+    yield GaugeMetricFamily("edgeloop_hub_open_rollouts", "rollouts that are running, paused or halted", value=running)
+
+
+def _metadata(connection: Connection, now: float) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    remaining = GaugeMetricFamily(
+        "edgeloop_hub_metadata_remaining_seconds",
+        "seconds until signed metadata expire; the hub renews timestamp and snapshot, the workstation targets and root",
+        labels=["role"],
+    )
+    for role, expires in sorted(signing.expiries(connection).items()):
+        remaining.add_metric([role], expires - now)
+    yield remaining
+
+
+def _tick(connection: Connection) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    last = health.last_tick(connection)
+    at, seconds, success = (last.at, last.seconds, float(last.fine)) if last else (0.0, 0.0, 0.0)
+    yield GaugeMetricFamily("edgeloop_hub_last_tick_timestamp_seconds", "when the last tick began, since 1970; 0: never", value=at)
+    yield GaugeMetricFamily("edgeloop_hub_last_tick_duration_seconds", "how long the last tick took", value=seconds)
+    yield GaugeMetricFamily("edgeloop_hub_last_tick_success", "1: the last tick did all that was due", value=success)

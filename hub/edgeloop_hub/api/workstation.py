@@ -1,0 +1,191 @@
+"""What the workstation and cron ask the hub over HTTP."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import Controller, delete, get, post, put
+from litestar.datastructures import State
+from litestar.exceptions import ClientException, NotFoundException
+from litestar.params import Parameter
+from sqlalchemy import select
+
+from edgeloop_contract.hub_messages import (
+    DeviceStatus,
+    EventRecord,
+    Health,
+    JobCreated,
+    JobRequest,
+    JobStatus,
+    MetadataUpload,
+    PublicKey,
+    PublishedBundle,
+    ReceivedBytes,
+    RevokedTokens,
+    RolloutCreated,
+    RolloutRequest,
+    RolloutStatus,
+    RolloutSummary,
+    SignedMetadata,
+    TargetsVersion,
+    TokenSummary,
+)
+from edgeloop_contract.messages import Sha256
+from edgeloop_hub import event_log, health
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.fleet import inventory, jobs
+from edgeloop_hub.http.error_responses import documents_errors
+from edgeloop_hub.rollouts import service
+from edgeloop_hub.storage.schema import bundles
+from edgeloop_hub.updates import registry, signing
+
+Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
+Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
+
+
+@documents_errors(400, 401, 503)
+class Workstation(Controller):
+    """For the workstation and cron: publish, roll out, look."""
+
+    path = "/api/v1"
+    guards = [is_workstation]
+    tags = ["workstation"]
+
+    @get("/key", sync_to_thread=True)
+    def key(self, state: State) -> PublicKey:
+        """The public key with which this hub signs snapshot and timestamp; the root must name it."""
+        public = state.hub.signer.public_key
+        return PublicKey(keyid=public.keyid, keytype=public.keytype, scheme=public.scheme, keyval=public.keyval)
+
+    @get("/signed", sync_to_thread=True)
+    def signed(self, state: State) -> SignedMetadata:
+        """The newest root and targets metadata."""
+        with state.hub.database.reading() as database:
+            root, targets = signing.latest(database, "root"), signing.latest(database, "targets")
+        return SignedMetadata(roots=[root.body.decode()] if root else [], targets=targets.body.decode() if targets else "")
+
+    @post("/signed", sync_to_thread=True, status_code=200)
+    def publish(self, data: MetadataUpload, state: State) -> TargetsVersion:
+        """Take newly signed metadata; every bundle that they name has to be here."""
+        hub = state.hub
+        roots, body = [r.encode() for r in data.roots], data.targets.encode() or None
+        with hub.database.reading() as database:  # nothing is put together that will not be taken
+            if body is not None:
+                service.guard_fallbacks(database)
+            new = signing.checked(database, roots, body)
+        assembled = registry.assemble(hub.database, hub.blobs, new) if new is not None else {}
+        with hub.database.writing() as database:
+            if body is not None:
+                service.guard_fallbacks(database)
+            accepted = signing.accept(database, roots, body, hub.signer, hub.settings)
+            if accepted is not None:
+                registry.complete(database, hub.blobs, accepted, assembled)
+                names = ", ".join(sorted(accepted.targets)) or "none"
+                event_log.record(database, "published", f"targets version {accepted.version}: {names}")
+            latest = signing.latest(database, "targets")
+        registry.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in assembled] if new else [])
+        return TargetsVersion(targets_version=latest.version if latest else 0)
+
+    @get("/uploads/{sha256:str}", sync_to_thread=True)
+    def received(self, sha256: Sha, state: State) -> ReceivedBytes:
+        """How many bytes of this bundle are here: where to go on."""
+        with state.hub.database.reading() as database:
+            size = database.execute(select(bundles.c.bytes).where(bundles.c.sha256 == sha256)).scalar()
+            return ReceivedBytes(bytes=size if size is not None else registry.received(database, sha256))
+
+    @put("/uploads/{sha256:str}/{begins:int}", sync_to_thread=True, status_code=200)
+    def upload(self, sha256: Sha, begins: Annotated[int, Parameter(ge=0, le=2**53)], state: State, body: bytes) -> ReceivedBytes:
+        """A part of a bundle, from byte `begins` on."""
+        hub = state.hub
+        if not 0 < len(body) <= hub.settings.max_part_bytes:
+            raise ClientException(f"a part has 1 to {hub.settings.max_part_bytes} bytes")
+        return ReceivedBytes(bytes=registry.add_part(hub.database, hub.blobs, sha256, begins, body, hub.settings))
+
+    @get("/health", sync_to_thread=True)
+    def health(self, state: State) -> Health:
+        """The last tick, when signed metadata expire, and what somebody should do about it."""
+        with state.hub.database.reading() as database:
+            return health.current(database)
+
+    @get("/tokens", sync_to_thread=True)
+    def tokens(self, state: State) -> list[TokenSummary]:
+        """Every token by its id and name, without the secrets."""
+        with state.hub.database.reading() as database:
+            return accounts.token_summaries(database)
+
+    @delete("/tokens/{which:str}", sync_to_thread=True, status_code=200)
+    def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State) -> RevokedTokens:
+        """Revoke the token with this id, or all of this name."""
+        with state.hub.database.writing() as database:
+            count = accounts.revoke_tokens(database, which)
+            event_log.record(database, "token revoked", f"{which}: {count} of them")
+        return RevokedTokens(revoked=count)
+
+    @get("/bundles", sync_to_thread=True)
+    def bundles(self, state: State) -> list[PublishedBundle]:
+        """Every version, newest first."""
+        with state.hub.database.reading() as database:
+            return registry.published(database)
+
+    @get("/devices", sync_to_thread=True)
+    def devices(
+        self, state: State, after: Annotated[str, Parameter(max_length=63)] = "",
+        limit: Annotated[int, Parameter(ge=1, le=inventory.MAX_LISTED)] = inventory.MAX_LISTED,
+    ) -> list[DeviceStatus]:  # fmt: skip
+        """Devices with their last heartbeats, by name, those behind the name `after`."""
+        with state.hub.database.reading() as database:
+            return inventory.listed(database, after, limit)
+
+    @get("/events", sync_to_thread=True)
+    def events(self, state: State, limit: Annotated[int, Parameter(ge=1, le=1000)] = 100) -> list[EventRecord]:
+        """What happened, the newest first."""
+        with state.hub.database.reading() as database:
+            return event_log.newest(database, limit)
+
+    @get("/rollouts", sync_to_thread=True)
+    def rollouts(self, state: State) -> list[RolloutSummary]:
+        """The newest hundred, the newest first."""
+        with state.hub.database.reading() as database:
+            return service.summaries(database)
+
+    @post("/rollouts", sync_to_thread=True, status_code=201)
+    def start(self, data: RolloutRequest, state: State) -> RolloutCreated:
+        """Begin with the first step of the plan."""
+        with state.hub.database.writing() as database:
+            return RolloutCreated(id=service.start(database, data.target, data.plan, data.fallback.encode() or None))
+
+    @get("/rollouts/{number:int}", sync_to_thread=True)
+    def rollout(self, number: Number, state: State) -> RolloutStatus:
+        """Its state, and each gate as it stands."""
+        with state.hub.database.reading() as database:
+            return service.status(database, number)
+
+    @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True, status_code=200)
+    def change(
+        self, number: Number, verb: Annotated[str, Parameter(pattern=r"^(pause|resume|abort)(?!\n)$")], state: State
+    ) -> RolloutStatus:
+        """pause, resume or abort."""
+        with state.hub.database.writing() as database:
+            service.change(database, number, verb, "token")
+        with state.hub.database.reading() as database:  # the change holds, whatever the status says
+            return service.status(database, number)
+
+    @post("/jobs", sync_to_thread=True, status_code=201, raises=[NotFoundException])
+    def ask(self, data: JobRequest, state: State) -> JobCreated:
+        """Have a device measure a published bundle when it is idle."""
+        with state.hub.database.writing() as database:
+            if not jobs.is_enrolled(database, data.device):
+                raise NotFoundException(f"there is no device {data.device}")
+            if not jobs.is_published(database, data.target):
+                raise NotFoundException(f"{data.target} is not published")
+            return JobCreated(id=jobs.create(database, data.device, data.target))
+
+    @get("/jobs/{job:str}", sync_to_thread=True, raises=[NotFoundException])
+    def job(self, job: Annotated[str, Parameter(max_length=64)], state: State) -> JobStatus:
+        """Waiting, refused, or done with what was measured."""
+        with state.hub.database.reading() as database:
+            status = jobs.status(database, job)
+        if status is None:
+            raise NotFoundException("there is no such job")
+        return status

@@ -1,0 +1,35 @@
+"""How much one device may send in an hour: messages, rows and bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Connection, select, update
+
+from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import devices
+
+HOUR = 3600.0
+
+
+def charge(connection: Connection, device: Device, settings: Settings, now: float, rows: int, size: int) -> bool:
+    """Count a message with so many rows and bytes against the device's quota of this hour. False: over the quota."""
+    quota = (devices.c.quota_from, devices.c.quota_used, devices.c.quota_rows, devices.c.quota_bytes)
+    row = connection.execute(select(*quota).where(devices.c.name == device.name)).first()
+    if row is None:
+        return True
+    fresh = not row.quota_from <= now <= row.quota_from + HOUR
+    used, has_rows, has_bytes = (0, 0, 0) if fresh else (row.quota_used, row.quota_rows, row.quota_bytes)
+    over = has_rows + rows > settings.report_rows_per_hour or has_bytes + size > settings.report_bytes_per_hour
+    if used >= settings.report_quota_per_hour or over:
+        return False
+    values = {"quota_used": used + 1, "quota_rows": has_rows + rows, "quota_bytes": has_bytes + size}
+    values |= {"quota_from": now} if fresh else {}
+    connection.execute(update(devices).where(devices.c.name == device.name).values(**values))
+    return True
+
+
+def encoded_bytes(parts: Sequence[msgspec.Struct | None]) -> int:
+    return sum(len(msgspec.json.encode(part)) for part in parts if part is not None)

@@ -1,0 +1,1 @@
+"""All of a hub in one file, and back."""

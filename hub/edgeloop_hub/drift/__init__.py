@@ -1,0 +1,1 @@
+"""Drift over the fleet: reports, discoveries, and the accuracy that confidence promises."""

@@ -1,0 +1,67 @@
+"""Drift reports of devices, stored and read."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select
+
+from edgeloop_contract.drift import FAULTS
+from edgeloop_contract.messages import DriftReport
+from edgeloop_hub.storage.schema import bundles, devices, drifts
+
+MAX_MODELS = 50  # on a page
+MAX_REPORTS = 50_000  # of the newest that one look at a model reads
+ReportsByDevice = dict[str, list[tuple[float, DriftReport]]]  # (time, report), oldest first
+
+
+def keep(connection: Connection, device: str, key: str, report: DriftReport, now: float) -> None:
+    """Store a report. A drift that begins in the future began now."""
+    if report.since is not None:
+        report = msgspec.structs.replace(report, since=min(report.since, time.time()))
+    connection.execute(
+        insert(drifts).values(
+            device=device, key=key, at=now, model=report.model, sha256=report.sha256[:64], samples=report.samples,
+            score=report.score, body=msgspec.json.encode(report).decode(),
+        )
+    )  # fmt: skip
+
+
+def forget_old(connection: Connection, before: float) -> None:
+    connection.execute(delete(drifts).where(drifts.c.at < before))
+
+
+def of_model(connection: Connection, model: str, since: float) -> ReportsByDevice:
+    """By device; the newest MAX_REPORTS where a fleet has sent more."""
+    rows = select(drifts.c.device, drifts.c.at, drifts.c.body).where(drifts.c.model == model, drifts.c.at >= since)
+    by_device: ReportsByDevice = {}
+    for name, at, body in connection.execute(rows.order_by(drifts.c.at.desc()).limit(MAX_REPORTS)):
+        report = _report(body)
+        if report is not None:
+            by_device.setdefault(name, []).append((at, report))
+    return {name: newest_first[::-1] for name, newest_first in sorted(by_device.items())}
+
+
+def _report(body: str) -> DriftReport | None:
+    """A stored report; None where an earlier release stored something that is not one."""
+    try:
+        return msgspec.json.decode(body, type=DriftReport)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+
+
+def models(connection: Connection) -> list[str]:
+    """Models of which drift was reported: published ones first, as a device may name any; as many as a page has room for."""
+    published = set(connection.execute(select(bundles.c.model).distinct()).scalars())
+    named = select(drifts.c.model, func.count()).where(drifts.c.model != "").group_by(drifts.c.model)
+    counts = connection.execute(named.order_by(func.count().desc())).all()
+    return sorted(sorted((row[0] for row in counts), key=lambda name: name not in published)[:MAX_MODELS])
+
+
+def faulty(connection: Connection) -> list[str]:
+    """Devices whose last report says that a sensor has failed or is miswired: they need repair, and nobody learns from them."""
+    last = select(drifts.c.body).where(drifts.c.device == devices.c.name).order_by(drifts.c.at.desc(), drifts.c.key).limit(1)
+    rows = connection.execute(select(devices.c.name, last.correlate(devices).scalar_subquery()).order_by(devices.c.name))
+    newest = ((name, _report(body)) for name, body in rows if body is not None)
+    return sorted(name for name, report in newest if report is not None and report.drifting and report.cause in FAULTS)

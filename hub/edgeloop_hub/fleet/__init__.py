@@ -1,0 +1,1 @@
+"""The fleet: devices, what they report, and what they are to do."""

@@ -1,0 +1,42 @@
+"""What a device is to run, to measure and to send."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select
+
+from edgeloop_contract.messages import Assignment, Job
+from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.rollouts import rollout_store
+from edgeloop_hub.rollouts.policy import assigned
+from edgeloop_hub.samples import labelling
+from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import bundles, jobs, released
+
+
+def assignment(connection: Connection, device: Device, settings: Settings) -> Assignment:
+    """What this device should run and measure, and of which recordings it should send the other samples."""
+    target = target_for(connection, device, device.model) if device.model else ""
+    waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(1)
+    job = connection.execute(waiting).first()
+    wanted = labelling.wanted_recordings(connection, device.name, settings)
+    return Assignment(target=target, job=Job(id=job.id, target=job.target) if job else None, recordings=wanted)
+
+
+def target_for(connection: Connection, device: Device, model: str) -> str:
+    done = select(released.c.target).where(released.c.channel == device.channel, released.c.model == model)
+    default = connection.execute(done).scalar() or ""
+    rollout = next(
+        (r for r in reversed(rollout_store.open_rollouts(connection)) if r.model == model and r.channel == device.channel), None
+    )
+    return assigned(device.name, device.labels, device.sha256, default, rollout)
+
+
+def may_fetch(connection: Connection, device: Device, target: str) -> bool:
+    """A device reads the bundle that it is to run, and one that it is to measure; no other."""
+    row = connection.execute(select(bundles.c.model).where(bundles.c.target == target, bundles.c.withdrawn.is_(None))).first()
+    if row is None:
+        return False
+    if target_for(connection, device, row.model) == target:
+        return True
+    job = select(jobs.c.id).where(jobs.c.device == device.name, jobs.c.target == target, jobs.c.state == "waiting")
+    return connection.execute(job).first() is not None

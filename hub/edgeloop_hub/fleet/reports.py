@@ -1,0 +1,67 @@
+"""What devices report of themselves."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, insert, select, update
+
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.messages import Heartbeat, Report, too_deep
+from edgeloop_hub import event_log
+from edgeloop_hub.auth import quota
+from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.schema import devices, heartbeats, jobs
+
+
+def store(connection: Connection, device: Device, report: Report, settings: Settings) -> bool:
+    """Keep a report, once. False: over the device's quota. What it says of other devices or times to come is not believed."""
+    now = time.time()
+    if report.job is not None and too_deep(report.job.measured):
+        raise DataError("a measurement is nested too deeply")
+    beat = report.heartbeat or Heartbeat()
+    body = msgspec.json.encode(beat).decode()
+    size = len(body) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
+    if not quota.charge(connection, device, settings, now, rows=len(report.events), size=size):
+        return False
+    at = event_log.believed_time(report.at, now)
+    mine = update(devices).where(devices.c.name == device.name)
+    known = connection.execute(
+        select(heartbeats.c.key).where(heartbeats.c.device == device.name, heartbeats.c.key == report.key)
+    ).first()
+    if known is not None:
+        return True
+    used: dict[str, Any] = {}
+    connection.execute(insert(heartbeats).values(device=device.name, key=report.key, at=at, sha256=beat.sha256[:64], body=body))
+    if report.heartbeat is not None:
+        used = {
+            "model": beat.model,
+            "version": beat.version,
+            "sha256": beat.sha256[:64],
+            "heartbeat": body,
+        }
+        if beat.machine:
+            used["machine"] = beat.machine
+    connection.execute(mine.values(last_seen=now, **used))
+    for event in report.events:
+        event_log.record_of_device(connection, device.name, event, now)
+    if report.drift is not None:
+        drift_reports.keep(connection, device.name, report.key, report.drift, at)
+    if report.job is not None:
+        answer = {
+            "state": "refused" if report.job.refused else "done",
+            "result": msgspec.json.encode(report.job).decode(),
+            "at": now,
+        }
+        connection.execute(
+            update(jobs).where(jobs.c.id == report.job.id, jobs.c.device == device.name, jobs.c.state == "waiting").values(**answer)
+        )
+    return True
+
+
+def forget_old(connection: Connection, before: float) -> None:
+    connection.execute(delete(heartbeats).where(heartbeats.c.at < before))

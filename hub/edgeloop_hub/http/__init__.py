@@ -1,0 +1,1 @@
+"""HTTP itself: connection limits, and what an error looks like on the wire."""

@@ -1,0 +1,54 @@
+"""Rollouts as they are stored in the database."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, select
+
+from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_contract.rollout import RolloutPlan, RolloutState
+from edgeloop_hub.rollouts.policy import OPEN, Rollout
+from edgeloop_hub.storage.schema import bundles, rollouts
+
+_ROLLOUTS = select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target)
+
+
+def open_rollouts(connection: Connection) -> list[Rollout]:
+    """Rollouts that are not over, oldest first. One whose plan cannot be read is left out: it offers nothing to any device."""
+    readable = []
+    for row in connection.execute(_ROLLOUTS.where(rollouts.c.state.in_(OPEN)).order_by(rollouts.c.id)):
+        with contextlib.suppress(DataError):
+            readable.append(_rollout(row))
+    return readable
+
+
+def open_ids(connection: Connection, states: Sequence[RolloutState] = OPEN) -> list[int]:
+    """The numbers of the rollouts in these states, oldest first."""
+    return list(connection.execute(select(rollouts.c.id).where(rollouts.c.state.in_(states)).order_by(rollouts.c.id)).scalars())
+
+
+def find(connection: Connection, number: int) -> Rollout:
+    """Raises UsageError when there is none, DataError for a plan that cannot be read."""
+    row = connection.execute(_ROLLOUTS.where(rollouts.c.id == number)).first()
+    if row is None:
+        raise UsageError(f"there is no rollout {number}")
+    return _rollout(row)
+
+
+def _rollout(row: Any) -> Rollout:
+    try:
+        plan = plan_of(row.plan)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise DataError(f"rollout {row.id}: its plan cannot be read ({error}); abort it, and start another") from error
+    return Rollout(row.id, row.channel, row.model, row.target, row.sha256, plan, row.state, row.step, row.step_began)
+
+
+@lru_cache(64)
+def plan_of(text: str) -> RolloutPlan:
+    """Raises MsgspecError or RecursionError."""
+    return msgspec.json.decode(text, type=RolloutPlan)

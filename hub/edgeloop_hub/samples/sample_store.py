@@ -1,0 +1,87 @@
+"""Stored samples: found, listed, read in pages, forgotten."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, exists, literal, select, tuple_
+
+from edgeloop_contract.sample_messages import ListedSample, StoredSample
+from edgeloop_hub.storage.schema import labels, recordings, samples
+
+MAX_LISTED = 10_000
+PAGE_BYTES = 16 << 20  # of samples' data in one answer
+_SUMMARY = (
+    "device", "key", "taken", "kind", "random", "model", "sha256", "recording", "window", "guess", "confidence", "value", "label",
+    "truth",
+)  # fmt: skip
+SUMMARY_COLUMNS = tuple(samples.c[name] for name in _SUMMARY)
+
+
+def summary_fields(row: Row[Any]) -> dict[str, Any]:
+    """The fields of a `SampleSummary`, of a row that has the SUMMARY_COLUMNS."""
+    return {"prediction" if name == "guess" else name: getattr(row, name) for name in _SUMMARY}
+
+
+def find(connection: Connection, device: str, key: str) -> Row[Any] | None:
+    return connection.execute(select(samples).where(samples.c.device == device, samples.c.key == key)).first()
+
+
+def listed(connection: Connection, model: str, state: str) -> list[ListedSample]:
+    """Samples without their data: "open", "labelled" or "all"; with who labelled them."""
+    rows = select(*SUMMARY_COLUMNS).order_by(samples.c.at)
+    rows = rows.where(samples.c.model == model) if model else rows
+    if state != "all":
+        rows = rows.where(samples.c.labelled.is_(None) if state == "open" else samples.c.labelled.is_not(None))
+    people: dict[tuple[str, str], list[str]] = {}
+    for row in connection.execute(select(labels.c.device, labels.c.key, labels.c.person)):
+        people.setdefault((row.device, row.key), []).append(row.person)
+    return [
+        ListedSample(**summary_fields(row), people=people.get((row.device, row.key), []))
+        for row in connection.execute(rows.limit(MAX_LISTED))
+    ]
+
+
+def labelled_after(connection: Connection, model: str, after: tuple[float, str, str], limit: int) -> list[StoredSample]:
+    """Labelled samples in the order of labelling, behind the place (labelled, device, key): a page for retraining."""
+    place = tuple_(samples.c.labelled, samples.c.device, samples.c.key)
+    itself = exists().where(labels.c.device == samples.c.device, labels.c.key == samples.c.key).label("itself")
+    rows = select(samples, itself).where(samples.c.model == model, samples.c.label.is_not(None), place > tuple_(*after))
+    return _page(connection, rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit))
+
+
+def open_before(connection: Connection, model: str, before: tuple[float, str, str], limit: int) -> list[StoredSample]:
+    """Samples that nobody labelled nor gave up, the newest first, older than the place (at, device, key): a page of them."""
+    place = tuple_(samples.c.at, samples.c.device, samples.c.key)
+    itself = literal(False).label("itself")
+    rows = select(samples, itself).where(samples.c.model == model, samples.c.labelled.is_(None), samples.c.skipped == 0)
+    newest = (samples.c.at.desc(), samples.c.device.desc(), samples.c.key.desc())
+    return _page(connection, rows.where(place < tuple_(*before)).order_by(*newest).limit(limit))
+
+
+def _page(connection: Connection, rows: Select[Any]) -> list[StoredSample]:
+    """At least one row, however large; then as many as fit into PAGE_BYTES."""
+    page: list[StoredSample] = []
+    size = 0
+    with connection.execute(rows) as matching:
+        for row in matching:
+            size += len(row.data)
+            if page and size > PAGE_BYTES:
+                break
+            page.append(
+                StoredSample(
+                    **summary_fields(row), at=row.at, labelled=row.labelled, dtype=row.dtype, shape=json.loads(row.shape),
+                    data=row.data, labelled_itself=bool(row.itself),
+                )
+            )  # fmt: skip
+    return page
+
+
+def forget_old(connection: Connection, unlabelled_before: float, before: float) -> None:
+    """Delete unlabelled samples, labelled ones and labels of recordings that are older than these times."""
+    connection.execute(delete(samples).where(samples.c.at < unlabelled_before, samples.c.labelled.is_(None)))
+    connection.execute(delete(samples).where(samples.c.at < before))
+    connection.execute(delete(recordings).where(recordings.c.at < before))
+    there = select(samples.c.key).where(samples.c.device == labels.c.device, samples.c.key == labels.c.key)
+    connection.execute(delete(labels).where(~there.exists()))

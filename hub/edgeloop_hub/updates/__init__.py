@@ -1,0 +1,1 @@
+"""Signed updates: The Update Framework's metadata, and the registry of bundles."""

@@ -1,0 +1,93 @@
+"""A page: rendered here from a template, usable without a script. What devices say is always escaped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from litestar import Request, Response
+from litestar.connection import ASGIConnection
+from litestar.enums import RequestEncodingType
+from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from litestar.handlers import BaseRouteHandler
+from litestar.params import Body
+from litestar.response import Redirect
+
+from edgeloop_contract.errors import EdgeloopError, StorageError
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.http.error_responses import UNREADABLE, unreadable_words
+from edgeloop_hub.time_text import ago, when
+
+HERE = Path(__file__).parent / "templates"
+COOKIE = "edgeloop_session"
+Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED)]
+PageRequest = Request[Any, Any, Any]
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+)
+TEMPLATES.filters |= {"ago": ago, "when": when}
+
+
+def page(name: str, title: str, request: PageRequest | None, status: int = 200, **values: Any) -> Response[bytes]:
+    """`request`: of somebody who signed in; None: a page without navigation."""
+    user, csrf = "", ""
+    if request is not None:
+        session = session_of(request)
+        user, csrf = session.user, session.csrf
+    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, **values)
+    return Response(html.encode(), media_type="text/html; charset=utf-8", status_code=status)
+
+
+def asset(name: str, media_type: str) -> Response[bytes]:
+    """A file that browsers may keep for five minutes."""
+    return Response((HERE / name).read_bytes(), media_type=media_type, headers={"Cache-Control": "max-age=300"})
+
+
+def is_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Guard: somebody who signed in."""
+    with connection.app.state.hub.database.reading() as database:
+        session = accounts.session_of(database, connection.cookies.get(COOKIE, ""))
+    if session is None:
+        raise NotAuthorizedException("sign in first")
+    connection.scope["session_of_person"] = session  # type: ignore[typeddict-unknown-key]
+
+
+def session_of(request: PageRequest) -> accounts.Session:
+    """Of a request that passed the guard `is_person`."""
+    session: accounts.Session = request.scope["session_of_person"]  # type: ignore[typeddict-item]
+    return session
+
+
+def check_form(request: PageRequest, form: dict[str, str]) -> None:
+    """Raises PermissionDeniedException unless the hub gave the form to this very session."""
+    if not same_origin(request) or form.get("csrf") != session_of(request).csrf:
+        raise PermissionDeniedException("this form is not from here; go back and load the page again")
+
+
+def same_origin(request: PageRequest) -> bool:
+    """Whether a browser sent the request from a page of this hub, as far as it says."""
+    origin = request.headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == request.headers.get("host")
+
+
+def _refused(request: PageRequest, error: HTTPException) -> Response[Any]:
+    """One sentence on a page; a person who is not signed in is sent to sign in."""
+    if isinstance(error, NotAuthorizedException):
+        return Redirect("/sign-in", status_code=303)
+    return page("refused.html.j2", "That did not work", None, error.status_code, text=error.detail)
+
+
+def _unreadable(request: PageRequest, error: Exception) -> Response[Any]:
+    return page("refused.html.j2", "That did not work", None, 400, text=unreadable_words(error))
+
+
+def _failed(request: PageRequest, error: EdgeloopError) -> Response[Any]:
+    status = 503 if error.exit_code == StorageError.exit_code else 400
+    return page("refused.html.j2", "That did not work", None, status, text=str(error))
+
+
+ERROR_PAGES: dict[Any, Any] = {HTTPException: _refused, EdgeloopError: _failed, **dict.fromkeys(UNREADABLE, _unreadable)}
