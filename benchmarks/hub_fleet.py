@@ -62,20 +62,20 @@ class Simulated:
 
 def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
     """A pilot of ten, then a quarter, then all; requests are dropped at random. `bad`: every device refuses the bundle."""
-    from edgeloop_agent.updates import origins
+    from edgeloop_agent import hub_client
 
     rng = random.Random(2)
     with running_hub(folder) as hub:
         failing = set(rng.sample(range(10 if not bad else 0, size), int(size * FAILING)))
         devices = [_simulated(hub, folder / f"d{i}", f"d-{i}", bad or i in failing) for i in range(size)]
-        real = origins.HubClient._ask
+        real = hub_client.HubClient._ask
 
         def dropping(self: Any, *words: Any, **more: Any) -> Any:
             if rng.random() < DROPPED:
-                raise origins.NetworkError("dropped")
+                raise hub_client.NetworkError("dropped")
             return real(self, *words, **more)
 
-        origins.HubClient._ask = dropping  # type: ignore[method-assign]
+        hub_client.HubClient._ask = dropping  # type: ignore[method-assign]
         try:
             start = time.perf_counter()
             with ThreadPoolExecutor(8) as pool:
@@ -95,7 +95,7 @@ def fleet(folder: Path, size: int, bad: bool) -> Iterator[Row]:
                     list(pool.map(Simulated.poll, [d for d in devices if d.folder.load().running is None]))
             took = time.perf_counter() - start
         finally:
-            origins.HubClient._ask = real  # type: ignore[method-assign]
+            hub_client.HubClient._ask = real  # type: ignore[method-assign]
         new = {d.name for d in devices if d.folder.load().running is not None}
         touched = {d.name for d in devices if d.folder.load().bad or d.folder.load().running is not None}
         outside = touched - {f"d-{i}" for i in range(10)}

@@ -194,10 +194,10 @@ class JobResult(_Message, frozen=True):
     measured: Annotated[dict[Short, Any], msgspec.Meta(max_length=200)] = {}
 
 
-MOST_NESTED = 20  # lists and objects within each other, in what is free of form
+MAX_NESTING = 20  # lists and objects within each other, in what is free of form
 
 
-def too_deep(value: object, most: int = MOST_NESTED) -> bool:
+def too_deep(value: object, most: int = MAX_NESTING) -> bool:
     """Whether lists and objects lie more than `most` within each other; asks no stack of its own."""
     waiting = [(value, 0)]
     while waiting:

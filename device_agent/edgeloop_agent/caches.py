@@ -21,7 +21,7 @@ DIGEST_BYTES = 32
 SUFFIX = ".graph"
 
 
-class Hits(msgspec.Struct):
+class CacheCounts(msgspec.Struct):
     """How often a cache had what was asked for."""
 
     hits: int = 0
@@ -33,9 +33,9 @@ class ResultCache(msgspec.Struct):
     """Scores by the digest of the prepared sample; least recently used ones go first. `max_bytes` 0: off."""
 
     max_bytes: int
-    counts: Hits = msgspec.field(default_factory=Hits)
+    counts: CacheCounts = msgspec.field(default_factory=CacheCounts)
     used_bytes: int = 0
-    _kept: OrderedDict[bytes, Array] = msgspec.field(default_factory=OrderedDict)
+    _entries: OrderedDict[bytes, Array] = msgspec.field(default_factory=OrderedDict)
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     OVERHEAD_BYTES = 200  # of an entry beside its numbers
@@ -48,11 +48,11 @@ class ResultCache(msgspec.Struct):
 
     def get(self, key: bytes) -> Array | None:
         with self._lock:
-            found = self._kept.get(key)
+            found = self._entries.get(key)
             if found is None:
                 self.counts.misses += 1
                 return None
-            self._kept.move_to_end(key)
+            self._entries.move_to_end(key)
             self.counts.hits += 1
             return found
 
@@ -61,18 +61,18 @@ class ResultCache(msgspec.Struct):
         if size > self.max_bytes:
             return
         with self._lock:
-            if (old := self._kept.pop(key, None)) is not None:
+            if (old := self._entries.pop(key, None)) is not None:
                 self.used_bytes -= old.nbytes + self.OVERHEAD_BYTES
-            self._kept[key] = scores
+            self._entries[key] = scores
             self.used_bytes += size
             while self.used_bytes > self.max_bytes:
-                _, gone = self._kept.popitem(last=False)
+                _, gone = self._entries.popitem(last=False)
                 self.used_bytes -= gone.nbytes + self.OVERHEAD_BYTES
                 self.counts.evictions += 1
 
     def clear(self) -> None:
         with self._lock:
-            self._kept.clear()
+            self._entries.clear()
             self.used_bytes = 0
 
 
@@ -84,7 +84,7 @@ class GraphCache(msgspec.Struct):
 
     folder: Path
     max_bytes: int
-    counts: Hits = msgspec.field(default_factory=Hits)
+    counts: CacheCounts = msgspec.field(default_factory=CacheCounts)
 
     def _file(self, *parts: str) -> Path:
         return self.folder / (hashlib.sha256("\0".join(parts).encode()).hexdigest() + SUFFIX)
@@ -152,60 +152,60 @@ class Pool(msgspec.Struct, Generic[T]):
 
     max_bytes: int
     load: Callable[[str], T]
-    counts: Hits = msgspec.field(default_factory=Hits)
-    _held: OrderedDict[str, T] = msgspec.field(default_factory=OrderedDict)
-    _gates: dict[str, threading.Lock] = msgspec.field(default_factory=dict)
+    counts: CacheCounts = msgspec.field(default_factory=CacheCounts)
+    _entries: OrderedDict[str, T] = msgspec.field(default_factory=OrderedDict)
+    _loading: dict[str, threading.Lock] = msgspec.field(default_factory=dict)
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def get(self, name: str) -> T:
         """Loading one, which may take seconds, keeps nobody from another that is loaded."""
-        found = self._there(name)
+        found = self._lookup(name)
         if found is not None:
             return found
         with self._lock:
-            gate = self._gates.setdefault(name, threading.Lock())
+            gate = self._loading.setdefault(name, threading.Lock())
         with gate:
-            found = self._there(name)
+            found = self._lookup(name)
             if found is not None:  # somebody else loaded it while we waited
                 return found
             loaded = self.load(name)
             with self._lock:
                 self.counts.misses += 1
-                self._held[name] = loaded
-                while len(self._held) > 1 and self.used_bytes > self.max_bytes:
-                    self._held.popitem(last=False)
+                self._entries[name] = loaded
+                while len(self._entries) > 1 and self.used_bytes > self.max_bytes:
+                    self._entries.popitem(last=False)
                     self.counts.evictions += 1
             return loaded
 
-    def put(self, name: str, held: T) -> None:
+    def put(self, name: str, values: T) -> None:
         """Another one takes its place; who holds the old one may finish with it."""
         with self._lock:
-            self._held[name] = held
-            self._held.move_to_end(name)
+            self._entries[name] = values
+            self._entries.move_to_end(name)
 
-    def _there(self, name: str) -> T | None:
+    def _lookup(self, name: str) -> T | None:
         with self._lock:
-            found = self._held.get(name)
+            found = self._entries.get(name)
             if found is not None:
-                self._held.move_to_end(name)
+                self._entries.move_to_end(name)
                 self.counts.hits += 1
             return found
 
     @property
     def used_bytes(self) -> int:
-        return sum(held.memory_bytes for held in list(self._held.values()))
+        return sum(values.memory_bytes for values in list(self._entries.values()))
 
     def clear(self) -> None:
         with self._lock:
-            self._held.clear()
+            self._entries.clear()
 
-    def held(self) -> list[T]:
+    def values(self) -> list[T]:
         with self._lock:
-            return list(self._held.values())
+            return list(self._entries.values())
 
     def keep_only(self, name: str) -> None:
         """Memory is short: let every other one go."""
         with self._lock:
-            for other in [n for n in self._held if n != name]:
-                del self._held[other]
+            for other in [n for n in self._entries if n != name]:
+                del self._entries[other]
                 self.counts.evictions += 1

@@ -127,17 +127,17 @@ def _run(options: argparse.Namespace) -> int:
         if options.variant:
             choice = VariantChoice(bundle.manifest.variant(options.variant).name, 1, "asked for")
         else:
-            choice = device_state.recall(state, bundle) or device_state.first_available(bundle.manifest.variants)
+            choice = device_state.remembered_choice(state, bundle) or device_state.first_available(bundle.manifest.variants)
         if options.threads:
             choice = msgspec.structs.replace(choice, threads=options.threads)
-        engine = _engine(bundle, [choice] if options.variant else device_state.in_turn(bundle.manifest.variants, choice))
+        engine = _engine(bundle, [choice] if options.variant else device_state.in_order(bundle.manifest.variants, choice))
         choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
         for recording in open_source(options.source, sys.stdin):
             for line in answering.lines(recording):
-                refused += "refused" in line
-                answered += "refused" not in line
+                refused += line.refused is not None
+                answered += line.refused is None
                 sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
             sys.stdout.buffer.flush()
     print(f"{answered} samples answered, {refused} refused", file=sys.stderr)
@@ -174,7 +174,7 @@ def _bench(options: argparse.Namespace) -> int:
         choice = device_state.fastest(bundle.manifest.variants, rows)
         if choice is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
-        path = device_state.remember(options.state or device_state.default_folder(), bundle, choice)
+        path = device_state.remember_choice(options.state or device_state.default_folder(), bundle, choice)
         timed = kernel_times(bundle, rows) if options.kernels else None
     steady = in_a_process(options.bundle, choice, options.sustain, options.stop_celsius) if options.sustain > 0 else None
     if options.json:
@@ -200,35 +200,35 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from edgeloop_agent.checking import lines
+    from edgeloop_agent.checking import report_lines
 
-    for line in lines(options.config):
+    for line in report_lines(options.config):
         print(line)
     return 0
 
 
 def _install(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
-    from edgeloop_agent.install import do, plan
+    from edgeloop_agent.install import carry_out, plan
 
     actions = plan(load(options.config), options.config, options.root)
     for action in actions:
-        print(action.says)
+        print(action.description)
         if options.dry_run and action.path is not None:
             print("".join(f"    {line}\n" for line in action.content.splitlines()), end="")
         elif options.dry_run:
             print(f"    {' '.join(action.command)}")
     if not options.dry_run:
-        do(actions)
+        carry_out(actions)
     return 0
 
 
 def _enrol(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import enrol, trust
-    from edgeloop_agent.updates.file_owner import place
+    from edgeloop_agent.updates.file_owner import state_owner
 
-    where = place(load(options.config), options.config, f"edgeloop-agent enrol {options.config}")
+    where = state_owner(load(options.config), options.config, f"edgeloop-agent enrol {options.config}")
     if options.root is not None:
         print(trust(where, options.root))
         return 0
@@ -240,9 +240,9 @@ def _enrol(options: argparse.Namespace) -> int:
 def _update(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import update_now
-    from edgeloop_agent.updates.file_owner import place
+    from edgeloop_agent.updates.file_owner import state_owner
 
-    where = place(load(options.config), options.config, f"edgeloop-agent update {options.config}")
+    where = state_owner(load(options.config), options.config, f"edgeloop-agent update {options.config}")
     where.become()
     config = where.config
     if options.folder is not None:

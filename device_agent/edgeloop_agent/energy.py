@@ -32,7 +32,7 @@ class Meter:
         now = self._read()
         return sum(self._since(name, then, now.get(name, then)) for name, then in self._start.items())
 
-    def said(self) -> str:
+    def text(self) -> str:
         joules = self.joules()
         return NO_METER if joules is None else f"{joules:,.0f} J ({', '.join(self.names)})"
 

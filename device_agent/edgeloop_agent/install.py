@@ -25,7 +25,7 @@ STATE = "var/lib/edgeloop-agent"  # as StateDirectory= makes it
 class Action:
     """One thing to do: a file to write, or a command to run."""
 
-    says: str
+    description: str
     path: Path | None = None
     content: str = ""
     command: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={_quoted(program)} serve {_word(str(config_path))}
+ExecStart={_quoted(program)} serve {_argument(str(config_path))}
 ExecReload=/bin/kill -HUP $MAINPID
 User={USER}
 {groups}StateDirectory=edgeloop-agent
@@ -108,7 +108,7 @@ def _quoted(path: str) -> str:
     return f'"{escaped}"'
 
 
-def _word(path: str) -> str:
+def _argument(path: str) -> str:
     """The same in a command line, where $ begins a variable."""
     return _quoted(path).replace("$", "$$")
 
@@ -119,7 +119,7 @@ def service_state(config_path: Path, root: Path = Path("/")) -> Path | None:
         unit = (root / "etc/systemd/system" / UNIT).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    command = f" serve {_word(str(config_path.resolve()))}"
+    command = f" serve {_argument(str(config_path.resolve()))}"
     return root / STATE if any(line.startswith("ExecStart=") and line.endswith(command) for line in unit.splitlines()) else None
 
 
@@ -143,7 +143,7 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
             make = ("install", "-d", "-o", USER, "-g", USER, "-m", "0750", str(folder))
             actions.append(Action(f"make the folder {folder}", command=make))
     if here and config.updates.enabled and not config.state:
-        for folder in _callers():
+        for folder in _enrolled_folders():
             actions += _enrolment(folder / "updates", root / STATE / "updates")
     actions.append(Action(f"write {unit}", unit, unit_of(config, config_path.resolve(), program)))
     if here:
@@ -152,7 +152,7 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
     return actions
 
 
-def _callers() -> list[Path]:
+def _enrolled_folders() -> list[Path]:
     """State folders in which whoever asks may have enrolled before: root's, or those of the person behind sudo."""
     found = [default_folder()]
     with contextlib.suppress(KeyError):
@@ -173,7 +173,7 @@ def _enrolment(mine: Path, theirs: Path) -> list[Action]:
     return actions
 
 
-def do(actions: list[Action]) -> None:
+def carry_out(actions: list[Action]) -> None:
     """Carry them out. Raises StorageError or DeviceError at the first that fails; files are written by rename."""
     for action in actions:
         if action.path is not None:

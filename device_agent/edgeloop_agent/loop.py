@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeloop_agent import thermal
-from edgeloop_agent.answering import Answering, Line, Observer
+from edgeloop_agent.answering import Answering, AnswerLine, Observer
 from edgeloop_agent.config import Config
 from edgeloop_agent.feed import Feed
-from edgeloop_agent.in_flight import Hand
+from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
 from edgeloop_agent.sensors import Sensor
-from edgeloop_agent.sources import Outcome, Recording, nothing
+from edgeloop_agent.sources import Outcome, Recording, acknowledge_nothing
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
-    from edgeloop_agent.updates.switcher import Watch
+    from edgeloop_agent.updates.switcher import UpdateWatcher
 
 IDLE_SECONDS = 0.5
 WATCH_SECONDS = 0.5
-MOST_FAILURES = 5
+MAX_FAILURES = 5
 LINES_AT_ONCE = 32
-MOST_UNSETTLED, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the disk together: flash wears by syncs
+MAX_UNSETTLED, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the disk together: flash wears by syncs
 
 
 class Loop:
@@ -37,16 +37,16 @@ class Loop:
 
     def __init__(
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
-        progress: Callable[[], None], watch: Watch | None = None, observer: Observer | None = None, hand: Hand | None = None,
+        progress: Callable[[], None], watch: UpdateWatcher | None = None, observer: Observer | None = None, in_flight: InFlight | None = None,
     ) -> None:  # fmt: skip
-        """`watch`: over updates, where there are any; `observer`: of answers; `hand`: what the supervisor sees when this dies."""
+        """`watch`: over updates, where there are any; `observer`: of answers; `in_flight`: what the supervisor sees when this dies."""
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
         self.output = Output(config.output, counts, log)
         self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts, observer)
         self.next_look = self.next_watch = 0.0
         self.memory_full = False
-        self.hand = hand or Hand()
+        self.in_flight = in_flight or InFlight()
         self.unsettled: list[tuple[Recording, Outcome]] = []
         self.next_settle = 0.0
 
@@ -62,7 +62,7 @@ class Loop:
     @property
     def worn_out(self) -> bool:
         """Better started anew: over the memory ceiling, or a runtime that only fails."""
-        return self.memory_full or self.answering.failures >= MOST_FAILURES
+        return self.memory_full or self.answering.failures >= MAX_FAILURES
 
     def drain(self) -> None:
         """Answer what waits already, for as long as that may take."""
@@ -82,25 +82,25 @@ class Loop:
         if self.feed is None:
             time.sleep(timeout_seconds)
         elif (recording := self.feed.take(timeout_seconds)) is not None:
-            with self.hand.answering(recording.key, self.progress):
+            with self.in_flight.answering(recording.key, self.progress):
                 outcome = self._answer(recording)
-                if recording.done is nothing:
+                if recording.acknowledge is acknowledge_nothing:
                     self.feed.settle(recording, outcome)
                 else:
                     self.unsettled.append((msgspec.structs.replace(recording, values=None, times=None), outcome))
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
-        if recording is None or len(self.unsettled) >= MOST_UNSETTLED or time.monotonic() >= self.next_settle:
+        if recording is None or len(self.unsettled) >= MAX_UNSETTLED or time.monotonic() >= self.next_settle:
             self.settle()
         self.progress()
 
     def _answer(self, recording: Recording) -> Outcome:
         """Its lines are written as they come; what became of it as a whole."""
         refused, written = False, True
-        some: list[Line] = []
+        some: list[AnswerLine] = []
         failures = self.answering.failures
         for line in self.answering.lines(recording):
-            refused = refused or "refused" in line
+            refused = refused or line.refused is not None
             some.append(line)
             if len(some) == LINES_AT_ONCE:
                 written = self.output.write(some) and written
@@ -108,10 +108,10 @@ class Loop:
             self.progress()  # a recording may have windows for minutes
         written = self.output.write(some) and written
         if self.answering.failures > failures:
-            self.hand.failed(recording.key)
+            self.in_flight.failed(recording.key)
             return "failed"
         if recording.values is not None:
-            self.hand.answered()
+            self.in_flight.answered()
         return "refused" if refused else "answered" if written else "unwritten"
 
     def settle(self) -> None:

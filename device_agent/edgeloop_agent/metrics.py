@@ -32,7 +32,7 @@ class Latencies(msgspec.Struct):
         self.total += seconds
 
 
-class Recent(msgspec.Struct):
+class RecentAnswers(msgspec.Struct):
     """What was seen since the last report to a hub."""
 
     since: float = msgspec.field(default_factory=time.monotonic)
@@ -44,7 +44,7 @@ class Recent(msgspec.Struct):
     labelled: int = 0  # answers whose truth came with the recording
     right: int = 0
 
-    def saw(self, label: str | None, confidence: float | None, milliseconds: float) -> None:
+    def observe(self, label: str | None, confidence: float | None, milliseconds: float) -> None:
         if label is not None:
             self.labels[label] += 1
         if confidence is not None:
@@ -65,7 +65,7 @@ class Counts(msgspec.Struct):
     skipped: Counter[str] = msgspec.field(default_factory=Counter)
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
     files: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)  # of a watched folder: what was done with one, and why
-    kept: Counter[str] = msgspec.field(default_factory=Counter)  # samples put into the outbox, by kind
+    outbox_rows: Counter[str] = msgspec.field(default_factory=Counter)  # samples put into the outbox, by kind
     places: Counter[str] = msgspec.field(default_factory=Counter)  # of answers, where work can be split
     drift: float | None = None  # the score of the last sample, 1 being an alarm
     drift_alarms: int = 0
@@ -76,13 +76,13 @@ class Counts(msgspec.Struct):
     thermal: str = "cool"
     reading: Reading | None = None
     api_requests: Counter[str] = msgspec.field(default_factory=Counter)  # by status
-    recent: Recent = msgspec.field(default_factory=Recent)
+    recent: RecentAnswers = msgspec.field(default_factory=RecentAnswers)
     _reported: tuple[int, int, int] = (0, 0, 0)  # answered, refused and dropped at the last report
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def heartbeat(self, model: str, version: int, sha256: str, target: str, runtime: str) -> Heartbeat:
         """What happened since the last one, which ends here."""
-        seen, self.recent = self.recent, Recent()
+        seen, self.recent = self.recent, RecentAnswers()
         totals = (self.answered, sum(self.refused.values()), sum(self.dropped.values()))
         answered, refused, dropped = (now - before for now, before in zip(totals, self._reported, strict=True))
         self._reported = totals
@@ -105,7 +105,7 @@ class Counts(msgspec.Struct):
             return self.latencies.setdefault(model, Latencies())
 
 
-def kind_of(place: str) -> str:
+def place_kind(place: str) -> str:
     """A place without the address: few enough to count by."""
     return place.partition("@")[0]
 

@@ -23,20 +23,20 @@ from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError, St
 from edgeloop_contract.manifest import Manifest
 
 if TYPE_CHECKING:
-    from edgeloop_agent.offload.router import Splitter
-    from edgeloop_agent.offload.tail_servers import Edge
+    from edgeloop_agent.offload.router import Router
+    from edgeloop_agent.offload.tail_servers import TailServers
 
-CRASHES_A_VARIANT = 3  # in a row, before the next variant is tried
+CRASHES_PER_VARIANT = 3  # in a row, before the next variant is tried
 
 
-class Flights(msgspec.Struct):
+class RunningInferences(msgspec.Struct):
     """Inferences under way: how the loop knows that one hangs."""
 
-    begun: dict[int, float] = msgspec.field(default_factory=dict)
+    started: dict[int, float] = msgspec.field(default_factory=dict)
 
     def longest_seconds(self) -> float:
         now = time.monotonic()
-        return max((now - start for start in list(self.begun.values())), default=0.0)
+        return max((now - start for start in list(self.started.values())), default=0.0)
 
 
 class Model(Engine):
@@ -48,16 +48,16 @@ class Model(Engine):
         choice: VariantChoice,
         latencies: Latencies,
         results: ResultCache,
-        flights: Flights,
+        running: RunningInferences,
         **options: Any,
     ) -> None:
         before = resident_bytes()
         super().__init__(bundle, choice, **options)
         self.name, self.sha256 = bundle.manifest.name, bundle.sha256
         self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
-        self._latencies, self._results, self._flights, self._lock = latencies, results, flights, threading.Lock()
+        self._latencies, self._results, self._running, self._lock = latencies, results, running, threading.Lock()
         self._key = f"{bundle.sha256} {choice.variant}"
-        self.splitter: Splitter | None = None
+        self.router: Router | None = None
 
     def scored(self, sample: Array) -> Scored:
         """From the cache of results, else from where the work is planned to be done."""
@@ -66,35 +66,35 @@ class Model(Engine):
         key = self._results.key(self._key, sample)
         found = self._results.get(key)
         if found is not None:
-            return Scored(found, "cache" if self.splitter else "")
+            return Scored(found, "cache" if self.router else "")
         scored = self._fresh(sample)
-        if scored.own is None and scored.watched:  # a larger model's answer is not this model's, nor an early one
+        if scored.device_scores is None and scored.for_drift:  # a larger model's answer is not this model's, nor an early one
             self._results.put(key, scored.scores)
         return scored
 
     def _fresh(self, sample: Array) -> Scored:
-        return Scored(self._run(sample)) if self.splitter is None else self.splitter.scored(sample)
+        return Scored(self._run(sample)) if self.router is None else self.router.scored(sample)
 
-    def split(self, bundle: Bundle, edge: Edge) -> None:
-        """From now on the work may be shared with the tails of `edge`."""
-        from edgeloop_agent.offload.router import Splitter
+    def attach_router(self, bundle: Bundle, tail_servers: TailServers) -> None:
+        """From now on the work may be shared with the tails of `tail_servers`."""
+        from edgeloop_agent.offload.router import Router
 
-        self.splitter = Splitter(edge, bundle, self._run)
-        edge.take(self.splitter)
+        self.router = Router(tail_servers, bundle, self._run)
+        tail_servers.add_router(self.router)
 
     def _run(self, sample: Array) -> Array:
         thread = threading.get_ident()
         with self._lock:
             start = time.perf_counter()
-            self._flights.begun[thread] = time.monotonic()
+            self._running.started[thread] = time.monotonic()
             try:
                 return super()._run(sample)
             finally:
-                del self._flights.begun[thread]
+                del self._running.started[thread]
                 self._latencies.add(time.perf_counter() - start)
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedModel(msgspec.Struct, frozen=True):
     """One line of what is loaded."""
 
     name: str
@@ -107,24 +107,24 @@ class Loaded(msgspec.Struct, frozen=True):
 class Models:
     """Every bundle of the config by its model's name; loaded when asked for, under the memory budget."""
 
-    def __init__(self, config: Config, counts: Counts, log: Log, edge: Edge | None = None) -> None:
-        """`edge`: servers that may do a part of the work."""
-        self.config, self.counts, self.log, self.edge = config, counts, log, edge
+    def __init__(self, config: Config, counts: Counts, log: Log, tail_servers: TailServers | None = None) -> None:
+        """`tail_servers`: servers that may do a part of the work."""
+        self.config, self.counts, self.log, self.tail_servers = config, counts, log, tail_servers
         self.state = Path(config.state) if config.state else device_state.default_folder()
         self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes)
         self.results = ResultCache(config.cache.results_bytes)
-        self.flights = Flights()
+        self.running = RunningInferences()
         self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
         self.paths: dict[str, Path] = {}
         self.manifests: dict[str, Manifest] = {}
         self.variant = config.runtime.variant  # the thermal policy may ask for another
-        self.verified = device_state.Verified(self.state)
+        self.verified = device_state.VerifiedBundles(self.state)
         self.refused: dict[Path, EdgeloopError] = {}  # bundles of the config that are not served, and why
         for path in map(Path, config.bundles):
             try:
                 manifest = self._manifest(path)
             except (BundleError, DeviceError) as error:
-                self._leave_out(path, error)
+                self._refuse(path, error)
                 continue
             self.paths[manifest.name], self.manifests[manifest.name] = path, manifest
         if not self.paths:
@@ -150,10 +150,10 @@ class Models:
             except (BundleError, DeviceError) as error:
                 if len(self.paths) == 1:
                     raise
-                self._leave_out(self.paths[name], error)
+                self._refuse(self.paths[name], error)
                 del self.paths[name], self.manifests[name]
 
-    def _leave_out(self, path: Path, error: EdgeloopError) -> None:
+    def _refuse(self, path: Path, error: EdgeloopError) -> None:
         """The other bundles serve. Raises `error` where the first is meant, and updates or a source alone go by it."""
         config = self.config
         if len(config.bundles) == 1 or (path == Path(config.bundles[0]) and (config.updates.enabled or not config.api.enabled)):
@@ -180,8 +180,10 @@ class Models:
     def get(self, name: str) -> Model:
         return self.pool.get(name)
 
-    def loaded(self) -> list[Loaded]:
-        return [Loaded(m.name, m.manifest.version, m.sha256, m.choice.variant, m.runtime.description) for m in self.pool.held()]
+    def loaded(self) -> list[LoadedModel]:
+        return [
+            LoadedModel(m.name, m.manifest.version, m.sha256, m.choice.variant, m.runtime.description) for m in self.pool.values()
+        ]
 
     def use_variant(self, variant: str) -> None:
         """From now on this one ('' : the chosen one); what is loaded is loaded anew."""
@@ -210,8 +212,8 @@ class Models:
             name = bundle.manifest.name
             model = self._first_that_loads(bundle)
             choice = model.choice
-            if self.edge is not None and name in (self.config.split.models or [name]):
-                model.split(bundle, self.edge)
+            if self.tail_servers is not None and name in (self.config.split.models or [name]):
+                model.attach_router(bundle, self.tail_servers)
         self.log(
             "info", "model loaded", model=name, version=model.manifest.version, variant=choice.variant, threads=choice.threads,
             runtime=model.runtime.description, why=choice.why,
@@ -222,10 +224,10 @@ class Models:
         """The chosen variant; where it does not load and nobody asked for it by name, another. Raises DeviceError of the first."""
         chosen = self._choice(bundle)
         failure: DeviceError | None = None
-        for choice in [chosen] if self.variant else device_state.in_turn(bundle.manifest.variants, chosen):
+        for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
             latencies, options = self.counts.latency_of(bundle.manifest.name), self._options(bundle, choice)
             try:
-                model = Model(bundle, choice, latencies, self.results, self.flights, **options)
+                model = Model(bundle, choice, latencies, self.results, self.running, **options)
                 model.try_once()
                 return model
             except DeviceError as error:
@@ -246,18 +248,18 @@ class Models:
         threads = self.config.runtime.threads
         if threads:
             choice = msgspec.structs.replace(choice, threads=threads)
-        turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_A_VARIANT
+        turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_PER_VARIANT
         if turn:
             here = [v.name for v in bundle.manifest.variants if v.runtime in device_state.available()]
             place = (here.index(choice.variant) + turn) % len(here)
-            choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_A_VARIANT} times in a row")
+            choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_PER_VARIANT} times in a row")
         return choice
 
     def _wanted(self, bundle: Bundle) -> VariantChoice:
         if self.variant:
             name = bundle.manifest.variant(self.variant).name
             return VariantChoice(name, 1, "asked for")
-        found = device_state.recall(self.state, bundle)
+        found = device_state.remembered_choice(self.state, bundle)
         if found is not None:
             return found
         if int(
@@ -273,7 +275,7 @@ class Models:
         if fastest is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
         try:
-            device_state.remember(self.state, bundle, fastest)
+            device_state.remember_choice(self.state, bundle, fastest)
         except StorageError as error:
             self.log("warning", "not remembered", why=error)
         return fastest

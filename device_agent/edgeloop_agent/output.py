@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ class Output:
         self._file: Any = None
         self._failing = ""
 
-    def write(self, lines: list[dict[str, Any]]) -> bool:
-        """Whether they were written, or nowhere is where they go."""
+    def write(self, lines: Sequence[object]) -> bool:
+        """Write `lines` as JSON. True where they are written, or where the output is "none"."""
         if self._settings.where == "none" or not lines:
             return True
         try:

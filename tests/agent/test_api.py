@@ -93,16 +93,16 @@ def test_many_clients_at_once(agent: Agent, canary: tuple[np.ndarray, np.ndarray
     for t in threads:
         t.join()
     assert all(np.array_equal(found[i], scores) for i in range(4))
-    assert agent.metric("edgeloop_cache_events_total") > 0
+    assert agent.metric("edgeloop_agent_cache_events_total") > 0
 
 
 def test_equal_inputs_are_answered_from_the_cache(
     agent: Agent, client: triton.InferenceServerClient, canary: tuple[np.ndarray, np.ndarray]
 ) -> None:
     infer(client, canary[0][:1])
-    before = agent.metric("edgeloop_inference_seconds_count")
+    before = agent.metric("edgeloop_agent_inference_duration_seconds_count")
     infer(client, canary[0][:1])
-    assert agent.metric("edgeloop_inference_seconds_count") == before
+    assert agent.metric("edgeloop_agent_inference_duration_seconds_count") == before
 
 
 REFUSED = {
@@ -212,7 +212,7 @@ def test_fuzzed_requests_stop_nothing(agent: Agent, canary: tuple[np.ndarray, np
     client = triton.InferenceServerClient(agent.address.removeprefix("http://"))
     assert np.array_equal(infer(client, canary[0]), canary[1])
     client.close()
-    assert agent.metric("edgeloop_restarts_total") == 0 and "level=error" not in agent.log
+    assert agent.metric("edgeloop_agent_worker_restarts_total") == 0 and "level=error" not in agent.log
 
 
 def spoiled(data: bytes, rng: random.Random) -> bytes:

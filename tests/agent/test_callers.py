@@ -160,9 +160,9 @@ def test_counters_are_there_before_their_first_event(tmp_path: Path) -> None:
     with serving(tmp_path) as agent:
         text = agent.get("/metrics")
         for line in (
-            'edgeloop_refused_total{reason="unreadable"} 0.0', 'edgeloop_dropped_total{reason="queue_full"} 0.0', 'edgeloop_answered_total 0.0',
-            'edgeloop_files_total{action="kept",outcome="refused"} 0.0', 'edgeloop_api_requests_total{status="503"} 0.0',
-            'edgeloop_skipped_total{reason="near_duplicate"} 0.0', 'edgeloop_inference_seconds_count{model="exercise_watch"} 0.0',
+            'edgeloop_agent_refused_total{reason="unreadable"} 0.0', 'edgeloop_agent_dropped_total{reason="queue_full"} 0.0', 'edgeloop_agent_samples_answered_total 0.0',
+            'edgeloop_agent_files_total{action="kept",outcome="refused"} 0.0', 'edgeloop_agent_api_requests_total{status="503"} 0.0',
+            'edgeloop_agent_inferences_skipped_total{reason="near_duplicate"} 0.0', 'edgeloop_agent_inference_duration_seconds_count{model="exercise_watch"} 0.0',
         ):  # fmt: skip
             assert re.search(re.escape(line), text), line
 

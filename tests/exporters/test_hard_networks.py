@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgeloop_agent.hardware import saturates
+from edgeloop_agent.hardware import int8_may_saturate
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import convert, equalization, kernels, parity, quantization
@@ -35,7 +35,7 @@ STILL_FLOAT = {
     ("transposed", "onnx"), ("transposed", "tflite"),
 }  # fmt: skip
 HEAVY = ("CONV", "FUSEDCONV", "GEMM", "FUSEDGEMM", "MATMUL", "FULLY", "DEPTHWISE")
-if saturates():  # ONNX Runtime cannot make a weight uint8 for two layers at once: such a file is computed in floats there
+if int8_may_saturate():  # ONNX Runtime cannot make a weight uint8 for two layers at once: such a file is computed in floats there
     STILL_FLOAT.add(("shared weights", "onnx"))
 
 

@@ -55,7 +55,7 @@ def test_a_device_takes_a_new_version_and_answers_all_the_while(hub: Hub, tmp_pa
         eventually(lambda: "update taken" in agent.log)
         eventually(lambda: _devices(hub)["pi-1"]["version"] == 2)
         eventually(lambda: "done" in hub.run("tick"))
-        assert agent.metric("edgeloop_restarts_total") == 0
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
     # A new start runs what was taken.
     with serving(tmp_path, text) as agent:
         assert '"versions":["2"]' in running_version(agent)

@@ -91,16 +91,16 @@ class Limits(_Part, frozen=True):
     start_seconds: Seconds = 300.0  # to load, and to measure variants the first time
     drain_seconds: Seconds = 10.0  # to finish what is begun, when told to stop
     restart_seconds: Seconds = 1.0  # before the first restart; doubled each time
-    longest_restart_seconds: Seconds = 60.0  # up to this
+    max_restart_seconds: Seconds = 60.0  # up to this
 
 
 class Thermal(_Part, frozen=True):
-    """What happens when the board gets hot. Each step is left again `calmer_celsius` below where it was entered."""
+    """What happens when the board gets hot. Each step is left again `hysteresis_celsius` below where it was entered."""
 
     enabled: bool = True
     warm_celsius: float = 75.0  # wait between recordings
     hot_celsius: float = 82.0  # and use the smaller variant
-    calmer_celsius: Annotated[float, msgspec.Meta(ge=0)] = 3.0
+    hysteresis_celsius: Annotated[float, msgspec.Meta(ge=0)] = 3.0
     pause_seconds: Seconds = 0.2
     hot_variant: str = ""
     poll_seconds: Seconds = 5.0
@@ -117,7 +117,7 @@ class Updates(_Part, frozen=True):
     timeout_seconds: Seconds = 20.0  # for the hub to say something
     max_bundle_bytes: Bytes = 512 * MIB
     max_bytes_per_second: Bytes = 0  # of a download; 0: no ceiling
-    least_bytes_per_second: Bytes = 256  # a slower download is broken off, and resumed at the next poll
+    min_bytes_per_second: Bytes = 256  # a slower download is broken off, and resumed at the next poll
     health_seconds: Seconds = 600.0  # that a new bundle has to run well before it is trusted
     max_latency_us: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # p95 in the canary; 0: as the manifest says
     max_memory_bytes: Bytes = 0  # of the canary's process; 0: as the manifest says
@@ -140,9 +140,9 @@ class Samples(_Part, frozen=True):
     send: Literal["samples", "statistics", "nothing"] = "statistics"
     random_share: Share = 0.002  # of all answers, drawn without a look at them: what accuracy is estimated from
     uncertain_share: Share = 0.05  # of the answers that the model is least sure of
-    per_hour: Annotated[float, msgspec.Meta(ge=0)] = 60.0  # uncertain and drifted ones
+    max_per_hour: Annotated[float, msgspec.Meta(ge=0)] = 60.0  # uncertain and drifted ones
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 * MIB  # on disk, waiting
-    rest_bytes: Bytes = 0  # on disk beside it: the last samples that were not chosen, sent if somebody labels their recording
+    context_bytes: Bytes = 0  # on disk beside it: the last samples that were not chosen, sent if somebody labels their recording
     max_upload_bytes_per_day: Bytes = 16 * MIB
     drop_channels: list[Annotated[int, msgspec.Meta(ge=0)]] = []  # set to 0 before a sample is kept
     blur: Count = 1  # images: fields of so many pixels at their mean; 1: as they are
@@ -162,12 +162,12 @@ class Split(_Part, frozen=True):
     enabled: bool = False
     tails: list[Tail] = []  # tried by expected time; none: the hub of `updates`, with the device's credential
     models: list[Name] = []  # whose work may leave; none named: all
-    share: Literal["anything", "boundary"] = "anything"  # "boundary": never the input itself
+    send: Literal["anything", "boundary"] = "anything"  # "boundary": never the input itself
     deadline_ms: Annotated[float, msgspec.Meta(gt=0)] = 1000.0  # of each answer
     hedge: Literal["late", "auto", "always"] = "auto"  # when the device computes as well: at the last moment, when the tail
     # failed lately, or always
-    least_agreement: Share = 1.0  # share of answers that a lossy coding must leave as they are; 1: nothing lossy
-    cut: str = ""  # always this way: device, input, cut-2, input/jpeg; empty: as planned
+    min_agreement: Share = 1.0  # share of answers that a lossy coding must leave as they are; 1: nothing lossy
+    route: str = ""  # always this one: device, input, cut-2, input/jpeg; empty: as planned
     cascade: bool = True  # a larger model answers where this one is not sure, if the bundle names one
     exits: bool = True  # a head's early answer stands where it is sure, if the bundle has such heads
     seconds_per_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # that one would wait to save a megabyte sent

@@ -21,7 +21,7 @@ ENDED_AFTER = 4  # times the longest memory without another alarm: the episode i
 
 
 @dataclass(frozen=True)
-class Look:
+class DriftObservation:
     """One sample as drift sees it. `features` (F,) standardised given the answer; `changed`: an episode began or ended with it."""
 
     features: Array
@@ -31,7 +31,7 @@ class Look:
     changed: bool = False
 
 
-class Memory(msgspec.Struct, frozen=True):
+class FollowerState(msgspec.Struct, frozen=True):
     """A follower's state, as it is kept on disk between starts."""
 
     averages: list[list[float]]
@@ -53,7 +53,7 @@ class _Period:
     faults: Counter[str] = field(default_factory=Counter)
 
 
-class Follower:
+class DriftFollower:
     """One model's. Costs some microseconds a sample, and memory for its last samples' features."""
 
     def __init__(self, manifest: Manifest, reference: Drift, per_10k: float) -> None:
@@ -73,12 +73,12 @@ class Follower:
     def drifting(self) -> bool:
         return self.since is not None
 
-    def saw(self, sample: Array, scores: Array) -> Look:
+    def observe(self, sample: Array, scores: Array) -> DriftObservation:
         """One answered sample (1, *sample) with its scores (1, ...)."""
-        said, label, sure = answer_features(self.manifest.task, scores, sample)
-        features = np.concatenate([input_features(sample), said])
+        answer_values, label, confidence = answer_features(self.manifest.task, scores, sample)
+        features = np.concatenate([input_features(sample), answer_values])
         answer = label if label < self.reference.labels else 0
-        alarm = self.monitor.saw(features, answer)
+        alarm = self.monitor.observe(features, answer)
         now, period = time.time(), self._period
         self.seen += 1
         self._history.append((features, answer, now))
@@ -86,11 +86,11 @@ class Follower:
         period.samples += 1
         period.shift = period.shift + standard
         period.score = max(period.score, self.monitor.score)
-        period.bins[min(int(sure * BINS), BINS - 1)] += 1
-        changed = self._alarm(now) if alarm else self._calm()
-        return Look(standard, sure, label, self.drifting, changed)
+        period.bins[min(int(confidence * BINS), BINS - 1)] += 1
+        changed = self._alarm(now) if alarm else self._episode_over()
+        return DriftObservation(standard, confidence, label, self.drifting, changed)
 
-    def fault(self, reason: str) -> None:
+    def observe_fault(self, reason: str) -> None:
         """Cleaning refused or repaired something: a fault, and no drift."""
         self._period.faults[reason] += 1
 
@@ -101,14 +101,14 @@ class Follower:
         if began:
             self.first_alarm = self.seen
             self._worst = int(np.abs(self.monitor.largest).argmax())
-        self.monitor.start_anew()
+        self.monitor.reset()
         if began:
             self.diagnose()
             assert self.finding is not None
             self.since = self._history[-min(self.finding.samples, len(self._history))][2] if self._history else now
         return began
 
-    def _calm(self) -> bool:
+    def _episode_over(self) -> bool:
         """Whether an episode is over with this sample."""
         if self.last_alarm is None or self.since is None:
             return False
@@ -125,16 +125,16 @@ class Follower:
             least = 1 if self.first_alarm is None else self.seen - self.first_alarm + 1
             self.finding = diagnose(self.reference, features, answers, self._worst, least)
 
-    def remembered(self) -> Memory:
+    def state(self) -> FollowerState:
         """What a restart needs to go on where it was."""
-        return Memory(
+        return FollowerState(
             self.monitor.averages.tolist(), self.seen, self.last_alarm, self.since, self._worst, self._rows(), self.first_alarm
         )
 
     def _rows(self) -> list[tuple[list[float], int, float]]:
         return [(row.tolist(), answer, at) for row, answer, at in self._history]
 
-    def recall(self, memory: Memory) -> None:
+    def restore(self, memory: FollowerState) -> None:
         """Go on from there. What does not fit this reference is not taken."""
         averages = np.asarray(memory.averages, dtype=np.float64)
         width = len(self.reference.features)

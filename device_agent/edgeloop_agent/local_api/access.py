@@ -46,7 +46,7 @@ def _is_ours(name: str, names: Sequence[str]) -> bool:
         return name in known or name.endswith(".localhost")
 
 
-def unpacked(body: bytes | bytearray, coding: str, most: int) -> bytes | bytearray:
+def unpacked(body: bytes | bytearray, coding: str, max_bytes: int) -> bytes | bytearray:
     """The body as it was before the client packed it. Raises Refusal."""
     coding = coding.lower().strip()
     if coding in ("", "identity"):
@@ -56,11 +56,11 @@ def unpacked(body: bytes | bytearray, coding: str, most: int) -> bytes | bytearr
         raise Refusal(415, f"Content-Encoding {coding[:50]!r}; gzip and deflate are understood", headers=known)
     opened = zlib.decompressobj(CODINGS[coding])
     try:
-        whole = opened.decompress(body, most + 1)
+        whole = opened.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise Refusal(400, f"a body that is not {coding} ({error})") from error
-    if len(whole) > most:
-        raise Refusal(413, f"a body that unpacks to more than {most} bytes")
+    if len(whole) > max_bytes:
+        raise Refusal(413, f"a body that unpacks to more than {max_bytes} bytes")
     if not opened.eof or opened.unused_data:
         raise Refusal(400, f"a body that is not one whole {coding} stream")
     return whole

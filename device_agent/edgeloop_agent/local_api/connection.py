@@ -16,7 +16,7 @@ REASONS = {
     501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
 }  # fmt: skip
 JSON = "application/json"
-AGAIN_SECONDS = 1
+RETRY_AFTER_SECONDS = 1
 SMALL_BYTES = 64 << 10  # bodies that are not counted
 LINGER_SECONDS, LINGER_BYTES = 2.0, 256 << 20  # what still comes from a client that was refused: else it would not hear why
 
@@ -42,23 +42,23 @@ class Request:
 @dataclass(frozen=True)
 class Response:
     content: bytes = b""
-    kind: str = JSON
+    content_type: str = JSON
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
 
 def too_busy() -> Refusal:
-    return Refusal(503, "too many connections; come again", close=True, headers={"Retry-After": str(AGAIN_SECONDS)})
+    return Refusal(503, "too many connections; come again", close=True, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-class Budget:
+class BodyBudget:
     """Bytes that all bodies in memory may have together."""
 
     def __init__(self, most: int) -> None:
         self._left, self._changed = most, threading.Condition()
 
     @contextlib.contextmanager
-    def taken(self, size: int, deadline: float) -> Iterator[None]:
+    def reserve(self, size: int, deadline: float) -> Iterator[None]:
         """Waits for others to be done with theirs. Raises Refusal when that takes too long."""
         size = size if size > SMALL_BYTES else 0
         with self._changed:
@@ -113,15 +113,15 @@ class Reader:
 
     def linger(self) -> None:
         """Take what still comes, and forget it."""
-        self.deadline, taken = time.monotonic() + LINGER_SECONDS, 0
-        while taken < LINGER_BYTES:
+        self.deadline, reserve = time.monotonic() + LINGER_SECONDS, 0
+        while reserve < LINGER_BYTES:
             self._wait()
             if not (got := len(self._connection.recv(1 << 16))):
                 return
-            taken += got
+            reserve += got
 
 
-def length_of(headers: dict[str, str]) -> int:
+def content_length(headers: dict[str, str]) -> int:
     if "transfer-encoding" in headers:
         raise Refusal(411, "send Content-Length; chunked bodies are not read", close=True)
     length = headers.get("content-length", "0")
@@ -130,10 +130,10 @@ def length_of(headers: dict[str, str]) -> int:
     return int(length[:18]) if len(length) <= 18 else 10**18
 
 
-def head_of(response: Response, close: bool) -> bytes:
+def response_head(response: Response, close: bool) -> bytes:
     lines = [
         f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}",
-        f"Content-Type: {response.kind}",
+        f"Content-Type: {response.content_type}",
         f"Content-Length: {len(response.content)}",
         *(f"{name}: {value}" for name, value in response.headers.items()),
         *(["Connection: close"] if close else []),

@@ -18,23 +18,23 @@ from typing import Any
 
 from edgeloop_agent.local_api.connection import (  # fmt: skip
     MAX_LINE_BYTES,
-    Budget,
+    BodyBudget,
     Reader,
     Refusal,
     Request,
     Response,
-    head_of,
-    length_of,
+    content_length,
+    response_head,
     too_busy,
 )
 
 MAX_HEADERS = 100
 METHODS = ("GET", "HEAD", "POST")
-KNOWN = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
-SPARE = 4  # connections beside the bounded ones: for what only asks how the agent is, and to tell the others to come again
-SPARE_PATIENCE_SECONDS = 0.1  # such a question is one small packet
+KNOWN_METHODS = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
+RESERVED = 4  # connections beside the bounded ones: for what only asks how the agent is, and to tell the others to come again
+RESERVED_PATIENCE_SECONDS = 0.1  # such a question is one small packet
 PATIENCE_SECONDS = 1.0  # a client that is slower than this gives its place to one that finds none
-BODIES = 2  # of the largest size, that may be in memory at once
+MAX_BODIES = 2  # of the largest size, that may be in memory at once
 
 
 @dataclass(frozen=True)
@@ -45,16 +45,16 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Answers:
+class Handlers:
     """What is served. `admit` sees a request before its body and says how many bytes that may have; it and `answer` may raise
-    Refusal, which `refused` puts into words. `idle`: whether a path only asks how the agent is. `count` hears of every status.
+    Refusal, which `render_refusal` puts into words. `is_health_path`: whether a path only asks how the agent is. `count_status` hears of every status.
     """
 
     admit: Callable[[Request], int]
     answer: Callable[[Request], Response]
-    refused: Callable[[Refusal], Response]
-    idle: Callable[[str], bool]
-    count: Callable[[int], None]
+    render_refusal: Callable[[Refusal], Response]
+    is_health_path: Callable[[str], bool]
+    count_status: Callable[[int], None]
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -64,13 +64,13 @@ class Server(socketserver.ThreadingTCPServer):
     request_queue_size = 64
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], bounds: Bounds, answers: Answers) -> None:
+    def __init__(self, address: tuple[str, int], bounds: Bounds, handlers: Handlers) -> None:
         """Raises OSError when the address is taken."""
-        self.bounds, self.answers = bounds, answers
-        self._places = threading.BoundedSemaphore(bounds.connections)
-        self._spare = threading.BoundedSemaphore(SPARE)
+        self.bounds, self.handlers = bounds, handlers
+        self._slots = threading.BoundedSemaphore(bounds.connections)
+        self._reserved = threading.BoundedSemaphore(RESERVED)
         self.open: set[_Connection] = set()
-        self.bodies = Budget(BODIES * bounds.max_body_bytes)
+        self.bodies = BodyBudget(MAX_BODIES * bounds.max_body_bytes)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Connection)  # type: ignore[arg-type]
@@ -83,40 +83,40 @@ class Server(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.5}, name="api", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        place = self._places if self._place(spare=False) else self._spare if self._place(spare=True) else None
-        if place is None:
-            self._come_again(request)
+        slot = self._slots if self._take_slot(reserved=False) else self._reserved if self._take_slot(reserved=True) else None
+        if slot is None:
+            self._refuse_busy(request)
             return
-        threading.Thread(target=self._serve, args=(request, client_address, place), daemon=True).start()
+        threading.Thread(target=self._serve, args=(request, client_address, slot), daemon=True).start()
 
-    def _serve(self, request: Any, client_address: Any, place: threading.Semaphore) -> None:
+    def _serve(self, request: Any, client_address: Any, slot: threading.Semaphore) -> None:
         try:
-            _Connection(request, client_address, self, place is self._spare)
+            _Connection(request, client_address, self, slot is self._reserved)
         except Exception:
             self.handle_error(request, client_address)
         finally:
             self.shutdown_request(request)
-            place.release()
+            slot.release()
 
-    def _place(self, spare: bool) -> bool:
+    def _take_slot(self, reserved: bool) -> bool:
         """One of the places is taken; if need be, that of the connection that lets us wait the longest, if that is long enough."""
-        places, patience = (self._spare, SPARE_PATIENCE_SECONDS) if spare else (self._places, PATIENCE_SECONDS)
-        if places.acquire(blocking=False):
+        slots, patience = (self._reserved, RESERVED_PATIENCE_SECONDS) if reserved else (self._slots, PATIENCE_SECONDS)
+        if slots.acquire(blocking=False):
             return True
         long_ago = time.monotonic() - patience
-        waiting = [(c.waits_since, c) for c in list(self.open) if c.spare == spare and c.waits_since < long_ago]
+        waiting = [(c.waits_since, c) for c in list(self.open) if c.reserved == reserved and c.waits_since < long_ago]
         if not waiting:
             return False
         with contextlib.suppress(OSError):
             min(waiting, key=lambda each: each[0])[1].connection.shutdown(socket.SHUT_RDWR)
-        return places.acquire(timeout=0.2)
+        return slots.acquire(timeout=0.2)
 
-    def _come_again(self, request: Any) -> None:
-        busy = self.answers.refused(too_busy())
-        self.answers.count(busy.status)
+    def _refuse_busy(self, request: Any) -> None:
+        busy = self.handlers.render_refusal(too_busy())
+        self.handlers.count_status(busy.status)
         with contextlib.suppress(OSError):
             request.settimeout(1)
-            request.sendall(head_of(busy, close=True) + busy.content)
+            request.sendall(response_head(busy, close=True) + busy.content)
         self.shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
@@ -128,8 +128,8 @@ class Server(socketserver.ThreadingTCPServer):
 class _Connection(socketserver.BaseRequestHandler):
     server: Server
 
-    def __init__(self, request: Any, client_address: Any, server: Server, spare: bool) -> None:
-        self.connection, self.spare = request, spare
+    def __init__(self, request: Any, client_address: Any, server: Server, reserved: bool) -> None:
+        self.connection, self.reserved = request, reserved
         self.waits_since = time.monotonic()  # for the client; infinity while it waits for us
         super().__init__(request, client_address, server)
 
@@ -140,53 +140,55 @@ class _Connection(socketserver.BaseRequestHandler):
         self.server.open.add(self)
         try:
             with contextlib.suppress(OSError):
-                while self._one() and not self.spare:
+                while self._serve_one() and not self.reserved:
                     pass
         finally:
             self.server.open.discard(self)
 
-    def _one(self) -> bool:
+    def _serve_one(self) -> bool:
         """One request; whether another may follow."""
-        seconds = PATIENCE_SECONDS if self.spare else self.server.bounds.timeout_seconds
+        seconds = PATIENCE_SECONDS if self.reserved else self.server.bounds.timeout_seconds
         self.waits_since = time.monotonic()
         self.reader.deadline = self.waits_since + seconds
         line = self.reader.line()
         if not line:
             return False
         self.reader.deadline = time.monotonic() + seconds  # of the whole request, from its first line on
-        keep, method, refused = False, "", False
+        keep, method, render_refusal = False, "", False
         try:
             method, path, keep, headers = self._head(line)
             keep = keep and headers.get("connection", "").lower() != "close"
-            if self.spare and not self.server.answers.idle(path):
+            if self.reserved and not self.server.handlers.is_health_path(path):
                 raise too_busy()
             response = self._answer(Request(method, path, headers))
         except Refusal as refusal:
-            response, keep, refused = self.server.answers.refused(refusal), keep and not refusal.close, refusal.close
-        self.server.answers.count(response.status)
+            response, keep, render_refusal = self.server.handlers.render_refusal(refusal), keep and not refusal.close, refusal.close
+        self.server.handlers.count_status(response.status)
         self.waits_since = time.monotonic()  # for it to take the answer
         self.connection.settimeout(self.server.bounds.timeout_seconds)
-        self.connection.sendall(head_of(response, close=not keep or self.spare) + (b"" if method == "HEAD" else response.content))
-        if refused:
+        self.connection.sendall(
+            response_head(response, close=not keep or self.reserved) + (b"" if method == "HEAD" else response.content)
+        )
+        if render_refusal:
             self.connection.shutdown(socket.SHUT_WR)
             self.reader.linger()
         return keep
 
     def _answer(self, request: Request) -> Response:
-        size, most = length_of(request.headers), self.server.bounds.max_body_bytes
+        size, most = content_length(request.headers), self.server.bounds.max_body_bytes
         try:
-            most = min(most, self.server.answers.admit(request))
+            most = min(most, self.server.handlers.admit(request))
         except Refusal as refusal:  # its body stays unread
             refusal.close = refusal.close or size > 0
             raise
         if size > most:
             raise Refusal(413, f"a body of {size} bytes; at most {most} are read here", close=True)
-        with self.server.bodies.taken(size, self.reader.deadline):
+        with self.server.bodies.reserve(size, self.reader.deadline):
             if size and request.headers.get("expect", "").lower() == "100-continue":
                 self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = self.reader.body(size)
             self.waits_since = float("inf")
-            return self.server.answers.answer(Request(request.method, request.path, request.headers, body))
+            return self.server.handlers.answer(Request(request.method, request.path, request.headers, body))
 
     def _head(self, line: bytes) -> tuple[str, str, bool, dict[str, str]]:
         """Method, path, whether the protocol keeps the connection, and the headers."""
@@ -197,7 +199,7 @@ class _Connection(socketserver.BaseRequestHandler):
         if protocol not in ("HTTP/1.1", "HTTP/1.0"):
             raise Refusal(505, f"{protocol[:20]}: only HTTP/1.1 and 1.0 are spoken", close=True)
         headers = self._headers()
-        if method not in KNOWN:
+        if method not in KNOWN_METHODS:
             raise Refusal(501, f"{method[:20]}: only {', '.join(METHODS)} are understood", close=True)
         if "host" not in headers and protocol == "HTTP/1.1":
             raise Refusal(400, "a request without Host; HTTP/1.1 has one", close=True)

@@ -17,11 +17,11 @@ import numpy as np
 from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.local_api import access
-from edgeloop_agent.local_api.connection import AGAIN_SECONDS, Refusal, Request, Response
-from edgeloop_agent.local_api.exposition import Exposition
-from edgeloop_agent.local_api.http import Answers, Bounds, Server
+from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
+from edgeloop_agent.local_api.exposition import MetricsCollector
+from edgeloop_agent.local_api.http import Bounds, Handlers, Server
 from edgeloop_agent.logs import Log
-from edgeloop_agent.metrics import Counts, kind_of
+from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
 from edgeloop_contract.arrays import DTYPES
@@ -30,11 +30,13 @@ from edgeloop_contract.manifest import Manifest
 
 INPUT, OUTPUT = "input", "scores"
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
-READS, SENDS = ("GET", "HEAD"), ("POST",)
-FIXED = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READS) | {"/v2/repository/index": SENDS}
-IDLE = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
+READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
+FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
+    "/v2/repository/index": SEND_METHODS
+}
+HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
 VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is no number
-HEAVY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
+LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
 
 
 class Api:
@@ -42,14 +44,14 @@ class Api:
 
     def __init__(self, settings: Settings, models: Models, counts: Counts, log: Log, ready: Callable[[], bool]) -> None:
         self.settings, self.models, self.counts, self.log, self.ready = settings, models, counts, log, ready
-        self.exposition = Exposition(counts, models)
-        self._heavy = threading.Lock()
+        self.collector = MetricsCollector(counts, models)
+        self._large_bodies = threading.Lock()
 
     def serve(self) -> Server:
         """Start to answer. Raises DeviceError when the address cannot be had."""
         where = self.settings
         bounds = Bounds(where.max_body_bytes, where.connections, where.timeout_seconds)
-        answers = Answers(self.admit, self.answer, _refused, IDLE.__contains__, self._count)
+        answers = Handlers(self.admit, self.answer, _render_refusal, HEALTH_PATHS.__contains__, self._count)
         try:
             server = Server((where.host, where.port), bounds, answers)
         except OSError as error:
@@ -64,15 +66,15 @@ class Api:
     def admit(self, request: Request) -> int:
         """Bytes that its body may have. Raises Refusal for a caller, an address or a method that is none."""
         access.check(request.headers, [self.settings.host, *self.settings.names])
-        allowed = FIXED.get(request.path)
+        allowed = FIXED_PATHS.get(request.path)
         manifest = None
         if allowed is None:
             _, manifest, what = self._model(request.path)
-            allowed = SENDS if what == "/infer" else READS
+            allowed = SEND_METHODS if what == "/infer" else READ_METHODS
         if request.method not in allowed:
-            said = f"{request.path[:200]}: {request.method} is not for it; use {' or '.join(allowed)}"
-            raise Refusal(405, said, headers={"Allow": ", ".join(allowed)})
-        if manifest is None or allowed is not SENDS:
+            parameters = f"{request.path[:200]}: {request.method} is not for it; use {' or '.join(allowed)}"
+            raise Refusal(405, parameters, headers={"Allow": ", ".join(allowed)})
+        if manifest is None or allowed is not SEND_METHODS:
             return REQUEST_BYTES
         return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * math.prod(manifest.sample.shape)
 
@@ -83,7 +85,7 @@ class Api:
         except DataError as error:
             raise Refusal(400, str(error)) from error
         except EdgeloopError as error:
-            raise Refusal(503, str(error), headers={"Retry-After": str(AGAIN_SECONDS)}) from error
+            raise Refusal(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)}) from error
         except (Refusal, OSError):
             raise
         except Exception as error:  # a request must not take the agent with it, whatever it holds
@@ -92,11 +94,11 @@ class Api:
 
     def _get(self, path: str) -> Response:
         if path == "/metrics":
-            return Response(_metrics(self.exposition), "text/plain; version=0.0.4; charset=utf-8")
+            return Response(_metrics(self.collector), "text/plain; version=0.0.4; charset=utf-8")
         if path == "/split":
             from edgeloop_agent.offload.plan_table import table
 
-            return _json([table(m.splitter) for m in self.models.pool.held() if m.splitter is not None])
+            return _json([table(m.router) for m in self.models.pool.values() if m.router is not None])
         if path == "/v2":
             return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": ["binary_tensor_data"]})
         if path == "/v2/health/live":
@@ -112,10 +114,10 @@ class Api:
             return _json({"model_stats": [self._stats(name, manifest)]})
         return _json(metadata_of(name, manifest))
 
-    def _ready(self, said: dict[str, Any]) -> Response:
+    def _ready(self, parameters: dict[str, Any]) -> Response:
         ready = self.ready()
-        again = {} if ready else {"Retry-After": str(AGAIN_SECONDS)}
-        return Response(msgspec.json.encode({**said, "ready": ready}), status=200 if ready else 503, headers=again)
+        again = {} if ready else {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return Response(msgspec.json.encode({**parameters, "ready": ready}), status=200 if ready else 503, headers=again)
 
     def _post(self, asked: Request) -> Response:
         if asked.path == "/v2/repository/index":
@@ -127,12 +129,12 @@ class Api:
         if length is not None and not (length.isascii() and length.isdigit()):
             raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is no number")
         most = min(self.settings.max_body_bytes, self.admit(asked))
-        with self._heavy if len(asked.body) > HEAVY_BYTES or "content-encoding" in asked.headers else nullcontext():
+        with self._large_bodies if len(asked.body) > LARGE_BODY_BYTES or "content-encoding" in asked.headers else nullcontext():
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
             request = inference.decode(body, None if length is None else int(length[:18]))
         scores, places = self._scores(name, request)
-        said = {"place": ", ".join(sorted(places))} if any(places) else None
-        content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores}, said)
+        parameters = {"place": ", ".join(sorted(places))} if any(places) else None
+        content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores}, parameters)
         if json_length is None:
             return Response(content)
         return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
@@ -151,7 +153,7 @@ class Api:
         found = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
         for scored in found:
             if scored.place:
-                self.counts.places[kind_of(scored.place)] += 1
+                self.counts.places[place_kind(scored.place)] += 1
         scores = np.concatenate([scored.scores for scored in found])
         if not np.isfinite(scores).all():
             raise Refusal(500, f"{name} answered with NaN or infinity")
@@ -202,11 +204,11 @@ def config_of(name: str, manifest: Manifest, max_batch: int) -> dict[str, Any]:
     return {"name": name, "platform": "edgeloop", "max_batch_size": max_batch, **sides}
 
 
-def _metrics(exposition: Exposition) -> bytes:
+def _metrics(collector: MetricsCollector) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(exposition)
+    registry.register(collector)
     return bytes(generate_latest(registry))
 
 
@@ -214,5 +216,5 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value))
 
 
-def _refused(refusal: Refusal) -> Response:
+def _render_refusal(refusal: Refusal) -> Response:
     return Response(msgspec.json.encode({"error": str(refusal)}), status=refusal.status, headers=refusal.headers)

@@ -17,16 +17,16 @@ def packed(values: Array, level: int) -> bytes:
     return zlib.compress(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes(), level)
 
 
-def hidden_again(sample: Sample, settings: Settings) -> Sample:
+def redacted_again(sample: Sample, settings: Settings) -> Sample:
     """A kept sample by the rules of now; one that was kept by them already stays as it is."""
     if not settings.drop_channels and settings.blur <= 1:
         return sample
     kind = np.dtype(sample.dtype)
     values = np.frombuffer(zlib.decompress(sample.data), kind.newbyteorder("<")).reshape(sample.shape).astype(kind)
-    return msgspec.structs.replace(sample, data=packed(hidden(values, settings), 6))
+    return msgspec.structs.replace(sample, data=packed(redacted(values, settings), 6))
 
 
-def hidden(values: Array, settings: Settings) -> Array:
+def redacted(values: Array, settings: Settings) -> Array:
     """A sample (*sample) with what may not leave the device taken out: channels zeroed, images blurred."""
     out = np.array(values)
     for channel in settings.drop_channels:

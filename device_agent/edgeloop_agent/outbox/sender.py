@@ -10,8 +10,8 @@ import msgspec
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.hub_client import Refused
-from edgeloop_agent.outbox.redaction import hidden_again
-from edgeloop_agent.outbox.selection import CLASS
+from edgeloop_agent.outbox.redaction import redacted_again
+from edgeloop_agent.outbox.selection import PRIORITY
 from edgeloop_agent.outbox.store import Outbox
 from edgeloop_contract.messages import Event, Sample, Samples
 
@@ -33,8 +33,8 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
         outbox.withdraw()  # kept when they were still allowed to leave
     done, most_rows = 0, BATCH_ROWS
     while time.monotonic() < deadline:
-        left = settings.max_upload_bytes_per_day - outbox.spent_today()
-        rows = outbox.batch(min(BATCH_BYTES, max(left, 1)), most_rows, 0.0 if left > 0 else CLASS["event"])
+        left = settings.max_upload_bytes_per_day - outbox.bytes_sent_today()
+        rows = outbox.batch(min(BATCH_BYTES, max(left, 1)), most_rows, 0.0 if left > 0 else PRIORITY["event"])
         if not rows and not released:
             return done
         samples, events = [], []
@@ -43,7 +43,7 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
                 if row.kind == "event":
                     events.append(msgspec.msgpack.decode(row.body, type=Event))
                 else:
-                    samples.append(hidden_again(msgspec.msgpack.decode(row.body, type=Sample), settings))
+                    samples.append(redacted_again(msgspec.msgpack.decode(row.body, type=Sample), settings))
             except msgspec.MsgspecError:  # kept by an earlier release, beyond what a hub takes today: counted as refused
                 outbox.drop(row)
         body = msgspec.msgpack.encode(Samples(samples=samples, events=events, released=list(released)))

@@ -52,13 +52,13 @@ class Row:
 class Outbox:
     """May be opened by several processes. A damaged file is put aside, and said; `check`: look for damage everywhere, at the start.
 
-    `max_bytes`: of what waits; `rest_bytes`: of the rest, which is held back until its recording is asked for.
+    `max_bytes`: of what waits; `context_bytes`: of the rest, which is held back until its recording is asked for.
     Raises StorageError where the disk refuses.
     """
 
-    def __init__(self, path: Path, max_bytes: int, check: bool = True, rest_bytes: int = 0) -> None:
-        self.path, self.max_bytes, self.rest_bytes, self._check = path, max_bytes, rest_bytes, check
-        self.put_aside = ""
+    def __init__(self, path: Path, max_bytes: int, check: bool = True, context_bytes: int = 0) -> None:
+        self.path, self.max_bytes, self.context_bytes, self._check = path, max_bytes, context_bytes, check
+        self.quarantined = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
@@ -66,14 +66,14 @@ class Outbox:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise
-                self._put_aside(str(error))
+                self._quarantine(str(error))
                 self._connection = self._opened()
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: the outbox cannot be opened ({error}); make room or check the path") from error
 
     def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        pages = max(64, (self.max_bytes + self.rest_bytes) // PAGE)
+        pages = max(64, (self.max_bytes + self.context_bytes) // PAGE)
         for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={1 << 20}",
                        "wal_autocheckpoint=128", f"max_page_count={pages}"):  # fmt: skip
             connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -83,8 +83,8 @@ class Outbox:
             raise sqlite3.DatabaseError("it is damaged")
         return connection
 
-    def _put_aside(self, why: str) -> None:
-        self.put_aside = why
+    def _quarantine(self, why: str) -> None:
+        self.quarantined = why
         for suffix in ("", "-wal", "-shm"):
             file = Path(f"{self.path}{suffix}")
             if file.exists():
@@ -108,7 +108,7 @@ class Outbox:
                     "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, ?, ?)",
                     (row.key, row.kind, row.value, time.time(), size, row.body),
                 )
-            self._forget_rest(connection)
+            self._trim_context(connection)
             self._evict(connection)
 
     def release(self, recordings: Iterable[str]) -> int:
@@ -124,9 +124,9 @@ class Outbox:
             self._evict(connection)
         return released
 
-    def _forget_rest(self, connection: sqlite3.Connection) -> None:
+    def _trim_context(self, connection: sqlite3.Connection) -> None:
         used = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM rest").fetchone()[0]
-        over = used - int(self.rest_bytes * SPARE)
+        over = used - int(self.context_bytes * SPARE)
         if over <= 0:
             return
         for n, size in connection.execute("SELECT n, bytes FROM rest ORDER BY n"):
@@ -151,14 +151,14 @@ class Outbox:
         for kind, n in gone.items():
             self._count(connection, f"evicted {kind}", n)
 
-    def batch(self, max_bytes: int, max_rows: int, least_value: float = 0.0) -> list[Row]:
+    def batch(self, max_bytes: int, max_rows: int, min_value: float = 0.0) -> list[Row]:
         """The most valuable rows, oldest first among equals, that fit together; the first one in any case."""
         found: list[Row] = []
         used = 0
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT key, kind, value, body FROM waiting WHERE value >= ? ORDER BY value DESC, at LIMIT ?",
-                (least_value, max_rows),
+                (min_value, max_rows),
             )
             for row in rows:
                 used += len(row[3])
@@ -192,12 +192,12 @@ class Outbox:
             connection.execute("DELETE FROM waiting WHERE kind != 'event'")
             connection.execute("DELETE FROM rest")
 
-    def spent_today(self) -> int:
+    def bytes_sent_today(self) -> int:
         with self._reading() as connection:
             row = connection.execute("SELECT bytes FROM sent WHERE day = ?", (int(time.time() // DAY),)).fetchone()
         return int(row[0]) if row else 0
 
-    def held_back(self) -> int:
+    def context_count(self) -> int:
         """Samples of the rest."""
         with self._reading() as connection:
             return int(connection.execute("SELECT COUNT(*) FROM rest").fetchone()[0])

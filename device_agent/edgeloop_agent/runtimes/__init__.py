@@ -44,11 +44,11 @@ def open_runtime(variant: Variant, model: bytes, threads: int = 1, **options: An
     return loaded
 
 
-def missing(runtime: str, error: ImportError) -> DeviceError:
+def missing_library(runtime: str, error: ImportError) -> DeviceError:
     return DeviceError(f"runtime {runtime!r} is not installed here ({error}); pip install '{RUNTIMES[runtime][1]}'")
 
 
-def one_input(variant: Variant, names: Sequence[str]) -> None:
+def check_one_input(variant: Variant, names: Sequence[str]) -> None:
     """Raises DeviceError for a model that takes several tensors: nobody here could say which of them a recording is."""
     if len(names) != 1:
         listed = f" ({', '.join(names)})" if names else ""

@@ -18,17 +18,17 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Away, Recording
+from edgeloop_agent.sources import Recording, ReportAway
 from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS, json_record
-from edgeloop_agent.sources.widths import Line, Widths
+from edgeloop_agent.sources.width_filter import Line, WidthFilter
 
 READ_BYTES = 1 << 16
-LOOK_SECONDS = 0.5
-BETWEEN = re.compile(r"[;\s]\s*")  # numbers where no comma is
+WAIT_SECONDS = 0.5
+SEPARATOR = re.compile(r"[;\s]\s*")  # numbers where no comma is
 FIRST_LINE = "the first line of a serial port: it may have begun before the port was opened"
 
 
-class Lines:
+class LineSource:
     """A JSON line with "values" of two or more dimensions is a recording. Any other line of numbers is one point of a series:
     CSV, a JSON list, or {"t": seconds, "values": [..]}; `points` of them make a recording, and every `hop` points the next.
 
@@ -41,39 +41,39 @@ class Lines:
         self.hop = settings.hop or settings.points
         self.points: deque[Line] = deque(maxlen=settings.points)
         self.until_next = settings.points
-        self.widths = Widths()
+        self.width_filter = WidthFilter()
         self.count = self.unused = 0  # lines; points that are in no recording yet
         self.of_file = settings.where != "-" and Path(settings.where).is_file()
 
-    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
-        for recording in self._recordings(stop, away):
+    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+        for recording in self._recordings(stop, report_away):
             yield msgspec.structs.replace(recording, key=f"{self.settings.where} {recording.name}") if self.of_file else recording
 
-    def _recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
+    def _recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
         self.count = 0 if self.of_file else self.count
-        for line, why in self._lines(stop, away):
+        for line, why in self._lines(stop, report_away):
             if line is None and not why:
-                yield from self._series(*self.widths.end())
+                yield from self._series(*self.width_filter.flush())
                 continue
             self.count += 1
             name = f"line {self.count}"
             if line is None or (why and line.strip()):
                 yield Recording(name, None, why)
             elif text := line.decode("utf-8", "replace").strip():
-                yield from self._of(text, name)
+                yield from self._parsed(text, name)
 
-    def _of(self, text: str, name: str) -> Iterator[Recording]:
+    def _parsed(self, text: str, name: str) -> Iterator[Recording]:
         try:
             time, values = _point(text)
         except (ValueError, OverflowError):
             plain = text[0] not in "{["
             yield Recording(name, None, f"not JSON, nor numbers: {text[:80]!r}") if plain else json_record(text, name)
             return
-        yield from self._series(*self.widths.take(Line(name, time, values)))
+        yield from self._series(*self.width_filter.add(Line(name, time, values)))
 
     def _series(self, mine: list[Line], others: list[Line]) -> Iterator[Recording]:
         for line in others:
-            width = self.widths.width or "another number"
+            width = self.width_filter.width or "another number"
             yield Recording(line.name, None, f"{len(line.values)} numbers, most lines have {width}")
         for line in mine:
             if self.points and len(line.values) != len(self.points[-1].values):
@@ -96,12 +96,12 @@ class Lines:
             known = None if None in times else np.array(times, dtype=np.float64)
             yield Recording(line.name, np.array([point.values for point in self.points], dtype=np.float64), times=known)
 
-    def _lines(self, stop: Event, away: Away) -> Iterator[tuple[bytes | None, str]]:
+    def _lines(self, stop: Event, report_away: ReportAway) -> Iterator[tuple[bytes | None, str]]:
         """Whole lines, or None for one that is too long; with why it is not to be used. (None, ""): the other side has closed."""
         while not stop.is_set():
             try:
                 with self._opened() as file:
-                    away("")
+                    report_away("")
                     first = os.isatty(file)
                     for line in _split(file, stop):
                         why = f"longer than {MAX_LINE_CHARACTERS} characters" if line is None else FIRST_LINE if first else ""
@@ -110,9 +110,9 @@ class Lines:
                     yield None, ""
                     if self.settings.where == "-" or Path(self.settings.where).is_file():
                         return
-                away(f"{self.settings.where}: closed at its other end")
+                report_away(f"{self.settings.where}: closed at its other end")
             except OSError as error:
-                away(f"{self.settings.where}: {error.strerror}")
+                report_away(f"{self.settings.where}: {error.strerror}")
                 yield None, ""
             stop.wait(self.settings.poll_seconds)
 
@@ -135,7 +135,7 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
     """Lines of a descriptor until it ends. Looks at `stop` twice a second."""
     rest, skipping, seen = b"", False, False
     while not stop.is_set():
-        ready, _, _ = select.select([file], [], [], LOOK_SECONDS)
+        ready, _, _ = select.select([file], [], [], WAIT_SECONDS)
         if not ready:
             continue
         try:
@@ -144,7 +144,7 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
             continue
         if not data:
             if not seen and _is_fifo(file):  # nobody writes yet
-                stop.wait(LOOK_SECONDS)
+                stop.wait(WAIT_SECONDS)
                 continue
             break
         seen = True
@@ -188,7 +188,7 @@ def _number(cell: str) -> float:
 def _point(text: str) -> tuple[float | None, list[float]]:
     """One point of a series. Raises ValueError where the line is something else."""
     if text[0] not in "{[":
-        cells = text.split(",") if "," in text else BETWEEN.split(text)
+        cells = text.split(",") if "," in text else SEPARATOR.split(text)
         return None, [_number(cell) for cell in cells]
     try:
         found = json.loads(text)

@@ -17,7 +17,7 @@ from edgeloop_contract.errors import DataError
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?|[+-]?\d+,")
-LOOKED_AT = 20  # lines, for the sign between columns
+SAMPLED_LINES = 20  # lines, for the sign between columns
 
 
 def read_csv(path: Path) -> Array:
@@ -27,13 +27,13 @@ def read_csv(path: Path) -> Array:
     UTF-16 or Latin-1.
     """
     text = as_text(path.read_bytes())
-    found, width, count, headed = array("d"), 0, 0, False  # a row at a time: as texts they take twenty times the room
+    found, width, count, has_header = array("d"), 0, 0, False  # a row at a time: as texts they take twenty times the room
     try:
         for row in csv.reader(_lines(text), delimiter=delimiter_of(text)):
             if not row:
                 continue
-            if not headed and not count and any(number(cell) is None for cell in row):
-                headed = True
+            if not has_header and not count and any(number(cell) is None for cell in row):
+                has_header = True
                 continue
             count += 1
             width = width or len(row)
@@ -75,8 +75,8 @@ def as_text(data: bytes) -> str:
 
 def delimiter_of(text: str) -> str:
     """The sign that is there equally often in each of the first lines: ; or a tab or (without a comma) |, else a comma."""
-    lines = [line for line in text[: 1 << 16].splitlines()[: LOOKED_AT + 1] if line.strip()]
-    lines = lines[:LOOKED_AT] or [""]
+    lines = [line for line in text[: 1 << 16].splitlines()[: SAMPLED_LINES + 1] if line.strip()]
+    lines = lines[:SAMPLED_LINES] or [""]
     for sign in (";", "\t", "|"):
         if sign == "|" and any("," in line for line in lines):
             break

@@ -17,14 +17,14 @@ from edgeloop_agent.hardware import machine
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates.canary import canary_failure
 from edgeloop_agent.updates.cycle import UpdateCycle
-from edgeloop_agent.updates.file_owner import Place
+from edgeloop_agent.updates.file_owner import StateOwner
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Enrolment
 
 
-def enrol(where: Place, name: str | None, token: str) -> str:
+def enrol(where: StateOwner, name: str | None, token: str) -> str:
     """Raises UsageError, NetworkError, StorageError; nothing is kept then."""
     config = where.config
     settings = config.updates
@@ -42,10 +42,10 @@ def enrol(where: Place, name: str | None, token: str) -> str:
     where.become()
     _keep(folder, folder.root, root, 0o644)
     _keep(folder, folder.credential, msgspec.json.encode(Credential(settings.hub, answer.device, answer.credential)), 0o600)
-    return f"enrolled as {answer.device} at {settings.hub}; {where.says()}"
+    return f"enrolled as {answer.device} at {settings.hub}; {where.description()}"
 
 
-def trust(where: Place, path: Path) -> str:
+def trust(where: StateOwner, path: Path) -> str:
     """Trust the keys that a root metadata file names, from now on."""
     try:
         root = _checked(path.read_bytes(), str(path))
@@ -54,7 +54,7 @@ def trust(where: Place, path: Path) -> str:
     where.become()
     folder = UpdateFolder(where.folder)
     _keep(folder, folder.root, root, 0o644)
-    return f"{path}: trusted; {where.says()}"
+    return f"{path}: trusted; {where.description()}"
 
 
 def update_now(config: Config, config_path: Path) -> str:

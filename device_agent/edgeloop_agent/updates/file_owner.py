@@ -16,7 +16,7 @@ from edgeloop_contract.errors import StorageError, UsageError
 
 
 @dataclass(frozen=True)
-class Place:
+class StateOwner:
     """`config`: with the state folder that is meant. `user`: whom the service runs as; "" where none is installed for it."""
 
     config: Config
@@ -26,7 +26,7 @@ class Place:
     def folder(self) -> Path:
         return update_folder(self.config)
 
-    def says(self) -> str:
+    def description(self) -> str:
         return f"kept in {self.folder}" + ("" if self.user else ", for an agent of this user; install takes it over")
 
     def become(self) -> None:
@@ -45,17 +45,17 @@ class Place:
             raise StorageError(f"{folder}: cannot be given to {self.user} ({error.strerror})") from error
 
 
-def place(config: Config, config_path: Path, command: str = "", root: Path = Path("/")) -> Place:
+def state_owner(config: Config, config_path: Path, command: str = "", root: Path = Path("/")) -> StateOwner:
     """The service's folder where one is installed for this config, else the caller's.
 
     `command`: what wants to write there, and is to be run with sudo where it may not. Raises UsageError then.
     """
     state = service_state(config_path, root)
     if state is None:
-        return Place(config, "")
+        return StateOwner(config, "")
     unit = (root / "etc/systemd/system" / UNIT).read_text(encoding="utf-8")
     user = next((line.removeprefix("User=") for line in unit.splitlines() if line.startswith("User=")), "root")
-    found = Place(config if config.state else replace(config, state=str(state)), user)
+    found = StateOwner(config if config.state else replace(config, state=str(state)), user)
     if command and os.getuid() not in (0, _number(user)):
         raise UsageError(f"the installed service keeps its state in {found.folder.parent}, as {user}; run: sudo {command}")
     return found

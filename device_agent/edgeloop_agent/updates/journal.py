@@ -53,7 +53,7 @@ class Trial(msgspec.Struct, frozen=True):
     boots: int = 0
 
 
-class Bad(msgspec.Struct, frozen=True):
+class RejectedBundle(msgspec.Struct, frozen=True):
     """A bundle that failed here, and is not tried again by this version of the agent; "": by none, as it failed at work."""
 
     sha256: str
@@ -68,7 +68,7 @@ class Journal(msgspec.Struct, frozen=True):
     a: Slot | None = None
     b: Slot | None = None
     trial: Trial | None = None
-    bad: list[Bad] = []
+    bad: list[RejectedBundle] = []
     generation: int = 0
     clock_floor: float = 0.0
     refreshed: float = 0.0
@@ -87,7 +87,7 @@ class Journal(msgspec.Struct, frozen=True):
         """On trial, else trusted; None: the config's bundle."""
         return self.slot(self.trial.slot if self.trial else self.active)
 
-    def is_bad(self, sha256: str, agent: str = "") -> Bad | None:
+    def rejected(self, sha256: str, agent: str = "") -> RejectedBundle | None:
         """`agent`: the version that asks; what another one could not read or run may be right for this one."""
         return next((b for b in self.bad if b.sha256 == sha256 and b.agent in ("", agent)), None)
 
@@ -107,15 +107,15 @@ class Journal(msgspec.Struct, frozen=True):
         assert self.trial is not None
         return replace(self, active=self.trial.slot, trial=None)
 
-    def given_back(self, why: str) -> Journal:
+    def rolled_back(self, why: str) -> Journal:
         """The trial is over, and the bundle is not tried again."""
         assert self.trial is not None
         slot = self.slot(self.trial.slot)
-        return replace(self, trial=None).marked_bad(slot.sha256, why) if slot else replace(self, trial=None)
+        return replace(self, trial=None).with_rejected(slot.sha256, why) if slot else replace(self, trial=None)
 
-    def marked_bad(self, sha256: str, why: str, agent: str = "") -> Journal:
+    def with_rejected(self, sha256: str, why: str, agent: str = "") -> Journal:
         others = [b for b in self.bad if b.sha256 != sha256]
-        return replace(self, bad=[*others, Bad(sha256, why, agent)][-MAX_BAD:])
+        return replace(self, bad=[*others, RejectedBundle(sha256, why, agent)][-MAX_BAD:])
 
     def without(self, name: SlotName) -> Journal:
         """A slot's file turned out to be damaged."""

@@ -17,7 +17,7 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Listed:
+class SignedTargets:
     """All that is signed now. `version`: of the targets metadata. `generation`: of the folder that proves it."""
 
     version: int

@@ -13,7 +13,7 @@ from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Report
 
-MOST_KEPT = 48  # four hours of a hub that is away, at a poll every five minutes
+MAX_UNSENT = 48  # four hours of a hub that is away, at a poll every five minutes
 FILE = "unsent.msgpack"
 
 
@@ -30,7 +30,7 @@ def send(folder: Path, report: Report, post: Callable[[Report], None]) -> None:
             if each is report:
                 raise
         except NetworkError:
-            left = [*waiting, msgspec.structs.replace(report, events=[])][number:][-MOST_KEPT:]
+            left = [*waiting, msgspec.structs.replace(report, events=[])][number:][-MAX_UNSENT:]
             _write(folder / FILE, left)
             raise
     if waiting:

@@ -20,7 +20,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates.journal import Journal, UpdateFolder
-from edgeloop_agent.updates.offers import Listed, Offer
+from edgeloop_agent.updates.offers import Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import sync_folder
@@ -50,7 +50,7 @@ class _Fetcher(FetcherInterface):
             raise DownloadError(str(error)) from error
 
 
-def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) -> Listed:
+def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) -> SignedTargets:
     """Verify what is signed now, after everything trusted before. Nothing changes until the journal names the new generation.
 
     `now`: seconds since 1970; a clock behind the journal's floor is taken for the floor. Raises NetworkError, TrustError,
@@ -65,7 +65,7 @@ def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) 
             shutil.copytree(old, path, symlinks=True)
         else:
             path.mkdir(parents=True)
-        listed = _refreshed(folder.root.read_bytes(), path, origin, max(now, journal.clock_floor))
+        signed = _refreshed(folder.root.read_bytes(), path, origin, max(now, journal.clock_floor))
         _sync(path)
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
@@ -73,7 +73,7 @@ def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) 
     except NetworkError:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    return Listed(listed.version, generation, _offers(listed))
+    return SignedTargets(signed.version, generation, _offers(signed))
 
 
 def _refreshed(root: bytes, path: Path, origin: Origin, now: float) -> Targets:
