@@ -146,5 +146,5 @@ def bench_of(bundle: Path) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with hub_with([bundle], folder) as (port, token), shaped_link(port, PORT) as link:
-            yield Bench(folder, bundle, model, token, link, ways, lossy, *inference.ask("input", samples, {}))
+            yield Bench(folder, bundle, model, token, link, ways, lossy, *inference.encode_request("input", samples, {}))
         pace(1)

@@ -60,7 +60,7 @@ def tails(bundle: Path, quick: bool) -> Iterator[Row]:
         assert split is not None
         cut = split.cuts[-1]
     rows = np.random.default_rng(0).integers(0, 255, (1, *cut.boundary.shape)).astype(np.uint8)
-    body, length = inference.ask(cut.tensor, rows, {})
+    body, length = inference.encode_request(cut.tensor, rows, {})
     name = served_name(model, sha256, cut.name)
     quota = ("--set", "tail_requests_per_second=1000000", "--set", "tail_burst=1000000", "--set", "tail_waiting_rows=100000")
     for batch in (1, 16):

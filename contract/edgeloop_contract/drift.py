@@ -11,12 +11,12 @@ samples), as many by each.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.settings import NonNegativeInt
 
 MAX_DEVIATIONS = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
 MAX_VALUES = 8192  # of a sample that are looked at
@@ -46,10 +46,10 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     overall: list[list[float]]  # (2, F): mean and standard deviation of each feature, whatever the answer
     between: list[float] = []  # (F,): standard deviation of the mean from place to place: groups, or recordings if these are few
     within: list[float] = []  # (F,): of a recording's mean within its group, beyond what its samples' number explains
-    places: Annotated[int, msgspec.Meta(ge=0)] = 0  # that `between` is told from; 0: every sample is by itself
+    places: NonNegativeInt = 0  # that `between` is told from; 0: every sample is by itself
     reliability: list[list[float]] = []  # (BINS, 2): share of right answers, and samples, by confidence; of validation data
-    samples: Annotated[int, msgspec.Meta(ge=0)] = 0
-    recordings: Annotated[int, msgspec.Meta(ge=0)] = 0  # that the samples are of; 0: not told
+    samples: NonNegativeInt = 0
+    recordings: NonNegativeInt = 0  # that the samples are of; 0: not told
     source: str = ""  # which samples these are
 
     def __post_init__(self) -> None:

@@ -164,7 +164,7 @@ class Models:
 
     def _manifest(self, path: Path) -> Manifest:
         """Raises BundleError for what cannot be served, and DeviceError where nothing in it can run here."""
-        with Bundle.open(path, seen=self.verified) as bundle:
+        with Bundle.open(path, verified=self.verified) as bundle:
             manifest = bundle.manifest
         if manifest.probe:
             raise BundleError(f"{path}: is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
@@ -208,7 +208,7 @@ class Models:
         return self._loaded(self.paths[name])
 
     def _loaded(self, path: Path) -> Model:
-        with Bundle.open(path, seen=self.verified) as bundle:
+        with Bundle.open(path, verified=self.verified) as bundle:
             name = bundle.manifest.name
             model = self._first_that_loads(bundle)
             choice = model.choice

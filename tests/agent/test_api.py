@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.inference import HEADER_LENGTH, decode
+from edgeloop_contract.inference import HEADER_LENGTH, decode_request
 from serving import GOLDEN, Agent, serving
 
 MODEL = "exercise_watch"
@@ -206,7 +206,7 @@ def test_fuzzed_requests_stop_nothing(agent: Agent, canary: tuple[np.ndarray, np
     for _ in range(FUZZED):  # the same without a network between
         body = spoiled(text.encode() + bytes(1200), rng)
         try:
-            decode(body, rng.choice([None, len(text), rng.randrange(2000)]))
+            decode_request(body, rng.choice([None, len(text), rng.randrange(2000)]))
         except DataError:
             continue
     client = triton.InferenceServerClient(agent.address.removeprefix("http://"))
@@ -236,4 +236,4 @@ def spoiled(data: bytes, rng: random.Random) -> bytes:
 @given(st.binary(max_size=300), st.one_of(st.none(), st.integers(-5, 400)))
 def test_any_bytes_are_a_request_or_refused(body: bytes, length: int | None) -> None:
     with contextlib.suppress(DataError):
-        decode(body, length)
+        decode_request(body, length)

@@ -20,7 +20,7 @@ from test_api import INFER, MODEL, raw
 
 from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import Refusal
-from edgeloop_contract.inference import decode
+from edgeloop_contract.inference import decode_request
 from serving import Agent, serving
 
 VALUES = json.dumps({"inputs": [{"name": "input", "shape": [1, 100, 6], "datatype": "INT16", "data": [0] * 600}]}).encode()
@@ -149,11 +149,11 @@ def test_a_body_is_held_against_the_shape_before_it_is_read(agent: Agent) -> Non
     status, _, content = ask(agent, f"POST {INFER}", "Host: localhost", f"Content-Length: {64 << 20}")
     assert status == 413 and f"at most {most} are read here" in json.loads(content)["error"]
     with pytest.raises(Exception, match="wants 600 values, data has 1000000"):
-        decode(VALUES.replace(b"[" + b"0, " * 599 + b"0]", b"[" + b"0," * 999_999 + b"0]"), None)
+        decode_request(VALUES.replace(b"[" + b"0, " * 599 + b"0]", b"[" + b"0," * 999_999 + b"0]"), None)
     nested = {"inputs": [{"name": "input", "shape": [2, 3], "datatype": "INT16", "data": [[1, 2, 3], [4, 5, 6]]}]}
-    assert decode(json.dumps(nested, indent=8).encode(), None).inputs["input"].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert decode_request(json.dumps(nested, indent=8).encode(), None).inputs["input"].tolist() == [[1, 2, 3], [4, 5, 6]]
     empty = {"inputs": [{"name": "input", "shape": [0, 3], "datatype": "INT16", "data": []}]}
-    assert decode(json.dumps(empty).encode(), None).inputs["input"].shape == (0, 3)
+    assert decode_request(json.dumps(empty).encode(), None).inputs["input"].shape == (0, 3)
 
 
 def test_counters_are_there_before_their_first_event(tmp_path: Path) -> None:

@@ -154,12 +154,12 @@ def test_a_worker_that_is_killed_leaves_every_file_that_it_did_not_answer(inbox:
 
 @pytest.mark.parametrize(("poison", "kind"), [("segfault", "watch"), ("killed", "folder"), ("answered", "watch")])
 def test_a_file_that_kills_the_worker_is_left_out_and_the_others_are_answered_once(
-    excluded: str, kind: str, inbox: Path, tmp_path: Path
+    poison: str, kind: str, inbox: Path, tmp_path: Path
 ) -> None:
     for name in ("a", "b", "y", "z"):
         (inbox / f"{name}.csv").write_text(ONE)
-    worst = [ROWS[0], *(",".join(["60"] * 6) for _ in range(100))] if excluded == "answered" else [ONE]
-    (inbox / f"m-{excluded}.csv" if excluded == "answered" else inbox / f"{excluded}.csv").write_text("\n".join(worst))
+    worst = [ROWS[0], *(",".join(["60"] * 6) for _ in range(100))] if poison == "answered" else [ONE]
+    (inbox / f"m-{poison}.csv" if poison == "answered" else inbox / f"{poison}.csv").write_text("\n".join(worst))
     with serving(
         tmp_path, WATCH.replace("watch", kind) + QUICK, PYTHONPATH=str(HERE / "support" / "faults"), FAULT=str(tmp_path / "f")
     ) as agent:
@@ -184,7 +184,7 @@ def test_the_blame_is_put_where_it_belongs() -> None:
     with worker(careful=True).reading("guilty"):
         assert deaths.blame(certain=False) == ["guilty"]
     in_flight = worker()
-    assert in_flight.is_excluded("guilty") and not in_flight.is_excluded("innocent")
+    assert in_flight.is_poison("guilty") and not in_flight.is_poison("innocent")
     for name in "abcde":
         in_flight.failed(name)
     for _ in range(3):
@@ -198,7 +198,7 @@ def test_the_blame_is_put_where_it_belongs() -> None:
     in_flight.finish("done")
     assert worker().is_finished("done") and not worker().is_finished("other")
     deaths.forget()
-    assert not worker().is_finished("done") and not worker().is_excluded("guilty")
+    assert not worker().is_finished("done") and not worker().is_poison("guilty")
 
 
 def test_a_file_that_takes_long_to_read_is_no_hung_runtime() -> None:

@@ -185,10 +185,10 @@ def ask(hub: Hub, name: str, body: bytes, length: int | None, **headers: str) ->
 def test_a_tail_refuses_what_is_not_for_it(hub: Hub, built: dict[str, Path]) -> None:
     split, name, crossing, scores = first_cut(built["small"])
     tensor = split.cuts[1].tensor
-    body, length = inference.ask(tensor, crossing, {})
+    body, length = inference.encode_request(tensor, crossing, {})
     other = name.replace(name.split(".")[1], "0" * 16)
-    wrong_shape = inference.ask(tensor, crossing[:, :1], {})
-    many = inference.ask(tensor, np.repeat(crossing, 5, axis=0), {})
+    wrong_shape = inference.encode_request(tensor, crossing[:, :1], {})
+    many = inference.encode_request(tensor, np.repeat(crossing, 5, axis=0), {})
     for why, status, answer in (
         ("another version's digest", 404, ask(hub, other, body, length)),
         ("no such cut", 404, ask(hub, name.replace("cut-1", "cut-9"), body, length)),
@@ -197,20 +197,24 @@ def test_a_tail_refuses_what_is_not_for_it(hub: Hub, built: dict[str, Path]) -> 
         ("a wrong credential", 401, ask(hub, name, body, length, Authorization="Bearer nobody")),
         ("another shape", 400, ask(hub, name, *wrong_shape)),
         ("more rows than a batch", 400, ask(hub, name, *many)),
-        ("another tensor", 400, ask(hub, name, *inference.ask("other", crossing, {}))),
+        ("another tensor", 400, ask(hub, name, *inference.encode_request("other", crossing, {}))),
         ("no request at all", 400, ask(hub, name, b"\x00" * 100, None)),
         ("not deflated", 400, ask(hub, name, body, length, Content_Encoding="deflate")),
         ("a length that is none", 400, ask(hub, name, body, None, Inference_Header_Content_Length="x")),
-        ("no rows of pictures", 400, ask(hub, name, *inference.ask(f"{tensor}.4bit", np.zeros((0, 3), np.uint8), {}))),
-        ("4 bits of another size", 400, ask(hub, name, *inference.ask(f"{tensor}.4bit", np.zeros((1, 3), np.uint8), {}))),
+        ("no rows of pictures", 400, ask(hub, name, *inference.encode_request(f"{tensor}.4bit", np.zeros((0, 3), np.uint8), {}))),
+        (
+            "4 bits of another size",
+            400,
+            ask(hub, name, *inference.encode_request(f"{tensor}.4bit", np.zeros((1, 3), np.uint8), {})),
+        ),
     ):
         assert answer.status == status, (why, answer.status, answer.data)
     answer = ask(hub, name, body, length)
-    outputs, said = inference.answered(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
+    outputs, said = inference.decode_response(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
     assert (outputs["scores"] == scores).all()
     assert said["compute_us"] > 0
     few = np.concatenate([nibbles(crossing[i : i + 1]) for i in range(len(crossing))])
-    assert ask(hub, name, *inference.ask(f"{tensor}.4bit", few, {})).status == 200
+    assert ask(hub, name, *inference.encode_request(f"{tensor}.4bit", few, {})).status == 200
     assert "Traceback" not in hub.log
 
 
@@ -218,7 +222,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(built: dict[str, Path], t
     with running_hub(tmp_path, serve=("--set", "tail_burst=3", "--set", "tail_requests_per_second=0.5")) as hub:
         hub.publish(built["small"])
         split, name, crossing, _ = first_cut(built["small"])
-        body = inference.ask(split.cuts[1].tensor, crossing[:1], {})
+        body = inference.encode_request(split.cuts[1].tensor, crossing[:1], {})
         answers = [ask(hub, name, *body) for _ in range(5)]
         assert [a.status for a in answers[:3]] == [200] * 3
         assert answers[-1].status == 429
@@ -242,12 +246,12 @@ def agent_text(hub: Hub, more: str, extra: str = "") -> str:
 
 
 def infer(agent: Agent, samples: Array) -> tuple[Array, str]:
-    body, length = inference.ask("input", samples, {})
+    body, length = inference.encode_request("input", samples, {})
     answer = urllib3.request(
         "POST", f"{agent.address}/v2/models/tiny/infer", body=body, headers={inference.HEADER_LENGTH: str(length)}, timeout=20
     )
     assert answer.status == 200, answer.data
-    outputs, said = inference.answered(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
+    outputs, said = inference.decode_response(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
     return outputs["scores"], str(said.get("place"))
 
 
@@ -431,7 +435,7 @@ def odd_server(answer: bytes) -> Iterator[str]:
 
 def spoken(scores: Array) -> bytes:
     request = inference.Request("", {}, {}, True)
-    body, length = inference.encode("m", "1", request, {"scores": scores})
+    body, length = inference.encode_response("m", "1", request, {"scores": scores})
     return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{inference.HEADER_LENGTH}: {length}\r\n\r\n".encode() + body
 
 

@@ -131,10 +131,10 @@ class Api:
         most = min(self.settings.max_body_bytes, self.admit(asked))
         with self._large_bodies if len(asked.body) > LARGE_BODY_BYTES or "content-encoding" in asked.headers else nullcontext():
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
-            request = inference.decode(body, None if length is None else int(length[:18]))
+            request = inference.decode_request(body, None if length is None else int(length[:18]))
         scores, places = self._scores(name, request)
         parameters = {"place": ", ".join(sorted(places))} if any(places) else None
-        content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores}, parameters)
+        content, json_length = inference.encode_response(name, str(manifest.version), request, {OUTPUT: scores}, parameters)
         if json_length is None:
             return Response(content)
         return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
@@ -184,7 +184,7 @@ class Api:
 def metadata_of(name: str, manifest: Manifest) -> dict[str, Any]:
     """Names, types and shapes of the tensors; -1 is the batch."""
     sample, output = manifest.sample, manifest.variants[0].output
-    datatype = inference.NAMES[DTYPES[sample.dtype]]
+    datatype = inference.DATATYPE_NAMES[DTYPES[sample.dtype]]
     return {
         "name": name,
         "versions": [str(manifest.version)],

@@ -17,8 +17,8 @@ RETRY_SECONDS = 1.0  # between two trials of the same route
 class RouteObservations:
     """Corrections of the planned times, and trials of other routes.
 
-    A route that is not taken is not measured either: one slow transfer would keep a good route closed for long. So while a tail is in
-    use, a request tries the next best route now and then, within an exploration budget of `EXPLORATION_SHARE` (more at first).
+    A route that is not taken is not measured either: one slow transfer would keep a good route out of use for long. So while a tail
+    is in use, a request tries the next best route now and then, within an exploration budget of `EXPLORATION_SHARE` (more at first).
     Called by requests and by the planning thread; a lost update costs one trial.
     """
 

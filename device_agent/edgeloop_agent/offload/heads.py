@@ -62,7 +62,7 @@ class Head:
 
 
 def early_answer(head: Head, sample: Array, counted: bool = True) -> tuple[Array, Array | None]:
-    """The boundary of one sample, and its early scores where they are confident enough. `counted`: a real sample, for statistics."""
+    """The boundary of one sample, and its early scores where they are confident enough. `counted`: for statistics."""
     if head.exit is None or head.both is None:
         return (sample if head.run is None else head.run(sample)), None
     boundary, scores = head.both(sample)

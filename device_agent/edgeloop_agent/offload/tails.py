@@ -84,7 +84,7 @@ class Tail:
 
     def infer(self, model: str, tensor: str, values: Array, deflated: bool, seconds: float) -> Reply:
         """Scores of one boundary. Raises NetworkError; DataError for an answer that is none."""
-        body, length = inference.ask(tensor, values, {"timeout": int(seconds * 1e6)})
+        body, length = inference.encode_request(tensor, values, {"timeout": int(seconds * 1e6)})
         headers = {inference.HEADER_LENGTH: str(length), "Accept-Encoding": "deflate", "Content-Type": "application/octet-stream"}
         if deflated:
             body = zlib.compress(body, 1)
@@ -97,7 +97,7 @@ class Tail:
         if answer.headers.get("Content-Encoding") == "deflate":
             content = _inflated(content)
         said = answer.headers.get(inference.HEADER_LENGTH, "")
-        outputs, parameters = inference.answered(content, int(said) if said.isascii() and said.isdigit() else None)
+        outputs, parameters = inference.decode_response(content, int(said) if said.isascii() and said.isdigit() else None)
         if len(outputs) != 1:
             raise DataError(f"{self.address}: {len(outputs)} outputs; one is wanted")
         computed, waited = (_seconds(parameters.get(name)) for name in ("compute_us", "queue_us"))

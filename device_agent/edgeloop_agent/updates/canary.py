@@ -74,7 +74,7 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     config = load(config_path)
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
     model = models.get(models.first)
-    with Bundle.open(bundle_path, seen=models.verified) as bundle:
+    with Bundle.open(bundle_path, verified=models.verified) as bundle:
         canary = bundle.manifest.canary
         inputs, reference, labels = (bundle.array(name) for name in (canary.inputs, canary.scores, canary.labels))
         if not len(inputs):
