@@ -58,7 +58,8 @@ class SampleObserver:
         if self.outbox_writer is not None:
             name = self._name(recording.name, answer.window)
             self.outbox_writer.sample(
-                name, answer.window, answer.sample, answer.label or "", observation, recording.label, self.models.first, self._sha256
+                name, answer.window, answer.sample, answer.label or "", observation, recording.label, self.models.first,
+                self._sha256,
             )  # fmt: skip
 
     def _name(self, name: str, window: int) -> str:

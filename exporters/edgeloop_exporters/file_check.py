@@ -1,4 +1,4 @@
-"""Does a written file load in its runtime, and answer what torch answers? If not, which layer is it?"""
+"""Checks that a written file loads in its runtime and gives torch's scores; if not, names the faulty layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_contract.manifest import Precision, TensorSpec, Variant
-from edgeloop_exporters.convert import Front, takes_counts, written
+from edgeloop_exporters.convert import InputNormalization, takes_counts, written
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.quantization import output_qparams
 
@@ -21,7 +21,13 @@ MAX_ERROR = 1e-3  # of a float file, as a share of the largest score: kernels su
 
 
 def check_file(
-    content: bytes, runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, samples: Array, *, quantized: bool
+    content: bytes,
+    runtime: Literal["onnx", "tflite"],
+    module: fx.GraphModule,
+    normalization: InputNormalization,
+    samples: Array,
+    *,
+    quantized: bool,
 ) -> None:
     """Raises ModelError with the layer that a runtime refuses, or that a float file gets wrong. `samples`: raw (N, *sample).
 
@@ -30,7 +36,7 @@ def check_file(
 
     def fault(made: bytes, graph: fx.GraphModule) -> str:
         try:
-            found = _raw(made, runtime, graph, front, samples, quantized)
+            found = _raw(made, runtime, graph, normalization, samples, quantized)
         except DeviceError as error:
             return str(error).partition(";")[0]
         except Exception as error:  # a runtime's own types, which share no base
@@ -38,7 +44,7 @@ def check_file(
         if not np.isfinite(found).all():
             return "it answers with NaN or infinity"
         with torch.no_grad():
-            wanted = graph(front.normalise(torch.from_numpy(samples))).numpy()
+            wanted = graph(normalization.normalise(torch.from_numpy(samples))).numpy()
         if found.size != wanted.size:
             return f"it answers shape {found.shape}, torch {wanted.shape}"
         if quantized:
@@ -48,7 +54,7 @@ def check_file(
 
     def works(beginning: fx.GraphModule) -> bool:
         try:
-            made = written(runtime, beginning, front, tuple(samples.shape[1:]), quantized)
+            made = written(runtime, beginning, normalization, tuple(samples.shape[1:]), quantized)
         except ModelError:
             return False
         return not fault(made, beginning)
@@ -63,7 +69,7 @@ def check_file(
 
 
 def _in_steps(found: Array, wanted: Array, graph: fx.GraphModule, runtime: str) -> str:
-    """Of an int8 file; what it is off by when that is no rounding any more."""
+    """The error of an int8 file in words, where it is more than rounding; else \"\"."""
     qparams = output_qparams(graph)
     if qparams is None:
         return ""
@@ -74,11 +80,16 @@ def _in_steps(found: Array, wanted: Array, graph: fx.GraphModule, runtime: str) 
 
 
 def _raw(
-    content: bytes, runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: Front, samples: Array, quantized: bool
+    content: bytes,
+    runtime: Literal["onnx", "tflite"],
+    module: fx.GraphModule,
+    normalization: InputNormalization,
+    samples: Array,
+    quantized: bool,
 ) -> Array:
-    """What the file hands out, integers as they are."""
-    counts = quantized and runtime == "tflite" and takes_counts(module, front)
-    given = TensorSpec(dtype="int8" if counts else front.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
+    """The file's raw outputs; integers are not converted."""
+    counts = quantized and runtime == "tflite" and takes_counts(module, normalization)
+    given = TensorSpec(dtype="int8" if counts else normalization.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
     answered = TensorSpec(dtype="float32", shape=[1])
     precision = Precision.INT8 if quantized else Precision.FLOAT32
     variant = Variant(name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", input=given, output=answered)

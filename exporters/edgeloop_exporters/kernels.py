@@ -1,4 +1,4 @@
-"""Which kernels a runtime really uses: integers or floats, counted in the optimised graph, not guessed from a clock."""
+"""Which kernels a runtime uses, integer or float, counted in the optimised graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TFLITE_MOVES = {
 MANY_MOVES = 3  # the input's and the output's are usual
 
 
-class Kernels(msgspec.Struct, frozen=True):
+class KernelCounts(msgspec.Struct, frozen=True):
     """Counts by operation of one model in one runtime's optimised graph; `moves`: what only changes places or shapes."""
 
     integer: dict[str, int]
@@ -41,12 +41,12 @@ class Kernels(msgspec.Struct, frozen=True):
         return f"{sum(self.integer.values())} integer, {sum(self.floating.values())} float ({floats})"
 
 
-def count(variant: Variant, model: bytes) -> Kernels:
+def count(variant: Variant, model: bytes) -> KernelCounts:
     """Load the model as a device would and count. Raises DeviceError when the runtime is missing."""
     return _onnx(variant, model) if variant.runtime == "onnx" else _tflite(model)
 
 
-def _onnx(variant: Variant, model: bytes) -> Kernels:
+def _onnx(variant: Variant, model: bytes) -> KernelCounts:
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
@@ -56,10 +56,10 @@ def _onnx(variant: Variant, model: bytes) -> Kernels:
     integer = Counter(n for n in names if n.startswith("Q") and n not in CROSSINGS and n != "QuickGelu")
     floating = Counter(n for n in names if n in ONNX_FLOAT)
     moves = Counter(n for n in names if n in ONNX_MOVES)
-    return Kernels(dict(integer), dict(floating), dict(Counter(n for n in names if n in CROSSINGS)), dict(moves))
+    return KernelCounts(dict(integer), dict(floating), dict(Counter(n for n in names if n in CROSSINGS)), dict(moves))
 
 
-def _tflite(model: bytes) -> Kernels:
+def _tflite(model: bytes) -> KernelCounts:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = Interpreter(model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
@@ -82,10 +82,10 @@ def _tflite(model: bytes) -> Kernels:
     default.allocate_tensors()
     names = [o["op_name"] for o in default._get_ops_details()]
     note = f"{names.count('DELEGATE')} XNNPACK partitions" if "DELEGATE" in names else "not delegated to XNNPACK"
-    return Kernels(dict(integer), dict(floating), dict(crossings), dict(moves), note)
+    return KernelCounts(dict(integer), dict(floating), dict(crossings), dict(moves), note)
 
 
-def reasons(kernels: Kernels, int8: bool, left: int) -> list[str]:
+def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
     """Why an int8 model may be slow here, in words. `left`: how many layers with weights were left in float on purpose."""
     if not int8:
         return []

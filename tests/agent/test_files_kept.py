@@ -184,7 +184,7 @@ def test_the_blame_is_put_where_it_belongs() -> None:
     with worker(careful=True).reading("guilty"):
         assert deaths.blame(certain=False) == ["guilty"]
     in_flight = worker()
-    assert in_flight.is_poison("guilty") and not in_flight.is_poison("innocent")
+    assert in_flight.is_excluded("guilty") and not in_flight.is_excluded("innocent")
     for name in "abcde":
         in_flight.failed(name)
     for _ in range(3):
@@ -198,7 +198,7 @@ def test_the_blame_is_put_where_it_belongs() -> None:
     in_flight.finish("done")
     assert worker().is_finished("done") and not worker().is_finished("other")
     deaths.forget()
-    assert not worker().is_finished("done") and not worker().is_poison("guilty")
+    assert not worker().is_finished("done") and not worker().is_excluded("guilty")
 
 
 def test_a_file_that_takes_long_to_read_is_no_hung_runtime() -> None:

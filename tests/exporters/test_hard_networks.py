@@ -63,7 +63,9 @@ def saved_of(network: nn.Module, splits: PreparedSplits) -> saved_network.Saved:
     return saved_network.Saved(network.eval(), saved_network.Structure("-", {}, {}, front))
 
 
-def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) -> dict[str, tuple[np.ndarray, kernels.Kernels]]:
+def shipped(
+    graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path
+) -> dict[str, tuple[np.ndarray, kernels.KernelCounts]]:
     """Scores and kernels of each runtime's int8 file."""
     found = {}
     counts = graph.front.input_qparams if convert.takes_counts(graph.module, graph.front) else None
@@ -84,7 +86,7 @@ def reference(graph: quantized_graph.Graph, splits: PreparedSplits) -> np.ndarra
     return scores
 
 
-def furthest(graph: quantized_graph.Graph, scores: np.ndarray, found: dict[str, tuple[np.ndarray, kernels.Kernels]]) -> int:
+def furthest(graph: quantized_graph.Graph, scores: np.ndarray, found: dict[str, tuple[np.ndarray, kernels.KernelCounts]]) -> int:
     """LSB between any two of torch and the runtimes."""
     everyone = {"torch": scores, **{name: s for name, (s, _) in found.items()}}
     return max(pair.max_lsb for pair in parity.agreement(everyone, quantization.output_step(graph.module)))

@@ -15,17 +15,19 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
 from edgeloop_contract.manifest import Precision, Quantization, TensorSpec, Variant
 from edgeloop_exporters import kernels, parity
-from edgeloop_exporters.convert import Front, to_onnx, to_tflite
+from edgeloop_exporters.convert import InputNormalization, to_onnx, to_tflite
 from edgeloop_exporters.graph import fold_batchnorm, trace
-from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
+from edgeloop_exporters.quantization import QuantizationPlan, choose_ranges, insert, output_qparams, plan, set_mode, settle
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.networks.saved_network import front_of
 
-UINT8 = Front("uint8", (73.0,), (90.0,))
-COLOURS = Front("uint8", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375))  # as a checkpoint's card has it, in counts
-INT16 = Front("int16", (0.0, 10.0, -5.0, 2.0), (900.0, 700.0, 500.0, 100.0))
-FLOAT = Front("float32", (0.5,), (2.0,))
+UINT8 = InputNormalization("uint8", (73.0,), (90.0,))
+COLOURS = InputNormalization(
+    "uint8", (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+)  # as a checkpoint's card has it, in counts
+INT16 = InputNormalization("int16", (0.0, 10.0, -5.0, 2.0), (900.0, 700.0, 500.0, 100.0))
+FLOAT = InputNormalization("float32", (0.5,), (2.0,))
 
 
 class Residual(nn.Module):
@@ -100,7 +102,7 @@ def colours() -> nn.Module:
     )
 
 
-NETWORKS: dict[str, tuple[Callable[[], nn.Module], Front, tuple[int, ...]]] = {
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], InputNormalization, tuple[int, ...]]] = {
     "residual, depthwise, relu6": (Residual, UINT8, (12, 12, 1)),
     "concat, max pool": (Concat, UINT8, (12, 12, 1)),
     "one dimension, int16": (Series, INT16, (32, 4)),
@@ -110,7 +112,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Front, tuple[int, ...]]] = {
 }
 
 
-def made(build: Callable[[], nn.Module], front: Front, shape: tuple[int, ...]) -> tuple[torch.fx.GraphModule, Plan, Array]:
+def made(
+    build: Callable[[], nn.Module], front: InputNormalization, shape: tuple[int, ...]
+) -> tuple[torch.fx.GraphModule, QuantizationPlan, Array]:
     torch.manual_seed(0)
     network = build()
     for module in network.modules():
@@ -218,7 +222,7 @@ def test_uint8_pictures_take_what_a_checkpoint_was_fed() -> None:
     images = np.zeros((4, 8, 8, 3), np.uint8)
     part = Samples(images, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
 
-    def front(mean: tuple[float, ...], std: tuple[float, ...]) -> Front:
+    def front(mean: tuple[float, ...], std: tuple[float, ...]) -> InputNormalization:
         return front_of(PreparedSplits(("a", "b"), part, part, part, normalise=(mean, std)))
 
     assert front(COLOURS.mean, COLOURS.std) == COLOURS

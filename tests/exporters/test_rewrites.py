@@ -21,7 +21,7 @@ from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
 
-FRONT = convert.Front("uint8", (100.0,), (40.0,))
+FRONT = convert.InputNormalization("uint8", (100.0,), (40.0,))
 SHAPE = (16, 16, 3)
 
 

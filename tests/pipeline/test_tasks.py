@@ -139,11 +139,11 @@ def test_figures_by_class_are_the_ones_of_torchmetrics() -> None:
 
 
 def test_mixup_mixes_quantities() -> None:
-    from edgeloop_exporters.convert import Front
+    from edgeloop_exporters.convert import InputNormalization
     from edgeloop_pipeline.data.types import Samples
     from edgeloop_pipeline.training.batches import Batches
 
     values = np.arange(64, dtype=np.float32).reshape(64, 1, 1)
     samples = Samples(values, values[:, 0].copy(), np.arange(64), np.arange(64))
-    ((x, labels),) = Batches(samples, Front("float32", (0.0,), (1.0,)), 64, 1, 0, mixup=0.5)[0, 0]
+    ((x, labels),) = Batches(samples, InputNormalization("float32", (0.0,), (1.0,)), 64, 1, 0, mixup=0.5)[0, 0]
     assert torch.allclose(x.reshape(64, 1), labels) and not torch.equal(labels, labels.round())

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
 from edgeloop_pipeline.training.batches import Batches, Loader, Part
@@ -23,7 +23,7 @@ from edgeloop_pipeline.training.precision import Hardware, Precision, choose
 from edgeloop_pipeline.training.settings import FitSettings, Float8
 from edgeloop_pipeline.training.steps import cross_entropy, gradients
 
-FRONT = Front("uint8", (128.0,), (64.0,))
+FRONT = InputNormalization("uint8", (128.0,), (64.0,))
 
 
 def images(count: int, seed: int) -> Samples:

@@ -18,7 +18,7 @@ class RouteObservations:
     """Corrections of the planned times, and trials of other routes.
 
     A route that is not taken is not measured either: one slow transfer would keep a good route out of use for long. So while a tail
-    is in use, a request tries the next best route now and then, within an exploration budget of `EXPLORATION_SHARE` (more at first).
+    is in use, a request tries the next best route now and then, within an exploration budget of `EXPLORATION_SHARE` (first more).
     Called by requests and by the planning thread; a lost update costs one trial.
     """
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from edgeloop_contract.errors import DataError, ModelError
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits, Statistics
 from edgeloop_pipeline.recipe.project import Project, load_object
 from edgeloop_pipeline.tasks import registry
@@ -32,7 +32,7 @@ class Structure(msgspec.Struct, frozen=True):
     builder: str
     arguments: dict[str, Any]
     changes: dict[str, dict[str, int]]
-    front: Front
+    front: InputNormalization
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Saved:
     structure: Structure
 
     @property
-    def front(self) -> Front:
+    def front(self) -> InputNormalization:
         return self.structure.front
 
 
@@ -72,7 +72,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         raise ModelError(f"{path}: not weights of this network: {' '.join(str(error).split())[:300]}") from error
 
 
-def front_of(splits: PreparedSplits) -> Front:
+def front_of(splits: PreparedSplits) -> InputNormalization:
     """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
     counts. Raises DataError and ModelError."""
     values = splits.train.values
@@ -80,24 +80,24 @@ def front_of(splits: PreparedSplits) -> Front:
         return _given(splits)
     if splits.dtype == "uint8":
         found = Statistics.of(values.reshape(*values.shape, 1))  # one for all channels
-        return Front("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
+        return InputNormalization("uint8", (float(found.mean.round()[0]),), (max(float(found.std[0]), 1e-3),))
     found = Statistics.of(values)
     constant = found.std < 1e-9
     if constant.all():
         raise DataError("the training samples are constant: every value of a channel is the same; check the data")
     # A constant channel carries nothing: leave its scale alone rather than blow it up.
-    return Front(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
+    return InputNormalization(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
 
 
-def _given(splits: PreparedSplits) -> Front:
+def _given(splits: PreparedSplits) -> InputNormalization:
     assert splits.normalise is not None
     mean, std = splits.normalise
     channels = splits.shape[-1]
     if len(set(mean)) == len(set(std)) == 1 and {len(mean), len(std)} <= {1, channels} and splits.dtype == "uint8":
-        return Front("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
+        return InputNormalization("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
     if not {len(mean), len(std)} <= {1, channels}:
         raise ModelError(f"normalise: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
-    return Front(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))
+    return InputNormalization(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))
 
 
 def sizes(network: nn.Module) -> dict[str, dict[str, int]]:
@@ -163,7 +163,7 @@ def multiply_adds(network: nn.Module, sample: Tensor) -> int:
     return total
 
 
-def dry_run(network: nn.Module, front: Front, splits: PreparedSplits) -> Tensor:
+def dry_run(network: nn.Module, front: InputNormalization, splits: PreparedSplits) -> Tensor:
     """One normalised sample (1, channels, ...), after checking that the network answers it as the task needs."""
     from edgeloop_exporters.graph import explain_failure
 

@@ -16,7 +16,7 @@ from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
 from edgeloop_exporters import bias_correction, equalization, quantization, rounding
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.quantizers import ActivationQuantizer
 from edgeloop_exporters.ranges import Method
@@ -53,8 +53,8 @@ class Graph:
     """
 
     module: fx.GraphModule
-    plan: quantization.Plan
-    front: Front
+    plan: quantization.QuantizationPlan
+    front: InputNormalization
     folded: int
     options: Options
     floats: dict[str, Tensor]
@@ -102,7 +102,7 @@ def left_in_float(graph: Graph) -> int:
     return sum(node.target in WEIGHTED and node.name in graph.plan.floating for node in graph.module.graph.nodes)
 
 
-def samples_of(front: Front, values: Array) -> Tensor:
+def samples_of(front: InputNormalization, values: Array) -> Tensor:
     x: Tensor = channels_last(front.normalise(torch.from_numpy(values)))
     return x
 

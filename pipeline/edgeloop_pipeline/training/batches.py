@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from edgeloop_contract.errors import DataError
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_pipeline.data.types import Samples
 from edgeloop_pipeline.system.child_process import dies_with
 from edgeloop_pipeline.training.scoring import channels_last
@@ -47,7 +47,7 @@ class Batches(Dataset[Any]):
     """
 
     samples: Samples
-    front: Front
+    front: InputNormalization
     batch: int
     accumulate: int
     seed: int

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.training.batches import Augment
 from edgeloop_pipeline.training.loop import Epoch, Run
@@ -30,7 +30,7 @@ class Fitted:
 
 def fit(
     network: nn.Module,
-    front: Front,
+    front: InputNormalization,
     splits: PreparedSplits,
     settings: FitSettings,
     loss: Loss,

@@ -18,7 +18,7 @@ from torch.profiler import record_function
 from edgeloop_agent.energy import Meter
 from edgeloop_agent.hardware import cores
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.tasks import registry
 from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
@@ -51,7 +51,7 @@ class Run:
     """One run of the loop: what it works with, and how far it is."""
 
     network: nn.Module
-    front: Front
+    front: InputNormalization
     splits: PreparedSplits
     settings: FitSettings
     loss: Loss

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop_agent.hardware import cores
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_pipeline.data.types import Samples
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -66,7 +66,9 @@ def in_batches(run: Callable[[Any], Any], values: Any) -> Any:
     return np.concatenate([run(values[start : start + size]) for start in range(0, len(values), size)])
 
 
-def scores_of(network: nn.Module, front: Front, samples: Samples, autocast: AbstractContextManager[Any] | None = None) -> Tensor:
+def scores_of(
+    network: nn.Module, front: InputNormalization, samples: Samples, autocast: AbstractContextManager[Any] | None = None
+) -> Tensor:
     """Float scores (N, outputs) of a network in evaluation mode."""
     network.eval()
     where = next((p.device for p in network.parameters()), device())

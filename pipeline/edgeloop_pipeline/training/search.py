@@ -13,7 +13,7 @@ import msgspec
 import torch
 from torch import nn
 
-from edgeloop_exporters.convert import Front
+from edgeloop_exporters.convert import InputNormalization
 from edgeloop_pipeline.cache.store import write
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.training import memory, schedules
@@ -74,8 +74,8 @@ class Found:
 
 
 def settle(
-    network: nn.Module, front: Front, splits: PreparedSplits, settings: FitSettings, loss: Any, augment: Augment | None,
-    seed: int, scratch: Path, log: Callable[[str], None], soft: Any = None,
+    network: nn.Module, front: InputNormalization, splits: PreparedSplits, settings: FitSettings, loss: Any,
+    augment: Augment | None, seed: int, scratch: Path, log: Callable[[str], None], soft: Any = None,
 ) -> Found:  # fmt: skip
     """Precision, layout, batch and rate: as given, or found. A resumed run keeps what was found first."""
     path = scratch / FILE
