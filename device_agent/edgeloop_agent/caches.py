@@ -1,4 +1,4 @@
-"""What the agent keeps so as not to do it again: answers of equal inputs, optimised graphs, loaded models. All bounded in bytes."""
+"""Caches: answers of equal inputs, optimised graphs, loaded models. Each is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ class ResultCache(msgspec.Struct):
 
 
 class GraphCache(msgspec.Struct):
-    """Optimised graphs as files: a digest, then the graph. A damaged or stale one is a miss, and is made again.
+    """Optimised graphs as files: a digest, then the graph. A damaged or stale one counts as a miss and is made again.
 
-    The name says everything that such a graph depends on, so that another runtime or CPU looks elsewhere. `max_bytes` 0: off.
+    The key names everything that such a graph depends on; another runtime or CPU has other keys. `max_bytes` 0: off.
     """
 
     folder: Path
@@ -104,11 +104,11 @@ class GraphCache(msgspec.Struct):
             return None
         self.counts.hits += 1
         with contextlib.suppress(OSError):
-            os.utime(path)  # used just now: the oldest ones go first
+            os.utime(path)  # marks it as used: the least recently used ones go first
         return graph
 
     def put(self, graph: bytes, *parts: str) -> None:
-        """Keep it, by rename, and let the oldest go. Raises StorageError when the folder cannot be written."""
+        """Store a graph by rename and delete the oldest ones above `max_bytes`. Raises StorageError when the folder cannot be written."""
         if len(graph) + DIGEST_BYTES > self.max_bytes:
             return
         try:
@@ -119,7 +119,7 @@ class GraphCache(msgspec.Struct):
             raise StorageError(f"{self.folder}: an optimised graph cannot be kept ({error.strerror}); make room") from error
 
     def drop(self, *parts: str) -> None:
-        """The runtime refused it: it is not as good as it looked."""
+        """Delete a graph that the runtime refused; the hit becomes a miss."""
         self._file(*parts).unlink(missing_ok=True)
         self.counts.hits -= 1
         self.counts.misses += 1
@@ -145,9 +145,9 @@ T = TypeVar("T", bound=Sized)
 
 
 class Pool(msgspec.Struct, Generic[T]):
-    """Loaded models under one memory budget: the least recently used one is let go when another needs the room.
+    """Loaded models under one memory budget: the least recently used one is dropped when another needs the room.
 
-    The one that was asked for is always loaded, even where it alone is over the budget.
+    The requested model is always loaded, even where it alone exceeds the budget.
     """
 
     max_bytes: int
@@ -158,7 +158,7 @@ class Pool(msgspec.Struct, Generic[T]):
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def get(self, name: str) -> T:
-        """Loading one, which may take seconds, keeps nobody from another that is loaded."""
+        """The value called `name`. While one is loading, which may take seconds, loaded ones stay available."""
         found = self._lookup(name)
         if found is not None:
             return found
@@ -166,7 +166,7 @@ class Pool(msgspec.Struct, Generic[T]):
             gate = self._loading.setdefault(name, threading.Lock())
         with gate:
             found = self._lookup(name)
-            if found is not None:  # somebody else loaded it while we waited
+            if found is not None:  # another thread loaded it meanwhile
                 return found
             loaded = self.load(name)
             with self._lock:
@@ -178,7 +178,7 @@ class Pool(msgspec.Struct, Generic[T]):
             return loaded
 
     def put(self, name: str, values: T) -> None:
-        """Another one takes its place; who holds the old one may finish with it."""
+        """Replace a value. Callers that hold the old one may finish with it."""
         with self._lock:
             self._entries[name] = values
             self._entries.move_to_end(name)
@@ -204,7 +204,7 @@ class Pool(msgspec.Struct, Generic[T]):
             return list(self._entries.values())
 
     def keep_only(self, name: str) -> None:
-        """Memory is short: let every other one go."""
+        """Drop every other value, because memory is short."""
         with self._lock:
             for other in [n for n in self._entries if n != name]:
                 del self._entries[other]

@@ -1,4 +1,4 @@
-"""`edgeloop-agent check`: everything that can be known before the start."""
+"""`edgeloop-agent check`: everything that can be verified before the start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edgeloop_contract.resampling import model_rate_hz
 
 
 def report_lines(path: Path) -> Iterator[str]:
-    """What the agent would work with, line by line. Raises what the start would raise."""
+    """What the agent would run with, line by line. Raises what the start would raise."""
     config = load(path)
     yield f"{path}: valid"
     yield f"device: {machine()}"
@@ -33,7 +33,7 @@ def report_lines(path: Path) -> Iterator[str]:
     for name, manifest in models.manifests.items():
         runs = [v.name for v in manifest.variants if v.runtime in device_state.available()]
         yield f"bundle {models.paths[name]}: {name} version {manifest.version}; runs here: {', '.join(runs) or 'nothing'}"
-    models.load_first()  # what does not run here is said in the log
+    models.load_first()  # the log names what does not run here
     for path, error in models.refused.items():
         yield f"bundle {path}: refused, the others are served: {error}"
     if not models.answers_source and config.source.kind != "none":
@@ -76,7 +76,7 @@ def _updates(config: Config, path: Path) -> Iterator[str]:
     """Where updates come from, and whether this device is known there."""
     settings = config.updates
     if not settings.enabled:
-        yield "updates: off; neither updates.hub nor updates.folder is named"
+        yield "updates: off; neither updates.hub nor updates.folder is set"
         return
     from edgeloop_agent.credential import Credential
     from edgeloop_agent.updates.file_owner import state_owner
@@ -117,11 +117,11 @@ def _root(path: Path) -> str:
 
 
 def _connection(what: str, address: str, config: Config) -> Iterator[str]:
-    """What there is to say of the way to another machine."""
+    """Notes on the connection to another machine: its proxy, and a warning without encryption."""
     from edgeloop_agent.connection_pool import is_here, proxy_of, shown
 
     proxy = proxy_of(address) if config.network.use_proxies else ""
     if proxy:
         yield f"{what}: through the proxy {shown(proxy)}"
     if address.startswith("http://") and not is_here(address):
-        yield f"warning: {what}: {address} is not encrypted: whoever is on the way reads the credential and the samples; use https://"
+        yield f"warning: {what}: {address} is not encrypted: others on the network can read the credential and the samples; use https://"

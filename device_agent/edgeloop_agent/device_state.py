@@ -1,4 +1,4 @@
-"""What this device found out about itself, kept between starts: the fastest variant per (bundle, runtimes, hardware)."""
+"""What this device measured about itself, kept between starts: the fastest variant per (bundle, runtimes, hardware)."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class VerifiedBundles:
         return sha256 in self._known
 
     def add(self, sha256: str) -> None:
-        """A folder that cannot be written costs time at the next start, nothing else."""
+        """Remember a digest. If the folder cannot be written, the next start only takes longer."""
         self._known = [*self._known, sha256][-MAX_VERIFIED:]
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -87,7 +87,7 @@ def available() -> dict[str, str]:
 
 
 def remembered_choice(folder: Path, bundle: Bundle) -> VariantChoice | None:
-    """What was remembered for this very bundle, runtimes and hardware; a damaged note counts as none."""
+    """The remembered choice for this bundle, runtimes and hardware; None without one, or where the file is damaged."""
     try:
         return msgspec.json.decode(_file(folder, bundle).read_bytes(), type=VariantChoice)
     except (OSError, msgspec.MsgspecError):

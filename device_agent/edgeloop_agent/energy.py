@@ -26,7 +26,7 @@ class Meter:
         return sorted(self._start)
 
     def joules(self) -> float | None:
-        """None where nothing measures. A counter that wrapped around counts from its range on."""
+        """Joules since the start; None without a meter. Handles a counter that wrapped around."""
         if not self._start:
             return None
         now = self._read()

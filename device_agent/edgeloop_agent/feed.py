@@ -1,4 +1,4 @@
-"""Between a source and the loop: a bounded queue, filled by a thread. A source too fast for it waits, or its oldest are dropped."""
+"""Between a source and the loop: a bounded queue, filled by a thread. If the queue is full, the source waits or the oldest are dropped."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ class Feed:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more; what waits can still be taken."""
+        """Stop reading; recordings in the queue can still be taken."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
 
     @property
     def done(self) -> bool:
-        """Nothing waits, and nothing more will come."""
+        """Whether the queue is empty and no more recordings will come."""
         return not self._waiting and not self._thread.is_alive()
 
     def take(self, timeout_seconds: float) -> Recording | None:
-        """The oldest that waits; None when nothing comes in time."""
+        """The oldest recording of the queue; None if none comes in time."""
         with self._changed:
             if not self._waiting:
                 self._changed.wait(timeout_seconds)
@@ -59,7 +59,7 @@ class Feed:
             return recording
 
     def settle(self, recording: Recording, outcome: Outcome) -> None:
-        """Tell the source what became of one that it gave."""
+        """Tell the source the outcome of a recording."""
         try:
             did = recording.acknowledge(outcome)
         except OSError as error:
@@ -69,7 +69,7 @@ class Feed:
             self._counts.files[did, outcome] += 1
         if did == "kept":
             self._log("warning", "file kept", recording=recording.name, why=outcome)
-        if outcome in ("answered", "refused"):  # else another worker may do better
+        if outcome in ("answered", "refused"):  # else another worker may succeed
             self._in_flight.finish(recording.key)
 
     def _fill(self) -> None:
@@ -82,7 +82,7 @@ class Feed:
                     excluded = self._in_flight.is_excluded(recording.key) and recording.values is not None
                     self._put(Recording(recording.name, None, EXCLUDED, key=recording.key) if excluded else recording)
                 return
-            except EdgeloopError as error:  # the user has to act: a missing file, a wrong password
+            except EdgeloopError as error:  # the user must act: a missing file, a wrong password
                 self.failure = error
                 self._log("error", "source ended", why=error)
                 return
@@ -101,7 +101,7 @@ class Feed:
             self._changed.notify_all()
 
     def _is_full(self, more: Recording) -> bool:
-        """Of recordings, or of what these hold together: a few large pictures are enough."""
+        """Whether the queue holds too many recordings, or too many bytes (a few large pictures)."""
         held = sum(map(_bytes_of, self._waiting))
         return len(self._waiting) >= self._settings.queue or bool(held and held + _bytes_of(more) > MAX_WAITING_BYTES)
 
@@ -110,7 +110,7 @@ class Feed:
         self.settle(recording, "dropped")
 
     def _count_lost(self, count: int) -> None:
-        """What the source itself let go."""
+        """Count what the source itself dropped."""
         if count > self._seen_lost:
             self._log_dropped(count - self._seen_lost, "in the source")
             self._seen_lost = count

@@ -1,4 +1,4 @@
-"""What this machine is, in one line: part of the key of everything that was measured here."""
+"""This machine in one line: part of the key of everything that was measured here."""
 
 from __future__ import annotations
 

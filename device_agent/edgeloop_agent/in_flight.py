@@ -1,7 +1,7 @@
-"""What the worker has in hand, where its supervisor sees it after the worker's death: so that a file which kills it is left out.
+"""The recordings that the worker is processing, visible to its supervisor after the worker's death: a file that kills it is excluded.
 
-Two pieces of memory that live as long as the supervisor: one says what is being read and answered now, and what the next worker
-must not touch; the other, what was finished, so that a worker that takes over goes on where the one before was. No disk is written.
+Two pieces of memory that live as long as the supervisor: one holds what is being read and answered now, and what the next
+worker must not touch; the other holds what was finished, so that the next worker continues there. No disk is written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager, nullcontext
 
 ENVIRONMENT = "EDGELOOP_IN_FLIGHT"
 READING, ANSWERING, EXCLUDED_SLOT = 0, 1, 2
-EXCLUDED = "it ended the agent's worker each time it was read or answered, and is left out; mend or remove it"
+EXCLUDED = "it ended the agent's worker each time it was read or answered and is excluded now; repair or remove it"
 SLOT_BYTES = 1 << 16
 DIGEST_BYTES, MAX_FINISHED = 8, 1 << 17
 READING_DEATHS, ANSWERING_DEATHS = (
@@ -26,7 +26,7 @@ WAIT_SECONDS = 0.2
 
 
 class InFlight:
-    """The worker's side. A key is a file's path, size and time; "" is nobody's, and not followed. Without memory it is idle.
+    """The worker's side. A key is a file's path, size and time; "" is not tracked. Without shared memory nothing is tracked.
 
     `careful`: a worker died before this one. It reads nothing while it answers, so that the next death has one cause.
     """
@@ -47,7 +47,7 @@ class InFlight:
         return cls(int(memory), int(finished), careful) if memory else cls()
 
     def is_excluded(self, key: str) -> bool:
-        """Whether it ended a worker before, again and again."""
+        """Whether it ended workers repeatedly."""
         return key in self._excluded
 
     def is_finished(self, key: str) -> bool:
@@ -75,7 +75,7 @@ class InFlight:
                 self._exclusive.release()
 
     def failed(self, key: str) -> None:
-        """The runtime raised for it. Too many of these in a row end the worker, and then they are what it has in hand."""
+        """The runtime raised for it. Too many in a row end the worker; then all of them count as in flight."""
         self._failed = [*self._failed, key][-MAX_KEYS:]
 
     def answered(self) -> None:
@@ -109,9 +109,9 @@ class DeathRecord:
         return {ENVIRONMENT: f"{self._memory},{self._log}"}
 
     def blame(self, certain: bool) -> list[str]:
-        """A worker died: what is left out from now on, beside what was before. `certain`: the death was no one else's doing.
+        """A worker died: the keys that are excluded from now on. `certain`: only the recording can have caused the death.
 
-        With something in either hand it may have been either; the next worker is careful, and it will be one.
+        If one recording was being read and another answered, either may be the cause; the next worker does one at a time.
         """
         found: list[str] = []
         if all(_keys(self._memory, slot) for slot in (READING, ANSWERING)):
@@ -129,7 +129,7 @@ class DeathRecord:
         return found
 
     def forget(self) -> None:
-        """A new config was taken: everything is answered anew."""
+        """Forget everything, because a new config is in use."""
         os.ftruncate(self._log, 0)
         self._while = {READING: Counter(), ANSWERING: Counter()}
         self._excluded = []
@@ -161,7 +161,7 @@ def _keys(memory: int, slot: int) -> list[str]:
 
 
 def _write(memory: int, slot: int, keys: list[str]) -> None:
-    """At once: the worker may die at any moment."""
+    """Write with a single call: the worker may die at any moment."""
     data = b"\0".join(os.fsencode(key) for key in keys)
     while len(data) > SLOT_BYTES - 4:
         keys = keys[1:]

@@ -1,4 +1,4 @@
-"""The agent as a systemd service: what has to be made is planned first, shown if asked for, then done."""
+"""Installs the agent as a systemd service: a plan of actions, which can be shown, then carried out."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ WantedBy=multi-user.target
 
 
 def _quoted(path: str) -> str:
-    """A path as systemd reads it: in quotes, and what has a meaning to systemd written so that it has none (systemd.syntax(7))."""
+    """A path as systemd reads it: in quotes, with systemd's special characters escaped (systemd.syntax(7))."""
     if any(not c.isprintable() for c in path):
-        raise UsageError(f"{path!r}: systemd takes no such name; rename the folder or the file")
+        raise UsageError(f"{path!r}: systemd does not accept such a name; rename the folder or the file")
     escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
@@ -147,13 +147,13 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
             actions += _enrolment(folder / "updates", root / STATE / "updates")
     actions.append(Action(f"write {unit}", unit, unit_of(config, config_path.resolve(), program)))
     if here:
-        actions.append(Action("let systemd read it", command=("systemctl", "daemon-reload")))
+        actions.append(Action("reload systemd", command=("systemctl", "daemon-reload")))
         actions.append(Action("start it, now and at every boot", command=("systemctl", "enable", "--now", UNIT)))
     return actions
 
 
 def _enrolled_folders() -> list[Path]:
-    """State folders in which whoever asks may have enrolled before: root's, or those of the person behind sudo."""
+    """State folders of an earlier enrolment: root's, or that of the user who called sudo."""
     found = [default_folder()]
     with contextlib.suppress(KeyError):
         found.append(Path(pwd.getpwnam(os.environ["SUDO_USER"]).pw_dir) / ".local/state/edgeloop-agent")
@@ -161,7 +161,7 @@ def _enrolled_folders() -> list[Path]:
 
 
 def _enrolment(mine: Path, theirs: Path) -> list[Action]:
-    """What `enrol` kept in the caller's folder before there was a service, put where the service looks."""
+    """Actions that copy an earlier enrolment from the caller's folder to the service's."""
     found = [] if (theirs / "root.json").exists() else [n for n in ("root.json", "credential.json") if (mine / n).exists()]
     if not found or mine == theirs:
         return []
@@ -169,12 +169,12 @@ def _enrolment(mine: Path, theirs: Path) -> list[Action]:
     actions = [Action(f"make the folder {theirs}", command=("install", "-d", *own, "-m", "0700", str(theirs.parent), str(theirs)))]
     for name in found:
         words = ("install", *own, "-m", "0600", str(mine / name), str(theirs / name))
-        actions.append(Action(f"take {mine / name} over", command=words))
+        actions.append(Action(f"copy {mine / name} to {theirs}", command=words))
     return actions
 
 
 def carry_out(actions: list[Action]) -> None:
-    """Carry them out. Raises StorageError or DeviceError at the first that fails; files are written by rename."""
+    """Carry the actions out. Raises StorageError or DeviceError at the first that fails; files are written by rename."""
     for action in actions:
         if action.path is not None:
             _write(action.path, action.content)

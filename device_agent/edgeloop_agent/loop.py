@@ -33,13 +33,16 @@ MAX_UNSETTLED, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the di
 
 
 class Loop:
-    """Runs until `stop`, or until the source is done where nothing else keeps the agent busy."""
+    """Runs until `stop`, or until the source is done and the API is off."""
 
     def __init__(
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
-        progress: Callable[[], None], watch: UpdateWatcher | None = None, observer: Observer | None = None, in_flight: InFlight | None = None,
+        progress: Callable[[], None], watch: UpdateWatcher | None = None, observer: Observer | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:  # fmt: skip
-        """`watch`: over updates, where there are any; `observer`: of answers; `in_flight`: what the supervisor sees when this dies."""
+        """`watch`: over updates, where there are any; `observer`: of answers; `in_flight`: visible to the supervisor when
+        this process dies.
+        """
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
         self.output = Output(config.output, counts, log)
@@ -61,11 +64,11 @@ class Loop:
 
     @property
     def worn_out(self) -> bool:
-        """Better started anew: over the memory ceiling, or a runtime that only fails."""
+        """Whether the worker should restart: it is over the memory limit, or its runtime only fails."""
         return self.memory_full or self.answering.failures >= MAX_FAILURES
 
     def drain(self) -> None:
-        """Answer what waits already, for as long as that may take."""
+        """Answer the recordings in the queue, for at most `drain_seconds`."""
         if self.watch is not None:
             self.watch.stop()
         if self.feed is None:
@@ -77,7 +80,7 @@ class Loop:
         self.settle()
 
     def step(self, timeout_seconds: float) -> None:
-        """One recording, if one comes in time; and a sign of life."""
+        """Answer one recording, if one comes in time, and report progress."""
         recording = None
         if self.feed is None:
             time.sleep(timeout_seconds)
@@ -95,7 +98,7 @@ class Loop:
         self.progress()
 
     def _answer(self, recording: Recording) -> Outcome:
-        """Its lines are written as they come; what became of it as a whole."""
+        """Write the lines of one recording as they come; returns the outcome of the whole."""
         refused, written = False, True
         some: list[AnswerLine] = []
         failures = self.answering.failures
@@ -105,7 +108,7 @@ class Loop:
             if len(some) == LINES_AT_ONCE:
                 written = self.output.write(some) and written
                 some = []
-            self.progress()  # a recording may have windows for minutes
+            self.progress()  # the windows of one recording may take minutes
         written = self.output.write(some) and written
         if self.answering.failures > failures:
             self.in_flight.failed(recording.key)
@@ -115,7 +118,7 @@ class Loop:
         return "refused" if refused else "answered" if written else "unwritten"
 
     def settle(self) -> None:
-        """Say what became of the last recordings; files may go by that, and so their answers are on the disk first."""
+        """Report the outcomes of the last recordings to the source. It may delete files then, so their answers are synced first."""
         self.next_settle = time.monotonic() + SETTLE_SECONDS
         if not self.unsettled or self.feed is None:
             return
@@ -125,7 +128,7 @@ class Loop:
         self.unsettled = []
 
     def look_around(self) -> None:
-        """Updates; heat and memory, every `poll_seconds`."""
+        """Check updates, and every `poll_seconds` heat and memory."""
         if self.watch is not None and time.monotonic() >= self.next_watch:
             self.next_watch = time.monotonic() + WATCH_SECONDS
             if self.watch.tick():
@@ -161,10 +164,10 @@ class Loop:
         self.models.results.clear()
         self.models.pool.keep_only(self.models.first)
         if resident_bytes() > ceiling:
-            self.log("error", "over memory_bytes: the worker starts anew", resident=resident_bytes(), ceiling=ceiling)
+            self.log("error", "over memory_bytes: the worker restarts", resident=resident_bytes(), ceiling=ceiling)
             self.memory_full = True
 
 
 def describe(reading: Any) -> dict[str, str]:
-    """What the board can measure, in words: for `check`."""
+    """A reading in words, for `check`."""
     return {k: "not measurable here" if v is None else str(v) for k, v in msgspec.structs.asdict(reading).items()}

@@ -30,7 +30,7 @@ CRASHES_PER_VARIANT = 3  # in a row, before the next variant is tried
 
 
 class RunningInferences(msgspec.Struct):
-    """Inferences under way: how the loop knows that one hangs."""
+    """Inferences in progress, by thread; the loop detects a hung one here."""
 
     started: dict[int, float] = msgspec.field(default_factory=dict)
 
@@ -60,7 +60,7 @@ class Model(Engine):
         self.router: Router | None = None
 
     def scored(self, sample: Array) -> Scored:
-        """From the cache of results, else from where the work is planned to be done."""
+        """Scores from the cache of results, else from the planned place."""
         if not self._results.max_bytes:
             return self._fresh(sample)
         key = self._results.key(self._key, sample)
@@ -76,7 +76,7 @@ class Model(Engine):
         return Scored(self._run(sample)) if self.router is None else self.router.scored(sample)
 
     def attach_router(self, bundle: Bundle, tail_servers: TailServers) -> None:
-        """From now on the work may be shared with the tails of `tail_servers`."""
+        """Let `tail_servers` compute parts of the model from now on."""
         from edgeloop_agent.offload.router import Router
 
         self.router = Router(tail_servers, bundle, self._run)
@@ -95,7 +95,7 @@ class Model(Engine):
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
-    """One line of what is loaded."""
+    """A summary of one loaded model."""
 
     name: str
     version: int
@@ -108,7 +108,7 @@ class Models:
     """Every bundle of the config by its model's name; loaded when asked for, under the memory budget."""
 
     def __init__(self, config: Config, counts: Counts, log: Log, tail_servers: TailServers | None = None) -> None:
-        """`tail_servers`: servers that may do a part of the work."""
+        """`tail_servers`: servers that may compute a part of a model."""
         self.config, self.counts, self.log, self.tail_servers = config, counts, log, tail_servers
         self.state = Path(config.state) if config.state else device_state.default_folder()
         self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes)
@@ -141,7 +141,7 @@ class Models:
         return Path(self.config.bundles[0]) not in self.refused
 
     def load_first(self) -> None:
-        """At the start: what does not run here is left out, if there are others. Raises BundleError or DeviceError."""
+        """Load the first model. One that does not run here is refused, if there are others. Raises BundleError, DeviceError."""
         while True:
             name = self.first
             try:
@@ -154,7 +154,7 @@ class Models:
                 del self.paths[name], self.manifests[name]
 
     def _refuse(self, path: Path, error: EdgeloopError) -> None:
-        """The other bundles serve. Raises `error` where the first is meant, and updates or a source alone go by it."""
+        """Serve without this bundle. Raises `error` where it is the first one, and updates or the source depend on it."""
         config = self.config
         if len(config.bundles) == 1 or (path == Path(config.bundles[0]) and (config.updates.enabled or not config.api.enabled)):
             raise error
@@ -163,13 +163,13 @@ class Models:
         self.log("error", "bundle refused", bundle=path, why=error)
 
     def _manifest(self, path: Path) -> Manifest:
-        """Raises BundleError for what cannot be served, and DeviceError where nothing in it can run here."""
+        """The manifest of a bundle to serve. Raises BundleError if it cannot be served, DeviceError if its runtimes are missing."""
         with Bundle.open(path, verified=self.verified) as bundle:
             manifest = bundle.manifest
         if manifest.probe:
-            raise BundleError(f"{path}: is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
+            raise BundleError(f"{path}: is a latency probe with untrained weights; only edgeloop-agent bench runs it")
         if manifest.name in self.paths:
-            raise BundleError(f"{path}: is called {manifest.name}, as {self.paths[manifest.name]} is; serve one of them")
+            raise BundleError(f"{path}: has the same name ({manifest.name}) as {self.paths[manifest.name]}; serve one of them")
         if self.variant:
             manifest.variant(self.variant)
         needed = sorted({variant.runtime for variant in manifest.variants})
@@ -186,13 +186,13 @@ class Models:
         ]
 
     def use_variant(self, variant: str) -> None:
-        """From now on this one ('' : the chosen one); what is loaded is loaded anew."""
+        """Use this variant from now on ("": the measured choice). Loaded models are loaded again."""
         if variant != self.variant:
             self.variant = variant
             self.pool.clear()
 
     def replace_first(self, path: Path, sha256: str = "") -> None:
-        """Load another bundle of the first model beside the one that answers, and let it take over; on any error nothing changed.
+        """Load another bundle of the first model beside the present one, then switch to it. After an error nothing has changed.
 
         `sha256`: what the file must be. Raises BundleError or DeviceError.
         """
@@ -221,7 +221,7 @@ class Models:
         return model
 
     def _first_that_loads(self, bundle: Bundle) -> Model:
-        """The chosen variant; where it does not load and nobody asked for it by name, another. Raises DeviceError of the first."""
+        """The chosen variant; if it does not load and was not asked for by name, another. Raises the first DeviceError."""
         chosen = self._choice(bundle)
         failure: DeviceError | None = None
         for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
@@ -243,7 +243,7 @@ class Models:
         return {"delegate": runtime.delegate, "delegate_options": runtime.delegate_options}
 
     def _choice(self, bundle: Bundle) -> VariantChoice:
-        """As configured, else as remembered, else measured now; after crashes in a row, another variant than that."""
+        """As configured, else as remembered, else measured now; after several crashes in a row, another variant."""
         choice = self._wanted(bundle)
         threads = self.config.runtime.threads
         if threads:
@@ -262,9 +262,7 @@ class Models:
         found = device_state.remembered_choice(self.state, bundle)
         if found is not None:
             return found
-        if int(
-            os.environ.get("EDGELOOP_CRASHES", "0")
-        ):  # it may have been one of them that ended the worker, while it was measured
+        if int(os.environ.get("EDGELOOP_CRASHES", "0")):  # measuring a variant may have ended the worker
             return device_state.first_available(bundle.manifest.variants)
         from edgeloop_agent.bench.measure import measure_bundle
 

@@ -1,4 +1,4 @@
-"""What becomes of an answer beside being written: drift looks at it, and the outbox may keep its sample."""
+"""Observes every answer: the drift monitor sees it, and the outbox may keep its sample."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_NAMES = 1024  # names of recordings
 
 
 class SampleObserver:
-    """Of the first model's answers. Follows a new bundle with that bundle's reference."""
+    """Observes the first model's answers. After an update it uses the new bundle's drift reference."""
 
     def __init__(self, config: Config, models: Models, counts: Counts, log: Log) -> None:
         self.config, self.models, self.counts, self.log = config, models, counts, log
@@ -41,8 +41,8 @@ class SampleObserver:
             except StorageError as error:
                 log("error", "no outbox: samples and drift events are not kept", why=error)
         self.follower: DriftFollower | None = None
-        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start …
-        self._seen: dict[str, tuple[int, int]] = {}  # … names at the same one too: how often each did, and its last window
+        self._run = os.urandom(3).hex()  # names of recordings repeat after a restart …
+        self._seen: dict[str, tuple[int, int]] = {}  # … and during one run: how often each did, and its last window
         self._sha256 = ""
 
     def observe(self, recording: Recording, answer: Answer) -> None:
@@ -63,7 +63,7 @@ class SampleObserver:
             )  # fmt: skip
 
     def _name(self, name: str, window: int) -> str:
-        """Another one for each recording, though a sensor writes latest.csv again and again: there, windows begin anew."""
+        """A unique name for each recording. A sensor may write latest.csv repeatedly; its window numbers then start again."""
         again, last = self._seen.pop(name, (0, -1))
         again += window <= last
         self._seen[name] = again, window
@@ -77,7 +77,7 @@ class SampleObserver:
             follower.observe_fault(reason)
 
     def report(self) -> DriftReport | None:
-        """Of the time since the last one. None where the bundle has no reference, or drift is off."""
+        """Drift since the last report; None where the bundle has no reference, or drift is off."""
         follower = self._current_follower()
         if follower is None:
             return None
@@ -91,7 +91,7 @@ class SampleObserver:
             self.outbox_writer.stop()
 
     def _current_follower(self) -> DriftFollower | None:
-        """The follower of the bundle that answers now."""
+        """The drift follower of the present bundle; None without a reference, or where drift is off."""
         if not self.config.drift.enabled:
             return None
         model = self.models.get(self.models.first)
@@ -117,7 +117,7 @@ class SampleObserver:
         return self.models.state / "drift" / f"{self._sha256[:32]}.msgpack"
 
     def _save_state(self, follower: DriftFollower) -> None:
-        """Averages and the last samples' features, of the bundle that runs: a restart must not hide a slow drift."""
+        """Save averages and the last samples' features: a restart must not hide a slow drift."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
             publish(self._file, msgspec.msgpack.encode(follower.state()))
@@ -125,7 +125,7 @@ class SampleObserver:
                 if other != self._file:
                     other.unlink(missing_ok=True)
         except OSError as error:
-            self.log("warning", "drift is not remembered", why=error)
+            self.log("warning", "drift state cannot be saved", why=error)
 
     def _restore_state(self, follower: DriftFollower) -> None:
         from edgeloop_agent.drift.monitor import FollowerState
@@ -135,7 +135,7 @@ class SampleObserver:
         except FileNotFoundError:
             return
         except (OSError, msgspec.MsgspecError) as error:
-            self.log("warning", "drift begins anew", why=error)
+            self.log("warning", "drift state cannot be read", why=error)
 
     def _announce(self, follower: DriftFollower) -> None:
         found = follower.finding
@@ -143,7 +143,7 @@ class SampleObserver:
         text = (
             f"{found.cause}: {found.text}; since {found.samples} samples"
             if found and follower.drifting
-            else "samples are as usual again"
+            else "samples match the reference again"
         )
         if follower.drifting:
             self.counts.drift_alarms += 1

@@ -1,7 +1,7 @@
-"""The process that stays: it starts the worker, hears of its progress, and starts it again when it hangs or dies.
+"""The supervising process: it starts the worker, monitors its progress, and restarts it when it hangs or dies.
 
-It imports no numpy and no runtime, so what crashes those cannot crash it, and it costs a few megabytes. systemd's watchdog is fed
-from here, and only when the worker's inference loop went on.
+It imports no numpy and no runtime, so their crashes cannot end it, and it takes a few megabytes. It notifies systemd's watchdog
+only when the worker's inference loop makes progress.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
 from edgeloop_contract.errors import UsageError
 
-HEALTHY_SECONDS = 60.0  # after which an earlier crash counts no more
+HEALTHY_SECONDS = 60.0  # after which earlier crashes are forgotten
 POLL_SECONDS = 0.5
 KILL_SECONDS = 2.0  # beyond drain_seconds, before a worker that will not stop is killed
 FAULT_SIGNALS = {
@@ -40,12 +40,12 @@ Ending = Literal["done", "crashed", "hung", "stopped", "reload", "fatal"]
 
 @dataclass
 class Supervisor:
-    """Runs one worker after the other. `config_path` is read anew on SIGHUP; a config that is wrong then is not taken."""
+    """Runs one worker after the other. SIGHUP reloads `config_path`; a config with problems is not used."""
 
     config_path: Path
     restarts: int = 0
     crashes: int = 0  # in a row
-    was_ready: bool = False  # once it ran, nothing ends it but a wish or the end of its source
+    was_ready: bool = False  # after that only a request or the end of the source ends it
 
     def __post_init__(self) -> None:
         self.config: Config = load(self.config_path)
@@ -54,7 +54,7 @@ class Supervisor:
         self.deaths = DeathRecord()
 
     def run(self) -> int:
-        """Until stopped, or done. Returns the command's exit code."""
+        """Run until stopped or done. Returns the command's exit code."""
         signal.signal(signal.SIGTERM, lambda *_: self._on_signal("stop"))
         signal.signal(signal.SIGINT, lambda *_: self._on_signal("stop"))
         signal.signal(signal.SIGHUP, lambda *_: self._on_signal("reload"))
@@ -68,12 +68,12 @@ class Supervisor:
                 self.deaths.forget()
                 continue
             for key in self.deaths.blame(certain=end == "hung" or -code in FAULT_SIGNALS):
-                self.log("error", "left out from now on: the worker died of it", file=key)
+                self.log("error", "file excluded: it ended the worker", file=key)
             self.restarts += 1
             self.crashes += 1
             limits = self.config.limits
             delay = min(limits.max_restart_seconds, limits.restart_seconds * 2 ** min(self.crashes - 1, 10))
-            self.log("warning", "worker starts again", after=end, seconds=delay, restarts=self.restarts)
+            self.log("warning", "worker restarts", after=end, seconds=delay, restarts=self.restarts)
             if not self._wait(delay):
                 return 0
 
@@ -82,11 +82,11 @@ class Supervisor:
             self.request = what
 
     def _wait(self, seconds: float) -> bool:
-        """False when told to stop meanwhile."""
+        """Wait; False if a stop was requested meanwhile."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline and self.request != "stop":
             time.sleep(0.05)
-            notify(WATCHDOG=1)  # waiting is what should happen now
+            notify(WATCHDOG=1)  # waiting is intended here
         return self.request != "stop"
 
     def _one_worker(self) -> tuple[Ending, int]:
@@ -120,7 +120,7 @@ class Supervisor:
                 last = now
                 notify(WATCHDOG=1)
             elif not ready:
-                notify(WATCHDOG=1)  # the start has a limit of its own
+                notify(WATCHDOG=1)  # the start has its own limit
             done = done or b"D" in progress
             if ready and now - started > HEALTHY_SECONDS:
                 self.crashes = 0
@@ -140,7 +140,7 @@ class Supervisor:
                 return "hung", 1
 
     def _read_progress(self, pipe: int) -> bytes:
-        """What came through the pipe within a moment."""
+        """The progress bytes that came through the pipe within `POLL_SECONDS`."""
         ready, _, _ = select.select([pipe], [], [], POLL_SECONDS)
         if not ready:
             return b""
@@ -153,13 +153,13 @@ class Supervisor:
         return found
 
     def _signal_worker(self, worker: subprocess.Popen[bytes]) -> str:
-        """Stop the worker, if the wish is one that can be granted; says which it was."""
+        """Stop the worker for the request; "" where a reload is impossible."""
         if self.request == "reload":
             self.request = ""
             try:
                 self.config = load(self.config_path)
             except UsageError as error:
-                self.log("error", "config not taken, the old one goes on", why=error)
+                self.log("error", "config has problems: the old one stays in use", why=error)
                 return ""
             notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
             worker.send_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The process that infers. It lives under the supervisor, which hears of its progress through a pipe and may kill it."""
+"""The inference process. The supervisor monitors its progress through a pipe and may kill it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ READY, ALIVE, DONE = b"R", b".", b"D"
 
 
 class Progress(msgspec.Struct):
-    """Signs of life, at most five a second: none while an inference hangs, wherever it was asked for."""
+    """Progress bytes, at most five a second; none while an inference hangs, from the source or the API."""
 
     pipe: int
     running: RunningInferences
@@ -49,7 +49,7 @@ class Progress(msgspec.Struct):
     def send(self, signal_byte: bytes) -> None:
         try:
             os.write(self.pipe, signal_byte)
-        except OSError:  # the supervisor is gone: nobody would start us again, or stop us
+        except OSError:  # the supervisor is gone
             self.stop.set()
 
 
@@ -59,12 +59,12 @@ def main(config_path: Path, pipe: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    config = load(config_path)  # what a config leaves off is not even imported: start is felt, and memory is small
+    config = load(config_path)  # features that are off are not imported: quick start, little memory
     log = Log(config.log.level)
     try:
         return _serve(config, config_path, log, stop, pipe)
     except EdgeloopError as error:
-        log("error", "worker cannot go on", why=error)
+        log("error", "worker cannot continue", why=error)
         return error.exit_code
 
 
@@ -113,7 +113,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
 
 
 def _with_update(config: Config, log: Log) -> Config:
-    """With the bundle that was taken since, where updates are on."""
+    """The config with the bundle of the last update, where updates are on."""
     if not config.updates.enabled:
         return config
     from edgeloop_agent.updates.switcher import with_slot
@@ -122,7 +122,7 @@ def _with_update(config: Config, log: Log) -> Config:
 
 
 def _tail_servers(config: Config, counts: Counts, log: Log) -> TailServers | None:
-    """Where work may go, if it may go anywhere."""
+    """The tail servers, where splitting is on."""
     if not config.split.enabled:
         return None
     from edgeloop_agent.credential import secret_for
@@ -133,4 +133,4 @@ def _tail_servers(config: Config, counts: Counts, log: Log) -> TailServers | Non
 
 
 if __name__ == "__main__":
-    os._exit(main(Path(sys.argv[1]), int(sys.argv[2])))  # a hung thread of a runtime must not hold the end up
+    os._exit(main(Path(sys.argv[1]), int(sys.argv[2])))  # a hung thread of a runtime must not delay the end

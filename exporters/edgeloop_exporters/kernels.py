@@ -34,6 +34,7 @@ class KernelCounts(msgspec.Struct, frozen=True):
     crossings: dict[str, int]
     moves: dict[str, int]
     note: str = ""
+    delegated: bool = True  # TFLite: to XNNPACK
 
     @property
     def summary(self) -> str:
@@ -81,8 +82,9 @@ def _tflite(model: bytes) -> KernelCounts:
     default = Interpreter(model_content=model)
     default.allocate_tensors()
     names = [o["op_name"] for o in default._get_ops_details()]
-    note = f"{names.count('DELEGATE')} XNNPACK partitions" if "DELEGATE" in names else "not delegated to XNNPACK"
-    return KernelCounts(dict(integer), dict(floating), dict(crossings), dict(moves), note)
+    delegated = "DELEGATE" in names
+    note = f"{names.count('DELEGATE')} XNNPACK partitions" if delegated else "not delegated to XNNPACK"
+    return KernelCounts(dict(integer), dict(floating), dict(crossings), dict(moves), note, delegated)
 
 
 def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
@@ -104,6 +106,6 @@ def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
     transposes = sum(n for op, n in kernels.moves.items() if op.upper() == "TRANSPOSE")
     if transposes >= MANY_MOVES:
         found.append(f"{transposes} transposes move data between layouts around layers that the converter left channels first")
-    if "not delegated" in kernels.note:
+    if not kernels.delegated:
         found.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
     return found

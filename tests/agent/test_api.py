@@ -156,9 +156,9 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "no inputs": (post(INFER, b'{"inputs": []}'), 400),
     "deep nesting": (post(INFER, b'{"inputs": ' + b"[" * 20000), 400),
     "a header that is too long": (post(INFER, b"{}", f"{HEADER_LENGTH}: 99"), 400),
-    "a header that is no number": (post(INFER, b"{}", f"{HEADER_LENGTH}: x"), 400),
+    "a header that is not a number": (post(INFER, b"{}", f"{HEADER_LENGTH}: x"), 400),
     "a body that is too large": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n".encode(), 413),
-    "a length that is no number": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n".encode(), 411),
+    "a length that is not a number": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n".encode(), 411),
     "chunked": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode(), 411),
     "a shape that overflows": (
         post(INFER, b'{"inputs": [{"name": "input", "shape": [9223372036854775807, 100, 6], "datatype": "INT16", "data": []}]}'), 400),

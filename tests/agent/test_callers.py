@@ -219,7 +219,7 @@ def test_clients_that_drip_leave_room_and_do_not_last(tmp_path: Path) -> None:
         time.sleep(0.2)
         assert json.loads(agent.get("/v2/health/ready")) == {"ready": True} and "edgeloop" in agent.get("/metrics")  # at once
         status, headers, content = ask(agent, f"POST {INFER}", "Host: localhost", body=VALUES)
-        assert status == 503 and headers["retry-after"] == "1" and "come again" in json.loads(content)["error"]
+        assert status == 503 and headers["retry-after"] == "1" and "try again later" in json.loads(content)["error"]
         time.sleep(1.2)
         for _ in range(3):  # those who let us wait longest give their places
             assert ask(agent, f"POST {INFER}", "Host: localhost", body=VALUES)[0] == 200

@@ -33,7 +33,7 @@ def test_a_table_with_texts_gives_the_columns_that_are_wanted(tmp_path: Path, se
     assert read_columns(tmp_path / "t.csv", ("gx",)) is None
     with pytest.raises(DataError, match="no column 'az'; it has who, ay, ax, label"):
         read_columns(tmp_path / "t.csv", ("ax", "az"))
-    with pytest.raises(DataError, match="row 2, column 'who': 'p0' is no number"):
+    with pytest.raises(DataError, match="row 2, column 'who': 'p0' is not a number"):
         read_columns(tmp_path / "t.csv", ("ax", "who"))
 
 
@@ -54,6 +54,6 @@ def test_the_agent_takes_the_channels_of_the_manifest(tmp_path: Path) -> None:
 
     assert said(named, "t.csv").label == "[[2.0, 1.0], [4.0, 3.0]]"
     assert said(named, "bare.csv").label == "[[1.0, 2.0], [3.0, 4.0]]"
-    assert "is no number" in (said(plain, "t.csv").refused or "")
+    assert "is not a number" in (said(plain, "t.csv").refused or "")
     (tmp_path / "part.csv").write_text("label,ax\nwalk,1\n")
     assert "no column 'ay'" in (said(named, "part.csv").refused or "")

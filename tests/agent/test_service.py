@@ -135,7 +135,7 @@ def test_a_new_config_is_taken_when_it_is_right(inbox: Path, tmp_path: Path) -> 
         config = (tmp_path / "agent.toml").read_text()
         (tmp_path / "agent.toml").write_text(config + "[cache]\nresults = 1\n")
         agent.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "config not taken" in agent.log)
+        eventually(lambda: "config has problems" in agent.log)
         assert "cache.results: unknown setting; did you mean results_bytes?" in agent.log
         (tmp_path / "agent.toml").write_text(config.replace("tflite-int8", "onnx-int8"))
         agent.process.send_signal(signal.SIGHUP)

@@ -72,7 +72,7 @@ def test_the_newest_signed_version_is_staged_and_then_runs(bench: Bench) -> None
     assert "is staged" in bench.turn()
     assert bench.running().version == 3
     bench.taken()
-    assert bench.turn() == "it runs already" and bench.running().version == 3
+    assert bench.turn() == "it is running already" and bench.running().version == 3
 
 
 def _arbitrary(b: Bench) -> None:
@@ -151,7 +151,7 @@ ATTACKS = {
     "wrong key": (_wrong_key, "did not sign"),
     "stolen hub": (_stolen_hub, "did not sign"),
     "threshold not met": (_threshold, "did not sign"),
-    "rollback": (_rollback, "did not sign so (New timestamp version 1 must be >="),
+    "rollback": (_rollback, "did not sign these metadata (New timestamp version 1 must be >="),
     "rollback of targets": (_rollback_of_targets, "did not sign"),
     "freeze": (_freeze, "out of date"),
     "mix and match": (_mix_and_match, "did not sign"),
@@ -224,7 +224,7 @@ def test_what_failed_the_canary_is_not_tried_again(bench: Bench) -> None:
     bench.repository.publish()
     assert "did not pass: too slow" in bench.turn(lambda _: "too slow")
     assert [e.kind for e in bench.folder.load().events] == ["failed"]
-    assert bench.turn(lambda _: "too slow") == "nothing is asked for"
+    assert bench.turn(lambda _: "too slow") == "no target is assigned"
     assert bench.running().version == 1
 
 

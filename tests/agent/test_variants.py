@@ -106,7 +106,7 @@ def test_a_bundle_of_a_later_format_waits_for_a_later_agent(bench: Bench, monkey
     monkeypatch.setattr(Bundle, "open", too_new)
     assert "update the agent on this device, then it is tried again" in bench.turn()
     assert [e.kind for e in bench.folder.load().events] == ["refused"] and bench.running().version == 1
-    assert bench.turn() == "nothing is asked for"  # nor fetched again and again
+    assert bench.turn() == "no target is assigned"  # nor fetched again and again
     monkeypatch.setattr(Bundle, "open", plain)
     monkeypatch.setattr(turns, "version", lambda name: "99.0")
     assert bench.turn() == "exercise_watch-2.edgeloop is staged" and bench.running().version == 2
@@ -134,12 +134,12 @@ def test_what_failed_here_may_be_right_for_another_runtime(bench: Bench, monkeyp
     bench.offer(2)
     bench.repository.publish()
     assert "did not pass" in bench.turn(lambda _: "onnxruntime refuses it")
-    assert bench.turn() == "nothing is asked for"
+    assert bench.turn() == "no target is assigned"
     monkeypatch.setattr(turns, "version", lambda name: "99.0")
     assert "is staged" in bench.turn()
     bench.folder.change(lambda j: j.rolled_back("it crashed"))
     monkeypatch.setattr(turns, "version", lambda name: "100.0")
-    assert bench.turn() == "nothing is asked for"  # what failed at work stays away
+    assert bench.turn() == "no target is assigned"  # what failed at work stays away
 
 
 def test_a_process_older_than_its_updater_waits_for_its_restart(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -291,7 +291,7 @@ def test_the_answer_is_the_same_wherever_it_is_computed(hub: Hub, built: dict[st
 def test_explorations_give_way_to_requests_and_neither_is_learned_from(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "token").write_text(hub.token)
     (tmp_path / "agent.toml").write_text(
-        f'bundles = ["{built["small"]}"]\nstate = "state"\n[api]\nport = 1\n[split]\nenabled = true\nexits = false\ncascade = false\ncut = "input/raw"\n'
+        f'bundles = ["{built["small"]}"]\nstate = "state"\n[api]\nport = 1\n[split]\nenabled = true\nexits = false\ncascade = false\nroute = "input/raw"\n'
         f'deadline_ms = 9000\nmax_bytes_per_day = 9000000\n[[split.tails]]\naddress = "{hub.address}"\ntoken_file = "token"\n'
     )
     servers = TailServers(config.load(tmp_path / "agent.toml"), "", Counts(), Log())
@@ -513,7 +513,7 @@ def test_a_head_never_meets_another_versions_tail(hub: Hub, built: dict[str, Pat
     x, scores = canary(built["small"])
     other = with_threshold(built["small"], tmp_path / "other", 0.123)  # the same models, in a bundle that nobody published
     with device(tmp_path / "agent", hub, other, 'route = "cut-1"\ncascade = false') as agent:
-        eventually(lambda: "not this version" in agent.get("/split"))
+        eventually(lambda: "not have this version" in agent.get("/split"))
         found, place = infer(agent, x)
         assert (found == scores).all()
         assert place == "device"
@@ -525,7 +525,7 @@ def test_a_head_never_meets_another_versions_tail(hub: Hub, built: dict[str, Pat
         ("[split]\nenabled = true\n", "there is no server to share work with"),
         ("[split]\nenabled = true\ndeadline = 5\n", "did you mean deadline_ms"),
         ("[split]\nshare = 'all'\n", "split.share"),
-        ("[[split.tails]]\naddress = 'edge.lan'\n", "is no address"),
+        ("[[split.tails]]\naddress = 'edge.lan'\n", "is not an address"),
         ("[[split.tails]]\naddress = ''\n", "split.tails"),
     ],
 )

@@ -68,7 +68,7 @@ def _contradictions(config: Config) -> list[str]:
     elif SOURCES[source.kind].needs_where and not source.where:
         problems.append(f"source.where: a {source.kind} source needs {SOURCES[source.kind].needs_where}")
     if source.kind == "none" and not config.api.enabled:
-        problems.append("source.kind: there is neither a source nor the API, and so nothing to do; name one, or set api.enabled")
+        problems.append("source.kind: there is neither a source nor the API; set source.kind, or api.enabled")
     if config.thermal.hot_celsius < config.thermal.warm_celsius:
         problems.append(
             f"thermal.hot_celsius: {config.thermal.hot_celsius:g} is below warm_celsius {config.thermal.warm_celsius:g}"
@@ -76,16 +76,16 @@ def _contradictions(config: Config) -> list[str]:
     if config.updates.hub and config.updates.folder:
         problems.append("updates.folder: updates come from a hub or from a folder; name one of them")
     if config.updates.hub and not config.updates.hub.startswith(("http://", "https://")):
-        problems.append(f"updates.hub: {config.updates.hub!r} is no address; it begins with https://")
+        problems.append(f"updates.hub: {config.updates.hub!r} is not an address; write https://HOST")
     if config.samples.send == "samples" and not config.updates.hub:
         problems.append("samples.send: samples go to a hub; name it in updates.hub")
     if config.split.enabled and not config.split.tails and not config.updates.hub:
-        problems.append("split.enabled: there is no server to share work with; name one in split.tails, or a hub in updates.hub")
+        problems.append("split.enabled: there is no server; name one in split.tails, or a hub in updates.hub")
     for number, tail in enumerate(config.split.tails):
         if not tail.address.startswith(("http://", "https://")):
-            problems.append(f"split.tails[{number}].address: {tail.address!r} is no address; it begins with https://")
+            problems.append(f"split.tails[{number}].address: {tail.address!r} is not an address; write https://HOST")
     if config.split.enabled and config.split.deadline_ms > 500 * config.limits.hang_seconds:
-        problems.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would be taken for a hung runtime")
+        problems.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would look like a hung runtime")
     if len(set(config.bundles)) < len(config.bundles):
         problems.append("bundles: one is named twice")
     return problems
@@ -96,7 +96,7 @@ def _absolute(config: Config, folder: Path) -> Config:
         try:
             return str(folder / Path(text).expanduser()) if text else ""
         except RuntimeError as error:
-            raise UsageError(f"{text}: there is no home folder that ~ could be; write the whole path") from error
+            raise UsageError(f"{text}: this user has no home folder for ~; write the whole path") from error
 
     source, output = config.source, config.output
     if source.kind in ("folder", "watch", "file", "lines", "video") and source.where != "-":

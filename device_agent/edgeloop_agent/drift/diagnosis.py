@@ -10,7 +10,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import Drift, Monitor
 
-MIN_SAMPLES = 32  # before channels are said to be exchanged, or a signal to be weak
+MIN_SAMPLES = 32  # before a diagnosis names exchanged channels or a weak signal
 MAX_PERMUTED = 6
 DEAD = 0.05  # of a channel's usual spread
 LARGE = 1.0  # standard deviations of one sample by which a mean is off

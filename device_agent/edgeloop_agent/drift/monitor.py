@@ -17,12 +17,15 @@ from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.messages import DriftReport
 
 HISTORY = 512  # samples that a diagnosis looks back on
-ENDED_AFTER = 4  # times the longest memory without another alarm: the episode is over
+ENDED_AFTER = 4  # times the longest memory without another alarm, after which the episode is over
 
 
 @dataclass(frozen=True)
 class DriftObservation:
-    """One sample as drift sees it. `features` (F,) standardised given the answer; `changed`: an episode began or ended with it."""
+    """One sample as the drift monitor saw it.
+
+    `features`: (F,) standardised given the answer. `changed`: an episode began or ended with this sample.
+    """
 
     features: Array
     confidence: float
@@ -54,7 +57,7 @@ class _Period:
 
 
 class DriftFollower:
-    """One model's. Costs some microseconds a sample, and memory for its last samples' features."""
+    """Follows one model's samples: some microseconds a sample, and memory for the features of the last `HISTORY` samples."""
 
     def __init__(self, manifest: Manifest, reference: Drift, per_10k: float) -> None:
         self.manifest, self.reference = manifest, reference
@@ -91,7 +94,7 @@ class DriftFollower:
         return DriftObservation(standard, confidence, label, self.drifting, changed)
 
     def observe_fault(self, reason: str) -> None:
-        """Cleaning refused or repaired something: a fault, and no drift."""
+        """Count something that cleaning refused or repaired: a fault, not drift."""
         self._period.faults[reason] += 1
 
     def _alarm(self, now: float) -> bool:
@@ -118,7 +121,7 @@ class DriftFollower:
         return True
 
     def diagnose(self) -> None:
-        """Look again at what changed: with more samples since, more can be told."""
+        """Diagnose again: with more samples since the change, the diagnosis is better."""
         if self._history:
             features = np.stack([row for row, _, _ in self._history])
             answers = np.array([answer for _, answer, _ in self._history])
@@ -126,7 +129,7 @@ class DriftFollower:
             self.finding = diagnose(self.reference, features, answers, self._worst, least)
 
     def state(self) -> FollowerState:
-        """What a restart needs to go on where it was."""
+        """The state that a restart needs to continue."""
         return FollowerState(
             self.monitor.averages.tolist(), self.seen, self.last_alarm, self.since, self._worst, self._rows(), self.first_alarm
         )
@@ -135,7 +138,7 @@ class DriftFollower:
         return [(row.tolist(), answer, at) for row, answer, at in self._history]
 
     def restore(self, memory: FollowerState) -> None:
-        """Go on from there. What does not fit this reference is not taken."""
+        """Continue from a saved state. A state that does not fit this reference is ignored."""
         averages = np.asarray(memory.averages, dtype=np.float64)
         width = len(self.reference.features)
         if averages.shape != self.monitor.averages.shape or any(len(row) != width for row, _, _ in memory.history):

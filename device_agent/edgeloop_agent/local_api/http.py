@@ -1,7 +1,7 @@
-"""As much of an HTTP/1.1 server as a local API needs: bodies of known length, connections that stay open.
+"""A small HTTP/1.1 server for the local API: bodies of known length, persistent connections.
 
-The standard library's takes 3 MB of memory and half of a small model's time for the mail headers of its requests; this reads them
-as RFC 9112 has them and refuses what is not so. Threads, connections and bytes are bounded; a request as a whole has a deadline.
+The standard library's server takes 3 MB of memory and half of a small model's time to parse headers as mail headers. This one
+parses by RFC 9112 and refuses the rest. Threads, connections and bytes are bounded; each request has a deadline.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ from edgeloop_agent.local_api.connection import (  # fmt: skip
 MAX_HEADERS = 100
 METHODS = ("GET", "HEAD", "POST")
 KNOWN_METHODS = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
-RESERVED = 4  # connections beside the bounded ones: for what only asks how the agent is, and to tell the others to come again
-RESERVED_PATIENCE_SECONDS = 0.1  # such a question is one small packet
-PATIENCE_SECONDS = 1.0  # a client that is slower than this gives its place to one that finds none
-MAX_BODIES = 2  # of the largest size, that may be in memory at once
+RESERVED = 4  # connections beside the bounded ones: for health checks, and to refuse other requests
+RESERVED_PATIENCE_SECONDS = 0.1  # a health check is one small packet
+PATIENCE_SECONDS = 1.0  # a slower client loses its slot if a new one needs it
+MAX_BODIES = 2  # of the largest size, in memory at once
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,10 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Handlers:
-    """What is served. `admit` sees a request before its body and says how many bytes that may have; it and `answer` may raise
-    Refusal, which `render_refusal` puts into words. `is_health_path`: whether a path only asks how the agent is. `count_status` hears of every status.
+    """What the server serves.
+
+    `admit`: returns how many bytes a request's body may have. It and `answer` may raise Refusal, which `render_refusal` makes a
+    response of. `is_health_path`: whether a path is a health check. `count_status`: called with every response's status.
     """
 
     admit: Callable[[Request], int]
@@ -58,7 +60,7 @@ class Handlers:
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Answers in threads. One connection too many takes the place of one that lets us wait, or is told to come again."""
+    """Answers in threads. When all slots are used, a new connection replaces one that keeps us waiting, or is refused with 503."""
 
     daemon_threads = True
     request_queue_size = 64
@@ -99,7 +101,7 @@ class Server(socketserver.ThreadingTCPServer):
             slot.release()
 
     def _take_slot(self, reserved: bool) -> bool:
-        """One of the places is taken; if need be, that of the connection that lets us wait the longest, if that is long enough."""
+        """Take a slot; if none is free, close the connection that has kept us waiting longest, if that is long enough."""
         slots, patience = (self._reserved, RESERVED_PATIENCE_SECONDS) if reserved else (self._slots, PATIENCE_SECONDS)
         if slots.acquire(blocking=False):
             return True
@@ -120,7 +122,7 @@ class Server(socketserver.ThreadingTCPServer):
         self.shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that broke is not worth a word; anything else is a mistake of ours."""
+        """Ignore broken connections; anything else is a bug here."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -130,11 +132,11 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def __init__(self, request: Any, client_address: Any, server: Server, reserved: bool) -> None:
         self.connection, self.reserved = request, reserved
-        self.waits_since = time.monotonic()  # for the client; infinity while it waits for us
+        self.waits_since = time.monotonic()  # since when we wait for the client; infinity while it waits for us
         super().__init__(request, client_address, server)
 
     def handle(self) -> None:
-        """Request after request, until the client leaves, is silent for too long, or sends what cannot be understood."""
+        """Serve requests until the client leaves, is silent for too long, or sends something malformed."""
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self.reader = Reader(self.connection)
         self.server.open.add(self)
@@ -146,7 +148,7 @@ class _Connection(socketserver.BaseRequestHandler):
             self.server.open.discard(self)
 
     def _serve_one(self) -> bool:
-        """One request; whether another may follow."""
+        """Serve one request; whether another may follow."""
         seconds = PATIENCE_SECONDS if self.reserved else self.server.bounds.timeout_seconds
         self.waits_since = time.monotonic()
         self.reader.deadline = self.waits_since + seconds
@@ -164,7 +166,7 @@ class _Connection(socketserver.BaseRequestHandler):
         except Refusal as refusal:
             response, keep, render_refusal = self.server.handlers.render_refusal(refusal), keep and not refusal.close, refusal.close
         self.server.handlers.count_status(response.status)
-        self.waits_since = time.monotonic()  # for it to take the answer
+        self.waits_since = time.monotonic()  # until it takes the response
         self.connection.settimeout(self.server.bounds.timeout_seconds)
         self.connection.sendall(
             response_head(response, close=not keep or self.reserved) + (b"" if method == "HEAD" else response.content)
@@ -178,7 +180,7 @@ class _Connection(socketserver.BaseRequestHandler):
         size, most = content_length(request.headers), self.server.bounds.max_body_bytes
         try:
             most = min(most, self.server.handlers.admit(request))
-        except Refusal as refusal:  # its body stays unread
+        except Refusal as refusal:  # its body is not read
             refusal.close = refusal.close or size > 0
             raise
         if size > most:
@@ -197,12 +199,12 @@ class _Connection(socketserver.BaseRequestHandler):
             raise Refusal(400, "not an HTTP request", close=True)
         method, path, protocol = words
         if protocol not in ("HTTP/1.1", "HTTP/1.0"):
-            raise Refusal(505, f"{protocol[:20]}: only HTTP/1.1 and 1.0 are spoken", close=True)
+            raise Refusal(505, f"{protocol[:20]}: only HTTP/1.1 and 1.0 are supported", close=True)
         headers = self._headers()
         if method not in KNOWN_METHODS:
-            raise Refusal(501, f"{method[:20]}: only {', '.join(METHODS)} are understood", close=True)
+            raise Refusal(501, f"{method[:20]}: only {', '.join(METHODS)} are supported", close=True)
         if "host" not in headers and protocol == "HTTP/1.1":
-            raise Refusal(400, "a request without Host; HTTP/1.1 has one", close=True)
+            raise Refusal(400, "the header Host is missing; HTTP/1.1 needs it", close=True)
         return method, path.partition("?")[0], protocol == "HTTP/1.1", headers
 
     def _headers(self) -> dict[str, str]:
@@ -216,8 +218,8 @@ class _Connection(socketserver.BaseRequestHandler):
             name, colon, value = line.decode("latin-1").partition(":")
             name = name.lower()
             if not colon or not name or name != name.strip():
-                raise Refusal(400, "a header that is none", close=True)
+                raise Refusal(400, "malformed header line", close=True)
             if name in found and name in ("content-length", "host", "origin", "transfer-encoding", "content-encoding"):
-                raise Refusal(400, f"two headers {name}", close=True)
+                raise Refusal(400, f"the header {name} occurs twice", close=True)
             found[name] = value.strip()
         raise Refusal(431, f"more than {MAX_HEADERS} headers", close=True)

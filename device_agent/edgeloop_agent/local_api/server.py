@@ -35,7 +35,7 @@ FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v
     "/v2/repository/index": SEND_METHODS
 }
 HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
-VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is no number
+VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
 LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
 
 
@@ -48,7 +48,7 @@ class Api:
         self._large_bodies = threading.Lock()
 
     def serve(self) -> Server:
-        """Start to answer. Raises DeviceError when the address cannot be had."""
+        """Start the server. Raises DeviceError when the address is not available."""
         where = self.settings
         bounds = Bounds(where.max_body_bytes, where.connections, where.timeout_seconds)
         answers = Handlers(self.admit, self.answer, _render_refusal, HEALTH_PATHS.__contains__, self._count)
@@ -64,7 +64,7 @@ class Api:
         self.counts.api_requests[str(status)] += 1
 
     def admit(self, request: Request) -> int:
-        """Bytes that its body may have. Raises Refusal for a caller, an address or a method that is none."""
+        """Bytes that the request's body may have. Raises Refusal for a caller, path or method that is not allowed."""
         access.check(request.headers, [self.settings.host, *self.settings.names])
         allowed = FIXED_PATHS.get(request.path)
         manifest = None
@@ -79,7 +79,7 @@ class Api:
         return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * math.prod(manifest.sample.shape)
 
     def answer(self, request: Request) -> Response:
-        """Raises Refusal, for whatever reason there is no other answer."""
+        """The response to a request. Raises Refusal for every error."""
         try:
             return self._post(request) if request.method == "POST" else self._get(request.path)
         except DataError as error:
@@ -88,7 +88,7 @@ class Api:
             raise Refusal(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)}) from error
         except (Refusal, OSError):
             raise
-        except Exception as error:  # a request must not take the agent with it, whatever it holds
+        except Exception as error:  # no request may end the agent
             self.log("error", "api", path=request.path[:200], why=f"{type(error).__name__}: {error}")
             raise Refusal(500, f"{type(error).__name__}: {error}") from error
 
@@ -127,7 +127,7 @@ class Api:
         name, manifest, _ = self._model(asked.path)
         length = asked.headers.get(inference.HEADER_LENGTH.lower())
         if length is not None and not (length.isascii() and length.isdigit()):
-            raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is no number")
+            raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is not a number")
         most = min(self.settings.max_body_bytes, self.admit(asked))
         with self._large_bodies if len(asked.body) > LARGE_BODY_BYTES or "content-encoding" in asked.headers else nullcontext():
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
@@ -140,7 +140,7 @@ class Api:
         return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
 
     def _scores(self, name: str, request: inference.Request) -> tuple[Any, set[str]]:
-        """Scores of the batch, and where they come from."""
+        """Scores of the batch, and the places where they were computed."""
         if list(request.inputs) != [INPUT]:
             raise DataError(f"inputs {', '.join(request.inputs) or 'none'}; {name} takes one, called {INPUT!r}")
         samples, most = request.inputs[INPUT], self.settings.max_batch
@@ -162,7 +162,7 @@ class Api:
     def _model(self, path: str) -> tuple[str, Manifest, str]:
         found = MODEL.fullmatch(path)
         if not found:
-            raise Refusal(404, f"{path[:200]}: no such address")
+            raise Refusal(404, f"{path[:200]}: no such path")
         name = unquote(found[1])
         manifest = self.models.manifests.get(name)
         if manifest is None:

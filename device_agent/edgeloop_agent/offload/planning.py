@@ -14,8 +14,11 @@ SAFETY = 0.8  # of the deadline: a route that is expected to take longer is not 
 
 @dataclass(frozen=True)
 class Route:
-    """How one sample is answered: all on the device (`cut` ""), or from a cut on by a tail; without a tail by the cut's early
-    answer, or, where that is not sure, by all of it here."""
+    """How one sample is answered.
+
+    `cut` "": by the whole model on the device. With a tail: by the head here and the tail there. Without a tail: by the cut's early
+    answer, or by the whole model here where that answer is not confident enough.
+    """
 
     cut: str = ""
     coding: Coding = "raw"
@@ -47,7 +50,7 @@ class Crossing:
 
 @dataclass(frozen=True)
 class TailState:
-    """One tail: what its link and its computing cost now. `seconds`: by cut. `unavailable`: why it is not to be used."""
+    """One tail server: its link and its computing times now. `seconds`: by cut. `unavailable`: why it must not be used."""
 
     address: str
     round_trip: float | None
@@ -60,9 +63,9 @@ class TailState:
 
 @dataclass(frozen=True)
 class RoutePolicy:
-    """`seconds_per_mb`: what a megabyte sent is worth, as seconds of waiting.
+    """Limits and weights of a plan. `seconds_per_mb`: waiting time that a saved megabyte is worth.
 
-    `device_weight`: of the device's seconds (heat, battery).
+    `device_weight`: weight of the device's own time (heat, battery). Times in seconds.
     """
 
     deadline: float
@@ -76,7 +79,7 @@ class RoutePolicy:
 
 @dataclass(frozen=True)
 class RouteEstimate:
-    """One line of the table: expected seconds by place, what they weigh, and why the route is not open (\"\": it is)."""
+    """One line of the table: expected seconds by place, their weighted sum, and why the route is closed (\"\": it is open)."""
 
     route: Route
     device: float
@@ -127,7 +130,7 @@ def plan_route(
 
 
 def _exit(crossing: Crossing, whole: float, policy: RoutePolicy) -> RouteEstimate:
-    """Here, with the cut's early answer."""
+    """The route that ends here, with the cut's early answer."""
     route = Route(crossing.cut)
     seconds = crossing.device_seconds + crossing.continue_share * whole
     closed = "" if policy.only in ("", str(route)) else "not asked for"

@@ -1,4 +1,4 @@
-"""Which samples are worth sending: those that teach most, and a few at random so that estimates stay honest. Rules, without I/O."""
+"""Which samples to send: the most informative ones, and a few at random for unbiased estimates. Rules, without I/O."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from edgeloop_contract.arrays import Array
 
 PRIORITY = {"random": 0.0, "rest": 0.9, "drifted": 1.0, "uncertain": 2.0, "labelled": 3.0, "event": 4.0}
 MAX_COMPARED = 256  # kept samples that a new one is compared with
-MIN_NOVELTY = 0.35  # root mean square distance, in standard deviations, below which a sample is nothing new
+MIN_NOVELTY = 0.35  # root mean square distance, in standard deviations, below which a sample is not new
 QUANTILE_STEP = 0.02  # of the running quantile of confidence
 
 
 @dataclass(frozen=True)
 class SampleChoice:
-    """`random`: drawn without a look at it, whatever else it is."""
+    """`kind`: as in `messages.Sample`. `random`: drawn without regard to its content, whatever its kind."""
 
     kind: str
     value: float
@@ -34,7 +34,7 @@ class SampleSelector:
     max_per_hour: float
     draw: Callable[[], float]
     clock: Callable[[], float]
-    confidence_limit: float = 0.5  # confidence below which a sample is among the least sure: begins as told, and follows the stream
+    confidence_limit: float = 0.5  # confidence below which a sample counts as uncertain; follows the stream
     allowance: float = 0.0
     _last: float = 0.0
     _kept: deque[Array] = field(default_factory=lambda: deque(maxlen=MAX_COMPARED))
@@ -43,7 +43,7 @@ class SampleSelector:
         self.allowance, self._last = min(self.max_per_hour, 20.0), self.clock()
 
     def start_from(self, reliability: Sequence[Sequence[float]]) -> None:
-        """Where validation data had their `uncertain_share` of least sure answers. `reliability`: (bins, 2), as in the bundle."""
+        """Start at the `uncertain_share` quantile of validation confidences. `reliability`: (bins, 2), as in the bundle."""
         counts = np.array([row[1] for row in reliability])
         if counts.sum() > 0:
             edges = np.linspace(0, 1, len(counts) + 1)
@@ -52,7 +52,7 @@ class SampleSelector:
             )
 
     def __call__(self, features: Array, confidence: float, drifting: bool, right: bool | None) -> SampleChoice | None:
-        """None: not worth it. `right`: whether the answer was, where the truth is known."""
+        """The choice for one sample; None: do not keep it. `right`: whether the answer was right, where the truth is known."""
         random = self.draw() < self.random_share
         uncertain = confidence < self.confidence_limit
         self.confidence_limit += (
@@ -73,7 +73,7 @@ class SampleSelector:
         return self._chosen("random", 0.5, features, True) if random else None
 
     def _novelty(self, features: Array) -> float:
-        """Distance to the nearest sample that was kept."""
+        """Distance to the nearest kept sample."""
         if not self._kept:
             return 4.0
         return float(np.sqrt(((np.stack(self._kept) - features) ** 2).mean(axis=1).min()))

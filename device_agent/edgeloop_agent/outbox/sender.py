@@ -1,4 +1,4 @@
-"""Brings what waits to the hub: the most valuable first, within the day's budget, until done or the other side says no."""
+"""Sends the outbox to the hub, the most valuable rows first, within the budget of the day."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Receiver(Protocol):
 
 
 def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, released: Sequence[str] = ()) -> int:
-    """How many rows arrived. A batch that is cut off comes again at the next turn, and the hub stores each row once.
+    """Send rows until `deadline`; returns how many arrived. A batch that is cut off is sent again; the hub stores each row once.
 
-    `released`: recordings of which nothing is held back any more; the hub is told.
-    Raises NetworkError; what arrived before it is forgotten already. Events go even when the day's budget is spent.
+    `released`: recordings whose context samples are no longer held back; the hub is told.
+    Raises NetworkError; rows that arrived before it are deleted already. Events are sent even without budget.
     """
     if settings.send != "samples":
-        outbox.withdraw()  # kept when they were still allowed to leave
+        outbox.withdraw()  # they were kept while sending was still allowed
     done, most_rows = 0, BATCH_ROWS
     while time.monotonic() < deadline:
         left = settings.max_upload_bytes_per_day - outbox.bytes_sent_today()
@@ -44,17 +44,17 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
                     events.append(msgspec.msgpack.decode(row.body, type=Event))
                 else:
                     samples.append(redacted_again(msgspec.msgpack.decode(row.body, type=Sample), settings))
-            except msgspec.MsgspecError:  # kept by an earlier release, beyond what a hub takes today: counted as refused
+            except msgspec.MsgspecError:  # written by an earlier release, and no longer valid: counted as refused
                 outbox.drop(row)
         body = msgspec.msgpack.encode(Samples(samples=samples, events=events, released=list(released)))
         try:
             hub.samples(body)
         except Refused:
             if len(rows) > 1:
-                most_rows = 1  # one of them is wrong: find out which
+                most_rows = 1  # one row is wrong: find out which
                 continue
             if rows:
-                outbox.drop(rows[0])  # it would stand in the way of all others for ever
+                outbox.drop(rows[0])  # it would block all others for ever
             released = ()
             continue
         outbox.sent([row.key for row in rows], len(body))

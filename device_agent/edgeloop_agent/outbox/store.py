@@ -1,4 +1,4 @@
-"""The outbox's file: SQLite with its log forced to disk at every commit, so that what was put in survives a power cut."""
+"""The outbox's file: SQLite that syncs its log at every commit, so that stored rows survive a power cut."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def outbox_path(state: Path) -> Path:
 
 @dataclass(frozen=True)
 class Row:
-    """`value`: the higher, the longer it is kept and the sooner it is sent. `recording`: of the rest, what it is found by."""
+    """`value`: the higher, the longer it is kept and the sooner it is sent. `recording`: by which context samples are found.
+
+    The kind "rest" and the table `rest` hold context samples: samples that were not chosen, sent if their recording is asked for.
+    """
 
     key: str
     kind: str
@@ -50,9 +53,9 @@ class Row:
 
 
 class Outbox:
-    """May be opened by several processes. A damaged file is put aside, and said; `check`: look for damage everywhere, at the start.
+    """May be opened by several processes. A damaged file is renamed; `quarantined` says why. `check`: look for damage first.
 
-    `max_bytes`: of what waits; `context_bytes`: of the rest, which is held back until its recording is asked for.
+    `max_bytes`: of waiting rows; `context_bytes`: of context samples, which are held back until their recording is asked for.
     Raises StorageError where the disk refuses.
     """
 
@@ -91,9 +94,9 @@ class Outbox:
                 file.replace(f"{self.path}.damaged{suffix}")
 
     def put(self, rows: Iterable[Row]) -> None:
-        """Keep rows, all of them or (on an error) none; the least valuable, the oldest first, make room and are counted.
+        """Store rows: all of them, or none after an error. The least valuable and oldest rows make room, and are counted.
 
-        The rest is held back; of it the oldest makes room.
+        Of context samples the oldest make room.
         """
         with self._writing() as connection:
             for row in rows:
@@ -112,7 +115,7 @@ class Outbox:
             self._evict(connection)
 
     def release(self, recordings: Iterable[str]) -> int:
-        """Hold the rest of these recordings back no longer; how many samples that are."""
+        """Move the context samples of these recordings to the waiting rows; returns their number."""
         released = 0
         with self._writing() as connection:
             for recording in recordings:
@@ -152,7 +155,7 @@ class Outbox:
             self._count(connection, f"evicted {kind}", n)
 
     def batch(self, max_bytes: int, max_rows: int, min_value: float = 0.0) -> list[Row]:
-        """The most valuable rows, oldest first among equals, that fit together; the first one in any case."""
+        """The most valuable rows that fit into `max_bytes` together, oldest first among equals; at least one."""
         found: list[Row] = []
         used = 0
         with self._reading() as connection:
@@ -168,7 +171,7 @@ class Outbox:
         return found
 
     def sent(self, keys: Iterable[str], bytes_sent: int) -> None:
-        """They arrived: forget them. What was spent counts against the day's budget."""
+        """Delete rows that arrived. `bytes_sent` counts against the budget of the day."""
         day = int(time.time() // DAY)
         with self._writing() as connection:
             connection.executemany("DELETE FROM waiting WHERE key = ?", [(key,) for key in keys])
@@ -179,13 +182,13 @@ class Outbox:
             connection.execute("PRAGMA incremental_vacuum(64)").fetchall()
 
     def drop(self, row: Row) -> None:
-        """The hub will never take it; counted."""
+        """Delete a row that the hub refuses, and count it."""
         with self._writing() as connection:
             connection.execute("DELETE FROM waiting WHERE key = ?", (row.key,))
             self._count(connection, f"refused {row.kind}", 1)
 
     def withdraw(self) -> None:
-        """Forget every sample; counted. Events stay."""
+        """Delete and count every sample. Events stay."""
         with self._writing() as connection:
             for kind, n in connection.execute("SELECT kind, COUNT(*) FROM waiting WHERE kind != 'event' GROUP BY kind").fetchall():
                 self._count(connection, f"withdrawn {kind}", n)
@@ -198,7 +201,7 @@ class Outbox:
         return int(row[0]) if row else 0
 
     def context_count(self) -> int:
-        """Samples of the rest."""
+        """Number of context samples that are held back."""
         with self._reading() as connection:
             return int(connection.execute("SELECT COUNT(*) FROM rest").fetchone()[0])
 

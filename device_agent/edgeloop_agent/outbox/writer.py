@@ -1,4 +1,4 @@
-"""Puts what is worth it into the outbox, from a thread of its own: a slow disk must not stop inference."""
+"""Writes chosen samples and events to the outbox in a thread of its own: a slow disk must not stop inference."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
 
-MAX_QUEUED, MAX_QUEUED_BYTES = 64, 16 << 20  # in memory; the rest has half of it, so that what was chosen finds room
-CONTEXT_BATCH, CONTEXT_SECONDS = 32, 5.0  # of the rest so many, or what came in that time, are one commit: flash wears by commits
+MAX_QUEUED, MAX_QUEUED_BYTES = 64, 16 << 20  # in memory; context samples may use half of it, so that chosen samples find room
+CONTEXT_BATCH, CONTEXT_SECONDS = 32, 5.0  # so many context samples, or those of that time, are one commit: commits wear out flash
 
 
 class OutboxWriter:
-    """One device's. `sample` and `event` return at once; what finds no room in the queue is counted and lost."""
+    """`sample` and `event` return at once; what finds no room in the queue is counted and lost."""
 
     def __init__(self, settings: Settings, state: Path, counts: Counts, log: Log) -> None:
         self.settings, self.counts, self.log = settings, counts, log
@@ -52,7 +52,7 @@ class OutboxWriter:
         self._thread.start()
 
     def use_reliability(self, reliability: Sequence[Sequence[float]]) -> None:
-        """Another bundle answers from now on."""
+        """Choose by another bundle's reliability from now on."""
         self._choose.start_from(reliability)
 
     def sample(
@@ -109,7 +109,7 @@ class OutboxWriter:
         self._thread.join(5)
 
     def _write(self) -> None:
-        due = 0.0  # when the rest is to be written
+        due = 0.0  # when context samples must be written
         while True:
             with self._changed:
                 while not self._queue and not self._stopped and len(self._context) < CONTEXT_BATCH:
@@ -140,6 +140,6 @@ def _row(one: Event | tuple[Sample, Array]) -> Row:
     if isinstance(one, Event):
         return Row(one.key, "event", PRIORITY["event"], msgspec.msgpack.encode(one))
     sample, values = one
-    level = 1 if sample.kind == "rest" else 6  # the rest is most of the samples, and seldom sent
+    level = 1 if sample.kind == "rest" else 6  # most samples are context samples, and seldom sent
     body = msgspec.msgpack.encode(msgspec.structs.replace(sample, data=packed(values, level)))
     return Row(sample.key, sample.kind, sample.value, body, sample.recording)

@@ -51,7 +51,7 @@ class _Session:
         return to_scores(self.raw(samples), self._variant)
 
     def raw(self, samples: Array) -> Array:
-        """What the model hands out, as it is."""
+        """The model's raw output."""
         found: Array = self._session.run([self._output], {self._input: samples})[0]
         return found
 
@@ -67,8 +67,8 @@ def load(
 ) -> _Session:  # fmt: skip
     """Open a session. `optimised_model` and `profile`: where to write the optimised graph and a trace of kernels.
 
-    `providers`: short names (XNNPACK, CUDA, TensorRT), tried before the CPU; one that this build lacks is said in `description`.
-    `graphs`: where graphs are kept optimised, so that the next start need not do it again.
+    `providers`: short names (XNNPACK, CUDA, TensorRT), tried before the CPU; `description` names those that this build lacks.
+    `graphs`: cache of optimised graphs, for a quicker next start.
     """
     library = _library()
     chosen, missing_providers = _providers(library, providers)
@@ -101,8 +101,10 @@ def session_of(model: bytes, threads: int = 1) -> Any:
 
 
 def _open_exact(open_session: Callable[[Any, str], Any], threads: int, saturating: bool) -> tuple[Any, str]:
-    """A session and the way in which it was opened: as it is; or, where int8 sums may saturate, with uint8 weights, whose
-    kernels are exact and some slower; or, where layers share a tensor and onnxruntime cannot do that, in floats.
+    """A session, and the workaround that it needed ("": none).
+
+    Where int8 sums may saturate: uint8 weights, whose kernels are exact and a little slower; where layers share a tensor and
+    onnxruntime cannot do that, float arithmetic.
     """
     workarounds = (UINT8_WEIGHTS, IN_FLOATS) if saturating else ("",)
     for workaround in workarounds:
@@ -116,7 +118,7 @@ def _open_exact(open_session: Callable[[Any, str], Any], threads: int, saturatin
         except Exception:  # pybind types that share no public base
             if workaround == workarounds[-1]:
                 raise
-    raise AssertionError("there is a last way")
+    raise AssertionError("the last workaround returns or raises")
 
 
 def _options(threads: int) -> Any:
@@ -134,14 +136,14 @@ def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str
 
 
 def _with_cache(provider: str, graphs: GraphCache | None) -> str | tuple[str, dict[str, str]]:
-    """TensorRT builds its engines for minutes, and keeps them by itself where it is told to: by model, version and GPU."""
+    """TensorRT builds its engines for minutes, and caches them itself by model, version and GPU, if given a folder."""
     if provider != TENSORRT or graphs is None or not graphs.max_bytes:
         return provider
     return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(graphs.folder / "tensorrt")}
 
 
 def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int, workaround: str) -> Any:
-    """A session of the graph that was optimised before, in the same `workaround`; else optimise it now, and keep that."""
+    """A session of the cached optimised graph; if there is none, optimise the graph now and cache it."""
     parts = (hashlib.sha256(model).hexdigest(), version(), machine(), str(threads), workaround)
     kept = graphs.get(*parts)
     if kept is not None:
@@ -149,7 +151,7 @@ def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, th
         plain.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return library.InferenceSession(kept, plain, providers=[CPU])
-        except Exception:  # whole by its digest, and refused all the same: make it again
+        except Exception:  # its digest is right, but the runtime refuses it: make it again
             graphs.drop(*parts)
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "graph.onnx")

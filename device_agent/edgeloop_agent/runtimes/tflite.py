@@ -1,4 +1,4 @@
-"""TFLite, by ai-edge-litert or by the original tflite-runtime: one backend, two providers, the kept-up one first."""
+"""TFLite, by ai-edge-litert or by the original tflite-runtime: one backend, two providers, the maintained one first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _library() -> tuple[Any, str]:
 
 
 def _version(module: str, distribution: str) -> str:
-    """As the package says it; asking its metadata takes as long as a third of the runtime's start."""
+    """The package's own version; reading its metadata would take as long as a third of the runtime's start."""
     version_text = getattr(sys.modules[module.partition(".")[0]], "__version__", None)
     if version_text is None:
         from importlib.metadata import version as of_distribution
@@ -75,7 +75,7 @@ def load(
 ) -> _Interpreter:
     """Open an interpreter for batch 1. `delegate`: the path of a delegate's library (an Edge TPU's, a GPU's).
 
-    A delegate that cannot be loaded is said in `description`, and the model runs without it.
+    If the delegate cannot be loaded, `description` says so and the model runs without it.
     """
     library, description = _library()
     delegates = []

@@ -20,14 +20,14 @@ from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
 JSON_LINES = (".jsonl", ".ndjson")
-LEADS_OUT = "a symbolic link that leads out of its folder; put the file itself there"
+LEADS_OUT = "a symbolic link to another folder; put the file itself there"
 
 
 NOT_TRACKED = InFlight()
 
 
 def leads_out(path: Path) -> bool:
-    """Whether it is a link out of its folder: whoever may put recordings there may not read every file of ours."""
+    """Whether it is a link to another folder: who may put recordings there must not be able to read every file of the agent."""
     try:
         return path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve())
     except (OSError, RuntimeError):  # a circle of links
@@ -35,11 +35,11 @@ def leads_out(path: Path) -> bool:
 
 
 def read_tracked(path: Path, in_flight: InFlight) -> Recording:
-    """One file, with its key. One that ended a worker before is refused unread."""
+    """Read one file, with its key. A file that ended workers before is refused unread."""
     try:
         state = path.stat()
     except OSError:
-        return read(path)  # it says why
+        return read(path)  # whose `refused` says why
     key = f"{path} {state.st_mtime_ns} {state.st_size}"
     if in_flight.is_excluded(key):
         return Recording(path.name, None, EXCLUDED, key=key)
@@ -76,7 +76,7 @@ def json_lines(stream: IO[str], prefix: str = "") -> Iterator[Recording]:
 
 
 def json_record(line: str, name: str) -> Recording:
-    """One JSON object {"name": …, "values": [[…], …], "label": …}; what is wrong with it is reported in `refused`."""
+    """One JSON object {"name": …, "values": [[…], …], "label": …}; `refused` says what is wrong with it."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -101,7 +101,7 @@ def json_record(line: str, name: str) -> Recording:
 
 
 def label_text(label: object) -> str:
-    """A label of any JSON kind as text: 0 and false are labels, null is none."""
+    """A label of any JSON type as text: 0 and false are labels, null means no label."""
     if label is None:
         return ""
     return str(label).lower() if isinstance(label, bool) else str(label)
@@ -130,7 +130,7 @@ def _json_file(path: Path, prefix: str = "") -> Iterator[Recording]:
 
 
 class FileSource:
-    """A file, or every file of a folder; then the source is done. Where something broke it off, it goes on from there."""
+    """A file, or every file of a folder; then the source is done. After an interruption it continues there."""
 
     def __init__(self, settings: Settings, in_flight: InFlight = NOT_TRACKED) -> None:
         self.where, self.in_flight = settings.where, in_flight

@@ -1,4 +1,4 @@
-"""A folder that is watched: every readable file in it, and every new one. Nothing goes that was not answered."""
+"""A watched folder: every readable file in it, and every new one. No file is deleted that was not answered."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ State = tuple[int, int, int]  # of a file: time, size, inode
 
 
 class WatchedFolder:
-    """Each file once, by name. It counts when it stands still for `settle_seconds`, and nobody has it open for writing.
+    """Each file once, by name, after it did not change for `settle_seconds` and no process has it open for writing.
 
-    With `after = "delete"` a file goes once it was answered as a whole; one that was dropped, or whose answer could not be written,
-    is read again when nothing new comes. Others stay, and are remembered for as long as they are there; a restart reads them again.
-    A folder that vanishes (a stick pulled out) is waited for.
+    With `after = "delete"` a file is deleted once it was answered as a whole. A file that was dropped, or whose answer could not be
+    written, is read again when no new file comes. Other files stay and are not read again before a restart. If the folder vanishes
+    (a stick pulled out), the source waits for it.
     """
 
     def __init__(self, settings: Settings, in_flight: InFlight = NOT_TRACKED) -> None:
         self.settings, self.folder, self.in_flight = settings, Path(settings.where), in_flight
         self.seen: dict[str, State] = {}
-        self.retry_later: deque[str] = deque()  # put there by whoever answers
+        self.retry_later: deque[str] = deque()  # filled by the inference loop
 
     def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
         unchanged_since: dict[str, tuple[State, float]] = {}
@@ -61,7 +61,7 @@ class WatchedFolder:
             stop.wait(self.settings.poll_seconds)
 
     def _read(self, name: str, state: State) -> Recording | None:
-        """None where it is being written, or is another file by now: it is looked at again."""
+        """None where the file is being written or was replaced: it is read in a later round."""
         path = self.folder / name
         if being_written(path) or _state_at(path) != state:
             return None
@@ -77,7 +77,7 @@ class WatchedFolder:
         path = self.folder / name
         if outcome == "answered" or self.settings.after == "delete-all":
             if _state_at(path) not in (state, None) or being_written(path):
-                return "kept"  # it was written to meanwhile, and is read again
+                return "kept"  # it was written meanwhile, and is read again
             path.unlink(missing_ok=True)
             return "deleted"
         if outcome in ("dropped", "unwritten"):
@@ -85,7 +85,7 @@ class WatchedFolder:
         return "kept"
 
     def _requeue(self) -> None:
-        """So many as the queue holds: each of them may be given back again."""
+        """Read again as many as the queue holds; each of them may be returned once more."""
         for _ in range(min(len(self.retry_later), self.settings.queue)):
             self.seen.pop(self.retry_later.popleft(), None)
 
@@ -94,7 +94,7 @@ class WatchedFolder:
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    with contextlib.suppress(OSError):  # it went while they were listed, or is a link in a circle
+                    with contextlib.suppress(OSError):  # deleted while listing, or a circular link
                         if Path(entry.name).suffix.lower() in READERS and entry.is_file():
                             found[entry.name] = _state_of(entry.stat())
         except OSError as error:
@@ -105,18 +105,16 @@ class WatchedFolder:
 
 
 def being_written(path: Path) -> bool:
-    """Whether any process has it open for writing, where the system tells us: a lease for reading is refused then (fcntl(2)).
+    """Whether any process has the file open for writing: the system refuses a lease for reading then (fcntl(2)).
 
-    It tells only of our own files, unless we are root; for those of others `settle_seconds` is all there is.
+    This works for files of the same user, or as root; for other files only `settle_seconds` protects.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False  # whoever reads it says why
+        return False  # reading it will say why
     try:
-        fcntl.fcntl(
-            file, fcntl.F_SETSIG, signal.SIGURG
-        )  # a writer who comes in this moment: the one signal that is ignored by itself
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # if a writer comes now: the one signal that is ignored by default
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:

@@ -24,15 +24,15 @@ from edgeloop_agent.sources.width_filter import Line, WidthFilter
 
 READ_BYTES = 1 << 16
 WAIT_SECONDS = 0.5
-SEPARATOR = re.compile(r"[;\s]\s*")  # numbers where no comma is
-FIRST_LINE = "the first line of a serial port: it may have begun before the port was opened"
+SEPARATOR = re.compile(r"[;\s]\s*")  # between numbers without commas
+FIRST_LINE = "the first line of a serial port: it may be incomplete"
 
 
 class LineSource:
     """A JSON line with "values" of two or more dimensions is a recording. Any other line of numbers is one point of a series:
     CSV, a JSON list, or {"t": seconds, "values": [..]}; `points` of them make a recording, and every `hop` points the next.
 
-    A series is as wide as most of its lines; a line of another width costs itself, and several such lines in a row begin another
+    A series is as wide as most of its lines; a line of another width is refused, and several such lines in a row begin another
     series. A path that vanishes (a cable pulled out) is opened again every `poll_seconds`. A regular file ends the source.
     """
 
@@ -97,7 +97,7 @@ class LineSource:
             yield Recording(line.name, np.array([point.values for point in self.points], dtype=np.float64), times=known)
 
     def _lines(self, stop: Event, report_away: ReportAway) -> Iterator[tuple[bytes | None, str]]:
-        """Whole lines, or None for one that is too long; with why it is not to be used. (None, ""): the other side has closed."""
+        """Lines, None for one that is too long, with the reason why a line is not usable. (None, ""): the other side has closed."""
         while not stop.is_set():
             try:
                 with self._opened() as file:
@@ -121,7 +121,7 @@ class LineSource:
         if self.settings.where == "-":
             yield sys.stdin.fileno()
             return
-        # Without waiting for a FIFO's writer, or for a modem line that never rises.
+        # Do not wait for a FIFO's writer or for a modem line.
         file = os.open(self.settings.where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             if os.isatty(file):
@@ -143,7 +143,7 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
         except BlockingIOError:
             continue
         if not data:
-            if not seen and _is_fifo(file):  # nobody writes yet
+            if not seen and _is_fifo(file):  # no writer yet
                 stop.wait(WAIT_SECONDS)
                 continue
             break
@@ -157,7 +157,7 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
                 yield line
         if len(rest) > MAX_LINE_CHARACTERS:
             rest, skipping = b"", True
-    if rest and not skipping and not os.isatty(file):  # half a line of a cable that was pulled out is no line
+    if rest and not skipping and not os.isatty(file):  # a cable that was pulled out may leave half a line
         yield rest
 
 
@@ -199,5 +199,5 @@ def _point(text: str) -> tuple[float | None, list[float]]:
     if not isinstance(values, list) or not values or any(isinstance(v, list | dict | str | bool) for v in values):
         raise ValueError("not one point")
     if time is not None and (isinstance(time, bool) or not isinstance(time, int | float)):
-        raise ValueError("a time that is no number")
+        raise ValueError("a time that is not a number")
     return time, [float("nan") if v is None else float(v) for v in values]

@@ -41,7 +41,7 @@ class Mqtt:
                 client.subscribe(settings.where, qos=1)
 
         def message(_client: Any, _data: object, got: Any) -> None:
-            if messages.full():  # the newest count; this thread must never wait
+            if messages.full():  # keep the newest; this thread must never wait
                 messages.get_nowait()
                 self.lost += 1
             messages.put_nowait(got)
@@ -72,7 +72,7 @@ class Mqtt:
 
 
 def _topic(message: Any) -> str:
-    """Its name; bytes that are no UTF-8 as \\xe9: one such topic must not hold up the others."""
+    """The topic; bytes that are not UTF-8 become \\xe9."""
     try:
         return str(message.topic)
     except UnicodeDecodeError as error:

@@ -14,7 +14,7 @@ from edgeloop_contract.errors import DataError, DeviceError
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 NAMES = {2: "ADPCM", 6: "A-law", 7: "µ-law", 0x11: "IMA ADPCM", 0x55: "MP3", 0x31: "GSM"}
 SUBFORMAT = bytes.fromhex("00001000800000aa00389b71")  # the rest of WAVE_FORMAT_EXTENSIBLE's code, after the format's number
-UNKNOWN_BYTES = (0, 0xFFFFFFFF)  # what a program writes that could not come back to say how much there is
+UNKNOWN_BYTES = (0, 0xFFFFFFFF)  # written by programs that did not finish the header
 REMEDY = "save it as 16-bit PCM"
 MAX_CHANNELS = 64
 MAX_SOUND_BYTES = 256 << 20
@@ -38,7 +38,7 @@ def read_flac(path: Path) -> tuple[Array, int]:
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
-            if file.frames * file.channels * 2 > MAX_SOUND_BYTES:  # silence is packed a thousandfold
+            if file.frames * file.channels * 2 > MAX_SOUND_BYTES:  # silence may be packed a thousandfold
                 raise DataError(
                     f"{file.frames} points of {file.channels} channels; at most {MAX_SOUND_BYTES} bytes are unpacked: cut it"
                 )

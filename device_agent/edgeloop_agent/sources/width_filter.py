@@ -1,4 +1,4 @@
-"""How many numbers the lines of a series have: what most of them have, so that one spoiled line costs itself and no other."""
+"""The width of a series: the number of values that most of its lines have, so that one damaged line affects no other."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Line(NamedTuple):
 
 @dataclass
 class WidthFilter:
-    """Holds lines back until it is sure of them: the first ones, and those of another width than the series has."""
+    """Holds back lines that may not belong to the series: the first ones, and those of another width."""
 
     width: int | None = None
     _held: list[Line] = field(default_factory=list)
@@ -39,10 +39,10 @@ class WidthFilter:
         return [], []
 
     def flush(self) -> tuple[list[Line], list[Line]]:
-        """No more lines come for now: the same, by the lines that there were."""
+        """As `add`, when no more lines come for now."""
         if self._held and self.width is None:
             found = self._settled(Counter(len(each.values) for each in self._held).most_common(1)[0][0])
-            self.width = None  # of so few lines that is no knowledge
+            self.width = None  # so few lines decide nothing for later
             return found
         others, self._held = self._held, []
         return [], others

@@ -1,6 +1,6 @@
-"""A staged bundle answers its own golden samples on this very device, in a process of its own: `python -m …canary CONFIG BUNDLE`.
+"""Tests a staged bundle on this device with its own golden samples, in a process of its own: `python -m …canary CONFIG BUNDLE`.
 
-It prints one JSON object. A model that crashes, hangs or eats the memory takes nobody with it; the caller holds the deadline.
+It prints one JSON object. A model that crashes, hangs or exhausts memory affects no other process; the caller sets the deadline.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class CanaryResult:
 
 
 def try_out(config: Path, bundle: Path, timeout_seconds: float) -> CanaryResult | str:
-    """In a process of its own; a sentence when it did not pass."""
+    """Run the canary in a process of its own; returns a sentence if it fails."""
     words = [sys.executable, "-m", "edgeloop_agent.updates.canary", str(config), str(bundle)]
     try:
         done = subprocess.run(words, capture_output=True, timeout=timeout_seconds, check=False, stdin=subprocess.DEVNULL)
@@ -61,7 +61,7 @@ def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | 
 
 
 def check(config_path: Path, bundle_path: Path) -> CanaryResult:
-    """Golden outputs, labelled accuracy, latency and memory within the limits. Raises GateError naming the one that is not kept."""
+    """Check golden scores, labelled accuracy, latency and memory. Raises GateError naming the limit that is exceeded."""
     import numpy as np
 
     from edgeloop_agent.config import load
@@ -100,12 +100,12 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
 
 
 def _hot_variant(bundle: Bundle, name: str, chosen: str) -> Variant | None:
-    """The variant that the device turns to when it is hot: it would answer as well, so it is checked as well."""
+    """The variant that a hot device uses: it would answer too, so it is checked too."""
     return next((v for v in bundle.manifest.variants if v.name == name != chosen), None)
 
 
 def check_scores(bundle: Bundle, variant: Variant, scores: Array) -> float:
-    """One variant's scores of the canary's inputs against its own golden ones, else against the integer reference's."""
+    """Compare a variant's scores with its own golden scores, else with the integer reference's. Returns steps."""
     canary = bundle.manifest.canary
     own = canary.variants.get(variant.name)
     golden = bundle.array((own or canary).scores).reshape(len(scores), -1)

@@ -1,6 +1,6 @@
-"""One turn of the updater: report, ask, fetch, try, stage. A process that ends after it, so that nothing of it stays in memory.
+"""One update cycle: report, ask, download, test, stage. Its process ends afterwards, so that nothing stays in memory.
 
-Everything it learns is in the journal; it may be killed anywhere.
+All of its state is in the journal; it may be killed at any point.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ MAX_SENDING_SECONDS = 120.0
 
 
 class KnownAssignment(msgspec.Struct, frozen=True):
-    """The last answer of the hub, so that an unchanged one costs a few hundred bytes."""
+    """The hub's last answer, kept so that an unchanged one costs only a few hundred bytes."""
 
     etag: str = ""
     assignment: Assignment = Assignment()
-    settled: bool = False  # nothing is left to do for it, by this software
+    settled: bool = False  # this software has nothing left to do for it
     software: str = ""
 
 
 def software() -> str:
-    """The agent's version and its runtimes': what may make a bundle that failed here a good one."""
+    """Versions of the agent and its runtimes: with other versions, a bundle that failed here may pass."""
     found = []
     for name in ("edgeloop", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
         with contextlib.suppress(PackageNotFoundError):
@@ -51,7 +51,7 @@ def software() -> str:
 
 @dataclass
 class UpdateCycle:
-    """`canary`: a bundle's path → why it fails the canary, or None. Replaced in tests of many devices in one process."""
+    """`canary`: a bundle's path → why it fails the canary, or None. Tests of many devices in one process replace it."""
 
     config: Config
     folder: UpdateFolder
@@ -61,7 +61,7 @@ class UpdateCycle:
     now: Callable[[], float] = time.time
 
     def __call__(self, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> str:
-        """Returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
+        """Run the cycle; returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
         self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.folder.lock.open("w") as lock:
             try:
@@ -79,12 +79,12 @@ class UpdateCycle:
             settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds, self.config.network.use_proxies
         )
         self._report(hub, heartbeat, drift)
-        said = self._advance(hub)
+        result = self._advance(hub)
         sent = self._send(hub)
-        return f"{said}; {sent} rows of the outbox sent" if sent else said
+        return f"{result}; {sent} rows of the outbox sent" if sent else result
 
     def _send(self, hub: HubClient) -> int:
-        """What waits in the outbox, for as long as a turn may take."""
+        """Send the outbox, for at most `MAX_SENDING_SECONDS`; returns the number of rows."""
         from edgeloop_agent.outbox.sender import send
         from edgeloop_agent.outbox.store import Outbox, outbox_path
 
@@ -103,7 +103,7 @@ class UpdateCycle:
             outbox.close()
 
     def _advance(self, hub: HubClient) -> str:
-        """Take what the hub wants to run here."""
+        """Follow the hub's assignment."""
         settings = self.config.updates
         known = self._known_assignment()
         assignment, etag = hub.assignment(known.etag)
@@ -118,22 +118,22 @@ class UpdateCycle:
             and journal.refreshed <= self.now()
         ):
             return "nothing new"
-        said, settled = self._take(hub, known.assignment.target, journal)
+        result, settled = self._take(hub, known.assignment.target, journal)
         if settled and known.assignment.job is not None and self.measure is not None:
-            said = self._measure(hub, known.assignment.job)
+            result = self._measure(hub, known.assignment.job)
         if settled:
             self._remember(replace(known, settled=True, software=software()))
-        return said
+        return result
 
     def _from_folder(self) -> str:
-        """The newest version for this model that the folder's metadata sign."""
+        """Install the newest signed version for this model."""
         origin = FolderOrigin(Path(self.config.updates.folder))
         if not origin.path.is_dir():
             return "the folder is not there"
         return self._take(origin, None, self.folder.load())[0]
 
     def _take(self, origin: Origin, target: str | None, journal: Journal) -> tuple[str, bool]:
-        """What became of it, and whether that settles it."""
+        """What happened, and whether nothing is left to do for this target."""
         from edgeloop_agent.updates.trust import TrustError, forget_old, refresh
 
         try:
@@ -197,7 +197,7 @@ class UpdateCycle:
         return f"{offer.target} is staged", True
 
     def _measure(self, hub: HubClient, job: Job) -> str:
-        """A benchmark that the workstation asked for, of a signed bundle."""
+        """Run a benchmark job of the workstation on a signed bundle."""
         from edgeloop_agent.updates.download import fetch
         from edgeloop_agent.updates.trust import refresh
 
@@ -221,14 +221,14 @@ class UpdateCycle:
             return
         report = Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift)
         reports.send(self.folder.path, report, hub.report)
-        told = {e.key for e in events}
-        self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in told]))
+        reported = {e.key for e in events}
+        self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in reported]))
 
     def _event(self, kind: str, target: str, text: str) -> Event:
         return Event(key=secrets.token_hex(16), kind=kind, at=self.now(), target=target, text=text[:2000])
 
     def _note_event(self, kind: str, target: str, text: str) -> None:
-        """An event, unless the last one said the same."""
+        """Record an event, unless it repeats the last one."""
         with contextlib.suppress(StorageError):
             self.folder.change(lambda j: j if _is_repeated(j, kind, text) else j.noted(self._event(kind, target, text)))
 

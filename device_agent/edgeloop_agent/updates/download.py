@@ -1,4 +1,4 @@
-"""A bundle on its way into a slot: resumed where it stopped, under a bandwidth ceiling, and never a byte more than was signed."""
+"""Downloads a bundle into a slot: resumable, under a bandwidth limit, and never more bytes than were signed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def fetch(
     folder: UpdateFolder, offer: Offer, origin: Origin, slot: Path, max_rate: int, min_rate: int,
     clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
-    """The signed bytes of `offer` at `slot`. What came before an interruption stays, and is not fetched again.
+    """The signed bytes of `offer` at `slot`. Bytes that came before an interruption are not fetched again.
 
     Raises NetworkError (resume later), TrustError (other bytes than signed; they are deleted), StorageError.
     """
@@ -38,7 +38,7 @@ def fetch(
             raise TrustError(f"{offer.target}: the bytes are not those that were signed; they were deleted")
         take_place(partial, slot)
     except OSError as error:
-        partial.unlink(missing_ok=True)  # the room is needed for other things
+        partial.unlink(missing_ok=True)  # free the space
         raise StorageError(f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); make room") from error
 
 

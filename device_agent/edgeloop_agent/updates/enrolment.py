@@ -1,4 +1,4 @@
-"""What a person does on a device about updates: make it known to a hub, trust a root, ask now."""
+"""Commands for updates on a device: enrol at a hub, trust a root, update now."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgeloop_contract.messages import Enrolment
 
 
 def enrol(where: StateOwner, name: str | None, token: str) -> str:
-    """Raises UsageError, NetworkError, StorageError; nothing is kept then."""
+    """Enrol at the config's hub. Raises UsageError, NetworkError, StorageError, and then nothing is stored."""
     config = where.config
     settings = config.updates
     if not settings.hub:
@@ -58,7 +58,7 @@ def trust(where: StateOwner, path: Path) -> str:
 
 
 def update_now(config: Config, config_path: Path) -> str:
-    """One turn of the updater; a running service then switches by itself."""
+    """Run one update cycle; a running service then switches by itself."""
     if not config.updates.hub and not config.updates.folder:
         raise UsageError("updates: the config names neither a hub nor a folder; give --folder, or write one there")
     running = running_bundle(config)
@@ -67,7 +67,7 @@ def update_now(config: Config, config_path: Path) -> str:
 
 
 def running_bundle(config: Config) -> Running:
-    """What the service runs, or would run."""
+    """The bundle that the service runs, or would run."""
     from edgeloop_contract.archive import Bundle
 
     slot = UpdateFolder(update_folder(config)).load().running

@@ -1,4 +1,4 @@
-"""Where a command on the device puts what the running service reads: its folder, as its user."""
+"""Where commands on the device write for the running service: its folder, as its user."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeloop_contract.errors import StorageError, UsageError
 
 @dataclass(frozen=True)
 class StateOwner:
-    """`config`: with the state folder that is meant. `user`: whom the service runs as; "" where none is installed for it."""
+    """`config`: with the service's state folder. `user`: of the service; "" where none is installed for this config."""
 
     config: Config
     user: str
@@ -27,10 +27,10 @@ class StateOwner:
         return update_folder(self.config)
 
     def description(self) -> str:
-        return f"kept in {self.folder}" + ("" if self.user else ", for an agent of this user; install takes it over")
+        return f"kept in {self.folder}" + ("" if self.user else ", for an agent of this user; install copies it to the service")
 
     def become(self) -> None:
-        """From now on this process is the service's user, so that what it writes can be read there. Raises StorageError."""
+        """Change to the service's user, so that the service can read what this process writes. Raises StorageError."""
         if not self.user or os.getuid() != 0:
             return
         user, folder = pwd.getpwnam(self.user), self.folder.parent

@@ -10,7 +10,7 @@ from edgeloop_agent.updates.offers import Offer, SignedTargets
 
 @dataclass(frozen=True)
 class Stay:
-    """Nothing to do. `refused`: the hub asked for something that must not be, which is worth an event."""
+    """Do nothing. `refused`: the hub asked for something that is not allowed, which is reported as an event."""
 
     why: str
     refused: bool = False
@@ -18,7 +18,7 @@ class Stay:
 
 @dataclass(frozen=True)
 class Install:
-    """Fetch it and try it. `slot`: where its bytes are already."""
+    """Download and test it. `slot`: where its bytes are already."""
 
     offer: Offer
     slot: SlotName | None = None
@@ -27,16 +27,16 @@ class Install:
 def decide(
     target: str, signed: SignedTargets, running: Running, journal: Journal, max_bundle_bytes: int, agent: str = ""
 ) -> Stay | Install:  # fmt: skip
-    """The hub's wish, as far as the signed metadata allow it. `agent`: this one's version."""
+    """What to do about the hub's assignment, within the signed metadata. `agent`: this agent's version."""
     if not target:
-        return Stay("nothing is asked for")
+        return Stay("no target is assigned")
     offer = signed.offers.get(target)
     if offer is None:
         return Stay(f"{target} is not among the signed targets", refused=True)
     if offer.model != running.model:
         return Stay(f"{target} is of model {offer.model or 'unknown'}; here runs {running.model}", refused=True)
     if offer.sha256 == running.sha256:
-        return Stay("it runs already")
+        return Stay("it is running already")
     if (bad := journal.rejected(offer.sha256, agent)) is not None:
         return Stay(f"{target} failed here before: {bad.why}")
     if offer.version < running.version and signed.has_sha256(running.sha256):
@@ -52,7 +52,7 @@ def _where(journal: Journal, offer: Offer) -> SlotName | None:
 
 
 def trial_verdict(started: float, now: float, health_seconds: float, answered: int, refused: int) -> str | None:
-    """None: wait on. "": it has proved itself. Else why it is given back. Times: seconds of a clock that only goes forward."""
+    """None: the trial continues. "": it is passed. Else why it failed. Times: seconds of a monotonic clock."""
     seen = answered + refused
     if seen >= 20 and refused > seen / 2:
         return f"{refused} of {seen} answers were refusals"

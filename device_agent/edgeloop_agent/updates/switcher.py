@@ -1,6 +1,6 @@
-"""The worker's side of updates: what to load at the start, when to ask, when to switch, and whether the new one stays.
+"""The worker's side of updates: what to load at the start, when to run a cycle, when to switch, and whether a trial is passed.
 
-The updater itself is a process that the worker starts for each turn; they share nothing but the journal.
+Each update cycle is a process of its own; worker and updater share only the journal.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def event(kind: str, target: str, text: str) -> Event:
 
 
 def with_slot(config: Config, log: Log) -> Config:
-    """The config with its first bundle replaced by what was taken and still is whole; at worst the config's own runs."""
+    """The config with its first bundle replaced by the newest intact slot; without one, the config's own bundle runs."""
     folder = UpdateFolder(update_folder(config))
     for name in _candidates(folder, log):
         path = folder.slot(name)
@@ -47,7 +47,7 @@ def with_slot(config: Config, log: Log) -> Config:
         try:
             if slot is not None and _is_whole(path, slot.sha256):
                 return replace(config, bundles=[str(path), *config.bundles[1:]])
-        except BundleTooNew as error:  # an older agent was put in: the bundle is as good as before
+        except BundleTooNew as error:  # the agent was downgraded: the bundle itself is fine
             log("error", "slot needs a later edgeloop: update the agent", slot=name, why=error)
             continue
         if slot is not None:
@@ -57,13 +57,13 @@ def with_slot(config: Config, log: Log) -> Config:
 
 
 def _candidates(folder: UpdateFolder, log: Log) -> list[SlotName]:
-    """Slots in the order in which they should be tried. A start of a bundle on trial is counted here, before it is loaded."""
+    """Slots in the order in which to try them. Counts a start of the bundle on trial, before it is loaded."""
     journal = folder.load()
     if (trial := journal.trial) is not None:
         slot = journal.slot(trial.slot)
         if trial.boots >= BOOTS_IN_TRIAL:
-            why = f"started {trial.boots} times without proving itself"
-            log("error", "update given back", target=slot.target if slot else "", why=why)
+            why = f"started {trial.boots} times without passing its trial"
+            log("error", "update rolled back", target=slot.target if slot else "", why=why)
             given = _try(log, folder, lambda j: _rolled_back(j, why))
             journal = given or replace(journal, trial=None)
         else:
@@ -102,7 +102,7 @@ def _try(log: Log, folder: UpdateFolder, rule: Callable[[Journal], Journal]) -> 
 
 
 class UpdateWatcher:
-    """Ticked by the loop. `switched`: called after another bundle took over."""
+    """Runs update cycles and trials; the loop calls `tick`."""
 
     def __init__(
         self, config: Config, config_path: Path, models: Models, counts: Counts, log: Log, observer: SampleObserver | None = None
@@ -123,7 +123,7 @@ class UpdateWatcher:
             self._start_trial()
 
     def tick(self) -> bool:
-        """Whether another bundle runs now."""
+        """Do what is due; whether another bundle runs now."""
         self._poll_updater()
         return self._switch() or self._trial()
 
@@ -189,7 +189,7 @@ class UpdateWatcher:
             return False
         try:
             self.models.replace_first(self.folder.slot(journal.trial.slot), slot.sha256)
-        except BundleTooNew as error:  # the agent was updated meanwhile, and its updater is newer than this process
+        except BundleTooNew as error:  # the updater is newer than this process
             self.log("error", "update waits for a restart of the agent", target=slot.target, why=error)
             return False
         except EdgeloopError as error:
@@ -217,14 +217,14 @@ class UpdateWatcher:
         done = _try(self.log, self.folder, _committed)
         if done is not None:
             self.trial_began = None
-            self.log("info", "update taken", target=done.running.target if done.running else "")
+            self.log("info", "update committed", target=done.running.target if done.running else "")
         return False
 
     def _roll_back(self, why: str, loaded: bool) -> bool:
         self.trial_began = None
         journal = self.folder.load()
         slot = journal.running
-        self.log("error", "update given back", target=slot.target if slot else "", why=why)
+        self.log("error", "update rolled back", target=slot.target if slot else "", why=why)
         after = _try(self.log, self.folder, lambda j: _rolled_back(j, why)) or replace(journal, trial=None)
         if not loaded:
             return False
@@ -233,7 +233,7 @@ class UpdateWatcher:
         try:
             self.models.replace_first(path, old.sha256 if old else "")
         except EdgeloopError as error:
-            self.log("error", "the bundle before it cannot be loaded", why=error)
+            self.log("error", "the previous bundle cannot be loaded", why=error)
             return False
         return True
 
