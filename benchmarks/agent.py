@@ -190,7 +190,7 @@ def process(name: str, bundle: Path, variant: str, folder: Path, large: bool) ->
     with serving(folder / "serve", text, bundle) as agent:
         eventually(lambda: agent.lines)
         ours, supervisor = resident(agent.worker()), resident(agent.process.pid)
-        scraped = agent.metric("edgeloop_resident_bytes")
+        scraped = agent.metric("edgeloop_agent_resident_memory_bytes")
     yield at_most(f"{name}: resident memory over the bare runtime", round((ours - plain) / 1e6, 1), "MB", 15)
     yield Row(f"{name}: the same once /metrics was read", round((scraped - plain) / 1e6, 1), "MB")
     yield Row(f"{name}: the supervisor, a process beside it", round(supervisor / 1e6, 1), "MB")
@@ -300,11 +300,11 @@ def sustained(seconds: float) -> Iterator[Row]:
                     pipe.write(point * 10)
                     sent += 1
                 if not first and now > seconds / 10:
-                    first = agent.metric("edgeloop_resident_bytes")
+                    first = agent.metric("edgeloop_agent_resident_memory_bytes")
                 time.sleep(0.002)
-            eventually(lambda: agent.metric("edgeloop_queue_depth") == 0)
-            answered, dropped = agent.metric("edgeloop_answered_total"), agent.metric("edgeloop_dropped_total")
-            grown = agent.metric("edgeloop_resident_bytes") - first
+            eventually(lambda: agent.metric("edgeloop_agent_queue_length") == 0)
+            answered, dropped = agent.metric("edgeloop_agent_samples_answered_total"), agent.metric("edgeloop_agent_dropped_total")
+            grown = agent.metric("edgeloop_agent_resident_memory_bytes") - first
     yield Row(f"sustained for {seconds:.0f} s: answered", answered / seconds, "/s", None, None, "≥ 990", answered / seconds >= 990)
     yield at_most("sustained: dropped", dropped, "recordings", 0)
     yield at_most("sustained: memory grown after the first tenth", round(grown / 1e6, 2), "MB", 1)

@@ -30,7 +30,7 @@ def faults(quick: bool) -> Iterator[Row]:
     """Each fault for real: does it answer again, and rightly?"""
     rng = random.Random(0)
     kills, requests = (20, 2000) if quick else (200, 100_000)
-    limits = "[limits]\nrestart_seconds = 0.01\nlongest_restart_seconds = 0.05\nhang_seconds = 2\n"
+    limits = "[limits]\nrestart_seconds = 0.01\nmax_restart_seconds = 0.05\nhang_seconds = 2\n"
     text = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.05\n' + limits
     expected = json.loads((GOLDEN.parent / "answers.json").read_text())
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def clock_jumps() -> Iterator[Row]:
                 (here / "clock").write_text(jump)
                 (here / "in" / f"{i}.csv").write_bytes(RECORDING.read_bytes())
                 time.sleep(3)
-            answered, restarts = len(agent.lines), agent.metric("edgeloop_restarts_total")
+            answered, restarts = len(agent.lines), agent.metric("edgeloop_agent_worker_restarts_total")
     met = answered == 3 * WINDOWS and not restarts
     yield Row(
         "clock set 400 days ahead and back: windows answered", answered, "", 3 * WINDOWS, None, f"{3 * WINDOWS}, no restart", met
@@ -98,7 +98,7 @@ def fuzz(agent: Agent, requests: int, rng: random.Random) -> Row:
     whole = post(INFER, text + bytes(1200), f"{HEADER_LENGTH}: {len(text)}")
     for _ in range(requests):
         raw(agent, spoiled(whole, rng))
-    restarts = agent.metric("edgeloop_restarts_total")
+    restarts = agent.metric("edgeloop_agent_worker_restarts_total")
     errors = agent.log.count(" error ") - agent.log.count("worker died")
     return at_most(f"{requests:,} malformed requests: errors inside the agent ({restarts:.0f} restarts in all)", errors, "", 0)
 
@@ -131,7 +131,7 @@ def spoiled_sources(count: int) -> Iterator[Row]:
         with serving(folder, '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n') as agent:
             (folder / "in" / "whole.csv").write_bytes(files[0])
             eventually(lambda: any(line["input"] == "whole.csv" for line in agent.lines), 300)
-            restarts = agent.metric("edgeloop_restarts_total")
+            restarts = agent.metric("edgeloop_agent_worker_restarts_total")
     yield at_most(f"{count // 100:,} malformed files in a watched folder: restarts", restarts, "", 0)
 
 

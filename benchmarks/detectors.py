@@ -22,13 +22,13 @@ class Ours:
         self.monitor, self.labelled = Monitor(reference, per_10k), labelled
 
     def __call__(self, row: Stream) -> bool:
-        alarm = self.monitor.saw(row[1:], int(row[0])) if self.labelled else self.monitor.saw(row, 0)
+        alarm = self.monitor.observe(row[1:], int(row[0])) if self.labelled else self.monitor.observe(row, 0)
         if alarm:
-            self.monitor.start_anew()
+            self.monitor.reset()
         return alarm
 
     def reset(self) -> None:
-        self.monitor.start_anew()
+        self.monitor.reset()
 
 
 class Rivers:

@@ -14,9 +14,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, WEARERS, Recordings
 
-from edgeloop_agent.drift.monitor import Follower
+from edgeloop_agent.drift.monitor import DriftFollower
 from edgeloop_agent.engine import Engine
-from edgeloop_agent.outbox.selection import CLASS, Choice, Chooser
+from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelector
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice as Variant
 from edgeloop_contract.messages import Sample, Samples
@@ -64,21 +64,21 @@ def asked(
     rng, manifest = np.random.default_rng(seed), bundle.manifest
     assert manifest.drift is not None
     database = Database(f"sqlite:///{Path(tempfile.mkdtemp(dir=folder)) / 'hub.sqlite'}")
-    settings, rows, held_back = Settings(folder), {}, {device: list[Sample]() for device in DEVICES}
+    settings, rows, context_count = Settings(folder), {}, {device: list[Sample]() for device in DEVICES}
     for device in DEVICES:
-        follower = Follower(manifest, manifest.drift, FALSE_ALARMS)
-        choose = Chooser(random_share, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
+        follower = DriftFollower(manifest, manifest.drift, FALSE_ALARMS)
+        choose = SampleSelector(random_share, 0.3, 1e6, lambda: float(rng.random()), lambda: 0.0, allowance=1e9)
         choose.allowance = 1e9
-        choose.begin_at(manifest.drift.reliability)
+        choose.start_from(manifest.drift.reliability)
         kept: list[Sample] = []
         for row in [i for i, name in enumerate(came.devices) if name == device]:
-            look = follower.saw(came.samples[row][None], came.scores[row][None])
+            look = follower.observe(came.samples[row][None], came.scores[row][None])
             choose.allowance = 1e9
-            choice = choose(look.features, look.confidence, look.drifting, None) or Choice("rest", CLASS["rest"], False)
+            choice = choose(look.features, look.confidence, look.drifting, None) or SampleChoice("rest", PRIORITY["rest"], False)
             key = f"{row:06}-{device}-{seed}"
             rows[key] = row
             values = came.samples[row]
-            (held_back[device] if choice.kind == "rest" else kept).append(
+            (context_count[device] if choice.kind == "rest" else kept).append(
                 Sample(
                     key=key, at=float(row + 1), kind=choice.kind, model=MODEL, sha256=bundle.sha256, recording=came.recordings[row],  # type: ignore[arg-type]
                     random=choice.random, guess=manifest.task.labels[look.label], confidence=look.confidence,  # type: ignore[union-attr]
@@ -95,7 +95,7 @@ def asked(
             truth = str(came.labels[rows[entry.key]])
             labelling.label(connection, entry.device, entry.key, "bench", truth, settings, whole)
         wanted = {device: labelling.wanted_recordings(connection, device, settings) for device in DEVICES}
-    for device, rest in held_back.items():
+    for device, rest in context_count.items():
         bring(database, device, bundle.sha256, [s for s in rest if s.recording in wanted[device]], settings)
     with database.reading() as connection:
         found = sample_store.listed(connection, MODEL, "labelled")

@@ -160,7 +160,7 @@ class Agent:
             headers={inference.HEADER_LENGTH: str(length)}, timeout=120,
         )  # fmt: skip
         took = (time.perf_counter() - start) * 1e3
-        _, said = inference.answered(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
+        _, said = inference.decode_response(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
         return took, str(said.get("place", ""))
 
     def split(self) -> Any:

@@ -108,7 +108,7 @@ def faults(bench: Bench, quick: bool) -> Iterator[Row]:
     deadline_ms, seconds = 250.0, 1.0 if quick else 8.0
     pace(0.25)
     bench.link.shape(50, 0.005)
-    agent = bench.start("faults", f'deadline_ms = {deadline_ms}\ncut = "input/raw"\nprobe_seconds = 1')
+    agent = bench.start("faults", f'deadline_ms = {deadline_ms}\nroute = "input/raw"\nprobe_seconds = 1')
     in_namespace(lambda: goes(agent, "input/raw"))
 
     def over(duration: float, until_back: bool = False) -> tuple[list[float], list[str], float]:

@@ -21,7 +21,7 @@ WAKE_SECONDS = 2.0  # after a halt: what was due meanwhile, a probe of the link 
 WAIT_MS = 60_000
 SLOW_MS = 2_000  # a way that takes longer is measured once
 TURNS_MS = 3_000  # of one agent's answers: enough of them
-FIXED = f'cut = "{{}}"\nhedge = "late"\ndeadline_ms = {WAIT_MS}\nprobe_seconds = 3600'
+FIXED = f'route = "{{}}"\nhedge = "late"\ndeadline_ms = {WAIT_MS}\nprobe_seconds = 3600'
 
 
 @dataclass
@@ -109,7 +109,7 @@ class Bench:
 
 def goes(agent: Agent, way: str) -> None:
     deadline = time.monotonic() + 120
-    while agent.split()["way"] != way or not agent.split()["rows"]:
+    while agent.split()["route"] != way or not agent.split()["rows"]:
         if time.monotonic() > deadline:
             raise SystemExit(f"{way}: {agent.split()}")
         time.sleep(0.1)
@@ -146,5 +146,5 @@ def bench_of(bundle: Path) -> Iterator[Bench]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         with hub_with([bundle], folder) as (port, token), shaped_link(port, PORT) as link:
-            yield Bench(folder, bundle, model, token, link, ways, lossy, *inference.ask("input", samples, {}))
+            yield Bench(folder, bundle, model, token, link, ways, lossy, *inference.encode_request("input", samples, {}))
         pace(1)

@@ -25,7 +25,7 @@ def overhead(bundle: Path, quick: bool) -> Iterator[Row]:
     from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
-    from edgeloop_agent.offload.tail_servers import Edge
+    from edgeloop_agent.offload.tail_servers import TailServers
 
     with Bundle.open(bundle) as opened:
         sample = opened.array(opened.manifest.canary.inputs)[:1]
@@ -35,13 +35,13 @@ def overhead(bundle: Path, quick: bool) -> Iterator[Row]:
         for on in (False, True):
             split = Split(enabled=on, tails=[Tail(address="http://127.0.0.1:9")], probe_seconds=3600)
             config = Config(bundles=[str(bundle)], state=scratch, split=split)
-            edge = Edge(config, "", Counts(), Log("error")) if on else None
-            made = Models(config, Counts(), Log("error"), edge)
+            tail_servers = TailServers(config, "", Counts(), Log("error")) if on else None
+            made = Models(config, Counts(), Log("error"), tail_servers)
             found = models[on] = made.get(made.first)
             found._run = lambda sample: sample  # type: ignore[method-assign]  # the runtime's own time would drown it
-            if found.splitter is not None:
+            if found.router is not None:
                 time.sleep(1)
-                found.splitter._whole = found._run
+                found.router._whole = found._run
     for _ in range(20 if quick else 60):
         for on, model in models.items():
             start = time.perf_counter()
@@ -60,7 +60,7 @@ def tails(bundle: Path, quick: bool) -> Iterator[Row]:
         assert split is not None
         cut = split.cuts[-1]
     rows = np.random.default_rng(0).integers(0, 255, (1, *cut.boundary.shape)).astype(np.uint8)
-    body, length = inference.ask(cut.tensor, rows, {})
+    body, length = inference.encode_request(cut.tensor, rows, {})
     name = served_name(model, sha256, cut.name)
     quota = ("--set", "tail_requests_per_second=1000000", "--set", "tail_burst=1000000", "--set", "tail_waiting_rows=100000")
     for batch in (1, 16):

@@ -99,7 +99,7 @@ def _point(bench: Bench, agents: dict[str, Agent], number: int) -> Point:
     in_namespace(lambda: goes(fresh["twin"], best))
     fresh["twin"].halt(True)
     for kind, least in (("exact", 1.0), ("lossy", 0.85)):
-        fresh[kind] = bench.start(f"ours-{number}-{kind}", f"deadline_ms = {WAIT_MS}\nleast_agreement = {least}")
+        fresh[kind] = bench.start(f"ours-{number}-{kind}", f"deadline_ms = {WAIT_MS}\nmin_agreement = {least}")
         in_namespace(lambda agent=fresh[kind]: (link_measured(agent), settled(bench, agent, SETTLE_SECONDS)))
         fresh[kind].halt(True)
     last = bench.by_turns({best: agents[best], best_any: agents[best_any], **fresh}, 16)

@@ -46,8 +46,8 @@ health_seconds = 2.0
 send = "samples"
 random_share = {random}
 uncertain_share = 0.3
-per_hour = 100000
-rest_bytes = 16000000
+max_per_hour = 100000
+context_bytes = 16000000
 [drift]
 false_alarms_per_10k = {rate}
 """

@@ -31,7 +31,7 @@ SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]
 CHUNK = 1 << 20
 
 
-class Limits(msgspec.Struct, frozen=True):
+class BundleLimits(msgspec.Struct, frozen=True):
     """What a device is willing to read."""
 
     max_bundle_bytes: int = 512 << 20
@@ -40,7 +40,7 @@ class Limits(msgspec.Struct, frozen=True):
     max_files: int = 256
 
 
-class Seen(Protocol):
+class VerifiedDigests(Protocol):
     """Digests of whole bundle files that were verified."""
 
     def __contains__(self, sha256: object, /) -> bool: ...
@@ -55,23 +55,23 @@ class Bundle:
         self._file, self._archive = file, archive
 
     @classmethod
-    def open(cls, path: Path, limits: Limits = Limits(), seen: Seen | None = None) -> Bundle:
+    def open(cls, path: Path, limits: BundleLimits = BundleLimits(), verified: VerifiedDigests | None = None) -> Bundle:
         """Open and verify everything: names, sizes, digests, schema. Raises BundleError with what is wrong.
 
-        `seen`: where a file with exactly these bytes was verified before, its parts need not all be unpacked again.
+        `verified`: where a file with exactly these bytes was verified before, its parts need not all be unpacked again.
         """
         try:
             file = path.open("rb")
         except OSError as error:
             raise BundleError(f"{path}: cannot be opened ({error.strerror}); check the path") from error
         try:
-            return cls._verified(path, file, limits, seen)
+            return cls._verified(path, file, limits, verified)
         except BaseException:
             file.close()
             raise
 
     @classmethod
-    def _verified(cls, path: Path, file: IO[bytes], limits: Limits, seen: Seen | None) -> Bundle:
+    def _verified(cls, path: Path, file: IO[bytes], limits: BundleLimits, verified: VerifiedDigests | None) -> Bundle:
         size = os.fstat(file.fileno()).st_size
         if size > limits.max_bundle_bytes:
             raise BundleError(f"{path}: {size} bytes; the limit is {limits.max_bundle_bytes}: raise it or ship less")
@@ -83,12 +83,12 @@ class Bundle:
         while chunk := file.read(CHUNK):
             digest.update(chunk)
         bundle = cls(path, file, archive, manifest, digest.hexdigest())
-        if seen is None or bundle.sha256 not in seen:
+        if verified is None or bundle.sha256 not in verified:
             for name in manifest.files:
                 bundle._check(name)
             bundle._check_canary()
-            if seen is not None:
-                seen.add(bundle.sha256)
+            if verified is not None:
+                verified.add(bundle.sha256)
         return bundle
 
     def read(self, name: str) -> bytes:
@@ -133,7 +133,7 @@ class Bundle:
         self.close()
 
 
-def _opened(path: Path, file: IO[bytes], size: int, limits: Limits) -> zipfile.ZipFile:
+def _opened(path: Path, file: IO[bytes], size: int, limits: BundleLimits) -> zipfile.ZipFile:
     """The archive, its layout checked to the last byte. Raises BundleError."""
     try:
         zip_layout.check_end(file, size, limits.max_files)
@@ -148,7 +148,7 @@ def _opened(path: Path, file: IO[bytes], size: int, limits: Limits) -> zipfile.Z
     return archive
 
 
-def _check_entries(path: Path, archive: zipfile.ZipFile, limits: Limits) -> None:
+def _check_entries(path: Path, archive: zipfile.ZipFile, limits: BundleLimits) -> None:
     """Refuse what no honest writer makes, before anything is unpacked."""
     entries = archive.infolist()
     names = [e.filename for e in entries]

@@ -13,10 +13,8 @@ import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.settings import Fraction01, PositiveFloat, PositiveInt
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 NORMAL = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
 FULL_SCALE = 32767.0
 IMAGE = (2, 3)  # dimensions of one
@@ -53,7 +51,7 @@ class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 class FillMissing(_Step, frozen=True, tag="fill_missing"):
     """NaN and infinite values of a series by straight lines between their neighbours; a longer gap is refused."""
 
-    max_gap: Count  # points in a row
+    max_gap: PositiveInt  # points in a row
 
     def __call__(self, x: Cleaned) -> None:
         if x.values.dtype.kind != "f":
@@ -78,7 +76,7 @@ class Clamp(_Step, frozen=True, tag="clamp"):
 
     low: float
     high: float
-    max_share: Share = 0.2
+    max_share: Fraction01 = 0.2
 
     def __call__(self, x: Cleaned) -> None:
         outside = (x.values < self.low) | (x.values > self.high)
@@ -98,9 +96,9 @@ class Hampel(_Step, frozen=True, tag="hampel"):
     Davies & Gather 1993. `window`: points on each side; `floor`: deviations below it count as this large.
     """
 
-    window: Count = 3
-    sigmas: Positive = 4.0
-    floor: Positive = 1e-6
+    window: PositiveInt = 3
+    sigmas: PositiveFloat = 4.0
+    floor: PositiveFloat = 1e-6
 
     def __call__(self, x: Cleaned) -> None:
         width = 2 * self.window + 1
@@ -122,7 +120,7 @@ class Hampel(_Step, frozen=True, tag="hampel"):
 class Stuck(_Step, frozen=True, tag="stuck"):
     """A sensor that repeats one value: refused when a channel does not change for so many points in a row."""
 
-    max_points: Count
+    max_points: PositiveInt
 
     def __call__(self, x: Cleaned) -> None:
         series = x.values.reshape(len(x.values), -1)
@@ -136,7 +134,7 @@ class Stuck(_Step, frozen=True, tag="stuck"):
 class Flat(_Step, frozen=True, tag="flat"):
     """A line with nothing but noise on it: refused when every channel's deviation is below `min_std`."""
 
-    min_std: Positive
+    min_std: PositiveFloat
 
     def __call__(self, x: Cleaned) -> None:
         loudest = float(x.values.reshape(len(x.values), -1).std(axis=0, dtype=np.float64).max())
@@ -150,8 +148,8 @@ class Resample(_Step, frozen=True, tag="resample"):
     Without times the points are taken for even already. Times that run backwards are put in order first.
     """
 
-    rate_hz: Positive
-    max_gap_seconds: Positive
+    rate_hz: PositiveFloat
+    max_gap_seconds: PositiveFloat
 
     def __call__(self, x: Cleaned) -> None:
         if x.times is None:
@@ -177,7 +175,7 @@ class Resample(_Step, frozen=True, tag="resample"):
 class Clipped(_Step, frozen=True, tag="clipped"):
     """Sound driven past full scale: refused when more than `max_share` of the points sit at either end of 16 bits."""
 
-    max_share: Share = 0.01
+    max_share: Fraction01 = 0.01
 
     def __call__(self, x: Cleaned) -> None:
         share = float((np.abs(x.values.astype(np.float64)) >= FULL_SCALE).mean())
@@ -217,7 +215,7 @@ class Exposure(_Step, frozen=True, tag="exposure"):
 class Blurred(_Step, frozen=True, tag="blurred"):
     """Images without fine detail: refused when the variance of the Laplacian is below `min_variance` (Pech-Pacheco 2000)."""
 
-    min_variance: Positive
+    min_variance: PositiveFloat
 
     def __call__(self, x: Cleaned) -> None:
         grey = _grey(x.values) if x.values.ndim in IMAGE else np.empty((0, 0))
@@ -237,7 +235,7 @@ class NearDuplicate(_Step, frozen=True, tag="near_duplicate"):
     `max_difference`: mean absolute difference of brightness (0 to 255), over a 16×16 thumbnail. The device keeps the last one.
     """
 
-    max_difference: Positive = 2.0
+    max_difference: PositiveFloat = 2.0
 
     def __call__(self, x: Cleaned) -> None:
         """Nothing: what came before is the device's to know (`same_as`)."""

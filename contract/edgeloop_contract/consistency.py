@@ -19,46 +19,48 @@ MAX_VALUES = 1 << 28  # of one tensor
 
 def problems(manifest: Manifest) -> list[str]:
     """Everything in the manifest that does not fit together, in words; the files themselves are not looked at."""
-    found = [*_files(manifest), *_task(manifest), *_drift(manifest), *_split(manifest)]
-    found += _tensor("sample", manifest.sample)
-    for place, size in _after(manifest.preprocessing).items():
+    problems = [*_files(manifest), *_task(manifest), *_drift(manifest), *_split(manifest)]
+    problems += _tensor("sample", manifest.sample)
+    for place, size in _sizes_after(manifest.preprocessing).items():
         if place < len(manifest.sample.shape) and manifest.sample.shape[place] != size:
-            found.append(f"preprocessing makes samples with {size} on axis {place}, the sample has shape {manifest.sample.shape}")
+            problems.append(
+                f"preprocessing makes samples with {size} on axis {place}, the sample has shape {manifest.sample.shape}"
+            )
     if not manifest.variants:
-        found.append("it has no model")
+        problems.append("it has no model")
     names = [v.name for v in manifest.variants]
-    found += [f"two variants are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += [f"two variants are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
     for variant in manifest.variants:
-        found += _tensor(f"variant {variant.name}'s input", variant.input)
-        found += _tensor(f"variant {variant.name}'s output", variant.output)
+        problems += _tensor(f"variant {variant.name}'s input", variant.input)
+        problems += _tensor(f"variant {variant.name}'s output", variant.output)
         if not manifest.probe:
-            found += _variant(manifest, variant)
-    return found
+            problems += _variant(manifest, variant)
+    return problems
 
 
 def canary_problems(manifest: Manifest, array: Callable[[str], Array]) -> list[str]:
     """What does not fit in the golden samples. `array`: a bundle's file as an array."""
     canary, task = manifest.canary, manifest.task
     inputs, labels = array(canary.inputs), array(canary.labels)
-    found = []
+    problems = []
     if inputs.dtype != manifest.sample.dtype or list(inputs.shape[1:]) != manifest.sample.shape:
-        found.append(f"canary inputs have shape {inputs.shape} of {inputs.dtype}, the sample is {_words(manifest.sample)}")
+        problems.append(f"canary inputs have shape {inputs.shape} of {inputs.dtype}, the sample is {_described(manifest.sample)}")
     if manifest.probe:
-        return found
+        return problems
     goldens = {canary.scores: "the canary's scores"}
     goldens |= {golden.scores: f"the canary's scores of {name}" for name, golden in canary.variants.items()}
     for name, what in goldens.items():
         scores = array(name)
         if scores.shape[:1] != inputs.shape[:1] or scores[:1].size != (outputs(manifest) if len(inputs) else 0):
-            found.append(f"{what} have shape {scores.shape}; {len(inputs)} samples of {outputs(manifest)} scores are needed")
+            problems.append(f"{what} have shape {scores.shape}; {len(inputs)} samples of {outputs(manifest)} scores are needed")
         elif scores.dtype.kind != "f" or not np.isfinite(scores).all():
-            found.append(f"{what} are no finite numbers")
+            problems.append(f"{what} are no finite numbers")
     wanted = (len(inputs), len(task.quantities)) if isinstance(task, Regression) else (len(inputs),)
     if labels.shape != wanted:
-        found.append(f"canary labels have shape {labels.shape}; {wanted} is needed")
+        problems.append(f"canary labels have shape {labels.shape}; {wanted} is needed")
     elif not isinstance(task, Regression) and (labels.dtype.kind not in "iu" or not np.isin(labels, range(len(task.labels))).all()):
-        found.append(f"canary labels are not whole numbers from 0 to {len(task.labels) - 1}")
-    return found
+        problems.append(f"canary labels are not whole numbers from 0 to {len(task.labels) - 1}")
+    return problems
 
 
 def outputs(manifest: Manifest) -> int:
@@ -136,7 +138,7 @@ def _tensor(what: str, spec: TensorSpec) -> Iterator[str]:
         yield f"{what} has a scale of {spec.quantization.scale:g}"
 
 
-def _after(steps: Sequence[Step]) -> dict[int, int]:
+def _sizes_after(steps: Sequence[Step]) -> dict[int, int]:
     """Sizes that the steps alone decide, by axis of a sample."""
     sizes: dict[int, int] = {}
     for step in steps:
@@ -154,5 +156,5 @@ def _after(steps: Sequence[Step]) -> dict[int, int]:
     return sizes
 
 
-def _words(spec: TensorSpec) -> str:
+def _described(spec: TensorSpec) -> str:
     return f"{spec.shape} of {spec.dtype}"

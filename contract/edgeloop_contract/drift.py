@@ -11,19 +11,19 @@ samples), as many by each.
 from __future__ import annotations
 
 from itertools import chain
-from typing import Annotated
 
 import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.settings import NonNegativeInt
 
-FARTHEST = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
-MOST_VALUES = 8192  # of a sample that are looked at
-MOST_CHANNELS = 8
-MOST_ANSWERS = 16  # scores and labels that are watched one by one
+MAX_DEVIATIONS = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
+MAX_VALUES = 8192  # of a sample that are looked at
+MAX_CHANNELS = 8
+MAX_ANSWERS = 16  # scores and labels that are watched one by one
 BINS = 10  # of confidence
-LEAST_LIMIT = 1e-6  # where nothing ever moved
+MIN_LIMIT = 1e-6  # where nothing ever moved
 FAULTS = ("fault", "miswired")  # causes that are mended at the device: nothing to learn or to label
 
 
@@ -46,10 +46,10 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     overall: list[list[float]]  # (2, F): mean and standard deviation of each feature, whatever the answer
     between: list[float] = []  # (F,): standard deviation of the mean from place to place: groups, or recordings if these are few
     within: list[float] = []  # (F,): of a recording's mean within its group, beyond what its samples' number explains
-    places: Annotated[int, msgspec.Meta(ge=0)] = 0  # that `between` is told from; 0: every sample is by itself
+    places: NonNegativeInt = 0  # that `between` is told from; 0: every sample is by itself
     reliability: list[list[float]] = []  # (BINS, 2): share of right answers, and samples, by confidence; of validation data
-    samples: Annotated[int, msgspec.Meta(ge=0)] = 0
-    recordings: Annotated[int, msgspec.Meta(ge=0)] = 0  # that the samples are of; 0: not told
+    samples: NonNegativeInt = 0
+    recordings: NonNegativeInt = 0  # that the samples are of; 0: not told
     source: str = ""  # which samples these are
 
     def __post_init__(self) -> None:
@@ -77,13 +77,13 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         if len(rates) > 1 and not rates[0] <= at <= rates[-1]:
             i, j = (0, 1) if at < rates[0] else (-2, -1)
             found = limits[i] + (at - rates[i]) * (limits[j] - limits[i]) / (rates[j] - rates[i])
-            return np.asarray(np.maximum(found, LEAST_LIMIT))
+            return np.asarray(np.maximum(found, MIN_LIMIT))
         return np.array([np.interp(at, rates, column) for column in limits.T])
 
 
 def channel_names(channels: int) -> list[str]:
     """Names of the input's features: mean, spread and roughness of each channel; of the first few where there are more."""
-    few = range(min(channels, MOST_CHANNELS))
+    few = range(min(channels, MAX_CHANNELS))
     return [f"{what} of channel {c}" for what in ("mean", "spread", "roughness") for c in few]
 
 
@@ -93,11 +93,11 @@ def input_features(sample: Array) -> Array:
     Large samples are looked at in part: every n-th row of an image, the beginning of a series.
     """
     rows = sample[0]
-    if rows.size > MOST_VALUES and rows.ndim > 2:
-        rows = rows[:: -(-rows.size // MOST_VALUES)]
-    x = rows.reshape(-1, rows.shape[-1])[:, :MOST_CHANNELS]
-    if len(x) > MOST_VALUES:
-        x = x[:MOST_VALUES]
+    if rows.size > MAX_VALUES and rows.ndim > 2:
+        rows = rows[:: -(-rows.size // MAX_VALUES)]
+    x = rows.reshape(-1, rows.shape[-1])[:, :MAX_CHANNELS]
+    if len(x) > MAX_VALUES:
+        x = x[:MAX_VALUES]
     x = x.astype(np.float64)
     n, channels = x.shape
     out = np.empty(3 * channels)
@@ -120,7 +120,7 @@ class Monitor:
         self.reference, self.per_10k, self.streams, self.score = reference, per_10k, streams, 0.0
         r, lead = reference, (streams,) if streams else ()
         self._f, self._p = len(r.features), len(r.projections)
-        self._told_apart = r.labels > 1
+        self._per_label = r.labels > 1
         self._centre, self._per_scale = np.asarray(r.centre), 1 / np.asarray(r.scale)
         self._projections = np.ascontiguousarray(np.asarray(r.projections).reshape(self._p, self._f).T)
         self._mean, self._per_std = np.asarray(r.mean), 1 / np.asarray(r.std)
@@ -130,19 +130,19 @@ class Monitor:
         self._per_spread = (1 / np.asarray(r.spread)).astype(kind)
         self._per_limit = 1 / r.limits_at(self.per_10k)
         self.averages = np.zeros((*lead, m, n), kind)
-        self._wanders, self._squares = np.empty_like(self.averages), np.empty_like(self.averages)
-        self._ones, self._watched = np.ones(n, kind), np.zeros(n)
+        self._deviations, self._squares = np.empty_like(self.averages), np.empty_like(self.averages)
+        self._ones, self._monitored = np.ones(n, kind), np.zeros(n)
         self._answers = np.eye(max(1, r.labels))
         self._statistics = np.empty((*lead, 2 * m), kind)
 
-    def watched(self, features: Array, answer: int | Array) -> Array:
+    def monitored(self, features: Array, answer: int | Array) -> Array:
         """The standardised numbers (N,) of a sample with features (F,) and an answer (the label's number); or (n, N) of many.
 
         The array of a single one is used again for the next.
         """
         f, p = self._f, self._p
-        out: Array = self._watched if features.ndim == 1 else np.empty((len(features), len(self._mean)))
-        z = (features - self._centre[answer if self._told_apart else 0]) * self._per_scale
+        out: Array = self._monitored if features.ndim == 1 else np.empty((len(features), len(self._mean)))
+        z = (features - self._centre[answer if self._per_label else 0]) * self._per_scale
         np.minimum(z, 8.0, out=z)
         np.maximum(z, -8.0, out=z)
         out[..., :f] = z
@@ -150,36 +150,36 @@ class Monitor:
         if p:
             projected = z @ self._projections
             np.multiply(projected, projected, out=out[..., 2 * f : 2 * f + p])
-        if self._told_apart:
+        if self._per_label:
             out[..., 2 * f + p :] = self._answers[answer]
         out -= self._mean
         out *= self._per_std
-        np.minimum(out, FARTHEST, out=out)
-        np.maximum(out, -FARTHEST, out=out)
+        np.minimum(out, MAX_DEVIATIONS, out=out)
+        np.maximum(out, -MAX_DEVIATIONS, out=out)
         return out
 
-    def statistics(self, watched: Array) -> Array:
+    def statistics(self, monitored: Array) -> Array:
         """One step with numbers (..., N); returns (..., 2 M): each memory's largest average, and the root of their squares' sum."""
-        wanders, squares = self._wanders, self._squares
-        np.subtract(watched[..., None, :], self.averages, out=wanders)
-        wanders *= self._rate
-        self.averages += wanders
-        np.multiply(self.averages, self._per_spread, out=wanders)
-        np.multiply(wanders, wanders, out=squares)
+        deviations, squares = self._deviations, self._squares
+        np.subtract(monitored[..., None, :], self.averages, out=deviations)
+        deviations *= self._rate
+        self.averages += deviations
+        np.multiply(self.averages, self._per_spread, out=deviations)
+        np.multiply(deviations, deviations, out=squares)
         m = len(self._rate)
         squares.max(axis=-1, out=self._statistics[..., :m])
         np.matmul(squares, self._ones, out=self._statistics[..., m:])
         np.sqrt(self._statistics, out=self._statistics)
         return self._statistics
 
-    def saw(self, features: Array, answer: int) -> bool:
+    def observe(self, features: Array, answer: int) -> bool:
         """One more sample: whether it raises an alarm."""
-        found = self.statistics(self.watched(features, answer))
+        found = self.statistics(self.monitored(features, answer))
         found *= self._per_limit
         self.score = float(found.max())
         return self.score > 1.0
 
-    def start_anew(self) -> None:
+    def reset(self) -> None:
         self.averages[...] = 0.0
         self.score = 0.0
 

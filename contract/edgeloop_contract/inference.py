@@ -20,7 +20,7 @@ DATATYPES: dict[str, Any] = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "INT8": np.int8,
     "INT16": np.int16, "INT32": np.int32, "INT64": np.int64, "FP16": np.float16, "FP32": np.float32, "FP64": np.float64,
 }  # fmt: skip
-NAMES = {np.dtype(kind): name for name, kind in DATATYPES.items()}
+DATATYPE_NAMES = {np.dtype(kind): name for name, kind in DATATYPES.items()}
 MAX_RANK = 8
 
 
@@ -55,7 +55,7 @@ class Request:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def decode(body: bytes | bytearray, header_length: int | None) -> Request:
+def decode_request(body: bytes | bytearray, header_length: int | None) -> Request:
     """Read a request. Raises DataError that says what is wrong with it."""
     if header_length is not None and not 0 <= header_length <= len(body):
         raise DataError(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
@@ -71,11 +71,11 @@ def decode(body: bytes | bytearray, header_length: int | None) -> Request:
     return Request(request.id or "", inputs, outputs, in_binary, parameters)
 
 
-def ask(name: str, values: Array, parameters: dict[str, Any]) -> tuple[bytes, int]:
+def encode_request(name: str, values: Array, parameters: dict[str, Any]) -> tuple[bytes, int]:
     """A request for all outputs in binary, with one input: its body, and the length of the JSON."""
     data = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
     tensor = {
-        "name": name, "datatype": NAMES[values.dtype], "shape": list(values.shape), "parameters": {"binary_data_size": len(data)},
+        "name": name, "datatype": DATATYPE_NAMES[values.dtype], "shape": list(values.shape), "parameters": {"binary_data_size": len(data)},
     }  # fmt: skip
     text = msgspec.json.encode({"inputs": [tensor], "parameters": {"binary_data_output": True, **parameters}})
     return text + data, len(text)
@@ -86,7 +86,7 @@ class _Response(msgspec.Struct, frozen=True):
     parameters: dict[str, Any] = {}
 
 
-def answered(body: bytes, header_length: int | None) -> tuple[dict[str, Array], dict[str, Any]]:
+def decode_response(body: bytes, header_length: int | None) -> tuple[dict[str, Array], dict[str, Any]]:
     """A response's outputs by name, and its parameters. Raises DataError."""
     if header_length is not None and not 0 <= header_length <= len(body):
         raise DataError(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
@@ -99,25 +99,25 @@ def answered(body: bytes, header_length: int | None) -> tuple[dict[str, Array], 
 
 
 def _tensors(described: list[_Tensor], binary: bytes | bytearray) -> dict[str, Array]:
-    found: dict[str, Array] = {}
+    arrays: dict[str, Array] = {}
     start = 0
     for tensor in described:
-        if tensor.name in found:
+        if tensor.name in arrays:
             raise DataError(f"{tensor.name!r} is there twice")
         size = (tensor.parameters or {}).get("binary_data_size")
         if size is None:
-            found[tensor.name] = _from_json(tensor)
+            arrays[tensor.name] = _from_json(tensor)
             continue
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - start:
             raise DataError(f"{tensor.name!r}: binary_data_size {size!r}; {len(binary) - start} bytes are left in the body")
-        found[tensor.name] = _from_bytes(tensor, binary[start : start + size])
+        arrays[tensor.name] = _from_bytes(tensor, binary[start : start + size])
         start += size
     if start != len(binary):
         raise DataError(f"{len(binary) - start} bytes at the end of the body belong to no tensor")
-    return found
+    return arrays
 
 
-def _kind(tensor: _Tensor) -> tuple[np.dtype[Any], int]:
+def _dtype_and_count(tensor: _Tensor) -> tuple[np.dtype[Any], int]:
     """Type, and how many values there must be."""
     if tensor.datatype not in DATATYPES:
         raise DataError(f"{tensor.name!r}: datatype {tensor.datatype!r}; known: {', '.join(DATATYPES)}")
@@ -130,7 +130,7 @@ def _kind(tensor: _Tensor) -> tuple[np.dtype[Any], int]:
 
 
 def _from_bytes(tensor: _Tensor, data: bytes | bytearray) -> Array:
-    dtype, count = _kind(tensor)
+    dtype, count = _dtype_and_count(tensor)
     if count * dtype.itemsize != len(data):
         raise DataError(f"{tensor.name!r}: shape {tensor.shape} of {tensor.datatype} is not {len(data)} bytes")
     return np.frombuffer(data, dtype.newbyteorder("<")).astype(dtype, copy=False).reshape(tensor.shape)
@@ -138,10 +138,10 @@ def _from_bytes(tensor: _Tensor, data: bytes | bytearray) -> Array:
 
 def _from_json(tensor: _Tensor) -> Array:
     """Numbers in nested or flat lists; those that the datatype cannot hold are an error, not wrapped around."""
-    dtype, count = _kind(tensor)
-    found = _most_values(bytes(tensor.data))
-    if count and found != count:  # before they take several times the room of their text
-        raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {found}")
+    dtype, count = _dtype_and_count(tensor)
+    available = _max_values(bytes(tensor.data))
+    if count and available != count:  # before they take several times the room of their text
+        raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {available}")
     wanted: Any = bool if dtype.kind == "b" else float if dtype.kind == "f" else int
     try:
         flat = msgspec.json.decode(bytes(tensor.data), type=list[wanted]) if tensor.data else []
@@ -155,7 +155,7 @@ def _from_json(tensor: _Tensor) -> Array:
         raise DataError(f"{tensor.name!r}: {error}") from error
 
 
-def _most_values(text: bytes) -> int:
+def _max_values(text: bytes) -> int:
     """Of a flat or nested list of numbers, by its commas alone."""
     return text.count(b",") + 1 if any(c not in b"[] \t\r\n" for c in text[:100]) or b"," in text else 0
 
@@ -170,10 +170,10 @@ def _flattened(tensor: _Tensor, wanted: Any) -> list[Any]:
         raise DataError(f"{tensor.name!r}: data are not numbers of {tensor.datatype} ({error})") from error
 
 
-def encode(
-    model: str, version: str, request: Request, outputs: dict[str, Array], said: dict[str, Any] | None = None
+def encode_response(
+    model: str, version: str, request: Request, outputs: dict[str, Array], parameters: dict[str, Any] | None = None
 ) -> tuple[bytes, int | None]:
-    """A response's body, and the length of its JSON where tensors follow it; `said`: its parameters.
+    """A response's body, and the length of its JSON where tensors follow it; `parameters`: its parameters.
 
     Raises DataError for an output that is not there.
     """
@@ -183,7 +183,7 @@ def encode(
         if name not in outputs:
             raise DataError(f"output {name!r} does not exist; there is {', '.join(outputs)}")
         values = outputs[name]
-        tensor: dict[str, Any] = {"name": name, "datatype": NAMES[values.dtype], "shape": list(values.shape)}
+        tensor: dict[str, Any] = {"name": name, "datatype": DATATYPE_NAMES[values.dtype], "shape": list(values.shape)}
         if in_binary:
             data = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
             tensor["parameters"] = {"binary_data_size": len(data)}
@@ -194,7 +194,7 @@ def encode(
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": described}
     if request.id:
         answer["id"] = request.id
-    if said:
-        answer["parameters"] = said
+    if parameters:
+        answer["parameters"] = parameters
     text = msgspec.json.encode(answer)
     return (text + tail, len(text)) if tail else (text, None)

@@ -194,15 +194,15 @@ class JobResult(_Message, frozen=True):
     measured: Annotated[dict[Short, Any], msgspec.Meta(max_length=200)] = {}
 
 
-MOST_NESTED = 20  # lists and objects within each other, in what is free of form
+MAX_NESTING = 20  # lists and objects within each other, in what is free of form
 
 
-def too_deep(value: object, most: int = MOST_NESTED) -> bool:
-    """Whether lists and objects lie more than `most` within each other; asks no stack of its own."""
+def too_deep(value: object, max_depth: int = MAX_NESTING) -> bool:
+    """Whether lists and objects lie more than `max_depth` within each other; asks no stack of its own."""
     waiting = [(value, 0)]
     while waiting:
         found, depth = waiting.pop()
-        if depth > most:
+        if depth > max_depth:
             return True
         inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
         waiting.extend((each, depth + 1) for each in inner)

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.settings import NonNegativeFloat, PositiveFloat, PositiveInt
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
 INT16 = np.iinfo(np.int16)
 SILENCE_DB = -100.0
 
@@ -30,8 +30,8 @@ class Window(_Step, frozen=True, tag="window"):
     A `short` recording is refused, or padded: its first and last point are repeated on both sides.
     """
 
-    length: Positive
-    hop: Positive
+    length: PositiveInt
+    hop: PositiveInt
     short: Literal["refuse", "pad"] = "refuse"
 
     def __call__(self, x: Array) -> Array:
@@ -50,7 +50,7 @@ class Window(_Step, frozen=True, tag="window"):
 class Pad(_Step, frozen=True, tag="pad"):
     """Exactly `length` points: zeros on both sides of a shorter recording, the middle of a longer one."""
 
-    length: Positive
+    length: PositiveInt
 
     def __call__(self, x: Array) -> Array:
         spare = self.length - x.shape[1]
@@ -68,13 +68,13 @@ class LogMel(_Step, frozen=True, tag="log_mel"):
     2595·log10(1 + f/700)) from `low_hz` to `high_hz`, decibels below the recording's loudest value, 255 counts for `range_db`.
     """
 
-    rate_hz: Positive
-    window: Positive
-    hop: Positive
-    bands: Positive
-    low_hz: Annotated[float, msgspec.Meta(ge=0)] = 20.0
-    high_hz: Annotated[float, msgspec.Meta(gt=0)] = 4000.0
-    range_db: Annotated[float, msgspec.Meta(gt=0)] = 80.0
+    rate_hz: PositiveInt
+    window: PositiveInt
+    hop: PositiveInt
+    bands: PositiveInt
+    low_hz: NonNegativeFloat = 20.0
+    high_hz: PositiveFloat = 4000.0
+    range_db: PositiveFloat = 80.0
 
     def __call__(self, x: Array) -> Array:
         if x.ndim != 3 or x.shape[-1] != 1 or x.dtype != np.int16:
@@ -153,8 +153,8 @@ class Colour(_Step, frozen=True, tag="colour"):
 class Resize(_Step, frozen=True, tag="resize"):
     """Bilinear resize with half-pixel centres and no antialiasing; uint8 in, uint8 out."""
 
-    height: Positive
-    width: Positive
+    height: PositiveInt
+    width: PositiveInt
 
     def __call__(self, x: Array) -> Array:
         if x.ndim != 4:

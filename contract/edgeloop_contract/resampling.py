@@ -12,7 +12,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import LogMel
 
-LEAST_HZ, MOST_HZ = 100, 768_000  # outside of these a file's head is wrong
+MIN_HZ, MAX_HZ = 100, 768_000  # outside of these a file's head is wrong
 ZERO_CROSSINGS = 10  # of the windowed sinc, on each side, at the lower of the two rates
 BETA = 5.0  # of its Kaiser window
 BLOCK_TAPS = 1 << 20  # products at a time: what it takes is bounded, however long the sound is
@@ -25,8 +25,8 @@ def resample(values: Array, from_hz: int, to_hz: int) -> Array:
     does it; each phase is scaled to sum 1, so that a constant stays one. Raises DataError for a rate that no sound has.
     """
     for rate in (from_hz, to_hz):
-        if not LEAST_HZ <= rate <= MOST_HZ:
-            raise DataError(f"sound at {rate} Hz; rates from {LEAST_HZ} to {MOST_HZ} Hz are read: look at the file's head")
+        if not MIN_HZ <= rate <= MAX_HZ:
+            raise DataError(f"sound at {rate} Hz; rates from {MIN_HZ} to {MAX_HZ} Hz are read: look at the file's head")
     if from_hz == to_hz or not len(values):
         return values
     common = gcd(from_hz, to_hz)
@@ -69,18 +69,18 @@ def _weights(up: int, down: int, reach: int, phases: Array) -> Array:
     return np.asarray(weights / weights.sum(axis=1, keepdims=True))
 
 
-def heard_hz(steps: Sequence[object]) -> int | None:
+def model_rate_hz(steps: Sequence[object]) -> int | None:
     """The rate of the sound that these preprocessing steps were made for; None where they are not for sound."""
     return next((step.rate_hz for step in steps if isinstance(step, LogMel)), None)
 
 
-def as_heard(steps: Sequence[object], values: Array, rate_hz: int | None) -> Array:
+def to_model_rate(steps: Sequence[object], values: Array, rate_hz: int | None) -> Array:
     """A recording of sound as preprocessing takes it: one channel, the mean of all, at the model's rate.
 
     `values`: (T, channels) or (T,); `rate_hz`: None where nobody knows it: then it is the model's. Whatever is no sound for these
     steps comes back as it is. Raises DataError for a rate that no sound has.
     """
-    wanted = heard_hz(steps)
+    wanted = model_rate_hz(steps)
     if wanted is None or values.ndim > 2 or values.dtype.kind not in "iuf":
         return values
     sound = values[:, None] if values.ndim == 1 else values

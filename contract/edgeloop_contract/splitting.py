@@ -89,7 +89,7 @@ def _soundfile() -> Any:
 
 
 @functools.cache
-def unpackable() -> tuple[Coding, ...]:
+def server_codings() -> tuple[Coding, ...]:
     """Codings beside raw and deflated tensors that a server can undo here. The first call imports their libraries."""
     known: list[Coding] = ["4bit"]
     if importlib.util.find_spec("PIL"):

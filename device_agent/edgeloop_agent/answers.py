@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.drift import MOST_ANSWERS
+from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.manifest import Anomaly, Classification, Regression
 
-MANY, MOST_SAID = 20, 5  # of more than so many classes an answer names the most probable: a thousand cost half a millisecond
+MANY_CLASSES, MAX_NAMED = (
+    20,
+    5,
+)  # above so many classes an answer names only the most probable ones: a thousand names take half a millisecond
 
 
 def softmax(scores: Array) -> Array:
@@ -28,46 +31,55 @@ def reconstruction_errors(scores: Array, samples: Array, mean: list[float], std:
     return np.asarray(((scores.reshape(len(samples), -1) - wanted) ** 2).mean(axis=1))
 
 
-def meaning(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> dict[str, Any]:
-    """The answer's fields for one sample (1, *sample) and its scores (1, ...)."""
+class Interpretation(NamedTuple):
+    """What scores say, by the task's kind: a label, with probabilities or an anomaly's score, or values by quantity."""
+
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    values: dict[str, float] | None = None
+    score: float | None = None
+
+
+def interpret(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> Interpretation:
+    """The meaning of one sample's scores (1, ...). `sample`: (1, *sample)."""
     if isinstance(task, Regression):
         values = scores[0] * np.asarray(task.std) + np.asarray(task.mean)
-        return {"values": {n: float(f"{v:.6g}") for n, v in zip(task.quantities, values, strict=True)}}
+        return Interpretation(values={n: float(f"{v:.6g}") for n, v in zip(task.quantities, values, strict=True)})
     if isinstance(task, Anomaly):
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
-        return {"label": task.labels[error > task.threshold], "score": float(f"{error:.6g}")}
+        return Interpretation(task.labels[error > task.threshold], score=float(f"{error:.6g}"))
     row = scores[0]
     best = int(row.argmax())
-    if len(row) <= MANY:  # so few are faster without numpy
+    if len(row) <= MANY_CLASSES:  # so few are faster without numpy
         largest = float(row[best])
         powers = [math.exp(score - largest) for score in row.tolist()]
         total = sum(powers)
         named = {n: round(power / total, 4) for n, power in zip(task.labels, powers, strict=True)}
-        return {"label": task.labels[best], "probabilities": named}
+        return Interpretation(task.labels[best], named)
     shares = np.exp(row - row[best])
     total = float(shares.sum())
     named = {}
-    for _ in range(MOST_SAID):
+    for _ in range(MAX_NAMED):
         named[task.labels[best]] = round(float(shares[best]) / total, 4)
         shares[best] = -1.0
         best = int(shares.argmax())
-    return {"label": next(iter(named)), "probabilities": named}
+    return Interpretation(next(iter(named)), named)
 
 
-def confidence(row: Array) -> float:
+def confidence_of(row: Array) -> float:
     """The share of the most probable label. `row`: (outputs,) scores of one sample."""
     return float(1 / np.exp(row - row.max()).sum())
 
 
-def named(said: str, names: Sequence[str]) -> str:
-    """A label that came from outside, as the model calls it: 1.0 and "1", true and "True" are one class. Unknown ones stay."""
-    if said in names:
-        return said
-    same = [name for name in names if _alike(name) == _alike(said)]
-    return same[0] if len(same) == 1 else said
+def canonical_label(label: str, names: Sequence[str]) -> str:
+    """A label from outside in the model's spelling: 1.0 and "1", true and "True" are one class. Unknown labels are returned as they are."""
+    if label in names:
+        return label
+    same = [name for name in names if _normal_form(name) == _normal_form(label)]
+    return same[0] if len(same) == 1 else label
 
 
-def _alike(name: str) -> float | str:
+def _normal_form(name: str) -> float | str:
     plain = name.strip().casefold()
     try:
         return float({"false": "0", "true": "1"}.get(plain, plain)) if "_" not in plain else plain
@@ -76,23 +88,23 @@ def _alike(name: str) -> float | str:
 
 
 def answer_names(task: Classification | Regression | Anomaly) -> list[str]:
-    """Names of what `answer_features` gives."""
+    """Names of the features that `answer_features` returns."""
     if isinstance(task, Regression):
-        return [f"value of {name}" for name in task.quantities[:MOST_ANSWERS]]
+        return [f"value of {name}" for name in task.quantities[:MAX_ANSWERS]]
     if isinstance(task, Anomaly):
         return ["log error"]
-    each = [f"score of {name}" for name in task.labels] if len(task.labels) <= MOST_ANSWERS else ["largest score"]
+    each = [f"score of {name}" for name in task.labels] if len(task.labels) <= MAX_ANSWERS else ["largest score"]
     return [*each, "confidence"]
 
 
 def answer_features(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> tuple[Array, int, float]:
-    """What drift looks at in the answer to one sample (1, *sample), the number of its label, and how sure it is (0 to 1)."""
+    """Features of the answer to one sample (1, *sample) for the drift monitor, the number of its label, and its confidence (0 to 1)."""
     if isinstance(task, Regression):
-        return scores[0, :MOST_ANSWERS] * np.asarray(task.std[:MOST_ANSWERS]) + np.asarray(task.mean[:MOST_ANSWERS]), 0, 1.0
+        return scores[0, :MAX_ANSWERS] * np.asarray(task.std[:MAX_ANSWERS]) + np.asarray(task.mean[:MAX_ANSWERS]), 0, 1.0
     if isinstance(task, Anomaly):
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
         return np.array([np.log(error + 1e-12)]), int(error > task.threshold), 1.0
     row = scores[0].astype(np.float64)
-    label, sure = int(row.argmax()), confidence(row)
-    each = row if len(row) <= MOST_ANSWERS else row[label : label + 1]
-    return np.concatenate([each, [sure]]), label, sure
+    label, certainty = int(row.argmax()), confidence_of(row)
+    each = row if len(row) <= MAX_ANSWERS else row[label : label + 1]
+    return np.concatenate([each, [certainty]]), label, certainty

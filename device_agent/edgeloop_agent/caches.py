@@ -1,4 +1,4 @@
-"""What the agent keeps so as not to do it again: answers of equal inputs, optimised graphs, loaded models. All bounded in bytes."""
+"""Caches: answers of equal inputs, optimised graphs, loaded models. Each is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGEST_BYTES = 32
 SUFFIX = ".graph"
 
 
-class Hits(msgspec.Struct):
+class CacheCounts(msgspec.Struct):
     """How often a cache had what was asked for."""
 
     hits: int = 0
@@ -33,9 +33,9 @@ class ResultCache(msgspec.Struct):
     """Scores by the digest of the prepared sample; least recently used ones go first. `max_bytes` 0: off."""
 
     max_bytes: int
-    counts: Hits = msgspec.field(default_factory=Hits)
+    counts: CacheCounts = msgspec.field(default_factory=CacheCounts)
     used_bytes: int = 0
-    _kept: OrderedDict[bytes, Array] = msgspec.field(default_factory=OrderedDict)
+    _entries: OrderedDict[bytes, Array] = msgspec.field(default_factory=OrderedDict)
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     OVERHEAD_BYTES = 200  # of an entry beside its numbers
@@ -48,11 +48,11 @@ class ResultCache(msgspec.Struct):
 
     def get(self, key: bytes) -> Array | None:
         with self._lock:
-            found = self._kept.get(key)
+            found = self._entries.get(key)
             if found is None:
                 self.counts.misses += 1
                 return None
-            self._kept.move_to_end(key)
+            self._entries.move_to_end(key)
             self.counts.hits += 1
             return found
 
@@ -61,30 +61,30 @@ class ResultCache(msgspec.Struct):
         if size > self.max_bytes:
             return
         with self._lock:
-            if (old := self._kept.pop(key, None)) is not None:
+            if (old := self._entries.pop(key, None)) is not None:
                 self.used_bytes -= old.nbytes + self.OVERHEAD_BYTES
-            self._kept[key] = scores
+            self._entries[key] = scores
             self.used_bytes += size
             while self.used_bytes > self.max_bytes:
-                _, gone = self._kept.popitem(last=False)
+                _, gone = self._entries.popitem(last=False)
                 self.used_bytes -= gone.nbytes + self.OVERHEAD_BYTES
                 self.counts.evictions += 1
 
     def clear(self) -> None:
         with self._lock:
-            self._kept.clear()
+            self._entries.clear()
             self.used_bytes = 0
 
 
 class GraphCache(msgspec.Struct):
-    """Optimised graphs as files: a digest, then the graph. A damaged or stale one is a miss, and is made again.
+    """Optimised graphs as files: a digest, then the graph. A damaged or stale one counts as a miss and is made again.
 
-    The name says everything that such a graph depends on, so that another runtime or CPU looks elsewhere. `max_bytes` 0: off.
+    The key names everything that such a graph depends on; another runtime or CPU has other keys. `max_bytes` 0: off.
     """
 
     folder: Path
     max_bytes: int
-    counts: Hits = msgspec.field(default_factory=Hits)
+    counts: CacheCounts = msgspec.field(default_factory=CacheCounts)
 
     def _file(self, *parts: str) -> Path:
         return self.folder / (hashlib.sha256("\0".join(parts).encode()).hexdigest() + SUFFIX)
@@ -104,11 +104,11 @@ class GraphCache(msgspec.Struct):
             return None
         self.counts.hits += 1
         with contextlib.suppress(OSError):
-            os.utime(path)  # used just now: the oldest ones go first
+            os.utime(path)  # marks it as used: the least recently used ones go first
         return graph
 
     def put(self, graph: bytes, *parts: str) -> None:
-        """Keep it, by rename, and let the oldest go. Raises StorageError when the folder cannot be written."""
+        """Store a graph by rename and delete the oldest ones above `max_bytes`. Raises StorageError when the folder cannot be written."""
         if len(graph) + DIGEST_BYTES > self.max_bytes:
             return
         try:
@@ -119,7 +119,7 @@ class GraphCache(msgspec.Struct):
             raise StorageError(f"{self.folder}: an optimised graph cannot be kept ({error.strerror}); make room") from error
 
     def drop(self, *parts: str) -> None:
-        """The runtime refused it: it is not as good as it looked."""
+        """Delete a graph that the runtime refused; the hit becomes a miss."""
         self._file(*parts).unlink(missing_ok=True)
         self.counts.hits -= 1
         self.counts.misses += 1
@@ -145,67 +145,67 @@ T = TypeVar("T", bound=Sized)
 
 
 class Pool(msgspec.Struct, Generic[T]):
-    """Loaded models under one memory budget: the least recently used one is let go when another needs the room.
+    """Loaded models under one memory budget: the least recently used one is dropped when another needs the room.
 
-    The one that was asked for is always loaded, even where it alone is over the budget.
+    The requested model is always loaded, even where it alone exceeds the budget.
     """
 
     max_bytes: int
     load: Callable[[str], T]
-    counts: Hits = msgspec.field(default_factory=Hits)
-    _held: OrderedDict[str, T] = msgspec.field(default_factory=OrderedDict)
-    _gates: dict[str, threading.Lock] = msgspec.field(default_factory=dict)
+    counts: CacheCounts = msgspec.field(default_factory=CacheCounts)
+    _entries: OrderedDict[str, T] = msgspec.field(default_factory=OrderedDict)
+    _loading: dict[str, threading.Lock] = msgspec.field(default_factory=dict)
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def get(self, name: str) -> T:
-        """Loading one, which may take seconds, keeps nobody from another that is loaded."""
-        found = self._there(name)
+        """The value called `name`. While one is loading, which may take seconds, loaded ones stay available."""
+        found = self._lookup(name)
         if found is not None:
             return found
         with self._lock:
-            gate = self._gates.setdefault(name, threading.Lock())
+            gate = self._loading.setdefault(name, threading.Lock())
         with gate:
-            found = self._there(name)
-            if found is not None:  # somebody else loaded it while we waited
+            found = self._lookup(name)
+            if found is not None:  # another thread loaded it meanwhile
                 return found
             loaded = self.load(name)
             with self._lock:
                 self.counts.misses += 1
-                self._held[name] = loaded
-                while len(self._held) > 1 and self.used_bytes > self.max_bytes:
-                    self._held.popitem(last=False)
+                self._entries[name] = loaded
+                while len(self._entries) > 1 and self.used_bytes > self.max_bytes:
+                    self._entries.popitem(last=False)
                     self.counts.evictions += 1
             return loaded
 
-    def put(self, name: str, held: T) -> None:
-        """Another one takes its place; who holds the old one may finish with it."""
+    def put(self, name: str, values: T) -> None:
+        """Replace a value. Callers that hold the old one may finish with it."""
         with self._lock:
-            self._held[name] = held
-            self._held.move_to_end(name)
+            self._entries[name] = values
+            self._entries.move_to_end(name)
 
-    def _there(self, name: str) -> T | None:
+    def _lookup(self, name: str) -> T | None:
         with self._lock:
-            found = self._held.get(name)
+            found = self._entries.get(name)
             if found is not None:
-                self._held.move_to_end(name)
+                self._entries.move_to_end(name)
                 self.counts.hits += 1
             return found
 
     @property
     def used_bytes(self) -> int:
-        return sum(held.memory_bytes for held in list(self._held.values()))
+        return sum(values.memory_bytes for values in list(self._entries.values()))
 
     def clear(self) -> None:
         with self._lock:
-            self._held.clear()
+            self._entries.clear()
 
-    def held(self) -> list[T]:
+    def values(self) -> list[T]:
         with self._lock:
-            return list(self._held.values())
+            return list(self._entries.values())
 
     def keep_only(self, name: str) -> None:
-        """Memory is short: let every other one go."""
+        """Drop every other value, because memory is short."""
         with self._lock:
-            for other in [n for n in self._held if n != name]:
-                del self._held[other]
+            for other in [n for n in self._entries if n != name]:
+                del self._entries[other]
                 self.counts.evictions += 1

@@ -1,4 +1,4 @@
-"""`edgeloop-agent check`: everything that can be known before the start."""
+"""`edgeloop-agent check`: everything that can be verified before the start."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
-from edgeloop_contract.resampling import heard_hz
+from edgeloop_contract.resampling import model_rate_hz
 
 
-def lines(path: Path) -> Iterator[str]:
-    """What the agent would work with, line by line. Raises what the start would raise."""
+def report_lines(path: Path) -> Iterator[str]:
+    """What the agent would run with, line by line. Raises what the start would raise."""
     config = load(path)
     yield f"{path}: valid"
     yield f"device: {machine()}"
-    for runtime, found in device_state.available().items():
-        yield f"runtime {runtime}: {found}"
+    for runtime, version in device_state.available().items():
+        yield f"runtime {runtime}: {version}"
     models = Models(config, Counts(), Log("error"))
     for name, manifest in models.manifests.items():
         runs = [v.name for v in manifest.variants if v.runtime in device_state.available()]
         yield f"bundle {models.paths[name]}: {name} version {manifest.version}; runs here: {', '.join(runs) or 'nothing'}"
-    models.load_first()  # what does not run here is said in the log
+    models.load_first()  # the log names what does not run here
     for path, error in models.refused.items():
         yield f"bundle {path}: refused, the others are served: {error}"
     if not models.answers_source and config.source.kind != "none":
@@ -46,29 +46,29 @@ def lines(path: Path) -> Iterator[str]:
     yield f"api: {f'http://{authority(config.api.host, config.api.port)}' if config.api.enabled else 'off'}"
     yield from _updates(config, path)
     for number, tail in enumerate(config.split.tails if config.split.enabled else []):
-        yield from _way(f"split.tails[{number}].address", tail.address, config)
-    for what, said in describe(Board().read()).items():
-        yield f"{what}: {said}"
+        yield from _connection(f"split.tails[{number}].address", tail.address, config)
+    for what, text in describe(Board().read()).items():
+        yield f"{what}: {text}"
     if models.refused:
         raise next(iter(models.refused.values()))
 
 
 def _sound(config: Config, manifest: Any) -> Iterator[str]:
     """The microphone's rate against the model's."""
-    heard = heard_hz(manifest.preprocessing)
+    model_hz = model_rate_hz(manifest.preprocessing)
     if config.source.kind != "microphone":
         return
     rate, channels = config.source.rate_hz, config.source.channels
-    if heard is None:
+    if model_hz is None:
         yield f"warning: source.rate_hz: the bundle does not say at which rate its sound was recorded; {rate} Hz must be that"
-    elif rate < heard:
+    elif rate < model_hz:
         yield (
-            f"warning: source.rate_hz: {rate} Hz, the model was trained on {heard} Hz; it is resampled, but what lies above "
-            f"{rate // 2} Hz is missing: set rate_hz = {heard} if the microphone can do that"
+            f"warning: source.rate_hz: {rate} Hz, the model was trained on {model_hz} Hz; it is resampled, but what lies above "
+            f"{rate // 2} Hz is missing: set rate_hz = {model_hz} if the microphone can do that"
         )
-    elif rate > heard:
-        yield f"sound: resampled from {rate} Hz to the model's {heard} Hz"
-    if heard is not None and channels > 1:
+    elif rate > model_hz:
+        yield f"sound: resampled from {rate} Hz to the model's {model_hz} Hz"
+    if model_hz is not None and channels > 1:
         yield f"sound: {channels} channels are mixed to the one that the model hears"
 
 
@@ -76,13 +76,13 @@ def _updates(config: Config, path: Path) -> Iterator[str]:
     """Where updates come from, and whether this device is known there."""
     settings = config.updates
     if not settings.enabled:
-        yield "updates: off; neither updates.hub nor updates.folder is named"
+        yield "updates: off; neither updates.hub nor updates.folder is set"
         return
     from edgeloop_agent.credential import Credential
-    from edgeloop_agent.updates.file_owner import place
+    from edgeloop_agent.updates.file_owner import state_owner
     from edgeloop_agent.updates.journal import UpdateFolder
 
-    where = place(config, path)
+    where = state_owner(config, path)
     folder = UpdateFolder(where.folder)
     owner = f", of the installed service (user {where.user})" if where.user else ""
     yield f"updates: from {settings.hub or settings.folder}; state in {where.folder}{owner}"
@@ -91,7 +91,7 @@ def _updates(config: Config, path: Path) -> Iterator[str]:
         yield f"trusted keys: {_root(folder.root) if folder.root.exists() else f'none yet; {remedy}'}"
         if not settings.hub:
             return
-        yield from _way("updates.hub", settings.hub, config)
+        yield from _connection("updates.hub", settings.hub, config)
         known = msgspec.json.decode(folder.credential.read_bytes(), type=Credential)
         here = known.hub.rstrip("/") == settings.hub.rstrip("/")
         yield f"enrolment: as {known.device} at {known.hub}" + (
@@ -110,18 +110,18 @@ def _root(path: Path) -> str:
     from tuf.api.metadata import Metadata, Root
 
     try:
-        found: Metadata[Root] = Metadata.from_file(str(path))
+        version: Metadata[Root] = Metadata.from_file(str(path))
     except (RepositoryError, ValueError) as error:
         return f"warning: {path} is damaged ({error})"
-    return f"root version {found.signed.version}, until {found.signed.expires:%Y-%m-%d}"
+    return f"root version {version.signed.version}, until {version.signed.expires:%Y-%m-%d}"
 
 
-def _way(what: str, address: str, config: Config) -> Iterator[str]:
-    """What there is to say of the way to another machine."""
+def _connection(what: str, address: str, config: Config) -> Iterator[str]:
+    """Notes on the connection to another machine: its proxy, and a warning without encryption."""
     from edgeloop_agent.connection_pool import is_here, proxy_of, shown
 
     proxy = proxy_of(address) if config.network.use_proxies else ""
     if proxy:
         yield f"{what}: through the proxy {shown(proxy)}"
     if address.startswith("http://") and not is_here(address):
-        yield f"warning: {what}: {address} is not encrypted: whoever is on the way reads the credential and the samples; use https://"
+        yield f"warning: {what}: {address} is not encrypted: others on the network can read the credential and the samples; use https://"

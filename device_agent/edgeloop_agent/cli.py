@@ -26,7 +26,7 @@ EXIT_CODES = """exit codes: 0 done · 2 wrong usage or config · 3 no sample cou
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a path that is no UTF-8 is shown all the same
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths that are not UTF-8 are printed too
     try:
         code: int = options.command(options)
         sys.stdout.flush()
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("edgeloop-agent: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader went away; there is nobody left to tell.
+        # The reader of our output has ended.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
@@ -59,10 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="measure every variant here and remember the fastest", epilog=EXIT_CODES)
     bench.add_argument("bundle", type=Path)
     bench.add_argument("--seconds", type=float, default=0.5, help="time per variant and thread count (default 0.5)")
-    says = "then run the fastest without a pause: rate, memory, energy, heat"
+    says = "then run the fastest variant without a pause: rate, memory, energy, heat"
     bench.add_argument("--sustain", type=float, default=0.0, metavar="SECONDS", help=says)
-    bench.add_argument("--stop-celsius", type=float, default=float("inf"), help="end that early where it gets hotter")
-    bench.add_argument("--kernels", action="store_true", help="and time each kernel of the fastest ONNX variant")
+    bench.add_argument(
+        "--stop-celsius", type=float, default=float("inf"), help="end the sustained run early above this temperature"
+    )
+    bench.add_argument("--kernels", action="store_true", help="time each kernel of the fastest ONNX variant too")
     bench.add_argument("--json", action="store_true", help="print one JSON object")
     bench.set_defaults(command=_bench)
     inspect = commands.add_parser("inspect", help="verify a bundle and print what is in it", epilog=EXIT_CODES)
@@ -73,32 +75,34 @@ def _parser() -> argparse.ArgumentParser:
         "serve", help="answer a source and the local API until stopped, as a config says", epilog=EXIT_CODES
     )
     serve.set_defaults(command=_serve)
-    check = commands.add_parser("check", help="check a config and its bundles, and say what this device has", epilog=EXIT_CODES)
+    check = commands.add_parser("check", help="check a config and its bundles, and list what this device has", epilog=EXIT_CODES)
     check.set_defaults(command=_check)
-    install = commands.add_parser("install", help="make it a systemd service with a user of its own", epilog=EXIT_CODES)
+    install = commands.add_parser(
+        "install", help="install the agent as a systemd service with a user of its own", epilog=EXIT_CODES
+    )
     install.add_argument("--dry-run", action="store_true", help="show what would be done, and do nothing")
     install.add_argument("--root", type=Path, default=Path("/"), help="write into this file system instead (an image, say)")
     install.set_defaults(command=_install)
-    enrol = commands.add_parser("enrol", help="make this device known to its hub, with a one-time token", epilog=EXIT_CODES)
-    enrol.add_argument("--name", help="what the device is called (default: its host name)")
-    enrol.add_argument("--token", help="of edgeloop-hub token enrol (default: read from standard input)")
+    enrol = commands.add_parser("enrol", help="enrol this device at its hub, with a one-time token", epilog=EXIT_CODES)
+    enrol.add_argument("--name", help="the device's name (default: its host name)")
+    enrol.add_argument("--token", help="from edgeloop-hub token enrol (default: read from standard input)")
     enrol.add_argument("--root", type=Path, help="trust this root metadata file instead: updates from a folder, without a hub")
     enrol.set_defaults(command=_enrol)
     update = commands.add_parser("update", help="look for an update now, and stage it for the running service", epilog=EXIT_CODES)
     update.add_argument("--folder", type=Path, help="from this folder (a USB stick) instead of where the config says")
     update.set_defaults(command=_update)
-    explain = commands.add_parser("explain", help="print what a running agent's split was planned from", epilog=EXIT_CODES)
-    explain.add_argument("--port", type=_positive, help="of its API, where the config leaves that open")
+    explain = commands.add_parser("explain", help="print the table that a running agent planned its split from", epilog=EXIT_CODES)
+    explain.add_argument("--port", type=_positive, help="port of its API, where the config says 0")
     explain.set_defaults(command=_explain)
     for command in (serve, check, install, enrol, update, explain):
         command.add_argument("config", type=Path, help="a TOML file (docs/agent.md)")
     for command in (run, bench):
-        command.add_argument("--state", type=Path, help="folder for what was measured")
+        command.add_argument("--state", type=Path, help="folder for measurements")
     return parser
 
 
 class _Version(argparse.Action):
-    """Looked up when asked for: it costs more memory than the rest of the supervisor."""
+    """Reads the version only when asked: that takes more memory than the rest of the supervisor."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
@@ -114,7 +118,7 @@ def _positive(text: str) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    # numpy is most of the start-up time, and the supervisor does without it: imports stand where they are used.
+    # numpy takes most of the start-up time, and the supervisor needs none of it: imports are where they are used.
     from edgeloop_agent import device_state
     from edgeloop_agent.answering import Answering
     from edgeloop_agent.metrics import Counts
@@ -127,17 +131,17 @@ def _run(options: argparse.Namespace) -> int:
         if options.variant:
             choice = VariantChoice(bundle.manifest.variant(options.variant).name, 1, "asked for")
         else:
-            choice = device_state.recall(state, bundle) or device_state.first_available(bundle.manifest.variants)
+            choice = device_state.remembered_choice(state, bundle) or device_state.first_available(bundle.manifest.variants)
         if options.threads:
             choice = msgspec.structs.replace(choice, threads=options.threads)
-        engine = _engine(bundle, [choice] if options.variant else device_state.in_turn(bundle.manifest.variants, choice))
+        engine = _engine(bundle, [choice] if options.variant else device_state.in_order(bundle.manifest.variants, choice))
         choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
         for recording in open_source(options.source, sys.stdin):
             for line in answering.lines(recording):
-                refused += "refused" in line
-                answered += "refused" not in line
+                refused += line.refused is not None
+                answered += line.refused is None
                 sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
             sys.stdout.buffer.flush()
     print(f"{answered} samples answered, {refused} refused", file=sys.stderr)
@@ -147,7 +151,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _engine(bundle: Bundle, choices: list[VariantChoice]) -> Engine:
-    """Of the first variant that loads here. Raises the first one's DeviceError."""
+    """An engine of the first variant that runs here. Raises the first variant's DeviceError."""
     from edgeloop_agent.engine import Engine
 
     failure: DeviceError | None = None
@@ -174,7 +178,7 @@ def _bench(options: argparse.Namespace) -> int:
         choice = device_state.fastest(bundle.manifest.variants, rows)
         if choice is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
-        path = device_state.remember(options.state or device_state.default_folder(), bundle, choice)
+        path = device_state.remember_choice(options.state or device_state.default_folder(), bundle, choice)
         timed = kernel_times(bundle, rows) if options.kernels else None
     steady = in_a_process(options.bundle, choice, options.sustain, options.stop_celsius) if options.sustain > 0 else None
     if options.json:
@@ -200,35 +204,35 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from edgeloop_agent.checking import lines
+    from edgeloop_agent.checking import report_lines
 
-    for line in lines(options.config):
+    for line in report_lines(options.config):
         print(line)
     return 0
 
 
 def _install(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
-    from edgeloop_agent.install import do, plan
+    from edgeloop_agent.install import carry_out, plan
 
     actions = plan(load(options.config), options.config, options.root)
     for action in actions:
-        print(action.says)
+        print(action.description)
         if options.dry_run and action.path is not None:
             print("".join(f"    {line}\n" for line in action.content.splitlines()), end="")
         elif options.dry_run:
             print(f"    {' '.join(action.command)}")
     if not options.dry_run:
-        do(actions)
+        carry_out(actions)
     return 0
 
 
 def _enrol(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import enrol, trust
-    from edgeloop_agent.updates.file_owner import place
+    from edgeloop_agent.updates.file_owner import state_owner
 
-    where = place(load(options.config), options.config, f"edgeloop-agent enrol {options.config}")
+    where = state_owner(load(options.config), options.config, f"edgeloop-agent enrol {options.config}")
     if options.root is not None:
         print(trust(where, options.root))
         return 0
@@ -240,9 +244,9 @@ def _enrol(options: argparse.Namespace) -> int:
 def _update(options: argparse.Namespace) -> int:
     from edgeloop_agent.config import load
     from edgeloop_agent.updates.enrolment import update_now
-    from edgeloop_agent.updates.file_owner import place
+    from edgeloop_agent.updates.file_owner import state_owner
 
-    where = place(load(options.config), options.config, f"edgeloop-agent update {options.config}")
+    where = state_owner(load(options.config), options.config, f"edgeloop-agent update {options.config}")
     where.become()
     config = where.config
     if options.folder is not None:

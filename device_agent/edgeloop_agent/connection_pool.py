@@ -1,4 +1,4 @@
-"""The way to other machines: a pool of connections, through the proxy that the environment names, or past it."""
+"""HTTP connections to other machines, through the proxy that the environment names, or directly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def pool(address: str, use_proxies: bool = True, **options: Any) -> urllib3.Pool
         return urllib3.PoolManager(**options)
     named = urlsplit(proxy)
     if named.scheme not in ("http", "https") or not named.hostname:
-        raise UsageError(f"the proxy {shown(proxy)} of the environment is no http:// or https:// address; mend it, or set NO_PROXY")
+        raise UsageError(
+            f"the proxy {shown(proxy)} of the environment is no http:// or https:// address; correct it, or set NO_PROXY"
+        )
     secret = f"{unquote(named.username)}:{unquote(named.password or '')}" if named.username else None
     headers = urllib3.make_headers(proxy_basic_auth=secret) if secret else None
     plain = proxy.replace(f"{named.netloc}", named.netloc.rpartition("@")[2], 1)
@@ -29,7 +31,7 @@ def pool(address: str, use_proxies: bool = True, **options: Any) -> urllib3.Pool
 
 
 def proxy_of(address: str) -> str:
-    """What the environment names for this address; "" for none, and for this machine itself."""
+    """The proxy that the environment names for this address; "" for none, and for this machine itself."""
     asked = urlsplit(address)
     host = asked.hostname or ""
     found = getproxies_environment()
@@ -45,13 +47,13 @@ def proxy_of(address: str) -> str:
 
 
 def shown(proxy: str) -> str:
-    """Without a password."""
+    """The proxy's address without user and password."""
     named = urlsplit(proxy)
     return f"{named.scheme}://{named.netloc.rpartition('@')[2]}"
 
 
 def is_here(address: str) -> bool:
-    """Whether it is this machine itself."""
+    """Whether the address is this machine itself."""
     host = urlsplit(address).hostname or ""
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""What this device found out about itself, kept between starts: the fastest variant per (bundle, runtimes, hardware)."""
+"""What this device measured about itself, kept between starts: the fastest variant per (bundle, runtimes, hardware)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Precision, Variant
 
-MOST_VERIFIED = 32
+MAX_VERIFIED = 32
 
 
 def default_folder() -> Path:
@@ -33,10 +33,10 @@ def default_folder() -> Path:
     try:
         return Path.home() / ".local" / "state" / "edgeloop-agent"
     except RuntimeError:  # neither $HOME nor an entry in passwd: a container with a user of its own
-        return _homeless(Path(tempfile.gettempdir()) / f"edgeloop-agent-{os.getuid()}")
+        return _temporary_home(Path(tempfile.gettempdir()) / f"edgeloop-agent-{os.getuid()}")
 
 
-def _homeless(folder: Path) -> Path:
+def _temporary_home(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.lstat()
@@ -49,7 +49,7 @@ def _homeless(folder: Path) -> Path:
     return folder
 
 
-class Verified:
+class VerifiedBundles:
     """Digests of bundle files that this device verified whole: kept between starts, the newest MOST_VERIFIED of them."""
 
     def __init__(self, folder: Path) -> None:
@@ -63,8 +63,8 @@ class Verified:
         return sha256 in self._known
 
     def add(self, sha256: str) -> None:
-        """A folder that cannot be written costs time at the next start, nothing else."""
-        self._known = [*self._known, sha256][-MOST_VERIFIED:]
+        """Remember a digest. If the folder cannot be written, the next start only takes longer."""
+        self._known = [*self._known, sha256][-MAX_VERIFIED:]
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             publish(self._path, msgspec.json.encode(self._known))
@@ -86,15 +86,15 @@ def available() -> dict[str, str]:
     return found
 
 
-def recall(folder: Path, bundle: Bundle) -> VariantChoice | None:
-    """What was remembered for this very bundle, runtimes and hardware; a damaged note counts as none."""
+def remembered_choice(folder: Path, bundle: Bundle) -> VariantChoice | None:
+    """The remembered choice for this bundle, runtimes and hardware; None without one, or where the file is damaged."""
     try:
         return msgspec.json.decode(_file(folder, bundle).read_bytes(), type=VariantChoice)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def remember(folder: Path, bundle: Bundle, choice: VariantChoice) -> Path:
+def remember_choice(folder: Path, bundle: Bundle, choice: VariantChoice) -> Path:
     """Keep `choice`, by rename. Raises StorageError when the folder cannot be written."""
     path = _file(folder, bundle)
     try:
@@ -115,7 +115,7 @@ def fastest(variants: list[Variant], measured: list[MeasuredVariant]) -> Variant
     return VariantChoice(best, ran[best].threads, f"fastest of {len(names)} measured on this device")
 
 
-def in_turn(variants: list[Variant], choice: VariantChoice) -> list[VariantChoice]:
+def in_order(variants: list[Variant], choice: VariantChoice) -> list[VariantChoice]:
     """The chosen variant, and then the others whose runtime is installed: one of them may run where the first does not."""
     here = available()
     others = [v.name for v in variants if v.runtime in here and v.name != choice.variant]

@@ -26,13 +26,13 @@ class Meter:
         return sorted(self._start)
 
     def joules(self) -> float | None:
-        """None where nothing measures. A counter that wrapped around counts from its range on."""
+        """Joules since the start; None without a meter. Handles a counter that wrapped around."""
         if not self._start:
             return None
         now = self._read()
         return sum(self._since(name, then, now.get(name, then)) for name, then in self._start.items())
 
-    def said(self) -> str:
+    def text(self) -> str:
         joules = self.joules()
         return NO_METER if joules is None else f"{joules:,.0f} J ({', '.join(self.names)})"
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from edgeloop_agent.answers import confidence, meaning
+from edgeloop_agent.answers import confidence_of, interpret
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import DTYPES, Array
@@ -19,16 +19,16 @@ from edgeloop_contract.preprocessing import prepare
 
 
 class Scored(NamedTuple):
-    """Scores (1, outputs), and where they come from ("": nothing else was possible than here).
+    """Scores (1, outputs), and where they were computed ("": the device has no other place).
 
-    `own`: of the device's model, where a larger one answered instead. `watched`: they say how the model does, and drift may be told
-    from them; not so where an early answer may stand, as those that do and those that do not are each one kind of samples.
+    `device_scores`: of the device's model, where a larger model answered instead. `for_drift`: whether the drift monitor may use
+    them. It may not where early answers are possible: samples with an early answer and those without are two different populations.
     """
 
     scores: Array
     place: str = ""
-    own: Array | None = None
-    watched: bool = True
+    device_scores: Array | None = None
+    for_drift: bool = True
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -40,25 +40,11 @@ class Answer(msgspec.Struct, frozen=True):
     values: dict[str, float] | None = None  # regression: by quantity, in its unit
     score: float | None = None  # anomaly: reconstruction error
     milliseconds: float = 0.0
-    place: str | None = None  # "device", a cut and a tail, or "large": where work can be split
+    place: str | None = None  # where the model can be split: "device", a route and a tail, or "large"
     refused: str | None = None
     sample: Array | None = None  # (1, *sample) that was answered, and this device's scores of it
     scores: Array | None = None
-    sure: float | None = None  # this device's model, where its answers tell how it does; 0 to 1
-
-    def said(self) -> dict[str, Any]:
-        """What there is to say, by name."""
-        fields = {}
-        for name in SAID:
-            value = getattr(self, name)
-            if value is not None:
-                fields[name] = value
-        if self.refused:
-            del fields["milliseconds"]
-        return fields
-
-
-SAID = [name for name in Answer.__struct_fields__ if name not in ("sample", "scores", "sure")]
+    confidence: float | None = None  # of this device's model, 0 to 1; None where drift may not use it
 
 
 class Engine:
@@ -89,7 +75,7 @@ class Engine:
                 yield self._answer(window, values[row : row + 1])
 
     def scored(self, sample: Array) -> Scored:
-        """One checked sample (1, *sample). What stands between it and the runtime is put here by the service."""
+        """Scores of one checked sample (1, *sample). The service overrides this with caches and offloading."""
         return Scored(self._run(sample))
 
     def try_once(self) -> None:
@@ -105,17 +91,21 @@ class Engine:
 
     def _answer(self, window: int, sample: Array) -> Answer:
         start = time.perf_counter()
-        scores, place, own, watched = self.scored(sample)
+        scores, place, device_scores, for_drift = self.scored(sample)
         taken = (time.perf_counter() - start) * 1e3
         if not np.isfinite(scores).all():
             return Answer(window, refused="the model answered with NaN or infinity")
-        said = meaning(self.manifest.task, scores, sample)
-        seen = sure = None
-        if watched:
-            seen = scores if own is None else own
-            if "probabilities" in said:
-                sure = max(said["probabilities"].values()) if own is None else confidence(own[0])
-        return Answer(window, milliseconds=round(taken, 4), place=place or None, sample=sample, scores=seen, sure=sure, **said)
+        meaning = interpret(self.manifest.task, scores, sample)
+        seen = confidence = None
+        if for_drift:
+            seen = scores if device_scores is None else device_scores
+            if meaning.probabilities is not None:
+                own = device_scores is None
+                confidence = max(meaning.probabilities.values()) if own else confidence_of(seen[0])
+        return Answer(
+            window, meaning.label, meaning.probabilities, meaning.values, meaning.score, round(taken, 4), place or None,
+            sample=sample, scores=seen, confidence=confidence,
+        )  # fmt: skip
 
     def checked(self, samples: Array) -> Array:
         """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""

@@ -1,4 +1,4 @@
-"""Between a source and the loop: a bounded queue, filled by a thread. A source too fast for it waits, or its oldest are dropped."""
+"""Between a source and the loop: a bounded queue, filled by a thread. If the queue is full, the source waits or the oldest are dropped."""
 
 from __future__ import annotations
 
@@ -7,61 +7,61 @@ import time
 from collections import deque
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.in_flight import LEFT_OUT, Hand
+from edgeloop_agent.in_flight import EXCLUDED, InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.sources import Outcome, Recording, Source, waits
+from edgeloop_agent.sources import Outcome, Recording, Source, waits_when_full
 from edgeloop_contract.errors import EdgeloopError
 
-LOOK_SECONDS = 0.5
-MOST_WAITING_BYTES = 128 << 20
-TELL_SECONDS = 60.0  # between two lines of what was dropped
+WAIT_SECONDS = 0.5
+MAX_WAITING_BYTES = 128 << 20
+LOG_SECONDS = 60.0  # between two lines of what was dropped
 
 
 class Feed:
     """Recordings of one source, in order."""
 
-    def __init__(self, source: Source, settings: Settings, counts: Counts, log: Log, hand: Hand | None = None) -> None:
+    def __init__(self, source: Source, settings: Settings, counts: Counts, log: Log, in_flight: InFlight | None = None) -> None:
         self._source, self._settings, self._counts, self._log = source, settings, counts, log
-        self._hand = hand or Hand()
-        self._waits = waits(settings)
+        self._in_flight = in_flight or InFlight()
+        self._waits = waits_when_full(settings)
         self._waiting: deque[Recording] = deque()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
-        self._dropped, self._told, self._seen_lost = 0, float("-inf"), 0
+        self._dropped, self._logged_at, self._seen_lost = 0, float("-inf"), 0
         self.failure: EdgeloopError | None = None
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """Read no more; what waits can still be taken."""
+        """Stop reading; recordings in the queue can still be taken."""
         self._stop.set()
         with self._changed:
             self._changed.notify_all()
 
     @property
     def done(self) -> bool:
-        """Nothing waits, and nothing more will come."""
+        """Whether the queue is empty and no more recordings will come."""
         return not self._waiting and not self._thread.is_alive()
 
     def take(self, timeout_seconds: float) -> Recording | None:
-        """The oldest that waits; None when nothing comes in time."""
+        """The oldest recording of the queue; None if none comes in time."""
         with self._changed:
             if not self._waiting:
                 self._changed.wait(timeout_seconds)
             if not self._waiting:
                 return None
-            found = self._waiting.popleft()
+            recording = self._waiting.popleft()
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
-            return found
+            return recording
 
     def settle(self, recording: Recording, outcome: Outcome) -> None:
-        """Tell the source what became of one that it gave."""
+        """Tell the source the outcome of a recording."""
         try:
-            did = recording.done(outcome)
+            did = recording.acknowledge(outcome)
         except OSError as error:
             did = "undeletable"
             self._log("warning", "file cannot be deleted", recording=recording.name, why=error.strerror)
@@ -69,25 +69,25 @@ class Feed:
             self._counts.files[did, outcome] += 1
         if did == "kept":
             self._log("warning", "file kept", recording=recording.name, why=outcome)
-        if outcome in ("answered", "refused"):  # else another worker may do better
-            self._hand.finish(recording.key)
+        if outcome in ("answered", "refused"):  # else another worker may succeed
+            self._in_flight.finish(recording.key)
 
     def _fill(self) -> None:
         while not self._stop.is_set():
             try:
-                for recording in self._source.recordings(self._stop, self._away):
-                    self._lost(getattr(self._source, "lost", 0))
-                    if self._hand.is_finished(recording.key):
+                for recording in self._source.recordings(self._stop, self._set_source_state):
+                    self._count_lost(getattr(self._source, "lost", 0))
+                    if self._in_flight.is_finished(recording.key):
                         continue
-                    poison = self._hand.left_out(recording.key) and recording.values is not None
-                    self._put(Recording(recording.name, None, LEFT_OUT, key=recording.key) if poison else recording)
+                    excluded = self._in_flight.is_excluded(recording.key) and recording.values is not None
+                    self._put(Recording(recording.name, None, EXCLUDED, key=recording.key) if excluded else recording)
                 return
-            except EdgeloopError as error:  # the user has to act: a missing file, a wrong password
+            except EdgeloopError as error:  # the user must act: a missing file, a wrong password
                 self.failure = error
                 self._log("error", "source ended", why=error)
                 return
             except Exception as error:  # a driver or a library of the source, which must not end the agent
-                self._away(f"{type(error).__name__}: {error}")
+                self._set_source_state(f"{type(error).__name__}: {error}")
                 self._stop.wait(self._settings.poll_seconds)
 
     def _put(self, recording: Recording) -> None:
@@ -95,34 +95,34 @@ class Feed:
             while not self._waits and self._is_full(recording):
                 self._drop(self._waiting.popleft())
             while self._is_full(recording) and not self._stop.is_set():
-                self._changed.wait(LOOK_SECONDS)
+                self._changed.wait(WAIT_SECONDS)
             self._waiting.append(recording)
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
 
     def _is_full(self, more: Recording) -> bool:
-        """Of recordings, or of what these hold together: a few large pictures are enough."""
+        """Whether the queue holds too many recordings, or too many bytes (a few large pictures)."""
         held = sum(map(_bytes_of, self._waiting))
-        return len(self._waiting) >= self._settings.queue or bool(held and held + _bytes_of(more) > MOST_WAITING_BYTES)
+        return len(self._waiting) >= self._settings.queue or bool(held and held + _bytes_of(more) > MAX_WAITING_BYTES)
 
     def _drop(self, recording: Recording) -> None:
-        self._tell_dropped(1, recording.name)
+        self._log_dropped(1, recording.name)
         self.settle(recording, "dropped")
 
-    def _lost(self, count: int) -> None:
-        """What the source itself let go."""
+    def _count_lost(self, count: int) -> None:
+        """Count what the source itself dropped."""
         if count > self._seen_lost:
-            self._tell_dropped(count - self._seen_lost, "in the source")
+            self._log_dropped(count - self._seen_lost, "in the source")
             self._seen_lost = count
 
-    def _tell_dropped(self, count: int, last: str) -> None:
+    def _log_dropped(self, count: int, last: str) -> None:
         self._counts.dropped["queue_full"] += count
         self._dropped += count
-        if (now := time.monotonic()) >= self._told + TELL_SECONDS:
+        if (now := time.monotonic()) >= self._logged_at + LOG_SECONDS:
             self._log("warning", "queue full: recordings are dropped", count=self._dropped, last=last)
-            self._dropped, self._told = 0, now
+            self._dropped, self._logged_at = 0, now
 
-    def _away(self, why: str) -> None:
+    def _set_source_state(self, why: str) -> None:
         if why != self._counts.source_away:
             self._counts.source_away = why
             self._log("warning" if why else "info", "source away" if why else "source there", **({"why": why} if why else {}))

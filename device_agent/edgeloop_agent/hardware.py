@@ -1,4 +1,4 @@
-"""What this machine is, in one line: part of the key of everything that was measured here."""
+"""This machine in one line: part of the key of everything that was measured here."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cores() -> int:
 
 
 @cache
-def saturates() -> bool:
+def int8_may_saturate() -> bool:
     """Whether ONNX Runtime's fast int8 kernels may be wrong here: x86 without VNNI adds pairs of products in 16 bits (pmaddubsw).
 
     See "When and why do I need to try U8U8" in its page on quantization.

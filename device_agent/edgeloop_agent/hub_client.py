@@ -17,11 +17,11 @@ MAX_ANSWER_BYTES = 1 << 20
 
 
 class NotFound(NetworkError):
-    """The other side answers, and has no such file."""
+    """The other side answers, but has no such file."""
 
 
 class Refused(NetworkError):
-    """The other side answers, and will never take this."""
+    """The other side answers, and will never accept this."""
 
 
 class HubClient:
@@ -39,7 +39,7 @@ class HubClient:
         return decode(self._post("/api/v1/enrol", encode(enrolment)), Enrolled, self.address)
 
     def assignment(self, etag: str) -> tuple[Assignment | None, str]:
-        """What the hub wants to run here; None when that is as it was at `etag`."""
+        """What the hub wants this device to run, and its etag; None when it is unchanged since `etag`."""
         answer = self._ask("GET", "/api/v1/update", {"If-None-Match": etag} if etag else {})
         if answer.status == 304:
             answer.drain_conn()
@@ -74,11 +74,11 @@ class HubClient:
             raise NetworkError(f"{self.address}: {_plain(error)}") from error
         if answer.status in (200, 201, 204, 206, 304):
             return answer
-        said = self._said(answer)
+        text = self._error_text(answer)
         kind = {404: NotFound, 400: Refused, 413: Refused}.get(answer.status, NetworkError)
-        raise kind(f"{self.address}{path}: status {answer.status}{f': {said}' if said else ''}")
+        raise kind(f"{self.address}{path}: status {answer.status}{f': {text}' if text else ''}")
 
-    def _said(self, answer: Any) -> str:
+    def _error_text(self, answer: Any) -> str:
         try:
             return str(answer.read(300, decode_content=False).decode("utf-8", "replace"))
         except (urllib3.exceptions.HTTPError, OSError):
@@ -87,16 +87,16 @@ class HubClient:
             answer.close()
 
     def _whole(self, answer: Any) -> bytes:
-        found = bytearray()
+        body = bytearray()
         for chunk in self._chunks(answer, time.monotonic() + 3 * self._seconds):
-            found += chunk
-            if len(found) > MAX_ANSWER_BYTES:
+            body += chunk
+            if len(body) > MAX_ANSWER_BYTES:
                 answer.close()
                 raise NetworkError(f"{self.address}: an answer of more than {MAX_ANSWER_BYTES} bytes; is this a hub?")
-        return bytes(found)
+        return bytes(body)
 
     def _chunks(self, answer: Any, deadline: float | None) -> Iterator[bytes]:
-        """What comes, as it comes; ended at the deadline however slowly it trickles."""
+        """The body in chunks; ends at the deadline, however slowly the chunks come."""
         ended = False
         try:
             while chunk := answer.read1(CHUNK, decode_content=False):

@@ -1,7 +1,7 @@
-"""What the worker has in hand, where its supervisor sees it after the worker's death: so that a file which kills it is left out.
+"""The recordings that the worker is processing, visible to its supervisor after the worker's death: a file that kills it is excluded.
 
-Two pieces of memory that live as long as the supervisor: one says what is being read and answered now, and what the next worker
-must not touch; the other, what was finished, so that a worker that takes over goes on where the one before was. No disk is written.
+Two pieces of memory that live as long as the supervisor: one holds what is being read and answered now, and what the next
+worker must not touch; the other holds what was finished, so that the next worker continues there. No disk is written.
 """
 
 from __future__ import annotations
@@ -12,40 +12,43 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
-ENVIRONMENT = "EDGELOOP_HAND"
-READING, ANSWERING, POISON = 0, 1, 2
-LEFT_OUT = "it ended the agent's worker each time it was read or answered, and is left out; mend or remove it"
+ENVIRONMENT = "EDGELOOP_IN_FLIGHT"
+READING, ANSWERING, EXCLUDED_SLOT = 0, 1, 2
+EXCLUDED = "it ended the agent's worker each time it was read or answered and is excluded now; repair or remove it"
 SLOT_BYTES = 1 << 16
-DIGEST_BYTES, MOST_FINISHED = 8, 1 << 17
-READS, ANSWERS = 2, 4  # deaths: of a reader it is the file; a runtime is given another variant first (models.CRASHES_A_VARIANT)
-MOST_KEYS = 32
+DIGEST_BYTES, MAX_FINISHED = 8, 1 << 17
+READING_DEATHS, ANSWERING_DEATHS = (
+    2,
+    4,
+)  # deaths: of a reader it is the file; a runtime is given another variant first (models.CRASHES_A_VARIANT)
+MAX_KEYS = 32
 WAIT_SECONDS = 0.2
 
 
-class Hand:
-    """The worker's side. A key is a file's path, size and time; "" is nobody's, and not followed. Without memory it is idle.
+class InFlight:
+    """The worker's side. A key is a file's path, size and time; "" is not tracked. Without shared memory nothing is tracked.
 
     `careful`: a worker died before this one. It reads nothing while it answers, so that the next death has one cause.
     """
 
     def __init__(self, memory: int = -1, finished: int = -1, careful: bool = False) -> None:
-        self._one = threading.Lock() if careful else None
+        self._exclusive = threading.Lock() if careful else None
         self._memory, self._log = memory, finished
-        self._left_out = frozenset(_keys(memory, POISON)) if memory >= 0 else frozenset()
-        data = os.pread(finished, MOST_FINISHED * DIGEST_BYTES, 0) if finished >= 0 else b""
+        self._excluded = frozenset(_keys(memory, EXCLUDED_SLOT)) if memory >= 0 else frozenset()
+        data = os.pread(finished, MAX_FINISHED * DIGEST_BYTES, 0) if finished >= 0 else b""
         self._finished = {data[i : i + DIGEST_BYTES] for i in range(0, len(data), DIGEST_BYTES)}
-        self._said: dict[int, list[str]] = {READING: [], ANSWERING: []}
+        self._written: dict[int, list[str]] = {READING: [], ANSWERING: []}
         self._failed: list[str] = []  # recordings that the runtime raised for, in a row
 
     @classmethod
-    def from_environment(cls) -> Hand:
+    def from_environment(cls) -> InFlight:
         memory, _, finished = os.environ.get(ENVIRONMENT, "").partition(",")
         careful = os.environ.get("EDGELOOP_RESTARTS", "0") != "0"
         return cls(int(memory), int(finished), careful) if memory else cls()
 
-    def left_out(self, key: str) -> bool:
-        """Whether it ended a worker before, again and again."""
-        return key in self._left_out
+    def is_excluded(self, key: str) -> bool:
+        """Whether it ended workers repeatedly."""
+        return key in self._excluded
 
     def is_finished(self, key: str) -> bool:
         """Whether a worker before this one, of the same supervisor, was done with it."""
@@ -53,7 +56,7 @@ class Hand:
 
     @contextmanager
     def reading(self, key: str) -> Iterator[None]:
-        with self._one or nullcontext():
+        with self._exclusive or nullcontext():
             self._hold(READING, [key])
             yield
             self._hold(READING, [])
@@ -61,41 +64,41 @@ class Hand:
     @contextmanager
     def answering(self, key: str, progress: Callable[[], None] = lambda: None) -> Iterator[None]:
         """`progress` is called while it has to wait: a file that takes long to read is no hung runtime."""
-        while self._one is not None and not self._one.acquire(timeout=WAIT_SECONDS):
+        while self._exclusive is not None and not self._exclusive.acquire(timeout=WAIT_SECONDS):
             progress()
         try:
             self._hold(ANSWERING, [*self._failed, key])
             yield
             self._hold(ANSWERING, self._failed)
         finally:
-            if self._one is not None:
-                self._one.release()
+            if self._exclusive is not None:
+                self._exclusive.release()
 
     def failed(self, key: str) -> None:
-        """The runtime raised for it. Too many of these in a row end the worker, and then they are what it has in hand."""
-        self._failed = [*self._failed, key][-MOST_KEYS:]
+        """The runtime raised for it. Too many in a row end the worker; then all of them count as in flight."""
+        self._failed = [*self._failed, key][-MAX_KEYS:]
 
     def answered(self) -> None:
         self._failed = []
 
     def finish(self, key: str) -> None:
-        if key and self._log >= 0 and os.lseek(self._log, 0, os.SEEK_END) < MOST_FINISHED * DIGEST_BYTES:
+        if key and self._log >= 0 and os.lseek(self._log, 0, os.SEEK_END) < MAX_FINISHED * DIGEST_BYTES:
             os.write(self._log, _digest(key))
 
     def _hold(self, slot: int, keys: list[str]) -> None:
-        held = [key for key in keys if key]
-        if self._memory >= 0 and held != self._said.get(slot):
-            _write(self._memory, slot, held)
-            self._said[slot] = held
+        read_tracked = [key for key in keys if key]
+        if self._memory >= 0 and read_tracked != self._written.get(slot):
+            _write(self._memory, slot, read_tracked)
+            self._written[slot] = read_tracked
 
 
-class Deaths:
+class DeathRecord:
     """The supervisor's side."""
 
     def __init__(self) -> None:
         self._memory, self._log = _anonymous(), _anonymous()
         self._while: dict[int, Counter[str]] = {READING: Counter(), ANSWERING: Counter()}
-        self._left_out: list[str] = []
+        self._excluded: list[str] = []
 
     @property
     def descriptors(self) -> tuple[int, int]:
@@ -105,32 +108,32 @@ class Deaths:
     def environment(self) -> dict[str, str]:
         return {ENVIRONMENT: f"{self._memory},{self._log}"}
 
-    def blame(self, sure: bool) -> list[str]:
-        """A worker died: what is left out from now on, beside what was before. `sure`: the death was no one else's doing.
+    def blame(self, certain: bool) -> list[str]:
+        """A worker died: the keys that are excluded from now on. `certain`: only the recording can have caused the death.
 
-        With something in either hand it may have been either; the next worker is careful, and it will be one.
+        If one recording was being read and another answered, either may be the cause; the next worker does one at a time.
         """
         found: list[str] = []
         if all(_keys(self._memory, slot) for slot in (READING, ANSWERING)):
             for slot in (READING, ANSWERING):
                 _write(self._memory, slot, [])
             return found
-        for slot, most in ((READING, 1 if sure else READS), (ANSWERING, ANSWERS)):
+        for slot, most in ((READING, 1 if certain else READING_DEATHS), (ANSWERING, ANSWERING_DEATHS)):
             for key in _keys(self._memory, slot):
                 self._while[slot][key] += 1
-                if self._while[slot][key] >= most and key not in self._left_out:
+                if self._while[slot][key] >= most and key not in self._excluded:
                     found.append(key)
             _write(self._memory, slot, [])
-        self._left_out = [*self._left_out, *found][-MOST_KEYS:]
-        _write(self._memory, POISON, self._left_out)
+        self._excluded = [*self._excluded, *found][-MAX_KEYS:]
+        _write(self._memory, EXCLUDED_SLOT, self._excluded)
         return found
 
     def forget(self) -> None:
-        """A new config was taken: everything is answered anew."""
+        """Forget everything, because a new config is in use."""
         os.ftruncate(self._log, 0)
         self._while = {READING: Counter(), ANSWERING: Counter()}
-        self._left_out = []
-        for slot in (READING, ANSWERING, POISON):
+        self._excluded = []
+        for slot in (READING, ANSWERING, EXCLUDED_SLOT):
             _write(self._memory, slot, [])
 
 
@@ -158,7 +161,7 @@ def _keys(memory: int, slot: int) -> list[str]:
 
 
 def _write(memory: int, slot: int, keys: list[str]) -> None:
-    """At once: the worker may die at any moment."""
+    """Write with a single call: the worker may die at any moment."""
     data = b"\0".join(os.fsencode(key) for key in keys)
     while len(data) > SLOT_BYTES - 4:
         keys = keys[1:]

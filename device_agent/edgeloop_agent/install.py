@@ -1,4 +1,4 @@
-"""The agent as a systemd service: what has to be made is planned first, shown if asked for, then done."""
+"""Installs the agent as a systemd service: a plan of actions, which can be shown, then carried out."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATE = "var/lib/edgeloop-agent"  # as StateDirectory= makes it
 class Action:
     """One thing to do: a file to write, or a command to run."""
 
-    says: str
+    description: str
     path: Path | None = None
     content: str = ""
     command: tuple[str, ...] = ()
@@ -55,7 +55,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
-ExecStart={_quoted(program)} serve {_word(str(config_path))}
+ExecStart={_quoted(program)} serve {_argument(str(config_path))}
 ExecReload=/bin/kill -HUP $MAINPID
 User={USER}
 {groups}StateDirectory=edgeloop-agent
@@ -101,14 +101,14 @@ WantedBy=multi-user.target
 
 
 def _quoted(path: str) -> str:
-    """A path as systemd reads it: in quotes, and what has a meaning to systemd written so that it has none (systemd.syntax(7))."""
+    """A path as systemd reads it: in quotes, with systemd's special characters escaped (systemd.syntax(7))."""
     if any(not c.isprintable() for c in path):
-        raise UsageError(f"{path!r}: systemd takes no such name; rename the folder or the file")
+        raise UsageError(f"{path!r}: systemd does not accept such a name; rename the folder or the file")
     escaped = path.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
     return f'"{escaped}"'
 
 
-def _word(path: str) -> str:
+def _argument(path: str) -> str:
     """The same in a command line, where $ begins a variable."""
     return _quoted(path).replace("$", "$$")
 
@@ -119,7 +119,7 @@ def service_state(config_path: Path, root: Path = Path("/")) -> Path | None:
         unit = (root / "etc/systemd/system" / UNIT).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    command = f" serve {_word(str(config_path.resolve()))}"
+    command = f" serve {_argument(str(config_path.resolve()))}"
     return root / STATE if any(line.startswith("ExecStart=") and line.endswith(command) for line in unit.splitlines()) else None
 
 
@@ -143,17 +143,17 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
             make = ("install", "-d", "-o", USER, "-g", USER, "-m", "0750", str(folder))
             actions.append(Action(f"make the folder {folder}", command=make))
     if here and config.updates.enabled and not config.state:
-        for folder in _callers():
+        for folder in _enrolled_folders():
             actions += _enrolment(folder / "updates", root / STATE / "updates")
     actions.append(Action(f"write {unit}", unit, unit_of(config, config_path.resolve(), program)))
     if here:
-        actions.append(Action("let systemd read it", command=("systemctl", "daemon-reload")))
+        actions.append(Action("reload systemd", command=("systemctl", "daemon-reload")))
         actions.append(Action("start it, now and at every boot", command=("systemctl", "enable", "--now", UNIT)))
     return actions
 
 
-def _callers() -> list[Path]:
-    """State folders in which whoever asks may have enrolled before: root's, or those of the person behind sudo."""
+def _enrolled_folders() -> list[Path]:
+    """State folders of an earlier enrolment: root's, or that of the user who called sudo."""
     found = [default_folder()]
     with contextlib.suppress(KeyError):
         found.append(Path(pwd.getpwnam(os.environ["SUDO_USER"]).pw_dir) / ".local/state/edgeloop-agent")
@@ -161,7 +161,7 @@ def _callers() -> list[Path]:
 
 
 def _enrolment(mine: Path, theirs: Path) -> list[Action]:
-    """What `enrol` kept in the caller's folder before there was a service, put where the service looks."""
+    """Actions that copy an earlier enrolment from the caller's folder to the service's."""
     found = [] if (theirs / "root.json").exists() else [n for n in ("root.json", "credential.json") if (mine / n).exists()]
     if not found or mine == theirs:
         return []
@@ -169,12 +169,12 @@ def _enrolment(mine: Path, theirs: Path) -> list[Action]:
     actions = [Action(f"make the folder {theirs}", command=("install", "-d", *own, "-m", "0700", str(theirs.parent), str(theirs)))]
     for name in found:
         words = ("install", *own, "-m", "0600", str(mine / name), str(theirs / name))
-        actions.append(Action(f"take {mine / name} over", command=words))
+        actions.append(Action(f"copy {mine / name} to {theirs}", command=words))
     return actions
 
 
-def do(actions: list[Action]) -> None:
-    """Carry them out. Raises StorageError or DeviceError at the first that fails; files are written by rename."""
+def carry_out(actions: list[Action]) -> None:
+    """Carry the actions out. Raises StorageError or DeviceError at the first that fails; files are written by rename."""
     for action in actions:
         if action.path is not None:
             _write(action.path, action.content)

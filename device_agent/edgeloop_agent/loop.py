@@ -10,43 +10,46 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeloop_agent import thermal
-from edgeloop_agent.answering import Answering, Line, Observer
+from edgeloop_agent.answering import Answering, AnswerLine, Observer
 from edgeloop_agent.config import Config
 from edgeloop_agent.feed import Feed
-from edgeloop_agent.in_flight import Hand
+from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
 from edgeloop_agent.sensors import Sensor
-from edgeloop_agent.sources import Outcome, Recording, nothing
+from edgeloop_agent.sources import Outcome, Recording, acknowledge_nothing
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
-    from edgeloop_agent.updates.switcher import Watch
+    from edgeloop_agent.updates.switcher import UpdateWatcher
 
 IDLE_SECONDS = 0.5
 WATCH_SECONDS = 0.5
-MOST_FAILURES = 5
+MAX_FAILURES = 5
 LINES_AT_ONCE = 32
-MOST_UNSETTLED, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the disk together: flash wears by syncs
+MAX_UNSETTLED, SETTLE_SECONDS = 64, 1.0  # recordings whose answers reach the disk together: flash wears by syncs
 
 
 class Loop:
-    """Runs until `stop`, or until the source is done where nothing else keeps the agent busy."""
+    """Runs until `stop`, or until the source is done and the API is off."""
 
     def __init__(
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
-        progress: Callable[[], None], watch: Watch | None = None, observer: Observer | None = None, hand: Hand | None = None,
+        progress: Callable[[], None], watch: UpdateWatcher | None = None, observer: Observer | None = None,
+        in_flight: InFlight | None = None,
     ) -> None:  # fmt: skip
-        """`watch`: over updates, where there are any; `observer`: of answers; `hand`: what the supervisor sees when this dies."""
+        """`watch`: over updates, where there are any; `observer`: of answers; `in_flight`: visible to the supervisor when
+        this process dies.
+        """
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
         self.output = Output(config.output, counts, log)
         self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts, observer)
         self.next_look = self.next_watch = 0.0
         self.memory_full = False
-        self.hand = hand or Hand()
+        self.in_flight = in_flight or InFlight()
         self.unsettled: list[tuple[Recording, Outcome]] = []
         self.next_settle = 0.0
 
@@ -61,11 +64,11 @@ class Loop:
 
     @property
     def worn_out(self) -> bool:
-        """Better started anew: over the memory ceiling, or a runtime that only fails."""
-        return self.memory_full or self.answering.failures >= MOST_FAILURES
+        """Whether the worker should restart: it is over the memory limit, or its runtime only fails."""
+        return self.memory_full or self.answering.failures >= MAX_FAILURES
 
     def drain(self) -> None:
-        """Answer what waits already, for as long as that may take."""
+        """Answer the recordings in the queue, for at most `drain_seconds`."""
         if self.watch is not None:
             self.watch.stop()
         if self.feed is None:
@@ -77,45 +80,45 @@ class Loop:
         self.settle()
 
     def step(self, timeout_seconds: float) -> None:
-        """One recording, if one comes in time; and a sign of life."""
+        """Answer one recording, if one comes in time, and report progress."""
         recording = None
         if self.feed is None:
             time.sleep(timeout_seconds)
         elif (recording := self.feed.take(timeout_seconds)) is not None:
-            with self.hand.answering(recording.key, self.progress):
+            with self.in_flight.answering(recording.key, self.progress):
                 outcome = self._answer(recording)
-                if recording.done is nothing:
+                if recording.acknowledge is acknowledge_nothing:
                     self.feed.settle(recording, outcome)
                 else:
                     self.unsettled.append((msgspec.structs.replace(recording, values=None, times=None), outcome))
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
-        if recording is None or len(self.unsettled) >= MOST_UNSETTLED or time.monotonic() >= self.next_settle:
+        if recording is None or len(self.unsettled) >= MAX_UNSETTLED or time.monotonic() >= self.next_settle:
             self.settle()
         self.progress()
 
     def _answer(self, recording: Recording) -> Outcome:
-        """Its lines are written as they come; what became of it as a whole."""
+        """Write the lines of one recording as they come; returns the outcome of the whole."""
         refused, written = False, True
-        some: list[Line] = []
+        some: list[AnswerLine] = []
         failures = self.answering.failures
         for line in self.answering.lines(recording):
-            refused = refused or "refused" in line
+            refused = refused or line.refused is not None
             some.append(line)
             if len(some) == LINES_AT_ONCE:
                 written = self.output.write(some) and written
                 some = []
-            self.progress()  # a recording may have windows for minutes
+            self.progress()  # the windows of one recording may take minutes
         written = self.output.write(some) and written
         if self.answering.failures > failures:
-            self.hand.failed(recording.key)
+            self.in_flight.failed(recording.key)
             return "failed"
         if recording.values is not None:
-            self.hand.answered()
+            self.in_flight.answered()
         return "refused" if refused else "answered" if written else "unwritten"
 
     def settle(self) -> None:
-        """Say what became of the last recordings; files may go by that, and so their answers are on the disk first."""
+        """Report the outcomes of the last recordings to the source. It may delete files then, so their answers are synced first."""
         self.next_settle = time.monotonic() + SETTLE_SECONDS
         if not self.unsettled or self.feed is None:
             return
@@ -125,7 +128,7 @@ class Loop:
         self.unsettled = []
 
     def look_around(self) -> None:
-        """Updates; heat and memory, every `poll_seconds`."""
+        """Check updates, and every `poll_seconds` heat and memory."""
         if self.watch is not None and time.monotonic() >= self.next_watch:
             self.next_watch = time.monotonic() + WATCH_SECONDS
             if self.watch.tick():
@@ -161,10 +164,10 @@ class Loop:
         self.models.results.clear()
         self.models.pool.keep_only(self.models.first)
         if resident_bytes() > ceiling:
-            self.log("error", "over memory_bytes: the worker starts anew", resident=resident_bytes(), ceiling=ceiling)
+            self.log("error", "over memory_bytes: the worker restarts", resident=resident_bytes(), ceiling=ceiling)
             self.memory_full = True
 
 
 def describe(reading: Any) -> dict[str, str]:
-    """What the board can measure, in words: for `check`."""
+    """A reading in words, for `check`."""
     return {k: "not measurable here" if v is None else str(v) for k, v in msgspec.structs.asdict(reading).items()}

@@ -1,4 +1,4 @@
-"""What the agent counts as it works: plain numbers, put into Prometheus' words only when someone asks (/metrics)."""
+"""What the agent counts while it works, as plain numbers; local_api/exposition.py turns them into Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ class Latencies(msgspec.Struct):
         self.total += seconds
 
 
-class Recent(msgspec.Struct):
-    """What was seen since the last report to a hub."""
+class RecentAnswers(msgspec.Struct):
+    """Answers since the last report to a hub."""
 
     since: float = msgspec.field(default_factory=time.monotonic)
     labels: Counter[str] = msgspec.field(default_factory=Counter)
-    confident: int = 0  # answers that have a confidence, and tell how the device's own model does
+    confident: int = 0  # answers with a confidence of the device's own model
     confidence_sum: float = 0.0
     confidence_squares: float = 0.0
     milliseconds: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=1024))
     labelled: int = 0  # answers whose truth came with the recording
     right: int = 0
 
-    def saw(self, label: str | None, confidence: float | None, milliseconds: float) -> None:
+    def observe(self, label: str | None, confidence: float | None, milliseconds: float) -> None:
         if label is not None:
             self.labels[label] += 1
         if confidence is not None:
@@ -64,8 +64,8 @@ class Counts(msgspec.Struct):
     repaired: Counter[str] = msgspec.field(default_factory=Counter)
     skipped: Counter[str] = msgspec.field(default_factory=Counter)
     dropped: Counter[str] = msgspec.field(default_factory=Counter)
-    files: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)  # of a watched folder: what was done with one, and why
-    kept: Counter[str] = msgspec.field(default_factory=Counter)  # samples put into the outbox, by kind
+    files: Counter[tuple[str, str]] = msgspec.field(default_factory=Counter)  # of a watched folder, by action and outcome
+    outbox_rows: Counter[str] = msgspec.field(default_factory=Counter)  # samples put into the outbox, by kind
     places: Counter[str] = msgspec.field(default_factory=Counter)  # of answers, where work can be split
     drift: float | None = None  # the score of the last sample, 1 being an alarm
     drift_alarms: int = 0
@@ -76,13 +76,13 @@ class Counts(msgspec.Struct):
     thermal: str = "cool"
     reading: Reading | None = None
     api_requests: Counter[str] = msgspec.field(default_factory=Counter)  # by status
-    recent: Recent = msgspec.field(default_factory=Recent)
+    recent: RecentAnswers = msgspec.field(default_factory=RecentAnswers)
     _reported: tuple[int, int, int] = (0, 0, 0)  # answered, refused and dropped at the last report
     _lock: threading.Lock = msgspec.field(default_factory=threading.Lock)
 
     def heartbeat(self, model: str, version: int, sha256: str, target: str, runtime: str) -> Heartbeat:
-        """What happened since the last one, which ends here."""
-        seen, self.recent = self.recent, Recent()
+        """The counts since the last heartbeat; the next one begins here."""
+        seen, self.recent = self.recent, RecentAnswers()
         totals = (self.answered, sum(self.refused.values()), sum(self.dropped.values()))
         answered, refused, dropped = (now - before for now, before in zip(totals, self._reported, strict=True))
         self._reported = totals
@@ -105,13 +105,13 @@ class Counts(msgspec.Struct):
             return self.latencies.setdefault(model, Latencies())
 
 
-def kind_of(place: str) -> str:
-    """A place without the address: few enough to count by."""
+def place_kind(place: str) -> str:
+    """A place without its address, so that there are few values to count by."""
     return place.partition("@")[0]
 
 
 def resident_bytes() -> int:
-    """Of this process, now; 0 where the system does not say."""
+    """Resident memory of this process; 0 where the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
     except (OSError, ValueError, IndexError):

@@ -23,20 +23,20 @@ from edgeloop_contract.errors import BundleError, DeviceError, EdgeloopError, St
 from edgeloop_contract.manifest import Manifest
 
 if TYPE_CHECKING:
-    from edgeloop_agent.offload.router import Splitter
-    from edgeloop_agent.offload.tail_servers import Edge
+    from edgeloop_agent.offload.router import Router
+    from edgeloop_agent.offload.tail_servers import TailServers
 
-CRASHES_A_VARIANT = 3  # in a row, before the next variant is tried
+CRASHES_PER_VARIANT = 3  # in a row, before the next variant is tried
 
 
-class Flights(msgspec.Struct):
-    """Inferences under way: how the loop knows that one hangs."""
+class RunningInferences(msgspec.Struct):
+    """Inferences in progress, by thread; the loop detects a hung one here."""
 
-    begun: dict[int, float] = msgspec.field(default_factory=dict)
+    started: dict[int, float] = msgspec.field(default_factory=dict)
 
     def longest_seconds(self) -> float:
         now = time.monotonic()
-        return max((now - start for start in list(self.begun.values())), default=0.0)
+        return max((now - start for start in list(self.started.values())), default=0.0)
 
 
 class Model(Engine):
@@ -48,54 +48,54 @@ class Model(Engine):
         choice: VariantChoice,
         latencies: Latencies,
         results: ResultCache,
-        flights: Flights,
+        running: RunningInferences,
         **options: Any,
     ) -> None:
         before = resident_bytes()
         super().__init__(bundle, choice, **options)
         self.name, self.sha256 = bundle.manifest.name, bundle.sha256
         self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
-        self._latencies, self._results, self._flights, self._lock = latencies, results, flights, threading.Lock()
+        self._latencies, self._results, self._running, self._lock = latencies, results, running, threading.Lock()
         self._key = f"{bundle.sha256} {choice.variant}"
-        self.splitter: Splitter | None = None
+        self.router: Router | None = None
 
     def scored(self, sample: Array) -> Scored:
-        """From the cache of results, else from where the work is planned to be done."""
+        """Scores from the cache of results, else from the planned place."""
         if not self._results.max_bytes:
             return self._fresh(sample)
         key = self._results.key(self._key, sample)
         found = self._results.get(key)
         if found is not None:
-            return Scored(found, "cache" if self.splitter else "")
+            return Scored(found, "cache" if self.router else "")
         scored = self._fresh(sample)
-        if scored.own is None and scored.watched:  # a larger model's answer is not this model's, nor an early one
+        if scored.device_scores is None and scored.for_drift:  # a larger model's answer is not this model's, nor an early one
             self._results.put(key, scored.scores)
         return scored
 
     def _fresh(self, sample: Array) -> Scored:
-        return Scored(self._run(sample)) if self.splitter is None else self.splitter.scored(sample)
+        return Scored(self._run(sample)) if self.router is None else self.router.scored(sample)
 
-    def split(self, bundle: Bundle, edge: Edge) -> None:
-        """From now on the work may be shared with the tails of `edge`."""
-        from edgeloop_agent.offload.router import Splitter
+    def attach_router(self, bundle: Bundle, tail_servers: TailServers) -> None:
+        """Let `tail_servers` compute parts of the model from now on."""
+        from edgeloop_agent.offload.router import Router
 
-        self.splitter = Splitter(edge, bundle, self._run)
-        edge.take(self.splitter)
+        self.router = Router(tail_servers, bundle, self._run)
+        tail_servers.add_router(self.router)
 
     def _run(self, sample: Array) -> Array:
         thread = threading.get_ident()
         with self._lock:
             start = time.perf_counter()
-            self._flights.begun[thread] = time.monotonic()
+            self._running.started[thread] = time.monotonic()
             try:
                 return super()._run(sample)
             finally:
-                del self._flights.begun[thread]
+                del self._running.started[thread]
                 self._latencies.add(time.perf_counter() - start)
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """One line of what is loaded."""
+class LoadedModel(msgspec.Struct, frozen=True):
+    """A summary of one loaded model."""
 
     name: str
     version: int
@@ -107,24 +107,24 @@ class Loaded(msgspec.Struct, frozen=True):
 class Models:
     """Every bundle of the config by its model's name; loaded when asked for, under the memory budget."""
 
-    def __init__(self, config: Config, counts: Counts, log: Log, edge: Edge | None = None) -> None:
-        """`edge`: servers that may do a part of the work."""
-        self.config, self.counts, self.log, self.edge = config, counts, log, edge
+    def __init__(self, config: Config, counts: Counts, log: Log, tail_servers: TailServers | None = None) -> None:
+        """`tail_servers`: servers that may compute a part of a model."""
+        self.config, self.counts, self.log, self.tail_servers = config, counts, log, tail_servers
         self.state = Path(config.state) if config.state else device_state.default_folder()
         self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes)
         self.results = ResultCache(config.cache.results_bytes)
-        self.flights = Flights()
+        self.running = RunningInferences()
         self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
         self.paths: dict[str, Path] = {}
         self.manifests: dict[str, Manifest] = {}
         self.variant = config.runtime.variant  # the thermal policy may ask for another
-        self.verified = device_state.Verified(self.state)
+        self.verified = device_state.VerifiedBundles(self.state)
         self.refused: dict[Path, EdgeloopError] = {}  # bundles of the config that are not served, and why
         for path in map(Path, config.bundles):
             try:
                 manifest = self._manifest(path)
             except (BundleError, DeviceError) as error:
-                self._leave_out(path, error)
+                self._refuse(path, error)
                 continue
             self.paths[manifest.name], self.manifests[manifest.name] = path, manifest
         if not self.paths:
@@ -141,7 +141,7 @@ class Models:
         return Path(self.config.bundles[0]) not in self.refused
 
     def load_first(self) -> None:
-        """At the start: what does not run here is left out, if there are others. Raises BundleError or DeviceError."""
+        """Load the first model. One that does not run here is refused, if there are others. Raises BundleError, DeviceError."""
         while True:
             name = self.first
             try:
@@ -150,11 +150,11 @@ class Models:
             except (BundleError, DeviceError) as error:
                 if len(self.paths) == 1:
                     raise
-                self._leave_out(self.paths[name], error)
+                self._refuse(self.paths[name], error)
                 del self.paths[name], self.manifests[name]
 
-    def _leave_out(self, path: Path, error: EdgeloopError) -> None:
-        """The other bundles serve. Raises `error` where the first is meant, and updates or a source alone go by it."""
+    def _refuse(self, path: Path, error: EdgeloopError) -> None:
+        """Serve without this bundle. Raises `error` where it is the first one, and updates or the source depend on it."""
         config = self.config
         if len(config.bundles) == 1 or (path == Path(config.bundles[0]) and (config.updates.enabled or not config.api.enabled)):
             raise error
@@ -163,13 +163,13 @@ class Models:
         self.log("error", "bundle refused", bundle=path, why=error)
 
     def _manifest(self, path: Path) -> Manifest:
-        """Raises BundleError for what cannot be served, and DeviceError where nothing in it can run here."""
-        with Bundle.open(path, seen=self.verified) as bundle:
+        """The manifest of a bundle to serve. Raises BundleError if it cannot be served, DeviceError if its runtimes are missing."""
+        with Bundle.open(path, verified=self.verified) as bundle:
             manifest = bundle.manifest
         if manifest.probe:
-            raise BundleError(f"{path}: is a probe of latencies, with untrained weights; only edgeloop-agent bench runs it")
+            raise BundleError(f"{path}: is a latency probe with untrained weights; only edgeloop-agent bench runs it")
         if manifest.name in self.paths:
-            raise BundleError(f"{path}: is called {manifest.name}, as {self.paths[manifest.name]} is; serve one of them")
+            raise BundleError(f"{path}: has the same name ({manifest.name}) as {self.paths[manifest.name]}; serve one of them")
         if self.variant:
             manifest.variant(self.variant)
         needed = sorted({variant.runtime for variant in manifest.variants})
@@ -180,17 +180,19 @@ class Models:
     def get(self, name: str) -> Model:
         return self.pool.get(name)
 
-    def loaded(self) -> list[Loaded]:
-        return [Loaded(m.name, m.manifest.version, m.sha256, m.choice.variant, m.runtime.description) for m in self.pool.held()]
+    def loaded(self) -> list[LoadedModel]:
+        return [
+            LoadedModel(m.name, m.manifest.version, m.sha256, m.choice.variant, m.runtime.description) for m in self.pool.values()
+        ]
 
     def use_variant(self, variant: str) -> None:
-        """From now on this one ('' : the chosen one); what is loaded is loaded anew."""
+        """Use this variant from now on ("": the measured choice). Loaded models are loaded again."""
         if variant != self.variant:
             self.variant = variant
             self.pool.clear()
 
     def replace_first(self, path: Path, sha256: str = "") -> None:
-        """Load another bundle of the first model beside the one that answers, and let it take over; on any error nothing changed.
+        """Load another bundle of the first model beside the present one, then switch to it. After an error nothing has changed.
 
         `sha256`: what the file must be. Raises BundleError or DeviceError.
         """
@@ -206,12 +208,12 @@ class Models:
         return self._loaded(self.paths[name])
 
     def _loaded(self, path: Path) -> Model:
-        with Bundle.open(path, seen=self.verified) as bundle:
+        with Bundle.open(path, verified=self.verified) as bundle:
             name = bundle.manifest.name
             model = self._first_that_loads(bundle)
             choice = model.choice
-            if self.edge is not None and name in (self.config.split.models or [name]):
-                model.split(bundle, self.edge)
+            if self.tail_servers is not None and name in (self.config.split.models or [name]):
+                model.attach_router(bundle, self.tail_servers)
         self.log(
             "info", "model loaded", model=name, version=model.manifest.version, variant=choice.variant, threads=choice.threads,
             runtime=model.runtime.description, why=choice.why,
@@ -219,13 +221,13 @@ class Models:
         return model
 
     def _first_that_loads(self, bundle: Bundle) -> Model:
-        """The chosen variant; where it does not load and nobody asked for it by name, another. Raises DeviceError of the first."""
+        """The chosen variant; if it does not load and was not asked for by name, another. Raises the first DeviceError."""
         chosen = self._choice(bundle)
         failure: DeviceError | None = None
-        for choice in [chosen] if self.variant else device_state.in_turn(bundle.manifest.variants, chosen):
+        for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
             latencies, options = self.counts.latency_of(bundle.manifest.name), self._options(bundle, choice)
             try:
-                model = Model(bundle, choice, latencies, self.results, self.flights, **options)
+                model = Model(bundle, choice, latencies, self.results, self.running, **options)
                 model.try_once()
                 return model
             except DeviceError as error:
@@ -241,28 +243,26 @@ class Models:
         return {"delegate": runtime.delegate, "delegate_options": runtime.delegate_options}
 
     def _choice(self, bundle: Bundle) -> VariantChoice:
-        """As configured, else as remembered, else measured now; after crashes in a row, another variant than that."""
+        """As configured, else as remembered, else measured now; after several crashes in a row, another variant."""
         choice = self._wanted(bundle)
         threads = self.config.runtime.threads
         if threads:
             choice = msgspec.structs.replace(choice, threads=threads)
-        turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_A_VARIANT
+        turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_PER_VARIANT
         if turn:
             here = [v.name for v in bundle.manifest.variants if v.runtime in device_state.available()]
             place = (here.index(choice.variant) + turn) % len(here)
-            choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_A_VARIANT} times in a row")
+            choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_PER_VARIANT} times in a row")
         return choice
 
     def _wanted(self, bundle: Bundle) -> VariantChoice:
         if self.variant:
             name = bundle.manifest.variant(self.variant).name
             return VariantChoice(name, 1, "asked for")
-        found = device_state.recall(self.state, bundle)
+        found = device_state.remembered_choice(self.state, bundle)
         if found is not None:
             return found
-        if int(
-            os.environ.get("EDGELOOP_CRASHES", "0")
-        ):  # it may have been one of them that ended the worker, while it was measured
+        if int(os.environ.get("EDGELOOP_CRASHES", "0")):  # measuring a variant may have ended the worker
             return device_state.first_available(bundle.manifest.variants)
         from edgeloop_agent.bench.measure import measure_bundle
 
@@ -273,7 +273,7 @@ class Models:
         if fastest is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
         try:
-            device_state.remember(self.state, bundle, fastest)
+            device_state.remember_choice(self.state, bundle, fastest)
         except StorageError as error:
             self.log("warning", "not remembered", why=error)
         return fastest

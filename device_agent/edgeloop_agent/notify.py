@@ -1,4 +1,4 @@
-"""What systemd is told: sd_notify's datagrams (sd_notify(3)); nothing where no one listens."""
+"""Notifications to systemd: datagrams as in sd_notify(3), only where systemd listens."""
 
 from __future__ import annotations
 

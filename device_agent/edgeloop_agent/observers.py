@@ -1,4 +1,4 @@
-"""What becomes of an answer beside being written: drift looks at it, and the outbox may keep its sample."""
+"""Observes every answer: the drift monitor sees it, and the outbox may keep its sample."""
 
 from __future__ import annotations
 
@@ -17,80 +17,81 @@ from edgeloop_contract.files import publish
 from edgeloop_contract.messages import DriftReport, Event
 
 if TYPE_CHECKING:
-    from edgeloop_agent.drift.monitor import Follower
+    from edgeloop_agent.drift.monitor import DriftFollower
     from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
-    from edgeloop_agent.outbox.writer import Keeper
+    from edgeloop_agent.outbox.writer import OutboxWriter
 
 
-REMEMBERED = 1024  # names of recordings
+MAX_NAMES = 1024  # names of recordings
 
 
 class SampleObserver:
-    """Of the first model's answers. Follows a new bundle with that bundle's reference."""
+    """Observes the first model's answers. After an update it uses the new bundle's drift reference."""
 
     def __init__(self, config: Config, models: Models, counts: Counts, log: Log) -> None:
         self.config, self.models, self.counts, self.log = config, models, counts, log
-        self.keeper: Keeper | None = None
+        self.outbox_writer: OutboxWriter | None = None
         if config.updates.hub and config.samples.send != "nothing":
-            from edgeloop_agent.outbox.writer import Keeper
+            from edgeloop_agent.outbox.writer import OutboxWriter
 
             try:
-                self.keeper = Keeper(config.samples, models.state, counts, log)
+                self.outbox_writer = OutboxWriter(config.samples, models.state, counts, log)
             except StorageError as error:
                 log("error", "no outbox: samples and drift events are not kept", why=error)
-        self.follower: Follower | None = None
-        self._run = os.urandom(3).hex()  # file names and line numbers come again at another start …
-        self._seen: dict[str, tuple[int, int]] = {}  # … names at the same one too: how often each did, and its last window
+        self.follower: DriftFollower | None = None
+        self._run = os.urandom(3).hex()  # names of recordings repeat after a restart …
+        self._seen: dict[str, tuple[int, int]] = {}  # … and during one run: how often each did, and its last window
         self._sha256 = ""
 
-    def saw(self, recording: Recording, answer: Answer) -> None:
+    def observe(self, recording: Recording, answer: Answer) -> None:
         if answer.sample is None or answer.scores is None:
             return
-        follower = self._following()
+        follower = self._current_follower()
         if follower is None:
             return
-        look = follower.saw(answer.sample, answer.scores)
+        observation = follower.observe(answer.sample, answer.scores)
         self.counts.drift = follower.monitor.score
-        if look.changed:
-            self._tell(follower)
-        if self.keeper is not None:
+        if observation.changed:
+            self._announce(follower)
+        if self.outbox_writer is not None:
             name = self._name(recording.name, answer.window)
-            self.keeper.sample(
-                name, answer.window, answer.sample, answer.label or "", look, recording.label, self.models.first, self._sha256
+            self.outbox_writer.sample(
+                name, answer.window, answer.sample, answer.label or "", observation, recording.label, self.models.first,
+                self._sha256,
             )  # fmt: skip
 
     def _name(self, name: str, window: int) -> str:
-        """Another one for each recording, though a sensor writes latest.csv again and again: there, windows begin anew."""
+        """A unique name for each recording. A sensor may write latest.csv repeatedly; its window numbers then start again."""
         again, last = self._seen.pop(name, (0, -1))
         again += window <= last
         self._seen[name] = again, window
-        if len(self._seen) > REMEMBERED:
+        if len(self._seen) > MAX_NAMES:
             del self._seen[next(iter(self._seen))]
         return f"{self._run}{f'.{again}' if again else ''} {name}"
 
-    def fault(self, reason: str) -> None:
-        follower = self._following()
+    def observe_fault(self, reason: str) -> None:
+        follower = self._current_follower()
         if follower is not None:
-            follower.fault(reason)
+            follower.observe_fault(reason)
 
     def report(self) -> DriftReport | None:
-        """Of the time since the last one. None where the bundle has no reference, or drift is off."""
-        follower = self._following()
+        """Drift since the last report; None where the bundle has no reference, or drift is off."""
+        follower = self._current_follower()
         if follower is None:
             return None
-        self._remember(follower)
+        self._save_state(follower)
         return follower.report(self.models.first, self._sha256)
 
     def stop(self) -> None:
         if self.follower is not None:
-            self._remember(self.follower)
-        if self.keeper is not None:
-            self.keeper.stop()
+            self._save_state(self.follower)
+        if self.outbox_writer is not None:
+            self.outbox_writer.stop()
 
-    def _following(self) -> Follower | None:
-        """The follower of the bundle that answers now."""
+    def _current_follower(self) -> DriftFollower | None:
+        """The drift follower of the present bundle; None without a reference, or where drift is off."""
         if not self.config.drift.enabled:
             return None
         model = self.models.get(self.models.first)
@@ -99,12 +100,12 @@ class SampleObserver:
             reference = model.manifest.drift
             self.follower = None
             if reference is not None:
-                from edgeloop_agent.drift.monitor import Follower
+                from edgeloop_agent.drift.monitor import DriftFollower
 
-                self.follower = Follower(model.manifest, reference, self.config.drift.false_alarms_per_10k)
-                self._recall(self.follower)
-            if reference is not None and self.keeper is not None:
-                self.keeper.follow(reference.reliability)
+                self.follower = DriftFollower(model.manifest, reference, self.config.drift.false_alarms_per_10k)
+                self._restore_state(self.follower)
+            if reference is not None and self.outbox_writer is not None:
+                self.outbox_writer.use_reliability(reference.reliability)
             if reference is None:
                 self.log(
                     "warning", "no drift reference", model=model.name, remedy="package the bundle with this version of edgeloop"
@@ -115,37 +116,37 @@ class SampleObserver:
     def _file(self) -> Path:
         return self.models.state / "drift" / f"{self._sha256[:32]}.msgpack"
 
-    def _remember(self, follower: Follower) -> None:
-        """Averages and the last samples' features, of the bundle that runs: a restart must not hide a slow drift."""
+    def _save_state(self, follower: DriftFollower) -> None:
+        """Save averages and the last samples' features: a restart must not hide a slow drift."""
         try:
             self._file.parent.mkdir(parents=True, exist_ok=True)
-            publish(self._file, msgspec.msgpack.encode(follower.remembered()))
+            publish(self._file, msgspec.msgpack.encode(follower.state()))
             for other in self._file.parent.glob("*.msgpack"):
                 if other != self._file:
                     other.unlink(missing_ok=True)
         except OSError as error:
-            self.log("warning", "drift is not remembered", why=error)
+            self.log("warning", "drift state cannot be saved", why=error)
 
-    def _recall(self, follower: Follower) -> None:
-        from edgeloop_agent.drift.monitor import Memory
+    def _restore_state(self, follower: DriftFollower) -> None:
+        from edgeloop_agent.drift.monitor import FollowerState
 
         try:
-            follower.recall(msgspec.msgpack.decode(self._file.read_bytes(), type=Memory))
+            follower.restore(msgspec.msgpack.decode(self._file.read_bytes(), type=FollowerState))
         except FileNotFoundError:
             return
         except (OSError, msgspec.MsgspecError) as error:
-            self.log("warning", "drift begins anew", why=error)
+            self.log("warning", "drift state cannot be read", why=error)
 
-    def _tell(self, follower: Follower) -> None:
+    def _announce(self, follower: DriftFollower) -> None:
         found = follower.finding
         kind = "drift" if follower.drifting else "drift over"
         text = (
             f"{found.cause}: {found.text}; since {found.samples} samples"
             if found and follower.drifting
-            else "samples are as usual again"
+            else "samples match the reference again"
         )
         if follower.drifting:
             self.counts.drift_alarms += 1
         self.log("warning" if follower.drifting else "info", kind, what=text)
-        if self.keeper is not None:
-            self.keeper.event(Event(key=os.urandom(16).hex(), kind=kind, at=time.time(), text=text[:2000]))
+        if self.outbox_writer is not None:
+            self.outbox_writer.event(Event(key=os.urandom(16).hex(), kind=kind, at=time.time(), text=text[:2000]))

@@ -1,4 +1,4 @@
-"""Where answers go: JSON lines on standard output or in a bounded file. What cannot be written is counted, and dropped."""
+"""Writes answers as JSON lines to standard output or to a bounded file. Lines that cannot be written are counted and dropped."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ class Output:
         self._file: Any = None
         self._failing = ""
 
-    def write(self, lines: list[dict[str, Any]]) -> bool:
-        """Whether they were written, or nowhere is where they go."""
+    def write(self, lines: Sequence[object]) -> bool:
+        """Write `lines` as JSON. True where they are written, or where the output is "none"."""
         if self._settings.where == "none" or not lines:
             return True
         try:
@@ -46,7 +47,7 @@ class Output:
             return False
 
     def sync(self) -> bool:
-        """Whether what was written is on the disk, as far as it goes to one."""
+        """Sync the file; False if that fails. Pipes and terminals need no sync."""
         try:
             if self._file is not None:
                 os.fdatasync(self._file)
@@ -68,6 +69,6 @@ class Output:
                 os.replace(path, path.with_name(path.name + ".1"))
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             size = 0
-        if (written := os.write(self._file, data)) < len(data):  # the disk is full: no half lines
+        if (written := os.write(self._file, data)) < len(data):  # the disk is full: leave no half line
             os.ftruncate(self._file, size)
             raise OSError(errno.ENOSPC, f"{written} of {len(data)} bytes could be written")

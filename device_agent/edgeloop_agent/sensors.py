@@ -1,4 +1,4 @@
-"""How hot and how hungry the board is: thermal zones, Pi throttling flags, Jetson's power monitors, RAPL on a PC, batteries."""
+"""Temperature and power of the board: thermal zones, Pi throttling flags, Jetson's power monitors, RAPL on a PC, batteries."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMMAND_SECONDS = 1.0
 
 
 class Reading(msgspec.Struct, frozen=True):
-    """One look. None: not measurable here. `throttled`: what the firmware says it does right now.
+    """One reading. None: not measurable here. `throttled`: limits that the firmware applies now.
 
     `battery`: share of its charge, while it discharges.
     """
@@ -46,7 +46,7 @@ class Board:
         return Reading(self._celsius(), self._throttled(), self._watts(), self._meter.joules(), self._battery())
 
     def _celsius(self) -> float | None:
-        """The hottest zone: which one is the processor is called differently on every board."""
+        """The hottest zone; the processor's zone has another name on every board."""
         found = [c for zone in self.system.glob("class/thermal/thermal_zone*/temp") if (c := _number(zone)) is not None]
         plausible = [c / 1000 for c in found if -40_000 < c < 150_000 and c != 0]
         return max(plausible, default=None)
@@ -55,7 +55,7 @@ class Board:
         if self._firmware is None and (not self._ask or shutil.which(self.vcgencmd) is None):
             self._ask = False
             return None
-        import subprocess  # on a Pi alone: it takes its time
+        import subprocess  # only on a Pi: the import is slow
 
         try:
             if self._firmware is not None:
@@ -66,12 +66,12 @@ class Board:
                 )
                 flags = int(done.stdout.strip().partition("=")[2], 16)
         except (OSError, ValueError, subprocess.SubprocessError):
-            self._ask = False  # not a Pi: do not start a process every few seconds to hear that again
+            self._ask = False  # not a Pi: do not start a process every few seconds
             return None
         return tuple(name for bit, name in THROTTLING.items() if flags >> bit & 1)
 
     def _watts(self) -> float | None:
-        """Of a Jetson's INA monitors: the rail of the whole board where it is named, else all rails together."""
+        """Power by a Jetson's INA monitors: the rail of the whole board if there is one, else the sum of all rails."""
         rails: dict[str, float] = {}
         for voltage in self.system.glob("class/hwmon/hwmon*/in*_input"):
             number = voltage.name.removeprefix("in").removesuffix("_input")
@@ -84,7 +84,7 @@ class Board:
         return next((w for name, w in rails.items() if name in ("VDD_IN", "POM_5V_IN")), sum(rails.values()))
 
     def _battery(self) -> float | None:
-        """The emptiest of the board's own: a supply's `scope` is Device where it is a mouse's."""
+        """Charge of the emptiest of the board's own batteries; a peripheral's battery has the scope Device."""
         found = []
         for supply in self.system.glob("class/power_supply/*"):
             share = _number(supply / "capacity")

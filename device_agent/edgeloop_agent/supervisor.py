@@ -1,7 +1,7 @@
-"""The process that stays: it starts the worker, hears of its progress, and starts it again when it hangs or dies.
+"""The supervising process: it starts the worker, monitors its progress, and restarts it when it hangs or dies.
 
-It imports no numpy and no runtime, so what crashes those cannot crash it, and it costs a few megabytes. systemd's watchdog is fed
-from here, and only when the worker's inference loop went on.
+It imports no numpy and no runtime, so their crashes cannot end it, and it takes a few megabytes. It notifies systemd's watchdog
+only when the worker's inference loop makes progress.
 """
 
 from __future__ import annotations
@@ -17,41 +17,47 @@ from pathlib import Path
 from typing import Literal
 
 from edgeloop_agent.config import Config, load
-from edgeloop_agent.in_flight import Deaths
+from edgeloop_agent.in_flight import DeathRecord
 from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
 from edgeloop_contract.errors import UsageError
 
-HEALTHY_SECONDS = 60.0  # after which an earlier crash counts no more
-LOOK_SECONDS = 0.5
+HEALTHY_SECONDS = 60.0  # after which earlier crashes are forgotten
+POLL_SECONDS = 0.5
 KILL_SECONDS = 2.0  # beyond drain_seconds, before a worker that will not stop is killed
-OWN_FAULT = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}  # what ended it is what it had in hand
-FATAL = {2, 5, 6}  # wrong config, wrong bundle, this device cannot: starting again would not help by itself
+FAULT_SIGNALS = {
+    signal.SIGSEGV,
+    signal.SIGBUS,
+    signal.SIGILL,
+    signal.SIGFPE,
+    signal.SIGABRT,
+}  # caused by the recording in work
+FATAL_EXIT_CODES = {2, 5, 6}  # wrong config, wrong bundle, this device cannot: starting again would not help by itself
 
-Wish = Literal["", "stop", "reload"]
-End = Literal["done", "crashed", "hung", "stopped", "reload", "fatal"]
+Request = Literal["", "stop", "reload"]
+Ending = Literal["done", "crashed", "hung", "stopped", "reload", "fatal"]
 
 
 @dataclass
 class Supervisor:
-    """Runs one worker after the other. `config_path` is read anew on SIGHUP; a config that is wrong then is not taken."""
+    """Runs one worker after the other. SIGHUP reloads `config_path`; a config with problems is not used."""
 
     config_path: Path
     restarts: int = 0
     crashes: int = 0  # in a row
-    was_ready: bool = False  # once it ran, nothing ends it but a wish or the end of its source
+    was_ready: bool = False  # after that only a request or the end of the source ends it
 
     def __post_init__(self) -> None:
         self.config: Config = load(self.config_path)
         self.log = Log(self.config.log.level)
-        self.wish: Wish = ""
-        self.deaths = Deaths()
+        self.request: Request = ""
+        self.deaths = DeathRecord()
 
     def run(self) -> int:
-        """Until stopped, or done. Returns the command's exit code."""
-        signal.signal(signal.SIGTERM, lambda *_: self._wishes("stop"))
-        signal.signal(signal.SIGINT, lambda *_: self._wishes("stop"))
-        signal.signal(signal.SIGHUP, lambda *_: self._wishes("reload"))
+        """Run until stopped or done. Returns the command's exit code."""
+        signal.signal(signal.SIGTERM, lambda *_: self._on_signal("stop"))
+        signal.signal(signal.SIGINT, lambda *_: self._on_signal("stop"))
+        signal.signal(signal.SIGHUP, lambda *_: self._on_signal("reload"))
         while True:
             end, code = self._one_worker()
             if end in ("done", "stopped", "fatal"):
@@ -61,29 +67,29 @@ class Supervisor:
                 self.crashes = 0
                 self.deaths.forget()
                 continue
-            for key in self.deaths.blame(sure=end == "hung" or -code in OWN_FAULT):
-                self.log("error", "left out from now on: the worker died of it", file=key)
+            for key in self.deaths.blame(certain=end == "hung" or -code in FAULT_SIGNALS):
+                self.log("error", "file excluded: it ended the worker", file=key)
             self.restarts += 1
             self.crashes += 1
             limits = self.config.limits
-            delay = min(limits.longest_restart_seconds, limits.restart_seconds * 2 ** min(self.crashes - 1, 10))
-            self.log("warning", "worker starts again", after=end, seconds=delay, restarts=self.restarts)
-            if not self._waited(delay):
+            delay = min(limits.max_restart_seconds, limits.restart_seconds * 2 ** min(self.crashes - 1, 10))
+            self.log("warning", "worker restarts", after=end, seconds=delay, restarts=self.restarts)
+            if not self._wait(delay):
                 return 0
 
-    def _wishes(self, what: Wish) -> None:
-        if self.wish != "stop":
-            self.wish = what
+    def _on_signal(self, what: Request) -> None:
+        if self.request != "stop":
+            self.request = what
 
-    def _waited(self, seconds: float) -> bool:
-        """False when told to stop meanwhile."""
+    def _wait(self, seconds: float) -> bool:
+        """Wait; False if a stop was requested meanwhile."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self.wish != "stop":
+        while time.monotonic() < deadline and self.request != "stop":
             time.sleep(0.05)
-            notify(WATCHDOG=1)  # waiting is what should happen now
-        return self.wish != "stop"
+            notify(WATCHDOG=1)  # waiting is intended here
+        return self.request != "stop"
 
-    def _one_worker(self) -> tuple[End, int]:
+    def _one_worker(self) -> tuple[Ending, int]:
         read, write = os.pipe()
         os.set_blocking(read, False)
         environment = {**os.environ, "EDGELOOP_RESTARTS": str(self.restarts), "EDGELOOP_CRASHES": str(self.crashes)}
@@ -99,32 +105,32 @@ class Supervisor:
             worker.wait()
             os.close(read)
 
-    def _watch(self, worker: subprocess.Popen[bytes], pipe: int) -> tuple[End, int]:
+    def _watch(self, worker: subprocess.Popen[bytes], pipe: int) -> tuple[Ending, int]:
         limits = self.config.limits
         started, last, ready = time.monotonic(), time.monotonic(), False
-        told, told_at, done = "", 0.0, False
+        requested, requested_at, done = "", 0.0, False
         while True:
-            signs = self._signs(pipe)
+            progress = self._read_progress(pipe)
             now = time.monotonic()
-            if b"R" in signs:
+            if b"R" in progress:
                 ready = self.was_ready = True
                 notify(READY=1, STATUS="running")
                 self.log("info", "ready", seconds=round(now - started, 3))
-            if signs:
+            if progress:
                 last = now
                 notify(WATCHDOG=1)
             elif not ready:
-                notify(WATCHDOG=1)  # the start has a limit of its own
-            done = done or b"D" in signs
+                notify(WATCHDOG=1)  # the start has its own limit
+            done = done or b"D" in progress
             if ready and now - started > HEALTHY_SECONDS:
                 self.crashes = 0
             code = worker.poll()
             if code is not None:
-                return self._ended(code, done or b"D" in self._signs(pipe), told)
-            if self.wish and not told:
-                told, told_at = self._tell(worker), now
-            if told:
-                if now - told_at > limits.drain_seconds + KILL_SECONDS:
+                return self._ending_of(code, done or b"D" in self._read_progress(pipe), requested)
+            if self.request and not requested:
+                requested, requested_at = self._signal_worker(worker), now
+            if requested:
+                if now - requested_at > limits.drain_seconds + KILL_SECONDS:
                     self.log("error", "worker does not stop: killed", after=limits.drain_seconds)
                     worker.kill()
             elif now - last > (limits.hang_seconds if ready else limits.start_seconds):
@@ -133,9 +139,9 @@ class Supervisor:
                 worker.wait()
                 return "hung", 1
 
-    def _signs(self, pipe: int) -> bytes:
-        """What came through the pipe within a moment."""
-        ready, _, _ = select.select([pipe], [], [], LOOK_SECONDS)
+    def _read_progress(self, pipe: int) -> bytes:
+        """The progress bytes that came through the pipe within `POLL_SECONDS`."""
+        ready, _, _ = select.select([pipe], [], [], POLL_SECONDS)
         if not ready:
             return b""
         try:
@@ -146,14 +152,14 @@ class Supervisor:
             time.sleep(0.02)
         return found
 
-    def _tell(self, worker: subprocess.Popen[bytes]) -> str:
-        """Stop the worker, if the wish is one that can be granted; says which it was."""
-        if self.wish == "reload":
-            self.wish = ""
+    def _signal_worker(self, worker: subprocess.Popen[bytes]) -> str:
+        """Stop the worker for the request; "" where a reload is impossible."""
+        if self.request == "reload":
+            self.request = ""
             try:
                 self.config = load(self.config_path)
             except UsageError as error:
-                self.log("error", "config not taken, the old one goes on", why=error)
+                self.log("error", "config has problems: the old one stays in use", why=error)
                 return ""
             notify(RELOADING=1, MONOTONIC_USEC=time.monotonic_ns() // 1000)
             worker.send_signal(signal.SIGTERM)
@@ -161,15 +167,15 @@ class Supervisor:
         worker.send_signal(signal.SIGTERM)
         return "stop"
 
-    def _ended(self, code: int, done: bool, told: str) -> tuple[End, int]:
-        if told == "reload" and self.wish != "stop":
+    def _ending_of(self, code: int, done: bool, requested: str) -> tuple[Ending, int]:
+        if requested == "reload" and self.request != "stop":
             return "reload", 0
-        if told:
+        if requested:
             self.log("info", "stopped")
             return "stopped", 0
         if done:
             return "done", code
-        if code in FATAL and not self.was_ready:
+        if code in FATAL_EXIT_CODES and not self.was_ready:
             return "fatal", code
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         self.log("error", "worker died", how=how)

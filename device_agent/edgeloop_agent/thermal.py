@@ -1,4 +1,4 @@
-"""What is done about heat: decided from a reading, without I/O."""
+"""The thermal state, decided from a reading, without I/O."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def decide(policy: Thermal, reading: Reading, now: State) -> State:
         return "cool"
     found: State = "cool"
     if reading.celsius is not None:
-        # A state that is held already is left only below its threshold by `calmer_celsius`.
-        hot = policy.hot_celsius - (policy.calmer_celsius if now == "hot" else 0)
-        warm = policy.warm_celsius - (policy.calmer_celsius if now != "cool" else 0)
+        # A state is left only `hysteresis_celsius` below its threshold.
+        hot = policy.hot_celsius - (policy.hysteresis_celsius if now == "hot" else 0)
+        warm = policy.warm_celsius - (policy.hysteresis_celsius if now != "cool" else 0)
         found = "hot" if reading.celsius >= hot else "warm" if reading.celsius >= warm else "cool"
     if found == "cool" and FIRMWARE_SAYS_HOT & set(reading.throttled or ()):
         found = "warm"

@@ -1,4 +1,4 @@
-"""The process that infers. It lives under the supervisor, which hears of its progress through a pipe and may kill it."""
+"""The inference process. The supervisor monitors its progress through a pipe and may kill it."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ import msgspec
 
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.feed import Feed
-from edgeloop_agent.in_flight import Hand
+from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.models import Flights, Models
+from edgeloop_agent.models import Models, RunningInferences
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
-    from edgeloop_agent.offload.tail_servers import Edge
+    from edgeloop_agent.offload.tail_servers import TailServers
 
 TICK_SECONDS = 0.2
 READY, ALIVE, DONE = b"R", b".", b"D"
 
 
 class Progress(msgspec.Struct):
-    """Signs of life, at most five a second: none while an inference hangs, wherever it was asked for."""
+    """Progress bytes, at most five a second; none while an inference hangs, from the source or the API."""
 
     pipe: int
-    flights: Flights
+    running: RunningInferences
     hang_seconds: float
     stop: Event
     next_tick: float = 0.0
 
     def __call__(self) -> None:
         now = time.monotonic()
-        if now < self.next_tick or self.flights.longest_seconds() > self.hang_seconds:
+        if now < self.next_tick or self.running.longest_seconds() > self.hang_seconds:
             return
         self.next_tick = now + TICK_SECONDS
         self.send(ALIVE)
 
-    def send(self, sign: bytes) -> None:
+    def send(self, signal_byte: bytes) -> None:
         try:
-            os.write(self.pipe, sign)
-        except OSError:  # the supervisor is gone: nobody would start us again, or stop us
+            os.write(self.pipe, signal_byte)
+        except OSError:  # the supervisor is gone
             self.stop.set()
 
 
@@ -59,26 +59,26 @@ def main(config_path: Path, pipe: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    config = load(config_path)  # what a config leaves off is not even imported: start is felt, and memory is small
+    config = load(config_path)  # features that are off are not imported: quick start, little memory
     log = Log(config.log.level)
     try:
         return _serve(config, config_path, log, stop, pipe)
     except EdgeloopError as error:
-        log("error", "worker cannot go on", why=error)
+        log("error", "worker cannot continue", why=error)
         return error.exit_code
 
 
 def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) -> int:
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
-    models = Models(_with_update(config, log), counts, log, _edge(config, counts, log))
-    hand = Hand.from_environment()
-    source = open_source(config.source, hand)
+    models = Models(_with_update(config, log), counts, log, _tail_servers(config, counts, log))
+    in_flight = InFlight.from_environment()
+    source = open_source(config.source, in_flight)
     models.load_first()
     if source is not None and not models.answers_source:
         source, counts.source_away = None, "its bundle is refused"
         log("error", "source is not read: its bundle, the first of the config, is refused", bundle=config.bundles[0])
-    progress = Progress(pipe, models.flights, config.limits.hang_seconds, stop)
-    feed = Feed(source, config.source, counts, log, hand) if source is not None else None
+    progress = Progress(pipe, models.running, config.limits.hang_seconds, stop)
+    feed = Feed(source, config.source, counts, log, in_flight) if source is not None else None
     server = None
     if config.api.enabled:
         from edgeloop_agent.addresses import authority
@@ -92,10 +92,10 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
 
         observer = SampleObserver(config, models, counts, log)
     if config.updates.enabled:
-        from edgeloop_agent.updates.switcher import Watch
+        from edgeloop_agent.updates.switcher import UpdateWatcher
 
-        watch = Watch(config, config_path, models, counts, log, observer)
-    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, hand)
+        watch = UpdateWatcher(config, config_path, models, counts, log, observer)
+    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, in_flight)
     progress.send(READY)
     if feed is not None:
         feed.start()
@@ -113,7 +113,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
 
 
 def _with_update(config: Config, log: Log) -> Config:
-    """With the bundle that was taken since, where updates are on."""
+    """The config with the bundle of the last update, where updates are on."""
     if not config.updates.enabled:
         return config
     from edgeloop_agent.updates.switcher import with_slot
@@ -121,16 +121,16 @@ def _with_update(config: Config, log: Log) -> Config:
     return with_slot(config, log)
 
 
-def _edge(config: Config, counts: Counts, log: Log) -> Edge | None:
-    """Where work may go, if it may go anywhere."""
+def _tail_servers(config: Config, counts: Counts, log: Log) -> TailServers | None:
+    """The tail servers, where splitting is on."""
     if not config.split.enabled:
         return None
     from edgeloop_agent.credential import secret_for
-    from edgeloop_agent.offload.tail_servers import Edge
+    from edgeloop_agent.offload.tail_servers import TailServers
     from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 
-    return Edge(config, secret_for(config.updates.hub, UpdateFolder(update_folder(config)).credential), counts, log)
+    return TailServers(config, secret_for(config.updates.hub, UpdateFolder(update_folder(config)).credential), counts, log)
 
 
 if __name__ == "__main__":
-    os._exit(main(Path(sys.argv[1]), int(sys.argv[2])))  # a hung thread of a runtime must not hold the end up
+    os._exit(main(Path(sys.argv[1]), int(sys.argv[2])))  # a hung thread of a runtime must not delay the end

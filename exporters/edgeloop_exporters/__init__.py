@@ -1,1 +1,1 @@
-"""From torch to the files a device runs, and the proof that they say the same."""
+"""From torch to the files a device runs, and the checks that both compute the same."""

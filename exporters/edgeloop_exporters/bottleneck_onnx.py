@@ -1,4 +1,4 @@
-"""What is learned at a cut, as ONNX: the halves of a bottleneck, behind a head and before a tail; and a head's early scores."""
+"""What is learned at a cut, as ONNX: both halves of a bottleneck codec (after a head, before a tail), a head's early scores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgeloop_contract.splitting import EXIT
 Grid = tuple[float, int]  # scale and zero point of a uint8 tensor
 
 
-def encoded(head: bytes, tensor: str, name: str, boundary: Grid, weight: Array, bias: Array, crossing: Grid) -> bytes:
+def with_encoder(head: bytes, tensor: str, name: str, boundary: Grid, weight: Array, bias: Array, crossing: Grid) -> bytes:
     """`head` ending in `name` (uint8) instead of `tensor`. `weight` (few, channels), `bias` (few,)."""
     model = onnx.load_from_string(head)
     shape = [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim[1:]]
@@ -45,15 +45,15 @@ def with_exit(head: bytes, weight: Array, bias: Array) -> bytes:
     """
     model = onnx.load_from_string(head)
     tensor = model.graph.output[0].name
-    places = list(range(2, len(model.graph.output[0].type.tensor_type.shape.dim)))
+    spatial_dims = list(range(2, len(model.graph.output[0].type.tensor_type.shape.dim)))
     arrays = {f"{EXIT}.weight": weight.astype(np.float32), f"{EXIT}.bias": bias.astype(np.float32)}
     nodes = [helper.make_node("Cast", [tensor], [f"{EXIT}.real"], f"{EXIT}.cast", to=TensorProto.FLOAT)]
-    if places:
-        arrays[f"{EXIT}.places"] = np.array(places, np.int64)
+    if spatial_dims:
+        arrays[f"{EXIT}.places"] = np.array(spatial_dims, np.int64)
         nodes.append(
             helper.make_node("ReduceMean", [f"{EXIT}.real", f"{EXIT}.places"], [f"{EXIT}.means"], f"{EXIT}.mean", keepdims=0)
         )
-    last = f"{EXIT}.means" if places else f"{EXIT}.real"
+    last = f"{EXIT}.means" if spatial_dims else f"{EXIT}.real"
     nodes.append(helper.make_node("Gemm", [last, f"{EXIT}.weight", f"{EXIT}.bias"], [EXIT], f"{EXIT}.gemm", transB=1))
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
@@ -62,19 +62,19 @@ def with_exit(head: bytes, weight: Array, bias: Array) -> bytes:
 
 
 def _mixing(
-    source: str, made: str, before: Grid, weight: Array, bias: Array, after: Grid, places: int
+    source: str, target: str, before: Grid, weight: Array, bias: Array, after: Grid, spatial_dims: int
 ) -> tuple[list[Any], list[Any]]:
     """uint8 in, a 1 × 1 convolution over so many dimensions, uint8 out."""
-    p = f"{made}.waist"
+    p = f"{target}.bottleneck"
     arrays = {
         f"{p}.in_scale": np.float32(before[0]), f"{p}.in_zero": np.uint8(before[1]), f"{p}.bias": bias.astype(np.float32),
-        f"{p}.weight": weight.astype(np.float32).reshape(*weight.shape, *[1] * places),
+        f"{p}.weight": weight.astype(np.float32).reshape(*weight.shape, *[1] * spatial_dims),
         f"{p}.out_scale": np.float32(after[0]), f"{p}.out_zero": np.uint8(after[1]),
     }  # fmt: skip
     nodes = [
         helper.make_node("DequantizeLinear", [source, f"{p}.in_scale", f"{p}.in_zero"], [f"{p}.real"], f"{p}.dequantize"),
         helper.make_node("Conv", [f"{p}.real", f"{p}.weight", f"{p}.bias"], [f"{p}.mixed"], f"{p}.conv"),
-        helper.make_node("QuantizeLinear", [f"{p}.mixed", f"{p}.out_scale", f"{p}.out_zero"], [made], f"{p}.quantize"),
+        helper.make_node("QuantizeLinear", [f"{p}.mixed", f"{p}.out_scale", f"{p}.out_zero"], [target], f"{p}.quantize"),
     ]
     return nodes, [numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()]
 

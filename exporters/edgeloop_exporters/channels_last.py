@@ -1,4 +1,4 @@
-"""What litert-torch's change from channels first to channels last does not know: zeros around an image."""
+"""Padding in channels-last layout, which litert-torch's layout pass does not know."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ def pads_channels_last(x: Tensor, pads: list[int], value: float | None = None) -
     return torch.nn.functional.pad(x, [*channels, *width, *height, *batch], value=value)
 
 
-def teach() -> None:
-    """Register it with the converter. Without it a padded tensor is transposed there and back, and no convolution takes the
-    padding over as its own: TensorFlow's uneven padding then costs a quarter of EfficientNet-Lite0's time."""
+def register_padding() -> None:
+    """Register it with the converter.
+
+    Without it a padded tensor is transposed twice and the padding does not merge into its convolution: TensorFlow's uneven padding
+    then costs a quarter of EfficientNet-Lite0's time.
+    """
     from litert_torch._convert.fx_passes.optimize_layout_transposes_pass import layout_rewrite
 
     def rewrite(node: fx.Node) -> None:

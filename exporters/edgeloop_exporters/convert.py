@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
 from edgeloop_exporters import onnx_passes, tflite_passes
-from edgeloop_exporters.channels_last import teach
+from edgeloop_exporters.channels_last import register_padding
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH
 from edgeloop_exporters.integer_graph import in_integers
@@ -30,13 +30,13 @@ Entry = Literal["normalise", "dequantize", "nothing"]
 class _Shipped(nn.Module):
     """Raw channels-last counts in, scores out."""
 
-    def __init__(self, body: nn.Module, front: InputNormalization, entry: Entry) -> None:
+    def __init__(self, body: nn.Module, normalization: InputNormalization, entry: Entry) -> None:
         super().__init__()
-        self.body, self.entry, self.qparams = body, entry, front.input_qparams
+        self.body, self.entry, self.qparams = body, entry, normalization.input_qparams
         self.mean: Tensor
         self.factor: Tensor
-        self.register_buffer("mean", torch.tensor(front.mean))
-        self.register_buffer("factor", 1.0 / torch.tensor(front.std))
+        self.register_buffer("mean", torch.tensor(normalization.mean))
+        self.register_buffer("factor", 1.0 / torch.tensor(normalization.std))
 
     def forward(self, x: Tensor) -> Tensor:
         if self.entry == "dequantize":
@@ -48,9 +48,9 @@ class _Shipped(nn.Module):
         return self.body(channels_first(x))  # type: ignore[no-any-return]
 
 
-def takes_counts(module: fx.GraphModule, front: InputNormalization) -> bool:
-    """Are the raw uint8 counts the quantized input? Not where a layer that stays in float reads it."""
-    if front.input_qparams is None:
+def takes_counts(module: fx.GraphModule, normalization: InputNormalization) -> bool:
+    """Whether the raw uint8 counts are the quantized input. They are not where a layer that stays in float reads them."""
+    if normalization.input_qparams is None:
         return False
     entry = next(n for n in module.graph.nodes if n.op == "placeholder")
     return bool(entry.users) and all(u.op == "call_module" for u in entry.users)
@@ -60,37 +60,45 @@ def _register_operations() -> None:
     import torch.ao.quantization.fx._decomposed  # noqa: F401  (registers the quantized_decomposed operations)
 
 
-def to_onnx(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
+def to_onnx(
+    module: fx.GraphModule, normalization: InputNormalization, shape: tuple[int, ...], path: Path, *, quantized: bool
+) -> None:
     """Write one ONNX file with its weights inside and a free batch. `shape`: one raw sample, channels last.
 
     Raises ModelError naming the layer that cannot be exported.
     """
-    path.write_bytes(written("onnx", module, front, shape, quantized))
+    path.write_bytes(written("onnx", module, normalization, shape, quantized))
 
 
-def to_tflite(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], path: Path, *, quantized: bool) -> None:
+def to_tflite(
+    module: fx.GraphModule, normalization: InputNormalization, shape: tuple[int, ...], path: Path, *, quantized: bool
+) -> None:
     """Write a TFLite file for batch 1; quantized, its scores are int8, and uint8 counts go in as int8 (minus 128).
 
     `shape`: one raw sample, channels last. Raises ModelError naming the layer that cannot be exported.
     """
-    path.write_bytes(written("tflite", module, front, shape, quantized))
+    path.write_bytes(written("tflite", module, normalization, shape, quantized))
 
 
 def written(
-    runtime: Literal["onnx", "tflite"], module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], quantized: bool
+    runtime: Literal["onnx", "tflite"],
+    module: fx.GraphModule,
+    normalization: InputNormalization,
+    shape: tuple[int, ...],
+    quantized: bool,
 ) -> bytes:
     """The file's content. Raises ModelError naming the layer that cannot be exported."""
     write, form = (_onnx, "ONNX") if runtime == "onnx" else (_tflite, "TFLite")
 
     def works(beginning: fx.GraphModule) -> bool:
         try:
-            write(beginning, front, shape, quantized)
+            write(beginning, normalization, shape, quantized)
         except Exception:  # whatever it is, the whole raised it too
             return False
         return True
 
     try:
-        return write(module, front, shape, quantized)
+        return write(module, normalization, shape, quantized)
     except EdgeloopError:
         raise
     except Exception as error:  # the exporters wrap causes in private types, and raise whatever their passes run into
@@ -99,15 +107,15 @@ def written(
         raise ModelError(f"export to {form} failed{' at ' + where if where else ''}: {_cause(error)}; {remedy}") from error
 
 
-def _onnx(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], quantized: bool) -> bytes:
+def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tuple[int, ...], quantized: bool) -> bytes:
     import onnx
 
     _register_operations()
-    raw_is_quantized = quantized and takes_counts(module, front)
+    raw_is_quantized = quantized and takes_counts(module, normalization)
     body = in_integers(module, 0, True, raw_is_quantized) if quantized else module
-    shipped = _Shipped(body, front, "dequantize" if raw_is_quantized else "normalise").eval()
+    shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalise").eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    sample = torch.zeros((2, *shape), dtype=RAW[front.dtype])
+    sample = torch.zeros((2, *shape), dtype=RAW[normalization.dtype])
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             shipped, (sample,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: batch},),
@@ -120,7 +128,7 @@ def _onnx(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, .
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _tflite(module: fx.GraphModule, front: InputNormalization, shape: tuple[int, ...], quantized: bool) -> bytes:
+def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tuple[int, ...], quantized: bool) -> bytes:
     _register_operations()
     try:
         with quiet():
@@ -128,10 +136,10 @@ def _tflite(module: fx.GraphModule, front: InputNormalization, shape: tuple[int,
             from litert_torch.quantize.pt2e_quantizer import PT2EQuantizer, get_symmetric_quantization_config
             from litert_torch.quantize.quant_config import QuantConfig
 
-            teach()
+            register_padding()
     except ImportError as error:
         raise DeviceError(f"TFLite export needs litert-torch: pip install 'edgeloop[workstation]' ({error})") from error
-    raw_is_quantized = quantized and takes_counts(module, front)
+    raw_is_quantized = quantized and takes_counts(module, normalization)
     config = None
     if quantized:
         # This only tells the converter to make integer kernels of the quantize/dequantize pairs; the scales are ours.
@@ -141,8 +149,8 @@ def _tflite(module: fx.GraphModule, front: InputNormalization, shape: tuple[int,
         with quiet():
             body = copy.deepcopy(module)
     tflite_passes.constants_first(body)
-    shipped = _Shipped(body, front, "nothing" if raw_is_quantized else "normalise").eval()
-    sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[front.dtype])
+    shipped = _Shipped(body, normalization, "nothing" if raw_is_quantized else "normalise").eval()
+    sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[normalization.dtype])
     with quiet(), torch.no_grad():
         # As bytes: writing a file itself, the converter ends the process when the disk is full.
         content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()

@@ -18,13 +18,15 @@ HOMOGENEOUS = {
 }  # fmt: skip
 CLIPPING = {aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}
 ADDING = {aten.add.Tensor, aten.add_.Tensor}
-MOST = 1e4  # a scale beyond it says that a channel is dead
+MAX_SCALE_RATIO = 1e4  # a scale beyond it says that a channel is dead
 PASSES = 3
-ROOM = 0.5  # of what a ReLU6 lets pass: as far as a channel that does not reach it is stretched, for what calibration did not see
+HEADROOM = (
+    0.5  # of what a ReLU6 lets pass: as far as a channel that does not reach it is stretched, for what calibration did not see
+)
 
 
 @dataclass(frozen=True)
-class Tie:
+class ChannelGroup:
     """Tensors whose channels can only be rescaled together, in the graph's order: one layer's output, or a residual stream.
 
     `writers`, `readers`: the layers around them; `members`: every node whose output is one of the tensors.
@@ -43,9 +45,9 @@ class Tie:
         return [n for n in self.members if n.target in CLIPPING]
 
 
-def ties(module: fx.GraphModule) -> list[Tie]:
+def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
     """Every set of tensors between layers with only homogeneous operations, ReLU6, or sums of them on the way."""
-    found: list[Tie] = []
+    found: list[ChannelGroup] = []
     order = {node: i for i, node in enumerate(module.graph.nodes)}
     done: set[Any] = set()
     for node in module.graph.nodes:
@@ -54,7 +56,7 @@ def ties(module: fx.GraphModule) -> list[Tie]:
             writers = [n for n in members if n.target in WEIGHTED]
             done.update(writers)
             if _can_rescale(module, members, writers, readers):
-                found.append(Tie(*(tuple(sorted(nodes, key=order.__getitem__)) for nodes in (writers, readers, members))))
+                found.append(ChannelGroup(*(tuple(sorted(nodes, key=order.__getitem__)) for nodes in (writers, readers, members))))
     return found
 
 
@@ -95,7 +97,7 @@ def _channels(module: fx.GraphModule, node: Any) -> int:
 
 
 def _passes(node: Any, axis: int) -> bool:
-    """Does a scale of each channel pass through this operation?"""
+    """Whether a scale of each channel passes through this operation."""
     if node.target in ADDING:
         shapes = [n.meta["val"].shape for n in node.args if isinstance(n, fx.Node)]
         return len(shapes) == 2 and shapes[0] == shapes[1] and not node.kwargs
@@ -133,9 +135,9 @@ def _groups(node: Any) -> int:
 class _Peaks(fx.Interpreter):
     """Largest magnitude of each channel over the tensors of a tie that are stored; before a ReLU6 clips them."""
 
-    def __init__(self, module: fx.GraphModule, found: list[Tie]) -> None:
+    def __init__(self, module: fx.GraphModule, found: list[ChannelGroup]) -> None:
         super().__init__(module)
-        self.axis = {node: channel_axis(tie.writers[0]) for tie in found for node in tie.members if _stored(node)}
+        self.axis = {node: channel_axis(group.writers[0]) for group in found for node in group.members if _stored(node)}
         self.peaks: dict[Any, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -145,9 +147,9 @@ class _Peaks(fx.Interpreter):
             self.peaks[n] = seen.transpose(0, self.axis[n]).flatten(1).amax(1)
         return result
 
-    def of(self, tie: Tie) -> Tensor:
+    def of(self, group: ChannelGroup) -> Tensor:
         """(channels,)"""
-        return torch.stack([self.peaks[n] for n in tie.members if n in self.peaks]).amax(0)
+        return torch.stack([self.peaks[n] for n in group.members if n in self.peaks]).amax(0)
 
 
 def _stored(node: Any) -> bool:
@@ -166,55 +168,55 @@ def equalize(module: fx.GraphModule, x: Tensor) -> list[str]:
     Xiao et al. 2023, or the peak alone before depthwise layers, whose channels have a scale each anyway. A ReLU6 between
     becomes a ReLU where no sample reaches it; else channels that reach it stay, and the others are stretched towards it.
     """
-    said = []
-    found = ties(module)
+    rescaled = []
+    found = channel_groups(module)
     for _ in range(PASSES):
         recorder = _Peaks(module, found)
         with torch.no_grad():
             recorder.run(x)
-        for tie in found:
-            if _rescale(module, tie, recorder.of(tie)):
-                said.append(str(tie))
+        for group in found:
+            if _rescale(module, group, recorder.of(group)):
+                rescaled.append(str(group))
     module.recompile()
-    return list(dict.fromkeys(said))
+    return list(dict.fromkeys(rescaled))
 
 
-def _rescale(module: fx.GraphModule, tie: Tie, peaks: Tensor) -> bool:
-    """Was there anything to do? `peaks`: (channels,)"""
-    top = min((_bounds(n)[1] for n in tie.clips), default=float("inf"))
+def _rescale(module: fx.GraphModule, group: ChannelGroup, peaks: Tensor) -> bool:
+    """Rescale one group; whether anything changed. `peaks`: (channels,)."""
+    top = min((_bounds(n)[1] for n in group.clips), default=float("inf"))
     if float(peaks.max()) <= top:
-        for node in tie.clips:
+        for node in group.clips:
             node.target, node.args = aten.relu.default, (node.args[0],)
         top = float("inf")
-    s = _scales(module, tie, peaks, top)
+    s = _scales(module, group, peaks, top)
     if bool((s == 1).all()):
         return False
     with torch.no_grad():
-        for node in tie.writers:
+        for node in group.writers:
             for argument in node.args[1:3]:
                 tensor = None if argument is None else tensor_of(module, argument)
                 if tensor is not None:
                     tensor.div_(s.reshape(-1, *[1] * (tensor.dim() - 1)))
-        for node in tie.readers:
+        for node in group.readers:
             weight = tensor_of(module, node.args[1])
             assert weight is not None
             weight.mul_(s.reshape(*([-1] if _groups(node) > 1 else [1, -1]), *[1] * (weight.dim() - 1 - (_groups(node) == 1))))
     return True
 
 
-def _scales(module: fx.GraphModule, tie: Tie, peaks: Tensor, top: float) -> Tensor:
+def _scales(module: fx.GraphModule, group: ChannelGroup, peaks: Tensor, top: float) -> Tensor:
     """What each channel is divided by. `peaks`: (channels,); `top`: where they are clipped."""
-    weights = [tensor_of(module, n.args[1]) for n in tie.readers if _groups(n) == 1]
+    weights = [tensor_of(module, n.args[1]) for n in group.readers if _groups(n) == 1]
     columns = [w.detach().abs().transpose(0, 1).flatten(1).amax(1) for w in weights if w is not None]
     wanted = peaks
     if columns:  # depthwise layers have a scale for each channel and do not mind
         wanted = (peaks / torch.stack([c / c.max() for c in columns]).amax(0).clamp(min=1e-12)).sqrt()
-    alive = (peaks > peaks.max() / MOST) & torch.isfinite(wanted) & (wanted > 0)
+    alive = (peaks > peaks.max() / MAX_SCALE_RATIO) & torch.isfinite(wanted) & (wanted > 0)
     if not bool(alive.any()):
         return torch.ones_like(peaks)
     if top < float("inf"):
         wanted = wanted / (top**0.5 if columns else top)
-        s = torch.minimum(torch.maximum(wanted, peaks / (ROOM * top)), torch.ones(()))
+        s = torch.minimum(torch.maximum(wanted, peaks / (HEADROOM * top)), torch.ones(()))
     else:
         s = wanted / wanted[alive].log().mean().exp()  # the tensor's overall scale stays
     return torch.where(alive, s, torch.ones(()))

@@ -27,7 +27,7 @@ def faulty_layer(module: fx.GraphModule, works: Callable[[fx.GraphModule], bool]
         if bad - good <= 1:
             break
         middle = (good + bad) // 2
-        if works(until(module, places[middle])):
+        if works(beginning_until(module, places[middle])):
             good = middle
         else:
             bad = middle
@@ -57,7 +57,7 @@ def _is_answer(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 2 and not isinstance(value.shape[0], int)
 
 
-def until(module: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
+def beginning_until(module: fx.GraphModule, node: fx.Node) -> fx.GraphModule:
     """A copy of the graph that answers what `node` makes."""
     with quiet():
         short = copy.deepcopy(module)

@@ -26,7 +26,7 @@ class LayerDifference(msgspec.Struct, frozen=True):
     mean_lsb: float
 
 
-class Kernels(msgspec.Struct, frozen=True):
+class KernelCounts(msgspec.Struct, frozen=True):
     """Counts by operation of one model in one runtime's optimised graph; `moves`: what only changes places or shapes."""
 
     integer: dict[str, int]
@@ -34,6 +34,7 @@ class Kernels(msgspec.Struct, frozen=True):
     crossings: dict[str, int]
     moves: dict[str, int]
     note: str = ""
+    delegated: bool = True  # TFLite: to XNNPACK
 
     @property
     def summary(self) -> str:

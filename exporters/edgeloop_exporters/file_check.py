@@ -1,4 +1,4 @@
-"""Does a written file load in its runtime, and answer what torch answers? If not, which layer is it?"""
+"""Checks that a written file loads in its runtime and gives torch's scores; if not, names the faulty layer."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_file(
     content: bytes,
     runtime: Literal["onnx", "tflite"],
     module: fx.GraphModule,
-    front: InputNormalization,
+    normalization: InputNormalization,
     samples: Array,
     *,
     quantized: bool,
@@ -37,7 +37,7 @@ def check_file(
 
     def fault(made: bytes, graph: fx.GraphModule) -> str:
         try:
-            found = _raw(made, runtime, graph, front, samples, quantized)
+            found = _raw(made, runtime, graph, normalization, samples, quantized)
         except DeviceError as error:
             return str(error).partition(";")[0]
         except Exception as error:  # a runtime's own types, which share no base
@@ -45,7 +45,7 @@ def check_file(
         if not np.isfinite(found).all():
             return "it answers with NaN or infinity"
         with torch.no_grad():
-            wanted = graph(front.normalise(torch.from_numpy(samples))).numpy()
+            wanted = graph(normalization.normalise(torch.from_numpy(samples))).numpy()
         if found.size != wanted.size:
             return f"it answers shape {found.shape}, torch {wanted.shape}"
         if quantized:
@@ -55,7 +55,7 @@ def check_file(
 
     def works(beginning: fx.GraphModule) -> bool:
         try:
-            made = written(runtime, beginning, front, tuple(samples.shape[1:]), quantized)
+            made = written(runtime, beginning, normalization, tuple(samples.shape[1:]), quantized)
         except ModelError:
             return False
         return not fault(made, beginning)
@@ -70,7 +70,7 @@ def check_file(
 
 
 def _in_steps(found: Array, wanted: Array, graph: fx.GraphModule, runtime: str) -> str:
-    """Of an int8 file; what it is off by when that is no rounding any more."""
+    """The error of an int8 file in words, where it is more than rounding; else \"\"."""
     qparams = output_qparams(graph)
     if qparams is None:
         return ""
@@ -84,13 +84,13 @@ def _raw(
     content: bytes,
     runtime: Literal["onnx", "tflite"],
     module: fx.GraphModule,
-    front: InputNormalization,
+    normalization: InputNormalization,
     samples: Array,
     quantized: bool,
 ) -> Array:
-    """What the file hands out, integers as they are."""
-    counts = quantized and runtime == "tflite" and takes_counts(module, front)
-    given = TensorSpec(dtype="int8" if counts else front.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
+    """The file's raw outputs; integers are not converted."""
+    counts = quantized and runtime == "tflite" and takes_counts(module, normalization)
+    given = TensorSpec(dtype="int8" if counts else normalization.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
     answered = TensorSpec(dtype="float32", shape=[1])
     precision = Precision.INT8 if quantized else Precision.FLOAT32
     variant = Variant(name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", input=given, output=answered)

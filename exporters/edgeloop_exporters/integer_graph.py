@@ -12,7 +12,7 @@ from edgeloop_exporters import tflite_passes
 from edgeloop_exporters.graph import aten
 from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
 from edgeloop_exporters.quiet import quiet
-from edgeloop_exporters.rewrites import padding_value, pads_with_least
+from edgeloop_exporters.rewrites import padding_value, pads_with_lowest
 
 
 def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:
@@ -66,7 +66,7 @@ def _pad_in_grid(module: fx.GraphModule) -> None:
         scale, zero_point = (q.item() for q in quantizer.qparams())
         value = padding_value(node)
         assert value is not None
-        least = pads_with_least(node)
+        least = pads_with_lowest(node)
         integer = 0 if least else min(max(round(value / scale) + zero_point, 0), 255)
         node.target, node.kwargs = aten.constant_pad_nd.default, {}
         node.args = (source, node.args[1], (integer - zero_point) * scale)

@@ -1,4 +1,4 @@
-"""Which kernels a runtime really uses: integers or floats, counted in the optimised graph, not guessed from a clock."""
+"""Which kernels a runtime uses, integer or float, counted in the optimised graph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.manifest import Variant
-from edgeloop_exporters.figures import Kernels
+from edgeloop_exporters.figures import KernelCounts
 
 # Everything else in an ONNX graph moves or reshapes data, or crosses between integers and floats.
 ONNX_FLOAT = {
@@ -25,12 +25,12 @@ TFLITE_MOVES = {
 MANY_MOVES = 3  # the input's and the output's are usual
 
 
-def count(variant: Variant, model: bytes) -> Kernels:
+def count(variant: Variant, model: bytes) -> KernelCounts:
     """Load the model as a device would and count. Raises DeviceError when the runtime is missing."""
     return _onnx(variant, model) if variant.runtime == "onnx" else _tflite(model)
 
 
-def _onnx(variant: Variant, model: bytes) -> Kernels:
+def _onnx(variant: Variant, model: bytes) -> KernelCounts:
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
@@ -40,10 +40,10 @@ def _onnx(variant: Variant, model: bytes) -> Kernels:
     integer = Counter(n for n in names if n.startswith("Q") and n not in CROSSINGS and n != "QuickGelu")
     floating = Counter(n for n in names if n in ONNX_FLOAT)
     moves = Counter(n for n in names if n in ONNX_MOVES)
-    return Kernels(dict(integer), dict(floating), dict(Counter(n for n in names if n in CROSSINGS)), dict(moves))
+    return KernelCounts(dict(integer), dict(floating), dict(Counter(n for n in names if n in CROSSINGS)), dict(moves))
 
 
-def _tflite(model: bytes) -> Kernels:
+def _tflite(model: bytes) -> KernelCounts:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     plain = Interpreter(model_content=model, experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES)
@@ -65,11 +65,12 @@ def _tflite(model: bytes) -> Kernels:
     default = Interpreter(model_content=model)
     default.allocate_tensors()
     names = [o["op_name"] for o in default._get_ops_details()]
-    note = f"{names.count('DELEGATE')} XNNPACK partitions" if "DELEGATE" in names else "not delegated to XNNPACK"
-    return Kernels(dict(integer), dict(floating), dict(crossings), dict(moves), note)
+    delegated = "DELEGATE" in names
+    note = f"{names.count('DELEGATE')} XNNPACK partitions" if delegated else "not delegated to XNNPACK"
+    return KernelCounts(dict(integer), dict(floating), dict(crossings), dict(moves), note, delegated)
 
 
-def reasons(kernels: Kernels, int8: bool, left: int) -> list[str]:
+def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
     """Why an int8 model may be slow here, in words. `left`: how many layers with weights were left in float on purpose."""
     if not int8:
         return []
@@ -88,6 +89,6 @@ def reasons(kernels: Kernels, int8: bool, left: int) -> list[str]:
     transposes = sum(n for op, n in kernels.moves.items() if op.upper() == "TRANSPOSE")
     if transposes >= MANY_MOVES:
         found.append(f"{transposes} transposes move data between layouts around layers that the converter left channels first")
-    if "not delegated" in kernels.note:
+    if not kernels.delegated:
         found.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
     return found

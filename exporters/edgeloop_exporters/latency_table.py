@@ -1,7 +1,7 @@
-"""What an integer layer of given sizes takes on ONNX Runtime, here or on a device: measured alone, remembered, added up.
+"""Latency of integer layers on ONNX Runtime, here or on a device: each layer size is measured once, and a network is their sum.
 
-Multiply-adds say little (an odd number of channels can be slower than all of them); a table of measured layers says more
-(Yang et al. 2018). What a whole network takes is measured as well, and the two are brought together by a factor.
+Multiply-adds predict little (an odd number of channels can be slower than all of them); a table of measured layers predicts more
+(Yang et al. 2018). The latency of a whole network is measured as well, and a factor fits the sum to it.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ class Layer:
         return f"{'x'.join(map(str, self.input))} to {self.outputs},{rest} g{self.groups}"
 
     @classmethod
-    def named(cls, text: str) -> Layer:
-        """The layer that `str` calls so. Raises ValueError."""
+    def parse(cls, text: str) -> Layer:
+        """The inverse of `str`. Raises ValueError."""
         given, _, rest = text.partition(", ")
         shape, _, outputs = given.partition(" to ")
         values = {word[0]: tuple(int(n) for n in word[1:].split("x")) for word in rest.split()}
         kernel, stride, padding, dilation = (values.get(letter, ()) for letter in "kspd")
         return cls(tuple(int(n) for n in shape.split("x")), int(outputs), kernel, stride, padding, dilation, values["g"][0])
 
-    def holds(self, other: Layer) -> bool:
-        """Is `other` the same kind of layer, and in no size larger?"""
+    def covers(self, other: Layer) -> bool:
+        """Whether `other` is the same kind of layer and in no size larger."""
         same = (self.kernel, self.stride, self.padding, self.dilation, self.input[1:]) == (
             other.kernel, other.stride, other.padding, other.dilation, other.input[1:]
         )  # fmt: skip
@@ -84,27 +84,27 @@ def layers_of(network: nn.Module, sample: Tensor) -> list[Layer]:
 
 
 @dataclass
-class Table:
+class LatencyTable:
     """Measured microseconds of each layer, batch 1; on this machine as they are asked for, or as another one measured them."""
 
     measured: dict[Layer, float] = field(default_factory=dict)
-    elsewhere: str = ""  # the machine that measured; '' is this one
+    machine: str = ""  # the machine that measured; '' is this one
 
     def microseconds(self, layers: list[Layer]) -> float:
-        """All of them, one after the other. Raises DeviceError for a layer that the other machine did not measure."""
+        """Sum over `layers`. Raises DeviceError for a layer that the other machine did not measure."""
         return sum(self._one(layer) for layer in layers)
 
     def _one(self, layer: Layer) -> float:
         if layer not in self.measured:
-            self.measured[layer] = self._next_larger(layer) if self.elsewhere else _measure(layer)
+            self.measured[layer] = self._next_larger(layer) if self.machine else _measure(layer)
         return self.measured[layer]
 
     def _next_larger(self, layer: Layer) -> float:
-        """Of the cheapest measured layer that this one would fit into: a little too much rather than too little."""
-        found = [took for known, took in self.measured.items() if known.holds(layer)]
+        """Latency of the cheapest measured layer that covers this one: an upper estimate."""
+        found = [took for known, took in self.measured.items() if known.covers(layer)]
         if not found:
             raise DeviceError(
-                f"{self.elsewhere} has not measured a layer of {layer}; make a new probe of this recipe and measure it there:"
+                f"{self.machine} has not measured a layer of {layer}; make a new probe of this recipe and measure it there:"
                 " edgeloop probe RECIPE"
             )
         return min(found)

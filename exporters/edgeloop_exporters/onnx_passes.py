@@ -1,4 +1,4 @@
-"""What is done to a graph that torch's ONNX exporter wrote, before it is a file."""
+"""Edits of a graph that torch's ONNX exporter wrote, before it becomes a file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def tidy(model: Any) -> None:
-    """All of it, in place, on an onnx.ModelProto."""
+    """Apply every edit to an onnx.ModelProto, in place."""
     _pool_means(model)
-    _part_weights(model)
+    _separate_weights(model)
     _keep_float(model)
     _strip_notes(model)
 
@@ -34,7 +34,7 @@ def _pool_means(model: Any) -> None:
             del node.attribute[:]
 
 
-def _part_weights(model: Any) -> None:
+def _separate_weights(model: Any) -> None:
     """Integer weights by short names, with zero points of their own: shared ones cannot be made exact (runtimes/onnx.py)."""
     graph = model.graph
     constants = {i.name: i for i in graph.initializer}
@@ -45,9 +45,9 @@ def _part_weights(model: Any) -> None:
             weight.name = node.input[0] = f"w{number}"
         if zero is not None and readers[zero.name] > 1:
             readers[zero.name] -= 1
-            own = graph.initializer.add()
-            own.CopyFrom(zero)
-            own.name = node.input[2] = f"z{number}"
+            separate = graph.initializer.add()
+            separate.CopyFrom(zero)
+            separate.name = node.input[2] = f"z{number}"
 
 
 def _keep_float(model: Any) -> None:
@@ -72,7 +72,7 @@ def _keep_float(model: Any) -> None:
 
 
 def _strip_notes(model: Any) -> None:
-    """Stack traces, source paths and shape notes: larger than a small network, and nobody's business on a device."""
+    """Stack traces, source paths and shape notes: larger than a small network, and private to the workstation."""
     for holder in (model, model.graph, *model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
         for field in ("metadata_props", "doc_string"):
             holder.ClearField(field)

@@ -1,4 +1,4 @@
-"""Do torch and the runtimes say the same, in steps of the integer grid (LSB), for the scores and for each layer?"""
+"""Compares torch with the runtimes in steps of the integer grid (LSB): the scores, and each layer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,12 @@ class Recorder(fx.Interpreter):
 
 
 def layers(
-    module: fx.GraphModule, layer_of: Mapping[str, str], front: InputNormalization, samples: Array, runtime: str, model: bytes
+    module: fx.GraphModule,
+    layer_of: Mapping[str, str],
+    normalization: InputNormalization,
+    samples: Array,
+    runtime: str,
+    model: bytes,
 ) -> list[LayerDifference]:
     """Compare every point that the runtime lets us see. A tensor is recognised by its scale and zero point, the same in both.
 
@@ -61,7 +66,7 @@ def layers(
     """
     recorder = Recorder(module)
     with torch.no_grad():
-        recorder.run(front.normalise(torch.from_numpy(samples)))
+        recorder.run(normalization.normalise(torch.from_numpy(samples)))
     seen = _onnx_tensors(model, samples) if runtime == "onnx" else _tflite_tensors(model, samples)
     rows = []
     for node, (expected, scale, zero_point) in recorder.points.items():

@@ -1,4 +1,4 @@
-"""Where a graph is quantized: a printable plan first, then the edit. The scales chosen here are the only ones there are."""
+"""Where a graph is quantized: a printable plan first, then the edit. Both runtimes use the scales chosen here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, l
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
-from edgeloop_exporters.rewrites import MAX_POOLS, is_normalized, padding_value, pads_with_least
+from edgeloop_exporters.rewrites import MAX_POOLS, is_normalized, padding_value, pads_with_lowest
 
 INPUT = "input"
 JOINING = {aten.cat.default, aten.stack.default}
@@ -30,7 +30,7 @@ UNIT = (1 / 128, 128)  # of what is divided by its own norm
 
 
 @dataclass(frozen=True)
-class Point:
+class QuantizationPoint:
     """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float."""
 
     name: str
@@ -41,7 +41,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Weight:
+class QuantizedWeight:
     """One weight tensor that becomes int8; `axis` is its output-channel axis (None: one scale for the tensor)."""
 
     name: str
@@ -50,11 +50,11 @@ class Weight:
 
 
 @dataclass(frozen=True)
-class Plan:
+class QuantizationPlan:
     """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only."""
 
-    points: tuple[Point, ...]
-    weights: tuple[Weight, ...]
+    points: tuple[QuantizationPoint, ...]
+    weights: tuple[QuantizedWeight, ...]
     floating: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Plan:
 def plan(
     module: fx.GraphModule, input_qparams: tuple[float, int] | None = None, float_layers: Collection[str] = (),
     float_streams: bool = False,
-) -> Plan:  # fmt: skip
+) -> QuantizationPlan:  # fmt: skip
     """Decide which tensors are quantized and which share a scale.
 
     `input_qparams`: the input's scale and zero point where the raw input is uint8 and thus quantized already.
@@ -80,18 +80,18 @@ def plan(
             name = groups[name]
         return name
 
-    points: list[Point] = []
-    weights: dict[str, Weight] = {}
+    points: list[QuantizationPoint] = []
+    weights: dict[str, QuantizedWeight] = {}
     named: dict[fx.Node, str] = {}
     floating = floating_nodes(module, float_layers, float_streams)
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
             axis = None if node.target is aten.linear.default else (1 if node.target in TRANSPOSED else 0)
             name = str(node.args[1].target)
-            weights.setdefault(name, Weight(name, layer_name(node), axis))
+            weights.setdefault(name, QuantizedWeight(name, layer_name(node), axis))
         if not _is_activation(module, node) or fuses_into_next(node) or _pads_for_next(node):
             continue
-        if pads_with_least(node):
+        if pads_with_lowest(node):
             _check_readers(node)
             if node.args[0] in named:
                 named[node] = named[node.args[0]]
@@ -109,12 +109,12 @@ def plan(
                 if source in named and not _fixed(points, root(named[source])):
                     groups[root(named[source])] = name
         float_scores = node in floating and all(user.op == "output" for user in node.users)
-        points.append(Point(name, layer_name(node), name, fixed, not float_scores))
+        points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores))
     points = [replace(p, group=root(p.name)) for p in points]
-    return Plan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
+    return QuantizationPlan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
 
 
-def _fixed(points: Iterable[Point], group: str) -> bool:
+def _fixed(points: Iterable[QuantizationPoint], group: str) -> bool:
     return any(p.name == group and p.fixed for p in points)
 
 
@@ -145,7 +145,7 @@ def _check_readers(node: fx.Node) -> None:
             )
 
 
-def insert(module: fx.GraphModule, decided: Plan) -> None:
+def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
     """Put the plan's quantizers into the graph (switched off: see `set_mode`)."""
     home = nn.Module()
     module.add_module("quantizers", home)
@@ -207,7 +207,7 @@ def layers(module: fx.GraphModule) -> list[tuple[fx.Node, Any, Any, Any]]:
 
 
 def settle(module: fx.GraphModule) -> None:
-    """Make what integers do to biases true in torch as well; call it when ranges and weights stand.
+    """Round biases in torch as integers round them; call it when ranges and weights are final.
 
     A bias is an int32 at scale input × weight. Channels that are all but zero get a scale at which theirs fits, and
     every bias moves to its grid, so that the torch reference and the runtimes add the very same number.

@@ -1,4 +1,4 @@
-"""Resizing, pooling and transposed convolutions whose edges a runtime or a converter counts in another way."""
+"""Resizing, pooling and transposed convolutions whose edges a runtime or a converter computes differently."""
 
 from __future__ import annotations
 

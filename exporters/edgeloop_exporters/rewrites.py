@@ -1,4 +1,4 @@
-"""Operations said in another form, because a converter or a runtime gets the first form wrong. Each says who does, and how."""
+"""Operations rewritten because a converter or a runtime gets the first form wrong. Each docstring says which one, and how."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def padding_value(node: fx.Node) -> float | None:
     return None
 
 
-def pads_with_least(node: fx.Node) -> bool:
+def pads_with_lowest(node: fx.Node) -> bool:
     """Padding below everything, as before a max pooling: in integers it is the lowest of the input's own grid."""
     value = padding_value(node)
     return value is not None and value <= LOWEST

@@ -17,8 +17,8 @@ from edgeloop_exporters.graph import TRANSPOSED, WEIGHTED, aten, tensor_of
 from edgeloop_exporters.quantizers import WEIGHT_MAX, WeightQuantizer
 
 DAMPING = 0.01  # of the mean of the second moments' diagonal: weights of faint inputs must not be played off against each other
-MOST_VALUES = 2**24  # of a layer's inputs that are looked at
-MOST_ROWS = 16_384
+MAX_VALUES = 2**24  # of a layer's inputs that are looked at
+MAX_ROWS = 16_384
 
 
 def round_weights(module: fx.GraphModule, x: Tensor) -> None:
@@ -52,7 +52,7 @@ def _seen(node: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor | None:
     """
     if node.target is aten.linear.default:
         rows = x.flatten(0, -2)
-        return rows[:: max(1, len(rows) // MOST_ROWS)].unsqueeze(0)
+        return rows[:: max(1, len(rows) // MAX_ROWS)].unsqueeze(0)
     places = x.dim() - 2
     if places not in (1, 2):
         return None
@@ -65,7 +65,7 @@ def _seen(node: Any, x: Tensor, shape: tuple[int, ...]) -> Tensor | None:
         x, shape, stride, dilation = x.unsqueeze(2), (1, *shape), [1, *stride], [1, *dilation]
     outputs = [(size - d * (k - 1) - 1) // s + 1 for size, d, k, s in zip(x.shape[2:], dilation, shape, stride, strict=True)]
     total, values = outputs[0] * outputs[1], x.shape[0] * x.shape[1] * shape[0] * shape[1]
-    count = max(1, min(total, MOST_VALUES // values, MOST_ROWS // len(x)))
+    count = max(1, min(total, MAX_VALUES // values, MAX_ROWS // len(x)))
     picked = torch.randperm(total, generator=torch.Generator().manual_seed(0))[:count]
     first, second = (
         corner[:, None] * s + torch.arange(k) * d

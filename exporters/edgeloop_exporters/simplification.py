@@ -17,10 +17,10 @@ REWRITES = (
 
 
 def simplify(module: fx.GraphModule) -> None:
-    """Say what is meant in the form that runtimes have integer kernels for: each of these else becomes a tail of arithmetic.
+    """Rewrite operations in the form that runtimes have integer kernels for. Otherwise each becomes a chain of float arithmetic.
 
     Adaptive pooling to one value is a mean, and a mean over all places keeps its dimensions; a flatten of (N, C, 1, 1) is a
-    squeeze; SiLU is x · sigmoid(x); dropout is nothing.
+    squeeze; SiLU is x · sigmoid(x); dropout is removed.
     """
     rewrites.refuse_batch_statistics(module)
     module.graph.eliminate_dead_code()

@@ -1,4 +1,4 @@
-"""What is done to an int8 graph before TFLite's converter has it, and to the file that comes out."""
+"""Edits of an int8 graph before TFLite's converter, and of the file that it writes."""
 
 from __future__ import annotations
 

@@ -7,13 +7,14 @@ import shutil
 from pathlib import Path
 
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.errors import BundleError, StorageError
+from edgeloop_contract.inference import DATATYPE_NAMES
 from edgeloop_contract.manifest import Cut, TensorSpec
 from edgeloop_contract.splitting import INPUT, served_name
 from edgeloop_exporters import cutting
 
-TYPES = {"uint8": "TYPE_UINT8", "int8": "TYPE_INT8", "int16": "TYPE_INT16", "float32": "TYPE_FP32"}
-BATCH, DELAY_MICROSECONDS, WAITING = 16, 2000, 256
+BATCH, DELAY_MICROSECONDS, MAX_QUEUE = 16, 2000, 256
 
 
 def write(bundle: Bundle, folder: Path, gpu: bool = False) -> list[str]:
@@ -61,7 +62,7 @@ def _model(folder: Path, version: int, model: bytes, config: str) -> None:
 def _config(name: str, tensor: str, boundary: TensorSpec, output: TensorSpec, gpu: bool) -> str:
     def side(word: str, called: str, spec: TensorSpec) -> str:
         dims = ", ".join(map(str, spec.shape))
-        return f'{word} [ {{ name: "{called}" data_type: {TYPES[spec.dtype]} dims: [ {dims} ] }} ]\n'
+        return f'{word} [ {{ name: "{called}" data_type: TYPE_{DATATYPE_NAMES[DTYPES[spec.dtype]]} dims: [ {dims} ] }} ]\n'
 
     return (
         f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {BATCH}\n'
@@ -69,5 +70,5 @@ def _config(name: str, tensor: str, boundary: TensorSpec, output: TensorSpec, gp
         + side("output", "scores", output)
         + f"instance_group [ {{ kind: {'KIND_GPU' if gpu else 'KIND_CPU'} }} ]\n"
         + f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY_MICROSECONDS}"
-        + f" default_queue_policy {{ max_queue_size: {WAITING} }} }}\n"
+        + f" default_queue_policy {{ max_queue_size: {MAX_QUEUE} }} }}\n"
     )

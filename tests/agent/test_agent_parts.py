@@ -15,7 +15,7 @@ import pytest
 from commands import HERE, command
 from edgeloop_agent import hardware
 from edgeloop_agent.answering import Answering
-from edgeloop_agent.answers import meaning, softmax
+from edgeloop_agent.answers import interpret, softmax
 from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Api, Config, Output, Source, Thermal
 from edgeloop_agent.config import Runtime as RuntimeSettings
@@ -76,12 +76,12 @@ def test_a_report_tells_how_sure_the_devices_own_model_is(tmp_path: Path) -> Non
     width = len(models.manifests[models.first].task.labels)
     own, sure = np.zeros((1, width), np.float32), np.full((1, width), -9, np.float32)
     sure[0, 0] = 9
-    given = iter([Scored(own), Scored(sure, "exit cut-1", watched=False), Scored(sure, "large@there", own)])
+    given = iter([Scored(own), Scored(sure, "exit cut-1", for_drift=False), Scored(sure, "large@there", own)])
     model.scored = lambda sample: next(given)  # type: ignore[method-assign]
     recording = Recording("three windows", np.zeros((200, 6), np.int16))
     lines = list(Answering(model.manifest, lambda: model, counts).lines(recording))
-    assert [line.get("place") for line in lines] == [None, "exit cut-1", "large@there"]
-    assert not {"sure", "scores", "sample"} & set(lines[0])
+    assert [line.place for line in lines] == [None, "exit cut-1", "large@there"]
+    assert not {"confidence", "scores", "sample"} & set(lines[0].__struct_fields__)
     beat = counts.heartbeat("m", 1, "", "", "")
     assert beat.answered == 3 and beat.confidence.count == 2
     assert beat.confidence.mean == pytest.approx(1 / width, abs=1e-4)
@@ -154,7 +154,7 @@ def test_two_bundles_under_one_budget(tiny_run: dict, tmp_path: Path) -> None:
             given.set_data_from_numpy(np.zeros(shape, np.int16))
             assert client.infer(name, [given]).as_numpy("scores").shape[0] == 1
         client.close()
-        assert 'edgeloop_cache_events_total{cache="models",event="evictions"} 2.0' in agent.get("/metrics")
+        assert 'edgeloop_agent_cache_events_total{cache="models",event="evictions"} 2.0' in agent.get("/metrics")
 
 
 def test_a_microphone_that_is_pulled_out_and_put_in(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_what_a_source_lets_go_by_itself_is_counted_and_said() -> None:
 
 @pytest.mark.parametrize("when_full", ["block", "drop-oldest"])
 def test_a_few_large_recordings_fill_the_queue(when_full: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeloop_agent.feed.MOST_WAITING_BYTES", 2500)
+    monkeypatch.setattr("edgeloop_agent.feed.MAX_WAITING_BYTES", 2500)
 
     class Large:
         def recordings(self, stop: object, away: object) -> Iterator[Recording]:
@@ -232,12 +232,12 @@ def test_of_many_classes_the_five_most_probable_are_named() -> None:
     for classes in (3, 20, 21, 1000):
         task = Classification(labels=[f"class {i}" for i in range(classes)])
         scores = rng.normal(0, 3, (1, classes)).astype(np.float32)
-        said, shares = meaning(task, scores, scores), softmax(scores[0])
+        meaning, shares = interpret(task, scores, scores), softmax(scores[0])
         best = np.argsort(-shares)
-        assert said["label"] == f"class {best[0]}"
+        assert meaning.label == f"class {best[0]}"
         expected = best[: 5 if classes > 20 else classes]
-        assert sorted(said["probabilities"]) == sorted(f"class {i}" for i in expected)
-        assert all(abs(said["probabilities"][f"class {i}"] - shares[i]) < 1e-4 for i in expected)
+        assert sorted(meaning.probabilities or {}) == sorted(f"class {i}" for i in expected)
+        assert all(abs((meaning.probabilities or {})[f"class {i}"] - shares[i]) < 1e-4 for i in expected)
 
 
 def quantized(shared: bool) -> bytes:
@@ -277,7 +277,7 @@ def test_int8_sums_are_exact_on_every_cpu(
     import onnxruntime
 
     if saturating:
-        monkeypatch.setattr(onnx, "saturates", lambda: True)
+        monkeypatch.setattr(onnx, "int8_may_saturate", lambda: True)
     model, x = quantized(shared), np.full((1, 4, 9, 9), 255, np.float32)
     x[0, :, ::3] = 200
     options = onnxruntime.SessionOptions()
@@ -289,5 +289,5 @@ def test_int8_sums_are_exact_on_every_cpu(
     for kept in (None, graphs, graphs):  # without a cache of graphs, into it, and from it
         runtime = onnx.load(variant, model, 1, graphs=kept)
         assert np.array_equal(runtime.raw(x), expected) and len(np.unique(expected)) > 1
-        assert ("computed in floats" in runtime.description) == (shared and (bool(saturating) or hardware.saturates()))
+        assert ("computed in floats" in runtime.description) == (shared and (bool(saturating) or hardware.int8_may_saturate()))
     assert graphs.counts.hits == 1

@@ -20,7 +20,7 @@ from tritonclient.utils import InferenceServerException
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.inference import HEADER_LENGTH, decode
+from edgeloop_contract.inference import HEADER_LENGTH, decode_request
 from serving import GOLDEN, Agent, serving
 
 MODEL = "exercise_watch"
@@ -93,16 +93,16 @@ def test_many_clients_at_once(agent: Agent, canary: tuple[np.ndarray, np.ndarray
     for t in threads:
         t.join()
     assert all(np.array_equal(found[i], scores) for i in range(4))
-    assert agent.metric("edgeloop_cache_events_total") > 0
+    assert agent.metric("edgeloop_agent_cache_events_total") > 0
 
 
 def test_equal_inputs_are_answered_from_the_cache(
     agent: Agent, client: triton.InferenceServerClient, canary: tuple[np.ndarray, np.ndarray]
 ) -> None:
     infer(client, canary[0][:1])
-    before = agent.metric("edgeloop_inference_seconds_count")
+    before = agent.metric("edgeloop_agent_inference_duration_seconds_count")
     infer(client, canary[0][:1])
-    assert agent.metric("edgeloop_inference_seconds_count") == before
+    assert agent.metric("edgeloop_agent_inference_duration_seconds_count") == before
 
 
 REFUSED = {
@@ -156,9 +156,9 @@ MALFORMED: dict[str, tuple[bytes, int]] = {
     "no inputs": (post(INFER, b'{"inputs": []}'), 400),
     "deep nesting": (post(INFER, b'{"inputs": ' + b"[" * 20000), 400),
     "a header that is too long": (post(INFER, b"{}", f"{HEADER_LENGTH}: 99"), 400),
-    "a header that is no number": (post(INFER, b"{}", f"{HEADER_LENGTH}: x"), 400),
+    "a header that is not a number": (post(INFER, b"{}", f"{HEADER_LENGTH}: x"), 400),
     "a body that is too large": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 999999999999\r\n\r\n".encode(), 413),
-    "a length that is no number": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n".encode(), 411),
+    "a length that is not a number": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n".encode(), 411),
     "chunked": (f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode(), 411),
     "a shape that overflows": (
         post(INFER, b'{"inputs": [{"name": "input", "shape": [9223372036854775807, 100, 6], "datatype": "INT16", "data": []}]}'), 400),
@@ -206,13 +206,13 @@ def test_fuzzed_requests_stop_nothing(agent: Agent, canary: tuple[np.ndarray, np
     for _ in range(FUZZED):  # the same without a network between
         body = spoiled(text.encode() + bytes(1200), rng)
         try:
-            decode(body, rng.choice([None, len(text), rng.randrange(2000)]))
+            decode_request(body, rng.choice([None, len(text), rng.randrange(2000)]))
         except DataError:
             continue
     client = triton.InferenceServerClient(agent.address.removeprefix("http://"))
     assert np.array_equal(infer(client, canary[0]), canary[1])
     client.close()
-    assert agent.metric("edgeloop_restarts_total") == 0 and "level=error" not in agent.log
+    assert agent.metric("edgeloop_agent_worker_restarts_total") == 0 and "level=error" not in agent.log
 
 
 def spoiled(data: bytes, rng: random.Random) -> bytes:
@@ -236,4 +236,4 @@ def spoiled(data: bytes, rng: random.Random) -> bytes:
 @given(st.binary(max_size=300), st.one_of(st.none(), st.integers(-5, 400)))
 def test_any_bytes_are_a_request_or_refused(body: bytes, length: int | None) -> None:
     with contextlib.suppress(DataError):
-        decode(body, length)
+        decode_request(body, length)

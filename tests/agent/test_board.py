@@ -76,7 +76,7 @@ def test_a_command_that_answers_with_nonsense_is_not_asked_again(tmp_path: Path)
     assert Board(tmp_path, str(script)).read().throttled == ("throttled",)
 
 
-POLICY = Thermal(warm_celsius=70, hot_celsius=80, calmer_celsius=3)
+POLICY = Thermal(warm_celsius=70, hot_celsius=80, hysteresis_celsius=3)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from test_api import INFER, MODEL, raw
 
 from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import Refusal
-from edgeloop_contract.inference import decode
+from edgeloop_contract.inference import decode_request
 from serving import Agent, serving
 
 VALUES = json.dumps({"inputs": [{"name": "input", "shape": [1, 100, 6], "datatype": "INT16", "data": [0] * 600}]}).encode()
@@ -149,20 +149,20 @@ def test_a_body_is_held_against_the_shape_before_it_is_read(agent: Agent) -> Non
     status, _, content = ask(agent, f"POST {INFER}", "Host: localhost", f"Content-Length: {64 << 20}")
     assert status == 413 and f"at most {most} are read here" in json.loads(content)["error"]
     with pytest.raises(Exception, match="wants 600 values, data has 1000000"):
-        decode(VALUES.replace(b"[" + b"0, " * 599 + b"0]", b"[" + b"0," * 999_999 + b"0]"), None)
+        decode_request(VALUES.replace(b"[" + b"0, " * 599 + b"0]", b"[" + b"0," * 999_999 + b"0]"), None)
     nested = {"inputs": [{"name": "input", "shape": [2, 3], "datatype": "INT16", "data": [[1, 2, 3], [4, 5, 6]]}]}
-    assert decode(json.dumps(nested, indent=8).encode(), None).inputs["input"].tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert decode_request(json.dumps(nested, indent=8).encode(), None).inputs["input"].tolist() == [[1, 2, 3], [4, 5, 6]]
     empty = {"inputs": [{"name": "input", "shape": [0, 3], "datatype": "INT16", "data": []}]}
-    assert decode(json.dumps(empty).encode(), None).inputs["input"].shape == (0, 3)
+    assert decode_request(json.dumps(empty).encode(), None).inputs["input"].shape == (0, 3)
 
 
 def test_counters_are_there_before_their_first_event(tmp_path: Path) -> None:
     with serving(tmp_path) as agent:
         text = agent.get("/metrics")
         for line in (
-            'edgeloop_refused_total{reason="unreadable"} 0.0', 'edgeloop_dropped_total{reason="queue_full"} 0.0', 'edgeloop_answered_total 0.0',
-            'edgeloop_files_total{action="kept",outcome="refused"} 0.0', 'edgeloop_api_requests_total{status="503"} 0.0',
-            'edgeloop_skipped_total{reason="near_duplicate"} 0.0', 'edgeloop_inference_seconds_count{model="exercise_watch"} 0.0',
+            'edgeloop_agent_refused_total{reason="unreadable"} 0.0', 'edgeloop_agent_dropped_total{reason="queue_full"} 0.0', 'edgeloop_agent_samples_answered_total 0.0',
+            'edgeloop_agent_files_total{action="kept",outcome="refused"} 0.0', 'edgeloop_agent_api_requests_total{status="503"} 0.0',
+            'edgeloop_agent_inferences_skipped_total{reason="near_duplicate"} 0.0', 'edgeloop_agent_inference_duration_seconds_count{model="exercise_watch"} 0.0',
         ):  # fmt: skip
             assert re.search(re.escape(line), text), line
 
@@ -219,7 +219,7 @@ def test_clients_that_drip_leave_room_and_do_not_last(tmp_path: Path) -> None:
         time.sleep(0.2)
         assert json.loads(agent.get("/v2/health/ready")) == {"ready": True} and "edgeloop" in agent.get("/metrics")  # at once
         status, headers, content = ask(agent, f"POST {INFER}", "Host: localhost", body=VALUES)
-        assert status == 503 and headers["retry-after"] == "1" and "come again" in json.loads(content)["error"]
+        assert status == 503 and headers["retry-after"] == "1" and "try again later" in json.loads(content)["error"]
         time.sleep(1.2)
         for _ in range(3):  # those who let us wait longest give their places
             assert ask(agent, f"POST {INFER}", "Host: localhost", body=VALUES)[0] == 200

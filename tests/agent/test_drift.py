@@ -10,7 +10,7 @@ import pytest
 
 from commands import HERE
 from edgeloop_agent.drift.diagnosis import changed_since, diagnose
-from edgeloop_agent.drift.monitor import Follower
+from edgeloop_agent.drift.monitor import DriftFollower
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
 from edgeloop_contract.hub_messages import GroupVariance
@@ -36,9 +36,9 @@ def test_false_alarms_are_near_the_setting(reference: Drift, per_10k: float) -> 
     """One reference of many: its own luck counts, so the bounds are wide. The mean over references is in docs/benchmarks.md."""
     monitor, alarms = Monitor(reference, per_10k), 0
     for row in np.random.default_rng(1).standard_normal((30_000, F)):
-        if monitor.saw(row, 0):
+        if monitor.observe(row, 0):
             alarms += 1
-            monitor.start_anew()
+            monitor.reset()
     assert 0.4 * per_10k < alarms / 3 < 2.0 * per_10k
 
 
@@ -56,10 +56,10 @@ def test_false_alarms_of_few_recordings_whose_windows_stray_together() -> None:
         monitor = Monitor(calibrate(pool, [f"f{i}" for i in range(8)], 1, seed=seed), 2.0)
         for row in recordings(800):
             windows += 1
-            if monitor.saw(row, 0):
+            if monitor.observe(row, 0):
                 alarms += 1
-                monitor.start_anew()
-        noticed = [monitor.saw(row, 0) for row in recordings(40) + 2.0]
+                monitor.reset()
+        noticed = [monitor.observe(row, 0) for row in recordings(40) + 2.0]
         assert any(noticed)
     assert alarms / windows * 10_000 < 6
 
@@ -89,10 +89,10 @@ def test_strange_recordings_count_as_they_come_and_a_lasting_change_is_noticed_a
         monitor = Monitor(calibrate(pool, [f"f{i}" for i in range(8)], 1, seed=seed), 20.0)
         for row in recordings(rng, 500):
             windows += 1
-            if monitor.saw(row, 0):
+            if monitor.observe(row, 0):
                 alarms += 1
-                monitor.start_anew()
-        noticed = [monitor.saw(row, 0) for row in recordings(rng, 100) + 0.6]
+                monitor.reset()
+        noticed = [monitor.observe(row, 0) for row in recordings(rng, 100) + 0.6]
         delays.append(noticed.index(True) if True in noticed else len(noticed))
     assert alarms / windows * 10_000 < 30
     assert np.mean(delays) < 100
@@ -104,9 +104,9 @@ def test_strange_recordings_count_as_they_come_and_a_lasting_change_is_noticed_a
 def test_changes_are_noticed(reference: Drift, change: object, within: int) -> None:
     monitor, rng = Monitor(reference, 1.0), np.random.default_rng(2)
     for row in rng.standard_normal((200, F)):
-        monitor.saw(row, 0)
-    monitor.start_anew()
-    noticed = [monitor.saw(row, 0) for row in change(rng.standard_normal((within, F)))]  # type: ignore[operator]
+        monitor.observe(row, 0)
+    monitor.reset()
+    noticed = [monitor.observe(row, 0) for row in change(rng.standard_normal((within, F)))]  # type: ignore[operator]
     assert any(noticed)
 
 
@@ -160,7 +160,7 @@ def test_the_cause_is_named(cause: str, change: object) -> None:
     reference = calibrate(pool, channel_names(3), 1)
     odd = channels(np.asarray(change(signals(rng).astype(float))).astype(np.int16))  # type: ignore[operator]
     monitor = Monitor(reference)
-    noticed = next(i for i, row in enumerate(odd) if monitor.saw(row, 0))
+    noticed = next(i for i, row in enumerate(odd) if monitor.observe(row, 0))
     worst = int(np.abs(monitor.largest).argmax())
     assert noticed < 60
     features = np.concatenate([usual[:100], odd[:100]])
@@ -183,15 +183,15 @@ def test_a_restart_goes_on_where_it_was() -> None:
     with Bundle.open(BUNDLE) as bundle:
         manifest, inputs, scores = bundle.manifest, bundle.array("canary/inputs.npy"), bundle.array("canary/scores.npy")
     assert manifest.drift is not None
-    whole, first = (Follower(manifest, manifest.drift, 1.0) for _ in range(2))
+    whole, first = (DriftFollower(manifest, manifest.drift, 1.0) for _ in range(2))
     for i in range(20):
-        whole.saw(inputs[i : i + 1], scores[i : i + 1])
+        whole.observe(inputs[i : i + 1], scores[i : i + 1])
     for i in range(10):
-        first.saw(inputs[i : i + 1], scores[i : i + 1])
-    second = Follower(manifest, manifest.drift, 1.0)
-    second.recall(msgspec.msgpack.decode(msgspec.msgpack.encode(first.remembered()), type=type(first.remembered())))
+        first.observe(inputs[i : i + 1], scores[i : i + 1])
+    second = DriftFollower(manifest, manifest.drift, 1.0)
+    second.restore(msgspec.msgpack.decode(msgspec.msgpack.encode(first.state()), type=type(first.state())))
     for i in range(10, 20):
-        second.saw(inputs[i : i + 1], scores[i : i + 1])
+        second.observe(inputs[i : i + 1], scores[i : i + 1])
     assert second.monitor.score == whole.monitor.score and second.seen == whole.seen
 
 
@@ -199,13 +199,13 @@ def test_an_episode_and_its_cause_go_on_after_a_restart() -> None:
     with Bundle.open(BUNDLE) as bundle:
         manifest, inputs, scores = bundle.manifest, bundle.array("canary/inputs.npy"), bundle.array("canary/scores.npy")
     assert manifest.drift is not None
-    follower, odd = Follower(manifest, manifest.drift, 10.0), inputs[..., [1, 2, 0, 4, 5, 3]]
+    follower, odd = DriftFollower(manifest, manifest.drift, 10.0), inputs[..., [1, 2, 0, 4, 5, 3]]
     for i in range(60):
-        follower.saw(odd[i % len(odd)][None], scores[i % len(odd)][None])
+        follower.observe(odd[i % len(odd)][None], scores[i % len(odd)][None])
     assert follower.drifting and follower.first_alarm is not None and follower.first_alarm < 40
     follower.diagnose()
-    again = Follower(manifest, manifest.drift, 10.0)
-    again.recall(follower.remembered())
+    again = DriftFollower(manifest, manifest.drift, 10.0)
+    again.restore(follower.state())
     assert again.finding == follower.finding
     assert again.finding is not None and again.finding.samples > again.seen - follower.first_alarm
 

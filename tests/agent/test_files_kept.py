@@ -16,13 +16,13 @@ import pytest
 
 from commands import HERE, command
 from edgeloop_agent.config import Source
-from edgeloop_agent.in_flight import Deaths, Hand
+from edgeloop_agent.in_flight import DeathRecord, InFlight
 from edgeloop_agent.sources.files import folder
-from edgeloop_agent.sources.folder_watch import Watch, being_written
+from edgeloop_agent.sources.folder_watch import WatchedFolder, being_written
 from serving import GOLDEN, RECORDING, eventually, serving
 
 WATCH = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\nsettle_seconds = 0.2\n'
-QUICK = "[limits]\nrestart_seconds = 0.05\nlongest_restart_seconds = 0.2\ndrain_seconds = 3\n"
+QUICK = "[limits]\nrestart_seconds = 0.05\nmax_restart_seconds = 0.2\ndrain_seconds = 3\n"
 DELETE = 'after = "delete"\n'
 ROWS = RECORDING.read_text().splitlines()
 ONE = "\n".join(ROWS[:101])  # one window
@@ -52,14 +52,14 @@ def test_of_many_files_all_are_answered_before_they_go(when_full: str, inbox: Pa
         tmp_path, WATCH + DELETE + when_full, SLOW="0.002", PYTHONPATH=str(HERE / "support" / "faults"), FAULT=str(tmp_path / "f")
     ) as agent:
         if when_full:  # what was dropped stays, and has its turn when nothing new comes
-            eventually(lambda: agent.metric("edgeloop_dropped_total") > 0)
+            eventually(lambda: agent.metric("edgeloop_agent_dropped_total") > 0)
             gone = {f"{i:04}.csv" for i in range(many)} - names(inbox)
             assert gone <= answered(agent.lines)
             assert "queue full: recordings are dropped" in agent.log and 'action="kept",outcome="dropped"' in agent.get("/metrics")
         eventually(lambda: not names(inbox))
         assert answered(agent.lines) == {f"{i:04}.csv" for i in range(many)}
         assert max(Counter(line["input"] for line in agent.lines).values()) == 1
-        assert f'edgeloop_files_total{{action="deleted",outcome="answered"}} {many}.0' in agent.get("/metrics")
+        assert f'edgeloop_agent_files_total{{action="deleted",outcome="answered"}} {many}.0' in agent.get("/metrics")
 
 
 def test_what_was_not_answered_as_a_whole_is_kept_and_said(inbox: Path, tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ def test_what_was_not_answered_as_a_whole_is_kept_and_said(inbox: Path, tmp_path
         eventually(lambda: answered(agent.lines) == {"good.csv", "partly.csv"} and len(agent.lines) > 40)
         eventually(lambda: agent.log.count("file kept") == 3)
         assert names(inbox) == {"short.csv", "broken.csv", "partly.csv"}
-        assert agent.metric("edgeloop_files_total") == 4 and 'action="kept",outcome="refused"} 3.0' in agent.get("/metrics")
+        assert agent.metric("edgeloop_agent_files_total") == 4 and 'action="kept",outcome="refused"} 3.0' in agent.get("/metrics")
         (inbox / "short.csv").write_text(ONE)  # mended
         eventually(lambda: "short.csv" not in names(inbox))
 
@@ -88,7 +88,7 @@ def test_the_config_may_say_that_all_go(inbox: Path, tmp_path: Path) -> None:
 def test_what_cannot_be_written_is_kept_until_it_can(inbox: Path, tmp_path: Path) -> None:
     (inbox / "a.csv").write_text(ONE)
     with serving(tmp_path, WATCH + DELETE + '[output]\nwhere = "nowhere/out.jsonl"\n') as agent:
-        eventually(lambda: agent.metric("edgeloop_dropped_total") >= 1)
+        eventually(lambda: agent.metric("edgeloop_agent_dropped_total") >= 1)
         eventually(lambda: "file kept" in agent.log)
         assert names(inbox) == {"a.csv"}
         (tmp_path / "nowhere").mkdir()
@@ -115,7 +115,7 @@ def test_links_out_of_the_folder_are_not_followed(inbox: Path, tmp_path: Path) -
     (inbox / "outside.csv").symlink_to(tmp_path / "secret.csv")
     (inbox / "circle.csv").symlink_to("circle.csv")
     for name, recordings in {
-        "folder": folder(inbox), "watch": Watch(Source(kind="watch", where=str(inbox), settle_seconds=0.01, poll_seconds=0.01)).recordings(Event(), lambda why: None)
+        "folder": folder(inbox), "watch": WatchedFolder(Source(kind="watch", where=str(inbox), settle_seconds=0.01, poll_seconds=0.01)).recordings(Event(), lambda why: None)
     }.items():  # fmt: skip
         found = {}
         for recording in recordings:
@@ -123,7 +123,7 @@ def test_links_out_of_the_folder_are_not_followed(inbox: Path, tmp_path: Path) -
             if len(found) == 3:
                 break
         assert found["inside.csv"].values is not None and found["a.csv"].values is not None, name
-        assert "leads out of its folder" in found["outside.csv"].refused and "root" not in found["outside.csv"].refused
+        assert "a symbolic link to another folder" in found["outside.csv"].refused and "root" not in found["outside.csv"].refused
 
 
 def test_who_has_a_file_open_for_writing_is_known(tmp_path: Path) -> None:
@@ -163,70 +163,72 @@ def test_a_file_that_kills_the_worker_is_left_out_and_the_others_are_answered_on
     with serving(
         tmp_path, WATCH.replace("watch", kind) + QUICK, PYTHONPATH=str(HERE / "support" / "faults"), FAULT=str(tmp_path / "f")
     ) as agent:
-        eventually(lambda: any("is left out" in line.get("refused", "") for line in agent.lines), 90)
+        eventually(lambda: any("is excluded now" in line.get("refused", "") for line in agent.lines), 90)
         eventually(lambda: answered(agent.lines) == {"a.csv", "b.csv", "y.csv", "z.csv"})
-        assert agent.metric("edgeloop_restarts_total") <= 5
+        assert agent.metric("edgeloop_agent_worker_restarts_total") <= 5
         time.sleep(0.5)
         assert Counter(line["input"] for line in agent.lines)["a.csv"] <= 2  # it may have been in hand as well
-        assert "left out from now on" in agent.log
+        assert "file excluded" in agent.log
 
 
 def test_the_blame_is_put_where_it_belongs() -> None:
-    deaths = Deaths()
+    deaths = DeathRecord()
 
-    def worker(careful: bool = False) -> Hand:
-        return Hand(*deaths.descriptors, careful)
+    def worker(careful: bool = False) -> InFlight:
+        return InFlight(*deaths.descriptors, careful)
 
     with worker().reading("innocent"), worker().answering("other"):
-        assert deaths.blame(sure=True) == []  # either of them
+        assert deaths.blame(certain=True) == []  # either of them
     with worker(careful=True).reading("guilty"):
-        assert deaths.blame(sure=False) == []  # the kernel, or somebody, killed it
+        assert deaths.blame(certain=False) == []  # the kernel, or somebody, killed it
     with worker(careful=True).reading("guilty"):
-        assert deaths.blame(sure=False) == ["guilty"]
-    hand = worker()
-    assert hand.left_out("guilty") and not hand.left_out("innocent")
+        assert deaths.blame(certain=False) == ["guilty"]
+    in_flight = worker()
+    assert in_flight.is_excluded("guilty") and not in_flight.is_excluded("innocent")
     for name in "abcde":
-        hand.failed(name)
+        in_flight.failed(name)
     for _ in range(3):
-        with hand.answering("f"):
-            assert deaths.blame(sure=False) == []
-        hand = worker()
+        with in_flight.answering("f"):
+            assert deaths.blame(certain=False) == []
+        in_flight = worker()
         for name in "abcde":
-            hand.failed(name)
-    with hand.answering("f"):
-        assert deaths.blame(sure=False) == [*"abcdef"]
-    hand.finish("done")
+            in_flight.failed(name)
+    with in_flight.answering("f"):
+        assert deaths.blame(certain=False) == [*"abcdef"]
+    in_flight.finish("done")
     assert worker().is_finished("done") and not worker().is_finished("other")
     deaths.forget()
-    assert not worker().is_finished("done") and not worker().left_out("guilty")
+    assert not worker().is_finished("done") and not worker().is_excluded("guilty")
 
 
 def test_a_file_that_takes_long_to_read_is_no_hung_runtime() -> None:
-    deaths, waited = Deaths(), []
-    hand = Hand(*deaths.descriptors, careful=True)
+    deaths, waited = DeathRecord(), []
+    in_flight = InFlight(*deaths.descriptors, careful=True)
     begun, done = threading.Event(), threading.Event()
 
     def reads() -> None:
-        with hand.reading("long"):
+        with in_flight.reading("long"):
             begun.set()
             done.wait(5)
 
     thread = threading.Thread(target=reads)
     thread.start()
     begun.wait(5)
-    with hand.answering("other", lambda: (waited.append(1), done.set())):  # type: ignore[func-returns-value, arg-type, return-value]
+    with in_flight.answering("other", lambda: (waited.append(1), done.set())):  # type: ignore[func-returns-value, arg-type, return-value]
         assert waited
     thread.join()
 
 
 def test_what_waits_in_files_is_not_dropped_by_itself(tmp_path: Path) -> None:
-    from edgeloop_agent.sources import waits
+    from edgeloop_agent.sources import waits_when_full
 
     (tmp_path / "points.csv").write_text("1\n")
-    assert all(waits(Source(kind=kind, where="x")) for kind in ("watch", "folder", "file", "video"))
-    assert waits(Source(kind="lines", where=str(tmp_path / "points.csv")))
-    assert not any(waits(Source(kind=kind, where="x")) for kind in ("camera", "microphone", "mqtt", "lines"))
-    assert not waits(Source(kind="watch", where="x", when_full="drop-oldest")) and waits(Source(kind="mqtt", when_full="block"))
+    assert all(waits_when_full(Source(kind=kind, where="x")) for kind in ("watch", "folder", "file", "video"))
+    assert waits_when_full(Source(kind="lines", where=str(tmp_path / "points.csv")))
+    assert not any(waits_when_full(Source(kind=kind, where="x")) for kind in ("camera", "microphone", "mqtt", "lines"))
+    assert not waits_when_full(Source(kind="watch", where="x", when_full="drop-oldest")) and waits_when_full(
+        Source(kind="mqtt", when_full="block")
+    )
 
 
 def test_names_that_are_no_utf8_go_everywhere(inbox: Path, tmp_path: Path) -> None:
@@ -239,7 +241,7 @@ def test_names_that_are_no_utf8_go_everywhere(inbox: Path, tmp_path: Path) -> No
         assert {line["input"] for line in agent.lines} == {"caf\\xe9\n\x1b[31m.csv", "z.csv", "\\xff.csv"}
         eventually(lambda: len(list(inbox.iterdir())) == 1)
         assert "recording=\\xff.csv" in agent.log and "\x1b" not in agent.log
-        assert agent.metric("edgeloop_restarts_total") == 0
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
     shutil.copy(RECORDING, os.fsdecode(bad))
     done = command("edgeloop-agent", "run", GOLDEN, "--source", inbox)
     assert done.returncode == 0 and done.stdout.count("caf\\\\xe9") == 48

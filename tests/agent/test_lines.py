@@ -1,4 +1,4 @@
-"""Lines of numbers, as a port, a pipe or a file gives them: a spoiled line costs itself."""
+"""LineSource of numbers, as a port, a pipe or a file gives them: a spoiled line costs itself."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import pytest
 
 from edgeloop_agent.config import Source
 from edgeloop_agent.sources import Recording
-from edgeloop_agent.sources.lines import Lines
+from edgeloop_agent.sources.lines import LineSource
 
 GOOD = [f"{i / 10:.1f},{-i / 10:.1f}" for i in range(1, 101)]
 
 
 def read(where: Path, points: int = 10, hop: int = 0) -> list[Recording]:
-    source = Lines(Source(kind="lines", where=str(where), points=points, hop=hop, poll_seconds=0.05))
+    source = LineSource(Source(kind="lines", where=str(where), points=points, hop=hop, poll_seconds=0.05))
     return list(source.recordings(Event(), lambda why: None))
 
 
@@ -80,7 +80,7 @@ def test_ways_to_part_numbers(line: str, tmp_path: Path) -> None:
 def test_a_serial_port_that_is_joined_and_pulled_out(tmp_path: Path) -> None:
     """A pseudo-terminal: its first line, and half a line at its end, are not believed though they have the right width."""
     host, port = os.openpty()
-    source = Lines(Source(kind="lines", where=os.ttyname(port), points=10, poll_seconds=0.05))
+    source = LineSource(Source(kind="lines", where=os.ttyname(port), points=10, poll_seconds=0.05))
     stop = Event()
     found: list[Recording] = []
 

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 
 from edgeloop_agent.config import Samples as Settings
-from edgeloop_agent.drift.monitor import Look
+from edgeloop_agent.drift.monitor import DriftObservation
 from edgeloop_agent.hub_client import Refused
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.outbox.redaction import hidden, packed
-from edgeloop_agent.outbox.selection import Chooser
+from edgeloop_agent.outbox.redaction import packed, redacted
+from edgeloop_agent.outbox.selection import SampleSelector
 from edgeloop_agent.outbox.sender import send
 from edgeloop_agent.outbox.store import Outbox, Row
-from edgeloop_agent.outbox.writer import Keeper
+from edgeloop_agent.outbox.writer import OutboxWriter
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Event, Sample, Samples
 
@@ -153,7 +153,7 @@ def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
     path.write_bytes(b"this is no database" * 500)
     outbox = Outbox(path, MIB)
     outbox.put([row("key-00001")])
-    assert outbox.put_aside and outbox.waiting() == {"random": 1}
+    assert outbox.quarantined and outbox.waiting() == {"random": 1}
     assert (tmp_path / "o.sqlite.damaged").exists()
     assert sqlite3.connect(path).execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
@@ -161,7 +161,7 @@ def test_a_damaged_file_is_put_aside(tmp_path: Path) -> None:
 def test_what_is_chosen() -> None:
     """Unsure and new samples; few that resemble one that was kept; a share at random that does not depend on them."""
     rng = np.random.default_rng(0)
-    chooser = Chooser(0.05, 0.1, 1e9, rng.random, lambda: 0.0)
+    chooser = SampleSelector(0.05, 0.1, 1e9, rng.random, lambda: 0.0)
     chooser.allowance = 1e9
     found = [chooser(rng.standard_normal(8), float(c), False, None) for c in rng.random(4000)]
     kinds = [c.kind for c in found if c]
@@ -170,21 +170,21 @@ def test_what_is_chosen() -> None:
     same = np.zeros(8)
     assert sum(chooser(same, 0.0, True, None) is not None for _ in range(50)) < 10
     assert chooser(same, 0.99, False, False).kind == "labelled"  # type: ignore[union-attr]
-    chooser.allowance, chooser.random_share, chooser.per_hour = 0.0, 0.0, 0.0
+    chooser.allowance, chooser.random_share, chooser.max_per_hour = 0.0, 0.0, 0.0
     assert chooser(rng.standard_normal(8) * 5, 0.0, True, None) is None
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.float32])
 def test_what_may_not_leave_is_taken_out(kind: type) -> None:
     image = np.random.default_rng(0).integers(0, 255, (10, 14, 3)).astype(kind)
-    found = hidden(image, Settings(send="statistics", drop_channels=[1], blur=5))
+    found = redacted(image, Settings(send="statistics", drop_channels=[1], blur=5))
     assert not found[..., 1].any() and found.dtype == kind
     assert len(np.unique(found[:5, :5, 0])) == 1
     assert abs(float(found[:5, :5, 0].mean()) - float(image[:5, :5, 0].mean())) < 1
 
 
 def test_rules_that_changed_hold_for_what_was_kept_before(tmp_path: Path) -> None:
-    outbox, hub = Outbox(tmp_path / "o.sqlite", 8 * MIB, rest_bytes=MIB), Flaky()
+    outbox, hub = Outbox(tmp_path / "o.sqlite", 8 * MIB, context_bytes=MIB), Flaky()
     image = np.random.default_rng(0).integers(0, 255, (8, 8, 3)).astype(np.uint8)
     found = Sample(
         key="key-00001", at=0.0, kind="random", model="m", sha256="0" * 64, recording="r", dtype="uint8", shape=[8, 8, 3],
@@ -197,29 +197,31 @@ def test_rules_that_changed_hold_for_what_was_kept_before(tmp_path: Path) -> Non
     hub.samples = lambda body: sent.extend(msgspec.msgpack.decode(body, type=Samples).samples)  # type: ignore[method-assign]
     assert send(outbox, hub, strict, time.monotonic() + 5) == 2
     left = np.frombuffer(zlib.decompress(sent[0].data), np.uint8).reshape(8, 8, 3)
-    assert np.array_equal(left, hidden(image, strict)) and not left[..., 2].any() and len(np.unique(left[:4, :4, 0])) == 1
+    assert np.array_equal(left, redacted(image, strict)) and not left[..., 2].any() and len(np.unique(left[:4, :4, 0])) == 1
     outbox.put([Row("key-00003", "random", 0.5, body), Row("key-00004", "rest", 0.9, body, "r"), row("event-001", kind="event")])
     assert send(outbox, hub, Settings(send="statistics"), time.monotonic() + 5) == 1
-    assert len(sent) == 2 and not outbox.waiting() and not outbox.held_back() and outbox.counts() == {"withdrawn random": 1}
+    assert len(sent) == 2 and not outbox.waiting() and not outbox.context_count() and outbox.counts() == {"withdrawn random": 1}
 
 
 def test_what_waits_for_a_slow_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of samples of 1 MB as many as fit wait in memory, half as many of the rest; the others are counted, and nothing waits."""
     counts, slow = Counts(), threading.Event()
-    look = Look(features=np.zeros(4), confidence=0.99, drifting=False, changed=False, label=0)
+    look = DriftObservation(features=np.zeros(4), confidence=0.99, drifting=False, changed=False, label=0)
     image = np.zeros((1, 1024, 1024), np.uint8)
     for share, held in ((0.0, 8), (1.0, 16)):
-        keeper = Keeper(Settings(send="samples", random_share=share, rest_bytes=64 * MIB), tmp_path / str(share), counts, Log())
-        put = keeper.outbox.put
-        monkeypatch.setattr(keeper.outbox, "put", lambda rows, put=put: slow.wait(20) and put(rows))
-        keeper.sample("r", 0, image, "a", look, "", "m", "0" * 64)
-        while keeper._queue or keeper._rest:
+        outbox_writer = OutboxWriter(
+            Settings(send="samples", random_share=share, context_bytes=64 * MIB), tmp_path / str(share), counts, Log()
+        )
+        put = outbox_writer.outbox.put
+        monkeypatch.setattr(outbox_writer.outbox, "put", lambda rows, put=put: slow.wait(20) and put(rows))
+        outbox_writer.sample("r", 0, image, "a", look, "", "m", "0" * 64)
+        while outbox_writer._queue or outbox_writer._context:
             time.sleep(0.01)  # the thread has taken it, and waits for the disk
         before = counts.dropped["outbox"]
         for i in range(30):
-            keeper.sample("r", i + 1, image, "a", look, "", "m", "0" * 64)
+            outbox_writer.sample("r", i + 1, image, "a", look, "", "m", "0" * 64)
         assert counts.dropped["outbox"] - before == 30 - held
         slow.set()
-        keeper.stop()
-        assert keeper.outbox.held_back() + sum(keeper.outbox.waiting().values()) == 1 + held
+        outbox_writer.stop()
+        assert outbox_writer.outbox.context_count() + sum(outbox_writer.outbox.waiting().values()) == 1 + held
         slow.clear()

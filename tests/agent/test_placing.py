@@ -20,7 +20,7 @@ from edgeloop_agent.checking import _sound, _updates
 from edgeloop_agent.config import load
 from edgeloop_agent.connection_pool import pool, proxy_of
 from edgeloop_agent.install import plan, service_state, unit_of
-from edgeloop_agent.updates.file_owner import place
+from edgeloop_agent.updates.file_owner import state_owner
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import LogMel
@@ -78,8 +78,8 @@ def test_what_root_enrols_the_service_can_read(tmp_path: Path) -> None:
     installed(config, tmp_path / "root")
     script = (
         "import sys; from pathlib import Path\nfrom edgeloop_agent.config import load\n"
-        "from edgeloop_agent.updates.file_owner import place\nfrom edgeloop_agent.updates.enrolment import trust\n"
-        "config, root, trusted = map(Path, sys.argv[1:])\nprint(trust(place(load(config), config, 'enrol', root), trusted))\n"
+        "from edgeloop_agent.updates.file_owner import state_owner\nfrom edgeloop_agent.updates.enrolment import trust\n"
+        "config, root, trusted = map(Path, sys.argv[1:])\nprint(trust(state_owner(load(config), config, 'enrol', root), trusted))\n"
     )
     (tmp_path / "1.root.json").write_bytes(repository.first_root)
     words = [sys.executable, "-c", script, config, tmp_path / "root", tmp_path / "1.root.json"]
@@ -87,7 +87,7 @@ def test_what_root_enrols_the_service_can_read(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     kept = tmp_path / "root/var/lib/edgeloop-agent/updates/root.json"
     assert kept.stat().st_uid == pwd.getpwnam("nobody").pw_uid and kept.parent.stat().st_mode & 0o077 == 0
-    shown = list(_updates(place(load(config), config, root=tmp_path / "root").config, config))
+    shown = list(_updates(state_owner(load(config), config, root=tmp_path / "root").config, config))
     assert any(line.startswith("trusted keys: root version 1") for line in shown)
     assert any("enrolment: none yet" in line for line in shown)
     assert any("warning: updates.hub: http://hub.example:8700 is not encrypted" in line for line in shown)
@@ -98,8 +98,8 @@ def test_who_is_not_the_services_user_is_told_what_to_run(tmp_path: Path, monkey
     installed(config, tmp_path)
     monkeypatch.setattr(os, "getuid", lambda: 12345)
     with pytest.raises(UsageError, match="run: sudo edgeloop-agent enrol"):
-        place(load(config), config, "edgeloop-agent enrol agent.toml", tmp_path)
-    assert place(load(config), tmp_path / "other.toml", "enrol", tmp_path).user == ""
+        state_owner(load(config), config, "edgeloop-agent enrol agent.toml", tmp_path)
+    assert state_owner(load(config), tmp_path / "other.toml", "enrol", tmp_path).user == ""
 
 
 def test_install_takes_over_what_was_enrolled_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from edgeloop_agent import config
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.offload.exploration import Observed
+from edgeloop_agent.offload.exploration import RouteObservations
 from edgeloop_agent.offload.link import Breaker, Link
-from edgeloop_agent.offload.planning import DEVICE, Crossing, Plan, Policy, TailState, Way, plan
+from edgeloop_agent.offload.planning import DEVICE, Crossing, Route, RoutePlan, RoutePolicy, TailState, plan_route
 from edgeloop_agent.offload.router import device_weight
 from edgeloop_agent.sensors import Reading
 from edgeloop_contract.arrays import Array
@@ -30,12 +30,12 @@ CROSSINGS = [
     Crossing("input", "jpeg", 0.001, 10_000, agreement=0.9),
     Crossing("cut-1", "raw", 0.010, 20_000),
     Crossing("cut-2", "raw", 0.060, 1_000),
-    Crossing("cut-1-narrow", "raw", 0.012, 2_000, agreement=0.85, narrow=True),
+    Crossing("cut-1-narrow", "raw", 0.012, 2_000, agreement=0.85, bottleneck=True),
 ]
 TAIL = TailState("here", round_trip=0.01, rate=1e6, seconds={"input": 0.005, "cut-1": 0.004, "cut-2": 0.001})
 KNOWS_JPEG = replace(TAIL, codings=frozenset({"raw", "deflate", "jpeg"}))
 NARROW = replace(TAIL, seconds={**TAIL.seconds, "cut-1-narrow": 0.004})
-POLICY = Policy(deadline=1.0)
+POLICY = RoutePolicy(deadline=1.0)
 
 
 @pytest.mark.parametrize(
@@ -48,8 +48,8 @@ POLICY = Policy(deadline=1.0)
         ("a very slow link takes nothing", 0.1, replace(TAIL, rate=1e4), POLICY, "device"),
         ("a picture that changes answers is not sent unasked", 0.1, KNOWS_JPEG, POLICY, "cut-1/raw"),
         ("nor by asking for the input", 0.1, KNOWS_JPEG, replace(POLICY, only="input"), "input/raw"),
-        ("lossy where that is allowed", 0.1, KNOWS_JPEG, replace(POLICY, least_agreement=0.9), "input/jpeg"),
-        ("a tail that is away is not used", 0.1, replace(TAIL, away="away"), POLICY, "device"),
+        ("lossy where that is allowed", 0.1, KNOWS_JPEG, replace(POLICY, min_agreement=0.9), "input/jpeg"),
+        ("a tail that is away is not used", 0.1, replace(TAIL, unavailable="away"), POLICY, "device"),
         ("a link that was not measured is not used", 0.1, replace(TAIL, rate=None), POLICY, "device"),
         ("inputs stay here if so asked", 0.1, replace(TAIL, rate=1e8), replace(POLICY, may_send_input=False), "cut-1/raw"),
         ("what would miss the deadline is not begun", 0.1, TAIL, replace(POLICY, deadline=0.04), "device"),
@@ -57,31 +57,31 @@ POLICY = Policy(deadline=1.0)
         ("bytes may cost more than they bring", 0.1, TAIL, replace(POLICY, seconds_per_mb=10.0), "cut-2/raw"),
         ("the day's bytes are a ceiling", 0.1, TAIL, replace(POLICY, bytes_left=5000), "cut-2/raw"),
         ("a hot device gives work away", 0.03, TAIL, replace(POLICY, device_weight=3.0), "cut-1/raw"),
-        ("one way is asked for", 0.001, TAIL, replace(POLICY, only="cut-2"), "cut-2/raw"),
+        ("one route is asked for", 0.001, TAIL, replace(POLICY, only="cut-2"), "cut-2/raw"),
         ("a learned bottleneck is lossy", 0.1, NARROW, POLICY, "cut-1/raw"),
-        ("and taken where its answers are good enough", 0.1, NARROW, replace(POLICY, least_agreement=0.8), "cut-1-narrow/raw"),
-        ("and not where they are not", 0.1, NARROW, replace(POLICY, least_agreement=0.9), "cut-1/raw"),
+        ("and taken where its answers are good enough", 0.1, NARROW, replace(POLICY, min_agreement=0.8), "cut-1-narrow/raw"),
+        ("and not where they are not", 0.1, NARROW, replace(POLICY, min_agreement=0.9), "cut-1/raw"),
         ("unless it is asked for", 0.1, NARROW, replace(POLICY, only="cut-1-narrow"), "cut-1-narrow/raw"),
         ("also a lossy one", 0.001, KNOWS_JPEG, replace(POLICY, only="input/jpeg"), "input/jpeg"),
     ],
 )
-def test_plan(why: str, device: float, tail: TailState, policy: Policy, wanted: str) -> None:
-    found = plan(device, CROSSINGS, [tail], policy, {})
-    assert str(found.way) == wanted, found.rows
+def test_plan(why: str, device: float, tail: TailState, policy: RoutePolicy, wanted: str) -> None:
+    found = plan_route(device, CROSSINGS, [tail], policy, {})
+    assert str(found.route) == wanted, found.rows
     assert len(found.rows) == 1 + len(CROSSINGS)
 
 
 def test_an_early_answer_spares_the_rest_of_the_work_here_and_there() -> None:
-    crossings = [Crossing("cut-1", "raw", 0.010, 20_000, goes_on=0.3)]
-    alone = plan(0.1, crossings, [], POLICY, {})
-    assert (str(alone.way), alone.expected) == ("cut-1/here", pytest.approx(0.010 + 0.3 * 0.1))
-    behind = plan(0.1, crossings, [replace(TAIL, rate=1e7)], POLICY, {})
-    assert str(behind.way) == "cut-1/raw"
-    row = next(row for row in behind.rows if row.way == behind.way)
+    crossings = [Crossing("cut-1", "raw", 0.010, 20_000, continue_share=0.3)]
+    alone = plan_route(0.1, crossings, [], POLICY, {})
+    assert (str(alone.route), alone.expected) == ("cut-1/here", pytest.approx(0.010 + 0.3 * 0.1))
+    behind = plan_route(0.1, crossings, [replace(TAIL, rate=1e7)], POLICY, {})
+    assert str(behind.route) == "cut-1/raw"
+    row = next(row for row in behind.rows if row.route == behind.route)
     assert row.weight == pytest.approx(0.010 + 0.3 * (0.01 + 0.002 + 0.004))
     assert row.seconds == pytest.approx(0.010 + 0.01 + 0.002 + 0.004), "the deadline is that of those that go on"
-    assert str(plan(0.012, crossings, [], POLICY, {}).way) == "device"
-    assert str(plan(0.012, crossings, [], replace(POLICY, only="cut-1/here"), {}).way) == "cut-1/here"
+    assert str(plan_route(0.012, crossings, [], POLICY, {}).route) == "device"
+    assert str(plan_route(0.012, crossings, [], replace(POLICY, only="cut-1/here"), {}).route) == "cut-1/here"
 
 
 @pytest.mark.parametrize(
@@ -94,52 +94,52 @@ def test_heat_and_an_empty_battery_make_the_devices_work_dear(thermal: str, batt
 
 def test_the_nearer_of_two_tails_is_taken_and_a_plan_does_not_flap() -> None:
     far, near = replace(TAIL, round_trip=0.05), replace(TAIL, address="lan", rate=2e6)
-    found = plan(0.1, CROSSINGS, [far, near], POLICY, {})
-    assert found.way.tail == 1
+    found = plan_route(0.1, CROSSINGS, [far, near], POLICY, {})
+    assert found.route.tail == 1
     a_little_better = replace(near, round_trip=0.0095)
-    stays = plan(0.1, CROSSINGS, [a_little_better, near], POLICY, {}, found.way)
-    assert stays.way == found.way
-    observed = plan(0.1, CROSSINGS, [far, near], POLICY, {found.way: 3.0}, found.way)
-    assert observed.way != found.way, "what was seen to take three times as long is left"
-    assert plan(0.1, [], [], POLICY, {}).way == DEVICE
+    stays = plan_route(0.1, CROSSINGS, [a_little_better, near], POLICY, {}, found.route)
+    assert stays.route == found.route
+    observed = plan_route(0.1, CROSSINGS, [far, near], POLICY, {found.route: 3.0}, found.route)
+    assert observed.route != found.route, "what was seen to take three times as long is left"
+    assert plan_route(0.1, [], [], POLICY, {}).route == DEVICE
 
 
 @pytest.mark.parametrize("tries", [True, False])
 def test_a_way_that_was_slow_once_is_found_again_while_another_is_used(tries: bool) -> None:
     """Sending the input takes 20 ms, 25 as expected, 35 after one slow transfer; the cut 26. A plan after each request."""
-    observed, now, found, taken = Observed(), 0.0, Plan(DEVICE), []
-    observed.saw(Way("input", "raw", 0), 3.0, 1.0, now)
+    observed, now, found, taken = RouteObservations(), 0.0, RoutePlan(DEVICE), []
+    observed.observe(Route("input", "raw", 0), 3.0, 1.0, now)
     for _ in range(3000):
-        found = plan(0.1, CROSSINGS, [replace(TAIL, rate=1e7)], POLICY, observed.corrections(now), found.way)
+        found = plan_route(0.1, CROSSINGS, [replace(TAIL, rate=1e7)], POLICY, observed.corrections(now), found.route)
         observed.consider(found, now)
-        way = observed.way(found, now) if tries else found.way
-        row = next(row for row in found.rows if row.way == way)
-        took = {"input/raw": 0.020, "cut-1/raw": 0.026}.get(str(way), row.seconds)
+        route = observed.next_route(found, now) if tries else found.route
+        row = next(row for row in found.rows if row.route == route)
+        took = {"input/raw": 0.020, "cut-1/raw": 0.026}.get(str(route), row.seconds)
         now += took
-        taken.append((str(way), took))
-        observed.saw(way, took, row.seconds, now)
-    ways, seconds = zip(*taken[-2000:], strict=True)
+        taken.append((str(route), took))
+        observed.observe(route, took, row.seconds, now)
+    routes, seconds = zip(*taken[-2000:], strict=True)
     assert taken[0] == ("cut-1/raw", 0.026)
     if not tries:
-        assert set(ways) == {"cut-1/raw"}, "it would never be known"
+        assert set(routes) == {"cut-1/raw"}, "it would never be known"
         return
-    assert Counter(ways).most_common(1)[0][0] == "input/raw"
-    assert len(set(ways)) > 1, "trying goes on"
+    assert Counter(routes).most_common(1)[0][0] == "input/raw"
+    assert len(set(routes)) > 1, "trying goes on"
     assert sum(seconds) < 1.015 * 0.020 * len(seconds), "for a hundredth of the time"
 
 
 def test_a_link_is_learned_from_transfers_alone() -> None:
     rng, link = np.random.default_rng(0), Link()
     for i, size in enumerate(rng.integers(500, 100_000, 60)):
-        link.saw(int(size), 0.02 + size / 1e6 + float(rng.exponential(0.0005)), 0.1 * i)
+        link.observe(int(size), 0.02 + size / 1e6 + float(rng.exponential(0.0005)), 0.1 * i)
     expected = link.expected(50_000)
     assert expected == pytest.approx(0.07, rel=0.1)
-    link.saw(50_000, 0.02 + 50_000 / 1e5, 6.0)
+    link.observe(50_000, 0.02 + 50_000 / 1e5, 6.0)
     assert link.expected(50_000) < 0.3, "one alone may be chance"
     for i in range(5):
-        link.saw(50_000, 0.02 + 50_000 / 1e5, 6.5 + 0.1 * i)
+        link.observe(50_000, 0.02 + 50_000 / 1e5, 6.5 + 0.1 * i)
     assert link.expected(50_000) == pytest.approx(0.52, rel=0.15), "a link that became slow is seen at once"
-    link.saw(50_000, 0.07, 20.0)
+    link.observe(50_000, 0.07, 20.0)
     assert link.expected(50_000) == pytest.approx(0.07, rel=0.15), "after a while one transfer says how it is now"
 
 
@@ -150,7 +150,7 @@ def test_a_breaker_opens_waits_longer_and_closes() -> None:
     pauses = []
     for _ in range(12):
         breaker.failed(100.0, "away")
-        pauses.append(breaker.again - 100.0)
+        pauses.append(breaker.retry_at - 100.0)
     assert breaker.is_open
     assert pauses[0] < 1 < pauses[4]
     assert max(pauses) <= 36
@@ -158,7 +158,7 @@ def test_a_breaker_opens_waits_longer_and_closes() -> None:
     assert not breaker.is_open
     breaker.failed(0.0, "busy", pause=5.0)
     assert breaker.is_open
-    assert breaker.again >= 5
+    assert breaker.retry_at >= 5
 
 
 # ---------------------------------------------------------------- the queue of a tail

@@ -123,9 +123,9 @@ BAD: dict[str, tuple[str, bytes | Callable[[Path], object], str]] = {
     "several arrays": ("npy", lambda path: (np.savez(path.with_suffix(".npz"), a=GREY), path.with_suffix(".npz").rename(path)), "several arrays"),
     "bytes in a table": ("csv", b"\0\x01\x02" * 9, "zero bytes"),
     "half UTF-16": ("csv", b"\xff\xfe1\0,", "UTF-16"),
-    "words in a table": ("csv", b"a,b\n1,2\n1,x\n", "row 2, column 2: 'x' is no number"),
+    "words in a table": ("csv", b"a,b\n1,2\n1,x\n", "row 2, column 2: 'x' is not a number"),
     "a lone header": ("csv", b"a,b\n", "no rows of numbers"),
-    "grouped digits": ("csv", b"1,2\n1_000,2\n", "'1_000' is no number"),
+    "grouped digits": ("csv", b"1,2\n1_000,2\n", "'1_000' is not a number"),
 }  # fmt: skip
 
 

@@ -48,9 +48,9 @@ def test_it_answers_what_arrives_and_stops_when_told(inbox: Path, tmp_path: Path
         eventually(lambda: len(agent.lines) == 2 * WINDOWS + 1)
         expected = json.loads((GOLDEN.parent / "answers.json").read_text())
         assert [line["label"] for line in agent.lines if line["input"] == "b.csv"] == expected
-        assert agent.metric("edgeloop_answered_total") == 2 * WINDOWS
-        assert agent.metric("edgeloop_refused_total") == 1 and 'reason="unreadable"' in agent.get("/metrics")
-        assert agent.metric("edgeloop_inference_seconds_count") == 2 * WINDOWS
+        assert agent.metric("edgeloop_agent_samples_answered_total") == 2 * WINDOWS
+        assert agent.metric("edgeloop_agent_refused_total") == 1 and 'reason="unreadable"' in agent.get("/metrics")
+        assert agent.metric("edgeloop_agent_inference_duration_seconds_count") == 2 * WINDOWS
         start = time.monotonic()
         agent.process.send_signal(signal.SIGTERM)
         assert agent.process.wait(20) == 0 and time.monotonic() - start < 5
@@ -67,7 +67,7 @@ def test_a_runtime_that_hangs_or_crashes_is_started_again(fault: str, says: str,
         agent.wait_ready(2)
         assert says in agent.log
         eventually(lambda: sum(line["input"] == "b.csv" for line in agent.lines) >= WINDOWS)
-        assert agent.metric("edgeloop_restarts_total") == 1
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 1
 
 
 def test_a_runtime_that_raises_costs_one_recording(inbox: Path, tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_runtime_that_raises_costs_one_recording(inbox: Path, tmp_path: Path) 
         assert "the runtime gives up" in agent.lines[0]["refused"]
         arrive(inbox, "b.csv")
         eventually(lambda: len(agent.lines) == 1 + WINDOWS)
-        assert agent.metric("edgeloop_restarts_total") == 0
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
 
 
 def test_it_survives_the_death_of_its_worker_and_does_not_outlive_its_supervisor(inbox: Path, tmp_path: Path) -> None:
@@ -107,26 +107,26 @@ def test_a_variant_that_crashes_again_and_again_gives_way_to_another(inbox: Path
 def test_a_source_that_vanishes_is_waited_for(inbox: Path, tmp_path: Path) -> None:
     with serving(tmp_path, WATCH) as agent:
         shutil.rmtree(inbox)
-        eventually(lambda: agent.metric("edgeloop_source_up") == 0)
+        eventually(lambda: agent.metric("edgeloop_agent_source_up") == 0)
         assert "source away" in agent.log
         inbox.mkdir()
         arrive(inbox, "a.csv")
         eventually(lambda: len(agent.lines) == WINDOWS)
-        assert agent.metric("edgeloop_source_up") == 1 and agent.metric("edgeloop_restarts_total") == 0
+        assert agent.metric("edgeloop_agent_source_up") == 1 and agent.metric("edgeloop_agent_worker_restarts_total") == 0
 
 
 def test_a_full_disk_costs_answers_and_nothing_else(inbox: Path, tmp_path: Path) -> None:
     with serving(tmp_path, WATCH + '[output]\nwhere = "/dev/full"\n') as agent:
         arrive(inbox, "a.csv")
-        eventually(lambda: agent.metric("edgeloop_dropped_total") == WINDOWS)
-        assert agent.log.count("answers are lost") == 1 and agent.metric("edgeloop_answered_total") == WINDOWS
+        eventually(lambda: agent.metric("edgeloop_agent_dropped_total") == WINDOWS)
+        assert agent.log.count("answers are lost") == 1 and agent.metric("edgeloop_agent_samples_answered_total") == WINDOWS
 
 
 def test_a_full_output_file_starts_anew(inbox: Path, tmp_path: Path) -> None:
     with serving(tmp_path, WATCH + '[output]\nwhere = "out.jsonl"\nmax_bytes = 12000\n') as agent:
         for name in "abcd":
             arrive(inbox, f"{name}.csv")
-        eventually(lambda: agent.metric("edgeloop_answered_total") == 4 * WINDOWS)
+        eventually(lambda: agent.metric("edgeloop_agent_samples_answered_total") == 4 * WINDOWS)
         files = sorted(p.name for p in tmp_path.glob("out.jsonl*"))
         assert files == ["out.jsonl", "out.jsonl.1"] and all((tmp_path / f).stat().st_size <= 12000 for f in files)
 
@@ -136,13 +136,13 @@ def test_a_new_config_is_taken_when_it_is_right(inbox: Path, tmp_path: Path) -> 
         config = (tmp_path / "agent.toml").read_text()
         (tmp_path / "agent.toml").write_text(config + "[cache]\nresults = 1\n")
         agent.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "config not taken" in agent.log)
+        eventually(lambda: "config has problems" in agent.log)
         assert "cache.results: unknown setting; did you mean results_bytes?" in agent.log
         (tmp_path / "agent.toml").write_text(config.replace("tflite-int8", "onnx-int8"))
         agent.process.send_signal(signal.SIGHUP)
         agent.wait_ready(2)
         eventually(lambda: 'variant="onnx-int8"' in agent.get("/metrics"))
-        assert agent.metric("edgeloop_restarts_total") == 0
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
 
 
 def test_systemd_hears_that_it_is_ready_and_of_progress_alone(inbox: Path, tmp_path: Path) -> None:
@@ -192,11 +192,15 @@ def test_a_source_that_is_too_fast_drops_its_oldest_or_waits(tmp_path: Path) -> 
         source = f'[source]\nkind = "lines"\nwhere = "points.csv"\npoints = 100\nqueue = 4\nwhen_full = "{when_full}"\n'
         with serving(tmp_path, source, SLOW="0.01", **faulty(tmp_path)) as agent:
             done = eventually(
-                lambda: (a := agent.metric("edgeloop_answered_total")) + agent.metric("edgeloop_dropped_total") == 30 and a
+                lambda: (
+                    (a := agent.metric("edgeloop_agent_samples_answered_total")) + agent.metric("edgeloop_agent_dropped_total")
+                    == 30
+                    and a
+                )
             )
             assert done == answered if answered else 4 <= done < 30
             if answered is None:
-                assert agent.metric("edgeloop_dropped_total") == 30 - done and 'reason="queue_full"' in agent.get("/metrics")
+                assert agent.metric("edgeloop_agent_dropped_total") == 30 - done and 'reason="queue_full"' in agent.get("/metrics")
         (tmp_path / "out.jsonl").unlink()
         (tmp_path / "log").unlink()
 
@@ -242,7 +246,7 @@ def test_messages_of_a_real_broker(tmp_path: Path) -> None:
     source = f'[source]\nkind = "mqtt"\nwhere = "sensors/+"\nport = {port}\n'
     try:
         with serving(tmp_path, source) as agent:
-            eventually(lambda: "source there" in agent.log or agent.metric("edgeloop_source_up") == 1)
+            eventually(lambda: "source there" in agent.log or agent.metric("edgeloop_agent_source_up") == 1)
 
             def sent_and_answered() -> bool:
                 publish.single("sensors/wrist", json.dumps({"name": "wrist", "values": values}), qos=1, port=port)
@@ -251,7 +255,7 @@ def test_messages_of_a_real_broker(tmp_path: Path) -> None:
             eventually(sent_and_answered)
             running.kill()
             running.wait()
-            eventually(lambda: agent.metric("edgeloop_source_up") == 0)
+            eventually(lambda: agent.metric("edgeloop_agent_source_up") == 0)
             running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             before = len(agent.lines)
             eventually(lambda: sent_and_answered() and len(agent.lines) > before)
@@ -340,11 +344,11 @@ def test_cleaning_goes_from_the_bundle_to_the_answers(inbox: Path, tmp_path: Pat
         assert "misses 3 points in a row" in found["d"][0]["refused"]
         text = agent.get("/metrics")
         for line in (
-            'edgeloop_skipped_total{reason="near_duplicate"} 1.0', 'edgeloop_repaired_total{reason="fill_missing"} 6.0',
-            'edgeloop_refused_total{reason="fill_missing"} 1.0',
+            'edgeloop_agent_inferences_skipped_total{reason="near_duplicate"} 1.0', 'edgeloop_agent_values_repaired_total{step="fill_missing"} 6.0',
+            'edgeloop_agent_refused_total{reason="fill_missing"} 1.0',
         ):  # fmt: skip
             assert line in text
-        assert agent.metric("edgeloop_inference_seconds_count") == 2 * WINDOWS
+        assert agent.metric("edgeloop_agent_inference_duration_seconds_count") == 2 * WINDOWS
     done = command("edgeloop-agent", "run", tmp_path / "clean.edgeloop", "--source", inbox / "c.csv")
     assert '"repaired":{"fill_missing":6}' in done.stdout
 
@@ -356,4 +360,4 @@ def test_a_long_recording_is_progress_as_long_as_its_windows_are_answered(inbox:
     ) as agent:
         arrive(inbox, "a.csv")  # 48 windows of 50 ms, against 1.5 s
         eventually(lambda: len(agent.lines) == WINDOWS)
-        assert agent.metric("edgeloop_restarts_total") == 0
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0

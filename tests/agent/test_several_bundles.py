@@ -82,4 +82,4 @@ def test_check_and_the_api_name_what_is_refused(tmp_path: Path) -> None:
             assert [row["state"] for row in json.load(answer)] == ["READY", "UNAVAILABLE"]
         with pytest.raises(urllib.error.HTTPError) as refused:
             agent.get("/v2/models/damaged")
-        assert "damaged.edgeloop" in refused.value.read().decode() and agent.metric("edgeloop_bundles_refused") == 1
+        assert "damaged.edgeloop" in refused.value.read().decode() and agent.metric("edgeloop_agent_bundles_refused") == 1

@@ -38,7 +38,7 @@ from edgeloop_contract.cleaning import (
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Classification, TensorSpec
 from edgeloop_contract.preprocessing import Grayscale, LogMel, Resize, prepare
-from edgeloop_contract.resampling import as_heard, resample
+from edgeloop_contract.resampling import resample, to_model_rate
 from serving import GOLDEN
 
 
@@ -87,7 +87,7 @@ def test_a_rate_that_no_sound_has_is_refused(rate: int) -> None:
 def test_a_model_hears_the_same_whatever_the_microphone(rate: int, channels: int) -> None:
     step = LogMel(rate_hz=16000, window=512, hop=256, bands=16, high_hz=3500.0)
     own = prepare([step], tone(900, 16000)).values[0].astype(int)
-    other = prepare([step], as_heard([step], tone(900, rate, channels=channels), rate)).values[0].astype(int)
+    other = prepare([step], to_model_rate([step], tone(900, rate, channels=channels), rate)).values[0].astype(int)
     assert np.abs(own[2:-2].argmax(axis=1) - other[2:-2].argmax(axis=1)).max() == 0
     loudest = own[2:-2] > 150  # within 33 dB of the loudest
     assert np.abs(own[2:-2] - other[2:-2])[loudest].max() <= 6
@@ -95,9 +95,9 @@ def test_a_model_hears_the_same_whatever_the_microphone(rate: int, channels: int
 
 def test_what_is_no_sound_for_a_model_is_left_alone() -> None:
     series = np.zeros((100, 6))
-    assert as_heard([], series, 50) is series
+    assert to_model_rate([], series, 50) is series
     step = LogMel(rate_hz=16000, window=512, hop=256, bands=16)
-    assert as_heard([step], tone(440, 16000), None).shape == (8000, 1)
+    assert to_model_rate([step], tone(440, 16000), None).shape == (8000, 1)
 
 
 def wav(values: np.ndarray, rate_hz: int = 16000, kind: int = 1, extensible: bool = False) -> bytes:
@@ -201,9 +201,9 @@ def test_the_agent_fits_sound_and_grey_pictures_to_the_model() -> None:
     sound = msgspec.structs.replace(manifest, preprocessing=[step])
     counts = Counts()
     answering = Answering(sound, lambda: engine, counts)  # type: ignore[arg-type, return-value]
-    assert next(answering.lines(Recording("a", tone(700, 8000, channels=2), rate_hz=8000)))["label"] == "low"
+    assert next(answering.lines(Recording("a", tone(700, 8000, channels=2), rate_hz=8000))).label == "low"
     assert engine.seen.shape == (8000, 1)
-    refused = next(answering.lines(Recording("b", tone(700, 8000), rate_hz=0)))["refused"]
+    refused = next(answering.lines(Recording("b", tone(700, 8000), rate_hz=0))).refused
     assert "sound at 0 Hz" in refused and counts.refused["does_not_fit"] == 1
     picture = msgspec.structs.replace(manifest, preprocessing=[], sample=TensorSpec(dtype="uint8", shape=[8, 9, 3]))
     grey = np.arange(72, dtype=np.uint8).reshape(8, 9)
@@ -270,4 +270,4 @@ def test_whatever_an_array_holds_it_is_answered_or_refused(number: int) -> None:
                 answering = Answering(manifest, lambda: engine, Counts())
                 for times in (None, np.arange(len(values) if values.ndim else 1) / 50):
                     lines = list(answering.lines(Recording("a", values, times=times, rate_hz=8000)))
-                    assert lines and all("label" in line or line["refused"] for line in lines)
+                    assert lines and all(line.label or line.refused for line in lines)

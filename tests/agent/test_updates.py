@@ -73,7 +73,7 @@ def test_the_newest_signed_version_is_staged_and_then_runs(bench: Bench) -> None
     assert "is staged" in bench.turn()
     assert bench.running().version == 3
     bench.taken()
-    assert bench.turn() == "it runs already" and bench.running().version == 3
+    assert bench.turn() == "it is running already" and bench.running().version == 3
 
 
 def _arbitrary(b: Bench) -> None:
@@ -152,7 +152,7 @@ ATTACKS = {
     "wrong key": (_wrong_key, "did not sign"),
     "stolen hub": (_stolen_hub, "did not sign"),
     "threshold not met": (_threshold, "did not sign"),
-    "rollback": (_rollback, "did not sign so (New timestamp version 1 must be >="),
+    "rollback": (_rollback, "did not sign these metadata (New timestamp version 1 must be >="),
     "rollback of targets": (_rollback_of_targets, "did not sign"),
     "freeze": (_freeze, "out of date"),
     "mix and match": (_mix_and_match, "did not sign"),
@@ -206,17 +206,17 @@ def test_a_clock_at_1970_is_not_believed(bench: Bench) -> None:
 
 
 def test_the_hub_cannot_choose_an_older_version_that_is_still_signed(bench: Bench) -> None:
-    from edgeloop_agent.updates.offers import Listed, Offer
+    from edgeloop_agent.updates.offers import Offer, SignedTargets
     from edgeloop_agent.updates.policy import Stay, decide
 
     offers = {f"{n}.edgeloop": Offer(f"{n}.edgeloop", 10, str(n) * 64, "m", n) for n in (1, 2)}
     running, journal = Running("m", 2, "2" * 64), bench.folder.load()
-    said = decide("1.edgeloop", Listed(5, 1, offers), running, journal, 100)
+    said = decide("1.edgeloop", SignedTargets(5, 1, offers), running, journal, 100)
     assert isinstance(said, Stay) and said.refused and "still signed" in said.why
     withdrawn = {"1.edgeloop": offers["1.edgeloop"]}
-    assert not isinstance(decide("1.edgeloop", Listed(6, 1, withdrawn), running, journal, 100), Stay)
+    assert not isinstance(decide("1.edgeloop", SignedTargets(6, 1, withdrawn), running, journal, 100), Stay)
     for target, model, says in (("3.edgeloop", "m", "not among"), ("1.edgeloop", "other", "of model m")):
-        said = decide(target, Listed(6, 1, withdrawn), Running(model, 2, ""), journal, 100)
+        said = decide(target, SignedTargets(6, 1, withdrawn), Running(model, 2, ""), journal, 100)
         assert isinstance(said, Stay) and said.refused and says in said.why
 
 
@@ -225,7 +225,7 @@ def test_what_failed_the_canary_is_not_tried_again(bench: Bench) -> None:
     bench.repository.publish()
     assert "did not pass: too slow" in bench.turn(lambda _: "too slow")
     assert [e.kind for e in bench.folder.load().events] == ["failed"]
-    assert bench.turn(lambda _: "too slow") == "nothing is asked for"
+    assert bench.turn(lambda _: "too slow") == "no target is assigned"
     assert bench.running().version == 1
 
 
@@ -390,11 +390,11 @@ def test_no_credential_is_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_canary_passes_here_and_fails_where_it_should(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgeloop_agent.updates.canary import Passed, try_out
+    from edgeloop_agent.updates.canary import CanaryResult, try_out
 
     config = write_config(tmp_path, "")
     found = try_out(config, GOLDEN, 60)
-    assert isinstance(found, Passed) and found.steps <= 1 and found.right > found.samples / 2
+    assert isinstance(found, CanaryResult) and found.steps <= 1 and found.right > found.samples / 2
     assert "golden" in str(try_out(config, version(tmp_path, 9, spoil=True), 60))
     (tmp_path / "slow").mkdir()
     slow = write_config(tmp_path / "slow", "[updates]\nmax_latency_us = 0.01\n")
@@ -426,7 +426,7 @@ def test_reports_that_did_not_arrive_come_later_and_once(tmp_path: Path) -> None
         reports.send(tmp_path, made(60), post)
     room = 1000
     reports.send(tmp_path, made(61), post)
-    assert [r.at for r in arrived] == [float(n) for n in range(60 - reports.MOST_KEPT, 62)], "oldest first, each once"
+    assert [r.at for r in arrived] == [float(n) for n in range(60 - reports.MAX_UNSENT, 62)], "oldest first, each once"
     assert not any(r.events for r in arrived[:-1]) and arrived[-1].events, "events wait in the journal"
     assert not list(tmp_path.iterdir())
 

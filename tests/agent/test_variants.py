@@ -15,7 +15,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
 from edgeloop_agent.updates import cycle as turns
-from edgeloop_agent.updates.switcher import Watch
+from edgeloop_agent.updates.switcher import UpdateWatcher
 from edgeloop_contract.archive import Bundle, describe, write
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleTooNew
@@ -70,7 +70,7 @@ def test_a_variant_that_raises_while_measured_does_not_run_here_and_the_others_s
 def test_a_variant_that_was_chosen_and_does_not_load_any_more_gives_way(tmp_path: Path) -> None:
     bundle = spoiled(tmp_path, {"onnx-int8": b"no model"})
     with Bundle.open(bundle) as opened:
-        device_state.remember(tmp_path / "state", opened, VariantChoice("onnx-int8", 1, "it was the fastest"))
+        device_state.remember_choice(tmp_path / "state", opened, VariantChoice("onnx-int8", 1, "it was the fastest"))
     with serving(tmp_path, '[source]\nkind = "file"\nwhere = "a.csv"\n[runtime]\nvariant = ""\n', bundle) as agent:
         assert "variant does not run here" in agent.log
     asked = tmp_path / "agent.toml"
@@ -106,7 +106,7 @@ def test_a_bundle_of_a_later_format_waits_for_a_later_agent(bench: Bench, monkey
     monkeypatch.setattr(Bundle, "open", too_new)
     assert "update the agent on this device, then it is tried again" in bench.turn()
     assert [e.kind for e in bench.folder.load().events] == ["refused"] and bench.running().version == 1
-    assert bench.turn() == "nothing is asked for"  # nor fetched again and again
+    assert bench.turn() == "no target is assigned"  # nor fetched again and again
     monkeypatch.setattr(Bundle, "open", plain)
     monkeypatch.setattr(turns, "version", lambda name: "99.0")
     assert bench.turn() == "exercise_watch-2.edgeloop is staged" and bench.running().version == 2
@@ -134,19 +134,19 @@ def test_what_failed_here_may_be_right_for_another_runtime(bench: Bench, monkeyp
     bench.offer(2)
     bench.repository.publish()
     assert "did not pass" in bench.turn(lambda _: "onnxruntime refuses it")
-    assert bench.turn() == "nothing is asked for"
+    assert bench.turn() == "no target is assigned"
     monkeypatch.setattr(turns, "version", lambda name: "99.0")
     assert "is staged" in bench.turn()
-    bench.folder.change(lambda j: j.given_back("it crashed"))
+    bench.folder.change(lambda j: j.rolled_back("it crashed"))
     monkeypatch.setattr(turns, "version", lambda name: "100.0")
-    assert bench.turn() == "nothing is asked for"  # what failed at work stays away
+    assert bench.turn() == "no target is assigned"  # what failed at work stays away
 
 
 def test_a_process_older_than_its_updater_waits_for_its_restart(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     stream = io.StringIO()
     models = Models(bench.config, Counts(), Log("error"))
     models.get(models.first)
-    watch = Watch(bench.config, Path("agent.toml"), models, Counts(), Log("info", stream))
+    watch = UpdateWatcher(bench.config, Path("agent.toml"), models, Counts(), Log("info", stream))
     bench.offer(2)
     bench.repository.publish()
     bench.turn()

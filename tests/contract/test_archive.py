@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop_contract import archive
-from edgeloop_contract.archive import Bundle, Limits
+from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.manifest import decode, encode
 
@@ -180,9 +180,15 @@ def test_pickled_array_is_refused(good: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [Limits(max_bundle_bytes=10), Limits(max_files=2), Limits(max_manifest_bytes=9), Limits(max_unpacked_bytes=9)]
+    "limits",
+    [
+        BundleLimits(max_bundle_bytes=10),
+        BundleLimits(max_files=2),
+        BundleLimits(max_manifest_bytes=9),
+        BundleLimits(max_unpacked_bytes=9),
+    ],
 )
-def test_limits(limits: Limits, good: Path) -> None:
+def test_limits(limits: BundleLimits, good: Path) -> None:
     with pytest.raises(BundleError):
         Bundle.open(good, limits)
 

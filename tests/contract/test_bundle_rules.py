@@ -211,7 +211,7 @@ def test_writing_refuses_what_opening_refuses(tmp_path: Path) -> None:
 
 def test_every_variant_is_held_against_golden_scores(tmp_path: Path) -> None:
     """A bundle of before, whose golden scores are the integer reference's alone, is refused by a device that runs a float file too."""
-    from edgeloop_agent.updates.canary import Passed, try_out
+    from edgeloop_agent.updates.canary import CanaryResult, try_out
 
     def spoil(_: dict[str, Any], files: dict[str, bytes]) -> None:
         files["canary/scores.npy"] = array(npy.decode(files["canary/scores.npy"]) + np.float32(50))
@@ -222,4 +222,4 @@ def test_every_variant_is_held_against_golden_scores(tmp_path: Path) -> None:
         config = tmp_path / f"{variant}.toml"
         config.write_text(f'bundles = ["{GOLDEN}"]\nstate = "{tmp_path}"\n[runtime]\nvariant = "{variant}"\n')
         assert "steps off the golden ones" in str(try_out(config, spoiled, 60))
-        assert isinstance(try_out(config, tmp_path / "good.edgeloop", 60), Passed)
+        assert isinstance(try_out(config, tmp_path / "good.edgeloop", 60), CanaryResult)

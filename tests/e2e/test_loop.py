@@ -40,7 +40,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         yield found
 
 
-def settings(hub: Hub, samples: str = 'send = "samples"\nrandom_share = 0.05\nper_hour = 100000') -> str:
+def settings(hub: Hub, samples: str = 'send = "samples"\nrandom_share = 0.05\nmax_per_hour = 100000') -> str:
     return (
         '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n'
         f'[updates]\nhub = "{hub.address}"\npoll_seconds = 0.4\n[samples]\n{samples}\n'
@@ -70,7 +70,7 @@ def test_a_turned_sensor_is_noticed_and_named(hub: Hub, tmp_path: Path) -> None:
         for i in range(4):
             (tmp_path / "in" / f"{i}.csv").write_text(recording(turned=True))
         eventually(lambda: "what=" in agent.log and " drift " in agent.log)
-        assert agent.metric("edgeloop_drift_alarms_total") == 1
+        assert agent.metric("edgeloop_agent_drift_alarms_total") == 1
         mine = eventually(lambda: [d for d in drift_of(hub)["devices"] if (d["device"], d["cause"]) == ("turned", "miswired")])
         assert mine[0]["since"] <= time.time() and mine[0]["drifting"]
         eventually(lambda: any(e["kind"] == "drift" and e["source"] == "turned" for e in hub.get("/api/v1/events?limit=100")))
@@ -98,13 +98,13 @@ def test_what_is_off_is_told_over_the_fleet_and_while_the_device_is_idle(tmp_pat
 
 def fill_queue(hub: Hub, tmp_path: Path, name: str) -> None:
     """Samples of a device of that name wait for labels."""
-    text = settings(hub, 'send = "samples"\nrandom_share = 0.2\nuncertain_share = 0.2\nper_hour = 100000')
+    text = settings(hub, 'send = "samples"\nrandom_share = 0.2\nuncertain_share = 0.2\nmax_per_hour = 100000')
     device(hub, tmp_path, name, text)
     with serving(tmp_path, text, BUNDLE) as agent:
         for i in range(3):
             (tmp_path / "in" / f"{i}.csv").write_text(recording())
         eventually(lambda: len([s for s in hub.get("/api/v1/queue?model=exercise_watch") if s["device"] == name]) >= 3)
-        assert agent.metric("edgeloop_kept_total") >= 3
+        assert agent.metric("edgeloop_agent_outbox_rows_total") >= 3
         eventually(lambda: not list((tmp_path / "in").iterdir()) or len(agent.lines) == 144)
 
 

@@ -29,7 +29,7 @@ from serving import eventually, serving
 
 PI = Device("pi-1", [], "stable", "m", "0" * 64)
 MIB = 1 << 20
-KEEPS = 'send = "samples"\nrandom_share = 0.0\nuncertain_share = 0.1\nper_hour = 100000\nrest_bytes = 4000000'
+KEEPS = 'send = "samples"\nrandom_share = 0.0\nuncertain_share = 0.1\nmax_per_hour = 100000\ncontext_bytes = 4000000'
 
 
 def test_a_person_labels_a_whole_recording(tmp_path: Path) -> None:
@@ -98,27 +98,27 @@ def rest(number: int, name: str, size: int = 100) -> Row:
 
 
 def test_the_rest_is_held_back_until_its_recording_is_asked_for(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "o.sqlite", MIB, rest_bytes=MIB)
+    outbox = Outbox(tmp_path / "o.sqlite", MIB, context_bytes=MIB)
     for i in range(6):
         outbox.put([rest(i, "one"), rest(i, "two")])
-    assert outbox.held_back() == 12 and not outbox.batch(MIB, 100) and not outbox.waiting()
-    again = Outbox(tmp_path / "o.sqlite", MIB, rest_bytes=MIB)
+    assert outbox.context_count() == 12 and not outbox.batch(MIB, 100) and not outbox.waiting()
+    again = Outbox(tmp_path / "o.sqlite", MIB, context_bytes=MIB)
     assert again.release(["two", "unknown"]) == 6 and again.release(["two"]) == 0
-    assert outbox.held_back() == 6 and outbox.waiting() == {"rest": 6}
+    assert outbox.context_count() == 6 and outbox.waiting() == {"rest": 6}
     assert sorted(row.key for row in outbox.batch(MIB, 100)) == [f"two-{i:06}" for i in range(6)]
 
 
 def test_of_the_rest_the_oldest_makes_room_and_never_what_was_chosen(tmp_path: Path) -> None:
-    outbox = Outbox(tmp_path / "o.sqlite", MIB, rest_bytes=2 * MIB)
+    outbox = Outbox(tmp_path / "o.sqlite", MIB, context_bytes=2 * MIB)
     outbox.put([Row(f"chosen-{i:03}", "random", 0.5, bytes(20_000)) for i in range(40)])
     for i in range(300):
         outbox.put([rest(i, f"r{i}", 20_000)])
     assert outbox.waiting() == {"random": 40} and not outbox.counts()
-    kept = outbox.held_back()
+    kept = outbox.context_count()
     assert 60 < kept < 100 and (tmp_path / "o.sqlite").stat().st_size <= 3 * MIB
     assert outbox.release([f"r{i}" for i in range(300 - kept)]) == 0
     Outbox(tmp_path / "o.sqlite", MIB).put([])  # it is switched off
-    assert outbox.held_back() == 0 and outbox.waiting() == {"random": 40}
+    assert outbox.context_count() == 0 and outbox.waiting() == {"random": 40}
 
 
 class Told:

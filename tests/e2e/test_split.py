@@ -25,8 +25,8 @@ from edgeloop_agent import config
 from edgeloop_agent.answers import softmax
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
-from edgeloop_agent.offload.router import WHOLE_EVERY, Splitter
-from edgeloop_agent.offload.tail_servers import Edge
+from edgeloop_agent.offload.router import FULL_RUN_EVERY, Router
+from edgeloop_agent.offload.tail_servers import TailServers
 from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract import archive, inference
 from edgeloop_contract.archive import Bundle
@@ -186,10 +186,10 @@ def ask(hub: Hub, name: str, body: bytes, length: int | None, **headers: str) ->
 def test_a_tail_refuses_what_is_not_for_it(hub: Hub, built: dict[str, Path]) -> None:
     split, name, crossing, scores = first_cut(built["small"])
     tensor = split.cuts[1].tensor
-    body, length = inference.ask(tensor, crossing, {})
+    body, length = inference.encode_request(tensor, crossing, {})
     other = name.replace(name.split(".")[1], "0" * 16)
-    wrong_shape = inference.ask(tensor, crossing[:, :1], {})
-    many = inference.ask(tensor, np.repeat(crossing, 5, axis=0), {})
+    wrong_shape = inference.encode_request(tensor, crossing[:, :1], {})
+    many = inference.encode_request(tensor, np.repeat(crossing, 5, axis=0), {})
     for why, status, answer in (
         ("another version's digest", 404, ask(hub, other, body, length)),
         ("no such cut", 404, ask(hub, name.replace("cut-1", "cut-9"), body, length)),
@@ -198,20 +198,24 @@ def test_a_tail_refuses_what_is_not_for_it(hub: Hub, built: dict[str, Path]) -> 
         ("a wrong credential", 401, ask(hub, name, body, length, Authorization="Bearer nobody")),
         ("another shape", 400, ask(hub, name, *wrong_shape)),
         ("more rows than a batch", 400, ask(hub, name, *many)),
-        ("another tensor", 400, ask(hub, name, *inference.ask("other", crossing, {}))),
+        ("another tensor", 400, ask(hub, name, *inference.encode_request("other", crossing, {}))),
         ("no request at all", 400, ask(hub, name, b"\x00" * 100, None)),
         ("not deflated", 400, ask(hub, name, body, length, Content_Encoding="deflate")),
         ("a length that is none", 400, ask(hub, name, body, None, Inference_Header_Content_Length="x")),
-        ("no rows of pictures", 400, ask(hub, name, *inference.ask(f"{tensor}.4bit", np.zeros((0, 3), np.uint8), {}))),
-        ("4 bits of another size", 400, ask(hub, name, *inference.ask(f"{tensor}.4bit", np.zeros((1, 3), np.uint8), {}))),
+        ("no rows of pictures", 400, ask(hub, name, *inference.encode_request(f"{tensor}.4bit", np.zeros((0, 3), np.uint8), {}))),
+        (
+            "4 bits of another size",
+            400,
+            ask(hub, name, *inference.encode_request(f"{tensor}.4bit", np.zeros((1, 3), np.uint8), {})),
+        ),
     ):
         assert answer.status == status, (why, answer.status, answer.data)
     answer = ask(hub, name, body, length)
-    outputs, said = inference.answered(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
+    outputs, said = inference.decode_response(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
     assert (outputs["scores"] == scores).all()
     assert said["compute_us"] > 0
     few = np.concatenate([nibbles(crossing[i : i + 1]) for i in range(len(crossing))])
-    assert ask(hub, name, *inference.ask(f"{tensor}.4bit", few, {})).status == 200
+    assert ask(hub, name, *inference.encode_request(f"{tensor}.4bit", few, {})).status == 200
     assert "Traceback" not in hub.log
 
 
@@ -219,7 +223,7 @@ def test_who_asks_too_often_is_told_when_to_come_again(built: dict[str, Path], t
     with running_hub(tmp_path, serve=("--set", "tail_burst=3", "--set", "tail_requests_per_second=0.5")) as hub:
         hub.publish(built["small"])
         split, name, crossing, _ = first_cut(built["small"])
-        body = inference.ask(split.cuts[1].tensor, crossing[:1], {})
+        body = inference.encode_request(split.cuts[1].tensor, crossing[:1], {})
         answers = [ask(hub, name, *body) for _ in range(5)]
         assert [a.status for a in answers[:3]] == [200] * 3
         assert answers[-1].status == 429
@@ -243,12 +247,12 @@ def agent_text(hub: Hub, more: str, extra: str = "") -> str:
 
 
 def infer(agent: Agent, samples: Array) -> tuple[Array, str]:
-    body, length = inference.ask("input", samples, {})
+    body, length = inference.encode_request("input", samples, {})
     answer = urllib3.request(
         "POST", f"{agent.address}/v2/models/tiny/infer", body=body, headers={inference.HEADER_LENGTH: str(length)}, timeout=20
     )
     assert answer.status == 200, answer.data
-    outputs, said = inference.answered(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
+    outputs, said = inference.decode_response(answer.data, int(answer.headers[inference.HEADER_LENGTH]))
     return outputs["scores"], str(said.get("place"))
 
 
@@ -272,12 +276,12 @@ def device(folder: Path, hub: Hub, bundle: Path, more: str, extra: str = "") -> 
 @pytest.mark.parametrize("way", cases(("input", "cut-1", "cut-2", "device"), ("input", "cut-1")))
 def test_the_answer_is_the_same_wherever_it_is_computed(hub: Hub, built: dict[str, Path], tmp_path: Path, way: str) -> None:
     x, scores = canary(built["small"])
-    with device(tmp_path, hub, built["small"], f'cut = "{way}"\ncascade = false\ndeadline_ms = 5000') as agent:
+    with device(tmp_path, hub, built["small"], f'route = "{way}"\ncascade = false\ndeadline_ms = 5000') as agent:
         eventually(lambda: infer(agent, x[:1])[1].startswith(way))
         found, place = infer(agent, x)
         assert (found == scores).all(), "bit for bit"
         assert place.startswith(way)
-        assert f'edgeloop_places_total{{place="{way}' in agent.get("/metrics")
+        assert f'edgeloop_agent_answers_total{{place="{way}' in agent.get("/metrics")
         port = agent.address.rsplit(":", 1)[1]
         explained = command("edgeloop-agent", "explain", tmp_path / "agent.toml", "--port", port)
         assert explained.returncode == 0, explained.stderr
@@ -288,49 +292,49 @@ def test_the_answer_is_the_same_wherever_it_is_computed(hub: Hub, built: dict[st
 def test_explorations_give_way_to_requests_and_neither_is_learned_from(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "token").write_text(hub.token)
     (tmp_path / "agent.toml").write_text(
-        f'bundles = ["{built["small"]}"]\nstate = "state"\n[api]\nport = 1\n[split]\nenabled = true\nexits = false\ncascade = false\ncut = "input/raw"\n'
+        f'bundles = ["{built["small"]}"]\nstate = "state"\n[api]\nport = 1\n[split]\nenabled = true\nexits = false\ncascade = false\nroute = "input/raw"\n'
         f'deadline_ms = 9000\nmax_bytes_per_day = 9000000\n[[split.tails]]\naddress = "{hub.address}"\ntoken_file = "token"\n'
     )
-    edge = Edge(config.load(tmp_path / "agent.toml"), "", Counts(), Log())
+    servers = TailServers(config.load(tmp_path / "agent.toml"), "", Counts(), Log())
     with Bundle.open(built["small"]) as bundle:
         assert bundle.manifest.split is not None
         session = session_of(bundle.read(bundle.manifest.variant(bundle.manifest.split.variant).file))
-        splitter = Splitter(edge, bundle, lambda sample: session.run(None, {"input": sample})[0])
-    splitter.measure()
-    tail, done, x = edge.tails[0], threading.Event(), canary(built["small"])[0][:1]
+        router = Router(servers, bundle, lambda sample: session.run(None, {"input": sample})[0])
+    router.measure()
+    tail, done, x = servers.tails[0], threading.Event(), canary(built["small"])[0][:1]
 
     def known() -> tuple[float, float | None, float | None]:
-        return edge.bytes_left(), tail.link.round_trip, tail.link.rate
+        return servers.bytes_left(), tail.link.round_trip, tail.link.rate
 
-    tail.link.saw_probe(tail.probe())
+    tail.link.observe_probe(tail.probe())
     before = known()
-    request = edge.begin(tail, done.wait)
+    request = servers.submit(tail, done.wait)
     assert request is not None
-    splitter.explore(0)
+    router.explore(0)
     assert known() == before, "a request has the link: not a byte of exploration"
     done.set()
     request.result(9)
-    eventually(lambda: not edge.busy(0))
-    splitter.explore(0)
+    eventually(lambda: not servers.busy(0))
+    router.explore(0)
     explored = known()
     assert explored[0] < before[0]
     assert explored[2] is not None
-    splitter.make_plan()
+    router.replan_now()
     tail.exploring = True  # as if another model's exploration were on its way
-    assert splitter.scored(x).place == f"input/raw@{tail.address}"
+    assert router.scored(x).place == f"input/raw@{tail.address}"
     beside = known()
     assert beside[0] < explored[0]
     assert beside[1:] == explored[1:], "what shared the link says nothing of it"
     tail.exploring = False
-    assert splitter.scored(x).place == f"input/raw@{tail.address}"
+    assert router.scored(x).place == f"input/raw@{tail.address}"
     assert known()[1:] != explored[1:]
 
 
 def test_a_learned_bottleneck_serves_where_it_is_allowed(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
     x, scores = canary(built["small"])
     for more, way in (
-        ('cut = "cut-1-narrow"\nshare = "boundary"', "cut-1-narrow"),
-        ('cut = "cut-1"\nleast_agreement = 0.5', "cut-1/"),
+        ('route = "cut-1-narrow"\nsend = "boundary"', "cut-1-narrow"),
+        ('route = "cut-1"\nmin_agreement = 0.5', "cut-1/"),
     ):
         with device(tmp_path / way.strip("/"), hub, built["small"], f"{more}\ncascade = false\ndeadline_ms = 5000") as agent:
             eventually(lambda agent=agent, way=way: infer(agent, x[:1])[1].startswith(way))
@@ -348,12 +352,12 @@ def test_sure_samples_are_answered_early(hub: Hub, built: dict[str, Path], tmp_p
         assert cut.exit.accuracy >= cut.exit.whole - 0.3
         early = session_of(bundle.read(cut.file)).run(None, {"input": x})[1]
     sure = softmax(early).max(axis=1) >= cut.exit.threshold
-    sure[::WHOLE_EVERY] = False  # these go through the whole network in any case
+    sure[::FULL_RUN_EVERY] = False  # these go through the whole network in any case
     assert sure.any()
     for way, elsewhere in ((f"{cut.name}/raw", f"{cut.name}/raw@"), (f"{cut.name}/here", "device")):
-        more = f'cut = "{way}"\nexits = true\ncascade = false\ndeadline_ms = 5000'
+        more = f'route = "{way}"\nexits = true\ncascade = false\ndeadline_ms = 5000'
         with device(tmp_path / way, hub, built["small"], more) as agent:
-            eventually(lambda agent=agent, way=way: json.loads(agent.get("/split"))[0]["way"] == way)
+            eventually(lambda agent=agent, way=way: json.loads(agent.get("/split"))[0]["route"] == way)
             for i in range(len(x)):
                 found, place = infer(agent, x[i : i + 1])
                 assert np.allclose(found[0], early[i] if sure[i] else scores[i], atol=1e-5)
@@ -365,7 +369,7 @@ def test_every_output_line_says_where_it_comes_from(hub: Hub, built: dict[str, P
     (tmp_path / "in").mkdir()
     samples = command("edgeloop", "samples", TINY, tmp_path / "samples", "--limit", 3)
     assert samples.returncode == 0, samples.stderr
-    with device(tmp_path, hub, built["small"], 'cut = "cut-1"\ncascade = false\ndeadline_ms = 5000', source) as agent:
+    with device(tmp_path, hub, built["small"], 'route = "cut-1"\ncascade = false\ndeadline_ms = 5000', source) as agent:
         eventually(lambda: infer(agent, canary(built["small"])[0][:1])[1].startswith("cut-1"))
         for path in sorted((tmp_path / "samples").iterdir()):
             shutil.copy(path, tmp_path / "in" / f".{path.name}")
@@ -378,7 +382,7 @@ def test_the_server_goes_and_comes_back_and_every_answer_is_in_time(built: dict[
     x, scores = canary(built["small"])
     with running_hub(tmp_path / "hub") as hub:
         hub.publish(built["small"])
-        with device(tmp_path / "agent", hub, built["small"], 'cut = "cut-1"\ncascade = false\ndeadline_ms = 400') as agent:
+        with device(tmp_path / "agent", hub, built["small"], 'route = "cut-1"\ncascade = false\ndeadline_ms = 400') as agent:
             eventually(lambda: infer(agent, x[:1])[1].startswith("cut-1"))
             hub.process.send_signal(signal.SIGSTOP)  # connections stay, answers do not come
             places, longest = [], 0.0
@@ -432,7 +436,7 @@ def odd_server(answer: bytes) -> Iterator[str]:
 
 def spoken(scores: Array) -> bytes:
     request = inference.Request("", {}, {}, True)
-    body, length = inference.encode("m", "1", request, {"scores": scores})
+    body, length = inference.encode_response("m", "1", request, {"scores": scores})
     return f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n{inference.HEADER_LENGTH}: {length}\r\n\r\n".encode() + body
 
 
@@ -508,8 +512,8 @@ def test_unsure_answers_come_from_the_large_model_while_it_is_there(built: dict[
 def test_a_head_never_meets_another_versions_tail(hub: Hub, built: dict[str, Path], tmp_path: Path) -> None:
     x, scores = canary(built["small"])
     other = with_threshold(built["small"], tmp_path / "other", 0.123)  # the same models, in a bundle that nobody published
-    with device(tmp_path / "agent", hub, other, 'cut = "cut-1"\ncascade = false') as agent:
-        eventually(lambda: "not this version" in agent.get("/split"))
+    with device(tmp_path / "agent", hub, other, 'route = "cut-1"\ncascade = false') as agent:
+        eventually(lambda: "not have this version" in agent.get("/split"))
         found, place = infer(agent, x)
         assert (found == scores).all()
         assert place == "device"
@@ -521,7 +525,7 @@ def test_a_head_never_meets_another_versions_tail(hub: Hub, built: dict[str, Pat
         ("[split]\nenabled = true\n", "there is no server to share work with"),
         ("[split]\nenabled = true\ndeadline = 5\n", "did you mean deadline_ms"),
         ("[split]\nshare = 'all'\n", "split.share"),
-        ("[[split.tails]]\naddress = 'edge.lan'\n", "is no address"),
+        ("[[split.tails]]\naddress = 'edge.lan'\n", "is not an address"),
         ("[[split.tails]]\naddress = ''\n", "split.tails"),
     ],
 )

@@ -12,11 +12,11 @@ import pytest
 import torch
 from torch import nn
 
-from edgeloop_agent.hardware import saturates
+from edgeloop_agent.hardware import int8_may_saturate
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters import convert, equalization, kernels, parity, quantization
-from edgeloop_exporters.figures import Kernels
+from edgeloop_exporters.figures import KernelCounts
 from edgeloop_exporters.quantizers import WeightQuantizer
 from edgeloop_pipeline.bundling.variants import variant_of
 from edgeloop_pipeline.compression.pruning import Channels, mask_of, remove_channels, sparse
@@ -39,7 +39,7 @@ STILL_FLOAT = {
     ("transposed", "onnx"), ("transposed", "tflite"),
 }  # fmt: skip
 HEAVY = ("CONV", "FUSEDCONV", "GEMM", "FUSEDGEMM", "MATMUL", "FULLY", "DEPTHWISE")
-if saturates():  # ONNX Runtime cannot make a weight uint8 for two layers at once: such a file is computed in floats there
+if int8_may_saturate():  # ONNX Runtime cannot make a weight uint8 for two layers at once: such a file is computed in floats there
     STILL_FLOAT.add(("shared weights", "onnx"))
 
 
@@ -67,7 +67,7 @@ def saved_of(network: nn.Module, splits: PreparedSplits) -> saved_network.Saved:
     return saved_network.Saved(network.eval(), saved_network.Structure("-", {}, {}, front))
 
 
-def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) -> dict[str, tuple[np.ndarray, Kernels]]:
+def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) -> dict[str, tuple[np.ndarray, KernelCounts]]:
     """Scores and kernels of each runtime's int8 file."""
     found = {}
     counts = graph.front.input_qparams if convert.takes_counts(graph.module, graph.front) else None
@@ -88,7 +88,7 @@ def reference(graph: quantized_graph.Graph, splits: PreparedSplits) -> np.ndarra
     return scores
 
 
-def furthest(graph: quantized_graph.Graph, scores: np.ndarray, found: dict[str, tuple[np.ndarray, Kernels]]) -> int:
+def furthest(graph: quantized_graph.Graph, scores: np.ndarray, found: dict[str, tuple[np.ndarray, KernelCounts]]) -> int:
     """LSB between any two of torch and the runtimes."""
     everyone = {"torch": scores, **{name: s for name, (s, _) in found.items()}}
     return max(pair.max_lsb for pair in parity.agreement(everyone, quantization.output_step(graph.module)))

@@ -19,7 +19,7 @@ from edgeloop_exporters.convert import to_onnx, to_tflite
 from edgeloop_exporters.figures import LayerDifference
 from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.normalization import InputNormalization
-from edgeloop_exporters.quantization import Plan, choose_ranges, insert, output_qparams, plan, set_mode, settle
+from edgeloop_exporters.quantization import QuantizationPlan, choose_ranges, insert, output_qparams, plan, set_mode, settle
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data.normalization import front_of
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
@@ -117,7 +117,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], InputNormalization, tuple[int
 
 def made(
     build: Callable[[], nn.Module], front: InputNormalization, shape: tuple[int, ...]
-) -> tuple[torch.fx.GraphModule, Plan, Array]:
+) -> tuple[torch.fx.GraphModule, QuantizationPlan, Array]:
     torch.manual_seed(0)
     network = build()
     for module in network.modules():

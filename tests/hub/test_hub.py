@@ -52,10 +52,10 @@ def test_a_device_takes_a_new_version_and_answers_all_the_while(hub: Hub, tmp_pa
         shutil.copy(RECORDING, tmp_path / "in" / "b.csv")
         eventually(lambda: len(agent.lines) == 2 * WINDOWS)
         assert [a["label"] for a in agent.lines[:WINDOWS]] == [a["label"] for a in agent.lines[WINDOWS:]]
-        eventually(lambda: "update taken" in agent.log)
+        eventually(lambda: "update committed" in agent.log)
         eventually(lambda: _devices(hub)["pi-1"]["version"] == 2)
         eventually(lambda: "done" in hub.run("tick"))
-        assert agent.metric("edgeloop_restarts_total") == 0
+        assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
     # A new start runs what was taken.
     with serving(tmp_path, text) as agent:
         assert '"versions":["2"]' in running_version(agent)
@@ -95,7 +95,7 @@ def test_a_bundle_that_crashes_is_given_back(hub: Hub, tmp_path: Path) -> None:
             (tmp_path / "fault").write_text("crash")
             shutil.copy(RECORDING, tmp_path / "in" / f"{crash}.csv")
             agent.wait_ready(crash + 2)
-        eventually(lambda: "update given back" in agent.log)
+        eventually(lambda: "update rolled back" in agent.log)
         assert json.loads(running_version(agent))["versions"] == before
         eventually(lambda: "rolled-back" in {e["kind"] for e in _events(hub) if e["source"] == "pi-crash"})
     hub.edgeloop("rollout", "abort", number)
@@ -112,7 +112,7 @@ def test_a_breach_sends_the_cohort_back_by_targets_signed_before(hub: Hub, tmp_p
         assert "done" not in hub.run("tick")  # no device has answered anything with it
         shutil.copy(RECORDING, tmp_path / "in" / "a.csv")
         eventually(lambda: "done" in hub.run("tick"))
-        eventually(lambda: "update taken" in agent.log)
+        eventually(lambda: "update committed" in agent.log)
         target = hub.publish(version(tmp_path, 51))
         hub.edgeloop(
             "rollout", "start", target, "--steps", "pi-back", "--on-breach", "return", "--gate", "max_install_failures=0.0"
@@ -120,7 +120,7 @@ def test_a_breach_sends_the_cohort_back_by_targets_signed_before(hub: Hub, tmp_p
         assert "holds a signed way back" in hub.edgeloop("publish", version(tmp_path, 52), code=8)
         eventually(lambda: '"versions":["51"]' in running_version(agent))
         eventually(lambda: _devices(hub)["pi-back"]["version"] == 51)
-        eventually(lambda: "update taken" in agent.log.partition(target)[2])
+        eventually(lambda: "update committed" in agent.log.partition(target)[2])
     # Stopped, so that its own next report cannot say again that it runs well before the tick looks.
     _report_failure(hub, tmp_path, target)
     assert "returned" in hub.run("tick")

@@ -88,7 +88,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         text = (
             '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n'
             f'[updates]\nhub = "{hub.address}"\npoll_seconds = 0.4\n'
-            '[samples]\nsend = "samples"\nrandom_share = 0.2\nuncertain_share = 0.2\nper_hour = 100000\n'
+            '[samples]\nsend = "samples"\nrandom_share = 0.2\nuncertain_share = 0.2\nmax_per_hour = 100000\n'
         )
         device = folder / "device"
         (device / "in").mkdir(parents=True)

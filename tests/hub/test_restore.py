@@ -71,7 +71,7 @@ class Origin:
         yield found
 
 
-class Follower:
+class DriftFollower:
     """A device as far as it trusts metadata."""
 
     def __init__(self, folder: Path, hub: Parts) -> None:
@@ -101,7 +101,7 @@ def told(path: Path) -> dict[Path, bytes]:
 
 
 def test_devices_follow_a_hub_that_was_restored(hub: Parts, tmp_path: Path) -> None:
-    device = Follower(tmp_path / "device", hub)
+    device = DriftFollower(tmp_path / "device", hub)
     backup.save(hub.hub, tmp_path / "hub.tar.gz")
     for _ in range(7):  # a week of signatures after the backup, which devices saw
         with hub.hub.database.writing() as database:
@@ -140,7 +140,7 @@ class There:
 
 
 def test_the_workstation_follows_too_and_names_what_was_lost(hub: Parts, tmp_path: Path) -> None:
-    device = Follower(tmp_path / "device", hub)
+    device = DriftFollower(tmp_path / "device", hub)
     backup.save(hub.hub, tmp_path / "hub.tar.gz")
     publish(hub, "m-2.edgeloop")
     publish(hub, "m-3.edgeloop")
@@ -334,7 +334,7 @@ def expire(hub: Parts, days: float) -> None:
 
 
 def test_a_device_names_what_expired_and_blames_its_clock_only_where_it_may_be_wrong(hub: Parts, tmp_path: Path) -> None:
-    device = Follower(tmp_path / "device", hub)
+    device = DriftFollower(tmp_path / "device", hub)
     with pytest.raises(trust.TrustError, match=r"timestamp.json is expired; this clock says .* this clock right"):
         device.refresh(hub.hub, later=10 * 86400)
     with pytest.raises(trust.TrustError, match=r"root.json is expired; this clock says .* keys renew root"):
@@ -348,7 +348,7 @@ def test_a_device_names_what_expired_and_blames_its_clock_only_where_it_may_be_w
 
 
 def test_root_is_renewed_with_the_same_keys(hub: Parts, tmp_path: Path) -> None:
-    device, there = Follower(tmp_path / "device", hub), There(hub.hub)
+    device, there = DriftFollower(tmp_path / "device", hub), There(hub.hub)
     before = hub.keys.root.signed
     assert "root: version 2" in renewal.root(hub.keys, there)  # type: ignore[arg-type]
     assert hub.keys.root.signed.roles["root"].keyids == before.roles["root"].keyids

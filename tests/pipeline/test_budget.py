@@ -18,7 +18,7 @@ from edgeloop_agent.energy import Meter, microjoules
 from edgeloop_contract.errors import DeviceError
 from edgeloop_exporters.arena import peak_bytes
 from edgeloop_exporters.graph import trace
-from edgeloop_exporters.latency_table import Layer, Table
+from edgeloop_exporters.latency_table import LatencyTable, Layer
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.compression.budget_search import (
     best_of,
@@ -140,12 +140,12 @@ LAYERS = [
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_a_layers_name_says_all_of_it(layer: Layer) -> None:
-    assert Layer.named(str(layer)) == layer
+    assert Layer.parse(str(layer)) == layer
 
 
 def test_a_layer_that_a_device_did_not_measure_counts_as_the_next_larger_one() -> None:
     small, large = replace(LAYERS[0], outputs=8), replace(LAYERS[0], input=(32, 28, 28))
-    table = Table({LAYERS[0]: 20.0, large: 50.0}, "a board")
+    table = LatencyTable({LAYERS[0]: 20.0, large: 50.0}, "a board")
     assert table.microseconds([small, LAYERS[0]]) == 40
     with pytest.raises(DeviceError, match=r"a board has not measured a layer of 8x100 to 8, k5 .*new probe"):
         table.microseconds([LAYERS[1]])

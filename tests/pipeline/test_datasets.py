@@ -176,5 +176,5 @@ def test_tables_of_every_spreadsheet(tmp_path: Path, kind: str) -> None:
 
 def test_a_word_among_numbers_is_named(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("ax,label\n0.5,a\nerr,a\n")
-    with pytest.raises(DataError, match=r"t\.csv: row 3, column 'ax': 'err' is no number"):
+    with pytest.raises(DataError, match=r"t\.csv: row 3, column 'ax': 'err' is not a number"):
         Table(tmp_path / "t.csv", "label", ("ax",)).load()

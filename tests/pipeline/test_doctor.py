@@ -40,4 +40,4 @@ def test_a_meter_counts_packages_and_wraps_around(tmp_path: Path) -> None:
 
 
 def test_without_a_meter_it_says_so(tmp_path: Path) -> None:
-    assert Meter(tmp_path).joules() is None and Meter(tmp_path).said() == NO_METER
+    assert Meter(tmp_path).joules() is None and Meter(tmp_path).text() == NO_METER

@@ -39,9 +39,9 @@ def kernel_times(bundle: Bundle, measured: list[MeasuredVariant]) -> KernelTimes
 def sustained(
     bundle: Bundle, variant: Variant, threads: int, seconds: float, stop_celsius: float = math.inf, board: Board | None = None
 ) -> SustainedRun:
-    """One variant back to back, with the sensors looked at every second; ends early above `stop_celsius`. Raises DeviceError.
+    """One variant back to back, with the sensors read every second; ends early above `stop_celsius`. Raises DeviceError.
 
-    Energy is the board's (RAPL and NVML counters; else a Jetson's power monitors by the time), what it draws when idle included.
+    Energy is the board's (RAPL and NVML counters; else a Jetson's power monitors times the duration); it includes what the board draws when idle.
     """
     board = board or Board()
     before = resident_bytes()
@@ -76,24 +76,24 @@ def sustained(
 
 
 def lines(steady: SustainedRun | None, timed: KernelTimes | None) -> list[str]:
-    """For people."""
-    said = []
+    """The report as lines for people."""
+    lines_out = []
     if steady is not None:
         energy = f"{steady.microjoules:,.0f} µJ an inference ({steady.energy})" if steady.microjoules is not None else steady.energy
-        said = [
+        lines_out = [
             f"sustained: {steady.per_second:,.0f}/s for {steady.seconds:.1f} s (first quarter: {steady.per_second_first:,.0f}/s)",
             f"memory: {steady.memory_bytes / 2**20:.1f} MiB for the runtime and {steady.variant}",
             f"energy: {energy}",
             "temperature: not measurable here" if steady.celsius is None else f"temperature: at most {steady.celsius:.0f} °C",
         ] + [f"throttled: {', '.join(steady.throttled)}"] * bool(steady.throttled)
     if timed is not None:
-        said += [f"{timed.variant:16}{k.operation:24}{k.microseconds:10.1f} µs  {k.name}" for k in timed.kernels]
-        said += [f"kernels: {timed.why}"] * bool(timed.why)
-    return said
+        lines_out += [f"{timed.variant:16}{k.operation:24}{k.microseconds:10.1f} µs  {k.name}" for k in timed.kernels]
+        lines_out += [f"kernels: {timed.why}"] * bool(timed.why)
+    return lines_out
 
 
 def in_a_process(bundle: Path, choice: VariantChoice, seconds: float, stop_celsius: float) -> SustainedRun:
-    """`sustained` where nothing else is in memory yet. Raises DeviceError."""
+    """Run `sustained` in a fresh process, so that its memory is the model's alone. Raises DeviceError."""
     words = [sys.executable, "-m", "edgeloop_agent.bench.sustained", str(bundle), choice.variant, str(choice.threads)]
     words += [str(seconds), str(stop_celsius)]
     try:

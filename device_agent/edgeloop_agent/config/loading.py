@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -17,6 +18,14 @@ if sys.version_info >= (3, 11):
 else:  # pragma: no cover
     import tomli as tomllib
 
+RENAMED = {  # settings of earlier agents, by section, that have another name now
+    "limits": {"longest_restart_seconds": "max_restart_seconds"},
+    "thermal": {"calmer_celsius": "hysteresis_celsius"},
+    "updates": {"least_bytes_per_second": "min_bytes_per_second"},
+    "samples": {"per_hour": "max_per_hour", "rest_bytes": "context_bytes"},
+    "split": {"cut": "route", "share": "send", "least_agreement": "min_agreement"},
+}
+
 
 def load(path: Path) -> Config:
     """Read and check all of it. Relative paths are relative to the file. Raises UsageError listing every problem at once."""
@@ -28,44 +37,58 @@ def load(path: Path) -> Config:
         raise UsageError(f"{path}: not TOML: {error}") from error
     try:
         config = msgspec.convert(data, Config)
-        found = _contradictions(config)
+        problems = _contradictions(config)
     except msgspec.ValidationError as error:  # it names the first problem alone; looking for all takes milliseconds of a start
-        from edgeloop_contract.settings import problems
+        from edgeloop_contract.settings import problems as problems_of
 
-        found = problems(data, Config, "") or [str(error)]
-    if found:
-        raise UsageError(f"{path}: {len(found)} problem{'s' * (len(found) > 1)}:\n  " + "\n  ".join(found))
+        problems = [*_renamed(data), *problems_of(data, Config, "")] or [str(error)]
+    if problems:
+        raise UsageError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
     return _absolute(config, path.resolve().parent)
+
+
+def _renamed(data: dict[str, Any]) -> list[str]:
+    """Take each setting with an earlier name out of `data`, and say what it is called now."""
+    sentences = []
+    for section, names in RENAMED.items():
+        settings = data.get(section)
+        if isinstance(settings, dict):
+            for old in settings.keys() & names.keys():
+                del settings[old]
+                sentences.append(f"{section}.{old}: this setting is now called {names[old]}")
+    return sorted(sentences)
 
 
 def _contradictions(config: Config) -> list[str]:
     from edgeloop_contract.settings import nearest
 
-    source, found = config.source, []
+    source, problems = config.source, list[str]()
     if source.kind not in SOURCES:
-        found.append(f"source.kind: unknown source {source.kind!r}{nearest(source.kind, SOURCES)}")
+        problems.append(f"source.kind: unknown source {source.kind!r}{nearest(source.kind, SOURCES)}")
     elif SOURCES[source.kind].needs_where and not source.where:
-        found.append(f"source.where: a {source.kind} source needs {SOURCES[source.kind].needs_where}")
+        problems.append(f"source.where: a {source.kind} source needs {SOURCES[source.kind].needs_where}")
     if source.kind == "none" and not config.api.enabled:
-        found.append("source.kind: there is neither a source nor the API, and so nothing to do; name one, or set api.enabled")
+        problems.append("source.kind: there is neither a source nor the API; set source.kind, or api.enabled")
     if config.thermal.hot_celsius < config.thermal.warm_celsius:
-        found.append(f"thermal.hot_celsius: {config.thermal.hot_celsius:g} is below warm_celsius {config.thermal.warm_celsius:g}")
+        problems.append(
+            f"thermal.hot_celsius: {config.thermal.hot_celsius:g} is below warm_celsius {config.thermal.warm_celsius:g}"
+        )
     if config.updates.hub and config.updates.folder:
-        found.append("updates.folder: updates come from a hub or from a folder; name one of them")
+        problems.append("updates.folder: updates come from a hub or from a folder; name one of them")
     if config.updates.hub and not config.updates.hub.startswith(("http://", "https://")):
-        found.append(f"updates.hub: {config.updates.hub!r} is no address; it begins with https://")
+        problems.append(f"updates.hub: {config.updates.hub!r} is not an address; write https://HOST")
     if config.samples.send == "samples" and not config.updates.hub:
-        found.append("samples.send: samples go to a hub; name it in updates.hub")
+        problems.append("samples.send: samples go to a hub; name it in updates.hub")
     if config.split.enabled and not config.split.tails and not config.updates.hub:
-        found.append("split.enabled: there is no server to share work with; name one in split.tails, or a hub in updates.hub")
+        problems.append("split.enabled: there is no server; name one in split.tails, or a hub in updates.hub")
     for number, tail in enumerate(config.split.tails):
         if not tail.address.startswith(("http://", "https://")):
-            found.append(f"split.tails[{number}].address: {tail.address!r} is no address; it begins with https://")
+            problems.append(f"split.tails[{number}].address: {tail.address!r} is not an address; write https://HOST")
     if config.split.enabled and config.split.deadline_ms > 500 * config.limits.hang_seconds:
-        found.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would be taken for a hung runtime")
+        problems.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would look like a hung runtime")
     if len(set(config.bundles)) < len(config.bundles):
-        found.append("bundles: one is named twice")
-    return found
+        problems.append("bundles: one is named twice")
+    return problems
 
 
 def _absolute(config: Config, folder: Path) -> Config:
@@ -73,7 +96,7 @@ def _absolute(config: Config, folder: Path) -> Config:
         try:
             return str(folder / Path(text).expanduser()) if text else ""
         except RuntimeError as error:
-            raise UsageError(f"{text}: there is no home folder that ~ could be; write the whole path") from error
+            raise UsageError(f"{text}: this user has no home folder for ~; write the whole path") from error
 
     source, output = config.source, config.output
     if source.kind in ("folder", "watch", "file", "lines", "video") and source.where != "-":

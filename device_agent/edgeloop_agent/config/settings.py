@@ -6,12 +6,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Bytes = Annotated[int, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Seconds = Annotated[float, msgspec.Meta(gt=0)]
+from edgeloop_contract.settings import Fraction01, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Name = Annotated[str, msgspec.Meta(min_length=1)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 MIB = 1 << 20
 
 
@@ -20,47 +18,47 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Source(_Part, frozen=True):
-    """Where recordings come from. `kind`: see the table in `edgeloop_agent.sources`; `where`: a path, a device, a topic."""
+    """Where recordings come from. `kind`: a row of source_kinds.py; `where`: a path, a device, a topic."""
 
     kind: Name = "none"
     where: str = ""
-    queue: Count = 16  # recordings that may wait
-    when_full: Literal["", "drop-oldest", "block"] = ""  # "": files wait where they are, and of what is live the oldest are dropped
-    poll_seconds: Seconds = 1.0  # of a watched folder; and between tries of a source that is away
-    settle_seconds: Seconds = 1.0  # that a file of a watched folder must stand still before it is read
-    # What becomes of a file of a watched folder: "delete": it goes once all of it was answered and the answer is written;
-    # "delete-all": whatever became of it, dropped and refused ones too.
+    queue: PositiveInt = 16  # recordings that may wait for inference
+    when_full: Literal["", "drop-oldest", "block"] = ""  # "": files wait, and of live sources the oldest recordings are dropped
+    poll_seconds: PositiveFloat = 1.0  # of a watched folder; and between attempts at a source that is not available
+    settle_seconds: PositiveFloat = 1.0  # without a change of the file, before it is read from a watched folder
+    # For files of a watched folder. "delete": delete a file once all of it was answered and the answers are written;
+    # "delete-all": delete it in any case, also if it was dropped or refused.
     after: Literal["keep", "delete", "delete-all"] = "keep"
-    rate_hz: Count = 16000  # of a microphone
-    channels: Count = 1  # of a microphone
-    seconds: Seconds = 1.0  # of sound in one recording
-    points: Count = 1  # lines of numbers in one recording
-    hop: Annotated[int, msgspec.Meta(ge=0)] = 0  # after so many lines the next one begins; 0: after `points`
-    baud: Count = 115200  # of a serial port
-    every: Count = 1  # camera: only every n-th frame
+    rate_hz: PositiveInt = 16000  # of a microphone
+    channels: PositiveInt = 1  # of a microphone
+    seconds: PositiveFloat = 1.0  # of sound in one recording
+    points: PositiveInt = 1  # lines of numbers in one recording
+    hop: NonNegativeInt = 0  # lines between the beginnings of two recordings; 0: `points`
+    baud: PositiveInt = 115200  # of a serial port
+    every: PositiveInt = 1  # camera: only every n-th frame
     host: str = "127.0.0.1"  # of the MQTT broker
     port: Port = 1883
     username: str = ""
-    password_file: str = ""  # of the MQTT broker; a file, so that it stands in no config
+    password_file: str = ""  # of the MQTT broker; in a file, so that no config contains it
 
 
 class Runtime(_Part, frozen=True):
     """How models run. Empty or 0: measured on this device, once per bundle, runtime version and hardware."""
 
     variant: str = ""
-    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
-    measure_seconds: Seconds = 0.3  # per variant and thread count
+    threads: NonNegativeInt = 0
+    measure_seconds: PositiveFloat = 0.3  # per variant and thread count
     providers: list[Name] = []  # ONNX Runtime's, in order: XNNPACK, CUDA, TensorRT; CPU is always last
     delegate: str = ""  # a TFLite delegate's library, such as libedgetpu.so.1
     delegate_options: dict[str, str] = {}
 
 
 class Cache(_Part, frozen=True):
-    """Ceilings; 0 turns one off."""
+    """Limits of the caches; 0 turns a cache off."""
 
-    graphs_bytes: Bytes = 256 * MIB  # optimised graphs, on disk
-    results_bytes: Bytes = 0  # answers of equal inputs: worth it where inputs repeat
-    models_bytes: Bytes = 512 * MIB  # loaded models together
+    graphs_bytes: NonNegativeInt = 256 * MIB  # optimised graphs, on disk
+    results_bytes: NonNegativeInt = 0  # answers of equal inputs: useful where inputs repeat
+    models_bytes: NonNegativeInt = 512 * MIB  # loaded models together
 
 
 class Api(_Part, frozen=True):
@@ -69,58 +67,58 @@ class Api(_Part, frozen=True):
     enabled: bool = True
     host: str = "127.0.0.1"
     port: Port = 8600
-    names: list[Name] = []  # by which it is asked, beside its addresses, localhost and the host's own name: a proxy's, say
-    max_body_bytes: Bytes = 64 * MIB
-    max_batch: Count = 64
-    connections: Count = 32
-    timeout_seconds: Seconds = 10.0  # for a client to send a whole request
+    names: list[Name] = []  # allowed Host names beside its addresses, localhost and the host's own name, such as a proxy's
+    max_body_bytes: NonNegativeInt = 64 * MIB
+    max_batch: PositiveInt = 64
+    connections: PositiveInt = 32
+    timeout_seconds: PositiveFloat = 10.0  # for a client to send a whole request
 
 
 class Output(_Part, frozen=True):
-    """Answers as JSON lines: `-` is standard output, `none` nowhere; else a file that starts anew at its ceiling (one is kept)."""
+    """Answers as JSON lines: `-` is standard output, `none` nowhere; else a file. A full file is renamed (one is kept), and a new one begins."""
 
     where: Name = "-"
-    max_bytes: Bytes = 64 * MIB
+    max_bytes: NonNegativeInt = 64 * MIB
 
 
 class Limits(_Part, frozen=True):
-    """What the agent holds itself to."""
+    """Limits of the agent itself."""
 
-    memory_bytes: Bytes = 1024 * MIB  # resident; above it caches are let go, then the worker starts anew
-    hang_seconds: Seconds = 30.0  # without progress: the worker is killed and started again
-    start_seconds: Seconds = 300.0  # to load, and to measure variants the first time
-    drain_seconds: Seconds = 10.0  # to finish what is begun, when told to stop
-    restart_seconds: Seconds = 1.0  # before the first restart; doubled each time
-    longest_restart_seconds: Seconds = 60.0  # up to this
+    memory_bytes: NonNegativeInt = 1024 * MIB  # resident; above it caches are cleared, then the worker restarts
+    hang_seconds: PositiveFloat = 30.0  # without progress: the worker is killed and started again
+    start_seconds: PositiveFloat = 300.0  # to load, and to measure variants the first time
+    drain_seconds: PositiveFloat = 10.0  # to finish recordings in the queue at a stop
+    restart_seconds: PositiveFloat = 1.0  # before the first restart; doubled each time
+    max_restart_seconds: PositiveFloat = 60.0  # the longest delay
 
 
 class Thermal(_Part, frozen=True):
-    """What happens when the board gets hot. Each step is left again `calmer_celsius` below where it was entered."""
+    """What happens when the board gets hot. A state is left `hysteresis_celsius` below the temperature at which it was entered."""
 
     enabled: bool = True
     warm_celsius: float = 75.0  # wait between recordings
     hot_celsius: float = 82.0  # and use the smaller variant
-    calmer_celsius: Annotated[float, msgspec.Meta(ge=0)] = 3.0
-    pause_seconds: Seconds = 0.2
+    hysteresis_celsius: NonNegativeFloat = 3.0
+    pause_seconds: PositiveFloat = 0.2
     hot_variant: str = ""
-    poll_seconds: Seconds = 5.0
+    poll_seconds: PositiveFloat = 5.0
 
 
 class Updates(_Part, frozen=True):
-    """Where new bundles of the first model come from, and when one is trusted. Without `hub` and `folder` there are none."""
+    """Where new bundles of the first model come from, and when one is trusted. Without `hub` and `folder`: no updates."""
 
     hub: str = ""  # its address, such as https://hub.example:8700
     folder: str = ""  # instead of a hub: one that may be mounted (a USB stick), as `edgeloop publish --folder` writes it
     ca_file: str = ""  # of the hub's certificate, where no public authority signed it
-    poll_seconds: Seconds = 300.0  # on average
-    refresh_seconds: Seconds = 86400.0  # signed metadata are looked at anew at least so often
-    timeout_seconds: Seconds = 20.0  # for the hub to say something
-    max_bundle_bytes: Bytes = 512 * MIB
-    max_bytes_per_second: Bytes = 0  # of a download; 0: no ceiling
-    least_bytes_per_second: Bytes = 256  # a slower download is broken off, and resumed at the next poll
-    health_seconds: Seconds = 600.0  # that a new bundle has to run well before it is trusted
-    max_latency_us: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # p95 in the canary; 0: as the manifest says
-    max_memory_bytes: Bytes = 0  # of the canary's process; 0: as the manifest says
+    poll_seconds: PositiveFloat = 300.0  # on average
+    refresh_seconds: PositiveFloat = 86400.0  # signed metadata are refreshed at least so often
+    timeout_seconds: PositiveFloat = 20.0  # for each answer of the hub
+    max_bundle_bytes: NonNegativeInt = 512 * MIB
+    max_bytes_per_second: NonNegativeInt = 0  # of a download; 0: no ceiling
+    min_bytes_per_second: NonNegativeInt = 256  # a slower download is interrupted, and resumed at the next poll
+    health_seconds: PositiveFloat = 600.0  # of trial before a new bundle is trusted
+    max_latency_us: NonNegativeFloat = 0.0  # p95 in the canary; 0: as the manifest says
+    max_memory_bytes: NonNegativeInt = 0  # of the canary's process; 0: as the manifest says
 
     @property
     def enabled(self) -> bool:
@@ -131,21 +129,21 @@ class Drift(_Part, frozen=True):
     """Whether samples still look like those the model was validated on."""
 
     enabled: bool = True
-    false_alarms_per_10k: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0  # samples; the bundle knows the threshold for it
+    false_alarms_per_10k: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0  # samples; the bundle has the thresholds
 
 
 class Samples(_Part, frozen=True):
-    """What leaves the device. Samples go only where that is asked for; with "statistics", figures and events alone."""
+    """What leaves the device. Samples do only with send = "samples"; "statistics": only statistics and events."""
 
     send: Literal["samples", "statistics", "nothing"] = "statistics"
-    random_share: Share = 0.002  # of all answers, drawn without a look at them: what accuracy is estimated from
-    uncertain_share: Share = 0.05  # of the answers that the model is least sure of
-    per_hour: Annotated[float, msgspec.Meta(ge=0)] = 60.0  # uncertain and drifted ones
+    random_share: Fraction01 = 0.002  # of all answers, drawn at random: the basis of accuracy estimates
+    uncertain_share: Fraction01 = 0.05  # of all answers: those with the least confidence
+    max_per_hour: NonNegativeFloat = 60.0  # uncertain and drifted samples
     max_bytes: Annotated[int, msgspec.Meta(ge=1 << 20)] = 64 * MIB  # on disk, waiting
-    rest_bytes: Bytes = 0  # on disk beside it: the last samples that were not chosen, sent if somebody labels their recording
-    max_upload_bytes_per_day: Bytes = 16 * MIB
-    drop_channels: list[Annotated[int, msgspec.Meta(ge=0)]] = []  # set to 0 before a sample is kept
-    blur: Count = 1  # images: fields of so many pixels at their mean; 1: as they are
+    context_bytes: NonNegativeInt = 0  # on disk, beside `max_bytes`: context samples, sent if somebody labels their recording
+    max_upload_bytes_per_day: NonNegativeInt = 16 * MIB
+    drop_channels: list[NonNegativeInt] = []  # set to 0 before a sample is kept
+    blur: PositiveInt = 1  # images: squares of so many pixels become their mean; 1: unchanged
 
 
 class Tail(_Part, frozen=True):
@@ -157,30 +155,32 @@ class Tail(_Part, frozen=True):
 
 
 class Split(_Part, frozen=True):
-    """Whether work may be done elsewhere. What leaves the device is a sample or a boundary of it, only while this is on."""
+    """Whether servers may compute parts of a model. Only while this is on, samples or boundaries leave the device."""
 
     enabled: bool = False
-    tails: list[Tail] = []  # tried by expected time; none: the hub of `updates`, with the device's credential
-    models: list[Name] = []  # whose work may leave; none named: all
-    share: Literal["anything", "boundary"] = "anything"  # "boundary": never the input itself
-    deadline_ms: Annotated[float, msgspec.Meta(gt=0)] = 1000.0  # of each answer
-    hedge: Literal["late", "auto", "always"] = "auto"  # when the device computes as well: at the last moment, when the tail
-    # failed lately, or always
-    least_agreement: Share = 1.0  # share of answers that a lossy coding must leave as they are; 1: nothing lossy
-    cut: str = ""  # always this way: device, input, cut-2, input/jpeg; empty: as planned
-    cascade: bool = True  # a larger model answers where this one is not sure, if the bundle names one
-    exits: bool = True  # a head's early answer stands where it is sure, if the bundle has such heads
-    seconds_per_mb: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # that one would wait to save a megabyte sent
-    hot_weight: Annotated[float, msgspec.Meta(ge=1)] = 2.0  # of the device's own seconds while it is hot
-    low_battery: Share = 0.2  # of its charge: below it, while it is not being charged, `low_battery_weight` holds
+    tails: list[Tail] = []  # chosen by expected time; none: the hub of `updates`, with the device's credential
+    models: list[Name] = []  # that may be split; none named: all
+    send: Literal["anything", "boundary"] = "anything"  # "boundary": never the input itself
+    deadline_ms: PositiveFloat = 1000.0  # of each answer
+    hedge: Literal["late", "auto", "always"] = "auto"  # when the device computes too: at the last moment, when the tail
+    # failed recently, or always
+    min_agreement: Fraction01 = 1.0  # share of answers that a lossy coding must not change; 1: no lossy codings
+    route: str = ""  # always this one: device, input, cut-2, input/jpeg; empty: as planned
+    cascade: bool = True  # a larger model answers where this one is not confident, if the bundle names one
+    exits: bool = True  # a confident early answer of a head is used, if the bundle has such heads
+    seconds_per_mb: NonNegativeFloat = 0.0  # of waiting that a saved megabyte is worth
+    hot_weight: Annotated[float, msgspec.Meta(ge=1)] = 2.0  # of the device's own time while it is hot
+    low_battery: Fraction01 = 0.2  # of its charge: below it, while it is not being charged, `low_battery_weight` holds
     low_battery_weight: Annotated[float, msgspec.Meta(ge=1)] = 2.0
-    max_bytes_per_day: Bytes = 0  # 0: no ceiling
-    probe_seconds: Seconds = 10.0  # without a transfer, the link is measured; six times as rare where it is far from worth it
-    heads_bytes: Bytes = 64 * MIB  # of head files that are loaded
+    max_bytes_per_day: NonNegativeInt = 0  # 0: no ceiling
+    probe_seconds: PositiveFloat = (
+        10.0  # without a transfer, until the link is measured; six times as long where it is far too slow
+    )
+    heads_bytes: NonNegativeInt = 64 * MIB  # of loaded head files
 
 
 class Network(_Part, frozen=True):
-    """The way to other machines."""
+    """Connections to other machines."""
 
     use_proxies: bool = True  # those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never to this machine itself
 

@@ -19,11 +19,11 @@ class SourceKind(msgspec.Struct, frozen=True):
 
 SOURCES = {
     "none": SourceKind("", "nothing: the API alone"),
-    "file": SourceKind("files:Once", "one file (CSV, NPY, WAV, FLAC, image, JSON lines), then done", "a file", True),
-    "folder": SourceKind("files:Once", "every file of a folder, then done", "a folder", True),
-    "watch": SourceKind("folder_watch:Watch", "a folder, and every new file in it", "a folder", True),
+    "file": SourceKind("files:FileSource", "one file (CSV, NPY, WAV, FLAC, image, JSON lines), then done", "a file", True),
+    "folder": SourceKind("files:FileSource", "every file of a folder, then done", "a folder", True),
+    "watch": SourceKind("folder_watch:WatchedFolder", "a folder, and every new file in it", "a folder", True),
     "lines": SourceKind(
-        "lines:Lines", "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input", "a path, or -"
+        "lines:LineSource", "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input", "a path, or -"
     ),
     "microphone": SourceKind(
         "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"

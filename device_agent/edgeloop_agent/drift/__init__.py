@@ -1,1 +1,1 @@
-"""Notices on the device that samples are not what the model was validated on, and says as far as the data allow what changed."""
+"""Detects on the device that samples differ from those the model was validated on, and diagnoses what changed as far as possible."""

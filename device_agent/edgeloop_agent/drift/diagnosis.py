@@ -10,11 +10,11 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import Drift, Monitor
 
-LEAST_SAMPLES = 32  # before channels are said to be exchanged, or a signal to be weak
-MOST_PERMUTED = 6
+MIN_SAMPLES = 32  # before a diagnosis names exchanged channels or a weak signal
+MAX_PERMUTED = 6
 DEAD = 0.05  # of a channel's usual spread
 LARGE = 1.0  # standard deviations of one sample by which a mean is off
-LEAST_MISFIT, EXPLAINED = 0.4, 0.4  # squared deviations a channel; and what may be left of them once channels are exchanged
+MIN_MISFIT, EXPLAINED = 0.4, 0.4  # squared deviations a channel; and what may be left of them once channels are exchanged
 TOP = 3
 
 
@@ -27,21 +27,21 @@ class Finding:
     samples: int
 
 
-def changed_since(watched: Array, worst: int, least: int = 1) -> int:
+def changed_since(monitored: Array, worst: int, least: int = 1) -> int:
     """How many of the last samples are after the change: the suffix of (n, N) whose mean is least likely for the number `worst`.
 
     At least `least` of them are, or all that there are.
     """
-    column = watched[::-1, worst]
+    column = monitored[::-1, worst]
     n = np.arange(1, len(column) + 1)
     first = min(least, len(column)) - 1
     return first + int(np.argmax((np.abs(np.cumsum(column)) / np.sqrt(n))[first:])) + 1
 
 
-def watched_of(reference: Drift, features: Array, answers: Array) -> Array:
+def monitored_numbers(reference: Drift, features: Array, answers: Array) -> Array:
     """(n, N) standardised numbers of (n, F) features."""
     monitor = Monitor(reference)
-    return np.stack([monitor.watched(row, int(answer)).copy() for row, answer in zip(features, answers, strict=True)])
+    return np.stack([monitor.monitored(row, int(answer)).copy() for row, answer in zip(features, answers, strict=True)])
 
 
 def diagnose(reference: Drift, features: Array, answers: Array, worst: int, least: int = 1) -> Finding:
@@ -49,24 +49,24 @@ def diagnose(reference: Drift, features: Array, answers: Array, worst: int, leas
 
     `least`: samples since that alarm; the change came before it.
     """
-    since = changed_since(watched_of(reference, features, answers), worst, least)
+    since = changed_since(monitored_numbers(reference, features, answers), worst, least)
     after = features[-since:].mean(axis=0)
     overall = np.asarray(reference.overall)
     shift = (after - overall[0]) / overall[1]
     channels = sum(name.startswith("mean of channel") for name in reference.features)
     inputs = 3 * channels
     order = np.argsort(-np.abs(shift))[:TOP]
-    said = ", ".join(f"{reference.features[i]} {shift[i]:+.1f} sd" for i in order if abs(shift[i]) >= 0.3)
+    shifts = ", ".join(f"{reference.features[i]} {shift[i]:+.1f} sd" for i in order if abs(shift[i]) >= 0.3)
     cause, text = _cause(overall, after, shift, channels, since)
     if not cause:
         mix = worst >= 2 * len(reference.features) + len(reference.projections)
         calm = bool(np.abs(shift[:inputs]).max(initial=0.0) < LARGE)
-        told = {
+        causes = {
             (True, True): ("mix", "other answers than usual, on usual inputs"),
             (False, True): ("population", "the model answers otherwise than usual, on inputs that look usual one by one"),
         }
-        cause, text = told.get((mix, calm), ("population", "inputs are different"))
-    return Finding(cause, f"{text} ({said})" if said else text, since)
+        cause, text = causes.get((mix, calm), ("population", "inputs are different"))
+    return Finding(cause, f"{text} ({shifts})" if shifts else text, since)
 
 
 def _cause(overall: Array, after: Array, shift: Array, channels: int, since: int) -> tuple[str, str]:
@@ -79,7 +79,7 @@ def _cause(overall: Array, after: Array, shift: Array, channels: int, since: int
     dead = np.flatnonzero((ratio < DEAD) & (overall[0, spread] > np.log1p(1.0)))
     if len(dead):
         return "fault", f"channel {', '.join(map(str, dead))} hardly moves: a sensor or its cable has failed"
-    if since < LEAST_SAMPLES:
+    if since < MIN_SAMPLES:
         return "", ""
     exchanged = _exchanged(overall, after, channels)
     if exchanged:
@@ -87,8 +87,8 @@ def _cause(overall: Array, after: Array, shift: Array, channels: int, since: int
     means, spreads, roughs = shift[:channels], shift[spread], shift[rough]
     if bool((roughs < -0.5).all()) and float(np.median(finer / np.maximum(ratio, 1e-9))) < 0.8:
         return "dirty", f"fine detail is down to {np.median(finer):.0%}: a dirty or misted lens, or a loose mount"
-    same_way = bool((spreads > LARGE).all() or (spreads < -LARGE).all())
-    if same_way and np.ptp(np.log(np.maximum(ratio, 1e-9))) < 0.7:
+    same_direction = bool((spreads > LARGE).all() or (spreads < -LARGE).all())
+    if same_direction and np.ptp(np.log(np.maximum(ratio, 1e-9))) < 0.7:
         return "gain", f"the signal is {np.median(ratio):.2f} times as strong as usual: gain, range or distance changed"
     if bool((means > LARGE).all() or (means < -LARGE).all()) and bool((np.abs(spreads) < LARGE).all()):
         return "offset", f"all values are {'higher' if means[0] > 0 else 'lower'} than usual: lighting, zero point or temperature"
@@ -97,7 +97,7 @@ def _cause(overall: Array, after: Array, shift: Array, channels: int, since: int
 
 def _exchanged(overall: Array, after: Array, channels: int) -> str:
     """Which channel carries which one's signal, where that explains the change far better than a change of the signals."""
-    if not 2 <= channels <= MOST_PERMUTED:
+    if not 2 <= channels <= MAX_PERMUTED:
         return ""
     usual, scale = (part[: 3 * channels].reshape(3, channels) for part in overall)
     now = after[: 3 * channels].reshape(3, channels)
@@ -110,7 +110,7 @@ def _exchanged(overall: Array, after: Array, channels: int) -> str:
     orders = np.array(list(permutations(range(channels))))
     costs = cost[np.arange(channels), orders].sum(axis=1)
     best = orders[int(costs.argmin())]
-    if as_is < LEAST_MISFIT * channels or float(costs.min()) > EXPLAINED * as_is:
+    if as_is < MIN_MISFIT * channels or float(costs.min()) > EXPLAINED * as_is:
         return ""
     moved = [f"{i} carries {j}" for i, j in enumerate(best) if i != j]
     turned_over = [i for i, j in enumerate(best) if gap[1].sum(0)[i, j] < EXPLAINED * plain[i, j]]

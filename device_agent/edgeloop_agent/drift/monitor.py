@@ -17,12 +17,15 @@ from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.messages import DriftReport
 
 HISTORY = 512  # samples that a diagnosis looks back on
-ENDED_AFTER = 4  # times the longest memory without another alarm: the episode is over
+ENDED_AFTER = 4  # times the longest memory without another alarm, after which the episode is over
 
 
 @dataclass(frozen=True)
-class Look:
-    """One sample as drift sees it. `features` (F,) standardised given the answer; `changed`: an episode began or ended with it."""
+class DriftObservation:
+    """One sample as the drift monitor saw it.
+
+    `features`: (F,) standardised given the answer. `changed`: an episode began or ended with this sample.
+    """
 
     features: Array
     confidence: float
@@ -31,7 +34,7 @@ class Look:
     changed: bool = False
 
 
-class Memory(msgspec.Struct, frozen=True):
+class FollowerState(msgspec.Struct, frozen=True):
     """A follower's state, as it is kept on disk between starts."""
 
     averages: list[list[float]]
@@ -53,8 +56,8 @@ class _Period:
     faults: Counter[str] = field(default_factory=Counter)
 
 
-class Follower:
-    """One model's. Costs some microseconds a sample, and memory for its last samples' features."""
+class DriftFollower:
+    """Follows one model's samples: some microseconds a sample, and memory for the features of the last `HISTORY` samples."""
 
     def __init__(self, manifest: Manifest, reference: Drift, per_10k: float) -> None:
         self.manifest, self.reference = manifest, reference
@@ -73,12 +76,12 @@ class Follower:
     def drifting(self) -> bool:
         return self.since is not None
 
-    def saw(self, sample: Array, scores: Array) -> Look:
+    def observe(self, sample: Array, scores: Array) -> DriftObservation:
         """One answered sample (1, *sample) with its scores (1, ...)."""
-        said, label, sure = answer_features(self.manifest.task, scores, sample)
-        features = np.concatenate([input_features(sample), said])
+        answer_values, label, confidence = answer_features(self.manifest.task, scores, sample)
+        features = np.concatenate([input_features(sample), answer_values])
         answer = label if label < self.reference.labels else 0
-        alarm = self.monitor.saw(features, answer)
+        alarm = self.monitor.observe(features, answer)
         now, period = time.time(), self._period
         self.seen += 1
         self._history.append((features, answer, now))
@@ -86,12 +89,12 @@ class Follower:
         period.samples += 1
         period.shift = period.shift + standard
         period.score = max(period.score, self.monitor.score)
-        period.bins[min(int(sure * BINS), BINS - 1)] += 1
-        changed = self._alarm(now) if alarm else self._calm()
-        return Look(standard, sure, label, self.drifting, changed)
+        period.bins[min(int(confidence * BINS), BINS - 1)] += 1
+        changed = self._alarm(now) if alarm else self._episode_over()
+        return DriftObservation(standard, confidence, label, self.drifting, changed)
 
-    def fault(self, reason: str) -> None:
-        """Cleaning refused or repaired something: a fault, and no drift."""
+    def observe_fault(self, reason: str) -> None:
+        """Count something that cleaning refused or repaired: a fault, not drift."""
         self._period.faults[reason] += 1
 
     def _alarm(self, now: float) -> bool:
@@ -101,14 +104,14 @@ class Follower:
         if began:
             self.first_alarm = self.seen
             self._worst = int(np.abs(self.monitor.largest).argmax())
-        self.monitor.start_anew()
+        self.monitor.reset()
         if began:
             self.diagnose()
             assert self.finding is not None
             self.since = self._history[-min(self.finding.samples, len(self._history))][2] if self._history else now
         return began
 
-    def _calm(self) -> bool:
+    def _episode_over(self) -> bool:
         """Whether an episode is over with this sample."""
         if self.last_alarm is None or self.since is None:
             return False
@@ -118,24 +121,24 @@ class Follower:
         return True
 
     def diagnose(self) -> None:
-        """Look again at what changed: with more samples since, more can be told."""
+        """Diagnose again: with more samples since the change, the diagnosis is better."""
         if self._history:
             features = np.stack([row for row, _, _ in self._history])
             answers = np.array([answer for _, answer, _ in self._history])
             least = 1 if self.first_alarm is None else self.seen - self.first_alarm + 1
             self.finding = diagnose(self.reference, features, answers, self._worst, least)
 
-    def remembered(self) -> Memory:
-        """What a restart needs to go on where it was."""
-        return Memory(
+    def state(self) -> FollowerState:
+        """The state that a restart needs to continue."""
+        return FollowerState(
             self.monitor.averages.tolist(), self.seen, self.last_alarm, self.since, self._worst, self._rows(), self.first_alarm
         )
 
     def _rows(self) -> list[tuple[list[float], int, float]]:
         return [(row.tolist(), answer, at) for row, answer, at in self._history]
 
-    def recall(self, memory: Memory) -> None:
-        """Go on from there. What does not fit this reference is not taken."""
+    def restore(self, memory: FollowerState) -> None:
+        """Continue from a saved state. A state that does not fit this reference is ignored."""
         averages = np.asarray(memory.averages, dtype=np.float64)
         width = len(self.reference.features)
         if averages.shape != self.monitor.averages.shape or any(len(row) != width for row, _, _ in memory.history):

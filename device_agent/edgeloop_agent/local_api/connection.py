@@ -1,4 +1,4 @@
-"""What goes over a connection of the local API: requests, answers and refusals, and how their bytes are read and bounded."""
+"""Connections of the local API: requests, responses and refusals, and bounded reading of their bytes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ REASONS = {
     501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
 }  # fmt: skip
 JSON = "application/json"
-AGAIN_SECONDS = 1
+RETRY_AFTER_SECONDS = 1
 SMALL_BYTES = 64 << 10  # bodies that are not counted
-LINGER_SECONDS, LINGER_BYTES = 2.0, 256 << 20  # what still comes from a client that was refused: else it would not hear why
+LINGER_SECONDS, LINGER_BYTES = 2.0, 256 << 20  # read from a refused client, so that it receives the reason
 
 
 class Refusal(Exception):
-    """An answer other than 200. `close`: what follows on the connection cannot be understood any more."""
+    """A response other than 200. `close`: the connection must be closed, because its position is unknown."""
 
     def __init__(self, status: int, text: str, close: bool = False, headers: dict[str, str] | None = None) -> None:
         super().__init__(text)
@@ -42,24 +42,24 @@ class Request:
 @dataclass(frozen=True)
 class Response:
     content: bytes = b""
-    kind: str = JSON
+    content_type: str = JSON
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
 
 
 def too_busy() -> Refusal:
-    return Refusal(503, "too many connections; come again", close=True, headers={"Retry-After": str(AGAIN_SECONDS)})
+    return Refusal(503, "too many connections; try again later", close=True, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})
 
 
-class Budget:
-    """Bytes that all bodies in memory may have together."""
+class BodyBudget:
+    """Limit of the bytes of all bodies in memory."""
 
     def __init__(self, most: int) -> None:
         self._left, self._changed = most, threading.Condition()
 
     @contextlib.contextmanager
-    def taken(self, size: int, deadline: float) -> Iterator[None]:
-        """Waits for others to be done with theirs. Raises Refusal when that takes too long."""
+    def reserve(self, size: int, deadline: float) -> Iterator[None]:
+        """Wait until other bodies leave enough room. Raises Refusal when that takes too long."""
         size = size if size > SMALL_BYTES else 0
         with self._changed:
             if not self._changed.wait_for(lambda: self._left >= size, max(0.0, deadline - time.monotonic())):
@@ -74,7 +74,7 @@ class Budget:
 
 
 class Reader:
-    """A socket's bytes until a deadline, however slowly they drip. Raises TimeoutError."""
+    """Reads a socket until a deadline, however slowly bytes come. Raises TimeoutError."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection, self._rest, self.deadline = connection, bytearray(), 0.0
@@ -86,7 +86,7 @@ class Reader:
         self._connection.settimeout(left)
 
     def line(self) -> bytes:
-        """Up to its end, or to MAX_LINE_BYTES + 1; b"" when the client left."""
+        """One line, or MAX_LINE_BYTES + 1 bytes of it; b"" when the client closed the connection."""
         while (end := self._rest.find(b"\n", 0, MAX_LINE_BYTES + 1)) < 0 and len(self._rest) <= MAX_LINE_BYTES:
             self._wait()
             if not (some := self._connection.recv(1 << 14)):
@@ -112,28 +112,28 @@ class Reader:
         return found
 
     def linger(self) -> None:
-        """Take what still comes, and forget it."""
-        self.deadline, taken = time.monotonic() + LINGER_SECONDS, 0
-        while taken < LINGER_BYTES:
+        """Read and discard what still comes."""
+        self.deadline, reserve = time.monotonic() + LINGER_SECONDS, 0
+        while reserve < LINGER_BYTES:
             self._wait()
             if not (got := len(self._connection.recv(1 << 16))):
                 return
-            taken += got
+            reserve += got
 
 
-def length_of(headers: dict[str, str]) -> int:
+def content_length(headers: dict[str, str]) -> int:
     if "transfer-encoding" in headers:
-        raise Refusal(411, "send Content-Length; chunked bodies are not read", close=True)
+        raise Refusal(411, "send Content-Length; chunked bodies are not supported", close=True)
     length = headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
-        raise Refusal(411, f"Content-Length {length[:50]!r} is no number", close=True)
+        raise Refusal(411, f"Content-Length {length[:50]!r} is not a number", close=True)
     return int(length[:18]) if len(length) <= 18 else 10**18
 
 
-def head_of(response: Response, close: bool) -> bytes:
+def response_head(response: Response, close: bool) -> bytes:
     lines = [
         f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}",
-        f"Content-Type: {response.kind}",
+        f"Content-Type: {response.content_type}",
         f"Content-Length: {len(response.content)}",
         *(f"{name}: {value}" for name, value in response.headers.items()),
         *(["Connection: close"] if close else []),

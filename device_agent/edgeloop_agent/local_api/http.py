@@ -1,7 +1,7 @@
-"""As much of an HTTP/1.1 server as a local API needs: bodies of known length, connections that stay open.
+"""A small HTTP/1.1 server for the local API: bodies of known length, persistent connections.
 
-The standard library's takes 3 MB of memory and half of a small model's time for the mail headers of its requests; this reads them
-as RFC 9112 has them and refuses what is not so. Threads, connections and bytes are bounded; a request as a whole has a deadline.
+The standard library's server takes 3 MB of memory and half of a small model's time to parse headers as mail headers. This one
+parses by RFC 9112 and refuses the rest. Threads, connections and bytes are bounded; each request has a deadline.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any
 
 from edgeloop_agent.local_api.connection import (  # fmt: skip
     MAX_LINE_BYTES,
-    Budget,
+    BodyBudget,
     Reader,
     Refusal,
     Request,
     Response,
-    head_of,
-    length_of,
+    content_length,
+    response_head,
     too_busy,
 )
 
 MAX_HEADERS = 100
 METHODS = ("GET", "HEAD", "POST")
-KNOWN = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
-SPARE = 4  # connections beside the bounded ones: for what only asks how the agent is, and to tell the others to come again
-SPARE_PATIENCE_SECONDS = 0.1  # such a question is one small packet
-PATIENCE_SECONDS = 1.0  # a client that is slower than this gives its place to one that finds none
-BODIES = 2  # of the largest size, that may be in memory at once
+KNOWN_METHODS = frozenset((*METHODS, "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"))
+RESERVED = 4  # connections beside the bounded ones: for health checks, and to refuse other requests
+RESERVED_PATIENCE_SECONDS = 0.1  # a health check is one small packet
+PATIENCE_SECONDS = 1.0  # a slower client loses its slot if a new one needs it
+MAX_BODIES = 2  # of the largest size, in memory at once
 
 
 @dataclass(frozen=True)
@@ -45,32 +45,34 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What is served. `admit` sees a request before its body and says how many bytes that may have; it and `answer` may raise
-    Refusal, which `refused` puts into words. `idle`: whether a path only asks how the agent is. `count` hears of every status.
+class Handlers:
+    """What the server serves.
+
+    `admit`: returns how many bytes a request's body may have. It and `answer` may raise Refusal, which `render_refusal` makes a
+    response of. `is_health_path`: whether a path is a health check. `count_status`: called with every response's status.
     """
 
     admit: Callable[[Request], int]
     answer: Callable[[Request], Response]
-    refused: Callable[[Refusal], Response]
-    idle: Callable[[str], bool]
-    count: Callable[[int], None]
+    render_refusal: Callable[[Refusal], Response]
+    is_health_path: Callable[[str], bool]
+    count_status: Callable[[int], None]
 
 
 class Server(socketserver.ThreadingTCPServer):
-    """Answers in threads. One connection too many takes the place of one that lets us wait, or is told to come again."""
+    """Answers in threads. When all slots are used, a new connection replaces one that keeps us waiting, or is refused with 503."""
 
     daemon_threads = True
     request_queue_size = 64
     allow_reuse_address = True
 
-    def __init__(self, address: tuple[str, int], bounds: Bounds, answers: Answers) -> None:
+    def __init__(self, address: tuple[str, int], bounds: Bounds, handlers: Handlers) -> None:
         """Raises OSError when the address is taken."""
-        self.bounds, self.answers = bounds, answers
-        self._places = threading.BoundedSemaphore(bounds.connections)
-        self._spare = threading.BoundedSemaphore(SPARE)
+        self.bounds, self.handlers = bounds, handlers
+        self._slots = threading.BoundedSemaphore(bounds.connections)
+        self._reserved = threading.BoundedSemaphore(RESERVED)
         self.open: set[_Connection] = set()
-        self.bodies = Budget(BODIES * bounds.max_body_bytes)
+        self.bodies = BodyBudget(MAX_BODIES * bounds.max_body_bytes)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
         super().__init__(address, _Connection)  # type: ignore[arg-type]
@@ -83,44 +85,44 @@ class Server(socketserver.ThreadingTCPServer):
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.5}, name="api", daemon=True).start()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        place = self._places if self._place(spare=False) else self._spare if self._place(spare=True) else None
-        if place is None:
-            self._come_again(request)
+        slot = self._slots if self._take_slot(reserved=False) else self._reserved if self._take_slot(reserved=True) else None
+        if slot is None:
+            self._refuse_busy(request)
             return
-        threading.Thread(target=self._serve, args=(request, client_address, place), daemon=True).start()
+        threading.Thread(target=self._serve, args=(request, client_address, slot), daemon=True).start()
 
-    def _serve(self, request: Any, client_address: Any, place: threading.Semaphore) -> None:
+    def _serve(self, request: Any, client_address: Any, slot: threading.Semaphore) -> None:
         try:
-            _Connection(request, client_address, self, place is self._spare)
+            _Connection(request, client_address, self, slot is self._reserved)
         except Exception:
             self.handle_error(request, client_address)
         finally:
             self.shutdown_request(request)
-            place.release()
+            slot.release()
 
-    def _place(self, spare: bool) -> bool:
-        """One of the places is taken; if need be, that of the connection that lets us wait the longest, if that is long enough."""
-        places, patience = (self._spare, SPARE_PATIENCE_SECONDS) if spare else (self._places, PATIENCE_SECONDS)
-        if places.acquire(blocking=False):
+    def _take_slot(self, reserved: bool) -> bool:
+        """Take a slot; if none is free, close the connection that has kept us waiting longest, if that is long enough."""
+        slots, patience = (self._reserved, RESERVED_PATIENCE_SECONDS) if reserved else (self._slots, PATIENCE_SECONDS)
+        if slots.acquire(blocking=False):
             return True
         long_ago = time.monotonic() - patience
-        waiting = [(c.waits_since, c) for c in list(self.open) if c.spare == spare and c.waits_since < long_ago]
+        waiting = [(c.waits_since, c) for c in list(self.open) if c.reserved == reserved and c.waits_since < long_ago]
         if not waiting:
             return False
         with contextlib.suppress(OSError):
             min(waiting, key=lambda each: each[0])[1].connection.shutdown(socket.SHUT_RDWR)
-        return places.acquire(timeout=0.2)
+        return slots.acquire(timeout=0.2)
 
-    def _come_again(self, request: Any) -> None:
-        busy = self.answers.refused(too_busy())
-        self.answers.count(busy.status)
+    def _refuse_busy(self, request: Any) -> None:
+        busy = self.handlers.render_refusal(too_busy())
+        self.handlers.count_status(busy.status)
         with contextlib.suppress(OSError):
             request.settimeout(1)
-            request.sendall(head_of(busy, close=True) + busy.content)
+            request.sendall(response_head(busy, close=True) + busy.content)
         self.shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A connection that broke is not worth a word; anything else is a mistake of ours."""
+        """Ignore broken connections; anything else is a bug here."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -128,65 +130,67 @@ class Server(socketserver.ThreadingTCPServer):
 class _Connection(socketserver.BaseRequestHandler):
     server: Server
 
-    def __init__(self, request: Any, client_address: Any, server: Server, spare: bool) -> None:
-        self.connection, self.spare = request, spare
-        self.waits_since = time.monotonic()  # for the client; infinity while it waits for us
+    def __init__(self, request: Any, client_address: Any, server: Server, reserved: bool) -> None:
+        self.connection, self.reserved = request, reserved
+        self.waits_since = time.monotonic()  # since when we wait for the client; infinity while it waits for us
         super().__init__(request, client_address, server)
 
     def handle(self) -> None:
-        """Request after request, until the client leaves, is silent for too long, or sends what cannot be understood."""
+        """Serve requests until the client leaves, is silent for too long, or sends something malformed."""
         self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, True)
         self.reader = Reader(self.connection)
         self.server.open.add(self)
         try:
             with contextlib.suppress(OSError):
-                while self._one() and not self.spare:
+                while self._serve_one() and not self.reserved:
                     pass
         finally:
             self.server.open.discard(self)
 
-    def _one(self) -> bool:
-        """One request; whether another may follow."""
-        seconds = PATIENCE_SECONDS if self.spare else self.server.bounds.timeout_seconds
+    def _serve_one(self) -> bool:
+        """Serve one request; whether another may follow."""
+        seconds = PATIENCE_SECONDS if self.reserved else self.server.bounds.timeout_seconds
         self.waits_since = time.monotonic()
         self.reader.deadline = self.waits_since + seconds
         line = self.reader.line()
         if not line:
             return False
         self.reader.deadline = time.monotonic() + seconds  # of the whole request, from its first line on
-        keep, method, refused = False, "", False
+        keep, method, render_refusal = False, "", False
         try:
             method, path, keep, headers = self._head(line)
             keep = keep and headers.get("connection", "").lower() != "close"
-            if self.spare and not self.server.answers.idle(path):
+            if self.reserved and not self.server.handlers.is_health_path(path):
                 raise too_busy()
             response = self._answer(Request(method, path, headers))
         except Refusal as refusal:
-            response, keep, refused = self.server.answers.refused(refusal), keep and not refusal.close, refusal.close
-        self.server.answers.count(response.status)
-        self.waits_since = time.monotonic()  # for it to take the answer
+            response, keep, render_refusal = self.server.handlers.render_refusal(refusal), keep and not refusal.close, refusal.close
+        self.server.handlers.count_status(response.status)
+        self.waits_since = time.monotonic()  # until it takes the response
         self.connection.settimeout(self.server.bounds.timeout_seconds)
-        self.connection.sendall(head_of(response, close=not keep or self.spare) + (b"" if method == "HEAD" else response.content))
-        if refused:
+        self.connection.sendall(
+            response_head(response, close=not keep or self.reserved) + (b"" if method == "HEAD" else response.content)
+        )
+        if render_refusal:
             self.connection.shutdown(socket.SHUT_WR)
             self.reader.linger()
         return keep
 
     def _answer(self, request: Request) -> Response:
-        size, most = length_of(request.headers), self.server.bounds.max_body_bytes
+        size, most = content_length(request.headers), self.server.bounds.max_body_bytes
         try:
-            most = min(most, self.server.answers.admit(request))
-        except Refusal as refusal:  # its body stays unread
+            most = min(most, self.server.handlers.admit(request))
+        except Refusal as refusal:  # its body is not read
             refusal.close = refusal.close or size > 0
             raise
         if size > most:
             raise Refusal(413, f"a body of {size} bytes; at most {most} are read here", close=True)
-        with self.server.bodies.taken(size, self.reader.deadline):
+        with self.server.bodies.reserve(size, self.reader.deadline):
             if size and request.headers.get("expect", "").lower() == "100-continue":
                 self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = self.reader.body(size)
             self.waits_since = float("inf")
-            return self.server.answers.answer(Request(request.method, request.path, request.headers, body))
+            return self.server.handlers.answer(Request(request.method, request.path, request.headers, body))
 
     def _head(self, line: bytes) -> tuple[str, str, bool, dict[str, str]]:
         """Method, path, whether the protocol keeps the connection, and the headers."""
@@ -195,12 +199,12 @@ class _Connection(socketserver.BaseRequestHandler):
             raise Refusal(400, "not an HTTP request", close=True)
         method, path, protocol = words
         if protocol not in ("HTTP/1.1", "HTTP/1.0"):
-            raise Refusal(505, f"{protocol[:20]}: only HTTP/1.1 and 1.0 are spoken", close=True)
+            raise Refusal(505, f"{protocol[:20]}: only HTTP/1.1 and 1.0 are supported", close=True)
         headers = self._headers()
-        if method not in KNOWN:
-            raise Refusal(501, f"{method[:20]}: only {', '.join(METHODS)} are understood", close=True)
+        if method not in KNOWN_METHODS:
+            raise Refusal(501, f"{method[:20]}: only {', '.join(METHODS)} are supported", close=True)
         if "host" not in headers and protocol == "HTTP/1.1":
-            raise Refusal(400, "a request without Host; HTTP/1.1 has one", close=True)
+            raise Refusal(400, "the header Host is missing; HTTP/1.1 needs it", close=True)
         return method, path.partition("?")[0], protocol == "HTTP/1.1", headers
 
     def _headers(self) -> dict[str, str]:
@@ -214,8 +218,8 @@ class _Connection(socketserver.BaseRequestHandler):
             name, colon, value = line.decode("latin-1").partition(":")
             name = name.lower()
             if not colon or not name or name != name.strip():
-                raise Refusal(400, "a header that is none", close=True)
+                raise Refusal(400, "malformed header line", close=True)
             if name in found and name in ("content-length", "host", "origin", "transfer-encoding", "content-encoding"):
-                raise Refusal(400, f"two headers {name}", close=True)
+                raise Refusal(400, f"the header {name} occurs twice", close=True)
             found[name] = value.strip()
         raise Refusal(431, f"more than {MAX_HEADERS} headers", close=True)

@@ -17,11 +17,11 @@ import numpy as np
 from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.local_api import access
-from edgeloop_agent.local_api.connection import AGAIN_SECONDS, Refusal, Request, Response
-from edgeloop_agent.local_api.exposition import Exposition
-from edgeloop_agent.local_api.http import Answers, Bounds, Server
+from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
+from edgeloop_agent.local_api.exposition import MetricsCollector
+from edgeloop_agent.local_api.http import Bounds, Handlers, Server
 from edgeloop_agent.logs import Log
-from edgeloop_agent.metrics import Counts, kind_of
+from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
 from edgeloop_contract.arrays import DTYPES
@@ -30,11 +30,13 @@ from edgeloop_contract.manifest import Manifest
 
 INPUT, OUTPUT = "input", "scores"
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
-READS, SENDS = ("GET", "HEAD"), ("POST",)
-FIXED = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READS) | {"/v2/repository/index": SENDS}
-IDLE = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
-VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is no number
-HEAVY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
+READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
+FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
+    "/v2/repository/index": SEND_METHODS
+}
+HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
+VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
+LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
 
 
 class Api:
@@ -42,14 +44,14 @@ class Api:
 
     def __init__(self, settings: Settings, models: Models, counts: Counts, log: Log, ready: Callable[[], bool]) -> None:
         self.settings, self.models, self.counts, self.log, self.ready = settings, models, counts, log, ready
-        self.exposition = Exposition(counts, models)
-        self._heavy = threading.Lock()
+        self.collector = MetricsCollector(counts, models)
+        self._large_bodies = threading.Lock()
 
     def serve(self) -> Server:
-        """Start to answer. Raises DeviceError when the address cannot be had."""
+        """Start the server. Raises DeviceError when the address is not available."""
         where = self.settings
         bounds = Bounds(where.max_body_bytes, where.connections, where.timeout_seconds)
-        answers = Answers(self.admit, self.answer, _refused, IDLE.__contains__, self._count)
+        answers = Handlers(self.admit, self.answer, _render_refusal, HEALTH_PATHS.__contains__, self._count)
         try:
             server = Server((where.host, where.port), bounds, answers)
         except OSError as error:
@@ -62,41 +64,41 @@ class Api:
         self.counts.api_requests[str(status)] += 1
 
     def admit(self, request: Request) -> int:
-        """Bytes that its body may have. Raises Refusal for a caller, an address or a method that is none."""
+        """Bytes that the request's body may have. Raises Refusal for a caller, path or method that is not allowed."""
         access.check(request.headers, [self.settings.host, *self.settings.names])
-        allowed = FIXED.get(request.path)
+        allowed = FIXED_PATHS.get(request.path)
         manifest = None
         if allowed is None:
             _, manifest, what = self._model(request.path)
-            allowed = SENDS if what == "/infer" else READS
+            allowed = SEND_METHODS if what == "/infer" else READ_METHODS
         if request.method not in allowed:
-            said = f"{request.path[:200]}: {request.method} is not for it; use {' or '.join(allowed)}"
-            raise Refusal(405, said, headers={"Allow": ", ".join(allowed)})
-        if manifest is None or allowed is not SENDS:
+            parameters = f"{request.path[:200]}: {request.method} is not for it; use {' or '.join(allowed)}"
+            raise Refusal(405, parameters, headers={"Allow": ", ".join(allowed)})
+        if manifest is None or allowed is not SEND_METHODS:
             return REQUEST_BYTES
         return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * math.prod(manifest.sample.shape)
 
     def answer(self, request: Request) -> Response:
-        """Raises Refusal, for whatever reason there is no other answer."""
+        """The response to a request. Raises Refusal for every error."""
         try:
             return self._post(request) if request.method == "POST" else self._get(request.path)
         except DataError as error:
             raise Refusal(400, str(error)) from error
         except EdgeloopError as error:
-            raise Refusal(503, str(error), headers={"Retry-After": str(AGAIN_SECONDS)}) from error
+            raise Refusal(503, str(error), headers={"Retry-After": str(RETRY_AFTER_SECONDS)}) from error
         except (Refusal, OSError):
             raise
-        except Exception as error:  # a request must not take the agent with it, whatever it holds
+        except Exception as error:  # no request may end the agent
             self.log("error", "api", path=request.path[:200], why=f"{type(error).__name__}: {error}")
             raise Refusal(500, f"{type(error).__name__}: {error}") from error
 
     def _get(self, path: str) -> Response:
         if path == "/metrics":
-            return Response(_metrics(self.exposition), "text/plain; version=0.0.4; charset=utf-8")
+            return Response(_metrics(self.collector), "text/plain; version=0.0.4; charset=utf-8")
         if path == "/split":
             from edgeloop_agent.offload.plan_table import table
 
-            return _json([table(m.splitter) for m in self.models.pool.held() if m.splitter is not None])
+            return _json([table(m.router) for m in self.models.pool.values() if m.router is not None])
         if path == "/v2":
             return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": ["binary_tensor_data"]})
         if path == "/v2/health/live":
@@ -112,10 +114,10 @@ class Api:
             return _json({"model_stats": [self._stats(name, manifest)]})
         return _json(metadata_of(name, manifest))
 
-    def _ready(self, said: dict[str, Any]) -> Response:
+    def _ready(self, parameters: dict[str, Any]) -> Response:
         ready = self.ready()
-        again = {} if ready else {"Retry-After": str(AGAIN_SECONDS)}
-        return Response(msgspec.json.encode({**said, "ready": ready}), status=200 if ready else 503, headers=again)
+        again = {} if ready else {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return Response(msgspec.json.encode({**parameters, "ready": ready}), status=200 if ready else 503, headers=again)
 
     def _post(self, asked: Request) -> Response:
         if asked.path == "/v2/repository/index":
@@ -125,20 +127,20 @@ class Api:
         name, manifest, _ = self._model(asked.path)
         length = asked.headers.get(inference.HEADER_LENGTH.lower())
         if length is not None and not (length.isascii() and length.isdigit()):
-            raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is no number")
+            raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is not a number")
         most = min(self.settings.max_body_bytes, self.admit(asked))
-        with self._heavy if len(asked.body) > HEAVY_BYTES or "content-encoding" in asked.headers else nullcontext():
+        with self._large_bodies if len(asked.body) > LARGE_BODY_BYTES or "content-encoding" in asked.headers else nullcontext():
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
-            request = inference.decode(body, None if length is None else int(length[:18]))
+            request = inference.decode_request(body, None if length is None else int(length[:18]))
         scores, places = self._scores(name, request)
-        said = {"place": ", ".join(sorted(places))} if any(places) else None
-        content, json_length = inference.encode(name, str(manifest.version), request, {OUTPUT: scores}, said)
+        parameters = {"place": ", ".join(sorted(places))} if any(places) else None
+        content, json_length = inference.encode_response(name, str(manifest.version), request, {OUTPUT: scores}, parameters)
         if json_length is None:
             return Response(content)
         return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
 
     def _scores(self, name: str, request: inference.Request) -> tuple[Any, set[str]]:
-        """Scores of the batch, and where they come from."""
+        """Scores of the batch, and the places where they were computed."""
         if list(request.inputs) != [INPUT]:
             raise DataError(f"inputs {', '.join(request.inputs) or 'none'}; {name} takes one, called {INPUT!r}")
         samples, most = request.inputs[INPUT], self.settings.max_batch
@@ -151,7 +153,7 @@ class Api:
         found = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
         for scored in found:
             if scored.place:
-                self.counts.places[kind_of(scored.place)] += 1
+                self.counts.places[place_kind(scored.place)] += 1
         scores = np.concatenate([scored.scores for scored in found])
         if not np.isfinite(scores).all():
             raise Refusal(500, f"{name} answered with NaN or infinity")
@@ -160,7 +162,7 @@ class Api:
     def _model(self, path: str) -> tuple[str, Manifest, str]:
         found = MODEL.fullmatch(path)
         if not found:
-            raise Refusal(404, f"{path[:200]}: no such address")
+            raise Refusal(404, f"{path[:200]}: no such path")
         name = unquote(found[1])
         manifest = self.models.manifests.get(name)
         if manifest is None:
@@ -182,7 +184,7 @@ class Api:
 def metadata_of(name: str, manifest: Manifest) -> dict[str, Any]:
     """Names, types and shapes of the tensors; -1 is the batch."""
     sample, output = manifest.sample, manifest.variants[0].output
-    datatype = inference.NAMES[DTYPES[sample.dtype]]
+    datatype = inference.DATATYPE_NAMES[DTYPES[sample.dtype]]
     return {
         "name": name,
         "versions": [str(manifest.version)],
@@ -202,11 +204,11 @@ def config_of(name: str, manifest: Manifest, max_batch: int) -> dict[str, Any]:
     return {"name": name, "platform": "edgeloop", "max_batch_size": max_batch, **sides}
 
 
-def _metrics(exposition: Exposition) -> bytes:
+def _metrics(collector: MetricsCollector) -> bytes:
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(exposition)
+    registry.register(collector)
     return bytes(generate_latest(registry))
 
 
@@ -214,5 +216,5 @@ def _json(value: object) -> Response:
     return Response(msgspec.json.encode(value))
 
 
-def _refused(refusal: Refusal) -> Response:
+def _render_refusal(refusal: Refusal) -> Response:
     return Response(msgspec.json.encode({"error": str(refusal)}), status=refusal.status, headers=refusal.headers)

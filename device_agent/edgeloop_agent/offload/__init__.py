@@ -1,1 +1,1 @@
-"""Work split between this device and servers: planned from measurements, under a deadline, never waiting for a server in vain."""
+"""Splits inference between this device and servers: planned from measurements, under a deadline, with the device as fallback."""

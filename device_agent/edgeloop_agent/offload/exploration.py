@@ -1,73 +1,77 @@
-"""What each way really took against what was expected, and the rare request that tries another way than the plan's."""
+"""Measured against expected time of each route, and the rare request that explores another route than the planned one."""
 
 from __future__ import annotations
 
-from edgeloop_agent.offload.planning import Plan, Way
+from edgeloop_agent.offload.planning import Route, RoutePlan
 
-FORGET_SECONDS = 20.0  # after which half of a correction is forgotten, so that a way is tried again
-LEAST, MOST = 0.33, 3.0  # of a correction
-PRIOR = 1.5  # observations: how far the model of the link is believed, where a way was not seen
-MOST_COUNTED = 10.0  # observations, against which a new one counts
-TRY_SHARE = 0.01  # of the time that answers take: what trying other ways may cost in all …
-EARLY_SHARE, EARLY_ANSWERS = 0.1, 50  # … and more of the first ones, half of it after so many …
-DEAREST_TRY = 0.5  # … and one of them, in the time of an answer
-AGAIN_SECONDS = 1.0  # between two tries of the same way
+CORRECTION_HALF_LIFE_SECONDS = 20.0  # so that a route that was slow once is tried again
+MIN_CORRECTION, MAX_CORRECTION = 0.33, 3.0  # bounds of a correction
+PRIOR_OBSERVATIONS = 1.5  # weight of the link's model against measurements of a route
+MAX_OBSERVATIONS = 10.0  # weight of earlier measurements against a new one
+EXPLORATION_SHARE = 0.01  # exploration budget, as a share of the time of all answers …
+EARLY_SHARE, EARLY_ANSWERS = 0.1, 50  # … more for the first answers: half of it after so many …
+MAX_TRIAL_SHARE = 0.5  # … and the most that one trial may cost, as a share of one answer's time
+RETRY_SECONDS = 1.0  # between two trials of the same route
 
 
-class Observed:
-    """Ways that are not taken are not observed either, and one slow transfer would keep a good one away for long. So while a tail
-    is in use, a request tries the next best way now and then, as often as costs no more than `TRY_SHARE` (more at first).
+class RouteObservations:
+    """Corrections of the planned times, and trials of other routes.
 
-    Called by requests and by the planning thread; a lost update costs a try.
+    A route that is not taken is not measured either: one slow transfer would keep a good route out of use for long. So while a tail
+    is in use, a request tries the next best route now and then, within an exploration budget of `EXPLORATION_SHARE` (first more).
+    Called by requests and by the planning thread; a lost update costs one trial.
     """
 
     def __init__(self) -> None:
-        self._factors: dict[Way, tuple[float, float, float]] = {}  # observed over expected, of how many observations, and when
-        self._tried: dict[Way, float] = {}
-        self._answers, self._purse = 0, 0.0  # seconds that tries may cost
-        self._trial: tuple[Way, float] | None = None  # and what it is expected to cost
+        self._factors: dict[
+            Route, tuple[float, float, float]
+        ] = {}  # measured over expected, number of measurements, time of the last
+        self._tried: dict[Route, float] = {}
+        self._answers, self._budget_seconds = 0, 0.0  # seconds that trials may cost
+        self._next_trial: tuple[Route, float] | None = None  # and the seconds that it is expected to cost
 
-    def saw(self, way: Way, took: float, expected: float, now: float) -> None:
-        """A way that was taken. `expected`: seconds, with the correction of now. `now`: monotonic seconds."""
-        factor, count = self._factor(way, now)
-        seen = min(MOST, max(LEAST, factor * took / expected))
-        self._factors[way] = (factor + (seen - factor) / (PRIOR + count + 1), min(count + 1, MOST_COUNTED), now)
+    def observe(self, route: Route, took: float, expected: float, now: float) -> None:
+        """Record a route that was taken. `took`, `expected`: seconds, corrected. `now`: monotonic seconds."""
+        factor, count = self._factor(route, now)
+        seen = min(MAX_CORRECTION, max(MIN_CORRECTION, factor * took / expected))
+        self._factors[route] = (factor + (seen - factor) / (PRIOR_OBSERVATIONS + count + 1), min(count + 1, MAX_OBSERVATIONS), now)
 
-    def corrections(self, now: float) -> dict[Way, float]:
-        return {way: self._factor(way, now)[0] for way in list(self._factors)}
+    def corrections(self, now: float) -> dict[Route, float]:
+        """Measured over expected time of each route that was taken lately."""
+        return {route: self._factor(route, now)[0] for route in list(self._factors)}
 
-    def _factor(self, way: Way, now: float) -> tuple[float, float]:
-        """And the observations behind it: what is left of both."""
-        factor, count, seen = self._factors.get(way, (1.0, 0.0, now))
-        left = float(0.5 ** ((now - seen) / FORGET_SECONDS))
+    def _factor(self, route: Route, now: float) -> tuple[float, float]:
+        """The correction and the number of measurements behind it, both decayed to `now`."""
+        factor, count, seen = self._factors.get(route, (1.0, 0.0, now))
+        left = float(0.5 ** ((now - seen) / CORRECTION_HALF_LIFE_SECONDS))
         return 1 + (factor - 1) * left, count * left
 
-    def way(self, plan: Plan, now: float) -> Way:
-        """Of the next request: the plan's, but for the rare try."""
-        if plan.way.tail < 0:
-            return plan.way
+    def next_route(self, plan: RoutePlan, now: float) -> Route:
+        """The route of the next request: the planned one, except for a rare trial."""
+        if plan.route.tail < 0:
+            return plan.route
         self._answers += 1
-        share = TRY_SHARE + EARLY_SHARE * 0.5 ** (self._answers / EARLY_ANSWERS)
-        self._purse = min(self._purse + share * plan.expected, DEAREST_TRY * plan.expected)
-        trial, self._trial = self._trial, None
+        share = EXPLORATION_SHARE + EARLY_SHARE * 0.5 ** (self._answers / EARLY_ANSWERS)
+        self._budget_seconds = min(self._budget_seconds + share * plan.expected, MAX_TRIAL_SHARE * plan.expected)
+        trial, self._next_trial = self._next_trial, None
         if trial is None:
-            return plan.way
-        way, cost = trial
-        self._purse -= cost
-        self._tried[way] = now
-        return way
+            return plan.route
+        route, cost = trial
+        self._budget_seconds -= cost
+        self._tried[route] = now
+        return route
 
-    def consider(self, plan: Plan, now: float) -> None:
-        """Have the next request try the best of the other ways by the same tail or none, once that can be afforded."""
-        self._trial = None
-        present = next((row for row in plan.rows if row.way == plan.way and row.way.tail >= 0), None)
+    def consider(self, plan: RoutePlan, now: float) -> None:
+        """Let the next request try the best other route (by the same tail, or by none) as soon as the budget allows it."""
+        self._next_trial = None
+        present = next((row for row in plan.rows if row.route == plan.route and row.route.tail >= 0), None)
         if present is None:
             return
         others = (
             row for row in plan.rows
-            if not row.closed and row.way != plan.way and row.way.tail in (-1, plan.way.tail)
-            and now - self._tried.get(row.way, float("-inf")) >= AGAIN_SECONDS
+            if not row.closed and row.route != plan.route and row.route.tail in (-1, plan.route.tail)
+            and now - self._tried.get(row.route, float("-inf")) >= RETRY_SECONDS
         )  # fmt: skip
         best = min(others, key=lambda row: row.weight, default=None)
-        if best is not None and best.weight - present.weight <= self._purse:
-            self._trial = best.way, max(0.0, best.weight - present.weight)
+        if best is not None and best.weight - present.weight <= self._budget_seconds:
+            self._next_trial = best.route, max(0.0, best.weight - present.weight)

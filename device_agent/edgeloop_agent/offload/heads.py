@@ -1,4 +1,4 @@
-"""The first layers of a model, as far as they run on this device; and what things take here."""
+"""The first layers of a model, as far as they run on this device, and how long things take here."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from edgeloop_agent.config import Split
     from edgeloop_agent.logs import Log
 
-WEIGHT, SLOW_WEIGHT = 0.2, 0.02  # of the last observation: of a time, of a yes or no
-MEASURE_SECONDS, MOST_RUNS = 0.15, 50  # of each head and packing
+WEIGHT, SLOW_WEIGHT = 0.2, 0.02  # of the newest value in a running mean: of times, of yes-or-no values
+MEASURE_SECONDS, MAX_RUNS = 0.15, 50  # of each head and packing
 
 
 @dataclass
-class Pace:
-    """Seconds of something that is done again and again: mean, and mean distance from it."""
+class LatencyAverage:
+    """Running mean of a latency in seconds, and the mean distance from it."""
 
     mean: float = 0.0
     spread: float = 0.0
 
-    def saw(self, seconds: float) -> None:
+    def observe(self, seconds: float) -> None:
         if not self.mean:
             self.mean, self.spread = seconds, seconds / 10
             return
@@ -41,8 +41,8 @@ class Pace:
         self.mean += WEIGHT * over
 
     @property
-    def late(self) -> float:
-        """What it hardly ever takes longer than."""
+    def upper_bound(self) -> float:
+        """Seconds that are hardly ever exceeded: the mean and four mean distances."""
         return self.mean + 4 * self.spread
 
 
@@ -53,26 +53,26 @@ class Head:
     tensor: str
     packed: list[Packed]
     run: Callable[[Array], Array] | None
-    narrow: bool = False
+    bottleneck: bool = False
     exit: Exit | None = None
     both: Callable[[Array], tuple[Array, Array]] | None = None  # the boundary and the early scores
-    goes_on: float = 1.0  # share of samples without an early answer, as validation data and lately seen ones have it
+    continue_share: float = 1.0  # share of samples without an early answer: of validation data, then of recent samples
     seconds: float = 0.0
     packing: dict[Coding, float] = field(default_factory=dict)
 
 
-def early(head: Head, sample: Array, counted: bool = True) -> tuple[Array, Array | None]:
-    """The boundary of one sample, and its early scores where they are sure enough to stand. `counted`: it is a real one."""
+def early_answer(head: Head, sample: Array, counted: bool = True) -> tuple[Array, Array | None]:
+    """The boundary of one sample, and its early scores where they are confident enough. `counted`: for statistics."""
     if head.exit is None or head.both is None:
         return (sample if head.run is None else head.run(sample)), None
     boundary, scores = head.both(sample)
-    sure = float(softmax(scores[0]).max()) >= head.exit.threshold
+    confident = float(softmax(scores[0]).max()) >= head.exit.threshold
     if counted:
-        head.goes_on += SLOW_WEIGHT * (float(not sure) - head.goes_on)
-    return boundary, scores if sure else None
+        head.continue_share += SLOW_WEIGHT * (float(not confident) - head.continue_share)
+    return boundary, scores if confident else None
 
 
-def heads_of(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
+def load_heads(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
     """The input, and as many of the bundle's heads as `heads_bytes` of files allow, the smallest first; lossy ones where they may
     be used."""
     manifest, used = bundle.manifest, 0
@@ -85,7 +85,7 @@ def heads_of(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
         if not cut.file:
             found[INPUT] = Head("input", list(cut.packed), None)
             continue
-        if cut.decoder and settings.least_agreement >= 1 and cut.name != settings.cut.partition("/")[0]:
+        if cut.decoder and settings.min_agreement >= 1 and cut.name != settings.route.partition("/")[0]:
             continue
         used += manifest.files[cut.file].bytes
         if used > settings.heads_bytes:
@@ -98,7 +98,7 @@ def heads_of(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
             break
         found[cut.name] = head = Head(cut.tensor, list(cut.packed), runtime.raw, bool(cut.decoder))
         if cut.exit is not None and settings.exits:
-            head.exit, head.both, head.goes_on = cut.exit, runtime.both, cut.exit.share
+            head.exit, head.both, head.continue_share = cut.exit, runtime.two_outputs, cut.exit.share
     return found
 
 
@@ -106,7 +106,7 @@ def mean_seconds(action: Callable[[], object]) -> float:
     """Seconds of one call. The mean: where a device is throttled, most calls are quick and a few pay for them."""
     action()
     begun, runs = time.perf_counter(), 0
-    while runs < MOST_RUNS and time.perf_counter() - begun < MEASURE_SECONDS:
+    while runs < MAX_RUNS and time.perf_counter() - begun < MEASURE_SECONDS:
         action()
         runs += 1
     return (time.perf_counter() - begun) / runs

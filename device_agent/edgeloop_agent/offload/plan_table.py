@@ -13,17 +13,17 @@ from edgeloop_agent.config import Config
 from edgeloop_contract.errors import NetworkError, UsageError
 
 if TYPE_CHECKING:
-    from edgeloop_agent.offload.router import Splitter
+    from edgeloop_agent.offload.router import Router
 
 SECONDS = 5.0
 
 
-def table(splitter: Splitter) -> dict[str, Any]:
+def table(router: Router) -> dict[str, Any]:
     """What /split answers of one model."""
-    made, tails = splitter.plan, splitter.edge.tails
+    made, tails = router.plan, router.servers.tails
     rows = [
         {
-            "way": str(row.way), "tail": tails[row.way.tail].address if row.way.tail >= 0 else "",
+            "route": str(row.route), "tail": tails[row.route.tail].address if row.route.tail >= 0 else "",
             "device_ms": round(row.device * 1e3, 3), "wire_ms": round(row.wire * 1e3, 3), "tail_ms": round(row.tail * 1e3, 3),
             "total_ms": round(row.seconds * 1e3, 3), "closed": row.closed,
         }
@@ -38,7 +38,7 @@ def table(splitter: Splitter) -> dict[str, Any]:
         for tail in tails
     ]  # fmt: skip
     return {
-        "model": splitter.manifest.name, "way": str(made.way), "why": made.why, "replans": splitter.replans, "rows": rows,
+        "model": router.manifest.name, "route": str(made.route), "why": made.why, "replans": router.replans, "rows": rows,
         "links": links,
     }  # fmt: skip
 
@@ -58,15 +58,15 @@ def lines(config: Config, port: int | None) -> Iterator[str]:
     except (urllib3.exceptions.HTTPError, msgspec.MsgspecError) as error:
         raise NetworkError(f"{address}: the agent does not answer ({error}); is it running, with its API?") from error
     for model in found:
-        yield f"{model['model']}: {model['way']} ({model['why']}; {model['replans']} changes since the start)"
+        yield f"{model['model']}: {model['route']} ({model['why']}; {model['replans']} changes since the start)"
         for link in model["links"]:
             rate, trip = (
                 "not measured" if link[k] is None else f"{link[k]:g} {unit}"
                 for k, unit in (("mbit_per_second", "Mbit/s"), ("round_trip_ms", "ms"))
             )
             yield f"  {link['tail']}: round trip {trip}, bandwidth {rate}, breaker {link['breaker']}"
-        yield f"  {'way':22}{'device ms':>10}{'wire ms':>10}{'tail ms':>10}{'all ms':>10}"
+        yield f"  {'route':22}{'device ms':>10}{'wire ms':>10}{'tail ms':>10}{'all ms':>10}"
         for row in sorted(model["rows"], key=lambda row: (bool(row["closed"]), row["total_ms"])):
             times = "".join(f"{row[k]:10.2f}" for k in ("device_ms", "wire_ms", "tail_ms", "total_ms"))
-            chosen = "  ← " if row["way"] == model["way"] else "    "
-            yield f"  {row['way']:22}{times}{chosen}{row['closed']}"
+            chosen = "  ← " if row["route"] == model["route"] else "    "
+            yield f"  {row['route']:22}{times}{chosen}{row['closed']}"

@@ -21,7 +21,7 @@ from edgeloop_contract.manifest import Coding
 from edgeloop_contract.splitting import EXTENSION, FILES
 
 MAX_ANSWER_BYTES = 16 << 20
-HEAD_BYTES = 450  # of a request and its answer, about
+HTTP_OVERHEAD_BYTES = 450  # of a request and its answer, about
 CONNECTIONS = 2
 
 
@@ -49,7 +49,7 @@ class Reply:
 
 
 class Tail:
-    """One address, with what is known of the way to it. `codings`: beside raw and deflated tensors."""
+    """One address, with what is known of the link to it. `codings`: beside raw and deflated tensors."""
 
     def __init__(
         self, address: str, headers: dict[str, str], ca_file: str, timeout_seconds: float, use_proxies: bool = True
@@ -67,43 +67,45 @@ class Tail:
     def probe(self) -> float:
         """Seconds of an exchange of a few bytes. Raises NetworkError."""
         if self.codings is None:
-            self._learn()
+            self._read_codings()
         start = time.perf_counter()
-        self._ask("GET", "/v2/health/ready", self._timeout)
+        self._request("GET", "/v2/health/ready", self._timeout)
         return time.perf_counter() - start
 
-    def _learn(self) -> None:
-        answer = self._ask("GET", "/v2", self._timeout)
+    def _read_codings(self) -> None:
+        answer = self._request("GET", "/v2", self._timeout)
         more: list[Coding] = [c for c in ("4bit", *FILES) if f'"{EXTENSION}{c}"'.encode() in answer.data]
         self.codings = frozenset(("raw", "deflate", *more))
 
     def wait_ready(self, model: str) -> None:
         """Returns when the model is loaded there. Raises NotServed, NetworkError."""
-        self._ask("GET", f"/v2/models/{model}/ready", max(self._timeout, 30.0))
+        self._request("GET", f"/v2/models/{model}/ready", max(self._timeout, 30.0))
         self.absent.pop(model, None)
 
     def infer(self, model: str, tensor: str, values: Array, deflated: bool, seconds: float) -> Reply:
         """Scores of one boundary. Raises NetworkError; DataError for an answer that is none."""
-        body, length = inference.ask(tensor, values, {"timeout": int(seconds * 1e6)})
+        body, length = inference.encode_request(tensor, values, {"timeout": int(seconds * 1e6)})
         headers = {inference.HEADER_LENGTH: str(length), "Accept-Encoding": "deflate", "Content-Type": "application/octet-stream"}
         if deflated:
             body = zlib.compress(body, 1)
             headers["Content-Encoding"] = "deflate"
         start = time.perf_counter()
-        answer = self._ask("POST", f"/v2/models/{model}/infer", seconds, headers, body)
+        answer = self._request("POST", f"/v2/models/{model}/infer", seconds, headers, body)
         took = time.perf_counter() - start
         content = answer.data
-        crossed = len(body) + len(content) + HEAD_BYTES
+        crossed = len(body) + len(content) + HTTP_OVERHEAD_BYTES
         if answer.headers.get("Content-Encoding") == "deflate":
             content = _inflated(content)
         said = answer.headers.get(inference.HEADER_LENGTH, "")
-        outputs, parameters = inference.answered(content, int(said) if said.isascii() and said.isdigit() else None)
+        outputs, parameters = inference.decode_response(content, int(said) if said.isascii() and said.isdigit() else None)
         if len(outputs) != 1:
             raise DataError(f"{self.address}: {len(outputs)} outputs; one is wanted")
         computed, waited = (_seconds(parameters.get(name)) for name in ("compute_us", "queue_us"))
         return Reply(np.asarray(next(iter(outputs.values())), np.float32), took, crossed, computed, waited)
 
-    def _ask(self, method: str, path: str, seconds: float, headers: dict[str, str] | None = None, body: bytes | None = None) -> Any:
+    def _request(
+        self, method: str, path: str, seconds: float, headers: dict[str, str] | None = None, body: bytes | None = None
+    ) -> Any:
         """A whole answer within about `seconds`; asked twice where the connection had been closed meanwhile."""
         deadline = time.monotonic() + seconds
         sent = {**self._headers, **(headers or {})}
@@ -116,7 +118,7 @@ class Tail:
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise NetworkError(f"{self.address}: {type(error).__name__}: {error}") from error
         if answer.status == 200:
-            return _Whole(data, answer.headers)
+            return _Answer(data, answer.headers)
         said = data[:200].decode("utf-8", "replace")
         if answer.status in (429, 503):
             raise TailBusy(f"{self.address}: status {answer.status}: {said}", _pause(answer.headers))
@@ -143,13 +145,13 @@ class Tail:
 
 
 @dataclass(frozen=True)
-class _Whole:
+class _Answer:
     data: bytes
     headers: Any
 
 
 def _pause(headers: Any) -> float:
-    """Seconds after which to come again, as the server says it: 0.05 to 60."""
+    """Seconds to wait, as the server asks for it: 0.05 to 60."""
     for name, unit in (("X-Retry-After-Ms", 1e-3), ("Retry-After", 1.0)):
         with contextlib.suppress(ValueError):
             return min(60.0, max(0.05, float(headers.get(name, "")) * unit))
@@ -172,7 +174,7 @@ def _inflated(content: bytes) -> bytes:
     return whole
 
 
-def secret_of(path: str) -> str:
+def read_token(path: str) -> str:
     """The first line of a token's file; \"\" where there is none."""
     try:
         return Path(path).read_text(encoding="ascii").strip() if path else ""

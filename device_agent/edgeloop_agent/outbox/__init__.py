@@ -1,1 +1,1 @@
-"""Samples and events that wait for the hub: kept on disk under a ceiling, the most valuable longest, and sent when possible."""
+"""Samples and events for the hub: kept on disk up to a limit, the most valuable ones longest, and sent when possible."""

@@ -1,4 +1,4 @@
-"""What may not leave the device is taken out of samples when they are kept and, as the rules may change, when they are sent."""
+"""Removes from samples what must not leave the device: when they are kept and, because the rules may change, when they are sent."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from edgeloop_contract.messages import Sample
 
 
 def packed(values: Array, level: int) -> bytes:
-    """As `Sample.data`."""
+    """An array as `Sample.data`."""
     return zlib.compress(np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes(), level)
 
 
-def hidden_again(sample: Sample, settings: Settings) -> Sample:
-    """A kept sample by the rules of now; one that was kept by them already stays as it is."""
+def redacted_again(sample: Sample, settings: Settings) -> Sample:
+    """Apply the present rules to a kept sample; without rules it is returned as it is."""
     if not settings.drop_channels and settings.blur <= 1:
         return sample
     kind = np.dtype(sample.dtype)
     values = np.frombuffer(zlib.decompress(sample.data), kind.newbyteorder("<")).reshape(sample.shape).astype(kind)
-    return msgspec.structs.replace(sample, data=packed(hidden(values, settings), 6))
+    return msgspec.structs.replace(sample, data=packed(redacted(values, settings), 6))
 
 
-def hidden(values: Array, settings: Settings) -> Array:
-    """A sample (*sample) with what may not leave the device taken out: channels zeroed, images blurred."""
+def redacted(values: Array, settings: Settings) -> Array:
+    """A copy of a sample (*sample) with `drop_channels` zeroed and images blurred."""
     out = np.array(values)
     for channel in settings.drop_channels:
         if channel < out.shape[-1]:

@@ -1,4 +1,4 @@
-"""Brings what waits to the hub: the most valuable first, within the day's budget, until done or the other side says no."""
+"""Sends the outbox to the hub, the most valuable rows first, within the budget of the day."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import msgspec
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.hub_client import Refused
-from edgeloop_agent.outbox.redaction import hidden_again
-from edgeloop_agent.outbox.selection import CLASS
+from edgeloop_agent.outbox.redaction import redacted_again
+from edgeloop_agent.outbox.selection import PRIORITY
 from edgeloop_agent.outbox.store import Outbox
 from edgeloop_contract.messages import Event, Sample, Samples
 
@@ -24,17 +24,17 @@ class Receiver(Protocol):
 
 
 def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, released: Sequence[str] = ()) -> int:
-    """How many rows arrived. A batch that is cut off comes again at the next turn, and the hub stores each row once.
+    """Send rows until `deadline`; returns how many arrived. A batch that is cut off is sent again; the hub stores each row once.
 
-    `released`: recordings of which nothing is held back any more; the hub is told.
-    Raises NetworkError; what arrived before it is forgotten already. Events go even when the day's budget is spent.
+    `released`: recordings whose context samples are no longer held back; the hub is told.
+    Raises NetworkError; rows that arrived before it are deleted already. Events are sent even without budget.
     """
     if settings.send != "samples":
-        outbox.withdraw()  # kept when they were still allowed to leave
+        outbox.withdraw()  # they were kept while sending was still allowed
     done, most_rows = 0, BATCH_ROWS
     while time.monotonic() < deadline:
-        left = settings.max_upload_bytes_per_day - outbox.spent_today()
-        rows = outbox.batch(min(BATCH_BYTES, max(left, 1)), most_rows, 0.0 if left > 0 else CLASS["event"])
+        left = settings.max_upload_bytes_per_day - outbox.bytes_sent_today()
+        rows = outbox.batch(min(BATCH_BYTES, max(left, 1)), most_rows, 0.0 if left > 0 else PRIORITY["event"])
         if not rows and not released:
             return done
         samples, events = [], []
@@ -43,18 +43,18 @@ def send(outbox: Outbox, hub: Receiver, settings: Settings, deadline: float, rel
                 if row.kind == "event":
                     events.append(msgspec.msgpack.decode(row.body, type=Event))
                 else:
-                    samples.append(hidden_again(msgspec.msgpack.decode(row.body, type=Sample), settings))
-            except msgspec.MsgspecError:  # kept by an earlier release, beyond what a hub takes today: counted as refused
+                    samples.append(redacted_again(msgspec.msgpack.decode(row.body, type=Sample), settings))
+            except msgspec.MsgspecError:  # written by an earlier release, and no longer valid: counted as refused
                 outbox.drop(row)
         body = msgspec.msgpack.encode(Samples(samples=samples, events=events, released=list(released)))
         try:
             hub.samples(body)
         except Refused:
             if len(rows) > 1:
-                most_rows = 1  # one of them is wrong: find out which
+                most_rows = 1  # one row is wrong: find out which
                 continue
             if rows:
-                outbox.drop(rows[0])  # it would stand in the way of all others for ever
+                outbox.drop(rows[0])  # it would block all others for ever
             released = ()
             continue
         outbox.sent([row.key for row in rows], len(body))

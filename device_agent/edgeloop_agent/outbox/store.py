@@ -1,4 +1,4 @@
-"""The outbox's file: SQLite with its log forced to disk at every commit, so that what was put in survives a power cut."""
+"""The outbox's file: SQLite that syncs its log at every commit, so that stored rows survive a power cut."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def outbox_path(state: Path) -> Path:
 
 @dataclass(frozen=True)
 class Row:
-    """`value`: the higher, the longer it is kept and the sooner it is sent. `recording`: of the rest, what it is found by."""
+    """`value`: the higher, the longer it is kept and the sooner it is sent. `recording`: by which context samples are found.
+
+    The kind "rest" and the table `rest` hold context samples: samples that were not chosen, sent if their recording is asked for.
+    """
 
     key: str
     kind: str
@@ -50,15 +53,15 @@ class Row:
 
 
 class Outbox:
-    """May be opened by several processes. A damaged file is put aside, and said; `check`: look for damage everywhere, at the start.
+    """May be opened by several processes. A damaged file is renamed; `quarantined` says why. `check`: look for damage first.
 
-    `max_bytes`: of what waits; `rest_bytes`: of the rest, which is held back until its recording is asked for.
+    `max_bytes`: of waiting rows; `context_bytes`: of context samples, which are held back until their recording is asked for.
     Raises StorageError where the disk refuses.
     """
 
-    def __init__(self, path: Path, max_bytes: int, check: bool = True, rest_bytes: int = 0) -> None:
-        self.path, self.max_bytes, self.rest_bytes, self._check = path, max_bytes, rest_bytes, check
-        self.put_aside = ""
+    def __init__(self, path: Path, max_bytes: int, check: bool = True, context_bytes: int = 0) -> None:
+        self.path, self.max_bytes, self.context_bytes, self._check = path, max_bytes, context_bytes, check
+        self.quarantined = ""
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             try:
@@ -66,14 +69,14 @@ class Outbox:
             except sqlite3.DatabaseError as error:
                 if isinstance(error, sqlite3.OperationalError):
                     raise
-                self._put_aside(str(error))
+                self._quarantine(str(error))
                 self._connection = self._opened()
         except (OSError, sqlite3.Error) as error:
             raise StorageError(f"{path}: the outbox cannot be opened ({error}); make room or check the path") from error
 
     def _opened(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        pages = max(64, (self.max_bytes + self.rest_bytes) // PAGE)
+        pages = max(64, (self.max_bytes + self.context_bytes) // PAGE)
         for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={1 << 20}",
                        "wal_autocheckpoint=128", f"max_page_count={pages}"):  # fmt: skip
             connection.execute(f"PRAGMA {pragma}").fetchall()
@@ -83,17 +86,17 @@ class Outbox:
             raise sqlite3.DatabaseError("it is damaged")
         return connection
 
-    def _put_aside(self, why: str) -> None:
-        self.put_aside = why
+    def _quarantine(self, why: str) -> None:
+        self.quarantined = why
         for suffix in ("", "-wal", "-shm"):
             file = Path(f"{self.path}{suffix}")
             if file.exists():
                 file.replace(f"{self.path}.damaged{suffix}")
 
     def put(self, rows: Iterable[Row]) -> None:
-        """Keep rows, all of them or (on an error) none; the least valuable, the oldest first, make room and are counted.
+        """Store rows: all of them, or none after an error. The least valuable and oldest rows make room, and are counted.
 
-        The rest is held back; of it the oldest makes room.
+        Of context samples the oldest make room.
         """
         with self._writing() as connection:
             for row in rows:
@@ -108,11 +111,11 @@ class Outbox:
                     "INSERT OR IGNORE INTO waiting VALUES (?, ?, ?, ?, ?, ?)",
                     (row.key, row.kind, row.value, time.time(), size, row.body),
                 )
-            self._forget_rest(connection)
+            self._trim_context(connection)
             self._evict(connection)
 
     def release(self, recordings: Iterable[str]) -> int:
-        """Hold the rest of these recordings back no longer; how many samples that are."""
+        """Move the context samples of these recordings to the waiting rows; returns their number."""
         released = 0
         with self._writing() as connection:
             for recording in recordings:
@@ -124,9 +127,9 @@ class Outbox:
             self._evict(connection)
         return released
 
-    def _forget_rest(self, connection: sqlite3.Connection) -> None:
+    def _trim_context(self, connection: sqlite3.Connection) -> None:
         used = connection.execute("SELECT COALESCE(SUM(bytes), 0) FROM rest").fetchone()[0]
-        over = used - int(self.rest_bytes * SPARE)
+        over = used - int(self.context_bytes * SPARE)
         if over <= 0:
             return
         for n, size in connection.execute("SELECT n, bytes FROM rest ORDER BY n"):
@@ -151,14 +154,14 @@ class Outbox:
         for kind, n in gone.items():
             self._count(connection, f"evicted {kind}", n)
 
-    def batch(self, max_bytes: int, max_rows: int, least_value: float = 0.0) -> list[Row]:
-        """The most valuable rows, oldest first among equals, that fit together; the first one in any case."""
+    def batch(self, max_bytes: int, max_rows: int, min_value: float = 0.0) -> list[Row]:
+        """The most valuable rows that fit into `max_bytes` together, oldest first among equals; at least one."""
         found: list[Row] = []
         used = 0
         with self._reading() as connection:
             rows = connection.execute(
                 "SELECT key, kind, value, body FROM waiting WHERE value >= ? ORDER BY value DESC, at LIMIT ?",
-                (least_value, max_rows),
+                (min_value, max_rows),
             )
             for row in rows:
                 used += len(row[3])
@@ -168,7 +171,7 @@ class Outbox:
         return found
 
     def sent(self, keys: Iterable[str], bytes_sent: int) -> None:
-        """They arrived: forget them. What was spent counts against the day's budget."""
+        """Delete rows that arrived. `bytes_sent` counts against the budget of the day."""
         day = int(time.time() // DAY)
         with self._writing() as connection:
             connection.executemany("DELETE FROM waiting WHERE key = ?", [(key,) for key in keys])
@@ -179,26 +182,26 @@ class Outbox:
             connection.execute("PRAGMA incremental_vacuum(64)").fetchall()
 
     def drop(self, row: Row) -> None:
-        """The hub will never take it; counted."""
+        """Delete a row that the hub refuses, and count it."""
         with self._writing() as connection:
             connection.execute("DELETE FROM waiting WHERE key = ?", (row.key,))
             self._count(connection, f"refused {row.kind}", 1)
 
     def withdraw(self) -> None:
-        """Forget every sample; counted. Events stay."""
+        """Delete and count every sample. Events stay."""
         with self._writing() as connection:
             for kind, n in connection.execute("SELECT kind, COUNT(*) FROM waiting WHERE kind != 'event' GROUP BY kind").fetchall():
                 self._count(connection, f"withdrawn {kind}", n)
             connection.execute("DELETE FROM waiting WHERE kind != 'event'")
             connection.execute("DELETE FROM rest")
 
-    def spent_today(self) -> int:
+    def bytes_sent_today(self) -> int:
         with self._reading() as connection:
             row = connection.execute("SELECT bytes FROM sent WHERE day = ?", (int(time.time() // DAY),)).fetchone()
         return int(row[0]) if row else 0
 
-    def held_back(self) -> int:
-        """Samples of the rest."""
+    def context_count(self) -> int:
+        """Number of context samples that are held back."""
         with self._reading() as connection:
             return int(connection.execute("SELECT COUNT(*) FROM rest").fetchone()[0])
 

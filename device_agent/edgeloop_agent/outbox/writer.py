@@ -1,4 +1,4 @@
-"""Puts what is worth it into the outbox, from a thread of its own: a slow disk must not stop inference."""
+"""Writes chosen samples and events to the outbox in a thread of its own: a slow disk must not stop inference."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Samples as Settings
-from edgeloop_agent.drift.monitor import Look
-from edgeloop_agent.outbox.redaction import hidden, packed
-from edgeloop_agent.outbox.selection import CLASS, Choice, Chooser
+from edgeloop_agent.drift.monitor import DriftObservation
+from edgeloop_agent.outbox.redaction import packed, redacted
+from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelector
 from edgeloop_agent.outbox.store import FILE, Outbox, Row, outbox_path
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import StorageError
@@ -27,56 +27,66 @@ if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
 
-MOST_QUEUED, MOST_QUEUED_BYTES = 64, 16 << 20  # in memory; the rest has half of it, so that what was chosen finds room
-REST_TOGETHER, REST_SECONDS = 32, 5.0  # of the rest so many, or what came in that time, are one commit: flash wears by commits
+MAX_QUEUED, MAX_QUEUED_BYTES = 64, 16 << 20  # in memory; context samples may use half of it, so that chosen samples find room
+CONTEXT_BATCH, CONTEXT_SECONDS = 32, 5.0  # so many context samples, or those of that time, are one commit: commits wear out flash
 
 
-class Keeper:
-    """One device's. `sample` and `event` return at once; what finds no room in the queue is counted and lost."""
+class OutboxWriter:
+    """`sample` and `event` return at once; what finds no room in the queue is counted and lost."""
 
     def __init__(self, settings: Settings, state: Path, counts: Counts, log: Log) -> None:
         self.settings, self.counts, self.log = settings, counts, log
         generator = random.Random()
-        self._choose = Chooser(
-            settings.random_share, settings.uncertain_share, settings.per_hour, generator.random, time.monotonic
+        self._choose = SampleSelector(
+            settings.random_share, settings.uncertain_share, settings.max_per_hour, generator.random, time.monotonic
         )  # fmt: skip
-        self.outbox = Outbox(outbox_path(state), settings.max_bytes, rest_bytes=settings.rest_bytes)
-        if self.outbox.put_aside:
-            log("error", "outbox damaged", why=self.outbox.put_aside, kept_as=f"{FILE}.damaged")
+        self.outbox = Outbox(outbox_path(state), settings.max_bytes, context_bytes=settings.context_bytes)
+        if self.outbox.quarantined:
+            log("error", "outbox damaged", why=self.outbox.quarantined, kept_as=f"{FILE}.damaged")
         self._queue: deque[Event | tuple[Sample, Array]] = deque()
-        self._rest: deque[tuple[Sample, Array]] = deque()
+        self._context: deque[tuple[Sample, Array]] = deque()
         self._bytes = 0  # of samples in both
         self._changed, self._stopped = threading.Condition(), False
         self._failing = ""
         self._thread = threading.Thread(target=self._write, name="outbox", daemon=True)
         self._thread.start()
 
-    def follow(self, reliability: Sequence[Sequence[float]]) -> None:
-        """Another bundle answers from now on."""
-        self._choose.begin_at(reliability)
+    def use_reliability(self, reliability: Sequence[Sequence[float]]) -> None:
+        """Choose by another bundle's reliability from now on."""
+        self._choose.start_from(reliability)
 
     def sample(
-        self, recording: str, window: int, sample: Array, guess: str, look: Look, truth: str, model: str, sha256: str
+        self,
+        recording: str,
+        window: int,
+        sample: Array,
+        prediction: str,
+        observation: DriftObservation,
+        truth: str,
+        model: str,
+        sha256: str,
     ) -> None:
         """Consider one answered sample (1, *sample)."""
         if self.settings.send != "samples":
             return
-        choice = self._choose(look.features, look.confidence, look.drifting, truth == guess if truth else None)
+        choice = self._choose(
+            observation.features, observation.confidence, observation.drifting, truth == prediction if truth else None
+        )
         if choice is None:
-            if not self.settings.rest_bytes:
+            if not self.settings.context_bytes:
                 return
-            choice = Choice("rest", CLASS["rest"], False)
-        values = hidden(sample[0], self.settings)
+            choice = SampleChoice("rest", PRIORITY["rest"], False)
+        values = redacted(sample[0], self.settings)
         key = secrets.token_hex(16)
         found = Sample(
             key=key, at=time.time(), kind=choice.kind, model=model, sha256=sha256, recording=recording[:200], window=window,  # type: ignore[arg-type]
-            random=choice.random, guess=guess[:200], confidence=round(min(max(look.confidence, 0.0), 1.0), 6),
-            features=[round(float(f), 3) for f in np.clip(look.features[:100], -99, 99)], value=round(choice.value, 4),
+            random=choice.random, guess=prediction[:200], confidence=round(min(max(observation.confidence, 0.0), 1.0), 6),
+            features=[round(float(f), 3) for f in np.clip(observation.features[:100], -99, 99)], value=round(choice.value, 4),
             truth=truth[:200], dtype=str(values.dtype), shape=list(values.shape),  # type: ignore[arg-type]
         )  # fmt: skip
         with self._changed:
-            queue, share = (self._rest, 0.5) if choice.kind == "rest" else (self._queue, 1.0)
-            if len(queue) >= MOST_QUEUED or (self._bytes and self._bytes + values.nbytes > share * MOST_QUEUED_BYTES):
+            queue, share = (self._context, 0.5) if choice.kind == "rest" else (self._queue, 1.0)
+            if len(queue) >= MAX_QUEUED or (self._bytes and self._bytes + values.nbytes > share * MAX_QUEUED_BYTES):
                 self.counts.dropped["outbox"] += 1
                 return
             queue.append((found, values))
@@ -85,7 +95,7 @@ class Keeper:
 
     def event(self, event: Event) -> None:
         with self._changed:
-            if len(self._queue) >= MOST_QUEUED:
+            if len(self._queue) >= MAX_QUEUED:
                 self.counts.dropped["outbox"] += 1
                 return
             self._queue.append(event)
@@ -99,25 +109,25 @@ class Keeper:
         self._thread.join(5)
 
     def _write(self) -> None:
-        due = 0.0  # when the rest is to be written
+        due = 0.0  # when context samples must be written
         while True:
             with self._changed:
-                while not self._queue and not self._stopped and len(self._rest) < REST_TOGETHER:
-                    left = due - time.monotonic() if self._rest else None
+                while not self._queue and not self._stopped and len(self._context) < CONTEXT_BATCH:
+                    left = due - time.monotonic() if self._context else None
                     if left is not None and left <= 0:
                         break
                     self._changed.wait(left)
-                taken = [*self._queue, *self._rest]
+                taken = [*self._queue, *self._context]
                 if not taken:
                     return
                 self._queue.clear()
-                self._rest.clear()
+                self._context.clear()
                 self._bytes = 0
-                due = time.monotonic() + REST_SECONDS
+                due = time.monotonic() + CONTEXT_SECONDS
             rows = [_row(one) for one in taken]
             try:
                 self.outbox.put(rows)
-                self.counts.kept.update(row.kind for row in rows)
+                self.counts.outbox_rows.update(row.kind for row in rows)
                 self._failing = ""
             except StorageError as error:
                 self.counts.dropped["outbox"] += len(rows)
@@ -128,8 +138,8 @@ class Keeper:
 
 def _row(one: Event | tuple[Sample, Array]) -> Row:
     if isinstance(one, Event):
-        return Row(one.key, "event", CLASS["event"], msgspec.msgpack.encode(one))
+        return Row(one.key, "event", PRIORITY["event"], msgspec.msgpack.encode(one))
     sample, values = one
-    level = 1 if sample.kind == "rest" else 6  # the rest is most of the samples, and seldom sent
+    level = 1 if sample.kind == "rest" else 6  # most samples are context samples, and seldom sent
     body = msgspec.msgpack.encode(msgspec.structs.replace(sample, data=packed(values, level)))
     return Row(sample.key, sample.kind, sample.value, body, sample.recording)

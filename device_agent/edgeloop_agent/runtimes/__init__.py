@@ -44,19 +44,19 @@ def open_runtime(variant: Variant, model: bytes, threads: int = 1, **options: An
     return loaded
 
 
-def missing(runtime: str, error: ImportError) -> DeviceError:
+def missing_library(runtime: str, error: ImportError) -> DeviceError:
     return DeviceError(f"runtime {runtime!r} is not installed here ({error}); pip install '{RUNTIMES[runtime][1]}'")
 
 
-def one_input(variant: Variant, names: Sequence[str]) -> None:
-    """Raises DeviceError for a model that takes several tensors: nobody here could say which of them a recording is."""
+def check_one_input(variant: Variant, names: Sequence[str]) -> None:
+    """Raises DeviceError for a model with several inputs: the agent cannot know which of them a recording is."""
     if len(names) != 1:
         listed = f" ({', '.join(names)})" if names else ""
         raise DeviceError(f"{variant.file} takes {len(names)} inputs{listed}; a bundle's model takes one: export it with one input")
 
 
 def to_scores(raw: Array, variant: Variant) -> Array:
-    """What the model handed out, as float32 scores."""
+    """A model's raw output as float32 scores."""
     q = variant.output.quantization
     if q is None:
         return raw.astype(np.float32, copy=False)

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeloop_agent.hardware import machine, saturates
-from edgeloop_agent.runtimes import missing, one_input, to_scores
+from edgeloop_agent.hardware import int8_may_saturate, machine
+from edgeloop_agent.runtimes import check_one_input, missing_library, to_scores
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Precision, Variant
@@ -30,7 +30,7 @@ def _library() -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise missing("onnx", error) from error
+        raise missing_library("onnx", error) from error
     return onnxruntime
 
 
@@ -39,23 +39,23 @@ def version() -> str:
 
 
 class _Session:
-    def __init__(self, variant: Variant, session: Any, missing_ones: Sequence[str], note: str) -> None:
+    def __init__(self, variant: Variant, session: Any, missing_providers: Sequence[str], note: str) -> None:
         self._variant, self._session = variant, session
         self._output = session.get_outputs()[0].name
         self._input = session.get_inputs()[0].name
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in session.get_providers())
-        absent = f"; asked for and not in this build: {', '.join(missing_ones)}" if missing_ones else ""
+        absent = f"; asked for and not in this build: {', '.join(missing_providers)}" if missing_providers else ""
         self.description = f"{version()} ({providers}{absent}{note})"
 
     def run(self, samples: Array) -> Array:
         return to_scores(self.raw(samples), self._variant)
 
     def raw(self, samples: Array) -> Array:
-        """What the model hands out, as it is."""
+        """The model's raw output."""
         found: Array = self._session.run([self._output], {self._input: samples})[0]
         return found
 
-    def both(self, samples: Array) -> tuple[Array, Array]:
+    def two_outputs(self, samples: Array) -> tuple[Array, Array]:
         """The first output and the second one, of a model that has two."""
         first, second = self._session.run(None, {self._input: samples})
         return first, second
@@ -67,52 +67,58 @@ def load(
 ) -> _Session:  # fmt: skip
     """Open a session. `optimised_model` and `profile`: where to write the optimised graph and a trace of kernels.
 
-    `providers`: short names (XNNPACK, CUDA, TensorRT), tried before the CPU; one that this build lacks is said in `description`.
-    `graphs`: where graphs are kept optimised, so that the next start need not do it again.
+    `providers`: short names (XNNPACK, CUDA, TensorRT), tried before the CPU; `description` names those that this build lacks.
+    `graphs`: cache of optimised graphs, for a quicker next start.
     """
     library = _library()
-    chosen, missing_ones = _providers(library, providers)
+    chosen, missing_providers = _providers(library, providers)
 
-    def opened(options: Any, way: str) -> Any:
+    def open_session(options: Any, workaround: str) -> Any:
         if optimised_model:
             options.optimized_model_filepath = optimised_model
         if profile:
             options.enable_profiling = True
             options.profile_file_prefix = profile
         if graphs is not None and graphs.max_bytes and chosen == [CPU]:
-            return _from_cache(library, options, model, graphs, threads, way)
+            return _from_cache(library, options, model, graphs, threads, workaround)
         return library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
 
     try:
-        session, way = _exactly(opened, threads, variant.precision == Precision.INT8 and chosen == [CPU] and saturates())
+        session, workaround = _open_exact(
+            open_session, threads, variant.precision == Precision.INT8 and chosen == [CPU] and int8_may_saturate()
+        )
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
-    one_input(variant, [given.name for given in session.get_inputs()])
-    return _Session(variant, session, missing_ones, NOTES.get(way, ""))
+    check_one_input(variant, [given.name for given in session.get_inputs()])
+    return _Session(variant, session, missing_providers, NOTES.get(workaround, ""))
 
 
 def session_of(model: bytes, threads: int = 1) -> Any:
-    """A quiet session on the CPU, exact on every one (see `saturates`). Raises onnxruntime's own errors."""
-    return _exactly(lambda options, _: _library().InferenceSession(model, options, providers=[CPU]), threads, saturates())[0]
+    """A quiet session on the CPU, exact on every one (see `int8_may_saturate`). Raises onnxruntime's own errors."""
+    return _open_exact(
+        lambda options, _: _library().InferenceSession(model, options, providers=[CPU]), threads, int8_may_saturate()
+    )[0]
 
 
-def _exactly(opened: Callable[[Any, str], Any], threads: int, saturating: bool) -> tuple[Any, str]:
-    """A session and the way in which it was opened: as it is; or, where int8 sums may saturate, with uint8 weights, whose
-    kernels are exact and some slower; or, where layers share a tensor and onnxruntime cannot do that, in floats.
+def _open_exact(open_session: Callable[[Any, str], Any], threads: int, saturating: bool) -> tuple[Any, str]:
+    """A session, and the workaround that it needed ("": none).
+
+    Where int8 sums may saturate: uint8 weights, whose kernels are exact and a little slower; where layers share a tensor and
+    onnxruntime cannot do that, float arithmetic.
     """
-    ways = (UINT8_WEIGHTS, IN_FLOATS) if saturating else ("",)
-    for way in ways:
+    workarounds = (UINT8_WEIGHTS, IN_FLOATS) if saturating else ("",)
+    for workaround in workarounds:
         options = _options(threads)
-        if way:
-            options.add_session_config_entry(way, "1")
-        if way != ways[-1]:
+        if workaround:
+            options.add_session_config_entry(workaround, "1")
+        if workaround != workarounds[-1]:
             options.log_severity_level = FATAL_ONLY
         try:
-            return opened(options, way), way
+            return open_session(options, workaround), workaround
         except Exception:  # pybind types that share no public base
-            if way == ways[-1]:
+            if workaround == workarounds[-1]:
                 raise
-    raise AssertionError("there is a last way")
+    raise AssertionError("the last workaround returns or raises")
 
 
 def _options(threads: int) -> Any:
@@ -130,22 +136,22 @@ def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str
 
 
 def _with_cache(provider: str, graphs: GraphCache | None) -> str | tuple[str, dict[str, str]]:
-    """TensorRT builds its engines for minutes, and keeps them by itself where it is told to: by model, version and GPU."""
+    """TensorRT builds its engines for minutes, and caches them itself by model, version and GPU, if given a folder."""
     if provider != TENSORRT or graphs is None or not graphs.max_bytes:
         return provider
     return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(graphs.folder / "tensorrt")}
 
 
-def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int, way: str) -> Any:
-    """A session of the graph that was optimised before, in the same `way`; else optimise it now, and keep that."""
-    parts = (hashlib.sha256(model).hexdigest(), version(), machine(), str(threads), way)
+def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int, workaround: str) -> Any:
+    """A session of the cached optimised graph; if there is none, optimise the graph now and cache it."""
+    parts = (hashlib.sha256(model).hexdigest(), version(), machine(), str(threads), workaround)
     kept = graphs.get(*parts)
     if kept is not None:
         plain = _options(threads)
         plain.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             return library.InferenceSession(kept, plain, providers=[CPU])
-        except Exception:  # whole by its digest, and refused all the same: make it again
+        except Exception:  # its digest is right, but the runtime refuses it: make it again
             graphs.drop(*parts)
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "graph.onnx")

@@ -1,4 +1,4 @@
-"""TFLite, by ai-edge-litert or by the original tflite-runtime: one backend, two providers, the kept-up one first."""
+"""TFLite, by ai-edge-litert or by the original tflite-runtime: one backend, two providers, the maintained one first."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import missing, one_input, to_scores
+from edgeloop_agent.runtimes import check_one_input, missing_library, to_scores
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
@@ -30,17 +30,17 @@ def _library() -> tuple[Any, str]:
             raise DeviceError(f"tflite-runtime cannot work with numpy {np.__version__}; pip install 'numpy<2'")
         return library, f"{distribution} {_version(module, distribution)}"
     assert failure is not None
-    raise missing("tflite", failure)
+    raise missing_library("tflite", failure)
 
 
 def _version(module: str, distribution: str) -> str:
-    """As the package says it; asking its metadata takes as long as a third of the runtime's start."""
-    said = getattr(sys.modules[module.partition(".")[0]], "__version__", None)
-    if said is None:
+    """The package's own version; reading its metadata would take as long as a third of the runtime's start."""
+    version_text = getattr(sys.modules[module.partition(".")[0]], "__version__", None)
+    if version_text is None:
         from importlib.metadata import version as of_distribution
 
-        said = of_distribution(distribution)
-    return str(said)
+        version_text = of_distribution(distribution)
+    return str(version_text)
 
 
 def version() -> str:
@@ -75,7 +75,7 @@ def load(
 ) -> _Interpreter:
     """Open an interpreter for batch 1. `delegate`: the path of a delegate's library (an Edge TPU's, a GPU's).
 
-    A delegate that cannot be loaded is said in `description`, and the model runs without it.
+    If the delegate cannot be loaded, `description` says so and the model runs without it.
     """
     library, description = _library()
     delegates = []
@@ -91,5 +91,5 @@ def load(
         interpreter.allocate_tensors()
     except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
         raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error
-    one_input(variant, [str(given["name"]) for given in interpreter.get_input_details()])
+    check_one_input(variant, [str(given["name"]) for given in interpreter.get_input_details()])
     return _Interpreter(variant, interpreter, description)

@@ -1,4 +1,4 @@
-"""Columns of a table by their names: what training and the agent both understand of a header line."""
+"""Columns of a table by their names: one reading of header lines for training and the agent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeloop_contract.errors import DataError
 
 
 def cells(path: Path) -> tuple[list[str], list[list[str]]]:
-    """The header's names, told apart, and the rows below it; no names where the first line is numbers. Raises DataError."""
+    """The header's names, made unique, and the rows below it; no names where the first line is numbers. Raises DataError."""
     text = as_text(path.read_bytes())
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter_of(text)) if row]
@@ -27,7 +27,7 @@ def cells(path: Path) -> tuple[list[str], list[list[str]]]:
 
 
 def names_of(header: Sequence[str]) -> list[str]:
-    """As they stand there, without white space; the second of one name is NAME.2, and one without a name 'column 3'."""
+    """Unique names without white space: a repeated name becomes NAME.2, an empty one 'column 3'."""
     found: list[str] = []
     taken = {cell.strip() for cell in header}
     for i, cell in enumerate(header):
@@ -43,7 +43,7 @@ def names_of(header: Sequence[str]) -> list[str]:
 def read_columns(path: Path, wanted: Sequence[str]) -> Array | None:
     """(T, len(wanted)): those columns of a CSV, whatever else it holds. None where its header line knows none of them.
 
-    Raises DataError where only some are there, or where a cell is no number.
+    Raises DataError where only some are there, or where a cell is not a number.
     """
     try:
         names, rows = cells(path)
@@ -67,6 +67,6 @@ def _picked(row: list[str], line: int, width: int, places: list[int], names: lis
     for place in places:
         value = number(row[place])
         if value is None:
-            raise DataError(f"row {line}, column {names[place]!r}: {row[place][:40]!r} is no number")
+            raise DataError(f"row {line}, column {names[place]!r}: {row[place][:40]!r} is not a number")
         found.append(value)
     return found

@@ -13,41 +13,41 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.in_flight import LEFT_OUT, Hand
-from edgeloop_agent.sources import Away, Recording
+from edgeloop_agent.in_flight import EXCLUDED, InFlight
+from edgeloop_agent.sources import Recording, ReportAway
 from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
 JSON_LINES = (".jsonl", ".ndjson")
-LEADS_OUT = "a symbolic link that leads out of its folder; put the file itself there"
+LEADS_OUT = "a symbolic link to another folder; put the file itself there"
 
 
-IDLE = Hand()
+NOT_TRACKED = InFlight()
 
 
 def leads_out(path: Path) -> bool:
-    """Whether it is a link out of its folder: whoever may put recordings there may not read every file of ours."""
+    """Whether it is a link to another folder: who may put recordings there must not be able to read every file of the agent."""
     try:
         return path.is_symlink() and not path.resolve().is_relative_to(path.parent.resolve())
     except (OSError, RuntimeError):  # a circle of links
         return True
 
 
-def held(path: Path, hand: Hand) -> Recording:
-    """One file, with its key. One that ended a worker before is refused unread."""
+def read_tracked(path: Path, in_flight: InFlight) -> Recording:
+    """Read one file, with its key. A file that ended workers before is refused unread."""
     try:
         state = path.stat()
     except OSError:
-        return read(path)  # it says why
+        return read(path)  # whose `refused` says why
     key = f"{path} {state.st_mtime_ns} {state.st_size}"
-    if hand.left_out(key):
-        return Recording(path.name, None, LEFT_OUT, key=key)
-    with hand.reading(key):
+    if in_flight.is_excluded(key):
+        return Recording(path.name, None, EXCLUDED, key=key)
+    with in_flight.reading(key):
         return msgspec.structs.replace(read(path), key=key)
 
 
-def folder(path: Path, hand: Hand = IDLE) -> Iterator[Recording]:
+def folder(path: Path, in_flight: InFlight = NOT_TRACKED) -> Iterator[Recording]:
     """Every readable file of a folder, by name. Raises DataError when there is none."""
     files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*READERS, *JSON_LINES) and p.is_file())
     if not files:
@@ -58,7 +58,7 @@ def folder(path: Path, hand: Hand = IDLE) -> Iterator[Recording]:
         elif file.suffix.lower() in JSON_LINES:
             yield from _json_file(file, f"{file.name} ")
         else:
-            yield held(file, hand)
+            yield read_tracked(file, in_flight)
 
 
 def json_lines(stream: IO[str], prefix: str = "") -> Iterator[Recording]:
@@ -76,7 +76,7 @@ def json_lines(stream: IO[str], prefix: str = "") -> Iterator[Recording]:
 
 
 def json_record(line: str, name: str) -> Recording:
-    """One JSON object {"name": …, "values": [[…], …], "label": …}; what is wrong with it is reported in `refused`."""
+    """One JSON object {"name": …, "values": [[…], …], "label": …}; `refused` says what is wrong with it."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -101,26 +101,26 @@ def json_record(line: str, name: str) -> Recording:
 
 
 def label_text(label: object) -> str:
-    """A label of any JSON kind as text: 0 and false are labels, null is none."""
+    """A label of any JSON type as text: 0 and false are labels, null means no label."""
     if label is None:
         return ""
     return str(label).lower() if isinstance(label, bool) else str(label)
 
 
-def open_source(where: str, stdin: IO[str], hand: Hand = IDLE) -> Iterator[Recording]:
+def open_source(where: str, stdin: IO[str], in_flight: InFlight = NOT_TRACKED) -> Iterator[Recording]:
     """`where`: a folder, a file, or '-' for JSON lines on standard input."""
     if where == "-":
         return json_lines(stdin)
     path = Path(where)
     if path.is_dir():
-        return folder(path, hand)
+        return folder(path, in_flight)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; give a folder of recordings, a file, or - for standard input")
     if path.suffix.lower() in JSON_LINES:
         return _json_file(path)
     if path.suffix.lower() not in READERS:
         raise DataError(f"{path}: cannot read {path.suffix or 'files without an ending'}; known: {', '.join(sorted(READERS))}")
-    return iter([held(path, hand)])
+    return iter([read_tracked(path, in_flight)])
 
 
 def _json_file(path: Path, prefix: str = "") -> Iterator[Recording]:
@@ -129,15 +129,15 @@ def _json_file(path: Path, prefix: str = "") -> Iterator[Recording]:
             yield msgspec.structs.replace(recording, key=f"{path} {number}")
 
 
-class Once:
-    """A file, or every file of a folder; then the source is done. Where something broke it off, it goes on from there."""
+class FileSource:
+    """A file, or every file of a folder; then the source is done. After an interruption it continues there."""
 
-    def __init__(self, settings: Settings, hand: Hand = IDLE) -> None:
-        self.where, self.hand = settings.where, hand
+    def __init__(self, settings: Settings, in_flight: InFlight = NOT_TRACKED) -> None:
+        self.where, self.in_flight = settings.where, in_flight
         self.given = 0
 
-    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
-        for number, recording in enumerate(open_source(self.where, sys.stdin, self.hand), 1):
+    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+        for number, recording in enumerate(open_source(self.where, sys.stdin, self.in_flight), 1):
             if stop.is_set():
                 return
             if number <= self.given:

@@ -1,4 +1,4 @@
-"""A folder that is watched: every readable file in it, and every new one. Nothing goes that was not answered."""
+"""A watched folder: every readable file in it, and every new one. No file is deleted that was not answered."""
 
 from __future__ import annotations
 
@@ -16,104 +16,105 @@ from threading import Event
 import msgspec
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.in_flight import Hand
-from edgeloop_agent.sources import Away, Outcome, Recording, nothing
-from edgeloop_agent.sources.files import IDLE, LEADS_OUT, held, leads_out
+from edgeloop_agent.in_flight import InFlight
+from edgeloop_agent.sources import Outcome, Recording, ReportAway, acknowledge_nothing
+from edgeloop_agent.sources.files import LEADS_OUT, NOT_TRACKED, leads_out, read_tracked
 from edgeloop_agent.sources.readers import READERS
 
 State = tuple[int, int, int]  # of a file: time, size, inode
 
 
-class Watch:
-    """Each file once, by name. It counts when it stands still for `settle_seconds`, and nobody has it open for writing.
+class WatchedFolder:
+    """Each file once, by name, after it did not change for `settle_seconds` and no process has it open for writing.
 
-    With `after = "delete"` a file goes once it was answered as a whole; one that was dropped, or whose answer could not be written,
-    is read again when nothing new comes. Others stay, and are remembered for as long as they are there; a restart reads them again.
-    A folder that vanishes (a stick pulled out) is waited for.
+    With `after = "delete"` a file is deleted once it was answered as a whole. A file that was dropped, or whose answer could not be
+    written, is read again when no new file comes. Other files stay and are not read again before a restart. If the folder vanishes
+    (a stick pulled out), the source waits for it.
     """
 
-    def __init__(self, settings: Settings, hand: Hand = IDLE) -> None:
-        self.settings, self.folder, self.hand = settings, Path(settings.where), hand
+    def __init__(self, settings: Settings, in_flight: InFlight = NOT_TRACKED) -> None:
+        self.settings, self.folder, self.in_flight = settings, Path(settings.where), in_flight
         self.seen: dict[str, State] = {}
-        self.later: deque[str] = deque()  # put there by whoever answers
+        self.retry_later: deque[str] = deque()  # filled by the inference loop
 
-    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
-        still: dict[str, tuple[State, float]] = {}
+    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+        unchanged_since: dict[str, tuple[State, float]] = {}
         while not stop.is_set():
-            now, found = self._listing(away), time.monotonic()
+            now, found = self._listing(report_away), time.monotonic()
             self.seen = {name: state for name, state in self.seen.items() if name in now}
-            still = {name: still[name] if still.get(name, ((), 0))[0] == state else (state, found) for name, state in now.items()}
+            unchanged_since = {
+                name: unchanged_since[name] if unchanged_since.get(name, ((), 0))[0] == state else (state, found)
+                for name, state in now.items()
+            }
             none = True
             for name in sorted(now):
                 if stop.is_set():
                     return
-                if self.seen.get(name) == now[name] or found - still[name][1] < self.settings.settle_seconds:
+                if self.seen.get(name) == now[name] or found - unchanged_since[name][1] < self.settings.settle_seconds:
                     continue
                 recording = self._read(name, now[name])
                 if recording is not None:
                     none = False
                     yield recording
             if none:
-                self._again()
+                self._requeue()
             stop.wait(self.settings.poll_seconds)
 
     def _read(self, name: str, state: State) -> Recording | None:
-        """None where it is being written, or is another file by now: it is looked at again."""
+        """None where the file is being written or was replaced: it is read in a later round."""
         path = self.folder / name
-        if being_written(path) or _state(path) != state:
+        if being_written(path) or _state_at(path) != state:
             return None
-        recording = Recording(name, None, LEADS_OUT) if leads_out(path) else held(path, self.hand)
-        if _state(path) != state:
+        recording = Recording(name, None, LEADS_OUT) if leads_out(path) else read_tracked(path, self.in_flight)
+        if _state_at(path) != state:
             return None
         self.seen[name] = state
-        done = nothing if self.settings.after == "keep" else partial(self._done, name, state)
-        return msgspec.structs.replace(recording, done=done)
+        acknowledge = acknowledge_nothing if self.settings.after == "keep" else partial(self._acknowledged, name, state)
+        return msgspec.structs.replace(recording, acknowledge=acknowledge)
 
-    def _done(self, name: str, state: State, outcome: Outcome) -> str:
+    def _acknowledged(self, name: str, state: State, outcome: Outcome) -> str:
         """Raises OSError where the file cannot be deleted."""
         path = self.folder / name
         if outcome == "answered" or self.settings.after == "delete-all":
-            if _state(path) not in (state, None) or being_written(path):
-                return "kept"  # it was written to meanwhile, and is read again
+            if _state_at(path) not in (state, None) or being_written(path):
+                return "kept"  # it was written meanwhile, and is read again
             path.unlink(missing_ok=True)
             return "deleted"
         if outcome in ("dropped", "unwritten"):
-            self.later.append(name)
+            self.retry_later.append(name)
         return "kept"
 
-    def _again(self) -> None:
-        """So many as the queue holds: each of them may be given back again."""
-        for _ in range(min(len(self.later), self.settings.queue)):
-            self.seen.pop(self.later.popleft(), None)
+    def _requeue(self) -> None:
+        """Read again as many as the queue holds; each of them may be returned once more."""
+        for _ in range(min(len(self.retry_later), self.settings.queue)):
+            self.seen.pop(self.retry_later.popleft(), None)
 
-    def _listing(self, away: Away) -> dict[str, State]:
+    def _listing(self, report_away: ReportAway) -> dict[str, State]:
         found = {}
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
-                    with contextlib.suppress(OSError):  # it went while they were listed, or is a link in a circle
+                    with contextlib.suppress(OSError):  # deleted while listing, or a circular link
                         if Path(entry.name).suffix.lower() in READERS and entry.is_file():
-                            found[entry.name] = _of(entry.stat())
+                            found[entry.name] = _state_of(entry.stat())
         except OSError as error:
-            away(f"{self.folder}: {error.strerror}")
+            report_away(f"{self.folder}: {error.strerror}")
             return {}
-        away("")
+        report_away("")
         return found
 
 
 def being_written(path: Path) -> bool:
-    """Whether any process has it open for writing, where the system tells us: a lease for reading is refused then (fcntl(2)).
+    """Whether any process has the file open for writing: the system refuses a lease for reading then (fcntl(2)).
 
-    It tells only of our own files, unless we are root; for those of others `settle_seconds` is all there is.
+    This works for files of the same user, or as root; for other files only `settle_seconds` protects.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False  # whoever reads it says why
+        return False  # reading it will say why
     try:
-        fcntl.fcntl(
-            file, fcntl.F_SETSIG, signal.SIGURG
-        )  # a writer who comes in this moment: the one signal that is ignored by itself
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # if a writer comes now: the one signal that is ignored by default
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     except BlockingIOError:
@@ -125,12 +126,12 @@ def being_written(path: Path) -> bool:
     return False
 
 
-def _of(state: os.stat_result) -> State:
+def _state_of(state: os.stat_result) -> State:
     return state.st_mtime_ns, state.st_size, state.st_ino
 
 
-def _state(path: Path) -> State | None:
+def _state_at(path: Path) -> State | None:
     try:
-        return _of(path.stat())
+        return _state_of(path.stat())
     except OSError:
         return None

@@ -18,21 +18,21 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Away, Recording
+from edgeloop_agent.sources import Recording, ReportAway
 from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS, json_record
-from edgeloop_agent.sources.widths import Line, Widths
+from edgeloop_agent.sources.width_filter import Line, WidthFilter
 
 READ_BYTES = 1 << 16
-LOOK_SECONDS = 0.5
-BETWEEN = re.compile(r"[;\s]\s*")  # numbers where no comma is
-FIRST_LINE = "the first line of a serial port: it may have begun before the port was opened"
+WAIT_SECONDS = 0.5
+SEPARATOR = re.compile(r"[;\s]\s*")  # between numbers without commas
+FIRST_LINE = "the first line of a serial port: it may be incomplete"
 
 
-class Lines:
+class LineSource:
     """A JSON line with "values" of two or more dimensions is a recording. Any other line of numbers is one point of a series:
     CSV, a JSON list, or {"t": seconds, "values": [..]}; `points` of them make a recording, and every `hop` points the next.
 
-    A series is as wide as most of its lines; a line of another width costs itself, and several such lines in a row begin another
+    A series is as wide as most of its lines; a line of another width is refused, and several such lines in a row begin another
     series. A path that vanishes (a cable pulled out) is opened again every `poll_seconds`. A regular file ends the source.
     """
 
@@ -41,39 +41,39 @@ class Lines:
         self.hop = settings.hop or settings.points
         self.points: deque[Line] = deque(maxlen=settings.points)
         self.until_next = settings.points
-        self.widths = Widths()
+        self.width_filter = WidthFilter()
         self.count = self.unused = 0  # lines; points that are in no recording yet
         self.of_file = settings.where != "-" and Path(settings.where).is_file()
 
-    def recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
-        for recording in self._recordings(stop, away):
+    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+        for recording in self._recordings(stop, report_away):
             yield msgspec.structs.replace(recording, key=f"{self.settings.where} {recording.name}") if self.of_file else recording
 
-    def _recordings(self, stop: Event, away: Away) -> Iterator[Recording]:
+    def _recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
         self.count = 0 if self.of_file else self.count
-        for line, why in self._lines(stop, away):
+        for line, why in self._lines(stop, report_away):
             if line is None and not why:
-                yield from self._series(*self.widths.end())
+                yield from self._series(*self.width_filter.flush())
                 continue
             self.count += 1
             name = f"line {self.count}"
             if line is None or (why and line.strip()):
                 yield Recording(name, None, why)
             elif text := line.decode("utf-8", "replace").strip():
-                yield from self._of(text, name)
+                yield from self._parsed(text, name)
 
-    def _of(self, text: str, name: str) -> Iterator[Recording]:
+    def _parsed(self, text: str, name: str) -> Iterator[Recording]:
         try:
             time, values = _point(text)
         except (ValueError, OverflowError):
             plain = text[0] not in "{["
             yield Recording(name, None, f"not JSON, nor numbers: {text[:80]!r}") if plain else json_record(text, name)
             return
-        yield from self._series(*self.widths.take(Line(name, time, values)))
+        yield from self._series(*self.width_filter.add(Line(name, time, values)))
 
     def _series(self, mine: list[Line], others: list[Line]) -> Iterator[Recording]:
         for line in others:
-            width = self.widths.width or "another number"
+            width = self.width_filter.width or "another number"
             yield Recording(line.name, None, f"{len(line.values)} numbers, most lines have {width}")
         for line in mine:
             if self.points and len(line.values) != len(self.points[-1].values):
@@ -96,12 +96,12 @@ class Lines:
             known = None if None in times else np.array(times, dtype=np.float64)
             yield Recording(line.name, np.array([point.values for point in self.points], dtype=np.float64), times=known)
 
-    def _lines(self, stop: Event, away: Away) -> Iterator[tuple[bytes | None, str]]:
-        """Whole lines, or None for one that is too long; with why it is not to be used. (None, ""): the other side has closed."""
+    def _lines(self, stop: Event, report_away: ReportAway) -> Iterator[tuple[bytes | None, str]]:
+        """Lines, None for one that is too long, with the reason why a line is not usable. (None, ""): the other side has closed."""
         while not stop.is_set():
             try:
                 with self._opened() as file:
-                    away("")
+                    report_away("")
                     first = os.isatty(file)
                     for line in _split(file, stop):
                         why = f"longer than {MAX_LINE_CHARACTERS} characters" if line is None else FIRST_LINE if first else ""
@@ -110,9 +110,9 @@ class Lines:
                     yield None, ""
                     if self.settings.where == "-" or Path(self.settings.where).is_file():
                         return
-                away(f"{self.settings.where}: closed at its other end")
+                report_away(f"{self.settings.where}: closed at its other end")
             except OSError as error:
-                away(f"{self.settings.where}: {error.strerror}")
+                report_away(f"{self.settings.where}: {error.strerror}")
                 yield None, ""
             stop.wait(self.settings.poll_seconds)
 
@@ -121,7 +121,7 @@ class Lines:
         if self.settings.where == "-":
             yield sys.stdin.fileno()
             return
-        # Without waiting for a FIFO's writer, or for a modem line that never rises.
+        # Do not wait for a FIFO's writer or for a modem line.
         file = os.open(self.settings.where, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         try:
             if os.isatty(file):
@@ -135,7 +135,7 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
     """Lines of a descriptor until it ends. Looks at `stop` twice a second."""
     rest, skipping, seen = b"", False, False
     while not stop.is_set():
-        ready, _, _ = select.select([file], [], [], LOOK_SECONDS)
+        ready, _, _ = select.select([file], [], [], WAIT_SECONDS)
         if not ready:
             continue
         try:
@@ -143,8 +143,8 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
         except BlockingIOError:
             continue
         if not data:
-            if not seen and _is_fifo(file):  # nobody writes yet
-                stop.wait(LOOK_SECONDS)
+            if not seen and _is_fifo(file):  # no writer yet
+                stop.wait(WAIT_SECONDS)
                 continue
             break
         seen = True
@@ -157,7 +157,7 @@ def _split(file: int, stop: Event) -> Iterator[bytes | None]:
                 yield line
         if len(rest) > MAX_LINE_CHARACTERS:
             rest, skipping = b"", True
-    if rest and not skipping and not os.isatty(file):  # half a line of a cable that was pulled out is no line
+    if rest and not skipping and not os.isatty(file):  # a cable that was pulled out may leave half a line
         yield rest
 
 
@@ -188,7 +188,7 @@ def _number(cell: str) -> float:
 def _point(text: str) -> tuple[float | None, list[float]]:
     """One point of a series. Raises ValueError where the line is something else."""
     if text[0] not in "{[":
-        cells = text.split(",") if "," in text else BETWEEN.split(text)
+        cells = text.split(",") if "," in text else SEPARATOR.split(text)
         return None, [_number(cell) for cell in cells]
     try:
         found = json.loads(text)
@@ -199,5 +199,5 @@ def _point(text: str) -> tuple[float | None, list[float]]:
     if not isinstance(values, list) or not values or any(isinstance(v, list | dict | str | bool) for v in values):
         raise ValueError("not one point")
     if time is not None and (isinstance(time, bool) or not isinstance(time, int | float)):
-        raise ValueError("a time that is no number")
+        raise ValueError("a time that is not a number")
     return time, [float("nan") if v is None else float(v) for v in values]

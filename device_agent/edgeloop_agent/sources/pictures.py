@@ -1,4 +1,4 @@
-"""Pictures in files, as they are meant: bit depth, palette, transparency, inks and orientation are all turned into 8-bit counts."""
+"""Pictures in files as 8-bit counts: bit depth, palette, transparency, inks and orientation are converted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 
 MAX_PIXELS = 50_000_000  # Pillow, and the array made of it, take ten bytes for each
-MANY_PAGES = ("TIFF", "WEBP", "PNG", "GIF")  # a JPEG's second picture is its maker's business
+MANY_PAGES = ("TIFF", "WEBP", "PNG", "GIF")  # a JPEG's second picture is a preview
 SIXTEEN_BITS = ("I;16", "I;16L", "I;16B", "I;16N")
 WHITE_IS_ZERO, PHOTOMETRIC, ORIENTATION = 0, 262, 274  # tags of TIFF and EXIF
 GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr")
@@ -23,18 +23,18 @@ def read_image(path: Path) -> Array:
     """(H, W) of a grey picture, (H, W, 3) of a coloured one; uint8.
 
     16 bits are scaled to 8, palettes are looked up, what is transparent shows white, CMYK becomes RGB, and a picture is turned as
-    its EXIF data say. Raises DataError for what has no such meaning (floats, 32-bit integers, several pages).
+    its EXIF data say. Raises DataError for other kinds (floats, 32-bit integers, several pages).
     """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise DeviceError("reading images needs Pillow: pip install 'edgeloop[images]'") from error
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Pillow, about sizes and damaged EXIF data: what matters is refused below
+        warnings.simplefilter("ignore")  # about sizes and damaged EXIF data: what matters is refused below
         try:
             with Image.open(path) as image:
                 _check(image)
-                image.load()  # what says how it is turned may stand behind the pixels
+                image.load()  # the orientation may be stored behind the pixels
                 turned = image.getexif().get(ORIENTATION, 1) != 1
                 return _pixels(ImageOps.exif_transpose(image) if turned else image, image)
         except Image.DecompressionBombError as error:
@@ -53,7 +53,7 @@ def _check(image: Any) -> None:
 
 
 def _pixels(image: Any, opened: Any) -> Array:
-    """`opened`: the same as the file has it, where its format and tags are."""
+    """`opened`: the image before orientation, with the file's format and tags."""
     mode = image.mode
     if mode in SIXTEEN_BITS or (mode == "I" and opened.format in ("PNG", "PPM")):  # Pillow has 16-bit grey there
         upper = (np.asarray(image) >> 8).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What is in one file of a recording, by its ending: tables, arrays, sound, pictures."""
+"""Readers of recordings in files, by ending: tables, arrays, sound, pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_FILE_BYTES = 256 << 20
 
 def read_csv(path: Path) -> Array:
     """A time series: one row a point, one column a channel (`tables.read_csv`)."""
-    from edgeloop_agent.sources import tables  # each reader's own library is imported where it reads: start is felt
+    from edgeloop_agent.sources import tables  # each reader imports its library on first use, for a quick start
 
     return tables.read_csv(path)
 
@@ -47,7 +47,7 @@ SOUND = frozenset((".wav", ".flac"))
 
 
 def read(path: Path) -> Recording:
-    """One file. Whatever is wrong with it is reported in `refused`, whatever library noticed; the stream goes on."""
+    """Read one file. Any error, of whatever library, becomes `refused`; the stream goes on."""
     try:
         size, ending = path.stat().st_size, path.suffix.lower()
         if not size:
@@ -66,12 +66,12 @@ def read(path: Path) -> Recording:
         return Recording(path.name, None, "it needs more memory than there is")
     except OSError as error:
         return Recording(path.name, None, error.strerror or str(error) or type(error).__name__)
-    except Exception as error:  # of csv, numpy, Pillow, struct …: no list of theirs is whole, and one file must not end the others
+    except Exception as error:  # csv, numpy, Pillow, struct …: no list of their errors is complete
         return Recording(path.name, None, f"cannot be read ({type(error).__name__}: {error})"[:500])
 
 
 def _table(path: Path) -> Recording:
-    """Its numbers, and a way to its columns by name: a table may hold texts beside what a model takes."""
+    """A table's numbers, and access to its columns by name: a table may hold text columns beside those that a model takes."""
     from edgeloop_agent.sources.columns import read_columns
 
     by_name = partial(read_columns, path)

@@ -14,9 +14,9 @@ from edgeloop_contract.errors import DataError, DeviceError
 PCM, FLOAT, EXTENSIBLE = 1, 3, 0xFFFE
 NAMES = {2: "ADPCM", 6: "A-law", 7: "µ-law", 0x11: "IMA ADPCM", 0x55: "MP3", 0x31: "GSM"}
 SUBFORMAT = bytes.fromhex("00001000800000aa00389b71")  # the rest of WAVE_FORMAT_EXTENSIBLE's code, after the format's number
-UNKNOWN_BYTES = (0, 0xFFFFFFFF)  # what a program writes that could not come back to say how much there is
+UNKNOWN_BYTES = (0, 0xFFFFFFFF)  # written by programs that did not finish the header
 REMEDY = "save it as 16-bit PCM"
-MOST_CHANNELS = 64
+MAX_CHANNELS = 64
 MAX_SOUND_BYTES = 256 << 20
 
 
@@ -38,14 +38,14 @@ def read_flac(path: Path) -> tuple[Array, int]:
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
-            if file.frames * file.channels * 2 > MAX_SOUND_BYTES:  # silence is packed a thousandfold
+            if file.frames * file.channels * 2 > MAX_SOUND_BYTES:  # silence may be packed a thousandfold
                 raise DataError(
                     f"{file.frames} points of {file.channels} channels; at most {MAX_SOUND_BYTES} bytes are unpacked: cut it"
                 )
             values = file.read(dtype="int16", always_2d=True)
     except soundfile.SoundFileError as error:
         raise DataError(f"no FLAC that can be read ({error})") from error
-    return _whole(values), int(rate)
+    return _not_empty(values), int(rate)
 
 
 def read_riff(data: bytes) -> tuple[Array, int]:
@@ -54,17 +54,17 @@ def read_riff(data: bytes) -> tuple[Array, int]:
         raise DataError(f"{data[:4].decode()}, a large or big-endian kind of WAV; {REMEDY}")
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise DataError("no WAV: it does not begin with RIFF and WAVE" if data else "the file is empty")
-    head = found = None
+    header = found = None
     for name, start, size in _chunks(data):
-        if name == b"fmt " and head is None:
-            head = data[start : start + size]
+        if name == b"fmt " and header is None:
+            header = data[start : start + size]
         elif name == b"data" and found is None:
             found = start, size
-            if head is not None:
+            if header is not None:
                 break
-    if head is None or found is None or len(head) < 16:
+    if header is None or found is None or len(header) < 16:
         raise DataError("a WAV without its format or without sound; record it again")
-    return _values(data, head, *found)
+    return _values(data, header, *found)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -79,17 +79,17 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += size + size % 2
 
 
-def _values(data: bytes, head: bytes, start: int, size: int) -> tuple[Array, int]:
-    kind, channels, rate, _, frame, bits = struct.unpack_from("<HHIIHH", head)
-    if kind == EXTENSIBLE and len(head) >= 40 and head[28:40] == SUBFORMAT:
-        (kind,) = struct.unpack_from("<H", head, 24)
+def _values(data: bytes, header: bytes, start: int, size: int) -> tuple[Array, int]:
+    kind, channels, rate, _, frame, bits = struct.unpack_from("<HHIIHH", header)
+    if kind == EXTENSIBLE and len(header) >= 40 and header[28:40] == SUBFORMAT:
+        (kind,) = struct.unpack_from("<H", header, 24)
     width = frame // channels if channels else 0
-    if not 1 <= channels <= MOST_CHANNELS or frame != width * channels:
+    if not 1 <= channels <= MAX_CHANNELS or frame != width * channels:
         raise DataError(f"a WAV of {channels} channels in {frame} bytes: its head is damaged")
     if start + size > len(data):
         raise DataError(f"cut short: {len(data) - start} of {size} bytes of sound; copy or record it again")
     flat = _decoded(data[start : start + size // frame * frame], kind, width, bits)
-    return _whole(flat.reshape(-1, channels)), rate
+    return _not_empty(flat.reshape(-1, channels)), rate
 
 
 def _decoded(sound: bytes, kind: int, width: int, bits: int) -> Array:
@@ -108,7 +108,7 @@ def _decoded(sound: bytes, kind: int, width: int, bits: int) -> Array:
     return raw.reshape(-1, width)[:, -2:].copy().view("<i2").ravel().astype(np.int16, copy=False)
 
 
-def _whole(values: Array) -> Array:
+def _not_empty(values: Array) -> Array:
     if not len(values):
         raise DataError("no sound in it: 0 points; record it again")
     return values

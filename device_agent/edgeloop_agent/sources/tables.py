@@ -17,7 +17,7 @@ from edgeloop_contract.errors import DataError
 MISSING = frozenset(("", "na", "n/a", "nan", "null", "none", "?", "-"))
 BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?|[+-]?\d+,")
-LOOKED_AT = 20  # lines, for the sign between columns
+SAMPLED_LINES = 20  # lines that decide the delimiter
 
 
 def read_csv(path: Path) -> Array:
@@ -27,13 +27,13 @@ def read_csv(path: Path) -> Array:
     UTF-16 or Latin-1.
     """
     text = as_text(path.read_bytes())
-    found, width, count, headed = array("d"), 0, 0, False  # a row at a time: as texts they take twenty times the room
+    found, width, count, has_header = array("d"), 0, 0, False  # converted row by row: as text they take twenty times the memory
     try:
         for row in csv.reader(_lines(text), delimiter=delimiter_of(text)):
             if not row:
                 continue
-            if not headed and not count and any(number(cell) is None for cell in row):
-                headed = True
+            if not has_header and not count and any(number(cell) is None for cell in row):
+                has_header = True
                 continue
             count += 1
             width = width or len(row)
@@ -58,7 +58,7 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def as_text(data: bytes) -> str:
-    """Whatever it was written in: a byte order mark says it, else it is UTF-8 where that fits, else Latin-1."""
+    """Decode text: by its byte order mark, else as UTF-8 if valid, else as Latin-1."""
     for mark, coding in BOMS:
         if data.startswith(mark):
             try:
@@ -74,9 +74,9 @@ def as_text(data: bytes) -> str:
 
 
 def delimiter_of(text: str) -> str:
-    """The sign that is there equally often in each of the first lines: ; or a tab or (without a comma) |, else a comma."""
-    lines = [line for line in text[: 1 << 16].splitlines()[: LOOKED_AT + 1] if line.strip()]
-    lines = lines[:LOOKED_AT] or [""]
+    """The delimiter that occurs equally often in each of the first lines: ; or a tab or (without commas) |, else a comma."""
+    lines = [line for line in text[: 1 << 16].splitlines()[: SAMPLED_LINES + 1] if line.strip()]
+    lines = lines[:SAMPLED_LINES] or [""]
     for sign in (";", "\t", "|"):
         if sign == "|" and any("," in line for line in lines):
             break
@@ -87,7 +87,7 @@ def delimiter_of(text: str) -> str:
 
 
 def number(cell: str) -> float | None:
-    """NaN for a missing value; None for what is no number."""
+    """NaN for a missing value; None for what is not a number."""
     try:
         return float(cell) if "_" not in cell else None
     except ValueError:
@@ -101,5 +101,5 @@ def _numbers(row: list[str], at: int) -> list[float]:
     found = [number(cell) for cell in row]
     if None in found:
         column = found.index(None)
-        raise DataError(f"row {at}, column {column + 1}: {row[column][:40]!r} is no number")
+        raise DataError(f"row {at}, column {column + 1}: {row[column][:40]!r} is not a number")
     return found  # type: ignore[return-value]

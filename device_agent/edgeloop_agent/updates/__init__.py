@@ -1,1 +1,1 @@
-"""Signed updates: asked for, fetched, tried and taken or given back, so that a power cut at any point leaves a verified model."""
+"""Signed updates: downloaded, tested, on trial, then committed or rolled back. A power cut at any point leaves a verified model."""

@@ -41,8 +41,8 @@ def main(config_path: Path) -> None:
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=CycleRequest)
     config = load(config_path)
     folder = UpdateFolder(update_folder(config))
-    tries = partial(canary_failure, config_path, config.limits.start_seconds)
-    cycle = UpdateCycle(config, folder, request.running, tries, partial(measure, folder, request) if request.idle else None)
+    canary = partial(canary_failure, config_path, config.limits.start_seconds)
+    cycle = UpdateCycle(config, folder, request.running, canary, partial(measure, folder, request) if request.idle else None)
     sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request.heartbeat, request.drift)))
 
 

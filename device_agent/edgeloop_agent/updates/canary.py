@@ -1,6 +1,6 @@
-"""A staged bundle answers its own golden samples on this very device, in a process of its own: `python -m …canary CONFIG BUNDLE`.
+"""Tests a staged bundle on this device with its own golden samples, in a process of its own: `python -m …canary CONFIG BUNDLE`.
 
-It prints one JSON object. A model that crashes, hangs or eats the memory takes nobody with it; the caller holds the deadline.
+It prints one JSON object. A model that crashes, hangs or exhausts memory affects no other process; the caller sets the deadline.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
-SLACK = 0.02  # share of labelled samples that may be answered worse than the reference answered them
+MAX_ACCURACY_LOSS = 0.02  # share of labelled samples that may be answered worse than the reference answered them
 KIB = 1024
 
 
 @dataclass(frozen=True)
-class Passed:
+class CanaryResult:
     """What the canary saw. `steps`: the largest difference to the golden scores, in steps of their quantization."""
 
     variant: str
@@ -39,15 +39,15 @@ class Passed:
     memory_bytes: int
 
 
-def try_out(config: Path, bundle: Path, timeout_seconds: float) -> Passed | str:
-    """In a process of its own; a sentence when it did not pass."""
+def try_out(config: Path, bundle: Path, timeout_seconds: float) -> CanaryResult | str:
+    """Run the canary in a process of its own; returns a sentence if it fails."""
     words = [sys.executable, "-m", "edgeloop_agent.updates.canary", str(config), str(bundle)]
     try:
         done = subprocess.run(words, capture_output=True, timeout=timeout_seconds, check=False, stdin=subprocess.DEVNULL)
     except subprocess.TimeoutExpired:
         return f"the canary did not end within {timeout_seconds:g} s"
     try:
-        found = msgspec.json.decode(done.stdout, type=Passed | str)
+        found = msgspec.json.decode(done.stdout, type=CanaryResult | str)
     except msgspec.MsgspecError:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return f"the canary's process died ({how})"
@@ -57,11 +57,11 @@ def try_out(config: Path, bundle: Path, timeout_seconds: float) -> Passed | str:
 def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | None:
     """Why the bundle fails its canary here; None where it passes."""
     outcome = try_out(config, bundle, timeout_seconds)
-    return None if isinstance(outcome, Passed) else outcome
+    return None if isinstance(outcome, CanaryResult) else outcome
 
 
-def check(config_path: Path, bundle_path: Path) -> Passed:
-    """Golden outputs, labelled accuracy, latency and memory within the limits. Raises GateError naming the one that is not kept."""
+def check(config_path: Path, bundle_path: Path) -> CanaryResult:
+    """Check golden scores, labelled accuracy, latency and memory. Raises GateError naming the limit that is exceeded."""
     import numpy as np
 
     from edgeloop_agent.config import load
@@ -74,7 +74,7 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
     config = load(config_path)
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
     model = models.get(models.first)
-    with Bundle.open(bundle_path, seen=models.verified) as bundle:
+    with Bundle.open(bundle_path, verified=models.verified) as bundle:
         canary = bundle.manifest.canary
         inputs, reference, labels = (bundle.array(name) for name in (canary.inputs, canary.scores, canary.labels))
         if not len(inputs):
@@ -82,12 +82,12 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
         taken: list[float] = []
         scores = np.concatenate([_timed(model, inputs[i : i + 1], taken) for i in range(len(inputs))])
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
-        steps = held_against(bundle, model.variant, scores)
+        steps = check_scores(bundle, model.variant, scores)
         hot = _hot_variant(bundle, config.thermal.hot_variant, model.variant.name)
         if hot is not None:
-            held_against(bundle, hot, open_runtime(hot, bundle.read(hot.file)).run(inputs))
+            check_scores(bundle, hot, open_runtime(hot, bundle.read(hot.file)).run(inputs))
     scores = scores.reshape(len(inputs), -1)
-    right = _right(model.manifest.task, scores, reference, labels)
+    right = _count_right(model.manifest.task, scores, reference, labels)
     p95 = float(np.percentile(np.array(taken[1:] or taken) * 1e6, 95))
     limits = model.manifest.thresholds
     for what, value, limit in (
@@ -96,24 +96,24 @@ def check(config_path: Path, bundle_path: Path) -> Passed:
     ):
         if limit and value > limit:
             raise GateError(f"canary: {what} {value:,.0f}; the limit is {limit:,.0f}")
-    return Passed(model.choice.variant, round(steps, 2), right, len(inputs), round(p95, 1), peak)
+    return CanaryResult(model.choice.variant, round(steps, 2), right, len(inputs), round(p95, 1), peak)
 
 
 def _hot_variant(bundle: Bundle, name: str, chosen: str) -> Variant | None:
-    """The variant that the device turns to when it is hot: it would answer as well, so it is checked as well."""
+    """The variant that a hot device uses: it would answer too, so it is checked too."""
     return next((v for v in bundle.manifest.variants if v.name == name != chosen), None)
 
 
-def held_against(bundle: Bundle, variant: Variant, scores: Array) -> float:
-    """One variant's scores of the canary's inputs against its own golden ones, else against the integer reference's."""
+def check_scores(bundle: Bundle, variant: Variant, scores: Array) -> float:
+    """Compare a variant's scores with its own golden scores, else with the integer reference's. Returns steps."""
     canary = bundle.manifest.canary
     own = canary.variants.get(variant.name)
     golden = bundle.array((own or canary).scores).reshape(len(scores), -1)
     exact = own is not None or variant.precision == Precision.INT8
-    return compared(variant, scores.reshape(len(scores), -1), golden, own or canary, exact)
+    return compare_scores(variant, scores.reshape(len(scores), -1), golden, own or canary, exact)
 
 
-def compared(variant: Variant, scores: Array, golden: Array, allowed: Golden, exact: bool) -> float:
+def compare_scores(variant: Variant, scores: Array, golden: Array, allowed: Golden, exact: bool) -> float:
     """The largest difference between scores and golden ones, both (N, outputs), in steps. Raises GateError where that is too much.
 
     `exact`: the golden scores are of this variant's own arithmetic. Else they are of the integer one, whose noise a float file does
@@ -149,7 +149,7 @@ def _timed(model: Any, sample: Array, taken: list[float]) -> Any:
     return found
 
 
-def _right(task: Any, scores: Any, golden: Any, labels: Any) -> int:
+def _count_right(task: Any, scores: Any, golden: Any, labels: Any) -> int:
     """Labelled samples answered rightly (classification). Raises GateError when they are clearly fewer than the reference's."""
     from edgeloop_contract.manifest import Classification
 
@@ -157,14 +157,14 @@ def _right(task: Any, scores: Any, golden: Any, labels: Any) -> int:
         return 0
     here = int((scores.argmax(axis=1) == labels).sum())
     reference = int((golden.reshape(len(labels), -1).argmax(axis=1) == labels).sum())
-    if here < reference - math.ceil(SLACK * len(labels)):
+    if here < reference - math.ceil(MAX_ACCURACY_LOSS * len(labels)):
         raise GateError(f"canary: {here} of {len(labels)} labelled samples right here, {reference} where it was made")
     return here
 
 
 def _main(config: Path, bundle: Path) -> int:
     try:
-        found: Passed | str = check(config, bundle)
+        found: CanaryResult | str = check(config, bundle)
     except EdgeloopError as error:
         found = str(error)
     except MemoryError:

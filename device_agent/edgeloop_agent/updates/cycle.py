@@ -1,6 +1,6 @@
-"""One turn of the updater: report, ask, fetch, try, stage. A process that ends after it, so that nothing of it stays in memory.
+"""One update cycle: report, ask, download, test, stage. Its process ends afterwards, so that nothing stays in memory.
 
-Everything it learns is in the journal; it may be killed anywhere.
+All of its state is in the journal; it may be killed at any point.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from edgeloop_agent.updates.policy import Install, Stay, decide
 from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, NetworkError, StorageError, UsageError
 from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
 
-MOST_SENDING_SECONDS = 120.0
+MAX_SENDING_SECONDS = 120.0
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """The last answer of the hub, so that an unchanged one costs a few hundred bytes."""
+class KnownAssignment(msgspec.Struct, frozen=True):
+    """The hub's last answer, kept so that an unchanged one costs only a few hundred bytes."""
 
     etag: str = ""
     assignment: Assignment = Assignment()
-    settled: bool = False  # nothing is left to do for it, by this software
+    settled: bool = False  # this software has nothing left to do for it
     software: str = ""
 
 
 def software() -> str:
-    """The agent's version and its runtimes': what may make a bundle that failed here a good one."""
+    """Versions of the agent and its runtimes: with other versions, a bundle that failed here may pass."""
     found = []
     for name in ("edgeloop", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
         with contextlib.suppress(PackageNotFoundError):
@@ -51,17 +51,17 @@ def software() -> str:
 
 @dataclass
 class UpdateCycle:
-    """`tries`: a bundle's path → why it fails the canary, or None. Replaced in tests of many devices in one process."""
+    """`canary`: a bundle's path → why it fails the canary, or None. Tests of many devices in one process replace it."""
 
     config: Config
     folder: UpdateFolder
     running: Running
-    tries: Callable[[Path], str | None]
-    measures: Callable[[Path, Job], JobResult] | None = None
+    canary: Callable[[Path], str | None]
+    measure: Callable[[Path, Job], JobResult] | None = None
     now: Callable[[], float] = time.time
 
     def __call__(self, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> str:
-        """Returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
+        """Run the cycle; returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
         self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.folder.lock.open("w") as lock:
             try:
@@ -79,80 +79,84 @@ class UpdateCycle:
             settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds, self.config.network.use_proxies
         )
         self._report(hub, heartbeat, drift)
-        said = self._advance(hub)
+        result = self._advance(hub)
         sent = self._send(hub)
-        return f"{said}; {sent} rows of the outbox sent" if sent else said
+        return f"{result}; {sent} rows of the outbox sent" if sent else result
 
     def _send(self, hub: HubClient) -> int:
-        """What waits in the outbox, for as long as a turn may take."""
+        """Send the outbox, for at most `MAX_SENDING_SECONDS`; returns the number of rows."""
         from edgeloop_agent.outbox.sender import send
         from edgeloop_agent.outbox.store import Outbox, outbox_path
 
         path, settings = outbox_path(self.folder.path.parent), self.config.samples
         if settings.send == "nothing" or not path.exists():
             return 0
-        wanted = self._asked().assignment.recordings
-        outbox = Outbox(path, settings.max_bytes, check=False, rest_bytes=settings.rest_bytes)  # the worker checked it at its start
+        wanted = self._known_assignment().assignment.recordings
+        outbox = Outbox(
+            path, settings.max_bytes, check=False, context_bytes=settings.context_bytes
+        )  # the worker checked it at its start
         try:
             if wanted:
                 outbox.release(wanted)
-            return send(outbox, hub, settings, time.monotonic() + MOST_SENDING_SECONDS, wanted)
+            return send(outbox, hub, settings, time.monotonic() + MAX_SENDING_SECONDS, wanted)
         finally:
             outbox.close()
 
     def _advance(self, hub: HubClient) -> str:
-        """Take what the hub wants to run here."""
+        """Follow the hub's assignment."""
         settings = self.config.updates
-        asked = self._asked()
-        assignment, etag = hub.assignment(asked.etag)
+        known = self._known_assignment()
+        assignment, etag = hub.assignment(known.etag)
         if assignment is not None:
-            asked = Asked(etag, assignment)
-            self._remember(asked)
+            known = KnownAssignment(etag, assignment)
+            self._remember(known)
         journal = self.folder.load()
         if (
-            asked.settled
-            and asked.software == software()
+            known.settled
+            and known.software == software()
             and self.now() - journal.refreshed < settings.refresh_seconds
             and journal.refreshed <= self.now()
         ):
             return "nothing new"
-        said, settled = self._take(hub, asked.assignment.target, journal)
-        if settled and asked.assignment.job is not None and self.measures is not None:
-            said = self._measure(hub, asked.assignment.job)
+        result, settled = self._take(hub, known.assignment.target, journal)
+        if settled and known.assignment.job is not None and self.measure is not None:
+            result = self._measure(hub, known.assignment.job)
         if settled:
-            self._remember(replace(asked, settled=True, software=software()))
-        return said
+            self._remember(replace(known, settled=True, software=software()))
+        return result
 
     def _from_folder(self) -> str:
-        """The newest version for this model that the folder's metadata sign."""
+        """Install the newest signed version for this model."""
         origin = FolderOrigin(Path(self.config.updates.folder))
         if not origin.path.is_dir():
             return "the folder is not there"
         return self._take(origin, None, self.folder.load())[0]
 
     def _take(self, origin: Origin, target: str | None, journal: Journal) -> tuple[str, bool]:
-        """What became of it, and whether that settles it."""
+        """What happened, and whether nothing is left to do for this target."""
         from edgeloop_agent.updates.trust import TrustError, forget_old, refresh
 
         try:
-            listed = refresh(self.folder, journal, origin, self.now())
+            signed = refresh(self.folder, journal, origin, self.now())
         except TrustError as error:
-            self._note("untrusted", target or "", str(error))
+            self._note_event("untrusted", target or "", str(error))
             raise
         now = self.now()
         journal = self.folder.change(
-            lambda j: replace(j, generation=listed.generation, clock_floor=max(j.clock_floor, now), refreshed=now)
+            lambda j: replace(j, generation=signed.generation, clock_floor=max(j.clock_floor, now), refreshed=now)
         )
-        forget_old(self.folder, listed.generation)
+        forget_old(self.folder, signed.generation)
         if journal.trial is not None:
             return "a bundle is on trial", False
         if target is None:
-            mine = [o for o in listed.offers.values() if o.model == self.running.model and not journal.is_bad(o.sha256, software())]
+            mine = [
+                o for o in signed.offers.values() if o.model == self.running.model and not journal.rejected(o.sha256, software())
+            ]
             target = max(mine, key=lambda o: o.version).target if mine else ""
-        step = decide(target, listed, self.running, journal, self.config.updates.max_bundle_bytes, software())
+        step = decide(target, signed, self.running, journal, self.config.updates.max_bundle_bytes, software())
         if isinstance(step, Stay):
             if step.refused:
-                self._note("refused", target, step.why)
+                self._note_event("refused", target, step.why)
             return step.why, True
         return self._install(step, origin, journal)
 
@@ -166,9 +170,9 @@ class UpdateCycle:
             # The slot is emptied in the journal before its file changes: what the journal names is always whole.
             self.folder.change(lambda j: j.without(name))
             try:
-                fetch(self.folder, offer, origin, path, settings.max_bytes_per_second, settings.least_bytes_per_second)
+                fetch(self.folder, offer, origin, path, settings.max_bytes_per_second, settings.min_bytes_per_second)
             except StorageError as error:
-                self._note("no-room", offer.target, str(error))
+                self._note_event("no-room", offer.target, str(error))
                 raise
         try:
             with Bundle.open(path) as bundle:
@@ -177,15 +181,15 @@ class UpdateCycle:
         except BundleTooNew as error:
             why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
             self.folder.change(
-                lambda j: j.marked_bad(offer.sha256, why[:500], software()).noted(self._event("refused", offer.target, why))
+                lambda j: j.with_rejected(offer.sha256, why[:500], software()).noted(self._event("refused", offer.target, why))
             )  # fmt: skip
             return f"{offer.target} is not taken: {why}", True
         except BundleError as error:
             wrong = str(error)
-        wrong = wrong or self.tries(path)
+        wrong = wrong or self.canary(path)
         if wrong:  # as far as this agent and its runtimes can tell
             self.folder.change(
-                lambda j: j.marked_bad(offer.sha256, wrong[:500], software()).noted(self._event("failed", offer.target, wrong))
+                lambda j: j.with_rejected(offer.sha256, wrong[:500], software()).noted(self._event("failed", offer.target, wrong))
             )  # fmt: skip
             return f"{offer.target} did not pass: {wrong}", True
         slot = Slot(offer.target, offer.model, offer.version, offer.sha256, offer.bytes)
@@ -193,20 +197,20 @@ class UpdateCycle:
         return f"{offer.target} is staged", True
 
     def _measure(self, hub: HubClient, job: Job) -> str:
-        """A benchmark that the workstation asked for, of a signed bundle."""
+        """Run a benchmark job of the workstation on a signed bundle."""
         from edgeloop_agent.updates.download import fetch
         from edgeloop_agent.updates.trust import refresh
 
-        assert self.measures is not None
-        listed = refresh(self.folder, self.folder.load(), hub, self.now())
-        offer = listed.offers.get(job.target)
+        assert self.measure is not None
+        signed = refresh(self.folder, self.folder.load(), hub, self.now())
+        offer = signed.offers.get(job.target)
         if offer is None:
             result = JobResult(id=job.id, refused=f"{job.target} is not among the signed targets")
         else:
             path = self.folder.path / "job.edgeloop"
             limits = self.config.updates
-            fetch(self.folder, offer, hub, path, limits.max_bytes_per_second, limits.least_bytes_per_second)
-            result = self.measures(path, job)
+            fetch(self.folder, offer, hub, path, limits.max_bytes_per_second, limits.min_bytes_per_second)
+            result = self.measure(path, job)
             path.unlink(missing_ok=True)
         hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
         return f"job {job.id}: {result.refused or 'measured'}"
@@ -217,16 +221,16 @@ class UpdateCycle:
             return
         report = Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift)
         reports.send(self.folder.path, report, hub.report)
-        told = {e.key for e in events}
-        self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in told]))
+        reported = {e.key for e in events}
+        self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in reported]))
 
     def _event(self, kind: str, target: str, text: str) -> Event:
         return Event(key=secrets.token_hex(16), kind=kind, at=self.now(), target=target, text=text[:2000])
 
-    def _note(self, kind: str, target: str, text: str) -> None:
-        """An event, unless the last one said the same."""
+    def _note_event(self, kind: str, target: str, text: str) -> None:
+        """Record an event, unless it repeats the last one."""
         with contextlib.suppress(StorageError):
-            self.folder.change(lambda j: j if _said(j, kind, text) else j.noted(self._event(kind, target, text)))
+            self.folder.change(lambda j: j if _is_repeated(j, kind, text) else j.noted(self._event(kind, target, text)))
 
     def _credential(self) -> Credential:
         try:
@@ -237,22 +241,22 @@ class UpdateCycle:
             raise UsageError(f"{self.folder.credential}: is for {found.hub}, not {self.config.updates.hub}; enrol there")
         return found
 
-    def _asked(self) -> Asked:
+    def _known_assignment(self) -> KnownAssignment:
         try:
-            return msgspec.json.decode((self.folder.path / "asked.json").read_bytes(), type=Asked)
+            return msgspec.json.decode((self.folder.path / "asked.json").read_bytes(), type=KnownAssignment)
         except (OSError, msgspec.MsgspecError):
-            return Asked()
+            return KnownAssignment()
 
-    def _remember(self, asked: Asked) -> None:
+    def _remember(self, known: KnownAssignment) -> None:
         from edgeloop_contract.files import publish
 
         try:
-            publish(self.folder.path / "asked.json", msgspec.json.encode(asked))
+            publish(self.folder.path / "asked.json", msgspec.json.encode(known))
         except OSError as error:
             raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); make room") from error
 
 
-def _said(journal: Journal, kind: str, text: str) -> bool:
+def _is_repeated(journal: Journal, kind: str, text: str) -> bool:
     return any(e.kind == kind and e.text == text[:2000] for e in journal.events[-1:])
 
 

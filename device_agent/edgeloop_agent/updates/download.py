@@ -1,4 +1,4 @@
-"""A bundle on its way into a slot: resumed where it stopped, under a bandwidth ceiling, and never a byte more than was signed."""
+"""Downloads a bundle into a slot: resumable, under a bandwidth limit, and never more bytes than were signed."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edgeloop_agent.updates.trust import TrustError
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import take_place
 
-PACE_SECONDS = 30.0  # over which a download must not be slower than the least rate
+RATE_WINDOW_SECONDS = 30.0  # over which a download must not be slower than the least rate
 
 
 def fetch(
-    folder: UpdateFolder, offer: Offer, origin: Origin, slot: Path, max_rate: int, least_rate: int,
+    folder: UpdateFolder, offer: Offer, origin: Origin, slot: Path, max_rate: int, min_rate: int,
     clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep,
 ) -> None:  # fmt: skip
-    """The signed bytes of `offer` at `slot`. What came before an interruption stays, and is not fetched again.
+    """The signed bytes of `offer` at `slot`. Bytes that came before an interruption are not fetched again.
 
     Raises NetworkError (resume later), TrustError (other bytes than signed; they are deleted), StorageError.
     """
@@ -32,18 +32,18 @@ def fetch(
             if other != partial:
                 other.unlink(missing_ok=True)
         if _size(partial) < offer.bytes:
-            _complete(partial, offer, origin, max_rate, least_rate, clock, sleep)
+            _complete(partial, offer, origin, max_rate, min_rate, clock, sleep)
         if _size(partial) != offer.bytes or _digest(partial) != offer.sha256:
             partial.unlink(missing_ok=True)
             raise TrustError(f"{offer.target}: the bytes are not those that were signed; they were deleted")
         take_place(partial, slot)
     except OSError as error:
-        partial.unlink(missing_ok=True)  # the room is needed for other things
+        partial.unlink(missing_ok=True)  # free the space
         raise StorageError(f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); make room") from error
 
 
 def _complete(
-    partial: Path, offer: Offer, origin: Origin, max_rate: int, least_rate: int,
+    partial: Path, offer: Offer, origin: Origin, max_rate: int, min_rate: int,
     clock: Callable[[], float], sleep: Callable[[float], None],
 ) -> None:  # fmt: skip
     wanted = _size(partial)
@@ -52,7 +52,7 @@ def _complete(
         if begins != wanted:
             file.truncate(0)
         size = begins
-        for chunk in _paced(chunks, max_rate, least_rate, clock, sleep):
+        for chunk in _paced(chunks, max_rate, min_rate, clock, sleep):
             if size + len(chunk) > offer.bytes:
                 raise NetworkError(f"{offer.target}: more than the {offer.bytes} bytes that were signed; broken off")
             file.write(chunk)
@@ -62,7 +62,7 @@ def _complete(
 
 
 def _paced(
-    chunks: Iterator[bytes], max_rate: int, least_rate: int, clock: Callable[[], float], sleep: Callable[[float], None]
+    chunks: Iterator[bytes], max_rate: int, min_rate: int, clock: Callable[[], float], sleep: Callable[[float], None]
 ) -> Iterator[bytes]:
     began = looked = clock()
     total, since = 0, 0
@@ -71,8 +71,8 @@ def _paced(
         total += len(chunk)
         since += len(chunk)
         now = clock()
-        if now - looked > PACE_SECONDS:
-            if since < least_rate * (now - looked):
+        if now - looked > RATE_WINDOW_SECONDS:
+            if since < min_rate * (now - looked):
                 raise NetworkError(f"only {since / (now - looked):.0f} bytes a second; broken off, the rest comes at the next poll")
             looked, since = now, 0
         if max_rate and (ahead := total / max_rate - (now - began)) > 0:

@@ -1,4 +1,4 @@
-"""What a person does on a device about updates: make it known to a hub, trust a root, ask now."""
+"""Commands for updates on a device: enrol at a hub, trust a root, update now."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from edgeloop_agent.hardware import machine
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates.canary import canary_failure
 from edgeloop_agent.updates.cycle import UpdateCycle
-from edgeloop_agent.updates.file_owner import Place
+from edgeloop_agent.updates.file_owner import StateOwner
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Enrolment
 
 
-def enrol(where: Place, name: str | None, token: str) -> str:
-    """Raises UsageError, NetworkError, StorageError; nothing is kept then."""
+def enrol(where: StateOwner, name: str | None, token: str) -> str:
+    """Enrol at the config's hub. Raises UsageError, NetworkError, StorageError, and then nothing is stored."""
     config = where.config
     settings = config.updates
     if not settings.hub:
@@ -42,10 +42,10 @@ def enrol(where: Place, name: str | None, token: str) -> str:
     where.become()
     _keep(folder, folder.root, root, 0o644)
     _keep(folder, folder.credential, msgspec.json.encode(Credential(settings.hub, answer.device, answer.credential)), 0o600)
-    return f"enrolled as {answer.device} at {settings.hub}; {where.says()}"
+    return f"enrolled as {answer.device} at {settings.hub}; {where.description()}"
 
 
-def trust(where: Place, path: Path) -> str:
+def trust(where: StateOwner, path: Path) -> str:
     """Trust the keys that a root metadata file names, from now on."""
     try:
         root = _checked(path.read_bytes(), str(path))
@@ -54,11 +54,11 @@ def trust(where: Place, path: Path) -> str:
     where.become()
     folder = UpdateFolder(where.folder)
     _keep(folder, folder.root, root, 0o644)
-    return f"{path}: trusted; {where.says()}"
+    return f"{path}: trusted; {where.description()}"
 
 
 def update_now(config: Config, config_path: Path) -> str:
-    """One turn of the updater; a running service then switches by itself."""
+    """Run one update cycle; a running service then switches by itself."""
     if not config.updates.hub and not config.updates.folder:
         raise UsageError("updates: the config names neither a hub nor a folder; give --folder, or write one there")
     running = running_bundle(config)
@@ -67,7 +67,7 @@ def update_now(config: Config, config_path: Path) -> str:
 
 
 def running_bundle(config: Config) -> Running:
-    """What the service runs, or would run."""
+    """The bundle that the service runs, or would run."""
     from edgeloop_contract.archive import Bundle
 
     slot = UpdateFolder(update_folder(config)).load().running

@@ -1,4 +1,4 @@
-"""Where a command on the device puts what the running service reads: its folder, as its user."""
+"""Where commands on the device write for the running service: its folder, as its user."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from edgeloop_contract.errors import StorageError, UsageError
 
 
 @dataclass(frozen=True)
-class Place:
-    """`config`: with the state folder that is meant. `user`: whom the service runs as; "" where none is installed for it."""
+class StateOwner:
+    """`config`: with the service's state folder. `user`: of the service; "" where none is installed for this config."""
 
     config: Config
     user: str
@@ -26,11 +26,11 @@ class Place:
     def folder(self) -> Path:
         return update_folder(self.config)
 
-    def says(self) -> str:
-        return f"kept in {self.folder}" + ("" if self.user else ", for an agent of this user; install takes it over")
+    def description(self) -> str:
+        return f"kept in {self.folder}" + ("" if self.user else ", for an agent of this user; install copies it to the service")
 
     def become(self) -> None:
-        """From now on this process is the service's user, so that what it writes can be read there. Raises StorageError."""
+        """Change to the service's user, so that the service can read what this process writes. Raises StorageError."""
         if not self.user or os.getuid() != 0:
             return
         user, folder = pwd.getpwnam(self.user), self.folder.parent
@@ -45,17 +45,17 @@ class Place:
             raise StorageError(f"{folder}: cannot be given to {self.user} ({error.strerror})") from error
 
 
-def place(config: Config, config_path: Path, command: str = "", root: Path = Path("/")) -> Place:
+def state_owner(config: Config, config_path: Path, command: str = "", root: Path = Path("/")) -> StateOwner:
     """The service's folder where one is installed for this config, else the caller's.
 
     `command`: what wants to write there, and is to be run with sudo where it may not. Raises UsageError then.
     """
     state = service_state(config_path, root)
     if state is None:
-        return Place(config, "")
+        return StateOwner(config, "")
     unit = (root / "etc/systemd/system" / UNIT).read_text(encoding="utf-8")
     user = next((line.removeprefix("User=") for line in unit.splitlines() if line.startswith("User=")), "root")
-    found = Place(config if config.state else replace(config, state=str(state)), user)
+    found = StateOwner(config if config.state else replace(config, state=str(state)), user)
     if command and os.getuid() not in (0, _number(user)):
         raise UsageError(f"the installed service keeps its state in {found.folder.parent}, as {user}; run: sudo {command}")
     return found

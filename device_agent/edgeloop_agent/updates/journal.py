@@ -1,4 +1,4 @@
-"""What the device knows about its updates: one small file, replaced as a whole, and the rules for changing it.
+"""The journal of updates: one small file, replaced as a whole, and the rules for changing it.
 
     idle ─ staged ─▶ trial ─ healthy ─▶ idle (the new slot is the active one)
                       └── crashes, bad answers ─▶ idle (the old slot still is), the bundle is remembered as bad
@@ -22,7 +22,7 @@ from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Event
 
 MAX_BAD, MAX_EVENTS = 32, 64
-BOOTS_IN_TRIAL = 3  # starts of a bundle on trial, the switch included, before it is given back
+BOOTS_IN_TRIAL = 3  # starts of a bundle on trial, the switch included, before it is rolled back
 
 SlotName = Literal["a", "b"]
 
@@ -53,8 +53,8 @@ class Trial(msgspec.Struct, frozen=True):
     boots: int = 0
 
 
-class Bad(msgspec.Struct, frozen=True):
-    """A bundle that failed here, and is not tried again by this version of the agent; "": by none, as it failed at work."""
+class RejectedBundle(msgspec.Struct, frozen=True):
+    """A bundle that failed here. This version of the agent does not try it again; "": no version does, as it failed in use."""
 
     sha256: str
     why: str
@@ -68,7 +68,7 @@ class Journal(msgspec.Struct, frozen=True):
     a: Slot | None = None
     b: Slot | None = None
     trial: Trial | None = None
-    bad: list[Bad] = []
+    bad: list[RejectedBundle] = []
     generation: int = 0
     clock_floor: float = 0.0
     refreshed: float = 0.0
@@ -79,7 +79,7 @@ class Journal(msgspec.Struct, frozen=True):
 
     @property
     def free(self) -> SlotName:
-        """Where the next bundle goes: never the trusted one's slot."""
+        """The slot for the next bundle: never the trusted one's."""
         return "b" if self.active == "a" else "a"
 
     @property
@@ -87,19 +87,19 @@ class Journal(msgspec.Struct, frozen=True):
         """On trial, else trusted; None: the config's bundle."""
         return self.slot(self.trial.slot if self.trial else self.active)
 
-    def is_bad(self, sha256: str, agent: str = "") -> Bad | None:
-        """`agent`: the version that asks; what another one could not read or run may be right for this one."""
+    def rejected(self, sha256: str, agent: str = "") -> RejectedBundle | None:
+        """The rejection of a bundle, if any. `agent`: this version; a bundle that another version rejected may work with it."""
         return next((b for b in self.bad if b.sha256 == sha256 and b.agent in ("", agent)), None)
 
     def noted(self, event: Event) -> Journal:
-        """With one more event to tell; the oldest go first."""
+        """With one more event to report; the oldest are dropped first."""
         return replace(self, events=[*self.events, event][-MAX_EVENTS:])
 
     def staged(self, slot: Slot, at: float) -> Journal:
         return replace(self, **{self.free: slot}, trial=Trial(self.free, at))
 
     def booted(self) -> Journal:
-        """One start of the bundle on trial is counted before it is loaded."""
+        """Count one start of the bundle on trial, before it is loaded."""
         assert self.trial is not None
         return replace(self, trial=replace(self.trial, boots=self.trial.boots + 1))
 
@@ -107,18 +107,18 @@ class Journal(msgspec.Struct, frozen=True):
         assert self.trial is not None
         return replace(self, active=self.trial.slot, trial=None)
 
-    def given_back(self, why: str) -> Journal:
-        """The trial is over, and the bundle is not tried again."""
+    def rolled_back(self, why: str) -> Journal:
+        """End the trial; the bundle is not tried again."""
         assert self.trial is not None
         slot = self.slot(self.trial.slot)
-        return replace(self, trial=None).marked_bad(slot.sha256, why) if slot else replace(self, trial=None)
+        return replace(self, trial=None).with_rejected(slot.sha256, why) if slot else replace(self, trial=None)
 
-    def marked_bad(self, sha256: str, why: str, agent: str = "") -> Journal:
+    def with_rejected(self, sha256: str, why: str, agent: str = "") -> Journal:
         others = [b for b in self.bad if b.sha256 != sha256]
-        return replace(self, bad=[*others, Bad(sha256, why, agent)][-MAX_BAD:])
+        return replace(self, bad=[*others, RejectedBundle(sha256, why, agent)][-MAX_BAD:])
 
     def without(self, name: SlotName) -> Journal:
-        """A slot's file turned out to be damaged."""
+        """Without a slot whose file is damaged."""
         trial = None if self.trial and self.trial.slot == name else self.trial
         active = None if self.active == name else self.active
         return replace(self, **{name: None}, trial=trial, active=active)
@@ -148,7 +148,7 @@ class UpdateFolder:
         return self.path / f"metadata-{generation}"
 
     def load(self) -> Journal:
-        """The journal; one that is missing or damaged counts as none: the config's bundle runs."""
+        """The journal; a missing or damaged file counts as an empty one: the config's bundle runs."""
         try:
             return msgspec.json.decode((self.path / "journal.json").read_bytes(), type=Journal)
         except (OSError, msgspec.MsgspecError):

@@ -1,4 +1,4 @@
-"""What the signed targets metadata offer."""
+"""The bundles that the signed targets metadata offer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Offer:
-    """One signed target: a bundle's file name, size, digest, and what the workstation says of it."""
+    """One signed target: a bundle's file name, size, digest, model and version."""
 
     target: str
     bytes: int
@@ -17,8 +17,8 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """All that is signed now. `version`: of the targets metadata. `generation`: of the folder that proves it."""
+class SignedTargets:
+    """All signed targets. `version`: of the targets metadata. `generation`: of the folder that proves it."""
 
     version: int
     generation: int

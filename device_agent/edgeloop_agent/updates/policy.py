@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from edgeloop_agent.updates.journal import Journal, Running, Slot, SlotName
-from edgeloop_agent.updates.offers import Listed, Offer
+from edgeloop_agent.updates.offers import Offer, SignedTargets
 
 
 @dataclass(frozen=True)
 class Stay:
-    """Nothing to do. `refused`: the hub asked for something that must not be, which is worth an event."""
+    """Do nothing. `refused`: the hub asked for something that is not allowed, which is reported as an event."""
 
     why: str
     refused: bool = False
@@ -18,28 +18,28 @@ class Stay:
 
 @dataclass(frozen=True)
 class Install:
-    """Fetch it and try it. `slot`: where its bytes are already."""
+    """Download and test it. `slot`: where its bytes are already."""
 
     offer: Offer
     slot: SlotName | None = None
 
 
 def decide(
-    target: str, listed: Listed, running: Running, journal: Journal, max_bundle_bytes: int, agent: str = ""
+    target: str, signed: SignedTargets, running: Running, journal: Journal, max_bundle_bytes: int, agent: str = ""
 ) -> Stay | Install:  # fmt: skip
-    """The hub's wish, as far as the signed metadata allow it. `agent`: this one's version."""
+    """What to do about the hub's assignment, within the signed metadata. `agent`: this agent's version."""
     if not target:
-        return Stay("nothing is asked for")
-    offer = listed.offers.get(target)
+        return Stay("no target is assigned")
+    offer = signed.offers.get(target)
     if offer is None:
         return Stay(f"{target} is not among the signed targets", refused=True)
     if offer.model != running.model:
         return Stay(f"{target} is of model {offer.model or 'unknown'}; here runs {running.model}", refused=True)
     if offer.sha256 == running.sha256:
-        return Stay("it runs already")
-    if (bad := journal.is_bad(offer.sha256, agent)) is not None:
+        return Stay("it is running already")
+    if (bad := journal.rejected(offer.sha256, agent)) is not None:
         return Stay(f"{target} failed here before: {bad.why}")
-    if offer.version < running.version and listed.has_sha256(running.sha256):
+    if offer.version < running.version and signed.has_sha256(running.sha256):
         return Stay(f"{target} is older than version {running.version}, which is still signed", refused=True)
     if offer.bytes > max_bundle_bytes:
         return Stay(f"{target} has {offer.bytes} bytes; the limit here is {max_bundle_bytes}", refused=True)
@@ -51,8 +51,8 @@ def _where(journal: Journal, offer: Offer) -> SlotName | None:
     return next((name for name, slot in held.items() if slot is not None and slot.sha256 == offer.sha256), None)
 
 
-def trial_is_over(started: float, now: float, health_seconds: float, answered: int, refused: int) -> str | None:
-    """None: wait on. "": it has proved itself. Else why it is given back. Times: seconds of a clock that only goes forward."""
+def trial_verdict(started: float, now: float, health_seconds: float, answered: int, refused: int) -> str | None:
+    """None: the trial continues. "": it is passed. Else why it failed. Times: seconds of a monotonic clock."""
     seen = answered + refused
     if seen >= 20 and refused > seen / 2:
         return f"{refused} of {seen} answers were refusals"

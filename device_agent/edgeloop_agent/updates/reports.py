@@ -1,4 +1,4 @@
-"""Reports on their way to the hub: what did not arrive is kept, a bounded number of them, and sent first at the next turn."""
+"""Sends reports to the hub. A bounded number of undelivered ones is kept, and sent first in the next cycle."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Report
 
-MOST_KEPT = 48  # four hours of a hub that is away, at a poll every five minutes
+MAX_UNSENT = 48  # four hours of a hub that is away, at a poll every five minutes
 FILE = "unsent.msgpack"
 
 
 def send(folder: Path, report: Report, post: Callable[[Report], None]) -> None:
-    """This one, after those that wait, oldest first. Each has its key, so one that arrived unnoticed is not counted twice.
+    """Send the undelivered reports, oldest first, then this one. Each has a key, so that the hub counts none twice.
 
-    What is refused is not kept. Raises NetworkError; then all that did not arrive is kept, without events, which are the journal's.
+    A refused report is not kept. Raises NetworkError; undelivered reports are kept then, without events, which the journal keeps.
     """
     waiting = _read(folder / FILE)
     for number, each in enumerate([*waiting, report]):
         try:
             post(each)
-        except Refused:  # it would be refused again, for ever, and nothing behind it would arrive
+        except Refused:  # it would be refused for ever and block all others
             if each is report:
                 raise
         except NetworkError:
-            left = [*waiting, msgspec.structs.replace(report, events=[])][number:][-MOST_KEPT:]
+            left = [*waiting, msgspec.structs.replace(report, events=[])][number:][-MAX_UNSENT:]
             _write(folder / FILE, left)
             raise
     if waiting:
@@ -40,7 +40,7 @@ def send(folder: Path, report: Report, post: Callable[[Report], None]) -> None:
 def _read(path: Path) -> list[Report]:
     try:
         return msgspec.msgpack.decode(path.read_bytes(), type=list[Report])
-    except (OSError, msgspec.MsgspecError):  # none, or damaged: a gap in the figures, nothing else
+    except (OSError, msgspec.MsgspecError):  # none, or damaged: only a gap in the statistics
         return []
 
 

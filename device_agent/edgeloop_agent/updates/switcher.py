@@ -1,6 +1,6 @@
-"""The worker's side of updates: what to load at the start, when to ask, when to switch, and whether the new one stays.
+"""The worker's side of updates: what to load at the start, when to run a cycle, when to switch, and whether a trial is passed.
 
-The updater itself is a process that the worker starts for each turn; they share nothing but the journal.
+Each update cycle is a process of its own; worker and updater share only the journal.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.models import Models
     from edgeloop_agent.observers import SampleObserver
 
-MAX_TURN_SECONDS = 6 * 3600.0
+MAX_CYCLE_SECONDS = 6 * 3600.0
 LONGEST_WAIT = 8  # times poll_seconds, while the other side is away
 SPREAD = 0.2  # of the time between polls, so that a fleet does not ask in step
 
@@ -39,7 +39,7 @@ def event(kind: str, target: str, text: str) -> Event:
 
 
 def with_slot(config: Config, log: Log) -> Config:
-    """The config with its first bundle replaced by what was taken and still is whole; at worst the config's own runs."""
+    """The config with its first bundle replaced by the newest intact slot; without one, the config's own bundle runs."""
     folder = UpdateFolder(update_folder(config))
     for name in _candidates(folder, log):
         path = folder.slot(name)
@@ -47,7 +47,7 @@ def with_slot(config: Config, log: Log) -> Config:
         try:
             if slot is not None and _is_whole(path, slot.sha256):
                 return replace(config, bundles=[str(path), *config.bundles[1:]])
-        except BundleTooNew as error:  # an older agent was put in: the bundle is as good as before
+        except BundleTooNew as error:  # the agent was downgraded: the bundle itself is fine
             log("error", "slot needs a later edgeloop: update the agent", slot=name, why=error)
             continue
         if slot is not None:
@@ -57,27 +57,27 @@ def with_slot(config: Config, log: Log) -> Config:
 
 
 def _candidates(folder: UpdateFolder, log: Log) -> list[SlotName]:
-    """Slots in the order in which they should be tried. A start of a bundle on trial is counted here, before it is loaded."""
+    """Slots in the order in which to try them. Counts a start of the bundle on trial, before it is loaded."""
     journal = folder.load()
     if (trial := journal.trial) is not None:
         slot = journal.slot(trial.slot)
         if trial.boots >= BOOTS_IN_TRIAL:
-            why = f"started {trial.boots} times without proving itself"
-            log("error", "update given back", target=slot.target if slot else "", why=why)
-            given = _try(log, folder, lambda j: _given_back(j, why))
+            why = f"started {trial.boots} times without passing its trial"
+            log("error", "update rolled back", target=slot.target if slot else "", why=why)
+            given = _try(log, folder, lambda j: _rolled_back(j, why))
             journal = given or replace(journal, trial=None)
         else:
             journal = _try(log, folder, lambda j: j.booted() if j.trial else j) or replace(journal, trial=None)
     order = [journal.trial.slot if journal.trial else None, journal.active, journal.free if journal.active else None]
     found = {name: journal.slot(name) for name in order if name is not None}
-    return [name for name, slot in found.items() if slot is not None and not journal.is_bad(slot.sha256)]
+    return [name for name, slot in found.items() if slot is not None and not journal.rejected(slot.sha256)]
 
 
-def _given_back(journal: Journal, why: str) -> Journal:
+def _rolled_back(journal: Journal, why: str) -> Journal:
     if journal.trial is None:
         return journal
     slot = journal.slot(journal.trial.slot)
-    return journal.given_back(why).noted(event("rolled-back", slot.target if slot else "", why))
+    return journal.rolled_back(why).noted(event("rolled-back", slot.target if slot else "", why))
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
@@ -101,8 +101,8 @@ def _try(log: Log, folder: UpdateFolder, rule: Callable[[Journal], Journal]) -> 
         return None
 
 
-class Watch:
-    """Ticked by the loop. `switched`: called after another bundle took over."""
+class UpdateWatcher:
+    """Runs update cycles and trials; the loop calls `tick`."""
 
     def __init__(
         self, config: Config, config_path: Path, models: Models, counts: Counts, log: Log, observer: SampleObserver | None = None
@@ -112,45 +112,45 @@ class Watch:
         self.folder = UpdateFolder(update_folder(config))
         self.settings = config.updates
         self.failures = 0
-        self.next_turn = time.monotonic() + random.random() * min(self.settings.poll_seconds, 30)
-        self.turn: subprocess.Popen[bytes] | None = None
-        self.turn_began = 0.0
+        self.next_cycle = time.monotonic() + random.random() * min(self.settings.poll_seconds, 30)
+        self.updater: subprocess.Popen[bytes] | None = None
+        self.updater_started = 0.0
         self.last_result = ""
         self.seen_journal = -1.0
         self.trial_began: float | None = None
         self.baseline = (0, 0)
         if self.folder.load().trial is not None:
-            self._begin_trial()
+            self._start_trial()
 
     def tick(self) -> bool:
-        """Whether another bundle runs now."""
-        self._turns()
+        """Do what is due; whether another bundle runs now."""
+        self._poll_updater()
         return self._switch() or self._trial()
 
     def stop(self) -> None:
-        if self.turn is not None:
-            self.turn.terminate()
-            self.turn.wait(5)
+        if self.updater is not None:
+            self.updater.terminate()
+            self.updater.wait(5)
 
-    def _turns(self) -> None:
+    def _poll_updater(self) -> None:
         now = time.monotonic()
-        if self.turn is None:
-            if now >= self.next_turn:
-                self._begin_turn(now)
+        if self.updater is None:
+            if now >= self.next_cycle:
+                self._start_updater(now)
             return
-        if self.turn.poll() is None:
-            if now - self.turn_began > MAX_TURN_SECONDS:
-                self.turn.kill()
+        if self.updater.poll() is None:
+            if now - self.updater_started > MAX_CYCLE_SECONDS:
+                self.updater.kill()
             return
-        result, self.turn = _result_of(self.turn), None
+        result, self.updater = _result_of(self.updater), None
         self.failures = self.failures + 1 if result.level else 0
         wait = self.settings.poll_seconds * min(2 ** max(self.failures - 1, 0), LONGEST_WAIT)
-        self.next_turn = now + wait * random.uniform(1 - SPREAD, 1 + SPREAD)
+        self.next_cycle = now + wait * random.uniform(1 - SPREAD, 1 + SPREAD)
         if result.text != self.last_result:
             self.last_result = result.text
             self.log("warning" if result.level else "info", "updates", result=result.text)
 
-    def _begin_turn(self, now: float) -> None:
+    def _start_updater(self, now: float) -> None:
         model = self.models.get(self.models.first)
         running = Running(model.name, model.manifest.version, model.sha256)
         slot = self.folder.load().running
@@ -164,14 +164,14 @@ class Watch:
         request = CycleRequest(running, heartbeat, drift, self.counts.queue == 0, celsius)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:
-            self.turn = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-            self.turn_began = now
-            assert self.turn.stdin is not None
-            self.turn.stdin.write(msgspec.json.encode(request))
-            self.turn.stdin.close()
+            self.updater = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            self.updater_started = now
+            assert self.updater.stdin is not None
+            self.updater.stdin.write(msgspec.json.encode(request))
+            self.updater.stdin.close()
         except OSError as error:
             self.log("warning", "updates", result=f"the updater cannot be started: {error}")
-            self.next_turn = now + self.settings.poll_seconds
+            self.next_cycle = now + self.settings.poll_seconds
 
     def _switch(self) -> bool:
         try:
@@ -189,43 +189,43 @@ class Watch:
             return False
         try:
             self.models.replace_first(self.folder.slot(journal.trial.slot), slot.sha256)
-        except BundleTooNew as error:  # the agent was updated meanwhile, and its updater is newer than this process
+        except BundleTooNew as error:  # the updater is newer than this process
             self.log("error", "update waits for a restart of the agent", target=slot.target, why=error)
             return False
         except EdgeloopError as error:
-            self._give_back(f"it cannot be loaded: {error}", loaded=False)
+            self._roll_back(f"it cannot be loaded: {error}", loaded=False)
             return False
         self.log("info", "update on trial", target=slot.target, seconds=self.settings.health_seconds)
-        self._begin_trial()
+        self._start_trial()
         return True
 
-    def _begin_trial(self) -> None:
+    def _start_trial(self) -> None:
         self.trial_began = time.monotonic()
         self.baseline = (self.counts.answered, sum(self.counts.refused.values()))
 
     def _trial(self) -> bool:
-        from edgeloop_agent.updates.policy import trial_is_over
+        from edgeloop_agent.updates.policy import trial_verdict
 
         if self.trial_began is None:
             return False
         answered, refused = self.counts.answered - self.baseline[0], sum(self.counts.refused.values()) - self.baseline[1]
-        verdict = trial_is_over(self.trial_began, time.monotonic(), self.settings.health_seconds, answered, refused)
+        verdict = trial_verdict(self.trial_began, time.monotonic(), self.settings.health_seconds, answered, refused)
         if verdict is None:
             return False
         if verdict:
-            return self._give_back(verdict, loaded=True)
+            return self._roll_back(verdict, loaded=True)
         done = _try(self.log, self.folder, _committed)
         if done is not None:
             self.trial_began = None
-            self.log("info", "update taken", target=done.running.target if done.running else "")
+            self.log("info", "update committed", target=done.running.target if done.running else "")
         return False
 
-    def _give_back(self, why: str, loaded: bool) -> bool:
+    def _roll_back(self, why: str, loaded: bool) -> bool:
         self.trial_began = None
         journal = self.folder.load()
         slot = journal.running
-        self.log("error", "update given back", target=slot.target if slot else "", why=why)
-        after = _try(self.log, self.folder, lambda j: _given_back(j, why)) or replace(journal, trial=None)
+        self.log("error", "update rolled back", target=slot.target if slot else "", why=why)
+        after = _try(self.log, self.folder, lambda j: _rolled_back(j, why)) or replace(journal, trial=None)
         if not loaded:
             return False
         old = after.slot(after.active)
@@ -233,7 +233,7 @@ class Watch:
         try:
             self.models.replace_first(path, old.sha256 if old else "")
         except EdgeloopError as error:
-            self.log("error", "the bundle before it cannot be loaded", why=error)
+            self.log("error", "the previous bundle cannot be loaded", why=error)
             return False
         return True
 
@@ -245,10 +245,10 @@ def _committed(journal: Journal) -> Journal:
     return journal.committed().noted(event("committed", slot.target if slot else "", ""))
 
 
-def _result_of(turn: subprocess.Popen[bytes]) -> CycleResult:
-    assert turn.stdout is not None
-    with turn.stdout:
+def _result_of(updater: subprocess.Popen[bytes]) -> CycleResult:
+    assert updater.stdout is not None
+    with updater.stdout:
         try:
-            return msgspec.json.decode(turn.stdout.read(), type=CycleResult)
+            return msgspec.json.decode(updater.stdout.read(), type=CycleResult)
         except msgspec.MsgspecError:
-            return CycleResult("warning", f"the updater's process died (exit code {turn.returncode})")
+            return CycleResult("warning", f"the updater's process died (exit code {updater.returncode})")

@@ -20,7 +20,7 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates.journal import Journal, UpdateFolder
-from edgeloop_agent.updates.offers import Listed, Offer
+from edgeloop_agent.updates.offers import Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import sync_folder
@@ -32,7 +32,7 @@ LIMITS = UpdaterConfig(
 
 
 class TrustError(NetworkError):
-    """The metadata are not what the trusted keys signed, or are too old: nothing is taken; ask whoever runs the hub."""
+    """The metadata are not what the trusted keys signed, or are too old: no update is installed; ask the operator of the hub."""
 
 
 class _Fetcher(FetcherInterface):
@@ -50,7 +50,7 @@ class _Fetcher(FetcherInterface):
             raise DownloadError(str(error)) from error
 
 
-def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) -> Listed:
+def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) -> SignedTargets:
     """Verify what is signed now, after everything trusted before. Nothing changes until the journal names the new generation.
 
     `now`: seconds since 1970; a clock behind the journal's floor is taken for the floor. Raises NetworkError, TrustError,
@@ -65,7 +65,7 @@ def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) 
             shutil.copytree(old, path, symlinks=True)
         else:
             path.mkdir(parents=True)
-        listed = _refreshed(folder.root.read_bytes(), path, origin, max(now, journal.clock_floor))
+        signed = _refreshed(folder.root.read_bytes(), path, origin, max(now, journal.clock_floor))
         _sync(path)
     except OSError as error:
         shutil.rmtree(path, ignore_errors=True)
@@ -73,47 +73,53 @@ def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) 
     except NetworkError:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    return Listed(listed.version, generation, _offers(listed))
+    return SignedTargets(signed.version, generation, _offers(signed))
 
 
 def _refreshed(root: bytes, path: Path, origin: Origin, now: float) -> Targets:
+    clock = datetime.fromtimestamp(now, timezone.utc)
+    updater: Updater | None = None
     try:
         updater = Updater(str(path), "https://hub/", fetcher=_Fetcher(origin), config=LIMITS, bootstrap=root)
-        # There is no public way to say what time it is; tests of the clock floor and of expiry would notice a change.
-        updater._trusted_set.reference_time = datetime.fromtimestamp(now, timezone.utc)
+        # tuf has no public way to set the time; tests of the clock floor and of expiry would notice a change.
+        updater._trusted_set.reference_time = clock
         updater.refresh()
         found: Metadata[Targets] = Metadata.from_file(str(path / "targets.json"))
     except DownloadError as error:
         cause = error.__cause__
         raise NetworkError(str(cause if isinstance(cause, NetworkError) else error)) from error
     except ExpiredMetadataError as error:
-        raise TrustError(_expired(str(error), now)) from error
+        raise TrustError(_expired(_expired_role(updater, clock), str(error), clock)) from error
     except (RepositoryError, ValueError) as error:
-        raise TrustError(f"metadata that the trusted keys did not sign so ({error}); nothing is taken from there") from error
+        raise TrustError(f"the trusted keys did not sign these metadata ({error}); no update is installed") from error
     return found.signed
 
 
-def _expired(said: str, now: float) -> str:
-    """Whose turn it is. Before targets a timestamp that holds was looked at: this clock is right, and what was signed too old."""
-    clock = datetime.fromtimestamp(now, timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    if "timestamp" in said or "snapshot" in said:
-        return f"metadata are out of date ({said}; this clock says {clock}): is the hub's tick at work, and this clock right?"
-    if "root" in said:
-        return (
-            f"metadata are out of date ({said}; this clock says {clock}): if the clock is right, whoever publishes renews them: "
-            "edgeloop keys renew root"
-        )
-    remedy = "whoever publishes renews them with edgeloop keys renew; this device's clock agrees with the hub's"
-    return f"metadata are out of date ({said}): {remedy}"
+def _expired_role(updater: Updater | None, clock: datetime) -> str:
+    """Which role's metadata are expired. Expired targets are never among the trusted ones."""
+    trusted = {} if updater is None else updater._trusted_set
+    return next(
+        (role for role in ("root", "timestamp", "snapshot") if role in trusted and trusted[role].is_expired(clock)), "targets"
+    )
+
+
+def _expired(role: str, why: str, clock: datetime) -> str:
+    """Who must act. Targets are checked after a valid timestamp, so this device's clock is right where they are expired."""
+    time = f"this device's clock: {clock:%Y-%m-%d %H:%M UTC}"
+    if role in ("timestamp", "snapshot"):
+        return f"metadata are out of date ({why}; {time}): does the hub's tick run, and is the clock right?"
+    if role == "root":
+        return f"metadata are out of date ({why}; {time}): if the clock is right, the publisher must run edgeloop keys renew root"
+    return f"metadata are out of date ({why}): the publisher must run edgeloop keys renew; the device's clock is right"
 
 
 def _offers(targets: Targets) -> dict[str, Offer]:
-    found = {}
+    offers = {}
     for name, file in targets.targets.items():
-        said: dict[str, Any] = file.custom or {}
-        if "sha256" in file.hashes and isinstance(said.get("version"), int):
-            found[name] = Offer(name, file.length, file.hashes["sha256"], str(said.get("model", "")), said["version"])
-    return found
+        custom: dict[str, Any] = file.custom or {}
+        if "sha256" in file.hashes and isinstance(custom.get("version"), int):
+            offers[name] = Offer(name, file.length, file.hashes["sha256"], str(custom.get("model", "")), custom["version"])
+    return offers
 
 
 def _sync(folder: Path) -> None:

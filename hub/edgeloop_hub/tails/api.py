@@ -115,7 +115,7 @@ class TailServer(Controller):
     @get("/")
     async def server(self) -> dict[str, Any]:
         """Who answers here, and what it understands."""
-        extensions = ["binary_tensor_data", *(f"{splitting.EXTENSION}{coding}" for coding in splitting.unpackable())]
+        extensions = ["binary_tensor_data", *(f"{splitting.EXTENSION}{coding}" for coding in splitting.server_codings())]
         return {"name": "edgeloop-hub", "version": version("edgeloop"), "extensions": extensions}
 
     @get("/health/live")
@@ -185,7 +185,7 @@ class TailServer(Controller):
             headers = {"Retry-After": str(math.ceil(busy.seconds)), "X-Retry-After-Ms": str(math.ceil(busy.seconds * 1e3))}
             return Response(body, status_code=503, media_type="application/json", headers=headers)
         timing = {"compute_us": int(ran.computed * 1e6), "queue_us": int(ran.waited * 1e6), "waiting": tail.batcher.waiting}
-        content, length = inference.encode(model, tail.version, asked, {OUTPUT_TENSOR: ran.scores}, timing)
+        content, length = inference.encode_response(model, tail.version, asked, {OUTPUT_TENSOR: ran.scores}, timing)
         headers = {} if length is None else {inference.HEADER_LENGTH: str(length)}
         if "deflate" in request.headers.get("accept-encoding", "") and len(content) > WORTH_DEFLATING_BYTES:
             content, headers["Content-Encoding"] = zlib.compress(content, 1), "deflate"
@@ -208,4 +208,4 @@ def _decoded(request: Sent, body: bytes, most: int) -> inference.Request:
     length = request.headers.get(inference.HEADER_LENGTH.lower())
     if length is not None and not (length.isascii() and length.isdigit()):
         raise DataError(f"{inference.HEADER_LENGTH} {length[:50]!r} is no number")
-    return inference.decode(body, None if length is None else int(length[:18]))
+    return inference.decode_request(body, None if length is None else int(length[:18]))

@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import select
 
 from edgeloop_agent.runtimes import Runtime, open_runtime
-from edgeloop_contract.archive import Bundle, Limits
+from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Coding, Cut, Manifest, Precision, TensorSpec, Variant
@@ -116,7 +116,7 @@ class Tails:
             for chunk in self._blobs.read(f"bundles/{sha256}", 0, size):
                 file.write(chunk)
             file.flush()
-            with Bundle.open(Path(file.name), Limits(max_bundle_bytes=size)) as bundle:
+            with Bundle.open(Path(file.name), BundleLimits(max_bundle_bytes=size)) as bundle:
                 return self._cut(name, bundle)
 
     def _cut(self, name: str, bundle: Bundle) -> Tail:

@@ -13,7 +13,7 @@ import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 from tuf.api.metadata import Targets
 
-from edgeloop_contract.archive import Bundle, Limits
+from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
@@ -125,7 +125,7 @@ def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length:
             with database.writing() as connection:
                 connection.execute(delete(parts).where(parts.c.sha256 == sha256))
             raise DataError(f"{name}: the bytes here are not those that were signed; send them again")
-        with Bundle.open(Path(whole.name), Limits(max_bundle_bytes=length)) as bundle:
+        with Bundle.open(Path(whole.name), BundleLimits(max_bundle_bytes=length)) as bundle:
             summary = summary_of(bundle)
         blobs.put_file(f"bundles/{sha256}", Path(whole.name))
     return summary

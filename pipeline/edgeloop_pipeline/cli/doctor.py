@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_agent.energy import NO_METER, Meter
-from edgeloop_agent.hardware import cores, machine, saturates
+from edgeloop_agent.hardware import cores, int8_may_saturate, machine
 
 LIBRARIES = (
     "torch", "accelerate", "numpy", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "torch-pruning", "transformer-engine",
@@ -184,7 +184,7 @@ def advice(trials: list[Trial], found: dict[str, Any]) -> list[str]:
         "TPU: the most work per watt for large, regular matrix products in bf16 with fixed shapes, by the hour from one vendor; the"
         " least flexible (whole-graph compilation, fewer operators). Not worth it for networks that fit a small device.",
     ]
-    if saturates():
+    if int8_may_saturate():
         said.append(
             "This x86 CPU has no VNNI, so the sums of ONNX Runtime's fast int8 kernels would saturate: edgeloop makes weights uint8"
             " when it opens a file. Answers are exact; int8 latencies of here say little of other machines."

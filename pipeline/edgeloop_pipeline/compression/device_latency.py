@@ -20,7 +20,7 @@ from edgeloop_contract import archive
 from edgeloop_contract.bench_report import BenchReport
 from edgeloop_contract.errors import DeviceError, UsageError
 from edgeloop_contract.manifest import SCHEMA, Canary, Manifest, Precision, TensorSpec, Variant
-from edgeloop_exporters.latency_table import Layer, Table, layers_of, model_of
+from edgeloop_exporters.latency_table import LatencyTable, Layer, layers_of, model_of
 from edgeloop_pipeline.bundling.contents import npy_of, provenance_of, reference_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
@@ -44,7 +44,7 @@ class DeviceProfile:
     """What a device measured of a probe. `whole_us`, `half_us`: the faster runtime's, of the network and of one half as wide."""
 
     machine: str
-    table: Table
+    table: LatencyTable
     whole_us: float
     half_us: float
 
@@ -69,10 +69,10 @@ class DeviceProfile:
             raise UsageError(f"target.device: {path} measured no probe; {remedy}")
         machine = next(iter(costs.values())).machine
         try:
-            measured = {Layer.named(name): took for name, took in layers.items()}
+            measured = {Layer.parse(name): took for name, took in layers.items()}
         except (ValueError, KeyError) as error:
             raise UsageError(f"target.device: {path} names a layer in a form unknown here ({error}); {remedy}") from error
-        return cls(machine, Table(measured, machine), *fastest)  # type: ignore[arg-type]
+        return cls(machine, LatencyTable(measured, machine), *fastest)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cleaning import clean
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Prepared, Step, prepare
-from edgeloop_contract.resampling import as_heard
+from edgeloop_contract.resampling import to_model_rate
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
 from edgeloop_pipeline.data.spill_array import Stack
@@ -123,7 +123,7 @@ class _Maker:
     def _prepared(self, i: int, recording: Any) -> Prepared | None:
         """None where cleaning refuses it."""
         try:
-            values = as_heard(self.steps, np.asarray(recording), self.rate_hz)
+            values = to_model_rate(self.steps, np.asarray(recording), self.rate_hz)
             cleaned = clean(self.cleaning, values)
             self.repaired.update(cleaned.repaired)
             if cleaned.refused:

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgeloop_agent.answers import answer_features, answer_names
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.drift import BINS, LEAST_LIMIT, Drift, Monitor, channel_names, input_features
+from edgeloop_contract.drift import BINS, MIN_LIMIT, Drift, Monitor, channel_names, input_features
 from edgeloop_contract.manifest import Anomaly, Classification
 from edgeloop_pipeline.drift.variance import LEAST_GROUPS, straying
 
@@ -118,11 +118,11 @@ def _standardised(pool: Pool, names: Sequence[str], labels: int, directions: Arr
         rates=[1.0], limits=[[1.0] * (2 * len(memories))], overall=_rounded(np.stack([overall, deviation])), samples=len(x),
         recordings=len(np.unique(pool.recordings)),
     )  # fmt: skip
-    numbers = Monitor(raw).watched(x, answers)
+    numbers = Monitor(raw).monitored(x, answers)
     mean, std = numbers.mean(0), np.maximum(numbers.std(0), 1e-3)
     for _ in range(3):  # clipping moves the mean, and the mean what is clipped
         raw = msgspec.structs.replace(raw, mean=_rounded(mean), std=_rounded(std))
-        mean += Monitor(raw).watched(x, answers).mean(0) * std
+        mean += Monitor(raw).monitored(x, answers).mean(0) * std
     return raw
 
 
@@ -134,7 +134,7 @@ def _held_out(reference: Drift, pool: Pool, rng: np.random.Generator) -> Array:
     for held in (fold == one for one in np.unique(fold)):
         others = pool.of(~held) if not held.all() else pool
         by = _standardised(others, reference.features, reference.labels, np.asarray(reference.projections))
-        numbers[held] = Monitor(by).watched(pool.features[held], pool.answers[held])
+        numbers[held] = Monitor(by).monitored(pool.features[held], pool.answers[held])
     return numbers
 
 
@@ -270,7 +270,7 @@ def _limits(reference: Drift, pool: Pool, numbers: Array, rng: np.random.Generat
     tails = [_Tail.of(paths[:, :, j], m, told if 2 * m - 1 < FEW * length else 0.0) for j, m in enumerate(memories)]
 
     def limits(rates: Array) -> Array:
-        return np.stack([tail.at(rates / len(tails)) for tail in tails], axis=-1).clip(LEAST_LIMIT)
+        return np.stack([tail.at(rates / len(tails)) for tail in tails], axis=-1).clip(MIN_LIMIT)
 
     tried = max(told, LEAST_COUNTED) * COUNTED
     counted = _alarms(reference, numbers, _streams(pool, COUNTED_STREAMS, STEPS, rng), limits(tried))

@@ -91,7 +91,7 @@ class Waists:
         waist = learn(tail, point, crossing, self._scores, channels, self._steps, self._task.imitation)
         name, tensor = f"{cut.name}-narrow", f"{cut.tensor}.narrow"
         shape, wire, inner = [channels, *cut.boundary.shape[1:]], (waist.scale, waist.zero_point), (point.scale, point.zero_point)
-        narrowed = bottleneck_onnx.encoded(head, cut.tensor, tensor, inner, waist.encode, waist.encode_bias, wire)
+        narrowed = bottleneck_onnx.with_encoder(head, cut.tensor, tensor, inner, waist.encode, waist.encode_bias, wire)
         decoder = bottleneck_onnx.decoder(work.model, cut.tensor, tensor, shape, wire, waist.decode, waist.decode_bias, inner)
         runs, behind = work.open(narrowed), work.open(cutting.tail(work.model, tensor, decoder))
         rows = runs.raw(work.samples)

@@ -53,7 +53,7 @@ class Graph:
     """
 
     module: fx.GraphModule
-    plan: quantization.Plan
+    plan: quantization.QuantizationPlan
     front: InputNormalization
     folded: int
     options: Options

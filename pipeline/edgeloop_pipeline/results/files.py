@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from edgeloop_contract.manifest import Cost, Cut, Estimate, Precision, Runtime
-from edgeloop_exporters.figures import Agreement, Kernels, LayerCost, LayerDifference
+from edgeloop_exporters.figures import Agreement, KernelCounts, LayerCost, LayerDifference
 
 
 class ExportResult(msgspec.Struct, frozen=True):
@@ -64,7 +64,7 @@ class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
     accuracy: Estimate
     bytes: int
-    kernels: Kernels
+    kernels: KernelCounts
     slow_because: list[str]
 
 

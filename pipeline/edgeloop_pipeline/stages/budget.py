@@ -105,7 +105,7 @@ class _Search:
     """What attempts share: the latency table, each layer's harm, and how far the table is from whole networks."""
 
     def __init__(self, settings: Budget, inputs: Inputs, saved: Saved) -> None:
-        from edgeloop_exporters.latency_table import Table, layers_of
+        from edgeloop_exporters.latency_table import LatencyTable, layers_of
         from edgeloop_pipeline.compression.device_latency import Elsewhere
         from edgeloop_pipeline.compression.width_scaling import roots
         from edgeloop_pipeline.networks import saved_network
@@ -118,7 +118,7 @@ class _Search:
         self.layers = roots(saved.network, self.sample)
         self.harm = self._harms()
         self.with_energy = head.target.max_energy_uj is not None
-        self.elsewhere, self.table = Elsewhere.of(inputs.project), Table()
+        self.elsewhere, self.table = Elsewhere.of(inputs.project), LatencyTable()
         # Two whole networks, neither trained, say how far the table and the count of weights are from what ships.
         half = self._narrowed(dict.fromkeys(self.layers, 0.5))
         self.whole, at_half = self._measured(saved), self._measured(half)

@@ -283,7 +283,7 @@ class Run:
             skipped_steps=self.precision.skipped,
             time_shares={name: taken / busy for name, taken in shares.items()} if busy else {},
             energy_joules=self.meter.joules(),
-            energy=self.meter.said(),
+            energy=self.meter.text(),
             notes=self.notes,
         )
 

@@ -1,4 +1,4 @@
-"""How many numbers the lines of a series have: what most of them have, so that one spoiled line costs itself and no other."""
+"""The width of a series: the number of values that most of its lines have, so that one damaged line affects no other."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-FIRST, LATER = 3, 5  # lines that agree, before a width holds; and before another one does
-MOST_HELD = 16
+AGREEING_FIRST, AGREEING_LATER = 3, 5  # lines that agree, before a width holds; and before another one does
+MAX_HELD = 16
 
 
 class Line(NamedTuple):
@@ -19,34 +19,34 @@ class Line(NamedTuple):
 
 
 @dataclass
-class Widths:
-    """Holds lines back until it is sure of them: the first ones, and those of another width than the series has."""
+class WidthFilter:
+    """Holds back lines that may not belong to the series: the first ones, and those of another width."""
 
     width: int | None = None
     _held: list[Line] = field(default_factory=list)
 
-    def take(self, line: Line) -> tuple[list[Line], list[Line]]:
+    def add(self, line: Line) -> tuple[list[Line], list[Line]]:
         """The lines that belong to the series from now on, in order, and those that do not."""
         if len(line.values) == self.width:
             others, self._held = self._held, []
             return [line], others
         self._held.append(line)
         width, count = Counter(len(each.values) for each in self._held).most_common(1)[0]
-        if count >= (FIRST if self.width is None else LATER):
-            return self._decided(width)
-        if len(self._held) > MOST_HELD:
+        if count >= (AGREEING_FIRST if self.width is None else AGREEING_LATER):
+            return self._settled(width)
+        if len(self._held) > MAX_HELD:
             return [], [self._held.pop(0)]
         return [], []
 
-    def end(self) -> tuple[list[Line], list[Line]]:
-        """No more lines come for now: the same, by the lines that there were."""
+    def flush(self) -> tuple[list[Line], list[Line]]:
+        """As `add`, when no more lines come for now."""
         if self._held and self.width is None:
-            found = self._decided(Counter(len(each.values) for each in self._held).most_common(1)[0][0])
-            self.width = None  # of so few lines that is no knowledge
+            found = self._settled(Counter(len(each.values) for each in self._held).most_common(1)[0][0])
+            self.width = None  # so few lines decide nothing for later
             return found
         others, self._held = self._held, []
         return [], others
 
-    def _decided(self, width: int) -> tuple[list[Line], list[Line]]:
+    def _settled(self, width: int) -> tuple[list[Line], list[Line]]:
         self.width, held, self._held = width, self._held, []
         return [each for each in held if len(each.values) == width], [each for each in held if len(each.values) != width]
