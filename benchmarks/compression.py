@@ -102,7 +102,7 @@ def against_peers(name: str, recipe: str, changes: tuple[str, ...]) -> Iterator[
 
     off = tuple(f"{stage}=off" for stage in ("verify", "profile", "package", "report"))
     plainly = ("quantize.qat=never", f"quantize.calibration_samples={CALIBRATION}", "quantize.equalize=always", "target={}")
-    all_integer = ("quantize.float_streams=never", "quantize.most_float_layers=0")  # as the peers' files are
+    all_integer = ("quantize.float_streams=never", "quantize.max_float_layers=0")  # as the peers' files are
     changes = (*changes, *off, *plainly, *all_integer)
     edgeloop("run", recipe, "--runs", RUNS, *(word for change in changes for word in ("--set", change)))
     loaded = recipes.load(recipes.find(recipe), changes)

@@ -105,7 +105,7 @@ def teacher_onnx(name: str, runs: Path, splits: Any) -> bytes:
     graph, _ = quantized_graph.folded(saved, splits)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "teacher.onnx"
-        to_onnx(graph, saved.front, splits.shape, path, quantized=False)
+        to_onnx(graph, saved.normalization, splits.shape, path, quantized=False)
         return path.read_bytes()
 
 

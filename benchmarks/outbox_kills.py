@@ -37,7 +37,7 @@ from shaped import free_port
 
 HUB_EVERY = 100  # kills of the device to one of the hub
 LIMITS = ("--set", "sample_bytes_per_day=100000000000", "--set", "report_quota_per_hour=1000000000")
-MOST_BYTES = 1 << 30
+MAX_BYTES = 1 << 30
 
 
 class Twice:
@@ -55,16 +55,16 @@ class Twice:
 
 
 def work(path: str, hub: str, credential: str, seed: int) -> None:
-    settings = Settings(send="samples", max_upload_bytes_per_day=MOST_BYTES)
+    settings = Settings(send="samples", max_upload_bytes_per_day=MAX_BYTES)
 
     def sender() -> None:
-        outbox, there = Outbox(Path(path), MOST_BYTES, check=False), Twice(HubClient(hub, credential, "", 2.0))
+        outbox, there = Outbox(Path(path), MAX_BYTES, check=False), Twice(HubClient(hub, credential, "", 2.0))
         while True:
             with contextlib.suppress(NetworkError):
                 send(outbox, there, settings, time.monotonic() + 5)
             time.sleep(0.02)
 
-    outbox, rng = Outbox(Path(path), MOST_BYTES), random.Random(seed)
+    outbox, rng = Outbox(Path(path), MAX_BYTES), random.Random(seed)
     threading.Thread(target=sender, daemon=True).start()
     values = zlib.compress(np.arange(600, dtype=np.int16).tobytes())
     number = 0
@@ -145,7 +145,7 @@ def outbox_kills(quick: bool) -> Iterator[Row]:
             safe |= {line.strip() for line in told if line.endswith("\n")}
             if hub_too:
                 hub.start()
-        outbox = Outbox(folder / "outbox.sqlite", MOST_BYTES)
+        outbox = Outbox(folder / "outbox.sqlite", MAX_BYTES)
         there = HubClient(hub.address, credential, "", 10.0)
         send(outbox, there, Settings(send="samples", max_upload_bytes_per_day=1 << 40), time.monotonic() + 600)
         with sqlite3.connect(folder / "data" / "hub.sqlite") as connection:

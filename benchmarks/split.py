@@ -31,7 +31,7 @@ LARGE = [  # plainly calibrated: what it takes is of interest here, not what it 
     for change in (
         "network=network.py:efficientnet_lite2", "data=data.py:photos_of_lite2",
         "target={max_drop: 1, max_lsb: 255, min_agreement: 0}", "quantize.calibration=minmax",
-        "quantize.equalize=never", "quantize.most_float_layers=0", "quantize.calibration_samples=64",
+        "quantize.equalize=never", "quantize.max_float_layers=0", "quantize.calibration_samples=64",
     )
     for word in ("--set", change)
 ]  # fmt: skip

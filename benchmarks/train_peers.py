@@ -20,7 +20,7 @@ class Fashion:
     """The fashion project's network and data, as a peer would load them and as we do."""
 
     def __init__(self, images: int | None = None) -> None:
-        from edgeloop_pipeline.data.normalization import front_of
+        from edgeloop_pipeline.data.normalization import input_normalization
         from edgeloop_pipeline.recipe import recipe
         from edgeloop_pipeline.recipe.project import Project
 
@@ -30,7 +30,7 @@ class Fashion:
             train = splits.train
             cut = {name: getattr(train, name)[:images] for name in ("values", "labels", "recording", "groups")}
             splits = replace(splits, train=replace(train, **cut))
-        self.splits, self.front = splits, front_of(splits)
+        self.splits, self.normalization = splits, input_normalization(splits)
 
     def network(self) -> Any:
         import torch
@@ -70,7 +70,9 @@ class Fashion:
         network = network or self.network()
         with tempfile.TemporaryDirectory() as scratch:
             given = FitSettings(**{"epochs": 1, "batch": BATCH, **settings})
-            fitted = fit(network, self.front, self.splits, given, cross_entropy(0.0), seed=seed, scratch=Path(scratch), log=log)
+            fitted = fit(
+                network, self.normalization, self.splits, given, cross_entropy(0.0), seed=seed, scratch=Path(scratch), log=log
+            )
         return network, fitted
 
     def accuracy(self, network: Any, split: str = "test") -> float:
@@ -79,7 +81,7 @@ class Fashion:
         from edgeloop_pipeline.training.scoring import scores_of
 
         samples = getattr(self.splits, split)
-        return task_for(self.splits).judge(scores_of(network, self.front, samples), samples)[0]
+        return task_for(self.splits).judge(scores_of(network, self.normalization, samples), samples)[0]
 
 
 def loader_of(fashion: Fashion) -> Any:
@@ -90,7 +92,7 @@ def loader_of(fashion: Fashion) -> Any:
 
 def normalised(fashion: Fashion, x: Any) -> Any:
     """The tutorial leaves pixels in 0–1; to reach an accuracy it gets our normalisation, once a batch."""
-    return (255 * x - fashion.front.mean[0]) / fashion.front.std[0]
+    return (255 * x - fashion.normalization.mean[0]) / fashion.normalization.std[0]
 
 
 def tutorial(fashion: Fashion, epochs: int = 1, each_epoch: Callable[[Any], bool] = lambda _: False) -> float:

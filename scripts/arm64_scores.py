@@ -11,11 +11,11 @@ from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.manifest import Precision
 
-MOST_INPUTS = 64
+MAX_INPUTS = 64
 
 with Bundle.open(Path(sys.argv[1])) as bundle:
     canary, found = bundle.manifest.canary, {}
-    inputs = bundle.array(canary.inputs)[:MOST_INPUTS]
+    inputs = bundle.array(canary.inputs)[:MAX_INPUTS]
     for variant in bundle.manifest.variants:
         if variant.precision == Precision.INT8:
             runtime = open_runtime(variant, bundle.read(variant.file))

@@ -77,7 +77,7 @@ def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
     found: list[Any] = []
     if left:
         found.append(
-            f"layers left in float for accuracy's sake: {left}; a lower floor, or a smaller most_float_layers, leaves fewer"
+            f"layers left in float for accuracy's sake: {left}; a lower floor, or a smaller max_float_layers, leaves fewer"
         )
     heavy = {
         op: count

@@ -19,7 +19,7 @@ from edgeloop_contract.sample_messages import FeatureShift
 from edgeloop_hub.drift.discoveries import discovered, p_value
 from edgeloop_hub.drift.discoveries import shifts as in_fleet
 from edgeloop_pipeline.drift.calibration import Pool, calibrate, too_few
-from edgeloop_pipeline.drift.variance import straying
+from edgeloop_pipeline.drift.variance import between_group_variance
 
 N, F = 1500, 6
 BUNDLE = HERE / "goldens" / "v0.2" / "exercise_watch-1.edgeloop"
@@ -232,7 +232,7 @@ def fleet_of(rng: np.random.Generator, places: int, odd: float = 0.0) -> list[Fe
     people = [person(n) for n in sizes]
     values = np.concatenate(people[:places])
     recordings, groups = np.arange(len(values)) // 10, np.repeat(np.arange(places), sizes[:places] * 10)
-    between, within, count = straying(values, recordings, groups)
+    between, within, count = between_group_variance(values, recordings, groups)
     names = [f"f{i}" for i in range(8)]
     variance = GroupVariance(
         dict(zip(names, between.tolist(), strict=True)), dict(zip(names, within.tolist(), strict=True)), count, len(values),
@@ -256,7 +256,9 @@ def test_other_people_are_no_discovery_and_a_broken_sensor_is(places: int) -> No
 
 
 def test_samples_by_themselves_stray_by_their_number_alone() -> None:
-    between, within, places = straying(np.random.default_rng(0).normal(0, 1, (500, 3)), np.arange(500), np.arange(500) % 2)
+    between, within, places = between_group_variance(
+        np.random.default_rng(0).normal(0, 1, (500, 3)), np.arange(500), np.arange(500) % 2
+    )
     assert not between.any() and not within.any() and places == 0
     measured = GroupVariance({"f": 0.0}, {"f": 0.0}, 0, 500, 500)
     assert abs(p_value(measured, "f", 1.96 / 10, 100) - 0.05) < 1e-3

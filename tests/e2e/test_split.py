@@ -46,7 +46,7 @@ def built(tiny_run: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) ->
     runs = Path(shutil.copytree(tiny_run["runs"], folder / "runs"))
     changes = (
         "--set",
-        "split.most=3",
+        "split.max_cuts=3",
         "--set",
         "split.four_bits=true",
         "--set",

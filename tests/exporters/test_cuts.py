@@ -211,10 +211,10 @@ def test_a_bottleneck_learns_what_the_tail_looks_at() -> None:
     whole = tail((torch.from_numpy(crossing).float() - 128) * 0.01)
     imitation = Classification(SimpleNamespace(labels=["a", "b"])).imitation  # type: ignore[arg-type]
     for steps in (0, 50):  # as it begins, and as it goes on
-        waist = bottleneck.learn(tail, point, crossing, whole, 1, steps, imitation)
+        codec = bottleneck.learn(tail, point, crossing, whole, 1, steps, imitation)
         real = (crossing.astype(np.float32) - 128) * 0.01
-        few = np.einsum("oc,nchw->nohw", waist.encode, real) + waist.encode_bias.reshape(-1, 1, 1)
-        few = (np.clip(np.rint(few / waist.scale) + waist.zero_point, 0, 255) - waist.zero_point) * waist.scale
-        again = np.einsum("co,nohw->nchw", waist.decode, few) + waist.decode_bias.reshape(-1, 1, 1)
+        few = np.einsum("oc,nchw->nohw", codec.encode, real) + codec.encode_bias.reshape(-1, 1, 1)
+        few = (np.clip(np.rint(few / codec.scale) + codec.zero_point, 0, 255) - codec.zero_point) * codec.scale
+        again = np.einsum("co,nohw->nchw", codec.decode, few) + codec.decode_bias.reshape(-1, 1, 1)
         same = tail(torch.from_numpy(again).float()).argmax(1) == whole.argmax(1)
         assert same.float().mean() > 0.95

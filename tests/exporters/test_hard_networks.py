@@ -20,7 +20,7 @@ from edgeloop_exporters.figures import KernelCounts
 from edgeloop_exporters.quantizers import WeightQuantizer
 from edgeloop_pipeline.bundling.variants import variant_of
 from edgeloop_pipeline.compression.pruning import Channels, mask_of, remove_channels, sparse
-from edgeloop_pipeline.data.normalization import front_of
+from edgeloop_pipeline.data.normalization import input_normalization
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph
@@ -58,22 +58,22 @@ def splits_of(name: str, dtype: str = "uint8") -> PreparedSplits:
 
 def saved_of(network: nn.Module, splits: PreparedSplits) -> saved_network.Saved:
     """With running statistics of the data in its BatchNorms, and scores that differ between samples."""
-    front = front_of(splits)
-    x = front.normalise(torch.from_numpy(splits.train.values))
+    normalization = input_normalization(splits)
+    x = normalization.normalise(torch.from_numpy(splits.train.values))
     network.train()
     with torch.no_grad():
         for _ in range(10):
             network(x)
-    return saved_network.Saved(network.eval(), saved_network.Structure("-", {}, {}, front))
+    return saved_network.Saved(network.eval(), saved_network.Structure("-", {}, {}, normalization))
 
 
 def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) -> dict[str, tuple[np.ndarray, KernelCounts]]:
     """Scores and kernels of each runtime's int8 file."""
     found = {}
-    counts = graph.front.input_qparams if convert.takes_counts(graph.module, graph.front) else None
+    counts = graph.normalization.input_qparams if convert.takes_counts(graph.module, graph.normalization) else None
     for runtime, write in (("onnx", convert.to_onnx), ("tflite", convert.to_tflite)):
         path = folder / f"model.{runtime}"
-        write(graph.module, graph.front, splits.shape, path, quantized=True)
+        write(graph.module, graph.normalization, splits.shape, path, quantized=True)
         variant = variant_of(runtime, "int8", path.name, splits, counts, [5], quantization.output_qparams(graph.module))
         model = path.read_bytes()
         loaded = open_runtime(variant, model)
@@ -84,7 +84,7 @@ def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) 
 
 def reference(graph: quantized_graph.Graph, splits: PreparedSplits) -> np.ndarray:
     with torch.no_grad():
-        scores: np.ndarray = graph.module(graph.front.normalise(torch.from_numpy(splits.test.values))).numpy()
+        scores: np.ndarray = graph.module(graph.normalization.normalise(torch.from_numpy(splits.test.values))).numpy()
     return scores
 
 
@@ -112,7 +112,7 @@ def test_it_ships_with_parity(name: str, tmp_path: Path) -> None:
     quantized_graph.calibrate(graph, splits.train.values)
     scores = reference(graph, splits)
     with torch.no_grad():
-        plain = saved.network(saved.front.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
     assert diagnosis.sqnr(plain, torch.from_numpy(scores)) > 25
     found = shipped(graph, splits, tmp_path)
     assert not shared_zero_points(tmp_path / "model.onnx")
@@ -130,7 +130,7 @@ def test_it_can_be_pruned_or_says_why_not(name: str) -> None:
     splits = splits_of(name)
     saved = saved_of(NETWORKS[name](), splits)
     before = saved_network.parameters(saved.network)
-    sample = saved.front.normalise(torch.from_numpy(splits.train.values[:1]))
+    sample = saved.normalization.normalise(torch.from_numpy(splits.train.values[:1]))
     try:
         remove_channels(saved.network, sample, Channels(0.5, 4))
     except ModelError as error:
@@ -144,7 +144,7 @@ def test_it_can_be_pruned_or_says_why_not(name: str) -> None:
 def test_a_network_with_two_inputs_is_refused_in_words() -> None:
     splits = splits_of("")
     with pytest.raises(ModelError, match=r"2 inputs.*as channels of one"):
-        saved_network.dry_run(TwoInputs(), front_of(splits), splits)
+        saved_network.dry_run(TwoInputs(), input_normalization(splits), splits)
 
 
 def spoiled(network: Residual) -> Residual:
@@ -173,9 +173,9 @@ def test_equalization_undoes_channels_scaled_apart_and_the_explainer_names_the_l
     torch.manual_seed(0)
     splits = splits_of("")
     saved = spoiled(saved_of(Chain(), splits).network)  # type: ignore[arg-type]
-    saved = saved_network.Saved(saved, saved_network.Structure("-", {}, {}, front_of(splits)))
+    saved = saved_network.Saved(saved, saved_network.Structure("-", {}, {}, input_normalization(splits)))
     with torch.no_grad():
-        plain = saved.network(saved.front.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
     noise = {}
     for equalize in (False, True):
         graph = quantized_graph.prepare(saved, splits, Options(equalize=equalize, correct_biases=equalize))
@@ -186,7 +186,7 @@ def test_equalization_undoes_channels_scaled_apart_and_the_explainer_names_the_l
             assert "channel 15 reaches" in rows["first.0"].cause and "equalize" in rows["first.0"].cause
     assert graph.equalized and noise[True] > noise[False] + 8, noise
     with torch.no_grad():  # the float network itself is untouched
-        assert torch.equal(plain, saved.network(saved.front.normalise(torch.from_numpy(splits.test.values))))
+        assert torch.equal(plain, saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values))))
     quantized_graph.save(tmp_path, graph)
     loaded = quantized_graph.load(saved, splits, tmp_path)
     assert np.array_equal(reference(loaded, splits), reference(graph, splits))
@@ -232,7 +232,7 @@ def test_equalization_reaches_residual_streams_and_channels_beside_one_that_clip
     splits = splits_of("")
     saved = saved_of(spoiled_stream(Inverted()), splits)
     with torch.no_grad():
-        plain = saved.network(saved.front.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
     noise, said = {}, {}
     for equalize in (False, True):
         graph = quantized_graph.prepare(saved, splits, Options(equalize=equalize))
@@ -249,7 +249,7 @@ def test_equalization_does_not_change_what_a_network_says(name: str) -> None:
     splits = splits_of(name, "float32" if name in ("no bias", "1-D", "GRU") else "uint8")
     saved = saved_of(NETWORKS[name](), splits)
     module, _ = quantized_graph.folded(saved, splits)
-    x = saved.front.normalise(torch.from_numpy(splits.train.values))
+    x = saved.normalization.normalise(torch.from_numpy(splits.train.values))
     with torch.no_grad():
         before = module(x)
         equalization.equalize(module, x)
@@ -275,7 +275,7 @@ def test_weights_rounded_by_their_inputs(name: str, tmp_path: Path) -> None:
     splits = PreparedSplits(made.labels, *(smooth(part) for part in (made.train, made.validation, made.test)))
     saved = saved_of(NETWORKS[name](), splits)
     with torch.no_grad():
-        plain = saved.network(saved.front.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
     noise, scales = [], []
     for by_inputs in (False, True):
         graph = quantized_graph.prepare(saved, splits, Options(round_by_inputs=by_inputs))
@@ -357,7 +357,7 @@ def test_training_into_integers_where_tensors_differ_by_orders(tmp_path: Path) -
     repair.saved, repair.splits, repair.values = saved, splits, splits.train.values
     repair.settings, repair.seed, repair.task = Quantize(batch=16), 0, task_for(splits)
     repair.inputs = SimpleNamespace(project=SimpleNamespace(augment=None), log=lambda _: None, watch=unwatched)  # type: ignore[assignment]
-    repair.plain = scores_of(saved.network, saved.front, splits.validation)
+    repair.plain = scores_of(saved.network, saved.normalization, splits.validation)
     options = Options(method="percentile", percentile=99.0)
     calibrated = repair._calibrated(options)
     before = {name: value.clone() for name, value in calibrated.graph.module.state_dict().items()}
@@ -403,7 +403,7 @@ def test_importances_and_ratios(importance: str) -> None:
     torch.manual_seed(0)
     splits = splits_of("")
     saved = saved_of(Residual(), splits)
-    x = saved.front.normalise(torch.from_numpy(splits.train.values[:8]))
+    x = saved.normalization.normalise(torch.from_numpy(splits.train.values[:8]))
     saved.network(x).square().sum().backward()
     remove_channels(saved.network, x[:1], Channels(1.0, 1, importance, layers={"first.0": 0.25}))
     assert saved.network.first[0].out_channels == 4

@@ -21,7 +21,7 @@ from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantization import QuantizationPlan, choose_ranges, insert, output_qparams, plan, set_mode, settle
 from edgeloop_exporters.simplification import simplify
-from edgeloop_pipeline.data.normalization import front_of
+from edgeloop_pipeline.data.normalization import input_normalization
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from matrix import cases
 
@@ -116,7 +116,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], InputNormalization, tuple[int
 
 
 def made(
-    build: Callable[[], nn.Module], front: InputNormalization, shape: tuple[int, ...]
+    build: Callable[[], nn.Module], normalization: InputNormalization, shape: tuple[int, ...]
 ) -> tuple[torch.fx.GraphModule, QuantizationPlan, Array]:
     torch.manual_seed(0)
     network = build()
@@ -128,11 +128,11 @@ def made(
             module.running_var.uniform_(0.5, 2)
             module.weight.data.uniform_(0.5, 2)
     rng = np.random.default_rng(0)
-    if front.dtype == "uint8":
+    if normalization.dtype == "uint8":
         raw = rng.integers(0, 256, (48, *shape)).astype(np.uint8)
     else:
-        raw = (rng.normal(0, 1, (48, *shape)) * np.array(front.std)).astype(front.dtype)
-    x = front.normalise(torch.from_numpy(raw))
+        raw = (rng.normal(0, 1, (48, *shape)) * np.array(normalization.std)).astype(normalization.dtype)
+    x = normalization.normalise(torch.from_numpy(raw))
     with torch.no_grad():
         before = network.eval()(x)
     graph = trace(network, x[:2])
@@ -140,7 +140,7 @@ def made(
     fold_batchnorm(graph)
     with torch.no_grad():
         assert torch.allclose(graph(x), before, atol=1e-4)
-    decided = plan(graph, front.input_qparams)
+    decided = plan(graph, normalization.input_qparams)
     insert(graph, decided)
     set_mode(graph, "observe", "off")
     with torch.no_grad():
@@ -153,20 +153,20 @@ def made(
 
 @pytest.mark.parametrize("name", cases(NETWORKS, ("residual, depthwise, relu6", "one dimension, int16", "dense, float")))
 def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
-    build, front, shape = NETWORKS[name]
-    graph, decided, raw = made(build, front, shape)
-    to_onnx(graph, front, shape, tmp_path / "a.onnx", quantized=True)
-    to_tflite(graph, front, shape, tmp_path / "a.tflite", quantized=True)
+    build, normalization, shape = NETWORKS[name]
+    graph, decided, raw = made(build, normalization, shape)
+    to_onnx(graph, normalization, shape, tmp_path / "a.onnx", quantized=True)
+    to_tflite(graph, normalization, shape, tmp_path / "a.tflite", quantized=True)
     scale, zero_point = output_qparams(graph)
     with torch.no_grad():
-        scores = {"torch": graph(front.normalise(torch.from_numpy(raw))).numpy()}
+        scores = {"torch": graph(normalization.normalise(torch.from_numpy(raw))).numpy()}
     for runtime in ("onnx", "tflite"):
         output = TensorSpec(dtype="float32", shape=[5])
-        entry = TensorSpec(dtype="int16" if front.dtype == "int16" else "float32", shape=list(shape))
+        entry = TensorSpec(dtype="int16" if normalization.dtype == "int16" else "float32", shape=list(shape))
         if runtime == "tflite":
             output = TensorSpec(dtype="int8", shape=[5], quantization=Quantization(scale=scale, zero_point=zero_point - 128))
-        if front.dtype == "uint8":
-            counts = runtime == "tflite" and front.input_qparams is not None
+        if normalization.dtype == "uint8":
+            counts = runtime == "tflite" and normalization.input_qparams is not None
             entry = TensorSpec(dtype="int8" if counts else "uint8", shape=list(shape))
         variant = Variant(name=f"{runtime}-int8", runtime=runtime, precision=Precision.INT8, file="a", input=entry, output=output)  # type: ignore[arg-type]
         model = (tmp_path / f"a.{runtime}").read_bytes()
@@ -176,7 +176,7 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
             counted
         )
         # The file carries the plan's own scales: every layer that the runtime shows is recognised by them.
-        rows = parity.layers(graph, {}, front, raw[:4], runtime, model)
+        rows = parity.layers(graph, {}, normalization, raw[:4], runtime, model)
         assert len(rows) >= len(decided.weights)
         # TFLite's own kernels (its layers are hidden under XNNPACK) round differently; the scores below are XNNPACK's.
         assert max(row.max_lsb for row in rows) <= (2 if runtime == "onnx" else 9), rows
@@ -226,7 +226,7 @@ def test_uint8_pictures_take_what_a_checkpoint_was_fed() -> None:
     part = Samples(images, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
 
     def front(mean: tuple[float, ...], std: tuple[float, ...]) -> InputNormalization:
-        return front_of(PreparedSplits(("a", "b"), part, part, part, normalise=(mean, std)))
+        return input_normalization(PreparedSplits(("a", "b"), part, part, part, normalise=(mean, std)))
 
     assert front(COLOURS.mean, COLOURS.std) == COLOURS
     assert front((127.0,), (128.0,)).input_qparams == (1 / 128, 127)

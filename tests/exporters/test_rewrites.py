@@ -22,7 +22,7 @@ from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
 
-FRONT = InputNormalization("uint8", (100.0,), (40.0,))
+NORMALIZATION = InputNormalization("uint8", (100.0,), (40.0,))
 SHAPE = (16, 16, 3)
 
 
@@ -62,7 +62,7 @@ def network(*middle: nn.Module, width: int = 16) -> nn.Module:
     made = nn.Sequential(stem, *middle, end).train()
     with torch.no_grad():
         for _ in range(3):
-            made(FRONT.normalise(torch.from_numpy(samples())))  # statistics of BatchNorm
+            made(NORMALIZATION.normalise(torch.from_numpy(samples())))  # statistics of BatchNorm
     return made.eval()
 
 
@@ -95,7 +95,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def folded(net: nn.Module, x: np.ndarray) -> fx.GraphModule:
-    graph = trace(net, FRONT.normalise(torch.from_numpy(x[:2])))
+    graph = trace(net, NORMALIZATION.normalise(torch.from_numpy(x[:2])))
     simplify(graph)
     fold_batchnorm(graph)
     output_paddings(graph)
@@ -106,13 +106,13 @@ def folded(net: nn.Module, x: np.ndarray) -> fx.GraphModule:
 def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path) -> None:
     x = samples()
     net = NETWORKS[name]()
-    normal = FRONT.normalise(torch.from_numpy(x))
+    normal = NORMALIZATION.normalise(torch.from_numpy(x))
     graph = folded(net, x)
     with torch.no_grad():
         assert np.abs(graph(normal).numpy() - net(normal).numpy()).max() < 1e-4, "the graph is the network"
     for runtime in ("onnx", "tflite"):
-        check_file(convert.written(runtime, graph, FRONT, SHAPE, False), runtime, graph, FRONT, x, quantized=False)
-    quantization.insert(graph, quantization.plan(graph, FRONT.input_qparams))
+        check_file(convert.written(runtime, graph, NORMALIZATION, SHAPE, False), runtime, graph, NORMALIZATION, x, quantized=False)
+    quantization.insert(graph, quantization.plan(graph, NORMALIZATION.input_qparams))
     quantization.set_mode(graph, "observe", "off")
     with torch.no_grad():
         graph(normal)
@@ -128,7 +128,7 @@ def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path)
         if offset:
             answered = TensorSpec(dtype="int8", shape=[4], quantization=Quantization(scale=scale, zero_point=zero_point - offset))
         variant = Variant(name=runtime, runtime=runtime, precision=Precision.INT8, file="f", input=given, output=answered)
-        found = open_runtime(variant, convert.written(runtime, graph, FRONT, SHAPE, True)).run(x)
+        found = open_runtime(variant, convert.written(runtime, graph, NORMALIZATION, SHAPE, True)).run(x)
         assert np.abs(found - reference).max() <= 3.01 * scale, runtime
 
 
@@ -148,28 +148,28 @@ def test_what_no_device_can_do_is_refused_with_its_layer(name: str) -> None:
 def test_padding_below_everything_belongs_before_a_max_pooling() -> None:
     graph = folded(network(Do(lambda x: F.pad(x, (1, 1, 1, 1), value=float("-inf")).softmax(1))), samples(4))
     with pytest.raises(ModelError, match=r"layer 1: pads with minus infinity"):
-        quantization.plan(graph, FRONT.input_qparams)
+        quantization.plan(graph, NORMALIZATION.input_qparams)
 
 
 def test_a_file_that_is_wrong_is_refused_with_the_first_layer_that_is() -> None:
     """The file of another network than the one it is held against: they differ from the third operation on."""
     x = samples(8)
     right, other = folded(network(conv(), Do(torch.sigmoid)), x), folded(network(conv(), Do(torch.tanh)), x)
-    wrong = convert.written("onnx", other, FRONT, SHAPE, False)
+    wrong = convert.written("onnx", other, NORMALIZATION, SHAPE, False)
     with pytest.raises(ModelError, match=r"the onnx-float32 file is not what the network is: it is .* off"):
-        check_file(wrong, "onnx", right, FRONT, x, quantized=False)
-    check_file(wrong, "onnx", other, FRONT, x, quantized=False)
+        check_file(wrong, "onnx", right, NORMALIZATION, x, quantized=False)
+    check_file(wrong, "onnx", other, NORMALIZATION, x, quantized=False)
 
 
 def test_what_a_converter_cannot_do_is_named() -> None:
     graph = folded(network(conv(), Do(lambda x: x + torch.special.i0e(x)), conv()), samples(4))
     with pytest.raises(ModelError, match=r"export to ONNX failed at layer 2 \(special_i0e\)"):
-        convert.written("onnx", graph, FRONT, SHAPE, False)
+        convert.written("onnx", graph, NORMALIZATION, SHAPE, False)
 
 
 def test_a_trailing_softmax_is_taken_off_and_probabilities_stay() -> None:
     x = samples(8)
-    normal = FRONT.normalise(torch.from_numpy(x))
+    normal = NORMALIZATION.normalise(torch.from_numpy(x))
     for last in (nn.Softmax(1), nn.LogSoftmax(-1)):
         net = nn.Sequential(network(), last).eval()
         graph = folded(net, x)

@@ -264,7 +264,7 @@ def test_a_restore_that_was_cut_off_can_be_tried_again(hub: Parts, tmp_path: Pat
             restore.load(Settings(data), path)
     assert not data.exists()
     with monkeypatch.context() as patch:  # the power fails: nothing is taken back
-        patch.setattr(restore._Made, "take_back", lambda _: None)
+        patch.setattr(restore._Written, "take_back", lambda _: None)
         patch.setattr(restore.signing, "jump", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             restore.load(Settings(data), path)

@@ -168,7 +168,7 @@ def test_all_code_that_runs_in_a_stage_is_in_its_key(
     unnamed: dict[str, list[str]] = {}
     call = runner._called
 
-    def watched(planned: runner.Planned, inputs: Any, out: Path) -> Any:
+    def watched(planned: runner.PlannedStage, inputs: Any, out: Path) -> Any:
         ran: set[CodeType] = set()
 
         def hook(frame: Any, event: str, _: object) -> None:
@@ -191,7 +191,7 @@ def test_all_code_that_runs_in_a_stage_is_in_its_key(
 
     monkeypatch.setattr(runner, "_called", watched)
     recipe = recipes.load(HERE / "projects" / project / "recipe.yaml", changes)
-    result = runner.Result(recipe, Store(tmp_path / "runs"))
+    result = runner.RunResult(recipe, Store(tmp_path / "runs"))
     try:
         runner.run(recipe, result.store, runner.Listener(), result)
     except runner.GateError:

@@ -45,7 +45,7 @@ def test_the_teachers_scores_are_kept_and_used_again(tiny: Path, tmp_path: Path)
     live, _ = distilled(tiny, tmp_path / "a", **env)
     first, said = distilled(tiny, tmp_path / "b", "distill.cache_teacher=true", **env)
     assert "epoch 16/16 of its scores" in said and first == pytest.approx(live, abs=0.1)
-    kept = sorted((tmp_path / "cache" / "taught").rglob("epoch-*.npy"))
+    kept = sorted((tmp_path / "cache" / "teacher-scores").rglob("epoch-*.npy"))
     assert len(kept) == 16
     again, said = distilled(tiny, tmp_path / "b", "distill.cache_teacher=true", "distill.temperature=2", **env)
     assert "kept by an earlier run" in said and again > 0.8

@@ -13,7 +13,7 @@ import pytest
 from edgeloop_agent.sources.files import folder
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.scanning import scan
-from edgeloop_pipeline.recipe.project import MOST_FILES_NAMED, Project
+from edgeloop_pipeline.recipe.project import MAX_FILES_NAMED, Project
 
 
 def series(folder: Path, name: bytes, count: int = 1) -> list[Path]:
@@ -38,7 +38,7 @@ def digests(paths: list[Path]) -> dict[str, str]:
     return cast("dict[str, str]", Project._own_digests.func(held))
 
 
-@pytest.mark.parametrize("count", [1, MOST_FILES_NAMED])
+@pytest.mark.parametrize("count", [1, MAX_FILES_NAMED])
 def test_a_file_whose_name_is_no_text_has_a_key(tmp_path: Path, count: int) -> None:
     paths = [*series(tmp_path, b"a", count), *series(tmp_path, b"\xc3\xa9", count)]
     assert len(scan(tmp_path).files) == 2 * count

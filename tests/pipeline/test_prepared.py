@@ -9,7 +9,7 @@ import pytest
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data import sample_cache
-from edgeloop_pipeline.data.spill_array import Stack
+from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import Statistics
 from edgeloop_pipeline.recipe import recipe
 from edgeloop_pipeline.recipe.project import Project
@@ -80,7 +80,7 @@ def test_damaged_samples_are_made_again(project: Path, cache: Path) -> None:
 def test_more_than_memory_holds_goes_through_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     chunks = [rng.integers(0, 255, (n, 4, 4, 1)).astype(np.uint8) for n in (3, 1, 7, 5)]
-    stack = Stack(most_in_memory_bytes=100)
+    stack = SpillArray(max_in_memory_bytes=100)
     for chunk in chunks:
         stack.append(chunk)
     with pytest.raises(DataError, match="after samples of uint8"):

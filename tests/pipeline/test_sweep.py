@@ -14,7 +14,7 @@ import pytest
 from commands import BIN, command, sentence
 from edgeloop_pipeline.recipe.settings import Knob
 from edgeloop_pipeline.sweep.study import grid_of
-from edgeloop_pipeline.sweep.trial import Board, Pruned
+from edgeloop_pipeline.sweep.trial import Pruned, TrialPruner
 
 SWEEP = """
 sweep:
@@ -106,7 +106,7 @@ def test_a_sweep_that_cannot_be(name: str, tiny: Path, tmp_path: Path) -> None:
 
 
 def test_a_trial_that_a_smaller_network_beats_is_ended() -> None:
-    board = Board(0.05, [(1000, [0.5, 0.6, 0.7, 0.8])])
+    board = TrialPruner(0.05, [(1000, [0.5, 0.6, 0.7, 0.8])])
     for epoch, accuracy in ((1, 0.1), (2, 0.1), (3, 0.66)):
         board.watch("tiny/distill", epoch, accuracy, 2000)
     with pytest.raises(Pruned, match=r"1,000 parameters had 80\.00%"):

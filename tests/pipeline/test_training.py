@@ -25,7 +25,7 @@ from edgeloop_pipeline.training.precision import Hardware, Precision, choose
 from edgeloop_pipeline.training.settings import FitSettings, Float8
 from edgeloop_pipeline.training.steps import gradients
 
-FRONT = InputNormalization("uint8", (128.0,), (64.0,))
+NORMALIZATION = InputNormalization("uint8", (128.0,), (64.0,))
 
 
 def images(count: int, seed: int) -> Samples:
@@ -69,7 +69,7 @@ def train(splits: PreparedSplits, folder: Path, net: nn.Module | None = None, **
         **settings,
     }
     folder.mkdir(exist_ok=True, parents=True)
-    return net, fit(net, FRONT, splits, FitSettings(**given), cross_entropy(0.0), seed=3, scratch=folder, augment=noise)
+    return net, fit(net, NORMALIZATION, splits, FitSettings(**given), cross_entropy(0.0), seed=3, scratch=folder, augment=noise)
 
 
 def furthest(a: nn.Module, b: nn.Module) -> float:
@@ -117,7 +117,7 @@ def test_loader_adds_workers_when_the_training_thread_waits(splits: PreparedSpli
         return noise(batch, generator)
 
     said: list[str] = []
-    batches = Batches(splits.train, FRONT, 10, 1, 0, slow)
+    batches = Batches(splits.train, NORMALIZATION, 10, 1, 0, slow)
     loader = Loader(batches, 10, None, None, 2, said.append)
     loader.start(0, 0)
     expected = [batches[divmod(i, batches.steps)][0][0] for i in range(60)]
@@ -132,9 +132,9 @@ def test_loader_adds_workers_when_the_training_thread_waits(splits: PreparedSpli
 
 
 def test_loader_doubles_what_is_ready_when_workers_are_at_their_most(splits: PreparedSplits) -> None:
-    loader = Loader(Batches(splits.train, FRONT, 10, 1, 0), 10, None, None, 2, lambda _: None)
+    loader = Loader(Batches(splits.train, NORMALIZATION, 10, 1, 0), 10, None, None, 2, lambda _: None)
     assert loader._more((0, 4)) == (1, 4) and loader._more((2, 4)) == (2, 8) and loader._more((2, 8)) is None
-    fixed = Loader(Batches(splits.train, FRONT, 10, 1, 0), 10, 1, 6, 2, lambda _: None)
+    fixed = Loader(Batches(splits.train, NORMALIZATION, 10, 1, 0), 10, 1, 6, 2, lambda _: None)
     assert fixed._more((1, 6)) is None and not fixed._tuning
 
 
@@ -189,15 +189,15 @@ def test_fp8_by_transformer_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_processes_share_a_batch(splits: PreparedSplits) -> None:
-    whole = Batches(splits.train, FRONT, 150, 1, 0, noise)
-    halves = [Batches(splits.train, FRONT, 150, 1, 0, noise, part=Part(rank, 2)) for rank in range(2)]
+    whole = Batches(splits.train, NORMALIZATION, 150, 1, 0, noise)
+    halves = [Batches(splits.train, NORMALIZATION, 150, 1, 0, noise, part=Part(rank, 2)) for rank in range(2)]
     x, labels = whole[1, 1][0]
     parts = [half[1, 1][0] for half in halves]
     assert torch.equal(torch.cat([p[0] for p in parts]), x) and torch.equal(torch.cat([p[1] for p in parts]), labels)
 
 
 def test_mixup_mixes_labels_as_it_mixes_images(splits: PreparedSplits) -> None:
-    x, labels = Batches(splits.train, FRONT, 100, 1, 0, mixup=0.4, classes=3)[0, 0][0]
+    x, labels = Batches(splits.train, NORMALIZATION, 100, 1, 0, mixup=0.4, classes=3)[0, 0][0]
     assert labels.shape == (100, 3) and torch.allclose(labels.sum(1), torch.ones(100))
     assert ((labels > 0).sum(1) == 2).any()
     assert x.dtype == torch.float32
@@ -306,7 +306,7 @@ def test_loss_scaling_skips_a_step_that_overflows(splits: PreparedSplits) -> Non
     net = network()
     precision = Precision("fp16", "", "cpu")
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
-    parts = Batches(splits.train, FRONT, 50, 1, 0)[0, 0]
+    parts = Batches(splits.train, NORMALIZATION, 50, 1, 0)[0, 0]
     before = copy.deepcopy(net.state_dict())
     gradients(net, parts, 50, lambda *given: cross_entropy(0.0)(*given) * 1e38, precision)
     assert not precision.step(optimizer, net, 0.0) and precision.skipped == 1

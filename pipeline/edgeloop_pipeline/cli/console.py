@@ -10,7 +10,7 @@ import msgspec
 from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.cache.store import Entry, Store
 from edgeloop_pipeline.results.files import CascadeResult, ExportResult, PackageResult, ProfileResult, VerifyResult
-from edgeloop_pipeline.run.runner import Listener, Planned, Result
+from edgeloop_pipeline.run.runner import Listener, PlannedStage, RunResult
 
 TABLE_WIDTH = 100
 
@@ -94,7 +94,7 @@ def headline(entry: Entry) -> str:
     return ", ".join(parts)
 
 
-def summary_json(result: Result, error: str | None = None) -> str:
+def summary_json(result: RunResult, error: str | None = None) -> str:
     """The run as one JSON object (docs/cli.md). `error`: why it ended early, or which floors it misses."""
     verified, profiled = result.result("verify", VerifyResult), result.result("profile", ProfileResult)
     report, bundle = result.path("report", "report"), result.path("package", "bundle")
@@ -133,7 +133,7 @@ def summary_json(result: Result, error: str | None = None) -> str:
     ).decode()
 
 
-def summary_table(result: Result) -> None:
+def summary_table(result: RunResult) -> None:
     """Stage, accuracy, size, latency, and what it took."""
     from rich.console import Console as Rich
     from rich.table import Table
@@ -195,7 +195,7 @@ def doctor_text(found: dict[str, Any]) -> str:
     return "\n".join([*lines, "", *found["advice"]])
 
 
-def status_table(recipe: Any, store: Store, planned: list[Planned]) -> None:
+def status_table(recipe: Any, store: Store, planned: list[PlannedStage]) -> None:
     """Each stage: cached, would run and why, or waiting."""
     from rich.console import Console as Rich
 

@@ -75,7 +75,7 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
     from edgeloop_pipeline.cache.store import Store
     from edgeloop_pipeline.cli.console import Console, summary_json, summary_table
     from edgeloop_pipeline.recipe import recipe as recipes
-    from edgeloop_pipeline.run.runner import Result, follow
+    from edgeloop_pipeline.run.runner import RunResult, follow
     from edgeloop_pipeline.run.runner import run as run_recipe
 
     loaded = recipes.load(recipes.find(recipe), changes)
@@ -94,7 +94,7 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
         follow(loaded, store)
         return
     remember(store, recipes.find(recipe), changes)
-    result = Result(loaded, store)
+    result = RunResult(loaded, store)
     try:
         run_recipe(loaded, store, Console(), result)
     except EdgeloopError as error:

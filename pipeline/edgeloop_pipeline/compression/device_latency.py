@@ -24,7 +24,7 @@ from edgeloop_exporters.latency_table import LatencyTable, Layer, layers_of, mod
 from edgeloop_pipeline.bundling.contents import npy_of, provenance_of, reference_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
-from edgeloop_pipeline.data.normalization import front_of
+from edgeloop_pipeline.data.normalization import input_normalization
 from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import quantized_graph, shipped_cost
@@ -34,7 +34,7 @@ from edgeloop_pipeline.tasks.registry import task_for
 
 # A probe tells no anomaly: its threshold is never used.
 UNMEASURED = TaskFigures(detection=Detection(0.0, 0.0, 0, 0, 0.0, 0.0))
-MOST_LAYERS = 200  # a device opens bundles of at most 256 files
+MAX_LAYERS = 200  # a device opens bundles of at most 256 files
 CALIBRATION, CANARY = 64, 16
 WHOLE, HALF, LAYER = "whole", "half", "layer "
 
@@ -76,7 +76,7 @@ class DeviceProfile:
 
 
 @dataclass(frozen=True)
-class Elsewhere:
+class DeviceLatency:
     """Latencies of a recipe's network on `target.device`: by its measured layers, and by two whole networks that it ran."""
 
     profile: DeviceProfile
@@ -84,7 +84,7 @@ class Elsewhere:
     line: Callable[[float], float]
 
     @classmethod
-    def of(cls, project: Project) -> Elsewhere | None:
+    def of_target(cls, project: Project) -> DeviceLatency | None:
         """None where the target names no device. Raises UsageError or DeviceError when its measurements do not fit."""
         where = project.recipe.head.target.device
         if where is None:
@@ -101,10 +101,10 @@ class Elsewhere:
 def _whole_and_half(project: Project) -> tuple[Saved, Saved, Tensor]:
     """The recipe's network with fresh weights (they change no latency), the same half as wide, and a sample."""
     head, splits = project.recipe.head, project.splits
-    front = front_of(splits)
+    normalization = input_normalization(splits)
     network = saved_network.build(project, head.network, head.network_args, splits)
-    saved = Saved(network, saved_network.Structure(head.network, head.network_args, {}, front))
-    sample = saved_network.dry_run(network, front, splits)
+    saved = Saved(network, saved_network.Structure(head.network, head.network_args, {}, normalization))
+    sample = saved_network.dry_run(network, normalization, splits)
     return saved, narrowed(saved, sample, dict.fromkeys(roots(network, sample), 0.5), 1), sample
 
 
@@ -112,10 +112,10 @@ def layers_to_measure(saved: Saved, sample: Tensor, round_to: int) -> list[Layer
     """Every size that a layer of this network can have when its groups are narrowed; coarser steps where that is too many."""
     for stride in (1, 2, 4, 8):
         found = _sizes(saved, sample, STEPS[::stride], round_to)
-        if len(found) <= MOST_LAYERS:
+        if len(found) <= MAX_LAYERS:
             return found
     raise DeviceError(
-        f"{type(saved.network).__name__}: has {len(found)} different layers at its full width, a probe holds {MOST_LAYERS};"
+        f"{type(saved.network).__name__}: has {len(found)} different layers at its full width, a probe holds {MAX_LAYERS};"
         " measure a narrower network"
     )
 

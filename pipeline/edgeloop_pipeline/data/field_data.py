@@ -121,7 +121,7 @@ def samples(field: Field, names: tuple[str, ...]) -> Samples:
     return Samples(field.values, truth, recording + FIELD_OFFSET, np.array([f"device {d}" for d in field.devices], dtype=str))
 
 
-def merged(splits: PreparedSplits, path: Path, share: float, most_repeats: int) -> PreparedSplits:
+def merged(splits: PreparedSplits, path: Path, share: float, max_repeats: int) -> PreparedSplits:
     """Old data and field data: what of the field trains makes up `share` of the training samples, by repeating it if need be.
 
     Pseudo-labelled samples come beside it, once each and at most as many as people's labels count. The field's own test part stays
@@ -137,7 +137,7 @@ def merged(splits: PreparedSplits, path: Path, share: float, most_repeats: int) 
     field = field.of(~field.pseudo)
     train, validation = (samples(field.of(field.parts == name), splits.labels) for name in ("train", "validation"))
     wanted = share / max(1 - share, 1e-6) * len(splits.train)
-    repeats = int(np.clip(round(wanted / max(1, len(train))), 1, most_repeats))
+    repeats = int(np.clip(round(wanted / max(1, len(train))), 1, max_repeats))
     most = min(len(guessed), repeats * len(train))
     beside = samples(guessed.of(np.sort(np.random.default_rng(0).permutation(len(guessed))[:most])), splits.labels)
     return replace(

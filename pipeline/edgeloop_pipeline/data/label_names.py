@@ -15,7 +15,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.settings import nearest
 
 REMEDY = "give a tuple of their names, as ('walk', 'run')"
-MOST_SHOWN = 5
+MAX_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _of_numbers(names: Names, flat: dict[str, Array]) -> dict[str, Array]:
     differs = any(numbers.get(value) != value for value in used)
     if is_place and is_name and differs and not names.keyed:
         raise DataError(
-            f"labels: the names are the numbers {', '.join(names.texts[:MOST_SHOWN])}, and whether a recording's label is such a"
+            f"labels: the names are the numbers {', '.join(names.texts[:MAX_SHOWN])}, and whether a recording's label is such a"
             " name or its place cannot be told; give the names as texts, or a dict {number: name}"
         )
     if is_name and (names.keyed or not is_place):

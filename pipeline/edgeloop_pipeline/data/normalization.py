@@ -9,7 +9,7 @@ from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_pipeline.data.types import PreparedSplits, Statistics
 
 
-def front_of(splits: PreparedSplits) -> InputNormalization:
+def input_normalization(splits: PreparedSplits) -> InputNormalization:
     """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
     counts. Raises DataError and ModelError."""
     values = splits.train.values

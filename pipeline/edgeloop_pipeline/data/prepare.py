@@ -17,7 +17,7 @@ from edgeloop_contract.preprocessing import Prepared, Step, prepare
 from edgeloop_contract.resampling import to_model_rate
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
-from edgeloop_pipeline.data.spill_array import Stack
+from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
 
 
@@ -98,7 +98,7 @@ class _Maker:
         self.repaired: Counter[str] = Counter()
 
     def samples(self, labels: Array) -> Samples:
-        stack, origin = Stack(), []
+        stack, origin = SpillArray(), []
         for i in range(len(self.split.recordings)):
             prepared = self._prepared(i, self.split.recordings[i])
             if prepared is not None and len(prepared.values):

@@ -11,14 +11,14 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.user_folder import cache_folder
 
-MOST_IN_MEMORY_BYTES = 256 << 20
+MAX_IN_MEMORY_BYTES = 256 << 20
 
 
-class Stack:
+class SpillArray:
     """Append (n, *sample) arrays, then take all of them as one (N, *sample): data larger than memory go through it."""
 
-    def __init__(self, most_in_memory_bytes: int = MOST_IN_MEMORY_BYTES) -> None:
-        self.most = most_in_memory_bytes
+    def __init__(self, max_in_memory_bytes: int = MAX_IN_MEMORY_BYTES) -> None:
+        self.most = max_in_memory_bytes
         self.held: list[Array] = []
         self.held_bytes = self.rows = 0
         self.kind: tuple[tuple[int, ...], np.dtype[np.generic]] | None = None

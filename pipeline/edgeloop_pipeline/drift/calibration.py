@@ -20,7 +20,7 @@ from edgeloop_agent.answers import answer_features, answer_names
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import BINS, MIN_LIMIT, Drift, Monitor, channel_names, input_features
 from edgeloop_contract.manifest import Anomaly, Classification
-from edgeloop_pipeline.drift.variance import LEAST_GROUPS, straying
+from edgeloop_pipeline.drift.variance import MIN_GROUPS, between_group_variance
 
 STREAMS = 256
 STEPS = 8192
@@ -28,17 +28,17 @@ WARM_UP_STREAMS, WARM_UP_STEPS = 64, 4096
 MEMORIES = (4.0, 16.0, 64.0, 256.0)
 PROJECTIONS = 8
 RATES = np.array([0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
-LEAST_COUNTED = 3.0  # alarms of all statistics together are counted at this rate, or the rarest that is told, and at …
+MIN_COUNTED = 3.0  # alarms of all statistics together are counted at this rate, or the rarest that is told, and at …
 COUNTED = np.array([1.0, 1.5, 2.5, 5.0, 20.0])  # … so many times it …
 COUNTED_STREAMS = 64  # … on so many streams
-LEAST_HITS = 25  # times that a value is passed, for a rate that is read off; what is rarer is extrapolated
-LEAST_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
+MIN_HITS = 25  # times that a value is passed, for a rate that is read off; what is rarer is extrapolated
+MIN_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
 FOLDS = 10
 FEW = 5  # recordings that an average reaches over: few enough that one strange one carries it
-MOST_ALARMS = 0.25  # of a statistic, in the time of its memory: more often it would tell chance from chance
+MAX_ALARMS = 0.25  # of a statistic, in the time of its memory: more often it would tell chance from chance
 FITTED = 5.0  # from the rarest rate that is told to how many times it the line is fitted that goes on to rarer ones
 SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
-MOST_SAMPLES = 20_000
+MAX_SAMPLES = 20_000
 
 
 @dataclass(frozen=True)
@@ -55,24 +55,24 @@ class Pool:
 
 
 def pool_of(task: Any, values: Array, scores: Array, recordings: Array, groups: Array) -> tuple[Pool, list[str], Array]:
-    """Features of samples (n, *sample) and their scores; their names; and how sure each answer is (n,)."""
+    """Features of samples (n, *sample) and their scores; their names; and how confidence each answer is (n,)."""
     names = channel_names(values.shape[-1]) + answer_names(task)
-    features, answers, sure = np.empty((len(values), len(names))), np.empty(len(values), dtype=np.intp), np.empty(len(values))
+    features, answers, confidence = np.empty((len(values), len(names))), np.empty(len(values), dtype=np.intp), np.empty(len(values))
     for i in range(len(values)):
         sample = np.asarray(values[i : i + 1])
-        said, answers[i], sure[i] = answer_features(task, scores[i : i + 1], sample)
+        said, answers[i], confidence[i] = answer_features(task, scores[i : i + 1], sample)
         features[i] = np.concatenate([input_features(sample), said])
-    return Pool(features, answers, np.asarray(recordings), np.asarray(groups)), names, sure
+    return Pool(features, answers, np.asarray(recordings), np.asarray(groups)), names, confidence
 
 
 def rarest_told(samples: int, recordings: int) -> float:
     """The rate, in 10,000 samples, below which what one recording does is extrapolated; 0: each sample is by itself."""
-    return LEAST_ALARMS / samples * 10_000 if recordings < samples else 0.0
+    return MIN_ALARMS / samples * 10_000 if recordings < samples else 0.0
 
 
 def too_few(groups: Array, recordings: Array) -> bool:
     """Whether these samples alone make no reference: of few groups, or of so few recordings that every rate is extrapolated."""
-    return len(np.unique(groups)) < LEAST_GROUPS or rarest_told(len(recordings), len(np.unique(recordings))) > RATES[-1]
+    return len(np.unique(groups)) < MIN_GROUPS or rarest_told(len(recordings), len(np.unique(recordings))) > RATES[-1]
 
 
 def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", reliability: Any = (), seed: int = 0) -> Drift:
@@ -97,7 +97,7 @@ def reference_of(pool: Pool, names: Sequence[str], labels: int, directions: Arra
     """What samples and places look like, without limits. `directions`: (P, F)."""
     raw = _standardised(pool, names, labels, np.zeros((0, len(names))) if directions is None else directions)
     standard = (pool.features - np.asarray(raw.centre)[pool.answers]) / np.asarray(raw.scale)
-    between, within, places = straying(standard, pool.recordings, pool.groups)
+    between, within, places = between_group_variance(standard, pool.recordings, pool.groups)
     return msgspec.structs.replace(raw, between=_rounded(between), within=_rounded(within), places=places)
 
 
@@ -138,9 +138,9 @@ def _held_out(reference: Drift, pool: Pool, rng: np.random.Generator) -> Array:
     return numbers
 
 
-def reliability(sure: Array, right: Array) -> list[tuple[float, int]]:
+def reliability(confidence: Array, right: Array) -> list[tuple[float, int]]:
     """Share of right answers by confidence, in bins of equal width: what a device's confidence promises."""
-    place = np.minimum((sure * BINS).astype(int), BINS - 1)
+    place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     found, overall = [], float(right.mean())
     for b in range(BINS):
         hits = right[place == b]
@@ -157,8 +157,8 @@ def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]]) -> Drift:
         pools = {name: (s.of(s.labels == 0), found[s.labels == 0]) for name, (s, found) in pools.items()}
     samples, scores = pools["validation"]
     labelled = isinstance(task, Classification)
-    _, _, sure = pool_of(task, samples.values, scores, samples.recording, samples.groups)
-    table = reliability(sure, scores.argmax(1) == samples.labels) if labelled else ()
+    _, _, confidence = pool_of(task, samples.values, scores, samples.recording, samples.groups)
+    table = reliability(confidence, scores.argmax(1) == samples.labels) if labelled else ()
     parts = [pool_of(task, s.values, found, s.recording, s.groups)[:2] for s, found in pools.values()]
     names = parts[0][1]
     pool = Pool(
@@ -172,11 +172,11 @@ def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]]) -> Drift:
 
 def _fewer(pool: Pool, rng: np.random.Generator) -> Pool:
     """At most some samples, whole recordings of them."""
-    if len(pool.features) <= MOST_SAMPLES:
+    if len(pool.features) <= MAX_SAMPLES:
         return pool
     names, counts = np.unique(pool.recordings, return_counts=True)
     order = rng.permutation(len(names))
-    keep = names[order[np.cumsum(counts[order]) <= MOST_SAMPLES]]
+    keep = names[order[np.cumsum(counts[order]) <= MAX_SAMPLES]]
     return pool.of(np.isin(pool.recordings, keep))
 
 
@@ -246,9 +246,9 @@ class _Tail:
         streams, steps = path.shape[0], path.shape[1] // memory * memory
         values = np.sort(path[:, :steps].reshape(streams, -1, memory).max(axis=2), axis=None)[::-1]
         rates = np.arange(1, len(values) + 1) / (streams * steps) * 10_000
-        most = MOST_ALARMS * rates[-1]
+        most = MAX_ALARMS * rates[-1]
         values, rates = values[rates <= most], rates[rates <= most]
-        start = float(min(max(rates[LEAST_HITS], least), most / FITTED))
+        start = float(min(max(rates[MIN_HITS], least), most / FITTED))
         near = np.geomspace(start, start * FITTED, 20)
         return cls(rates, values, start, np.polyfit(np.log(near), np.interp(near, rates, values), 1))
 
@@ -272,7 +272,7 @@ def _limits(reference: Drift, pool: Pool, numbers: Array, rng: np.random.Generat
     def limits(rates: Array) -> Array:
         return np.stack([tail.at(rates / len(tails)) for tail in tails], axis=-1).clip(MIN_LIMIT)
 
-    tried = max(told, LEAST_COUNTED) * COUNTED
+    tried = max(told, MIN_COUNTED) * COUNTED
     counted = _alarms(reference, numbers, _streams(pool, COUNTED_STREAMS, STEPS, rng), limits(tried))
     counted = np.maximum.accumulate(np.maximum(counted, tried[0] / len(tails)))  # together no fewer than one alone
     return np.minimum.accumulate(limits(RATES * np.interp(np.log(RATES), np.log(counted), tried / counted)))

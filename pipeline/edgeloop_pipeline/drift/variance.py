@@ -6,10 +6,10 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 
-LEAST_GROUPS = 3
+MIN_GROUPS = 3
 
 
-def straying(values: Array, recordings: Array, groups: Array) -> tuple[Array, Array, int]:
+def between_group_variance(values: Array, recordings: Array, groups: Array) -> tuple[Array, Array, int]:
     """(F,) each: from place to place, and of recordings within a group; and of how many places that is told.
 
     `values`: (n, F), standardised. Places are groups; recordings where groups are few. 0 places: each sample is by itself, and
@@ -19,7 +19,7 @@ def straying(values: Array, recordings: Array, groups: Array) -> tuple[Array, Ar
     _, group = np.unique(groups, return_inverse=True)
     means, counts = _means(values, recording)
     nothing = np.zeros(values.shape[1])
-    if not LEAST_GROUPS <= group.max() + 1 < len(counts):
+    if not MIN_GROUPS <= group.max() + 1 < len(counts):
         return (means.std(0, ddof=1), nothing, len(counts)) if 1 < len(counts) < len(values) else (nothing, nothing, 0)
     of_groups, _ = _means(values, group)
     owner = np.zeros(len(counts), dtype=np.intp)

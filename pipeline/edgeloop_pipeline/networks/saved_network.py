@@ -32,19 +32,19 @@ class Structure(msgspec.Struct, frozen=True):
     builder: str
     arguments: dict[str, Any]
     changes: dict[str, dict[str, int]]
-    front: InputNormalization
+    normalization: InputNormalization
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A network with the normalisation in front of it."""
+    """A network with its input normalization."""
 
     network: nn.Module
     structure: Structure
 
     @property
-    def front(self) -> InputNormalization:
-        return self.structure.front
+    def normalization(self) -> InputNormalization:
+        return self.structure.normalization
 
 
 def build(project: Project, builder: str, arguments: dict[str, Any], splits: PreparedSplits) -> nn.Module:
@@ -135,7 +135,7 @@ def multiply_adds(network: nn.Module, sample: Tensor) -> int:
     return total
 
 
-def dry_run(network: nn.Module, front: InputNormalization, splits: PreparedSplits) -> Tensor:
+def dry_run(network: nn.Module, normalization: InputNormalization, splits: PreparedSplits) -> Tensor:
     """One normalised sample (1, channels, ...), after checking that the network answers it as the task needs."""
     from edgeloop_exporters.network_failure import explain_failure
 
@@ -145,7 +145,7 @@ def dry_run(network: nn.Module, front: InputNormalization, splits: PreparedSplit
             f"{type(network).__name__}: forward() takes {len(inputs)} inputs ({', '.join(p.name for p in inputs)}); a sample is one"
             " tensor: give them as channels of one, and take them apart in forward()"
         )
-    sample = front.normalise(torch.from_numpy(splits.train.values[:1]))
+    sample = normalization.normalise(torch.from_numpy(splits.train.values[:1]))
     try:
         with torch.no_grad():
             scores = network.eval()(sample)

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.recipe.inputs import Inputs
 
 LEARNING_SAMPLES = 1024
-LEAST_AGREEMENT = 0.5  # of a bottleneck that anybody could want
+MIN_AGREEMENT = 0.5  # of a bottleneck that anybody could want
 BATCH = 32
 LEARNING_RATE = 3e-3
 SOME = 256  # samples that the beginning is found with
@@ -51,7 +51,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Waist:
+class BottleneckCodec:
     """`encode` (few, channels), `decode` (channels, few), their biases; what crosses is uint8 of this scale and zero point."""
 
     encode: Array
@@ -62,7 +62,7 @@ class Waist:
     zero_point: int
 
 
-class Waists:
+class Bottlenecks:
     """Learned bottlenecks at the cuts of one model. Training samples teach them; agreement is of those that measure cuts."""
 
     def __init__(self, inputs: Inputs, work: CutBench, share: float, steps: int) -> None:
@@ -83,16 +83,16 @@ class Waists:
             return None, "only an 8-bit boundary with several channels, and places in each, is narrowed"
         head = (out / cut.file).read_bytes()
         crossing = in_batches(work.open(head).raw, self._samples)
-        few = quantized_graph.samples_of(self._graph.front, self._samples[:2])
+        few = quantized_graph.samples_of(self._graph.normalization, self._samples[:2])
         point = point_of(self._graph.module, few, crossing[:2])
         tail = tail_of(self._graph.module, point.node) if point else None
         if point is None or tail is None:
             return None, "the tensor was not found in the network that training sees, or what follows looks at the input again"
-        waist = learn(tail, point, crossing, self._scores, channels, self._steps, self._task.imitation)
+        codec = learn(tail, point, crossing, self._scores, channels, self._steps, self._task.imitation)
         name, tensor = f"{cut.name}-narrow", f"{cut.tensor}.narrow"
-        shape, wire, inner = [channels, *cut.boundary.shape[1:]], (waist.scale, waist.zero_point), (point.scale, point.zero_point)
-        narrowed = bottleneck_onnx.with_encoder(head, cut.tensor, tensor, inner, waist.encode, waist.encode_bias, wire)
-        decoder = bottleneck_onnx.decoder(work.model, cut.tensor, tensor, shape, wire, waist.decode, waist.decode_bias, inner)
+        shape, wire, inner = [channels, *cut.boundary.shape[1:]], (codec.scale, codec.zero_point), (point.scale, point.zero_point)
+        narrowed = bottleneck_onnx.with_encoder(head, cut.tensor, tensor, inner, codec.encode, codec.encode_bias, wire)
+        decoder = bottleneck_onnx.decoder(work.model, cut.tensor, tensor, shape, wire, codec.decode, codec.decode_bias, inner)
         runs, behind = work.open(narrowed), work.open(cutting.tail(work.model, tensor, decoder))
         rows = runs.raw(work.samples)
         packed, agreement = work.packed(rows), work.agreement(behind.run(rows))
@@ -100,7 +100,7 @@ class Waists:
         self._log(
             f"{name}: {channels} of {cut.boundary.shape[0]} channels, {packed[-1].bytes:,.0f} bytes, same answer {agreement:.1%}"
         )
-        if agreement < LEAST_AGREEMENT:
+        if agreement < MIN_AGREEMENT:
             return None, f"{channels} of {cut.boundary.shape[0]} channels leave only {agreement:.0%} of the answers as they are"
         (out / f"{name}.onnx").write_bytes(narrowed)
         (out / f"{name}-decoder.onnx").write_bytes(decoder)
@@ -152,34 +152,34 @@ def _between(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
 def learn(
     tail: nn.Module, point: Point, crossing: Array, scores: Tensor, channels: int, steps: int,
     imitation: Callable[[Tensor, Tensor, float], Tensor],
-) -> Waist:  # fmt: skip
+) -> BottleneckCodec:  # fmt: skip
     """`crossing`: uint8 (N, C, ...) of training samples; `scores`: the whole network's (N, ...). Deterministic by torch's seed."""
     tail.eval().requires_grad_(False)
     some = _real(crossing[:: max(1, len(crossing) // SOME)], point)
     metric = _metric(tail, some)
-    waist = _Waist(*_projection(some, metric, channels), point)
-    optimizer = torch.optim.Adam(waist.parameters(), LEARNING_RATE)
+    codec = _CodecModule(*_projection(some, metric, channels), point)
+    optimizer = torch.optim.Adam(codec.parameters(), LEARNING_RATE)
     pace = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, steps))
     usual = float(_distance(some - some.mean((0, *range(2, some.dim())), keepdim=True), metric)) + 1e-12
     for _ in range(steps):
         rows = torch.randint(len(crossing), (min(BATCH, len(crossing)),))
         boundary = _real(crossing[rows.numpy()], point)
-        seen = waist(boundary)
+        seen = codec(boundary)
         loss = imitation(tail(seen), scores[rows], TEMPERATURE) + _distance(seen - boundary, metric) / usual
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         pace.step()
     with torch.no_grad():
-        few = [waist.few(_real(crossing[i : i + BATCH], point)) for i in range(0, len(crossing), BATCH)]
-    waist.crossing.low.fill_(min(float(f.min()) for f in few))
-    waist.crossing.high.fill_(max(float(f.max()) for f in few))
-    scale, zero_point = waist.crossing.qparams()
-    encode, encode_bias, decode, decode_bias = (p.detach().numpy() for p in waist.parameters())
-    return Waist(encode, encode_bias, decode, decode_bias, float(scale), int(zero_point))
+        few = [codec.few(_real(crossing[i : i + BATCH], point)) for i in range(0, len(crossing), BATCH)]
+    codec.crossing.low.fill_(min(float(f.min()) for f in few))
+    codec.crossing.high.fill_(max(float(f.max()) for f in few))
+    scale, zero_point = codec.crossing.qparams()
+    encode, encode_bias, decode, decode_bias = (p.detach().numpy() for p in codec.parameters())
+    return BottleneckCodec(encode, encode_bias, decode, decode_bias, float(scale), int(zero_point))
 
 
-class _Waist(nn.Module):
+class _CodecModule(nn.Module):
     """Boundary in, boundary out, with what crosses between them rounded as on the wire."""
 
     def __init__(self, encode: Tensor, decode: Tensor, mean: Tensor, point: Point) -> None:

@@ -36,13 +36,13 @@ TEMPERATURE = 2.0
 WORTH = 0.9  # an early answer that serves fewer samples than the rest costs more than it spares
 
 
-class Exits:
-    """Early answers at the cuts of one model. `most_loss`: of accuracy, against the whole network; shown by validation data."""
+class EarlyExits:
+    """Early answers at the cuts of one model. `max_loss`: of accuracy, against the whole network; shown by validation data."""
 
-    def __init__(self, inputs: Inputs, work: CutBench, most_loss: float) -> None:
+    def __init__(self, inputs: Inputs, work: CutBench, max_loss: float) -> None:
         splits = inputs.project.splits
         seed_everything(inputs.project.recipe.head.seed)
-        self._work, self._most_loss, self._log = work, most_loss, inputs.log
+        self._work, self._most_loss, self._log = work, max_loss, inputs.log
         self._task, self._validation = task_for(splits), splits.validation
         rows = evenly_spaced_rows(len(splits.train), LEARNING_SAMPLES)
         self._samples = splits.train.values[rows]

@@ -1,4 +1,4 @@
-"""Why int8 lost: each layer's error, what it does to the task's measure, and the likely cause in words."""
+"""Why int8 lost: each layer's error, what it does to the task's metric, and the likely cause in words."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from edgeloop_pipeline.results.quantization import LayerLoss
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import scores_of
 
-MOST_SAMPLES, LEAST_SAMPLES = 256, 32
+MAX_SAMPLES, MIN_SAMPLES = 256, 32
 MEAN_SAMPLES = 16  # on which a layer's mean error is told, were it alone
-MOST_SECONDS = 60.0  # for running the network once for each of its layers
+MAX_SECONDS = 60.0  # for running the network once for each of its layers
 OUTLIER = 8.0  # a channel's peak against the median channel's
 SATURATED = 0.01  # share of values outside their range
-LONELY = 3.0  # a calibration sample's extreme against the 99th percentile of all samples'
+OUTLIER_SAMPLE = 3.0  # a calibration sample's extreme against the 99th percentile of all samples'
 NOISY_DB = 20.0
 EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
-class Facts:
+class LayerFacts:
     """What is known of one layer's rounding. Peaks: largest magnitude by channel, of its output and of its weights."""
 
     sqnr_db: float  # the worse of its output's, and of the scores' when it alone is rounded
@@ -49,11 +49,11 @@ def sqnr(reference: Tensor, found: Tensor) -> float:
     return 100.0 if noise < EPSILON else float(10 * torch.log10((reference**2).sum() / noise))
 
 
-def cause_of(facts: Facts) -> str:
+def cause_of(facts: LayerFacts) -> str:
     """The likely reason for a layer's error, in words; '' where there is little error."""
     if facts.sqnr_db > NOISY_DB * 1.5:
         return ""
-    if facts.stretched_by > LONELY:
+    if facts.stretched_by > OUTLIER_SAMPLE:
         return (
             f"one calibration sample stretches the range {facts.stretched_by:.1f} times past the 99th percentile of samples: a bad"
             " sample, or use percentile or mse calibration"
@@ -110,16 +110,16 @@ class _Outputs(fx.Interpreter):
 def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -> list[LayerLoss]:
     """Every layer with weights and every sum in order, on validation samples.
 
-    `stretched`: quantizer → how far one calibration sample reaches (`lonely`).
+    `stretched`: quantizer → how far one calibration sample reaches (`outlier_samples`).
     """
-    module, front = graph.module, graph.front
+    module, normalization = graph.module, graph.normalization
     nodes = [n for n in module.graph.nodes if n.target in WEIGHTED or is_sum(n)]
     start = time.perf_counter()
-    scores_of(module, front, some_of(splits.validation, LEAST_SAMPLES))
-    one = (time.perf_counter() - start) / LEAST_SAMPLES
-    samples = some_of(splits.validation, int(min(MOST_SAMPLES, max(LEAST_SAMPLES, MOST_SECONDS / max(1, len(nodes)) / one))))
+    scores_of(module, normalization, some_of(splits.validation, MIN_SAMPLES))
+    one = (time.perf_counter() - start) / MIN_SAMPLES
+    samples = some_of(splits.validation, int(min(MAX_SAMPLES, max(MIN_SAMPLES, MAX_SECONDS / max(1, len(nodes)) / one))))
     task = task_for(splits)
-    x = samples_of(front, samples.values[: MOST_SAMPLES // 4])
+    x = samples_of(normalization, samples.values[: MAX_SAMPLES // 4])
     rounded = _Outputs(module)
     with torch.no_grad():
         rounded.run(x)
@@ -127,7 +127,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
     quantized_graph.put(module, graph.floats)
     quantization.set_mode(module, "off", "off")
     means = bias_correction.means(module, x[:MEAN_SAMPLES])
-    plain, plain_scores = _Outputs(module), scores_of(module, front, samples)
+    plain, plain_scores = _Outputs(module), scores_of(module, normalization, samples)
     with torch.no_grad():
         plain.run(x)
     best = task.judge(plain_scores, samples)[0]
@@ -141,7 +141,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
             quantized_graph.put(module, {bias: graph.floats[bias]})
             off = means[node.name] - bias_correction.means(module, x[:MEAN_SAMPLES])[node.name]
             quantized_graph.put(module, {bias: graph.floats[bias] + off})
-        scores = scores_of(module, front, samples)
+        scores = scores_of(module, normalization, samples)
         quantized_graph.put(module, {name: graph.floats[name] for name in own})
         a, b = plain.found[node.name], rounded.found[node.name]
         noise, alone = sqnr(a, b), sqnr(plain_scores, scores)
@@ -190,7 +190,7 @@ def _following(node: fx.Node) -> list[fx.Node]:
 
 def _facts(
     module: fx.GraphModule, node: Any, output: Tensor, noise: float, saturated: dict[str, float], stretched: dict[str, float]
-) -> Facts:
+) -> LayerFacts:
     axis = channel_axis(next((n for n in (node, *sources(node)) if n.target in WEIGHTED), node))  # a sum's: its layer's
     source = node.args[1]
     quantizer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
@@ -199,7 +199,7 @@ def _facts(
     per_tensor = isinstance(quantizer, WeightQuantizer) and quantizer.axis is None
     by_channel = 0 if per_tensor else 1
     weights = weight.detach().abs().transpose(0, by_channel).flatten(1).amax(1).tolist() if weight is not None else []
-    return Facts(
+    return LayerFacts(
         sqnr_db=noise,
         channel_peaks=output.abs().transpose(0, axis).flatten(1).amax(1).tolist(),
         weight_peaks=weights,
@@ -209,7 +209,7 @@ def _facts(
     )
 
 
-def lonely(graph: Graph) -> dict[str, float]:
+def outlier_samples(graph: Graph) -> dict[str, float]:
     """Quantizer → its most extreme calibration sample against the 99th percentile of samples. Call it before they are forgotten."""
     found = {}
     for name, child in graph.module.named_modules():

@@ -54,7 +54,7 @@ class Graph:
 
     module: fx.GraphModule
     plan: quantization.QuantizationPlan
-    front: InputNormalization
+    normalization: InputNormalization
     folded: int
     options: Options
     floats: dict[str, Tensor]
@@ -69,7 +69,7 @@ def folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int]:
 
 
 def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, tuple[int, int, int]]:
-    sample = saved.front.normalise(torch.from_numpy(splits.train.values[:2]))
+    sample = saved.normalization.normalise(torch.from_numpy(splits.train.values[:2]))
     # A copy: the graph shares the parameters of what it traced, and folding, equalizing and rounding change them.
     module = trace(copy.deepcopy(saved.network), sample)
     sizes = [_operations(module)]
@@ -102,8 +102,8 @@ def left_in_float(graph: Graph) -> int:
     return sum(node.target in WEIGHTED and node.name in graph.plan.floating for node in graph.module.graph.nodes)
 
 
-def samples_of(front: InputNormalization, values: Array) -> Tensor:
-    x: Tensor = channels_last(front.normalise(torch.from_numpy(values)))
+def samples_of(normalization: InputNormalization, values: Array) -> Tensor:
+    x: Tensor = channels_last(normalization.normalise(torch.from_numpy(values)))
     return x
 
 
@@ -119,11 +119,11 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
     if options.correct_biases:
         bias_correction.add_biases(module)
     if options.equalize:
-        equalized = equalization.equalize(module, samples_of(saved.front, splits.train.values[_spread(len(splits.train))]))
-    plan = quantization.plan(module, saved.front.input_qparams, options.float_layers, options.float_streams)
+        equalized = equalization.equalize(module, samples_of(saved.normalization, splits.train.values[_spread(len(splits.train))]))
+    plan = quantization.plan(module, saved.normalization.input_qparams, options.float_layers, options.float_streams)
     quantization.insert(module, plan)
     floats = {name: value.detach().clone() for name, value in module.named_parameters()}
-    return Graph(module, plan, saved.front, count, options, floats, tuple(equalized), nodes)
+    return Graph(module, plan, saved.normalization, count, options, floats, tuple(equalized), nodes)
 
 
 def observe(graph: Graph, values: Array) -> None:
@@ -131,7 +131,7 @@ def observe(graph: Graph, values: Array) -> None:
     quantization.set_mode(graph.module, "observe", "off")
     with torch.no_grad():
         for start in range(0, len(values), 64):
-            graph.module(samples_of(graph.front, values[start : start + 64]))
+            graph.module(samples_of(graph.normalization, values[start : start + 64]))
 
 
 def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
@@ -139,7 +139,7 @@ def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
     module, options = graph.module, graph.options
     put(module, graph.floats)
     quantization.choose_ranges(module, method or options.method, options.percentile)
-    some = samples_of(graph.front, values[_spread(len(values))])
+    some = samples_of(graph.normalization, values[_spread(len(values))])
     if options.correct_biases:
         quantization.set_mode(module, "off", "off")
         wanted = bias_correction.means(module, some)

@@ -62,7 +62,7 @@ class Repair:
         project = self.inputs.project
         self.splits, self.seed = project.splits, project.recipe.head.seed + 2
         self.task = task_for(self.splits)
-        self.plain = scores_of(self.saved.network, self.saved.front, self.splits.validation)
+        self.plain = scores_of(self.saved.network, self.saved.normalization, self.splits.validation)
         self.float_metric = self.task.judge(self.plain, self.splits.validation)[0]
         rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
         self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
@@ -93,7 +93,7 @@ class Repair:
         start = time.perf_counter()
         plain = quantized_graph.prepare(self.saved, self.splits, msgspec.structs.replace(given, percentile=settings.percentile))
         quantized_graph.observe(plain, self.values)
-        stretched = diagnosis.lonely(plain)
+        stretched = diagnosis.outlier_samples(plain)
         first: Method = "minmax" if settings.calibration == "auto" else settings.calibration
         self.best = self._chosen(plain, first)
         self.post_training = self.best.metric
@@ -111,7 +111,7 @@ class Repair:
         return self.best.graph
 
     def _judged(self, graph: Graph) -> Candidate:
-        scores = scores_of(graph.module, self.saved.front, self.splits.validation)
+        scores = scores_of(graph.module, self.saved.normalization, self.splits.validation)
         return Candidate(graph, self.task.judge(scores, self.splits.validation)[0], diagnosis.sqnr(self.plain, scores))
 
     def _chosen(self, graph: Graph, method: Method) -> Candidate:
@@ -210,12 +210,12 @@ class Repair:
         By noise, not by what each alone costs of the metric: noise adds up over layers, and a few hundred samples tell it apart.
         """
         integer_best = self.best
-        if self._holds() or not self.settings.most_float_layers:
+        if self._holds() or not self.settings.max_float_layers:
             return integer_best
         losses = diagnosis.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
         integer = quantized_graph.layers(self.best.graph.module, self.best.graph.plan.floating)
         ranked = dict.fromkeys(r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db) if r.layer in integer)
-        worst = list(ranked)[: self.settings.most_float_layers]
+        worst = list(ranked)[: self.settings.max_float_layers]
         options, chosen, tight = self.best.graph.options, list[str](), False
         while worst and not self._holds():
             more = worst[: 1 if tight else max(1, len(chosen))]
@@ -262,9 +262,9 @@ class Repair:
 
         scratch.mkdir(parents=True, exist_ok=True)
         fitted = fit(
-            graph.module, self.saved.front, self.splits, fit_settings, self._teacher_loss() if distill else self.task.loss(),
-            seed=self.seed, scratch=scratch, augment=self.inputs.project.augment, log=self.inputs.log,
-            watch=self.inputs.watch, each_epoch=freeze_ranges,
+            graph.module, self.saved.normalization, self.splits, fit_settings,
+            self._teacher_loss() if distill else self.task.loss(), seed=self.seed, scratch=scratch,
+            augment=self.inputs.project.augment, log=self.inputs.log, watch=self.inputs.watch, each_epoch=freeze_ranges,
         )  # fmt: skip
         self.curve = fitted.curve
         set_mode(graph.module, "quantize", "quantize")

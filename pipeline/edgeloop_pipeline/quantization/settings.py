@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from edgeloop_exporters.range_observers import Following
-from edgeloop_pipeline.training.settings import Count, Rate, Whole
+from edgeloop_pipeline.training.settings import NonNegativeInt, PositiveFloat, PositiveInt
 
 When = Literal["auto", "always", "never"]
 
@@ -17,16 +17,18 @@ When = Literal["auto", "always", "never"]
 class QuantizeSettings:
     """How scales are chosen, and which repair steps may follow where that loses accuracy."""
 
-    calibration_samples: Count = 512
+    calibration_samples: PositiveInt = 512
     calibration: Literal["auto", "minmax", "percentile", "mse", "entropy"] = "auto"  # auto: minmax; the others where it loses
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99  # of each activation's values, for that method
     rounding: Literal["inputs", "nearest"] = "inputs"  # of weights: by what a layer's inputs look like where that is better
     equalize: When = "auto"  # channels between layers, and biases; auto: when calibration misses the floor
     float_streams: When = "auto"  # residual streams: sums, and the layers that begin them; auto: when calibration misses the floor
     float_layers: list[str] = field(default_factory=list)  # names of layers that stay in float
-    most_float_layers: Whole = 2  # that may stay in float to hold the floor
+    max_float_layers: NonNegativeInt = 2  # that may stay in float to hold the floor
     qat: When = "auto"  # quantization-aware training; auto: when nothing cheaper holds the floor
-    qat_epochs: Count = 4
-    qat_learning_rate: Rate = 2e-4  # how far weights move in a step at most, of their tensor's root mean square (Adafactor)
+    qat_epochs: PositiveInt = 4
+    qat_learning_rate: PositiveFloat = (
+        2e-4  # how far weights move in a step at most, of their tensor's root mean square (Adafactor)
+    )
     ranges: Following = field(default_factory=Following)  # how activation ranges follow the data in training
-    batch: Count = 128
+    batch: PositiveInt = 128

@@ -36,13 +36,13 @@ class Shipped(msgspec.Struct, frozen=True, kw_only=True):
 def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Variant, bytes]]:
     """The int8 files of both runtimes, described, and their bytes."""
     plain, _ = quantized_graph.folded(saved, splits)
-    counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
+    counts = saved.normalization.input_qparams if takes_counts(graph.module, saved.normalization) else None
     found = []
     with tempfile.TemporaryDirectory() as folder:
         runtimes: tuple[tuple[Runtime, Any], ...] = (("onnx", to_onnx), ("tflite", to_tflite))
         for runtime, write in runtimes:
             path = Path(folder) / f"model.{runtime}"
-            write(graph.module, saved.front, splits.shape, path, quantized=True)
+            write(graph.module, saved.normalization, splits.shape, path, quantized=True)
             scores = output_qparams(graph.module)
             variant = variant_of(runtime, Precision.INT8, path.name, splits, counts, answer_shape(plain), scores)
             found.append((variant, path.read_bytes()))

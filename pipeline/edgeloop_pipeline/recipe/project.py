@@ -23,7 +23,7 @@ from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.user_code import load_object
 
 NORMALIZATION = "edgeloop_pipeline.data.normalization"  # imported late: it needs torch
-MOST_FILES_NAMED = 16
+MAX_FILES_NAMED = 16
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Project:
     @cached_property
     def _own_digests(self) -> dict[str, str]:
         found = {_text(path): sha256(path) for path in self.data.files()}
-        if len(found) > MOST_FILES_NAMED:
+        if len(found) > MAX_FILES_NAMED:
             return {f"{len(found)} files": digest(found)}
         short = {f"{Path(path).parent.name}/{Path(path).name}": value for path, value in found.items()}
         return short if len(short) == len(found) else found  # train/cat/1.png and test/cat/1.png
@@ -72,7 +72,7 @@ class Project:
         if field is not None and self._field is not None:
             from edgeloop_pipeline.data.field_data import merged
 
-            found = merged(found, self._field, field.share, field.most_repeats)
+            found = merged(found, self._field, field.share, field.max_repeats)
         return replace(found, normalise=(tuple(given.mean), tuple(given.std)) if given else None)
 
     @cached_property

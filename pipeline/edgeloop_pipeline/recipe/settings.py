@@ -9,9 +9,9 @@ import msgspec
 from edgeloop_contract import cleaning
 from edgeloop_contract.preprocessing import Step
 
-Amount = Annotated[float, msgspec.Meta(ge=0)]
-Above = Annotated[float, msgspec.Meta(gt=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
@@ -21,31 +21,31 @@ class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A recipe's `roi` table. Money in `currency`."""
 
     currency: str = "EUR"
-    devices: Above = 20.0
-    pilot_devices: Above = 2.0
-    inferences_per_day: Above = 86_400.0  # of one device
-    device_cost: Amount = 80.0  # beyond what would stand there anyway
-    device_years: Above = 5.0
-    device_watts: Above = 4.0  # while it infers, where energy is not measured
-    upkeep_per_device_month: Amount = 1.0  # visits, replacements
-    electricity_per_kwh: Amount = 0.30
-    project_cost: Amount = 5_000.0  # to build, label and roll out
-    project_cost_per_month: Amount = 100.0  # labels, retraining, the hub
-    cloud_per_hour: Amount = 0.10  # of a machine like the one that measured
-    cloud_utilisation: Share = 0.3  # of the hours that are paid
-    traffic_per_gb: Amount = 0.50  # from the device to the cloud
-    split_share: Share = 0.15  # of inputs that a cascade sends
+    devices: PositiveFloat = 20.0
+    pilot_devices: PositiveFloat = 2.0
+    inferences_per_day: PositiveFloat = 86_400.0  # of one device
+    device_cost: NonNegativeFloat = 80.0  # beyond what would stand there anyway
+    device_years: PositiveFloat = 5.0
+    device_watts: PositiveFloat = 4.0  # while it infers, where energy is not measured
+    upkeep_per_device_month: NonNegativeFloat = 1.0  # visits, replacements
+    electricity_per_kwh: NonNegativeFloat = 0.30
+    project_cost: NonNegativeFloat = 5_000.0  # to build, label and roll out
+    project_cost_per_month: NonNegativeFloat = 100.0  # labels, retraining, the hub
+    cloud_per_hour: NonNegativeFloat = 0.10  # of a machine like the one that measured
+    cloud_utilisation: Fraction01 = 0.3  # of the hours that are paid
+    traffic_per_gb: NonNegativeFloat = 0.50  # from the device to the cloud
+    split_share: Fraction01 = 0.15  # of inputs that a cascade sends
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """What the result must hold. Floors of accuracy are judged on the full test set by verify, on validation data before.
 
-    Accuracy is the task's measure: the share of right answers, R² (regression), or ROC AUC (anomaly).
+    Accuracy is the task's metric: the share of right answers, R² (regression), or ROC AUC (anomaly).
     """
 
-    min_accuracy: Share | None = None
-    max_drop: Share | None = None  # of each int8 and float file against the best float network of the run, pruned or not
-    max_int8_drop: Share | None = None  # of each int8 file against the float network that it was made of
+    min_accuracy: Fraction01 | None = None
+    max_drop: Fraction01 | None = None  # of each int8 and float file against the best float network of the run, pruned or not
+    max_int8_drop: Fraction01 | None = None  # of each int8 file against the float network that it was made of
     max_int8_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
     max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of the fastest int8 file, batch 1
     device: str | None = None  # whose latency: a file of measurements beside the recipe (edgeloop probe); else this machine's
@@ -54,7 +54,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     max_lsb: Annotated[int, msgspec.Meta(ge=0)] | None = (
         None  # of a file's scores from torch's; else by depth: 3, deep networks more
     )
-    min_agreement: Share = 0.98
+    min_agreement: Fraction01 = 0.98
 
 
 class Normalise(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +89,8 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     vary: Annotated[dict[str, Knob], msgspec.Meta(min_length=1)]
     objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)] = ("accuracy", "latency", "bytes")
     trials: Annotated[int, msgspec.Meta(ge=1)] = 20
-    min_accuracy: Share = 0.0  # trials below it are no use
-    prune_margin: Share = 0.05  # a trial so far behind a smaller network's curve is ended
+    min_accuracy: Fraction01 = 0.0  # trials below it are no use
+    prune_margin: Fraction01 = 0.05  # a trial so far behind a smaller network's curve is ended
 
 
 class FieldData(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ class FieldData(msgspec.Struct, frozen=True, kw_only=True):
 
     file: str
     share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.25  # of the training samples, by repeating what trains of the field …
-    most_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most so often
+    max_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most so often
 
 
 class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import Any
 
-from edgeloop_pipeline.report.summary import Row
+from edgeloop_pipeline.report.summary import SummaryRow
 from edgeloop_pipeline.results.training import Epoch
 
 FLOAT_COLOUR, SHIPPED_COLOUR, GRID = "#8a8f98", "#0b7a75", "#d8dbe0"
@@ -33,7 +33,7 @@ def _axes(columns: int, height: float) -> Any:
     return figure, axes
 
 
-def tradeoff(rows: list[Row], metric: str) -> str:
+def tradeoff(rows: list[SummaryRow], metric: str) -> str:
     """The metric against size and against latency: float networks through the stages, then the shipped files."""
     measured = [(r, r.accuracy.value) for r in rows if r.accuracy and r.size_bytes]
     if not measured:
@@ -70,7 +70,7 @@ def tradeoff(rows: list[Row], metric: str) -> str:
     return _svg(figure)
 
 
-def _label(axes: Any, drawn: list[tuple[Row, float, float]]) -> None:
+def _label(axes: Any, drawn: list[tuple[SummaryRow, float, float]]) -> None:
     """Names beside the points; neighbours take turns in height."""
     for i, (row, x, y) in enumerate(sorted(drawn, key=lambda d: d[1])):
         axes.annotate(

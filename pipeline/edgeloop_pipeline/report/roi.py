@@ -18,7 +18,7 @@ MILLION = 1e6
 JOULES_PER_KWH = 3.6e6
 FLIP_RANGE = 1000.0  # an assumption is moved by at most so much, either way
 PHASES = (("pilot", 0.0), ("10 %", 0.1), ("all", 1.0))
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)

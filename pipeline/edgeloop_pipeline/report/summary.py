@@ -11,7 +11,7 @@ from edgeloop_pipeline.results.read import result_of
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One stage or shipped file. Accuracy on the full test set; None where it was not measured."""
 
     name: str
@@ -46,7 +46,7 @@ class Row:
         return f"{self.seconds:,.1f} s{peak}"
 
 
-def rows(entries: list[Entry]) -> list[Row]:
+def rows(entries: list[Entry]) -> list[SummaryRow]:
     """Stages in order; after `export`, one row per shipped file. Float stages: as plain ONNX."""
     verified, profiled = result_of(entries, "verify", VerifyResult), result_of(entries, "profile", ProfileResult)
     table = []
@@ -54,10 +54,10 @@ def rows(entries: list[Entry]) -> list[Row]:
         accuracy = verified.stages.get(e.stage) if verified else None
         float_file = profiled.stages.get(e.stage) if profiled else None
         size, latency = (float_file.bytes, float_file.cost.latency_us_p50) if float_file else (None, None)
-        table.append(Row(e.stage, accuracy, size, latency, e.seconds, e.peak_bytes))
+        table.append(SummaryRow(e.stage, accuracy, size, latency, e.seconds, e.peak_bytes))
         if e.stage == "export" and verified:
             for name, file in verified.variants.items():
                 cost = profiled.variants.get(name) if profiled else None
                 shown = cost.latency_us_p50 if cost else None
-                table.append(Row(f"  {name}", file.accuracy, file.bytes, shown, None, None, True))
+                table.append(SummaryRow(f"  {name}", file.accuracy, file.bytes, shown, None, None, True))
     return table

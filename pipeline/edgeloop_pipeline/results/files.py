@@ -107,12 +107,12 @@ class OnDevice(msgspec.Struct, frozen=True):
 
 
 class ProfileResult(msgspec.Struct, frozen=True, kw_only=True):
-    """On this machine. `layers`: by ONNX file. `elsewhere`: on the target's device. `energy_uj`: of an inference."""
+    """On this machine. `layers`: by ONNX file. `on_device`: on the target's device. `energy_uj`: of an inference."""
 
     machine: str
     variants: dict[str, Cost]
     fastest_int8: str
-    elsewhere: OnDevice | None
+    on_device: OnDevice | None
     energy_uj: float | None
     layers: dict[str, list[LayerCost]]
     stages: dict[str, FloatCost]

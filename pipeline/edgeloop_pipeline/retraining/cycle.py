@@ -31,7 +31,7 @@ from edgeloop_pipeline.retraining import fetch_samples, gate, pseudo_labelling
 from edgeloop_pipeline.retraining import state as states
 from edgeloop_pipeline.retraining.policy import Decision, Policy, Signals, decide
 from edgeloop_pipeline.retraining.state import Attempt, Champion, Outcome, State
-from edgeloop_pipeline.run.runner import Listener, Result
+from edgeloop_pipeline.run.runner import Listener, RunResult
 from edgeloop_pipeline.run.runner import run as run_recipe
 
 WARM_START_RATE = 0.25  # of the recipe's learning rate, for training that goes on from the champion's network
@@ -239,7 +239,7 @@ def _signals(state: State, champion: Champion, keys: list[str], drifting: Sequen
     return Signals(len(keys), len(set(keys) - known), tuple(sorted(drifting)), (time.time() - champion.made) / DAY, hours)
 
 
-def bundle_of(result: Result) -> Path:
+def bundle_of(result: RunResult) -> Path:
     """The bundle that a run packaged. Raises UsageError for a recipe without one."""
     path = result.path("package", "bundle")
     if path is None:
@@ -259,7 +259,7 @@ def right(path: Path, values: Array, labels: Array) -> Array:
     return np.asarray(np.array(answers, dtype=np.int64) == labels)
 
 
-def _champion(bundle: Path, result: Result, folder: Path, labels: list[str]) -> Champion:
+def _champion(bundle: Path, result: RunResult, folder: Path, labels: list[str]) -> Champion:
     """Of a bundle, which is copied into `folder`. `labels`: keys of the field samples it knows."""
     with Bundle.open(bundle) as opened:
         sha256, version = opened.sha256, opened.manifest.version
@@ -274,7 +274,7 @@ def _copy(path: Path, folder: Path, digest: str) -> Path:
     return kept.resolve()
 
 
-def _weights(result: Result, folder: Path) -> str:
+def _weights(result: RunResult, folder: Path) -> str:
     """Of the train stage's network; "" where the recipe has none."""
     entry = next((e for e in result.entries if e.stage == "train" and "network.safetensors" in e.files), None)
     if entry is None:

@@ -69,12 +69,12 @@ class _Teacher:
     """The float network of a train stage, its confidence calibrated on validation data (temperature scaling, Guo et al. 2017)."""
 
     def __init__(self, project: Project, folder: Path) -> None:
-        from edgeloop_pipeline.data.normalization import front_of
+        from edgeloop_pipeline.data.normalization import input_normalization
         from edgeloop_pipeline.networks import saved_network
 
         splits = project.splits
         self.names = splits.labels
-        self._network, self._front = saved_network.load(project, folder).network, front_of(splits)
+        self._network, self._normalization = saved_network.load(project, folder).network, input_normalization(splits)
         self.temperature = calibrated(self._scores(splits.validation.values), splits.validation.labels)
 
     def predict(self, values: Array) -> tuple[Array, Array]:
@@ -90,7 +90,9 @@ class _Teacher:
         from edgeloop_pipeline.training.scoring import scores_of
 
         unused = np.zeros(len(values), dtype=np.int64)
-        scores: Array = scores_of(self._network, self._front, Samples(values, unused, unused, unused)).numpy().astype(np.float64)
+        scores: Array = (
+            scores_of(self._network, self._normalization, Samples(values, unused, unused, unused)).numpy().astype(np.float64)
+        )
         return scores
 
 

@@ -30,7 +30,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     if head.cleaning:
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
     if head.field is not None:  # its file is among the data
-        found["recipe field"] = f"share {head.field.share:g}, repeated at most {head.field.most_repeats} times"
+        found["recipe field"] = f"share {head.field.share:g}, repeated at most {head.field.max_repeats} times"
     found |= {f"library {library}": _version(library) for library in stage.libraries}
     if start := getattr(stage, "start", ""):
         weights = project.recipe.folder / start

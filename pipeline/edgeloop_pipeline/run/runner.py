@@ -29,7 +29,7 @@ BLOCKED_BY_FAILURE = ("cascade", "package")  # nothing that missed a floor is pa
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedStage:
     """One stage of a recipe with its key. `entry`: its cached result, if there is one."""
 
     name: str
@@ -40,7 +40,7 @@ class Planned:
 
 
 @dataclass
-class Result:
+class RunResult:
     """A finished run."""
 
     recipe: Recipe
@@ -70,13 +70,13 @@ class Listener:
         """After each epoch of a training; `name`: project/stage. What it raises ends the run."""
 
 
-def plan_next(project: Project, store: Store, name: str, settings: dict[str, Any], before: list[Entry]) -> Planned:
+def plan_next(project: Project, store: Store, name: str, settings: dict[str, Any], before: list[Entry]) -> PlannedStage:
     """The stage's key, given the entries of the stages before it."""
     stage = build(name, settings, project.recipe.folder)
     sources = {artefact: _giver(project, artefact, before) for artefact in stage.needs}
     found = cache_key.parts(project, name, stage, sources, before)
     key = cache_key.key(name, found)
-    return Planned(name, stage, found, key, store.find(name, key))
+    return PlannedStage(name, stage, found, key, store.find(name, key))
 
 
 def _giver(project: Project, artefact: str, before: list[Entry]) -> Entry:
@@ -86,13 +86,13 @@ def _giver(project: Project, artefact: str, before: list[Entry]) -> Entry:
     return next(e for e in reversed(before) if artefact in stage_class(e.stage, recipe.stages[e.stage], recipe.folder).gives)
 
 
-def run(recipe: Recipe, store: Store, listener: Listener, result: Result | None = None) -> Result:
+def run(recipe: Recipe, store: Store, listener: Listener, result: RunResult | None = None) -> RunResult:
     """Run every stage. Raises GateError after the report when a floor was missed, and the stages' own errors.
 
     `result`: filled as stages end, for a caller that wants to tell of them whatever comes after.
     """
     project = Project(recipe)
-    result = result or Result(recipe, store)
+    result = result or RunResult(recipe, store)
     with store.lock():
         for name, settings in recipe.stages.items():
             if result.failures and name in BLOCKED_BY_FAILURE:
@@ -116,7 +116,7 @@ def run(recipe: Recipe, store: Store, listener: Listener, result: Result | None 
     return result
 
 
-def why(store: Store, recipe: Recipe, planned: Planned) -> list[str]:
+def why(store: Store, recipe: Recipe, planned: PlannedStage) -> list[str]:
     """Why the stage has to run (or would, if it is cached: nothing)."""
     if planned.entry is not None:
         return []
@@ -126,7 +126,7 @@ def why(store: Store, recipe: Recipe, planned: Planned) -> list[str]:
     return cache_key.changes(last.parts, planned.parts) or ["its stored result is missing or damaged"]
 
 
-def _inputs(project: Project, store: Store, planned: Planned, before: list[Entry], listener: Listener) -> Inputs:
+def _inputs(project: Project, store: Store, planned: PlannedStage, before: list[Entry], listener: Listener) -> Inputs:
     def log(text: str) -> None:
         listener.log(planned.name, text)
         interrupt.check()
@@ -164,7 +164,7 @@ def follow(recipe: Recipe, store: Store) -> None:
         entries.append(entry)
 
 
-def _called(planned: Planned, inputs: Inputs, out: Path) -> Any:
+def _called(planned: PlannedStage, inputs: Inputs, out: Path) -> Any:
     """What the stage returns. In a stage of the user's anything can go wrong; it is said in one sentence."""
     if type(planned.stage).__module__.startswith("edgeloop_pipeline."):
         return planned.stage(inputs, out)
@@ -178,7 +178,7 @@ def _called(planned: Planned, inputs: Inputs, out: Path) -> Any:
         raise UsageError(f"stage {planned.name}: {said}; correct your stage") from error
 
 
-def _make(project: Project, store: Store, planned: Planned, before: list[Entry], listener: Listener) -> Entry:
+def _make(project: Project, store: Store, planned: PlannedStage, before: list[Entry], listener: Listener) -> Entry:
     name = planned.name
     interrupt.check()
     inputs = _inputs(project, store, planned, before, listener)

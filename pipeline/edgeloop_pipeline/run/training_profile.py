@@ -22,7 +22,7 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     import tempfile
     from contextlib import ExitStack
 
-    from edgeloop_pipeline.data.normalization import front_of
+    from edgeloop_pipeline.data.normalization import input_normalization
     from edgeloop_pipeline.networks import saved_network
     from edgeloop_pipeline.recipe.project import Project
     from edgeloop_pipeline.tasks.registry import task_for
@@ -34,12 +34,12 @@ def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[st
     project, head = Project(recipe), recipe.head
     seed_everything(head.seed)
     network = saved_network.build(project, head.network, head.network_args, project.splits)
-    front = front_of(project.splits)
-    saved_network.dry_run(network, front, project.splits)
+    normalization = input_normalization(project.splits)
+    saved_network.dry_run(network, normalization, project.splits)
     with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         loss = task_for(project.splits).loss(settings.label_smoothing)
         run = Run(
-            network, front, project.splits, settings, loss, head.seed, Path(scratch), project.augment, "profile", (), log,
+            network, normalization, project.splits, settings, loss, head.seed, Path(scratch), project.augment, "profile", (), log,
             lambda _: None, stack,
         )  # fmt: skip
         return diagnose(run, steps, folder / "trace.json")

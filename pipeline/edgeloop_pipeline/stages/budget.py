@@ -22,7 +22,7 @@ from edgeloop_pipeline.compression.budget_search import (
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.compression import Attempt, BudgetLimits, BudgetResult
-from edgeloop_pipeline.training.settings import Count, FitSettings, Rate
+from edgeloop_pipeline.training.settings import FitSettings, PositiveFloat, PositiveInt
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,11 +37,11 @@ TEACHER_SHARE, TEMPERATURE = 0.7, 4.0
 class Budget(Base):
     """Finds each layer's width for the target's ceilings of latency, file, memory and energy; the best so far is kept."""
 
-    attempts: Count = 6
+    attempts: PositiveInt = 6
     epochs: Annotated[int, msgspec.Meta(ge=0)] = 3  # of distillation after each; a distill stage behind this one does the rest
-    learning_rate: Rate = 0.05
-    batch: Count = 128
-    round_to: Count = 8
+    learning_rate: PositiveFloat = 0.05
+    batch: PositiveInt = 128
+    round_to: PositiveInt = 8
     seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.5  # of measuring each file
 
     needs = ("network", "teacher")
@@ -85,7 +85,7 @@ class Budget(Base):
         missed = verdict(best, limits, no_cheaper)
         for line in missed:
             inputs.log(f"missed: {line}")
-        sample = saved_network.dry_run(narrowed.network, saved.front, project.splits)
+        sample = saved_network.dry_run(narrowed.network, saved.normalization, project.splits)
         return BudgetResult(
             validation_accuracy=best.accuracy,
             parameters=best.parameters,
@@ -96,8 +96,8 @@ class Budget(Base):
             kept=attempts.index(best),
             used=excess(best, limits),
             missed=missed,
-            layers_measured=len((search.elsewhere.profile.table if search.elsewhere else search.table).measured),
-            latency_of=search.elsewhere.profile.machine if search.elsewhere else "this machine",
+            layers_measured=len((search.device_latency.profile.table if search.device_latency else search.table).measured),
+            latency_of=search.device_latency.profile.machine if search.device_latency else "this machine",
         )
 
 
@@ -106,7 +106,7 @@ class _Search:
 
     def __init__(self, settings: Budget, inputs: Inputs, saved: Saved) -> None:
         from edgeloop_exporters.latency_table import LatencyTable, layers_of
-        from edgeloop_pipeline.compression.device_latency import Elsewhere
+        from edgeloop_pipeline.compression.device_latency import DeviceLatency
         from edgeloop_pipeline.compression.width_scaling import roots
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.tasks.registry import task_for
@@ -114,15 +114,15 @@ class _Search:
         self.settings, self.inputs, self.saved = settings, inputs, saved
         head, self.splits = inputs.project.recipe.head, inputs.project.splits
         self.task = task_for(self.splits)
-        self.sample: Tensor = saved_network.dry_run(saved.network, saved.front, self.splits)
+        self.sample: Tensor = saved_network.dry_run(saved.network, saved.normalization, self.splits)
         self.layers = roots(saved.network, self.sample)
         self.harm = self._harms()
         self.with_energy = head.target.max_energy_uj is not None
-        self.elsewhere, self.table = Elsewhere.of(inputs.project), LatencyTable()
+        self.device_latency, self.table = DeviceLatency.of_target(inputs.project), LatencyTable()
         # Two whole networks, neither trained, say how far the table and the count of weights are from what ships.
         half = self._narrowed(dict.fromkeys(self.layers, 0.5))
         self.whole, at_half = self._measured(saved), self._measured(half)
-        alone = [self.table.microseconds(layers_of(s.network, self.sample)) for s in (saved, half) if not self.elsewhere]
+        alone = [self.table.microseconds(layers_of(s.network, self.sample)) for s in (saved, half) if not self.device_latency]
         if alone:
             self.latency = straight_line((alone[0], self.whole.latency_us), (alone[1], at_half.latency_us))
         weights = [(float(found.parameters), float(found.bytes)) for found in (self.whole, at_half)]
@@ -138,8 +138,8 @@ class _Search:
         """Microseconds of the whole network, by its layers."""
         from edgeloop_exporters.latency_table import layers_of
 
-        if self.elsewhere:
-            return self.elsewhere.microseconds(saved.network)
+        if self.device_latency:
+            return self.device_latency.microseconds(saved.network)
         return self.latency(self.table.microseconds(layers_of(saved.network, self.sample)))
 
     def _harms(self) -> dict[tuple[str, float], float]:
@@ -151,7 +151,7 @@ class _Search:
         some = some_of(self.splits.validation, HARM_SAMPLES)
 
         def loss(saved: Saved) -> float:
-            return self.task.judge(scores_of(saved.network, saved.front, some), some)[1]
+            return self.task.judge(scores_of(saved.network, saved.normalization, some), some)[1]
 
         plain = loss(self.saved)
         return {(layer, share): loss(self._narrowed({layer: share})) - plain for layer in self.layers for share in STEPS[1:]}
@@ -212,7 +212,7 @@ class _Search:
         scratch = self.inputs.scratch / str(number)
         scratch.mkdir(parents=True, exist_ok=True)
         fit(
-            saved.network, saved.front, self.splits, settings, loss, seed=project.recipe.head.seed, scratch=scratch,
+            saved.network, saved.normalization, self.splits, settings, loss, seed=project.recipe.head.seed, scratch=scratch,
             augment=project.augment, name="budget", log=self.inputs.log, watch=self.inputs.watch,
         )  # fmt: skip
 
@@ -229,10 +229,10 @@ class _Search:
         graph = quantized_graph.prepare(saved, splits)
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))[:256].numpy()
         quantized_graph.calibrate(graph, splits.train.values[rows])
-        accuracy = self.task.judge(scores_of(graph.module, saved.front, splits.validation), splits.validation)[0]
+        accuracy = self.task.judge(scores_of(graph.module, saved.normalization, splits.validation), splits.validation)[0]
         found = shipped_cost.shipped(saved, graph, splits, self.settings.seconds, self.with_energy)
         return Attempt(
-            widths={}, accuracy=accuracy, latency_us=self._from_table(saved) if self.elsewhere else found.latency_us,
+            widths={}, accuracy=accuracy, latency_us=self._from_table(saved) if self.device_latency else found.latency_us,
             bytes=found.bytes, energy_uj=found.energy_uj, ram_bytes=peak_bytes(quantized_graph.folded(saved, splits)[0]),
             parameters=saved_network.parameters(saved.network),
         )  # fmt: skip

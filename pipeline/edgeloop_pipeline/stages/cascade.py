@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.networks.saved_network import Saved
 
 CANARY_SAMPLES = 8
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Cascade(Base):
     """
 
     large: str = "train"
-    max_loss: Share = 0.002
-    max_share: Share = 0.15
+    max_loss: Fraction01 = 0.002
+    max_share: Fraction01 = 0.15
 
     needs = ("network", "quantized", "verified")
     gives = ("cascade",)
@@ -60,8 +60,8 @@ class Cascade(Base):
         graph = quantized_graph.load(
             saved_network.load(project, inputs.artefacts["network"]), splits, inputs.artefacts["quantized"]
         )
-        small = [scores_of(graph.module, graph.front, s).numpy() for s in (splits.validation, splits.test)]
-        large = [scores_of(saved.network, saved.front, s).numpy() for s in (splits.validation, splits.test)]
+        small = [scores_of(graph.module, graph.normalization, s).numpy() for s in (splits.validation, splits.test)]
+        large = [scores_of(saved.network, saved.normalization, s).numpy() for s in (splits.validation, splits.test)]
         alone = [float((s.argmax(axis=1) == splits.validation.labels).mean()) for s in (small[0], large[0])]
         points = cascade_threshold.curve(small[0], large[0], splits.validation.labels)
         point = cascade_threshold.chosen(points, self.max_loss, self.max_share)
@@ -101,7 +101,7 @@ class Cascade(Base):
         task = task_for(splits)
         name, file = f"{head.name}-large", "models/onnx-float32.onnx"
         graph, _ = quantized_graph.folded(saved, splits)
-        to_onnx(graph, saved.front, splits.shape, out / "large.onnx", quantized=False)
+        to_onnx(graph, saved.normalization, splits.shape, out / "large.onnx", quantized=False)
         files = {file: (out / "large.onnx").read_bytes()}
         (out / "large.onnx").unlink()
         validation = splits.validation
@@ -114,7 +114,7 @@ class Cascade(Base):
             output=manifest.TensorSpec(dtype="float32", shape=list(on_validation.shape[1:])),
         )  # fmt: skip
         cost = best_threads(variant, files[file], canary["inputs"], 0.3)
-        accuracy = task.estimate(scores_of(saved.network, saved.front, splits.test).numpy(), splits.test)
+        accuracy = task.estimate(scores_of(saved.network, saved.normalization, splits.test).numpy(), splits.test)
         verified = inputs.required("verify", VerifyResult)
         step = golden_step(canary["scores"])
         golden = manifest.Golden(scores="canary/scores.npy", score_step=step, max_steps=GOLDEN_STEPS)

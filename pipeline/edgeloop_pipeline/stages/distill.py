@@ -15,26 +15,26 @@ from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.settings import Reference
 from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.results.training import NetworkResult
-from edgeloop_pipeline.training.settings import FitSettings, Share
+from edgeloop_pipeline.training.settings import FitSettings, Fraction01
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-Positive = Annotated[float, msgspec.Meta(gt=0)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 
 
 @dataclass(frozen=True)
 class Distill(FitSettings, Base):
     """Hinton et al. 2015. The student is the network so far (pruned, say), or a fresh one from `student`."""
 
-    temperature: Positive = 4.0
-    teacher_share: Share = 0.9  # weight of the teacher's scores against the labels
+    temperature: PositiveFloat = 4.0
+    teacher_share: Fraction01 = 0.9  # weight of the teacher's scores against the labels
     # decoupled (Zhao et al. 2022): what the teacher says of the wrong classes counts on its own, however sure it is.
     method: Literal["logits", "decoupled"] = "logits"
     target_weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # decoupled: of the right class against all others
     others_weight: Annotated[float, msgspec.Meta(ge=0)] = 8.0  # decoupled: among the others
     hints: dict[str, str] = field(default_factory=dict)  # student's layer → teacher's layer whose attention it imitates
-    hint_weight: Positive = 100.0
+    hint_weight: PositiveFloat = 100.0
     # Networks (file.py:callable() → Module) or ONNX files, fed the normalised batch; several are averaged. [] : what train made.
     teachers: list[str] = field(default_factory=list)
     cache_teacher: bool = False  # keep the teacher's scores on disk: pays when several students learn from one teacher
@@ -47,7 +47,7 @@ class Distill(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> NetworkResult:
-        from edgeloop_pipeline.data.normalization import front_of
+        from edgeloop_pipeline.data.normalization import input_normalization
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.fit import fit
@@ -58,21 +58,24 @@ class Distill(FitSettings, Base):
         seed_everything(seed + 1)
         if self.student:
             student = saved_network.build(project, self.student, self.student_args, project.splits)
-            structure = saved_network.Structure(self.student, self.student_args, {}, front_of(project.splits))
+            structure = saved_network.Structure(self.student, self.student_args, {}, input_normalization(project.splits))
         else:
             saved = saved_network.load(project, inputs.artefacts["network"])
             student, structure = saved.network, saved.structure
         teachers = self._teachers(inputs)
         teacher = ensemble(teachers)
-        soft = self._kept(inputs, structure.front, teacher) if self.cache_teacher else None
-        loss = _Loss(self, task_for(project.splits), None if soft is not None else teacher, self._watched(student, teachers[0]))
+        teacher_scores = self._kept(inputs, structure.normalization, teacher) if self.cache_teacher else None
+        loss = _Loss(
+            self, task_for(project.splits), None if teacher_scores is not None else teacher, self._watched(student, teachers[0])
+        )
         fitted = fit(
-            student, structure.front, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch, soft=soft,
-            augment=project.augment, name=f"{project.recipe.head.name}/distill", log=inputs.log, watch=inputs.watch,
+            student, structure.normalization, project.splits, self, loss, seed=seed + 1, scratch=inputs.scratch,
+            teacher_scores=teacher_scores, augment=project.augment,
+            name=f"{project.recipe.head.name}/distill", log=inputs.log, watch=inputs.watch,
         )  # fmt: skip
         loss.close()
         saved_network.save(out, student, structure)
-        sample = saved_network.dry_run(student, structure.front, project.splits)
+        sample = saved_network.dry_run(student, structure.normalization, project.splits)
         return NetworkResult(
             validation_accuracy=fitted.best.validation_accuracy, best_epoch=fitted.best.epoch,
             parameters=saved_network.parameters(student), multiply_adds=saved_network.multiply_adds(student, sample),
@@ -101,7 +104,7 @@ class Distill(FitSettings, Base):
             found.append(ready(network))
         return found or [ready(saved_network.load(inputs.project, inputs.artefacts["teacher"]).network)]
 
-    def _kept(self, inputs: Inputs, front: Any, teacher: Callable[[Tensor], Tensor]) -> Any:
+    def _kept(self, inputs: Inputs, normalization: Any, teacher: Callable[[Tensor], Tensor]) -> Any:
         """The teacher's scores from disk; None, and why, where they cannot be kept."""
         from edgeloop_pipeline.cache.digests import digest
         from edgeloop_pipeline.tasks.registry import task_for
@@ -126,7 +129,14 @@ class Distill(FitSettings, Base):
         source = next(e for e in reversed(inputs.entries) if e.stage == "train" or "teacher" in e.stage)
         made = [source.digest, self.teachers, project.data_digests, project.code_digests, head.seed, self.batch, self.mixup]
         batches = Batches(
-            project.splits.train, front, self.batch, 1, head.seed + 1, project.augment, self.mixup, len(project.splits.labels)
+            project.splits.train,
+            normalization,
+            self.batch,
+            1,
+            head.seed + 1,
+            project.augment,
+            self.mixup,
+            len(project.splits.labels),
         )
         return teacher_cache.scores(digest(made), teacher, batches, self.epochs, outputs, precision("auto"), inputs.log)
 
@@ -186,12 +196,12 @@ class _Loss:
             with torch.no_grad(), autocast():
                 wanted = self.teacher(x).float()
         share = self.settings.teacher_share
-        soft = (
+        imitation = (
             decoupled(scores, wanted, labels, self.settings)
             if self.settings.method == "decoupled"
             else self.task.imitation(scores, wanted, self.settings.temperature)
         )
-        total = (1 - share) * self.hard(scores, labels, x, autocast) + share * soft
+        total = (1 - share) * self.hard(scores, labels, x, autocast) + share * imitation
         for i in self.pairs:
             distance = attention_distance(self.features[i, "ours"], self.features[i, "theirs"])
             total = total + self.settings.hint_weight * distance

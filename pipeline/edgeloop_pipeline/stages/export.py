@@ -53,7 +53,7 @@ class Export(Base):
         graph = quantized_graph.load(saved, splits, inputs.artefacts["quantized"])
         float_graph, _ = quantized_graph.folded(saved, splits)
         answer = answer_shape(float_graph)
-        counts = saved.front.input_qparams if takes_counts(graph.module, saved.front) else None
+        counts = saved.normalization.input_qparams if takes_counts(graph.module, saved.normalization) else None
         few = splits.train.values[:CHECKED_SAMPLES]
         variants = []
         for runtime in self.runtimes:
@@ -63,8 +63,8 @@ class Export(Base):
                 inputs.log(f"writing {file}")
                 integer = precision == Precision.INT8
                 source = graph.module if integer else float_graph
-                write(source, saved.front, splits.shape, out / file, quantized=integer)
-                check_file((out / file).read_bytes(), runtime, source, saved.front, few, quantized=integer)
+                write(source, saved.normalization, splits.shape, out / file, quantized=integer)
+                check_file((out / file).read_bytes(), runtime, source, saved.normalization, few, quantized=integer)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
             for precision, make in self._lighter(runtime):
                 file = f"{runtime}-{precision.value.replace('-', '')}.{runtime}"

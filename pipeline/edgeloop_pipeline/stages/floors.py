@@ -47,20 +47,20 @@ def allowed_lsb(target: Target, points: int) -> int:
 
 
 def best(networks: list[FloatNetwork]) -> FloatNetwork:
-    """By validation; of equal ones the first. A network without a measure there (NaN) is never the best of several."""
+    """By validation; of equal ones the first. A network without a metric there (NaN) is never the best of several."""
     return max(networks, key=lambda n: (n.validation == n.validation, n.validation))
 
 
 def failures(
-    target: Target, measure: str, networks: list[FloatNetwork], files: list[File], pairs: list[Pair], chance: float, points: int
+    target: Target, metric: str, networks: list[FloatNetwork], files: list[File], pairs: list[Pair], chance: float, points: int
 ) -> list[str]:  # fmt: skip
     """Every floor that is missed. `chance`: what an answer without looking at the sample reaches."""
     found = []
     for file in files:
-        found += _of_file(target, measure, networks, file)
+        found += _of_file(target, metric, networks, file)
         if target.min_accuracy is None and not file.accuracy - chance >= NEAR_CHANCE * (1 - chance):
             found.append(
-                f"{file.name}: {measure} {file.accuracy:.2%} is near chance ({chance:.2%}); {_story(networks)}: train longer,"
+                f"{file.name}: {metric} {file.accuracy:.2%} is near chance ({chance:.2%}); {_story(networks)}: train longer,"
                 " look at the data, or set target.min_accuracy if this is what you want"
             )
     allowed = allowed_lsb(target, points)
@@ -74,10 +74,10 @@ def failures(
     return found
 
 
-def _of_file(target: Target, measure: str, networks: list[FloatNetwork], file: File) -> list[str]:
+def _of_file(target: Target, metric: str, networks: list[FloatNetwork], file: File) -> list[str]:
     found = []
     if target.min_accuracy is not None and not file.accuracy >= target.min_accuracy:
-        found.append(f"{file.name}: {measure} {file.accuracy:.2%} on the test set is below min_accuracy {target.min_accuracy:.2%}")
+        found.append(f"{file.name}: {metric} {file.accuracy:.2%} on the test set is below min_accuracy {target.min_accuracy:.2%}")
     top, own = best(networks), networks[-1]
     limits: Mapping[str, tuple[float | None, FloatNetwork]] = {
         "max_drop": (target.max_drop, top),

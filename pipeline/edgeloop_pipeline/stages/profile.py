@@ -50,9 +50,9 @@ class Profile(Base):
                 layers[variant.name] = layer_costs.measure(variant, model, samples)
         best = min(integer, key=lambda n: integer[n])
         took, where = integer[best], "on this machine"
-        elsewhere = self._elsewhere(inputs)
-        if elsewhere is not None:
-            took, where = elsewhere.latency_us, f"by its layers as measured on {elsewhere.machine}"
+        on_device = self._on_device(inputs)
+        if on_device is not None:
+            took, where = on_device.latency_us, f"by its layers as measured on {on_device.machine}"
         target, failures = inputs.project.recipe.head.target, []
         if target.max_latency_us is not None and took > target.max_latency_us:
             failures.append(f"{best}: {took:.0f} µs {where}, more than max_latency_us {target.max_latency_us:g}")
@@ -64,7 +64,7 @@ class Profile(Base):
             machine=machine(),
             variants=costs,
             fastest_int8=best,
-            elsewhere=elsewhere,
+            on_device=on_device,
             energy_uj=microjoules,
             layers=layers,
             stages=self._stages(inputs, samples),
@@ -73,12 +73,12 @@ class Profile(Base):
         (out / "profile.json").write_bytes(msgspec.json.encode(result))
         return result
 
-    def _elsewhere(self, inputs: Inputs) -> OnDevice | None:
+    def _on_device(self, inputs: Inputs) -> OnDevice | None:
         """The shipped network on the device that the target names."""
-        from edgeloop_pipeline.compression.device_latency import Elsewhere
+        from edgeloop_pipeline.compression.device_latency import DeviceLatency
         from edgeloop_pipeline.networks import saved_network
 
-        device = Elsewhere.of(inputs.project)
+        device = DeviceLatency.of_target(inputs.project)
         if device is None:
             return None
         _, folder = inputs.holding(saved_network.WEIGHTS)[-1]
@@ -111,7 +111,7 @@ class Profile(Base):
             graph, _ = quantized_graph.folded(saved, project.splits)
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / f"{name}.onnx"
-                to_onnx(graph, saved.front, project.splits.shape, path, quantized=False)
+                to_onnx(graph, saved.normalization, project.splits.shape, path, quantized=False)
                 spec = TensorSpec(dtype="float32", shape=[])
                 variant = Variant(name=name, runtime="onnx", precision=Precision.FLOAT32, file=path.name, input=spec, output=spec)
                 model = path.read_bytes()

@@ -12,7 +12,7 @@ from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.results.compression import PruneResult
 from edgeloop_pipeline.results.training import Epoch
-from edgeloop_pipeline.training.settings import Count, FitSettings
+from edgeloop_pipeline.training.settings import FitSettings, PositiveInt
 
 Kept = Annotated[float, msgspec.Meta(gt=0, le=1)]
 TAYLOR_SAMPLES = 512
@@ -33,11 +33,11 @@ class Prune(Base):
     importance: Literal["magnitude", "taylor", "batchnorm"] = "magnitude"  # of channels
     across_layers: bool = False  # rank channels over all layers: some then lose more than others
     layers: dict[str, Kept] = field(default_factory=dict)  # layer → share kept there, where it differs from `keep`
-    iterations: Count = 1  # so many times a part of it, each followed by `epochs`
-    round_to: Count = 8  # channel counts that integer kernels like: odd ones can be slower than not pruning
+    iterations: PositiveInt = 1  # so many times a part of it, each followed by `epochs`
+    round_to: PositiveInt = 8  # channel counts that integer kernels like: odd ones can be slower than not pruning
     epochs: Annotated[int, msgspec.Meta(ge=0)] = 0  # recovery training; distill does better when it follows
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.05
-    batch: Count = 128
+    batch: PositiveInt = 128
 
     needs = ("network",)
     gives = ("network",)
@@ -55,7 +55,7 @@ class Prune(Base):
         task = task_for(project.splits)
         saved = saved_network.load(project, inputs.artefacts["network"])
         network, before = saved.network, saved_network.sizes(saved.network)
-        sample = saved_network.dry_run(network, saved.front, project.splits)
+        sample = saved_network.dry_run(network, saved.normalization, project.splits)
         parameters, multiply_adds = saved_network.parameters(network), saved_network.multiply_adds(network, sample)
         compressed = pruning.compressed_bytes(network)
         curve: list[Epoch] = []
@@ -71,7 +71,7 @@ class Prune(Base):
         # What an earlier prune changed still has to be said, relative to what the builder makes.
         changes = {**saved.structure.changes, **changes}
         saved_network.save(out, network, msgspec.structs.replace(saved.structure, changes=changes))
-        scores = scores_of(network, saved.front, project.splits.validation)
+        scores = scores_of(network, saved.normalization, project.splits.validation)
         left = saved_network.parameters(network)
         zeros = sum(int((p == 0).sum()) for p in network.parameters() if p.dim() > 1)
         inputs.log(f"{parameters} → {left} parameters ({left / parameters:.0%}), {zeros} of them zero")
@@ -117,7 +117,7 @@ class Prune(Base):
         loss = task_for(splits).loss()
         saved.network.eval()
         for part in (rows[i : i + 128] for i in range(0, len(rows), 128)):
-            x = saved.front.normalise(torch.from_numpy(splits.train.values[part]))
+            x = saved.normalization.normalise(torch.from_numpy(splits.train.values[part]))
             labels = torch.from_numpy(splits.train.labels[part])
             loss(saved.network(x).float(), labels, x, torch.enable_grad).backward()
 
@@ -132,7 +132,7 @@ class Prune(Base):
         scratch = inputs.scratch / str(iteration)
         scratch.mkdir(parents=True, exist_ok=True)
         fitted = fit(
-            saved.network, saved.front, project.splits, settings, task_for(project.splits).loss(), seed=project.recipe.head.seed,
-            scratch=scratch, augment=project.augment, log=inputs.log, watch=inputs.watch,
+            saved.network, saved.normalization, project.splits, settings, task_for(project.splits).loss(),
+            seed=project.recipe.head.seed, scratch=scratch, augment=project.augment, log=inputs.log, watch=inputs.watch,
         )  # fmt: skip
         return fitted.curve

@@ -14,14 +14,14 @@ from edgeloop_pipeline.offload.cut_bench import WORTH, CutBench, _mean
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import SplitResult
-from edgeloop_pipeline.training.settings import Count
+from edgeloop_pipeline.training.settings import PositiveInt
 
 if TYPE_CHECKING:
     from edgeloop_contract.manifest import Coding, Cut, TensorSpec
 
-MOST_CHANNELS = 8  # of a FLAC file
+MAX_CHANNELS = 8  # of a FLAC file
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-LEAST_TAIL = 0.05  # share of the work that a tail must spare the device
+MIN_TAIL = 0.05  # share of the work that a tail must spare the device
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,11 @@ class Split(Base):
     a boundary's channels that cross by a learned bottleneck, a cut of its own beside each inner one, lossy like `four_bits`.
     """
 
-    most: Count = 6  # inner cuts: each is a file in the bundle
-    samples: Count = 64
+    max_cuts: PositiveInt = 6  # inner cuts: each is a file in the bundle
+    samples: PositiveInt = 64
     four_bits: bool = False
     bottleneck: Share = 0.0
-    bottleneck_steps: Count = 200  # of 32 samples
+    bottleneck_steps: PositiveInt = 200  # of 32 samples
     exits: Share = 0.0  # accuracy that early answers at the inner cuts may lose, at 95 % confidence; 0: there are none
     seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.2  # per head and tail
 
@@ -50,8 +50,8 @@ class Split(Base):
     def __call__(self, inputs: Inputs, out: Path) -> SplitResult:
         from edgeloop_agent.hardware import machine
         from edgeloop_contract import manifest
-        from edgeloop_pipeline.offload.bottleneck import Waists
-        from edgeloop_pipeline.offload.early_exit import Exits
+        from edgeloop_pipeline.offload.bottleneck import Bottlenecks
+        from edgeloop_pipeline.offload.early_exit import EarlyExits
 
         samples = inputs.project.splits.validation.values[: self.samples]
         variant = next((v for v in read_variants(inputs.artefacts["exported"]) if v.runtime == "onnx"), None)
@@ -60,8 +60,8 @@ class Split(Base):
             return SplitResult(cuts=[], left_out={})
         model = (inputs.artefacts["exported"] / variant.file).read_bytes()
         work = CutBench(variant, model, samples, self.seconds, inputs.project.splits.task == "classification")
-        waists = Waists(inputs, work, self.bottleneck, self.bottleneck_steps) if self.bottleneck else None
-        exits = Exits(inputs, work, self.exits) if self.exits else None
+        bottlenecks = Bottlenecks(inputs, work, self.bottleneck, self.bottleneck_steps) if self.bottleneck else None
+        exits = EarlyExits(inputs, work, self.exits) if self.exits else None
         cuts, narrows, left_out = [self._input(work)], [], {}
         for boundary in self._worth_it(model, samples[:1].nbytes):
             cut, why = self._cut(work, boundary, len(cuts), out)
@@ -69,8 +69,8 @@ class Split(Base):
                 left_out[boundary.tensor] = why
                 continue
             inputs.log(f"{cut.name} at {cut.tensor}: {cut.packed[-1].bytes:,.0f} bytes, head {cut.head_us:.0f} µs")
-            if waists is not None:
-                narrow, why = waists.of(cut, out)
+            if bottlenecks is not None:
+                narrow, why = bottlenecks.of(cut, out)
                 if narrow is None:
                     left_out[f"{cut.name}-narrow"] = why
                 else:
@@ -89,7 +89,7 @@ class Split(Base):
             cuts=split.cuts,
             left_out=left_out,
             early=exits.tested if exits else {},
-            narrowed=waists.tried if waists else {},
+            narrowed=bottlenecks.tried if bottlenecks else {},
             head_bytes=sum(f.stat().st_size for f in out.glob("*.onnx")),
         )
 
@@ -103,7 +103,7 @@ class Split(Base):
             if size < sizes[-1]:
                 kept.append(boundary)
                 sizes.append(size)
-        while len(kept) > self.most:
+        while len(kept) > self.max_cuts:
             least = min(range(len(kept)), key=lambda i: sizes[i] / sizes[i + 1])
             del kept[least], sizes[least + 1]
         return kept
@@ -142,8 +142,8 @@ class Split(Base):
         if not work.is_one_by_one(head, crossing):
             return None, "samples of one batch are mixed there: a device sends one by one"
         tail_us = work.took(tail, crossing)
-        if tail_us < LEAST_TAIL * work.whole_us:
-            return None, f"less than {LEAST_TAIL:.0%} of the work comes after it"
+        if tail_us < MIN_TAIL * work.whole_us:
+            return None, f"less than {MIN_TAIL:.0%} of the work comes after it"
         packed = work.packed(crossing)
         if self.four_bits and crossing.dtype == "uint8":
             import numpy as np
@@ -169,6 +169,6 @@ def _codings(sample: TensorSpec) -> list[Coding]:
     """Files that such an input can cross as, exact ones first: pictures of one or three channels, sound of 16 bits."""
     if sample.dtype == "uint8" and len(sample.shape) == 3 and sample.shape[-1] in (1, 3):
         return ["webp", "jpeg"]
-    if sample.dtype == "int16" and (len(sample.shape) == 1 or (len(sample.shape) == 2 and sample.shape[1] <= MOST_CHANNELS)):
+    if sample.dtype == "int16" and (len(sample.shape) == 1 or (len(sample.shape) == 2 and sample.shape[1] <= MAX_CHANNELS)):
         return ["flac"]
     return []

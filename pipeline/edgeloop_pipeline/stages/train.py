@@ -11,14 +11,14 @@ from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.settings import Reference
 from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.results.training import NetworkResult
-from edgeloop_pipeline.training.settings import FitSettings, Whole
+from edgeloop_pipeline.training.settings import FitSettings, NonNegativeInt
 
 
 @dataclass(frozen=True)
 class Train(FitSettings, Base):
     """Supervised training: from scratch, or from weights that are given."""
 
-    epochs: Whole = 20  # 0: the given weights as they are
+    epochs: NonNegativeInt = 20  # 0: the given weights as they are
     weights: Reference | None = None  # file.py:callable(network) that loads pretrained weights into it
 
     start: str = ""  # a network.safetensors of the same network to go on from; retraining gives the champion's
@@ -31,7 +31,7 @@ class Train(FitSettings, Base):
     collective = True
 
     def __call__(self, inputs: Inputs, out: Path) -> NetworkResult:
-        from edgeloop_pipeline.data.normalization import front_of
+        from edgeloop_pipeline.data.normalization import input_normalization
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.tasks.losses import of_probabilities
         from edgeloop_pipeline.tasks.registry import task_for
@@ -44,19 +44,19 @@ class Train(FitSettings, Base):
         for note in project.splits.notes:
             inputs.log(note)
         network = saved_network.build(project, head.network, head.network_args, project.splits)
-        front = front_of(project.splits)
-        sample = saved_network.dry_run(network, front, project.splits)
+        normalization = input_normalization(project.splits)
+        sample = saved_network.dry_run(network, normalization, project.splits)
         if self.weights:
             _give_weights(project, self.weights, network)
         elif self.start:
             saved_network.load_weights(network, project.recipe.folder / self.start)
         elif not self.epochs:
             raise UsageError("stages.train: epochs 0 leaves the network untrained; set epochs, or weights")
-        structure = saved_network.Structure(head.network, head.network_args, {}, front)
+        structure = saved_network.Structure(head.network, head.network_args, {}, normalization)
         parameters, multiply_adds = saved_network.parameters(network), saved_network.multiply_adds(network, sample)
         if not self.epochs:
             saved_network.save(out, network, structure)
-            scores = scores_of(network, front, project.splits.validation)
+            scores = scores_of(network, normalization, project.splits.validation)
             accuracy, _ = task_for(project.splits).judge(scores, project.splits.validation)
             return NetworkResult(validation_accuracy=accuracy, parameters=parameters, multiply_adds=multiply_adds)
         loss = task_for(project.splits).loss(self.label_smoothing)
@@ -64,7 +64,7 @@ class Train(FitSettings, Base):
             inputs.log("the network ends in a softmax: its logarithm is what trains, and shipped files leave the softmax out")
             loss = of_probabilities(loss)
         fitted = fit(
-            network, front, project.splits, self, loss, seed=head.seed,
+            network, normalization, project.splits, self, loss, seed=head.seed,
             scratch=inputs.scratch, augment=project.augment, name=f"{head.name}/train", split_at=self.split_at,
             log=inputs.log, watch=inputs.watch,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import Parity, VerifiedFile, VerifyResult
-from edgeloop_pipeline.training.settings import Count
+from edgeloop_pipeline.training.settings import PositiveInt
 
 if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Verify(Base):
     """Accuracy with intervals, parity in LSB, integer kernels; a missed floor fails the run."""
 
-    layer_samples: Count = 32  # for the comparison layer by layer
-    canary_samples: Count = 32  # validation samples that go into the bundle
+    layer_samples: PositiveInt = 32  # for the comparison layer by layer
+    canary_samples: PositiveInt = 32  # validation samples that go into the bundle
 
     needs = ("network", "quantized", "exported")
     gives = ("verified",)
@@ -51,13 +51,13 @@ class Verify(Base):
         saved = saved_network.load(project, inputs.artefacts["network"])
         graph = quantized_graph.load(saved, splits, inputs.artefacts["quantized"])
         task = task_for(splits)
-        reference = scores_of(graph.module, saved.front, splits.test).numpy()
-        on_validation = scores_of(graph.module, saved.front, splits.validation).numpy()
+        reference = scores_of(graph.module, saved.normalization, splits.test).numpy()
+        on_validation = scores_of(graph.module, saved.normalization, splits.validation).numpy()
         stages, measured = {}, []
         for name, folder in inputs.holding(saved_network.WEIGHTS):
             made = saved_network.load(project, folder)
-            stages[name] = task.estimate(scores_of(made.network, made.front, splits.test).numpy(), splits.test)
-            validation = task.judge(scores_of(made.network, made.front, splits.validation), splits.validation)[0]
+            stages[name] = task.estimate(scores_of(made.network, made.normalization, splits.test).numpy(), splits.test)
+            validation = task.judge(scores_of(made.network, made.normalization, splits.validation), splits.validation)[0]
             measured.append(floors.FloatNetwork(name, validation, stages[name].value))
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
@@ -86,7 +86,7 @@ class Verify(Base):
         failures = _failures(project.recipe.head.target, result, measured, len(graph.plan.points))
         result = msgspec.structs.replace(result, failures=failures)
         self._canary(inputs, graph, on_validation, out)
-        self._drift(inputs, task.described(figures), on_validation, graph, saved.front, out)
+        self._drift(inputs, task.described(figures), on_validation, graph, saved.normalization, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
         return result
 
@@ -100,10 +100,10 @@ class Verify(Base):
         for variant in read_variants(exported):
             if variant.precision == Precision.INT8:
                 model = (exported / variant.file).read_bytes()
-                rows += parity.layers(graph.module, layer_of, graph.front, samples, variant.runtime, model)
+                rows += parity.layers(graph.module, layer_of, graph.normalization, samples, variant.runtime, model)
         return rows
 
-    def _drift(self, inputs: Inputs, task: Any, on_validation: Any, graph: Any, front: Any, out: Path) -> None:
+    def _drift(self, inputs: Inputs, task: Any, on_validation: Any, graph: Any, normalization: Any, out: Path) -> None:
         """The drift monitor, calibrated on what the quantized network says of validation samples."""
         from edgeloop_pipeline.drift import calibration
         from edgeloop_pipeline.training.scoring import scores_of
@@ -112,7 +112,7 @@ class Verify(Base):
         pools = {"validation": (splits.validation, on_validation)}
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are looked at too")
-            pools["train"] = (splits.train, scores_of(graph.module, front, splits.train).numpy())
+            pools["train"] = (splits.train, scores_of(graph.module, normalization, splits.train).numpy())
         reference = calibration.of_bundle(task, pools)
         told = calibration.rarest_told(reference.samples, reference.recordings)
         rarer = f"; from them, false alarms rarer than {told:.0f} in 10,000 are extrapolated" if told else ""

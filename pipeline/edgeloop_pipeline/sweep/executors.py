@@ -16,7 +16,7 @@ from edgeloop_contract.errors import DeviceError, UsageError
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.sweep.study import FOLDER, Study
-from edgeloop_pipeline.sweep.trial import Board, Point, attempt_in_words, outcome_of
+from edgeloop_pipeline.sweep.trial import SweepPoint, TrialPruner, attempt_in_words, outcome_of
 from edgeloop_pipeline.system.child_process import dies_with
 
 
@@ -32,7 +32,7 @@ class Here:
     def ready(self, log: Callable[[str], None]) -> Iterator[None]:
         yield
 
-    def start(self, changes: tuple[str, ...], board: Board, log: Callable[[str], None]) -> Point | Exception:
+    def start(self, changes: tuple[str, ...], board: TrialPruner, log: Callable[[str], None]) -> SweepPoint | Exception:
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), dies_with, (os.getpid(),)) as pool:
             where = (str(self.study.recipe.path), changes, str(self.study.runs.resolve()))
             try:
@@ -40,7 +40,7 @@ class Here:
             except BrokenProcessPool:
                 return UsageError("its process was killed; there may be too little memory")
 
-    def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, Point | Exception]:
+    def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, SweepPoint | Exception]:
         trial, outcome = waiting.pop(0)
         return trial, outcome
 
@@ -92,13 +92,13 @@ class OnRay:
         for folder in self.free:
             shutil.copytree(self.study.runs / "cache", folder / "cache", dirs_exist_ok=True, copy_function=_linked)
 
-    def start(self, changes: tuple[str, ...], board: Board, log: Callable[[str], None]) -> Any:
+    def start(self, changes: tuple[str, ...], board: TrialPruner, log: Callable[[str], None]) -> Any:
         folder = self.free.pop()
         job = self.remote.remote(str(self.study.recipe.path), changes, str(folder.resolve()), board.margin, board.curves)
         self.used[job] = folder
         return job
 
-    def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, Point | Exception]:
+    def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, SweepPoint | Exception]:
         import ray
 
         done, _ = ray.wait([job for _, job in waiting], num_returns=1)

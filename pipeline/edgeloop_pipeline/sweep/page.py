@@ -7,16 +7,16 @@ from pathlib import Path
 from edgeloop_pipeline.cache.store import write as write_file
 from edgeloop_pipeline.report import plots
 from edgeloop_pipeline.report.rendering import page
-from edgeloop_pipeline.sweep.study import FOLDER, Study, Trial
+from edgeloop_pipeline.sweep.study import FOLDER, Study, SweepTrial
 from edgeloop_pipeline.tasks.registry import METRICS
 
 
-def write(study: Study, trials: list[Trial]) -> Path:
+def write(study: Study, trials: list[SweepTrial]) -> Path:
     """Beside the study's storage."""
     head = study.recipe.head
     points = [(t.number, t.point.accuracy, t.point.latency, float(t.point.bytes), t.best) for t in trials if t.point]
     text = page(
-        "sweep.html.j2", name=head.name, path=str(study.recipe.path), trials=trials, measure=METRICS[head.task],
+        "sweep.html.j2", name=head.name, path=str(study.recipe.path), trials=trials, metric=METRICS[head.task],
         pareto=plots.pareto(points, METRICS[head.task]),
     )  # fmt: skip
     path = study.runs / FOLDER / f"{study.name}.html"

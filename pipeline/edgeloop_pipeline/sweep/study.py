@@ -17,21 +17,21 @@ from edgeloop_pipeline.cache.digests import digest
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.settings import Knob, Sweep, Target
-from edgeloop_pipeline.sweep.trial import Board, Point, Pruned
+from edgeloop_pipeline.sweep.trial import Pruned, SweepPoint, TrialPruner
 
 FOLDER = "sweeps"
 BEST: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "latency": "minimize", "bytes": "minimize"}
-MOST_POINTS = 64  # a space of so few is gone through, without repeats
+MAX_POINTS = 64  # a space of so few is gone through, without repeats
 
 
 @dataclass(frozen=True)
-class Trial:
+class SweepTrial:
     """One line of the sweep. `state`: complete, pruned or failed (`why` says so)."""
 
     number: int
     state: str
     changes: tuple[str, ...]
-    point: Point | None
+    point: SweepPoint | None
     why: str = ""
     best: bool = False
 
@@ -44,16 +44,16 @@ class Workers(Protocol):
 
     def ready(self, log: Callable[[str], None]) -> AbstractContextManager[None]: ...
 
-    def start(self, changes: tuple[str, ...], board: Board, log: Callable[[str], None]) -> Any: ...
+    def start(self, changes: tuple[str, ...], board: TrialPruner, log: Callable[[str], None]) -> Any: ...
 
-    def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, Point | Exception]:
+    def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, SweepPoint | Exception]:
         """The next trial of `waiting` (trial, what `start` gave) that is done; it is taken out."""
 
 
 def grid_of(knobs: dict[str, Knob]) -> list[dict[str, int]]:
     """Every point of a small space of choices, by each choice's place; [] where there are ranges, or too many."""
     counts = [range(len(knob.choices or ())) for knob in knobs.values()]
-    if math.prod(len(c) for c in counts) > MOST_POINTS:
+    if math.prod(len(c) for c in counts) > MAX_POINTS:
         return []
     return [dict(zip(knobs, point, strict=True)) for point in product(*counts)]
 
@@ -134,20 +134,20 @@ class Study:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
             study.enqueue_trial(trial.params)
 
-    def trials(self, study: Any) -> list[Trial]:
+    def trials(self, study: Any) -> list[SweepTrial]:
         good = {t.number for t in study.best_trials if t.user_attrs["point"]["accuracy"] >= self.sweep.min_accuracy}
         rows = []
         for t in study.trials:
             state = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}.get(t.state.name)
             if state and "changes" in t.user_attrs:
                 attrs = t.user_attrs
-                point = msgspec.convert(attrs["point"], Point) if state == "complete" else None
-                rows.append(Trial(t.number, state, tuple(attrs["changes"]), point, attrs.get("why", ""), t.number in good))
+                point = msgspec.convert(attrs["point"], SweepPoint) if state == "complete" else None
+                rows.append(SweepTrial(t.number, state, tuple(attrs["changes"]), point, attrs.get("why", ""), t.number in good))
         return rows
 
-    def board(self, study: Any) -> Board:
+    def board(self, study: Any) -> TrialPruner:
         points = [t.point for t in self.trials(study) if t.point is not None]
-        return Board(self.sweep.prune_margin, [(p.parameters, p.curve) for p in points])
+        return TrialPruner(self.sweep.prune_margin, [(p.parameters, p.curve) for p in points])
 
     def _untried(self, study: Any) -> int | None:
         """Put what is left of a small space in the queue, and say how much; None where the sampler chooses."""
@@ -161,7 +161,7 @@ class Study:
                 study.enqueue_trial(point, skip_if_exists=True)
         return len([p for p in grid if p not in tried]) if grid else None
 
-    def run(self, log: Callable[[str], None], workers: Workers) -> list[Trial]:
+    def run(self, log: Callable[[str], None], workers: Workers) -> list[SweepTrial]:
         """Trials until there are as many as the recipe says. A trial that fails says why, and the others go on."""
         study = self.open()
         with workers.ready(log):
@@ -184,11 +184,11 @@ class Study:
                     raise UsageError(f"{self.recipe.head.name}: {failed} trials failed; the last: {outcome}")
         return self.trials(study)
 
-    def _tell(self, study: Any, trial: Any, outcome: Point | Exception, log: Callable[[str], None]) -> int:
+    def _tell(self, study: Any, trial: Any, outcome: SweepPoint | Exception, log: Callable[[str], None]) -> int:
         """1 when the trial failed."""
         import optuna
 
-        if isinstance(outcome, Point):
+        if isinstance(outcome, SweepPoint):
             trial.set_user_attr("point", msgspec.to_builtins(outcome))
             study.tell(trial, [float(getattr(outcome, o)) for o in self.sweep.objectives])
             log(f"trial {trial.number}: {outcome.accuracy:.2%}, {outcome.latency:.0f} µs, {outcome.bytes:,} B")

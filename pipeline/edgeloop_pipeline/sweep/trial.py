@@ -24,7 +24,7 @@ class Pruned(EdgeloopError):
     """A trial that is not worth finishing."""
 
 
-class Point(msgspec.Struct, frozen=True, kw_only=True):
+class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
     """What one trial came to. `accuracy`: on validation data; `latency`: µs of the fastest int8 file; `bytes`: of the smallest."""
 
     accuracy: float
@@ -35,7 +35,7 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass
-class Board:
+class TrialPruner:
     """What finished trials learnt: how good a network of so many parameters was after each epoch."""
 
     margin: float
@@ -64,7 +64,7 @@ def _stages(recipe: Recipe) -> tuple[str, ...]:
     return (*off, *(["distill.cache_teacher=true"] if "distill" in recipe.stages else []))
 
 
-def measure(path: Path, changes: tuple[str, ...], runs: Path, board: Board, log: Callable[[str], None]) -> Point:
+def measure(path: Path, changes: tuple[str, ...], runs: Path, board: TrialPruner, log: Callable[[str], None]) -> SweepPoint:
     """Run one variant as far as its profile."""
     from edgeloop_pipeline.results.files import ExportResult, ProfileResult
     from edgeloop_pipeline.results.quantization import QuantizeResult
@@ -86,7 +86,7 @@ def measure(path: Path, changes: tuple[str, ...], runs: Path, board: Board, log:
     if trained is None or exported is None or profiled is None or quantized is None:
         raise UsageError(f"{path}: a sweep compares trained networks; the recipe needs train, quantize, export and profile")
     integer = [name for name, precision in exported.precisions.items() if precision == Precision.INT8]
-    return Point(
+    return SweepPoint(
         accuracy=quantized.validation_accuracy, latency=min(profiled.variants[name].latency_us_p50 for name in integer),
         bytes=min(exported.bytes[name] for name in integer), parameters=trained.parameters,
         curve=[epoch.validation_accuracy for epoch in trained.curve],
@@ -97,7 +97,7 @@ def attempt_in_words(
     path: str, changes: tuple[str, ...], runs: str, margin: float, curves: list[tuple[int, list[float]]], aloud: bool = False
 ) -> tuple[str, Any]:
     """A trial's outcome in plain values, for another process: what it came to, or why it came to nothing."""
-    board = Board(margin, [(count, list(curve)) for count, curve in curves])
+    board = TrialPruner(margin, [(count, list(curve)) for count, curve in curves])
     try:
         point = measure(Path(path), tuple(changes), Path(runs), board, lambda text: click.echo(text, err=True) if aloud else None)
     except EdgeloopError as error:
@@ -105,7 +105,7 @@ def attempt_in_words(
     return "point", msgspec.to_builtins(point)
 
 
-def outcome_of(kind: str, value: Any) -> Point | Exception:
+def outcome_of(kind: str, value: Any) -> SweepPoint | Exception:
     if kind == "point":
-        return msgspec.convert(value, Point)
+        return msgspec.convert(value, SweepPoint)
     return Pruned(value) if kind == "pruned" else UsageError(value)

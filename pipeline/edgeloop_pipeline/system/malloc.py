@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-MOST_KEPT_BYTES = 1 << 30  # a larger block is still the kernel's
+MAX_KEPT_BYTES = 1 << 30  # a larger block is still the kernel's
 KEPT_SHARE = 16  # of what is free: the same of a machine with little memory, where holes between kept blocks would hurt
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
@@ -19,7 +19,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 def keep_freed() -> None:
     """From now on, in this process. Does nothing where the C library is not glibc: others have no such setting."""
     if libc := _glibc():
-        kept = min(MOST_KEPT_BYTES, free_bytes() // KEPT_SHARE)
+        kept = min(MAX_KEPT_BYTES, free_bytes() // KEPT_SHARE)
         libc.mallopt(_MMAP_THRESHOLD, kept)
         libc.mallopt(_TRIM_THRESHOLD, 2 * kept - 1)  # a C int
 

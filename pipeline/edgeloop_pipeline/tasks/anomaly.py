@@ -33,10 +33,10 @@ class Anomaly:
 
     @cached_property
     def normalisation(self) -> tuple[list[float], list[float]]:
-        from edgeloop_pipeline.data.normalization import front_of
+        from edgeloop_pipeline.data.normalization import input_normalization
 
-        front = front_of(self.splits)
-        return list(front.mean), list(front.std)
+        normalization = input_normalization(self.splits)
+        return list(normalization.mean), list(normalization.std)
 
     @property
     def outputs(self) -> int:

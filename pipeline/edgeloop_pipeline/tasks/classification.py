@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.results.files import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
-MOST_CLASSES_SHOWN = 30
+MAX_CLASSES_SHOWN = 30
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Classification:
         precision, recall = hits / np.maximum(answered, 1), hits / np.maximum(counts, 1)
         f1 = 2 * hits / np.maximum(answered + counts, 1)
         # A table of a thousand rows says nothing: the commonest ones.
-        shown = np.sort(np.argsort(-counts, kind="stable")[:MOST_CLASSES_SHOWN])
+        shown = np.sort(np.argsort(-counts, kind="stable")[:MAX_CLASSES_SHOWN])
         rows = [ClassFigures(names[i], int(counts[i]), *(float(values[i]) for values in (precision, recall, f1))) for i in shown]
         return TaskFigures(confusion=matrix[np.ix_(shown, shown)].tolist(), classes=rows)
 
@@ -92,6 +92,6 @@ class Classification:
     def card(self, figures: TaskFigures) -> list[str]:
         weakest = min(figures.classes or [], key=lambda c: c.recall)
         return [
-            f"Classifies into {', '.join(self.splits.labels[:MOST_CLASSES_SHOWN])}{' …' * (self.outputs > MOST_CLASSES_SHOWN)}.",
+            f"Classifies into {', '.join(self.splits.labels[:MAX_CLASSES_SHOWN])}{' …' * (self.outputs > MAX_CLASSES_SHOWN)}.",
             f"Weakest class: {weakest.label}, recall {weakest.recall:.1%} of {weakest.count}.",
         ]

@@ -13,7 +13,7 @@ from torch import Tensor
 Loss = Callable[[Tensor, Tensor, Tensor, Callable[[], AbstractContextManager[Any]]], Tensor]
 
 
-LEAST_PROBABILITY = 1e-9
+MIN_PROBABILITY = 1e-9
 
 
 def cross_entropy(smoothing: float) -> Loss:
@@ -22,4 +22,4 @@ def cross_entropy(smoothing: float) -> Loss:
 
 def of_probabilities(loss: Loss) -> Loss:
     """The same loss for a network that answers probabilities: it is given their logarithms."""
-    return lambda scores, *others: loss(scores.clamp_min(LEAST_PROBABILITY).log(), *others)
+    return lambda scores, *others: loss(scores.clamp_min(MIN_PROBABILITY).log(), *others)

@@ -1,6 +1,6 @@
 """The three tasks: what labels mean, what is learnt, how good it is, and what the device is told.
 
-"Accuracy", in recipes, metrics and floors, is each task's measure: the share of right answers, R², or ROC AUC.
+"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², or ROC AUC.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ class Task(Protocol):
         """How far a student's scores are from its teacher's."""
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
-        """The measure and the loss."""
+        """The metric and the loss."""
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate: ...
 
     def chance(self, samples: Samples) -> float:
-        """The measure of an answer that does not look at the sample."""
+        """The metric of an answer that does not look at the sample."""
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """More than one figure. `on_validation`: the shipped arithmetic's scores there, from which a threshold may come."""

@@ -47,7 +47,7 @@ class Batches(Dataset[Any]):
     """
 
     samples: Samples
-    front: InputNormalization
+    normalization: InputNormalization
     batch: int
     accumulate: int
     seed: int
@@ -58,7 +58,7 @@ class Batches(Dataset[Any]):
     channels_last: bool = True
     only_whole: bool = False  # leave a smaller last batch out
     # A teacher's scores (epochs, samples, outputs), which then stand behind the labels: (N, label columns + outputs).
-    soft: Any = None
+    teacher_scores: Any = None
 
     @property
     def steps(self) -> int:
@@ -89,7 +89,7 @@ class Batches(Dataset[Any]):
         values, labels = torch.from_numpy(self.samples.values[index]), torch.from_numpy(self.samples.labels[index])
         if self.augment is not None:
             values = self._augmented(values, generator)
-        x = self.front.normalise(values)
+        x = self.normalization.normalise(values)
         if self.mixup:
             share = np.random.default_rng(_seed(self.seed, *place)).beta(self.mixup, self.mixup, len(rows))
             other = torch.randperm(len(rows), generator=generator)
@@ -97,9 +97,11 @@ class Batches(Dataset[Any]):
             x = x * weight.view(-1, *[1] * (x.dim() - 1)) + x[other] * (1 - weight).view(-1, *[1] * (x.dim() - 1))
             hot = labels if labels.is_floating_point() else torch.nn.functional.one_hot(labels, self.classes).float()
             labels = hot * weight[:, None] + hot[other] * (1 - weight)[:, None]
-        if self.soft is not None:
-            taught = torch.from_numpy(np.asarray(self.soft[place[0] % len(self.soft)][index], np.float32))
-            labels = torch.cat([labels.float().reshape(len(rows), -1), taught], 1)
+        if self.teacher_scores is not None:
+            teacher_scores = torch.from_numpy(
+                np.asarray(self.teacher_scores[place[0] % len(self.teacher_scores)][index], np.float32)
+            )
+            labels = torch.cat([labels.float().reshape(len(rows), -1), teacher_scores], 1)
         return x, labels
 
     def _augmented(self, values: Tensor, generator: torch.Generator) -> Tensor:

@@ -32,7 +32,7 @@ class Fitted:
 
 def fit(
     network: nn.Module,
-    front: InputNormalization,
+    normalization: InputNormalization,
     splits: PreparedSplits,
     settings: FitSettings,
     loss: Loss,
@@ -42,7 +42,7 @@ def fit(
     augment: Augment | None = None,
     name: str = "fit",
     split_at: Sequence[str] = (),
-    soft: Any = None,
+    teacher_scores: Any = None,
     log: Callable[[str], None] = lambda _: None,
     each_epoch: Callable[[int], None] = lambda _: None,
     watch: Watcher = unwatched,
@@ -57,7 +57,21 @@ def fit(
     plain = list(network.state_dict())
     with ExitStack() as stack:
         run = Run(
-            network, front, splits, settings, loss, seed, scratch, augment, name, split_at, log, each_epoch, stack, watch, soft
+            network,
+            normalization,
+            splits,
+            settings,
+            loss,
+            seed,
+            scratch,
+            augment,
+            name,
+            split_at,
+            log,
+            each_epoch,
+            stack,
+            watch,
+            teacher_scores,
         )
         best = run.run()
         facts = run.facts()

@@ -30,7 +30,7 @@ from edgeloop_pipeline.training.pipeline_parallel import Pipelined
 from edgeloop_pipeline.training.precision import Precision, precision
 from edgeloop_pipeline.training.scoring import channels_last, device, scores_of
 from edgeloop_pipeline.training.settings import FitSettings
-from edgeloop_pipeline.training.sharding import Whole, place
+from edgeloop_pipeline.training.sharding import WholeModel, place_model
 from edgeloop_pipeline.training.steps import gradients
 from edgeloop_pipeline.training.tracking import Trackers, spark
 
@@ -42,7 +42,7 @@ class Run:
     """One run of the loop: what it works with, and how far it is."""
 
     network: nn.Module
-    front: InputNormalization
+    normalization: InputNormalization
     splits: PreparedSplits
     settings: FitSettings
     loss: Loss
@@ -55,7 +55,7 @@ class Run:
     each_epoch: Callable[[int], None]
     stack: ExitStack
     watch: Watcher = unwatched
-    soft: Any = None  # a teacher's scores for every sample of every epoch, see Batches
+    teacher_scores: Any = None  # a teacher's scores for every sample of every epoch, see Batches
     curve: list[Epoch] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("step", "evaluation", "checkpoint"), 0.0))
@@ -66,16 +66,16 @@ class Run:
         self.processes = processes()
         self.network.to(device())
         first = self.processes.part.rank == 0
-        self.found: search.Found = self.processes.agree(self._settled() if first else None)
-        self.precision: Precision = precision(self.found.precision, self.found.why)
-        if self.found.channels_last:
+        self.chosen: search.SearchOutcome = self.processes.agree(self._settled() if first else None)
+        self.precision: Precision = precision(self.chosen.precision, self.chosen.why)
+        if self.chosen.channels_last:
             channels_last(self.network)
         self._prepare()
 
-    def _settled(self) -> search.Found:
-        return search.settle(
-            self.network, self.front, self.splits, self.settings, self.loss, self.augment, self.seed, self.scratch, self.log,
-            self.soft,
+    def _settled(self) -> search.SearchOutcome:
+        return search.choose_settings(
+            self.network, self.normalization, self.splits, self.settings, self.loss, self.augment, self.seed, self.scratch,
+            self.log, self.teacher_scores,
         )  # fmt: skip
 
     def _prepare(self) -> None:
@@ -88,12 +88,12 @@ class Run:
             raise ModelError("mixup: makes samples that are not normal ones; remove it from an anomaly recipe")
         part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
-            self.splits.train, self.front, self.found.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
-            len(self.splits.labels), part, self.found.channels_last, bool(self.split_at), self.soft,
+            self.splits.train, self.normalization, self.chosen.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
+            len(self.splits.labels), part, self.chosen.channels_last, bool(self.split_at), self.teacher_scores,
         )  # fmt: skip
-        in_memory = math.ceil(self.found.batch / self.batches.part.world / settings.accumulate)
-        few = self.front.normalise(torch.from_numpy(self.splits.train.values[:4]))
-        few = (channels_last(few) if self.found.channels_last else few).to(device())
+        in_memory = math.ceil(self.chosen.batch / self.batches.part.world / settings.accumulate)
+        few = self.normalization.normalise(torch.from_numpy(self.splits.train.values[:4]))
+        few = (channels_last(few) if self.chosen.channels_last else few).to(device())
         self.estimate = memory.estimate(
             self.network, few, in_memory, settings.optimizer, self.precision.autocast, settings.checkpoint_activations
         )
@@ -109,9 +109,9 @@ class Run:
         self.rss = memory.resident_bytes()[0]
         self.meter = Meter()
         self.place = self._cut(few, in_memory) if self.split_at else self._whole_or_shared()
-        self.optimizer = schedules.optimizer_of(self.place.mine, settings, self.found.learning_rate)
+        self.optimizer = schedules.optimizer_of(self.place.mine, settings, self.chosen.learning_rate)
         self.schedule = schedules.schedule_of(
-            self.optimizer, settings, self.found.learning_rate, self.batches.steps * settings.epochs
+            self.optimizer, settings, self.chosen.learning_rate, self.batches.steps * settings.epochs
         )
         fixed = None if settings.workers == "auto" else settings.workers
         self.loader = Loader(
@@ -125,10 +125,10 @@ class Run:
         example = few[:1].expand(part, *few.shape[1:]).contiguous()
         return Pipelined(self.network, example, list(self.split_at), self.settings.accumulate, self.processes)
 
-    def _whole_or_shared(self) -> Whole:
+    def _whole_or_shared(self) -> WholeModel:
         if self.settings.shard and (self.float8 or self.recomputed or self.precision.name == "fp16"):
             raise ModelError("shard: goes with float32 and bf16, and without checkpoint_activations")
-        return place(self.network, self.processes, self.settings.shard, self.settings.offload)
+        return place_model(self.network, self.processes, self.settings.shard, self.settings.offload)
 
     def run(self) -> Epoch:
         epoch, step, total = self._restore()
@@ -202,7 +202,7 @@ class Run:
         validation = self.splits.validation
         part = self.processes.part.slice(len(validation))
         share = replace(validation, values=validation.values[part], labels=validation.labels[part])
-        scores = self.processes.every(scores_of(self.network, self.front, share, self.precision.autocast()))
+        scores = self.processes.every(scores_of(self.network, self.normalization, share, self.precision.autocast()))
         accuracy, validation_loss = self.task.judge(scores, validation)
         samples = sum(self.batches.count(epoch, step) for step in range(self.batches.steps))
         loss = float(self.processes.total(torch.tensor(total, dtype=torch.float64))) / samples
@@ -271,11 +271,11 @@ class Run:
         trials = {f"{w} workers, {p} ready": taken for (w, p), taken in self.loader.trials.items()}
         return TrainingFacts(
             processes=", ".join(filter(None, (self.processes.description, self.place.description))),
-            batch=self.found.batch,
-            learning_rate=self.found.learning_rate,
-            channels_last=self.found.channels_last,
+            batch=self.chosen.batch,
+            learning_rate=self.chosen.learning_rate,
+            channels_last=self.chosen.channels_last,
             samples_per_second=self.samples / (self.seconds["step"] + self.loader.waited) if self.samples else None,
-            search=self.found.described(),
+            search=self.chosen.described(),
             loader=LoaderFacts(self.loader.workers, self.loader.prefetch, trials),
             memory=MemoryFacts(**asdict(self.estimate), total=self.estimate.total, measured_peak=peak),
             recomputed_units=self.recomputed,

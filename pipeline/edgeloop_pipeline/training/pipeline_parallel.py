@@ -12,10 +12,10 @@ from edgeloop_exporters.network_failure import explain_failure
 from edgeloop_exporters.quiet import quiet
 from edgeloop_pipeline.training.parallel import Alone
 from edgeloop_pipeline.training.scoring import device
-from edgeloop_pipeline.training.sharding import Whole
+from edgeloop_pipeline.training.sharding import WholeModel
 
 
-class Pipelined(Whole):
+class Pipelined(WholeModel):
     """GPipe (Huang et al. 2019) by torch.distributed.pipelining: parts of a batch follow each other through the stages.
 
     `split_at`: the modules that begin the second stage, the third, and so on; one process a stage. Every part must be

@@ -65,8 +65,8 @@ def diagnose(run: Run, steps: int, trace: Path) -> Diagnosis:
     shares = _shares(profiler, wall, on_cpu)
     few, _ = run.batches[0, 0][0]
     return Diagnosis(
-        shares, max(shares, key=lambda k: shares[k]), advice(shares, run.settings, run.precision.name, run.found.batch),
-        1e3 * plain, run.found.batch / plain, _operators(profiler, steps), kept_by_module(run.network, few),
+        shares, max(shares, key=lambda k: shares[k]), advice(shares, run.settings, run.precision.name, run.chosen.batch),
+        1e3 * plain, run.chosen.batch / plain, _operators(profiler, steps), kept_by_module(run.network, few),
         "GPU" if torch.cuda.is_available() else "CPU", wall / steps / plain,
     )  # fmt: skip
 

@@ -67,7 +67,7 @@ def in_batches(run: Callable[[Any], Any], values: Any) -> Any:
 
 
 def scores_of(
-    network: nn.Module, front: InputNormalization, samples: Samples, autocast: AbstractContextManager[Any] | None = None
+    network: nn.Module, normalization: InputNormalization, samples: Samples, autocast: AbstractContextManager[Any] | None = None
 ) -> Tensor:
     """Float scores (N, outputs) of a network in evaluation mode."""
     network.eval()
@@ -77,5 +77,5 @@ def scores_of(
         size = evaluation_batch(samples.values)
         for start in range(0, len(samples), size):
             batch = torch.from_numpy(np.asarray(samples.values[start : start + size]))
-            rows.append(network(channels_last(front.normalise(batch).to(where))).float().cpu())
+            rows.append(network(channels_last(normalization.normalise(batch).to(where))).float().cpu())
     return torch.cat(rows)

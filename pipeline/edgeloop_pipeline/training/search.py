@@ -43,7 +43,7 @@ LAYOUT_TRIAL_BATCH, LAYOUT_TRIAL_STEPS = 64, 6
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchOutcome:
     """What to train with, and how it was found ([] where it was given)."""
 
     batch: int
@@ -62,17 +62,19 @@ class Found:
         return SearchFacts(self.trials, self.range, self.layouts, self.seconds)
 
 
-def settle(
-    network: nn.Module, front: InputNormalization, splits: PreparedSplits, settings: FitSettings, loss: Any,
-    augment: Augment | None, seed: int, scratch: Path, log: Callable[[str], None], soft: Any = None,
-) -> Found:  # fmt: skip
+def choose_settings(
+    network: nn.Module, normalization: InputNormalization, splits: PreparedSplits, settings: FitSettings, loss: Any,
+    augment: Augment | None, seed: int, scratch: Path, log: Callable[[str], None], teacher_scores: Any = None,
+) -> SearchOutcome:  # fmt: skip
     """Precision, layout, batch and rate: as given, or found. A resumed run keeps what was found first."""
     path = scratch / FILE
     if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=Found)
+        return msgspec.json.decode(path.read_bytes(), type=SearchOutcome)
     start = time.perf_counter()
-    made = Batches(splits.train, front, LAYOUT_TRIAL_BATCH, settings.accumulate, seed, augment, settings.mixup, len(splits.labels))
-    made = replace(made, soft=soft)
+    made = Batches(
+        splits.train, normalization, LAYOUT_TRIAL_BATCH, settings.accumulate, seed, augment, settings.mixup, len(splits.labels)
+    )
+    made = replace(made, teacher_scores=teacher_scores)
     layouts, name, why, last = _layout(network, made, settings, loss)
     if layouts:
         log(f"precision {name}{', channels last' if last else ''}: " + ", ".join(f"{k} {v:.1f} ms" for k, v in layouts.items()))
@@ -90,7 +92,7 @@ def settle(
         curve = range_test(network, replace(made, batch=batch), settings, loss, chosen)
         rate = chosen_rate(curve, settings.schedule)
         log(f"learning rate {rate:.3g}, by a range test of {len(curve)} steps")
-    found = Found(batch, rate, name, why, last, trials, curve, layouts, time.perf_counter() - start)
+    found = SearchOutcome(batch, rate, name, why, last, trials, curve, layouts, time.perf_counter() - start)
     if found.described():
         write(path, msgspec.json.encode(found))
     return found

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Whole = Annotated[int, msgspec.Meta(ge=0)]
-Rate = Annotated[float, msgspec.Meta(gt=0)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Auto = Literal["auto"]
 
 
@@ -25,7 +25,7 @@ class Float8(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     scaling: Literal["delayed", "dynamic"] = "delayed"
-    history: Count = 16  # optimizer steps
+    history: PositiveInt = 16  # optimizer steps
     policy: Literal["max", "most_recent"] = "max"
     margin: Annotated[int, msgspec.Meta(ge=0, le=8)] = 0  # powers of two kept free above the maximum
 
@@ -34,15 +34,15 @@ class Float8(msgspec.Struct, frozen=True, kw_only=True):
 class FitSettings:
     """One-cycle training by default (Smith 2018): the rate rises for `warm_up` of the steps, then falls."""
 
-    epochs: Count = 20
-    batch: Count | Auto = 128  # samples per optimizer step, over all processes; auto: by measured throughput
-    learning_rate: Rate | Auto = 0.1  # its peak; auto: by a range test
+    epochs: PositiveInt = 20
+    batch: PositiveInt | Auto = 128  # samples per optimizer step, over all processes; auto: by measured throughput
+    learning_rate: PositiveFloat | Auto = 0.1  # its peak; auto: by a range test
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
     # What it keeps for each parameter: sgd one value, adamw two, adafactor a row and a column.
     optimizer: Literal["sgd", "adamw", "adafactor"] = "sgd"
     schedule: Literal["one-cycle", "cosine", "plateau", "constant"] = "one-cycle"
     warm_up: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.2
-    patience: Whole = 0  # stop after this many epochs without a better one; 0: never
+    patience: NonNegativeInt = 0  # stop after this many epochs without a better one; 0: never
     keep: Literal["best", "last"] = "best"  # which epoch, by validation
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
@@ -50,15 +50,15 @@ class FitSettings:
     precision: Literal["auto", "float32", "bf16", "fp16", "fp8"] = "auto"  # auto: the fastest, by a short measurement
     float8: Float8 = field(default_factory=Float8)
     channels_last: bool | Auto = "auto"  # memory layout of images; auto: the faster one
-    accumulate: Count = 1  # parts of a batch, one after the other: less memory, the same step
+    accumulate: PositiveInt = 1  # parts of a batch, one after the other: less memory, the same step
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, about a third more time
     shard: bool = False  # weights, gradients and optimizer state divided over the processes (FSDP)
     offload: bool = False  # with shard, on GPUs: what is not in use waits in the host's memory
-    max_memory_bytes: Count | Auto = "auto"  # for the batch search; auto: 80 % of what is free
+    max_memory_bytes: PositiveInt | Auto = "auto"  # for the batch search; auto: 80 % of what is free
     # None of these changes what is trained, so none is part of the cache key.
-    workers: Whole | Auto = field(default="auto", metadata=NEUTRAL)  # loader processes; auto: by measurement
-    prefetch: Count | Auto = field(default="auto", metadata=NEUTRAL)  # batches ready per loader process; auto: by measurement
-    checkpoint_minutes: Rate = field(default=5.0, metadata=NEUTRAL)  # beside one at every epoch's end
-    checkpoint_steps: Whole = field(default=0, metadata=NEUTRAL)  # 0: by the clock alone
+    workers: NonNegativeInt | Auto = field(default="auto", metadata=NEUTRAL)  # loader processes; auto: by measurement
+    prefetch: PositiveInt | Auto = field(default="auto", metadata=NEUTRAL)  # batches ready per loader process; auto: by measurement
+    checkpoint_minutes: PositiveFloat = field(default=5.0, metadata=NEUTRAL)  # beside one at every epoch's end
+    checkpoint_steps: NonNegativeInt = field(default=0, metadata=NEUTRAL)  # 0: by the clock alone
     tensorboard: str = field(default="", metadata=NEUTRAL)  # folder for event files
     mlflow: str = field(default="", metadata=NEUTRAL)  # tracking address, such as file:mlruns or http://host:5000

@@ -16,7 +16,7 @@ from edgeloop_pipeline.training.parallel import Alone
 from edgeloop_pipeline.training.scoring import device
 
 
-class Whole:
+class WholeModel:
     """Every process has all of it. `mine`: what this process optimizes; `called`: what is called in training."""
 
     description = ""
@@ -46,7 +46,7 @@ class Whole:
         optimizer.load_state_dict(state)
 
 
-class Sharded(Whole):
+class Sharded(WholeModel):
     """Weights, gradients and optimizer state divided over the processes (FSDP; Zhao et al. 2023), by torch's `fully_shard`.
 
     `offload`: what is not in use waits in the host's memory (GPUs only). A whole copy stays on the host.
@@ -107,7 +107,7 @@ def _full(tensor: Any) -> torch.Tensor:
     return whole.detach().to("cpu")
 
 
-def place(network: nn.Module, processes: Alone, shard: bool, offload: bool) -> Whole:
+def place_model(network: nn.Module, processes: Alone, shard: bool, offload: bool) -> WholeModel:
     if shard:
         return Sharded(network, processes, offload)
-    return Whole(network.to(device()), processes)
+    return WholeModel(network.to(device()), processes)

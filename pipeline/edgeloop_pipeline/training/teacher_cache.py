@@ -35,12 +35,12 @@ def scores(
     Whole epochs count as written; a killed run goes on with the next one. Two runs that write the same key at once write
     the same values.
     """
-    folder = cache_folder() / "taught" / key
+    folder = cache_folder() / "teacher-scores" / key
     folder.mkdir(parents=True, exist_ok=True)
     done = len(list(folder.glob("epoch-*.npy")))
     for epoch in range(epochs):
         if not (folder / f"epoch-{epoch}.npy").exists():
-            made = _epoch(teacher, replace(batches, soft=None, accumulate=1), epoch, outputs, precision)
+            made = _epoch(teacher, replace(batches, teacher_scores=None, accumulate=1), epoch, outputs, precision)
             _write(folder / f"epoch-{epoch}.npy", made)
             log(f"teacher: epoch {epoch + 1}/{epochs} of its scores")
     if done >= epochs:

@@ -17,7 +17,7 @@ SPLITS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 SERIES = (".csv", ".tsv", ".npy")
-MOST_WRAPPERS = 4
+MAX_WRAPPERS = 4
 
 
 def kind_of(path: Path) -> str:
@@ -97,7 +97,7 @@ def is_hidden(name: str) -> bool:
 
 def _unwrapped(root: Path) -> Path:
     """Below folders that hold nothing but one folder of folders, as an archive that was unpacked leaves them."""
-    for _ in range(MOST_WRAPPERS):
+    for _ in range(MAX_WRAPPERS):
         inside = [p for p in root.iterdir() if not is_hidden(p.name)]
         folders = [p for p in inside if p.is_dir()]
         if len(folders) != 1 or any(kind_of(p) for p in inside) or folders[0].name.lower() in SPLITS:

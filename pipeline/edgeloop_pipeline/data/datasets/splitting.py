@@ -17,7 +17,7 @@ SHARE = 0.15  # of validation, and of the test set; the rest trains
 HELD = ("validation", "test")
 MANY_UNITS = 2000
 MISSING = 1e6  # worse than any deviation from a share
-MOST_NAMED = 8
+MAX_NAMED = 8
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _too_few(
     for k, label in enumerate(classes):
         mine = np.flatnonzero((counts[:, k] > 0) & free)
         if len(mine) < needed:
-            shown = ", ".join(sorted(names[i] for i in mine)[:MOST_NAMED])
+            shown = ", ".join(sorted(names[i] for i in mine)[:MAX_NAMED])
             problems.append(
                 f"class {label!r} has {len(mine)} {what if len(mine) == 1 else plural(what)} to divide ({shown or 'none'}), and"
                 f" {' and '.join(('train', *held))} need one each: add more, or leave the class out"

@@ -14,17 +14,17 @@ from edgeloop_pipeline.data.datasets.scanning import Scan, scan
 from edgeloop_pipeline.recipe.wizard import plan as plans
 from edgeloop_pipeline.recipe.wizard import roles, series
 from edgeloop_pipeline.recipe.wizard.facts import Facts, facts_of, header_of, middle, shape_problems
-from edgeloop_pipeline.recipe.wizard.plan import Plan, adamw, batch, epochs, refuse
+from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan, adamw, batch, epochs, refuse
 
 NORMAL_NAMES = ("normal", "good", "ok", "healthy", "background")
 SIDES = (28, 32, 48, 64, 96, 128)
 LONG_SOUND_SECONDS, SOUND_WINDOW_SECONDS = 3.0, 2.0
-LEAST_HZ = 2000
-MOST_NAMED = 5
+MIN_HZ = 2000
+MAX_NAMED = 5
 FAINT = 64  # counts between the darkest and the brightest: an augmentation that varies brightness would drown them
 
 
-def look_at_folders(data: Path, task: str) -> Plan:
+def look_at_folders(data: Path, task: str) -> ProjectPlan:
     """Raises DataError that lists every problem."""
     found = scan(data)
     if not found.files:
@@ -87,7 +87,7 @@ def _normal_folder(data: Path, found: Scan) -> str:
     return normal
 
 
-def _reconstructing(plan: Plan, count: int) -> Plan:
+def _reconstructing(plan: ProjectPlan, count: int) -> ProjectPlan:
     """The same data for an autoencoder: no augmentation of ours, as what it makes is not normal any more."""
     return replace(
         plan, task="anomaly", network="", network_reference="network.py:autoencoder", network_args="{width: 64, code: 8}",
@@ -95,7 +95,7 @@ def _reconstructing(plan: Plan, count: int) -> Plan:
     )  # fmt: skip
 
 
-def _of_kind(found: Scan, good: list[Facts], chosen: roles.Roles, count: int) -> Plan:
+def _of_kind(found: Scan, good: list[Facts], chosen: roles.Roles, count: int) -> ProjectPlan:
     classes = len({file.label for file in found.files})
     if found.kind == "pictures":
         return _pictures(good, classes, count)
@@ -106,7 +106,7 @@ def _of_kind(found: Scan, good: list[Facts], chosen: roles.Roles, count: int) ->
     )
 
 
-def _pictures(good: list[Facts], classes: int, count: int) -> Plan:
+def _pictures(good: list[Facts], classes: int, count: int) -> ProjectPlan:
     heights = [fact.shape[0] for fact in good]
     side = min(SIDES, key=lambda s: abs(s - min(middle(heights), SIDES[-1])))
     greys = [fact for fact in good if len(fact.shape) == 2 or fact.shape[-1] == 1]
@@ -115,7 +115,7 @@ def _pictures(good: list[Facts], classes: int, count: int) -> Plan:
     widths = "[16, 32, 64]" if side <= 48 else "[16, 32, 64, 96]"
     kind = "colour" if colour else "grey"
     few = sorted((greys if colour else [fact for fact in good if fact not in greys]), key=lambda fact: fact.path)
-    named = ", ".join("/".join(fact.path.parts[-2:]) for fact in few[:MOST_NAMED]) + (" …" if len(few) > MOST_NAMED else "")
+    named = ", ".join("/".join(fact.path.parts[-2:]) for fact in few[:MAX_NAMED]) + (" …" if len(few) > MAX_NAMED else "")
     mixed = f"; {grey} grey and {len(good) - grey} in colour ({named}), all are made {kind}" if 0 < grey < len(good) else ""
     seen = f"{count} training images in {classes} classes, {kind}, about {middle(heights)} pixels high"
     says = [("pictures", f"{min(heights)} to {max(heights)} pixels high, {kind}{mixed}; resized to {side}×{side}")]
@@ -124,21 +124,19 @@ def _pictures(good: list[Facts], classes: int, count: int) -> Plan:
     if faint:
         says.append(("contrast", f"all lies between {darkest} and {brightest} of 255, so brightness is not varied in training"))
     train = f"{{epochs: {epochs(count)}, batch: {batch(count)}, learning_rate: 0.1}}"
-    return Plan(
+    return ProjectPlan(
         seen, tuple(says), Path(), "", {}, "fashion", "network.py:resnet", f"{{widths: {widths}, blocks: 1}}",
         "" if faint else "rand_augment",
         (*steps, f"{{step: resize, height: {side}, width: {side}}}"), train, (),
     )  # fmt: skip
 
 
-def _sound(root: Path, good: list[Facts], classes: int, count: int) -> Plan:
+def _sound(root: Path, good: list[Facts], classes: int, count: int) -> ProjectPlan:
     rates = Counter(fact.rate_hz for fact in good)
     rate = min(rates)
-    if rate < LEAST_HZ:
+    if rate < MIN_HZ:
         slow = next(fact.path.relative_to(root) for fact in good if fact.rate_hz == rate)
-        raise DataError(
-            f"{root}: {slow}: sound at {rate} Hz; from {LEAST_HZ} Hz on it is taken as sound: save slower signals as CSV"
-        )
+        raise DataError(f"{root}: {slow}: sound at {rate} Hz; from {MIN_HZ} Hz on it is taken as sound: save slower signals as CSV")
     seconds = float(np.median([fact.shape[0] / fact.rate_hz for fact in good]))
     window = 1 << round(np.log2(0.032 * rate))
     bands = min(40, window // 4)
@@ -156,13 +154,13 @@ def _sound(root: Path, good: list[Facts], classes: int, count: int) -> Plan:
     says += [("rates", f"all are resampled to {rate} Hz, as the device does too")] if len(rates) > 1 else []
     says += [("stereo", f"{stereo} files: the mean of their channels is heard, on the device too")] if stereo else []
     seen = f"{count} training recordings in {classes} classes, {rate} Hz, about {seconds:.1f} s"
-    return Plan(
+    return ProjectPlan(
         seen, tuple(says), Path(), "", {"rate_hz": rate}, "spoken_digits", "network.py:ds_cnn", "{width: 64}", "spec_augment",
         (cut, mel), adamw(count), (),
     )  # fmt: skip
 
 
-def series_plan(lengths: list[int], seen: series.Seen, channels: tuple[str, ...], classes: int, count: int) -> Plan:
+def series_plan(lengths: list[int], seen: series.Seen, channels: tuple[str, ...], classes: int, count: int) -> ProjectPlan:
     """Of sensor recordings in files or in a table. `count`: those that train."""
     length, pads = series.window(lengths)
     names = channels or tuple(f"channel {i + 1}" for i in range(len(seen.low)))
@@ -178,7 +176,7 @@ def series_plan(lengths: list[int], seen: series.Seen, channels: tuple[str, ...]
         says.append(("missing", f"up to {gap} points in a row are filled by straight lines, on the device too{longer}"))
     windows = count * max(1, 2 * middle(lengths) // length - 1)
     about = f"sensor recordings in {classes} classes, {len(names)} channels, about {middle(lengths)} points"
-    return Plan(
+    return ProjectPlan(
         about, tuple(says), Path(), "", {}, "exercise_watch", "network.py:motion_net", "{width: 64}", "jitter",
         series.steps(length, pads, seen), adamw(windows), (), cleaning=cleaning,
     )  # fmt: skip

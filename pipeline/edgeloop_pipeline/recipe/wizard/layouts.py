@@ -15,7 +15,7 @@ MASKS = (
     "groundtruth", "ground_truth",
 )  # fmt: skip
 LOOKED_AT_BYTES = 1 << 20
-MOST_FOLDERS = 2000
+MAX_FOLDERS = 2000
 BOX = re.compile(r"^\d+( (0?\.\d+|0|1|[01]\.\d+(e-?\d+)?)){4,}\s*$")
 POSSIBLE = (
     "edgeloop new makes networks that tell what a whole picture shows, estimate quantities or find anomalies, not boxes or masks:"
@@ -43,7 +43,7 @@ def _walk(root: Path) -> list[tuple[Path, list[str], list[str]]]:
     for where, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not is_hidden(name))
         found.append((Path(where), folders, sorted(name for name in files if not is_hidden(name))))
-        if len(found) >= MOST_FOLDERS:
+        if len(found) >= MAX_FOLDERS:
             break
     return found
 

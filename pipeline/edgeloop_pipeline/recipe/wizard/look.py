@@ -9,11 +9,11 @@ from edgeloop_pipeline.data.datasets.reading import ENDINGS
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
 from edgeloop_pipeline.recipe.wizard.folders import look_at_folders
 from edgeloop_pipeline.recipe.wizard.layouts import refuse_annotated
-from edgeloop_pipeline.recipe.wizard.plan import Plan
+from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan
 from edgeloop_pipeline.recipe.wizard.tables import look_at_table
 
 
-def look(data: Path, task: str = "") -> Plan:
+def look(data: Path, task: str = "") -> ProjectPlan:
     """Decide from what is in the folder; `task` '' is decided too. Raises DataError that says what would be understood."""
     data = data.resolve()
     if data.is_file():

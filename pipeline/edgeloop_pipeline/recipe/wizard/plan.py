@@ -12,12 +12,12 @@ import numpy as np
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.types import NAMES
 
-MOST_SHOWN = 20
-MOST_PROBLEMS = 20
+MAX_SHOWN = 20
+MAX_PROBLEMS = 20
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProjectPlan:
     """`says`: topic and text, to be printed. `kind`, `arguments`: the data set's class, and what it is given beside its path."""
 
     seen: str
@@ -53,8 +53,8 @@ def adamw(count: int) -> str:
 def counted(names: Sequence[str]) -> str:
     """Each name with how often it is there."""
     counts = Counter(names)
-    shown = [f"{name}: {counts[name]}" for name in sorted(counts)[:MOST_SHOWN]]
-    return ", ".join(shown) + (f", … ({len(counts)} in all)" if len(counts) > MOST_SHOWN else "")
+    shown = [f"{name}: {counts[name]}" for name in sorted(counts)[:MAX_SHOWN]]
+    return ", ".join(shown) + (f", … ({len(counts)} in all)" if len(counts) > MAX_SHOWN else "")
 
 
 def split_lines(labels: Sequence[str], sides: Sequence[str], units: Sequence[str], what: str) -> list[tuple[str, str]]:
@@ -66,7 +66,7 @@ def split_lines(labels: Sequence[str], sides: Sequence[str], units: Sequence[str
         text = f"{len(rows)}{f' ({classes})' if classes else ''}"
         members = sorted({units[i] for i in rows}) if what else []
         if members:
-            text += f"; {what} {', '.join(members[:MOST_SHOWN])}{' …' if len(members) > MOST_SHOWN else ''}"
+            text += f"; {what} {', '.join(members[:MAX_SHOWN])}{' …' if len(members) > MAX_SHOWN else ''}"
         lines.append((name, text))
     return lines
 
@@ -77,8 +77,8 @@ def refuse(where: Path, problems: Sequence[str]) -> None:
         return
     if len(problems) == 1:
         raise DataError(problems[0] if problems[0].startswith(str(where)) else f"{where}: {problems[0]}")
-    more = [f"… and {len(problems) - MOST_PROBLEMS} more"] if len(problems) > MOST_PROBLEMS else []
-    raise DataError(f"{where}: {len(problems)} problems:\n  " + "\n  ".join([*problems[:MOST_PROBLEMS], *more]))
+    more = [f"… and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+    raise DataError(f"{where}: {len(problems)} problems:\n  " + "\n  ".join([*problems[:MAX_PROBLEMS], *more]))
 
 
 def left_out(found: dict[str, int]) -> list[tuple[str, str]]:

@@ -20,8 +20,8 @@ CLOCK = re.compile(
     r"(unnamed: \d+|index|idx|row|t|ts|epoch|date|datetime|clock|.*timestamp.*"
     rf"|((unix|sys|system|local|utc|elapsed|sample)[ _])?time{UNIT})"
 )
-MOST_LABELS = 50
-MOST_MISSING = 0.5  # of a channel's values
+MAX_LABELS = 50
+MAX_MISSING = 0.5  # of a channel's values
 NUMBERED = re.compile(r"(.*?)(\d+)")
 WIDE = 64  # numbered columns, from which on a row is a whole example
 SHORT_RUNS = 3.0  # rows that a label lasts at least, where rows are points in time
@@ -92,7 +92,7 @@ def _no_channel(name: str, column: Column, label: Column | None) -> str:
     if len(odd):
         shown = str(column.texts[odd[0]])[:40]
         return f"!row {odd[0] + 2}, column {name!r}: {shown!r} is neither a number nor a missing value ({len(odd)} such cells)"
-    if missing > MOST_MISSING:
+    if missing > MAX_MISSING:
         return f"no channel: {missing:.0%} of its values are missing"
     if is_clock(column.numbers):
         return "no channel: rises evenly from row to row, a time or a row's number"
@@ -113,7 +113,7 @@ def is_clock(numbers: Array) -> bool:
 def _tells(numbers: Array, labels: Array) -> bool:
     """Whether each label has one number of its own."""
     kinds = np.unique(labels)
-    if len(labels) < 4 * len(kinds) or not 2 <= len(kinds) <= MOST_LABELS or len(np.unique(numbers)) != len(kinds):
+    if len(labels) < 4 * len(kinds) or not 2 <= len(kinds) <= MAX_LABELS or len(np.unique(numbers)) != len(kinds):
         return False
     return all(len(np.unique(numbers[labels == kind])) == 1 for kind in kinds)
 
@@ -131,7 +131,7 @@ def is_quantity(column: Column, task: str) -> bool:
     numbers = column.numbers[~column.missing]
     if len(column.odd) or not len(numbers):
         return False
-    return bool((numbers % 1 != 0).any()) or len(np.unique(numbers)) > MOST_LABELS
+    return bool((numbers % 1 != 0).any()) or len(np.unique(numbers)) > MAX_LABELS
 
 
 def row_is_an_example(table: dict[str, Column], found: Roles, estimates: bool) -> str:

@@ -11,7 +11,7 @@ from edgeloop_contract.arrays import Array
 
 LONGEST, SHORTEST = 128, 8  # points of a window
 MARGIN, WIDE_MARGIN = 1.25, 16.0  # of the range that was seen
-LEAST_COUNTS = 4096  # over that range
+MIN_COUNTS = 4096  # over that range
 FULL = 32767
 FAR = 50  # times the range of nearly all values: an outlier
 
@@ -103,7 +103,7 @@ def counts(low: float, high: float) -> tuple[float, float]:
     """(lsb, zero) of one channel."""
     greatest, half = max(abs(low), abs(high)), (high - low) / 2
     lsb = MARGIN * greatest / FULL
-    if half > 0 and 2 * half < LEAST_COUNTS * lsb:
+    if half > 0 and 2 * half < MIN_COUNTS * lsb:
         middle = (low + high) / 2
         zero = float(f"{middle:.6g}")
         return _rounded((WIDE_MARGIN * half + abs(middle - zero)) / FULL), zero

@@ -15,16 +15,16 @@ from edgeloop_pipeline.data.datasets.tables import Cut, Piece, Table, Values
 from edgeloop_pipeline.recipe.wizard import plan as plans
 from edgeloop_pipeline.recipe.wizard import roles, series
 from edgeloop_pipeline.recipe.wizard.folders import NORMAL_NAMES, series_plan
-from edgeloop_pipeline.recipe.wizard.plan import Plan, refuse
+from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan, refuse
 
-MOST_UNITS_NAMED = 60
+MAX_UNITS_NAMED = 60
 STRETCHES = 7  # of the rarest class
-LEAST_STRETCH, MOST_STRETCH = 16, 128
+MIN_STRETCH, MAX_STRETCH = 16, 128
 VARIES = 0.1  # of a quantity's variance lies within a sample: its mean is not what it is
-MOST_GAP = 64
+MAX_GAP = 64
 
 
-def look_at_table(path: Path, task: str) -> Plan:
+def look_at_table(path: Path, task: str) -> ProjectPlan:
     """Raises DataError that lists every problem."""
     if task == "anomaly":
         raise DataError(f"{path}: for anomalies give folders of recordings, one called {NORMAL_NAMES[0]}")
@@ -47,7 +47,7 @@ def look_at_table(path: Path, task: str) -> Plan:
             " was measured then: save each example as a .npy or CSV file (a row a point) in a folder for its class, and give these"
             " folders"
         )
-    elif len(distinct) > roles.MOST_LABELS and not estimates:
+    elif len(distinct) > roles.MAX_LABELS and not estimates:
         problems.append(f"column {label!r} has {len(distinct)} values, too many for classes; give the column with classes")
     if not found.channels and not found.problems:
         why = "; ".join(f"{name}: {reason}" for name, reason in list(found.left_out.items())[:10])
@@ -86,11 +86,11 @@ def _merged(path: Path) -> tuple[dict[str, Column], list[tuple[str, str]]]:
     return made, [("files", f"{len(files)} tables, one below the other"), *apart] if len(files) > 1 else apart
 
 
-def _classifying(path: Path, table: dict[str, Column], found: roles.Roles) -> Plan:
-    plain = Table(path, found.label, found.channels, max_gap=MOST_GAP)
+def _classifying(path: Path, table: dict[str, Column], found: roles.Roles) -> ProjectPlan:
+    plain = Table(path, found.label, found.channels, max_gap=MAX_GAP)
     tries = [replace(plain, group=found.group)] if found.group else []
     rarest = _rows_of_rarest(table[found.label])
-    stretch = int(np.clip(rarest // STRETCHES, LEAST_STRETCH, MOST_STRETCH))
+    stretch = int(np.clip(rarest // STRETCHES, MIN_STRETCH, MAX_STRETCH))
     tries += [plain, replace(plain, stretch=stretch)]
     refused: list[str] = []
     for made in tries:
@@ -108,7 +108,7 @@ def _rows_of_rarest(column: Column) -> int:
     return int(np.unique(column.texts[~column.nameless], return_counts=True)[1].min())
 
 
-def _table_plan(made: Table, found: roles.Roles, cut: Cut, sides: list[str], refused: list[str]) -> Plan:
+def _table_plan(made: Table, found: roles.Roles, cut: Cut, sides: list[str], refused: list[str]) -> ProjectPlan:
     pieces = cut.pieces
     lengths = [len(piece.values) for piece in pieces]
     seen = series.Seen.all([series.Seen.of([piece.values]) for piece in pieces])
@@ -146,7 +146,7 @@ def _arguments(made: Table, units: list[str], sides: list[str], cut: Cut) -> dic
     """As they are written into data.py; who is in which split is named where they are few."""
     found: dict[str, object] = {"label": made.label, "channels": made.channels, "group": made.group, "stretch": made.stretch}
     given = any(piece.split for piece in cut.pieces)
-    if made.group and not given and len(set(units)) <= MOST_UNITS_NAMED:
+    if made.group and not given and len(set(units)) <= MAX_UNITS_NAMED:
         for split in ("validation", "test"):
             found[split] = tuple(sorted({unit for unit, side in zip(units, sides, strict=True) if side == split}))
     if made.max_gap and any("misses more than" in why and count for why, count in cut.left_out.items()):
@@ -154,8 +154,8 @@ def _arguments(made: Table, units: list[str], sides: list[str], cut: Cut) -> dic
     return found
 
 
-def _estimating(path: Path, table: dict[str, Column], found: roles.Roles) -> Plan:
-    whole = Values(path, found.label, found.channels, found.group, max_gap=MOST_GAP, length=1)
+def _estimating(path: Path, table: dict[str, Column], found: roles.Roles) -> ProjectPlan:
+    whole = Values(path, found.label, found.channels, found.group, max_gap=MAX_GAP, length=1)
     runs = [len(list(rows)) for rows in _runs(table, found.group)]
     stretched = sum(runs) // (STRETCHES * 5)  # so that there are some stretches of ten overlapping samples
     length = max(series.SHORTEST, min(64, int(np.median(runs)) // 4, 64 if found.group else stretched))
@@ -195,7 +195,7 @@ def _where_in_sample(made: Values, label: str) -> tuple[Literal["mean", "last"],
     return "mean", "its mean over a sample's rows"
 
 
-def _values_plan(made: Values, found: roles.Roles, cut: Cut, sides: list[str], why: str, refused: list[str]) -> Plan:
+def _values_plan(made: Values, found: roles.Roles, cut: Cut, sides: list[str], why: str, refused: list[str]) -> ProjectPlan:
     pieces: list[Piece] = cut.pieces
     seen = series.Seen.all([series.Seen.of([piece.values]) for piece in pieces])
     plan = series_plan([made.length] * len(pieces), seen, found.channels, 1, sides.count("train"))

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.recipe.recipe import reference_projects
-from edgeloop_pipeline.recipe.wizard.plan import Plan
+from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan
 
 TEMPLATES = Path(__file__).parent / "templates"
 AFTER_TRAINING = ("quantize", "export", "verify", "profile", "package", "report")
-MOST_NAMED = 10
+MAX_NAMED = 10
 
 
-def write(folder: Path, plan: Plan) -> None:
+def write(folder: Path, plan: ProjectPlan) -> None:
     """The project: recipe.yaml, network.py and data.py, each to be edited."""
     data, recipe = data_file(folder, plan), recipe_file(folder, plan)
     try:
@@ -31,7 +31,7 @@ def write(folder: Path, plan: Plan) -> None:
     (folder / "recipe.yaml").write_text(recipe, encoding="utf-8")
 
 
-def data_file(folder: Path, plan: Plan) -> str:
+def data_file(folder: Path, plan: ProjectPlan) -> str:
     """data.py. The data's place is told from the project's, so that both can move together."""
     where = os.path.relpath(plan.path.resolve(), folder.resolve())
     given = [f"{name}={value!r}" for name, value in plan.arguments.items() if value not in ("", (), 0)]
@@ -47,11 +47,11 @@ def data_file(folder: Path, plan: Plan) -> str:
     )
 
 
-def recipe_file(folder: Path, plan: Plan) -> str:
+def recipe_file(folder: Path, plan: ProjectPlan) -> str:
     steps = "".join(f"  - {step}\n" for step in plan.preprocessing)
     cleaning = "".join(f"  - {step}\n" for step in plan.cleaning)
     verb = "Estimates" if plan.task == "regression" else "Tells apart"
-    card = f"{verb} {', '.join(plan.distinct[:MOST_NAMED])}{' …' if len(plan.distinct) > MOST_NAMED else ''}."
+    card = f"{verb} {', '.join(plan.distinct[:MAX_NAMED])}{' …' if len(plan.distinct) > MAX_NAMED else ''}."
     return (
         f"# {' '.join(plan.seen.split())}.\nname: {quoted(project_name(folder))}\nversion: 1\n"
         + (f"task: {plan.task}\n" if plan.task != "classification" else "")
