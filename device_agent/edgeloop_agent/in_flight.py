@@ -1,4 +1,4 @@
-"""The recordings that the worker is processing, visible to its supervisor after the worker's death: a file that kills it is excluded.
+"""The recordings in work, visible to the supervisor after the worker's death: a file that kills the worker is excluded.
 
 Two pieces of memory that live as long as the supervisor: one holds what is being read and answered now, and what the next
 worker must not touch; the other holds what was finished, so that the next worker continues there. No disk is written.

@@ -248,10 +248,10 @@ class Models:
         threads = self.config.runtime.threads
         if threads:
             choice = msgspec.structs.replace(choice, threads=threads)
-        turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_PER_VARIANT
-        if turn:
+        skipped = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_PER_VARIANT
+        if skipped:
             here = [v.name for v in bundle.manifest.variants if v.runtime in device_state.available()]
-            place = (here.index(choice.variant) + turn) % len(here)
+            place = (here.index(choice.variant) + skipped) % len(here)
             choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_PER_VARIANT} times in a row")
         return choice
 
