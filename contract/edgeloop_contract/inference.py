@@ -75,7 +75,8 @@ def encode_request(name: str, values: Array, parameters: dict[str, Any]) -> tupl
     """A request for all outputs in binary, with one input: its body, and the length of the JSON."""
     data = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
     tensor = {
-        "name": name, "datatype": DATATYPE_NAMES[values.dtype], "shape": list(values.shape), "parameters": {"binary_data_size": len(data)},
+        "name": name, "datatype": DATATYPE_NAMES[values.dtype], "shape": list(values.shape),
+        "parameters": {"binary_data_size": len(data)},
     }  # fmt: skip
     text = msgspec.json.encode({"inputs": [tensor], "parameters": {"binary_data_output": True, **parameters}})
     return text + data, len(text)

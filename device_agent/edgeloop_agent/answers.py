@@ -72,7 +72,7 @@ def confidence_of(row: Array) -> float:
 
 
 def canonical_label(label: str, names: Sequence[str]) -> str:
-    """A label from outside in the model's spelling: 1.0 and "1", true and "True" are one class. Unknown labels are returned as they are."""
+    """A label from outside in the model's spelling: 1.0 and "1", true and "True" are one class. Unknown labels stay."""
     if label in names:
         return label
     same = [name for name in names if _normal_form(name) == _normal_form(label)]
@@ -98,7 +98,7 @@ def answer_names(task: Classification | Regression | Anomaly) -> list[str]:
 
 
 def answer_features(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> tuple[Array, int, float]:
-    """Features of the answer to one sample (1, *sample) for the drift monitor, the number of its label, and its confidence (0 to 1)."""
+    """Features of the answer to one sample (1, *sample) for the drift monitor, the label's number, and the confidence (0 to 1)."""
     if isinstance(task, Regression):
         return scores[0, :MAX_ANSWERS] * np.asarray(task.std[:MAX_ANSWERS]) + np.asarray(task.mean[:MAX_ANSWERS]), 0, 1.0
     if isinstance(task, Anomaly):

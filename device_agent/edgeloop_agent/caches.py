@@ -108,7 +108,7 @@ class GraphCache(msgspec.Struct):
         return graph
 
     def put(self, graph: bytes, *parts: str) -> None:
-        """Store a graph by rename and delete the oldest ones above `max_bytes`. Raises StorageError when the folder cannot be written."""
+        """Store a graph, and delete the oldest above `max_bytes`. Raises StorageError when the folder cannot be written."""
         if len(graph) + DIGEST_BYTES > self.max_bytes:
             return
         try:
