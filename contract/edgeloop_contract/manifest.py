@@ -119,6 +119,9 @@ class Anomaly(Part, frozen=True, tag="anomaly", tag_field="kind"):
             raise ValueError("an anomaly task has two labels, and a std above 0 for each mean")
 
 
+Task = Classification | Regression | Anomaly
+
+
 class Golden(Part, frozen=True):
     """What one variant answered the canary's inputs where it was verified; `scores`: an .npy file (N, outputs) float32."""
 
@@ -234,7 +237,7 @@ class Manifest(Part, frozen=True):
     schema: int
     name: str
     version: int
-    task: Classification | Regression | Anomaly
+    task: Task
     sample: TensorSpec
     preprocessing: list[Step]
     variants: list[Variant]

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from edgeloop_agent.runtimes import open_runtime
+from edgeloop_agent.runtimes import RuntimeOptions, open_runtime
 from edgeloop_contract.manifest import Variant
 
 # Everything else in an ONNX graph moves or reshapes data, or crosses between integers and floats.
@@ -52,7 +52,7 @@ def _onnx(variant: Variant, model: bytes) -> KernelCounts:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimised.onnx"
-        open_runtime(variant, model, optimised_model=str(path))
+        open_runtime(variant, model, 1, RuntimeOptions(optimised_model=str(path)))
         names = [node.op_type for node in onnx.load(str(path)).graph.node]
     integer = Counter(n for n in names if n.startswith("Q") and n not in CROSSINGS and n != "QuickGelu")
     floating = Counter(n for n in names if n in ONNX_FLOAT)

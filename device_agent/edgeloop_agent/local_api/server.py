@@ -20,15 +20,23 @@ from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
 from edgeloop_agent.local_api.exposition import MetricsCollector
 from edgeloop_agent.local_api.http import Bounds, Handlers, Server
+from edgeloop_agent.local_api.model_info import (
+    INPUT,
+    OUTPUT,
+    Duration,
+    InferenceStatistics,
+    ModelStatistics,
+    Statistics,
+    config_of,
+    metadata_of,
+)
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
-from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest
 
-INPUT, OUTPUT = "input", "scores"
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
 FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
@@ -111,13 +119,13 @@ class Api:
         if what == "/config":
             return _json(config_of(name, manifest, self.settings.max_batch))
         if what == "/stats":
-            return _json({"model_stats": [self._stats(name, manifest)]})
+            return _json(Statistics([self._stats(name, manifest)]))
         return _json(metadata_of(name, manifest))
 
-    def _ready(self, parameters: dict[str, Any]) -> Response:
+    def _ready(self, fields: dict[str, str]) -> Response:
         ready = self.ready()
         again = {} if ready else {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        return Response(msgspec.json.encode({**parameters, "ready": ready}), status=200 if ready else 503, headers=again)
+        return Response(msgspec.json.encode({**fields, "ready": ready}), status=200 if ready else 503, headers=again)
 
     def _post(self, asked: Request) -> Response:
         if asked.path == "/v2/repository/index":
@@ -172,36 +180,10 @@ class Api:
             raise Refusal(404, f"model {name} has version {manifest.version} here")
         return name, manifest, found[3] or ""
 
-    def _stats(self, name: str, manifest: Manifest) -> dict[str, Any]:
+    def _stats(self, name: str, manifest: Manifest) -> ModelStatistics:
         latency = self.counts.latency_of(name)
         count, nanoseconds = sum(latency.counts), int(latency.total * 1e9)
-        return {
-            "name": name, "version": str(manifest.version), "inference_count": count, "execution_count": count,
-            "inference_stats": {"success": {"count": count, "ns": nanoseconds}},
-        }  # fmt: skip
-
-
-def metadata_of(name: str, manifest: Manifest) -> dict[str, Any]:
-    """Names, types and shapes of the tensors; -1 is the batch."""
-    sample, output = manifest.sample, manifest.variants[0].output
-    datatype = inference.DATATYPE_NAMES[DTYPES[sample.dtype]]
-    return {
-        "name": name,
-        "versions": [str(manifest.version)],
-        "platform": "edgeloop",
-        "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *sample.shape]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, *output.shape]}],
-    }
-
-
-def config_of(name: str, manifest: Manifest, max_batch: int) -> dict[str, Any]:
-    """What Triton's clients ask for beside the metadata."""
-    known = metadata_of(name, manifest)
-    sides = {
-        side: [{"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"][1:]} for t in known[f"{side}s"]]
-        for side in ("input", "output")
-    }
-    return {"name": name, "platform": "edgeloop", "max_batch_size": max_batch, **sides}
+        return ModelStatistics(name, str(manifest.version), count, count, InferenceStatistics(Duration(count, nanoseconds)))
 
 
 def _metrics(collector: MetricsCollector) -> bytes:

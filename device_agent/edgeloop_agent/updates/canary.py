@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,8 +19,10 @@ from edgeloop_contract.errors import EdgeloopError, GateError
 from edgeloop_contract.manifest import Golden, Precision, Variant
 
 if TYPE_CHECKING:
+    from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.arrays import Array
+    from edgeloop_contract.manifest import Task
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 MAX_ACCURACY_LOSS = 0.02  # share of labelled samples that may be answered worse than the reference answered them
@@ -140,7 +142,7 @@ def compare_scores(variant: Variant, scores: Array, golden: Array, allowed: Gold
     return steps
 
 
-def _timed(model: Any, sample: Array, taken: list[float]) -> Any:
+def _timed(model: Engine, sample: Array, taken: list[float]) -> Array:
     import time
 
     start = time.perf_counter()
@@ -149,7 +151,7 @@ def _timed(model: Any, sample: Array, taken: list[float]) -> Any:
     return found
 
 
-def _count_right(task: Any, scores: Any, golden: Any, labels: Any) -> int:
+def _count_right(task: Task, scores: Array, golden: Array, labels: Array) -> int:
     """Labelled samples answered rightly (classification). Raises GateError when they are clearly fewer than the reference's."""
     from edgeloop_contract.manifest import Classification
 
