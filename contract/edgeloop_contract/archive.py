@@ -26,6 +26,8 @@ from edgeloop_contract.errors import BundleError, StorageError
 from edgeloop_contract.files import publishing
 from edgeloop_contract.manifest import File, Manifest, decode, encode
 
+__all__ = ["Bundle", "BundleLimits", "describe", "write"]
+
 MANIFEST = "manifest.json"
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 CHUNK = 1 << 20

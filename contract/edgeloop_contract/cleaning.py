@@ -15,6 +15,11 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.settings import Fraction01, PositiveFloat, PositiveInt
 
+__all__ = [
+    "Blurred", "Clamp", "Clipped", "Exposure", "FillMissing", "Flat", "Hampel", "NearDuplicate", "Resample", "Silent", "Step",
+    "Stuck", "clean", "thumbnail",
+]  # fmt: skip
+
 NORMAL = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
 FULL_SCALE = 32767.0
 IMAGE = (2, 3)  # dimensions of one

@@ -14,6 +14,8 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Anomaly, Canary, Classification, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Step, Window
 
+__all__ = ["canary_problems", "problems"]
+
 MAX_VALUES = 1 << 28  # of one tensor
 
 

@@ -18,6 +18,8 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.settings import NonNegativeInt
 
+__all__ = ["BINS", "FAULTS", "MAX_ANSWERS", "MIN_LIMIT", "Drift", "Monitor", "channel_names", "input_features"]
+
 MAX_DEVIATIONS = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
 MAX_VALUES = 8192  # of a sample that are looked at
 MAX_CHANNELS = 8

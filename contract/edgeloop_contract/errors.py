@@ -1,5 +1,10 @@
 """The error families, by who must act. A message says where, what, and the remedy; the commands print it as one sentence."""
 
+__all__ = [
+    "BundleError", "BundleTooNew", "DataError", "DeviceError", "EdgeloopError", "GateError", "ModelError", "NetworkError",
+    "StorageError", "UsageError",
+]  # fmt: skip
+
 
 class EdgeloopError(Exception):
     """Anything edgeloop reports on purpose; `exit_code` is what a command returns for it."""

@@ -15,6 +15,8 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
+__all__ = ["DATATYPE_NAMES", "HEADER_LENGTH", "Request", "decode_request", "decode_response", "encode_request", "encode_response"]
+
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DATATYPES: dict[str, Any] = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "INT8": np.int8,

@@ -14,6 +14,12 @@ from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
 
+__all__ = [
+    "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Estimate", "Exit",
+    "File", "Golden", "Manifest", "Packed", "Precision", "Provenance", "Quantization", "Regression", "Split", "Task",
+    "TensorSpec", "Variant", "decode", "encode",
+]  # fmt: skip
+
 SCHEMA = 1
 Coding = Literal["raw", "deflate", "4bit", "jpeg", "webp", "flac"]  # of what crosses from a device to a server (splitting.py)
 

@@ -13,9 +13,13 @@ import msgspec
 from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import DataError
 
+__all__ = [
+    "MAX_LABELS", "MAX_RECORDINGS", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event", "Heartbeat", "Job",
+    "JobResult", "Key", "Moments", "Report", "Sample", "Samples", "Sha256", "Short", "Target", "decode", "encode", "too_deep",
+]  # fmt: skip
+
 # (?!\n)$ is the very end, in Python's words and in OpenAPI's: $ alone lets a line's end through.
 Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?!\n)$", max_length=63)]
-Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?!\n)$", max_length=63)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$", max_length=64)]
 Target = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}(?!\n)$", max_length=200)]
 Key = Annotated[str, msgspec.Meta(min_length=8, max_length=64)]

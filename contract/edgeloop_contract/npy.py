@@ -12,6 +12,8 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 
+__all__ = ["decode"]
+
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 4096
 MAX_DIMENSIONS = 32

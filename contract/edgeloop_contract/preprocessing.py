@@ -16,6 +16,8 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.settings import NonNegativeFloat, PositiveFloat, PositiveInt
 
+__all__ = ["Colour", "Counts", "Grayscale", "LogMel", "Pad", "Prepared", "Resize", "Step", "Window", "prepare"]
+
 INT16 = np.iinfo(np.int16)
 SILENCE_DB = -100.0
 

@@ -12,6 +12,8 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import LogMel
 
+__all__ = ["model_rate_hz", "resample", "to_model_rate"]
+
 MIN_HZ, MAX_HZ = 100, 768_000  # outside of these a file's head is wrong
 ZERO_CROSSINGS = 10  # of the windowed sinc, on each side, at the lower of the two rates
 BETA = 5.0  # of its Kaiser window

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+__all__ = ["Fraction01", "NonNegativeFloat", "NonNegativeInt", "PositiveFloat", "PositiveInt", "fields", "nearest", "problems"]
+
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]

@@ -15,6 +15,11 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Coding
 
+__all__ = [
+    "DIGEST_LETTERS", "EXIT", "EXTENSION", "FILES", "INPUT", "from_file", "from_nibbles", "nibbles", "pack", "served_name",
+    "server_codings",
+]  # fmt: skip
+
 PICTURES: tuple[Coding, ...] = ("jpeg", "webp")
 FILES: tuple[Coding, ...] = (*PICTURES, "flac")  # each sample as a file of that kind
 EXTENSION = "edgeloop_"  # of the protocol: a server that undoes a coding says so by this and its name

@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import inspect
 
+__all__ = ["unknown_names"]
+
 
 def unknown_names(raw: object, kind: Any) -> list[str]:
     """Where each unknown name stands and what it is, in words. `raw`: decoded JSON; `kind`: a type that msgspec understands."""

@@ -12,6 +12,8 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.manifest import Anomaly, Regression, Task
 
+__all__ = ["answer_features", "answer_names", "canonical_label", "confidence_of", "interpret", "reconstruction_errors", "softmax"]
+
 MANY_CLASSES, MAX_NAMED = (
     20,
     5,

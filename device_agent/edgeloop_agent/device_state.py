@@ -19,6 +19,11 @@ from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Precision, Variant
 
+__all__ = [
+    "VerifiedBundles", "available", "default_folder", "fastest", "first_available", "in_order", "remember_choice",
+    "remembered_choice",
+]  # fmt: skip
+
 MAX_VERIFIED = 32
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from edgeloop_agent.runtimes import Runtime
 from edgeloop_contract.arrays import Array
 
+__all__ = ["NO_METER", "Meter", "microjoules"]
+
 POWERCAP = Path("/sys/class/powercap")
 NO_METER = "not measured: no readable RAPL counters (a virtual machine, or not root) and no NVML"
 

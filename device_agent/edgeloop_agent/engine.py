@@ -17,6 +17,8 @@ from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing import prepare
 
+__all__ = ["Answer", "Engine", "Scored"]
+
 
 class Scored(NamedTuple):
     """Scores (1, outputs), and where they were computed ("": the device has no other place).

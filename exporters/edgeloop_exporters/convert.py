@@ -17,6 +17,8 @@ from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH
 from edgeloop_exporters.integer_graph import in_integers, quiet
 
+__all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
+
 OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
 

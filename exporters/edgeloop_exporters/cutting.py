@@ -18,6 +18,8 @@ from onnx import TensorProto, shape_inference
 from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import BundleError
 
+__all__ = ["boundaries", "head", "tail"]
+
 DTYPE_NAMES: dict[int, DtypeName] = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)): name for name in get_args(DtypeName)}
 BATCHES = (7, 11)  # two that no layer's own size is likely to be: what follows both of them is the batch
 

@@ -10,6 +10,8 @@ from torch import Tensor, fx
 
 from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, channel_axis, layer_name, tensor_of
 
+__all__ = ["CLIPPING", "equalize"]
+
 # f(s · x) = s · f(x) for s > 0, so that a channel's scale can pass through.
 RECTIFYING = {aten.relu.default, aten.relu_.default, aten.leaky_relu.default}
 HOMOGENEOUS = {

@@ -16,6 +16,8 @@ from edgeloop_exporters.convert import InputNormalization, takes_counts, written
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.quantization import output_qparams
 
+__all__ = ["check_file"]
+
 MAX_STEPS = 40  # of an int8 file: no rounding, however deep the network
 MAX_ERROR = 1e-3  # of a float file, as a share of the largest score: kernels sum in another order
 

@@ -9,6 +9,10 @@ from torch import fx
 
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
 
+__all__ = [
+    "SAME_SCALE", "begins_stream", "floating_nodes", "fuses_into_next", "is_sum", "only_float_reads", "sources", "stays_float",
+]  # fmt: skip
+
 # The output of these is their input, moved or selected: both sides must carry one scale to stay in integers.
 SAME_SCALE = {
     aten.relu.default, aten.max_pool1d.default, aten.max_pool2d.default, aten.avg_pool1d.default,

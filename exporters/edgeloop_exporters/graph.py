@@ -11,6 +11,11 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
 
+__all__ = [
+    "CONVOLUTIONS", "MAX_BATCH", "TRANSPOSED", "WEIGHTED", "aten", "channel_axis", "explain_failure", "fold_batchnorm",
+    "layer_name", "set_parameter", "tensor_of", "trace",
+]  # fmt: skip
+
 aten = torch.ops.aten
 MAX_BATCH = 4096
 CONVOLUTIONS = (

@@ -12,6 +12,8 @@ import msgspec
 from edgeloop_agent.runtimes import RuntimeOptions, open_runtime
 from edgeloop_contract.manifest import Variant
 
+__all__ = ["KernelCounts", "count", "reasons"]
+
 # Everything else in an ONNX graph moves or reshapes data, or crosses between integers and floats.
 ONNX_FLOAT = {
     "Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul", "Add", "Mul", "Sub", "Div",

@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract.errors import DeviceError
 
+__all__ = ["LatencyTable", "Layer", "layers_of", "model_of"]
+
 RUNS, WARM_UP = 60, 10
 
 

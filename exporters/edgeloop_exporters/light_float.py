@@ -12,6 +12,8 @@ import numpy as np
 from edgeloop_exporters.integer_graph import quiet
 from edgeloop_exporters.quantizers import WEIGHT_MAX
 
+__all__ = ["half_onnx", "half_tflite", "int8_weights_onnx", "int8_weights_tflite"]
+
 # Where the weight stands, and which of its axes are the outputs.
 WEIGHT_INPUT = {"Conv": (1, 0), "ConvTranspose": (1, 1), "Gemm": (1, 1), "MatMul": (1, -1)}
 WORTH_VALUES = 256  # a scale and a node cost more than smaller weights save

@@ -16,6 +16,8 @@ from edgeloop_contract.arrays import Array
 from edgeloop_exporters.convert import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
+__all__ = ["LayerDifference", "Recorder", "agreement", "first_difference", "layers"]
+
 TRANSPOSES = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}  # channels last → channels first
 
 

@@ -10,8 +10,6 @@ from torch import Tensor, fx
 from edgeloop_exporters.graph import TRANSPOSED, aten
 from edgeloop_exporters.rewrites import call
 
-CLIPS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default)
-
 
 def uneven_nearest(module: fx.GraphModule) -> None:
     """Nearest resizing by no whole factor picks rows and columns by index: the runtimes round the places differently."""

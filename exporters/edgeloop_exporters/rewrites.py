@@ -12,7 +12,6 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, set_parameter, tensor_of
 
 LOWEST = -1e30  # padding at or below it stands for minus infinity
-PADS = (aten.constant_pad_nd.default, aten.pad.default)
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default)
 MAX_CONSTANT = 1 << 24  # values
 

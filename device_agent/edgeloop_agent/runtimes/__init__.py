@@ -14,6 +14,11 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
+__all__ = [
+    "PLAIN", "RUNTIMES", "Runtime", "RuntimeOptions", "check_one_input", "missing_library", "open_runtime", "to_scores",
+    "version_of",
+]  # fmt: skip
+
 # runtime name in the manifest → (module here, extras that bring it)
 RUNTIMES = {
     "onnx": ("edgeloop_agent.runtimes.onnx", "edgeloop[onnx]"),

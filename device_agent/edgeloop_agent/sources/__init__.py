@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
     from edgeloop_agent.in_flight import InFlight
     from edgeloop_contract.arrays import Array
 
+__all__ = ["Outcome", "Recording", "ReportAway", "Source", "acknowledge_nothing", "open_source", "waits_when_full"]
+
 ReportAway = Callable[[str], None]  # called with the reason why the source is not available; '' when it is available again
 
 
