@@ -78,8 +78,8 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
         at = float(np.log(per_10k))
         if len(rates) > 1 and not rates[0] <= at <= rates[-1]:
             i, j = (0, 1) if at < rates[0] else (-2, -1)
-            found = limits[i] + (at - rates[i]) * (limits[j] - limits[i]) / (rates[j] - rates[i])
-            return np.asarray(np.maximum(found, MIN_LIMIT))
+            outside = limits[i] + (at - rates[i]) * (limits[j] - limits[i]) / (rates[j] - rates[i])
+            return np.asarray(np.maximum(outside, MIN_LIMIT))
         return np.array([np.interp(at, rates, column) for column in limits.T])
 
 
@@ -176,9 +176,9 @@ class Monitor:
 
     def observe(self, features: Array, answer: int) -> bool:
         """One more sample: whether it raises an alarm."""
-        found = self.statistics(self.monitored(features, answer))
-        found *= self._per_limit
-        self.score = float(found.max())
+        statistics = self.statistics(self.monitored(features, answer))
+        statistics *= self._per_limit
+        self.score = float(statistics.max())
         return self.score > 1.0
 
     def reset(self) -> None:

@@ -205,10 +205,10 @@ def too_deep(value: object, max_depth: int = MAX_NESTING) -> bool:
     """Whether lists and objects lie more than `max_depth` within each other; asks no stack of its own."""
     waiting = [(value, 0)]
     while waiting:
-        found, depth = waiting.pop()
+        each_value, depth = waiting.pop()
         if depth > max_depth:
             return True
-        inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        inner = each_value.values() if isinstance(each_value, dict) else each_value if isinstance(each_value, list) else ()
         waiting.extend((each, depth + 1) for each in inner)
     return False
 

@@ -36,7 +36,7 @@ def resample(values: Array, from_hz: int, to_hz: int) -> Array:
     reach = ZERO_CROSSINGS * max(up, down) // up + 1  # points before and after
     padded = np.pad(values.reshape(len(values), -1), ((reach, reach), (0, 0)))  # as it came: a long file is large enough so
     count = -(-len(values) * up // down)
-    found = np.empty((count, padded.shape[1]), values.dtype)
+    resampled = np.empty((count, padded.shape[1]), values.dtype)
     limits = np.iinfo(values.dtype) if values.dtype.kind in "iu" else None
     step = max(1, BLOCK_TAPS // (2 * reach + 1))
     for start in range(0, count, step):
@@ -46,8 +46,8 @@ def resample(values: Array, from_hz: int, to_hz: int) -> Array:
         for channel in range(padded.shape[1]):
             some = (padded[around, channel] * taps).sum(axis=1)
             some = np.clip(np.rint(some), limits.min, limits.max) if limits else some
-            found[start : start + len(places), channel] = some.astype(values.dtype)
-    return found.reshape(count, *values.shape[1:])
+            resampled[start : start + len(places), channel] = some.astype(values.dtype)
+    return resampled.reshape(count, *values.shape[1:])
 
 
 def _taps(up: int, down: int, reach: int, phases: Array) -> Array:

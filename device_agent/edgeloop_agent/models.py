@@ -65,9 +65,9 @@ class Model(Engine):
         if not self._results.max_bytes:
             return self._fresh(sample)
         key = self._results.key(self._key, sample)
-        found = self._results.get(key)
-        if found is not None:
-            return Scored(found, "cache" if self.router else "")
+        cached = self._results.get(key)
+        if cached is not None:
+            return Scored(cached, "cache" if self.router else "")
         scored = self._fresh(sample)
         if scored.device_scores is None and scored.for_drift:  # a larger model's answer is not this model's, nor an early one
             self._results.put(key, scored.scores)
@@ -260,9 +260,9 @@ class Models:
         if self.variant:
             name = bundle.manifest.variant(self.variant).name
             return VariantChoice(name, 1, "asked for")
-        found = device_state.remembered_choice(self.state, bundle)
-        if found is not None:
-            return found
+        remembered = device_state.remembered_choice(self.state, bundle)
+        if remembered is not None:
+            return remembered
         if int(os.environ.get("EDGELOOP_CRASHES", "0")):  # measuring a variant may have ended the worker
             return device_state.first_available(bundle.manifest.variants)
         from edgeloop_agent.bench.measure import measure_bundle

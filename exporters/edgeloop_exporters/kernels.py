@@ -93,9 +93,9 @@ def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
     """Why an int8 model may be slow here, in words. `left`: how many layers with weights were left in float on purpose."""
     if not int8:
         return []
-    found: list[Any] = []
+    sentences: list[Any] = []
     if left:
-        found.append(
+        sentences.append(
             f"layers left in float for accuracy's sake: {left}; a lower floor, or a smaller most_float_layers, leaves fewer"
         )
     heavy = {
@@ -104,10 +104,10 @@ def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
         if op.startswith(("Conv", "FusedConv", "Gemm", "MatMul", "CONV", "FULLY", "DEPTHWISE", "TRANSPOSE_CONV"))
     }
     if sum(heavy.values()) > left:
-        found.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
+        sentences.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
     transposes = sum(n for op, n in kernels.moves.items() if op.upper() == "TRANSPOSE")
     if transposes >= MANY_MOVES:
-        found.append(f"{transposes} transposes move data between layouts around layers that the converter left channels first")
+        sentences.append(f"{transposes} transposes move data between layouts around layers that the converter left channels first")
     if not kernels.delegated:
-        found.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
-    return found
+        sentences.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
+    return sentences

@@ -186,9 +186,9 @@ def _others_as_large(user: fx.Node, node: fx.Node) -> bool:
 
 def call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...], value: Any) -> fx.Node:
     """A node in `like`'s layer, with a value of this shape."""
-    made = graph.call_function(target, args)
-    made.meta = {**like.meta, "val": value}
-    return made
+    node = graph.call_function(target, args)
+    node.meta = {**like.meta, "val": value}
+    return node
 
 
 # Of every graph; the others are for one converter.

@@ -158,27 +158,27 @@ class Api:
         checked = model.checked(samples)
         if checked.dtype.kind == "f" and not np.isfinite(checked).all():
             raise DataError("the input has NaN or infinite values")
-        found = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
-        for scored in found:
+        results = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
+        for scored in results:
             if scored.place:
                 self.counts.places[place_kind(scored.place)] += 1
-        scores = np.concatenate([scored.scores for scored in found])
+        scores = np.concatenate([scored.scores for scored in results])
         if not np.isfinite(scores).all():
             raise Refusal(500, f"{name} answered with NaN or infinity")
-        return scores, {scored.place for scored in found}
+        return scores, {scored.place for scored in results}
 
     def _model(self, path: str) -> tuple[str, Manifest, str]:
-        found = MODEL.fullmatch(path)
-        if not found:
+        match = MODEL.fullmatch(path)
+        if not match:
             raise Refusal(404, f"{path[:200]}: no such path")
-        name = unquote(found[1])
+        name = unquote(match[1])
         manifest = self.models.manifests.get(name)
         if manifest is None:
             refused = "".join(f"; not served: {error}" for error in self.models.refused.values())
             raise Refusal(404, f"no model {name[:100]!r}; there is {', '.join(self.models.manifests)}{refused}")
-        if found[2] not in (None, str(manifest.version)):
+        if match[2] not in (None, str(manifest.version)):
             raise Refusal(404, f"model {name} has version {manifest.version} here")
-        return name, manifest, found[3] or ""
+        return name, manifest, match[3] or ""
 
     def _stats(self, name: str, manifest: Manifest) -> ModelStatistics:
         latency = self.counts.latency_of(name)

@@ -219,12 +219,12 @@ class Router:
                 bytes_left=self.servers.bytes_left(), only="input" if self.cascade and not settings.route else settings.route,
             )  # fmt: skip
             tails = [self.state(tail, now) for tail in self.servers.tails]
-            found = plan_route(
+            plan = plan_route(
                 self.device.mean, self.crossings(), tails, policy, self._observations.corrections(now), self.plan.route
             )
-            self._observations.consider(found, now)
-            self.replans += found.route != self.plan.route
-            self.plan = found
+            self._observations.consider(plan, now)
+            self.replans += plan.route != self.plan.route
+            self.plan = plan
 
     def crossings(self) -> list[Crossing]:
         """Every route off this device, at its present speed."""
@@ -290,9 +290,9 @@ class Router:
     def _lossless_routes(self, number: int) -> list[Route]:
         """Lossless routes off this device that the config allows, fewest bytes first."""
         left = self.servers.bytes_left()
-        found = [c for c in self.crossings() if not c.lossy and c.bytes < left]
+        crossings = [c for c in self.crossings() if not c.lossy and c.bytes < left]
         if self.cascade is not None:
-            found = [c for c in found if c.cut == INPUT]
+            crossings = [c for c in crossings if c.cut == INPUT]
         elif self.settings.send == "boundary":
-            found = [c for c in found if c.cut != INPUT]
-        return [Route(c.cut, c.coding, number) for c in sorted(found, key=lambda c: c.bytes)]
+            crossings = [c for c in crossings if c.cut != INPUT]
+        return [Route(c.cut, c.coding, number) for c in sorted(crossings, key=lambda c: c.bytes)]

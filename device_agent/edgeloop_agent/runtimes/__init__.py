@@ -59,8 +59,8 @@ class Runtime(Protocol):
 def version_of(runtime: str) -> str:
     """Library and version that would run `runtime` here. Raises DeviceError with the extra that brings it."""
     module, _ = RUNTIMES[runtime]
-    found: str = importlib.import_module(module).version()
-    return found
+    version: str = importlib.import_module(module).version()
+    return version
 
 
 def open_runtime(variant: Variant, model: bytes, threads: int = 1, options: RuntimeOptions = PLAIN) -> Runtime:

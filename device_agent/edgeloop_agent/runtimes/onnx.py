@@ -52,8 +52,8 @@ class _Session:
 
     def raw(self, samples: Array) -> Array:
         """The model's raw output."""
-        found: Array = self._session.run([self._output], {self._input: samples})[0]
-        return found
+        output: Array = self._session.run([self._output], {self._input: samples})[0]
+        return output
 
     def two_outputs(self, samples: Array) -> tuple[Array, Array]:
         """The first output and the second one, of a model that has two."""
@@ -125,8 +125,8 @@ def _options(threads: int) -> Any:
 def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
     """Full names of those that this build has, the CPU last; and which were wanted and are not there."""
     here = {name.removesuffix("ExecutionProvider").lower(): name for name in library.get_available_providers()}
-    found = [here[name.lower()] for name in wanted if name.lower() in here and name.lower() != "cpu"]
-    return [*found, CPU], [name for name in wanted if name.lower() not in here]
+    chosen = [here[name.lower()] for name in wanted if name.lower() in here and name.lower() != "cpu"]
+    return [*chosen, CPU], [name for name in wanted if name.lower() not in here]
 
 
 def _with_cache(provider: str, graphs: GraphCache | None) -> str | tuple[str, dict[str, str]]:

@@ -93,8 +93,8 @@ def open_source(settings: Settings, in_flight: InFlight | None = None) -> Source
     if not module:
         return None
     maker = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    found: Source = maker(settings, in_flight) if kind.of_files and in_flight is not None else maker(settings)
-    return found
+    source: Source = maker(settings, in_flight) if kind.of_files and in_flight is not None else maker(settings)
+    return source
 
 
 def waits_when_full(settings: Settings) -> bool:

@@ -49,11 +49,11 @@ def try_out(config: Path, bundle: Path, timeout_seconds: float) -> CanaryResult 
     except subprocess.TimeoutExpired:
         return f"the canary did not end within {timeout_seconds:g} s"
     try:
-        found = msgspec.json.decode(done.stdout, type=CanaryResult | str)
+        outcome = msgspec.json.decode(done.stdout, type=CanaryResult | str)
     except msgspec.MsgspecError:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return f"the canary's process died ({how})"
-    return found
+    return outcome
 
 
 def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | None:
@@ -146,9 +146,9 @@ def _timed(model: Engine, sample: Array, taken: list[float]) -> Array:
     import time
 
     start = time.perf_counter()
-    found = model.scored(sample).scores
+    scores = model.scored(sample).scores
     taken.append(time.perf_counter() - start)
-    return found
+    return scores
 
 
 def _count_right(task: Task, scores: Array, golden: Array, labels: Array) -> int:
@@ -166,12 +166,12 @@ def _count_right(task: Task, scores: Array, golden: Array, labels: Array) -> int
 
 def _main(config: Path, bundle: Path) -> int:
     try:
-        found: CanaryResult | str = check(config, bundle)
+        outcome: CanaryResult | str = check(config, bundle)
     except EdgeloopError as error:
-        found = str(error)
+        outcome = str(error)
     except MemoryError:
-        found = "the canary ran out of memory"
-    sys.stdout.write(msgspec.json.encode(found).decode())
+        outcome = "the canary ran out of memory"
+    sys.stdout.write(msgspec.json.encode(outcome).decode())
     return 0
 
 
