@@ -1,4 +1,4 @@
-"""Preprocessing that cannot live in the graph: a declarative list, and its only implementation, for training and device.
+"""Preprocessing that cannot be in the graph: a declarative list, with one implementation for training and device.
 
 A recording is one array: (T, C) for a time series, (H, W, C) or (H, W) for an image. The steps make samples of it.
 """
@@ -211,7 +211,7 @@ def prepare(steps: Sequence[Step], recording: Array) -> Prepared:
 
 
 def _finite(x: Array) -> tuple[Array, list[int], dict[int, str]]:
-    """Only the rows without NaN or infinity, their numbers, and a reason for each of the others."""
+    """The rows without NaN or infinity, their numbers, and a reason for each other row."""
     if x.dtype.kind != "f" or (finite := np.isfinite(x)).all():
         return x, list(range(len(x))), {}
     bad = ~finite.reshape(len(x), -1)
