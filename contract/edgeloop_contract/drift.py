@@ -72,7 +72,7 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("drift: there are more places than samples")
 
     def limits_at(self, per_10k: float) -> Array:
-        """(2 M,): limits that the statistics exceed `per_10k` times in 10,000 samples; linear in log(rate) between and beyond the rates."""
+        """(2 M,): limits that the statistics exceed `per_10k` times in 10,000 samples; linear in log(rate)."""
         rates = np.log(self.rates)
         limits = np.asarray(self.limits) if self.limits else np.outer(self.thresholds, self.level)
         at = float(np.log(per_10k))
@@ -187,7 +187,7 @@ class Monitor:
 
     @property
     def largest(self) -> Array:
-        """(N,): the deviation of each monitored number's average, in its own standard deviations, at the memory where it is largest."""
+        """(N,): deviation of each monitored number's average, in its own standard deviations, at the memory where it is largest."""
         off = self.averages * self._per_spread
         best = np.abs(off).argmax(axis=0)
         return np.asarray(off[best, np.arange(off.shape[1])])
