@@ -28,10 +28,10 @@ from hub_fleet import enrolled, fleet, get, new
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "tests" / "support"))  # the hub and the devices under test are started as the tests start them
 from test_hub_stores import postgres, postgres_folder  # noqa: E402
-from test_updates import Bench, fetched, served  # noqa: E402
 
 from hubs import Hub, running_hub, version  # noqa: E402
 from power_cuts import cuts, full_disks  # noqa: E402
+from update_bench import Bench, fetched, served  # noqa: E402
 
 POLL_SECONDS = 300.0
 

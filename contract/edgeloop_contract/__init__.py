@@ -1,1 +1,1 @@
-"""What crosses a disk or a wire between workstation, hub and device."""
+"""Formats and messages that workstation, hub and device share."""

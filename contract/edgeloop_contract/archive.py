@@ -26,13 +26,15 @@ from edgeloop_contract.errors import BundleError, StorageError
 from edgeloop_contract.files import publishing
 from edgeloop_contract.manifest import File, Manifest, decode, encode
 
+__all__ = ["Bundle", "BundleLimits", "describe", "write"]
+
 MANIFEST = "manifest.json"
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 CHUNK = 1 << 20
 
 
 class BundleLimits(msgspec.Struct, frozen=True):
-    """What a device is willing to read."""
+    """What a device is willing to read, in bytes and files."""
 
     max_bundle_bytes: int = 512 << 20
     max_unpacked_bytes: int = 1 << 30
@@ -102,7 +104,7 @@ class Bundle:
         return data
 
     def _check(self, name: str) -> None:
-        """What `read` checks, in pieces: a device need not have room for the largest file."""
+        """The check of `read`, in pieces: a device may not have memory for the largest file."""
         digest = hashlib.sha256()
         with _unpacking(self.path, name):
             for piece in zip_layout.unpacked(self._file, self._archive.getinfo(name)):
@@ -116,7 +118,7 @@ class Bundle:
             raise BundleError(f"{self.path}: {'; '.join(problems)}; rebuild the bundle")
 
     def array(self, name: str) -> np.ndarray[Any, np.dtype[Any]]:
-        """One .npy file as an array. Raises BundleError when it is none: pickled objects, or a shape that its bytes do not fill."""
+        """One .npy file as an array. Raises BundleError for pickled objects, or a shape that its bytes do not fill."""
         try:
             return npy.decode(self.read(name))
         except ValueError as error:
@@ -149,7 +151,7 @@ def _opened(path: Path, file: IO[bytes], size: int, limits: BundleLimits) -> zip
 
 
 def _check_entries(path: Path, archive: zipfile.ZipFile, limits: BundleLimits) -> None:
-    """Refuse what no honest writer makes, before anything is unpacked."""
+    """Refuse malformed archives before anything is unpacked."""
     entries = archive.infolist()
     names = [e.filename for e in entries]
     if len(set(names)) != len(names):
@@ -163,7 +165,7 @@ def _check_entries(path: Path, archive: zipfile.ZipFile, limits: BundleLimits) -
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
             raise BundleError(f"{path}: {entry.filename} is a link or a device; do not use this bundle")
         if entry.flag_bits & ~zip_layout.FLAGS or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BundleError(f"{path}: {entry.filename} is packed in a way bundles are not; rebuild the bundle")
+            raise BundleError(f"{path}: {entry.filename} is packed in an unsupported way; rebuild the bundle")
     if MANIFEST not in names:
         raise BundleError(f"{path}: has no {MANIFEST}; this is not a bundle")
     total = sum(e.file_size for e in entries)

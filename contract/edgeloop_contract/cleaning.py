@@ -15,6 +15,11 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.settings import Fraction01, PositiveFloat, PositiveInt
 
+__all__ = [
+    "Blurred", "Clamp", "Clipped", "Exposure", "FillMissing", "Flat", "Hampel", "NearDuplicate", "Resample", "Silent", "Step",
+    "Stuck", "clean", "thumbnail",
+]  # fmt: skip
+
 NORMAL = 1.4826  # standard deviation of a normal distribution, in median absolute deviations
 FULL_SCALE = 32767.0
 IMAGE = (2, 3)  # dimensions of one
@@ -22,9 +27,9 @@ LUMA = np.array([0.299, 0.587, 0.114])
 
 
 class Cleaned(msgspec.Struct):
-    """What became of a recording: `values` to go on with, `repaired` values by reason, or why it is `refused`.
+    """The result for a recording: cleaned `values`, the number of `repaired` values by step, or why it is `refused`.
 
-    `reason` is the refusing step's name, for counting; `refused` says it in words.
+    `reason`: the refusing step's name, for counting; `refused`: the same in words. `times`: (T,) seconds.
     """
 
     values: Array
@@ -49,7 +54,7 @@ class _Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
 
 class FillMissing(_Step, frozen=True, tag="fill_missing"):
-    """NaN and infinite values of a series by straight lines between their neighbours; a longer gap is refused."""
+    """Fill NaN and infinite values of a series by linear interpolation; a longer gap is refused."""
 
     max_gap: PositiveInt  # points in a row
 
@@ -72,7 +77,7 @@ class FillMissing(_Step, frozen=True, tag="fill_missing"):
 
 
 class Clamp(_Step, frozen=True, tag="clamp"):
-    """What lies outside the sensor's range becomes its end; with too many such values the recording is refused."""
+    """Values outside the sensor's range become its nearest end; with too many of them the recording is refused."""
 
     low: float
     high: float
@@ -132,7 +137,7 @@ class Stuck(_Step, frozen=True, tag="stuck"):
 
 
 class Flat(_Step, frozen=True, tag="flat"):
-    """A line with nothing but noise on it: refused when every channel's deviation is below `min_std`."""
+    """A signal that is only noise: refused when every channel's standard deviation is below `min_std`."""
 
     min_std: PositiveFloat
 
@@ -143,9 +148,9 @@ class Flat(_Step, frozen=True, tag="flat"):
 
 
 class Resample(_Step, frozen=True, tag="resample"):
-    """Points that came at uneven times, onto an even grid by straight lines. Needs the recording's times, in seconds.
+    """Points at uneven times, linearly interpolated onto an even grid. Needs the recording's times, in seconds.
 
-    Without times the points are taken for even already. Times that run backwards are put in order first.
+    Without times the points count as even already. Times that run backwards are sorted first.
     """
 
     rate_hz: PositiveFloat
@@ -230,7 +235,7 @@ class Blurred(_Step, frozen=True, tag="blurred"):
 
 
 class NearDuplicate(_Step, frozen=True, tag="near_duplicate"):
-    """A frame that hardly differs from the last one that was answered: the answer is repeated, without inference.
+    """A frame that hardly differs from the last answered one: its answer is repeated, without inference.
 
     `max_difference`: mean absolute difference of brightness (0 to 255), over a 16×16 thumbnail. The device keeps the last one.
     """
@@ -238,7 +243,7 @@ class NearDuplicate(_Step, frozen=True, tag="near_duplicate"):
     max_difference: PositiveFloat = 2.0
 
     def __call__(self, x: Cleaned) -> None:
-        """Nothing: what came before is the device's to know (`same_as`)."""
+        """Does nothing: the device compares thumbnails (`same_as`)."""
 
     def same_as(self, thumbnail: Array, last: Array | None) -> bool:
         return last is not None and bool(np.abs(thumbnail - last).mean() <= self.max_difference)
@@ -253,7 +258,7 @@ def clean(steps: Sequence[Step], recording: Array, times: Array | None = None) -
     """Run the list over one recording, up to the first step that refuses it. `times`: (T,) seconds of each point."""
     x = Cleaned(recording, times=times)
     if recording.dtype.kind not in "fiu" or not recording.size:
-        return x  # not numbers: preprocessing says so
+        return x  # not numbers: preprocessing reports it
     for step in steps:
         step(x)
         if x.refused:

@@ -1,6 +1,6 @@
-"""What must fit together in a bundle, beyond the type of each field: checked when a bundle is written and when it is opened.
+"""Consistency of a bundle beyond the type of each field: checked when a bundle is written and when it is opened.
 
-A bundle with eleven labels for twelve scores would otherwise be published, staged and started, and then refuse every sample.
+Otherwise a bundle with eleven labels for twelve scores would be published, staged and started, and then refuse every sample.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Anomaly, Canary, Classification, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Step, Window
 
+__all__ = ["canary_problems", "problems"]
+
 MAX_VALUES = 1 << 28  # of one tensor
 
 
 def problems(manifest: Manifest) -> list[str]:
-    """Everything in the manifest that does not fit together, in words; the files themselves are not looked at."""
+    """Every inconsistency of the manifest, in words; the files themselves are not read."""
     problems = [*_files(manifest), *_task(manifest), *_drift(manifest), *_split(manifest)]
     problems += _tensor("sample", manifest.sample)
     for place, size in _sizes_after(manifest.preprocessing).items():
@@ -39,7 +41,7 @@ def problems(manifest: Manifest) -> list[str]:
 
 
 def canary_problems(manifest: Manifest, array: Callable[[str], Array]) -> list[str]:
-    """What does not fit in the golden samples. `array`: a bundle's file as an array."""
+    """Every inconsistency of the golden samples. `array`: reads a file of the bundle as an array."""
     canary, task = manifest.canary, manifest.task
     inputs, labels = array(canary.inputs), array(canary.labels)
     problems = []

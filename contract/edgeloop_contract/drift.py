@@ -18,38 +18,42 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.settings import NonNegativeInt
 
-MAX_DEVIATIONS = 4.0  # standard deviations at which one number counts no more: a single odd sample is no drift
-MAX_VALUES = 8192  # of a sample that are looked at
+__all__ = ["BINS", "FAULTS", "MAX_ANSWERS", "MIN_LIMIT", "Drift", "Monitor", "channel_names", "input_features"]
+
+MAX_DEVIATIONS = 4.0  # limit of one number in standard deviations: a single odd sample is not drift
+MAX_VALUES = 8192  # of a sample that are used
 MAX_CHANNELS = 8
-MAX_ANSWERS = 16  # scores and labels that are watched one by one
+MAX_ANSWERS = 16  # scores and labels that are monitored one by one
 BINS = 10  # of confidence
-MIN_LIMIT = 1e-6  # where nothing ever moved
-FAULTS = ("fault", "miswired")  # causes that are mended at the device: nothing to learn or to label
+MIN_LIMIT = 1e-6  # for statistics that never changed
+FAULTS = ("fault", "miswired")  # causes that are repaired at the device: nothing to learn or to label
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A model's reference, in its bundle. F features, L labels (1: not told apart), P projections, N watched, M memories."""
+    """A model's reference, in its bundle. F features, L labels (1: not distinguished), P projections,
+    N monitored numbers, M memories.
+    """
 
     features: list[str]
     labels: int
     centre: list[list[float]]  # (L, F): mean of each feature given the answer
     scale: list[float]  # (F,): standard deviation around that
     projections: list[list[float]]  # (P, F)
-    mean: list[float]  # (N,): of what is watched: F features, F squares, P projections' squares, L answers
+    mean: list[float]  # (N,): of the monitored numbers: F features, F squares, P projections' squares, L answers
     std: list[float]
-    memories: list[float]  # (M,): samples over which each average reaches
-    spread: list[list[float]]  # (M, N): standard deviation of each average, as it wanders without drift
-    level: list[float] = []  # (2 M,): typical maximum of each statistic; of older bundles, as are the thresholds
+    memories: list[float]  # (M,): time constant of each average, in samples
+    spread: list[list[float]]  # (M, N): standard deviation of each average without drift
+    level: list[float] = []  # (2 M,): typical maximum of each statistic; only in bundles of 0.2, as `thresholds`
     rates: list[float]  # alarms per 10,000 samples …
-    thresholds: list[float] = []  # (R,): … and how many times its level any statistic passes so often
-    limits: list[list[float]] = []  # (R, 2 M): … and what each statistic passes, so that together they pass so often
+    thresholds: list[float] = []  # (R,): … and the multiple of its level that any statistic exceeds so often
+    limits: list[list[float]] = []  # (R, 2 M): … and the limits that the statistics together exceed so often
     overall: list[list[float]]  # (2, F): mean and standard deviation of each feature, whatever the answer
-    between: list[float] = []  # (F,): standard deviation of the mean from place to place: groups, or recordings if these are few
-    within: list[float] = []  # (F,): of a recording's mean within its group, beyond what its samples' number explains
-    places: NonNegativeInt = 0  # that `between` is told from; 0: every sample is by itself
+    between: list[float] = []  # (F,): standard deviation of the mean between groups, or between recordings if there are few groups
+    within: list[float] = []  # (F,): of a recording's mean within its group, beyond what its number of samples explains
+    places: NonNegativeInt = 0  # number of groups behind `between`; 0: every sample is independent
     reliability: list[list[float]] = []  # (BINS, 2): share of right answers, and samples, by confidence; of validation data
     samples: NonNegativeInt = 0
-    recordings: NonNegativeInt = 0  # that the samples are of; 0: not told
+    recordings: NonNegativeInt = 0  # number of recordings behind the samples; 0: not known
     source: str = ""  # which samples these are
 
     def __post_init__(self) -> None:
@@ -70,14 +74,14 @@ class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
             raise ValueError("drift: there are more places than samples")
 
     def limits_at(self, per_10k: float) -> Array:
-        """(2 M,): what the statistics pass `per_10k` times in 10,000 samples; between and beyond the rates linear in log(rate)."""
+        """(2 M,): limits that the statistics exceed `per_10k` times in 10,000 samples; linear in log(rate)."""
         rates = np.log(self.rates)
         limits = np.asarray(self.limits) if self.limits else np.outer(self.thresholds, self.level)
         at = float(np.log(per_10k))
         if len(rates) > 1 and not rates[0] <= at <= rates[-1]:
             i, j = (0, 1) if at < rates[0] else (-2, -1)
-            found = limits[i] + (at - rates[i]) * (limits[j] - limits[i]) / (rates[j] - rates[i])
-            return np.asarray(np.maximum(found, MIN_LIMIT))
+            outside = limits[i] + (at - rates[i]) * (limits[j] - limits[i]) / (rates[j] - rates[i])
+            return np.asarray(np.maximum(outside, MIN_LIMIT))
         return np.array([np.interp(at, rates, column) for column in limits.T])
 
 
@@ -90,7 +94,7 @@ def channel_names(channels: int) -> list[str]:
 def input_features(sample: Array) -> Array:
     """(3 × channels,) of one sample (1, ..., C): mean, log spread, and log roughness (mean step between neighbours) per channel.
 
-    Large samples are looked at in part: every n-th row of an image, the beginning of a series.
+    Of large samples only a part is used: every n-th row of an image, the beginning of a series.
     """
     rows = sample[0]
     if rows.size > MAX_VALUES and rows.ndim > 2:
@@ -114,7 +118,7 @@ def input_features(sample: Array) -> Array:
 
 
 class Monitor:
-    """Follows one stream, or many at once in single precision (`streams`). `score` above 1 is an alarm: it starts anew."""
+    """Follows one stream, or many at once in single precision (`streams`). `score` above 1 is an alarm: call `reset` then."""
 
     def __init__(self, reference: Drift, per_10k: float = 1.0, streams: int = 0) -> None:
         self.reference, self.per_10k, self.streams, self.score = reference, per_10k, streams, 0.0
@@ -138,7 +142,7 @@ class Monitor:
     def monitored(self, features: Array, answer: int | Array) -> Array:
         """The standardised numbers (N,) of a sample with features (F,) and an answer (the label's number); or (n, N) of many.
 
-        The array of a single one is used again for the next.
+        The array for a single sample is reused by the next call.
         """
         f, p = self._f, self._p
         out: Array = self._monitored if features.ndim == 1 else np.empty((len(features), len(self._mean)))
@@ -173,10 +177,10 @@ class Monitor:
         return self._statistics
 
     def observe(self, features: Array, answer: int) -> bool:
-        """One more sample: whether it raises an alarm."""
-        found = self.statistics(self.monitored(features, answer))
-        found *= self._per_limit
-        self.score = float(found.max())
+        """Add one sample; whether it raises an alarm."""
+        statistics = self.statistics(self.monitored(features, answer))
+        statistics *= self._per_limit
+        self.score = float(statistics.max())
         return self.score > 1.0
 
     def reset(self) -> None:
@@ -185,7 +189,7 @@ class Monitor:
 
     @property
     def largest(self) -> Array:
-        """(N,): how far each watched number's average is off, in its own standard deviations, at the memory that shows it best."""
+        """(N,): deviation of each monitored number's average, in its own standard deviations, at the memory where it is largest."""
         off = self.averages * self._per_spread
         best = np.abs(off).argmax(axis=0)
         return np.asarray(off[best, np.arange(off.shape[1])])

@@ -1,14 +1,19 @@
-"""The error families, by who must act. A message says where, what, and the remedy; the commands print it as one sentence."""
+"""Error families, by who must act. A message says where, what, and the remedy; commands print it as one sentence."""
+
+__all__ = [
+    "BundleError", "BundleTooNew", "DataError", "DeviceError", "EdgeloopError", "GateError", "ModelError", "NetworkError",
+    "StorageError", "UsageError",
+]  # fmt: skip
 
 
 class EdgeloopError(Exception):
-    """Anything edgeloop reports on purpose; `exit_code` is what a command returns for it."""
+    """Base of every error that edgeloop reports; `exit_code` is what a command returns for it."""
 
     exit_code = 1
 
 
 class GateError(EdgeloopError):
-    """The run finished, and what it made misses its floor or its parity: change the recipe or the target."""
+    """The run finished, but its result misses a floor or parity: change the recipe or the target."""
 
     exit_code = 1
 
@@ -20,7 +25,7 @@ class UsageError(EdgeloopError):
 
 
 class DataError(EdgeloopError):
-    """Data are missing, damaged or of the wrong shape: fetch or mend them."""
+    """Data are missing, damaged or of the wrong shape: fetch or repair them."""
 
     exit_code = 3
 
@@ -54,6 +59,6 @@ class StorageError(EdgeloopError):
 
 
 class NetworkError(EdgeloopError):
-    """The other side is away, slow, or answers what it should not: nothing is lost; look at the address, or try again later."""
+    """The other side is not available, slow, or answers wrongly. Nothing is lost: check the address, or try again later."""
 
     exit_code = 8

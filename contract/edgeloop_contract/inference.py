@@ -15,6 +15,8 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
+__all__ = ["DATATYPE_NAMES", "HEADER_LENGTH", "Request", "decode_request", "decode_response", "encode_request", "encode_response"]
+
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DATATYPES: dict[str, Any] = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64, "INT8": np.int8,
@@ -75,7 +77,8 @@ def encode_request(name: str, values: Array, parameters: dict[str, Any]) -> tupl
     """A request for all outputs in binary, with one input: its body, and the length of the JSON."""
     data = np.ascontiguousarray(values).astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
     tensor = {
-        "name": name, "datatype": DATATYPE_NAMES[values.dtype], "shape": list(values.shape), "parameters": {"binary_data_size": len(data)},
+        "name": name, "datatype": DATATYPE_NAMES[values.dtype], "shape": list(values.shape),
+        "parameters": {"binary_data_size": len(data)},
     }  # fmt: skip
     text = msgspec.json.encode({"inputs": [tensor], "parameters": {"binary_data_output": True, **parameters}})
     return text + data, len(text)

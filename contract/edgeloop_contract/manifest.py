@@ -14,6 +14,12 @@ from edgeloop_contract.errors import BundleError, BundleTooNew
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
 
+__all__ = [
+    "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Estimate", "Exit",
+    "File", "Golden", "Manifest", "Packed", "Precision", "Provenance", "Quantization", "Regression", "Split", "Task",
+    "TensorSpec", "Variant", "decode", "encode",
+]  # fmt: skip
+
 SCHEMA = 1
 Coding = Literal["raw", "deflate", "4bit", "jpeg", "webp", "flac"]  # of what crosses from a device to a server (splitting.py)
 
@@ -122,8 +128,11 @@ class Anomaly(Part, frozen=True, tag="anomaly", tag_field="kind"):
             raise ValueError("an anomaly task has two labels, and a std above 0 for each mean")
 
 
+Task = Classification | Regression | Anomaly
+
+
 class Golden(Part, frozen=True):
-    """What one variant answered the canary's inputs where it was verified; `scores`: an .npy file (N, outputs) float32."""
+    """Scores of one variant on the canary's inputs where it was verified; `scores`: an .npy file (N, outputs) float32."""
 
     scores: str
     score_step: float
@@ -143,7 +152,7 @@ class Canary(Golden, frozen=True):
 
 
 class ChannelStatistics(Part, frozen=True):
-    """Statistics per channel of the training input, and of the answers on validation data: what drift is held against."""
+    """Statistics per channel of the training input, and of the answers on validation data."""
 
     mean: list[float]
     std: list[float]
@@ -156,7 +165,7 @@ class ChannelStatistics(Part, frozen=True):
 
 
 class Packed(Part, frozen=True):
-    """One way over the wire. `bytes`: mean of real samples; `agreement`: share of them with the whole model's answer (label)."""
+    """One coding of a boundary. `bytes`: mean of real samples; `agreement`: share of them with the whole model's answer (label)."""
 
     coding: Coding
     bytes: float
@@ -166,7 +175,7 @@ class Packed(Part, frozen=True):
 class Exit(Part, frozen=True):
     """An early answer from a boundary: the head's second output, float32 scores called `exit`.
 
-    `threshold`: least confidence with which it stands; chosen on validation data, where `share` of the samples went on, and
+    `threshold`: confidence from which it is used; chosen on validation data, where `share` of the samples went on, and
     `accuracy` came out (`whole`: of the whole network).
     """
 
@@ -207,9 +216,9 @@ class Split(Part, frozen=True):
 
 
 class Cascade(Part, frozen=True):
-    """A larger model that answers where this one is not sure.
+    """A larger model that answers where this one is not confident.
 
-    `model`, `sha256`: of the larger one's bundle. `threshold`: least confidence with which the small one's answer stands; chosen
+    `model`, `sha256`: of the larger one's bundle. `threshold`: confidence from which the small model's answer is used; chosen
     on validation data, where `share` of the samples were sent, and `accuracy` came out (`small`, `large`: of each alone).
     """
 
@@ -223,7 +232,7 @@ class Cascade(Part, frozen=True):
 
 
 class Provenance(Part, frozen=True):
-    """What the bundle was built from."""
+    """What the bundle was built from: digests, seed and versions."""
 
     recipe_sha256: str
     code_sha256: str
@@ -237,7 +246,7 @@ class Manifest(Part, frozen=True):
     schema: int
     name: str
     version: int
-    task: Classification | Regression | Anomaly
+    task: Task
     sample: TensorSpec
     preprocessing: list[Step]
     variants: list[Variant]
@@ -249,7 +258,7 @@ class Manifest(Part, frozen=True):
     thresholds: dict[str, float] = {}
     split: Split | None = None  # where the model can be cut between device and server
     cascade: Cascade | None = None
-    drift: Drift | None = None  # what a device holds its samples against
+    drift: Drift | None = None  # reference of the drift monitor
     cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
     probe: bool = False  # only latencies are to be measured: its variants have shapes of their own and no training
     channels: list[str] = []  # of a raw recording, in order: a table with a header line is read by them
@@ -268,7 +277,7 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes, where: str) -> Manifest:
-    """Read a manifest. Raises BundleTooNew for what a later edgeloop wrote, BundleError for what none writes."""
+    """Read a manifest. Raises BundleTooNew if a later edgeloop wrote it, BundleError if it is malformed."""
     try:
         raw = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

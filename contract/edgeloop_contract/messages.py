@@ -1,4 +1,4 @@
-"""What agent, hub and workstation say to each other over HTTP: one definition for all sides.
+"""Messages between agent, hub and workstation over HTTP: one definition for all sides.
 
 Unknown fields are ignored, so that an older hub understands a newer agent; every other mistake is refused. Times are seconds since
 1970 by the sender's clock. Uploads carry an idempotency key: the hub stores once and answers twice the same.
@@ -13,9 +13,13 @@ import msgspec
 from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import DataError
 
+__all__ = [
+    "MAX_LABELS", "MAX_RECORDINGS", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event", "Heartbeat", "Job",
+    "JobResult", "Key", "Moments", "Report", "Sample", "Samples", "Sha256", "Short", "Target", "decode", "encode", "too_deep",
+]  # fmt: skip
+
 # (?!\n)$ is the very end, in Python's words and in OpenAPI's: $ alone lets a line's end through.
 Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?!\n)$", max_length=63)]
-Label = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?!\n)$", max_length=63)]
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$", max_length=64)]
 Target = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}(?!\n)$", max_length=200)]
 Key = Annotated[str, msgspec.Meta(min_length=8, max_length=64)]
@@ -37,7 +41,7 @@ class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Enrolment(_Message, frozen=True):
-    """A device's first word, with its one-time token."""
+    """A device's first message, with its one-time token."""
 
     token: Short
     device: Device
@@ -46,7 +50,7 @@ class Enrolment(_Message, frozen=True):
 
 
 class Enrolled(_Message, frozen=True):
-    """The hub's answer: the device's own credential, and the root that it will trust from now on."""
+    """The hub's answer: the device's own credential, and the root that the device will trust."""
 
     device: str
     credential: str
@@ -54,7 +58,7 @@ class Enrolled(_Message, frozen=True):
 
 
 class Assignment(_Message, frozen=True):
-    """What the hub wants the device to run: advice, which signed metadata must allow. Empty: as it is.
+    """What the hub wants the device to run, if signed metadata allow it. Empty: no change.
 
     `recordings`: somebody said what they are; the samples of them that were not chosen are wanted too, where they are still there.
     """
@@ -74,7 +78,7 @@ class Job(_Message, frozen=True):
 
 
 class Moments(_Message, frozen=True):
-    """Count, mean and variance of confidences that were seen; a rounding error beyond 1 is none of theirs."""
+    """Count, mean and variance of observed confidences; they may exceed 1 by rounding."""
 
     count: Count = 0
     mean: Annotated[float, msgspec.Meta(ge=0, le=1.001)] = 0.0
@@ -82,7 +86,7 @@ class Moments(_Message, frozen=True):
 
 
 class Heartbeat(_Message, frozen=True):
-    """How the device did since its last one."""
+    """How the device did since its last heartbeat."""
 
     model: Short = ""
     version: Count = 0
@@ -109,7 +113,7 @@ class Heartbeat(_Message, frozen=True):
 
 
 class DriftReport(_Message, frozen=True):
-    """How samples differ from the bundle's reference. Statistics only: no sample can be told from them.
+    """How samples differ from the bundle's reference. Statistics only: no sample can be reconstructed from them.
 
     `score`: the highest since the last report, 1 an alarm. `shifts`: of each feature's mean, in a sample's standard deviations.
     """
@@ -124,7 +128,7 @@ class DriftReport(_Message, frozen=True):
     cause: Short = ""
     text: Text = ""
     shifts: Annotated[dict[Short, Number], msgspec.Meta(max_length=100)] = {}
-    confidence: Annotated[list[Count], msgspec.Meta(max_length=10)] = []  # answers by how sure they were, in bins of equal width
+    confidence: Annotated[list[Count], msgspec.Meta(max_length=10)] = []  # answers by confidence, in bins of equal width
     faults: Annotated[dict[Short, Count], msgspec.Meta(max_length=50)] = {}  # what cleaning refused or repaired, by reason
 
 
@@ -147,7 +151,7 @@ class Sample(_Message, frozen=True):
     guess: Short = ""
     confidence: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
     features: Annotated[list[Number], msgspec.Meta(max_length=100)] = []  # standardised: like samples are near each other
-    value: Amount = 0.0  # what it is worth to whoever labels: the most first
+    value: Amount = 0.0  # priority for labelling: the highest first
     truth: Short = ""
     dtype: DtypeName = "uint8"
     shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(max_length=4)] = []
@@ -166,7 +170,7 @@ class Samples(_Message, frozen=True):
 
 
 class Event(_Message, frozen=True):
-    """Something happened on the device. `kind`: installed, committed, refused, rolled-back, stale, and so on."""
+    """An event on the device. `kind`: installed, committed, refused, rolled-back, stale, and so on."""
 
     key: Key
     kind: Short
@@ -194,17 +198,17 @@ class JobResult(_Message, frozen=True):
     measured: Annotated[dict[Short, Any], msgspec.Meta(max_length=200)] = {}
 
 
-MAX_NESTING = 20  # lists and objects within each other, in what is free of form
+MAX_NESTING = 20  # levels of lists and objects, in free-form values
 
 
 def too_deep(value: object, max_depth: int = MAX_NESTING) -> bool:
-    """Whether lists and objects lie more than `max_depth` within each other; asks no stack of its own."""
+    """Whether lists and objects are nested deeper than `max_depth`; needs no recursion."""
     waiting = [(value, 0)]
     while waiting:
-        found, depth = waiting.pop()
+        each_value, depth = waiting.pop()
         if depth > max_depth:
             return True
-        inner = found.values() if isinstance(found, dict) else found if isinstance(found, list) else ()
+        inner = each_value.values() if isinstance(each_value, dict) else each_value if isinstance(each_value, list) else ()
         waiting.extend((each, depth + 1) for each in inner)
     return False
 

@@ -12,6 +12,8 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 
+__all__ = ["decode"]
+
 MAGIC = b"\x93NUMPY"
 MAX_HEADER_BYTES = 4096
 MAX_DIMENSIONS = 32
@@ -22,7 +24,7 @@ HEADER = re.compile(
 
 
 def decode(data: bytes) -> Array:
-    """The array in `data`. Raises ValueError when it is no plain array, or its shape and its bytes disagree."""
+    """The array in `data`. Raises ValueError if it is not a plain array, or its shape and its bytes disagree."""
     if data[:6] != MAGIC or len(data) < 12 or data[6] not in (1, 2, 3):
         raise ValueError("does not begin as an .npy file does")
     width = 2 if data[6] == 1 else 4

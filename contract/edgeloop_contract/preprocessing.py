@@ -1,4 +1,4 @@
-"""Preprocessing that cannot live in the graph: a declarative list, and its only implementation, for training and device.
+"""Preprocessing that cannot be in the graph: a declarative list, with one implementation for training and device.
 
 A recording is one array: (T, C) for a time series, (H, W, C) or (H, W) for an image. The steps make samples of it.
 """
@@ -15,6 +15,8 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.settings import NonNegativeFloat, PositiveFloat, PositiveInt
+
+__all__ = ["Colour", "Counts", "Grayscale", "LogMel", "Pad", "Prepared", "Resize", "Step", "Window", "prepare"]
 
 INT16 = np.iinfo(np.int16)
 SILENCE_DB = -100.0
@@ -209,7 +211,7 @@ def prepare(steps: Sequence[Step], recording: Array) -> Prepared:
 
 
 def _finite(x: Array) -> tuple[Array, list[int], dict[int, str]]:
-    """Only the rows without NaN or infinity, their numbers, and a reason for each of the others."""
+    """The rows without NaN or infinity, their numbers, and a reason for each other row."""
     if x.dtype.kind != "f" or (finite := np.isfinite(x)).all():
         return x, list(range(len(x))), {}
     bad = ~finite.reshape(len(x), -1)

@@ -1,4 +1,4 @@
-"""Sound at the rate and with the channels that a model hears: one implementation, for training and device."""
+"""Sound at a model's rate, with one channel: one implementation for training and device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import LogMel
 
-MIN_HZ, MAX_HZ = 100, 768_000  # outside of these a file's head is wrong
+__all__ = ["model_rate_hz", "resample", "to_model_rate"]
+
+MIN_HZ, MAX_HZ = 100, 768_000  # outside of these a file's header is wrong
 ZERO_CROSSINGS = 10  # of the windowed sinc, on each side, at the lower of the two rates
 BETA = 5.0  # of its Kaiser window
 BLOCK_TAPS = 1 << 20  # products at a time: what it takes is bounded, however long the sound is
@@ -32,9 +34,9 @@ def resample(values: Array, from_hz: int, to_hz: int) -> Array:
     common = gcd(from_hz, to_hz)
     up, down = to_hz // common, from_hz // common
     reach = ZERO_CROSSINGS * max(up, down) // up + 1  # points before and after
-    padded = np.pad(values.reshape(len(values), -1), ((reach, reach), (0, 0)))  # as it came: a long file is large enough so
+    padded = np.pad(values.reshape(len(values), -1), ((reach, reach), (0, 0)))  # not converted to float: long files are large
     count = -(-len(values) * up // down)
-    found = np.empty((count, padded.shape[1]), values.dtype)
+    resampled = np.empty((count, padded.shape[1]), values.dtype)
     limits = np.iinfo(values.dtype) if values.dtype.kind in "iu" else None
     step = max(1, BLOCK_TAPS // (2 * reach + 1))
     for start in range(0, count, step):
@@ -44,8 +46,8 @@ def resample(values: Array, from_hz: int, to_hz: int) -> Array:
         for channel in range(padded.shape[1]):
             some = (padded[around, channel] * taps).sum(axis=1)
             some = np.clip(np.rint(some), limits.min, limits.max) if limits else some
-            found[start : start + len(places), channel] = some.astype(values.dtype)
-    return found.reshape(count, *values.shape[1:])
+            resampled[start : start + len(places), channel] = some.astype(values.dtype)
+    return resampled.reshape(count, *values.shape[1:])
 
 
 def _taps(up: int, down: int, reach: int, phases: Array) -> Array:
@@ -77,8 +79,8 @@ def model_rate_hz(steps: Sequence[object]) -> int | None:
 def to_model_rate(steps: Sequence[object], values: Array, rate_hz: int | None) -> Array:
     """A recording of sound as preprocessing takes it: one channel, the mean of all, at the model's rate.
 
-    `values`: (T, channels) or (T,); `rate_hz`: None where nobody knows it: then it is the model's. Whatever is no sound for these
-    steps comes back as it is. Raises DataError for a rate that no sound has.
+    `values`: (T, channels) or (T,); `rate_hz`: None where it is not known: then the model's is assumed. Recordings that
+    are not sound are returned as they are. Raises DataError for an impossible rate.
     """
     wanted = model_rate_hz(steps)
     if wanted is None or values.ndim > 2 or values.dtype.kind not in "iuf":

@@ -9,6 +9,8 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 
+__all__ = ["Step", "parse_steps"]
+
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A cohort: devices by name, by label, or a share of all by a stable hash."""

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+__all__ = ["Fraction01", "NonNegativeFloat", "NonNegativeInt", "PositiveFloat", "PositiveInt", "fields", "nearest", "problems"]
+
 PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
 NonNegativeInt = Annotated[int, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
@@ -21,14 +23,14 @@ def problems(data: object, kind: type, path: str) -> list[str]:
     if not isinstance(data, Mapping):
         return [f"{path}: expected settings (key: value), got {_shown(data)}"]
     types = fields(kind)
-    found = [f"{join(path, key)}: unknown setting{nearest(str(key), types)}" for key in data if key not in types]
+    sentences = [f"{join(path, key)}: unknown setting{nearest(str(key), types)}" for key in data if key not in types]
     for key, (wanted, required) in types.items():
         if key not in data:
             if required:
-                found.append(f"{join(path, key)}: missing")
+                sentences.append(f"{join(path, key)}: missing")
         else:
-            found += _value_problems(data[key], wanted, join(path, key))
-    return found
+            sentences += _value_problems(data[key], wanted, join(path, key))
+    return sentences
 
 
 def fields(kind: type) -> dict[str, tuple[Any, bool]]:

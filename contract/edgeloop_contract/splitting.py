@@ -1,4 +1,4 @@
-"""Where a model can be cut between a device and a server, as its bundle says; and how what crosses is packed."""
+"""Names of a model's parts on device and server, and codings of the boundary that crosses between them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,25 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Coding
 
+__all__ = [
+    "DIGEST_LETTERS", "EXIT", "EXTENSION", "FILES", "INPUT", "from_file", "from_nibbles", "nibbles", "pack", "served_name",
+    "server_codings",
+]  # fmt: skip
+
 PICTURES: tuple[Coding, ...] = ("jpeg", "webp")
 FILES: tuple[Coding, ...] = (*PICTURES, "flac")  # each sample as a file of that kind
-EXTENSION = "edgeloop_"  # of the protocol: a server that undoes a coding says so by this and its name
-INPUT = "input"  # the cut before the first layer: all of the work is the server's
+EXTENSION = "edgeloop_"  # of the protocol: a server lists the codings that it decodes with this prefix
+INPUT = "input"  # the cut before the first layer: the server computes everything
 EXIT = "exit"  # a head's output of early scores
 JPEG_QUALITY = 90
 WEBP: dict[str, Any] = {"lossless": True, "quality": 0, "method": 0}  # the fastest: a device packs it
-FLAC_HZ, FLAC_MAGIC = 16_000, b"fLaC"  # the rate is for the file's header; nobody reads it
+FLAC_HZ, FLAC_MAGIC = 16_000, b"fLaC"  # the rate stands in the file's header only
 DIGEST_LETTERS = 16
 MAX_PIXELS = 64_000_000
 
 
 def served_name(model: str, sha256: str, cut: str) -> str:
-    """What a server calls the tail. The bundle's digest is part of it, so a head never meets another version's tail."""
+    """The name of a tail on a server. It contains the bundle's digest, so that a head never meets another version's tail."""
     return f"{model}.{sha256[:DIGEST_LETTERS]}.{cut}"
 
 
@@ -90,7 +95,7 @@ def _soundfile() -> Any:
 
 @functools.cache
 def server_codings() -> tuple[Coding, ...]:
-    """Codings beside raw and deflated tensors that a server can undo here. The first call imports their libraries."""
+    """Codings beside raw and deflated tensors that can be decoded here. The first call imports their libraries."""
     known: list[Coding] = ["4bit"]
     if importlib.util.find_spec("PIL"):
         known += PICTURES
@@ -107,7 +112,7 @@ def from_file(data: bytes, coding: Coding, shape: tuple[int, ...]) -> Array:
 
 def _from_sound(data: bytes, shape: tuple[int, ...]) -> Array:
     soundfile = _soundfile()
-    if not data.startswith(FLAC_MAGIC):  # the library knows many other formats: none of them is for strangers to send
+    if not data.startswith(FLAC_MAGIC):  # the library reads many other formats, which no client may send
         raise DataError("not a FLAC file")
     try:
         with soundfile.SoundFile(io.BytesIO(data)) as file:

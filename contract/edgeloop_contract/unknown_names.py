@@ -6,6 +6,8 @@ from typing import Any
 
 from msgspec import inspect
 
+__all__ = ["unknown_names"]
+
 
 def unknown_names(raw: object, kind: Any) -> list[str]:
     """Where each unknown name stands and what it is, in words. `raw`: decoded JSON; `kind`: a type that msgspec understands."""
@@ -19,10 +21,10 @@ def _walk(raw: Any, kind: Any, where: str) -> list[str]:
         return _union(raw, kind, where)
     if isinstance(kind, inspect.StructType) and isinstance(raw, dict):
         fields = {field.encode_name: field.type for field in kind.fields}
-        found = [f"a field {where}{name!r}" for name in raw if name not in fields and name != kind.tag_field]
+        names = [f"a field {where}{name!r}" for name in raw if name not in fields and name != kind.tag_field]
         for name in raw.keys() & fields.keys():
-            found += _walk(raw[name], fields[name], f"{where}{name}.")
-        return sorted(found)
+            names += _walk(raw[name], fields[name], f"{where}{name}.")
+        return sorted(names)
     if isinstance(kind, inspect.ListType) and isinstance(raw, list):
         return [name for i, item in enumerate(raw) for name in _walk(item, kind.item_type, f"{where}{i}.")]
     if isinstance(kind, inspect.DictType) and isinstance(raw, dict):

@@ -13,6 +13,8 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
+__all__ = ["END", "FLAGS", "check_end", "check_entries", "unpacked"]
+
 END = struct.Struct("<4s4H2LH")
 LOCAL = struct.Struct("<4s5H3L2H")
 DIRECTORY_BYTES = 46  # of one entry in the directory, without its name

@@ -116,24 +116,29 @@ class Answering:
             recording = msgspec.structs.replace(recording, label=truth)
         lines = []
         for answer in self.engine().answers(cleaned.values):
-            if answer.refused:
-                self.counts.refused["window"] += 1
-            else:
-                self.counts.answered += 1
-                if answer.place:
-                    self.counts.places[place_kind(answer.place)] += 1
-                self.counts.recent.observe(answer.label, answer.confidence, answer.milliseconds)
-                if truth and answer.label is not None:
-                    self.counts.recent.labelled += 1
-                    self.counts.recent.right += answer.label == truth
-                if self.observer is not None:
-                    self.observer.observe(recording, answer)
+            self._count(answer, truth)
+            if self.observer is not None and not answer.refused:
+                self.observer.observe(recording, answer)
             line = _line(recording.name, answer, cleaned.repaired)
             if watched:
                 lines.append(line)
             yield line
         if watched:
             self._last_image, self._last_lines = thumbnail(values), lines
+
+    def _count(self, answer: Answer, truth: str) -> None:
+        """`truth`: the recording's label, "" where it is not known."""
+        counts = self.counts
+        if answer.refused:
+            counts.refused["window"] += 1
+            return
+        counts.answered += 1
+        if answer.place:
+            counts.places[place_kind(answer.place)] += 1
+        counts.recent.observe(answer.label, answer.confidence, answer.milliseconds)
+        if truth and answer.label is not None:
+            counts.recent.labelled += 1
+            counts.recent.right += answer.label == truth
 
     def _is_duplicate(self, values: Array) -> bool:
         image, last = thumbnail(values), self._last_image

@@ -10,7 +10,9 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import MAX_ANSWERS
-from edgeloop_contract.manifest import Anomaly, Classification, Regression
+from edgeloop_contract.manifest import Anomaly, Regression, Task
+
+__all__ = ["answer_features", "answer_names", "canonical_label", "confidence_of", "interpret", "reconstruction_errors", "softmax"]
 
 MANY_CLASSES, MAX_NAMED = (
     20,
@@ -40,7 +42,7 @@ class Interpretation(NamedTuple):
     score: float | None = None
 
 
-def interpret(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> Interpretation:
+def interpret(task: Task, scores: Array, sample: Array) -> Interpretation:
     """The meaning of one sample's scores (1, ...). `sample`: (1, *sample)."""
     if isinstance(task, Regression):
         values = scores[0] * np.asarray(task.std) + np.asarray(task.mean)
@@ -72,7 +74,7 @@ def confidence_of(row: Array) -> float:
 
 
 def canonical_label(label: str, names: Sequence[str]) -> str:
-    """A label from outside in the model's spelling: 1.0 and "1", true and "True" are one class. Unknown labels are returned as they are."""
+    """A label from outside in the model's spelling: 1.0 and "1", true and "True" are one class. Unknown labels stay."""
     if label in names:
         return label
     same = [name for name in names if _normal_form(name) == _normal_form(label)]
@@ -87,7 +89,7 @@ def _normal_form(name: str) -> float | str:
         return plain
 
 
-def answer_names(task: Classification | Regression | Anomaly) -> list[str]:
+def answer_names(task: Task) -> list[str]:
     """Names of the features that `answer_features` returns."""
     if isinstance(task, Regression):
         return [f"value of {name}" for name in task.quantities[:MAX_ANSWERS]]
@@ -97,8 +99,8 @@ def answer_names(task: Classification | Regression | Anomaly) -> list[str]:
     return [*each, "confidence"]
 
 
-def answer_features(task: Classification | Regression | Anomaly, scores: Array, sample: Array) -> tuple[Array, int, float]:
-    """Features of the answer to one sample (1, *sample) for the drift monitor, the number of its label, and its confidence (0 to 1)."""
+def answer_features(task: Task, scores: Array, sample: Array) -> tuple[Array, int, float]:
+    """Features of the answer to one sample (1, *sample) for the drift monitor, the label's number, and the confidence (0 to 1)."""
     if isinstance(task, Regression):
         return scores[0, :MAX_ANSWERS] * np.asarray(task.std[:MAX_ANSWERS]) + np.asarray(task.mean[:MAX_ANSWERS]), 0, 1.0
     if isinstance(task, Anomaly):

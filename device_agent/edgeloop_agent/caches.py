@@ -42,9 +42,9 @@ class ResultCache(msgspec.Struct):
 
     @staticmethod
     def key(model: str, sample: Array) -> bytes:
-        made = hashlib.blake2b(sample.data if sample.flags.c_contiguous else sample.tobytes(), digest_size=16)
-        made.update(f"{model} {sample.dtype} {sample.shape}".encode())
-        return made.digest()
+        digest = hashlib.blake2b(sample.data if sample.flags.c_contiguous else sample.tobytes(), digest_size=16)
+        digest.update(f"{model} {sample.dtype} {sample.shape}".encode())
+        return digest.digest()
 
     def get(self, key: bytes) -> Array | None:
         with self._lock:
@@ -108,7 +108,7 @@ class GraphCache(msgspec.Struct):
         return graph
 
     def put(self, graph: bytes, *parts: str) -> None:
-        """Store a graph by rename and delete the oldest ones above `max_bytes`. Raises StorageError when the folder cannot be written."""
+        """Store a graph, and delete the oldest above `max_bytes`. Raises StorageError when the folder cannot be written."""
         if len(graph) + DIGEST_BYTES > self.max_bytes:
             return
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -19,6 +18,7 @@ from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
+from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.resampling import model_rate_hz
 
 
@@ -53,7 +53,7 @@ def report_lines(path: Path) -> Iterator[str]:
         raise next(iter(models.refused.values()))
 
 
-def _sound(config: Config, manifest: Any) -> Iterator[str]:
+def _sound(config: Config, manifest: Manifest) -> Iterator[str]:
     """The microphone's rate against the model's."""
     model_hz = model_rate_hz(manifest.preprocessing)
     if config.source.kind != "microphone":

@@ -34,13 +34,13 @@ def proxy_of(address: str) -> str:
     """The proxy that the environment names for this address; "" for none, and for this machine itself."""
     asked = urlsplit(address)
     host = asked.hostname or ""
-    found = getproxies_environment()
-    proxy = found.get(asked.scheme) or found.get("all") or ""
+    proxies = getproxies_environment()
+    proxy = proxies.get(asked.scheme) or proxies.get("all") or ""
     if (
         not proxy
         or is_here(address)
-        or proxy_bypass_environment(asked.netloc.rpartition("@")[2], found)
-        or _in_network(host, found)
+        or proxy_bypass_environment(asked.netloc.rpartition("@")[2], proxies)
+        or _in_network(host, proxies)
     ):
         return ""
     return proxy if "://" in proxy else f"http://{proxy}"
@@ -61,13 +61,13 @@ def is_here(address: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _in_network(host: str, found: dict[str, str]) -> bool:
+def _in_network(host: str, proxies: dict[str, str]) -> bool:
     """NO_PROXY may name networks, such as 10.0.0.0/8: the standard library does not know these."""
     try:
         where = ipaddress.ip_address(host)
     except ValueError:
         return False
-    for entry in found.get("no", "").split(","):
+    for entry in proxies.get("no", "").split(","):
         try:
             if "/" in entry and where in ipaddress.ip_network(entry.strip(), strict=False):
                 return True

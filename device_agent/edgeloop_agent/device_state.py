@@ -19,6 +19,11 @@ from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Precision, Variant
 
+__all__ = [
+    "VerifiedBundles", "available", "default_folder", "fastest", "first_available", "in_order", "remember_choice",
+    "remembered_choice",
+]  # fmt: skip
+
 MAX_VERIFIED = 32
 
 
@@ -39,12 +44,12 @@ def default_folder() -> Path:
 def _temporary_home(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        state = folder.lstat()
     except OSError as error:
         raise UsageError(
             f"no home, and {folder} cannot be made ({error.strerror}); set state in the config, or $EDGELOOP_STATE"
         ) from error
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.getuid() or state.st_mode & 0o077:
         raise UsageError(f"no home, and {folder} is not this user's alone; set state in the config, or $EDGELOOP_STATE")
     return folder
 
@@ -77,13 +82,13 @@ def _file(folder: Path, bundle: Bundle) -> Path:
 
 def available() -> dict[str, str]:
     """Runtimes that import on this device, with their versions."""
-    found = {}
+    versions = {}
     for name in RUNTIMES:
         try:
-            found[name] = version_of(name)
+            versions[name] = version_of(name)
         except DeviceError:
             continue
-    return found
+    return versions
 
 
 def remembered_choice(folder: Path, bundle: Bundle) -> VariantChoice | None:

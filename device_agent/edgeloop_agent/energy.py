@@ -10,6 +10,8 @@ import numpy as np
 from edgeloop_agent.runtimes import Runtime
 from edgeloop_contract.arrays import Array
 
+__all__ = ["NO_METER", "Meter", "microjoules"]
+
 POWERCAP = Path("/sys/class/powercap")
 NO_METER = "not measured: no readable RAPL counters (a virtual machine, or not root) and no NVML"
 
@@ -45,14 +47,14 @@ class Meter:
             return 0.0
 
     def _read(self) -> dict[str, float]:
-        found = {}
+        joules = {}
         for zone in self.powercap.glob("*-rapl:[0-9]*"):
             if zone.name.count(":") == 1:
                 try:
-                    found[zone.name] = int((zone / "energy_uj").read_text()) / 1e6
+                    joules[zone.name] = int((zone / "energy_uj").read_text()) / 1e6
                 except (OSError, ValueError):
                     continue
-        return found | _nvml()
+        return joules | _nvml()
 
 
 def microjoules(runtime: Runtime, samples: Array, seconds: float, powercap: Path = POWERCAP) -> float | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import confidence_of, interpret
-from edgeloop_agent.runtimes import open_runtime
+from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, open_runtime
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing import prepare
+
+__all__ = ["Answer", "Engine", "Scored"]
 
 
 class Scored(NamedTuple):
@@ -50,11 +52,10 @@ class Answer(msgspec.Struct, frozen=True):
 class Engine:
     """One bundle's chosen variant, loaded."""
 
-    def __init__(self, bundle: Bundle, choice: VariantChoice, **options: Any) -> None:
-        """`options`: the runtime's (providers, delegates, a cache of graphs)."""
+    def __init__(self, bundle: Bundle, choice: VariantChoice, options: RuntimeOptions = PLAIN) -> None:
         self.manifest, self.choice = bundle.manifest, choice
         self.variant = bundle.manifest.variant(choice.variant)
-        self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads, **options)
+        self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads, options)
         self._shape = tuple(self.manifest.sample.shape)
         self._dtype = DTYPES[self.manifest.sample.dtype]
 

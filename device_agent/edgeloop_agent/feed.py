@@ -1,4 +1,4 @@
-"""Between a source and the loop: a bounded queue, filled by a thread. If the queue is full, the source waits or the oldest are dropped."""
+"""A bounded queue between source and loop, filled by a thread. When it is full, the source waits, or the oldest are dropped."""
 
 from __future__ import annotations
 

@@ -6,6 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+__all__ = ["cores", "int8_may_saturate", "machine"]
+
 
 @cache
 def machine() -> str:

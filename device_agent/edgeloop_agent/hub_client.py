@@ -12,6 +12,8 @@ from edgeloop_agent.connection_pool import pool
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report, decode, encode
 
+__all__ = ["CHUNK", "HubClient", "NotFound", "Refused"]
+
 CHUNK = 64 << 10
 MAX_ANSWER_BYTES = 1 << 20
 

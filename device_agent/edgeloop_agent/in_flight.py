@@ -1,4 +1,4 @@
-"""The recordings that the worker is processing, visible to its supervisor after the worker's death: a file that kills it is excluded.
+"""The recordings in work, visible to the supervisor after the worker's death: a file that kills the worker is excluded.
 
 Two pieces of memory that live as long as the supervisor: one holds what is being read and answered now, and what the next
 worker must not touch; the other holds what was finished, so that the next worker continues there. No disk is written.
@@ -113,20 +113,20 @@ class DeathRecord:
 
         If one recording was being read and another answered, either may be the cause; the next worker does one at a time.
         """
-        found: list[str] = []
+        newly_excluded: list[str] = []
         if all(_keys(self._memory, slot) for slot in (READING, ANSWERING)):
             for slot in (READING, ANSWERING):
                 _write(self._memory, slot, [])
-            return found
+            return newly_excluded
         for slot, most in ((READING, 1 if certain else READING_DEATHS), (ANSWERING, ANSWERING_DEATHS)):
             for key in _keys(self._memory, slot):
                 self._while[slot][key] += 1
                 if self._while[slot][key] >= most and key not in self._excluded:
-                    found.append(key)
+                    newly_excluded.append(key)
             _write(self._memory, slot, [])
-        self._excluded = [*self._excluded, *found][-MAX_KEYS:]
+        self._excluded = [*self._excluded, *newly_excluded][-MAX_KEYS:]
         _write(self._memory, EXCLUDED_SLOT, self._excluded)
-        return found
+        return newly_excluded
 
     def forget(self) -> None:
         """Forget everything, because a new config is in use."""

@@ -154,20 +154,20 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
 
 def _enrolled_folders() -> list[Path]:
     """State folders of an earlier enrolment: root's, or that of the user who called sudo."""
-    found = [default_folder()]
+    folders = [default_folder()]
     with contextlib.suppress(KeyError):
-        found.append(Path(pwd.getpwnam(os.environ["SUDO_USER"]).pw_dir) / ".local/state/edgeloop-agent")
-    return next(([folder] for folder in found if (folder / "updates/root.json").exists()), [])
+        folders.append(Path(pwd.getpwnam(os.environ["SUDO_USER"]).pw_dir) / ".local/state/edgeloop-agent")
+    return next(([folder] for folder in folders if (folder / "updates/root.json").exists()), [])
 
 
 def _enrolment(mine: Path, theirs: Path) -> list[Action]:
     """Actions that copy an earlier enrolment from the caller's folder to the service's."""
-    found = [] if (theirs / "root.json").exists() else [n for n in ("root.json", "credential.json") if (mine / n).exists()]
-    if not found or mine == theirs:
+    names = [] if (theirs / "root.json").exists() else [n for n in ("root.json", "credential.json") if (mine / n).exists()]
+    if not names or mine == theirs:
         return []
     own = ("-o", USER, "-g", USER)
     actions = [Action(f"make the folder {theirs}", command=("install", "-d", *own, "-m", "0700", str(theirs.parent), str(theirs)))]
-    for name in found:
+    for name in names:
         words = ("install", *own, "-m", "0600", str(mine / name), str(theirs / name))
         actions.append(Action(f"copy {mine / name} to {theirs}", command=words))
     return actions

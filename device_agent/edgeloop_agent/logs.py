@@ -7,6 +7,8 @@ import threading
 from datetime import datetime, timezone
 from typing import IO
 
+__all__ = ["Log"]
+
 SHORT = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
 LEVELS = ("debug", "info", "warning", "error")
 

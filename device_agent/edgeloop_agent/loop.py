@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,7 +18,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
 from edgeloop_agent.output import Output
-from edgeloop_agent.sensors import Sensor
+from edgeloop_agent.sensors import Reading, Sensor
 from edgeloop_agent.sources import Outcome, Recording, acknowledge_nothing
 from edgeloop_contract.errors import EdgeloopError
 
@@ -168,6 +168,6 @@ class Loop:
             self.memory_full = True
 
 
-def describe(reading: Any) -> dict[str, str]:
+def describe(reading: Reading) -> dict[str, str]:
     """A reading in words, for `check`."""
     return {k: "not measurable here" if v is None else str(v) for k, v in msgspec.structs.asdict(reading).items()}

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,6 +16,7 @@ from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, Latencies, resident_bytes
+from edgeloop_agent.runtimes import RuntimeOptions
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
@@ -49,10 +50,10 @@ class Model(Engine):
         latencies: Latencies,
         results: ResultCache,
         running: RunningInferences,
-        **options: Any,
+        options: RuntimeOptions,
     ) -> None:
         before = resident_bytes()
-        super().__init__(bundle, choice, **options)
+        super().__init__(bundle, choice, options)
         self.name, self.sha256 = bundle.manifest.name, bundle.sha256
         self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
         self._latencies, self._results, self._running, self._lock = latencies, results, running, threading.Lock()
@@ -64,9 +65,9 @@ class Model(Engine):
         if not self._results.max_bytes:
             return self._fresh(sample)
         key = self._results.key(self._key, sample)
-        found = self._results.get(key)
-        if found is not None:
-            return Scored(found, "cache" if self.router else "")
+        cached = self._results.get(key)
+        if cached is not None:
+            return Scored(cached, "cache" if self.router else "")
         scored = self._fresh(sample)
         if scored.device_scores is None and scored.for_drift:  # a larger model's answer is not this model's, nor an early one
             self._results.put(key, scored.scores)
@@ -225,9 +226,9 @@ class Models:
         chosen = self._choice(bundle)
         failure: DeviceError | None = None
         for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
-            latencies, options = self.counts.latency_of(bundle.manifest.name), self._options(bundle, choice)
+            latencies = self.counts.latency_of(bundle.manifest.name)
             try:
-                model = Model(bundle, choice, latencies, self.results, self.running, **options)
+                model = Model(bundle, choice, latencies, self.results, self.running, self._options())
                 model.try_once()
                 return model
             except DeviceError as error:
@@ -236,11 +237,11 @@ class Models:
         assert failure is not None
         raise failure
 
-    def _options(self, bundle: Bundle, choice: VariantChoice) -> dict[str, Any]:
+    def _options(self) -> RuntimeOptions:
         runtime = self.config.runtime
-        if bundle.manifest.variant(choice.variant).runtime == "onnx":
-            return {"providers": runtime.providers, "graphs": self.graphs}
-        return {"delegate": runtime.delegate, "delegate_options": runtime.delegate_options}
+        return RuntimeOptions(
+            providers=runtime.providers, graphs=self.graphs, delegate=runtime.delegate, delegate_options=runtime.delegate_options
+        )
 
     def _choice(self, bundle: Bundle) -> VariantChoice:
         """As configured, else as remembered, else measured now; after several crashes in a row, another variant."""
@@ -248,10 +249,10 @@ class Models:
         threads = self.config.runtime.threads
         if threads:
             choice = msgspec.structs.replace(choice, threads=threads)
-        turn = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_PER_VARIANT
-        if turn:
+        skipped = int(os.environ.get("EDGELOOP_CRASHES", "0")) // CRASHES_PER_VARIANT
+        if skipped:
             here = [v.name for v in bundle.manifest.variants if v.runtime in device_state.available()]
-            place = (here.index(choice.variant) + turn) % len(here)
+            place = (here.index(choice.variant) + skipped) % len(here)
             choice = VariantChoice(here[place], choice.threads, f"{choice.variant} crashed {CRASHES_PER_VARIANT} times in a row")
         return choice
 
@@ -259,9 +260,9 @@ class Models:
         if self.variant:
             name = bundle.manifest.variant(self.variant).name
             return VariantChoice(name, 1, "asked for")
-        found = device_state.remembered_choice(self.state, bundle)
-        if found is not None:
-            return found
+        remembered = device_state.remembered_choice(self.state, bundle)
+        if remembered is not None:
+            return remembered
         if int(os.environ.get("EDGELOOP_CRASHES", "0")):  # measuring a variant may have ended the worker
             return device_state.first_available(bundle.manifest.variants)
         from edgeloop_agent.bench.measure import measure_bundle

@@ -138,11 +138,11 @@ class SampleObserver:
             self.log("warning", "drift state cannot be read", why=error)
 
     def _announce(self, follower: DriftFollower) -> None:
-        found = follower.finding
+        finding = follower.finding
         kind = "drift" if follower.drifting else "drift over"
         text = (
-            f"{found.cause}: {found.text}; since {found.samples} samples"
-            if found and follower.drifting
+            f"{finding.cause}: {finding.text}; since {finding.samples} samples"
+            if finding and follower.drifting
             else "samples match the reference again"
         )
         if follower.drifting:

@@ -47,8 +47,8 @@ class Board:
 
     def _celsius(self) -> float | None:
         """The hottest zone; the processor's zone has another name on every board."""
-        found = [c for zone in self.system.glob("class/thermal/thermal_zone*/temp") if (c := _number(zone)) is not None]
-        plausible = [c / 1000 for c in found if -40_000 < c < 150_000 and c != 0]
+        readings = [c for zone in self.system.glob("class/thermal/thermal_zone*/temp") if (c := _number(zone)) is not None]
+        plausible = [c / 1000 for c in readings if -40_000 < c < 150_000 and c != 0]
         return max(plausible, default=None)
 
     def _throttled(self) -> tuple[str, ...] | None:
@@ -85,13 +85,13 @@ class Board:
 
     def _battery(self) -> float | None:
         """Charge of the emptiest of the board's own batteries; a peripheral's battery has the scope Device."""
-        found = []
+        charges = []
         for supply in self.system.glob("class/power_supply/*"):
             share = _number(supply / "capacity")
             own = _text(supply / "type") == "Battery" and _text(supply / "scope") != "Device"
             if own and share is not None and 0 <= share <= 100 and _text(supply / "status") == "Discharging":
-                found.append(share / 100)
-        return min(found, default=None)
+                charges.append(share / 100)
+        return min(charges, default=None)
 
 
 def _text(path: Path) -> str:

@@ -145,12 +145,12 @@ class Supervisor:
         if not ready:
             return b""
         try:
-            found = os.read(pipe, 4096)
+            progress = os.read(pipe, 4096)
         except BlockingIOError:
             return b""
-        if not found:  # closed: the worker is about to end
+        if not progress:  # closed: the worker is about to end
             time.sleep(0.02)
-        return found
+        return progress
 
     def _signal_worker(self, worker: subprocess.Popen[bytes]) -> str:
         """Stop the worker for the request; "" where a reload is impossible."""

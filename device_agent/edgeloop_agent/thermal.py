@@ -16,12 +16,12 @@ def decide(policy: Thermal, reading: Reading, now: State) -> State:
     """The next state. A board that cannot measure stays cool; one whose firmware throttles is warm whatever it measures."""
     if not policy.enabled:
         return "cool"
-    found: State = "cool"
+    state: State = "cool"
     if reading.celsius is not None:
         # A state is left only `hysteresis_celsius` below its threshold.
         hot = policy.hot_celsius - (policy.hysteresis_celsius if now == "hot" else 0)
         warm = policy.warm_celsius - (policy.hysteresis_celsius if now != "cool" else 0)
-        found = "hot" if reading.celsius >= hot else "warm" if reading.celsius >= warm else "cool"
-    if found == "cool" and FIRMWARE_SAYS_HOT & set(reading.throttled or ()):
-        found = "warm"
-    return found
+        state = "hot" if reading.celsius >= hot else "warm" if reading.celsius >= warm else "cool"
+    if state == "cool" and FIRMWARE_SAYS_HOT & set(reading.throttled or ()):
+        state = "warm"
+    return state

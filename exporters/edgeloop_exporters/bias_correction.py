@@ -35,10 +35,10 @@ class _Means(fx.Interpreter):
 
 def means(module: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
     """Of each channel of every weighted layer's output, by node, with the quantizers as they are."""
-    found = _Means(module)
+    recorder = _Means(module)
     with torch.no_grad():
-        found.run(x)
-    return found.means
+        recorder.run(x)
+    return recorder.means
 
 
 def correct_biases(module: fx.GraphModule, x: Tensor, wanted: dict[str, Tensor]) -> None:

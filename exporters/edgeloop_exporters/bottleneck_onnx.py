@@ -11,6 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.splitting import EXIT
 
+__all__ = ["decoder", "with_encoder", "with_exit"]
+
 Grid = tuple[float, int]  # scale and zero point of a uint8 tensor
 
 

@@ -18,6 +18,8 @@ from edgeloop_exporters.integer_graph import in_integers
 from edgeloop_exporters.normalization import InputNormalization, channels_first
 from edgeloop_exporters.quiet import quiet
 
+__all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
+
 OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
 

@@ -18,6 +18,8 @@ from onnx import TensorProto, shape_inference
 from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import BundleError
 
+__all__ = ["boundaries", "head", "tail"]
+
 DTYPE_NAMES: dict[int, DtypeName] = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)): name for name in get_args(DtypeName)}
 BATCHES = (7, 11)  # two that no layer's own size is likely to be: what follows both of them is the batch
 
@@ -41,7 +43,7 @@ def boundaries(model: bytes) -> list[Boundary]:
         return []
     quantized = any(node.op_type == "QuantizeLinear" for node in graph.node)
     nested = any(_captured(node) for node in graph.node)
-    found = []
+    points = []
     for place, node in enumerate(graph.node):
         for tensor in node.output:
             types = [shapes.get(tensor) for shapes in known]
@@ -55,8 +57,8 @@ def boundaries(model: bytes) -> list[Boundary]:
             if (first[0], *second[:1]) != BATCHES or first[1:] != second[1:]:
                 continue  # its first axis is not the batch: time was merged with it or moved there, or nothing of the batch is left
             if _dominates(graph, constants, tensor) and not (nested and not _separable(model, tensor)):
-                found.append(Boundary(tensor, DTYPE_NAMES[types[0][0]], first[1:], (place + 1) / len(graph.node)))
-    return found
+                points.append(Boundary(tensor, DTYPE_NAMES[types[0][0]], first[1:], (place + 1) / len(graph.node)))
+    return points
 
 
 def _shapes(model: bytes, batch: int) -> dict[str, tuple[int, list[int]]]:
@@ -89,7 +91,7 @@ def _separable(model: bytes, tensor: str) -> bool:
 
 def _captured(node: Any) -> set[str]:
     """Names that the branches or bodies of a node read from the graph around it."""
-    found: set[str] = set()
+    captured: set[str] = set()
     for attribute in node.attribute:
         for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
             own = {i.name for i in graph.input} | {i.name for i in graph.initializer}
@@ -97,8 +99,8 @@ def _captured(node: Any) -> set[str]:
             for inner in graph.node:
                 read |= {*inner.input, *_captured(inner)}
                 own |= set(inner.output)
-            found |= read - own
-    return found - {""}
+            captured |= read - own
+    return captured - {""}
 
 
 def head(model: bytes, tensor: str) -> bytes:

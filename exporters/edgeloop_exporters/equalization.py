@@ -10,6 +10,8 @@ from torch import Tensor, fx
 
 from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, channel_axis, layer_name, tensor_of
 
+__all__ = ["CLIPPING", "equalize"]
+
 # f(s · x) = s · f(x) for s > 0, so that a channel's scale can pass through.
 RECTIFYING = {aten.relu.default, aten.relu_.default, aten.leaky_relu.default}
 HOMOGENEOUS = {
@@ -47,7 +49,7 @@ class ChannelGroup:
 
 def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
     """Every set of tensors between layers with only homogeneous operations, ReLU6, or sums of them on the way."""
-    found: list[ChannelGroup] = []
+    groups: list[ChannelGroup] = []
     order = {node: i for i, node in enumerate(module.graph.nodes)}
     done: set[Any] = set()
     for node in module.graph.nodes:
@@ -56,8 +58,8 @@ def channel_groups(module: fx.GraphModule) -> list[ChannelGroup]:
             writers = [n for n in members if n.target in WEIGHTED]
             done.update(writers)
             if _can_rescale(module, members, writers, readers):
-                found.append(ChannelGroup(*(tuple(sorted(nodes, key=order.__getitem__)) for nodes in (writers, readers, members))))
-    return found
+                groups.append(ChannelGroup(*(tuple(sorted(nodes, key=order.__getitem__)) for nodes in (writers, readers, members))))
+    return groups
 
 
 def _reached(start: Any) -> tuple[set[Any], set[Any]]:
@@ -135,9 +137,9 @@ def _groups(node: Any) -> int:
 class _Peaks(fx.Interpreter):
     """Largest magnitude of each channel over the tensors of a tie that are stored; before a ReLU6 clips them."""
 
-    def __init__(self, module: fx.GraphModule, found: list[ChannelGroup]) -> None:
+    def __init__(self, module: fx.GraphModule, groups: list[ChannelGroup]) -> None:
         super().__init__(module)
-        self.axis = {node: channel_axis(group.writers[0]) for group in found for node in group.members if _stored(node)}
+        self.axis = {node: channel_axis(group.writers[0]) for group in groups for node in group.members if _stored(node)}
         self.peaks: dict[Any, Tensor] = {}
 
     def run_node(self, n: fx.Node) -> Any:
@@ -169,12 +171,12 @@ def equalize(module: fx.GraphModule, x: Tensor) -> list[str]:
     becomes a ReLU where no sample reaches it; else channels that reach it stay, and the others are stretched towards it.
     """
     rescaled = []
-    found = channel_groups(module)
+    groups = channel_groups(module)
     for _ in range(PASSES):
-        recorder = _Peaks(module, found)
+        recorder = _Peaks(module, groups)
         with torch.no_grad():
             recorder.run(x)
-        for group in found:
+        for group in groups:
             if _rescale(module, group, recorder.of(group)):
                 rescaled.append(str(group))
     module.recompile()

@@ -17,6 +17,8 @@ from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantization import output_qparams
 
+__all__ = ["check_file"]
+
 MAX_STEPS = 40  # of an int8 file: no rounding, however deep the network
 MAX_ERROR = 1e-3  # of a float file, as a share of the largest score: kernels sum in another order
 
@@ -35,30 +37,30 @@ def check_file(
     An int8 file may be some steps off here: `parity` then counts them on the test set.
     """
 
-    def fault(made: bytes, graph: fx.GraphModule) -> str:
+    def fault(content: bytes, graph: fx.GraphModule) -> str:
         try:
-            found = _raw(made, runtime, graph, normalization, samples, quantized)
+            scores = _raw(content, runtime, graph, normalization, samples, quantized)
         except DeviceError as error:
             return str(error).partition(";")[0]
         except Exception as error:  # a runtime's own types, which share no base
             return f"{runtime} cannot run it: {str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__}"
-        if not np.isfinite(found).all():
+        if not np.isfinite(scores).all():
             return "it answers with NaN or infinity"
         with torch.no_grad():
             wanted = graph(normalization.normalise(torch.from_numpy(samples))).numpy()
-        if found.size != wanted.size:
-            return f"it answers shape {found.shape}, torch {wanted.shape}"
+        if scores.size != wanted.size:
+            return f"it answers shape {scores.shape}, torch {wanted.shape}"
         if quantized:
-            return _in_steps(found, wanted, graph, runtime)
-        off, largest = float(np.abs(found.reshape(wanted.shape) - wanted).max()), float(np.abs(wanted).max())
+            return _in_steps(scores, wanted, graph, runtime)
+        off, largest = float(np.abs(scores.reshape(wanted.shape) - wanted).max()), float(np.abs(wanted).max())
         return f"it is {off:.3g} off where torch answers up to {largest:.3g}" if off > MAX_ERROR * max(largest, 1e-3) else ""
 
     def works(beginning: fx.GraphModule) -> bool:
         try:
-            made = written(runtime, beginning, normalization, tuple(samples.shape[1:]), quantized)
+            content = written(runtime, beginning, normalization, tuple(samples.shape[1:]), quantized)
         except ModelError:
             return False
-        return not fault(made, beginning)
+        return not fault(content, beginning)
 
     wrong = fault(content, module)
     if wrong:
@@ -69,13 +71,13 @@ def check_file(
         raise ModelError(f"the {kind} file is not what the network is: {wrong}{first}; replace that operation, or {remedy}")
 
 
-def _in_steps(found: Array, wanted: Array, graph: fx.GraphModule, runtime: str) -> str:
+def _in_steps(scores: Array, wanted: Array, graph: fx.GraphModule, runtime: str) -> str:
     """The error of an int8 file in words, where it is more than rounding; else \"\"."""
     qparams = output_qparams(graph)
     if qparams is None:
         return ""
     scale, zero_point = qparams
-    values = (found - (zero_point - 128)) * scale if runtime == "tflite" else found
+    values = (scores - (zero_point - 128)) * scale if runtime == "tflite" else scores
     steps = float(np.abs(values.reshape(wanted.shape) - wanted).max()) / scale
     return f"it is {steps:.0f} steps of 255 off" if steps > MAX_STEPS else ""
 

@@ -9,6 +9,10 @@ from torch import fx
 
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
 
+__all__ = [
+    "SAME_SCALE", "begins_stream", "floating_nodes", "fuses_into_next", "is_sum", "only_float_reads", "sources", "stays_float",
+]  # fmt: skip
+
 # The output of these is their input, moved or selected: both sides must carry one scale to stay in integers.
 SAME_SCALE = {
     aten.relu.default, aten.max_pool1d.default, aten.max_pool2d.default, aten.avg_pool1d.default,
@@ -41,27 +45,27 @@ def sources(node: fx.Node) -> list[Any]:
 
 
 def floating_nodes(module: fx.GraphModule, float_layers: Collection[str], float_streams: bool) -> set[fx.Node]:
-    found: set[fx.Node] = set()
+    floating: set[fx.Node] = set()
     for node in module.graph.nodes:
         named = node.op == "call_function" and layer_name(node) in float_layers
         if named or (float_streams and (is_sum(node) or begins_stream(node))):
-            found.add(node)
+            floating.add(node)
             if fuses_into_next(node):
-                found.add(next(iter(node.users)))
-    return found | _divisions(module)
+                floating.add(next(iter(node.users)))
+    return floating | _divisions(module)
 
 
 def _divisions(module: fx.GraphModule) -> set[fx.Node]:
     """Divisions by an activation, roots, and the statistics that only they read: a divisor of 8 bits is zero now and then, and
     TFLite's kernel then stops.
     """
-    found: set[fx.Node] = set()
+    floating: set[fx.Node] = set()
     for node in reversed(module.graph.nodes):
         divides = node.target is aten.div.Tensor and isinstance(node.args[1], fx.Node) and tensor_of(module, node.args[1]) is None
-        carried = node.target in CARRIED and bool(node.users) and all(user in found for user in node.users)
+        carried = node.target in CARRIED and bool(node.users) and all(user in floating for user in node.users)
         if divides or node.target in ROOTS or carried:
-            found.add(node)
-    return found
+            floating.add(node)
+    return floating
 
 
 def begins_stream(node: fx.Node) -> bool:

@@ -12,6 +12,11 @@ from torch import Tensor, fx, nn
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.network_failure import explain_failure
 
+__all__ = [
+    "CONVOLUTIONS", "MAX_BATCH", "TRANSPOSED", "WEIGHTED", "aten", "channel_axis", "explain_failure", "fold_batchnorm",
+    "layer_name", "set_parameter", "tensor_of", "trace",
+]  # fmt: skip
+
 aten = torch.ops.aten
 MAX_BATCH = 4096
 CONVOLUTIONS = (
@@ -68,15 +73,15 @@ def tensor_of(module: nn.Module, node: Any) -> Tensor | None:
     """The parameter or buffer that a get_attr node reads, else None."""
     if not (isinstance(node, fx.Node) and node.op == "get_attr"):
         return None
-    found = operator.attrgetter(str(node.target))(module) if not str(node.target)[0].isdigit() else _walk(module, node)
-    return found if isinstance(found, Tensor) else None
+    value = operator.attrgetter(str(node.target))(module) if not str(node.target)[0].isdigit() else _walk(module, node)
+    return value if isinstance(value, Tensor) else None
 
 
 def _walk(module: nn.Module, node: fx.Node) -> Any:
-    found: Any = module
+    value: Any = module
     for part in str(node.target).split("."):
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def set_parameter(module: nn.Module, name: str, value: Tensor) -> None:

@@ -7,9 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgeloop_agent.runtimes import open_runtime
+from edgeloop_agent.runtimes import RuntimeOptions, open_runtime
 from edgeloop_contract.manifest import Variant
 from edgeloop_exporters.figures import KernelCounts
+
+__all__ = ["KernelCounts", "count", "reasons"]
 
 # Everything else in an ONNX graph moves or reshapes data, or crosses between integers and floats.
 ONNX_FLOAT = {
@@ -35,7 +37,7 @@ def _onnx(variant: Variant, model: bytes) -> KernelCounts:
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "optimised.onnx"
-        open_runtime(variant, model, optimised_model=str(path))
+        open_runtime(variant, model, 1, RuntimeOptions(optimised_model=str(path)))
         names = [node.op_type for node in onnx.load(str(path)).graph.node]
     integer = Counter(n for n in names if n.startswith("Q") and n not in CROSSINGS and n != "QuickGelu")
     floating = Counter(n for n in names if n in ONNX_FLOAT)
@@ -74,9 +76,9 @@ def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
     """Why an int8 model may be slow here, in words. `left`: how many layers with weights were left in float on purpose."""
     if not int8:
         return []
-    found: list[Any] = []
+    sentences: list[Any] = []
     if left:
-        found.append(
+        sentences.append(
             f"layers left in float for accuracy's sake: {left}; a lower floor, or a smaller max_float_layers, leaves fewer"
         )
     heavy = {
@@ -85,10 +87,10 @@ def reasons(kernels: KernelCounts, int8: bool, left: int) -> list[str]:
         if op.startswith(("Conv", "FusedConv", "Gemm", "MatMul", "CONV", "FULLY", "DEPTHWISE", "TRANSPOSE_CONV"))
     }
     if sum(heavy.values()) > left:
-        found.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
+        sentences.append(f"{', '.join(heavy)} still run in float: this runtime has no integer kernel for their form")
     transposes = sum(n for op, n in kernels.moves.items() if op.upper() == "TRANSPOSE")
     if transposes >= MANY_MOVES:
-        found.append(f"{transposes} transposes move data between layouts around layers that the converter left channels first")
+        sentences.append(f"{transposes} transposes move data between layouts around layers that the converter left channels first")
     if not kernels.delegated:
-        found.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
-    return found
+        sentences.append("the interpreter did not hand the graph to XNNPACK, and its own kernels are slow")
+    return sentences

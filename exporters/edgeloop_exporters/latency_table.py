@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract.errors import DeviceError
 
+__all__ = ["LatencyTable", "Layer", "layers_of", "model_of"]
+
 RUNS, WARM_UP = 60, 10
 
 
@@ -61,16 +63,16 @@ class Layer:
 
 def layers_of(network: nn.Module, sample: Tensor) -> list[Layer]:
     """Every convolution and linear layer that runs, in order. `sample`: (1, channels, ...)."""
-    found: list[Layer] = []
+    layers: list[Layer] = []
 
     def see(module: Any, given: Any, _: object) -> None:
         shape = tuple(given[0].shape[1:])
         if isinstance(module, nn.Linear):
-            found.append(Layer((module.in_features,), module.out_features))
+            layers.append(Layer((module.in_features,), module.out_features))
         else:
             padding = module.padding if isinstance(module.padding, tuple) else tuple((k - 1) // 2 for k in module.kernel_size)
             sizes = (module.kernel_size, module.stride, padding, module.dilation)
-            found.append(Layer(shape, module.out_channels, *sizes, groups=module.groups))
+            layers.append(Layer(shape, module.out_channels, *sizes, groups=module.groups))
 
     chosen = [m for m in network.modules() if isinstance(m, nn.Linear | nn.Conv1d | nn.Conv2d)]
     hooks = [m.register_forward_hook(see) for m in chosen]
@@ -80,7 +82,7 @@ def layers_of(network: nn.Module, sample: Tensor) -> list[Layer]:
     finally:
         for hook in hooks:
             hook.remove()
-    return found
+    return layers
 
 
 @dataclass
@@ -101,13 +103,13 @@ class LatencyTable:
 
     def _next_larger(self, layer: Layer) -> float:
         """Latency of the cheapest measured layer that covers this one: an upper estimate."""
-        found = [took for known, took in self.measured.items() if known.covers(layer)]
-        if not found:
+        latencies = [took for known, took in self.measured.items() if known.covers(layer)]
+        if not latencies:
             raise DeviceError(
                 f"{self.machine} has not measured a layer of {layer}; make a new probe of this recipe and measure it there:"
                 " edgeloop probe RECIPE"
             )
-        return min(found)
+        return min(latencies)
 
 
 def _measure(layer: Layer) -> float:

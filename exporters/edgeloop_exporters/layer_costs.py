@@ -17,9 +17,9 @@ def measure(variant: Variant, model: bytes, samples: Array) -> list[LayerCost]:
     """Every kernel in the order it runs; batch 1, one thread. Raises DeviceError when the profile cannot be read."""
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"
-        found = kernels(variant, model, samples, RUNS, optimised_model=str(optimised))
+        timed = kernels(variant, model, samples, RUNS, optimised_model=str(optimised))
         weights = _weight_bytes(optimised)
-    return [LayerCost(k.name, k.operation, k.microseconds, weights.get(k.name, 0)) for k in found]
+    return [LayerCost(k.name, k.operation, k.microseconds, weights.get(k.name, 0)) for k in timed]
 
 
 def _weight_bytes(path: Path) -> dict[str, int]:

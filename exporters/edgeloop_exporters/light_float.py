@@ -12,6 +12,8 @@ import numpy as np
 from edgeloop_exporters.quantizers import WEIGHT_MAX
 from edgeloop_exporters.quiet import quiet
 
+__all__ = ["half_onnx", "half_tflite", "int8_weights_onnx", "int8_weights_tflite"]
+
 # Where the weight stands, and which of its axes are the outputs.
 WEIGHT_INPUT = {"Conv": (1, 0), "ConvTranspose": (1, 1), "Gemm": (1, 1), "MatMul": (1, -1)}
 WORTH_VALUES = 256  # a scale and a node cost more than smaller weights save
@@ -42,7 +44,7 @@ def int8_weights_onnx(source: Path, target: Path) -> None:
             place, axis = WEIGHT_INPUT[node.op_type]
             transposed = node.op_type == "Gemm" and any(a.name == "transB" and a.i for a in node.attribute)
             places[node.input[place]] = 0 if transposed else axis
-    made = []
+    dequantizers = []
     for name, axis in places.items():
         value = numpy_helper.to_array(weights[name])
         if value.dtype != np.float32 or value.size < WORTH_VALUES:
@@ -55,8 +57,8 @@ def int8_weights_onnx(source: Path, target: Path) -> None:
         graph.initializer.remove(weights[name])
         made_of = ((integers, f"{name}_int8"), (scale, f"{name}_scale"))
         graph.initializer.extend([numpy_helper.from_array(array, called) for array, called in made_of])
-        made.append(helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis))
-    nodes = [*made, *graph.node]
+        dequantizers.append(helper.make_node("DequantizeLinear", [f"{name}_int8", f"{name}_scale"], [name], axis=axis))
+    nodes = [*dequantizers, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
     onnx.checker.check_model(model)
@@ -86,8 +88,8 @@ def _tflite(source: Path, target: Path, bits: int) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "float.tflite"
             path.write_bytes(source.read_bytes())
-            made = quantizer.Quantizer(str(path), recipes.get_quantization_recipe()).quantize(enable_progress_report=False)
-    _write(target, bytes(made.quantized_model))
+            quantized = quantizer.Quantizer(str(path), recipes.get_quantization_recipe()).quantize(enable_progress_report=False)
+    _write(target, bytes(quantized.quantized_model))
 
 
 def _write(path: Path, data: bytes) -> None:

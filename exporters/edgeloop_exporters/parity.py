@@ -16,6 +16,8 @@ from edgeloop_exporters.figures import Agreement, LayerDifference
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
+__all__ = ["LayerDifference", "Recorder", "agreement", "first_difference", "layers"]
+
 TRANSPOSES = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}  # channels last → channels first
 
 
@@ -71,9 +73,9 @@ def layers(
     rows = []
     for node, (expected, scale, zero_point) in recorder.points.items():
         name = node.all_input_nodes[0].name
-        found = _match(seen, np.float32(scale), zero_point, expected.shape)
-        if found is not None:
-            difference = np.abs(found - expected)
+        actual = _match(seen, np.float32(scale), zero_point, expected.shape)
+        if actual is not None:
+            difference = np.abs(actual - expected)
             rows.append(LayerDifference(name, layer_of.get(name, ""), runtime, int(difference.max()), float(difference.mean())))
     return rows
 
@@ -121,9 +123,9 @@ def _tflite_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int,
     entry = interpreter.get_input_details()[0]
     if entry["dtype"] == np.int8:
         samples = (samples ^ 0x80).view(np.int8)
-    made = [int(o) for operation in interpreter._get_ops_details() for o in operation["outputs"]]
+    outputs = [int(o) for operation in interpreter._get_ops_details() for o in operation["outputs"]]
     details = {t["index"]: t for t in interpreter.get_tensor_details()}
-    order = [i for i in (entry["index"], *made) if details[i]["dtype"] == np.int8 and details[i]["quantization"][0]]
+    order = [i for i in (entry["index"], *outputs) if details[i]["dtype"] == np.int8 and details[i]["quantization"][0]]
     rows: dict[int, list[Array]] = {i: [] for i in order}
     for sample in samples:
         interpreter.set_tensor(entry["index"], sample[None])

@@ -17,6 +17,10 @@ from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.rewrites import MAX_POOLS, is_normalized, padding_value, pads_with_lowest
 
+__all__ = [
+    "QuantizationPlan", "choose_ranges", "insert", "output_qparams", "output_step", "plan", "set_mode", "settle", "weight_key",
+]  # fmt: skip
+
 INPUT = "input"
 JOINING = {aten.cat.default, aten.stack.default}
 # TFLite's integer kernels accept just this scale and zero point (uint8 form) for these.

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import LEVELS, Method, clipped
 
+__all__ = ["WEIGHT_MAX", "ActivationQuantizer", "Mode", "WeightQuantizer"]
+
 WEIGHT_MAX = 127
 Mode = Literal["off", "observe", "quantize"]
 SEEN_A_BATCH = 16_384  # values of each batch that calibration keeps a sample of

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
+__all__ = ["Following"]
+
 Policy = Literal["moving", "max", "most_recent"]
 
 

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+__all__ = ["LEVELS", "Method", "clipped"]
+
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 LEVELS = 255
 SHRINKS = torch.linspace(1.0, 0.1, 46)

@@ -10,8 +10,6 @@ from torch import Tensor, fx
 from edgeloop_exporters.graph import TRANSPOSED, aten
 from edgeloop_exporters.rewrites import call
 
-CLIPS = (aten.relu.default, aten.relu_.default, aten.hardtanh.default)
-
 
 def uneven_nearest(module: fx.GraphModule) -> None:
     """Nearest resizing by no whole factor picks rows and columns by index: the runtimes round the places differently."""
@@ -28,16 +26,16 @@ def uneven_nearest(module: fx.GraphModule) -> None:
             grid = ramps[0][:, None] * sizes[1][0] + ramps[1]
             picked = aten.upsample_nearest2d.vec(grid[None, None], node.args[1], node.args[2])[0, 0].long()
         rows, columns = picked[:, 0] // sizes[1][0], picked[0] % sizes[1][0]
-        found = node.args[0]
+        resized = node.args[0]
         for axis, places in ((2, rows), (3, columns)):
             name = f"{node.name}_places_{axis}"
             module.register_buffer(name, places)
             with graph.inserting_before(node):
                 index = graph.get_attr(name)
                 index.meta = {"val": places}
-                value = found.meta["val"].index_select(axis, places)
-                found = call(graph, node, aten.index_select.default, (found, axis, index), value)
-        node.replace_all_uses_with(found)
+                value = resized.meta["val"].index_select(axis, places)
+                resized = call(graph, node, aten.index_select.default, (resized, axis, index), value)
+        node.replace_all_uses_with(resized)
         graph.erase_node(node)
 
 
@@ -101,12 +99,12 @@ def output_paddings(module: fx.GraphModule) -> None:
             last = next(iter(last.users))
         sizes = last.meta["val"].shape[2:]
         node.args = (*node.args[:4], [0] * len(padding), [0] * len(padding), *node.args[6:])
-        found = last
+        cropped = last
         for axis, (before, size) in enumerate(zip(padding, sizes, strict=True), 2):
-            with graph.inserting_after(found):
-                found = call(graph, last, aten.slice.Tensor, (found, axis, before, before + int(size)), last.meta["val"])
+            with graph.inserting_after(cropped):
+                cropped = call(graph, last, aten.slice.Tensor, (cropped, axis, before, before + int(size)), last.meta["val"])
         first = next(u for u in last.users if u.target is aten.slice.Tensor and u.meta["val"] is last.meta["val"])
-        last.replace_all_uses_with(found, delete_user_cb=lambda user, first=first: user is not first)
+        last.replace_all_uses_with(cropped, delete_user_cb=lambda user, first=first: user is not first)
     module.recompile()
 
 

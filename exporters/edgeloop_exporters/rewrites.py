@@ -12,7 +12,6 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, set_parameter, tensor_of
 
 LOWEST = -1e30  # padding at or below it stands for minus infinity
-PADS = (aten.constant_pad_nd.default, aten.pad.default)
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default)
 MAX_CONSTANT = 1 << 24  # values
 
@@ -187,9 +186,9 @@ def _others_as_large(user: fx.Node, node: fx.Node) -> bool:
 
 def call(graph: fx.Graph, like: fx.Node, target: Any, args: tuple[Any, ...], value: Any) -> fx.Node:
     """A node in `like`'s layer, with a value of this shape."""
-    made = graph.call_function(target, args)
-    made.meta = {**like.meta, "val": value}
-    return made
+    node = graph.call_function(target, args)
+    node.meta = {**like.meta, "val": value}
+    return node
 
 
 # Of every graph; the others are for one converter.

@@ -25,7 +25,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import Loop
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
-from edgeloop_agent.runtimes import onnx
+from edgeloop_agent.runtimes import RuntimeOptions, onnx
 from edgeloop_agent.sensors import Reading
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.archive import Bundle
@@ -287,7 +287,7 @@ def test_int8_sums_are_exact_on_every_cpu(
         variant = bundle.manifest.variant("onnx-int8")
     graphs = GraphCache(tmp_path, 1 << 20)
     for kept in (None, graphs, graphs):  # without a cache of graphs, into it, and from it
-        runtime = onnx.load(variant, model, 1, graphs=kept)
+        runtime = onnx.load(variant, model, 1, RuntimeOptions(graphs=kept))
         assert np.array_equal(runtime.raw(x), expected) and len(np.unique(expected)) > 1
         assert ("computed in floats" in runtime.description) == (shared and (bool(saturating) or hardware.int8_may_saturate()))
     assert graphs.counts.hits == 1

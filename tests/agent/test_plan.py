@@ -16,7 +16,7 @@ from edgeloop_agent.metrics import Counts
 from edgeloop_agent.offload.exploration import RouteObservations
 from edgeloop_agent.offload.link import Breaker, Link
 from edgeloop_agent.offload.planning import DEVICE, Crossing, Route, RoutePlan, RoutePolicy, TailState, plan_route
-from edgeloop_agent.offload.router import device_weight
+from edgeloop_agent.offload.servers import device_weight
 from edgeloop_agent.sensors import Reading
 from edgeloop_contract.arrays import Array
 from edgeloop_hub.tails.batching import Batcher, Busy

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,31 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from commands import HERE, command, sentence
-from programs import needs, program
-from serving import GOLDEN, RECORDING, eventually, serving, write_config
-
-WINDOWS = 48  # in the golden recording
-WATCH = '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\nsettle_seconds = 0.1\n'
-QUICK = "[limits]\nhang_seconds = 1.5\nrestart_seconds = 0.1\ndrain_seconds = 3\n"
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    return folder
-
-
-def arrive(inbox: Path, name: str) -> None:
-    shutil.copy(RECORDING, inbox / name)
-
-
-def faulty(tmp_path: Path) -> dict[str, str]:
-    return {"PYTHONPATH": str(HERE / "support" / "faults"), "FAULT": str(tmp_path / "fault")}
+from commands import HERE, command
+from service import QUICK, WATCH, WINDOWS, arrive, faulty
+from serving import GOLDEN, RECORDING, eventually, serving
 
 
 def test_it_answers_what_arrives_and_stops_when_told(inbox: Path, tmp_path: Path) -> None:
@@ -102,17 +81,6 @@ def test_a_variant_that_crashes_again_and_again_gives_way_to_another(inbox: Path
         eventually(lambda: len(agent.lines) >= WINDOWS)
         assert 'why="tflite-int8 crashed 3 times in a row"' in agent.log
         assert 'variant="tflite-float32"' in agent.get("/metrics")
-
-
-def test_a_source_that_vanishes_is_waited_for(inbox: Path, tmp_path: Path) -> None:
-    with serving(tmp_path, WATCH) as agent:
-        shutil.rmtree(inbox)
-        eventually(lambda: agent.metric("edgeloop_agent_source_up") == 0)
-        assert "source away" in agent.log
-        inbox.mkdir()
-        arrive(inbox, "a.csv")
-        eventually(lambda: len(agent.lines) == WINDOWS)
-        assert agent.metric("edgeloop_agent_source_up") == 1 and agent.metric("edgeloop_agent_worker_restarts_total") == 0
 
 
 def test_a_full_disk_costs_answers_and_nothing_else(inbox: Path, tmp_path: Path) -> None:
@@ -183,135 +151,6 @@ def test_graphs_are_kept_optimised_and_a_damaged_one_is_made_again(tmp_path: Pat
             graph.write_bytes(content)
         (tmp_path / "log").unlink()
     assert found == [0, 0, 1]
-
-
-def test_a_source_that_is_too_fast_drops_its_oldest_or_waits(tmp_path: Path) -> None:
-    point = ",".join(["0.1"] * 6) + "\n"
-    (tmp_path / "points.csv").write_text(point * 100 * 30)
-    for when_full, answered in (("block", 30), ("drop-oldest", None)):
-        source = f'[source]\nkind = "lines"\nwhere = "points.csv"\npoints = 100\nqueue = 4\nwhen_full = "{when_full}"\n'
-        with serving(tmp_path, source, SLOW="0.01", **faulty(tmp_path)) as agent:
-            done = eventually(
-                lambda: (
-                    (a := agent.metric("edgeloop_agent_samples_answered_total")) + agent.metric("edgeloop_agent_dropped_total")
-                    == 30
-                    and a
-                )
-            )
-            assert done == answered if answered else 4 <= done < 30
-            if answered is None:
-                assert agent.metric("edgeloop_agent_dropped_total") == 30 - done and 'reason="queue_full"' in agent.get("/metrics")
-        (tmp_path / "out.jsonl").unlink()
-        (tmp_path / "log").unlink()
-
-
-def test_lines_from_a_fifo(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    source = '[source]\nkind = "lines"\nwhere = "pipe"\npoints = 100\nhop = 50\npoll_seconds = 0.1\nsettle_seconds = 0.1\n'
-    with serving(tmp_path, source) as agent:
-        for _ in range(2):  # a writer that leaves, and comes again
-            with (tmp_path / "pipe").open("w") as pipe:
-                for i in range(150):
-                    pipe.write(json.dumps({"t": i / 50, "values": [0.1] * 6}) + "\n")
-                pipe.write("nonsense\n" + "[1, 2]\n")
-            eventually(lambda: len([x for x in agent.lines if "label" in x]) >= 2)
-        eventually(lambda: len([x for x in agent.lines if "label" in x]) == 5)  # 300 points, every 50 from the 100th on
-        assert next(x["refused"] for x in agent.lines if "refused" in x).startswith("not JSON")
-        assert "2 numbers, most lines have 6" in [x["refused"] for x in agent.lines if "refused" in x]
-
-
-def test_frames_of_a_video(tiny_run: dict, tmp_path: Path) -> None:
-    cv2 = pytest.importorskip("cv2", reason="the camera extra is not installed")
-    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
-    for i in range(6):
-        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
-    writer.release()
-    source = '[source]\nkind = "video"\nwhere = "a.avi"\nevery = 2\n'
-    with serving(tmp_path, source) as agent:
-        eventually(lambda: len(agent.lines) == 3)
-        assert all("refused" in x for x in agent.lines)  # it is a model for motion
-        assert [x["input"] for x in agent.lines] == ["frame 1", "frame 3", "frame 5"]
-
-
-@needs("mosquitto")
-def test_messages_of_a_real_broker(tmp_path: Path) -> None:
-    from paho.mqtt import publish
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words = [str(program("mosquitto")), "-p", str(port)]
-    running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    values = np.loadtxt(RECORDING, delimiter=",", skiprows=1)[:100].tolist()
-    source = f'[source]\nkind = "mqtt"\nwhere = "sensors/+"\nport = {port}\n'
-    try:
-        with serving(tmp_path, source) as agent:
-            eventually(lambda: "source there" in agent.log or agent.metric("edgeloop_agent_source_up") == 1)
-
-            def sent_and_answered() -> bool:
-                publish.single("sensors/wrist", json.dumps({"name": "wrist", "values": values}), qos=1, port=port)
-                return any(x["input"] == "wrist" for x in agent.lines)
-
-            eventually(sent_and_answered)
-            running.kill()
-            running.wait()
-            eventually(lambda: agent.metric("edgeloop_agent_source_up") == 0)
-            running = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            before = len(agent.lines)
-            eventually(lambda: sent_and_answered() and len(agent.lines) > before)
-    finally:
-        running.kill()
-        running.wait()
-
-
-BAD_CONFIGS: dict[str, tuple[str, str]] = {
-    "not TOML": ("[source", "not TOML"),
-    "misspelt": ("[sourse]\nkind = 'watch'", "sourse: unknown setting; did you mean source?"),
-    "wrong type": ("[limits]\nhang_seconds = 'long'", "limits.hang_seconds: expected `float`, got `str`"),
-    "below its limit": ("[limits]\nhang_seconds = 0", "limits.hang_seconds"),
-    "unknown source": ("[source]\nkind = 'wacth'", "did you mean watch?"),
-    "source without a place": ("[source]\nkind = 'mqtt'", "source.where: a mqtt source needs a topic"),
-    "nothing to do": ("[api]\nenabled = false", "neither a source nor the API"),
-    "hot below warm": ("[thermal]\nhot_celsius = 50", "thermal.hot_celsius: 50 is below warm_celsius 75"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_CONFIGS)
-def test_bad_configs(name: str, tmp_path: Path) -> None:
-    text, said = BAD_CONFIGS[name]
-    (tmp_path / "agent.toml").write_text(f"bundles = ['{GOLDEN}']\n{text}\n")
-    for what in ("check", "serve", "install"):
-        assert said in sentence(command("edgeloop-agent", what, tmp_path / "agent.toml"), 2)
-
-
-def test_check_says_what_this_device_has(tmp_path: Path) -> None:
-    config = write_config(tmp_path, "[runtime]\nvariant = 'onnx-int8'\nproviders = ['CUDA']\n")
-    shown = command("edgeloop-agent", "check", config)
-    assert shown.returncode == 0, shown.stderr
-    assert "asked for and not in this build: CUDA" in shown.stdout and "runs here: onnx-int8" in shown.stdout
-    config = write_config(tmp_path, "[runtime]\nvariant = 'tflite-int8'\ndelegate = 'libnowhere.so'\n")
-    assert "asked for and not loaded: libnowhere.so" in command("edgeloop-agent", "check", config).stdout
-    config = write_config(tmp_path, "", tmp_path / "nowhere.edgeloop")
-    assert "cannot be opened" in sentence(command("edgeloop-agent", "serve", config), 5)
-
-
-@needs("systemd")
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
-    config = write_config(tmp_path, WATCH)
-    dry = command("edgeloop-agent", "install", config, "--dry-run", "--root", tmp_path / "root")
-    assert dry.returncode == 0 and "WatchdogSec=40" in dry.stdout and not (tmp_path / "root").exists()
-    assert command("edgeloop-agent", "install", config, "--root", tmp_path / "root").returncode == 0
-    unit = tmp_path / "root/etc/systemd/system/edgeloop-agent.service"
-    text = unit.read_text()
-    for line in ("Type=notify", "CapabilityBoundingSet=", "ProtectSystem=strict", "User=edgeloop-agent", "Restart=always"):
-        assert line in text.splitlines()
-    # The user does not exist here; everything else must be known to systemd.
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
-    complaints = [line for line in done.stderr.splitlines() if "edgeloop-agent.service" in line]
-    assert not complaints, complaints
-    security = ["systemd-analyze", "security", "--offline=yes", "--threshold=40", unit]
-    done = subprocess.run(security, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout[-800:]
 
 
 def test_the_supervisor_is_light() -> None:

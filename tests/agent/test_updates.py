@@ -1,69 +1,27 @@
-"""The device's updater against a repository that lies, a network that breaks, disks that fill, and death at every file operation."""
+"""The device's updater against a repository that lies, disks that fill, and death at every file operation."""
 
 from __future__ import annotations
 
-import http.server
 import os
 import shutil
 import subprocess
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from edgeloop_agent.config import Config, load
+from edgeloop_agent.config import load
 from edgeloop_agent.hub_client import Refused
-from edgeloop_agent.logs import Log
 from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
-from edgeloop_agent.updates.switcher import with_slot
-from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.messages import Event, Heartbeat, Report
-from fakes.repository import Repository, now
+from fakes.repository import now
 from hubs import version
 from programs import needs
 from serving import GOLDEN, write_config
-
-SEED = Running("exercise_watch", 1, "")
-
-
-class Bench:
-    """A device whose updates come from a folder, and the repository in it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.repository = Repository(folder / "stick")
-        self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n'))
-        self.folder = UpdateFolder(update_folder(self.config))
-        self.folder.path.mkdir(parents=True)
-        self.folder.root.write_bytes(self.repository.first_root)
-        self.bundles = folder / "bundles"
-        self.bundles.mkdir()
-        self.now = time.time
-
-    def offer(self, number: int, **more: Any) -> str:
-        return self.repository.add(version(self.bundles, number), number, **more)
-
-    def running(self) -> Running:
-        with Bundle.open(Path(with_slot(self.config, Log("error")).bundles[0])) as bundle:
-            return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
-
-    def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
-        return UpdateCycle(self.config, self.folder, self.running(), tries, now=lambda: self.now())(None)
-
-    def taken(self) -> None:
-        """What is staged proves itself."""
-        self.folder.change(lambda j: j.committed())
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+from update_bench import SEED, Bench
 
 
 def test_the_newest_signed_version_is_staged_and_then_runs(bench: Bench) -> None:
@@ -227,111 +185,6 @@ def test_what_failed_the_canary_is_not_tried_again(bench: Bench) -> None:
     assert [e.kind for e in bench.folder.load().events] == ["failed"]
     assert bench.turn(lambda _: "too slow") == "no target is assigned"
     assert bench.running().version == 1
-
-
-@contextmanager
-def served(folder: Path, misbehave: Callable[[Any, bytes], None]) -> Iterator[str]:
-    """The folder over HTTP, as a hub has it; `misbehave` sends a bundle's bytes."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self) -> None:
-            path = folder / Path(self.path).parent.name / Path(self.path).name
-            if "/targets/" in self.path:
-                misbehave(self, path.read_bytes())
-                return
-            content = path.read_bytes() if path.exists() else b""
-            self.send_response(200 if path.exists() else 404)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def fetched(bench: Bench, address: str, seconds: float = 2.0) -> Path:
-    from edgeloop_agent.hub_client import HubClient
-    from edgeloop_agent.updates.download import fetch
-    from edgeloop_agent.updates.trust import refresh
-
-    hub = HubClient(address, "x", "", seconds)
-    listed = refresh(bench.folder, bench.folder.load(), hub, time.time())
-    slot = bench.folder.slot("a")
-    fetch(bench.folder, max(listed.offers.values(), key=lambda o: o.version), hub, slot, 0, 256)
-    return slot
-
-
-def test_an_interrupted_download_goes_on_where_it_stopped(bench: Bench) -> None:
-    bench.offer(2)
-    bench.repository.publish()
-    sent: list[int] = []
-
-    def in_pieces(handler: Any, content: bytes) -> None:
-        begins = int(handler.headers.get("Range", "bytes=0-")[6:-1])
-        piece = content[begins : begins + 5000]
-        handler.send_response(206 if begins else 200)
-        handler.send_header("Content-Length", str(len(content) - begins))
-        handler.send_header("Content-Range", f"bytes {begins}-{len(content) - 1}/{len(content)}")
-        handler.end_headers()
-        handler.wfile.write(piece)
-        sent.append(len(piece))
-        handler.close_connection = True
-
-    with served(bench.repository.folder, in_pieces) as address:
-        size = next((bench.repository.folder / "targets").iterdir()).stat().st_size
-        for _ in range(size // 5000 + 2):
-            try:
-                slot = fetched(bench, address)
-                break
-            except NetworkError:
-                assert not bench.folder.slot("a").exists()
-        assert slot.stat().st_size == size == sum(sent)
-
-
-def test_slow_and_endless_answers_are_broken_off(bench: Bench) -> None:
-    bench.offer(2)
-    bench.repository.publish()
-
-    def endless(handler: Any, content: bytes) -> None:
-        handler.send_response(200)
-        handler.end_headers()
-        for _ in range(1000):
-            handler.wfile.write(b"x" * 65536)
-
-    def silent(handler: Any, content: bytes) -> None:
-        handler.send_response(200)
-        handler.send_header("Content-Length", str(len(content)))
-        handler.end_headers()
-        time.sleep(3)
-
-    for misbehave, says in ((endless, "more than the"), (silent, "")):
-        start = time.monotonic()
-        with served(bench.repository.folder, misbehave) as address, pytest.raises(NetworkError) as error:
-            fetched(bench, address, seconds=0.5)
-        assert says in str(error.value) and time.monotonic() - start < 10
-        assert not bench.folder.slot("a").exists()
-        shutil.rmtree(bench.folder.path / "metadata-1", ignore_errors=True)
-
-
-def test_a_trickle_is_broken_off() -> None:
-    from edgeloop_agent.updates.download import _paced
-
-    clock = iter(range(0, 1000, 10))
-    with pytest.raises(NetworkError, match="only 0 bytes a second"):
-        list(_paced(iter([b"x"] * 90), 0, 256, lambda: float(next(clock)), lambda _: None))
-    slept: list[float] = []
-    list(_paced(iter([b"x" * 1000] * 10), 500, 1, lambda: 0.0, slept.append))
-    assert max(slept) == pytest.approx(20.0)  # 10,000 bytes at 500 a second
 
 
 def test_a_full_disk_leaves_everything_as_it_was(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from test_updates import Bench
 
 from commands import command, sentence
 from edgeloop_agent import device_state
@@ -20,6 +19,7 @@ from edgeloop_contract.archive import Bundle, describe, write
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleTooNew
 from serving import GOLDEN, RECORDING, serving
+from update_bench import Bench
 
 
 @pytest.fixture

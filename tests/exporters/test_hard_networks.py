@@ -15,6 +15,7 @@ from torch import nn
 from edgeloop_agent.hardware import int8_may_saturate
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
+from edgeloop_contract.manifest import Precision
 from edgeloop_exporters import convert, equalization, kernels, parity, quantization
 from edgeloop_exporters.figures import KernelCounts
 from edgeloop_exporters.quantizers import WeightQuantizer
@@ -74,7 +75,7 @@ def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) 
     for runtime, write in (("onnx", convert.to_onnx), ("tflite", convert.to_tflite)):
         path = folder / f"model.{runtime}"
         write(graph.module, graph.normalization, splits.shape, path, quantized=True)
-        variant = variant_of(runtime, "int8", path.name, splits, counts, [5], quantization.output_qparams(graph.module))
+        variant = variant_of(runtime, Precision.INT8, path.name, splits, counts, [5], quantization.output_qparams(graph.module))
         model = path.read_bytes()
         loaded = open_runtime(variant, model)
         scores = np.concatenate([loaded.run(splits.test.values[i : i + 1]) for i in range(len(splits.test))])

@@ -14,6 +14,8 @@ from edgeloop_contract.bench_report import MeasuredVariant
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Cost, Variant
 
+__all__ = ["WARM_UP", "best_threads", "latency", "measure_bundle", "samples_of"]
+
 WARM_UP = 10
 MIN_RUNS = 30
 MAX_RUNS = 2000

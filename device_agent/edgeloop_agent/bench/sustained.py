@@ -41,7 +41,7 @@ def sustained(
 ) -> SustainedRun:
     """One variant back to back, with the sensors read every second; ends early above `stop_celsius`. Raises DeviceError.
 
-    Energy is the board's (RAPL and NVML counters; else a Jetson's power monitors times the duration); it includes what the board draws when idle.
+    Energy is the board's, what it draws when idle included: by RAPL and NVML counters, else by a Jetson's power monitors.
     """
     board = board or Board()
     before = resident_bytes()

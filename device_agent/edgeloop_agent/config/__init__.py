@@ -20,20 +20,6 @@ from edgeloop_agent.config.settings import (
 )
 
 __all__ = [
-    "Api",
-    "Cache",
-    "Config",
-    "Drift",
-    "Limits",
-    "Log",
-    "Network",
-    "Output",
-    "Runtime",
-    "Samples",
-    "Source",
-    "Split",
-    "Tail",
-    "Thermal",
-    "Updates",
-    "load",
-]
+    "Api", "Cache", "Config", "Drift", "Limits", "Log", "Network", "Output", "Runtime", "Samples", "Source", "Split", "Tail",
+    "Thermal", "Updates", "load",
+]  # fmt: skip

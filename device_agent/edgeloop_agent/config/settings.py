@@ -75,7 +75,7 @@ class Api(_Part, frozen=True):
 
 
 class Output(_Part, frozen=True):
-    """Answers as JSON lines: `-` is standard output, `none` nowhere; else a file. A full file is renamed (one is kept), and a new one begins."""
+    """Answers as JSON lines: `-` is standard output, `none` nowhere, else a file. A full file is renamed; one such is kept."""
 
     where: Name = "-"
     max_bytes: NonNegativeInt = 64 * MIB

@@ -1,1 +1,1 @@
-"""Detects on the device that samples differ from those the model was validated on, and diagnoses what changed as far as possible."""
+"""Detects on the device that samples differ from those the model was validated on, and diagnoses what changed."""

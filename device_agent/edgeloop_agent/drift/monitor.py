@@ -157,9 +157,9 @@ class DriftFollower:
             self.diagnose()
         mean = np.atleast_1d(period.shift) / max(1, period.samples)
         shifts = {n: round(float(s), 4) for n, s in zip(self.reference.features, mean, strict=False)} if period.samples else {}
-        found = self.finding
+        finding = self.finding
         return DriftReport(
             model=model, sha256=sha256, samples=period.samples, score=round(period.score, 4), alarms=period.alarms,
-            drifting=self.drifting, since=self.since, cause=found.cause if found else "", text=found.text if found else "",
+            drifting=self.drifting, since=self.since, cause=finding.cause if finding else "", text=finding.text if finding else "",
             shifts=dict(list(shifts.items())[:100]), confidence=period.bins, faults=dict(period.faults.most_common(50)),
         )  # fmt: skip

@@ -94,22 +94,22 @@ class Reader:
                 break
             self._rest += some
         size = end + 1 if end >= 0 else min(len(self._rest), MAX_LINE_BYTES + 1)
-        found = bytes(self._rest[:size])
+        line = bytes(self._rest[:size])
         del self._rest[:size]
-        return found
+        return line
 
     def body(self, size: int) -> bytearray:
-        found = bytearray(size)
+        content = bytearray(size)
         at = min(size, len(self._rest))
-        found[:at] = self._rest[:at]
+        content[:at] = self._rest[:at]
         del self._rest[:at]
-        view = memoryview(found)
+        view = memoryview(content)
         while at < size:
             self._wait()
             if not (got := self._connection.recv_into(view[at:])):
                 raise ConnectionError("the client left")
             at += got
-        return found
+        return content
 
     def linger(self) -> None:
         """Read and discard what still comes."""

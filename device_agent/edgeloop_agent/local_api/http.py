@@ -208,18 +208,18 @@ class _Connection(socketserver.BaseRequestHandler):
         return method, path.partition("?")[0], protocol == "HTTP/1.1", headers
 
     def _headers(self) -> dict[str, str]:
-        found: dict[str, str] = {}
+        headers: dict[str, str] = {}
         for _ in range(MAX_HEADERS):
             line = self.reader.line()
             if len(line) > MAX_LINE_BYTES:
                 raise Refusal(431, f"a header line of more than {MAX_LINE_BYTES} bytes", close=True)
             if line in (b"\r\n", b"\n"):
-                return found
+                return headers
             name, colon, value = line.decode("latin-1").partition(":")
             name = name.lower()
             if not colon or not name or name != name.strip():
                 raise Refusal(400, "malformed header line", close=True)
-            if name in found and name in ("content-length", "host", "origin", "transfer-encoding", "content-encoding"):
+            if name in headers and name in ("content-length", "host", "origin", "transfer-encoding", "content-encoding"):
                 raise Refusal(400, f"the header {name} occurs twice", close=True)
-            found[name] = value.strip()
+            headers[name] = value.strip()
         raise Refusal(431, f"more than {MAX_HEADERS} headers", close=True)

@@ -20,15 +20,23 @@ from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
 from edgeloop_agent.local_api.exposition import MetricsCollector
 from edgeloop_agent.local_api.http import Bounds, Handlers, Server
+from edgeloop_agent.local_api.model_info import (
+    INPUT,
+    OUTPUT,
+    Duration,
+    InferenceStatistics,
+    ModelStatistics,
+    Statistics,
+    config_of,
+    metadata_of,
+)
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Models
 from edgeloop_contract import inference
-from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import Manifest
 
-INPUT, OUTPUT = "input", "scores"
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
 FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
@@ -111,13 +119,13 @@ class Api:
         if what == "/config":
             return _json(config_of(name, manifest, self.settings.max_batch))
         if what == "/stats":
-            return _json({"model_stats": [self._stats(name, manifest)]})
+            return _json(Statistics([self._stats(name, manifest)]))
         return _json(metadata_of(name, manifest))
 
-    def _ready(self, parameters: dict[str, Any]) -> Response:
+    def _ready(self, fields: dict[str, str]) -> Response:
         ready = self.ready()
         again = {} if ready else {"Retry-After": str(RETRY_AFTER_SECONDS)}
-        return Response(msgspec.json.encode({**parameters, "ready": ready}), status=200 if ready else 503, headers=again)
+        return Response(msgspec.json.encode({**fields, "ready": ready}), status=200 if ready else 503, headers=again)
 
     def _post(self, asked: Request) -> Response:
         if asked.path == "/v2/repository/index":
@@ -150,58 +158,32 @@ class Api:
         checked = model.checked(samples)
         if checked.dtype.kind == "f" and not np.isfinite(checked).all():
             raise DataError("the input has NaN or infinite values")
-        found = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
-        for scored in found:
+        results = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
+        for scored in results:
             if scored.place:
                 self.counts.places[place_kind(scored.place)] += 1
-        scores = np.concatenate([scored.scores for scored in found])
+        scores = np.concatenate([scored.scores for scored in results])
         if not np.isfinite(scores).all():
             raise Refusal(500, f"{name} answered with NaN or infinity")
-        return scores, {scored.place for scored in found}
+        return scores, {scored.place for scored in results}
 
     def _model(self, path: str) -> tuple[str, Manifest, str]:
-        found = MODEL.fullmatch(path)
-        if not found:
+        match = MODEL.fullmatch(path)
+        if not match:
             raise Refusal(404, f"{path[:200]}: no such path")
-        name = unquote(found[1])
+        name = unquote(match[1])
         manifest = self.models.manifests.get(name)
         if manifest is None:
             refused = "".join(f"; not served: {error}" for error in self.models.refused.values())
             raise Refusal(404, f"no model {name[:100]!r}; there is {', '.join(self.models.manifests)}{refused}")
-        if found[2] not in (None, str(manifest.version)):
+        if match[2] not in (None, str(manifest.version)):
             raise Refusal(404, f"model {name} has version {manifest.version} here")
-        return name, manifest, found[3] or ""
+        return name, manifest, match[3] or ""
 
-    def _stats(self, name: str, manifest: Manifest) -> dict[str, Any]:
+    def _stats(self, name: str, manifest: Manifest) -> ModelStatistics:
         latency = self.counts.latency_of(name)
         count, nanoseconds = sum(latency.counts), int(latency.total * 1e9)
-        return {
-            "name": name, "version": str(manifest.version), "inference_count": count, "execution_count": count,
-            "inference_stats": {"success": {"count": count, "ns": nanoseconds}},
-        }  # fmt: skip
-
-
-def metadata_of(name: str, manifest: Manifest) -> dict[str, Any]:
-    """Names, types and shapes of the tensors; -1 is the batch."""
-    sample, output = manifest.sample, manifest.variants[0].output
-    datatype = inference.DATATYPE_NAMES[DTYPES[sample.dtype]]
-    return {
-        "name": name,
-        "versions": [str(manifest.version)],
-        "platform": "edgeloop",
-        "inputs": [{"name": INPUT, "datatype": datatype, "shape": [-1, *sample.shape]}],
-        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, *output.shape]}],
-    }
-
-
-def config_of(name: str, manifest: Manifest, max_batch: int) -> dict[str, Any]:
-    """What Triton's clients ask for beside the metadata."""
-    known = metadata_of(name, manifest)
-    sides = {
-        side: [{"name": t["name"], "data_type": f"TYPE_{t['datatype']}", "dims": t["shape"][1:]} for t in known[f"{side}s"]]
-        for side in ("input", "output")
-    }
-    return {"name": name, "platform": "edgeloop", "max_batch_size": max_batch, **sides}
+        return ModelStatistics(name, str(manifest.version), count, count, InferenceStatistics(Duration(count, nanoseconds)))
 
 
 def _metrics(collector: MetricsCollector) -> bytes:

@@ -77,13 +77,13 @@ def load_heads(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
     be used."""
     manifest, used = bundle.manifest, 0
     size = np.prod(manifest.sample.shape) * np.dtype(manifest.sample.dtype).itemsize
-    found = {INPUT: Head("input", [Packed(coding="raw", bytes=float(size))], None)}
+    heads = {INPUT: Head("input", [Packed(coding="raw", bytes=float(size))], None)}
     split = manifest.split
     if split is None:
-        return found
+        return heads
     for cut in sorted(split.cuts, key=lambda cut: manifest.files[cut.file].bytes if cut.file else 0):
         if not cut.file:
-            found[INPUT] = Head("input", list(cut.packed), None)
+            heads[INPUT] = Head("input", list(cut.packed), None)
             continue
         if cut.decoder and settings.min_agreement >= 1 and cut.name != settings.route.partition("/")[0]:
             continue
@@ -96,10 +96,10 @@ def load_heads(bundle: Bundle, settings: Split, log: Log) -> dict[str, Head]:
         except DeviceError as error:
             log("warning", "split: heads do not run here, only whole inputs can be sent", why=error)
             break
-        found[cut.name] = head = Head(cut.tensor, list(cut.packed), runtime.raw, bool(cut.decoder))
+        heads[cut.name] = head = Head(cut.tensor, list(cut.packed), runtime.raw, bool(cut.decoder))
         if cut.exit is not None and settings.exits:
             head.exit, head.both, head.continue_share = cut.exit, runtime.two_outputs, cut.exit.share
-    return found
+    return heads
 
 
 def mean_seconds(action: Callable[[], object]) -> float:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as Late
-from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from edgeloop_agent.engine import Scored
 from edgeloop_agent.offload.exploration import RouteObservations
 from edgeloop_agent.offload.heads import WEIGHT, LatencyAverage, early_answer, load_heads, mean_seconds
 from edgeloop_agent.offload.planning import DEVICE, Crossing, Route, RoutePlan, RoutePolicy, TailState, plan_route
+from edgeloop_agent.offload.servers import Servers, device_weight
 from edgeloop_agent.offload.tails import HTTP_OVERHEAD_BYTES, NotServed, Reply, Tail, TailBusy
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
@@ -23,32 +23,10 @@ from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, Netw
 from edgeloop_contract.manifest import Classification
 from edgeloop_contract.splitting import FILES, INPUT, nibbles, pack, served_name
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
-    from edgeloop_agent.config import Split
-    from edgeloop_agent.logs import Log
-    from edgeloop_agent.metrics import Counts
-
 MARGIN_SECONDS = 0.003  # kept for what comes after the device's own answer
 FULL_RUN_EVERY = 20  # one in so many samples with early exits runs through the whole network, for the drift monitor
 ABSENT_SECONDS = 60.0
 ENOUGH_TIMES = 1.5  # times the device's own time: slower routes need no better estimate
-
-
-class Servers(Protocol):
-    """What a router needs of the tail servers (`tail_servers.TailServers`)."""
-
-    settings: Split
-    counts: Counts
-    log: Log
-    tails: list[Tail]
-
-    def submit(self, tail: Tail, work: Callable[[], Any]) -> Future[Any] | None: ...
-    def busy(self, number: int) -> bool: ...
-    def count_bytes(self, size: int) -> None: ...
-    def bytes_left(self) -> float: ...
-    def replan(self) -> None: ...
 
 
 class Router:
@@ -63,7 +41,7 @@ class Router:
         self._sample = bundle.array(bundle.manifest.canary.inputs)[:1]
         self._lock, self._exits = threading.Lock(), itertools.count()
         self._observations = RouteObservations()
-        self._served: dict[str, dict[str, float]] = {}  # seconds by address and cut, as the tail said
+        self._served: dict[str, dict[str, float]] = {}  # seconds by address and cut, as the tail reported
         self._measured = 0.0  # the whole, when the heads were measured
         self.device = LatencyAverage()
         self.plan = RoutePlan(DEVICE, why="not measured yet")
@@ -91,7 +69,7 @@ class Router:
         return scores
 
     def _cascaded(self, sample: Array, threshold: float) -> Scored:
-        """The small model's answer; where it is not sure, the large one's, if that comes in time."""
+        """The small model's answer; where it is not confident, the large one's, if that comes in time."""
         start = time.monotonic()
         device_scores = self._on_device(sample)
         if not isinstance(self.manifest.task, Classification) or float(softmax(device_scores[0]).max()) >= threshold:
@@ -241,27 +219,24 @@ class Router:
                 bytes_left=self.servers.bytes_left(), only="input" if self.cascade and not settings.route else settings.route,
             )  # fmt: skip
             tails = [self.state(tail, now) for tail in self.servers.tails]
-            found = plan_route(
+            plan = plan_route(
                 self.device.mean, self.crossings(), tails, policy, self._observations.corrections(now), self.plan.route
             )
-            self._observations.consider(found, now)
-            self.replans += found.route != self.plan.route
-            self.plan = found
+            self._observations.consider(plan, now)
+            self.replans += plan.route != self.plan.route
+            self.plan = plan
 
     def crossings(self) -> list[Crossing]:
         """Every route off this device, at its present speed."""
-        pace = self.device.mean / self._measured if self._measured else 1.0
+        slowdown = self.device.mean / self._measured if self._measured else 1.0
         answer = HTTP_OVERHEAD_BYTES + 4 * int(np.prod(self._scores))
-        found = []
+        crossings = []
         for cut, head in self._heads.items():
             for packed in head.packed:
-                seconds = pace * (head.seconds + head.packing.get(packed.coding, 0.0))
-                found.append(
-                    Crossing(
-                        cut, packed.coding, seconds, packed.bytes + answer, packed.agreement, head.bottleneck, head.continue_share
-                    )
-                )
-        return found
+                seconds, size = slowdown * (head.seconds + head.packing.get(packed.coding, 0.0)), packed.bytes + answer
+                more = (packed.agreement, head.bottleneck, head.continue_share)
+                crossings.append(Crossing(cut, packed.coding, seconds, size, *more))
+        return crossings
 
     def state(self, tail: Tail, now: float) -> TailState:
         model, sha256 = (self.cascade.model, self.cascade.sha256) if self.cascade else (self.manifest.name, self.sha256)
@@ -272,12 +247,12 @@ class Router:
             unavailable = "this tail does not have this version of the model"
         split = self.manifest.split
         seconds = {cut.name: cut.tail_us * 1e-6 for cut in split.cuts} if split else {}
-        said = self._served.get(tail.address, {})
-        if said and seconds:  # what was not asked yet goes by the pace of what was
-            pace = np.median([said[c] / max(seconds[c], 1e-6) for c in said if c in seconds] or [1.0])
-            seconds = {cut: value * float(pace) for cut, value in seconds.items()}
+        served = self._served.get(tail.address, {})
+        if served and seconds:  # scale the bundle's times of other cuts by the tail's speed
+            speed = float(np.median([served[c] / max(seconds[c], 1e-6) for c in served if c in seconds] or [1.0]))
+            seconds = {cut: value * speed for cut, value in seconds.items()}
         return TailState(
-            tail.address, tail.link.round_trip, tail.link.rate, {**seconds, **said}, tail.waiting, unavailable,
+            tail.address, tail.link.round_trip, tail.link.rate, {**seconds, **served}, tail.waiting, unavailable,
             codings=tail.codings or frozenset({"raw", "deflate"}),
         )  # fmt: skip
 
@@ -315,16 +290,9 @@ class Router:
     def _lossless_routes(self, number: int) -> list[Route]:
         """Lossless routes off this device that the config allows, fewest bytes first."""
         left = self.servers.bytes_left()
-        found = [c for c in self.crossings() if not c.lossy and c.bytes < left]
+        crossings = [c for c in self.crossings() if not c.lossy and c.bytes < left]
         if self.cascade is not None:
-            found = [c for c in found if c.cut == INPUT]
+            crossings = [c for c in crossings if c.cut == INPUT]
         elif self.settings.send == "boundary":
-            found = [c for c in found if c.cut != INPUT]
-        return [Route(c.cut, c.coding, number) for c in sorted(found, key=lambda c: c.bytes)]
-
-
-def device_weight(settings: Split, counts: Counts) -> float:
-    """Of the device's own seconds: more while it is hot, or its battery is low."""
-    battery = counts.reading.battery if counts.reading else None
-    low = battery is not None and battery < settings.low_battery
-    return max(settings.hot_weight if counts.thermal == "hot" else 1.0, settings.low_battery_weight if low else 1.0)
+            crossings = [c for c in crossings if c.cut != INPUT]
+        return [Route(c.cut, c.coding, number) for c in sorted(crossings, key=lambda c: c.bytes)]

@@ -83,9 +83,13 @@ class Tail:
         self.absent.pop(model, None)
 
     def infer(self, model: str, tensor: str, values: Array, deflated: bool, seconds: float) -> Reply:
-        """Scores of one boundary. Raises NetworkError; DataError for an answer that is none."""
-        body, length = inference.encode_request(tensor, values, {"timeout": int(seconds * 1e6)})
-        headers = {inference.HEADER_LENGTH: str(length), "Accept-Encoding": "deflate", "Content-Type": "application/octet-stream"}
+        """Scores of one boundary. Raises NetworkError; DataError for a malformed answer."""
+        body, json_length = inference.encode_request(tensor, values, {"timeout": int(seconds * 1e6)})
+        headers = {
+            inference.HEADER_LENGTH: str(json_length),
+            "Accept-Encoding": "deflate",
+            "Content-Type": "application/octet-stream",
+        }
         if deflated:
             body = zlib.compress(body, 1)
             headers["Content-Encoding"] = "deflate"
@@ -96,8 +100,8 @@ class Tail:
         crossed = len(body) + len(content) + HTTP_OVERHEAD_BYTES
         if answer.headers.get("Content-Encoding") == "deflate":
             content = _inflated(content)
-        said = answer.headers.get(inference.HEADER_LENGTH, "")
-        outputs, parameters = inference.decode_response(content, int(said) if said.isascii() and said.isdigit() else None)
+        length = answer.headers.get(inference.HEADER_LENGTH, "")
+        outputs, parameters = inference.decode_response(content, int(length) if length.isascii() and length.isdigit() else None)
         if len(outputs) != 1:
             raise DataError(f"{self.address}: {len(outputs)} outputs; one is wanted")
         computed, waited = (_seconds(parameters.get(name)) for name in ("compute_us", "queue_us"))
@@ -119,11 +123,11 @@ class Tail:
             raise NetworkError(f"{self.address}: {type(error).__name__}: {error}") from error
         if answer.status == 200:
             return _Answer(data, answer.headers)
-        said = data[:200].decode("utf-8", "replace")
+        text = data[:200].decode("utf-8", "replace")
         if answer.status in (429, 503):
-            raise TailBusy(f"{self.address}: status {answer.status}: {said}", _pause(answer.headers))
+            raise TailBusy(f"{self.address}: status {answer.status}: {text}", _pause(answer.headers))
         kind = NotServed if answer.status in (400, 401, 403, 404) else NetworkError
-        raise kind(f"{self.address}{path}: status {answer.status}: {said}")
+        raise kind(f"{self.address}{path}: status {answer.status}: {text}")
 
     def _open(self, method: str, path: str, headers: dict[str, str], body: bytes | None, seconds: float) -> Any:
         return self._http.request(

@@ -156,7 +156,7 @@ class Outbox:
 
     def batch(self, max_bytes: int, max_rows: int, min_value: float = 0.0) -> list[Row]:
         """The most valuable rows that fit into `max_bytes` together, oldest first among equals; at least one."""
-        found: list[Row] = []
+        chosen: list[Row] = []
         used = 0
         with self._reading() as connection:
             rows = connection.execute(
@@ -165,10 +165,10 @@ class Outbox:
             )
             for row in rows:
                 used += len(row[3])
-                if found and used > max_bytes:
+                if chosen and used > max_bytes:
                     break
-                found.append(Row(*row))
-        return found
+                chosen.append(Row(*row))
+        return chosen
 
     def sent(self, keys: Iterable[str], bytes_sent: int) -> None:
         """Delete rows that arrived. `bytes_sent` counts against the budget of the day."""

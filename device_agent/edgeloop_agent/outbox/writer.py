@@ -78,7 +78,7 @@ class OutboxWriter:
             choice = SampleChoice("rest", PRIORITY["rest"], False)
         values = redacted(sample[0], self.settings)
         key = secrets.token_hex(16)
-        found = Sample(
+        kept = Sample(
             key=key, at=time.time(), kind=choice.kind, model=model, sha256=sha256, recording=recording[:200], window=window,  # type: ignore[arg-type]
             random=choice.random, guess=prediction[:200], confidence=round(min(max(observation.confidence, 0.0), 1.0), 6),
             features=[round(float(f), 3) for f in np.clip(observation.features[:100], -99, 99)], value=round(choice.value, 4),
@@ -89,7 +89,7 @@ class OutboxWriter:
             if len(queue) >= MAX_QUEUED or (self._bytes and self._bytes + values.nbytes > share * MAX_QUEUED_BYTES):
                 self.counts.dropped["outbox"] += 1
                 return
-            queue.append((found, values))
+            queue.append((kept, values))
             self._bytes += values.nbytes
             self._changed.notify_all()
 

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
+import msgspec
 import numpy as np
 
+from edgeloop_agent.caches import GraphCache
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
+
+__all__ = [
+    "PLAIN", "RUNTIMES", "Runtime", "RuntimeOptions", "check_one_input", "missing_library", "open_runtime", "to_scores",
+    "version_of",
+]  # fmt: skip
 
 # runtime name in the manifest → (module here, extras that bring it)
 RUNTIMES = {
     "onnx": ("edgeloop_agent.runtimes.onnx", "edgeloop[onnx]"),
     "tflite": ("edgeloop_agent.runtimes.tflite", "edgeloop[tflite]"),
 }
+
+
+class RuntimeOptions(msgspec.Struct, frozen=True):
+    """How a model is opened; each runtime uses its own options.
+
+    ONNX Runtime: `providers`, short names (XNNPACK, CUDA, TensorRT) tried before the CPU; `graphs`, a cache of optimised graphs;
+    `optimised_model` and `profile`, files for the optimised graph and for a trace of kernels ("": none). TFLite: `delegate`, a
+    delegate's library, with its options.
+    """
+
+    providers: Sequence[str] = ()
+    graphs: GraphCache | None = None
+    optimised_model: str = ""
+    profile: str = ""
+    delegate: str = ""
+    delegate_options: dict[str, str] = {}
+
+
+PLAIN = RuntimeOptions()
 
 
 class Runtime(Protocol):
@@ -33,14 +59,14 @@ class Runtime(Protocol):
 def version_of(runtime: str) -> str:
     """Library and version that would run `runtime` here. Raises DeviceError with the extra that brings it."""
     module, _ = RUNTIMES[runtime]
-    found: str = importlib.import_module(module).version()
-    return found
+    version: str = importlib.import_module(module).version()
+    return version
 
 
-def open_runtime(variant: Variant, model: bytes, threads: int = 1, **options: Any) -> Runtime:
+def open_runtime(variant: Variant, model: bytes, threads: int = 1, options: RuntimeOptions = PLAIN) -> Runtime:
     """Load `model`. Raises DeviceError when the library is missing here or refuses the model."""
     module, _ = RUNTIMES[variant.runtime]
-    loaded: Runtime = importlib.import_module(module).load(variant, model, threads, **options)
+    loaded: Runtime = importlib.import_module(module).load(variant, model, threads, options)
     return loaded
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeloop_agent.runtimes import open_runtime
+from edgeloop_agent.runtimes import RuntimeOptions, open_runtime
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import Kernel
 from edgeloop_contract.errors import DeviceError
@@ -18,7 +18,7 @@ from edgeloop_contract.manifest import Variant
 KERNEL_RUNS = 100
 
 
-def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_RUNS, **options: str) -> list[Kernel]:
+def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_RUNS, optimised_model: str = "") -> list[Kernel]:
     """Every kernel in the order it runs, by ONNX Runtime's profiler; batch 1, one thread. Raises DeviceError.
 
     TFLite's Python interface has no profiler: the variant must be ONNX.
@@ -26,7 +26,8 @@ def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_R
     if variant.runtime != "onnx":
         raise DeviceError(f"{variant.name}: only ONNX Runtime tells the time of each kernel")
     with tempfile.TemporaryDirectory() as folder:
-        runtime = open_runtime(variant, model, 1, profile=str(Path(folder) / "trace"), **options)
+        options = RuntimeOptions(profile=str(Path(folder) / "trace"), optimised_model=optimised_model)
+        runtime = open_runtime(variant, model, 1, options)
         for i in range(runs):
             runtime.run(samples[i % len(samples)][None])
         trace = runtime._session.end_profiling()  # type: ignore[attr-defined]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeloop_agent.hardware import int8_may_saturate, machine
-from edgeloop_agent.runtimes import check_one_input, missing_library, to_scores
+from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, check_one_input, missing_library, to_scores
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Precision, Variant
@@ -52,8 +52,8 @@ class _Session:
 
     def raw(self, samples: Array) -> Array:
         """The model's raw output."""
-        found: Array = self._session.run([self._output], {self._input: samples})[0]
-        return found
+        output: Array = self._session.run([self._output], {self._input: samples})[0]
+        return output
 
     def two_outputs(self, samples: Array) -> tuple[Array, Array]:
         """The first output and the second one, of a model that has two."""
@@ -61,24 +61,18 @@ class _Session:
         return first, second
 
 
-def load(
-    variant: Variant, model: bytes, threads: int, *, optimised_model: str | None = None, profile: str | None = None,
-    providers: Sequence[str] = (), graphs: GraphCache | None = None,
-) -> _Session:  # fmt: skip
-    """Open a session. `optimised_model` and `profile`: where to write the optimised graph and a trace of kernels.
-
-    `providers`: short names (XNNPACK, CUDA, TensorRT), tried before the CPU; `description` names those that this build lacks.
-    `graphs`: cache of optimised graphs, for a quicker next start.
-    """
+def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = PLAIN) -> _Session:
+    """Open a session. `description` names the providers that this build lacks. Raises DeviceError."""
     library = _library()
-    chosen, missing_providers = _providers(library, providers)
+    chosen, missing_providers = _providers(library, given.providers)
 
     def open_session(options: Any, workaround: str) -> Any:
-        if optimised_model:
-            options.optimized_model_filepath = optimised_model
-        if profile:
+        if given.optimised_model:
+            options.optimized_model_filepath = given.optimised_model
+        if given.profile:
             options.enable_profiling = True
-            options.profile_file_prefix = profile
+            options.profile_file_prefix = given.profile
+        graphs = given.graphs
         if graphs is not None and graphs.max_bytes and chosen == [CPU]:
             return _from_cache(library, options, model, graphs, threads, workaround)
         return library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
@@ -89,7 +83,7 @@ def load(
         )
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
-    check_one_input(variant, [given.name for given in session.get_inputs()])
+    check_one_input(variant, [entry.name for entry in session.get_inputs()])
     return _Session(variant, session, missing_providers, NOTES.get(workaround, ""))
 
 
@@ -131,8 +125,8 @@ def _options(threads: int) -> Any:
 def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
     """Full names of those that this build has, the CPU last; and which were wanted and are not there."""
     here = {name.removesuffix("ExecutionProvider").lower(): name for name in library.get_available_providers()}
-    found = [here[name.lower()] for name in wanted if name.lower() in here and name.lower() != "cpu"]
-    return [*found, CPU], [name for name in wanted if name.lower() not in here]
+    chosen = [here[name.lower()] for name in wanted if name.lower() in here and name.lower() != "cpu"]
+    return [*chosen, CPU], [name for name in wanted if name.lower() not in here]
 
 
 def _with_cache(provider: str, graphs: GraphCache | None) -> str | tuple[str, dict[str, str]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import check_one_input, missing_library, to_scores
+from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, check_one_input, missing_library, to_scores
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
@@ -70,22 +70,20 @@ class _Interpreter:
         return to_scores(rows[0] if len(rows) == 1 else np.concatenate(rows), self._variant)
 
 
-def load(
-    variant: Variant, model: bytes, threads: int, *, delegate: str = "", delegate_options: dict[str, str] | None = None
-) -> _Interpreter:
-    """Open an interpreter for batch 1. `delegate`: the path of a delegate's library (an Edge TPU's, a GPU's).
+def load(variant: Variant, model: bytes, threads: int, options: RuntimeOptions = PLAIN) -> _Interpreter:
+    """Open an interpreter for batch 1.
 
     If the delegate cannot be loaded, `description` says so and the model runs without it.
     """
     library, description = _library()
     delegates = []
-    if delegate:
+    if options.delegate:
         try:
-            delegates = [library.load_delegate(delegate, delegate_options or {})]
-            description = f"{description} ({delegate})"
+            delegates = [library.load_delegate(options.delegate, dict(options.delegate_options))]
+            description = f"{description} ({options.delegate})"
         except (ValueError, OSError, RuntimeError) as error:
             why = (str(error) or "no reason given").splitlines()[0]
-            description = f"{description} (asked for and not loaded: {delegate}: {why})"
+            description = f"{description} (asked for and not loaded: {options.delegate}: {why})"
     try:
         interpreter = library.Interpreter(model_content=model, num_threads=threads, experimental_delegates=delegates or None)
         interpreter.allocate_tensors()

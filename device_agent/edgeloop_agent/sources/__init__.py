@@ -18,6 +18,8 @@ if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
     from edgeloop_agent.in_flight import InFlight
     from edgeloop_contract.arrays import Array
 
+__all__ = ["Outcome", "Recording", "ReportAway", "Source", "acknowledge_nothing", "open_source", "waits_when_full"]
+
 ReportAway = Callable[[str], None]  # called with the reason why the source is not available; '' when it is available again
 
 
@@ -91,8 +93,8 @@ def open_source(settings: Settings, in_flight: InFlight | None = None) -> Source
     if not module:
         return None
     maker = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    found: Source = maker(settings, in_flight) if kind.of_files and in_flight is not None else maker(settings)
-    return found
+    source: Source = maker(settings, in_flight) if kind.of_files and in_flight is not None else maker(settings)
+    return source
 
 
 def waits_when_full(settings: Settings) -> bool:

@@ -28,16 +28,16 @@ def cells(path: Path) -> tuple[list[str], list[list[str]]]:
 
 def names_of(header: Sequence[str]) -> list[str]:
     """Unique names without white space: a repeated name becomes NAME.2, an empty one 'column 3'."""
-    found: list[str] = []
+    names: list[str] = []
     taken = {cell.strip() for cell in header}
     for i, cell in enumerate(header):
         name = first = cell.strip() or f"column {i + 1}"
         count = 1
-        while name in found or (count > 1 and name in taken):
+        while name in names or (count > 1 and name in taken):
             count += 1
             name = f"{first}.{count}"
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
 def read_columns(path: Path, wanted: Sequence[str]) -> Array | None:
@@ -63,10 +63,10 @@ def read_columns(path: Path, wanted: Sequence[str]) -> Array | None:
 def _picked(row: list[str], line: int, width: int, places: list[int], names: list[str]) -> list[float]:
     if len(row) != width:
         raise DataError(f"row {line} has {len(row)} columns, the header has {width}")
-    found = []
+    values = []
     for place in places:
         value = number(row[place])
         if value is None:
             raise DataError(f"row {line}, column {names[place]!r}: {row[place][:40]!r} is not a number")
-        found.append(value)
-    return found
+        values.append(value)
+    return values

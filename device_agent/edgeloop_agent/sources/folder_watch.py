@@ -40,17 +40,17 @@ class WatchedFolder:
     def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
         unchanged_since: dict[str, tuple[State, float]] = {}
         while not stop.is_set():
-            now, found = self._listing(report_away), time.monotonic()
+            now, listed_at = self._listing(report_away), time.monotonic()
             self.seen = {name: state for name, state in self.seen.items() if name in now}
             unchanged_since = {
-                name: unchanged_since[name] if unchanged_since.get(name, ((), 0))[0] == state else (state, found)
+                name: unchanged_since[name] if unchanged_since.get(name, ((), 0))[0] == state else (state, listed_at)
                 for name, state in now.items()
             }
             none = True
             for name in sorted(now):
                 if stop.is_set():
                     return
-                if self.seen.get(name) == now[name] or found - unchanged_since[name][1] < self.settings.settle_seconds:
+                if self.seen.get(name) == now[name] or listed_at - unchanged_since[name][1] < self.settings.settle_seconds:
                     continue
                 recording = self._read(name, now[name])
                 if recording is not None:
@@ -90,18 +90,18 @@ class WatchedFolder:
             self.seen.pop(self.retry_later.popleft(), None)
 
     def _listing(self, report_away: ReportAway) -> dict[str, State]:
-        found = {}
+        states = {}
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):  # deleted while listing, or a circular link
                         if Path(entry.name).suffix.lower() in READERS and entry.is_file():
-                            found[entry.name] = _state_of(entry.stat())
+                            states[entry.name] = _state_of(entry.stat())
         except OSError as error:
             report_away(f"{self.folder}: {error.strerror}")
             return {}
         report_away("")
-        return found
+        return states
 
 
 def being_written(path: Path) -> bool:

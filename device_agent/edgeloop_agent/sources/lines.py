@@ -191,11 +191,11 @@ def _point(text: str) -> tuple[float | None, list[float]]:
         cells = text.split(",") if "," in text else SEPARATOR.split(text)
         return None, [_number(cell) for cell in cells]
     try:
-        found = json.loads(text)
+        point = json.loads(text)
     except RecursionError:
         raise ValueError("nested too deeply") from None
-    time = found.get("t") if isinstance(found, dict) else None
-    values = found.get("values") if isinstance(found, dict) else found
+    time = point.get("t") if isinstance(point, dict) else None
+    values = point.get("values") if isinstance(point, dict) else point
     if not isinstance(values, list) or not values or any(isinstance(v, list | dict | str | bool) for v in values):
         raise ValueError("not one point")
     if time is not None and (isinstance(time, bool) or not isinstance(time, int | float)):

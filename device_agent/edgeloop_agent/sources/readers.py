@@ -28,10 +28,10 @@ def read_csv(path: Path) -> Array:
 
 def read_npy(path: Path) -> Array:
     """One array of numbers."""
-    found = np.load(path, allow_pickle=False)
-    if not isinstance(found, np.ndarray):
+    array = np.load(path, allow_pickle=False)
+    if not isinstance(array, np.ndarray):
         raise DataError("several arrays in one file; save one with numpy.save")
-    return found
+    return array
 
 
 READERS: dict[str, Callable[[Path], Array]] = {

@@ -54,17 +54,17 @@ def read_riff(data: bytes) -> tuple[Array, int]:
         raise DataError(f"{data[:4].decode()}, a large or big-endian kind of WAV; {REMEDY}")
     if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
         raise DataError("no WAV: it does not begin with RIFF and WAVE" if data else "the file is empty")
-    header = found = None
+    header = sound = None
     for name, start, size in _chunks(data):
         if name == b"fmt " and header is None:
             header = data[start : start + size]
-        elif name == b"data" and found is None:
-            found = start, size
+        elif name == b"data" and sound is None:
+            sound = start, size
             if header is not None:
                 break
-    if header is None or found is None or len(header) < 16:
+    if header is None or sound is None or len(header) < 16:
         raise DataError("a WAV without its format or without sound; record it again")
-    return _values(data, header, *found)
+    return _values(data, header, *sound)
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:

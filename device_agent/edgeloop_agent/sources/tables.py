@@ -27,7 +27,7 @@ def read_csv(path: Path) -> Array:
     UTF-16 or Latin-1.
     """
     text = as_text(path.read_bytes())
-    found, width, count, has_header = array("d"), 0, 0, False  # converted row by row: as text they take twenty times the memory
+    numbers, width, count, has_header = array("d"), 0, 0, False  # converted row by row: as text they take twenty times the memory
     try:
         for row in csv.reader(_lines(text), delimiter=delimiter_of(text)):
             if not row:
@@ -39,12 +39,12 @@ def read_csv(path: Path) -> Array:
             width = width or len(row)
             if len(row) != width:
                 raise DataError(f"row {count} has {len(row)} columns, the first has {width}")
-            found.extend(_numbers(row, count))
+            numbers.extend(_numbers(row, count))
     except csv.Error as error:
         raise DataError(str(error)) from error
     if not count:
         raise DataError("no rows of numbers")
-    return np.frombuffer(found, np.float64).reshape(count, width)
+    return np.frombuffer(numbers, np.float64).reshape(count, width)
 
 
 def _lines(text: str) -> Iterator[str]:
@@ -98,8 +98,8 @@ def number(cell: str) -> float | None:
 
 
 def _numbers(row: list[str], at: int) -> list[float]:
-    found = [number(cell) for cell in row]
-    if None in found:
-        column = found.index(None)
+    numbers = [number(cell) for cell in row]
+    if None in numbers:
+        column = numbers.index(None)
         raise DataError(f"row {at}, column {column + 1}: {row[column][:40]!r} is not a number")
-    return found  # type: ignore[return-value]
+    return numbers  # type: ignore[return-value]

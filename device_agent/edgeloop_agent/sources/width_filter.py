@@ -41,9 +41,9 @@ class WidthFilter:
     def flush(self) -> tuple[list[Line], list[Line]]:
         """As `add`, when no more lines come for now."""
         if self._held and self.width is None:
-            found = self._settled(Counter(len(each.values) for each in self._held).most_common(1)[0][0])
+            settled = self._settled(Counter(len(each.values) for each in self._held).most_common(1)[0][0])
             self.width = None  # so few lines decide nothing for later
-            return found
+            return settled
         others, self._held = self._held, []
         return [], others
 

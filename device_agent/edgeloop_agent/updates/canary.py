@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -19,8 +19,10 @@ from edgeloop_contract.errors import EdgeloopError, GateError
 from edgeloop_contract.manifest import Golden, Precision, Variant
 
 if TYPE_CHECKING:
+    from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.arrays import Array
+    from edgeloop_contract.manifest import Task
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 MAX_ACCURACY_LOSS = 0.02  # share of labelled samples that may be answered worse than the reference answered them
@@ -47,11 +49,11 @@ def try_out(config: Path, bundle: Path, timeout_seconds: float) -> CanaryResult 
     except subprocess.TimeoutExpired:
         return f"the canary did not end within {timeout_seconds:g} s"
     try:
-        found = msgspec.json.decode(done.stdout, type=CanaryResult | str)
+        outcome = msgspec.json.decode(done.stdout, type=CanaryResult | str)
     except msgspec.MsgspecError:
         how = f"signal {-done.returncode}" if done.returncode < 0 else f"exit code {done.returncode}"
         return f"the canary's process died ({how})"
-    return found
+    return outcome
 
 
 def canary_failure(config: Path, timeout_seconds: float, bundle: Path) -> str | None:
@@ -140,16 +142,16 @@ def compare_scores(variant: Variant, scores: Array, golden: Array, allowed: Gold
     return steps
 
 
-def _timed(model: Any, sample: Array, taken: list[float]) -> Any:
+def _timed(model: Engine, sample: Array, taken: list[float]) -> Array:
     import time
 
     start = time.perf_counter()
-    found = model.scored(sample).scores
+    scores = model.scored(sample).scores
     taken.append(time.perf_counter() - start)
-    return found
+    return scores
 
 
-def _count_right(task: Any, scores: Any, golden: Any, labels: Any) -> int:
+def _count_right(task: Task, scores: Array, golden: Array, labels: Array) -> int:
     """Labelled samples answered rightly (classification). Raises GateError when they are clearly fewer than the reference's."""
     from edgeloop_contract.manifest import Classification
 
@@ -164,12 +166,12 @@ def _count_right(task: Any, scores: Any, golden: Any, labels: Any) -> int:
 
 def _main(config: Path, bundle: Path) -> int:
     try:
-        found: CanaryResult | str = check(config, bundle)
+        outcome: CanaryResult | str = check(config, bundle)
     except EdgeloopError as error:
-        found = str(error)
+        outcome = str(error)
     except MemoryError:
-        found = "the canary ran out of memory"
-    sys.stdout.write(msgspec.json.encode(found).decode())
+        outcome = "the canary ran out of memory"
+    sys.stdout.write(msgspec.json.encode(outcome).decode())
     return 0
 
 

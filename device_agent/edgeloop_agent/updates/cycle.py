@@ -42,11 +42,11 @@ class KnownAssignment(msgspec.Struct, frozen=True):
 
 def software() -> str:
     """Versions of the agent and its runtimes: with other versions, a bundle that failed here may pass."""
-    found = []
+    versions = []
     for name in ("edgeloop", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
         with contextlib.suppress(PackageNotFoundError):
-            found.append(f"{name} {version(name)}")
-    return ", ".join(found)
+            versions.append(f"{name} {version(name)}")
+    return ", ".join(versions)
 
 
 @dataclass
@@ -176,8 +176,8 @@ class UpdateCycle:
                 raise
         try:
             with Bundle.open(path) as bundle:
-                found = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
-            wrong = None if found == Running(offer.model, offer.version, offer.sha256) else "it is not what its signature says"
+                opened = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+            wrong = None if opened == Running(offer.model, offer.version, offer.sha256) else "it is not what its signature says"
         except BundleTooNew as error:
             why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
             self.folder.change(
@@ -234,12 +234,12 @@ class UpdateCycle:
 
     def _credential(self) -> Credential:
         try:
-            found = msgspec.json.decode(self.folder.credential.read_bytes(), type=Credential)
+            credential = msgspec.json.decode(self.folder.credential.read_bytes(), type=Credential)
         except (OSError, msgspec.MsgspecError) as error:
             raise UsageError(f"{self.folder.credential}: no credential; run edgeloop-agent enrol") from error
-        if found.hub.rstrip("/") != self.config.updates.hub.rstrip("/"):
-            raise UsageError(f"{self.folder.credential}: is for {found.hub}, not {self.config.updates.hub}; enrol there")
-        return found
+        if credential.hub.rstrip("/") != self.config.updates.hub.rstrip("/"):
+            raise UsageError(f"{self.folder.credential}: is for {credential.hub}, not {self.config.updates.hub}; enrol there")
+        return credential
 
     def _known_assignment(self) -> KnownAssignment:
         try:

@@ -83,8 +83,8 @@ def _checked(root: bytes, where: str) -> bytes:
     from tuf.api.metadata import Metadata, Root
 
     try:
-        found: Metadata[Root] = Metadata.from_bytes(root)
-        found.signed.verify_delegate("root", found.signed_bytes, found.signatures)
+        metadata: Metadata[Root] = Metadata.from_bytes(root)
+        metadata.signed.verify_delegate("root", metadata.signed_bytes, metadata.signatures)
     except (RepositoryError, ValueError, AttributeError) as error:
         raise NetworkError(f"{where}: not signed root metadata ({error})") from error
     return root

@@ -55,10 +55,10 @@ def state_owner(config: Config, config_path: Path, command: str = "", root: Path
         return StateOwner(config, "")
     unit = (root / "etc/systemd/system" / UNIT).read_text(encoding="utf-8")
     user = next((line.removeprefix("User=") for line in unit.splitlines() if line.startswith("User=")), "root")
-    found = StateOwner(config if config.state else replace(config, state=str(state)), user)
+    owner = StateOwner(config if config.state else replace(config, state=str(state)), user)
     if command and os.getuid() not in (0, _number(user)):
-        raise UsageError(f"the installed service keeps its state in {found.folder.parent}, as {user}; run: sudo {command}")
-    return found
+        raise UsageError(f"the installed service keeps its state in {owner.folder.parent}, as {user}; run: sudo {command}")
+    return owner
 
 
 def _number(user: str) -> int:

@@ -21,6 +21,8 @@ from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Event
 
+__all__ = ["BOOTS_IN_TRIAL", "Journal", "Running", "Slot", "SlotName", "UpdateFolder", "update_folder"]
+
 MAX_BAD, MAX_EVENTS = 32, 64
 BOOTS_IN_TRIAL = 3  # starts of a bundle on trial, the switch included, before it is rolled back
 

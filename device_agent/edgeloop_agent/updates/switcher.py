@@ -69,8 +69,8 @@ def _candidates(folder: UpdateFolder, log: Log) -> list[SlotName]:
         else:
             journal = _try(log, folder, lambda j: j.booted() if j.trial else j) or replace(journal, trial=None)
     order = [journal.trial.slot if journal.trial else None, journal.active, journal.free if journal.active else None]
-    found = {name: journal.slot(name) for name in order if name is not None}
-    return [name for name, slot in found.items() if slot is not None and not journal.rejected(slot.sha256)]
+    slots = {name: journal.slot(name) for name in order if name is not None}
+    return [name for name, slot in slots.items() if slot is not None and not journal.rejected(slot.sha256)]
 
 
 def _rolled_back(journal: Journal, why: str) -> Journal:

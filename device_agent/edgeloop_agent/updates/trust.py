@@ -84,7 +84,7 @@ def _refreshed(root: bytes, path: Path, origin: Origin, now: float) -> Targets:
         # tuf has no public way to set the time; tests of the clock floor and of expiry would notice a change.
         updater._trusted_set.reference_time = clock
         updater.refresh()
-        found: Metadata[Targets] = Metadata.from_file(str(path / "targets.json"))
+        targets: Metadata[Targets] = Metadata.from_file(str(path / "targets.json"))
     except DownloadError as error:
         cause = error.__cause__
         raise NetworkError(str(cause if isinstance(cause, NetworkError) else error)) from error
@@ -92,7 +92,7 @@ def _refreshed(root: bytes, path: Path, origin: Origin, now: float) -> Targets:
         raise TrustError(_expired(_expired_role(updater, clock), str(error), clock)) from error
     except (RepositoryError, ValueError) as error:
         raise TrustError(f"the trusted keys did not sign these metadata ({error}); no update is installed") from error
-    return found.signed
+    return targets.signed
 
 
 def _expired_role(updater: Updater | None, clock: datetime) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from sqlalchemy import select
 
-from edgeloop_agent.runtimes import Runtime, open_runtime
+from edgeloop_agent.runtimes import Runtime, RuntimeOptions, open_runtime
 from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
@@ -127,7 +127,7 @@ class Tails:
         model = bundle.read(variant.file)
         if cut.name != INPUT:
             model = cutting.tail(model, cut.tensor, bundle.read(cut.decoder) if cut.decoder else b"")
-        runtime = open_runtime(variant, model, os.cpu_count() or 1, providers=settings.tail_providers)
+        runtime = open_runtime(variant, model, os.cpu_count() or 1, RuntimeOptions(providers=settings.tail_providers))
         batcher = Batcher(
             runtime.run, self._pool, settings.tail_batch, settings.tail_delay_seconds, settings.tail_waiting_rows,
             settings.tail_wait_seconds,

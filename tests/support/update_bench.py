@@ -1,0 +1,93 @@
+"""A device whose updates come from a folder, and a server that misbehaves as a test wants it."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgeloop_agent.config import Config, load
+from edgeloop_agent.hub_client import HubClient
+from edgeloop_agent.logs import Log
+from edgeloop_agent.updates.cycle import UpdateCycle
+from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
+from edgeloop_agent.updates.switcher import with_slot
+from edgeloop_contract.archive import Bundle
+from fakes.repository import Repository
+from hubs import version
+from serving import write_config
+
+SEED = Running("exercise_watch", 1, "")
+
+
+class Bench:
+    """A device whose updates come from a folder, and the repository in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.repository = Repository(folder / "stick")
+        self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n'))
+        self.folder = UpdateFolder(update_folder(self.config))
+        self.folder.path.mkdir(parents=True)
+        self.folder.root.write_bytes(self.repository.first_root)
+        self.bundles = folder / "bundles"
+        self.bundles.mkdir()
+        self.now = time.time
+
+    def offer(self, number: int, **more: Any) -> str:
+        return self.repository.add(version(self.bundles, number), number, **more)
+
+    def running(self) -> Running:
+        with Bundle.open(Path(with_slot(self.config, Log("error")).bundles[0])) as bundle:
+            return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+
+    def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
+        return UpdateCycle(self.config, self.folder, self.running(), tries, now=lambda: self.now())(None)
+
+    def taken(self) -> None:
+        """What is staged proves itself."""
+        self.folder.change(lambda j: j.committed())
+
+
+@contextmanager
+def served(folder: Path, misbehave: Callable[[Any, bytes], None]) -> Iterator[str]:
+    """The folder over HTTP, as a hub has it; `misbehave` sends a bundle's bytes."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            path = folder / Path(self.path).parent.name / Path(self.path).name
+            if "/targets/" in self.path:
+                misbehave(self, path.read_bytes())
+                return
+            content = path.read_bytes() if path.exists() else b""
+            self.send_response(200 if path.exists() else 404)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def fetched(bench: Bench, address: str, seconds: float = 2.0) -> Path:
+    from edgeloop_agent.updates.download import fetch
+    from edgeloop_agent.updates.trust import refresh
+
+    hub = HubClient(address, "x", "", seconds)
+    listed = refresh(bench.folder, bench.folder.load(), hub, time.time())
+    slot = bench.folder.slot("a")
+    fetch(bench.folder, max(listed.offers.values(), key=lambda o: o.version), hub, slot, 0, 256)
+    return slot
