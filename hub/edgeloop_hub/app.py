@@ -23,10 +23,10 @@ from edgeloop_hub.http import error_responses
 from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.tails.api import Desk, TailServer
+from edgeloop_hub.tails.api import TailServer, TailService
 from edgeloop_hub.web import pages, sample_pages, sign_in
 
-SAFE = {
+SECURITY_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self';"
         " frame-ancestors 'none'; base-uri 'none'"
@@ -57,7 +57,7 @@ def build(hub: Hub) -> Litestar:
             _up_to(hub.settings.max_part_bytes, api.Workstation, TailServer, *sample_api.HANDLERS),
             _up_to(MAX_FORM_BYTES, *pages.HANDLERS, *sign_in.HANDLERS, *sample_pages.HANDLERS),
         ],
-        state=State({"hub": hub, "desk": Desk(hub)}),
+        state=State({"hub": hub, "service": TailService(hub)}),
         request_max_body_size=MAX_FORM_BYTES,
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",
@@ -67,27 +67,28 @@ def build(hub: Hub) -> Litestar:
             render_plugins=[JsonRenderPlugin()],
         ),
         exception_handlers=error_responses.HANDLERS,
-        before_send=[_safe],
+        before_send=[_add_security_headers],
         after_exception=[_log],
         debug=False,
     )
 
 
 def _up_to(most_bytes: int, *handlers: Any) -> Router:
-    """Routes whose messages have at most so many bytes."""
+    """Routes whose request bodies have at most so many bytes."""
     return Router("/", route_handlers=handlers, request_max_body_size=most_bytes)
 
 
-async def _safe(message: Message, scope: Scope) -> None:
-    """On every answer, errors too."""
+async def _add_security_headers(message: Message, scope: Scope) -> None:
+    """Add the security headers to every answer, errors too."""
     if message["type"] == "http.response.start":
         there = {name.lower() for name, _ in message["headers"]}
-        more = [(name.lower().encode(), value.encode()) for name, value in SAFE.items() if name.lower().encode() not in there]
+        headers = [(name.lower().encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
+        more = [(name, value) for name, value in headers if name not in there]
         message["headers"] = [*message["headers"], *more]
 
 
 async def _log(error: Exception, scope: Scope) -> None:
-    """A mistake of ours goes to standard error with its traceback; what a client did wrong does not."""
+    """Log a mistake of the hub with its traceback; a client's mistake is not logged."""
     if not isinstance(error, (HTTPException, EdgeloopError, *error_responses.UNREADABLE)):
         LOG.error("%s %s", scope.get("method"), scope.get("path"), exc_info=error)
 

@@ -69,7 +69,7 @@ def open_hub(context: click.Context) -> Any:
 
 
 def existing_hub(context: click.Context, **more: Any) -> Any:
-    """Raises UsageError where there is none: what looks after a hub must never begin another, empty one."""
+    """The hub of these options. Raises UsageError where there is none: maintenance never creates an empty hub."""
     from edgeloop_hub.hub import Hub
     from edgeloop_hub.storage.data_folder import KEY
 
@@ -97,7 +97,7 @@ def existing_hub(context: click.Context, **more: Any) -> Any:
 @click.option("--behind-tls", is_flag=True, help="A proxy in front serves TLS: cookies are marked secure.")
 @click.option(
     "--trusted-proxy", "proxies", multiple=True, metavar="ADDRESS",
-    help="With --behind-tls: the proxy whose X-Forwarded-For names the client; without it, one on this machine.",
+    help="With --behind-tls: a proxy whose X-Forwarded-For is believed; default: one on this machine.",
 )  # fmt: skip
 @click.pass_context
 def serve(
@@ -114,7 +114,7 @@ def serve(
     if (certificate is None) != (private_key is None):
         raise UsageError("--certificate and --private-key belong together")
     if proxies and not behind_tls:
-        raise UsageError("--trusted-proxy: only with --behind-tls; a client that nobody stands before is known by its own address")
+        raise UsageError("--trusted-proxy: only with --behind-tls; without a proxy the hub takes a client's own address")
     trusted = list(proxies or LOCAL_PROXIES) if behind_tls else []
     if host not in ("127.0.0.1", "::1", "localhost") and certificate is None and not behind_tls:
         click.echo(
@@ -124,13 +124,13 @@ def serve(
     settings = settings_of(
         context, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **limits_of(limits)
     )
-    Hub.open(settings).database.engine.dispose()  # every mistake of the configuration is said here, once
+    Hub.open(settings).database.engine.dispose()  # a mistake in the configuration is reported here, once
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
     click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{in_address(host)}:{port}", err=True)
     click.echo(f"edgeloop-hub: for cron: {cron_line(context.obj)}", err=True)
     uvicorn.run(
         "edgeloop_hub.app:from_environment",
-        factory=True, http="edgeloop_hub.http.connection_limits:Prompt", host=host, port=port, workers=workers,
+        factory=True, http="edgeloop_hub.http.connection_limits:LimitedProtocol", host=host, port=port, workers=workers,
         log_level="warning", access_log=False, server_header=False, proxy_headers=behind_tls,
         forwarded_allow_ips=trusted, ws="none",
         ssl_certfile=certificate, ssl_keyfile=private_key, timeout_keep_alive=75,
@@ -139,13 +139,13 @@ def serve(
 
 
 @commands.command(epilog=EXIT_CODES)
-@click.option("--accept-clock", is_flag=True, help="The clock is right, although the last tick was long ago or is yet to come.")
+@click.option("--accept-clock", is_flag=True, help="Confirm the clock, although the last tick was long ago or lies in the future.")
 @click.option(
     "--set", "limits", multiple=True, metavar="NAME=VALUE", help="Another value for a limit, such as leap_seconds=7776000."
 )
 @click.pass_context
 def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) -> None:
-    """Advance rollouts, sign what is due, forget what is old. For cron, every minute."""
+    """Sign metadata that are due, advance rollouts, delete old rows. For cron, every minute."""
     from edgeloop_hub.tick import tick as advance
 
     hub = existing_hub(context, **limits_of(limits))
@@ -166,7 +166,7 @@ def user() -> None:
 @click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
 @click.pass_context
 def add_user(context: click.Context, name: str, password_stdin: bool) -> None:
-    """Make a user, or give one another password."""
+    """Add a user, or change the password of one."""
     from edgeloop_hub.auth import accounts
 
     password = (
@@ -184,10 +184,10 @@ def token() -> None:
 
 @token.command("api", epilog=EXIT_CODES)
 @click.argument("name")
-@click.option("--days", type=float, help="Until it expires; without it, never.")
+@click.option("--days", type=float, help="Days until it expires; without this option it never does.")
 @click.pass_context
 def api_token(context: click.Context, name: str, days: float | None) -> None:
-    """A token for the workstation, or for cron."""
+    """Make a token for the workstation, or for cron."""
     _token(context, "api", name, [], days * 86400 if days else None)
 
 
@@ -196,14 +196,14 @@ def api_token(context: click.Context, name: str, days: float | None) -> None:
 @click.option("--label", "labels", multiple=True, help="A label that the device will have, such as pilot.")
 @click.pass_context
 def enrol_token(context: click.Context, name: str, labels: tuple[str, ...]) -> None:
-    """A token with which the device NAME enrols once (NAME any: whichever comes first)."""
+    """Make a token with which the device NAME enrols once (NAME any: the first device that uses it)."""
     _token(context, "enrol", name, list(labels), settings_of(context).token_seconds)
 
 
 @token.command("list", epilog=EXIT_CODES)
 @click.pass_context
 def list_tokens(context: click.Context) -> None:
-    """Every token by its id and name; the secrets themselves are known to their holders alone."""
+    """List every token by its id and name, without its secret."""
     from edgeloop_hub.auth import accounts
     from edgeloop_hub.time_text import when
 
@@ -218,7 +218,7 @@ def list_tokens(context: click.Context) -> None:
 @click.argument("which")
 @click.pass_context
 def revoke_token(context: click.Context, which: str) -> None:
-    """The token with this id, or all of this name, are worth nothing from now on."""
+    """Revoke the token with this id, or all tokens of this name."""
     from edgeloop_hub import event_log
     from edgeloop_hub.auth import accounts
 
@@ -244,7 +244,7 @@ def device() -> None:
 @click.argument("name")
 @click.pass_context
 def revoke(context: click.Context, name: str) -> None:
-    """Its credential is worth nothing from now on; the device goes on with what it runs."""
+    """Revoke the device's credential. The device goes on with the bundle that it runs."""
     from edgeloop_hub import event_log
     from edgeloop_hub.auth import accounts
 
@@ -258,7 +258,7 @@ def revoke(context: click.Context, name: str) -> None:
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_context
 def backup(context: click.Context, file: Path) -> None:
-    """Everything in one FILE: database, bundles, the hub's key. It holds secrets: keep it as such."""
+    """Write everything into one FILE: database, bundles, the hub's key. Keep it as a secret."""
     from edgeloop_hub.backup.save import save
 
     click.echo(save(existing_hub(context), file))
@@ -268,7 +268,7 @@ def backup(context: click.Context, file: Path) -> None:
 @click.argument("file", type=click.Path(path_type=Path, exists=True))
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
-    """Fill an empty hub from a backup FILE; the database may be of the other kind."""
+    """Fill an empty hub from a backup FILE. The database may be of another kind."""
     from edgeloop_hub.backup.restore import load
 
     click.echo(load(settings_of(context), file))

@@ -1,4 +1,4 @@
-"""What options of the command line come to."""
+"""Options of the command line: addresses, the line for cron, limits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def in_address(host: str) -> str:
 
 
 def cron_line(given: dict[str, Any]) -> str:
-    """The tick of this very hub, for a crontab: cron has another folder and another path."""
+    """The line for a crontab that ticks this hub. It has whole paths, as cron runs in another folder with another PATH."""
     options = ["--data", str(given["data"].resolve())]
     for name in ("database", "blobs"):
         options += [f"--{name}", given[name]] if given[name] else []
@@ -24,7 +24,7 @@ def cron_line(given: dict[str, Any]) -> str:
 
 
 def limits_of(given: tuple[str, ...]) -> dict[str, Any]:
-    """Raises UsageError for a limit that is none, or a value of another kind."""
+    """The values of `--set NAME=VALUE`. Raises UsageError for an unknown limit, or a value of another type."""
     import msgspec
 
     from edgeloop_contract.settings import nearest
@@ -39,7 +39,7 @@ def limits_of(given: tuple[str, ...]) -> dict[str, Any]:
         try:
             limits[name] = value.split(",") if kind == list[str] else msgspec.convert(value, kind, strict=False)
         except msgspec.MsgspecError as error:
-            raise UsageError(f"--set {name}: {value!r} is no {kind.__name__}") from error
+            raise UsageError(f"--set {name}: expected {kind.__name__}, got {value!r}") from error
         if isinstance(limits[name], int | float) and not 0 < limits[name] < float("inf"):
             raise UsageError(f"--set {name}: {value} is not above 0")
     return limits

@@ -17,7 +17,7 @@ from edgeloop_hub.updates import signing
 DAY = 86400.0
 LATE_SECONDS = 600.0  # without a tick, then there is a warning
 WARN_DAYS = (90, 30, 7)  # before targets or root metadata expire: soon, urgent, urgent with what follows
-BACK_SECONDS = 3600.0  # that the clock may go back unasked
+BACK_SECONDS = 3600.0  # that the clock may go back
 RENEW = "edgeloop keys renew"
 
 
@@ -44,7 +44,7 @@ def last_tick(connection: Connection) -> Tick | None:
 
 
 def check_clock(connection: Connection, now: float, settings: Settings) -> None:
-    """Raises UsageError where the clock has leapt: by it everything would be deleted, or signed with a wrong time."""
+    """Raises UsageError where the clock has leapt: a tick would delete everything, or sign with a wrong time."""
     last = connection.execute(select(facts.c.at).where(facts.c.name == "clock")).scalar()
     if last is None:
         last = _last_sign_of_life(connection, settings)

@@ -1,4 +1,4 @@
-"""What every request and every command works with."""
+"""The hub's parts that every request and every command uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a hub needs to know; every field has a default that serves a first evening."""
+"""The hub's settings; every field has a default for a first evening."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service import WATCH, WINDOWS, arrive, faulty
 from programs import needs, program
+from service import WATCH, WINDOWS, arrive, faulty
 from serving import RECORDING, eventually, serving
 
 
@@ -77,7 +77,7 @@ def test_frames_of_a_video(tiny_run: dict, tmp_path: Path) -> None:
 
 
 @needs("mosquitto")
-def test_messages_of_a_real_[str(program("mosquitto"))] -> None:
+def test_messages_of_a_real_broker(tmp_path: Path) -> None:
     from paho.mqtt import publish
 
     with socket.socket() as free:

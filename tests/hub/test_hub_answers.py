@@ -11,7 +11,7 @@ import pytest
 from litestar.testing import TestClient
 
 from edgeloop_hub import health
-from edgeloop_hub.app import SAFE, build
+from edgeloop_hub.app import SECURITY_HEADERS, build
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.rollouts import service
 from edgeloop_hub.updates import registry
@@ -101,7 +101,7 @@ def test_every_answer_has_one_content_type_and_says_what_browsers_may_not_do(
             answer = client.get(path.replace("{", "").replace("}", ""), headers=headers, follow_redirects=False)
             names = [name.lower() for name, _ in answer.headers.multi_items()]
             assert len(names) == len(set(names)), (path, names)
-            assert all(name.lower() in names for name in SAFE), path
+            assert all(name.lower() in names for name in SECURITY_HEADERS), path
 
 
 def test_the_document_says_what_may_come(client: TestClient[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Backup and restore: whole or not at all, and devices and workstation follow; and what was signed is renewed in time."""
+"""Backup and restore: whole or not at all, and devices and workstation follow."""
 
 from __future__ import annotations
 
@@ -6,86 +6,25 @@ import gzip
 import io
 import json
 import tarfile
-import time
-from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from sqlalchemy import insert
-from tuf.api.metadata import TargetFile
 
 from commands import command
-from edgeloop_agent.hub_client import NotFound
-from edgeloop_agent.updates import trust
-from edgeloop_agent.updates.journal import Journal, UpdateFolder
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_hub.backup import restore
 from edgeloop_hub.backup import save as backup
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.data_folder import KEY
-from edgeloop_hub.storage.schema import bundles, rollouts, samples
+from edgeloop_hub.storage.schema import bundles, rollouts
 from edgeloop_hub.updates import signing
 from edgeloop_pipeline.fleet import renewal
 from edgeloop_pipeline.fleet import tuf_keys as workstation
+from followers import CONTENT, HubInProcess, publish
 from hub_parts import Parts, parts
-from hubs import running_hub
-
-CONTENT = {name: (name * 50).encode() for name in ("m-1.edgeloop", "m-2.edgeloop", "m-3.edgeloop")}
-
-
-def publish(hub: Parts, *names: str) -> None:
-    """As the workstation does, but for bundles that are none."""
-    with hub.hub.database.reading() as database:
-        told = signing.latest(database, "targets")
-    assert told is not None
-    targets = workstation.current_targets(hub.keys, told[1].decode())
-    files = {name: TargetFile.from_data(name, CONTENT[name], ["sha256"]) for name in names}
-    for file in files.values():
-        file.unrecognized_fields["custom"] = {"model": "m", "version": 1, "channel": "stable"}
-    targets.targets, targets.version = {**targets.targets, **files}, targets.version + 1
-    body = workstation.signed_targets(hub.keys, targets)
-    with hub.hub.database.writing() as database:
-        signing.accept(database, [], body, hub.hub.signer, hub.hub.settings)
-    for name, file in files.items():
-        hub.hub.blobs.put(f"bundles/{file.hashes['sha256']}", CONTENT[name])
-        values = {"sha256": file.hashes["sha256"], "bytes": file.length, "model": "m", "version": 1, "channel": "stable"}
-        with hub.hub.database.writing() as database:
-            database.execute(insert(bundles).values(target=name, about='{"labels": []}', published=1.0, **values))
-
-
-class Origin:
-    """What a device fetches, from the database."""
-
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-
-    def metadata(self, name: str) -> Iterator[bytes]:
-        with self.hub.database.reading() as database:
-            found = signing.find(database, name)
-        if found is None:
-            raise NotFound(name)
-        yield found
-
-
-class DriftFollower:
-    """A device as far as it trusts metadata."""
-
-    def __init__(self, folder: Path, hub: Parts) -> None:
-        self.folder, self.journal = UpdateFolder(folder), Journal()
-        self.folder.path.mkdir(parents=True)
-        with hub.hub.database.reading() as database:
-            root = signing.find(database, "1.root.json")
-        assert root is not None
-        self.folder.root.write_bytes(root)
-
-    def refresh(self, hub: Hub, later: float = 0.0) -> set[str]:
-        listed = trust.refresh(self.folder, self.journal, Origin(hub), time.time() + later)  # type: ignore[arg-type]
-        self.journal = Journal(generation=listed.generation)
-        return set(listed.offers)
 
 
 @pytest.fixture
@@ -116,29 +55,6 @@ def test_devices_follow_a_hub_that_was_restored(hub: Parts, tmp_path: Path) -> N
     assert device.refresh(new) == {"m-1.edgeloop"}
 
 
-class There:
-    """The hub's interface, without the wire."""
-
-    address = "http://hub"
-
-    def __init__(self, hub: Hub) -> None:
-        self.hub = hub
-
-    def get(self, path: str) -> Any:
-        with self.hub.database.reading() as database:
-            if path == "/api/v1/signed":
-                root, targets = signing.latest(database, "root"), signing.latest(database, "targets")
-                assert root and targets
-                return {"roots": [root[1].decode()], "targets": targets[1].decode()}
-            rows = database.execute(bundles.select()).all()
-            return [{"target": r.target, "sha256": r.sha256} for r in rows]
-
-    def post(self, path: str, body: dict[str, Any]) -> None:
-        with self.hub.database.writing() as database:
-            roots, targets = [r.encode() for r in body.get("roots", [])], body["targets"].encode() or None
-            signing.accept(database, roots, targets, self.hub.signer, self.hub.settings)
-
-
 def test_the_workstation_follows_too_and_names_what_was_lost(hub: Parts, tmp_path: Path) -> None:
     device = DriftFollower(tmp_path / "device", hub)
     backup.save(hub.hub, tmp_path / "hub.tar.gz")
@@ -147,17 +63,17 @@ def test_the_workstation_follows_too_and_names_what_was_lost(hub: Parts, tmp_pat
     assert len(device.refresh(hub.hub)) == 3
     restore.load(Settings(tmp_path / "new"), tmp_path / "hub.tar.gz")
     new = Hub.open(Settings(tmp_path / "new"))
-    there: Any = There(new)
+    client: Any = HubInProcess(new)
     with pytest.raises(DataError, match="keys renew --after-restore"):
-        workstation.current_targets(hub.keys, there.get("/api/v1/signed")["targets"])
+        workstation.current_targets(hub.keys, client.signed().targets)
     with pytest.raises(EdgeloopError):  # devices take nothing older
         device.refresh(new)
-    said = renewal.after_restore(hub.keys, there)
+    said = renewal.after_restore(hub.keys, client)
     assert [line for line in said if "lost" in line] == [
         f"lost by the hub: m-{i}.edgeloop; publish its bundle again" for i in (2, 3)
     ]
     assert device.refresh(new) == {"m-1.edgeloop"}
-    assert "nothing is lost" in renewal.after_restore(hub.keys, there)[0]
+    assert "nothing is lost" in renewal.after_restore(hub.keys, client)[0]
     publish(Parts(new, hub.keys), "m-2.edgeloop")
     assert device.refresh(new) == {"m-1.edgeloop", "m-2.edgeloop"}
 
@@ -320,80 +236,3 @@ def test_the_command_says_it_in_a_sentence(hub: Parts, tmp_path: Path) -> None:
 
 
 # Expiry
-
-
-def expire(hub: Parts, days: float) -> None:
-    with hub.hub.database.reading() as database:
-        found = signing.latest(database, "targets")
-    assert found is not None
-    targets = workstation.hub_targets(hub.keys, found[1].decode())
-    targets.version += 1
-    targets.expires = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=days)
-    with hub.hub.database.writing() as database:
-        signing.accept(database, [], workstation.signed_targets(hub.keys, targets), hub.hub.signer, hub.hub.settings)
-
-
-def test_a_device_names_what_expired_and_blames_its_clock_only_where_it_may_be_wrong(hub: Parts, tmp_path: Path) -> None:
-    device = DriftFollower(tmp_path / "device", hub)
-    with pytest.raises(trust.TrustError, match=r"timestamp.json is expired; this clock says .* this clock right"):
-        device.refresh(hub.hub, later=10 * 86400)
-    with pytest.raises(trust.TrustError, match=r"root.json is expired; this clock says .* keys renew root"):
-        device.refresh(hub.hub, later=4 * 365 * 86400)
-    expire(hub, -1)
-    with pytest.raises(trust.TrustError, match=r"targets is expired\): whoever publishes renews .* clock agrees"):
-        device.refresh(hub.hub)
-    there: Any = There(hub.hub)
-    assert "good until" in renewal.targets(hub.keys, there)
-    assert device.refresh(hub.hub) == {"m-1.edgeloop"}
-
-
-def test_root_is_renewed_with_the_same_keys(hub: Parts, tmp_path: Path) -> None:
-    device, there = DriftFollower(tmp_path / "device", hub), There(hub.hub)
-    before = hub.keys.root.signed
-    assert "root: version 2" in renewal.root(hub.keys, there)  # type: ignore[arg-type]
-    assert hub.keys.root.signed.roles["root"].keyids == before.roles["root"].keyids
-    assert device.refresh(hub.hub) == {"m-1.edgeloop"}
-
-
-def test_a_root_that_did_not_arrive_goes_with_the_next(hub: Parts) -> None:
-    there: Any = There(hub.hub)
-    post, there.post = there.post, lambda *_: (_ for _ in ()).throw(DataError("the hub is away"))
-    with pytest.raises(DataError):
-        renewal.root(hub.keys, there)
-    there.post = post
-    assert "root: version 3" in renewal.root(hub.keys, there)
-
-
-def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:
-    with running_hub(tmp_path) as running:
-        running.run("tick")
-        hub = Parts(SimpleNamespace(database=Hub.open(Settings(tmp_path / "data")).database), workstation.Keys(tmp_path / "keys"))  # type: ignore[arg-type]
-        done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
-        assert done.returncode == 0 and "warning" not in done.stderr
-        hub.change(signing.signed, signing.signed.c.role == "targets", expires=time.time() + 20 * 86400)
-        done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
-        assert "warning: targets metadata expire in 20 days" in done.stderr and "edgeloop keys renew targets" in done.stderr
-        text = running.http.get_bytes("/metrics").decode()
-        figures = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith("edgeloop_hub_")}
-        assert (
-            19 * 86400
-            < figures['edgeloop_hub_metadata_remaining_seconds{role="targets"}']
-            < 21 * 86400
-            < figures['edgeloop_hub_metadata_remaining_seconds{role="root"}']
-        )
-        assert (
-            figures["edgeloop_hub_last_tick_success"] == 1
-            and time.time() - figures["edgeloop_hub_last_tick_timestamp_seconds"] < 120
-        )
-        assert "good until" in running.edgeloop("keys", "renew")
-        assert running.get("/api/v1/health")["warnings"] == []
-        assert hub.value(samples.c.key) is None
-
-
-def test_metadata_that_no_device_would_fetch_are_not_taken(hub: Parts) -> None:
-    there: Any = There(hub.hub)
-    targets = workstation.current_targets(hub.keys, there.get("/api/v1/signed")["targets"])
-    targets.targets = {f"m-{i}.edgeloop": TargetFile(1, {"sha256": f"{i:064}"}, f"m-{i}.edgeloop") for i in range(20_000)}
-    targets.version += 1
-    with pytest.raises(DataError, match="withdraw old bundles first"):
-        there.post("/api/v1/signed", {"targets": workstation.signed_targets(hub.keys, targets, remember=False).decode()})

@@ -1,4 +1,4 @@
-"""What devices say to the hub over HTTP."""
+"""The HTTP interface for devices: enrol, poll, report, fetch signed files."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub 
 
 @documents_errors(400, 503)
 class Devices(Controller):
-    """For devices: enrol, ask, report, and fetch what is signed."""
+    """For devices: enrol, poll, report, and fetch signed files."""
 
     path = "/"
     tags = ["devices"]
 
     @post("/api/v1/enrol", sync_to_thread=True, status_code=200, raises=[NotAuthorizedException, TooManyRequestsException])
     def enrol(self, data: Enrolment, state: State, request: Request[Any, Any, Any]) -> Enrolled:
-        """A device's one-time token for a credential of its own, and the root of trust."""
+        """Exchange a one-time token for a credential of the device's own, and the root of trust."""
         hub, who = state.hub, accounts.from_address(f"enrol {client_of(request)}")
         with hub.database.reading() as database:
             good = accounts.is_enrolment(database, data.token)
-        if not good:  # a good token is never held up by the tries of others
+        if not good:  # the tries of others never delay a good token
             with hub.database.writing() as database:
                 may = accounts.may_try(database, who, hub.settings.sign_in_tries_per_address, hub.settings)
             if not may:
@@ -56,7 +56,7 @@ class Devices(Controller):
 
     @get("/api/v1/update", guards=[is_device], sync_to_thread=True, raises=[NotAuthorizedException])
     def update(self, state: State, request: Request[Any, Any, Any]) -> Response[Assignment | None]:
-        """What the device should run, and send. With the ETag of the last answer: 304 while that stands."""
+        """What the device should run and send. With the ETag of the last answer: 304 while that answer holds."""
         device = asking(request)
         with state.hub.database.reading() as database:
             offer = assignment.assignment(database, device, state.hub.settings)
@@ -75,7 +75,7 @@ class Devices(Controller):
         raises=[NotAuthorizedException, TooManyRequestsException],
     )
     def report(self, data: Report, state: State, request: Request[Any, Any, Any]) -> None:
-        """How the device does, what happened to it, and a job's result. Sent twice, it is stored once."""
+        """A heartbeat, events, drift and a job's result. A report that is sent twice is stored once."""
         with state.hub.database.writing(ordered=False) as database:
             if not reports.store(database, asking(request), data, state.hub.settings):
                 raise TooManyRequestsException("too many reports in this hour")
@@ -118,7 +118,7 @@ class Devices(Controller):
 
 
 def _begins(asked: str, size: int) -> int:
-    """Only `bytes=N-` is served in part; anything else gets the whole, as RFC 9110 allows."""
+    """The first byte of a Range header. Only `bytes=N-` is served in part; anything else gets the whole, as RFC 9110 allows."""
     number = asked.removeprefix("bytes=").removesuffix("-") if asked.startswith("bytes=") and asked.endswith("-") else ""
     begins = int(number) if number.isascii() and number.isdigit() and len(number) < 16 else 0
     return begins if begins < size else 0

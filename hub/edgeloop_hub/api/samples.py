@@ -1,4 +1,4 @@
-"""Samples over HTTP: devices bring them, the workstation and cron label and fetch them."""
+"""The HTTP interface for samples: devices send them, the workstation and cron label and fetch them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
 from edgeloop_hub.samples.values import array_of
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
-UNPACKING_SECONDS = 3.0  # that one waits for others
+UNPACKING_SECONDS = 3.0  # that an upload waits for others
 UNPACKING = threading.BoundedSemaphore(2)  # uploads that are unpacked at a time; others answer meanwhile
 SECONDS = Annotated[float, Parameter(ge=1, le=3.2e7)]
 
@@ -48,7 +48,7 @@ class DeviceSamples(Controller):
         guards=[is_device], sync_to_thread=True, status_code=200, raises=[NotAuthorizedException, TooManyRequestsException],
     )  # fmt: skip
     def bring(self, body: bytes, state: State, request: Request[Any, Any, Any]) -> None:
-        """Samples and events of an outbox, as MessagePack. Sent twice, they are stored once; answered when they are safe."""
+        """Samples and events of an outbox, as MessagePack, each stored once. The answer comes when all of it is stored."""
         upload, device, hub = ingest.decode(body), asking(request), state.hub
         ingest.check_sizes(upload, hub.settings)
         with hub.database.writing(ordered=False) as database:
@@ -71,13 +71,13 @@ class Samples(Controller):
 
     @get("/queue", sync_to_thread=True)
     def queue(self, state: State, model: str = "", who: str = "import", limit: PAGE = 50) -> list[QueuedSample]:
-        """What to label next, the most informative first: one of near-duplicates (`alike`), `together` of whose recording wait."""
+        """Samples to label next, the most informative first, one of each group of near-duplicates."""
         with state.hub.database.reading() as database:
             return label_queue.waiting(database, model, who[:63], limit, faulty(database))
 
     @post("/labels", sync_to_thread=True, status_code=200)
     def label(self, data: LabelUpload, state: State) -> SettledSamples:
-        """Labels of one person; how many samples are settled by them."""
+        """Store labels of one person; how many samples are settled by them."""
         settled, who = 0, data.who if data.who == "import" else own_name(data.who, "who")
         with state.hub.database.writing() as database:
             for one in data.labels:

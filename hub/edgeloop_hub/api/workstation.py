@@ -1,4 +1,4 @@
-"""What the workstation and cron ask the hub over HTTP."""
+"""The HTTP interface for the workstation and cron: publish, roll out, look."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ class Workstation(Controller):
 
     @post("/signed", sync_to_thread=True, status_code=200)
     def publish(self, data: MetadataUpload, state: State) -> TargetsVersion:
-        """Take newly signed metadata; every bundle that they name has to be here."""
+        """Store newly signed metadata. Every bundle that they name must have been uploaded."""
         hub = state.hub
         roots, body = [r.encode() for r in data.roots], data.targets.encode() or None
-        with hub.database.reading() as database:  # nothing is put together that will not be taken
+        with hub.database.reading() as database:  # checked first, so that no bundle is put together in vain
             if body is not None:
                 service.guard_fallbacks(database)
             new = signing.checked(database, roots, body)
@@ -89,7 +89,7 @@ class Workstation(Controller):
 
     @get("/uploads/{sha256:str}", sync_to_thread=True)
     def received(self, sha256: Sha, state: State) -> ReceivedBytes:
-        """How many bytes of this bundle are here: where to go on."""
+        """How many bytes of this bundle the hub has: where to go on."""
         with state.hub.database.reading() as database:
             size = database.execute(select(bundles.c.bytes).where(bundles.c.sha256 == sha256)).scalar()
             return ReceivedBytes(bytes=size if size is not None else registry.received(database, sha256))
@@ -104,7 +104,7 @@ class Workstation(Controller):
 
     @get("/health", sync_to_thread=True)
     def health(self, state: State) -> Health:
-        """The last tick, when signed metadata expire, and what somebody should do about it."""
+        """The last tick, when signed metadata expire, and warnings."""
         with state.hub.database.reading() as database:
             return health.current(database)
 

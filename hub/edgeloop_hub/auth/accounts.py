@@ -44,14 +44,14 @@ def checked_name(name: str, what: str) -> str:
 
 
 def own_name(name: str, what: str) -> str:
-    """Of a device or a person. Raises UsageError also for a name under which the hub itself writes."""
+    """A name for a device or a person. Raises UsageError for a wrong one, and for one that the hub uses itself."""
     if checked_name(name, what) in RESERVED:
         raise UsageError(f"{what} {name!r}: the hub uses this name itself; choose another")
     return name
 
 
 def add_user(connection: Connection, name: str, password: str) -> None:
-    """Make a user, or give one another password; what was open under the old one ends."""
+    """Add a user, or change the password of one; sessions under the old password end."""
     if len(password) < MIN_PASSWORD:
         raise UsageError(f"the password has {len(password)} characters; use {MIN_PASSWORD} or more")
     connection.execute(delete(users).where(users.c.name == own_name(name, "user")))
@@ -60,7 +60,7 @@ def add_user(connection: Connection, name: str, password: str) -> None:
 
 
 def may_sign_in(connection: Connection, name: str, address: str, settings: Settings) -> bool:
-    """By name and address together, so that nobody elsewhere can lock a person out; and by address, whoever it tries to be."""
+    """Counts tries by name and address together, so that nobody elsewhere can lock a person out; and by address alone."""
     if not may_try(connection, from_address(address), settings.sign_in_tries_per_address, settings):
         return False
     return may_try(connection, tried(name, address), settings.sign_in_tries, settings)
@@ -75,7 +75,7 @@ def tried(name: str, address: str) -> str:
 
 
 def may_try(connection: Connection, who: str, most: int, settings: Settings) -> bool:
-    """Counts a try before it is looked at, so that many at once are counted too."""
+    """Whether one more try is allowed. It is counted before it is checked, so that simultaneous tries count too."""
     now = time.time()
     row = connection.execute(select(tries.c.count.label("done"), tries.c.since).where(tries.c.who == who)).first()
     if row is None or now - row.since > settings.sign_in_wait_seconds:
@@ -87,7 +87,7 @@ def may_try(connection: Connection, who: str, most: int, settings: Settings) -> 
 
 
 def forget_old(connection: Connection, settings: Settings) -> None:
-    """Sessions that are over, and tries that count no more."""
+    """Delete expired sessions, and tries that count no more."""
     now = time.time()
     connection.execute(delete(sessions).where(sessions.c.expires < now))
     connection.execute(delete(tries).where(tries.c.since < now - settings.sign_in_wait_seconds))
@@ -99,7 +99,7 @@ def forget_tries(connection: Connection, *who: str) -> None:
 
 @cache
 def _nobody() -> str:
-    """So that an unknown name takes as long as a wrong password."""
+    """A hash that no password has: with it an unknown name takes as long as a wrong password."""
     return HASHER.hash("nobody has this password")
 
 
@@ -111,7 +111,7 @@ def password_is_right(stored: str | None, password: str) -> bool:
 
 
 def open_session(connection: Connection, user: str, settings: Settings) -> str:
-    """A new one at every sign-in: a session that somebody planted before is worth nothing."""
+    """Start a session; returns its secret. It is new at every sign-in, so that a planted session is worth nothing."""
     secret, digest = secret_digests.make("session")
     connection.execute(
         insert(sessions).values(
@@ -142,7 +142,7 @@ def close_session(connection: Connection, secret: str) -> None:
 
 
 def make_token(connection: Connection, kind: str, name: str, labels: list[str], seconds: float | None) -> str:
-    """`kind`: "api" for the workstation and cron, "enrol" for one device. Shown once."""
+    """Make a token; returns its secret. `kind`: "api" for the workstation and cron, "enrol" for one device."""
     secret, digest = secret_digests.make(kind)
     for label in labels:
         checked_name(label, "label")
@@ -164,7 +164,7 @@ def token_summaries(connection: Connection) -> list[TokenSummary]:
 
 
 def revoke_tokens(connection: Connection, which: str) -> int:
-    """By id, or by name. Raises UsageError when there is none."""
+    """Revoke tokens by id, or by name; returns how many. Raises UsageError when there is none."""
     by_id = re.fullmatch(rf"[0-9a-f]{{{ID_LETTERS}}}", which) is not None
     named = tokens.c.hash.startswith(which) if by_id else tokens.c.name == which
     if by_id and connection.execute(select(tokens.c.hash).where(named)).first() is None:
@@ -176,14 +176,14 @@ def revoke_tokens(connection: Connection, which: str) -> int:
 
 
 def token_is_good(connection: Connection, secret: str) -> bool:
-    """Of the workstation or of cron."""
+    """Whether it is a valid token of the workstation or of cron."""
     query = select(tokens.c.expires).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")
     row = connection.execute(query).first()
     return row is not None and (row.expires is None or row.expires > time.time())
 
 
 def is_enrolment(connection: Connection, secret: str) -> bool:
-    """A token that nobody used, and that is not too old."""
+    """Whether it is an enrolment token that nobody used, and that is not too old."""
     row = connection.execute(
         select(tokens.c.expires, tokens.c.used).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "enrol")
     ).first()
@@ -191,7 +191,10 @@ def is_enrolment(connection: Connection, secret: str) -> bool:
 
 
 def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | None:
-    """None when the token is not good. A device that enrols again gets a new credential, and its old one ends."""
+    """Enrol a device; None when the token is not valid. A device that enrols again gets a new credential, and its old one ends.
+
+    Raises DataError for a name or a token that does not fit.
+    """
     if asked.device in RESERVED:
         raise DataError(f"a device cannot be called {asked.device}: the hub uses this name itself; choose another")
     digest, now = secret_digests.digest(asked.token), time.time()
@@ -237,6 +240,6 @@ def device_of(connection: Connection, secret: str) -> Device | None:
 
 
 def revoke(connection: Connection, device: str) -> None:
-    """Raises UsageError when there is no such device."""
+    """Revoke a device's credential. Raises UsageError when there is no such device."""
     if connection.execute(update(devices).where(devices.c.name == device).values(revoked=time.time())).rowcount != 1:
         raise UsageError(f"there is no device {device!r}")

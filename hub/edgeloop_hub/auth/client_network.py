@@ -6,7 +6,7 @@ import ipaddress
 
 
 def network_of(address: str) -> str:
-    """An IPv4 address, or the /64 of an IPv6 one, which is one subscriber's; anything else as it is."""
+    """An IPv4 address, or the /64 network of an IPv6 one, which belongs to one subscriber; anything else as it is."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -21,7 +21,7 @@ def bearer(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
 
 
 def client_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-    """The address that a limit counts by: the client's, or what a trusted proxy says that it is."""
+    """The address that limits count by: the client's own, or the one that a trusted proxy states."""
     return network_of(connection.client.host if connection.client else "")
 
 
@@ -36,7 +36,7 @@ def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandle
 
 
 def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: a token of the workstation's or of cron's. Cookies do not count here, so no page can make a browser ask."""
+    """Guard: a token of the workstation or of cron. Cookies do not count, so no web page can make a browser send such a request."""
     with connection.app.state.hub.database.reading() as database:
         if not accounts.token_is_good(database, bearer(connection)):
             raise NotAuthorizedException("no such token; make one with edgeloop-hub token api")

@@ -40,7 +40,10 @@ AFTER = (
 
 
 def load(settings: Settings, path: Path) -> str:
-    """Raises UsageError when the hub is not empty, DataError for a damaged file; nothing is ever written over, nor left behind."""
+    """Fill an empty hub from a backup; returns what was done, in words. A failure leaves nothing behind.
+
+    Raises UsageError when the hub is not empty, DataError for a damaged file.
+    """
     begun = settings.data / RESTORING
     if (settings.data / KEY).exists() and not begun.exists():
         raise UsageError(f"{settings.data}: there is a hub already; restore into an empty folder and database")
@@ -142,7 +145,7 @@ def check(path: Path) -> _BackupContent:
 
 
 def _spoiled(path: Path, error: Exception) -> EdgeloopError:
-    """A gzip stream that ends too early is a backup once; something else never was one."""
+    """The error for a file that tarfile cannot read: a gzip stream is a damaged backup, anything else is no backup."""
     begins = b""
     if path.is_file():
         with path.open("rb") as file:
@@ -188,7 +191,7 @@ def _rows(table: Table, file: IO[bytes], digest: Any) -> Iterator[dict[str, Any]
 
 def _fill(settings: Settings, path: Path, content: _BackupContent, written: _Written) -> None:
     """Blobs first, then every row and the key in one transaction, with metadata that are newer than any device has seen."""
-    if not settings.database:  # its owner's alone, from its first byte on
+    if not settings.database:  # readable by its owner alone, from its first byte on
         os.close(os.open(settings.data / DATABASE, os.O_CREAT | os.O_RDWR, 0o600))
     if not settings.blobs:
         (settings.data / BLOBS).mkdir(mode=0o700, exist_ok=True)
@@ -230,7 +233,7 @@ def _insert(connection: Connection, table: Table, archive: tarfile.TarFile, entr
 
 
 def _begin_anew(connection: Connection, content: _BackupContent, settings: Settings) -> None:
-    """Devices saw snapshots and timestamps after the backup, and take no older ones: versions go ahead of any that were signed."""
+    """Pause running rollouts, and sign metadata with versions above all earlier ones: devices take no older ones."""
     now = time.time()
     running = rollouts.c.state == "running"
     connection.execute(

@@ -23,17 +23,20 @@ from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.data_folder import KEY
 from edgeloop_hub.storage.schema import bundles, metadata
 
-PASSING = ("sessions", "tries", "parts")  # not worth keeping
+TEMPORARY = ("sessions", "tries", "parts")  # tables that a backup leaves out
 DIGESTS = "digests.json"
 
 
 def save(hub: Hub, path: Path) -> str:
-    """Written beside and renamed, readable by its owner alone. One moment of the database; bundles never change."""
+    """Write a backup, readable by its owner alone; returns what was written, in words.
+
+    It is written beside and renamed. The database is read at one moment; bundles never change.
+    """
     rows, digests = 0, dict[str, str]()
     with publishing(path, 0o600) as file, tarfile.open(fileobj=file, mode="w:gz", compresslevel=1) as archive:
         with hub.database.writing() as database:
             for table in metadata.sorted_tables:
-                if table.name not in PASSING:
+                if table.name not in TEMPORARY:
                     lines = [json.dumps(_plain(dict(row._mapping))) for row in database.execute(select(table))]
                     rows += len(lines)
                     name = f"tables/{table.name}.jsonl"
@@ -47,7 +50,7 @@ def save(hub: Hub, path: Path) -> str:
 
 
 def _add_bundle(archive: tarfile.TarFile, blobs: Blobs, sha256: str, size: int) -> str:
-    """Raises DataError for one that is damaged where it lies: better now than when it is needed."""
+    """Raises DataError for a bundle that is damaged in the storage."""
     digest = hashlib.sha256()
     with tempfile.TemporaryFile() as whole:
         for chunk in blobs.read(f"bundles/{sha256}", 0, size):

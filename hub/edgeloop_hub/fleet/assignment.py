@@ -32,7 +32,7 @@ def target_for(connection: Connection, device: Device, model: str) -> str:
 
 
 def may_fetch(connection: Connection, device: Device, target: str) -> bool:
-    """A device reads the bundle that it is to run, and one that it is to measure; no other."""
+    """Whether a device may fetch a bundle: the one that it is to run, or one that it is to measure; no other."""
     row = connection.execute(select(bundles.c.model).where(bundles.c.target == target, bundles.c.withdrawn.is_(None))).first()
     if row is None:
         return False

@@ -1,4 +1,4 @@
-"""What devices report of themselves."""
+"""Reports of devices: heartbeats, events, drift, results of jobs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeloop_hub.storage.schema import devices, heartbeats, jobs
 
 
 def store(connection: Connection, device: Device, report: Report, settings: Settings) -> bool:
-    """Keep a report, once. False: over the device's quota. What it says of other devices or times to come is not believed."""
+    """Store a report, once. False: over the device's quota. Claims about other devices or about the future are not believed."""
     now = time.time()
     if report.job is not None and too_deep(report.job.measured):
         raise DataError("a measurement is nested too deeply")

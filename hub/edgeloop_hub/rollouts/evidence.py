@@ -22,7 +22,7 @@ from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.schema import devices, events, heartbeats, rollouts
 
 HOUR = 3600.0
-OTHER = "others"  # labels beyond as many as a model has
+OTHER = "others"  # the label of all answers beyond MAX_LABELS labels
 FAILED = ("failed", "rolled-back")
 MAX_REPORTS = 500_000  # of the newest that one comparison reads
 USUAL_POLL_SECONDS = 300.0

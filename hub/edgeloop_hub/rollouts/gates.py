@@ -51,7 +51,7 @@ ByDevice = dict[str, DeviceEvidence]
 
 @dataclass(frozen=True)
 class Finding:
-    """One gate's verdict. `breached` None: nothing to judge by yet; `waits`: and the next step waits until there is."""
+    """One gate's verdict. `breached` None: there are no figures yet; `waits`: the next step waits until there are."""
 
     gate: str
     breached: bool | None
@@ -192,7 +192,7 @@ def _labels(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Findin
 
 
 def _table(rows: list[Counter[str]]) -> Any:
-    """Devices by labels. Those that few devices gave are one; a device that claims more answers than others is a busy one."""
+    """Counts of answers: a row for each device, a column for each label. Rare labels share a column; rows are clipped."""
     devices = Counter(name for row in rows for name, count in row.items() if count > 0)
     places = {name: i for i, (name, _) in enumerate(devices.most_common(MAX_LABELS))}
     table = np.zeros((len(rows), len(places) + 1))
@@ -227,7 +227,7 @@ def _accuracy(gates: GateLimits, new: ByDevice, old: ByDevice) -> Finding:
 
 
 def _right(devices: ByDevice) -> tuple[int, int]:
-    """Right ones of the labelled ones; a device that claims many more than others counts as one with many."""
+    """Right answers, and labelled ones; each device counts for at most OUTLIER times the median."""
     rows = [s for s in devices.values() if s.labelled > 0]
     most = OUTLIER * float(np.median([s.labelled for s in rows])) if rows else 0.0
     shares = [(min(s.right, s.labelled) / s.labelled, min(s.labelled, most)) for s in rows]

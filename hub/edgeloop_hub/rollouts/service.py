@@ -1,4 +1,4 @@
-"""Rollouts as they go: started, paused, advanced by `tick`, stopped by a gate. Every decision is an event with its reason."""
+"""Start, change, assess and advance rollouts. Every decision is recorded as an event with its reason."""
 
 from __future__ import annotations
 

@@ -26,14 +26,14 @@ from edgeloop_hub.updates import registry
 DAY = 86400.0
 COMPARED = 300  # open samples of the model that a new one may resemble
 ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
-ALIKE_TOGETHER = 1.0  # of one recording, with the same prediction: what moves or sounds so for a while goes on doing it
+ALIKE_TOGETHER = 1.0  # the same within one recording and prediction, where neighbours resemble each other
 ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "float32": 4}
 CHUNK = 256 << 10  # bytes that are unpacked at a time
 MAX_VALUES = 16 << 20  # bytes of one sample, unpacked
 
 
 def decode(body: bytes) -> Samples:
-    """Raises DataError."""
+    """An upload, from MessagePack. Raises DataError."""
     try:
         return msgspec.msgpack.decode(body, type=Samples)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -88,7 +88,9 @@ def store(connection: Connection, device: Device, upload: Samples, settings: Set
         given = by_person[place]
         truth = sample.truth if sample.truth in _known(connection, known_labels, sample.model) else ""
         settled = bool(truth) or max(Counter(given.values()).values(), default=0) >= settings.labels_needed
-        alike = name if settled else open_ones.like(sample, name)  # what is settled is no group's head: it is never asked about
+        alike = (
+            name if settled else open_ones.like(sample, name)
+        )  # people are not asked about a settled sample, so it heads no group
         connection.execute(
             insert(samples).values(
                 device=device.name, key=sample.key, at=now, taken=min(sample.at, now), kind=sample.kind, random=int(sample.random),

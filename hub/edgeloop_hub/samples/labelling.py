@@ -1,4 +1,4 @@
-"""What people say that samples and whole recordings are, and what of it counts."""
+"""Labels of samples and of whole recordings: stored, counted, and settled when enough people agree."""
 
 from __future__ import annotations
 

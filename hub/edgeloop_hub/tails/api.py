@@ -42,7 +42,7 @@ class _Client:
     at: float
 
 
-class Desk:
+class TailService:
     """One worker's tails, and who may ask how much."""
 
     def __init__(self, hub: Any) -> None:
@@ -131,9 +131,9 @@ class TailServer(Controller):
     @get("/models/{model:str}")
     async def metadata(self, model: str, request: Sent, state: State) -> dict[str, Any]:
         """Names, types and shapes of a tail's tensors; -1 is the batch."""
-        desk: Desk = state.desk
-        await desk.admit(request)
-        tail = await desk.tail(model)
+        service: TailService = state.service
+        await service.admit(request)
+        tail = await service.tail(model)
         boundary, output = tail.boundary, tail.output
         return {
             "name": tail.name, "versions": [tail.version], "platform": "edgeloop",
@@ -144,16 +144,16 @@ class TailServer(Controller):
     @get("/models/{model:str}/ready")
     async def model_ready(self, model: str, request: Sent, state: State) -> dict[str, Any]:
         """The tail is loaded when this returns."""
-        desk: Desk = state.desk
-        await desk.admit(request)
-        return {"name": (await desk.tail(model)).name, "ready": True}
+        service: TailService = state.service
+        await service.admit(request)
+        return {"name": (await service.tail(model)).name, "ready": True}
 
     @get("/models/{model:str}/stats")
     async def stats(self, model: str, request: Sent, state: State) -> dict[str, Any]:
         """Requests and batches of this worker, and what waits now."""
-        desk: Desk = state.desk
-        await desk.admit(request)
-        tail = await desk.tail(model)
+        service: TailService = state.service
+        await service.admit(request)
+        tail = await service.tail(model)
         batcher = tail.batcher
         row = {
             "name": tail.name, "version": tail.version, "inference_count": batcher.requests, "execution_count": batcher.batches,
@@ -167,15 +167,15 @@ class TailServer(Controller):
     )
     async def infer(self, model: str, request: Sent, state: State) -> Response[bytes]:
         """Scores of one or more boundaries. `timeout` (parameter, µs): how long anyone will wait for them."""
-        desk: Desk = state.desk
-        await desk.admit(request)
-        asked = _decoded(request, await request.body(), desk.settings.max_part_bytes)
-        tail = await desk.tail(model)
-        rows = await desk.rows(tail, asked.inputs)
-        if len(rows) > desk.settings.tail_batch:
-            raise DataError(f"a batch of {len(rows)}; send up to {desk.settings.tail_batch} rows")
+        service: TailService = state.service
+        await service.admit(request)
+        asked = _decoded(request, await request.body(), service.settings.max_part_bytes)
+        tail = await service.tail(model)
+        rows = await service.rows(tail, asked.inputs)
+        if len(rows) > service.settings.tail_batch:
+            raise DataError(f"a batch of {len(rows)}; send up to {service.settings.tail_batch} rows")
         timeout = asked.parameters.get("timeout")
-        seconds = desk.settings.tail_wait_seconds
+        seconds = service.settings.tail_wait_seconds
         if isinstance(timeout, int | float) and timeout > 0:
             seconds = min(seconds, timeout / 1e6)
         try:

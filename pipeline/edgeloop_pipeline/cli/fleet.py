@@ -31,7 +31,7 @@ keys_option = click.option(
 passphrase_option = click.option(
     "--passphrase",
     is_flag=True,
-    help="Ask for a passphrase that encrypts the keys; else it is in $EDGELOOP_PASSPHRASE_FILE, if there is one.",
+    help="Ask for the passphrase of the keys; without this option it is read from $EDGELOOP_PASSPHRASE_FILE, where that is set.",
 )
 
 
@@ -82,7 +82,7 @@ def init(hub: str, ca_file: str, folder: Path, passphrase: bool, root_keys: int,
 @keys_option
 @passphrase_option
 def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) -> None:
-    """Replace a key, and with that revoke the old one: lost or stolen, it counts no more."""
+    """Replace a key and revoke the old one, which may be lost or stolen."""
     from edgeloop_contract.hub_messages import MetadataUpload
     from edgeloop_pipeline.fleet import tuf_keys
 
@@ -108,7 +108,7 @@ def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) ->
     "--after-restore", is_flag=True, help="The hub was restored from a backup: sign what it still has, above all versions."
 )
 def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, after_restore: bool) -> None:
-    """Sign the same anew, for a year (root: three), before it expires."""
+    """Sign the same metadata again, for a year (root: three), before they expire."""
     from edgeloop_pipeline.fleet import renewal
 
     keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
@@ -126,7 +126,7 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
 @passphrase_option
 @click.option("--channel", default="stable", show_default=True)
 def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str) -> None:
-    """Sign BUNDLE and bring it to the hub. Devices get it by a rollout."""
+    """Sign BUNDLE and send it to the hub. Devices get it by a rollout."""
     from edgeloop_pipeline.fleet import release, renewal
 
     client = _hub(hub, ca_file)
@@ -147,7 +147,7 @@ def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool
 @keys_option
 @passphrase_option
 def withdraw(target: str, hub: str, ca_file: str, folder: Path, passphrase: bool) -> None:
-    """Sign that TARGET is not to be installed any more."""
+    """Sign that devices install TARGET no more."""
     from edgeloop_pipeline.fleet import release, tuf_keys
 
     keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
@@ -195,7 +195,13 @@ def rollout() -> None:
 @keys_option
 @passphrase_option
 @click.option("--steps", default="25%, 100%", show_default=True, help='Cohorts that grow: "pi-1+pi-2, label:pilot, 25%, 100%".')
-@click.option("--soak-minutes", type=float, default=60.0, show_default=True, help="How long each step runs well before the next.")
+@click.option(
+    "--soak-minutes",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="How long each step has to run well before the next one starts.",
+)
 @click.option(
     "--on-breach",
     type=click.Choice(["halt", "return"]),
@@ -208,7 +214,7 @@ def start(
     target: str, hub: str, ca_file: str, folder: Path, passphrase: bool, steps: str, soak_minutes: float, on_breach: str,
     gates: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """Start with the first step; the hub's tick goes on from there."""
+    """Start the first step; the hub's tick starts the next ones."""
     from edgeloop_pipeline.fleet import release, renewal
 
     limits = _gate_limits(gates)
@@ -276,9 +282,9 @@ def _add_verb(verb: str, text: str) -> None:
 
 
 for _name, _text in (
-    ("pause", "Nobody new gets the bundle until it is resumed."),
-    ("resume", "Go on, also after a gate halted it."),
-    ("abort", "End it; who is not on the released bundle goes back to that, where signed targets allow it."),
+    ("pause", "Stop: no further device gets the bundle until the rollout is resumed."),
+    ("resume", "Go on, also after a gate halted the rollout."),
+    ("abort", "End the rollout. Devices go back to the released bundle, where signed targets allow it."),
 ):
     _add_verb(_name, _text)
 

@@ -15,15 +15,21 @@ PAGE = 500  # labels in one request
 
 @click.group(epilog=EXIT_CODES)
 def labels() -> None:
-    """Samples of the hub to another labelling tool, and its labels back."""
+    """Bring samples of the hub to another labelling tool, and its labels back."""
 
 
 @labels.command("export", epilog=EXIT_CODES)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--model", required=True, help="Whose samples.")
+@click.option("--model", required=True, help="The model whose samples are written.")
 @click.option("--format", "kind", type=click.Choice(["csv", "coco", "label-studio"]), default="csv", show_default=True)
 @click.option("--which", type=click.Choice(["open", "labelled", "all"]), default="open", show_default=True)
-@click.option("--limit", type=click.IntRange(min=1), default=1000, show_default=True, help="Open ones: the most informative first.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="At most so many; open samples come most informative first.",
+)
 @hub_option
 @ca_option
 def export(folder: Path, model: str, kind: str, which: str, limit: int, hub: str, ca_file: str) -> None:
@@ -53,11 +59,11 @@ def export(folder: Path, model: str, kind: str, which: str, limit: int, hub: str
 
 @labels.command("import", epilog=EXIT_CODES)
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--who", default="import", show_default=True, help="Whose labels these are: people who agree are counted.")
+@click.option("--who", default="import", show_default=True, help="Who gave these labels. The hub counts people who agree.")
 @hub_option
 @ca_option
 def import_labels(file: Path, who: str, hub: str, ca_file: str) -> None:
-    """Read labels from FILE, in any of the formats, and give them to the hub. Twice does no harm."""
+    """Read labels from FILE, in any of the formats, and send them to the hub. Repeating it does no harm."""
     from edgeloop_contract.sample_messages import LabelUpload
     from edgeloop_pipeline.fleet.hub_client import HubClient
     from edgeloop_pipeline.fleet.label_formats import read

@@ -1,5 +1,7 @@
-"""Samples and labels as files: CSV, COCO, Label Studio's JSON. Media are named DEVICE-KEY, so that labels find their way back
-from tools that drop every field they do not know."""
+"""Samples and labels as files: CSV, COCO, Label Studio's JSON.
+
+Media files are named DEVICE-KEY, because some tools keep no other field: by that name a label finds its sample again.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,7 @@ def _csv_row(item: Item) -> dict[str, Any]:
 
 
 def to_coco(items: list[Item], names: list[str]) -> dict[str, str]:
-    """Categories, images, and an annotation of the whole image for each label there is. Raises DataError for what is no image."""
+    """Categories, images, and an annotation of the whole image for each label there is. Raises DataError for a series."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, item in enumerate(items, 1):
@@ -166,7 +168,7 @@ def _of_coco(found: dict[str, Any]) -> Iterator[LabelAssignment]:
 
 
 def _of_label_studio(tasks: list[dict[str, Any]]) -> Iterator[LabelAssignment]:
-    """Its whole export, or the short one (JSON-MIN)."""
+    """From Label Studio's whole export, or from the short one (JSON-MIN)."""
     for task in tasks:
         data = task.get("data", task)
         device, key = (
@@ -184,7 +186,7 @@ def _of_label_studio(tasks: list[dict[str, Any]]) -> Iterator[LabelAssignment]:
 
 
 def _named(file: str) -> tuple[str, str]:
-    """Device and key of a medium's name; tools put addresses and prefixes of their own before it."""
+    """Device and key, from a media file's name; tools put addresses and prefixes of their own before it. Raises DataError."""
     stem = PurePosixPath(file.replace("\\", "/")).stem
     device, dash, key = stem.rpartition("-")
     if not dash or not device:

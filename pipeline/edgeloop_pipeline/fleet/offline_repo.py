@@ -14,7 +14,7 @@ from edgeloop_pipeline.fleet.hub_client import HubClient
 
 
 def export(hub: HubClient, folder: Path) -> str:
-    """Write bundles first, then metadata with the timestamp last: a stick pulled out too early holds an older, whole state.
+    """Write bundles, then metadata, the timestamp last: a stick that is pulled out too early holds an older, complete state.
 
     Returns what was written, in words. Raises StorageError and NetworkError.
     """

@@ -51,7 +51,7 @@ class Keys:
             raise UsageError(f"{named}: cannot be read ({error.strerror}); check EDGELOOP_PASSPHRASE_FILE") from error
 
     def make(self, name: str) -> CryptoSigner:
-        """A new key as NAME.pem. Never written over."""
+        """Make a key and write it as NAME.pem. Raises UsageError where that file exists."""
         path = self.folder / f"{name}.pem"
         if path.exists():
             raise UsageError(f"{path}: there is a key already; choose another folder")
@@ -105,7 +105,7 @@ def online_key(key: PublicKey) -> SSlibKey:
 
 
 def first_root(keys: Keys, hub_key: SSlibKey, count: int, threshold: int) -> tuple[bytes, bytes]:
-    """Make all keys; returns root metadata version 1 and empty targets, signed."""
+    """Make all keys; returns root metadata version 1 and empty targets, signed. Raises UsageError for a wrong threshold."""
     if not 1 <= threshold <= count:
         raise UsageError(f"--threshold {threshold}: must be 1 to {count}, the number of root keys")
     signers, targets_signer = [keys.make(f"root-{i + 1}") for i in range(count)], keys.make("targets")
@@ -121,7 +121,7 @@ def first_root(keys: Keys, hub_key: SSlibKey, count: int, threshold: int) -> tup
 
 
 def signed_root(keys: Keys, root: Root, signers: list[CryptoSigner], before: Root | None = None) -> bytes:
-    """Signed by enough of the old keys and of the new ones. Raises UsageError when too few are here."""
+    """Sign root metadata with enough of the old keys and of the new ones. Raises UsageError when too few are here."""
     metadata = Metadata(root)
     for signer in signers:
         metadata.sign(signer, append=True)
@@ -174,7 +174,7 @@ def current_targets(keys: Keys, metadata: str) -> Targets:
 
 
 def last_targets(keys: Keys) -> Targets | None:
-    """What we signed last, as far as this folder of keys knows."""
+    """The targets that were signed last with this folder of keys; None where it does not know."""
     try:
         found: Metadata[Targets] = Metadata.from_bytes((keys.folder / "trusted.json").read_bytes())
     except (OSError, RepositoryError, ValueError):
@@ -183,7 +183,7 @@ def last_targets(keys: Keys) -> Targets | None:
 
 
 def hub_targets(keys: Keys, metadata: str) -> Targets:
-    """The hub's targets, signed by our key, however old they are: of a hub that was restored. Raises DataError."""
+    """The hub's targets, if our key signed them, however old they are: the hub may have been restored. Raises DataError."""
     try:
         found: Metadata[Targets] = Metadata.from_bytes(metadata.encode())
         keys.root.signed.verify_delegate("targets", found.signed_bytes, found.signatures)

@@ -67,7 +67,7 @@ class Answers:
 
 
 def compare(name: str, champion: Array, challenger: Array, recordings: Array, seed: int = 0) -> Comparison:
-    """Paired, by recording."""
+    """Both models on the same samples, paired by recording. `champion`, `challenger`: (N,) right or wrong."""
     rng = np.random.default_rng(seed)
     _, place = np.unique(recordings, return_inverse=True)
     n = int(place.max()) + 1 if len(place) else 0
