@@ -24,8 +24,9 @@ demo: $(DEMO)
 loop: $(DEV)
 	$(BIN)/python scripts/closed_loop.py runs/loop
 
+# Prints the share of lines that the tests run in their own processes; `.venv/bin/coverage report` has it by file.
 test: $(DEV)
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 2 --dist worksteal --cov --cov-report=
 
 # What takes long to protect: kill -9 loops, thousands of devices, whole matrices.
 test-long: $(DEV)

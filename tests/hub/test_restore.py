@@ -40,7 +40,7 @@ def told(path: Path) -> dict[Path, bytes]:
 
 
 def test_devices_follow_a_hub_that_was_restored(hub: Parts, tmp_path: Path) -> None:
-    device = DriftFollower(tmp_path / "device", hub)
+    device = Follower(tmp_path / "device", hub)
     backup.save(hub.hub, tmp_path / "hub.tar.gz")
     for _ in range(7):  # a week of signatures after the backup, which devices saw
         with hub.hub.database.writing() as database:
@@ -56,7 +56,7 @@ def test_devices_follow_a_hub_that_was_restored(hub: Parts, tmp_path: Path) -> N
 
 
 def test_the_workstation_follows_too_and_names_what_was_lost(hub: Parts, tmp_path: Path) -> None:
-    device = DriftFollower(tmp_path / "device", hub)
+    device = Follower(tmp_path / "device", hub)
     backup.save(hub.hub, tmp_path / "hub.tar.gz")
     publish(hub, "m-2.edgeloop")
     publish(hub, "m-3.edgeloop")

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from commands import TINY, command, sentence
+from commands import TINY, command, edgeloop_here, sentence
 from edgeloop_agent.energy import Meter, microjoules
 from edgeloop_contract.errors import DeviceError
 from edgeloop_exporters.arena import peak_bytes
@@ -109,7 +109,7 @@ def budgeted(project: Path, runs: Path, ceiling: int) -> dict:
     text = text.replace("  prune: {keep: 0.5, round_to: 4}\n", stage).replace("max_int8_bytes: 20000", f"max_int8_bytes: {ceiling}")
     (project / "recipe.yaml").write_text(text)
     off = [f"--set={s}=off" for s in ("distill", "verify", "profile", "package", "report")]
-    done = command("edgeloop", "run", project, "--runs", runs, "--json", *off)
+    done = edgeloop_here("run", project, "--runs", runs, "--json", *off)
     assert done.returncode == 0, done.stderr
     return {s["name"]: s["metrics"] for s in json.loads(done.stdout)["stages"]}
 
@@ -128,7 +128,7 @@ def test_a_budget_is_met_or_how_near_it_came_is_said(tiny: Path, tmp_path: Path,
 def test_a_budget_without_a_ceiling(tiny: Path, tmp_path: Path) -> None:
     text = (tiny / "recipe.yaml").read_text().replace("  prune: {keep: 0.5, round_to: 4}\n", "  budget: {}\n")
     (tiny / "recipe.yaml").write_text(text.replace(", max_int8_bytes: 20000", ""))
-    assert "no ceiling" in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 2)
+    assert "no ceiling" in sentence(edgeloop_here("run", tiny, "--runs", tmp_path / "runs"), 2)
 
 
 LAYERS = [
@@ -177,13 +177,13 @@ def test_an_energy_ceiling_without_a_meter(tiny: Path, tmp_path: Path) -> None:
         pytest.skip("this machine has a meter")
     text = (tiny / "recipe.yaml").read_text().replace("  prune: {keep: 0.5, round_to: 4}\n", "  budget: {epochs: 0}\n")
     (tiny / "recipe.yaml").write_text(text.replace("max_int8_bytes: 20000", "max_energy_uj: 5"))
-    assert "max_energy_uj cannot be held here" in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 6)
+    assert "max_energy_uj cannot be held here" in sentence(edgeloop_here("run", tiny, "--runs", tmp_path / "runs"), 6)
 
 
 def test_a_budget_in_the_latency_of_another_device(tiny: Path, tmp_path: Path) -> None:
     """Its measurements are told apart from this machine's by being a thousand times as slow."""
     probe, measured = tmp_path / "probe.edgeloop", tiny / "board.json"
-    done = command("edgeloop", "probe", tiny, "--round-to", "2", "--out", probe)
+    done = edgeloop_here("probe", tiny, "--round-to", "2", "--out", probe)
     assert done.returncode == 0, done.stderr
     done = command("edgeloop-agent", "bench", probe, "--seconds", "0.001", "--json", "--state", tmp_path / "state")
     found = json.loads(done.stdout)
@@ -199,15 +199,15 @@ def test_a_budget_in_the_latency_of_another_device(tiny: Path, tmp_path: Path) -
     stage = "  budget: {attempts: 1, epochs: 0, round_to: 2, seconds: 0.01}\n"
     (tiny / "recipe.yaml").write_text(text.replace("  prune: {keep: 0.5, round_to: 4}\n", stage))
     off = [f"--set={s}=off" for s in ("distill", "verify", "package", "report")]
-    done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *off)
+    done = edgeloop_here("run", tiny, "--runs", tmp_path / "runs", *off)
     assert "µs by its layers as measured on a board, more than max_latency_us 1" in sentence(done, 1)
-    done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", "--json", "--set=profile=off", *off)
+    done = edgeloop_here("run", tiny, "--runs", tmp_path / "runs", "--json", "--set=profile=off", *off)
     budget = next(s for s in json.loads(done.stdout)["stages"] if s["name"] == "budget")["metrics"]
     assert budget["latency_of"] == "a board" and all(a["latency_us"] > 1000 for a in budget["attempts"])
     assert "raise it" in budget["missed"][0]
     for content, said in {"{}": "not a device's measurements", '{"variants": []}': "measured no probe"}.items():
         measured.write_text(content)
-        assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *off), 2)
+        assert said in sentence(edgeloop_here("run", tiny, "--runs", tmp_path / "runs", *off), 2)
 
 
 def test_each_way_of_training_begins_by_itself(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ def test_which_of_two_is_better_where_validation_is_small() -> None:
 def test_a_float_layer_that_breaks_a_ceiling_is_not_kept(runs: Path) -> None:
     quantize = ["--set=quantize.qat=never", "--set=target={min_accuracy: 1, max_int8_bytes: 100}"]
     off = [f"--set={s}=off" for s in ("export", "verify", "profile", "package", "report")]
-    done = command("edgeloop", "run", TINY, "--runs", runs, "--json", *quantize, *off)
+    done = edgeloop_here("run", TINY, "--runs", runs, "--json", *quantize, *off)
     assert done.returncode == 0, done.stderr
     found = next(s for s in json.loads(done.stdout)["stages"] if s["name"] == "quantize")["metrics"]
     floats = [r for r in found["repair_steps"] if r["name"].endswith(" in float")]

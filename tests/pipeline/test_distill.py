@@ -10,14 +10,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from commands import command, sentence
+from commands import edgeloop_here, sentence
 from edgeloop_pipeline.stages.distill import Distill, attention_distance, decoupled
 
 ONLY = [f"--set={s}=off" for s in ("quantize", "export", "verify", "profile", "package", "report", "prune")]
 
 
 def distilled(project: Path, runs: Path, *changes: str, **env: str) -> tuple[float, str]:
-    done = command("edgeloop", "run", project, "--runs", runs, "--json", *ONLY, *(f"--set={c}" for c in changes), **env)
+    done = edgeloop_here("run", project, "--runs", runs, "--json", *ONLY, *(f"--set={c}" for c in changes), **env)
     assert done.returncode == 0, done.stderr
     stage = next(s for s in json.loads(done.stdout)["stages"] if s["name"] == "distill")
     return stage["metrics"]["validation_accuracy"], done.stderr
@@ -75,7 +75,7 @@ def test_hints_decoupled_and_several_teachers(tiny: Path, tmp_path: Path) -> Non
         "distill.teachers=[other.onnx]": ("no file", 2),
     }
     for change, (said, code) in wrong.items():
-        assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "a", *ONLY, "--set", change), code)
+        assert said in sentence(edgeloop_here("run", tiny, "--runs", tmp_path / "a", *ONLY, "--set", change), code)
 
 
 def test_an_onnx_file_teaches(tiny: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import ONNX, TINY, command, sentence
+from commands import ONNX, TINY, command, edgeloop_here, sentence
 from edgeloop_pipeline.recipe.settings import Target
 from edgeloop_pipeline.stages.floors import File, FloatNetwork, Pair, allowed_lsb, best, failures
 
@@ -66,8 +66,8 @@ def test_steps_that_are_allowed_follow_the_depth_until_they_are_set() -> None:
 def test_a_pruned_ruin_is_not_packaged(runs: Path) -> None:
     """Pruned to almost nothing with no training behind it: the floor counts from the network before, so nothing is shipped."""
     before = set(runs.rglob("*.edgeloop"))
-    done = command(
-        "edgeloop", "run", TINY, "--runs", runs, ONNX, "--set", "prune={keep: 0.13, round_to: 1}", "--set", "distill=off",
+    done = edgeloop_here(
+        "run", TINY, "--runs", runs, ONNX, "--set", "prune={keep: 0.13, round_to: 1}", "--set", "distill=off",
         "--set", "target={max_drop: 0.1}",
     )  # fmt: skip
     said = sentence(done, 1)
@@ -80,7 +80,7 @@ def test_the_object_is_printed_whatever_ended_the_run(tiny: Path, runs: Path) ->
     (tiny / "network.py").write_text(
         (tiny / "network.py").read_text().replace("nn.Linear(16, outputs)", "nn.Linear(16, outputs + 1)")
     )
-    done = command("edgeloop", "run", tiny, "--runs", runs, ONNX, "--json")
+    done = edgeloop_here("run", tiny, "--runs", runs, ONNX, "--json")
     told = json.loads(done.stdout)
     assert told["error"] in sentence(done, 4) and told["stages"] == [] and told["failures"] == []
 
@@ -90,7 +90,7 @@ def test_a_network_that_ends_in_a_softmax_is_noticed_and_answers_right(tiny: Pat
     source = (tiny / "network.py").read_text().replace("flatten(1))", "flatten(1)).softmax(1)")
     (tiny / "network.py").write_text(source)
     short = ("--set", "train.epochs=8", "--set", "prune=off", "--set", "distill=off", "--set", "quantize.qat=never")
-    done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", ONNX, "--json", *short)
+    done = edgeloop_here("run", tiny, "--runs", tmp_path / "runs", ONNX, "--json", *short)
     assert done.returncode == 0, done.stderr
     assert "ends in a softmax" in done.stderr
     told = json.loads(done.stdout)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from commands import BIN, ONNX, TINY, command, sentence
+from commands import BIN, ONNX, TINY, command, edgeloop_here, sentence
 from edgeloop_contract.archive import Bundle
 
 ORDER = ["train", "prune", "distill", "quantize", "export", "verify", "profile", "package", "report"]
@@ -267,7 +267,7 @@ def test_bad_projects(name: str, tiny: Path, tmp_path: Path) -> None:
         if name == "cannot be traced"
         else ["--set", "train.epochs=1"]
     )
-    done = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", *options)
+    done = edgeloop_here("run", tiny, "--runs", tmp_path / "runs", *options)
     assert message in sentence(done, code)
     assert not list((tmp_path / "runs" / "cache").glob(".partial*"))
 
@@ -351,7 +351,7 @@ def test_an_augmentation_that_fails(tiny: Path, tmp_path: Path, body: str, said:
     (tiny / "data.py").write_text((tiny / "data.py").read_text() + f"\n\ndef augment(batch, generator):\n    {body}\n")
     text = (tiny / "recipe.yaml").read_text().replace("preprocessing:", "augment: data.py:augment\npreprocessing:")
     (tiny / "recipe.yaml").write_text(text)
-    assert said in sentence(command("edgeloop", "run", tiny, "--runs", tmp_path / "runs"), 3)
+    assert said in sentence(edgeloop_here("run", tiny, "--runs", tmp_path / "runs"), 3)
 
 
 def test_lighter_float_files_ship_too(tiny: Path, runs: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from commands import BIN, command, sentence
+from commands import BIN, command, edgeloop_here, sentence
 from edgeloop_pipeline.recipe.settings import Knob
 from edgeloop_pipeline.sweep.study import grid_of
 from edgeloop_pipeline.sweep.trial import Pruned, TrialPruner
@@ -102,7 +102,7 @@ def test_a_sweep_that_cannot_be(name: str, tiny: Path, tmp_path: Path) -> None:
     text, said = BAD[name]
     with (tiny / "recipe.yaml").open("a") as file:
         file.write(text)
-    assert said in sentence(command("edgeloop", "sweep", tiny, "--runs", tmp_path / "runs"), 2)
+    assert said in sentence(edgeloop_here("sweep", tiny, "--runs", tmp_path / "runs"), 2)
 
 
 def test_a_trial_that_a_smaller_network_beats_is_ended() -> None:

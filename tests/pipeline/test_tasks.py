@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from commands import HERE, command, sentence
+from commands import HERE, command, edgeloop_here, sentence
 from edgeloop_contract.archive import Bundle
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.classification import Classification
@@ -17,7 +17,7 @@ from edgeloop_pipeline.tasks.classification import Classification
 
 def built(project: str, runs: Path, *changes: str) -> tuple[dict, Path]:
     sets = [word for change in changes for word in ("--set", change)]
-    done = command("edgeloop", "run", HERE / "projects" / project, "--runs", runs, "--json", *sets)
+    done = edgeloop_here("run", HERE / "projects" / project, "--runs", runs, "--json", *sets)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     return found, Path(found["bundle"])
@@ -84,7 +84,7 @@ def test_data_that_do_not_suit_the_task(name: str, tmp_path: Path) -> None:
     text = (copy / "data.py").read_text()
     assert old in text
     (copy / "data.py").write_text(text.replace(old, new))
-    assert said in sentence(command("edgeloop", "run", copy, "--runs", tmp_path / "runs"), code)
+    assert said in sentence(edgeloop_here("run", copy, "--runs", tmp_path / "runs"), code)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_data_that_do_not_suit_the_task(name: str, tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_do_not_suit_the_task(project: str, change: str, said: str, tmp_path: Path) -> None:
-    done = command("edgeloop", "run", HERE / "projects" / project, "--runs", tmp_path / "runs", "--set", change)
+    done = edgeloop_here("run", HERE / "projects" / project, "--runs", tmp_path / "runs", "--set", change)
     assert done.returncode and "Traceback" not in done.stderr and said in done.stderr
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from sqlalchemy import insert
 from tuf.api.metadata import TargetFile
 
+from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates import trust
-from edgeloop_agent.updates.journal import Folder, Journal
-from edgeloop_agent.updates.origins import NotThere
+from edgeloop_agent.updates.journal import Journal, UpdateFolder
 from edgeloop_contract.hub_messages import MetadataUpload, PublishedBundle, SignedMetadata
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.storage.schema import bundles
@@ -52,7 +52,7 @@ class Origin:
         with self.hub.database.reading() as database:
             content = signing.find(database, name)
         if content is None:
-            raise NotThere(name)
+            raise NotFound(name)
         yield content
 
 
@@ -60,7 +60,7 @@ class Follower:
     """A device as far as it trusts metadata."""
 
     def __init__(self, folder: Path, hub: Parts) -> None:
-        self.folder, self.journal = Folder(folder), Journal()
+        self.folder, self.journal = UpdateFolder(folder), Journal()
         self.folder.path.mkdir(parents=True)
         with hub.hub.database.reading() as database:
             root = signing.find(database, "1.root.json")

@@ -114,7 +114,7 @@ def running_hub(folder: Path, *words: str, keys: bool = True, serve: tuple[str, 
     hub = Hub(folder, f"http://127.0.0.1:{port}", process, full)
     try:
         eventually(lambda: _answers(port, process))
-        hub.token = hub.run("token", "api", "tests")
+        hub.token = hub.run("token", "api", "tests") if words else _token(folder / "data" / "hub.sqlite")
         if keys:
             hub.edgeloop("keys", "init")
         yield hub
@@ -125,6 +125,16 @@ def running_hub(folder: Path, *words: str, keys: bool = True, serve: tuple[str, 
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+
+def _token(database: Path) -> str:
+    """As `edgeloop-hub token api tests` makes it, without a process of its own: almost every test wants one."""
+    from edgeloop_hub.database import Database
+
+    from edgeloop_hub.auth import accounts
+
+    with Database(f"sqlite:///{database}").writing() as connection:
+        return accounts.make_token(connection, "api", "tests", [], None)
 
 
 def _answers(port: int, process: subprocess.Popen[bytes]) -> bool:
