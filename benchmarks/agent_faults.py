@@ -20,7 +20,8 @@ import numpy as np
 
 from harness import BIN, NotRun, Row, at_most
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
+for folder in ("support", "agent"):  # the agent under test is started as the tests start it
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / folder))
 from serving import GOLDEN, RECORDING, Agent, eventually, serving
 
 WINDOWS = 48  # in the golden recording

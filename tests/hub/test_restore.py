@@ -23,7 +23,7 @@ from edgeloop_hub.storage.schema import bundles, rollouts
 from edgeloop_hub.updates import signing
 from edgeloop_pipeline.fleet import renewal
 from edgeloop_pipeline.fleet import tuf_keys as workstation
-from followers import CONTENT, HubInProcess, publish
+from followers import CONTENT, Follower, HubInProcess, publish
 from hub_parts import Parts, parts
 
 
