@@ -20,8 +20,8 @@ import numpy as np
 
 from harness import BIN, NotRun, Row, at_most
 
-for folder in ("support", "agent"):  # the agent under test is started as the tests start it
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / folder))
+TESTS = Path(__file__).resolve().parent.parent / "tests"  # the agent under test is started as the tests start it
+sys.path[:0] = [str(TESTS / "support"), str(TESTS / "agent")]
 from serving import GOLDEN, RECORDING, Agent, eventually, serving
 
 WINDOWS = 48  # in the golden recording

@@ -81,7 +81,7 @@ def _peak_of(kind: str, batch: int) -> int:
     fashion = Fashion(2 * batch)
     network = fashion.network()
     if kind == "plain":
-        x = fashion.normalization.normalise(torch.from_numpy(fashion.splits.train.values[:batch]))
+        x = fashion.normalization.normalize(torch.from_numpy(fashion.splits.train.values[:batch]))
         labels = torch.from_numpy(fashion.splits.train.labels[:batch])
         optimizer = torch.optim.SGD(network.parameters(), 0.1, momentum=0.9)
         Path("/proc/self/clear_refs").write_text("5")

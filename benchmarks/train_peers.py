@@ -90,8 +90,8 @@ def loader_of(fashion: Fashion) -> Any:
     return DataLoader(fashion.dataset(), batch_size=BATCH, shuffle=True)
 
 
-def normalised(fashion: Fashion, x: Any) -> Any:
-    """The tutorial leaves pixels in 0–1; to reach an accuracy it gets our normalisation, once a batch."""
+def normalized(fashion: Fashion, x: Any) -> Any:
+    """The tutorial leaves pixels in 0–1; to reach an accuracy it gets our normalization, once a batch."""
     return (255 * x - fashion.normalization.mean[0]) / fashion.normalization.std[0]
 
 
@@ -108,7 +108,7 @@ def tutorial(fashion: Fashion, epochs: int = 1, each_epoch: Callable[[Any], bool
         network.train()
         start = time.perf_counter()
         for x, labels in loader:
-            loss = loss_function(network(normalised(fashion, x)), labels)
+            loss = loss_function(network(normalized(fashion, x)), labels)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad()

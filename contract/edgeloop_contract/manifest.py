@@ -113,9 +113,9 @@ class Regression(Part, frozen=True, tag="regression", tag_field="kind"):
 
 
 class Anomaly(Part, frozen=True, tag="anomaly", tag_field="kind"):
-    """The model reconstructs its normalised input, channels first; a mean squared error above `threshold` is `labels[1]`.
+    """The model reconstructs its normalized input, channels first; a mean squared error above `threshold` is `labels[1]`.
 
-    `mean`, `std`: the normalisation, per channel or one for all.
+    `mean`, `std`: the normalization, per channel or one for all.
     """
 
     labels: list[str]

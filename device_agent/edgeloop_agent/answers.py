@@ -27,7 +27,7 @@ def softmax(scores: Array) -> Array:
 
 
 def reconstruction_errors(scores: Array, samples: Array, mean: list[float], std: list[float]) -> Array:
-    """Mean squared error of each reconstruction (N, ...), channels first, against its normalised sample (N, ..., C)."""
+    """Mean squared error of each reconstruction (N, ...), channels first, against its normalized sample (N, ..., C)."""
     normal = (samples.astype(np.float32) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     wanted = np.moveaxis(normal, -1, 1).reshape(len(samples), -1)
     return np.asarray(((scores.reshape(len(samples), -1) - wanted) ** 2).mean(axis=1))

@@ -44,7 +44,7 @@ def means(module: fx.GraphModule, x: Tensor) -> dict[str, Tensor]:
 def correct_biases(module: fx.GraphModule, x: Tensor, wanted: dict[str, Tensor]) -> None:
     """Take each layer's mean error of rounding, channel by channel, off its bias.
 
-    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalised samples; `wanted`: their `means` in
+    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalized samples; `wanted`: their `means` in
     floats. Layers follow in order, each seeing the corrected ones before it.
     """
     with torch.no_grad():

@@ -24,9 +24,9 @@ OPSET = 18
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
 
 
-# What stands between the raw input and the network: the affine normalisation; for quantized uint8 counts their scale;
+# What stands between the raw input and the network: the affine normalization; for quantized uint8 counts their scale;
 # or nothing, because TFLite's converter wants a float there, whose rounding tflite_passes then takes off the file.
-Entry = Literal["normalise", "dequantize", "nothing"]
+Entry = Literal["normalize", "dequantize", "nothing"]
 
 
 class _Shipped(nn.Module):
@@ -45,7 +45,7 @@ class _Shipped(nn.Module):
             assert self.qparams is not None
             dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
             x = dequantize(x, *self.qparams, 0, 255, torch.uint8)
-        elif self.entry == "normalise":
+        elif self.entry == "normalize":
             x = (x.to(torch.float32) - self.mean) * self.factor
         return self.body(channels_first(x))  # type: ignore[no-any-return]
 
@@ -115,7 +115,7 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     _register_operations()
     raw_is_quantized = quantized and takes_counts(module, normalization)
     body = in_integers(module, 0, True, raw_is_quantized) if quantized else module
-    shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalise").eval()
+    shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalize").eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     sample = torch.zeros((2, *shape), dtype=RAW[normalization.dtype])
     with quiet(), torch.no_grad():
@@ -151,7 +151,7 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
         with quiet():
             body = copy.deepcopy(module)
     tflite_passes.constants_first(body)
-    shipped = _Shipped(body, normalization, "nothing" if raw_is_quantized else "normalise").eval()
+    shipped = _Shipped(body, normalization, "nothing" if raw_is_quantized else "normalize").eval()
     sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[normalization.dtype])
     with quiet(), torch.no_grad():
         # As bytes: writing a file itself, the converter ends the process when the disk is full.

@@ -165,7 +165,7 @@ def _stored(node: Any) -> bool:
 def equalize(module: fx.GraphModule, x: Tensor) -> list[str]:
     """Rescale channels between layers so that one scale suits all of a tensor's channels. Returns what was done, in words.
 
-    `module`: a float graph with BatchNorm folded, changed in place; `x`: normalised samples. What a layer hands on is
+    `module`: a float graph with BatchNorm folded, changed in place; `x`: normalized samples. What a layer hands on is
     divided by s per channel, and the next layers' weights take it back: s = √(activation's peak ÷ weights' peak) as in
     Xiao et al. 2023, or the peak alone before depthwise layers, whose channels have a scale each anyway. A ReLU6 between
     becomes a ReLU where no sample reaches it; else channels that reach it stay, and the others are stretched towards it.

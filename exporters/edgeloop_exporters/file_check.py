@@ -47,7 +47,7 @@ def check_file(
         if not np.isfinite(scores).all():
             return "it answers with NaN or infinity"
         with torch.no_grad():
-            wanted = graph(normalization.normalise(torch.from_numpy(samples))).numpy()
+            wanted = graph(normalization.normalize(torch.from_numpy(samples))).numpy()
         if scores.size != wanted.size:
             return f"it answers shape {scores.shape}, torch {wanted.shape}"
         if quantized:

@@ -21,13 +21,13 @@ class InputNormalization:
 
     @property
     def input_qparams(self) -> tuple[float, int] | None:
-        """Scale and zero point of raw counts that are the quantized input; None where normalisation has to be computed."""
+        """Scale and zero point of raw counts that are the quantized input; None where normalization has to be computed."""
         if self.dtype != "uint8" or len(self.mean) > 1 or len(self.std) > 1 or self.mean[0] != round(self.mean[0]):
             return None
         return (1.0 / self.std[0], int(self.mean[0])) if 0 <= self.mean[0] <= 255 else None
 
-    def normalise(self, x: Tensor) -> Tensor:
-        """Raw (N, ..., C) to normalised float32 (N, C, ...)."""
+    def normalize(self, x: Tensor) -> Tensor:
+        """Raw (N, ..., C) to normalized float32 (N, C, ...)."""
         mean, factor = torch.tensor(self.mean), 1.0 / torch.tensor(self.std)
         return channels_first((x.to(torch.float32) - mean) * factor)
 

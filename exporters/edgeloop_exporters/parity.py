@@ -68,7 +68,7 @@ def layers(
     """
     recorder = Recorder(module)
     with torch.no_grad():
-        recorder.run(normalization.normalise(torch.from_numpy(samples)))
+        recorder.run(normalization.normalize(torch.from_numpy(samples)))
     seen = _onnx_tensors(model, samples) if runtime == "onnx" else _tflite_tensors(model, samples)
     rows = []
     for node, (expected, scale, zero_point) in recorder.points.items():

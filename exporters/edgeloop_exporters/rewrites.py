@@ -17,11 +17,11 @@ MAX_CONSTANT = 1 << 24  # values
 
 
 def refuse_batch_statistics(module: fx.GraphModule) -> None:
-    """A normalisation by the batch's own statistics means nothing on a device, where a batch is one sample. Raises ModelError."""
+    """A normalization by the batch's own statistics means nothing on a device, where a batch is one sample. Raises ModelError."""
     for node in module.graph.nodes:
         if node.target is aten.batch_norm.default and (node.args[5] or tensor_of(module, node.args[3]) is None):
             raise ModelError(
-                f"layer {layer_name(node) or '(network)'}: BatchNorm without running statistics normalises by the batch, and the"
+                f"layer {layer_name(node) or '(network)'}: BatchNorm without running statistics normalizes by the batch, and the"
                 " batch of a device is one sample; build it with track_running_stats=True, or use GroupNorm"
             )
 

@@ -24,7 +24,7 @@ MAX_ROWS = 16_384
 def round_weights(module: fx.GraphModule, x: Tensor) -> None:
     """Move weights to the integers' grid so that layers' outputs change least.
 
-    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalised samples. Layers follow in order,
+    `module`: a calibrated graph with its quantizers on, changed in place; `x`: normalized samples. Layers follow in order,
     each seeing what the rounded ones before it hand on. The largest weight of a channel stays, so that its scale does.
     Weights that several layers share, and those of transposed and three-dimensional convolutions, go to the nearest integer.
     """

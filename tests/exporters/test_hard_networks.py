@@ -60,7 +60,7 @@ def splits_of(name: str, dtype: str = "uint8") -> PreparedSplits:
 def saved_of(network: nn.Module, splits: PreparedSplits) -> saved_network.Saved:
     """With running statistics of the data in its BatchNorms, and scores that differ between samples."""
     normalization = input_normalization(splits)
-    x = normalization.normalise(torch.from_numpy(splits.train.values))
+    x = normalization.normalize(torch.from_numpy(splits.train.values))
     network.train()
     with torch.no_grad():
         for _ in range(10):
@@ -85,7 +85,7 @@ def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) 
 
 def reference(graph: quantized_graph.Graph, splits: PreparedSplits) -> np.ndarray:
     with torch.no_grad():
-        scores: np.ndarray = graph.module(graph.normalization.normalise(torch.from_numpy(splits.test.values))).numpy()
+        scores: np.ndarray = graph.module(graph.normalization.normalize(torch.from_numpy(splits.test.values))).numpy()
     return scores
 
 
@@ -113,7 +113,7 @@ def test_it_ships_with_parity(name: str, tmp_path: Path) -> None:
     quantized_graph.calibrate(graph, splits.train.values)
     scores = reference(graph, splits)
     with torch.no_grad():
-        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalize(torch.from_numpy(splits.test.values)))
     assert diagnosis.sqnr(plain, torch.from_numpy(scores)) > 25
     found = shipped(graph, splits, tmp_path)
     assert not shared_zero_points(tmp_path / "model.onnx")
@@ -131,7 +131,7 @@ def test_it_can_be_pruned_or_says_why_not(name: str) -> None:
     splits = splits_of(name)
     saved = saved_of(NETWORKS[name](), splits)
     before = saved_network.parameters(saved.network)
-    sample = saved.normalization.normalise(torch.from_numpy(splits.train.values[:1]))
+    sample = saved.normalization.normalize(torch.from_numpy(splits.train.values[:1]))
     try:
         remove_channels(saved.network, sample, Channels(0.5, 4))
     except ModelError as error:
@@ -176,7 +176,7 @@ def test_equalization_undoes_channels_scaled_apart_and_the_explainer_names_the_l
     saved = spoiled(saved_of(Chain(), splits).network)  # type: ignore[arg-type]
     saved = saved_network.Saved(saved, saved_network.Structure("-", {}, {}, input_normalization(splits)))
     with torch.no_grad():
-        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalize(torch.from_numpy(splits.test.values)))
     noise = {}
     for equalize in (False, True):
         graph = quantized_graph.prepare(saved, splits, Options(equalize=equalize, correct_biases=equalize))
@@ -187,7 +187,7 @@ def test_equalization_undoes_channels_scaled_apart_and_the_explainer_names_the_l
             assert "channel 15 reaches" in rows["first.0"].cause and "equalize" in rows["first.0"].cause
     assert graph.equalized and noise[True] > noise[False] + 8, noise
     with torch.no_grad():  # the float network itself is untouched
-        assert torch.equal(plain, saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values))))
+        assert torch.equal(plain, saved.network(saved.normalization.normalize(torch.from_numpy(splits.test.values))))
     quantized_graph.save(tmp_path, graph)
     loaded = quantized_graph.load(saved, splits, tmp_path)
     assert np.array_equal(reference(loaded, splits), reference(graph, splits))
@@ -233,7 +233,7 @@ def test_equalization_reaches_residual_streams_and_channels_beside_one_that_clip
     splits = splits_of("")
     saved = saved_of(spoiled_stream(Inverted()), splits)
     with torch.no_grad():
-        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalize(torch.from_numpy(splits.test.values)))
     noise, said = {}, {}
     for equalize in (False, True):
         graph = quantized_graph.prepare(saved, splits, Options(equalize=equalize))
@@ -250,7 +250,7 @@ def test_equalization_does_not_change_what_a_network_says(name: str) -> None:
     splits = splits_of(name, "float32" if name in ("no bias", "1-D", "GRU") else "uint8")
     saved = saved_of(NETWORKS[name](), splits)
     module, _ = quantized_graph.folded(saved, splits)
-    x = saved.normalization.normalise(torch.from_numpy(splits.train.values))
+    x = saved.normalization.normalize(torch.from_numpy(splits.train.values))
     with torch.no_grad():
         before = module(x)
         equalization.equalize(module, x)
@@ -276,7 +276,7 @@ def test_weights_rounded_by_their_inputs(name: str, tmp_path: Path) -> None:
     splits = PreparedSplits(made.labels, *(smooth(part) for part in (made.train, made.validation, made.test)))
     saved = saved_of(NETWORKS[name](), splits)
     with torch.no_grad():
-        plain = saved.network(saved.normalization.normalise(torch.from_numpy(splits.test.values)))
+        plain = saved.network(saved.normalization.normalize(torch.from_numpy(splits.test.values)))
     noise, scales = [], []
     for by_inputs in (False, True):
         graph = quantized_graph.prepare(saved, splits, Options(round_by_inputs=by_inputs))
@@ -404,7 +404,7 @@ def test_importances_and_ratios(importance: str) -> None:
     torch.manual_seed(0)
     splits = splits_of("")
     saved = saved_of(Residual(), splits)
-    x = saved.normalization.normalise(torch.from_numpy(splits.train.values[:8]))
+    x = saved.normalization.normalize(torch.from_numpy(splits.train.values[:8]))
     saved.network(x).square().sum().backward()
     remove_channels(saved.network, x[:1], Channels(1.0, 1, importance, layers={"first.0": 0.25}))
     assert saved.network.first[0].out_channels == 4

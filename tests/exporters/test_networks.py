@@ -110,7 +110,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], InputNormalization, tuple[int
     "concat, max pool": (Concat, UINT8, (12, 12, 1)),
     "one dimension, int16": (Series, INT16, (32, 4)),
     "squeeze and excite, zero channel": (Squeeze, UINT8, (12, 12, 1)),
-    "one normalisation a colour": (colours, COLOURS, (12, 12, 3)),
+    "one normalization a colour": (colours, COLOURS, (12, 12, 3)),
     "dense, float": (dense, FLOAT, (48, 1)),
 }
 
@@ -132,7 +132,7 @@ def made(
         raw = rng.integers(0, 256, (48, *shape)).astype(np.uint8)
     else:
         raw = (rng.normal(0, 1, (48, *shape)) * np.array(normalization.std)).astype(normalization.dtype)
-    x = normalization.normalise(torch.from_numpy(raw))
+    x = normalization.normalize(torch.from_numpy(raw))
     with torch.no_grad():
         before = network.eval()(x)
     graph = trace(network, x[:2])
@@ -159,7 +159,7 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
     to_tflite(graph, normalization, shape, tmp_path / "a.tflite", quantized=True)
     scale, zero_point = output_qparams(graph)
     with torch.no_grad():
-        scores = {"torch": graph(normalization.normalise(torch.from_numpy(raw))).numpy()}
+        scores = {"torch": graph(normalization.normalize(torch.from_numpy(raw))).numpy()}
     for runtime in ("onnx", "tflite"):
         output = TensorSpec(dtype="float32", shape=[5])
         entry = TensorSpec(dtype="int16" if normalization.dtype == "int16" else "float32", shape=list(shape))
@@ -226,7 +226,7 @@ def test_uint8_pictures_take_what_a_checkpoint_was_fed() -> None:
     part = Samples(images, np.array([0, 1, 0, 1]), np.arange(4), np.arange(4))
 
     def front(mean: tuple[float, ...], std: tuple[float, ...]) -> InputNormalization:
-        return input_normalization(PreparedSplits(("a", "b"), part, part, part, normalise=(mean, std)))
+        return input_normalization(PreparedSplits(("a", "b"), part, part, part, normalize=(mean, std)))
 
     assert front(COLOURS.mean, COLOURS.std) == COLOURS
     assert front((127.0,), (128.0,)).input_qparams == (1 / 128, 127)

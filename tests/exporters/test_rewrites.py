@@ -62,7 +62,7 @@ def network(*middle: nn.Module, width: int = 16) -> nn.Module:
     made = nn.Sequential(stem, *middle, end).train()
     with torch.no_grad():
         for _ in range(3):
-            made(NORMALIZATION.normalise(torch.from_numpy(samples())))  # statistics of BatchNorm
+            made(NORMALIZATION.normalize(torch.from_numpy(samples())))  # statistics of BatchNorm
     return made.eval()
 
 
@@ -95,7 +95,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def folded(net: nn.Module, x: np.ndarray) -> fx.GraphModule:
-    graph = trace(net, NORMALIZATION.normalise(torch.from_numpy(x[:2])))
+    graph = trace(net, NORMALIZATION.normalize(torch.from_numpy(x[:2])))
     simplify(graph)
     fold_batchnorm(graph)
     output_paddings(graph)
@@ -106,7 +106,7 @@ def folded(net: nn.Module, x: np.ndarray) -> fx.GraphModule:
 def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path) -> None:
     x = samples()
     net = NETWORKS[name]()
-    normal = NORMALIZATION.normalise(torch.from_numpy(x))
+    normal = NORMALIZATION.normalize(torch.from_numpy(x))
     graph = folded(net, x)
     with torch.no_grad():
         assert np.abs(graph(normal).numpy() - net(normal).numpy()).max() < 1e-4, "the graph is the network"
@@ -169,7 +169,7 @@ def test_what_a_converter_cannot_do_is_named() -> None:
 
 def test_a_trailing_softmax_is_taken_off_and_probabilities_stay() -> None:
     x = samples(8)
-    normal = NORMALIZATION.normalise(torch.from_numpy(x))
+    normal = NORMALIZATION.normalize(torch.from_numpy(x))
     for last in (nn.Softmax(1), nn.LogSoftmax(-1)):
         net = nn.Sequential(network(), last).eval()
         graph = folded(net, x)

@@ -12,7 +12,7 @@ import pytest
 
 from commands import BIN, TIMEOUT_SECONDS, command
 
-# No batch normalisation: its statistics are those of each process's part.
+# No batch normalization: its statistics are those of each process's part.
 NETWORK = """
 from torch import nn
 

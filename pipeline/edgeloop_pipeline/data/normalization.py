@@ -10,10 +10,10 @@ from edgeloop_pipeline.data.types import PreparedSplits, Statistics
 
 
 def input_normalization(splits: PreparedSplits) -> InputNormalization:
-    """Normalisation as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
+    """Normalization as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
     counts. Raises DataError and ModelError."""
     values = splits.train.values
-    if splits.normalise is not None:
+    if splits.normalize is not None:
         return _given(splits)
     if splits.dtype == "uint8":
         found = Statistics.of(values.reshape(*values.shape, 1))  # one for all channels
@@ -27,11 +27,11 @@ def input_normalization(splits: PreparedSplits) -> InputNormalization:
 
 
 def _given(splits: PreparedSplits) -> InputNormalization:
-    assert splits.normalise is not None
-    mean, std = splits.normalise
+    assert splits.normalize is not None
+    mean, std = splits.normalize
     channels = splits.shape[-1]
     if len(set(mean)) == len(set(std)) == 1 and {len(mean), len(std)} <= {1, channels} and splits.dtype == "uint8":
         return InputNormalization("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
     if not {len(mean), len(std)} <= {1, channels}:
-        raise ModelError(f"normalise: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
+        raise ModelError(f"normalize: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
     return InputNormalization(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))

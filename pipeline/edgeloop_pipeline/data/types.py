@@ -101,7 +101,7 @@ class PreparedSplits:
     validation: Samples
     test: Samples
     task: str = "classification"
-    normalise: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std as the recipe gives them
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std as the recipe gives them
     channels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()  # what cleaning did to the recordings, in words
 

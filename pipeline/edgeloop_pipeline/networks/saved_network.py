@@ -136,7 +136,7 @@ def multiply_adds(network: nn.Module, sample: Tensor) -> int:
 
 
 def dry_run(network: nn.Module, normalization: InputNormalization, splits: PreparedSplits) -> Tensor:
-    """One normalised sample (1, channels, ...), after checking that the network answers it as the task needs."""
+    """One normalized sample (1, channels, ...), after checking that the network answers it as the task needs."""
     from edgeloop_exporters.network_failure import explain_failure
 
     inputs = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty and p.kind not in VARIADIC]
@@ -145,7 +145,7 @@ def dry_run(network: nn.Module, normalization: InputNormalization, splits: Prepa
             f"{type(network).__name__}: forward() takes {len(inputs)} inputs ({', '.join(p.name for p in inputs)}); a sample is one"
             " tensor: give them as channels of one, and take them apart in forward()"
         )
-    sample = normalization.normalise(torch.from_numpy(splits.train.values[:1]))
+    sample = normalization.normalize(torch.from_numpy(splits.train.values[:1]))
     try:
         with torch.no_grad():
             scores = network.eval()(sample)

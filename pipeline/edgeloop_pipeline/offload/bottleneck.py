@@ -112,7 +112,7 @@ class Bottlenecks:
 
 
 def point_of(module: fx.GraphModule, x: Tensor, crossing: Array) -> Point | None:
-    """The quantized tensor that a runtime gave as `crossing` (uint8, N, ...) for the normalised samples `x`, if it is there."""
+    """The quantized tensor that a runtime gave as `crossing` (uint8, N, ...) for the normalized samples `x`, if it is there."""
     recorder = parity.Recorder(module)
     with torch.no_grad():
         recorder.run(x)

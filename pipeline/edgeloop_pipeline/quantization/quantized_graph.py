@@ -69,7 +69,7 @@ def folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int]:
 
 
 def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, tuple[int, int, int]]:
-    sample = saved.normalization.normalise(torch.from_numpy(splits.train.values[:2]))
+    sample = saved.normalization.normalize(torch.from_numpy(splits.train.values[:2]))
     # A copy: the graph shares the parameters of what it traced, and folding, equalizing and rounding change them.
     module = trace(copy.deepcopy(saved.network), sample)
     sizes = [_operations(module)]
@@ -103,7 +103,7 @@ def left_in_float(graph: Graph) -> int:
 
 
 def samples_of(normalization: InputNormalization, values: Array) -> Tensor:
-    x: Tensor = channels_last(normalization.normalise(torch.from_numpy(values)))
+    x: Tensor = channels_last(normalization.normalize(torch.from_numpy(values)))
     return x
 
 

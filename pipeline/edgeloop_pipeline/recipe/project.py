@@ -68,12 +68,12 @@ class Project:
     @cached_property
     def splits(self) -> PreparedSplits:
         """The samples: from an earlier run's cache, or made now."""
-        found, given, field = self._samples, self.recipe.head.normalise, self.recipe.head.field
+        found, given, field = self._samples, self.recipe.head.normalize, self.recipe.head.field
         if field is not None and self._field is not None:
             from edgeloop_pipeline.data.field_data import merged
 
             found = merged(found, self._field, field.share, field.max_repeats)
-        return replace(found, normalise=(tuple(given.mean), tuple(given.std)) if given else None)
+        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None)
 
     @cached_property
     def _samples(self) -> PreparedSplits:

@@ -57,7 +57,7 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
     min_agreement: Fraction01 = 0.98
 
 
-class Normalise(msgspec.Struct, frozen=True, kw_only=True):
+class Normalize(msgspec.Struct, frozen=True, kw_only=True):
     """(x − mean) / std before the network; one number for all channels, or one each. What a pretrained network was fed.
 
     Both are in raw counts: of pictures 0 to 255, where a checkpoint's card may say 0 to 1.
@@ -113,7 +113,7 @@ class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
     augment: Reference | None = None
     preprocessing: list[Step] = []
     cleaning: list[cleaning.Step] = []  # of raw recordings before that, by the device and for training alike
-    normalise: Normalise | None = None  # by the training data
+    normalize: Normalize | None = None  # by the training data
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     target: Target = Target()
     model_card: str = ""

@@ -25,7 +25,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     found |= {f"code {module}": d for module, d in code_in_key(project, stage).items()}
     found |= {f"project file {file}": d for file, d in project.code_digests.items()}
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
-    for key in ("network", "network_args", "data", "augment", "preprocessing", "normalise", "task", "seed"):
+    for key in ("network", "network_args", "data", "augment", "preprocessing", "normalize", "task", "seed"):
         found[f"recipe {key}"] = _text(msgspec.to_builtins(getattr(head, key)))
     if head.cleaning:
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))

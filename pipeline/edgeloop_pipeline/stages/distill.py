@@ -35,7 +35,7 @@ class Distill(FitSettings, Base):
     others_weight: Annotated[float, msgspec.Meta(ge=0)] = 8.0  # decoupled: among the others
     hints: dict[str, str] = field(default_factory=dict)  # student's layer → teacher's layer whose attention it imitates
     hint_weight: PositiveFloat = 100.0
-    # Networks (file.py:callable() → Module) or ONNX files, fed the normalised batch; several are averaged. [] : what train made.
+    # Networks (file.py:callable() → Module) or ONNX files, fed the normalized batch; several are averaged. [] : what train made.
     teachers: list[str] = field(default_factory=list)
     cache_teacher: bool = False  # keep the teacher's scores on disk: pays when several students learn from one teacher
     student: Reference | None = None

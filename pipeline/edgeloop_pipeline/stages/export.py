@@ -26,7 +26,7 @@ BOTH: tuple[Precision, ...] = (Precision.INT8, Precision.FLOAT32)
 
 @dataclass(frozen=True)
 class Export(Base):
-    """One file per runtime and precision. The model takes raw counts: normalisation is inside."""
+    """One file per runtime and precision. The model takes raw counts: normalization is inside."""
 
     runtimes: Annotated[list[Runtime], msgspec.Meta(min_length=1)] = field(default_factory=lambda: ["onnx", "tflite"])
     float32: bool = True

@@ -117,7 +117,7 @@ class Prune(Base):
         loss = task_for(splits).loss()
         saved.network.eval()
         for part in (rows[i : i + 128] for i in range(0, len(rows), 128)):
-            x = saved.normalization.normalise(torch.from_numpy(splits.train.values[part]))
+            x = saved.normalization.normalize(torch.from_numpy(splits.train.values[part]))
             labels = torch.from_numpy(splits.train.labels[part])
             loss(saved.network(x).float(), labels, x, torch.enable_grad).backward()
 

@@ -26,13 +26,13 @@ FEWER_RESAMPLES = 500  # an AUC of ten thousand samples takes a millisecond
 
 @dataclass(frozen=True)
 class Anomaly:
-    """Labels are normal (0) and anomalous (1); the network reconstructs its normalised input, trained on normal samples."""
+    """Labels are normal (0) and anomalous (1); the network reconstructs its normalized input, trained on normal samples."""
 
     splits: PreparedSplits
     percentile: float = 99.0  # of the validation set's normal scores: what is above it is called an anomaly
 
     @cached_property
-    def normalisation(self) -> tuple[list[float], list[float]]:
+    def normalization(self) -> tuple[list[float], list[float]]:
         from edgeloop_pipeline.data.normalization import input_normalization
 
         normalization = input_normalization(self.splits)
@@ -58,7 +58,7 @@ class Anomaly:
 
     def errors(self, scores: Array, samples: Samples) -> Array:
         """Reconstruction error of each sample, (N,)."""
-        return reconstruction_errors(scores, np.asarray(samples.values), *self.normalisation)
+        return reconstruction_errors(scores, np.asarray(samples.values), *self.normalization)
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         errors = self.errors(scores.numpy(), samples)
@@ -100,7 +100,7 @@ class Anomaly:
     def described(self, figures: TaskFigures) -> manifest.Anomaly:
         from edgeloop_contract import manifest
 
-        mean, std = self.normalisation
+        mean, std = self.normalization
         return manifest.Anomaly(labels=list(self.splits.labels), threshold=_detection(figures).threshold, mean=mean, std=std)
 
     def card(self, figures: TaskFigures) -> list[str]:

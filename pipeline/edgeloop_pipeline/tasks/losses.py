@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-# Scores, labels (or shares of labels), normalised input, the run's autocast (for a teacher) → scalar.
+# Scores, labels (or shares of labels), normalized input, the run's autocast (for a teacher) → scalar.
 Loss = Callable[[Tensor, Tensor, Tensor, Callable[[], AbstractContextManager[Any]]], Tensor]
 
 

@@ -33,7 +33,7 @@ class Task(Protocol):
         """The number that the network's builder is given."""
 
     def check_answer(self, sample: tuple[int, ...], answer: tuple[int, ...]) -> str:
-        """What a network that answers one normalised sample so should return instead, or ''."""
+        """What a network that answers one normalized sample so should return instead, or ''."""
 
     def loss(self, smoothing: float = 0.0) -> Loss: ...
 

@@ -41,7 +41,7 @@ class Part:
 
 @dataclass
 class Batches(Dataset[Any]):
-    """Item (epoch, step): the parts of that optimizer step's batch, [(x normalised, labels), …].
+    """Item (epoch, step): the parts of that optimizer step's batch, [(x normalized, labels), …].
 
     Order, augmentation and mixing come from (seed, epoch, step, grain) alone.
     """
@@ -62,7 +62,7 @@ class Batches(Dataset[Any]):
 
     @property
     def steps(self) -> int:
-        """A last, smaller batch counts when every part of it has two samples: batch normalisation needs as many."""
+        """A last, smaller batch counts when every part of it has two samples: batch normalization needs as many."""
         whole, rest = divmod(len(self.samples), self.batch)
         return max(1, whole + (rest >= 2 * self.accumulate * self.part.world and not self.only_whole))
 
@@ -89,7 +89,7 @@ class Batches(Dataset[Any]):
         values, labels = torch.from_numpy(self.samples.values[index]), torch.from_numpy(self.samples.labels[index])
         if self.augment is not None:
             values = self._augmented(values, generator)
-        x = self.normalization.normalise(values)
+        x = self.normalization.normalize(values)
         if self.mixup:
             share = np.random.default_rng(_seed(self.seed, *place)).beta(self.mixup, self.mixup, len(rows))
             other = torch.randperm(len(rows), generator=generator)

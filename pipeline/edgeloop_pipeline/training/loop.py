@@ -92,7 +92,7 @@ class Run:
             len(self.splits.labels), part, self.chosen.channels_last, bool(self.split_at), self.teacher_scores,
         )  # fmt: skip
         in_memory = math.ceil(self.chosen.batch / self.batches.part.world / settings.accumulate)
-        few = self.normalization.normalise(torch.from_numpy(self.splits.train.values[:4]))
+        few = self.normalization.normalize(torch.from_numpy(self.splits.train.values[:4]))
         few = (channels_last(few) if self.chosen.channels_last else few).to(device())
         self.estimate = memory.estimate(
             self.network, few, in_memory, settings.optimizer, self.precision.autocast, settings.checkpoint_activations

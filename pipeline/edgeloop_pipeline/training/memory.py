@@ -37,7 +37,7 @@ class Estimate:
 def estimate(
     network: nn.Module, x: Tensor, samples: int, optimizer: str, context: Callable[[], Any], recompute: bool = False
 ) -> Estimate:
-    """`x`: a few normalised samples, run once through a copy; `samples`: how many are in memory at a time."""
+    """`x`: a few normalized samples, run once through a copy; `samples`: how many are in memory at a time."""
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
     saved = saved_bytes(network, x, context, recompute) / len(x)

@@ -15,7 +15,7 @@ PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.3, 3
 
 
 def optimizer_of(network: nn.Module, settings: FitSettings, rate: float) -> torch.optim.Optimizer:
-    """Weight decay on weights only: on biases and normalisation it costs accuracy (He et al. 2019)."""
+    """Weight decay on weights only: on biases and normalization it costs accuracy (He et al. 2019)."""
     weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
     groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]

@@ -77,5 +77,5 @@ def scores_of(
         size = evaluation_batch(samples.values)
         for start in range(0, len(samples), size):
             batch = torch.from_numpy(np.asarray(samples.values[start : start + size]))
-            rows.append(network(channels_last(normalization.normalise(batch).to(where))).float().cpu())
+            rows.append(network(channels_last(normalization.normalize(batch).to(where))).float().cpu())
     return torch.cat(rows)

@@ -21,7 +21,7 @@ def gradients(
     """Gradients of one batch of `count` samples from its parts. Returns the parts' summed loss.
 
     Each part counts by its share of the samples, and gradients are averaged over `world` processes: the sum is the
-    gradient of the whole batch's mean loss. Only batch normalisation sees the parts: its statistics are theirs.
+    gradient of the whole batch's mean loss. Only batch normalization sees the parts: its statistics are theirs.
     """
     network.zero_grad(set_to_none=True)
     where = device()

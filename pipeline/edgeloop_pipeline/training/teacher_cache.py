@@ -79,7 +79,7 @@ def ready(network: nn.Module) -> nn.Module:
 
 
 def onnx_teacher(path: Path) -> Callable[[Tensor], Tensor]:
-    """An ONNX file that takes the normalised batch (N, channels, ...) and gives scores."""
+    """An ONNX file that takes the normalized batch (N, channels, ...) and gives scores."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())
