@@ -22,7 +22,7 @@ from harness import BIN, NotRun, Row, at_most
 
 TESTS = Path(__file__).resolve().parent.parent / "tests"  # the agent under test is started as the tests start it
 sys.path[:0] = [str(TESTS / "support"), str(TESTS / "agent")]
-from serving import GOLDEN, RECORDING, Agent, eventually, serving
+from serving import GOLDEN, RECORDING, Agent, eventually, serving  # noqa: E402
 
 WINDOWS = 48  # in the golden recording
 
