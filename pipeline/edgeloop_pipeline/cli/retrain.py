@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.cli.fleet import ca_option, hub_option, keys_option
+from edgeloop_pipeline.cli.hub_options import ca_option, hub_option, keys_option
 
 if TYPE_CHECKING:  # loaded when the command runs
     from edgeloop_pipeline.retraining.state import Outcome
