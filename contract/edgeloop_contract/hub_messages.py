@@ -123,7 +123,7 @@ class TickReport(_Answer, frozen=True):
     problems: list[str] = []
 
 
-class Warned(_Answer, frozen=True):
+class HealthWarning(_Answer, frozen=True):
     """Something that somebody should do."""
 
     level: Literal["soon", "urgent", "over"]
@@ -135,7 +135,7 @@ class Health(_Answer, frozen=True):
 
     tick: TickReport | None = None
     expires: dict[str, float] = {}
-    warnings: list[Warned] = []
+    warnings: list[HealthWarning] = []
 
 
 class TokenSummary(_Answer, frozen=True):
