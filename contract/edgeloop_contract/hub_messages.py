@@ -13,6 +13,13 @@ import msgspec
 from edgeloop_contract.messages import Device, Heartbeat, Target
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
+__all__ = [
+    "BundleSummary", "DeviceStatus", "EventRecord", "GateStatus", "GroupVariance", "Health", "HealthWarning", "JobCreated",
+    "JobOutcome", "JobRequest", "JobState", "JobStatus", "MetadataUpload", "PublicKey", "PublishedBundle", "ReceivedBytes",
+    "RevokedTokens", "RolloutCreated", "RolloutRequest", "RolloutStatus", "RolloutSummary", "SignedMetadata",
+    "TargetsVersion", "TickReport", "TokenSummary", "VariantSummary",
+]  # fmt: skip
+
 JobState = Literal["waiting", "refused", "done"]
 
 
