@@ -20,7 +20,7 @@ from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelect
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice as Variant
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.database import Database
@@ -107,7 +107,7 @@ def bring(database: Database, device: str, sha256: str, found: list[Sample], set
     """From the device to the hub."""
     with database.writing() as connection:
         for start in range(0, len(found), 500):
-            who = Device(device, [], "stable", MODEL, sha256)
+            who = EnrolledDevice(device, [], "stable", MODEL, sha256)
             assert ingest.store(connection, who, Samples(samples=found[start : start + 500]), settings)
 
 

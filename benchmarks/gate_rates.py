@@ -23,7 +23,7 @@ def gate_rates(quick: bool) -> Iterator[Row]:
             place = np.repeat(np.arange(recordings), 8)
             same = rng.random(400) < 0.9
             home = gate.Answers(same, same, np.arange(400) // 8)
-            good += gate.judge(home, gate.Answers(right_ones[0], right_ones[1], place), gate.GateLimits()).passed
+            good += gate.judge(home, gate.Answers(right_ones[0], right_ones[1], place), gate.ChallengerLimits()).passed
         return good / runs * 100
 
     for recordings in (10, 30, 100):

@@ -205,7 +205,7 @@ def shuffled_labels(quick: bool) -> Iterator[Row]:
             answers = [(right(p, test.values, test.labels), right(p, held.values, held.labels)) for p in (champion, made)]
             home = gate.Answers(answers[0][0], answers[1][0], test.recording)
             away = gate.Answers(answers[0][1], answers[1][1], held.recording)
-            verdict = gate.judge(home, away, gate.GateLimits())
+            verdict = gate.judge(home, away, gate.ChallengerLimits())
             refused += not verdict.passed
             print(f"  shuffled, seed {seed}: {'; '.join(verdict.reasons) or 'PASSED'}", file=sys.stderr, flush=True)
     yield at_least(f"challengers from shuffled labels refused, of {seeds}", refused, "", seeds)

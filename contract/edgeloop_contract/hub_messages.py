@@ -13,6 +13,13 @@ import msgspec
 from edgeloop_contract.messages import Device, Heartbeat, Target
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
+__all__ = [
+    "BundleSummary", "DeviceStatus", "EventRecord", "GateStatus", "GroupVariance", "Health", "HealthWarning", "JobCreated",
+    "JobOutcome", "JobRequest", "JobState", "JobStatus", "MetadataUpload", "PublicKey", "PublishedBundle", "ReceivedBytes",
+    "RevokedTokens", "RolloutCreated", "RolloutRequest", "RolloutStatus", "RolloutSummary", "SignedMetadata",
+    "TargetsVersion", "TickReport", "TokenSummary", "VariantSummary",
+]  # fmt: skip
+
 JobState = Literal["waiting", "refused", "done"]
 
 
@@ -123,7 +130,7 @@ class TickReport(_Answer, frozen=True):
     problems: list[str] = []
 
 
-class Warned(_Answer, frozen=True):
+class HealthWarning(_Answer, frozen=True):
     """Something that somebody should do."""
 
     level: Literal["soon", "urgent", "over"]
@@ -135,7 +142,7 @@ class Health(_Answer, frozen=True):
 
     tick: TickReport | None = None
     expires: dict[str, float] = {}
-    warnings: list[Warned] = []
+    warnings: list[HealthWarning] = []
 
 
 class TokenSummary(_Answer, frozen=True):

@@ -11,6 +11,11 @@ import msgspec
 
 from edgeloop_contract.messages import Device, Key, Short
 
+__all__ = [
+    "DeviceDrift", "DriftSummary", "ExpectedAccuracy", "FeatureShift", "LabelAssignment", "LabelUpload", "ListedSample",
+    "QueuedSample", "RecordingLabel", "SampleSummary", "SettledSamples", "StoredSample",
+]  # fmt: skip
+
 
 class LabelAssignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The label of one sample. `label` empty: nobody can tell. `whole`: it holds for every sample of that recording."""

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.hub_messages import Health, TickReport, Warned
+from edgeloop_contract.hub_messages import Health, HealthWarning, TickReport
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import devices, facts, heartbeats, rollouts, signed
 from edgeloop_hub.time_text import when
@@ -21,7 +21,7 @@ BACK_SECONDS = 3600.0  # that the clock may go back
 RENEW = "edgeloop keys renew"
 
 
-class Tick(msgspec.Struct, frozen=True, omit_defaults=True):
+class TickRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The last one: when it began, how long it took, what it could not do."""
 
     at: float
@@ -38,9 +38,9 @@ def keep(connection: Connection, name: str, at: float, body: object) -> None:
     connection.execute(insert(facts).values(name=name, at=at, body=msgspec.json.encode(body).decode()))
 
 
-def last_tick(connection: Connection) -> Tick | None:
+def last_tick(connection: Connection) -> TickRecord | None:
     body = connection.execute(select(facts.c.body).where(facts.c.name == "tick")).scalar()
-    return msgspec.json.decode(body, type=Tick) if body else None
+    return msgspec.json.decode(body, type=TickRecord) if body else None
 
 
 def check_clock(connection: Connection, now: float, settings: Settings) -> None:
@@ -66,7 +66,7 @@ def _last_sign_of_life(connection: Connection, settings: Settings) -> float:
     return float(max(seen, beat, expires - settings.timestamp_seconds if expires else 0.0))
 
 
-def expiring(expires: dict[str, float], now: float) -> list[Warned]:
+def expiring(expires: dict[str, float], now: float) -> list[HealthWarning]:
     """Warnings of metadata that the workstation signs, and the hub cannot renew. `expires`: by role."""
     warnings = []
     for role in ("targets", "root"):
@@ -76,23 +76,23 @@ def expiring(expires: dict[str, float], now: float) -> list[Warned]:
         remedy = f"{RENEW} {role} (on the workstation) signs them anew"
         if days < 0:
             text = f"{role} metadata expired on {date}: devices take nothing any more; {remedy}"
-            warnings.append(Warned(level="over", text=text))
+            warnings.append(HealthWarning(level="over", text=text))
         elif days < WARN_DAYS[0]:
             last = "; then devices take nothing any more" if days < WARN_DAYS[2] else ""
             text = f"{role} metadata expire in {days:.0f} days, on {date}{last}: {remedy}"
-            warnings.append(Warned(level="soon" if days >= WARN_DAYS[1] else "urgent", text=text))
+            warnings.append(HealthWarning(level="soon" if days >= WARN_DAYS[1] else "urgent", text=text))
     return warnings
 
 
-def ticking(last: Tick | None, needed: bool, now: float) -> list[Warned]:
+def ticking(last: TickRecord | None, needed: bool, now: float) -> list[HealthWarning]:
     """Warnings of the tick. `needed`: something is signed or rolled out, and so waits for ticks."""
     if last is None:
         text = "no tick yet: nothing advances without edgeloop-hub tick, every minute, by cron"
-        return [Warned(level="urgent", text=text)] if needed else []
+        return [HealthWarning(level="urgent", text=text)] if needed else []
     if now - last.at > LATE_SECONDS:
         text = f"the last tick was on {when(last.at)}; does cron run edgeloop-hub tick on this very hub?"
-        return [Warned(level="over" if now - last.at > DAY else "urgent", text=text)]
-    return [Warned(level="urgent", text=f"the last tick: {problem}") for problem in last.problems]
+        return [HealthWarning(level="over" if now - last.at > DAY else "urgent", text=text)]
+    return [HealthWarning(level="urgent", text=f"the last tick: {problem}") for problem in last.problems]
 
 
 def current(connection: Connection) -> Health:

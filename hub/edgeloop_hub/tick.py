@@ -53,8 +53,8 @@ def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Setti
     return outcome
 
 
-def _record(began: float, watch: float, problems: list[str]) -> health.Tick:
-    return health.Tick(began, time.monotonic() - watch, [p[:500] for p in problems[:MAX_PROBLEMS]])
+def _record(began: float, watch: float, problems: list[str]) -> health.TickRecord:
+    return health.TickRecord(began, time.monotonic() - watch, [p[:500] for p in problems[:MAX_PROBLEMS]])
 
 
 def _check_clock(database: Database, began: float, settings: Settings) -> None:

@@ -22,12 +22,12 @@ from edgeloop_agent.outbox.sender import send
 from edgeloop_agent.outbox.store import Outbox, Row
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import MAX_RECORDINGS, Samples
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
 from hubs import Hub, running_hub
 from serving import eventually, serving
 
-PI = Device("pi-1", [], "stable", "m", "0" * 64)
+PI = EnrolledDevice("pi-1", [], "stable", "m", "0" * 64)
 MIB = 1 << 20
 KEEPS = 'send = "samples"\nrandom_share = 0.0\nuncertain_share = 0.1\nmax_per_hour = 100000\ncontext_bytes = 4000000'
 
@@ -40,7 +40,7 @@ def test_a_person_labels_a_whole_recording(tmp_path: Path) -> None:
     two = replace(settings, labels_needed=2)
     with database.writing() as connection:
         other = Samples(samples=[made("0one", "one", 1e3)])
-        ingest.store(connection, Device("pi-2", [], "stable", "m", "0" * 64), other, settings)
+        ingest.store(connection, EnrolledDevice("pi-2", [], "stable", "m", "0" * 64), other, settings)
         entry = {row.key: row for row in label_queue.waiting(connection, "m", "anna", 100)}[sent[2].key]
         assert (entry.together, entry.alike) == (4, 1)
         assert labelling.label(connection, "pi-1", sent[0].key, "anna", "SQT", settings) == 1

@@ -18,7 +18,7 @@ from edgeloop_contract.messages import Sample, Samples
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
-from edgeloop_pipeline.retraining.gate import Answers, GateLimits, compare, judge
+from edgeloop_pipeline.retraining.gate import Answers, ChallengerLimits, compare, judge
 from edgeloop_pipeline.retraining.policy import Policy, Signals, decide
 from edgeloop_pipeline.retraining.pseudo_labelling import calibrated
 from hubs import Hub, running_hub
@@ -55,7 +55,7 @@ def answers(rng: np.random.Generator, champion: float, challenger: float, record
 
 
 def test_a_challenger_that_is_no_better_seldom_passes_and_one_that_is_does() -> None:
-    rng, limits = np.random.default_rng(0), GateLimits(max_test_drop=1.0)
+    rng, limits = np.random.default_rng(0), ChallengerLimits(max_test_drop=1.0)
     home = answers(rng, 0.9, 0.9)
     passed = {
         gain: sum(judge(home, answers(rng, 0.7, 0.7 + gain), limits).passed for _ in range(200)) / 200 for gain in (-0.1, 0.0, 0.2)
@@ -66,11 +66,11 @@ def test_a_challenger_that_is_no_better_seldom_passes_and_one_that_is_does() -> 
 def test_worse_on_the_test_set_or_too_little_to_tell_is_refused() -> None:
     rng = np.random.default_rng(1)
     better = answers(rng, 0.5, 0.9)
-    assert "worse on the test set" in judge(answers(rng, 0.95, 0.85), better, GateLimits()).reasons[0]
+    assert "worse on the test set" in judge(answers(rng, 0.95, 0.85), better, ChallengerLimits()).reasons[0]
     few = Answers(np.zeros(5, bool), np.ones(5, bool), np.arange(5))
-    assert "only 5 held-out" in judge(answers(rng, 0.9, 0.95), few, GateLimits()).reasons[0]
+    assert "only 5 held-out" in judge(answers(rng, 0.9, 0.95), few, ChallengerLimits()).reasons[0]
     nothing = np.zeros(0, bool)
-    assert not judge(answers(rng, 0.9, 0.95), Answers(nothing, nothing, np.zeros(0)), GateLimits()).passed
+    assert not judge(answers(rng, 0.9, 0.95), Answers(nothing, nothing, np.zeros(0)), ChallengerLimits()).passed
     same = compare("x", np.ones(10, bool), np.ones(10, bool), np.arange(10))
     assert same.p_better == same.p_worse == 1.0
 
@@ -86,7 +86,7 @@ def test_a_class_that_falls_is_refused_or_at_least_told(recordings: int, refused
         np.concatenate([usual.champion, np.ones(len(place), bool)]), np.concatenate([usual.challenger, fallen]),
         np.concatenate([usual.recordings, place]), {"class": np.array(["ok"] * len(usual.recordings) + ["fallen"] * len(place))},
     )  # fmt: skip
-    verdict = judge(home, answers(rng, 0.5, 0.9), GateLimits(max_test_drop=1.0))
+    verdict = judge(home, answers(rng, 0.5, 0.9), ChallengerLimits(max_test_drop=1.0))
     assert verdict.passed is not refused
     told = verdict.reasons if refused else verdict.cautions
     assert len(told) == 1 and "test set, class fallen" in told[0] and "100.0% → 62.5%" in told[0]

@@ -11,13 +11,13 @@ import numpy as np
 from sqlalchemy import create_engine, select, text
 
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.samples import accuracy, ingest, label_queue, labelling, sample_store
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import labels, samples
 
-PI = Device("pi-1", [], "stable", "m", "0" * 64)
+PI = EnrolledDevice("pi-1", [], "stable", "m", "0" * 64)
 
 
 def sent(rng: np.random.Generator, count: int) -> tuple[list[Sample], dict[str, str]]:

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from commands import command, sentence
 from edgeloop_contract.rollout import GateLimits, RolloutPlan, Step
 from edgeloop_hub.rollouts.gates import DeviceEvidence, Finding, judge
 from edgeloop_hub.rollouts.policy import Assessment, Rollout, next_move
@@ -120,3 +121,14 @@ def test_a_step_waits_for_gates_that_cannot_tell_yet() -> None:
 def test_gates_that_could_tell_nothing_are_refused(gates: dict[str, float]) -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.convert(gates, GateLimits)
+
+
+@pytest.mark.parametrize(
+    ("gate", "sentence_part"),
+    [("max_latncy_ratio=2", "did you mean max_latency_ratio?"), ("alpha=7", "--gate.alpha"), ("alpha=much", "write NAME=NUMBER")],
+)
+def test_a_gate_that_no_rollout_has_is_refused_before_the_hub_is_asked(gate: str, sentence_part: str) -> None:
+    done = command(
+        "edgeloop", "rollout", "start", "x.edgeloop", "--gate", gate, EDGELOOP_HUB="http://127.0.0.1:1", EDGELOOP_HUB_TOKEN="x"
+    )
+    assert sentence_part in sentence(done, 2)

@@ -9,10 +9,12 @@ import msgspec
 import pytest
 from sqlalchemy import event, insert, text
 
+from edgeloop_contract.hub_messages import GroupVariance
 from edgeloop_contract.messages import DriftReport
 from edgeloop_hub.drift import reports
 from edgeloop_hub.storage.database import Database
-from edgeloop_hub.storage.schema import devices, drifts
+from edgeloop_hub.storage.schema import bundles, devices, drifts
+from edgeloop_hub.updates import registry
 from edgeloop_hub.web import sample_pages
 from edgeloop_hub.web.page import TEMPLATES
 from edgeloop_hub.web.sample_pages import drift_section
@@ -98,3 +100,18 @@ def test_one_device_fills_no_page(tmp_path: Path) -> None:
         html = TEMPLATES.get_template("drift.html.j2").render(title="Drift", user="ada", csrf="", days=1.0, sections=[section])
     assert "and 45 more" in html
     assert "0" * 100 not in html
+
+
+def test_the_registry_reads_what_an_earlier_release_wrote(tmp_path: Path) -> None:
+    """It had the standard deviations between groups at the top, and not how many groups there were."""
+    values = {"bytes": 1, "model": "m", "version": 1, "channel": "stable", "published": NOW}
+    abouts = {
+        "old": '{"model": "m", "labels": ["a"], "between": {"f": 0.3}}',
+        "new": '{"straying": {"between": {"f": 0.2}, "places": 4}}',
+    }
+    with fleet(tmp_path, [report("d", 1, NOW)]).writing() as connection:
+        for name, about in abouts.items():
+            connection.execute(insert(bundles).values(target=name, sha256=name, about=about, **values))
+        found = registry.summaries(connection, "m")
+    assert found["old"].group_variance == GroupVariance({"f": 0.3}) and found["old"].labels == ["a"]
+    assert found["new"].group_variance == GroupVariance({"f": 0.2}, places=4)

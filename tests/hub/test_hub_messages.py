@@ -153,7 +153,7 @@ def test_uploads_that_are_refused_have_their_price(tmp_path: Path) -> None:
     own = parts(tmp_path, report_quota_per_hour=2)
     own.device("pi-1")
     upload = msgspec.msgpack.decode(msgspec.msgpack.encode({"samples": [sample("a-sample", data=b"damaged")]}), type=Samples)
-    device = accounts.Device("pi-1", [], "stable", "m", "")
+    device = accounts.EnrolledDevice("pi-1", [], "stable", "m", "")
     with own.hub.database.writing() as database:
         assert [ingest.admit(database, device, upload, own.hub.settings) for _ in range(3)] == [True, True, False]
     with pytest.raises(DataError, match="damaged"):

@@ -129,7 +129,7 @@ def test_pages_and_metrics_know_the_last_tick(hub: Parts) -> None:
     with hub.hub.database.reading() as database:
         found = health.current(database)
     assert found.tick and found.tick.fine and found.tick.at > time.time() - 60 and not found.warnings
-    late = health.ticking(health.Tick(time.time() - 7200), True, time.time())
+    late = health.ticking(health.TickRecord(time.time() - 7200), True, time.time())
     assert late[0].level == "urgent" and "does cron run" in late[0].text
 
 

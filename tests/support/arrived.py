@@ -6,7 +6,7 @@ import zlib
 from pathlib import Path
 
 from edgeloop_contract.messages import Sample, Samples
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.samples import ingest
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.database import Database
@@ -22,5 +22,5 @@ def made(key: str, recording: str, feature: float, guess: str = "ROW", random: b
 def stored(tmp_path: Path, sent: list[Sample]) -> tuple[Database, Settings]:
     database, settings = Database(f"sqlite:///{tmp_path / 'hub.sqlite'}"), Settings(tmp_path)
     with database.writing() as connection:
-        ingest.store(connection, Device("pi-1", [], "stable", "m", "0" * 64), Samples(samples=sent), settings)
+        ingest.store(connection, EnrolledDevice("pi-1", [], "stable", "m", "0" * 64), Samples(samples=sent), settings)
     return database, settings

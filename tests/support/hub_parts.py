@@ -51,7 +51,7 @@ class Parts:
 
     def report(self, device: str, key: str, beat: Heartbeat, at: float = 0.0, events: list[Event] | None = None) -> bool:
         with self.hub.database.writing() as database:
-            row = accounts.Device(device, [], "stable", "m", "")
+            row = accounts.EnrolledDevice(device, [], "stable", "m", "")
             report = Report(key=key, at=at or time.time(), heartbeat=beat, events=events or [])
             return reports.store(database, row, report, self.hub.settings)
 

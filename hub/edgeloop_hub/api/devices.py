@@ -105,7 +105,7 @@ class Devices(Controller):
         sha256, _, name = file.partition(".")
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
-            device: accounts.Device | None = request.scope["device"]  # type: ignore[typeddict-item]
+            device: accounts.EnrolledDevice | None = request.scope["device"]  # type: ignore[typeddict-item]
             allowed = device is None or assignment.may_fetch(database, device, name)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")

@@ -27,7 +27,7 @@ RESERVED = ("hub", "device", "any", "token", "import")  # names under which the 
 
 
 @dataclass(frozen=True)
-class Device:
+class EnrolledDevice:
     """An enrolled device, as its credential identifies it. `model`, `sha256`: of the bundle that it runs."""
 
     name: str
@@ -230,13 +230,13 @@ def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | N
     return Enrolled(device=asked.device, credential=secret, root=root.decode())
 
 
-def device_of(connection: Connection, secret: str) -> Device | None:
+def device_of(connection: Connection, secret: str) -> EnrolledDevice | None:
     columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256)
     query = select(*columns).where(devices.c.credential == secret_digests.digest(secret), devices.c.revoked.is_(None))
     row = connection.execute(query).first()
     if row is None or row.name in RESERVED or not NAME.fullmatch(row.name):  # an earlier release may have let it in
         return None
-    return Device(row.name, json.loads(row.labels), row.channel, row.model, row.sha256)
+    return EnrolledDevice(row.name, json.loads(row.labels), row.channel, row.model, row.sha256)
 
 
 def revoke(connection: Connection, device: str) -> None:

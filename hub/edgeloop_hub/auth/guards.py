@@ -51,6 +51,6 @@ def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: Ba
     is_device(connection, handler)
 
 
-def asking(request: Request[Any, Any, Any]) -> accounts.Device:
-    device: accounts.Device = request.scope["device"]  # type: ignore[typeddict-item]
+def asking(request: Request[Any, Any, Any]) -> accounts.EnrolledDevice:
+    device: accounts.EnrolledDevice = request.scope["device"]  # type: ignore[typeddict-item]
     return device

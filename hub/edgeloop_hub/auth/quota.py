@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import msgspec
 from sqlalchemy import Connection, select, update
 
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import devices
 
 HOUR = 3600.0
 
 
-def charge(connection: Connection, device: Device, settings: Settings, now: float, rows: int, size: int) -> bool:
+def charge(connection: Connection, device: EnrolledDevice, settings: Settings, now: float, rows: int, size: int) -> bool:
     """Count a message with so many rows and bytes against the device's quota of this hour. False: over the quota."""
     quota = (devices.c.quota_from, devices.c.quota_used, devices.c.quota_rows, devices.c.quota_bytes)
     row = connection.execute(select(*quota).where(devices.c.name == device.name)).first()

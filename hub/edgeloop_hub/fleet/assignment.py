@@ -5,7 +5,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from edgeloop_contract.messages import Assignment, Job
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.rollouts.policy import assigned
 from edgeloop_hub.samples import labelling
@@ -13,7 +13,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import bundles, jobs, released
 
 
-def assignment(connection: Connection, device: Device, settings: Settings) -> Assignment:
+def assignment(connection: Connection, device: EnrolledDevice, settings: Settings) -> Assignment:
     """What this device should run and measure, and of which recordings it should send the other samples."""
     target = target_for(connection, device, device.model) if device.model else ""
     waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(1)
@@ -22,7 +22,7 @@ def assignment(connection: Connection, device: Device, settings: Settings) -> As
     return Assignment(target=target, job=Job(id=job.id, target=job.target) if job else None, recordings=wanted)
 
 
-def target_for(connection: Connection, device: Device, model: str) -> str:
+def target_for(connection: Connection, device: EnrolledDevice, model: str) -> str:
     done = select(released.c.target).where(released.c.channel == device.channel, released.c.model == model)
     default = connection.execute(done).scalar() or ""
     rollout = next(
@@ -31,7 +31,7 @@ def target_for(connection: Connection, device: Device, model: str) -> str:
     return assigned(device.name, device.labels, device.sha256, default, rollout)
 
 
-def may_fetch(connection: Connection, device: Device, target: str) -> bool:
+def may_fetch(connection: Connection, device: EnrolledDevice, target: str) -> bool:
     """Whether a device may fetch a bundle: the one that it is to run, or one that it is to measure; no other."""
     row = connection.execute(select(bundles.c.model).where(bundles.c.target == target, bundles.c.withdrawn.is_(None))).first()
     if row is None:

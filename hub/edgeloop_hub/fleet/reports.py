@@ -12,13 +12,13 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Heartbeat, Report, too_deep
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import reports as drift_reports
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import devices, heartbeats, jobs
 
 
-def store(connection: Connection, device: Device, report: Report, settings: Settings) -> bool:
+def store(connection: Connection, device: EnrolledDevice, report: Report, settings: Settings) -> bool:
     """Store a report, once. False: over the device's quota. Claims about other devices or about the future are not believed."""
     now = time.time()
     if report.job is not None and too_deep(report.job.measured):

@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.rollouts.gates import DeviceEvidence
 from edgeloop_hub.rollouts.policy import Rollout
@@ -32,12 +32,12 @@ MAX_ANSWERS_PER_SECOND = 10_000  # that a device is believed
 MAX_CRASHES_PER_HOUR, FIRST_CRASHES = 60.0, 8.0  # the agent waits a minute between restarts, after the first few
 
 
-def members(connection: Connection, rollout: Rollout) -> tuple[list[Device], list[Device]]:
+def members(connection: Connection, rollout: Rollout) -> tuple[list[EnrolledDevice], list[EnrolledDevice]]:
     """Devices of this channel and model: those of the cohort so far, and the others."""
     rows = select(devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256).where(
         devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
     )
-    every = [Device(r.name, json.loads(r.labels), r.channel, r.model, r.sha256) for r in connection.execute(rows)]
+    every = [EnrolledDevice(r.name, json.loads(r.labels), r.channel, r.model, r.sha256) for r in connection.execute(rows)]
     inside = [d for d in every if rollout.cohort_has(d.name, d.labels)]
     names = {d.name for d in inside}
     return inside, [d for d in every if d.name not in names]

@@ -17,7 +17,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
-from edgeloop_hub.auth.accounts import Device
+from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.samples import accuracy, labelling
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import samples
@@ -40,7 +40,7 @@ def decode(body: bytes) -> Samples:
         raise DataError(f"not an upload of samples ({error})") from error
 
 
-def admit(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+def admit(connection: Connection, device: EnrolledDevice, upload: Samples, settings: Settings) -> bool:
     """Whether the device may send so much, before anything is unpacked. It is counted, so that a refused upload costs quota too.
 
     False: over its quota of this day, or of messages, rows and bytes of this hour.
@@ -50,7 +50,7 @@ def admit(connection: Connection, device: Device, upload: Samples, settings: Set
     return quota.charge(connection, device, settings, time.time(), rows=len(upload.events), size=quota.encoded_bytes(upload.events))
 
 
-def has_room(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+def has_room(connection: Connection, device: EnrolledDevice, upload: Samples, settings: Settings) -> bool:
     """Whether this day's samples leave room for these."""
     unpacked = sum(unpacked_bytes(sample) for sample in upload.samples)
     since = time.time() - DAY
@@ -62,7 +62,7 @@ def has_room(connection: Connection, device: Device, upload: Samples, settings: 
     )
 
 
-def store(connection: Connection, device: Device, upload: Samples, settings: Settings) -> bool:
+def store(connection: Connection, device: EnrolledDevice, upload: Samples, settings: Settings) -> bool:
     """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept."""
     now = time.time()
     if not has_room(connection, device, upload, settings):

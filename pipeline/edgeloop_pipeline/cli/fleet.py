@@ -1,52 +1,15 @@
-"""`edgeloop keys`, `publish`, `withdraw`, `rollout`, `bench`, `export-updates` and `export-triton`."""
+"""`edgeloop keys`, `publish`, `withdraw`, `bench`, `export-updates` and `export-triton`."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from edgeloop_contract.errors import DeviceError, NetworkError, UsageError
-
-if TYPE_CHECKING:  # these commands load what they need when they run
-    from edgeloop_contract.hub_messages import RolloutStatus
-    from edgeloop_contract.rollout import GateLimits
-    from edgeloop_pipeline.fleet.hub_client import HubClient
-    from edgeloop_pipeline.fleet.tuf_keys import Keys
-
-EXIT_CODES = """\b
-Exit codes: 0 done · 2 wrong usage · 3 what the hub has is wrong · 5 a bundle · 7 disk or folder · 8 the hub is away or refuses"""
-hub_option = click.option(
-    "--hub", required=True, envvar="EDGELOOP_HUB", help="The hub's address (or $EDGELOOP_HUB); token in $EDGELOOP_HUB_TOKEN."
-)
-ca_option = click.option(
-    "--ca-file", default="", envvar="EDGELOOP_HUB_CA", help="PEM, where no public authority signed the hub's certificate."
-)
-keys_option = click.option(
-    "--keys", "folder", type=click.Path(path_type=Path), default=Path("keys"), show_default=True, help="Folder of keys."
-)
-passphrase_option = click.option(
-    "--passphrase",
-    is_flag=True,
-    help="Ask for the passphrase of the keys; without this option it is read from $EDGELOOP_PASSPHRASE_FILE, where that is set.",
-)
-
-
-def _keys(folder: Path, passphrase: bool, new: bool = False) -> Keys:
-    from edgeloop_pipeline.fleet.tuf_keys import Keys
-
-    if not passphrase:
-        return Keys.unattended(folder)
-    return Keys(folder, click.prompt("Passphrase", hide_input=True, confirmation_prompt=new).encode() or None)
-
-
-def _hub(address: str, ca_file: str) -> HubClient:
-    from edgeloop_pipeline.fleet.hub_client import HubClient
-
-    return HubClient.from_environment(address, ca_file)
+from edgeloop_pipeline.cli.hub_options import EXIT_CODES, ca_option, hub_option, keys_option, open_hub, open_keys, passphrase_option
+from edgeloop_pipeline.cli.rollout import rollout
 
 
 @click.group(epilog=EXIT_CODES)
@@ -66,7 +29,7 @@ def init(hub: str, ca_file: str, folder: Path, passphrase: bool, root_keys: int,
     from edgeloop_contract.hub_messages import MetadataUpload
     from edgeloop_pipeline.fleet import tuf_keys
 
-    new_keys, client = _keys(folder, passphrase, new=True), _hub(hub, ca_file)
+    new_keys, client = open_keys(folder, passphrase, new=True), open_hub(hub, ca_file)
     if client.signed().roots:
         raise UsageError(f"{hub}: has keys already; rotate them, or use an empty hub")
     root, targets = tuf_keys.first_root(new_keys, tuf_keys.online_key(client.public_key()), root_keys, threshold)
@@ -86,7 +49,7 @@ def rotate(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool) ->
     from edgeloop_contract.hub_messages import MetadataUpload
     from edgeloop_pipeline.fleet import tuf_keys
 
-    keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
+    keys, client = open_keys(folder, passphrase), open_hub(hub, ca_file)
     signed = client.signed()
     targets = tuf_keys.current_targets(keys, signed.targets)
     root = tuf_keys.rotated(keys, role, tuf_keys.online_key(client.public_key()) if role == "online" else None)
@@ -111,7 +74,7 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
     """Sign the same metadata again, for a year (root: three), before they expire."""
     from edgeloop_pipeline.fleet import renewal
 
-    keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
+    keys, client = open_keys(folder, passphrase), open_hub(hub, ca_file)
     if after_restore:
         click.echo("\n".join(renewal.after_restore(keys, client)))
     else:
@@ -129,8 +92,8 @@ def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool
     """Sign BUNDLE and send it to the hub. Devices get it by a rollout."""
     from edgeloop_pipeline.fleet import release, renewal
 
-    client = _hub(hub, ca_file)
-    name, sent = release.publish(_keys(folder, passphrase), client, bundle, channel)
+    client = open_hub(hub, ca_file)
+    name, sent = release.publish(open_keys(folder, passphrase), client, bundle, channel)
     renewal.warn(client)
     if sent is None:
         click.echo(f"{name}: is published already")
@@ -150,7 +113,7 @@ def withdraw(target: str, hub: str, ca_file: str, folder: Path, passphrase: bool
     """Sign that devices install TARGET no more."""
     from edgeloop_pipeline.fleet import release, tuf_keys
 
-    keys, client = _keys(folder, passphrase), _hub(hub, ca_file)
+    keys, client = open_keys(folder, passphrase), open_hub(hub, ca_file)
     targets = tuf_keys.current_targets(keys, client.signed().targets)
     if target not in targets.targets:
         raise UsageError(f"{target}: is not published; there is {', '.join(sorted(targets.targets)) or 'nothing'}")
@@ -166,7 +129,7 @@ def export_updates(folder: Path, hub: str, ca_file: str) -> None:
     """Write signed metadata and bundles into FOLDER (a USB stick), for devices that no network reaches."""
     from edgeloop_pipeline.fleet.offline_repo import export
 
-    click.echo(export(_hub(hub, ca_file), folder))
+    click.echo(export(open_hub(hub, ca_file), folder))
 
 
 @click.command("export-triton", epilog=EXIT_CODES)
@@ -183,112 +146,6 @@ def export_triton(bundle: Path, folder: Path, gpu: bool) -> None:
             click.echo(f"{folder / name}")
 
 
-@click.group(epilog=EXIT_CODES)
-def rollout() -> None:
-    """Bring a published bundle to the fleet, step by step."""
-
-
-@rollout.command(epilog=EXIT_CODES)
-@click.argument("target")
-@hub_option
-@ca_option
-@keys_option
-@passphrase_option
-@click.option("--steps", default="25%, 100%", show_default=True, help='Cohorts that grow: "pi-1+pi-2, label:pilot, 25%, 100%".')
-@click.option(
-    "--soak-minutes",
-    type=float,
-    default=60.0,
-    show_default=True,
-    help="How long each step has to run well before the next one starts.",
-)
-@click.option(
-    "--on-breach",
-    type=click.Choice(["halt", "return"]),
-    default="halt",
-    show_default=True,
-    help="Leave the cohort, or send it back.",
-)
-@click.option("--gate", "gates", multiple=True, metavar="NAME=VALUE", help="Change a gate, such as max_latency_ratio=1.2.")
-def start(
-    target: str, hub: str, ca_file: str, folder: Path, passphrase: bool, steps: str, soak_minutes: float, on_breach: str,
-    gates: tuple[str, ...],
-) -> None:  # fmt: skip
-    """Start the first step; the hub's tick starts the next ones."""
-    from edgeloop_pipeline.fleet import release, renewal
-
-    limits = _gate_limits(gates)
-    keys, client = _keys(folder, passphrase) if on_breach == "return" else None, _hub(hub, ca_file)
-    renewal.warn(client)
-    number = release.start(client, target, steps, soak_minutes, limits, keys)
-    click.echo(f"rollout {number} of {target} has begun; edgeloop rollout status {number} shows how it goes")
-
-
-def _gate_limits(words: tuple[str, ...]) -> GateLimits:
-    """Raises UsageError for an unknown gate, or a value that it cannot have."""
-    import msgspec
-
-    from edgeloop_contract.rollout import GateLimits
-    from edgeloop_contract.settings import problems
-
-    limits: dict[str, float] = {}
-    for word in words:
-        name, _, value = word.partition("=")
-        try:
-            limits[name] = float(value)
-        except ValueError as error:
-            raise UsageError(f"--gate {word!r}: write NAME=NUMBER") from error
-    if wrong := problems(limits, GateLimits, "--gate"):
-        raise UsageError("; ".join(wrong))
-    return msgspec.convert(limits, GateLimits)
-
-
-@rollout.command(epilog=EXIT_CODES)
-@click.argument("number", type=int, required=False)
-@hub_option
-@ca_option
-def status(number: int | None, hub: str, ca_file: str) -> None:
-    """One rollout with its gates, or all of them."""
-    from edgeloop_pipeline.fleet import renewal
-
-    client = _hub(hub, ca_file)
-    renewal.warn(client)
-    if number is None:
-        for row in client.rollouts():
-            click.echo(f"{row.id:>4}  {row.state:9} step {row.step} of {row.steps}  {row.target}  {row.reason}")
-        return
-    _show(client.rollout(number))
-
-
-def _show(status: RolloutStatus) -> None:
-    began = f"{datetime.fromtimestamp(status.began, timezone.utc):%Y-%m-%d %H:%M} UTC"
-    step = f"step {status.step} of {len(status.steps)}"
-    click.echo(f"rollout {status.id} of {status.target}: {status.state}, {step}, since {began}")
-    if status.reason:
-        click.echo(f"  {status.reason}")
-    click.echo(f"  {status.cohort} devices in the cohort, {status.reported} report from the new bundle, {status.failed} failed")
-    for gate in status.gates:
-        verdict = {True: "BREACHED", False: "holds", None: "cannot tell"}[gate.breached]
-        click.echo(f"  {gate.gate:18}{verdict:12}{gate.text}")
-
-
-def _add_verb(verb: str, text: str) -> None:
-    @rollout.command(verb, epilog=EXIT_CODES, help=text)
-    @click.argument("number", type=int)
-    @hub_option
-    @ca_option
-    def changed(number: int, hub: str, ca_file: str) -> None:
-        _show(_hub(hub, ca_file).change_rollout(number, verb))
-
-
-for _name, _text in (
-    ("pause", "Stop: no further device gets the bundle until the rollout is resumed."),
-    ("resume", "Go on, also after a gate halted the rollout."),
-    ("abort", "End the rollout. Devices go back to the released bundle, where signed targets allow it."),
-):
-    _add_verb(_name, _text)
-
-
 @click.command(epilog=EXIT_CODES)
 @click.argument("target")
 @click.option("--on", "device", required=True, help="The device's name.")
@@ -303,7 +160,7 @@ def bench(target: str, device: str, hub: str, ca_file: str, wait_minutes: float,
     from edgeloop_contract.files import publish as write
     from edgeloop_contract.hub_messages import JobRequest
 
-    client = _hub(hub, ca_file)
+    client = open_hub(hub, ca_file)
     job = client.create_job(JobRequest(device, target))
     deadline = time.monotonic() + wait_minutes * 60
     while (status := client.job(job)).state == "waiting":

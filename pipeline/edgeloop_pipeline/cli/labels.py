@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.cli.fleet import EXIT_CODES, ca_option, hub_option
+from edgeloop_pipeline.cli.hub_options import EXIT_CODES, ca_option, hub_option
 
 PAGE = 500  # labels in one request
 

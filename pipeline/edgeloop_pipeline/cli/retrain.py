@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.cli.fleet import ca_option, hub_option, keys_option
+from edgeloop_pipeline.cli.hub_options import ca_option, hub_option, keys_option
 
 if TYPE_CHECKING:  # loaded when the command runs
     from edgeloop_pipeline.retraining.state import Outcome
@@ -63,7 +63,7 @@ def retrain(
     from edgeloop_pipeline.fleet.tuf_keys import Keys
     from edgeloop_pipeline.recipe import recipe as recipes
     from edgeloop_pipeline.retraining.cycle import Release, RetrainingCycle, run_cycle
-    from edgeloop_pipeline.retraining.gate import GateLimits
+    from edgeloop_pipeline.retraining.gate import ChallengerLimits
     from edgeloop_pipeline.retraining.policy import Policy
     from edgeloop_pipeline.retraining.state import EXIT_LOCKED
 
@@ -74,7 +74,8 @@ def retrain(
         keys.load("targets")  # a key that cannot be opened fails here, before hours of training
     cycle = RetrainingCycle(
         recipe, changes, runs.resolve(), HubClient.from_environment(hub, ca_file),
-        Policy(min_labels, min_labels_with_drift, max_age_days, wait_hours), GateLimits(alpha=alpha, max_test_drop=max_test_drop),
+        Policy(min_labels, min_labels_with_drift, max_age_days, wait_hours),
+        ChallengerLimits(alpha=alpha, max_test_drop=max_test_drop),
         pseudo_labels, Release(keys, channel, steps, soak_minutes), Console(), lambda text: click.echo(text, err=True),
     )  # fmt: skip
     outcome = run_cycle(cycle, recipes.load(recipes.find(recipe), changes).head.name, force, dry_run)

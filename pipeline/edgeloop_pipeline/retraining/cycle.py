@@ -19,7 +19,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.errors import GateError, UsageError
 from edgeloop_contract.manifest import Precision
-from edgeloop_contract.rollout import GateLimits as RolloutGateLimits
+from edgeloop_contract.rollout import GateLimits
 from edgeloop_pipeline.cache.store import Store, write
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -77,7 +77,7 @@ class RetrainingCycle:
     runs: Path
     hub: HubClient
     policy: Policy
-    limits: gate.GateLimits
+    limits: gate.ChallengerLimits
     pseudo_label_confidence: float  # of the teacher on an unlabelled sample, for it to train; 0: none does
     release: Release
     listener: Listener
@@ -220,7 +220,7 @@ class RetrainingCycle:
         known = next((rollout for rollout in self.hub.rollouts() if rollout.target == target), None)
         if known is not None:
             return target, known.id
-        return target, start(self.hub, target, self.release.steps, self.release.soak_minutes, RolloutGateLimits())
+        return target, start(self.hub, target, self.release.steps, self.release.soak_minutes, GateLimits())
 
     def _kept(self, folder: Path, state: State, outcome: Outcome, keep: bool = True) -> Outcome:
         """The outcome, after it and the state were written."""

@@ -20,7 +20,7 @@ RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class GateLimits:
+class ChallengerLimits:
     """`alpha`: how often a challenger that is no better may pass. Drops are shares of right answers."""
 
     alpha: float = 0.05
@@ -97,7 +97,7 @@ def sign_flip_p(differences: Array, rng: np.random.Generator) -> float:
     return float(tested.pvalue)
 
 
-def judge(test: Answers, field: Answers, limits: GateLimits, more: Sequence[str] = ()) -> Verdict:
+def judge(test: Answers, field: Answers, limits: ChallengerLimits, more: Sequence[str] = ()) -> Verdict:
     """`more`: reasons to refuse that were found elsewhere, such as a floor of the recipe that was missed."""
     reasons = list(more)
     on_test = compare("test set", test.champion, test.challenger, test.recordings)
@@ -124,7 +124,7 @@ def judge(test: Answers, field: Answers, limits: GateLimits, more: Sequence[str]
     return Verdict(passed=not reasons, reasons=reasons, test=on_test, field=in_field, slices=slices, cautions=cautions)
 
 
-def _slices(test: Answers, field: Answers, limits: GateLimits) -> list[Comparison]:
+def _slices(test: Answers, field: Answers, limits: ChallengerLimits) -> list[Comparison]:
     slices = []
     for where, answers in (("test set", test), ("field", field)):
         for kind, names in answers.slices.items():

@@ -1,0 +1,122 @@
+"""`edgeloop rollout`: bring a published bundle to the fleet, step by step."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.cli.hub_options import EXIT_CODES, ca_option, hub_option, keys_option, open_hub, open_keys, passphrase_option
+
+if TYPE_CHECKING:  # loaded when a command runs
+    from edgeloop_contract.hub_messages import RolloutStatus
+    from edgeloop_contract.rollout import GateLimits
+
+
+@click.group(epilog=EXIT_CODES)
+def rollout() -> None:
+    """Bring a published bundle to the fleet, step by step."""
+
+
+@rollout.command(epilog=EXIT_CODES)
+@click.argument("target")
+@hub_option
+@ca_option
+@keys_option
+@passphrase_option
+@click.option("--steps", default="25%, 100%", show_default=True, help='Cohorts that grow: "pi-1+pi-2, label:pilot, 25%, 100%".')
+@click.option(
+    "--soak-minutes",
+    type=float,
+    default=60.0,
+    show_default=True,
+    help="How long each step has to run well before the next one starts.",
+)
+@click.option(
+    "--on-breach",
+    type=click.Choice(["halt", "return"]),
+    default="halt",
+    show_default=True,
+    help="Leave the cohort, or send it back.",
+)
+@click.option("--gate", "gates", multiple=True, metavar="NAME=VALUE", help="Change a gate, such as max_latency_ratio=1.2.")
+def start(
+    target: str, hub: str, ca_file: str, folder: Path, passphrase: bool, steps: str, soak_minutes: float, on_breach: str,
+    gates: tuple[str, ...],
+) -> None:  # fmt: skip
+    """Start the first step; the hub's tick starts the next ones."""
+    from edgeloop_pipeline.fleet import release, renewal
+
+    limits = _gate_limits(gates)
+    keys, client = open_keys(folder, passphrase) if on_breach == "return" else None, open_hub(hub, ca_file)
+    renewal.warn(client)
+    number = release.start(client, target, steps, soak_minutes, limits, keys)
+    click.echo(f"rollout {number} of {target} has begun; edgeloop rollout status {number} shows how it goes")
+
+
+def _gate_limits(words: tuple[str, ...]) -> GateLimits:
+    """Raises UsageError for an unknown gate, or a value that it cannot have."""
+    import msgspec
+
+    from edgeloop_contract.rollout import GateLimits
+    from edgeloop_contract.settings import problems
+
+    limits: dict[str, float] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        try:
+            limits[name] = float(value)
+        except ValueError as error:
+            raise UsageError(f"--gate {word!r}: write NAME=NUMBER") from error
+    if wrong := problems(limits, GateLimits, "--gate"):
+        raise UsageError("; ".join(wrong))
+    return msgspec.convert(limits, GateLimits)
+
+
+@rollout.command(epilog=EXIT_CODES)
+@click.argument("number", type=int, required=False)
+@hub_option
+@ca_option
+def status(number: int | None, hub: str, ca_file: str) -> None:
+    """One rollout with its gates, or all of them."""
+    from edgeloop_pipeline.fleet import renewal
+
+    client = open_hub(hub, ca_file)
+    renewal.warn(client)
+    if number is None:
+        for row in client.rollouts():
+            click.echo(f"{row.id:>4}  {row.state:9} step {row.step} of {row.steps}  {row.target}  {row.reason}")
+        return
+    _show(client.rollout(number))
+
+
+def _show(status: RolloutStatus) -> None:
+    began = f"{datetime.fromtimestamp(status.began, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    step = f"step {status.step} of {len(status.steps)}"
+    click.echo(f"rollout {status.id} of {status.target}: {status.state}, {step}, since {began}")
+    if status.reason:
+        click.echo(f"  {status.reason}")
+    click.echo(f"  {status.cohort} devices in the cohort, {status.reported} report from the new bundle, {status.failed} failed")
+    for gate in status.gates:
+        verdict = {True: "BREACHED", False: "holds", None: "cannot tell"}[gate.breached]
+        click.echo(f"  {gate.gate:18}{verdict:12}{gate.text}")
+
+
+def _add_verb(verb: str, text: str) -> None:
+    @rollout.command(verb, epilog=EXIT_CODES, help=text)
+    @click.argument("number", type=int)
+    @hub_option
+    @ca_option
+    def changed(number: int, hub: str, ca_file: str) -> None:
+        _show(open_hub(hub, ca_file).change_rollout(number, verb))
+
+
+for _name, _text in (
+    ("pause", "Stop: no further device gets the bundle until the rollout is resumed."),
+    ("resume", "Go on, also after a gate halted the rollout."),
+    ("abort", "End the rollout. Devices go back to the released bundle, where signed targets allow it."),
+):
+    _add_verb(_name, _text)
