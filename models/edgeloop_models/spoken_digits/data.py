@@ -21,7 +21,6 @@ SOURCE = DownloadedFolder(
     # Beside a checkout of this repository, where a copy may lie.
     places=(Path(__file__).parents[3].parent / "shared" / "data" / "fsdd" / "recordings",),
 )
-SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 
 
 @dataclass(frozen=True)

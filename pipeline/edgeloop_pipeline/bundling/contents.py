@@ -7,15 +7,6 @@ from typing import Any
 
 import msgspec
 
-GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
-
-
-def golden_step(scores: Any) -> float:
-    """What counts as one step of float scores: a thousandth of the largest."""
-    import numpy as np
-
-    return max(float(np.abs(scores).max()), 1e-6) / 1000
-
 
 def npy_of(values: Any) -> bytes:
     import numpy as np

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from edgeloop_contract import archive
 from edgeloop_contract.bench_report import BenchReport
 from edgeloop_contract.errors import DeviceError, UsageError
-from edgeloop_contract.manifest import SCHEMA, Canary, Manifest, Precision, TensorSpec, Variant
+from edgeloop_contract.manifest import SCHEMA, Manifest, Precision, TensorSpec, Variant
 from edgeloop_exporters.latency_table import LatencyTable, Layer, layers_of, model_of
-from edgeloop_pipeline.bundling.contents import npy_of, provenance_of, reference_of
+from edgeloop_pipeline.bundling.canary import canary_set
+from edgeloop_pipeline.bundling.contents import provenance_of, reference_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
 from edgeloop_pipeline.data.normalization import input_normalization
@@ -168,19 +169,13 @@ def write(project: Project, path: Path, round_to: int, log: Callable[[str], None
 def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variants: list[Variant]) -> None:
     head, splits = project.recipe.head, project.splits
     task, some = task_for(splits), splits.validation.values[:CANARY]
-    canary = {
-        "inputs": some,
-        "scores": np.zeros((len(some), task.outputs), np.float32),
-        "labels": splits.validation.labels[:CANARY],
-    }
-    files |= {f"canary/{name}.npy": npy_of(values) for name, values in canary.items()}
-    described = Canary(
-        inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=1.0, max_steps=0
-    )
+    scores = np.zeros((len(some), task.outputs), np.float32)
+    canary = canary_set(some, scores, splits.validation.labels[:CANARY], step=1.0, max_steps=0)
+    files |= canary.files
     made = Manifest(
         schema=SCHEMA, name=f"{head.name}-probe"[:64], version=head.version, task=task.described(UNMEASURED),
         sample=TensorSpec(dtype=splits.dtype, shape=list(splits.shape)), preprocessing=head.preprocessing, variants=variants,
-        files=archive.describe(files), canary=described,
+        files=archive.describe(files), canary=canary.description,
         drift_reference=reference_of(splits, {}), provenance=provenance_of(project),
         probe=True, model_card="A probe of latencies with untrained weights: for edgeloop-agent bench only.",
     )  # fmt: skip

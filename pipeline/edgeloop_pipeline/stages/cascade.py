@@ -92,7 +92,8 @@ class Cascade(Base):
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract import archive, manifest
         from edgeloop_exporters.convert import to_onnx
-        from edgeloop_pipeline.bundling.contents import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
+        from edgeloop_pipeline.bundling.canary import GOLDEN_STEPS, canary_set, golden_step
+        from edgeloop_pipeline.bundling.contents import provenance_of, reference_of
         from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.scoring import scores_of
@@ -106,27 +107,26 @@ class Cascade(Base):
         (out / "large.onnx").unlink()
         validation = splits.validation
         rows = evenly_spaced_rows(len(validation), CANARY_SAMPLES)
-        canary = {"inputs": validation.values[rows], "scores": on_validation[rows], "labels": validation.labels[rows]}
-        files |= {f"canary/{key}.npy": npy_of(values) for key, values in canary.items()}
+        golden_inputs, scores = validation.values[rows], on_validation[rows]
+        step = golden_step(scores)
         sample = manifest.TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
         variant = manifest.Variant(
             name="onnx-float32", runtime="onnx", precision=manifest.Precision.FLOAT32, file=file, input=sample,
             output=manifest.TensorSpec(dtype="float32", shape=list(on_validation.shape[1:])),
         )  # fmt: skip
-        cost = best_threads(variant, files[file], canary["inputs"], 0.3)
+        cost = best_threads(variant, files[file], golden_inputs, 0.3)
         accuracy = task.estimate(scores_of(saved.network, saved.normalization, splits.test).numpy(), splits.test)
         verified = inputs.required("verify", VerifyResult)
-        step = golden_step(canary["scores"])
-        golden = manifest.Golden(scores="canary/scores.npy", score_step=step, max_steps=GOLDEN_STEPS)
+        canary = canary_set(
+            golden_inputs, scores, validation.labels[rows], step=step, max_steps=GOLDEN_STEPS, golden={variant.name: None}
+        )
+        files |= canary.files
         made = manifest.Manifest(
             schema=manifest.SCHEMA, name=name, version=head.version, task=task.described(verified), sample=sample,
             preprocessing=head.preprocessing, variants=[msgspec.structs.replace(variant, cost=cost, accuracy=accuracy)],
             files=archive.describe(files), provenance=provenance_of(project), drift_reference=reference_of(splits, {}),
-            canary=manifest.Canary(
-                inputs="canary/inputs.npy", labels="canary/labels.npy", scores=golden.scores, score_step=step,
-                max_steps=GOLDEN_STEPS, variants={variant.name: golden},
-            ),
-            model_card=f"The larger network behind {head.name}: what its devices ask when they are not sure.",
+            canary=canary.description,
+            model_card=f"The larger network behind {head.name}: what its devices ask when their confidence is low.",
         )  # fmt: skip
         path = out / f"{name}-{head.version}.edgeloop"
         archive.write(path, made, files)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeloop_pipeline.bundling.contents import GOLDEN_STEPS, golden_step, npy_of, provenance_of, reference_of
+from edgeloop_pipeline.bundling.contents import provenance_of, reference_of
+from edgeloop_pipeline.bundling.file_names import CANARY, GOLDEN
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import Base
 from edgeloop_pipeline.results.files import PackageResult, ProfileResult, VerifyResult
+
+if TYPE_CHECKING:
+    from edgeloop_contract.manifest import ChannelStatistics
+    from edgeloop_pipeline.bundling.canary import CanarySet
+    from edgeloop_pipeline.tasks.registry import Task
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,8 @@ class Package(Base):
         task = task_for(project.splits)
         exported = inputs.artefacts["exported"]
         verified, profiled = inputs.required("verify", VerifyResult), inputs.required("profile", ProfileResult)
-        files, canary, reference = _canary(inputs, task)
+        canary, reference = _canary(inputs, task)
+        files = dict(canary.files)
         variants = []
         for variant in read_variants(exported):
             files[f"models/{variant.file}"] = (exported / variant.file).read_bytes()
@@ -46,7 +53,7 @@ class Package(Base):
             sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
             cleaning=head.cleaning, channels=list(project.splits.channels), preprocessing=head.preprocessing,
             variants=variants, files=archive.describe(files),
-            canary=canary, drift_reference=reference, drift=_drift(inputs), split=split,
+            canary=canary.description, drift_reference=reference, drift=_drift(inputs), split=split,
             cascade=_cascade(inputs), provenance=provenance_of(project),
             model_card=_model_card(project, task, verified),
         )  # fmt: skip
@@ -56,27 +63,20 @@ class Package(Base):
             return PackageResult(name, bundle.sha256, (out / name).stat().st_size, len(files))
 
 
-def _canary(inputs: Inputs, task: Any) -> tuple[dict[str, bytes], Any, Any]:
-    """The canary's files, its description, and the drift reference."""
+def _canary(inputs: Inputs, task: Task) -> tuple[CanarySet, ChannelStatistics]:
+    """The canary of verified samples, and the statistics that drift is measured against."""
     import numpy as np
 
-    from edgeloop_contract.manifest import Canary, Golden
-    from edgeloop_pipeline.bundling.file_names import CANARY, GOLDEN
+    from edgeloop_pipeline.bundling.canary import canary_set
 
-    splits = inputs.project.splits
-    with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as arrays:
-        found = dict(arrays)
-    names = {n: n.removeprefix(GOLDEN) for n in found if n.startswith(GOLDEN)}
-    files = {f"canary/{name}.npy": npy_of(found[name]) for name in ("inputs", "scores", "labels", *names)}
-    golden = {
-        variant: Golden(scores=f"canary/{name}.npy", score_step=golden_step(found[name]), max_steps=GOLDEN_STEPS)
-        for name, variant in names.items()
-    }
-    canary = Canary(
-        inputs="canary/inputs.npy", scores="canary/scores.npy", labels="canary/labels.npy", score_step=float(found["step"]),
-        max_steps=inputs.required("verify", VerifyResult).allowed_lsb, variants=golden,
+    with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as file:
+        arrays = dict(file)
+    canary = canary_set(
+        arrays["inputs"], arrays["scores"], arrays["labels"],
+        step=float(arrays["step"]), max_steps=inputs.required("verify", VerifyResult).allowed_lsb,
+        golden={name.removeprefix(GOLDEN): values for name, values in arrays.items() if name.startswith(GOLDEN)},
     )  # fmt: skip
-    return files, canary, reference_of(splits, task.reference(found["validation_scores"]))
+    return canary, reference_of(inputs.project.splits, task.reference(arrays["validation_scores"]))
 
 
 def _drift(inputs: Inputs) -> Any:

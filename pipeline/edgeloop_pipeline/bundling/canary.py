@@ -1,0 +1,57 @@
+"""The canary of a bundle: golden samples with the scores that a device must reproduce. One builder for every bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.manifest import Canary, Golden
+from edgeloop_pipeline.bundling.contents import npy_of
+from edgeloop_pipeline.bundling.file_names import GOLDEN
+
+GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
+REFERENCE = "scores"
+
+
+@dataclass(frozen=True)
+class CanarySet:
+    """The canary's description for the manifest, and its files: path in the bundle → content."""
+
+    description: Canary
+    files: dict[str, bytes]
+
+
+def canary_set(
+    inputs: Array, scores: Array, labels: Array, *, step: float, max_steps: int, golden: Mapping[str, Array | None] | None = None
+) -> CanarySet:
+    """Build a canary of N samples. `scores`: (N, ...) of the reference, held in units of `step`.
+
+    `golden`: variant → scores of its own, for float files; None: the reference's scores are the variant's own.
+    """
+    own = {f"{GOLDEN}{name}": values for name, values in (golden or {}).items() if values is not None}
+    arrays = {"inputs": inputs, REFERENCE: scores, "labels": labels, **own}
+    variants = {
+        name: Golden(
+            scores=_path(f"{GOLDEN}{name}" if f"{GOLDEN}{name}" in own else REFERENCE),
+            score_step=golden_step(scores_of),
+            max_steps=GOLDEN_STEPS,
+        )
+        for name, scores_of in ((name, scores if values is None else values) for name, values in (golden or {}).items())
+    }
+    description = Canary(
+        inputs=_path("inputs"), scores=_path(REFERENCE), labels=_path("labels"), score_step=step, max_steps=max_steps,
+        variants=variants,
+    )  # fmt: skip
+    return CanarySet(description, {_path(name): npy_of(values) for name, values in arrays.items()})
+
+
+def golden_step(scores: Array) -> float:
+    """One step of float scores: a thousandth of the largest."""
+    return max(float(np.abs(scores).max()), 1e-6) / 1000
+
+
+def _path(name: str) -> str:
+    return f"canary/{name}.npy"
