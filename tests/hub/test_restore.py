@@ -69,7 +69,7 @@ class Origin:
         yield found
 
 
-class DriftFollower:
+class Follower:
     """A device as far as it trusts metadata."""
 
     def __init__(self, folder: Path, hub: Parts) -> None:
@@ -99,7 +99,7 @@ def told(path: Path) -> dict[Path, bytes]:
 
 
 def test_devices_follow_a_hub_that_was_restored(hub: Parts, tmp_path: Path) -> None:
-    device = DriftFollower(tmp_path / "device", hub)
+    device = Follower(tmp_path / "device", hub)
     backup.save(hub.hub, tmp_path / "hub.tar.gz")
     for _ in range(7):  # a week of signatures after the backup, which devices saw
         with hub.hub.database.writing() as database:
@@ -138,7 +138,7 @@ class There:
 
 
 def test_the_workstation_follows_too_and_names_what_was_lost(hub: Parts, tmp_path: Path) -> None:
-    device = DriftFollower(tmp_path / "device", hub)
+    device = Follower(tmp_path / "device", hub)
     backup.save(hub.hub, tmp_path / "hub.tar.gz")
     publish(hub, "m-2.edgeloop")
     publish(hub, "m-3.edgeloop")
@@ -332,13 +332,13 @@ def expire(hub: Parts, days: float) -> None:
 
 
 def test_a_device_names_what_expired_and_blames_its_clock_only_where_it_may_be_wrong(hub: Parts, tmp_path: Path) -> None:
-    device = DriftFollower(tmp_path / "device", hub)
-    with pytest.raises(trust.TrustError, match=r"timestamp.json is expired; this clock says .* this clock right"):
+    device = Follower(tmp_path / "device", hub)
+    with pytest.raises(trust.TrustError, match=r"timestamp.json is expired; this device's clock: .* is the clock right"):
         device.refresh(hub.hub, later=10 * 86400)
-    with pytest.raises(trust.TrustError, match=r"root.json is expired; this clock says .* keys renew root"):
+    with pytest.raises(trust.TrustError, match=r"root.json is expired; this device's clock: .* keys renew root"):
         device.refresh(hub.hub, later=4 * 365 * 86400)
     expire(hub, -1)
-    with pytest.raises(trust.TrustError, match=r"targets is expired\): whoever publishes renews .* clock agrees"):
+    with pytest.raises(trust.TrustError, match=r"targets is expired\): the publisher must run .* clock is right"):
         device.refresh(hub.hub)
     there: Any = There(hub.hub)
     assert "good until" in renewal.targets(hub.keys, there)
@@ -346,7 +346,7 @@ def test_a_device_names_what_expired_and_blames_its_clock_only_where_it_may_be_w
 
 
 def test_root_is_renewed_with_the_same_keys(hub: Parts, tmp_path: Path) -> None:
-    device, there = DriftFollower(tmp_path / "device", hub), There(hub.hub)
+    device, there = Follower(tmp_path / "device", hub), There(hub.hub)
     before = hub.keys.root.signed
     assert "root: version 2" in renewal.root(hub.keys, there)  # type: ignore[arg-type]
     assert hub.keys.root.signed.roles["root"].keyids == before.roles["root"].keyids
