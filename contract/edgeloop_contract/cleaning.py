@@ -237,7 +237,7 @@ class Blurred(_Step, frozen=True, tag="blurred"):
 class NearDuplicate(_Step, frozen=True, tag="near_duplicate"):
     """A frame that hardly differs from the last answered one: its answer is repeated, without inference.
 
-    `max_difference`: mean absolute difference of brightness (0 to 255), over a 16×16 thumbnail. The device keeps the last one.
+    `max_difference`: mean absolute difference of brightness (0 to 255), over 16×16 thumbnails. The device keeps the last one.
     """
 
     max_difference: PositiveFloat = 2.0

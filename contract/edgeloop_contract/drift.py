@@ -30,8 +30,9 @@ FAULTS = ("fault", "miswired")  # causes that are repaired at the device: nothin
 
 
 class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """A model's reference, in its bundle. F features, L labels (1: not distinguished), P projections,
-    N monitored numbers, M memories.
+    """A model's reference, in its bundle.
+
+    F features, L labels (1: not distinguished), P projections, N monitored numbers, M memories, R false-alarm rates.
     """
 
     features: list[str]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,9 +23,10 @@ def publish(path: Path, content: bytes, mode: int = 0o644) -> None:
 def publishing(path: Path, mode: int = 0o644, several_writers: bool = False) -> Iterator[IO[bytes]]:
     """A file beside `path` that takes its place when the block ends. After any exception the old file stays as it was.
 
-    `several_writers`: other processes may write the same file at the same time, so that each needs a name of its own.
+    `several_writers`: other processes or threads may write the same file at the same time, so each uses a name of its own.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial" if several_writers else f".{path.name}.partial")
+    writer = f".{os.getpid()}-{threading.get_native_id()}" if several_writers else ""
+    partial = path.with_name(f".{path.name}{writer}.partial")
     try:
         with open(partial, "wb", opener=functools.partial(os.open, mode=mode)) as file:
             yield file

@@ -69,7 +69,7 @@ def _sound(config: Config, manifest: Manifest) -> Iterator[str]:
     elif rate > model_hz:
         yield f"sound: resampled from {rate} Hz to the model's {model_hz} Hz"
     if model_hz is not None and channels > 1:
-        yield f"sound: {channels} channels are mixed to the one that the model hears"
+        yield f"sound: {channels} channels are mixed to the one channel that the model takes"
 
 
 def _updates(config: Config, path: Path) -> Iterator[str]:

@@ -123,9 +123,11 @@ class Feed:
             self._dropped, self._logged_at = 0, now
 
     def _set_source_state(self, why: str) -> None:
-        if why != self._counts.source_away:
-            self._counts.source_away = why
-            self._log("warning" if why else "info", "source away" if why else "source there", **({"why": why} if why else {}))
+        if why != self._counts.source_unavailable:
+            self._counts.source_unavailable = why
+            self._log(
+                "warning" if why else "info", "source unavailable" if why else "source available", **({"why": why} if why else {})
+            )
 
 
 def _bytes_of(recording: Recording) -> int:

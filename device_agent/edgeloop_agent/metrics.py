@@ -71,7 +71,7 @@ class Counts(msgspec.Struct):
     drift_alarms: int = 0
     latencies: dict[str, Latencies] = msgspec.field(default_factory=dict)  # by model
     queue: int = 0
-    source_away: str = ""
+    source_unavailable: str = ""
     bundles_refused: int = 0  # of the config, that are not served
     thermal: str = "cool"
     reading: Reading | None = None

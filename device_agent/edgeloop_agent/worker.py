@@ -75,7 +75,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     source = open_source(config.source, in_flight)
     models.load_first()
     if source is not None and not models.answers_source:
-        source, counts.source_away = None, "its bundle is refused"
+        source, counts.source_unavailable = None, "its bundle is refused"
         log("error", "source is not read: its bundle, the first of the config, is refused", bundle=config.bundles[0])
     progress = Progress(pipe, models.running, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log, in_flight) if source is not None else None

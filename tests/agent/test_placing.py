@@ -65,7 +65,7 @@ def test_the_unit_takes_any_path(name: str, tmp_path: Path) -> None:
 def test_a_path_that_systemd_cannot_take_is_refused(tmp_path: Path) -> None:
     (tmp_path / "two\nlines").mkdir()
     config = config_of(tmp_path / "two\nlines")
-    assert "systemd takes no such name" in sentence(command("edgeloop-agent", "install", config, "--dry-run"), 2)
+    assert "systemd does not accept such a name" in sentence(command("edgeloop-agent", "install", config, "--dry-run"), 2)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")

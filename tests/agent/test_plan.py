@@ -154,7 +154,7 @@ def test_a_breaker_opens_waits_longer_and_closes() -> None:
     assert breaker.is_open
     assert pauses[0] < 1 < pauses[4]
     assert max(pauses) <= 36
-    breaker.worked()
+    breaker.succeeded()
     assert not breaker.is_open
     breaker.failed(0.0, "busy", pause=5.0)
     assert breaker.is_open

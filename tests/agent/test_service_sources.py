@@ -21,7 +21,7 @@ def test_a_source_that_vanishes_is_waited_for(inbox: Path, tmp_path: Path) -> No
     with serving(tmp_path, WATCH) as agent:
         shutil.rmtree(inbox)
         eventually(lambda: agent.metric("edgeloop_agent_source_up") == 0)
-        assert "source away" in agent.log
+        assert "source unavailable" in agent.log
         inbox.mkdir()
         arrive(inbox, "a.csv")
         eventually(lambda: len(agent.lines) == WINDOWS)
@@ -89,7 +89,7 @@ def test_messages_of_a_real_broker(tmp_path: Path) -> None:
     source = f'[source]\nkind = "mqtt"\nwhere = "sensors/+"\nport = {port}\n'
     try:
         with serving(tmp_path, source) as agent:
-            eventually(lambda: "source there" in agent.log or agent.metric("edgeloop_agent_source_up") == 1)
+            eventually(lambda: "source available" in agent.log or agent.metric("edgeloop_agent_source_up") == 1)
 
             def sent_and_answered() -> bool:
                 publish.single("sensors/wrist", json.dumps({"name": "wrist", "values": values}), qos=1, port=port)

@@ -522,9 +522,9 @@ def test_a_head_never_meets_another_versions_tail(hub: Hub, built: dict[str, Pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[split]\nenabled = true\n", "there is no server to share work with"),
+        ("[split]\nenabled = true\n", "there is no server; name one"),
         ("[split]\nenabled = true\ndeadline = 5\n", "did you mean deadline_ms"),
-        ("[split]\nshare = 'all'\n", "split.share"),
+        ("[split]\nsend = 'all'\n", "split.send"),
         ("[[split.tails]]\naddress = 'edge.lan'\n", "is not an address"),
         ("[[split.tails]]\naddress = ''\n", "split.tails"),
     ],

@@ -47,12 +47,12 @@ def expire(hub: Parts, days: float) -> None:
 
 def test_a_device_names_what_expired_and_blames_its_clock_only_where_it_may_be_wrong(hub: Parts, tmp_path: Path) -> None:
     device = Follower(tmp_path / "device", hub)
-    with pytest.raises(trust.TrustError, match=r"timestamp.json is expired; this clock says .* this clock right"):
+    with pytest.raises(trust.TrustError, match=r"timestamp.json is expired; this device's clock: .* is the clock right"):
         device.refresh(hub.hub, later=10 * 86400)
-    with pytest.raises(trust.TrustError, match=r"root.json is expired; this clock says .* keys renew root"):
+    with pytest.raises(trust.TrustError, match=r"root.json is expired; this device's clock: .* keys renew root"):
         device.refresh(hub.hub, later=4 * 365 * 86400)
     expire(hub, -1)
-    with pytest.raises(trust.TrustError, match=r"targets is expired\): whoever publishes renews .* clock agrees"):
+    with pytest.raises(trust.TrustError, match=r"targets is expired\): the publisher must run .* clock is right"):
         device.refresh(hub.hub)
     client: Any = HubInProcess(hub.hub)
     assert "good until" in renewal.targets(hub.keys, client)

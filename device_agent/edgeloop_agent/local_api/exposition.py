@@ -66,7 +66,9 @@ class MetricsCollector:
                 "distance of the last samples from the reference; above 1 is an alarm",
                 value=counts.drift,
             )
-        yield GaugeMetricFamily("edgeloop_agent_source_up", "1 while the source is available", value=float(not counts.source_away))
+        yield GaugeMetricFamily(
+            "edgeloop_agent_source_up", "1 while the source is available", value=float(not counts.source_unavailable)
+        )
         yield GaugeMetricFamily(
             "edgeloop_agent_bundles_refused", "bundles of the config that are not served", value=counts.bundles_refused
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # the supervisor reads the table, and does without numpy
 
 __all__ = ["Outcome", "Recording", "ReportAway", "Source", "acknowledge_nothing", "open_source", "waits_when_full"]
 
-ReportAway = Callable[[str], None]  # called with the reason why the source is not available; '' when it is available again
+ReportUnavailable = Callable[[str], None]  # called with the reason why the source is not available; '' when it is available again
 
 
 # Outcome of a recording. "refused": all or a part of it; "failed": the runtime failed, not the recording; "unwritten": it was
@@ -83,7 +83,7 @@ class Source(Protocol):
     A source that cannot make its sender wait counts what it dropped in an attribute `lost`.
     """
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]: ...
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]: ...
 
 
 def open_source(settings: Settings, in_flight: InFlight | None = None) -> Source | None:

@@ -7,7 +7,7 @@ from threading import Event
 from typing import Any
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Recording, ReportAway
+from edgeloop_agent.sources import Recording, ReportUnavailable
 from edgeloop_contract.errors import DataError, DeviceError
 
 
@@ -26,7 +26,7 @@ class Video:
         self.library, self.settings = _library(), settings
         self.count = 0
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         yield from self._frames(self.settings.where, stop)
         if not self.count:
             raise DataError(f"{self.settings.where}: OpenCV reads no frame from it; check the path and the format")
@@ -48,12 +48,12 @@ class Video:
 class Camera(Video):
     """The same of a camera, which is opened again when it goes away."""
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         where = self.settings.where
         while not stop.is_set():
             before = self.count
             for frame in self._frames(int(where) if where.isdecimal() else where, stop):
-                report_away("")
+                report_unavailable("")
                 yield frame
-            report_away(f"camera {where}: {'no more frames' if self.count > before else 'cannot be opened'}")
+            report_unavailable(f"camera {where}: {'no more frames' if self.count > before else 'cannot be opened'}")
             stop.wait(self.settings.poll_seconds)

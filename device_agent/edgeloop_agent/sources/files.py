@@ -14,7 +14,7 @@ import numpy as np
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.in_flight import EXCLUDED, InFlight
-from edgeloop_agent.sources import Recording, ReportAway
+from edgeloop_agent.sources import Recording, ReportUnavailable
 from edgeloop_agent.sources.readers import READERS, read
 from edgeloop_contract.errors import DataError
 
@@ -136,7 +136,7 @@ class FileSource:
         self.where, self.in_flight = settings.where, in_flight
         self.given = 0
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         for number, recording in enumerate(open_source(self.where, sys.stdin, self.in_flight), 1):
             if stop.is_set():
                 return

@@ -17,7 +17,7 @@ import msgspec
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.in_flight import InFlight
-from edgeloop_agent.sources import Outcome, Recording, ReportAway, acknowledge_nothing
+from edgeloop_agent.sources import Outcome, Recording, ReportUnavailable, acknowledge_nothing
 from edgeloop_agent.sources.files import LEADS_OUT, NOT_TRACKED, leads_out, read_tracked
 from edgeloop_agent.sources.readers import READERS
 
@@ -37,10 +37,10 @@ class WatchedFolder:
         self.seen: dict[str, State] = {}
         self.retry_later: deque[str] = deque()  # filled by the inference loop
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         unchanged_since: dict[str, tuple[State, float]] = {}
         while not stop.is_set():
-            now, listed_at = self._listing(report_away), time.monotonic()
+            now, listed_at = self._listing(report_unavailable), time.monotonic()
             self.seen = {name: state for name, state in self.seen.items() if name in now}
             unchanged_since = {
                 name: unchanged_since[name] if unchanged_since.get(name, ((), 0))[0] == state else (state, listed_at)
@@ -89,7 +89,7 @@ class WatchedFolder:
         for _ in range(min(len(self.retry_later), self.settings.queue)):
             self.seen.pop(self.retry_later.popleft(), None)
 
-    def _listing(self, report_away: ReportAway) -> dict[str, State]:
+    def _listing(self, report_unavailable: ReportUnavailable) -> dict[str, State]:
         states = {}
         try:
             with os.scandir(self.folder) as entries:
@@ -98,9 +98,9 @@ class WatchedFolder:
                         if Path(entry.name).suffix.lower() in READERS and entry.is_file():
                             states[entry.name] = _state_of(entry.stat())
         except OSError as error:
-            report_away(f"{self.folder}: {error.strerror}")
+            report_unavailable(f"{self.folder}: {error.strerror}")
             return {}
-        report_away("")
+        report_unavailable("")
         return states
 
 

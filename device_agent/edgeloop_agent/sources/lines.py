@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Recording, ReportAway
+from edgeloop_agent.sources import Recording, ReportUnavailable
 from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS, json_record
 from edgeloop_agent.sources.width_filter import Line, WidthFilter
 
@@ -45,13 +45,13 @@ class LineSource:
         self.count = self.unused = 0  # lines; points that are in no recording yet
         self.of_file = settings.where != "-" and Path(settings.where).is_file()
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
-        for recording in self._recordings(stop, report_away):
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
+        for recording in self._recordings(stop, report_unavailable):
             yield msgspec.structs.replace(recording, key=f"{self.settings.where} {recording.name}") if self.of_file else recording
 
-    def _recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+    def _recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         self.count = 0 if self.of_file else self.count
-        for line, why in self._lines(stop, report_away):
+        for line, why in self._lines(stop, report_unavailable):
             if line is None and not why:
                 yield from self._series(*self.width_filter.flush())
                 continue
@@ -96,12 +96,12 @@ class LineSource:
             known = None if None in times else np.array(times, dtype=np.float64)
             yield Recording(line.name, np.array([point.values for point in self.points], dtype=np.float64), times=known)
 
-    def _lines(self, stop: Event, report_away: ReportAway) -> Iterator[tuple[bytes | None, str]]:
+    def _lines(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[tuple[bytes | None, str]]:
         """Lines, None for one that is too long, with the reason why a line is not usable. (None, ""): the other side has closed."""
         while not stop.is_set():
             try:
                 with self._opened() as file:
-                    report_away("")
+                    report_unavailable("")
                     first = os.isatty(file)
                     for line in _split(file, stop):
                         why = f"longer than {MAX_LINE_CHARACTERS} characters" if line is None else FIRST_LINE if first else ""
@@ -110,9 +110,9 @@ class LineSource:
                     yield None, ""
                     if self.settings.where == "-" or Path(self.settings.where).is_file():
                         return
-                report_away(f"{self.settings.where}: closed at its other end")
+                report_unavailable(f"{self.settings.where}: closed at its other end")
             except OSError as error:
-                report_away(f"{self.settings.where}: {error.strerror}")
+                report_unavailable(f"{self.settings.where}: {error.strerror}")
                 yield None, ""
             stop.wait(self.settings.poll_seconds)
 

@@ -9,7 +9,7 @@ from threading import Event
 from typing import Any
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Recording, ReportAway
+from edgeloop_agent.sources import Recording, ReportUnavailable
 from edgeloop_agent.sources.files import json_record
 from edgeloop_contract.errors import DeviceError, UsageError
 
@@ -27,7 +27,7 @@ class Mqtt:
         self.library, self.settings = client, settings
         self.lost = 0
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         settings = self.settings
         messages: queue.Queue[Any] = queue.Queue(settings.queue)
         client = self.library.Client(self.library.CallbackAPIVersion.VERSION2)
@@ -36,7 +36,7 @@ class Mqtt:
         client.reconnect_delay_set(min_delay=1, max_delay=60)
 
         def connected(_client: Any, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-            report_away(f"MQTT broker {settings.host}: {reason}" if reason.is_failure else "")
+            report_unavailable(f"MQTT broker {settings.host}: {reason}" if reason.is_failure else "")
             if not reason.is_failure:
                 client.subscribe(settings.where, qos=1)
 
@@ -47,7 +47,7 @@ class Mqtt:
             messages.put_nowait(got)
 
         client.on_connect, client.on_message = connected, message
-        client.on_disconnect = lambda *words: report_away(f"MQTT broker {settings.host}: {words[3]}")
+        client.on_disconnect = lambda *words: report_unavailable(f"MQTT broker {settings.host}: {words[3]}")
         client.connect_async(settings.host, settings.port, KEEP_ALIVE_SECONDS)
         client.loop_start()
         try:
@@ -56,7 +56,7 @@ class Mqtt:
                     got = messages.get(timeout=1)
                 except queue.Empty:
                     if not client.is_connected():
-                        report_away(f"MQTT broker {settings.host}:{settings.port} does not answer")
+                        report_unavailable(f"MQTT broker {settings.host}:{settings.port} does not answer")
                     continue
                 yield json_record(got.payload.decode("utf-8", "replace"), _topic(got))
         finally:

@@ -8,7 +8,7 @@ from threading import Event
 from typing import Any
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources import Recording, ReportAway
+from edgeloop_agent.sources import Recording, ReportUnavailable
 from edgeloop_contract.errors import DeviceError
 
 WAITING = 4  # blocks between PortAudio's thread and ours
@@ -26,13 +26,13 @@ class Microphone:
         self.library, self.settings = sounddevice, settings
         self.lost = 0
 
-    def recordings(self, stop: Event, report_away: ReportAway) -> Iterator[Recording]:
+    def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         count = 0
         while not stop.is_set():
             blocks: queue.Queue[Any] = queue.Queue(WAITING)
             try:
                 with self._stream(blocks) as stream:
-                    report_away("")
+                    report_unavailable("")
                     while not stop.is_set() and stream.active:
                         try:
                             block = blocks.get(timeout=1)
@@ -41,7 +41,7 @@ class Microphone:
                         count += 1
                         yield Recording(f"sound {count}", block, rate_hz=self.settings.rate_hz)
             except self.library.PortAudioError as error:
-                report_away(f"microphone: {error}")
+                report_unavailable(f"microphone: {error}")
             stop.wait(self.settings.poll_seconds)
 
     def _stream(self, blocks: queue.Queue[Any]) -> Any:

@@ -13,7 +13,7 @@ Level = Literal["", "away", "warning"]  # "": it went well; "away": the hub or f
 
 
 class CycleRequest(msgspec.Struct, frozen=True):
-    """From the worker: what runs, and what the hub is to hear."""
+    """From the worker: what runs, and the report for the hub."""
 
     running: Running
     heartbeat: Heartbeat | None = None
