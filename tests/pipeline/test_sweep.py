@@ -80,6 +80,7 @@ def test_a_killed_sweep_goes_on_and_its_best_is_built(project: Path, tmp_path: P
     )
 
 
+@pytest.mark.long
 def test_two_ray_workers_share_one_study(project: Path, tmp_path: Path) -> None:
     found = swept(project, tmp_path / "runs", "--on", "ray", "--workers", "2")
     assert len([t for t in found["trials"] if t["state"] in ("complete", "pruned")]) == 2
