@@ -18,7 +18,7 @@ from edgeloop_contract.manifest import Coding
 from edgeloop_contract.splitting import from_file, from_nibbles, nibbles, pack
 from edgeloop_exporters import cutting
 from edgeloop_pipeline.offload import bottleneck
-from edgeloop_pipeline.tasks import registry
+from edgeloop_pipeline.tasks import classification
 
 Array = np.ndarray[Any, Any]
 
@@ -210,7 +210,7 @@ def test_a_bottleneck_learns_what_the_tail_looks_at() -> None:
     point: Any = SimpleNamespace(scale=0.01, zero_point=128)
     tail = Tail()
     whole = tail((torch.from_numpy(crossing).float() - 128) * 0.01)
-    imitation = registry.Classification(SimpleNamespace(labels=["a", "b"])).imitation  # type: ignore[arg-type]
+    imitation = classification.Classification(SimpleNamespace(labels=["a", "b"])).imitation  # type: ignore[arg-type]
     for steps in (0, 50):  # as it begins, and as it goes on
         waist = bottleneck.learn(tail, point, crossing, whole, 1, steps, imitation)
         real = (crossing.astype(np.float32) - 128) * 0.01

@@ -24,7 +24,7 @@ from edgeloop_agent.updates.origins import NotThere
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_hub import backup, restore, signing
 from edgeloop_hub.hub import Hub
-from edgeloop_hub.schema import bundles, rollouts, samples
+from edgeloop_hub.schema import bundles, rollouts, samples, signed
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.signing import KEY
 from edgeloop_pipeline.fleet import renewal
@@ -263,7 +263,7 @@ def test_a_restore_that_was_cut_off_can_be_tried_again(hub: Parts, tmp_path: Pat
     assert not data.exists()
     with monkeypatch.context() as patch:  # the power fails: nothing is taken back
         patch.setattr(restore._Made, "take_back", lambda _: None)
-        patch.setattr(restore.signing, "jump", lambda *_: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(signing, "jump", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             restore.load(Settings(data), path)
     with pytest.raises(EdgeloopError, match="restore again"):
@@ -368,7 +368,7 @@ def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:
         hub = Parts(SimpleNamespace(database=Hub.open(Settings(tmp_path / "data")).database), workstation.Keys(tmp_path / "keys"))  # type: ignore[arg-type]
         done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
         assert done.returncode == 0 and "warning" not in done.stderr
-        hub.change(signing.signed, signing.signed.c.role == "targets", expires=time.time() + 20 * 86400)
+        hub.change(signed, signed.c.role == "targets", expires=time.time() + 20 * 86400)
         done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
         assert "warning: targets metadata expire in 20 days" in done.stderr and "edgeloop keys renew targets" in done.stderr
         text = running.http.raw("/metrics").decode()

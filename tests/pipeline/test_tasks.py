@@ -11,7 +11,7 @@ import torch
 
 from commands import HERE, command, edgeloop_here, sentence
 from edgeloop_contract.archive import Bundle
-from edgeloop_pipeline.tasks import confidence_intervals, registry
+from edgeloop_pipeline.tasks import classification, confidence_intervals
 
 
 def built(project: str, runs: Path, *changes: str) -> tuple[dict, Path]:
@@ -130,7 +130,7 @@ def test_figures_by_class_are_the_ones_of_torchmetrics() -> None:
     scores[:, 3] = -9  # and 3 is never said
     splits: Any = SimpleNamespace(labels=list("abcdef"))
     samples: Any = SimpleNamespace(labels=truth)
-    found = registry.Classification(splits).details(scores, samples, scores)
+    found = classification.Classification(splits).details(scores, samples, scores)
     said, true = torch.tensor(scores).argmax(1), torch.tensor(truth)
     assert found["confusion"] == metrics.multiclass_confusion_matrix(said, true, 6).tolist()
     for name in ("precision", "recall", "f1_score"):
