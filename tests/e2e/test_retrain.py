@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from commands import TINY, edgeloop_here
+from commands import TINY, command
 from edgeloop_contract.messages import Sample, Samples
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -121,8 +121,8 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 def retrain(hub: Hub, runs: Path, *more: object) -> Any:
-    return edgeloop_here(
-        "retrain", TINY, "--runs", runs, "--keys", hub.folder / "keys", "--json", *more,
+    return command(
+        "edgeloop", "retrain", TINY, "--runs", runs, "--keys", hub.folder / "keys", "--json", *more,
         EDGELOOP_HUB=hub.address, EDGELOOP_HUB_TOKEN=hub.token,
     )  # fmt: skip
 
