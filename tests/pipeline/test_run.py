@@ -307,6 +307,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
         assert "another run is at work" in sentence(command("edgeloop", "run", TINY, "--runs", tmp_path / "runs"), 7)
 
 
+@pytest.mark.long
 def test_threads_do_not_spin_where_others_want_the_core(tmp_path: Path) -> None:
     """As the OpenMP runtime itself says when it is loaded; who sets it otherwise is heeded."""
     later = ("prune", "distill", "quantize", "export", "verify", "profile", "package", "report")
