@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_equal_inputs_are_answered_from_the_cache(
     assert agent.metric("edgeloop_agent_inference_duration_seconds_count") == before
 
 
-REFUSED = {
+REFUSED: dict[str, Any] = {
     "another type": (np.zeros((1, 100, 6), np.float32), "FP32", None),
     "another shape": (np.zeros((1, 99, 6), np.int16), "INT16", "the model takes (100, 6)"),
     "no batch": (np.zeros((0, 100, 6), np.int16), "INT16", "send 1 to 64 samples"),

@@ -74,6 +74,7 @@ def test_what_is_no_reference_by_itself(groups: int, samples: int, each: int, fe
     assert too_few(place % groups, place // each) == few
 
 
+@pytest.mark.long
 def test_strange_recordings_count_as_they_come_and_a_lasting_change_is_noticed_among_them() -> None:
     """One recording in twelve is strange, and raises one alarm after the other; by first alarms alone it came 89 times."""
 

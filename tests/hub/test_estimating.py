@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import pytest
 from sqlalchemy import create_engine, select, text
 
 from edgeloop_contract.messages import Sample, Samples
@@ -37,6 +38,7 @@ def sent(rng: np.random.Generator, count: int) -> tuple[list[Sample], dict[str, 
     return found, truth
 
 
+@pytest.mark.long
 def test_what_was_chosen_to_be_labelled_does_not_bend_the_estimate(tmp_path: Path) -> None:
     """Twenty fleets of 120 samples, 60 questions each, every third for a whole recording."""
     naive, fair, counts = [], [], []

@@ -43,7 +43,7 @@ def verdicts(new: dict[str, DeviceEvidence], old: dict[str, DeviceEvidence], **g
     ("devices", "share"),
     [(n, s) for n in (40, 1030, 1270, 2195) for s in (0.05, 0.1, 0.25, 0.5, 0.99)]
     + [(20_000, s) for s in (0.1, 0.5)]
-    + [(100_000, 0.25)],
+    + [pytest.param(100_000, 0.25, marks=pytest.mark.long)],
 )
 def test_no_number_of_devices_is_too_many(devices: int, share: float) -> None:
     new = max(1, int(devices * share))
@@ -83,6 +83,7 @@ def test_what_one_device_claims_neither_stops_nor_hides_nor_costs_memory() -> No
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
 
 
+@pytest.mark.long
 def test_sound_versions_are_stopped_no_more_often_than_by_alpha() -> None:
     breached = Counter[str]()
     strict = GateLimits(

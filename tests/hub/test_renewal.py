@@ -17,7 +17,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import MetadataUpload
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.schema import samples
+from edgeloop_hub.storage.schema import samples, signed
 from edgeloop_hub.updates import signing
 from edgeloop_pipeline.fleet import renewal
 from edgeloop_pipeline.fleet import tuf_keys as workstation
@@ -82,7 +82,7 @@ def test_commands_and_pages_warn_in_time(tmp_path: Path) -> None:
         hub = Parts(SimpleNamespace(database=Hub.open(Settings(tmp_path / "data")).database), workstation.Keys(tmp_path / "keys"))  # type: ignore[arg-type]
         done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
         assert done.returncode == 0 and "warning" not in done.stderr
-        hub.change(signing.signed, signing.signed.c.role == "targets", expires=time.time() + 20 * 86400)
+        hub.change(signed, signed.c.role == "targets", expires=time.time() + 20 * 86400)
         done = command("edgeloop", "rollout", "status", EDGELOOP_HUB=running.address, EDGELOOP_HUB_TOKEN=running.token)
         assert "warning: targets metadata expire in 20 days" in done.stderr and "edgeloop keys renew targets" in done.stderr
         text = running.http.get_bytes("/metrics").decode()

@@ -181,7 +181,7 @@ def test_a_restore_that_was_cut_off_can_be_tried_again(hub: Parts, tmp_path: Pat
     assert not data.exists()
     with monkeypatch.context() as patch:  # the power fails: nothing is taken back
         patch.setattr(restore._Written, "take_back", lambda _: None)
-        patch.setattr(restore.signing, "jump", lambda *_: (_ for _ in ()).throw(SystemExit))
+        patch.setattr(signing, "jump", lambda *_: (_ for _ in ()).throw(SystemExit))
         with pytest.raises(SystemExit):
             restore.load(Settings(data), path)
     with pytest.raises(EdgeloopError, match="restore again"):

@@ -21,11 +21,12 @@ import edgeloop_exporters
 import edgeloop_models
 import edgeloop_pipeline
 from commands import HERE, ONNX, TINY
+from edgeloop_contract.errors import GateError
 from edgeloop_pipeline.cache import code_digest
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
-from edgeloop_pipeline.recipe.stage_table import STAGES
+from edgeloop_pipeline.recipe.stage_table import STAGES, build
 from edgeloop_pipeline.run import cache_key, runner
 
 OURS = (edgeloop_contract, edgeloop_agent, edgeloop_exporters, edgeloop_pipeline, edgeloop_models)
@@ -98,7 +99,7 @@ EDITS: dict[str, tuple[str, Edit, list[str]]] = {
 def code_of_stages() -> dict[str, dict[str, str]]:
     """Stage → the code in its key, in a recipe for classification."""
     project = Project(recipes.load(TINY / "recipe.yaml"))
-    stages = {name: runner.build(name, {}, TINY) for name in ALL}
+    stages = {name: build(name, {}, TINY) for name in ALL}
     return {name: cache_key.code_in_key(project, stage) for name, stage in stages.items()}
 
 
@@ -158,8 +159,12 @@ MORE = (  # stages that the tiny recipe leaves out; no ceiling is met, so that e
 
 @pytest.mark.parametrize(
     ("project", "changes"),
-    [("tiny", (ONNX.removeprefix("--set="),)), ("tiny", MORE), ("odd", (ONNX.removeprefix("--set="),)), ("pitch", ())],
-    ids=["tiny", "every stage", "anomaly", "regression"],
+    [
+        pytest.param("tiny", (ONNX.removeprefix("--set="),), id="tiny"),
+        pytest.param("tiny", MORE, id="every stage", marks=pytest.mark.long),
+        pytest.param("odd", (ONNX.removeprefix("--set="),), id="anomaly", marks=pytest.mark.long),
+        pytest.param("pitch", (), id="regression", marks=pytest.mark.long),
+    ],
 )
 def test_all_code_that_runs_in_a_stage_is_in_its_key(
     project: str, changes: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -194,7 +199,7 @@ def test_all_code_that_runs_in_a_stage_is_in_its_key(
     result = runner.RunResult(recipe, Store(tmp_path / "runs"))
     try:
         runner.run(recipe, result.store, runner.Listener(), result)
-    except runner.GateError:
+    except GateError:
         assert changes == MORE  # its ceiling of latency cannot be met
     assert [e.stage for e in result.entries if e.stage not in runner.BLOCKED_BY_FAILURE] == [
         name for name in recipe.stages if name not in runner.BLOCKED_BY_FAILURE

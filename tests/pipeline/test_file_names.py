@@ -35,7 +35,8 @@ def test_a_class_folder_whose_name_is_no_text_is_refused_by_name(tmp_path: Path,
 
 def digests(paths: list[Path]) -> dict[str, str]:
     held: Any = SimpleNamespace(data=SimpleNamespace(files=lambda: paths))
-    return cast("dict[str, str]", Project._own_digests.func(held))
+    own: Any = Project._own_digests
+    return cast("dict[str, str]", own.func(held))
 
 
 @pytest.mark.parametrize("count", [1, MAX_FILES_NAMED])

@@ -106,7 +106,11 @@ def test_two_pipeline_stages_have_the_loss_curve_of_one_process(plain: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("split", "said"), [('["9"]', "no module '9'; it has 0, 1"), ('["3", "5"]', "makes 3 stages, but 2 processes train")]
+    ("split", "said"),
+    [
+        ('["9"]', "no module '9'; it has 0, 1"),
+        pytest.param('["3", "5"]', "makes 3 stages, but 2 processes train", marks=pytest.mark.long),
+    ],
 )
 def test_a_wrong_cut_is_one_sentence(plain: Path, tmp_path: Path, split: str, said: str) -> None:
     done = command(

@@ -20,7 +20,7 @@ ORDER = ["train", "prune", "distill", "quantize", "export", "verify", "profile",
 
 
 def run(project: Path, runs: Path, *options: str) -> dict[str, Any]:
-    done = command("edgeloop", "run", project, "--runs", runs, "--json", *options)
+    done = edgeloop_here("run", project, "--runs", runs, "--json", *options)
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
@@ -113,8 +113,8 @@ def test_killed_in_a_stage_resumes_to_the_same_result(tiny_run: dict[str, Any], 
 
 
 def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) -> None:
-    done = command(
-        "edgeloop", "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0", ONNX,
+    done = edgeloop_here(
+        "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0", ONNX,
         "--json",
     )  # fmt: skip
     said = sentence(done, 1)
@@ -279,6 +279,7 @@ def test_unwritable_and_full_places(tiny: Path, tmp_path: Path) -> None:
     sentence(full, 7)
 
 
+@pytest.mark.long
 def test_full_disk(tmp_path: Path) -> None:
     """A disk of 400 kB: one sentence, nothing half-written, and with room the run goes on where it was."""
     disk = tmp_path / "disk"
@@ -306,6 +307,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
         assert "another run is at work" in sentence(command("edgeloop", "run", TINY, "--runs", tmp_path / "runs"), 7)
 
 
+@pytest.mark.long
 def test_threads_do_not_spin_where_others_want_the_core(tmp_path: Path) -> None:
     """As the OpenMP runtime itself says when it is loaded; who sets it otherwise is heeded."""
     later = ("prune", "distill", "quantize", "export", "verify", "profile", "package", "report")
@@ -356,7 +358,7 @@ def test_an_augmentation_that_fails(tiny: Path, tmp_path: Path, body: str, said:
 
 def test_lighter_float_files_ship_too(tiny: Path, runs: Path) -> None:
     changes = ("--set", "export.float16=true", "--set", "export.int8_weights=true", "--set", "profile.seconds=0.02")
-    done = command("edgeloop", "run", tiny, "--runs", runs, "--json", *changes)
+    done = edgeloop_here("run", tiny, "--runs", runs, "--json", *changes)
     assert done.returncode == 0, done.stderr
     found = {(v["runtime"], v["precision"]): v for v in json.loads(done.stdout)["variants"]}
     for runtime in ("onnx", "tflite"):

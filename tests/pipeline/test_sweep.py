@@ -40,6 +40,7 @@ def swept(project: Path, runs: Path, *words: str) -> dict:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_a_killed_sweep_goes_on_and_its_best_is_built(project: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     words = [str(BIN / "edgeloop"), "sweep", str(project), "--runs", str(runs), *QUICK]
@@ -80,6 +81,7 @@ def test_a_killed_sweep_goes_on_and_its_best_is_built(project: Path, tmp_path: P
     )
 
 
+@pytest.mark.long
 def test_two_ray_workers_share_one_study(project: Path, tmp_path: Path) -> None:
     found = swept(project, tmp_path / "runs", "--on", "ray", "--workers", "2")
     assert len([t for t in found["trials"] if t["state"] in ("complete", "pruned")]) == 2
@@ -121,5 +123,9 @@ def test_a_small_space_of_choices_is_gone_through_once(project: Path, tmp_path: 
     (project / "recipe.yaml").write_text(text)
     trials = swept(project, tmp_path / "runs")["trials"]
     assert sorted(t["changes"][0] for t in trials) == ['quantize.calibration="minmax"', 'quantize.calibration="mse"']
+    best = next(t for t in trials if t["best"])
+    built = edgeloop_here("run", project, "--runs", tmp_path / "runs", "--json", *QUICK, "--from-sweep", best["number"])
+    stages = {s["name"]: s for s in json.loads(built.stdout)["stages"]}
+    assert stages["quantize"]["metrics"]["validation_accuracy"] == best["point"]["accuracy"]
     assert grid_of({"a": Knob(choices=[1, 2]), "b": Knob(low=0, high=1)}) == []
     assert grid_of({"a": Knob(choices=list(range(9))), "b": Knob(choices=list(range(9)))}) == []

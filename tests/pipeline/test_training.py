@@ -212,7 +212,7 @@ def test_resumes_exactly_after_twenty_kills(splits: PreparedSplits, tmp_path: Pa
 
     same = {"dropout": 0.2}
     undisturbed, wanted = train(splits, tmp_path / "a", network(**same), epochs=6)
-    real, rng, left, kills = loop.gradients, random.Random(0), [0], 0
+    real, rng, left, kills = gradients, random.Random(0), [0], 0
 
     def fragile(*arguments: Any) -> float:
         left[0] -= 1

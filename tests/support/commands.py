@@ -40,7 +40,10 @@ def edgeloop_here(*words: object, **env: str) -> subprocess.CompletedProcess[str
     ):
         warnings.simplefilter("ignore")
         with redirect_stdout(out), redirect_stderr(err):
-            code = main()
+            try:
+                code = main()
+            except SystemExit as left:  # how a command leaves with a code of its own
+                code = int(left.code or 0)
     for number, handler in handlers.items():
         signal.signal(number, handler)
     return subprocess.CompletedProcess(["edgeloop", *map(str, words)], code, out.getvalue(), err.getvalue())
