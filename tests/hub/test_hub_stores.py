@@ -83,7 +83,7 @@ def a_device_updates(hub: Hub, folder: Path, number: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     config = write_config(folder, f'[updates]\nhub = "{hub.address}"\n')
     hub.enrol(config, f"pi-{number}")
-    assert "nothing" in _update(config)  # and makes itself known
+    assert "no target" in _update(config)  # and makes itself known
     target = hub.publish(version(folder, number))
     say_hello(hub, folder)
     hub.edgeloop("rollout", "start", target, "--steps", "100%", "--soak-minutes", "0")
@@ -143,7 +143,7 @@ def test_tls_and_a_certificate_of_ones_own(tmp_path: Path) -> None:
         hub.edgeloop("keys", "init", "--ca-file", certificate)
         config = write_config(tmp_path, f'[updates]\nhub = "{hub.address}"\nca_file = "{certificate}"\n')
         hub.enrol(config, "pi")
-        assert "nothing" in _update(config)
+        assert "no target" in _update(config)
 
 
 def test_a_database_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
