@@ -129,9 +129,8 @@ def running_hub(folder: Path, *words: str, keys: bool = True, serve: tuple[str, 
 
 def _token(database: Path) -> str:
     """As `edgeloop-hub token api tests` makes it, without a process of its own: almost every test wants one."""
-    from edgeloop_hub.database import Database
-
     from edgeloop_hub.auth import accounts
+    from edgeloop_hub.storage.database import Database
 
     with Database(f"sqlite:///{database}").writing() as connection:
         return accounts.make_token(connection, "api", "tests", [], None)
