@@ -1,4 +1,4 @@
-"""Parts of a bundle that several stages write: arrays, references, provenance."""
+"""Makes the parts of a bundle that several stages write: arrays, references, provenance."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
+GOLDEN_STEPS = 10  # tolerance of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
 
 
 def golden_step(scores: Any) -> float:
-    """What counts as one step of float scores: a thousandth of the largest."""
+    """The size of one step of float scores: a thousandth of the largest."""
     import numpy as np
 
     return max(float(np.abs(scores).max()), 1e-6) / 1000
@@ -26,7 +26,7 @@ def npy_of(values: Any) -> bytes:
 
 
 def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
-    """What drift is held against. `answers`: the task's statistics of its answers."""
+    """The reference that drift is measured against. `answers`: the task's statistics of its answers."""
     from edgeloop_contract.manifest import ChannelStatistics
     from edgeloop_pipeline.data.types import Statistics
 
@@ -37,7 +37,7 @@ def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
 
 
 def provenance_of(project: Any) -> Any:
-    """What a bundle of this project is built from."""
+    """The sources of this project's bundles: recipe, data, code and versions."""
     import hashlib
     from importlib.metadata import version
 
