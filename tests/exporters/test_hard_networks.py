@@ -67,7 +67,7 @@ def test_it_can_be_pruned_or_says_why_not(name: str) -> None:
 
 def test_a_network_with_two_inputs_is_refused_in_words() -> None:
     splits = splits_of("")
-    with pytest.raises(ModelError, match=r"2 inputs.*as channels of one"):
+    with pytest.raises(ModelError, match=r"2 inputs.*channels of one input"):
         saved_network.dry_run(TwoInputs(), input_normalization(splits), splits)
 
 

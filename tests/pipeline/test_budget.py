@@ -81,7 +81,7 @@ def test_where_narrower_is_no_cheaper_the_search_ends() -> None:
     assert next_aim(attempts[:1], LIMITS) is not None
     assert next_aim(attempts, LIMITS) is None
     assert flat(attempts, LIMITS)
-    assert "take layers away" in verdict(best_of(attempts, LIMITS), LIMITS, flat(attempts, LIMITS))[0]
+    assert "remove layers" in verdict(best_of(attempts, LIMITS), LIMITS, flat(attempts, LIMITS))[0]
     assert not flat([attempts[0], attempt(110, 600, 0.7, aim=0.7)], LIMITS)
 
 

@@ -29,7 +29,7 @@ def series(folder: Path, name: bytes, count: int = 1) -> list[Path]:
 def test_a_class_folder_whose_name_is_no_text_is_refused_by_name(tmp_path: Path, name: bytes, said: str) -> None:
     series(tmp_path, b"plain")
     series(tmp_path, name)
-    with pytest.raises(DataError, match=f"no plain UTF-8 text: .*{said}; rename"):
+    with pytest.raises(DataError, match=f"not plain UTF-8 text: .*{said}; rename"):
         scan(tmp_path)
 
 

@@ -111,7 +111,7 @@ def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:
     from edgeloop_pipeline.cache.store import Store
 
     with Store(tmp_path / "runs").lock():
-        assert "another run is at work" in sentence(command("edgeloop", "run", TINY, "--runs", tmp_path / "runs"), 7)
+        assert "another run works in this folder" in sentence(command("edgeloop", "run", TINY, "--runs", tmp_path / "runs"), 7)
 
 
 @pytest.mark.long

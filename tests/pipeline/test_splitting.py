@@ -91,7 +91,7 @@ def test_quantities_that_never_change_within_a_machine_differ_in_each_split(coun
         for split in SPLITS:
             assert len({v for v, s in zip(values, sides, strict=True) if s == split}) >= 2
         assert sides[0] == sides[-1] == "train"  # the ends are learnt, not guessed
-    with pytest.raises(DataError, match=r"5 machines to divide.*two each, as the quantity never changes"):
+    with pytest.raises(DataError, match=r"5 machines to divide.*two each, because the quantity never changes"):
         divide_values([1.0, 2.0, 3.0, 4.0, 5.0], list("abcde"), "machine")
 
 

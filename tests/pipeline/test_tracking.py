@@ -40,7 +40,7 @@ def test_a_tracker_that_fails_does_not_stop_training(tmp_path: Path) -> None:
                    f"--set=train.tensorboard={tmp_path / 'file'}")  # fmt: skip
     assert done.returncode == 0 and "Traceback" not in done.stderr
     (note,) = json.loads(done.stdout)["stages"][0]["metrics"]["training"]["notes"]
-    assert "left out, as it failed" in note
+    assert "left out because it failed" in note
 
 
 def test_turning_a_tracker_on_reruns_nothing(tmp_path: Path, runs: Path) -> None:

@@ -188,7 +188,7 @@ OLD = Hardware("CPU", bf16_fast=False, fp16_fast=False)
         ("fp16", CPU, "bf16", "no fp16 instructions: the nearest"),
         ("fp16", OLD, "float32", "no fp16 instructions: the nearest"),
         ("fp16", Hardware("GPU", True, True), "fp16", "asked for"),
-        ("fp8", CPU, "fp8", "our reference"),
+        ("fp8", CPU, "fp8", "the reference runs"),
         ("bf16", OLD, "bf16", "costs time"),
     ],
 )

@@ -73,7 +73,7 @@ def test_given_split_folders_are_kept(tmp_path: Path) -> None:
 
 
 BAD = {
-    "nothing": (lambda root: root.mkdir(), "nothing to read there"),
+    "nothing": (lambda root: root.mkdir(), "no class folders with files"),
     "one class": (lambda root: (root / "a").mkdir(parents=True) or (root / "a" / "x.csv").write_text("1,2\n"), "1 classes"),
     "no label": (lambda root: root.mkdir() or (root / "t.csv").write_text("time,ax\n0,1\n"), "no column is called label"),
     "unreadable": (lambda root: (root / "a").mkdir(parents=True) or (root / "a" / "x.txt").write_text("?"), "no readable file"),

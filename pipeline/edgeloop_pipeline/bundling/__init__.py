@@ -1,1 +1,1 @@
-"""Parts of a bundle: variants, golden samples, references, provenance."""
+"""Makes the parts of a bundle: variants, golden samples, references, provenance."""

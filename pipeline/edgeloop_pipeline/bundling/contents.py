@@ -1,4 +1,4 @@
-"""Parts of a bundle that several stages write: arrays, references, provenance."""
+"""Makes the parts of a bundle that several stages write: arrays, references, provenance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def npy_of(values: Any) -> bytes:
 
 
 def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
-    """What drift is held against. `answers`: the task's statistics of its answers."""
+    """The reference that drift is measured against. `answers`: the task's statistics of its answers."""
     from edgeloop_contract.manifest import ChannelStatistics
     from edgeloop_pipeline.data.types import Statistics
 
@@ -28,7 +28,7 @@ def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
 
 
 def provenance_of(project: Any) -> Any:
-    """What a bundle of this project is built from."""
+    """The sources of this project's bundles: recipe, data, code and versions."""
     import hashlib
     from importlib.metadata import version
 

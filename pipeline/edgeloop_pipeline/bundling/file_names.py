@@ -1,9 +1,9 @@
-"""Names of the files that one stage writes and package reads."""
+"""The names of the files that one stage writes and the package stage reads."""
 
 from __future__ import annotations
 
 CUTS = "split.json"
 CASCADE = "cascade.json"
 CANARY = "canary.npz"
-GOLDEN = "golden-"  # of one variant, before its name
+GOLDEN = "golden-"  # the variant's name follows
 DRIFT = "drift.json"

@@ -1,4 +1,4 @@
-"""Variants: how a device feeds and reads each file of a model."""
+"""Describes variants: how a device gives inputs to each model file and reads its outputs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VARIANTS = "variants.json"
 
 
 def answer_shape(module: Any) -> list[int]:
-    """Of one sample's scores."""
+    """The shape of one sample's scores."""
     return list(module.graph.output_node().all_input_nodes[0].meta["val"].shape[1:])
 
 
@@ -24,7 +24,7 @@ def variant_of(
     runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, counts: tuple[float, int] | None, answer: list[int],
     output: tuple[float, int] | None,
 ) -> Variant:  # fmt: skip
-    """How a device feeds and reads the file. `counts`: the input's scale and zero point where raw counts go in as they are;
+    """The variant of a file. `counts`: the input's scale and zero point if raw counts go in unchanged;
     `answer`: the scores' shape; `output`: their scale and uint8 zero point, if they are integers."""
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
     scores = TensorSpec(dtype="float32", shape=answer)

@@ -1,9 +1,9 @@
-"""Which of our modules decide what a stage makes, and a digest of each that comments, docstrings and types do not change.
+"""Finds the modules that decide a stage's output, and digests them; comments, docstrings and types do not change a digest.
 
-A stage declares what belongs in its key by what its own file imports: at the top, and inside functions, where a stage imports
-heavy modules. Of every other file only the imports at the top are followed; what such a file imports late and runs for the
-stage, the stage names in `Base.code`. Imports for type checkers never run. `NEUTRAL` modules serve a run and decide nothing of
-its results. A test runs every stage and checks that all code that ran is named or neutral.
+The imports of a stage's own file declare what belongs in its key: at the top, and inside functions, where a stage imports
+heavy modules. In every other file, only the imports at the top count. If such a file imports a module late and runs it for the
+stage, the stage names that module in `Base.code`. Imports for type checkers never run. `NEUTRAL` modules do not decide
+results. A test runs every stage and checks that all code that ran is named or neutral.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 
 OURS = "edgeloop_"
-# Errors, files, the stage cache, the operating system; the recipe, whose values are in the key one by one; and the form of
-# results, which says nothing of how a figure is made.
+# Errors, files, the stage cache, the operating system; the recipe, whose values are in the key one by one; and the structs of
+# results, which do not decide how a figure is computed.
 NEUTRAL = (
     "edgeloop_contract.errors", "edgeloop_contract.files", "edgeloop_contract.settings", "edgeloop_contract.unknown_names",
     "edgeloop_agent.hardware", "edgeloop_pipeline.cache", "edgeloop_pipeline.recipe", "edgeloop_pipeline.run",
@@ -26,7 +26,7 @@ NEUTRAL = (
 
 
 def code_of(root: str, more: Iterable[str] = ()) -> dict[str, str]:
-    """Module → digest: of `root` and all that it imports, of `more`, and of all that the tops of those files import."""
+    """Module → digest, for `root` and all its imports, for `more`, and for all that these files import at the top."""
     digests: dict[str, str] = {}
     file = _file(root)
     waiting = [root, *more, *(imports_of(file) if file else [])]
@@ -41,7 +41,7 @@ def code_of(root: str, more: Iterable[str] = ()) -> dict[str, str]:
 
 
 def imports_of(path: Path) -> list[str]:
-    """Our modules that a file imports, also inside functions. A file that is no Python imports none."""
+    """The edgeloop modules that a file imports, also inside functions; none for a file that is not Python."""
     try:
         tree = _bare(ast.parse(path.read_bytes()))
     except (SyntaxError, ValueError):
@@ -50,7 +50,7 @@ def imports_of(path: Path) -> list[str]:
 
 
 def digest_of(text: bytes) -> str:
-    """Of what a Python file does. A file that is no Python: of its bytes."""
+    """The digest of a Python file's code; for any other file, of its bytes."""
     try:
         tree = _bare(ast.parse(text))
     except (SyntaxError, ValueError):
@@ -63,7 +63,7 @@ def _is_neutral(module: str) -> bool:
 
 
 def read_code(text: bytes) -> tuple[str, list[str]]:
-    """A module's digest, and those of our modules that the top of its file imports."""
+    """A module's digest, and the edgeloop modules that the top of its file imports."""
     return digest_of(text), _imports(_bare(ast.parse(text)).body)
 
 
@@ -75,7 +75,7 @@ def _read(path: Path) -> tuple[str, list[str]]:
 @cache
 def _file(module: str) -> Path | None:
     if not module.startswith(OURS):
-        return None  # a user's own stage: its folder is digested as project files
+        return None  # a user's own stage: the project files' digests contain it
     package, _, rest = module.partition(".")
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:
@@ -88,7 +88,7 @@ def _file(module: str) -> Path | None:
 
 
 def _bare(tree: ast.Module) -> ast.Module:
-    """Without docstrings, and without what runs for type checkers alone. Comments are gone already."""
+    """The code without docstrings and without imports for type checkers. Parsing has removed the comments."""
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if isinstance(body, list) and isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):

@@ -1,4 +1,4 @@
-"""Digests: of files and folders, and of values."""
+"""Computes digests of files, folders and values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeloop_contract.errors import DataError
 
 
 def sha256(path: Path, suffix: str = "") -> str:
-    """Hex digest of a file; of a folder, over its files' names (those ending in `suffix`) and digests, by name.
+    """The hex digest of a file; for a folder, over the sorted names and digests of its files that end in `suffix`.
 
     Raises DataError when one cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Finished stages on disk: one folder each, named by its key, complete or absent."""
+"""Stores finished stages on disk: one folder each, named by its key, complete or absent."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DONE = "done.json"
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What a finished stage left behind. `parts`: everything its key was made of, by name."""
+    """The record of a finished stage. `parts`: everything in its key, by name."""
 
     stage: str
     key: str
@@ -32,7 +32,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """Of the artefacts alone: what the stages after it depend on."""
+        """The digest of the artefacts alone, on which later stages depend."""
         return digest(self.files)
 
 
@@ -46,7 +46,7 @@ class Store:
         return self.root / "cache" / f"{stage}-{key}"
 
     def find(self, stage: str, key: str) -> Entry | None:
-        """The finished stage, or None when it is absent or damaged in any way: then it is run again."""
+        """The finished stage, or None if it is absent or damaged; it then runs again."""
         folder = self.folder(stage, key)
         entry = _read(folder / DONE)
         if entry is None or entry.key != key:
@@ -56,7 +56,7 @@ class Store:
         return entry if intact else None
 
     def last(self, recipe: str, stage: str) -> Entry | None:
-        """The newest finished one of this stage for this recipe, whatever its key."""
+        """The newest finished entry of this stage for this recipe, with any key."""
         try:
             key = (self.root / "last" / recipe / stage).read_text().strip()
         except OSError:
@@ -64,14 +64,14 @@ class Store:
         return _read(self.folder(stage, key) / DONE)
 
     def scratch(self, stage: str, key: str) -> Path:
-        """Where the stage keeps checkpoints; it survives a kill, and goes when the stage is done."""
+        """The folder of the stage's checkpoints: it survives a kill, and is removed when the stage is done."""
         folder = self.root / "work" / f"{stage}-{key}"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
     @contextmanager
     def writing(self, stage: str, key: str) -> Iterator[Path]:
-        """A folder to write into; `publish` makes it visible, and an exception leaves nothing behind."""
+        """Context: a folder to write into. `publish` makes it visible; after an exception it is removed."""
         partial = self.root / "cache" / f".partial-{stage}-{key}"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -81,24 +81,24 @@ class Store:
             shutil.rmtree(partial, ignore_errors=True)
 
     def publish(self, partial: Path, entry: Entry) -> None:
-        """Sync everything and rename: readers see all of it or nothing."""
+        """Sync all files and rename the folder: readers see all of it or nothing."""
         (partial / DONE).write_bytes(msgspec.json.encode(entry, order="sorted"))
         for path in partial.iterdir():
             _sync(path)
         _sync(partial)
         target = self.folder(entry.stage, entry.key)
-        shutil.rmtree(target, ignore_errors=True)  # only ever a damaged one
+        shutil.rmtree(target, ignore_errors=True)  # can only be a damaged entry
         os.replace(partial, target)
         _sync(target.parent)
         shutil.rmtree(self.root / "work" / f"{entry.stage}-{entry.key}", ignore_errors=True)
 
     def note(self, recipe: str, entry: Entry) -> None:
-        """Remember the entry as this recipe's newest of its stage."""
+        """Record the entry as the newest of its stage for this recipe."""
         write(self.root / "last" / recipe / entry.stage, entry.key.encode())
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """One run at a time in a runs folder. Raises StorageError when another one is at work."""
+        """Allow one run at a time in a runs folder. Raises StorageError if another run works there."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             file = (self.root / ".lock").open("a+")
@@ -108,7 +108,9 @@ class Store:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise StorageError(f"{self.root}: another run is at work there; wait for it, or choose another --runs") from error
+                raise StorageError(
+                    f"{self.root}: another run works in this folder; wait for it, or choose another --runs"
+                ) from error
             yield
 
 

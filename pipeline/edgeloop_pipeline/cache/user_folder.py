@@ -1,4 +1,4 @@
-"""Where the user's caches are."""
+"""Finds the folder of the user's caches."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """$EDGELOOP_DATA, else $XDG_CACHE_HOME/edgeloop, else ~/.cache/edgeloop."""
+    """The user's cache folder: $EDGELOOP_DATA, else $XDG_CACHE_HOME/edgeloop, else ~/.cache/edgeloop."""
     if named := os.environ.get("EDGELOOP_DATA"):
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgeloop"

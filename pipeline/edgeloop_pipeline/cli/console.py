@@ -1,4 +1,4 @@
-"""What a person sees of a run: progress on stderr, tables on stdout, or one JSON object."""
+"""The terminal output of a run: progress on stderr; tables or one JSON object on stdout."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TABLE_WIDTH = 100
 
 
 class AnyResult(msgspec.Struct):
-    """What is shown of a result that is not the last of its kind."""
+    """The fields to show of any other result, if it has them."""
 
     validation_accuracy: float | None = None
     parameters: int | None = None
@@ -29,7 +29,7 @@ RESULTS: dict[str, type[msgspec.Struct]] = {
 
 
 class Console(Listener):
-    """One line a stage, with a live line below it on a terminal."""
+    """Prints one line per stage, with a live line below it on a terminal."""
 
     def __init__(self) -> None:
         from rich.console import Console as Rich
@@ -69,7 +69,7 @@ def _escaped(text: str) -> str:
 
 
 def headline(entry: Entry) -> str:
-    """The one or two figures of a stage that matter. A stage of the user's may report anything: of that, what is known."""
+    """The one or two most important figures of a stage. A user's stage may report anything; only known fields are shown."""
     try:
         result = msgspec.convert(entry.metrics, RESULTS.get(entry.stage, AnyResult))
     except msgspec.ValidationError:
@@ -95,7 +95,7 @@ def headline(entry: Entry) -> str:
 
 
 def summary_json(result: RunResult, error: str | None = None) -> str:
-    """The run as one JSON object (docs/cli.md). `error`: why it ended early, or which floors it misses."""
+    """The run as one JSON object (docs/cli.md). `error`: why the run ended early, or which floors it misses."""
     verified, profiled = result.result("verify", VerifyResult), result.result("profile", ProfileResult)
     report, bundle = result.path("report", "report"), result.path("package", "bundle")
     costs = profiled.variants if profiled else {}
@@ -134,7 +134,7 @@ def summary_json(result: RunResult, error: str | None = None) -> str:
 
 
 def summary_table(result: RunResult) -> None:
-    """Stage, accuracy, size, latency, and what it took."""
+    """Print the table of stages: metric, size, latency, time and memory."""
     from rich.console import Console as Rich
     from rich.table import Table
 
@@ -157,16 +157,16 @@ def summary_table(result: RunResult) -> None:
 
 
 def diagnosis_text(found: dict[str, Any]) -> str:
-    """What `edgeloop profile` found, in words."""
+    """The text of `edgeloop profile`: step time, bottleneck, advice, operators and memory."""
     from edgeloop_pipeline.training.time_categories import KINDS
 
     shares = sorted(found["shares"].items(), key=lambda item: -item[1])
     lines = [
-        f"one step: {found['step_ms']:.1f} ms on the {found['device']}, {found['samples_per_second']:,.0f} samples a second",
+        f"one step: {found['step_ms']:.1f} ms on the {found['device']}, {found['samples_per_second']:,.0f} samples per second",
         f"bottleneck: {KINDS[found['bottleneck']]}",
         *(f"  {share:6.1%}  {KINDS[kind]:36} {'█' * round(40 * share)}" for kind, share in shares),
         f"try next: {found['advice']}",
-        "operators (ms and calls a step):",
+        "operators (ms and calls per step):",
         *(f"  {ms:8.2f}  {calls:5d}  {name}" for name, ms, calls in found["operators"]),
         "memory by layer (kB of parameters, and kept for the backward pass):",
         *(f"  {own / 1e3:10,.1f}  {kept / 1e3:12,.1f}  {name}" for name, own, kept in found["modules"]),
@@ -176,7 +176,7 @@ def diagnosis_text(found: dict[str, Any]) -> str:
 
 
 def doctor_text(found: dict[str, Any]) -> str:
-    """What `edgeloop doctor` found, in words."""
+    """The text of `edgeloop doctor`: hardware, libraries, measured training speeds and advice."""
     speeds = [t for t in found["trials"] if t["images_per_second"]]
     fastest = max(t["images_per_second"] for t in speeds)
     lines = [
@@ -186,7 +186,7 @@ def doctor_text(found: dict[str, Any]) -> str:
         *(f"{kind}: {what}" for kind, what in found["accelerators"].items()),
         f"energy: {found['energy']}",
         f"versions: Python {found['python']}, " + ", ".join(f"{k} {v}" for k, v in found["versions"].items()),
-        "training steps of a small network, images a second:",
+        "training steps of a small network, images per second:",
     ]
     for trial in found["trials"]:
         speed = trial["images_per_second"]
@@ -196,7 +196,7 @@ def doctor_text(found: dict[str, Any]) -> str:
 
 
 def status_table(recipe: Any, store: Store, planned: list[PlannedStage]) -> None:
-    """Each stage: cached, would run and why, or waiting."""
+    """Print for each stage: cached, would run (with the reason), or waits."""
     from rich.console import Console as Rich
 
     from edgeloop_pipeline.run.runner import why
@@ -215,7 +215,7 @@ def status_table(recipe: Any, store: Store, planned: list[PlannedStage]) -> None
 
 
 def roi_text(found: Any, measured: Any, prices: Any) -> str:
-    """The answer of `edgeloop roi`, with what it rests on."""
+    """The text of `edgeloop roi`: the answer, and the figures that it depends on."""
     energy = "measured" if found.energy_is_measured else f"assumed, {prices.device_watts:g} W while it infers"
     out = [
         f"measured on {measured.machine}: {measured.device_us:.0f} µs (int8), {measured.cloud_us:.0f} µs (float teacher),"
@@ -227,14 +227,16 @@ def roi_text(found: Any, measured: Any, prices: Any) -> str:
         for line in found.lines
     ]
     months = found.payback_months
-    out.append(f"paid after {months:.1f} months" if months is not None else "never paid: a month costs more than the cloud would")
+    out.append(
+        f"paid after {months:.1f} months" if months is not None else "never paid: a month on devices costs more than in the cloud"
+    )
     flips = [f"{f.name} {f.value * f.factor:.3g} (now {f.value:g})" for f in found.flips if f.factor][:4]
-    edges = "; ".join(flips) or "nothing within 1000 times"
-    out.append(f"the answer (paid within {prices.device_years:g} years or not) flips at: {edges}")
+    edges = "; ".join(flips) or "no assumption, not even 1000 times larger or smaller"
+    out.append(f"the answer (paid within {prices.device_years:g} years or not) changes at: {edges}")
     out += [
         f"{p.name:8}{p.devices:6g} devices, {p.invested:,.0f} {prices.currency} in all, saves {p.saves_per_month:,.1f} a month;"
         f" must show {p.must_show}"
         for p in found.phases
     ]
-    out.append("everything not measured is assumed, by the recipe's roi: table; the page lists it")
+    out.append("the recipe's roi: table assumes everything that is not measured; the page lists these assumptions")
     return "\n".join(out)

@@ -1,4 +1,4 @@
-"""`edgeloop doctor`: what this machine has, what pays on it by a short measurement, and which kind of machine a job wants."""
+"""Examines this machine for `edgeloop doctor`: hardware, training speeds by a short measurement, and advice."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRIAL_SECONDS = 0.5
 
 @dataclass(frozen=True)
 class Trial:
-    """Training steps of a small convolutional network in one setting. `images_per_second` None: `why` not."""
+    """The speed of training steps of a small network in one setting. `images_per_second` None: not measured, for `why`."""
 
     name: str
     images_per_second: float | None
@@ -35,7 +35,7 @@ class Trial:
 
 
 def examine(log: Any = lambda _: None) -> dict[str, Any]:
-    """Everything that `edgeloop doctor` says."""
+    """Everything that `edgeloop doctor` reports, as plain values."""
     import torch
 
     found = {
@@ -75,7 +75,7 @@ def _memory() -> int:
 
 
 def accelerators() -> dict[str, str]:
-    """Each kind of accelerator that PyTorch knows, and what is there or why nothing is."""
+    """Each kind of accelerator that PyTorch knows → what this machine has of it, or why it has none."""
     import torch
 
     gpu = "none: this PyTorch is a CPU build" if torch.version.cuda is None and torch.version.hip is None else "none found"
@@ -106,7 +106,7 @@ def _version(library: str) -> str:
 
 
 def _trials() -> list[Trial]:
-    """The settings that training chooses among, on a network of the usual kind and on a depthwise one."""
+    """Measures the settings that training chooses among, on an ordinary and on a depthwise convolutional network."""
     import torch
     from torch import nn
 
@@ -166,7 +166,7 @@ def _speed(network: Any, precision: str, last: bool) -> float:
 
 
 def advice(trials: list[Trial], found: dict[str, Any]) -> list[str]:
-    """What follows for training here, and which machine a job wants: flexibility, performance per watt, cost."""
+    """Advice for training here, and on the kind of machine for a job: flexibility, performance per watt, cost."""
     said = []
     for kind in ("convolutions", "depthwise convolutions"):
         speeds = {t.name.removeprefix(f"{kind}, "): t.images_per_second for t in trials if t.name.startswith(f"{kind}, ")}
@@ -177,16 +177,16 @@ def advice(trials: list[Trial], found: dict[str, Any]) -> list[str]:
     gpu = not found["accelerators"]["GPU (CUDA or ROCm)"].startswith("none")
     said += [
         ("This machine trains on its GPU." if gpu else "This machine trains on its CPU.")
-        + " CPU: the most flexible (any operator, any precision, all of the memory) and already paid for; the least work per watt."
+        + " CPU: the most flexible (any operator, any precision, all memory) and you own it already; the least work per watt."
         " It is enough for networks below about a million parameters on small images, sound and sensor windows.",
         "GPU: much more throughput on convolutions and more work per watt at full load, less when small batches leave it idle; rent"
-        " one by the hour when a recipe takes more than a night here; edgeloop profile says whether it waits for data.",
-        "TPU: the most work per watt for large, regular matrix products in bf16 with fixed shapes, by the hour from one vendor; the"
-        " least flexible (whole-graph compilation, fewer operators). Not worth it for networks that fit a small device.",
+        " one by the hour if a recipe takes more than a night here; edgeloop profile says whether training waits for data.",
+        "TPU: the most work per watt for large, regular bf16 matrix products with fixed shapes; one vendor rents it by the hour;"
+        " the least flexible (whole-graph compilation, fewer operators). Not worth it for networks that fit a small device.",
     ]
     if int8_may_saturate():
         said.append(
             "This x86 CPU has no VNNI, so the sums of ONNX Runtime's fast int8 kernels would saturate: edgeloop makes weights uint8"
-            " when it opens a file. Answers are exact; int8 latencies of here say little of other machines."
+            " when it opens a file. Answers are exact; int8 latencies of this machine say little about other machines."
         )
     return said

@@ -1,4 +1,4 @@
-"""`edgeloop doctor`, `new` and `samples`: what this machine can do, a project of one's own, recordings to try it with."""
+"""The commands `edgeloop doctor`, `new` and `samples`: examine this machine, start a project, write recordings to try it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeloop_contract.errors import UsageError
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def doctor(as_json: bool) -> None:
-    """What this machine has, which precisions and layouts pay on it, and what kind of machine a job wants."""
+    """Show this machine's hardware, which precisions and layouts are fast on it, and which kind of machine suits a job."""
     import msgspec
 
     from edgeloop_pipeline.cli.console import doctor_text
@@ -27,9 +27,9 @@ def doctor(as_json: bool) -> None:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--like", "project", help="The reference project to copy.")
 @click.option("--data", type=click.Path(path_type=Path), help="Your data: class folders, or a CSV or Parquet table with labels.")
-@click.option("--task", type=click.Choice(["classification", "regression", "anomaly"]), help="With --data; else by its look.")
+@click.option("--task", type=click.Choice(["classification", "regression", "anomaly"]), help="With --data; default: from the data.")
 def new(folder: Path, project: str | None, data: Path | None, task: str | None) -> None:
-    """Start a project in FOLDER: from your DATA, which are looked at, or as a copy of a reference project."""
+    """Start a project in FOLDER: for your DATA, which the command examines, or as a copy of a reference project."""
     from edgeloop_contract.settings import nearest
     from edgeloop_pipeline.recipe.recipe import reference_projects
 
@@ -60,7 +60,7 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
 @click.option("--split", type=click.Choice(["train", "validation", "test"]), default="test", show_default=True)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many recordings.")
 def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
-    """Write raw recordings of RECIPE's data into FOLDER, as a device would find them."""
+    """Write raw recordings of RECIPE's data into FOLDER, like those that a device reads."""
     from edgeloop_contract.preprocessing import LogMel
     from edgeloop_pipeline.data.prepare import checked
     from edgeloop_pipeline.data.recordings import write_samples

@@ -1,4 +1,4 @@
-"""`edgeloop`: run a recipe, see what is cached and why, start a project of your own."""
+"""The command `edgeloop`: runs a recipe, shows what is cached and why, starts your own project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Exit codes: 0 done · 1 a floor or parity was missed · 2 wrong usage or recipe 
 
 
 def run_command() -> int:
-    """Run the command line; every expected failure is one sentence on stderr and an exit code."""
+    """Run the command line and return its exit code. Every expected failure is one sentence on stderr."""
     interrupt.listen()
     omp_wait.soon_sleep()
     try:
@@ -47,7 +47,7 @@ def run_command() -> int:
 @click.group(epilog=EXIT_CODES, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="edgeloop")
 def commands() -> None:
-    """Get a good model out of limited hardware, and keep it good."""
+    """Make good models on limited hardware, and keep them good in the field."""
 
 
 for one in (*PUBLISHING, labels, retrain, doctor, new, samples):
@@ -55,7 +55,7 @@ for one in (*PUBLISHING, labels, retrain, doctor, new, samples):
     commands.add_command(one)
 
 runs_option = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where runs are kept."
+    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of the runs."
 )
 set_option = click.option(
     "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a setting; STAGE=off leaves it out."
@@ -66,7 +66,13 @@ set_option = click.option(
 @click.argument("recipe")
 @runs_option
 @set_option
-@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Train with so many here (GPUs, say).")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of training processes here, such as one per GPU.",
+)
 @click.option("--from-sweep", type=int, metavar="TRIAL", help="Build this trial of the recipe's sweep.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_sweep: int | None, as_json: bool) -> None:
@@ -85,7 +91,7 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
         changes = (*changes, *chosen(loaded, runs, from_sweep))
         loaded = recipes.load(recipes.find(recipe), changes)
     if processes > 1 and "RANK" not in os.environ:
-        # Else the launcher sets it to 1 and says so; training sets its threads itself.
+        # Without this, the launcher sets it to 1 and prints a warning; training sets its own threads.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
         launched = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
         os.execv(sys.executable, [*launched, "-m", "edgeloop_pipeline", *sys.argv[1:]])
@@ -111,10 +117,10 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
 @click.argument("recipe")
 @runs_option
 @set_option
-@click.option("--trials", type=click.IntRange(min=1), help="How many in all, instead of the recipe's number.")
+@click.option("--trials", type=click.IntRange(min=1), help="The number of all trials, instead of the recipe's number.")
 @click.option("--on", "engine", type=click.Choice(["here", "ray"]), default="here", show_default=True, help="Where trials run.")
-@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Trials at a time, on Ray.")
-@click.option("--address", help="The Ray cluster's address; without one, this machine.")
+@click.option("--workers", type=click.IntRange(min=1), default=2, show_default=True, help="Trials at the same time, on Ray.")
+@click.option("--address", help="The Ray cluster's address; default: this machine.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def sweep(
     recipe: str,
@@ -126,7 +132,7 @@ def sweep(
     address: str | None,
     as_json: bool,
 ) -> None:
-    """Try variants of RECIPE (its sweep: says which) and show the best trade-offs; goes on where it was stopped."""
+    """Try the settings that RECIPE's sweep: table names, and show the best trade-offs. Continues a stopped sweep."""
     import msgspec
 
     from edgeloop_pipeline.recipe import recipe as recipes
@@ -154,7 +160,7 @@ def sweep(
 @runs_option
 @set_option
 def status(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
-    """Which stages are cached and which would run (RECIPE: default the last one run)."""
+    """Show which stages are cached and which would run. Default RECIPE: the one that ran last."""
     from edgeloop_pipeline.cli.console import status_table
 
     status_table(*planned_of(recipe, runs, changes))
@@ -166,7 +172,7 @@ def status(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
 @runs_option
 @set_option
 def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
-    """Say why STAGE would run again: what changed since it last did."""
+    """Say why STAGE would run again: what changed since its last run."""
     from edgeloop_contract.settings import nearest
     from edgeloop_pipeline.run.runner import why as reasons
 
@@ -187,7 +193,7 @@ def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) ->
 @runs_option
 @set_option
 def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
-    """Print where the report of the last run of RECIPE is."""
+    """Print the path of the report of RECIPE's last run."""
     loaded, store, _ = planned_of(recipe, runs, changes)
     entry = store.last(loaded.head.name, "report")
     if entry is None:
@@ -199,10 +205,10 @@ def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
 @click.argument("recipe")
 @runs_option
 @set_option
-@click.option("--steps", type=click.IntRange(min=2), default=12, show_default=True, help="Training steps to look at.")
+@click.option("--steps", type=click.IntRange(min=2), default=12, show_default=True, help="Training steps to measure.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_json: bool) -> None:
-    """Train RECIPE for some steps and say where their time goes, and what to try next."""
+    """Train RECIPE for some steps, then say where their time goes and what to try next."""
     import msgspec
 
     from edgeloop_pipeline.cache.store import write
@@ -224,7 +230,7 @@ def profile(recipe: str, runs: Path, changes: tuple[str, ...], steps: int, as_js
 @set_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
 def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> None:
-    """What RECIPE's inference costs on devices and in the cloud, and when devices pay (its roi: table says the prices)."""
+    """Compute what RECIPE's inference costs on devices and in the cloud, and when devices pay. Its roi: table has the prices."""
     import msgspec
 
     from edgeloop_pipeline.cli.console import roi_text
@@ -260,9 +266,11 @@ def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> Non
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("probe.edgeloop"), show_default=True, help="The bundle to write."
 )
-@click.option("--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="As in the recipe's budget stage.")
+@click.option(
+    "--round-to", type=click.IntRange(min=1), default=8, show_default=True, help="The same as in the recipe's budget stage."
+)
 def probe(recipe: str, changes: tuple[str, ...], out: Path, round_to: int) -> None:
-    """Write a bundle of RECIPE's layers in all their sizes, for a device to measure: its latencies then hold budgets here."""
+    """Write a bundle of RECIPE's layers in all their sizes. A device measures it; budgets here then use its latencies."""
     from edgeloop_pipeline.compression.device_latency import write
     from edgeloop_pipeline.recipe import recipe as recipes
     from edgeloop_pipeline.recipe.project import Project
@@ -271,4 +279,4 @@ def probe(recipe: str, changes: tuple[str, ...], out: Path, round_to: int) -> No
     count = write(project, out, round_to, lambda text: click.echo(text, err=True))
     click.echo(f"{out}: {count} layers, {out.stat().st_size:,} bytes; on the device:")
     click.echo(f"  edgeloop-agent bench {out.name} --seconds 0.1 --json > device.json")
-    click.echo("then beside the recipe, with target: {device: device.json, max_latency_us: …} in it")
+    click.echo("then put this file beside the recipe, with target: {device: device.json, max_latency_us: …} in it")

@@ -1,1 +1,1 @@
-"""Smaller networks: pruning, width scaling, and the search for a budget."""
+"""Makes networks smaller: pruning, width scaling, and the search for a budget."""

@@ -1,4 +1,4 @@
-"""How much of each layer may stay: decisions over measured figures, without any I/O."""
+"""Decides from measured figures how many channels each layer keeps; no I/O."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from itertools import combinations
 
 from edgeloop_pipeline.results.compression import Attempt, BudgetLimits
 
-UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations", "energy_uj": "µJ an inference"}
-SLACK = 0.9  # a budget used to less than this is worth another, larger attempt
-FLAT = 0.05  # costs that differ by less are the same
-STEP = 0.8  # an aim at least so much lower ought to have cost less
-GOAL = 0.96  # share of the budget that an attempt aims at, once it is known what aims come to
+UNITS = {"latency_us": "µs", "bytes": "bytes of int8 file", "ram_bytes": "bytes of activations", "energy_uj": "µJ per inference"}
+SLACK = 0.9  # if the best attempt uses less of a budget, a larger attempt follows
+FLAT = 0.05  # costs that differ by less are equal
+STEP = 0.8  # an aim that is lower by this factor should have lowered the cost
+GOAL = 0.96  # share of the budget that an attempt aims at, once the cost of an aim is known
 
 
 def excess(attempt: Attempt, limits: BudgetLimits) -> dict[str, float]:
-    """Ceiling → what the attempt uses of it; above 1 it is missed."""
+    """Ceiling → the share of it that the attempt uses; above 1 it is missed."""
     return {name: getattr(attempt, name) / limit for name in UNITS if (limit := getattr(limits, name)) is not None}
 
 
@@ -25,14 +25,14 @@ def used(attempt: Attempt, limits: BudgetLimits) -> float:
 
 
 def best_of(attempts: list[Attempt], limits: BudgetLimits) -> Attempt:
-    """The most accurate that fits; where none does, the most accurate of those that miss by least."""
+    """The most accurate attempt that fits; if none fits, the most accurate of those that miss by least."""
     fitting = [a for a in attempts if used(a, limits) <= 1]
     least = min(used(a, limits) for a in attempts)
     return max(fitting or [a for a in attempts if used(a, limits) <= least * (1 + FLAT)], key=lambda a: a.accuracy)
 
 
 def flat(attempts: list[Attempt], limits: BudgetLimits) -> bool:
-    """Whether narrowing no longer makes it cheaper: what is left are calls and the file's frame, not layers."""
+    """Whether narrowing no longer lowers the cost: the rest is calls and the file's structure, not layers."""
     missing = sorted((a for a in attempts if used(a, limits) > 1), key=lambda a: a.aim)
     return any(
         low.aim <= STEP * high.aim and used(low, limits) > (1 - FLAT) * used(high, limits)
@@ -41,10 +41,10 @@ def flat(attempts: list[Attempt], limits: BudgetLimits) -> bool:
 
 
 def verdict(best: Attempt, limits: BudgetLimits, no_cheaper: bool = False) -> list[str]:
-    """What is missed, by how much, and what would be needed; [] when everything holds. `no_cheaper`: as `flat` says."""
+    """Sentences on each missed limit: by how much, and what would be needed; [] if all hold. `no_cheaper`: result of `flat`."""
     said = []
     remedy = (
-        "narrower layers cost no less: raise it, or take layers away" if no_cheaper
+        "narrower layers do not lower the cost: raise it, or remove layers" if no_cheaper
         else "nothing smaller was found; raise it, or train a narrower network"
     )  # fmt: skip
     for name, share in excess(best, limits).items():
@@ -61,8 +61,8 @@ def verdict(best: Attempt, limits: BudgetLimits, no_cheaper: bool = False) -> li
 
 
 def straight_line(one: tuple[float, float], other: tuple[float, float]) -> Callable[[float], float]:
-    """Through two points (x, y), never to nothing: below the lower point at least in proportion to it (a steep line would go
-    below 0 there); through the origin and the first where they say that y falls as x grows, or nothing."""
+    """The line through two points (x, y) that stays above 0: below the lower point at least in proportion to it (a steep line
+    would go below 0 there); through the origin and the first point if y falls as x grows, or if x is equal."""
     (x1, y1), (x2, y2) = one, other
     slope = (y1 - y2) / (x1 - x2) if x1 != x2 else 0.0
     if slope <= 0:
@@ -72,9 +72,9 @@ def straight_line(one: tuple[float, float], other: tuple[float, float]) -> Calla
 
 
 def next_aim(attempts: list[Attempt], limits: BudgetLimits) -> float | None:
-    """The next attempt's aim, as a share of the budgets; None: enough.
+    """The next attempt's aim, as a share of the budgets; None: no further attempt.
 
-    The first aims at the budgets themselves; the next ones where the nearest two say that the budgets are just kept.
+    The first attempt aims at the budgets; later ones where the nearest two attempts predict that the budgets just hold.
     """
     if not attempts:
         return 1.0
@@ -82,7 +82,7 @@ def next_aim(attempts: list[Attempt], limits: BudgetLimits) -> float | None:
     if any(SLACK <= share <= 1 for share in shares.values()) or flat(attempts, limits):
         return None
     nearest = sorted(shares, key=lambda aim: abs(math.log(shares[aim])))[:2]
-    # What came of the two nearest aims says how cost follows the aim (as a power of it); of one, take it as proportional.
+    # The two nearest aims show how cost depends on the aim (as a power of it); with one aim, cost is taken as proportional.
     power = 1.0
     if len(nearest) == 2:
         power = math.log(shares[nearest[0]] / shares[nearest[1]]) / math.log(nearest[0] / nearest[1])
@@ -98,10 +98,10 @@ def narrow(
     layers: list[str], steps: tuple[float, ...], harm: Mapping[tuple[str, float], float],
     cost: Callable[[dict[str, float]], float], aim: float,
 ) -> dict[str, float]:  # fmt: skip
-    """Shares of each layer's channels so that `cost` comes to `aim` or below, at the least harm: greedy, step by step.
+    """The share of channels for each layer such that `cost` is at most `aim`, with the least harm: greedy, step by step.
 
-    `steps`: shares from large to small, the first being 1. `harm`: of one layer at one share, alone. Each time the step with
-    the least added harm for what it saves is taken (Yang et al. 2018).
+    `steps`: shares from large to small, the first being 1. `harm`: of one layer alone at one share. Each round takes
+    the step with the least added harm per saving (Yang et al. 2018).
     """
     widths = dict.fromkeys(layers, steps[0])
     now = cost(widths)
@@ -109,7 +109,7 @@ def narrow(
         choices = []
         for layer in layers:
             at = steps.index(widths[layer])
-            # A step that rounding swallows saves nothing: look past it.
+            # A step that rounding cancels saves nothing: try the next one.
             for following in steps[at + 1 :]:
                 saved = now - cost({**widths, layer: following})
                 if saved > 0:

@@ -1,4 +1,4 @@
-"""Latencies of a device, for budgets: a bundle of single layers that it measures, and what it measured.
+"""Latencies of a device for budgets: writes a bundle of single layers (a probe), and reads the device's measurements.
 
 edgeloop probe RECIPE --out probe.edgeloop                          on the workstation
 edgeloop-agent bench probe.edgeloop --seconds 0.1 --json > pi.json  on the device
@@ -33,7 +33,7 @@ from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.results.files import Detection, TaskFigures
 from edgeloop_pipeline.tasks.registry import task_for
 
-# A probe tells no anomaly: its threshold is never used.
+# A probe detects no anomalies: its threshold is never used.
 UNMEASURED = TaskFigures(detection=Detection(0.0, 0.0, 0, 0, 0.0, 0.0))
 MAX_LAYERS = 200  # a device opens bundles of at most 256 files
 CALIBRATION, CANARY = 64, 16
@@ -42,7 +42,7 @@ WHOLE, HALF, LAYER = "whole", "half", "layer "
 
 @dataclass(frozen=True)
 class DeviceProfile:
-    """What a device measured of a probe. `whole_us`, `half_us`: the faster runtime's, of the network and of one half as wide."""
+    """A device's measurements of a probe. `whole_us`, `half_us`: the faster runtime's latency, for full and half width."""
 
     machine: str
     table: LatencyTable
@@ -51,7 +51,7 @@ class DeviceProfile:
 
     @classmethod
     def read(cls, path: Path) -> DeviceProfile:
-        """Raises UsageError when the file is not what a device printed about a probe."""
+        """Read the file. Raises UsageError if it is not a device's output for a probe."""
         remedy = (
             "make it on the device: edgeloop-agent bench probe.edgeloop --json > profile.json (the probe: edgeloop probe RECIPE)"
         )
@@ -72,13 +72,13 @@ class DeviceProfile:
         try:
             measured = {Layer.parse(name): took for name, took in layers.items()}
         except (ValueError, KeyError) as error:
-            raise UsageError(f"target.device: {path} names a layer in a form unknown here ({error}); {remedy}") from error
+            raise UsageError(f"target.device: {path} has a layer name that cannot be read ({error}); {remedy}") from error
         return cls(machine, LatencyTable(measured, machine), *fastest)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class DeviceLatency:
-    """Latencies of a recipe's network on `target.device`: by its measured layers, and by two whole networks that it ran."""
+    """Estimates latencies on `target.device`, from the layers and the two whole networks that the device measured."""
 
     profile: DeviceProfile
     sample: Tensor
@@ -86,7 +86,7 @@ class DeviceLatency:
 
     @classmethod
     def of_target(cls, project: Project) -> DeviceLatency | None:
-        """None where the target names no device. Raises UsageError or DeviceError when its measurements do not fit."""
+        """The target device's latencies; None without a device. Raises UsageError or DeviceError if its measurements do not fit."""
         where = project.recipe.head.target.device
         if where is None:
             return None
@@ -100,7 +100,7 @@ class DeviceLatency:
 
 
 def _whole_and_half(project: Project) -> tuple[Saved, Saved, Tensor]:
-    """The recipe's network with fresh weights (they change no latency), the same half as wide, and a sample."""
+    """The recipe's network with fresh weights (weights do not change latency), the same at half width, and a sample."""
     head, splits = project.recipe.head, project.splits
     normalization = input_normalization(splits)
     network = saved_network.build(project, head.network, head.network_args, splits)
@@ -110,14 +110,14 @@ def _whole_and_half(project: Project) -> tuple[Saved, Saved, Tensor]:
 
 
 def layers_to_measure(saved: Saved, sample: Tensor, round_to: int) -> list[Layer]:
-    """Every size that a layer of this network can have when its groups are narrowed; coarser steps where that is too many."""
+    """Every size that each layer can have when its groups are narrowed; in coarser steps if these are too many."""
     for stride in (1, 2, 4, 8):
         found = _sizes(saved, sample, STEPS[::stride], round_to)
         if len(found) <= MAX_LAYERS:
             return found
     raise DeviceError(
-        f"{type(saved.network).__name__}: has {len(found)} different layers at its full width, a probe holds {MAX_LAYERS};"
-        " measure a narrower network"
+        f"{type(saved.network).__name__}: has {len(found)} different layers at its full width, but a probe holds {MAX_LAYERS};"
+        " use a network with fewer different layers"
     )
 
 
@@ -131,7 +131,7 @@ def _sizes(saved: Saved, sample: Tensor, steps: tuple[float, ...], round_to: int
                 seen[place].add(layer)
     found: dict[Layer, None] = {}
     for layer, sizes in zip(whole, seen, strict=True):
-        if layer.groups > 1:  # its inputs and outputs change together
+        if layer.groups > 1:  # inputs and outputs change together
             found.update(dict.fromkeys(sorted(sizes, key=str)))
             continue
         inputs, outputs = sorted({s.input[0] for s in sizes}), sorted({s.outputs for s in sizes})
@@ -140,7 +140,7 @@ def _sizes(saved: Saved, sample: Tensor, steps: tuple[float, ...], round_to: int
 
 
 def write(project: Project, path: Path, round_to: int, log: Callable[[str], None]) -> int:
-    """Write the probe of a recipe's network; returns how many layers are in it."""
+    """Write the probe of a recipe's network. Returns its number of layers."""
     splits = project.splits
     whole, half, sample = _whole_and_half(project)
     layers = dict.fromkeys(layers_to_measure(whole, sample, round_to))
@@ -177,6 +177,6 @@ def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variant
         sample=TensorSpec(dtype=splits.dtype, shape=list(splits.shape)), preprocessing=head.preprocessing, variants=variants,
         files=archive.describe(files), canary=canary.description,
         drift_reference=reference_of(splits, {}), provenance=provenance_of(project),
-        probe=True, model_card="A probe of latencies with untrained weights: for edgeloop-agent bench only.",
+        probe=True, model_card="A probe for latencies, with untrained weights: for edgeloop-agent bench only.",
     )  # fmt: skip
     archive.write(path, made, files)

@@ -1,4 +1,4 @@
-"""What pruning does to a network: whole channels that go, or weights that become zero."""
+"""Prunes a network: removes whole channels, or sets weights to zero."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ IMPORTANCES = {
 
 @dataclass(frozen=True)
 class Channels:
-    """Which channels go. `layers`: name → share kept there, where it differs from `keep`."""
+    """Which channels to remove. `layers`: name → share kept there, if it differs from `keep`."""
 
     keep: float
     round_to: int = 8
     importance: str = "magnitude"
     across_layers: bool = False
     layers: Mapping[str, float] = field(default_factory=dict)
-    may_do_nothing: bool = False  # else an error, where rounding leaves everything as it is
+    may_do_nothing: bool = False  # False: an error if rounding leaves all channels in place
 
 
 def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> None:
-    """Remove the least important channels, in the groups that must go together (DepGraph, Fang et al. 2023).
+    """Remove the least important channels, by groups of channels that depend on each other (DepGraph, Fang et al. 2023).
 
-    For `importance: taylor` the network's gradients must be there. Raises ModelError naming the layer that cannot be
+    `importance: taylor` needs the network's gradients. Raises ModelError naming the layer that cannot be
     pruned, and UsageError for a layer that does not exist.
     """
     modules = dict(network.named_modules())
@@ -57,7 +57,7 @@ def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> Non
         pruner.step()
         with torch.no_grad():
             network(sample)
-    except Exception as error:  # torch-pruning fails with whatever its graph walk or the network runs into
+    except Exception as error:  # torch-pruning and the network can raise anything
         raise ModelError(
             f"{type(network).__name__} cannot be pruned at layer {_unprunable(network, sample)}: {type(error).__name__}: {error};"
             " write sizes in forward() relative to the tensor's own (x.shape), or set prune: off"
@@ -65,8 +65,8 @@ def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> Non
     if (wanted.keep < 1 or wanted.layers) and not wanted.may_do_nothing and sum(p.numel() for p in network.parameters()) == before:
         width, name = min((_channels_a_group(m), n) for n, m in modules.items() if isinstance(m, WEIGHTED))
         raise ModelError(
-            f"{type(network).__name__}: keep {wanted.keep} with round_to {wanted.round_to} removes nothing: layer {name}, say,"
-            f" has {width} channels a group; lower round_to, or set prune: off"
+            f"{type(network).__name__}: keep {wanted.keep} with round_to {wanted.round_to} removes nothing: for example,"
+            f" layer {name} has {width} channels per group; lower round_to, or set prune: off"
         )
 
 
@@ -75,7 +75,7 @@ def _channels_a_group(module: Any) -> int:
 
 
 def last_layer(network: nn.Module, sample: Tensor) -> nn.Module | None:
-    """The layer with weights that runs last: its channels are the answer's."""
+    """The layer with weights that runs last: its channels are the network's outputs."""
     ran: list[nn.Module] = []
     hooks = [m.register_forward_hook(lambda module, *_: ran.append(module)) for m in network.modules() if isinstance(m, WEIGHTED)]
     try:
@@ -88,13 +88,13 @@ def last_layer(network: nn.Module, sample: Tensor) -> nn.Module | None:
 
 
 def _unprunable(network: nn.Module, sample: Tensor) -> str:
-    """The first layer in whose place a run of the network fails now."""
+    """The name of the first layer at which a run of the network now fails."""
     entered: list[str] = []
     hooks = [m.register_forward_pre_hook(lambda *_, n=n: entered.append(n)) for n, m in network.named_modules() if n]
     try:
         with torch.no_grad():
             network(sample)
-    except Exception:  # the failure itself has been reported already; only its place is wanted
+    except Exception:  # the failure was reported already; only its place matters
         pass
     finally:
         for hook in hooks:
@@ -103,7 +103,7 @@ def _unprunable(network: nn.Module, sample: Tensor) -> str:
 
 
 class _Masked(nn.Module):
-    """A weight of which some stay zero, whatever training does."""
+    """A parametrization that keeps masked weights at zero during training."""
 
     def __init__(self, mask: Tensor) -> None:
         super().__init__()
@@ -115,12 +115,12 @@ class _Masked(nn.Module):
 
 
 def mask_of(weight: Tensor, pattern: str, keep: float) -> Tensor:
-    """Ones where `weight` (outputs, inputs, ...) stays. 2:4: the two largest of every four inputs (Mishra et al. 2021)."""
+    """The mask: one where `weight` (outputs, inputs, ...) stays. 2:4: the two largest of every four inputs (Mishra et al. 2021)."""
     size = weight.detach().abs()
     if pattern == "unstructured":
         kept = round(keep * size.numel())
         return (size >= size.flatten().kthvalue(max(1, size.numel() - kept + 1)).values).to(weight.dtype)
-    rows = size.transpose(1, -1).reshape(-1, size.shape[1])  # inputs last, as the hardware reads them
+    rows = size.transpose(1, -1).reshape(-1, size.shape[1])  # inputs last, the order in which the hardware reads
     fours = rows[:, : rows.shape[1] // 4 * 4].reshape(len(rows), -1, 4)
     kept_fours = torch.zeros_like(fours).scatter_(2, fours.topk(2, dim=2).indices, 1.0)
     mask = torch.ones_like(rows)
@@ -131,7 +131,7 @@ def mask_of(weight: Tensor, pattern: str, keep: float) -> Tensor:
 
 @contextmanager
 def sparse(network: nn.Module, pattern: str, keep: float) -> Iterator[list[str]]:
-    """Weights of the smallest magnitude are zero inside and after; gives the names of the layers. Biases and norms stay."""
+    """Context: the smallest weights are zero inside it and afterwards. Gives the layers' names. Biases and norms stay."""
     chosen = {
         n: m for n, m in network.named_modules()
         if isinstance(m, WEIGHTED) and m.weight[0].numel() > 1 and (pattern == "unstructured" or m.weight.shape[1] % 4 == 0)
@@ -146,7 +146,7 @@ def sparse(network: nn.Module, pattern: str, keep: float) -> Iterator[list[str]]
 
 
 def compressed_bytes(network: nn.Module) -> int:
-    """Bytes of the weights as int8 after deflate, as a download is compressed."""
+    """The bytes of the weights as int8 after deflate, like in a compressed download."""
     total = 0
     for module in network.modules():
         if isinstance(module, WEIGHTED):

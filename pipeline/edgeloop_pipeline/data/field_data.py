@@ -1,4 +1,4 @@
-"""Labelled samples of devices as versions of a data set: one file each, named by its content."""
+"""Field data: versions of a data set of labelled samples from devices; one file each, named by its content."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.store import write
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 
-SHARES = {"train": 0.45, "test": 0.45, "validation": 0.1}  # of each device's recordings; test judges, and is never trained on
+SHARES = {"train": 0.45, "test": 0.45, "validation": 0.1}  # of each device's recordings; the test part judges, and never trains
 BLOCK_LINES, BLOCK_SECONDS = 100, 600.0
-FIELD_OFFSET = 1 << 30  # of recording numbers, so that they never meet the old data's
+FIELD_OFFSET = 1 << 30  # added to recording numbers, so that they differ from those of the old data
 LINE = re.compile(r"(.*\bline )(\d+)")
 
 
 @dataclass(frozen=True)
 class Field:
-    """(N, *sample) values as the model saw them, labels by name, where each came from, and `parts`: train, validation or test.
+    """Field samples: values (N, *sample) as the model saw them, labels by name, their origin, and `parts`: train, validation, test.
 
-    `said`: somebody labelled this very sample, and not one like it. `pseudo`: the label is a teacher's guess. Only the said judge.
-    `rest`: not chosen, but of a recording that has a label.
+    `said`: a person labelled this very sample, not a similar one; only these judge. `pseudo`: the label is the teacher's
+    pseudo-label. `rest`: not a chosen sample, but one of a recording that has a label.
     """
 
     values: Array
@@ -49,12 +49,12 @@ class Field:
 
     @property
     def judging(self) -> Field:
-        """What nobody trains on, and what somebody looked at."""
+        """Whether each sample judges: it never trains, and a person labelled it."""
         return self.of((self.parts == "test") & self.said & ~self.pseudo)
 
     @property
     def groups(self) -> Array:
-        """What must stay together, (N,) names: a device's recording; of an endless stream some lines, or some minutes."""
+        """The names (N,) of groups that stay together: a device's recording; for an endless stream, some lines or minutes."""
         found = np.array([f"{d}/{_block(r)}" for d, r in zip(self.devices, self.recordings, strict=True)], dtype=str)
         for name in np.unique(found):
             rows = np.flatnonzero(found == name)
@@ -65,9 +65,9 @@ class Field:
         return found
 
     def divided(self, sides: dict[str, str]) -> tuple[Field, dict[str, str]]:
-        """With its parts, and the sides of all groups. `sides`: those of earlier versions, which never change.
+        """The field data with their parts, and the sides of all groups. `sides`: those of earlier versions, which never change.
 
-        Each device's new groups, in the order in which they were recorded, go where most is lacking of its `SHARES`.
+        Each device's new groups, in the order of recording, go to the part that lacks most of its share in `SHARES`.
         """
         known, groups = dict(sides), self.groups
         first = {str(g): i for i, g in reversed(list(enumerate(groups.tolist())))}
@@ -79,7 +79,7 @@ class Field:
         return replace(self, parts=np.array([known[g] for g in groups.tolist()], dtype=str)), known
 
     def save(self, folder: Path) -> Path:
-        """Into FOLDER/DIGEST.npz; the same content is the same file."""
+        """Write to FOLDER/DIGEST.npz; equal content gives the same file."""
         order = np.lexsort((self.keys, self.devices))
         file = io.BytesIO()
         np.savez(file, **{f.name: getattr(self, f.name)[order] for f in fields(self)})
@@ -96,11 +96,11 @@ def _block(recording: str) -> str:
 
 
 def load(path: Path) -> Field:
-    """Raises DataError."""
+    """Read a version. Raises DataError."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {f.name: arrays[f.name] for f in fields(Field) if f.name in arrays}
-            for name in {"said", "pseudo", "rest"} - set(found):  # a version from before they were told apart
+            for name in {"said", "pseudo", "rest"} - set(found):  # an older version, without these fields
                 found[name] = np.full(len(found["labels"]), name == "said")
             return Field(**found)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -112,7 +112,7 @@ def joined(first: Field, second: Field) -> Field:
 
 
 def samples(field: Field, names: tuple[str, ...]) -> Samples:
-    """As the pipeline's samples; labels that the model does not know are left out."""
+    """The field data as the pipeline's samples; labels that the model does not know are left out."""
     known = np.isin(field.labels, names)
     field = field.of(known)
     _, recording = np.unique(field.groups, return_inverse=True) if len(field) else (None, np.zeros(0, dtype=np.intp))
@@ -122,16 +122,16 @@ def samples(field: Field, names: tuple[str, ...]) -> Samples:
 
 
 def merged(splits: PreparedSplits, path: Path, share: float, max_repeats: int) -> PreparedSplits:
-    """Old data and field data: what of the field trains makes up `share` of the training samples, by repeating it if need be.
+    """Merge old data and field data: field samples make up `share` of the training samples, if necessary by repeats.
 
-    Pseudo-labelled samples come beside it, once each and at most as many as people's labels count. The field's own test part stays
-    out: the gate judges by it. Raises DataError.
+    Pseudo-labelled samples are added once each, at most as many as there are samples with people's labels. The field's test part
+    is left out: the gate judges by it. Raises DataError.
     """
     field = load(path)
     if field.values.shape[1:] != splits.shape or field.values.dtype != splits.train.values.dtype:
         raise DataError(
             f"{path}: samples of shape {field.values.shape[1:]} and type {field.values.dtype}; the recipe's are {splits.shape},"
-            f" {splits.dtype}: the field data are another model's"
+            f" {splits.dtype}: the field data belong to another model"
         )
     guessed = field.of(field.pseudo & (field.parts == "train"))
     field = field.of(~field.pseudo)

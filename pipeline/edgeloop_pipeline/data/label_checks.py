@@ -1,4 +1,4 @@
-"""Labels as each task wants them."""
+"""Checks and converts labels for each task."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 
 
 def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...]) -> Array:
-    """Labels as the task wants them: (N,) int64 classes, or (N, quantities) float32. Raises DataError."""
+    """The labels in the task's form: (N,) int64 classes, or (N, quantities) float32. Raises DataError."""
     if task == "regression":
         values = np.asarray(labels)
         values = values[:, None] if values.ndim == 1 else values
         if values.dtype.kind not in "iuf" or values.shape[1:] != (len(names),) or not np.isfinite(values).all():
-            raise DataError(f"{split}: labels must be finite numbers, one a recording for each of {', '.join(names)}")
+            raise DataError(f"{split}: labels must be finite numbers, one per recording for each of {', '.join(names)}")
         flat = values.max(axis=0) == values.min(axis=0)
         if flat.any():
             name = names[int(flat.argmax())]
             if split == "train":
                 raise DataError(f"train: {name} is the same in every recording; there is nothing to learn")
             raise DataError(
-                f"{split}: {name} is {values[0, int(flat.argmax())]:g} in every recording, and R² cannot be told from it; move"
+                f"{split}: {name} is {values[0, int(flat.argmax())]:g} in every recording, which gives no R²; move"
                 f" recordings with other values of {name} to {split}"
             )
         return values.astype(np.float32)
@@ -35,7 +35,9 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
         if len(names) != 2:
             raise DataError(f"{split}: an anomaly task has two labels, normal (0) and anomalous (1); not {', '.join(names)}")
         if split == "train" and labels.any():
-            raise DataError("train: holds anomalous recordings; an autoencoder learns from normal ones alone: move them to test")
+            raise DataError("train: has anomalous recordings; an autoencoder learns only from normal ones: move them to test")
         if split != "train" and len(np.unique(labels)) < 2:
-            raise DataError(f"{split}: needs normal and anomalous recordings; without both there is nothing to measure")
+            raise DataError(
+                f"{split}: needs normal and anomalous recordings: without both there is no ROC AUC; add the missing kind"
+            )
     return labels.astype(np.int64)

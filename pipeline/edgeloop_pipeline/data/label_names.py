@@ -1,5 +1,5 @@
-"""Names of classes and labels of recordings, of any kind that a person's data.py gives: the one place where they become texts and
-integers, or are refused in words."""
+"""Converts the classes' names and recordings' labels of any kind that a data.py gives: they become texts and integers, or an
+error says why not."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MAX_SHOWN = 5
 
 @dataclass(frozen=True)
 class Names:
-    """`texts`: the classes (or quantities), in order. `places`: what a recording's label may be beside 0, 1, …, and its class.
+    """The names. `texts`: the classes (or quantities) in order. `places`: other forms of a recording's label → its class.
 
-    `keyed`: the numbers in `places` are what labels are, as a dict said so.
+    `keyed`: a dict gave the numbers in `places`, so number labels mean these, not indices.
     """
 
     texts: tuple[str, ...]
@@ -31,13 +31,13 @@ class Names:
 
 
 def names_of(given: Any) -> Names:
-    """From a sequence of names of any kind, or a dict between names and numbers. Raises DataError."""
+    """The names from a sequence of names of any kind, or from a dict between names and numbers. Raises DataError."""
     if isinstance(given, Mapping):
         return _of_dict(dict(given))
     if isinstance(given, str | bytes):
-        raise DataError(f"labels: one text, {given!r}; {REMEDY}")
+        raise DataError(f"labels: only one text, {given!r}; {REMEDY}")
     if isinstance(given, set | frozenset):
-        raise DataError(f"labels: a set has no order, and which number is which class would change; {REMEDY}")
+        raise DataError(f"labels: a set has no order, so the classes' numbers would change; {REMEDY}")
     if isinstance(given, type) and issubclass(given, enum.Enum):
         given = [member.name for member in given]
     if not isinstance(given, Iterable) or getattr(given, "ndim", 1) == 0:
@@ -50,13 +50,13 @@ def names_of(given: Any) -> Names:
 
 
 def _of_dict(given: dict[Any, Any]) -> Names:
-    """{number: name}, or {name: number}."""
+    """The names from {number: name} or {name: number}."""
     if given and all(_is_number(key) for key in given):
         pairs = {int(key): value for key, value in given.items()}
     elif given and all(_is_number(value) for value in given.values()):
         pairs = {int(value): key for key, value in given.items()}
     else:
-        raise DataError("labels: a dict of neither numbers to names nor names to numbers; write {0: 'walk', 1: 'run'}")
+        raise DataError("labels: the dict maps neither numbers to names nor names to numbers; write {0: 'walk', 1: 'run'}")
     if len(pairs) != len(given):
         raise DataError("labels: two entries of the dict have one number; give each class its own")
     numbers = sorted(pairs)
@@ -65,7 +65,7 @@ def _of_dict(given: dict[Any, Any]) -> Names:
 
 
 def _places(found: list[Any], texts: tuple[str, ...]) -> dict[Any, int]:
-    """Each text, and each number that was given as a name."""
+    """The other forms of labels: each text, and each number that was given as a name."""
     numbers = {int(name): i for i, name in enumerate(found) if _is_number(name)}
     return {**{text: i for i, text in enumerate(texts)}, **(numbers if len(numbers) == len(texts) else {})}
 
@@ -77,7 +77,7 @@ def _is_number(value: Any) -> bool:
 
 
 def text_of(name: Any, where: str) -> str:
-    """One name as a text: numbers as they are written, true and false as in JSON. Raises DataError naming `where`."""
+    """One name as a text: numbers in their written form, true and false as in JSON. Raises DataError that names `where`."""
     if isinstance(name, np.ndarray) and name.ndim == 0:
         name = name[()]
     if isinstance(name, enum.Enum):
@@ -107,12 +107,12 @@ def text_of(name: Any, where: str) -> str:
 def _checked(texts: list[str]) -> tuple[str, ...]:
     twice = next((text for i, text in enumerate(texts) if text in texts[:i]), None)
     if twice is not None:
-        raise DataError(f"labels: {twice!r} stands there twice; give each class a name of its own")
+        raise DataError(f"labels: {twice!r} is there twice; give each class its own name")
     return tuple(texts)
 
 
 def classes_of(names: Names, splits: dict[str, Any]) -> dict[str, Array]:
-    """Each split's labels as (N,) int64 places among the names: from places, names, or what a dict says. Raises DataError."""
+    """Each split's labels as (N,) int64 indices of the names: from indices, names, or a dict's numbers. Raises DataError."""
     flat = {split: _flat(given, split) for split, given in splits.items()}
     of_truth = {"true", "false"} == set(names.texts) and any(array.dtype.kind == "b" for array in flat.values())
     if all(array.dtype.kind in "biuf" for array in flat.values()) and not of_truth:
@@ -128,7 +128,7 @@ def _flat(given: Any, split: str) -> Array:
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim != 1:
-        raise DataError(f"{split}: labels have shape {found.shape}; give one class a recording, as its number or its name")
+        raise DataError(f"{split}: labels have shape {found.shape}; give one class per recording, as its number or its name")
     return found
 
 
@@ -144,8 +144,8 @@ def _of_numbers(names: Names, flat: dict[str, Array]) -> dict[str, Array]:
     differs = any(numbers.get(value) != value for value in used)
     if is_place and is_name and differs and not names.keyed:
         raise DataError(
-            f"labels: the names are the numbers {', '.join(names.texts[:MAX_SHOWN])}, and whether a recording's label is such a"
-            " name or its place cannot be told; give the names as texts, or a dict {number: name}"
+            f"labels: the names are the numbers {', '.join(names.texts[:MAX_SHOWN])}, so a recording's label could be such a"
+            " name or an index; give the names as texts, or a dict {number: name}"
         )
     if is_name and (names.keyed or not is_place):
         return {split: np.array([numbers[v] for v in array.tolist()], np.int64) for split, array in whole.items()}
@@ -163,6 +163,6 @@ def _by_name(names: Names, labels: list[Any], split: str) -> Array:
         text = text_of(label, f"{split}: label of recording {i}")
         place = names.places.get(text)
         if place is None:
-            raise DataError(f"{split}: recording {i} is a {text!r}, which labels lack{nearest(text, names.texts)}")
+            raise DataError(f"{split}: recording {i} is a {text!r}, which is not in labels{nearest(text, names.texts)}")
         found[i] = place
     return found

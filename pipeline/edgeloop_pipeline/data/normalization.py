@@ -1,4 +1,4 @@
-"""Input normalization: as the recipe gives it, or from the training samples."""
+"""Input normalization: given by the recipe, or computed from the training samples."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from edgeloop_pipeline.data.types import PreparedSplits, Statistics
 
 
 def input_normalization(splits: PreparedSplits) -> InputNormalization:
-    """Normalization as given, or from the training samples: per channel, or for uint8 one integer mean, so that counts stay
-    counts. Raises DataError and ModelError."""
+    """The recipe's input normalization, or one from the training samples: per channel, or for uint8 one integer mean, so that
+    raw counts stay integers. Raises DataError and ModelError."""
     values = splits.train.values
     if splits.normalize is not None:
         return _given(splits)
@@ -22,7 +22,7 @@ def input_normalization(splits: PreparedSplits) -> InputNormalization:
     constant = found.std < 1e-9
     if constant.all():
         raise DataError("the training samples are constant: every value of a channel is the same; check the data")
-    # A constant channel carries nothing: leave its scale alone rather than blow it up.
+    # A constant channel has no information: keep its scale, so that noise is not amplified.
     return InputNormalization(splits.dtype, tuple(found.mean.tolist()), tuple(np.where(constant, 1.0, found.std).tolist()))
 
 
@@ -31,7 +31,7 @@ def _given(splits: PreparedSplits) -> InputNormalization:
     mean, std = splits.normalize
     channels = splits.shape[-1]
     if len(set(mean)) == len(set(std)) == 1 and {len(mean), len(std)} <= {1, channels} and splits.dtype == "uint8":
-        return InputNormalization("uint8", mean[:1], std[:1])  # one for all: an integer mean leaves the counts as they are
+        return InputNormalization("uint8", mean[:1], std[:1])  # one for all: an integer mean keeps the counts integers
     if not {len(mean), len(std)} <= {1, channels}:
-        raise ModelError(f"normalize: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one each")
+        raise ModelError(f"normalize: {len(mean)} means and {len(std)} stds for {channels} channels; give one, or one per channel")
     return InputNormalization(splits.dtype, mean * (channels // len(mean)), std * (channels // len(std)))

@@ -1,4 +1,4 @@
-"""Raw recordings become samples: checked, cleaned and preprocessed as on the device."""
+"""Makes samples from raw recordings: checks, cleans and preprocesses them as on the device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, 
 
 
 def checked(loaded: Any, task: str = "classification") -> Splits:
-    """What a data.py gave, with names as texts and labels as numbers (of classes: int64 places). Raises DataError."""
+    """The data of a data.py, with names as texts and labels as numbers (for classes int64 indices). Raises DataError."""
     lacking = [name for name in ("labels", *NAMES) if not hasattr(loaded, name)]
     if lacking:
         raise DataError(f"load() returned {type(loaded).__name__} without {lacking[0]}; return edgeloop_pipeline.data.Splits")
@@ -34,7 +34,7 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
         labels = {name: _quantities(part.labels, name) for name, part in parts.items()}
     else:
         if len(names.texts) < 2:
-            raise DataError(f"labels: {names.texts[0]!r} alone; there must be two classes or more")
+            raise DataError(f"labels: only {names.texts[0]!r}; there must be two classes or more")
         labels = classes_of(names, {name: part.labels for name, part in parts.items()})
     made = {name: replace(part, labels=labels[name], groups=_groups(part)) for name, part in parts.items()}
     found: Splits = replace(loaded, labels=names.texts, **made)
@@ -46,22 +46,22 @@ def _quantities(labels: Any, name: str) -> Array:
         found = np.asarray(labels)
         return found.astype(np.float64) if found.dtype.kind in "Obiu" else found
     except (TypeError, ValueError) as error:
-        raise DataError(f"{name}: labels are not regular numbers ({error}); give one a recording for each quantity") from error
+        raise DataError(f"{name}: labels are not regular numbers ({error}); give one per recording for each quantity") from error
 
 
 def _check_counts(split: Any, name: str) -> None:
     for part in ("recordings", "labels"):
         if not hasattr(getattr(split, part, None), "__len__"):
-            raise DataError(f"{name}: has no {part} that can be counted; give a Split with a list or an array of them")
+            raise DataError(f"{name}: its {part} have no length; give a Split with a list or an array of them")
     if len(split.recordings) == 0 or len(split.recordings) != len(split.labels):
-        raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; one label each is needed")
+        raise DataError(f"{name}: {len(split.recordings)} recordings and {len(split.labels)} labels; give each recording one label")
     groups = getattr(split, "groups", None)
     if groups is not None and len(groups) != len(split.labels):
         raise DataError(f"{name}: {len(groups)} groups and {len(split.labels)} labels; give each recording its group")
 
 
 def _groups(split: Split) -> Array | None:
-    """As an array of numbers or texts: what else a person gives is told apart by its text."""
+    """The groups as an array of numbers or texts; other types become texts."""
     if split.groups is None:
         return None
     found = np.asarray(split.groups)
@@ -71,9 +71,9 @@ def _groups(split: Split) -> Array | None:
 def prepare_splits(
     splits: Splits, steps: Sequence[Step], task: str = "classification", cleaning: Sequence[CleaningStep] = ()
 ) -> PreparedSplits:
-    """Run the shared cleaning and preprocessing over all splits. Raises DataError naming the split and the recording.
+    """Run the shared cleaning and preprocessing over all splits. Raises DataError that names the split and the recording.
 
-    A recording that cleaning refuses is left out, as the device would not answer it either, and is counted in `notes`.
+    A recording that cleaning refuses is left out, because the device would refuse it too; `notes` has the count.
     """
     splits, notes = checked(splits, task), []
     made = {}
@@ -90,7 +90,7 @@ def prepare_splits(
 
 
 class _Maker:
-    """Samples of one split."""
+    """Makes the samples of one split."""
 
     def __init__(self, name: str, split: Split, steps: Sequence[Step], cleaning: Sequence[CleaningStep], rate_hz: int) -> None:
         self.name, self.split, self.steps, self.cleaning, self.rate_hz = name, split, steps, cleaning, rate_hz or None
@@ -109,7 +109,7 @@ class _Maker:
                 origin += [i] * len(prepared.indices)
         if not origin:
             why = "; ".join(f"{count} for {reason}" for reason, count in self.refused.items())
-            raise DataError(f"{self.name}: no samples, {sum(self.refused.values())} recordings are refused ({why})")
+            raise DataError(f"{self.name}: no samples: {sum(self.refused.values())} recordings are refused ({why})")
         stacked = stack.all()
         if stacked.dtype not in (np.uint8, np.int16, np.float32) or stacked.ndim < 3:
             raise DataError(
@@ -121,7 +121,7 @@ class _Maker:
         return Samples(stacked, labels[rows], rows, groups)
 
     def _prepared(self, i: int, recording: Any) -> Prepared | None:
-        """None where cleaning refuses it."""
+        """The samples of a recording; None if cleaning refuses it."""
         try:
             values = to_model_rate(self.steps, np.asarray(recording), self.rate_hz)
             cleaned = clean(self.cleaning, values)

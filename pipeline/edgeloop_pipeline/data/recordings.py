@@ -1,4 +1,4 @@
-"""Raw recordings as files, as a device would find them."""
+"""Writes raw recordings as files like those that a device reads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from edgeloop_pipeline.data.types import Splits
 
 
 def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz: int = 0) -> int:
-    """Write up to `limit` recordings, evenly spread, named by their label; returns how many.
+    """Write up to `limit` recordings, evenly spread, named by their label. Returns their number.
 
-    Series become CSV, images PNG, sound WAV where its `rate_hz` is known. Raises UsageError when the folder holds anything.
+    Series become CSV, images PNG, sound WAV if its `rate_hz` is known. Raises UsageError if the folder is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: is not empty; choose another folder")

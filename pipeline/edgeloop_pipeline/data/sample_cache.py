@@ -1,4 +1,4 @@
-"""Decoded and preprocessed samples on disk, memory-mapped: every stage and run after the first starts at once."""
+"""Caches decoded and preprocessed samples on disk, memory-mapped: later stages and runs start at once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgeloop_pipeline.cache.user_folder import cache_folder
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 
 NAMES = ("train", "validation", "test")
-WORTH_SECONDS = 1.0  # what is made faster than this is made again
+WORTH_SECONDS = 1.0  # samples that take less time are not cached
 
 
 def folder_of(key: str) -> Path:
@@ -23,7 +23,7 @@ def folder_of(key: str) -> Path:
 
 
 def read(key: str) -> PreparedSplits | None:
-    """The samples kept under `key`, mapped copy-on-write: pages are read when used, and shared with loader processes."""
+    """The samples under `key`, mapped copy-on-write: pages are read on use, and shared with loader processes."""
     folder = folder_of(key)
     try:
         labels, task, channels, notes = msgspec.json.decode(
@@ -35,14 +35,14 @@ def read(key: str) -> PreparedSplits | None:
             )
             for name in NAMES
         }
-        os.utime(folder)  # the least recently used go first
+        os.utime(folder)  # the least recently used are removed first
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
     return PreparedSplits(labels, made["train"], made["validation"], made["test"], task, channels=channels, notes=notes)
 
 
 def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) -> bool:
-    """Write by rename, if making them took long and they fit under the ceiling; older ones make room. False: not kept."""
+    """Write by rename, if making the samples took long and they fit under the ceiling; older ones are removed. False: not kept."""
     arrays = {f"{name}-{f.name}": getattr(getattr(splits, name), f.name) for name in NAMES for f in fields(Samples)}
     size = sum(a.nbytes for a in arrays.values())
     if took_seconds < WORTH_SECONDS or size > max_bytes or any(a.dtype == object for a in arrays.values()):
@@ -60,7 +60,7 @@ def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) 
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError:
-        return False  # full or not writable, or another process was first: only time is lost
+        return False  # the disk is full or not writable, or another process was first: this only costs time
     return True
 
 

@@ -1,4 +1,4 @@
-"""Arrays of one shape, one after another: in memory while they are few, in a file that is mapped when they are many."""
+"""Collects arrays of one shape: in memory while they are few, in a mapped file when they are many."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_IN_MEMORY_BYTES = 256 << 20
 
 
 class SpillArray:
-    """Append (n, *sample) arrays, then take all of them as one (N, *sample): data larger than memory go through it."""
+    """Appends (n, *sample) arrays and gives all as one (N, *sample), which may be larger than memory."""
 
     def __init__(self, max_in_memory_bytes: int = MAX_IN_MEMORY_BYTES) -> None:
         self.most = max_in_memory_bytes
@@ -25,7 +25,7 @@ class SpillArray:
         self.file: IO[bytes] | None = None
 
     def append(self, values: Array) -> None:
-        """Raises DataError when the samples are of another shape or type than those before."""
+        """Append samples. Raises DataError if their shape or type differs from those before."""
         if values.dtype == np.float64:
             values = values.astype(np.float32)
         kind = (values.shape[1:], values.dtype)
@@ -50,7 +50,7 @@ class SpillArray:
         self.held, self.held_bytes = [], 0
 
     def all(self) -> Array:
-        """Everything appended; the end of this stack."""
+        """All appended samples as one array; nothing can be appended afterwards."""
         if self.kind is None:
             raise DataError("no samples; check the data")
         if self.file is None:

@@ -1,4 +1,4 @@
-"""Data: what a project's `data.py` returns, and the samples that the shared preprocessing makes of it."""
+"""The types of data: a project's `data.py` returns `Splits`; the shared preprocessing makes `Samples` from them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ NAMES = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Split:
-    """Raw recordings with their labels. `recordings`: one array each (or one array of them all, first axis).
+    """Raw recordings with their labels. `recordings`: one array each, or one array of all (first axis).
 
-    `labels`: (N,) places among the names, or the names; regression: (N,) or (N, quantities) numbers; anomaly: 0 (normal) or 1.
-    `groups`: (N,) names of who or what was recorded, for intervals that respect it.
+    `labels`: (N,) indices of the names, or the names; regression: (N,) or (N, quantities) numbers; anomaly: 0 (normal) or 1.
+    `groups`: (N,) names of who or what was recorded, for intervals by group.
     """
 
     recordings: Sequence[Array] | Array
@@ -30,29 +30,29 @@ class Split:
 
 @dataclass(frozen=True)
 class Splits:
-    """`labels`: the names of the classes, or of the quantities; or a dict {number: name}. Nothing is ever chosen on `test`."""
+    """The data in three splits. `labels`: names of classes or quantities, or {number: name}. Nothing is chosen on `test`."""
 
     labels: Any
     train: Split
     validation: Split
     test: Split
-    channels: tuple[str, ...] = field(default=(), kw_only=True)  # of the recordings, by name: a device reads tables by them
-    rate_hz: int = field(default=0, kw_only=True)  # of sound, where it is known
+    channels: tuple[str, ...] = field(default=(), kw_only=True)  # names of the recordings' channels: a device reads tables by them
+    rate_hz: int = field(default=0, kw_only=True)  # of sound, if known
 
 
 class Data(Protocol):
-    """What the recipe's `data: file.py:callable` must return."""
+    """The interface of the object that the recipe's `data: file.py:callable` returns."""
 
     def files(self) -> Sequence[Path]:
-        """Every file that is read: their digests are part of each stage's cache key."""
+        """Every file that `load` reads: their digests are part of each stage's cache key."""
 
     def load(self) -> Splits:
-        """Read them."""
+        """Read the data."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Model inputs: `values` (N, *sample) raw counts, channels last; `recording`: which recording each came from."""
+    """Model inputs: `values` (N, *sample) raw counts, channels last; `recording`: the number of each sample's recording."""
 
     values: Array
     labels: Array
@@ -63,13 +63,13 @@ class Samples:
         return len(self.labels)
 
     def of(self, rows: Array) -> Samples:
-        """Those rows: a mask, or numbers."""
+        """The samples of these rows (a mask or numbers)."""
         return Samples(self.values[rows], self.labels[rows], self.recording[rows], self.groups[rows])
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Per channel, over samples and places; float64."""
+    """Mean, deviation and range per channel, over samples and positions; float64."""
 
     mean: Array
     std: Array
@@ -78,11 +78,11 @@ class Statistics:
 
     @classmethod
     def of(cls, values: Array, rows: int = 4096) -> Statistics:
-        """Of (N, ..., C), some rows at a time: the samples may be mapped from disk and larger than memory."""
+        """The statistics of (N, ..., C), computed by blocks of rows: mapped samples may be larger than memory."""
         parts = (values[i : i + rows].reshape(-1, values.shape[-1]).astype(np.float64) for i in range(0, len(values), rows))
         shift = (
             values[:rows].reshape(-1, values.shape[-1]).astype(np.float64).mean(0)
-        )  # near the mean, so that squares do not cancel
+        )  # a value near the mean, so that the squares lose no precision
         count, total, squares = 0, np.zeros_like(shift), np.zeros_like(shift)
         low, high = np.full_like(shift, np.inf), np.full_like(shift, -np.inf)
         for part in parts:
@@ -101,13 +101,13 @@ class PreparedSplits:
     validation: Samples
     test: Samples
     task: str = "classification"
-    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # mean and std as the recipe gives them
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # the recipe's mean and std
     channels: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # what cleaning did to the recordings, in words
+    notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """One sample, channels last."""
+        """The shape of one sample, channels last."""
         return tuple(self.train.values.shape[1:])
 
     @property

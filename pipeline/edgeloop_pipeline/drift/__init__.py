@@ -1,1 +1,1 @@
-"""The drift reference of a bundle, and the thresholds calibrated on it."""
+"""Makes the drift reference of a bundle, and the thresholds that are calibrated on it."""

@@ -1,10 +1,10 @@
-"""Calibrates what a device will hold its samples against: the monitor itself is run over streams of resampled reference samples.
+"""Calibrates the drift reference of a device: runs the monitor itself over streams of resampled reference samples.
 
-A stream is made as a device would see it: whole recordings of one group (a person, a site), windows in order. Each stream draws
-its recordings from a resample of the reference, so that the reference's own uncertainty (it is finite) counts as no drift (a
-bootstrap in a bootstrap; the effect of estimated parameters on control charts: Jensen et al. 2006). Windows of one recording
-stray together, though, and no resample has a stranger recording than the reference has: of averages that reach over few recordings,
-what would take more of them than there are is extrapolated.
+A stream is like the input of a device: whole recordings of one group (a person, a site), windows in order. Each stream draws
+its recordings from a resample of the reference, so that the uncertainty of the finite reference does not count as drift (a
+bootstrap in a bootstrap; for the effect of estimated parameters on control charts see Jensen et al. 2006). But windows of one
+recording deviate together, and no resample has a more unusual recording than the reference. So for averages over few
+recordings, rates that would need more recordings than there are come from extrapolation.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ WARM_UP_STREAMS, WARM_UP_STEPS = 64, 4096
 MEMORIES = (4.0, 16.0, 64.0, 256.0)
 PROJECTIONS = 8
 RATES = np.array([0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0])
-MIN_COUNTED = 3.0  # alarms of all statistics together are counted at this rate, or the rarest that is told, and at …
-COUNTED = np.array([1.0, 1.5, 2.5, 5.0, 20.0])  # … so many times it …
-COUNTED_STREAMS = 64  # … on so many streams
-MIN_HITS = 25  # times that a value is passed, for a rate that is read off; what is rarer is extrapolated
-MIN_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings tell
+MIN_COUNTED = 3.0  # the rate, or the rarest known one, at which alarms of all statistics together are counted, and …
+COUNTED = np.array([1.0, 1.5, 2.5, 5.0, 20.0])  # … these multiples of it, …
+COUNTED_STREAMS = 64  # … on this number of streams
+MIN_HITS = 25  # a rate is counted if a value is exceeded at least so often; rarer ones are extrapolated
+MIN_ALARMS = 10  # among the reference's own samples, at the rarest rate that recordings can show
 FOLDS = 10
-FEW = 5  # recordings that an average reaches over: few enough that one strange one carries it
-MAX_ALARMS = 0.25  # of a statistic, in the time of its memory: more often it would tell chance from chance
-FITTED = 5.0  # from the rarest rate that is told to how many times it the line is fitted that goes on to rarer ones
-SHRINK = 10.0  # samples by which a label's own mean leans on the mean of all
+FEW = 5  # an average over fewer recordings can be dominated by one unusual recording
+MAX_ALARMS = 0.25  # of a statistic, in the time of its memory; more would be mere chance
+FITTED = 5.0  # the line for extrapolation is fitted from the rarest known rate to this multiple of it
+SHRINK = 10.0  # a label's mean is shrunk to the mean of all by this number of samples
 MAX_SAMPLES = 20_000
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Reference samples: features (n, F), the number of each answer, which recording and which group each is of."""
+    """Reference samples: features (n, F), and for each sample the numbers of its answer, recording and group."""
 
     features: Array
     answers: Array
@@ -55,7 +55,7 @@ class Pool:
 
 
 def pool_of(task: Any, values: Array, scores: Array, recordings: Array, groups: Array) -> tuple[Pool, list[str], Array]:
-    """Features of samples (n, *sample) and their scores; their names; and how confidence each answer is (n,)."""
+    """The features of samples (n, *sample) and their scores; the features' names; and the confidence of each answer (n,)."""
     names = channel_names(values.shape[-1]) + answer_names(task)
     features, answers, confidence = np.empty((len(values), len(names))), np.empty(len(values), dtype=np.intp), np.empty(len(values))
     for i in range(len(values)):
@@ -66,17 +66,17 @@ def pool_of(task: Any, values: Array, scores: Array, recordings: Array, groups: 
 
 
 def rarest_told(samples: int, recordings: int) -> float:
-    """The rate, in 10,000 samples, below which what one recording does is extrapolated; 0: each sample is by itself."""
+    """The rate, in 10,000 samples, below which recordings are too few and extrapolation begins; 0: samples are independent."""
     return MIN_ALARMS / samples * 10_000 if recordings < samples else 0.0
 
 
 def too_few(groups: Array, recordings: Array) -> bool:
-    """Whether these samples alone make no reference: of few groups, or of so few recordings that every rate is extrapolated."""
+    """Whether these samples are too few for a reference: few groups, or so few recordings that every rate is extrapolated."""
     return len(np.unique(groups)) < MIN_GROUPS or rarest_told(len(recordings), len(np.unique(recordings))) > RATES[-1]
 
 
 def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", reliability: Any = (), seed: int = 0) -> Drift:
-    """The reference of a bundle. `labels`: how many answers there are (1: they are not told apart)."""
+    """The reference of a bundle. `labels`: the number of different answers (1: answers are not distinguished)."""
     rng = np.random.default_rng(seed)
     pool = _fewer(pool, rng)
     if labels == 1:
@@ -94,7 +94,7 @@ def calibrate(pool: Pool, names: Sequence[str], labels: int, source: str = "", r
 
 
 def reference_of(pool: Pool, names: Sequence[str], labels: int, directions: Array | None = None) -> Drift:
-    """What samples and places look like, without limits. `directions`: (P, F)."""
+    """The reference without limits: the statistics of samples and groups. `directions`: (P, F)."""
     raw = _standardised(pool, names, labels, np.zeros((0, len(names))) if directions is None else directions)
     standard = (pool.features - np.asarray(raw.centre)[pool.answers]) / np.asarray(raw.scale)
     between, within, places = between_group_variance(standard, pool.recordings, pool.groups)
@@ -102,7 +102,7 @@ def reference_of(pool: Pool, names: Sequence[str], labels: int, directions: Arra
 
 
 def _standardised(pool: Pool, names: Sequence[str], labels: int, directions: Array) -> Drift:
-    """A reference that standardises what is watched; how far averages stray is not known yet."""
+    """A reference that standardises the watched values; the limits of averages are still unknown."""
     x, answers = pool.features, pool.answers
     overall = x.mean(0)
     sums, counts = np.zeros((labels, x.shape[1])), np.bincount(answers, minlength=labels)[:, None]
@@ -120,14 +120,14 @@ def _standardised(pool: Pool, names: Sequence[str], labels: int, directions: Arr
     )  # fmt: skip
     numbers = Monitor(raw).monitored(x, answers)
     mean, std = numbers.mean(0), np.maximum(numbers.std(0), 1e-3)
-    for _ in range(3):  # clipping moves the mean, and the mean what is clipped
+    for _ in range(3):  # clipping moves the mean, and the mean decides what is clipped
         raw = msgspec.structs.replace(raw, mean=_rounded(mean), std=_rounded(std))
         mean += Monitor(raw).monitored(x, answers).mean(0) * std
     return raw
 
 
 def _held_out(reference: Drift, pool: Pool, rng: np.random.Generator) -> Array:
-    """(n, N): what is watched of each recording, standardised by the others: by itself none looks as strange as a new one."""
+    """The watched values (n, N) of each recording, standardised by the others: so each looks as unusual as a new one."""
     _, place = np.unique(pool.recordings, return_inverse=True)
     fold = rng.permutation(np.arange(place.max() + 1) % FOLDS)[place]
     numbers = np.empty((len(fold), len(reference.mean)), np.float32)
@@ -139,21 +139,21 @@ def _held_out(reference: Drift, pool: Pool, rng: np.random.Generator) -> Array:
 
 
 def reliability(confidence: Array, right: Array) -> list[tuple[float, int]]:
-    """Share of right answers by confidence, in bins of equal width: what a device's confidence promises."""
+    """The share of right answers by confidence, in bins of equal width: the reliability of a device's confidence."""
     place = np.minimum((confidence * BINS).astype(int), BINS - 1)
     found, overall = [], float(right.mean())
     for b in range(BINS):
         hits = right[place == b]
-        found.append((round(float((hits.sum() + overall) / (len(hits) + 1)), 4), len(hits)))  # an empty bin: as all together
+        found.append((round(float((hits.sum() + overall) / (len(hits) + 1)), 4), len(hits)))  # an empty bin gets the overall share
     return found
 
 
 def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]]) -> Drift:
-    """From validation samples and scores; with training samples where validation has too few groups.
+    """The reference of a bundle from validation samples and scores; with training samples if validation has too few groups.
 
-    `pools`: "validation", and "train" where that is wanted, as (Samples, scores).
+    `pools`: "validation", and optionally "train", as (Samples, scores).
     """
-    if isinstance(task, Anomaly):  # what is normal is the reference
+    if isinstance(task, Anomaly):  # the normal samples are the reference
         pools = {name: (s.of(s.labels == 0), found[s.labels == 0]) for name, (s, found) in pools.items()}
     samples, scores = pools["validation"]
     labelled = isinstance(task, Classification)
@@ -171,7 +171,7 @@ def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]]) -> Drift:
 
 
 def _fewer(pool: Pool, rng: np.random.Generator) -> Pool:
-    """At most some samples, whole recordings of them."""
+    """The pool with a limited number of samples, in whole recordings."""
     if len(pool.features) <= MAX_SAMPLES:
         return pool
     names, counts = np.unique(pool.recordings, return_counts=True)
@@ -181,7 +181,7 @@ def _fewer(pool: Pool, rng: np.random.Generator) -> Pool:
 
 
 def _streams(pool: Pool, streams: int, steps: int, rng: np.random.Generator) -> Array:
-    """(streams, steps) numbers of samples."""
+    """The streams (streams, steps) as numbers of samples."""
     n = len(pool.features)
     if len(np.unique(pool.recordings)) == n:
         if len(np.unique(pool.groups)) in (1, n):
@@ -193,14 +193,14 @@ def _streams(pool: Pool, streams: int, steps: int, rng: np.random.Generator) -> 
         blocks_of = {}
         for block in blocks:
             blocks_of.setdefault(pool.groups[block[0]], []).append(block)
-        if all(len(b) == 1 for b in blocks_of.values()):  # a group is a recording: any may follow any
+        if all(len(b) == 1 for b in blocks_of.values()):  # each group has one recording: any may follow any other
             blocks_of = {"all": blocks}
     groups, out = list(blocks_of.values()), np.empty((streams, steps), dtype=np.intp)
     for s in range(streams):
         own = groups[s % len(groups)]
         drawn = rng.integers(0, len(own), len(own))  # a resample of the reference …
         first, length = np.array([own[i][0] for i in drawn]), np.array([len(own[i]) for i in drawn])
-        order = rng.integers(0, len(own), steps // length.min() + 1)  # … of which one block follows the other
+        order = rng.integers(0, len(own), steps // length.min() + 1)  # … whose blocks follow each other
         ends = np.cumsum(length[order])
         order = order[: int(np.searchsorted(ends, steps)) + 1]
         begins = np.repeat(ends[: len(order)] - length[order], length[order])
@@ -209,7 +209,7 @@ def _streams(pool: Pool, streams: int, steps: int, rng: np.random.Generator) -> 
 
 
 def _wander(reference: Drift, numbers: Array, rows: Array) -> Array:
-    """(M, N): how far each average strays without drift, once it has filled; from stream to stream too."""
+    """The deviation (M, N) of each full average without drift, within and between streams."""
     monitor = Monitor(reference, streams=len(rows))
     total = np.zeros_like(monitor.averages[0])
     count = 0
@@ -223,7 +223,7 @@ def _wander(reference: Drift, numbers: Array, rows: Array) -> Array:
 
 
 def _paths(reference: Drift, numbers: Array, rows: Array) -> Array:
-    """(streams, steps, 2 M): every statistic over time."""
+    """Every statistic over time, (streams, steps, 2 M)."""
     monitor = Monitor(reference, streams=len(rows))
     found = np.empty((*rows.shape, 2 * len(reference.memories)), dtype=np.float32)
     for t in range(rows.shape[1]):
@@ -233,7 +233,7 @@ def _paths(reference: Drift, numbers: Array, rows: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Tail:
-    """How often a statistic comes to a value, in 10,000 samples: read off, and below `start` a line in log(rate)."""
+    """How often a statistic exceeds a value, in 10,000 samples: counted, and below `start` a line in log(rate)."""
 
     rates: Array
     values: Array
@@ -242,7 +242,7 @@ class _Tail:
 
     @classmethod
     def of(cls, path: Array, memory: int, least: float) -> _Tail:
-        """Of a path (streams, steps). What lasts for less than a memory is one alarm. `least`: the rarest rate that is told."""
+        """The tail of a path (streams, steps). Values within one memory are one alarm. `least`: the rarest known rate."""
         streams, steps = path.shape[0], path.shape[1] // memory * memory
         values = np.sort(path[:, :steps].reshape(streams, -1, memory).max(axis=2), axis=None)[::-1]
         rates = np.arange(1, len(values) + 1) / (streams * steps) * 10_000
@@ -258,11 +258,11 @@ class _Tail:
 
 
 def _limits(reference: Drift, pool: Pool, numbers: Array, rng: np.random.Generator) -> Array:
-    """(R, 2 M): what each statistic may come to at each of RATES.
+    """The limit (R, 2 M) of each statistic at each of RATES.
 
-    Each has an equal share of the alarms. One measure for all would be that of the short averages, which one strange recording
-    carries far, and the long ones, which tell a lasting change, would never reach it. The alarms of all together are then counted
-    as a device raises them: it starts anew after each, and a strange recording goes on to raise the next.
+    Each statistic has an equal share of the alarms. With one limit for all, the short averages would decide it, because one unusual
+    recording moves them far; the long averages, which show a lasting change, would never reach it. The alarms of all together are
+    then counted as a device raises them: it starts again after each alarm, and an unusual recording can raise the next one.
     """
     paths = _paths(reference, numbers, _streams(pool, STREAMS, STEPS, rng))
     length, told = reference.samples / reference.recordings, rarest_told(reference.samples, reference.recordings)
@@ -274,12 +274,12 @@ def _limits(reference: Drift, pool: Pool, numbers: Array, rng: np.random.Generat
 
     tried = max(told, MIN_COUNTED) * COUNTED
     counted = _alarms(reference, numbers, _streams(pool, COUNTED_STREAMS, STEPS, rng), limits(tried))
-    counted = np.maximum.accumulate(np.maximum(counted, tried[0] / len(tails)))  # together no fewer than one alone
+    counted = np.maximum.accumulate(np.maximum(counted, tried[0] / len(tails)))  # all together raise at least as many as one alone
     return np.minimum.accumulate(limits(RATES * np.interp(np.log(RATES), np.log(counted), tried / counted)))
 
 
 def _alarms(reference: Drift, numbers: Array, rows: Array, limits: Array) -> Array:
-    """(K,): alarms in 10,000 samples at each of the limits (K, 2 M)."""
+    """The alarms (K,) in 10,000 samples at each of the limits (K, 2 M)."""
     monitor = Monitor(reference, streams=len(limits) * len(rows))
     each = np.repeat(limits, len(rows), axis=0)
     count = np.zeros(len(each))
@@ -292,6 +292,6 @@ def _alarms(reference: Drift, numbers: Array, rows: Array, limits: Array) -> Arr
 
 
 def _rounded(values: Array) -> Any:
-    """Six digits, as lists."""
+    """The values as lists, rounded to six digits."""
     digits = np.vectorize(lambda v: float(f"{v:.6g}"))
     return digits(np.asarray(values, dtype=np.float64)).tolist() if np.size(values) else np.asarray(values).tolist()

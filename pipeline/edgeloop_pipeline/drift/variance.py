@@ -1,4 +1,4 @@
-"""How far a feature's mean strays where nothing is wrong: `edgeloop_hub.drift.discoveries` compares devices with it."""
+"""Between-group variance of the features without drift; `edgeloop_hub.drift.discoveries` compares devices with it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ MIN_GROUPS = 3
 
 
 def between_group_variance(values: Array, recordings: Array, groups: Array) -> tuple[Array, Array, int]:
-    """(F,) each: from place to place, and of recordings within a group; and of how many places that is told.
+    """The variance (F,) between groups, the variance (F,) of recordings within a group, and the number of groups.
 
-    `values`: (n, F), standardised. Places are groups; recordings where groups are few. 0 places: each sample is by itself, and
-    nothing but their number makes a mean stray.
+    `values`: (n, F), standardised. If groups are few, recordings take their place. 0 groups: samples are independent, and a mean's
+    deviation depends only on their number.
     """
     _, recording = np.unique(recordings, return_inverse=True)
     _, group = np.unique(groups, return_inverse=True)
@@ -30,7 +30,7 @@ def between_group_variance(values: Array, recordings: Array, groups: Array) -> t
 
 
 def _means(values: Array, place: Array) -> tuple[Array, Array]:
-    """(places, F) means of values by place, and the number of each."""
+    """The means (places, F) of the values by place, and the number of values in each."""
     counts = np.bincount(place)
     sums = np.zeros((len(counts), values.shape[1]))
     np.add.at(sums, place, values)

@@ -1,1 +1,1 @@
-"""Networks on disk and in memory, and how their inputs are normalized."""
+"""Saves, loads and builds networks."""

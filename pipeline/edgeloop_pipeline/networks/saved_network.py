@@ -1,4 +1,4 @@
-"""Networks on disk without pickle: weights as safetensors, the user's builder, and what pruning changed in its layers."""
+"""Stores networks without pickle: weights as safetensors, the user's builder, and the layer sizes that pruning changed."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from edgeloop_pipeline.tasks.registry import task_for
 WEIGHTS = "network.safetensors"
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 STRUCTURE = "network.json"
-# The integers that structured pruning changes, by layer family.
+# The integer sizes that structured pruning changes, by layer family.
 SIZES = ("in_channels", "out_channels", "groups", "num_features", "in_features", "out_features", "num_channels")
 
 
 class Structure(msgspec.Struct, frozen=True):
-    """How to build the network again. `changes`: module → {size: value} where it differs from what the builder makes."""
+    """The description to rebuild a network. `changes`: module → {size: value}, where sizes differ from the builder's."""
 
     builder: str
     arguments: dict[str, Any]
@@ -65,7 +65,7 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
-    """Weights of a network of the same structure. Raises ModelError."""
+    """Load the weights of a network of the same structure. Raises ModelError."""
     try:
         network.load_state_dict(load_file(path))
     except (OSError, RuntimeError, ValueError) as error:
@@ -86,7 +86,7 @@ def save(folder: Path, network: nn.Module, structure: Structure) -> None:
 
 
 def load(project: Project, folder: Path) -> Saved:
-    """Build the network, give its layers the saved sizes, and load the weights. Raises ModelError when they do not fit."""
+    """Build the network, give its layers the saved sizes, and load the weights. Raises ModelError if they do not fit."""
     structure = msgspec.json.decode((folder / STRUCTURE).read_bytes(), type=Structure)
     network = build(project, structure.builder, structure.arguments, project.splits)
     state = load_file(str(folder / WEIGHTS))
@@ -114,7 +114,7 @@ def parameters(network: nn.Module) -> int:
 
 
 def multiply_adds(network: nn.Module, sample: Tensor) -> int:
-    """Multiply-accumulates of one sample, counted in convolutions and linear layers. `sample`: (1, channels, ...)."""
+    """The multiply-accumulates of one sample in convolutions and linear layers. `sample`: (1, channels, ...)."""
     total = 0
 
     def count(module: nn.Module, _: object, output: Tensor) -> None:
@@ -136,14 +136,14 @@ def multiply_adds(network: nn.Module, sample: Tensor) -> int:
 
 
 def dry_run(network: nn.Module, normalization: InputNormalization, splits: PreparedSplits) -> Tensor:
-    """One normalized sample (1, channels, ...), after checking that the network answers it as the task needs."""
+    """Run one sample and check that the outputs suit the task. Returns the normalized sample (1, channels, ...)."""
     from edgeloop_exporters.network_failure import explain_failure
 
     inputs = [p for p in inspect.signature(network.forward).parameters.values() if p.default is p.empty and p.kind not in VARIADIC]
     if len(inputs) > 1:
         raise ModelError(
             f"{type(network).__name__}: forward() takes {len(inputs)} inputs ({', '.join(p.name for p in inputs)}); a sample is one"
-            " tensor: give them as channels of one, and take them apart in forward()"
+            " tensor: make them channels of one input, and separate them in forward()"
         )
     sample = normalization.normalize(torch.from_numpy(splits.train.values[:1]))
     try:

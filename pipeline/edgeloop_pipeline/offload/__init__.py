@@ -1,1 +1,1 @@
-"""What is learned for work that is split between a device and a server."""
+"""Trains and measures the parts for work that a device and a server share: codecs, early exits, thresholds."""

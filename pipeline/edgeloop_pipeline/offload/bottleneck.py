@@ -1,7 +1,7 @@
-"""A learned bottleneck where a network is cut: fewer channels cross to the server, at a small cost in answers.
+"""Bottleneck codecs: at a cut, fewer channels cross to the server, for a small loss of agreement.
 
-One 1 × 1 convolution on each side of the wire (Eshratifar et al. 2019). They begin as the projection of the boundary's
-channels that, to first order, changes the scores least, and learn by distillation: the frozen tail is to answer as the whole does.
+A codec has one 1 × 1 convolution on each side of the wire (Eshratifar et al. 2019). They start as the projection of the
+boundary's channels that, to first order, changes the scores least. They learn by distillation: the frozen tail imitates the whole.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.recipe.inputs import Inputs
 
 LEARNING_SAMPLES = 1024
-MIN_AGREEMENT = 0.5  # of a bottleneck that anybody could want
+MIN_AGREEMENT = 0.5  # a codec with less agreement is left out
 BATCH = 32
 LEARNING_RATE = 3e-3
-SOME = 256  # samples that the beginning is found with
+SOME = 256  # samples for the first projection
 TEMPERATURE = 2.0
 
 
 @dataclass(frozen=True)
 class Point:
-    """A place in a quantized graph: the node whose output crosses, its scale and zero point."""
+    """A cut point in a quantized graph: the node whose output crosses, its scale and zero point."""
 
     node: fx.Node
     scale: float
@@ -52,7 +52,7 @@ class Point:
 
 @dataclass(frozen=True)
 class BottleneckCodec:
-    """`encode` (few, channels), `decode` (channels, few), their biases; what crosses is uint8 of this scale and zero point."""
+    """`encode` (few, channels), `decode` (channels, few), their biases; uint8 of this scale and zero point cross the wire."""
 
     encode: Array
     encode_bias: Array
@@ -63,13 +63,13 @@ class BottleneckCodec:
 
 
 class Bottlenecks:
-    """Learned bottlenecks at the cuts of one model. Training samples teach them; agreement is of those that measure cuts."""
+    """Bottleneck codecs at the cuts of one model. They learn from training samples; the cuts' samples measure agreement."""
 
     def __init__(self, inputs: Inputs, work: CutBench, share: float, steps: int) -> None:
         project = inputs.project
         seed_everything(project.recipe.head.seed)
         self._work, self._share, self._steps, self._log = work, share, steps, inputs.log
-        self.tried: dict[str, BottleneckTrial] = {}  # by name, those that are left out too
+        self.tried: dict[str, BottleneckTrial] = {}  # by name, including those that are left out
         self._task, train = task_for(project.splits), project.splits.train
         self._samples = train.values[evenly_spaced_rows(len(train), LEARNING_SAMPLES)]
         saved = saved_network.load(project, inputs.artefacts["network"])
@@ -77,17 +77,17 @@ class Bottlenecks:
         self._scores = torch.from_numpy(in_batches(work.whole.run, self._samples))
 
     def of(self, cut: Cut, out: Path) -> tuple[Cut | None, str]:
-        """The narrow twin of an inner cut, its head and decoder written; or why there is none."""
+        """Writes the head and decoder of an inner cut's narrow twin. Returns the twin, or the reason for none."""
         work, channels = self._work, int(self._share * cut.boundary.shape[0])
         if cut.boundary.dtype != "uint8" or len(cut.boundary.shape) < 2 or not channels:
-            return None, "only an 8-bit boundary with several channels, and places in each, is narrowed"
+            return None, "only an 8-bit boundary with several channels, and several values in each, can be narrowed"
         head = (out / cut.file).read_bytes()
         crossing = in_batches(work.open(head).raw, self._samples)
         few = quantized_graph.samples_of(self._graph.normalization, self._samples[:2])
         point = point_of(self._graph.module, few, crossing[:2])
         tail = tail_of(self._graph.module, point.node) if point else None
         if point is None or tail is None:
-            return None, "the tensor was not found in the network that training sees, or what follows looks at the input again"
+            return None, "the tensor was not found in the torch network, or a later layer reads the network's input again"
         codec = learn(tail, point, crossing, self._scores, channels, self._steps, self._task.imitation)
         name, tensor = f"{cut.name}-narrow", f"{cut.tensor}.narrow"
         shape, wire, inner = [channels, *cut.boundary.shape[1:]], (codec.scale, codec.zero_point), (point.scale, point.zero_point)
@@ -101,7 +101,7 @@ class Bottlenecks:
             f"{name}: {channels} of {cut.boundary.shape[0]} channels, {packed[-1].bytes:,.0f} bytes, same answer {agreement:.1%}"
         )
         if agreement < MIN_AGREEMENT:
-            return None, f"{channels} of {cut.boundary.shape[0]} channels leave only {agreement:.0%} of the answers as they are"
+            return None, f"{channels} of {cut.boundary.shape[0]} channels keep only {agreement:.0%} of the answers unchanged"
         (out / f"{name}.onnx").write_bytes(narrowed)
         (out / f"{name}-decoder.onnx").write_bytes(decoder)
         return msgspec.structs.replace(
@@ -112,11 +112,11 @@ class Bottlenecks:
 
 
 def point_of(module: fx.GraphModule, x: Tensor, crossing: Array) -> Point | None:
-    """The quantized tensor that a runtime gave as `crossing` (uint8, N, ...) for the normalized samples `x`, if it is there."""
+    """The quantized tensor of the graph that equals a runtime's `crossing` (uint8, N, ...) for normalized samples `x`, or None."""
     recorder = parity.Recorder(module)
     with torch.no_grad():
         recorder.run(x)
-    best, point = 1.0, None  # a tie that was rounded differently is one step of a few values
+    best, point = 1.0, None  # ties that are rounded differently change a few values by one step
     for node, (integers, scale, zero_point) in recorder.points.items():
         if integers.shape == crossing.shape and (distance := float(np.abs(integers - crossing.astype(np.int16)).mean())) < best:
             best, point = distance, Point(node, scale, zero_point)
@@ -124,7 +124,7 @@ def point_of(module: fx.GraphModule, x: Tensor, crossing: Array) -> Point | None
 
 
 def tail_of(module: fx.GraphModule, node: fx.Node) -> fx.GraphModule | None:
-    """From the output of `node` to the graph's; None where something behind it looks at the network's input again."""
+    """The part from the output of `node` to the graph's output; None if a later node reads the network's input again."""
     graph = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {node: graph.placeholder("boundary")}
     for each in _between(module, node):
@@ -138,7 +138,7 @@ def tail_of(module: fx.GraphModule, node: fx.Node) -> fx.GraphModule | None:
 
 
 def _between(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
-    """What the output needs, without what only `node` needs, in order."""
+    """The nodes that the output needs, in order, without those that only `node` needs."""
     wanted = [n for n in module.graph.nodes if n.op == "output"]
     needed: set[fx.Node] = set()
     while wanted:
@@ -153,7 +153,10 @@ def learn(
     tail: nn.Module, point: Point, crossing: Array, scores: Tensor, channels: int, steps: int,
     imitation: Callable[[Tensor, Tensor, float], Tensor],
 ) -> BottleneckCodec:  # fmt: skip
-    """`crossing`: uint8 (N, C, ...) of training samples; `scores`: the whole network's (N, ...). Deterministic by torch's seed."""
+    """Train a codec. `crossing`: uint8 (N, C, ...) of training samples; `scores`: the whole network's (N, ...).
+
+    Deterministic by torch's seed.
+    """
     tail.eval().requires_grad_(False)
     some = _real(crossing[:: max(1, len(crossing) // SOME)], point)
     metric = _metric(tail, some)
@@ -180,7 +183,7 @@ def learn(
 
 
 class _CodecModule(nn.Module):
-    """Boundary in, boundary out, with what crosses between them rounded as on the wire."""
+    """Encodes and decodes a boundary; the values between are rounded as on the wire."""
 
     def __init__(self, encode: Tensor, decode: Tensor, mean: Tensor, point: Point) -> None:
         super().__init__()
@@ -203,13 +206,13 @@ class _CodecModule(nn.Module):
 
 
 def _mixed(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 1 × 1 convolution, however many dimensions there are behind the channels."""
+    """A 1 × 1 convolution for any number of dimensions after the channels."""
     return torch.einsum("oc,nc...->no...", weight, x) + bias.reshape(1, -1, *[1] * (x.dim() - 2))
 
 
 def _metric(tail: nn.Module, boundary: Tensor) -> Tensor:
-    """How much the scores move with each pair of channels (C, C): the mean of J'J over samples and places, J being the scores'
-    derivative, by random directions of the scores; a hundredth of it is shared by all channels alike, as first order is not all."""
+    """The sensitivity of the scores to each pair of channels (C, C): the mean of J'J over samples and places; J, the scores'
+    derivative, comes from random directions of the scores. All channels share a hundredth equally, as first order is inexact."""
     channels = boundary.shape[1]
     found = torch.zeros(channels, channels, dtype=torch.float64)
     for start in range(0, len(boundary), BATCH):
@@ -228,8 +231,8 @@ def _distance(apart: Tensor, metric: Tensor) -> Tensor:
 
 
 def _projection(boundary: Tensor, metric: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Encoder (count, C) and decoder (C, count) of the least expected distance in `metric`, and the mean (C,). What the encoder
-    makes has a variance of 1 everywhere, so that one scale suits all of it."""
+    """The encoder (count, C) and decoder (C, count) with the least expected distance in `metric`, and the mean (C,). The
+    encoder's outputs all have a variance of 1, so one scale suits them all."""
     rows = boundary.transpose(0, 1).flatten(1).double()
     mean = rows.mean(1)
     values, vectors = torch.linalg.eigh(torch.cov(rows).reshape(len(rows), -1))

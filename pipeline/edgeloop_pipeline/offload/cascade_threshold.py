@@ -1,4 +1,4 @@
-"""When a small model asks a large one: the least confidence with which its own answer stands."""
+"""The cascade's threshold: below this confidence, the small model asks the large one."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from edgeloop_agent.answers import softmax
 if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
 
-Z = 1.645  # of a one-sided 95 % interval
+Z = 1.645  # for a one-sided 95 % interval
 
 
 class Point(msgspec.Struct, frozen=True):
-    """Samples whose confidence is below `threshold` are sent: `share` of them, and `accuracy` comes out.
+    """A threshold and its effect: samples with a lower confidence are sent (`share`), which gives `accuracy`.
 
-    `max_loss`: against the large model alone, and `max_share`: the upper ends of one-sided 95 % intervals.
+    `max_loss` (against the large model alone) and `max_share` are the upper ends of one-sided 95 % intervals.
     """
 
     threshold: float
@@ -29,14 +29,14 @@ class Point(msgspec.Struct, frozen=True):
 
 
 def curve(small: Array, large: Array, labels: Array) -> list[Point]:
-    """Every threshold that tells samples apart, from sending nothing on. Scores (N, classes), labels (N,)."""
+    """A point for every threshold that separates samples, beginning with none sent. Scores (N, classes), labels (N,)."""
     confidence = softmax(small).max(axis=1)
     order = np.argsort(confidence, kind="stable")
     confidence = confidence[order]
     small_right, large_right = ((scores.argmax(axis=1) == labels)[order] for scores in (small, large))
     right = np.concatenate([[0], np.cumsum(large_right)]) + np.concatenate([np.cumsum(small_right[::-1])[::-1], [0]])
     lost, gained = (_kept(a & ~b) for a, b in ((large_right, small_right), (small_right, large_right)))
-    max_loss = (lost - gained + Z**2 / 2 + Z * np.sqrt(lost + gained + Z**2 / 4)) / len(labels)  # a score interval of counts
+    max_loss = (lost - gained + Z**2 / 2 + Z * np.sqrt(lost + gained + Z**2 / 4)) / len(labels)  # a score interval for counts
     count, points = len(labels), [Point(0.0, 0.0, float(small_right.mean()), float(max_loss[0]), 0.0)]
     for sent in range(1, count + 1):
         if sent == count or confidence[sent] > confidence[sent - 1]:  # equal confidences are sent together
@@ -48,13 +48,13 @@ def curve(small: Array, large: Array, labels: Array) -> list[Point]:
 
 
 def _kept(which: Array) -> Array:
-    """How many of these samples are not sent, after so many were."""
+    """The number of these samples that are not sent, for each count of sent samples."""
     return np.concatenate([np.cumsum(which[::-1])[::-1], [0]]).astype(float)
 
 
 def chosen(points: list[Point], max_loss: float, max_share: float) -> Point:
-    """The smallest share that is shown to lose at most `max_loss` against the large model alone; else, up to `max_share`, the one
-    of which least loss can be feared, and not the most accurate: a few hundred samples show no loss long before there is none.
+    """The point with the smallest share that provably loses at most `max_loss` against the large model alone. If none does: the
+    one up to `max_share` with the lowest `max_loss`, not the most accurate: few hundred samples often show no loss by chance.
     `max_share` holds at 95 % confidence too.
     """
     allowed = [p for p in points if p.max_share <= max_share]
@@ -63,7 +63,7 @@ def chosen(points: list[Point], max_loss: float, max_share: float) -> Point:
 
 
 def at(threshold: float, small: Array, large: Array, labels: Array) -> Point:
-    """What a threshold that was chosen elsewhere does on these samples."""
+    """The effect of a given threshold on these samples."""
     sent = softmax(small).max(axis=1) < threshold
     answers = np.where(sent, large.argmax(axis=1), small.argmax(axis=1))
     return Point(threshold, float(sent.mean()), float((answers == labels).mean()))

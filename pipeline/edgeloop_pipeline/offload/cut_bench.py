@@ -1,4 +1,4 @@
-"""What a cut of a model costs: bytes that cross, times of both parts, agreement."""
+"""Measures a cut of a model: bytes that cross, times of both parts, agreement."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
     from edgeloop_contract.manifest import Coding, Packed, Variant
 
-WORTH = 0.95  # a coding is offered where it leaves at most so much of the raw bytes
+WORTH = 0.95  # a coding is offered if it leaves at most this share of the raw bytes
 
 
-SAME_SHARE = 0.01  # of the range of quantities
+SAME_SHARE = 0.01  # share of a quantity's range
 
 
 class CutBench:
-    """The model that is cut, its samples, and what is measured of them."""
+    """The model to cut, its samples, and the whole model's scores for them."""
 
     def __init__(self, variant: Variant, model: bytes, samples: Array, seconds: float, classes: bool) -> None:
         self.variant, self.model, self.samples, self._seconds, self._classes = variant, model, samples, seconds, classes
@@ -29,7 +29,7 @@ class CutBench:
         return open_runtime(self.variant, model)
 
     def is_one_by_one(self, head: Any, crossing: Array) -> bool:
-        """Does each sample alone give its row of `crossing`? Within a rounding: kernels for one row may sum in another order."""
+        """Whether each sample alone gives its row of `crossing`, up to rounding: kernels for one row may sum in another order."""
         import numpy as np
 
         alone = np.concatenate([head.raw(self.samples[i : i + 1]) for i in range(len(self.samples))]).astype(np.float64)
@@ -42,7 +42,7 @@ class CutBench:
         return latency(runtime, samples, 1, self._seconds).latency_us_p50
 
     def packed(self, values: Array) -> list[Packed]:
-        """As it is, and deflated where that is worth it."""
+        """Packs the values raw, and deflated where that saves bytes."""
         from edgeloop_contract.manifest import Packed
         from edgeloop_contract.splitting import pack
 
@@ -59,7 +59,7 @@ class CutBench:
         return Packed(coding=coding, bytes=_mean(rows), agreement=self.agreement(scores))
 
     def agreement(self, scores: Array) -> float:
-        """Share of the samples with the whole model's answer: the same class, or quantities within a hundredth of their range."""
+        """The share of samples with the whole model's answer: the same class, or quantities within a hundredth of their range."""
         if self._classes:
             same = scores.argmax(axis=1) == self.scores.argmax(axis=1)
         else:

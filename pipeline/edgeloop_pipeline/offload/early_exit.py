@@ -1,7 +1,7 @@
-"""Early answers inside one network: a small classifier on a cut's boundary, and the confidence from which its answer stands.
+"""Early exits: a small classifier on a cut's boundary, and the confidence from which its answer is final.
 
-After BranchyNet (Teerapittayanon et al. 2016), on a network that stays as it is: means of the boundary's channels, and one linear
-layer that learns the whole network's scores.
+After BranchyNet (Teerapittayanon et al. 2016), but the network stays unchanged: the exit takes the mean of each of the boundary's
+channels, and one linear layer learns the whole network's scores.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 LEARNING_SAMPLES = 8192
 STEPS, BATCH, LEARNING_RATE = 600, 256, 0.02
 TEMPERATURE = 2.0
-WORTH = 0.9  # an early answer that serves fewer samples than the rest costs more than it spares
+WORTH = 0.9  # if a larger share goes on, the exit costs more than it saves
 
 
 class EarlyExits:
-    """Early answers at the cuts of one model. `max_loss`: of accuracy, against the whole network; shown by validation data."""
+    """Early exits at the cuts of one model. `max_loss`: of accuracy against the whole network, by validation data."""
 
     def __init__(self, inputs: Inputs, work: CutBench, max_loss: float) -> None:
         splits = inputs.project.splits
@@ -47,7 +47,7 @@ class EarlyExits:
         rows = evenly_spaced_rows(len(splits.train), LEARNING_SAMPLES)
         self._samples = splits.train.values[rows]
         self._classes, self._test = splits.task == "classification", splits.test
-        self.tested: dict[str, EarlyExitTest] = {}  # by cut: what the chosen threshold does on the test set
+        self.tested: dict[str, EarlyExitTest] = {}  # by cut: the effect of the chosen threshold on the test set
         if self._classes:
             self._scores = in_batches(work.whole.run, self._samples)
             self._whole, self._whole_test = (in_batches(work.whole.run, s.values) for s in (self._validation, self._test))
@@ -55,9 +55,9 @@ class EarlyExits:
             self._alone = [float((scores.argmax(axis=1) == s.labels).mean()) for scores, s in pairs]
 
     def of(self, cut: Cut, out: Path) -> tuple[Cut, str]:
-        """The cut with an early answer in its head; or as it is, and why."""
+        """The cut with an early exit in its head; or the unchanged cut, and the reason."""
         if not self._classes:
-            return cut, "only a classification has a confidence to go by"
+            return cut, "only a classification has a confidence"
         head = (out / cut.file).read_bytes()
         runs = self._work.open(head)
 
@@ -80,7 +80,7 @@ class EarlyExits:
 
 
 def means(boundary: Array) -> Array:
-    """(N, C, ...) as it crosses to the mean of each channel (N, C), float32."""
+    """The mean of each channel, float32 (N, C), of a boundary (N, C, ...)."""
     found: Array = boundary.reshape(*boundary.shape[:2], -1).astype(np.float32).mean(axis=2)
     return found
 

@@ -1,1 +1,1 @@
-"""Quantized graphs: made, repaired, diagnosed, and their files measured."""
+"""Makes, repairs and diagnoses quantized graphs, and measures their files."""

@@ -1,4 +1,4 @@
-"""Why int8 lost: each layer's error, what it does to the task's metric, and the likely cause in words."""
+"""Explains what int8 loses: each layer's error, its effect on the task's metric, and the likely cause in words."""
 
 from __future__ import annotations
 
@@ -22,41 +22,41 @@ from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import scores_of
 
 MAX_SAMPLES, MIN_SAMPLES = 256, 32
-MEAN_SAMPLES = 16  # on which a layer's mean error is told, were it alone
-MAX_SECONDS = 60.0  # for running the network once for each of its layers
-OUTLIER = 8.0  # a channel's peak against the median channel's
-SATURATED = 0.01  # share of values outside their range
-OUTLIER_SAMPLE = 3.0  # a calibration sample's extreme against the 99th percentile of all samples'
+MEAN_SAMPLES = 16  # samples that give a layer's mean error when it alone is rounded
+MAX_SECONDS = 60.0  # the most time for running the network once per layer
+OUTLIER = 8.0  # a channel's peak relative to the median channel's
+SATURATED = 0.01  # share of the values outside their range
+OUTLIER_SAMPLE = 3.0  # a calibration sample's extreme relative to the 99th percentile of all samples' extremes
 NOISY_DB = 20.0
 EPSILON = 1e-12
 
 
 @dataclass(frozen=True)
 class LayerFacts:
-    """What is known of one layer's rounding. Peaks: largest magnitude by channel, of its output and of its weights."""
+    """The facts about one layer's rounding. Peaks: largest magnitude by channel, of its output and of its weights."""
 
-    sqnr_db: float  # the worse of its output's, and of the scores' when it alone is rounded
+    sqnr_db: float  # the lower of two: its output's, and the scores' when it alone is rounded
     channel_peaks: list[float]
     weight_peaks: list[float]
     saturated_share: float
-    stretched_by: float  # the one most extreme calibration sample against the 99th percentile of them
+    stretched_by: float  # the most extreme calibration sample relative to the 99th percentile of all
     per_tensor: bool
 
 
 def sqnr(reference: Tensor, found: Tensor) -> float:
-    """Signal to quantization noise, in dB; 100 where there is no noise."""
+    """The signal-to-quantization-noise ratio in dB; 100 without noise."""
     noise = float(((reference - found) ** 2).sum())
     return 100.0 if noise < EPSILON else float(10 * torch.log10((reference**2).sum() / noise))
 
 
 def cause_of(facts: LayerFacts) -> str:
-    """The likely reason for a layer's error, in words; '' where there is little error."""
+    """The likely reason for a layer's error, in words; '' if the error is small."""
     if facts.sqnr_db > NOISY_DB * 1.5:
         return ""
     if facts.stretched_by > OUTLIER_SAMPLE:
         return (
-            f"one calibration sample stretches the range {facts.stretched_by:.1f} times past the 99th percentile of samples: a bad"
-            " sample, or use percentile or mse calibration"
+            f"one calibration sample stretches the range {facts.stretched_by:.1f} times past the 99th percentile of samples: remove"
+            " a bad sample, or use percentile or mse calibration"
         )
     if facts.saturated_share > SATURATED:
         return f"{facts.saturated_share:.1%} of the values saturate: calibration saw a narrower range than these data have"
@@ -72,7 +72,7 @@ def cause_of(facts: LayerFacts) -> str:
         return f"output {outlier[0]}'s weights reach {outlier[1]:.0f} times as far as the middle one's, and all share one scale"
     if outlier:
         return f"input channel {outlier[0]}'s weights reach {outlier[1]:.0f} times as far as the middle one's: equalize"
-    return "spread over its channels: no single one is to blame" if facts.sqnr_db < NOISY_DB else ""
+    return "spread over its channels: no single channel is the cause" if facts.sqnr_db < NOISY_DB else ""
 
 
 def _outlier(peaks: list[float]) -> tuple[int, float] | None:
@@ -84,7 +84,7 @@ def _outlier(peaks: list[float]) -> tuple[int, float] | None:
 
 
 class _Outputs(fx.Interpreter):
-    """The output of every layer with weights and of every sum, and how much of each rounded tensor saturates."""
+    """Records the output of every layer with weights and of every sum, and the share of each rounded tensor that saturates."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -108,7 +108,7 @@ class _Outputs(fx.Interpreter):
 
 
 def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -> list[LayerLoss]:
-    """Every layer with weights and every sum in order, on validation samples.
+    """Explain every layer with weights and every sum, in order, on validation samples.
 
     `stretched`: quantizer → how far one calibration sample reaches (`outlier_samples`).
     """
@@ -137,7 +137,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
         quantized_graph.put(module, {name: moved[name] for name in own})
         _alone(module, node)
         if graph.options.correct_biases and (bias := _bias(node)) in own:
-            # Its bias makes good for the layers before it as well; alone, it makes good for what this layer loses.
+            # Its bias also corrects the layers before it; alone, it corrects only the loss of this layer.
             quantized_graph.put(module, {bias: graph.floats[bias]})
             off = means[node.name] - bias_correction.means(module, x[:MEAN_SAMPLES])[node.name]
             quantized_graph.put(module, {bias: graph.floats[bias] + off})
@@ -158,7 +158,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -
 
 
 def _parameters(node: Any) -> set[str]:
-    """Names of its weight and bias, if they are parameters, behind their quantizers."""
+    """The names of its weight and bias behind their quantizers, if they are parameters."""
     given = [n for n in node.args[1:3] if isinstance(n, fx.Node)]
     return {str(n.target) for n in (*given, *(source for n in given for source in n.all_input_nodes))}
 
@@ -173,7 +173,7 @@ def some_of(samples: Samples, most: int) -> Samples:
 
 
 def _alone(module: fx.GraphModule, node: Any) -> None:
-    """Round only what this layer reads and writes."""
+    """Round only the tensors that this layer reads and writes."""
     quantization.set_mode(module, "off", "off")
     around = [n for n in (*node.args[:2], *_following(node)) if isinstance(n, fx.Node) and n.op == "call_module"]
     for n in around:
@@ -183,7 +183,7 @@ def _alone(module: fx.GraphModule, node: Any) -> None:
 
 
 def _following(node: fx.Node) -> list[fx.Node]:
-    """The quantizers of its output, behind a fused activation or not."""
+    """The quantizers of its output, with or without a fused activation before them."""
     users = list(node.users)
     return [u for user in users for u in ([user] if user.op == "call_module" else user.users)]
 
@@ -191,7 +191,7 @@ def _following(node: fx.Node) -> list[fx.Node]:
 def _facts(
     module: fx.GraphModule, node: Any, output: Tensor, noise: float, saturated: dict[str, float], stretched: dict[str, float]
 ) -> LayerFacts:
-    axis = channel_axis(next((n for n in (node, *sources(node)) if n.target in WEIGHTED), node))  # a sum's: its layer's
+    axis = channel_axis(next((n for n in (node, *sources(node)) if n.target in WEIGHTED), node))  # for a sum: that of its layer
     source = node.args[1]
     quantizer = module.get_submodule(str(source.target)) if source.op == "call_module" else None
     weight = tensor_of(module, source.args[0] if source.op == "call_module" else source)
@@ -210,7 +210,7 @@ def _facts(
 
 
 def outlier_samples(graph: Graph) -> dict[str, float]:
-    """Quantizer → its most extreme calibration sample against the 99th percentile of samples. Call it before they are forgotten."""
+    """Quantizer → its most extreme calibration sample relative to the 99th percentile of samples. Call it before `forget`."""
     found = {}
     for name, child in graph.module.named_modules():
         if isinstance(child, ActivationQuantizer) and len(child.extremes) >= 16:

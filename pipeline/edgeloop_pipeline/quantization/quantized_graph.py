@@ -1,4 +1,4 @@
-"""The quantized graph of a network: made, calibrated, saved and loaded, always by the same plan."""
+"""Makes, calibrates, saves and loads the quantized graph of a network, always by the same plan."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EQUALIZE_SAMPLES = 128
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What decides the form of a quantized graph."""
+    """The options that decide the form of a quantized graph."""
 
     method: Method = "minmax"
     percentile: float = 99.99
@@ -48,7 +48,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 class Graph:
     """A folded graph with quantizers in it.
 
-    `floats`: its parameters by name before calibration moved any; `nodes`: how many operations it had when traced,
+    `floats`: its parameters by name before calibration changed any; `nodes`: its number of operations when traced,
     simplified, and folded.
     """
 
@@ -63,18 +63,18 @@ class Graph:
 
 
 def folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int]:
-    """The network's float graph with BatchNorm folded, and how many were."""
+    """The network's float graph with BatchNorm folded, and the number of folded ones."""
     module, count, _ = _folded(saved, splits)
     return module, count
 
 
 def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, tuple[int, int, int]]:
     sample = saved.normalization.normalize(torch.from_numpy(splits.train.values[:2]))
-    # A copy: the graph shares the parameters of what it traced, and folding, equalizing and rounding change them.
+    # A copy: the graph shares its parameters with the traced network, and folding, equalizing and rounding change them.
     module = trace(copy.deepcopy(saved.network), sample)
     sizes = [_operations(module)]
     simplify(module)
-    if splits.task == "classification":  # elsewhere a softmax's values are the answer
+    if splits.task == "classification":  # in other tasks, a softmax's values are the answer
         trailing_softmax(module)
     sizes.append(_operations(module))
     count = fold_batchnorm(module)
@@ -83,7 +83,7 @@ def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, 
 
 
 def _spread(count: int) -> Array:
-    """Always the same rows: what equalization finds in them decides the graph's form."""
+    """The rows for equalization, always the same ones, because they decide the graph's form."""
     return evenly_spaced_rows(count, EQUALIZE_SAMPLES)
 
 
@@ -92,13 +92,13 @@ def _operations(module: fx.GraphModule) -> int:
 
 
 def layers(module: fx.GraphModule, floating: Collection[str] = ()) -> list[str]:
-    """Names of the layers with weights, in order, but for those whose nodes are in `floating`."""
+    """The names of the layers with weights, in order, without those whose nodes are in `floating`."""
     nodes = [node for node in module.graph.nodes if node.target in WEIGHTED and node.name not in floating]
     return list(dict.fromkeys(map(layer_name, nodes)))
 
 
 def left_in_float(graph: Graph) -> int:
-    """How many layers with weights."""
+    """The number of layers with weights that stay in float."""
     return sum(node.target in WEIGHTED and node.name in graph.plan.floating for node in graph.module.graph.nodes)
 
 
@@ -135,7 +135,7 @@ def observe(graph: Graph, values: Array) -> None:
 
 
 def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
-    """Choose the ranges from what was observed, by the graph's method or another, and switch to integers."""
+    """Choose the ranges from the observed values, by the graph's method or another one, and switch to integers."""
     module, options = graph.module, graph.options
     put(module, graph.floats)
     quantization.choose_ranges(module, method or options.method, options.percentile)
@@ -159,14 +159,14 @@ def put(module: fx.GraphModule, values: dict[str, Tensor]) -> None:
 
 
 def forget(graph: Graph) -> None:
-    """Let go of what calibration saw."""
+    """Free the samples that calibration observed."""
     for child in graph.module.modules():
         if isinstance(child, ActivationQuantizer):
             child.forget()
 
 
 def calibrate(graph: Graph, values: Array) -> None:
-    """Observe, choose, forget."""
+    """Calibrate the graph: observe the values, choose the ranges, forget the values."""
     observe(graph, values)
     choose(graph, values)
     forget(graph)
@@ -186,14 +186,14 @@ def load(saved: Saved, splits: PreparedSplits, folder: Path) -> Graph:
     try:
         graph.module.load_state_dict(_reshaped(graph.module, load_file(str(folder / STATE))))
     except (RuntimeError, KeyError) as error:
-        raise ModelError(f"{folder}: does not fit the network any more ({error}); run again from quantize") from error
+        raise ModelError(f"{folder}: no longer fits the network ({error}); run again from quantize") from error
     quantization.set_mode(graph.module, "quantize", "quantize")
     graph.module.eval()
     return graph
 
 
 def _reshaped(module: fx.GraphModule, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Weight quantizers keep a floor per channel once bounded; give the fresh ones that shape before loading."""
+    """Give fresh weight quantizers the shape of the saved ones: a bounded quantizer keeps one floor per channel."""
     for name, tensor in state.items():
         if name.endswith(".floor"):
             module.get_submodule(name.removesuffix(".floor")).floor = tensor.clone()

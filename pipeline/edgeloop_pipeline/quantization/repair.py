@@ -1,4 +1,4 @@
-"""Repair steps: from plain calibration up to training with distillation, until the floor holds (fallback search)."""
+"""The search over repair steps, from plain calibration to training with distillation, until the floor holds."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.recipe.inputs import Inputs
 
 METHODS: tuple[Method, ...] = ("percentile", "mse", "entropy")
-TIE = 0.001  # of the metric: the least difference that decides, however large validation is
-IMPLIED_DROP = 0.005  # where the recipe has no floor; training is never begun for it
+TIE = 0.001  # of the metric: the least difference that decides, for a validation set of any size
+IMPLIED_DROP = 0.005  # the floor if the recipe has none; it never starts a training
 DISTILLED = "quantization-aware training with distillation"
-MEASURE_SECONDS = 0.2  # of each file, where a ceiling has to hold
+MEASURE_SECONDS = 0.2  # per file, if there is a ceiling
 TEMPERATURE = 2.0
 
 
@@ -68,7 +68,7 @@ class Repair:
         self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
 
     def missed(self, metric: float) -> str:
-        """Which floor this metric misses on validation data, or ''."""
+        """The floor that this metric misses on validation data, in words; '' for none."""
         target, lost = self.inputs.project.recipe.head.target, self.float_metric - metric
         for name, limit in (("max_int8_drop", target.max_int8_drop), ("max_drop", target.max_drop)):
             if limit is not None and lost > limit:
@@ -81,14 +81,14 @@ class Repair:
         return self._enough(self.best.metric)
 
     def _enough(self, metric: float) -> bool:
-        """Does the floor hold? Without any, a small loss is enough."""
+        """Whether the floor holds; without a floor, whether the loss is small."""
         target = self.inputs.project.recipe.head.target
         if target.max_drop is None and target.max_int8_drop is None and target.min_accuracy is None:
             return self.float_metric - metric <= IMPLIED_DROP
         return not self.missed(metric)
 
     def run(self) -> Graph:
-        """Try every step in turn until the floor holds, and keep the best graph. Explain what the first step lost."""
+        """Try the steps one after the other until the floor holds, keep the best graph, and explain the first step's loss."""
         settings, given = self.settings, Options(float_layers=tuple(self.settings.float_layers))
         start = time.perf_counter()
         plain = quantized_graph.prepare(self.saved, self.splits, msgspec.structs.replace(given, percentile=settings.percentile))
@@ -125,8 +125,8 @@ class Repair:
         return self._judged(graph)
 
     def _better(self, candidate: Candidate) -> bool:
-        """One that holds the floor before one that does not; then by the metric; and where validation is too small to tell them
-        apart (a standard error), by the noise of the scores."""
+        """Whether the candidate is better than the best graph: by the floor, then by the metric; and if the metrics differ by
+        less than a standard error of validation, by the noise of the scores."""
         enough = self._enough(candidate.metric)
         if enough != self._holds():
             return enough
@@ -152,7 +152,7 @@ class Repair:
         over_of: Callable[[Candidate], str] = lambda _: "",
         note_of: Callable[[Candidate], str] = lambda _: "",
     ) -> RepairStep:
-        """One step: kept where it is better, and its files hold the ceilings (`over_of`: the exceeded one, or '')."""
+        """Try one step. Keep it if it is better and its files hold the ceilings (`over_of`: the exceeded one, or '')."""
         start = time.perf_counter()
         candidate = make()
         over, gained = over_of(candidate), candidate.metric - self.best.metric
@@ -162,7 +162,7 @@ class Repair:
         return self._record(name, candidate, gained, kept, start, over, note_of(candidate))
 
     def _over_a_ceiling(self, candidate: Candidate) -> str:
-        """Which ceiling its files exceed, or '': a float layer takes four times the bytes, and may be slower."""
+        """The ceiling that its files exceed, or '': a float layer takes four times the bytes and may be slower."""
         target = self.inputs.project.recipe.head.target
         here = target.max_latency_us if target.device is None else None
         if target.max_int8_bytes is None and here is None:
@@ -173,7 +173,7 @@ class Repair:
         return f"max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""
 
     def _other_methods(self, plain: Graph) -> None:
-        """Always tried: it costs a few forward passes. Afterwards `plain` has the best one's ranges again."""
+        """Try the other calibration methods, which costs a few forward passes. Afterwards `plain` has the best one's ranges."""
         if self._holds() and self.best.metric >= self.float_metric - TIE:
             return
         for method in METHODS:
@@ -193,7 +193,7 @@ class Repair:
         )  # fmt: skip
 
     def _streams_in_float(self) -> None:
-        """What the blocks of a residual network hand on is rounded once more by each, and no later layer makes good for it."""
+        """Leave residual streams in float: each block rounds the stream once more, and no later layer corrects this."""
         how, nodes = self.settings.float_streams, self.best.graph.module.graph.nodes
         sums, firsts = sum(map(is_sum, nodes)), sum(map(begins_stream, nodes))
         if not sums or how == "never" or (how == "auto" and self._holds()):
@@ -203,11 +203,11 @@ class Repair:
         self._try(name, partial(self._calibrated, options), self._over_a_ceiling)
 
     def _some_in_float(self) -> Candidate:
-        """Leave the layers in float whose rounding adds most noise to the scores: one, then as many again, until it is enough.
+        """Leave the layers in float whose rounding adds most noise to the scores: one, then twice as many, until the floor holds.
 
         Returns the best graph without them: training starts from it.
 
-        By noise, not by what each alone costs of the metric: noise adds up over layers, and a few hundred samples tell it apart.
+        The order is by noise, not by each layer's cost in the metric: noise adds up, and a few hundred samples show it clearly.
         """
         integer_best = self.best
         if self._holds() or not self.settings.max_float_layers:
@@ -222,7 +222,7 @@ class Repair:
             layers = tuple(dict.fromkeys((*options.float_layers, *chosen, *more)))
             made = partial(self._calibrated, msgspec.structs.replace(options, float_layers=layers))
             over = bool(self._try(f"{', '.join(more)} in float{' too' * bool(chosen)}", made, self._over_a_ceiling).over)
-            tight = tight or over  # from there one by one: a smaller layer may still fit
+            tight = tight or over  # from now on one by one: a smaller layer may still fit
             chosen += [] if over else more
             if not over or len(more) == 1:
                 worst = worst[len(more) :]
@@ -233,7 +233,7 @@ class Repair:
         missed = self.missed(self.best.metric)
         if settings.qat == "never" or (settings.qat == "auto" and not missed):
             return
-        # Training is there to do without floats.
+        # The purpose of training is to need no float layers.
         starts = [("quantization-aware training", integer, False), (DISTILLED, integer, True)]
         if self.best is not integer:
             starts.append((f"{DISTILLED}, and the layers in float", self.best, True))
@@ -248,16 +248,16 @@ class Repair:
                 return
 
     def _fitted(self, calibrated: Graph, distill: bool, scratch: Path) -> Candidate:
-        """`calibrated` stays as it is. `scratch`: of this training alone; what was interrupted goes on from there."""
+        """A trained copy; `calibrated` stays unchanged. `scratch`: of this training alone; an interrupted one resumes from it."""
         settings, graph = self.settings, replace(calibrated, module=copy_of(calibrated.module))
-        # Steps relative to what a weight tensor holds: after equalization, and in networks with outliers, tensors differ by orders.
+        # Steps are relative to a tensor's weights: after equalization, and with outliers, tensors differ by orders of magnitude.
         fit_settings = FitSettings(
             epochs=settings.qat_epochs, batch=settings.batch, learning_rate=settings.qat_learning_rate, weight_decay=0.0,
             optimizer="adafactor", schedule="cosine", precision="float32", keep="last",
         )  # fmt: skip
 
         def freeze_ranges(epoch: int) -> None:
-            # Ranges follow the weights at first, and stand still for the last half so that the weights can settle.
+            # Ranges follow the weights at first, and stay fixed for the last half so that the weights can converge.
             set_mode(graph.module, "quantize", "quantize", settings.ranges if epoch < settings.qat_epochs / 2 else None)
 
         scratch.mkdir(parents=True, exist_ok=True)
@@ -272,7 +272,7 @@ class Repair:
         return self._judged(graph)
 
     def _teacher_loss(self) -> Any:
-        """The float network is the teacher: it knows what the integers should say, of samples without a label too."""
+        """The distillation loss with the float network as teacher, which needs no labels."""
         teacher = channels_last(self.saved.network.eval().to(device()))
 
         def loss(scores: Tensor, labels: Tensor, x: Tensor, autocast: Any) -> Tensor:

@@ -15,16 +15,16 @@ When = Literal["auto", "always", "never"]
 
 @dataclass(frozen=True)
 class QuantizeSettings:
-    """How scales are chosen, and which repair steps may follow where that loses accuracy."""
+    """How `quantize` chooses scales, and which repair steps may follow if that loses accuracy."""
 
     calibration_samples: PositiveInt = 512
-    calibration: Literal["auto", "minmax", "percentile", "mse", "entropy"] = "auto"  # auto: minmax; the others where it loses
+    calibration: Literal["auto", "minmax", "percentile", "mse", "entropy"] = "auto"  # auto: minmax; the others if it loses accuracy
     percentile: Annotated[float, msgspec.Meta(gt=50, le=100)] = 99.99  # of each activation's values, for that method
-    rounding: Literal["inputs", "nearest"] = "inputs"  # of weights: by what a layer's inputs look like where that is better
+    rounding: Literal["inputs", "nearest"] = "inputs"  # of weights; inputs: by a layer's inputs, if that is better
     equalize: When = "auto"  # channels between layers, and biases; auto: when calibration misses the floor
     float_streams: When = "auto"  # residual streams: sums, and the layers that begin them; auto: when calibration misses the floor
     float_layers: list[str] = field(default_factory=list)  # names of layers that stay in float
-    max_float_layers: NonNegativeInt = 2  # that may stay in float to hold the floor
+    max_float_layers: NonNegativeInt = 2  # layers that may stay in float to hold the floor
     qat: When = "auto"  # quantization-aware training; auto: when nothing cheaper holds the floor
     qat_epochs: PositiveInt = 4
     qat_learning_rate: PositiveFloat = (

@@ -1,4 +1,4 @@
-"""What a quantized graph costs as the int8 files that ship: written, opened in the shipped runtimes, measured."""
+"""Measures a quantized graph as int8 files in the shipped runtimes: bytes, latency, energy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENERGY_SECONDS = 1.0  # counters move in steps of about a millisecond
 
 
 class Shipped(msgspec.Struct, frozen=True, kw_only=True):
-    """`latency_us`: of the faster file, batch 1; `bytes`: of the larger; `energy_uj`: of the faster."""
+    """The cost of the shipped files. `latency_us`: the faster file's, batch 1; `bytes`: the larger's; `energy_uj`: the faster's."""
 
     latency_us: float
     bytes: int
@@ -34,7 +34,7 @@ class Shipped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Variant, bytes]]:
-    """The int8 files of both runtimes, described, and their bytes."""
+    """The int8 files of both runtimes with their descriptions, and their bytes."""
     plain, _ = quantized_graph.folded(saved, splits)
     counts = saved.normalization.input_qparams if takes_counts(graph.module, saved.normalization) else None
     found = []
@@ -50,7 +50,7 @@ def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Vari
 
 
 def shipped(saved: Saved, graph: Graph, splits: PreparedSplits, seconds: float, with_energy: bool) -> Shipped:
-    """Measure on this machine. Raises DeviceError when energy is asked for and nothing here measures it."""
+    """Measure the files on this machine. Raises DeviceError if energy is needed and this machine has no meter."""
     samples = splits.validation.values[:SAMPLES]
     made = files(saved, graph, splits)
     costs = [best_threads(variant, model, samples, seconds) for variant, model in made]
@@ -59,5 +59,7 @@ def shipped(saved: Saved, graph: Graph, splits: PreparedSplits, seconds: float, 
     if with_energy:
         joules = energy.microjoules(open_runtime(*made[place], costs[place].threads), samples, ENERGY_SECONDS)
         if joules is None:
-            raise DeviceError(f"max_energy_uj cannot be held here: {energy.NO_METER}; leave it out, or run where there is a meter")
+            raise DeviceError(
+                f"max_energy_uj cannot be held here: {energy.NO_METER}; leave it out, or run on a machine with a meter"
+            )
     return Shipped(latency_us=costs[place].latency_us_p50, bytes=max(len(model) for _, model in made), energy_uj=joules)

@@ -1,1 +1,1 @@
-"""Runs a recipe: stages, their keys, and what was run last."""
+"""Runs a recipe: its stages, their cache keys, and the note of the last run."""

@@ -1,4 +1,4 @@
-"""A stage's cache key: everything that changes its output, by name, so that `why` can say what changed."""
+"""A stage's cache key: everything that changes its output, by name, so that `why` can list the changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORT = 12
 
 
 def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], history: list[Entry]) -> dict[str, str]:
-    """Name → value or digest. `sources`: the entries whose artefacts the stage reads."""
+    """The parts of the key: name → value or digest. `sources`: the entries whose artefacts the stage reads."""
     head = project.recipe.head
     found = {f"setting {f.name}": _text(getattr(stage, f.name)) for f in dataclasses.fields(stage) if not f.metadata.get("neutral")}
     found |= {f"code {module}": d for module, d in code_in_key(project, stage).items()}
@@ -29,7 +29,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
         found[f"recipe {key}"] = _text(msgspec.to_builtins(getattr(head, key)))
     if head.cleaning:
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
-    if head.field is not None:  # its file is among the data
+    if head.field is not None:  # its file is one of the data files
         found["recipe field"] = f"share {head.field.share:g}, repeated at most {head.field.max_repeats} times"
     found |= {f"library {library}": _version(library) for library in stage.libraries}
     if start := getattr(stage, "start", ""):
@@ -38,7 +38,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     found["library python"] = platform.python_version()
     found |= {f"input {artefact}": f"{entry.stage} {entry.digest}" for artefact, entry in sources.items()}
     if stage.uses_history:
-        # How long training took and what it measured changes nothing after it but the report.
+        # The duration and measurements of training change only the report.
         said = [{k: v for k, v in e.metrics.items() if k != "training" or name == "report"} for e in history]
         found |= {f"after {e.stage}": digest([e.files, metrics]) for e, metrics in zip(history, said, strict=True)}
     if stage.uses_target:
@@ -60,7 +60,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
 
 
 def code_in_key(project: Project, stage: Any) -> dict[str, str]:
-    """Of the stage, of the recipe's task, and of what makes samples."""
+    """The digests of the code of the stage, of the recipe's task, and of the sample preparation."""
     return code_of(type(stage).__module__, (*stage.code, module_of(project.recipe.head.task))) | project.sample_code
 
 
@@ -69,7 +69,7 @@ def key(name: str, found: dict[str, str]) -> str:
 
 
 def changes(old: dict[str, str], new: dict[str, str]) -> list[str]:
-    """What differs between two keys, in words."""
+    """The differences between two keys, in words."""
     lines = []
     for part in sorted(old.keys() | new.keys()):
         if old.get(part) == new.get(part):
@@ -84,7 +84,7 @@ def _text(value: object) -> str:
 
 
 def _shown(value: str | None) -> str:
-    """Digests cut short, for reading only; the key itself holds them whole."""
+    """The value with a shortened digest, for display only; the key has the whole digest."""
     if value is None:
         return "absent"
     words = value.split()

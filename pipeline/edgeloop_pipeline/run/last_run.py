@@ -1,4 +1,4 @@
-"""The recipe that was run last in a folder: what `status`, `why` and `report` are about when no recipe is named."""
+"""The note of the recipe that ran last in a folder: the default of `status`, `why` and `report`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeloop_contract.errors import UsageError
 
 
 def remember(store: Any, path: Path, changes: tuple[str, ...]) -> None:
-    """The last recipe run in this folder: the default of status, why and report."""
+    """Note this recipe as the last one of this folder: the default of status, why and report."""
     import msgspec
 
     from edgeloop_pipeline.cache.store import write
@@ -19,7 +19,7 @@ def remember(store: Any, path: Path, changes: tuple[str, ...]) -> None:
 
 
 def planned_of(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tuple[Any, Any, Any]:
-    """The recipe, its store, and its stages up to the first that would run."""
+    """The recipe, its store, and its stages up to the first one that would run."""
     import msgspec
 
     from edgeloop_pipeline.cache.store import Store
@@ -31,7 +31,7 @@ def planned_of(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tupl
         try:
             recipe, remembered = msgspec.json.decode((runs / "last-run.json").read_bytes(), type=tuple[str, tuple[str, ...]])
         except (OSError, msgspec.MsgspecError):
-            raise UsageError(f"{runs}: nothing was run there yet; name a recipe, or another folder with --runs") from None
+            raise UsageError(f"{runs}: no recipe ran in this folder yet; name a recipe, or another folder with --runs") from None
         changes = (*remembered, *changes)
     loaded = recipes.load(recipes.find(recipe), changes)
     store, project, planned = Store(runs), Project(loaded), []

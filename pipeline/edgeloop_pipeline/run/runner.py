@@ -1,4 +1,4 @@
-"""Runs a recipe's stages: what is cached is reused, the rest is made, and everything is explained."""
+"""Runs a recipe's stages: reuses cached ones, runs the others, and explains why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgeloop_pipeline.run import cache_key
 from edgeloop_pipeline.system import interrupt, malloc
 
 FOLLOW_SECONDS = 0.2
-BLOCKED_BY_FAILURE = ("cascade", "package")  # nothing that missed a floor is packaged; the report is still made
+BLOCKED_BY_FAILURE = ("cascade", "package")  # a run that missed a floor makes no bundle, but still a report
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PlannedStage:
 
 @dataclass
 class RunResult:
-    """A finished run."""
+    """The stages that have finished in a run, and the floors that they miss."""
 
     recipe: Recipe
     store: Store
@@ -50,7 +50,7 @@ class RunResult:
     failures: list[str] = field(default_factory=list)
 
     def result(self, stage: str, kind: type[R]) -> R | None:
-        """What `stage` reported; None when it did not run. Raises UsageError when that is no `kind`."""
+        """The result of `stage`; None if it did not run. Raises UsageError if it is no `kind`."""
         return result_of(self.entries, stage, kind)
 
     def path(self, stage: str, field: str) -> Path | None:
@@ -60,18 +60,18 @@ class RunResult:
 
 
 class Listener:
-    """What a front end hears of a run; the base is silent."""
+    """The interface for the progress of a run. This base class does nothing."""
 
     def cached(self, name: str, entry: Entry) -> None: ...
     def starts(self, name: str, reasons: list[str]) -> None: ...
     def log(self, name: str, text: str) -> None: ...
     def done(self, name: str, entry: Entry) -> None: ...
     def epoch(self, name: str, epoch: int, metric: float, parameters: int) -> None:
-        """After each epoch of a training; `name`: project/stage. What it raises ends the run."""
+        """Called after each epoch of a training; `name`: project/stage. An exception from it ends the run."""
 
 
 def plan_next(project: Project, store: Store, name: str, settings: dict[str, Any], before: list[Entry]) -> PlannedStage:
-    """The stage's key, given the entries of the stages before it."""
+    """The stage with its key, from the entries of the stages before it."""
     stage = build(name, settings, project.recipe.folder)
     sources = {artefact: _giver(project, artefact, before) for artefact in stage.needs}
     found = cache_key.parts(project, name, stage, sources, before)
@@ -87,9 +87,9 @@ def _giver(project: Project, artefact: str, before: list[Entry]) -> Entry:
 
 
 def run(recipe: Recipe, store: Store, listener: Listener, result: RunResult | None = None) -> RunResult:
-    """Run every stage. Raises GateError after the report when a floor was missed, and the stages' own errors.
+    """Run every stage. Raises GateError after the report if a floor was missed, and the stages' own errors.
 
-    `result`: filled as stages end, for a caller that wants to tell of them whatever comes after.
+    `result`: gets each stage when it ends, so that a caller can show finished stages even after an error.
     """
     project = Project(recipe)
     result = result or RunResult(recipe, store)
@@ -117,7 +117,7 @@ def run(recipe: Recipe, store: Store, listener: Listener, result: RunResult | No
 
 
 def why(store: Store, recipe: Recipe, planned: PlannedStage) -> list[str]:
-    """Why the stage has to run (or would, if it is cached: nothing)."""
+    """The reasons why the stage has to run; none if it is cached."""
     if planned.entry is not None:
         return []
     last = store.last(recipe.head.name, planned.name)
@@ -144,9 +144,9 @@ def _inputs(project: Project, store: Store, planned: PlannedStage, before: list[
 
 
 def follow(recipe: Recipe, store: Store) -> None:
-    """What every process but the first does: take part in the stages that train together, and wait for the others.
+    """Run the other training processes: take part in the stages that train together, and wait during the others.
 
-    All processes see the same runs folder. One that fails is noticed by the launcher, which ends them all.
+    All processes see the same runs folder. If one fails, the launcher ends them all.
     """
     project = Project(recipe)
     kinds = {name: build(name, settings, recipe.folder) for name, settings in recipe.stages.items()}
@@ -165,7 +165,7 @@ def follow(recipe: Recipe, store: Store) -> None:
 
 
 def _called(planned: PlannedStage, inputs: Inputs, out: Path) -> Any:
-    """What the stage returns. In a stage of the user's anything can go wrong; it is said in one sentence."""
+    """Call the stage. A user's stage can raise anything; its error becomes one sentence."""
     if type(planned.stage).__module__.startswith("edgeloop_pipeline."):
         return planned.stage(inputs, out)
     try:
@@ -194,13 +194,13 @@ def _make(project: Project, store: Store, planned: PlannedStage, before: list[En
             entry = Entry(name, planned.key, planned.parts, metrics, seconds, _peak_bytes(), files)
             store.publish(out, entry)
     except (OSError, RuntimeError) as error:
-        # torch and safetensors report a full disk as RuntimeError with the system's text in it.
+        # torch and safetensors report a full disk as a RuntimeError that contains the system's text.
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in str(error):
             raise StorageError(f"{store.root}: the disk is full, in stage {name}; make room and run again: it resumes") from error
         if isinstance(error, PermissionError):
             raise StorageError(f"{error.filename or store.root}: cannot be written; choose another folder with --runs") from error
         raise
-    # The stored form, so that a cached run and a fresh one hand on the very same values.
+    # The stored form: so a cached run and a fresh one pass on equal values.
     stored = store.find(name, planned.key)
     if stored is None:
         raise StorageError(f"{store.root}: stage {name} was stored but cannot be read back; check the disk")
@@ -208,7 +208,7 @@ def _make(project: Project, store: Store, planned: PlannedStage, before: list[En
 
 
 def _plain(name: str, metrics: Any) -> dict[str, Any]:
-    """A stage's metrics as they will be stored. Raises UsageError when a stage of the user's returns something else."""
+    """A stage's metrics in their stored form. Raises UsageError if a user's stage returns something else."""
     try:
         return msgspec.json.decode(msgspec.json.encode(metrics), type=dict[str, Any])
     except (TypeError, msgspec.MsgspecError) as error:
@@ -218,7 +218,7 @@ def _plain(name: str, metrics: Any) -> dict[str, Any]:
 
 
 def _forget_peak() -> None:
-    """Start the kernel's high-water mark of resident memory anew, where it can be (Linux)."""
+    """Reset the kernel's high-water mark of resident memory, where possible (Linux)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

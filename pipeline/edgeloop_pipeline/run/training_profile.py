@@ -1,4 +1,4 @@
-"""Some training steps under the profiler: what edgeloop profile runs."""
+"""Runs some training steps under the profiler, for `edgeloop profile`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgeloop_pipeline.stages.train import Train
 
 
 def profile_training(recipe: Recipe, folder: Path, steps: int, log: Callable[[str], None]) -> Any:
-    """Some steps of the recipe's `train` stage under the profiler; the trace goes into `folder`. Keeps no weights."""
+    """Run some steps of the recipe's `train` stage under the profiler; the trace goes into `folder`. Keeps no weights."""
     if "train" not in recipe.stages:
-        raise UsageError(f"{recipe.path}: has no train stage; profile looks at its steps")
+        raise UsageError(f"{recipe.path}: has no train stage, whose steps profile measures; add one")
     settings = build("train", recipe.stages["train"], recipe.folder)
     if not isinstance(settings, Train):
-        raise UsageError(f"{recipe.path}: its train stage is your own; profile knows the steps of ours")
+        raise UsageError(f"{recipe.path}: its train stage is your own; profile works only with the built-in one")
     import tempfile
     from contextlib import ExitStack
 

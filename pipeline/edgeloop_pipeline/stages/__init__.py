@@ -1,4 +1,4 @@
-"""The stages of a recipe, one a file. A stage of your own derives from `Base`."""
+"""The stages of a recipe, one per file. Your own stage derives from `Base`."""
 
 from edgeloop_pipeline.recipe.inputs import Inputs, Metrics
 from edgeloop_pipeline.recipe.stage import Base

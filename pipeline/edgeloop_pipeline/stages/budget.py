@@ -1,4 +1,4 @@
-"""Budget: the network is narrowed, layer by layer, until the target's ceilings hold, and no further."""
+"""The stage `budget`: narrows the network layer by layer until the target's ceilings hold, and no further."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ TEACHER_SHARE, TEMPERATURE = 0.7, 4.0
 
 @dataclass(frozen=True)
 class Budget(Base):
-    """Finds each layer's width for the target's ceilings of latency, file, memory and energy; the best so far is kept."""
+    """Finds each layer's width for the target's ceilings of latency, file, memory and energy; keeps the best attempt."""
 
     attempts: PositiveInt = 6
-    epochs: Annotated[int, msgspec.Meta(ge=0)] = 3  # of distillation after each; a distill stage behind this one does the rest
+    epochs: Annotated[int, msgspec.Meta(ge=0)] = 3  # of distillation after each attempt; a later distill stage trains further
     learning_rate: PositiveFloat = 0.05
     batch: PositiveInt = 128
     round_to: PositiveInt = 8
-    seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.5  # of measuring each file
+    seconds: Annotated[float, msgspec.Meta(gt=0)] = 0.5  # to measure each file
 
     needs = ("network", "teacher")
     gives = ("network",)
@@ -71,13 +71,13 @@ class Budget(Base):
         made: list[tuple[Attempt, Saved]] = []
         fits = used(search.whole, limits) <= 1
         if fits:
-            inputs.log("the network meets its budgets as it is")
+            inputs.log("the unchanged network holds its budgets")
         while not fits and len(made) < self.attempts and (aim := next_aim([a for a, _ in made], limits)) is not None:
             made.append(search.attempt(aim, limits, len(made)))
             shares = ", ".join(f"{name} {share:.0%} of its budget" for name, share in excess(made[-1][0], limits).items())
             inputs.log(f"attempt {len(made)}: {made[-1][0].accuracy:.2%}, {shares}")
         no_cheaper = flat([a for a, _ in made], limits)
-        made.append((search.whole, saved))  # the best so far, where nothing narrower is cheaper
+        made.append((search.whole, saved))  # the best so far, if nothing narrower is cheaper
         attempts = [a for a, _ in made]
         best = best_of(attempts, limits)
         narrowed = made[attempts.index(best)][1]
@@ -102,7 +102,7 @@ class Budget(Base):
 
 
 class _Search:
-    """What attempts share: the latency table, each layer's harm, and how far the table is from whole networks."""
+    """The state that attempts share: the latency table, each layer's harm, and the table's error for whole networks."""
 
     def __init__(self, settings: Budget, inputs: Inputs, saved: Saved) -> None:
         from edgeloop_exporters.latency_table import LatencyTable, layers_of
@@ -119,7 +119,7 @@ class _Search:
         self.harm = self._harms()
         self.with_energy = head.target.max_energy_uj is not None
         self.device_latency, self.table = DeviceLatency.of_target(inputs.project), LatencyTable()
-        # Two whole networks, neither trained, say how far the table and the count of weights are from what ships.
+        # Two whole, untrained networks show how far the table and the count of weights are from the shipped files.
         half = self._narrowed(dict.fromkeys(self.layers, 0.5))
         self.whole, at_half = self._measured(saved), self._measured(half)
         alone = [self.table.microseconds(layers_of(s.network, self.sample)) for s in (saved, half) if not self.device_latency]
@@ -135,7 +135,7 @@ class _Search:
         return narrowed(self.saved, self.sample, widths, self.settings.round_to)
 
     def _from_table(self, saved: Saved) -> float:
-        """Microseconds of the whole network, by its layers."""
+        """The latency of the whole network as the sum of its layers, in µs."""
         from edgeloop_exporters.latency_table import layers_of
 
         if self.device_latency:
@@ -143,7 +143,7 @@ class _Search:
         return self.latency(self.table.microseconds(layers_of(saved.network, self.sample)))
 
     def _harms(self) -> dict[tuple[str, float], float]:
-        """Loss that each layer's narrowing adds by itself, on some validation samples, without any training."""
+        """The loss that narrowing each layer alone adds, on some validation samples, without training."""
         from edgeloop_pipeline.compression.width_scaling import STEPS
         from edgeloop_pipeline.quantization.diagnosis import some_of
         from edgeloop_pipeline.training.scoring import scores_of
@@ -157,7 +157,7 @@ class _Search:
         return {(layer, share): loss(self._narrowed({layer: share})) - plain for layer in self.layers for share in STEPS[1:]}
 
     def _estimate(self, saved: Saved, limits: BudgetLimits) -> float:
-        """The largest share of a budget that this network would use, by the table."""
+        """The largest share of a budget that this network would use, estimated by the table."""
         from edgeloop_exporters.arena import peak_bytes
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
@@ -174,7 +174,7 @@ class _Search:
         return max(shares)
 
     def attempt(self, aim: float, limits: BudgetLimits, number: int) -> tuple[Attempt, Saved]:
-        """Narrow to the budgets times `aim`, train, quantize, and measure what ships."""
+        """Narrow to the budgets times `aim`, train, quantize, and measure the files."""
         from edgeloop_pipeline.compression.width_scaling import STEPS
 
         known: dict[tuple[float, ...], float] = {}
@@ -217,7 +217,7 @@ class _Search:
         )  # fmt: skip
 
     def _measured(self, saved: Saved) -> Attempt:
-        """As int8 files in both runtimes: calibrated, not trained. A device's latency is by its table: it is not here."""
+        """The cost as int8 files in both runtimes: calibrated, not trained. The latency on a device comes from its table."""
         import torch
 
         from edgeloop_exporters.arena import peak_bytes

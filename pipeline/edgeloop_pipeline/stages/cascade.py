@@ -1,4 +1,4 @@
-"""Cascade: a second bundle with a larger network of this run for the server, and when the device asks it."""
+"""The stage `cascade`: a second bundle with a larger network for the server, and the confidence below which devices ask it."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 @dataclass(frozen=True)
 class Cascade(Base):
-    """The threshold is chosen on validation data alone; what it does on the test set is reported.
+    """Chooses the confidence threshold on validation data alone, and reports its effect on the test set.
 
-    `large`: the stage whose float network it is: the teacher, say. `max_loss`: accuracy that may be lost against it, at 95 %
-    confidence; where validation data cannot show that, `max_share` is used up. `max_share`: of the samples that may be
-    sent, at 95 % confidence as well.
+    `large`: the stage that made the large network, such as the teacher's. `max_loss`: accuracy that may be lost against it, at 95 %
+    confidence; if validation data cannot show this, `max_share` is used up. `max_share`: the share of samples that may be
+    sent, also at 95 % confidence.
     """
 
     large: str = "train"
@@ -52,7 +52,7 @@ class Cascade(Base):
 
         project, splits = inputs.project, inputs.project.splits
         if splits.task != "classification":
-            raise UsageError("stages.cascade: only a classification has a confidence to go by; leave this stage out")
+            raise UsageError("stages.cascade: only a classification has a confidence; leave this stage out")
         folder = next((f for name, f in inputs.holding(saved_network.WEIGHTS) if name == self.large), None)
         if folder is None:
             raise UsageError(f"stages.cascade.large: no stage {self.large!r} makes a network before this one")
@@ -87,7 +87,7 @@ class Cascade(Base):
         )  # fmt: skip
 
     def _bundle(self, inputs: Inputs, saved: Saved, on_validation: Array, out: Path) -> tuple[str, str]:
-        """The large network as a bundle of its own: its name and digest."""
+        """Write the large network as a second bundle. Returns its name and digest."""
 
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract import archive, manifest

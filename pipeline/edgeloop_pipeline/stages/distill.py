@@ -1,4 +1,4 @@
-"""Knowledge distillation: the student learns the teacher's scores, and if wanted its features, beside the labels."""
+"""The stage `distill`: the student learns from the teacher's scores, from the labels, and on request from features."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 
 @dataclass(frozen=True)
 class Distill(FitSettings, Base):
-    """Hinton et al. 2015. The student is the network so far (pruned, say), or a fresh one from `student`."""
+    """Knowledge distillation (Hinton et al. 2015). The student is the network so far, such as a pruned one, or a new `student`."""
 
     temperature: PositiveFloat = 4.0
     teacher_share: Fraction01 = 0.9  # weight of the teacher's scores against the labels
-    # decoupled (Zhao et al. 2022): what the teacher says of the wrong classes counts on its own, however sure it is.
+    # decoupled (Zhao et al. 2022): the teacher's scores of the wrong classes count separately, for any confidence.
     method: Literal["logits", "decoupled"] = "logits"
-    target_weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # decoupled: of the right class against all others
-    others_weight: Annotated[float, msgspec.Meta(ge=0)] = 8.0  # decoupled: among the others
+    target_weight: Annotated[float, msgspec.Meta(ge=0)] = 1.0  # decoupled: weight of the right class against all others
+    others_weight: Annotated[float, msgspec.Meta(ge=0)] = 8.0  # decoupled: weight of the other classes among themselves
     hints: dict[str, str] = field(default_factory=dict)  # student's layer → teacher's layer whose attention it imitates
     hint_weight: PositiveFloat = 100.0
-    # Networks (file.py:callable() → Module) or ONNX files, fed the normalized batch; several are averaged. [] : what train made.
+    # Networks (file.py:callable() → Module) or ONNX files, which get the normalized batch; several are averaged. []: train's.
     teachers: list[str] = field(default_factory=list)
-    cache_teacher: bool = False  # keep the teacher's scores on disk: pays when several students learn from one teacher
+    cache_teacher: bool = False  # keep the teacher's scores on disk: useful if several students learn from one teacher
     student: Reference | None = None
     student_args: dict[str, Any] = field(default_factory=dict)
 
@@ -105,7 +105,7 @@ class Distill(FitSettings, Base):
         return found or [ready(saved_network.load(inputs.project, inputs.artefacts["teacher"]).network)]
 
     def _kept(self, inputs: Inputs, normalization: Any, teacher: Callable[[Tensor], Tensor]) -> Any:
-        """The teacher's scores from disk; None, and why, where they cannot be kept."""
+        """The cached teacher scores; None if they cannot be kept, and the log says why."""
         from edgeloop_pipeline.cache.digests import digest
         from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training import teacher_cache
@@ -120,7 +120,7 @@ class Distill(FitSettings, Base):
         if self.hints:
             why = "hints need the teacher's features"
         elif self.batch == "auto" or processes().part.world > 1:
-            why = "the batch must be given, and one process train"
+            why = "the recipe must set the batch, and only one process may train"
         elif size > head.cache_bytes:
             why = f"they are {size / 1e6:,.0f} MB, more than cache_bytes"
         if why or not isinstance(self.batch, int):
@@ -158,7 +158,7 @@ class Distill(FitSettings, Base):
 
 
 class _Loss:
-    """The distillation loss. Without a teacher, its scores stand behind the labels (see Batches)."""
+    """The distillation loss. Without a teacher, its cached scores follow the labels (see Batches)."""
 
     def __init__(
         self, settings: Distill, task: Any, teacher: Callable[[Tensor], Tensor] | None, watched: list[tuple[nn.Module, nn.Module]]
@@ -176,7 +176,7 @@ class _Loss:
             raise ModelError("stages.distill.method: decoupled is for classes; use logits")
 
     def __deepcopy__(self, memo: object) -> _Loss:
-        return self  # trials run on copies of the network, whose hooks report here as well
+        return self  # trials run on copies of the network, whose hooks report here too
 
     def _see(self, key: tuple[int, str], module: object, given: object, output: Tensor) -> None:
         self.features[key] = output
@@ -209,7 +209,7 @@ class _Loss:
 
 
 def decoupled(scores: Tensor, wanted: Tensor, labels: Tensor, settings: Distill) -> Tensor:
-    """Decoupled knowledge distillation (Zhao et al. 2022). `labels`: classes, or shares of them (then the largest counts)."""
+    """The loss of decoupled knowledge distillation (Zhao et al. 2022). `labels`: classes, or shares (the largest counts)."""
     import torch
     import torch.nn.functional as F
 
@@ -229,7 +229,7 @@ def decoupled(scores: Tensor, wanted: Tensor, labels: Tensor, settings: Distill)
 
 
 def attention_distance(ours: Tensor, theirs: Tensor) -> Tensor:
-    """Attention transfer (Zagoruyko & Komodakis 2017): where the features are strong, whatever their number of channels."""
+    """The loss of attention transfer (Zagoruyko & Komodakis 2017): compares where features are strong, for any channel counts."""
     import torch.nn.functional as F
 
     a, b = (f.float().pow(2).mean(1, keepdim=True) for f in (ours, theirs.detach()))

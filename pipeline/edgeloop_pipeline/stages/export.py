@@ -1,4 +1,4 @@
-"""Write the ONNX and TFLite files: int8 with one set of scales, and float."""
+"""The stage `export`: writes the ONNX and TFLite files, int8 with one set of scales, and float."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
     pass
 
 INT8_ONLY: tuple[Precision, ...] = (Precision.INT8,)
-CHECKED_SAMPLES = 16  # of training, as each file is written; verify then takes the whole test set
+CHECKED_SAMPLES = 16  # training samples that check each file at once; verify then uses the whole test set
 BOTH: tuple[Precision, ...] = (Precision.INT8, Precision.FLOAT32)
 
 
 @dataclass(frozen=True)
 class Export(Base):
-    """One file per runtime and precision. The model takes raw counts: normalization is inside."""
+    """Writes one file per runtime and precision. The models take raw counts: input normalization is inside."""
 
     runtimes: Annotated[list[Runtime], msgspec.Meta(min_length=1)] = field(default_factory=lambda: ["onnx", "tflite"])
     float32: bool = True
-    float16: bool = False  # for GPUs: half the bytes; CPUs compute in float32 all the same
-    int8_weights: bool = False  # a quarter of the bytes, float arithmetic: no calibration, and no speed from integers
+    float16: bool = False  # for GPUs: half the bytes; CPUs still compute in float32
+    int8_weights: bool = False  # a quarter of the bytes, float arithmetic: no calibration, but not faster
 
     needs = ("network", "quantized")
     gives = ("exported",)
@@ -75,7 +75,7 @@ class Export(Base):
         return ExportResult({v.name: (out / v.file).stat().st_size for v in variants}, {v.name: v.precision for v in variants})
 
     def _lighter(self, runtime: Runtime) -> list[tuple[Precision, Callable[[Path, Path], None]]]:
-        """What is made from the float file."""
+        """The variants that are made from the float file."""
         from edgeloop_exporters import light_float
 
         if (self.float16 or self.int8_weights) and not self.float32:

@@ -1,4 +1,4 @@
-"""Which floors a verified run misses: decided from figures alone, in words that name the setting."""
+"""Decides from figures alone which floors a verified run misses; each sentence names the setting."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from edgeloop_pipeline.recipe.settings import Target
 
-MIN_LSB, MAX_LSB, POINTS_A_STEP = 3, 8, 8  # ties that are rounded differently add up with every quantized tensor
-NEAR_CHANCE = 0.2  # of the way from chance to perfect
+MIN_LSB, MAX_LSB, POINTS_A_STEP = 3, 8, 8  # ties that runtimes round differently add up over the quantized tensors
+NEAR_CHANCE = 0.2  # share of the distance from chance to perfect
 
 
 @dataclass(frozen=True)
 class FloatNetwork:
-    """What a stage's network does: on validation data, by which the best is chosen, and on the test set."""
+    """The metric of a stage's float network: on validation data, which chooses the best network, and on the test set."""
 
     stage: str
     validation: float
@@ -22,7 +22,7 @@ class FloatNetwork:
 
 @dataclass(frozen=True)
 class File:
-    """A shipped file on the test set."""
+    """The metric of a shipped file on the test set, and its size."""
 
     name: str
     integer: bool
@@ -32,7 +32,7 @@ class File:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two sets of scores that should be one. `first`: the first layer that differs, in words; '' where none is known."""
+    """Two sets of scores that should be equal. `first`: the first layer that differs, in words; '' if unknown."""
 
     a: str
     b: str
@@ -42,31 +42,31 @@ class Pair:
 
 
 def allowed_lsb(target: Target, points: int) -> int:
-    """How far a runtime may be from torch: as the target says, else by the number of quantized tensors."""
+    """The largest difference between a runtime and torch, in LSB: the target's, or by the number of quantized tensors."""
     return target.max_lsb if target.max_lsb is not None else min(max(MIN_LSB, 2 + points // POINTS_A_STEP), MAX_LSB)
 
 
 def best(networks: list[FloatNetwork]) -> FloatNetwork:
-    """By validation; of equal ones the first. A network without a metric there (NaN) is never the best of several."""
+    """The best network on validation data; the first of equal ones. One without a metric (NaN) is never the best of several."""
     return max(networks, key=lambda n: (n.validation == n.validation, n.validation))
 
 
 def failures(
     target: Target, metric: str, networks: list[FloatNetwork], files: list[File], pairs: list[Pair], chance: float, points: int
 ) -> list[str]:  # fmt: skip
-    """Every floor that is missed. `chance`: what an answer without looking at the sample reaches."""
+    """A sentence for every missed floor. `chance`: the metric of the best constant answer."""
     found = []
     for file in files:
         found += _of_file(target, metric, networks, file)
         if target.min_accuracy is None and not file.accuracy - chance >= NEAR_CHANCE * (1 - chance):
             found.append(
                 f"{file.name}: {metric} {file.accuracy:.2%} is near chance ({chance:.2%}); {_story(networks)}: train longer,"
-                " look at the data, or set target.min_accuracy if this is what you want"
+                " check the data, or set target.min_accuracy if you accept this"
             )
     allowed = allowed_lsb(target, points)
     for pair in pairs:
         if pair.max_lsb > allowed or pair.agreement < target.min_agreement:
-            by_depth = "" if target.max_lsb is not None else f", by the {points} tensors of this network; target.max_lsb sets it"
+            by_depth = "" if target.max_lsb is not None else f", from the {points} tensors of this network; target.max_lsb sets it"
             found.append(
                 f"{pair.a} and {pair.b}: up to {pair.max_lsb} LSB apart (max_lsb {allowed}{by_depth}), same answer for"
                 f" {pair.agreement:.2%} (min_agreement {target.min_agreement:.2%}){pair.first}"
@@ -97,5 +97,5 @@ def _of_file(target: Target, metric: str, networks: list[FloatNetwork], file: Fi
 
 
 def _story(networks: list[FloatNetwork]) -> str:
-    """The float networks in order, so that the stage that ruined one is seen."""
+    """Lists the metrics of the float networks in order: this shows which stage damaged the network."""
     return "the float network had " + ", ".join(f"{n.test:.2%} after {n.stage}" for n in networks)

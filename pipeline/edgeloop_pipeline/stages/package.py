@@ -1,4 +1,4 @@
-"""Package: one verified bundle for hub and device."""
+"""The stage `package`: writes one verified bundle for hub and device."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Package(Base):
-    """Write the bundle and open it again as a device would."""
+    """Writes the bundle, then opens it like a device."""
 
     needs = ("exported", "verified", "profiled")
     gives = ("bundle",)
@@ -87,7 +87,7 @@ def _drift(inputs: Inputs) -> Any:
 
 
 def _split(inputs: Inputs, files: dict[str, bytes]) -> Any:
-    """Where the model can be cut, its heads added to `files`; None where that was not asked for, or cannot be."""
+    """The model's cut points, with their heads added to `files`; None if there is no split stage or no cut."""
     from edgeloop_contract.manifest import Split
     from edgeloop_pipeline.bundling.file_names import CUTS
 
@@ -113,7 +113,7 @@ def _cascade(inputs: Inputs) -> Any:
 
 
 def _model_card(project: Any, task: Any, verified: VerifyResult) -> str:
-    """What it is, how well it does, on what: plain text."""
+    """The model card as plain text: what the model is, its metric, and its test data."""
     head, lines = project.recipe.head, []
     if head.model_card:
         lines.append(head.model_card.strip())

@@ -1,4 +1,4 @@
-"""Profile: what each file, and each float network on the way to it, costs on this machine."""
+"""The stage `profile`: measures the cost of each file and of each stage's float network on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeloop_pipeline.results.files import FloatCost, OnDevice, ProfileResult
 
 @dataclass(frozen=True)
 class Profile(Base):
-    """Batch-1 latency at the best thread count, and the time and bytes of every layer."""
+    """Measures batch-1 latency at the best thread count, and the time and bytes of every layer."""
 
     seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.5  # per variant and thread count
 
@@ -58,7 +58,7 @@ class Profile(Base):
             failures.append(f"{best}: {took:.0f} µs {where}, more than max_latency_us {target.max_latency_us:g}")
         microjoules = self._energy(inputs, best, costs[best].threads) if target.max_energy_uj is not None else None
         if target.max_energy_uj is not None and (microjoules is None or microjoules > target.max_energy_uj):
-            said = f"{microjoules:.0f} µJ an inference" if microjoules is not None else NO_METER
+            said = f"{microjoules:.0f} µJ per inference" if microjoules is not None else NO_METER
             failures.append(f"{best}: {said}; max_energy_uj is {target.max_energy_uj:g}")
         result = ProfileResult(
             machine=machine(),
@@ -74,7 +74,7 @@ class Profile(Base):
         return result
 
     def _on_device(self, inputs: Inputs) -> OnDevice | None:
-        """The shipped network on the device that the target names."""
+        """The latency of the shipped network on the device that the target names."""
         from edgeloop_pipeline.compression.device_latency import DeviceLatency
         from edgeloop_pipeline.networks import saved_network
 
@@ -98,7 +98,7 @@ class Profile(Base):
         return energy.microjoules(runtime, samples, shipped_cost.ENERGY_SECONDS)
 
     def _stages(self, inputs: Inputs, samples: Array) -> dict[str, FloatCost]:
-        """Every float network of this run as a plain ONNX file: what would ship without the stages after it."""
+        """The cost of every stage's float network as a plain ONNX file: what would ship without the later stages."""
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract.manifest import Precision, TensorSpec, Variant
         from edgeloop_exporters.convert import to_onnx

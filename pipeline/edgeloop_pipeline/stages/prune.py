@@ -1,4 +1,4 @@
-"""Pruning: whole channels go, so that the network is smaller and faster on any runtime; or weights become zero."""
+"""The stage `prune`: removes whole channels, which every runtime profits from, or sets weights to zero."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from edgeloop_pipeline.training.settings import FitSettings, PositiveInt
 Kept = Annotated[float, msgspec.Meta(gt=0, le=1)]
 TAYLOR_SAMPLES = 512
 BUYS = {
-    "channels": "smaller and faster wherever it runs",
-    "unstructured": "a smaller download after compression; no CPU kernel skips zeros, so the same latency and memory",
-    "2:4": "up to twice the throughput of matrix products on NVIDIA GPUs from Ampere on, built by TensorRT; elsewhere only a"
+    "channels": "smaller and faster in every runtime",
+    "unstructured": "a smaller download after compression; no CPU kernel skips zeros, so latency and memory stay the same",
+    "2:4": "up to twice the throughput of matrix products on NVIDIA GPUs from Ampere on, built by TensorRT; on others only a"
     " smaller download",
 }
 
 
 @dataclass(frozen=True)
 class Prune(Base):
-    """Remove what matters least, some at a time, with recovery training in between."""
+    """Removes the least important channels or weights in several iterations, with recovery training between them."""
 
     keep: Kept = 0.5  # share of each group's channels, or of the weights
     pattern: Literal["channels", "unstructured", "2:4"] = "channels"
     importance: Literal["magnitude", "taylor", "batchnorm"] = "magnitude"  # of channels
-    across_layers: bool = False  # rank channels over all layers: some then lose more than others
-    layers: dict[str, Kept] = field(default_factory=dict)  # layer → share kept there, where it differs from `keep`
-    iterations: PositiveInt = 1  # so many times a part of it, each followed by `epochs`
-    round_to: PositiveInt = 8  # channel counts that integer kernels like: odd ones can be slower than not pruning
-    epochs: Annotated[int, msgspec.Meta(ge=0)] = 0  # recovery training; distill does better when it follows
+    across_layers: bool = False  # rank channels over all layers: some layers then lose more than others
+    layers: dict[str, Kept] = field(default_factory=dict)  # layer → share kept there, if it differs from `keep`
+    iterations: PositiveInt = 1  # prune in so many parts, each followed by `epochs`
+    round_to: PositiveInt = 8  # multiples of it suit integer kernels: odd counts can be slower than the unpruned network
+    epochs: Annotated[int, msgspec.Meta(ge=0)] = 0  # of recovery training; a distill stage after this one recovers more
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 0.05
     batch: PositiveInt = 128
 
@@ -68,7 +68,7 @@ class Prune(Base):
                     curve += self._recovered(inputs, saved, i)
         after = saved_network.sizes(network)
         changes = {name: sizes for name, sizes in after.items() if sizes != before[name]}
-        # What an earlier prune changed still has to be said, relative to what the builder makes.
+        # The structure must also contain the changes of an earlier prune stage, relative to the builder's network.
         changes = {**saved.structure.changes, **changes}
         saved_network.save(out, network, msgspec.structs.replace(saved.structure, changes=changes))
         scores = scores_of(network, saved.normalization, project.splits.validation)
@@ -90,7 +90,7 @@ class Prune(Base):
         )
 
     def _share(self, keep: float, iteration: int) -> float:
-        """What is left of everything after so many iterations: the same share goes each time."""
+        """The share that is left after this iteration: each iteration removes the same share."""
         return float(keep ** (iteration / self.iterations))
 
     def _remove_channels(self, inputs: Inputs, saved: Any, sample: Any, iteration: int) -> None:
@@ -98,7 +98,7 @@ class Prune(Base):
 
         if self.importance == "taylor":
             self._gradients(inputs, saved)
-        # Each iteration prunes what the one before left.
+        # Each iteration prunes the network that the one before left.
         keep = self._share(self.keep, 1)
         layers = {name: self._share(share, 1) for name, share in self.layers.items()}
         pruning.remove_channels(
@@ -107,7 +107,7 @@ class Prune(Base):
         saved.network.zero_grad(set_to_none=True)
 
     def _gradients(self, inputs: Inputs, saved: Any) -> None:
-        """Of the loss on some training samples: what Taylor's expansion multiplies the weights by."""
+        """Computes gradients of the loss on some training samples, which Taylor importance multiplies by the weights."""
         import torch
 
         from edgeloop_pipeline.tasks.registry import task_for

@@ -1,4 +1,4 @@
-"""int8: calibration first; what that loses is explained, and repaired step by step until the floor holds."""
+"""The stage `quantize`: calibrates to int8, explains the loss, and takes repair steps until the floor holds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeloop_pipeline.results.quantization import QuantizeResult
 
 @dataclass(frozen=True)
 class Quantize(QuantizeSettings, Base):
-    """Decide every scale once; both exported files carry these. Floors are judged on validation data here."""
+    """Decides every scale once; both exported files use these scales. Judges floors on validation data."""
 
     needs = ("network",)
     gives = ("quantized",)
@@ -39,7 +39,7 @@ class Quantize(QuantizeSettings, Base):
             float_validation_accuracy=repair.float_metric,
             post_training_validation_accuracy=repair.post_training,
             method=repair.method,
-            why=missed or ("asked for" if self.qat == "always" else "post-training holds the floor"),
+            why=missed or ("asked for" if self.qat == "always" else "post-training quantization holds the floor"),
             repair_steps=repair.steps,
             layer_losses=repair.losses,
             calibration=graph.options.method,

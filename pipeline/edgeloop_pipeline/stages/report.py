@@ -1,4 +1,4 @@
-"""The report: one HTML file."""
+"""The stage `report`: writes one HTML file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeloop_pipeline.results.files import ReportResult
 
 @dataclass(frozen=True)
 class Report(Base):
-    """Self-contained: no scripts, no fonts, nothing fetched."""
+    """Writes a self-contained page: no scripts, no fonts, no downloads."""
 
     gives = ("report",)
     libraries = ("jinja2", "matplotlib")

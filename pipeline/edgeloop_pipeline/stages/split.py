@@ -1,4 +1,4 @@
-"""Split: where the int8 ONNX file can be cut between device and server, and what each cut costs."""
+"""The stage `split`: finds where the int8 ONNX file can be cut between device and server, and measures each cut."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
 
 MAX_CHANNELS = 8  # of a FLAC file
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-MIN_TAIL = 0.05  # share of the work that a tail must spare the device
+MIN_TAIL = 0.05  # the least share of the work that a tail must take from the device
 
 
 @dataclass(frozen=True)
 class Split(Base):
-    """Heads for the device, one a cut point that is worth it: fewer bytes than every one before it, and than the input.
+    """Writes a head for each useful cut point: one with fewer bytes than the input and than every cut before it.
 
-    Bytes are measured on validation samples, times on this machine with one thread. `four_bits`: inner boundaries rounded to
-    16 steps as well, with what that costs in agreement; a device uses it only where its config allows that. `bottleneck`: share of
-    a boundary's channels that cross by a learned bottleneck, a cut of its own beside each inner one, lossy like `four_bits`.
+    Bytes are measured on validation samples, times on this machine with one thread. `four_bits`: also
+    measures inner cuts rounded to 16 steps, and their agreement; a device uses them only if its config allows it. `bottleneck`: the
+    share of channels that a learned bottleneck codec sends; it is a separate cut beside each inner one, lossy like `four_bits`.
     """
 
-    max_cuts: PositiveInt = 6  # inner cuts: each is a file in the bundle
+    max_cuts: PositiveInt = 6  # inner cuts: each adds a file to the bundle
     samples: PositiveInt = 64
     four_bits: bool = False
     bottleneck: Share = 0.0
     bottleneck_steps: PositiveInt = 200  # of 32 samples
-    exits: Share = 0.0  # accuracy that early answers at the inner cuts may lose, at 95 % confidence; 0: there are none
+    exits: Share = 0.0  # accuracy that early exits at the inner cuts may lose, at 95 % confidence; 0: no early exits
     seconds: Annotated[float, msgspec.Meta(gt=0, le=60)] = 0.2  # per head and tail
 
     needs = ("network", "quantized", "exported")
@@ -56,7 +56,7 @@ class Split(Base):
         samples = inputs.project.splits.validation.values[: self.samples]
         variant = next((v for v in read_variants(inputs.artefacts["exported"]) if v.runtime == "onnx"), None)
         if variant is None:
-            inputs.log("no ONNX file was exported, and TFLite files are not cut: the model runs on the device as a whole")
+            inputs.log("no ONNX file was exported, and TFLite files cannot be cut: the whole model runs on the device")
             return SplitResult(cuts=[], left_out={})
         model = (inputs.artefacts["exported"] / variant.file).read_bytes()
         work = CutBench(variant, model, samples, self.seconds, inputs.project.splits.task == "classification")
@@ -78,7 +78,7 @@ class Split(Base):
             if exits is not None:
                 cut, why = exits.of(cut, out)
                 if why:
-                    left_out[f"{cut.name}: early answer"] = why
+                    left_out[f"{cut.name}: early exit"] = why
             cuts.append(cut)
         split = manifest.Split(variant=variant.name, machine=machine(), whole_us=work.whole_us, cuts=[*cuts, *narrows])
         (out / CUTS).write_bytes(msgspec.json.encode(split))
@@ -94,7 +94,7 @@ class Split(Base):
         )
 
     def _worth_it(self, model: bytes, input_bytes: int) -> list[Any]:
-        """Cut points with fewer bytes than all before them; of too many, those that save least are left out."""
+        """Cut points with fewer bytes than all before them. If there are too many, those that save least are left out."""
         from edgeloop_exporters import cutting
 
         kept, sizes = [], [input_bytes]
@@ -129,7 +129,7 @@ class Split(Base):
         return Cut(name=INPUT, tensor="", boundary=spec, packed=packed, head_us=0.0, tail_us=work.whole_us)
 
     def _cut(self, work: CutBench, boundary: Any, number: int, out: Path) -> tuple[Cut | None, str]:
-        """One cut, its head written; or why it is left out."""
+        """Writes the head of one cut and measures it. Returns the cut, or the reason to leave it out."""
         from edgeloop_contract.manifest import Cut, TensorSpec
         from edgeloop_contract.splitting import from_nibbles, nibbles
         from edgeloop_exporters import cutting
@@ -138,9 +138,9 @@ class Split(Base):
         head, tail = work.open(head_model), work.open(tail_model)
         crossing = head.raw(work.samples)
         if not (tail.run(crossing) == work.scores).all():
-            return None, "tail(head(x)) is not the whole, bit for bit, in this runtime"
+            return None, "tail(head(x)) differs from the whole network's scores in this runtime"
         if not work.is_one_by_one(head, crossing):
-            return None, "samples of one batch are mixed there: a device sends one by one"
+            return None, "the network mixes samples of one batch there, but a device sends one sample at a time"
         tail_us = work.took(tail, crossing)
         if tail_us < MIN_TAIL * work.whole_us:
             return None, f"less than {MIN_TAIL:.0%} of the work comes after it"
@@ -166,7 +166,7 @@ def _bytes(boundary: Any) -> int:
 
 
 def _codings(sample: TensorSpec) -> list[Coding]:
-    """Files that such an input can cross as, exact ones first: pictures of one or three channels, sound of 16 bits."""
+    """The file formats that can carry such an input, exact ones first: pictures of one or three channels, 16-bit sound."""
     if sample.dtype == "uint8" and len(sample.shape) == 3 and sample.shape[-1] in (1, 3):
         return ["webp", "jpeg"]
     if sample.dtype == "int16" and (len(sample.shape) == 1 or (len(sample.shape) == 2 and sample.shape[1] <= MAX_CHANNELS)):

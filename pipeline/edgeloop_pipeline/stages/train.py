@@ -1,4 +1,4 @@
-"""Train the network that everything after starts from: the teacher."""
+"""The stage `train`: trains the network that all later stages start from, the teacher."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from edgeloop_pipeline.training.settings import FitSettings, NonNegativeInt
 
 @dataclass(frozen=True)
 class Train(FitSettings, Base):
-    """Supervised training: from scratch, or from weights that are given."""
+    """Supervised training, from scratch or from given weights."""
 
-    epochs: NonNegativeInt = 20  # 0: the given weights as they are
+    epochs: NonNegativeInt = 20  # 0: the given weights stay unchanged
     weights: Reference | None = None  # file.py:callable(network) that loads pretrained weights into it
 
-    start: str = ""  # a network.safetensors of the same network to go on from; retraining gives the champion's
+    start: str = ""  # a network.safetensors of the same network, from which training continues; retraining gives the champion's
 
-    # Modules that begin the second pipeline stage, the third, …: one process a stage, for a network too large for one device.
+    # Modules that begin the second pipeline stage, the third, …: one process per stage, for a network too large for one device.
     split_at: list[str] = field(default_factory=list)
 
     gives = ("network", "teacher")
@@ -61,7 +61,7 @@ class Train(FitSettings, Base):
             return NetworkResult(validation_accuracy=accuracy, parameters=parameters, multiply_adds=multiply_adds)
         loss = task_for(project.splits).loss(self.label_smoothing)
         if project.splits.task == "classification" and _answers_probabilities(network, sample):
-            inputs.log("the network ends in a softmax: its logarithm is what trains, and shipped files leave the softmax out")
+            inputs.log("the network ends in a softmax: training uses its logarithm, and shipped files leave the softmax out")
             loss = of_probabilities(loss)
         fitted = fit(
             network, normalization, project.splits, self, loss, seed=head.seed,
@@ -77,7 +77,7 @@ class Train(FitSettings, Base):
 
 
 def _answers_probabilities(network: Any, sample: Any) -> bool:
-    """Are its answers at several samples 0 to 1, and 1 together? Logits are never so by chance."""
+    """Whether the outputs for several samples are between 0 and 1 and add up to 1, as logits never do by chance."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Verify: the shipped files, in the shipped runtimes, on the full test set."""
+"""The stage `verify`: tests the shipped files in the shipped runtimes on the full test set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Verify(Base):
-    """Accuracy with intervals, parity in LSB, integer kernels; a missed floor fails the run."""
+    """Measures accuracy with intervals, parity in LSB, and integer kernels; a missed floor fails the run."""
 
     layer_samples: PositiveInt = 32  # for the comparison layer by layer
     canary_samples: PositiveInt = 32  # validation samples that go into the bundle
@@ -78,7 +78,7 @@ class Verify(Base):
                 top1_share=min((a.top1_share for a in agreements if a.top1_share is not None), default=None),
                 pairs=agreements,
                 layers=self._layers(inputs, graph),
-                layers_note="TFLite's layers by its own kernels (XNNPACK hides its inner tensors)",
+                layers_note="TFLite's layers are compared with its own kernels (XNNPACK hides its inner tensors)",
             ),
             metric=METRICS[splits.task],
             failures=[],
@@ -91,7 +91,7 @@ class Verify(Base):
         return result
 
     def _layers(self, inputs: Inputs, graph: Any) -> list[Any]:
-        """Every int8 file against torch, layer by layer."""
+        """Compares every int8 file with torch, layer by layer."""
         from edgeloop_exporters import parity
 
         exported, rows = inputs.artefacts["exported"], []
@@ -104,23 +104,23 @@ class Verify(Base):
         return rows
 
     def _drift(self, inputs: Inputs, task: Any, on_validation: Any, graph: Any, normalization: Any, out: Path) -> None:
-        """The drift monitor, calibrated on what the quantized network says of validation samples."""
+        """Calibrates the drift monitor on the quantized network's scores for validation samples."""
         from edgeloop_pipeline.drift import calibration
         from edgeloop_pipeline.training.scoring import scores_of
 
         splits = inputs.project.splits
         pools = {"validation": (splits.validation, on_validation)}
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
-            inputs.log("drift: validation has too few groups or recordings, so training samples are looked at too")
+            inputs.log("drift: validation has too few groups or recordings, so training samples are used too")
             pools["train"] = (splits.train, scores_of(graph.module, normalization, splits.train).numpy())
         reference = calibration.of_bundle(task, pools)
         told = calibration.rarest_told(reference.samples, reference.recordings)
-        rarer = f"; from them, false alarms rarer than {told:.0f} in 10,000 are extrapolated" if told else ""
-        inputs.log(f"drift: held against {reference.samples} samples in {reference.recordings} recordings{rarer}")
+        rarer = f"; rates below {told:.0f} false alarms in 10,000 samples are extrapolated from these" if told else ""
+        inputs.log(f"drift: the reference is {reference.samples} samples in {reference.recordings} recordings{rarer}")
         (out / DRIFT).write_bytes(msgspec.json.encode(reference))
 
     def _canary(self, inputs: Inputs, graph: Any, on_validation: Any, out: Path) -> None:
-        """A few validation samples, evenly spread, with the quantized reference's scores, and each float file's own."""
+        """The canary: a few evenly spread validation samples, with the scores of the quantized reference and of each float file."""
         import numpy as np
 
         from edgeloop_agent.runtimes import open_runtime
@@ -138,7 +138,7 @@ class Verify(Base):
 
 
 def _failures(target: Target, result: VerifyResult, measured: list[FloatNetwork], points: int) -> list[str]:
-    """Every floor that is missed, in words."""
+    """A sentence for every missed floor."""
     from edgeloop_exporters.parity import first_difference
     from edgeloop_pipeline.stages import floors
 
@@ -154,7 +154,7 @@ def _failures(target: Target, result: VerifyResult, measured: list[FloatNetwork]
 
 
 def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Array], dict[str, VerifiedFile]]:
-    """Every shipped file in its runtime on the full test set: its scores, and what is known of it."""
+    """Runs every shipped file in its runtime on the full test set: its scores and its figures."""
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
     from edgeloop_pipeline.training.scoring import in_batches
@@ -180,7 +180,7 @@ def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Arr
 
 
 def parity_step(graph: Any) -> float:
-    """One LSB of the scores."""
+    """One LSB of the quantized scores."""
     from edgeloop_exporters.quantization import output_step
 
     return output_step(graph.module)

@@ -1,1 +1,1 @@
-"""Sweeps: many runs of one recipe, and the best of them."""
+"""Runs sweeps: many variants of one recipe, and the best of them."""

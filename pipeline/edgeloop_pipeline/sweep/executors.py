@@ -1,4 +1,4 @@
-"""Where the trials of a sweep run: here, one after the other, or over a Ray cluster."""
+"""Runs the trials of a sweep: on this machine, one after the other, or over a Ray cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgeloop_pipeline.system.child_process import dies_with
 
 
 class Here:
-    """One after the other, each in a process of its own: the next one starts clean. What they share is made once."""
+    """Runs trials one after the other, each in its own process, so that each starts clean. Shared stages run once."""
 
     count = 1
 
@@ -46,9 +46,9 @@ class Here:
 
 
 class OnRay:
-    """Over a Ray cluster (the local machine, where none is named): the same study, its trials on many workers.
+    """Runs the trials of one study on many workers of a Ray cluster (default: this machine).
 
-    Each worker has a runs folder of its own; it begins with what the main one holds, so that the teacher is trained once.
+    Each worker has its own runs folder. It starts with the content of the main one, so that the teacher is trained once.
     Hosts must see the recipe and the runs folder under the same paths.
     """
 
@@ -74,7 +74,7 @@ class OnRay:
             ray.shutdown()
 
     def _teacher(self, log: Callable[[str], None]) -> None:
-        """Run what no knob changes here, once, and hand it to every worker."""
+        """Run here once the stages that no knob changes, and give their results to every worker."""
         from edgeloop_pipeline.run.runner import Listener, run
 
         recipe = self.study.recipe
@@ -108,11 +108,11 @@ class OnRay:
         try:
             return trial, outcome_of(*ray.get(job))
         except ray.exceptions.RayError as error:
-            return trial, UsageError(f"its worker died: {str(error).splitlines()[0]}")
+            return trial, UsageError(f"its worker ended: {str(error).splitlines()[0]}")
 
 
 def _linked(source: str, target: str) -> str:
-    """A hard link where the disk can; stored results are never changed in place."""
+    """Hard-link the tree, or copy it if the disk has no hard links; stored results never change in place."""
     if not Path(target).exists():
         try:
             os.link(source, target)

@@ -1,4 +1,4 @@
-"""The sweep's page."""
+"""Writes the sweep's page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeloop_pipeline.tasks.registry import METRICS
 
 
 def write(study: Study, trials: list[SweepTrial]) -> Path:
-    """Beside the study's storage."""
+    """Write the page beside the study's storage. Returns its path."""
     head = study.recipe.head
     points = [(t.number, t.point.accuracy, t.point.latency, float(t.point.bytes), t.best) for t in trials if t.point]
     text = page(

@@ -1,4 +1,4 @@
-"""A sweep: many variants of a recipe, and the best trade-offs among them (Optuna; spread over machines by Ray)."""
+"""The study of a sweep: many variants of a recipe, and the best trade-offs among them (by Optuna, or Ray on a cluster)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgeloop_pipeline.sweep.trial import Pruned, SweepPoint, TrialPruner
 
 FOLDER = "sweeps"
 BEST: dict[str, Literal["maximize", "minimize"]] = {"accuracy": "maximize", "latency": "minimize", "bytes": "minimize"}
-MAX_POINTS = 64  # a space of so few is gone through, without repeats
+MAX_POINTS = 64  # a space of at most this size is tried point by point, without repeats
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class SweepTrial:
 
 
 class Workers(Protocol):
-    """Where trials run: `count` at a time, between entering and leaving `ready`."""
+    """The interface to the place where trials run: `count` at a time, between entering and leaving `ready`."""
 
     @property
     def count(self) -> int: ...
@@ -47,11 +47,11 @@ class Workers(Protocol):
     def start(self, changes: tuple[str, ...], board: TrialPruner, log: Callable[[str], None]) -> Any: ...
 
     def next(self, waiting: list[tuple[Any, Any]]) -> tuple[Any, SweepPoint | Exception]:
-        """The next trial of `waiting` (trial, what `start` gave) that is done; it is taken out."""
+        """The next finished trial of `waiting` (trial, result of `start`); it is removed from `waiting`."""
 
 
 def grid_of(knobs: dict[str, Knob]) -> list[dict[str, int]]:
-    """Every point of a small space of choices, by each choice's place; [] where there are ranges, or too many."""
+    """Every point of a small space of choices, as indices of the choices; [] if there are ranges or too many points."""
     counts = [range(len(knob.choices or ())) for knob in knobs.values()]
     if math.prod(len(c) for c in counts) > MAX_POINTS:
         return []
@@ -59,7 +59,7 @@ def grid_of(knobs: dict[str, Knob]) -> list[dict[str, int]]:
 
 
 def changes_of(knobs: dict[str, Knob], suggest: Any) -> tuple[str, ...]:
-    """One point of the space as `--set` words. `suggest`: an Optuna trial, or a frozen one."""
+    """One point of the space as `--set` arguments. `suggest`: an Optuna trial, or a frozen one."""
     found = []
     for name, knob in knobs.items():
         if knob.choices is not None:
@@ -75,7 +75,7 @@ def changes_of(knobs: dict[str, Knob], suggest: Any) -> tuple[str, ...]:
 
 
 def named(recipe: Recipe) -> Sweep:
-    """The recipe's sweep, checked by trying every end of every knob. Raises UsageError."""
+    """The recipe's sweep, after a check of both ends of every knob. Raises UsageError."""
     wanted = recipe.head.sweep
     if wanted is None:
         raise UsageError(f"{recipe.path}: has no sweep; add sweep: {{vary: {{stage.key: {{choices: […]}} or {{low, high}}}}}}")
@@ -99,7 +99,7 @@ class Study:
 
     @property
     def name(self) -> str:
-        """Another space or another recipe is another study; more trials are the same one, and so are other floors: those are
+        """The study's name. Another space or recipe is another study; more trials or other floors are the same one: floors are
         judged when a point is built."""
         head = msgspec.structs.replace(self.recipe.head, sweep=msgspec.structs.replace(self.sweep, trials=1), target=Target())
         return f"{head.name}-{digest([head, self.recipe.stages])[:12]}"
@@ -119,7 +119,7 @@ class Study:
             storage=f"sqlite:///{path}", study_name=self.name, load_if_exists=True,
             directions=[BEST[o] for o in self.sweep.objectives],
         )  # fmt: skip
-        # Another seed after each stop, or the sampler would begin with the same draws again.
+        # A different seed after each stop, or the sampler would repeat its first draws.
         seed = self.recipe.head.seed + len(study.trials)
         study.sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=5)
         if not must_exist:
@@ -127,7 +127,7 @@ class Study:
         return study
 
     def _take_up(self, study: Any) -> None:
-        """What a killed sweep was at is tried again."""
+        """Try again the trials that a killed sweep did not finish."""
         import optuna
 
         for trial in study.get_trials(states=(optuna.trial.TrialState.RUNNING,)):
@@ -150,7 +150,7 @@ class Study:
         return TrialPruner(self.sweep.prune_margin, [(p.parameters, p.curve) for p in points])
 
     def _untried(self, study: Any) -> int | None:
-        """Put what is left of a small space in the queue, and say how much; None where the sampler chooses."""
+        """Queue the untried points of a small space. Returns their number; None if the sampler chooses."""
         import optuna
 
         grid = grid_of(self.sweep.vary)
@@ -162,7 +162,7 @@ class Study:
         return len([p for p in grid if p not in tried]) if grid else None
 
     def run(self, log: Callable[[str], None], workers: Workers) -> list[SweepTrial]:
-        """Trials until there are as many as the recipe says. A trial that fails says why, and the others go on."""
+        """Run trials up to the recipe's number. A failed trial says why, and the others continue."""
         study = self.open()
         with workers.ready(log):
             left = self.sweep.trials - len([t for t in self.trials(study) if t.state != "failed"])
@@ -185,7 +185,7 @@ class Study:
         return self.trials(study)
 
     def _tell(self, study: Any, trial: Any, outcome: SweepPoint | Exception, log: Callable[[str], None]) -> int:
-        """1 when the trial failed."""
+        """Record the trial's outcome. Returns 1 if it failed, else 0."""
         import optuna
 
         if isinstance(outcome, SweepPoint):
@@ -201,7 +201,7 @@ class Study:
 
 
 def chosen(recipe: Recipe, runs: Path, number: int) -> tuple[str, ...]:
-    """The `--set` words of one finished trial. Raises UsageError that names the good ones."""
+    """The `--set` arguments of one finished trial. Raises UsageError that names the best ones."""
     study = Study.of(recipe, runs)
     rows = study.trials(study.open(must_exist=True))
     found = next((t for t in rows if t.number == number and t.point is not None), None)

@@ -1,4 +1,4 @@
-"""One trial of a sweep: a variant of a recipe, run as far as its profile, in a process of its own."""
+"""Runs one trial of a sweep in its own process: a variant of a recipe, up to its profile stage."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.recipe import Recipe
 
-LEFT_OUT = ("verify", "package", "report")  # the test set chooses nothing
+LEFT_OUT = ("verify", "package", "report")  # nothing is chosen on the test set
 PRUNE_FROM_EPOCH = 3
 
 
 class Pruned(EdgeloopError):
-    """A trial that is not worth finishing."""
+    """Raised when a trial is not worth finishing."""
 
 
 class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """What one trial came to. `accuracy`: on validation data; `latency`: µs of the fastest int8 file; `bytes`: of the smallest."""
+    """The result of one trial. `accuracy`: on validation data; `latency`: µs of the fastest int8 file; `bytes`: of the smallest."""
 
     accuracy: float
     latency: float
@@ -36,7 +36,7 @@ class SweepPoint(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass
 class TrialPruner:
-    """What finished trials learnt: how good a network of so many parameters was after each epoch."""
+    """Ends weak trials, by the curves of finished ones: the metric after each epoch, with the number of parameters."""
 
     margin: float
     curves: list[tuple[int, list[float]]] = field(default_factory=list)
@@ -44,7 +44,7 @@ class TrialPruner:
     stage: str = ""
 
     def watch(self, name: str, epoch: int, accuracy: float, parameters: int) -> None:
-        """Raises Pruned when a smaller network did clearly better at this epoch."""
+        """Raise Pruned if a smaller network was clearly better at this epoch."""
         if name != self.stage:
             self.stage, self.now = name, []
         self.now.append(accuracy)
@@ -58,14 +58,14 @@ class TrialPruner:
 def _stages(recipe: Recipe) -> tuple[str, ...]:
     off = [f"{name}=off" for name in LEFT_OUT if name in recipe.stages]
     if not {"quantize", "export", "profile"} <= recipe.stages.keys():
-        raise UsageError(f"{recipe.path}: a sweep measures what ships; the recipe needs quantize, export and profile")
-    # A floor is judged when a point is built; here it would begin repairs by training for students that never reach it.
+        raise UsageError(f"{recipe.path}: a sweep measures the shipped files; the recipe needs quantize, export and profile")
+    # Floors are judged when a point is built; here they would start repairs by training for students that never hold them.
     off += ["target.min_accuracy=null"] if recipe.head.target.min_accuracy is not None else []
     return (*off, *(["distill.cache_teacher=true"] if "distill" in recipe.stages else []))
 
 
 def measure(path: Path, changes: tuple[str, ...], runs: Path, board: TrialPruner, log: Callable[[str], None]) -> SweepPoint:
-    """Run one variant as far as its profile."""
+    """Run one variant up to its profile stage. Returns its figures."""
     from edgeloop_pipeline.results.files import ExportResult, ProfileResult
     from edgeloop_pipeline.results.quantization import QuantizeResult
     from edgeloop_pipeline.results.training import NetworkResult
@@ -96,7 +96,7 @@ def measure(path: Path, changes: tuple[str, ...], runs: Path, board: TrialPruner
 def attempt_in_words(
     path: str, changes: tuple[str, ...], runs: str, margin: float, curves: list[tuple[int, list[float]]], aloud: bool = False
 ) -> tuple[str, Any]:
-    """A trial's outcome in plain values, for another process: what it came to, or why it came to nothing."""
+    """A trial's outcome as plain values for another process: its figures, or the reason why it has none."""
     board = TrialPruner(margin, [(count, list(curve)) for count, curve in curves])
     try:
         point = measure(Path(path), tuple(changes), Path(runs), board, lambda text: click.echo(text, err=True) if aloud else None)

@@ -1,1 +1,1 @@
-"""The operating system: memory, signals, child processes."""
+"""Controls the operating system: memory, signals, child processes, waiting threads."""

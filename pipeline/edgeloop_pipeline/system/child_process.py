@@ -1,4 +1,4 @@
-"""Child processes that do not outlive the run that started them."""
+"""Ends child processes together with the run that started them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ PR_SET_PDEATHSIG = 1
 
 
 def dies_with(parent: int, *_: object) -> None:
-    """Called in a child: when process `parent` is killed, so is this one (Linux). An orphan would hold the runs folder's lock."""
+    """Call it in a child: the kernel then kills it with process `parent` (Linux). An orphan would keep the runs folder's lock."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it was killed before this was set
+        if os.getppid() != parent:  # the parent was killed before this call
             os._exit(1)

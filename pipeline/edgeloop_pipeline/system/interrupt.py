@@ -1,8 +1,8 @@
-"""Ctrl-C that cannot get lost.
+"""Makes sure that no Ctrl-C is lost.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. In a callback of a C library, a destructor or a
-generator being collected it is printed or dropped, and the run would go on to its end; so the signal is remembered too,
-and the run asks at every line of progress.
+Python raises KeyboardInterrupt wherever the main thread is at that moment. In a callback of a C library, a destructor or a
+collected generator, it is printed or dropped, and the run would continue to its end. So this module also remembers the signal,
+and the run checks it at every line of progress.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _seen = False
 
 
 def listen() -> None:
-    """Remember SIGINT from now on, unless whoever started this process had it ignored."""
+    """Remember SIGINT from now on, unless this process was started with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
 
 
 def check() -> None:
-    """Raises KeyboardInterrupt if one was asked for and did not arrive."""
+    """Raise KeyboardInterrupt if a SIGINT came and its exception was lost."""
     if _seen:
         raise KeyboardInterrupt
 

@@ -1,7 +1,7 @@
-"""Memory that is freed and asked for again at every step stays with the process.
+"""Keeps freed memory in the process, because every training step needs it again.
 
-glibc gets every block above 32 MB from the kernel anew and gives it back when it is freed, so the activations of large images
-cost a page fault for each 4 kB, at every layer, at every batch: several times the arithmetic itself on a virtual machine.
+glibc takes every block above 32 MB anew from the kernel and gives it back when it is freed. So the activations of large images
+cost a page fault for each 4 kB, in every layer and batch. On a virtual machine, this takes several times as long as the arithmetic.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-MAX_KEPT_BYTES = 1 << 30  # a larger block is still the kernel's
-KEPT_SHARE = 16  # of what is free: the same of a machine with little memory, where holes between kept blocks would hurt
+MAX_KEPT_BYTES = 1 << 30  # a larger block still goes back to the kernel
+KEPT_SHARE = 16  # 1/16 of the free memory: with little memory, holes between kept blocks would be harmful
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def keep_freed() -> None:
-    """From now on, in this process. Does nothing where the C library is not glibc: others have no such setting."""
+    """Keep freed memory in this process from now on. Does nothing without glibc: other C libraries have no such setting."""
     if libc := _glibc():
         kept = min(MAX_KEPT_BYTES, free_bytes() // KEPT_SHARE)
         libc.mallopt(_MMAP_THRESHOLD, kept)
@@ -25,13 +25,13 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """What is free now goes back to the kernel: the next stage's peak is its own."""
+    """Give free memory back to the kernel, so that it does not count in the next stage's peak."""
     if libc := _glibc():
         libc.malloc_trim(0)
 
 
 def free_bytes() -> int:
-    """Memory that could still be had on this machine, within its container's limit. Linux alone."""
+    """The free memory of this machine in bytes, within its container's limit. Linux only."""
     lines = Path("/proc/meminfo").read_text().splitlines()
     free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
     try:

@@ -1,1 +1,1 @@
-"""Tasks: labels, losses, metrics; one file a task."""
+"""Tasks: labels, losses, metrics; one file per task."""

@@ -1,4 +1,4 @@
-"""Normal or not, by how well a network that learnt from normal samples reconstructs one."""
+"""The task anomaly: a sample is normal if a network trained on normal samples reconstructs it well."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.results.files import Detection, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
-FEWER_RESAMPLES = 500  # an AUC of ten thousand samples takes a millisecond
+FEWER_RESAMPLES = 500  # because the AUC of ten thousand samples takes a millisecond
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Anomaly:
     """Labels are normal (0) and anomalous (1); the network reconstructs its normalized input, trained on normal samples."""
 
     splits: PreparedSplits
-    percentile: float = 99.0  # of the validation set's normal scores: what is above it is called an anomaly
+    percentile: float = 99.0  # of the validation set's normal scores: a higher score is an anomaly
 
     @cached_property
     def normalization(self) -> tuple[list[float], list[float]]:
@@ -57,7 +57,7 @@ class Anomaly:
         return F.mse_loss(scores, wanted)
 
     def errors(self, scores: Array, samples: Samples) -> Array:
-        """Reconstruction error of each sample, (N,)."""
+        """The reconstruction error of each sample, (N,)."""
         return reconstruction_errors(scores, np.asarray(samples.values), *self.normalization)
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
@@ -71,11 +71,11 @@ class Anomaly:
         return confidence_intervals.bootstrap(statistic, samples.recording, FEWER_RESAMPLES)
 
     def chance(self, samples: Samples) -> float:
-        """Of scores by lot."""
+        """The metric of random scores."""
         return 0.5
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
-        """What the threshold does on the test set; it comes from normal validation samples alone."""
+        """The effect of the threshold on the test set; the threshold comes from normal validation samples alone."""
         from edgeloop_pipeline.results.files import Detection, TaskFigures
 
         normal = self.errors(on_validation, self.splits.validation)[self.splits.validation.labels == 0]
@@ -106,7 +106,7 @@ class Anomaly:
     def card(self, figures: TaskFigures) -> list[str]:
         d = _detection(figures)
         return [
-            f"Tells {self.splits.labels[1]} from {self.splits.labels[0]} by how badly it reconstructs a sample; learnt from"
+            f"Tells {self.splits.labels[1]} from {self.splits.labels[0]} by the error of its reconstruction; trained on"
             f" {self.splits.labels[0]} samples alone.",
             f"At its threshold: {d.found:.1%} of {d.anomalous} found, {d.false_alarms:.1%} false alarms among"
             f" {d.normal} normal test samples.",

@@ -1,4 +1,4 @@
-"""Which of several classes a sample belongs to."""
+"""The task classification: a sample belongs to one of several classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_CLASSES_SHOWN = 30
 
 @dataclass(frozen=True)
 class Classification:
-    """Labels are classes; scores are logits."""
+    """Classification: labels are classes, scores are logits."""
 
     splits: PreparedSplits
 
@@ -41,7 +41,7 @@ class Classification:
         return cross_entropy(smoothing)
 
     def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-        """Hinton et al. 2015."""
+        """The distillation loss of Hinton et al. 2015."""
         import torch.nn.functional as F
 
         soft = F.kl_div(
@@ -60,7 +60,7 @@ class Classification:
         return confidence_intervals.bootstrap(confidence_intervals.share(scores.argmax(1) == samples.labels), samples.recording)
 
     def chance(self, samples: Samples) -> float:
-        """Of always answering the commonest class."""
+        """The metric of a model that always answers the most common class."""
         return float(np.bincount(samples.labels).max() / len(samples))
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
@@ -71,10 +71,10 @@ class Classification:
         classes, truth = len(names), np.asarray(samples.labels)
         matrix = np.bincount(truth * classes + scores.argmax(1), minlength=classes**2).reshape(classes, classes)
         hits, answered, counts = np.diag(matrix), matrix.sum(0), matrix.sum(1)
-        # Of a class that was never answered, or never true: 0.
+        # A class that was never answered, or never true, has 0.
         precision, recall = hits / np.maximum(answered, 1), hits / np.maximum(counts, 1)
         f1 = 2 * hits / np.maximum(answered + counts, 1)
-        # A table of a thousand rows says nothing: the commonest ones.
+        # A table of a thousand rows is not readable: only the most common classes.
         shown = np.sort(np.argsort(-counts, kind="stable")[:MAX_CLASSES_SHOWN])
         rows = [ClassFigures(names[i], int(counts[i]), *(float(values[i]) for values in (precision, recall, f1))) for i in shown]
         return TaskFigures(confusion=matrix[np.ix_(shown, shown)].tolist(), classes=rows)

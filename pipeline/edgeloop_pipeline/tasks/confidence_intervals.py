@@ -1,4 +1,4 @@
-"""How sure a figure is."""
+"""Computes metrics and their 95 % intervals."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ RESAMPLES = 2000
 
 
 def bootstrap(statistic: Callable[[Array], float], clusters: Array, resamples: int = RESAMPLES) -> Estimate:
-    """`statistic` of sample weights (N,), with a 95 % interval: a percentile bootstrap over `clusters` (Field & Welsh 2007).
+    """A `statistic` of sample weights (N,) and its 95 % interval, by percentile bootstrap over `clusters` (Field & Welsh 2007).
 
-    Windows of one recording err together; resampling whole recordings keeps the interval honest.
+    Errors of windows of one recording are correlated, so whole recordings are resampled.
     """
     from edgeloop_contract.manifest import Estimate
 
@@ -39,7 +39,7 @@ def share(correct: Array) -> Callable[[Array], float]:
 
 
 def r2(answers: Array, truth: Array) -> Callable[[Array], float]:
-    """Coefficient of determination, the mean over quantities; both (N, quantities). NaN where the truth is constant."""
+    """The coefficient of determination, as the mean over quantities; both (N, quantities). NaN if the truth is constant."""
     squared = (answers - truth) ** 2
 
     def weighted(weights: Array) -> float:
@@ -52,7 +52,7 @@ def r2(answers: Array, truth: Array) -> Callable[[Array], float]:
 
 
 def auc(scores: Array, positive: Array) -> Callable[[Array], float]:
-    """Area under the ROC curve: how often a positive scores above a negative, ties counting half (Mann & Whitney 1947)."""
+    """The area under the ROC curve: how often a positive scores above a negative; ties count half (Mann & Whitney 1947)."""
     _, place = np.unique(scores, return_inverse=True)
     places, is_positive = int(place.max()) + 1, positive.astype(np.float64)
 

@@ -1,4 +1,4 @@
-"""Losses of tasks."""
+"""The type of losses, and a wrapper for networks with probabilities."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def cross_entropy(smoothing: float) -> Loss:
 
 
 def of_probabilities(loss: Loss) -> Loss:
-    """The same loss for a network that answers probabilities: it is given their logarithms."""
+    """The loss for a network whose outputs are probabilities: it gets their logarithms."""
     return lambda scores, *others: loss(scores.clamp_min(MIN_PROBABILITY).log(), *others)

@@ -1,4 +1,4 @@
-"""The three tasks: what labels mean, what is learnt, how good it is, and what the device is told.
+"""The three tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
 
 "Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², or ROC AUC.
 """
@@ -26,19 +26,19 @@ METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AU
 
 
 class Task(Protocol):
-    """One task on one data set. Scores are what the network answers: (N, ...) float32."""
+    """One task on one data set. Scores are the network's outputs: (N, ...) float32."""
 
     @property
     def outputs(self) -> int:
-        """The number that the network's builder is given."""
+        """The number of outputs, which the network's builder gets."""
 
     def check_answer(self, sample: tuple[int, ...], answer: tuple[int, ...]) -> str:
-        """What a network that answers one normalized sample so should return instead, or ''."""
+        """The output that the network should return for one normalized sample; '' if this answer is right."""
 
     def loss(self, smoothing: float = 0.0) -> Loss: ...
 
     def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-        """How far a student's scores are from its teacher's."""
+        """The loss between a student's scores and its teacher's."""
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         """The metric and the loss."""
@@ -46,13 +46,13 @@ class Task(Protocol):
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate: ...
 
     def chance(self, samples: Samples) -> float:
-        """The metric of an answer that does not look at the sample."""
+        """The metric of the best answer that ignores the sample."""
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
-        """More than one figure. `on_validation`: the shipped arithmetic's scores there, from which a threshold may come."""
+        """The detailed figures. `on_validation`: the quantized scores of validation samples, which may give a threshold."""
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
-        """Of the answers on validation data: what drift is held against."""
+        """The statistics of the answers on validation data, for the drift reference."""
 
     def described(self, figures: TaskFigures) -> manifest.Classification | manifest.Regression | manifest.Anomaly: ...
 
@@ -60,12 +60,12 @@ class Task(Protocol):
 
 
 def task_for(splits: PreparedSplits) -> Task:
-    """The task of these samples. Imports the module of that task alone."""
+    """The task of these samples. Imports only that task's module."""
     module, _, name = TASKS[splits.task].partition(":")
     task: Task = getattr(importlib.import_module(module), name)(splits)
     return task
 
 
 def module_of(task: str) -> str:
-    """The module that holds a task's loss and metric: the cache keys of a recipe with that task name it."""
+    """The name of the module with a task's loss and metric: it is in the cache keys of recipes with this task."""
     return TASKS[task].partition(":")[0]

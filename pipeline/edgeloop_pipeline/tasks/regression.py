@@ -1,4 +1,4 @@
-"""Quantities, each learnt in units of its own spread."""
+"""The task regression: estimates quantities, each standardised by its own mean and deviation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Regression:
-    """Labels are quantities; scores are these, standardised by the training set."""
+    """Regression: labels are quantities; scores are the same, standardised by the training set."""
 
     splits: PreparedSplits
 
     @cached_property
     def scale(self) -> tuple[Array, Array]:
-        """Mean and std of each quantity, float32."""
+        """The mean and standard deviation of each quantity, float32."""
         labels = self.splits.train.labels.astype(np.float64)
         std = labels.std(axis=0)
         if (std < 1e-12).any():
@@ -43,7 +43,7 @@ class Regression:
         return len(self.splits.labels)
 
     def check_answer(self, sample: tuple[int, ...], answer: tuple[int, ...]) -> str:
-        return "" if answer == (1, self.outputs) else f"one standardised value a quantity, of shape {(1, self.outputs)}"
+        return "" if answer == (1, self.outputs) else f"one standardised value per quantity, of shape {(1, self.outputs)}"
 
     def loss(self, smoothing: float = 0.0) -> Loss:
         import torch
@@ -75,11 +75,11 @@ class Regression:
         )
 
     def chance(self, samples: Samples) -> float:
-        """Of always answering the mean."""
+        """The metric of a model that always answers the mean."""
         return 0.0
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
-        """Of each quantity, in its unit: mean absolute error, root mean squared error, and R²."""
+        """The figures of each quantity, in its unit: mean absolute error, root mean squared error, and R²."""
         from edgeloop_pipeline.results.files import QuantityFigures, TaskFigures
 
         values, truth, once = self._values(scores), samples.labels.astype(np.float64), np.ones(len(samples))

@@ -1,1 +1,1 @@
-"""Training for small hardware: one loop for the teacher, the pruned network, the student and quantization-aware training."""
+"""Training on small hardware: one loop for the teacher, the pruned network, the student and quantization-aware training."""

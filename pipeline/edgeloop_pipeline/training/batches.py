@@ -1,4 +1,4 @@
-"""Batches made off the training thread, the same whatever the number of loader processes or of training processes."""
+"""Makes batches outside the training thread; they are the same for any number of loader or training processes."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from edgeloop_pipeline.system.child_process import dies_with
 from edgeloop_pipeline.training.scoring import channels_last
 
 Augment = Callable[[Tensor, torch.Generator], Tensor]
-GRAIN = 128  # samples that share one generator: a process augments whole grains, and only those it has samples in
+GRAIN = 128  # samples that share one generator: a process augments whole grains, and only those that contain its samples
 TRIAL_STEPS = 12
-PREFETCH = 4  # batches ready in each loader process, to begin with
-WAIT_WORTH_A_WORKER = 0.05  # share of the time: the most that a worker could save
+PREFETCH = 4  # batches ready in each loader process at the start
+WAIT_WORTH_A_WORKER = 0.05  # share of the time that the training thread waits: the most that a worker could save
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,13 @@ class Batches(Dataset[Any]):
     classes: int = 0
     part: Part = field(default_factory=Part)
     channels_last: bool = True
-    only_whole: bool = False  # leave a smaller last batch out
-    # A teacher's scores (epochs, samples, outputs), which then stand behind the labels: (N, label columns + outputs).
+    only_whole: bool = False  # leave out a smaller last batch
+    # Cached teacher scores (epochs, samples, outputs); they are appended to the labels: (N, label columns + outputs).
     teacher_scores: Any = None
 
     @property
     def steps(self) -> int:
-        """A last, smaller batch counts when every part of it has two samples: batch normalization needs as many."""
+        """The steps of an epoch. A last, smaller batch counts if each part has two samples, which batch normalization needs."""
         whole, rest = divmod(len(self.samples), self.batch)
         return max(1, whole + (rest >= 2 * self.accumulate * self.part.world and not self.only_whole))
 
@@ -127,7 +127,7 @@ def _seed(*parts: int) -> int:
 
 
 class _From:
-    """Places from (epoch, step) on, without end: the loader works on through evaluations and epochs."""
+    """The endless sequence of (epoch, step) from a start on: the loader continues during evaluations and over epochs."""
 
     def __init__(self, epoch: int, step: int, steps: int, epochs: int) -> None:
         self.first, self.steps, self.epochs = epoch * steps + step, steps, epochs
@@ -137,10 +137,10 @@ class _From:
 
 
 class Loader:
-    """Hands out batches in order and measures how long the training thread waited for them.
+    """Gives batches in order and measures how long the training thread waits for them.
 
-    `workers`, `prefetch` None: found by measurement during the first steps of the real training; nothing is computed twice, and
-    as batches do not depend on who makes them, the result is the same.
+    `workers`, `prefetch` None: found by measurement during the first steps of the real training. Nothing is computed
+    twice, and the result is the same, because batches do not depend on the process that makes them.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Loader:
     ) -> None:
         self.batches, self.epochs, self.log = batches, epochs, log
         self.waited = 0.0
-        self.trials: dict[tuple[int, int], float] = {}  # workers and prefetch → seconds a step
+        self.trials: dict[tuple[int, int], float] = {}  # workers and prefetch → seconds per step
         self._fixed_workers, self._fixed_prefetch = workers is not None, prefetch is not None
         self._most, self._tuning = most, workers is None or (prefetch is None and workers > 0)
         self.workers, self.prefetch = workers or 0, prefetch or PREFETCH
@@ -156,11 +156,11 @@ class Loader:
         self._taken, self._since, self._wait_then = 0, 0.0, 0.0
 
     def start(self, epoch: int, step: int) -> None:
-        """The next batch will be this one."""
+        """Start at this batch."""
         self.stop()
         options: dict[str, Any] = {}
         if self.workers:
-            # fork: the samples are shared with the workers as they are, not copied.
+            # fork: the workers share the samples without a copy.
             options = {
                 "prefetch_factor": self.prefetch,
                 "multiprocessing_context": "fork",
@@ -169,7 +169,7 @@ class Loader:
         loader = DataLoader(
             self.batches, batch_size=None, sampler=_From(epoch, step, self.batches.steps, self.epochs),
             num_workers=self.workers, pin_memory=torch.cuda.is_available(),
-            generator=torch.Generator(), **options,  # its own: the network's draws do not depend on the loader's
+            generator=torch.Generator(), **options,  # a separate one: the network's draws do not depend on the loader's
         )  # fmt: skip
         self._iterator = iter(loader)
         self._taken = 0
@@ -188,9 +188,9 @@ class Loader:
         self._iterator = None
 
     def _tune(self, epoch: int, step: int) -> None:
-        """After some steps with so many workers and batches ready: enough, or more of either?"""
+        """After some steps with these workers and ready batches, decide whether to add to either."""
         now = time.perf_counter()
-        if self._taken == 2:  # the first steps pay for starting
+        if self._taken == 2:  # the first steps include the start of the workers
             self._since, self._wait_then = now, self.waited
         if self._taken < 2 + TRIAL_STEPS:
             return
@@ -208,7 +208,7 @@ class Loader:
             self.log(f"loader: {self.workers} worker process{'es' * (self.workers != 1)}{ready}, by measurement")
 
     def _more(self, here: tuple[int, int]) -> tuple[int, int] | None:
-        """One worker more, up to as many as there are cores; then twice the batches ready, once."""
+        """The next setting to try: one more worker, up to the number of cores; then, once, twice the ready batches."""
         workers, prefetch = here
         if workers < self._most and not self._fixed_workers:
             return workers + 1, prefetch

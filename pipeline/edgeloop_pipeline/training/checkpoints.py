@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, written by rename."""
+"""Checkpoints: everything that a run needs to continue as if it had never stopped, written by rename."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FILE = "checkpoint.pt"
 
 
 def generators() -> dict[str, Any]:
-    """The state of every random number generator of this process, in tensors and plain values."""
+    """The state of every random number generator of this process, as tensors and plain values."""
     version, words, gauss = random.getstate()
     name, keys, *rest = np.random.get_state()
     return {
@@ -39,19 +39,19 @@ def restore_generators(state: dict[str, Any]) -> None:
 
 
 def store(folder: Path, state: dict[str, Any]) -> str:
-    """Write beside, flush to disk, rename. On a full disk the older checkpoint stays, and what went wrong is returned."""
+    """Write to another file, flush to disk, rename. On a full disk the older checkpoint stays. Returns the problem, or ''."""
     try:
         with publishing(folder / FILE) as file:
             torch.save(state, file)
     except (OSError, RuntimeError) as error:
         if getattr(error, "errno", None) != errno.ENOSPC and "No space left" not in str(error) and "write failed" not in str(error):
             raise
-        return "no checkpoint: the disk is full; training goes on, and would resume from the one before"
+        return "no checkpoint: the disk is full; training continues, and would resume from the checkpoint before"
     return ""
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The checkpoint; None when there is none or it is damaged: training then starts again."""
+    """The checkpoint; None if there is none or it is damaged. Training then starts again."""
     try:
         state: dict[str, Any] = torch.load(folder / FILE, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):

@@ -1,4 +1,4 @@
-"""Training as stages call it."""
+"""The entry to training for stages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgeloop_pipeline.training.settings import FitSettings
 
 @dataclass(frozen=True)
 class Fitted:
-    """What training did. The network holds the weights of `best`; `facts`: what each technique did, for the report."""
+    """The result of a training. The network has the weights of epoch `best`; `facts`: what each technique did, for the report."""
 
     curve: list[Epoch]
     best: Epoch
@@ -47,12 +47,12 @@ def fit(
     each_epoch: Callable[[int], None] = lambda _: None,
     watch: Watcher = unwatched,
 ) -> Fitted:
-    """Train in place and keep the best epoch by validation accuracy (ties: by loss; `keep: last` keeps the last).
+    """Train in place and keep the best epoch by the validation metric (ties: by loss; `keep: last` keeps the last).
 
     Checkpoints go to `scratch`, by rename, every `checkpoint_minutes` and at every epoch's end; a later call with the
-    same arguments goes on from there, in the middle of an epoch if need be, and ends with the same weights as an
-    undisturbed one. `watch` is called after each epoch; what it
-    raises ends the training. Raises ModelError when the loss stops being finite.
+    same arguments continues from there, also in the middle of an epoch, and ends with the same weights as an
+    undisturbed one. `watch` is called after each epoch; an exception from it ends the training.
+    Raises ModelError if the loss is no longer finite.
     """
     plain = list(network.state_dict())
     with ExitStack() as stack:

@@ -1,7 +1,7 @@
 """FP8 training with delayed scaling: a reference that runs on any hardware (Micikevicius et al. 2022).
 
 Inputs and weights are rounded to e4m3 in the forward pass, gradients to e5m2 in the backward pass; products are
-accumulated in float32. What is kept for the backward pass is kept in FP8: a quarter of float32.
+accumulated in float32. Tensors for the backward pass stay in FP8: a quarter of the bytes of float32.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ LARGEST = {FORWARD: torch.finfo(FORWARD).max, BACKWARD: torch.finfo(BACKWARD).ma
 INPUT, WEIGHT, GRADIENT = 0, 1, 2
 TYPES = (FORWARD, FORWARD, BACKWARD)
 ENGINE_CAPABILITY = (8, 9)  # CUDA compute capability with FP8 tensor cores: Ada, Hopper and later
-MATMUL_MULTIPLE = 16  # of both sides, for torch._scaled_mm
+MATMUL_MULTIPLE = 16  # both sizes must be multiples of it for torch._scaled_mm
 
 
 class Scaling(nn.Module):
-    """The scales of one layer's input, weight and gradient, and the maxima they come from. In checkpoints: its buffers."""
+    """The scales of one layer's input, weight and gradient, and the maxima they come from. Checkpoints contain its buffers."""
 
     def __init__(self, settings: Float8, where: torch.device) -> None:
         super().__init__()
@@ -35,11 +35,11 @@ class Scaling(nn.Module):
         self.scale: Tensor
         self.saturated: Tensor
         self.register_buffer("history", torch.zeros(3, settings.history, device=where))
-        self.register_buffer("scale", torch.zeros(3, device=where))  # 0: none yet
-        self.register_buffer("saturated", torch.zeros(3, dtype=torch.int64, device=where))  # steps that a maximum did not fit
+        self.register_buffer("scale", torch.zeros(3, device=where))  # 0: not set yet
+        self.register_buffer("saturated", torch.zeros(3, dtype=torch.int64, device=where))  # steps whose maximum did not fit
 
     def rounded(self, x: Tensor, which: int) -> tuple[Tensor, Tensor]:
-        """`x` in FP8, and the scale it was multiplied by. Notes its maximum for later steps."""
+        """`x` in FP8, and its scale factor. Records the maximum of `x` for later steps."""
         dtype = TYPES[which]
         amax = x.detach().abs().max().float()
         scale = self.scale[which]
@@ -47,11 +47,11 @@ class Scaling(nn.Module):
             scale = wanted_scale(amax, dtype, self.settings.margin, torch.ones_like(amax))
         self.history[which, 0] = torch.maximum(self.history[which, 0], amax)
         largest = LARGEST[dtype]
-        # Saturate: a cast past the largest e4m3 value is NaN.
+        # Saturate, because a cast past the largest e4m3 value gives NaN.
         return (x.detach().float() * scale).clamp(-largest, largest).to(dtype), scale.clone()
 
     def advance(self) -> None:
-        """After an optimizer step: new scales from the window, and the window moves on."""
+        """Compute new scales from the window and move the window; call it after an optimizer step."""
         for which, dtype in enumerate(TYPES):
             newest = self.history[which, 0]
             self.saturated[which] += bool(self.scale[which] * newest > LARGEST[dtype] * 1.0001)
@@ -62,7 +62,7 @@ class Scaling(nn.Module):
 
 
 def wanted_scale(amax: Tensor, dtype: torch.dtype, margin: int, otherwise: Tensor) -> Tensor:
-    """The scale that puts `amax` at the largest value, less `margin` powers of two; an amax of 0 or not finite says nothing."""
+    """The scale that maps `amax` to the largest value, less `margin` powers of two; `otherwise` if amax is 0 or not finite."""
     known = torch.isfinite(amax) & (amax > 0)
     scale = LARGEST[dtype] / torch.where(known, amax, torch.ones_like(amax)) * 2.0**-margin
     return torch.where(known & torch.isfinite(scale), scale, otherwise)
@@ -119,7 +119,7 @@ class _Linear(torch.autograd.Function):
 
 
 def product(a: Tensor, b: Tensor, scale_a: Tensor, scale_b: Tensor) -> Tensor:
-    """(M, K) × (K, N) of FP8 values, accumulated in float32; by `torch._scaled_mm` where its shapes allow."""
+    """(M, K) × (K, N) of FP8 values, accumulated in float32; by `torch._scaled_mm` if the shapes allow it."""
     if a.shape[1] % MATMUL_MULTIPLE == 0 and b.shape[1] % MATMUL_MULTIPLE == 0 and not (a.dtype == b.dtype == BACKWARD):
         row, column = a.contiguous(), b.t().contiguous().t()
         found: Tensor = torch._scaled_mm(row, column, 1 / scale_a, 1 / scale_b, out_dtype=torch.float32)
@@ -132,7 +132,7 @@ class _Float8(nn.Module):
 
 
 class Float8Linear(_Float8, nn.Linear):
-    """nn.Linear whose products are FP8 in training, and plain in evaluation: what ships is the float network."""
+    """nn.Linear with FP8 products in training and plain ones in evaluation, because the float network ships."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -164,7 +164,7 @@ KINDS: dict[type, type] = {nn.Linear: Float8Linear, nn.Conv1d: Float8Conv1d, nn.
 
 
 def eligible(network: nn.Module) -> dict[str, nn.Module]:
-    """Every convolution and linear layer but the first and the last of them, which FP8 costs most accuracy."""
+    """Every convolution and linear layer, without the first and the last, where FP8 costs most accuracy."""
     layers = [(name, m) for name, m in network.named_modules() if type(m) in KINDS]
     return {
         name: m for name, m in layers[1:-1]
@@ -174,7 +174,7 @@ def eligible(network: nn.Module) -> dict[str, nn.Module]:
 
 @contextmanager
 def converted(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
-    """The network with FP8 layers, in place; plain again afterwards. Gives the names of the layers."""
+    """Context: the network with FP8 layers, in place; plain again afterwards. Gives the names of the layers."""
     chosen = eligible(network)
     for layer in chosen.values():
         plain = type(layer)
@@ -190,7 +190,7 @@ def converted(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
 
 
 def engine_serves(settings: Float8) -> bool:
-    """Is there hardware with FP8 engines here, and NVIDIA's Transformer Engine for it? It knows delayed scaling alone."""
+    """Whether this machine has FP8 engines and NVIDIA's Transformer Engine, which has only delayed scaling."""
     from accelerate.utils import is_transformer_engine_available
 
     capable = torch.cuda.is_available() and torch.cuda.get_device_capability() >= ENGINE_CAPABILITY
@@ -199,15 +199,15 @@ def engine_serves(settings: Float8) -> bool:
 
 @contextmanager
 def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
-    """The network with its linear and LayerNorm layers by Transformer Engine; plain again afterwards. Gives their names."""
+    """Context: Transformer Engine runs the linear and LayerNorm layers; plain again afterwards. Gives their names."""
     from types import MethodType
 
     from accelerate import Accelerator
     from accelerate.utils.transformer_engine import contextual_fp8_autocast, convert_model
     from transformer_engine.common.recipe import DelayedScaling, Format
 
-    Accelerator(cpu=not torch.cuda.is_available())  # what converts the layers asks its state
-    # Its own recipe: accelerate's leaves most_recent out as its default, and then the engine takes max, as its own.
+    Accelerator(cpu=not torch.cuda.is_available())  # the conversion of layers needs its state
+    # A separate recipe: accelerate's omits most_recent as its default, and the engine then uses its own default, max.
     recipe = DelayedScaling(
         margin=settings.margin, fp8_format=Format.HYBRID, amax_history_len=settings.history, amax_compute_algo=settings.policy
     )
@@ -220,7 +220,7 @@ def by_engine(network: nn.Module, settings: Float8) -> Iterator[list[str]]:
         yield list(replaced)
     finally:
         network.__dict__.pop("forward", None)
-        for name, module in replaced.items():  # accelerate's way back (1.15) asks nn.Linear for what it does not know
+        for name, module in replaced.items():  # accelerate's own reverse conversion (1.15) reads attributes that nn.Linear lacks
             own = {key: value for key, value in module.state_dict().items() if not key.endswith("_extra_state")}
             before[name].load_state_dict(own)
             network.set_submodule(name, before[name])
@@ -231,7 +231,7 @@ def scalings(network: nn.Module) -> list[Scaling]:
 
 
 def advance(network: nn.Module) -> None:
-    """Once per optimizer step. Several processes first agree on the largest maxima."""
+    """Advance all FP8 layers, once per optimizer step. Several processes first agree on the largest maxima."""
     found = scalings(network)
     if found and torch.distributed.is_available() and torch.distributed.is_initialized():
         newest = torch.stack([s.history[:, 0] for s in found])
@@ -243,7 +243,7 @@ def advance(network: nn.Module) -> None:
 
 
 def facts(network: nn.Module) -> Fp8Facts:
-    """What FP8 did, for the report."""
+    """The facts about FP8 for the report."""
     found = scalings(network)
     saturated = sum((s.saturated for s in found), torch.zeros(3, dtype=torch.int64)).tolist() if found else [0, 0, 0]
     return Fp8Facts(

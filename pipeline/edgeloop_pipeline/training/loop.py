@@ -1,4 +1,4 @@
-"""The training loop, and how it goes on after a kill."""
+"""The training loop, which can continue after a kill."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CLOCK_STEPS = 50
 
 @dataclass
 class Run:
-    """One run of the loop: what it works with, and how far it is."""
+    """One run of the loop: its inputs and its progress."""
 
     network: nn.Module
     normalization: InputNormalization
@@ -55,7 +55,7 @@ class Run:
     each_epoch: Callable[[int], None]
     stack: ExitStack
     watch: Watcher = unwatched
-    teacher_scores: Any = None  # a teacher's scores for every sample of every epoch, see Batches
+    teacher_scores: Any = None  # cached teacher scores for every sample of every epoch, see Batches
     curve: list[Epoch] = field(default_factory=list)
     best_state: dict[str, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(("step", "evaluation", "checkpoint"), 0.0))
@@ -79,13 +79,13 @@ class Run:
         )  # fmt: skip
 
     def _prepare(self) -> None:
-        """Batches, memory, the network in its place, optimizer, schedule and loader."""
-        from edgeloop_agent.energy import Meter  # a figure of the report: no part of a cache key
+        """Prepare batches, memory, the network's device, optimizer, schedule and loader."""
+        from edgeloop_agent.energy import Meter  # only the report shows it: it is no part of a cache key
 
         settings = self.settings
         self.task = task_for(self.splits)
         if settings.mixup and self.splits.task == "anomaly":
-            raise ModelError("mixup: makes samples that are not normal ones; remove it from an anomaly recipe")
+            raise ModelError("mixup: mixed samples are not normal ones; remove it from an anomaly recipe")
         part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
             self.splits.train, self.normalization, self.chosen.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
@@ -105,7 +105,7 @@ class Run:
             layers = (fp8.by_engine if by_engine else fp8.converted)(self.network, settings.float8)
             self.float8 = len(self.stack.enter_context(layers))
             if by_engine:
-                self.notes.append(f"FP8 by Transformer Engine in {self.float8} layers; convolutions it does not have")
+                self.notes.append(f"FP8 by Transformer Engine in {self.float8} layers; it has no convolutions")
         self.rss = memory.resident_bytes()[0]
         self.meter = Meter()
         self.place = self._cut(few, in_memory) if self.split_at else self._whole_or_shared()
@@ -117,17 +117,17 @@ class Run:
         self.loader = Loader(
             self.batches, settings.epochs, fixed, None if settings.prefetch == "auto" else settings.prefetch, cores(), self.log
         )
-        self.stack.callback(self.loader.stop)  # an error leaves no process behind, nor the lock it inherited
+        self.stack.callback(self.loader.stop)  # after an error, no process stays and keeps an inherited lock
 
     def _cut(self, few: Tensor, part: int) -> Pipelined:
         if self.precision.name != "float32" or self.settings.clip_norm or self.settings.checkpoint_activations:
-            raise ModelError("split_at: stages train in precision: float32, without clip_norm and checkpoint_activations")
+            raise ModelError("split_at: needs precision: float32, without clip_norm and checkpoint_activations")
         example = few[:1].expand(part, *few.shape[1:]).contiguous()
         return Pipelined(self.network, example, list(self.split_at), self.settings.accumulate, self.processes)
 
     def _whole_or_shared(self) -> WholeModel:
         if self.settings.shard and (self.float8 or self.recomputed or self.precision.name == "fp16"):
-            raise ModelError("shard: goes with float32 and bf16, and without checkpoint_activations")
+            raise ModelError("shard: needs precision float32 or bf16, without checkpoint_activations")
         return place_model(self.network, self.processes, self.settings.shard, self.settings.offload)
 
     def run(self) -> Epoch:
@@ -139,7 +139,7 @@ class Run:
         while epoch < self.settings.epochs and not self._stopped_early():
             self.each_epoch(epoch)
             if step == 0:
-                # All of an epoch's randomness comes from its number, so that a resumed run draws the same.
+                # All randomness of an epoch comes from its number, so that a resumed run draws the same values.
                 torch.manual_seed(self.seed * 100_003 + epoch + 7_919 * self.processes.part.rank)
             total = self._epoch(epoch, step, total)
             self._evaluate(epoch, total)
@@ -159,7 +159,7 @@ class Run:
         return True
 
     def _epoch(self, epoch: int, first: int, total: float) -> float:
-        """Train from step `first` on. Returns the sum of the samples' losses."""
+        """Train the epoch from step `first` on. Returns the sum of the samples' losses."""
         self.place.called.train()
         settings = self.settings
         for step in range(first, self.batches.steps):
@@ -179,11 +179,11 @@ class Run:
         late = time.monotonic() - self._stored > self.settings.checkpoint_minutes * 60
         if self.processes.part.world == 1:
             return late
-        # Clocks differ; asking costs a message, so not at every step.
+        # Clocks of processes differ, and an agreement costs a message: so not at every step.
         return step % CLOCK_STEPS == 0 and self.processes.agree(late if self.processes.part.rank == 0 else None)
 
     def step(self, parts: list[tuple[Tensor, Tensor]], count: int) -> float:
-        """One optimizer step: the parts' gradients add up to the batch's. Returns this process's share of the summed loss."""
+        """Do one optimizer step: the parts' gradients add up to the batch's. Returns this process's share of the summed loss."""
         if isinstance(self.place, Pipelined):
             total = self.place.step(parts, self.loss)
         else:
@@ -223,7 +223,7 @@ class Run:
         generators = self.processes.collect(checkpoints.generators())
         total = float(self.processes.total(torch.tensor(total, dtype=torch.float64)))
         optimizer = self.place.optimizer_state(self.optimizer)
-        if step:  # at an epoch's end it has just been done; when the clock says so must not change what is trained
+        if step:  # an epoch's end has just done this; the time of a checkpoint must not change the training
             self.place.gather(self.network, average=False)
         if self.processes.part.rank == 0:
             failed = checkpoints.store(
@@ -245,10 +245,10 @@ class Run:
         self.seconds["checkpoint"] += time.perf_counter() - start
 
     def _restore(self) -> tuple[int, int, float]:
-        """Where to go on: epoch, step, and the summed loss of that epoch so far."""
+        """The place to continue from: epoch, step, and the summed loss of that epoch so far."""
         rank = self.processes.part.rank
         state = checkpoints.read(self.scratch)
-        # A checkpoint of another number of processes cannot be gone on from exactly; all see the same file or none.
+        # A run cannot continue exactly with another number of processes; all processes use the same checkpoint or none.
         if state is None or len(state["generators"]) != self.processes.part.world:
             return 0, 0, 0.0
         self.network.load_state_dict(state["network"])
@@ -264,7 +264,7 @@ class Run:
         return epoch, step, total if rank == 0 else 0.0
 
     def facts(self) -> TrainingFacts:
-        """What each technique did, for the report."""
+        """The facts about each technique, for the report."""
         peak = max(0, memory.resident_bytes()[1] - self.rss)
         busy = sum(self.seconds.values()) + self.loader.waited
         shares = {"waiting for data": self.loader.waited, **self.seconds}

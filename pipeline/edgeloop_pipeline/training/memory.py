@@ -1,4 +1,4 @@
-"""Memory of training: an estimate before, activation checkpointing to need less, the measured peak after."""
+"""Memory of training: an estimate before it, activation checkpointing to reduce it, the measured peak after it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STATE_VALUES = {"sgd": 1.0, "adamw": 2.0, "adafactor": 0.05}  # per parameter; a
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes that training needs above the process itself, for one part of a batch at a time."""
+    """The bytes that training needs above the process itself, for one part of a batch at a time."""
 
     parameters: int
     gradients: int
@@ -37,7 +37,7 @@ class Estimate:
 def estimate(
     network: nn.Module, x: Tensor, samples: int, optimizer: str, context: Callable[[], Any], recompute: bool = False
 ) -> Estimate:
-    """`x`: a few normalized samples, run once through a copy; `samples`: how many are in memory at a time."""
+    """Estimate the memory. `x`: a few normalized samples, run once through a copy; `samples`: the number in memory at a time."""
     weights = sum(p.numel() * p.element_size() for p in network.parameters())
     trained = sum(p.numel() * p.element_size() for p in network.parameters() if p.requires_grad)
     saved = saved_bytes(network, x, context, recompute) / len(x)
@@ -46,7 +46,7 @@ def estimate(
 
 
 def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recompute: bool = False) -> int:
-    """Bytes that autograd keeps from the forward pass for the backward one (parameters not counted)."""
+    """The bytes that autograd keeps from the forward pass for the backward pass, without parameters."""
     trial = copy_of(network).train()
     own = {p.untyped_storage().data_ptr() for p in (*trial.parameters(), *trial.buffers())}
     kept: dict[int, int] = {}
@@ -67,7 +67,7 @@ def saved_bytes(network: nn.Module, x: Tensor, context: Callable[[], Any], recom
 
 
 def resident_bytes() -> tuple[int, int]:
-    """Memory of this process now, and its highest so far (Linux; elsewhere zeros). On a GPU: the allocator's."""
+    """The memory of this process now, and its peak so far, in bytes (0 without Linux). On a GPU: the allocator's."""
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated(), torch.cuda.max_memory_allocated()
     try:
@@ -79,14 +79,14 @@ def resident_bytes() -> tuple[int, int]:
 
 
 def free_bytes() -> int:
-    """Memory that could still be had: of the GPU, or of this machine within its container's limit."""
+    """The free memory in bytes: of the GPU, or of this machine within its container's limit."""
     if torch.cuda.is_available():
         return int(torch.cuda.mem_get_info()[0])
     return malloc.free_bytes()
 
 
 def units(network: nn.Module) -> list[tuple[str, nn.Module]]:
-    """What is recomputed as one: a block that is no plain list of others, or a list of single layers."""
+    """The modules to recompute as one: blocks that are no plain list of others, or lists of single layers."""
     found: list[tuple[str, nn.Module]] = []
 
     def walk(name: str, module: nn.Module) -> None:
@@ -106,10 +106,10 @@ def units(network: nn.Module) -> list[tuple[str, nn.Module]]:
 
 @contextmanager
 def checkpointed(network: nn.Module, on: bool) -> Iterator[list[str]]:
-    """Keep only each unit's input for the backward pass and compute the rest again (Chen et al. 2016).
+    """Context: keep only each unit's input for the backward pass and recompute the rest (Chen et al. 2016).
 
-    A long list of single layers is cut into √n runs. Running statistics are not updated a second time. A copy made
-    inside would still call this network: copy before.
+    A long list of single layers is cut into √n parts. Running statistics are not updated a second time. A copy made
+    inside the context would still call this network: copy it before.
     """
     chosen = units(network) if on else []
     for _, module in chosen:

@@ -1,4 +1,4 @@
-"""One process, or several that `accelerate launch` (torchrun, srun) started: the loop sees the same door."""
+"""One interface for one process and for several that `accelerate launch` (torchrun, srun) started."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ class Alone:
     description = "one process"
 
     def prepare(self, network: nn.Module) -> nn.Module:
-        """The network as it is called in training."""
+        """The module to call in training."""
         return network.to(device())
 
     def unsynchronised(self, network: nn.Module) -> AbstractContextManager[Any]:
-        """Around every backward pass of a step but its last."""
+        """Context for every backward pass of a step except the last one."""
         return nullcontext()
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over all processes."""
+        """The sum over all processes."""
         return values
 
     def every(self, rows: torch.Tensor) -> torch.Tensor:
-        """All processes' rows, in the order of the processes."""
+        """The rows of all processes, in the order of the processes."""
         return rows
 
     def agree(self, value: T | None) -> T:
-        """The first process's value, for all."""
+        """The first process's value, given to all processes."""
         assert value is not None
         return value
 
     def collect(self, value: T) -> list[T]:
-        """Every process's value, in their order."""
+        """Every process's value, in the order of the processes."""
         return [value]
 
     def average_buffers(self, network: nn.Module) -> None:
-        """Running statistics are each process's own: everyone goes on with their mean."""
+        """Give every process the mean of all processes' running statistics."""
 
 
 class Together(Alone):
@@ -95,5 +95,5 @@ class Together(Alone):
 
 @cache
 def processes() -> Alone:
-    """Who trains. Read from the variables that every launcher sets."""
+    """The processes that train, by the environment variables that every launcher sets."""
     return Together() if int(os.environ.get("WORLD_SIZE", "1")) > 1 else Alone()

@@ -1,4 +1,4 @@
-"""A network cut into stages, one process (and device) each, for networks that do not fit one device."""
+"""Cuts a network into stages, one process (and device) each, for networks that do not fit one device."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from edgeloop_pipeline.training.sharding import WholeModel
 class Pipelined(WholeModel):
     """GPipe (Huang et al. 2019) by torch.distributed.pipelining: parts of a batch follow each other through the stages.
 
-    `split_at`: the modules that begin the second stage, the third, and so on; one process a stage. Every part must be
-    of one size, and the gradient is the whole batch's, as with accumulation.
+    `split_at`: the modules that begin the second stage, the third, and so on; one process per stage. All parts must
+    have one size. The gradient is that of the whole batch, as with accumulation.
     """
 
     def __init__(self, network: nn.Module, part: Tensor, split_at: list[str], parts: int, processes: Alone) -> None:
@@ -48,7 +48,7 @@ class Pipelined(WholeModel):
         )
 
     def step(self, parts: list[tuple[Tensor, Tensor]], loss: Any) -> float:
-        """Gradients of one batch in this process's stage. Returns the summed loss in the last process, 0 in the others."""
+        """Compute the gradients of one batch in this process's stage. Returns the summed loss in the last process, 0 in others."""
         self._loss = loss
         self.mine.zero_grad(set_to_none=True)
         x, labels = (torch.cat(list(side)).to(device()) for side in zip(*parts, strict=True))
@@ -58,17 +58,17 @@ class Pipelined(WholeModel):
         return float(torch.stack(losses).mean()) * len(x) if self.last else 0.0
 
     def gather(self, network: nn.Module, average: bool = True) -> None:
-        """Put every stage's weights and statistics into the whole network."""
+        """Copy every stage's weights and statistics into the whole network."""
         state = {name: tensor.detach().cpu() for name, tensor in self.mine.state_dict().items()}
         for stage in self.processes.collect(state):
             network.load_state_dict(stage, strict=False)
 
     def scatter(self, network: nn.Module) -> None:
-        """The other way: this process's stage from the whole network."""
+        """Copy the whole network's values into this process's stage."""
         self.mine.load_state_dict({name: tensor for name, tensor in network.state_dict().items() if name in self.mine.state_dict()})
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Any:
-        """Each process's, as each has the optimizer of its own stage."""
+        """The optimizer states of all processes: each has the optimizer of its own stage."""
         return self.processes.collect(optimizer.state_dict())
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Any) -> None:

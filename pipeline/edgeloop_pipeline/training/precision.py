@@ -1,4 +1,4 @@
-"""Mixed precision: what is asked for, what this hardware can do, and the nearest thing to it."""
+"""Mixed precision: chooses the wanted precision, or the nearest one that this hardware has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class Hardware:
-    """What decides the precision. `bf16_fast`, `fp16_fast`: in hardware."""
+    """The hardware facts that decide the precision. `bf16_fast`, `fp16_fast`: has such instructions."""
 
     kind: str
     bf16_fast: bool
@@ -30,7 +30,7 @@ def this_hardware() -> Hardware:
 
 
 def choose(wanted: str, hardware: Hardware) -> tuple[Name, str]:
-    """The precision to train in, and why."""
+    """The precision for the training, and the reason."""
     kind = hardware.kind
     if wanted == "auto":
         if hardware.bf16_fast:
@@ -44,7 +44,7 @@ def choose(wanted: str, hardware: Hardware) -> tuple[Name, str]:
     if wanted == "fp8":
         return (
             "fp8",
-            "asked for; by our reference where Transformer Engine does not serve: it shows the accuracy, not the speed of FP8",
+            "asked for; without Transformer Engine the reference runs: it shows the accuracy, not the speed of FP8",
         )
     if wanted == "bf16" and not hardware.bf16_fast:
         return "bf16", f"asked for; this {kind} has no bf16 instructions, so it costs time"
@@ -53,7 +53,7 @@ def choose(wanted: str, hardware: Hardware) -> tuple[Name, str]:
 
 @dataclass
 class Precision:
-    """One run's precision: a context for the forward pass, and the optimizer step with loss scaling where needed."""
+    """One run's precision: a context for the forward pass, and the optimizer step, with loss scaling if needed."""
 
     name: Name
     why: str
@@ -68,7 +68,7 @@ class Precision:
         return f"{self.name} ({self.why})"
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """fp8 layers bring their own casts; what is left of such a network stays in float32."""
+        """The context for the forward pass. FP8 layers have their own casts; the other layers then stay in float32."""
         if self.name in DTYPES:
             return torch.autocast(self.device, DTYPES[self.name])
         return nullcontext()
@@ -77,7 +77,7 @@ class Precision:
         self.scaler.scale(loss).backward()
 
     def step(self, optimizer: torch.optim.Optimizer, network: nn.Module, clip_norm: float) -> bool:
-        """One optimizer step; False when the gradients overflowed fp16, and it was skipped."""
+        """Do one optimizer step. Returns False if it was skipped because the gradients overflowed fp16."""
         if clip_norm:
             self.scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
@@ -90,6 +90,6 @@ class Precision:
 
 
 def precision(wanted: str, why: str = "") -> Precision:
-    """`why`: from whoever has decided already."""
+    """The precision object. `why`: the reason, from an earlier decision."""
     name, reason = choose(wanted, this_hardware())
     return Precision(name, why or reason, "cuda" if torch.cuda.is_available() else "cpu")

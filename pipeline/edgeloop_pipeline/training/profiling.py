@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, in words: the bottleneck, and the setting that is worth trying next."""
+"""Profiles training steps and says in words where the time goes: the bottleneck, and the setting to try next."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ REGIONS = ("data", "forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Shares of a step's time by kind (they add up to 1), and what follows from them."""
+    """The shares of a step's time by kind (they add up to 1), and the advice that follows from them."""
 
     shares: dict[str, float]
     bottleneck: str
     advice: str
     step_ms: float
     samples_per_second: float
-    operators: list[tuple[str, float, int]]  # name, ms a step, calls a step
+    operators: list[tuple[str, float, int]]  # name, ms per step, calls per step
     modules: list[tuple[str, int, int]]  # name, parameter bytes, bytes kept for the backward pass
     device: str
-    overhead: float  # profiled step against a plain one
+    overhead: float  # time of a profiled step relative to a plain one
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def diagnose(run: Run, steps: int, trace: Path) -> Diagnosis:
-    """Train some real steps, first plainly, then under the profiler. Writes a trace that Perfetto opens."""
+    """Train some real steps, first plainly, then under the profiler. Writes a trace for Perfetto."""
     run.loader.start(0, 0)
     run.place.called.train()
     places = iter([(i // run.batches.steps, i % run.batches.steps) for i in range(WARM_UP + 2 * steps)])
@@ -78,7 +78,7 @@ def _one(run: Run, place: tuple[int, int]) -> None:
 
 
 def _runnable_seconds() -> float:
-    """Time in which this thread ran, or would have run had another process not had the core (Linux)."""
+    """The time in which this thread ran or waited for a core, in seconds (Linux)."""
     try:
         waited = int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
     except (OSError, ValueError, IndexError):
@@ -92,7 +92,7 @@ def _synchronise() -> None:
 
 
 def _shares(profiler: Any, wall: float, on_cpu: float) -> dict[str, float]:
-    """Microseconds of the profiler to shares of the wall time."""
+    """Convert the profiler's microseconds to shares of the wall time."""
     regions = dict.fromkeys(REGIONS, 0.0)
     copies = kernels = device_busy = device_copies = 0.0
     for event in profiler.events():
@@ -111,11 +111,11 @@ def _shares(profiler: Any, wall: float, on_cpu: float) -> dict[str, float]:
     if device_busy:
         compute, transfers = device_busy - device_copies, device_copies
         idle = max(0.0, total - device_busy - data)
-        optimizer = 0.0  # its kernels are among the device's
+        optimizer = 0.0  # its kernels count as the device's
         host = max(0.0, total - data - compute - transfers - idle)
     else:
         compute, transfers = kernels, copies
-        # What the training thread slept through: neither a kernel nor Python was running.
+        # The time that the training thread slept: neither a kernel nor Python ran.
         idle = min(max(0.0, total - on_cpu * 1e6), max(0.0, total - data - optimizer - compute - transfers))
         host = max(0.0, total - data - optimizer - compute - transfers - idle)
     found = {"data": data, "host": host, "compute": compute, "transfers": transfers, "optimizer": optimizer, "idle": idle}
@@ -123,7 +123,7 @@ def _shares(profiler: Any, wall: float, on_cpu: float) -> dict[str, float]:
 
 
 def _region(event: Any) -> str:
-    """The innermost of our regions that an operator ran in; the backward pass of a CPU runs on the same thread."""
+    """The innermost edgeloop region in which an operator ran; a CPU's backward pass runs on the same thread."""
     while event.cpu_parent is not None:
         event = event.cpu_parent
         if event.name in REGIONS:
@@ -132,7 +132,7 @@ def _region(event: Any) -> str:
 
 
 def _operators(profiler: Any, steps: int) -> list[tuple[str, float, int]]:
-    """The operators that take most of the time themselves."""
+    """The operators that take most time themselves."""
     cuda = torch.cuda.is_available()
     rows = [r for r in profiler.key_averages() if r.key not in REGIONS]
     cost = {r.key: (r.self_device_time_total if cuda else r.self_cpu_time_total) for r in rows}
@@ -140,7 +140,7 @@ def _operators(profiler: Any, steps: int) -> list[tuple[str, float, int]]:
 
 
 def kept_by_module(network: nn.Module, x: Tensor) -> list[tuple[str, int, int]]:
-    """Layers by what they hold: their parameters, and what autograd keeps of them for one batch part."""
+    """The layers by their memory: parameters, and the bytes that autograd keeps for one part of a batch."""
     kept: dict[str, int] = {}
     seen: set[int] = set()
     alive: list[Tensor] = []
@@ -188,7 +188,7 @@ def _counted(
 
 
 def advice(shares: dict[str, float], settings: FitSettings, precision: str, batch: int) -> str:
-    """The next setting worth trying, for the largest share of the time."""
+    """The next setting to try, for the largest share of the time."""
     worst = max(shares, key=lambda k: shares[k])
     if worst == "data":
         if settings.workers == 0:
@@ -202,9 +202,9 @@ def advice(shares: dict[str, float], settings: FitSettings, precision: str, batc
     if worst == "host":
         return f"a larger batch (now {batch}) does more per Python call; take loops out of the network's forward()"
     if worst == "idle":
-        return "something makes the training thread wait: locks, sleeps or file access in forward(); on a GPU a larger batch"
+        return "the training thread waits: remove locks, sleeps or file access in forward(); on a GPU, try a larger batch"
     if precision == "float32":
         return "precision: auto (bf16 or fp16 where this hardware multiplies it faster; see edgeloop doctor)"
     if settings.channels_last is False:
         return "channels_last: auto"
-    return "the arithmetic itself: batch: auto for the best throughput, then a narrower network"
+    return "the arithmetic takes the time: try batch: auto for the best throughput, then a narrower network"

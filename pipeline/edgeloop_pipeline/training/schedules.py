@@ -1,4 +1,4 @@
-"""Learning rate over the steps, and the optimizers."""
+"""Makes the optimizers, and the schedules of the learning rate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PLATEAU_FACTOR, PLATEAU_PATIENCE = 0.3, 3
 
 
 def optimizer_of(network: nn.Module, settings: FitSettings, rate: float) -> torch.optim.Optimizer:
-    """Weight decay on weights only: on biases and normalization it costs accuracy (He et al. 2019)."""
+    """The optimizer. Weight decay acts on weights only: on biases and normalization it costs accuracy (He et al. 2019)."""
     weights = [p for p in network.parameters() if p.requires_grad and p.dim() > 1]
     others = [p for p in network.parameters() if p.requires_grad and p.dim() <= 1]
     groups = [{"params": weights, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -29,7 +29,7 @@ def optimizer_of(network: nn.Module, settings: FitSettings, rate: float) -> torc
 
 @dataclass
 class Schedule:
-    """`step` after every optimizer step, `epoch` after every epoch with its validation loss."""
+    """The schedule: call `step` after every optimizer step, and `epoch` after every epoch with its validation loss."""
 
     scheduler: Any
     by_epoch: bool = False

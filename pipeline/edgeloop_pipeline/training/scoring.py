@@ -1,4 +1,4 @@
-"""Devices, seeds, and what a network answers."""
+"""Chooses the device, seeds the generators, and computes a network's scores."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from edgeloop_pipeline.data.types import Samples
 
 Network = TypeVar("Network", bound=nn.Module)
 EVALUATION_BATCH = 512
-EVALUATION_VALUES = 8_000_000  # of a batch: large images come in smaller ones
+EVALUATION_VALUES = 8_000_000  # the most values in a batch: large images get smaller batches
 
 
 def seed_everything(seed: int) -> None:
-    """One seed for every generator, and the same number of threads wherever a stage is run or resumed."""
+    """Seed every generator, and set the number of threads, so that a resumed stage computes the same."""
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    # A launcher, and Ray for a trial's share of a machine, say how many threads are ours: more would fight with the others'.
+    # A launcher, or Ray for a trial's share of a machine, sets the number of threads: more would disturb the other processes.
     share = cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     given = os.environ.get("OMP_NUM_THREADS", "")
     torch.set_num_threads(max(1, min(share, int(given)) if given.isdecimal() else share))
@@ -42,26 +42,26 @@ def device() -> torch.device:
 
 
 def channels_last(x: Any) -> Any:
-    """The memory layout in which convolutions are fastest, for 4-D tensors and networks."""
+    """The tensor or network in the channels-last layout, which is fastest for convolutions; only 4-D tensors change."""
     if isinstance(x, Tensor) and x.dim() != 4:
         return x
     return x.to(memory_format=torch.channels_last)
 
 
 def copy_of(network: Network) -> Network:
-    """All of it, quietly: torch warns of itself when a traced network is copied."""
+    """A deep copy of the network, without the warnings of torch about copies of traced networks."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)
         return copy.deepcopy(network)
 
 
 def evaluation_batch(values: Any) -> int:
-    """How many of these samples (N, *sample) go through a network at a time where no gradients are kept."""
+    """The number of these samples (N, *sample) that go through a network at a time without gradients."""
     return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, int(values[0].size))))
 
 
 def in_batches(run: Callable[[Any], Any], values: Any) -> Any:
-    """What `run` makes of raw samples (N, *sample), a bounded number at a time: (N, ...)."""
+    """The outputs (N, ...) of `run` for raw samples (N, *sample), computed in batches of bounded size."""
     size = evaluation_batch(values)
     return np.concatenate([run(values[start : start + size]) for start in range(0, len(values), size)])
 
@@ -69,7 +69,7 @@ def in_batches(run: Callable[[Any], Any], values: Any) -> Any:
 def scores_of(
     network: nn.Module, normalization: InputNormalization, samples: Samples, autocast: AbstractContextManager[Any] | None = None
 ) -> Tensor:
-    """Float scores (N, outputs) of a network in evaluation mode."""
+    """The float scores (N, outputs) of a network in evaluation mode."""
     network.eval()
     where = next((p.device for p in network.parameters()), device())
     rows = []

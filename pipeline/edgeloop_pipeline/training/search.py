@@ -1,4 +1,4 @@
-"""Search before training: the batch with the best throughput inside the memory ceiling, and the learning rate's range."""
+"""Searches before training: the batch with the best throughput within the memory ceiling, and the learning rate."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from edgeloop_pipeline.training.steps import gradients
 
 FILE = "search.json"
 BATCHES = tuple(2**i for i in range(4, 14))
-GOOD_ENOUGH = 0.97  # of the best throughput: the smallest such batch, as it makes more steps of an epoch
+GOOD_ENOUGH = 0.97  # share of the best throughput: the smallest such batch wins, because it makes more steps per epoch
 TRIAL_SECONDS = 0.3
-STEPS_AN_EPOCH = 8  # at least, for a batch to be a candidate
+STEPS_AN_EPOCH = 8  # a batch with fewer steps is no candidate
 RANGE = {"sgd": (1e-4, 10.0), "adamw": (1e-6, 1.0), "adafactor": (1e-6, 1.0)}
 RANGE_STEPS = 80
 SMOOTHING = 0.9
 DIVERGED = 1.5  # times the lowest smoothed loss
-# The rate chosen is the first at which this share of the range test's fall is reached. Short of the lowest point: on an easy
-# task the loss falls on at rates that no longer train. Schedules that fall right after their peak bear more.
+# The chosen rate is the first at which the loss has fallen by this share of the test's whole fall. It is before the lowest
+# point: on an easy task the loss still falls at rates that no longer train. Schedules that fall right after the peak allow more.
 SHARE_OF_FALL = {"one-cycle": 0.9, "cosine": 0.9, "plateau": 0.7, "constant": 0.7}
 FREE_SHARE = 0.8
-# The usual winner is left only for something clearly faster, so that noise does not change what is trained.
+# Only a clearly faster candidate replaces the usual choice, so that noise does not change the training.
 CLEARLY_FASTER = 1.25
 LAYOUT_TRIAL_BATCH, LAYOUT_TRIAL_STEPS = 64, 6
 
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """What to train with, and how it was found ([] where it was given)."""
+    """The settings for the training, and how they were found ([] for given ones)."""
 
     batch: int
     learning_rate: float
@@ -53,7 +53,7 @@ class SearchOutcome:
     channels_last: bool
     trials: list[BatchTrial]
     range: list[tuple[float, float]]  # learning rate, smoothed loss
-    layouts: dict[str, float]  # precision and memory layout → ms a step
+    layouts: dict[str, float]  # precision and memory layout → ms per step
     seconds: float = 0.0
 
     def described(self) -> SearchFacts | None:
@@ -66,7 +66,7 @@ def choose_settings(
     network: nn.Module, normalization: InputNormalization, splits: PreparedSplits, settings: FitSettings, loss: Any,
     augment: Augment | None, seed: int, scratch: Path, log: Callable[[str], None], teacher_scores: Any = None,
 ) -> SearchOutcome:  # fmt: skip
-    """Precision, layout, batch and rate: as given, or found. A resumed run keeps what was found first."""
+    """Choose precision, layout, batch and rate: the given ones, or by search. A resumed run keeps the first choice."""
     path = scratch / FILE
     if path.exists():
         return msgspec.json.decode(path.read_bytes(), type=SearchOutcome)
@@ -99,9 +99,9 @@ def choose_settings(
 
 
 def _layout(network: nn.Module, made: Batches, settings: FitSettings, loss: Any) -> tuple[dict[str, float], str, str, bool]:
-    """Milliseconds of each candidate, and the precision (with the reason) and memory layout to train in.
+    """Measure the candidates: their milliseconds, and the precision (with the reason) and memory layout for the training.
 
-    Reduced precision does not always pay: depthwise convolutions, say, are faster in float32 on some CPUs.
+    Reduced precision does not always pay: for example, depthwise convolutions are faster in float32 on some CPUs.
     """
     usual, why = choose(settings.precision, this_hardware())
     names = [usual, "float32"] if settings.precision == "auto" and usual != "float32" else [usual]
@@ -124,7 +124,7 @@ def chosen_layout(times: dict[tuple[str, Any], float], usual: tuple[str, Any]) -
 
 
 def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> float:
-    """The shortest of a few steps, in seconds: what the others add is noise. On a copy of the network."""
+    """The shortest of a few steps in seconds, on a copy of the network; longer ones contain noise."""
     trial = copy_of(network).train()
     if made.channels_last:
         channels_last(trial)
@@ -140,7 +140,7 @@ def _trial(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
 
 
 def throughput(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[BatchTrial]:
-    """Measure candidates from small to large until more stops paying, or memory ends. On a copy of the network."""
+    """Measure batch sizes from small to large, on a copy of the network, until the throughput or the memory ends the search."""
     ceiling = settings.max_memory_bytes if settings.max_memory_bytes != "auto" else int(FREE_SHARE * memory.free_bytes())
     trials: list[BatchTrial] = []
     few, _ = made[0, 0][0]
@@ -183,11 +183,11 @@ def _speed(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, 
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             taken.append(time.perf_counter() - start)
-    return made.batch * (len(taken) - 1) / sum(taken[1:])  # the first one pays for allocations
+    return made.batch * (len(taken) - 1) / sum(taken[1:])  # the first step includes allocations
 
 
 def chosen_batch(trials: list[BatchTrial]) -> int:
-    """The smallest batch that is as good as the fastest."""
+    """The smallest batch whose throughput is close to the best."""
     measured = [t for t in trials if t.samples_per_second]
     if not measured:
         return trials[0].batch
@@ -196,7 +196,7 @@ def chosen_batch(trials: list[BatchTrial]) -> int:
 
 
 def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: Any, chosen: Precision) -> list[tuple[float, float]]:
-    """Loss while the rate rises by the same factor each step (Smith 2017), smoothed; ends when it diverges. On a copy."""
+    """The smoothed loss while the rate rises by the same factor each step (Smith 2017), on a copy; ends when it diverges."""
     low, high = RANGE[settings.optimizer]
     trial = copy_of(network).train()
     if made.channels_last:
@@ -222,7 +222,7 @@ def range_test(network: nn.Module, made: Batches, settings: FitSettings, loss: A
 
 
 def chosen_rate(curve: list[tuple[float, float]], schedule: str) -> float:
-    """Where most of the fall has happened: past the slow rates, and before the edge. `curve`: rate, smoothed loss."""
+    """The rate at which most of the loss's fall has happened, before it diverges. `curve`: rate, smoothed loss."""
     if not curve:
         return 1e-4
     lowest = min(loss for _, loss in curve)

@@ -18,7 +18,7 @@ NEUTRAL = {"neutral": True}
 
 
 class Float8(msgspec.Struct, frozen=True, kw_only=True):
-    """How FP8 tensors are scaled: by a window of past maxima (delayed), or by the tensor itself (dynamic).
+    """The scaling of FP8 tensors: by a window of past maxima (delayed), or by the tensor itself (dynamic).
 
     scale = 2^-margin × largest FP8 value ÷ amax, where amax is the window's maximum or its newest entry
     (Micikevicius et al. 2022; the names are Transformer Engine's).
@@ -32,18 +32,18 @@ class Float8(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True)
 class FitSettings:
-    """One-cycle training by default (Smith 2018): the rate rises for `warm_up` of the steps, then falls."""
+    """The settings of a training. Default: one-cycle (Smith 2018): the rate rises for `warm_up` of the steps, then falls."""
 
     epochs: PositiveInt = 20
     batch: PositiveInt | Auto = 128  # samples per optimizer step, over all processes; auto: by measured throughput
-    learning_rate: PositiveFloat | Auto = 0.1  # its peak; auto: by a range test
+    learning_rate: PositiveFloat | Auto = 0.1  # the peak; auto: by a range test
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 5e-4
-    # What it keeps for each parameter: sgd one value, adamw two, adafactor a row and a column.
+    # The state per parameter: sgd one value, adamw two; adafactor a row and a column per matrix.
     optimizer: Literal["sgd", "adamw", "adafactor"] = "sgd"
     schedule: Literal["one-cycle", "cosine", "plateau", "constant"] = "one-cycle"
     warm_up: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.2
     patience: NonNegativeInt = 0  # stop after this many epochs without a better one; 0: never
-    keep: Literal["best", "last"] = "best"  # which epoch, by validation
+    keep: Literal["best", "last"] = "best"  # which epoch's weights, by the validation metric
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # Beta(mixup, mixup); 0: off (Zhang et al. 2018)
@@ -53,12 +53,12 @@ class FitSettings:
     accumulate: PositiveInt = 1  # parts of a batch, one after the other: less memory, the same step
     checkpoint_activations: bool = False  # recompute them in the backward pass: less memory, about a third more time
     shard: bool = False  # weights, gradients and optimizer state divided over the processes (FSDP)
-    offload: bool = False  # with shard, on GPUs: what is not in use waits in the host's memory
-    max_memory_bytes: PositiveInt | Auto = "auto"  # for the batch search; auto: 80 % of what is free
-    # None of these changes what is trained, so none is part of the cache key.
+    offload: bool = False  # with shard, on GPUs: unused weights and states wait in the host's memory
+    max_memory_bytes: PositiveInt | Auto = "auto"  # for the batch search; auto: 80 % of the free memory
+    # None of the following changes the trained weights, so none is part of the cache key.
     workers: NonNegativeInt | Auto = field(default="auto", metadata=NEUTRAL)  # loader processes; auto: by measurement
     prefetch: PositiveInt | Auto = field(default="auto", metadata=NEUTRAL)  # batches ready per loader process; auto: by measurement
-    checkpoint_minutes: PositiveFloat = field(default=5.0, metadata=NEUTRAL)  # beside one at every epoch's end
+    checkpoint_minutes: PositiveFloat = field(default=5.0, metadata=NEUTRAL)  # each epoch's end makes a checkpoint too
     checkpoint_steps: NonNegativeInt = field(default=0, metadata=NEUTRAL)  # 0: by the clock alone
     tensorboard: str = field(default="", metadata=NEUTRAL)  # folder for event files
     mlflow: str = field(default="", metadata=NEUTRAL)  # tracking address, such as file:mlruns or http://host:5000

@@ -1,4 +1,4 @@
-"""Where the network lives in training: whole in every process, or its weights shared out over them."""
+"""The network's place in training: whole in every process, or divided over the processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgeloop_pipeline.training.scoring import device
 
 
 class WholeModel:
-    """Every process has all of it. `mine`: what this process optimizes; `called`: what is called in training."""
+    """The whole network in every process. `mine`: the module to optimize; `called`: the module to call in training."""
 
     description = ""
 
@@ -27,19 +27,19 @@ class WholeModel:
         self.called = processes.prepare(network)
 
     def unsynchronised(self, network: nn.Module) -> AbstractContextManager[Any]:
-        """Around every backward pass of a step but its last."""
+        """Context for every backward pass of a step except the last one."""
         return self.processes.unsynchronised(network)
 
     def gather(self, network: nn.Module, average: bool = True) -> None:
-        """Bring the whole network up to date, in every process; `average`: with the mean of the running statistics."""
+        """Update the whole network in every process; `average`: with the mean of the running statistics."""
         if average:
             self.processes.average_buffers(network)
 
     def scatter(self, network: nn.Module) -> None:
-        """The other way."""
+        """Copy the whole network's values into the trained module."""
 
     def optimizer_state(self, optimizer: torch.optim.Optimizer) -> Any:
-        """For a checkpoint; called by every process, used by the first."""
+        """The optimizer's state for a checkpoint; every process calls this, the first one uses the result."""
         return optimizer.state_dict()
 
     def load_optimizer(self, optimizer: torch.optim.Optimizer, state: Any) -> None:
@@ -49,7 +49,7 @@ class WholeModel:
 class Sharded(WholeModel):
     """Weights, gradients and optimizer state divided over the processes (FSDP; Zhao et al. 2023), by torch's `fully_shard`.
 
-    `offload`: what is not in use waits in the host's memory (GPUs only). A whole copy stays on the host.
+    `offload`: unused parts wait in the host's memory (GPUs only). A whole copy stays on the host.
     """
 
     description = "sharded (FSDP)"
@@ -59,7 +59,7 @@ class Sharded(WholeModel):
 
         if processes.part.world == 1:
             raise ModelError(
-                "shard: one process has nothing to share; start more (--processes, accelerate launch), or leave it out"
+                "shard: one process cannot share a network; start more (--processes, accelerate launch), or leave it out"
             )
         self.processes = processes
         policy = CPUOffloadPolicy() if offload and torch.cuda.is_available() else OffloadPolicy()
@@ -102,7 +102,7 @@ class Sharded(WholeModel):
 
 
 def _full(tensor: Any) -> torch.Tensor:
-    """The whole of a tensor that is divided over the processes; each of them must ask."""
+    """The whole of a tensor that is divided over the processes; every process must call this."""
     whole: torch.Tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
     return whole.detach().to("cpu")
 

@@ -1,4 +1,4 @@
-"""The gradients of one batch, from its parts: what training, searching and profiling all do."""
+"""Computes the gradients of one batch from its parts, for training, search and profiling."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def gradients(
     network: nn.Module, parts: list[tuple[Tensor, Tensor]], count: int, loss: Loss, precision: Precision, world: int = 1,
     unsynchronised: Callable[[nn.Module], Any] | None = None,
 ) -> float:  # fmt: skip
-    """Gradients of one batch of `count` samples from its parts. Returns the parts' summed loss.
+    """Compute the gradients of one batch of `count` samples from its parts. Returns the parts' summed loss.
 
     Each part counts by its share of the samples, and gradients are averaged over `world` processes: the sum is the
-    gradient of the whole batch's mean loss. Only batch normalization sees the parts: its statistics are theirs.
+    gradient of the whole batch's mean loss. Only batch normalization depends on the parts: it uses their statistics.
     """
     network.zero_grad(set_to_none=True)
     where = device()

@@ -1,7 +1,7 @@
-"""A teacher's scores for every sample of every epoch, on disk: the slow part of distillation is done once for many students.
+"""Cached teacher scores for every sample of every epoch, on disk: the slow part of distillation runs once for many students.
 
-Beyer et al. 2022 call it consistent teaching: the teacher saw the very augmentation that the student sees. Here that can be
-kept, as augmentation comes from the seed, the epoch and the sample's place alone.
+Beyer et al. 2022 call this consistent teaching: teacher and student see the same augmentation. The cache is possible because
+augmentation depends only on the seed, the epoch and the sample's place.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ def scores(
     key: str, teacher: Callable[[Tensor], Tensor], batches: Batches, epochs: int, outputs: int, precision: Precision,
     log: Callable[[str], None],
 ) -> Any:  # fmt: skip
-    """For each epoch (samples, outputs) float16, mapped read-only. What an earlier run wrote under `key` is used; the rest is made.
+    """The scores, float16 (samples, outputs) per epoch, mapped read-only. Epochs from an earlier run under `key` are reused.
 
-    Whole epochs count as written; a killed run goes on with the next one. Two runs that write the same key at once write
+    Only whole epochs count as written; a killed run continues with the next one. Two runs that write the same key at once write
     the same values.
     """
     folder = cache_folder() / "teacher-scores" / key
@@ -65,7 +65,7 @@ def _write(path: Path, values: Any) -> None:
 
 
 def ensemble(networks: list[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
-    """The mean of their scores."""
+    """A network whose scores are the mean of the networks' scores."""
 
     def mean(x: Tensor) -> Tensor:
         return torch.stack([network(x).float() for network in networks]).mean(0)
@@ -79,7 +79,7 @@ def ready(network: nn.Module) -> nn.Module:
 
 
 def onnx_teacher(path: Path) -> Callable[[Tensor], Tensor]:
-    """An ONNX file that takes the normalized batch (N, channels, ...) and gives scores."""
+    """A module that runs an ONNX file: it takes the normalized batch (N, channels, ...) and returns scores."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=onnxruntime.get_available_providers())

@@ -1,4 +1,4 @@
-"""What the time of a training step can go to (no torch here)."""
+"""The categories of a training step's time (no torch here)."""
 
 KINDS = {
     "data": "data loading",

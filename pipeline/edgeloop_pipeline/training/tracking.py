@@ -1,4 +1,4 @@
-"""Training curves elsewhere too: TensorBoard and MLflow, one setting each. A tracker that fails never stops training."""
+"""Sends training curves to TensorBoard and MLflow, one setting each. A tracker that fails never stops training."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Scalars in `folder`/`name`. A resumed run writes over what came after its checkpoint."""
+    """Writes scalars to `folder`/`name`. A resumed run overwrites the values after its checkpoint."""
 
     def __init__(self, folder: str, name: str, done: int) -> None:
         try:
@@ -42,7 +42,7 @@ class TensorBoard:
 
 
 class MLflow:
-    """Settings and metrics at a tracking address (a server, or file:… here). A resumed run goes on in its own."""
+    """Sends settings and metrics to a tracking address (a server, or file:…). A resumed run continues its own record."""
 
     def __init__(self, address: str, name: str, settings: FitSettings, scratch: Path) -> None:
         try:
@@ -50,7 +50,7 @@ class MLflow:
         except ImportError as error:
             raise UsageError(f"mlflow: {INSTALL}") from error
         if address.startswith("file:"):
-            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # else MLflow 3 refuses plain folders
+            os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")  # without this, MLflow 3 refuses plain folders
         self._client: Any = MlflowClient(tracking_uri=address)
         remembered = scratch / RUN_FILE
         if remembered.exists():
@@ -73,7 +73,7 @@ class MLflow:
 
 
 class Trackers:
-    """All that were asked for; one that fails is left out from then on, and that is said."""
+    """All trackers of the settings. One that fails is left out from then on, and the log says so."""
 
     def __init__(self, settings: FitSettings, name: str, scratch: Path, done: int, log: Callable[[str], None]) -> None:
         self.log, self.notes = log, list[str]()
@@ -98,14 +98,14 @@ class Trackers:
         except UsageError:
             raise
         except Exception as error:  # a tracking server can fail in any way
-            self.notes.append(f"{name}: left out, as it failed ({type(error).__name__}: {str(error)[:120]})")
+            self.notes.append(f"{name}: left out because it failed ({type(error).__name__}: {str(error)[:120]})")
             self.log(self.notes[-1])
             return False
         return True
 
 
 def spark(values: list[float], width: int = 16) -> str:
-    """The last values as a small curve."""
+    """The last values as a small curve of text characters."""
     last = values[-width:]
     low, high = min(last), max(last)
     return "".join(BARS[round((len(BARS) - 1) * (v - low) / (high - low or 1))] for v in last)

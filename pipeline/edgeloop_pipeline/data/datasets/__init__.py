@@ -1,4 +1,4 @@
-"""Data sets in the layouts that people have: class folders of images, sound or sensor recordings, and tables with a label."""
+"""Data sets in common layouts: class folders of images, sound or sensor recordings, and tables with a label."""
 
 from edgeloop_pipeline.data.datasets.folders import ClassFolders, NormalFolders
 from edgeloop_pipeline.data.datasets.tables import Table, Values

@@ -1,4 +1,4 @@
-"""Class folders: a recording is a file, its class the folder that it is in."""
+"""Class folders: each file is a recording, and its folder is its class."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from edgeloop_pipeline.data.types import NAMES, Split, Splits
 
 @dataclass(frozen=True)
 class Files(Sequence[Array]):
-    """Recordings that are read when asked for, one at a time.
+    """A sequence of recordings that are read on access, one at a time.
 
-    `channels`: columns of a table. `rate_hz`: of sound; what has another rate is resampled, or refused where `strict`.
+    `channels`: columns of a table. `rate_hz`: of sound; other rates are resampled, or refused if `strict`.
     """
 
     paths: list[Path]
@@ -52,8 +52,8 @@ class Files(Sequence[Array]):
             if found.rate_hz and self.rate_hz and found.rate_hz != self.rate_hz:
                 if self.strict:
                     raise DataError(
-                        f"sound at {found.rate_hz} Hz, others are at {self.rate_hz} Hz; set rate_hz={self.rate_hz} in data.py, and"
-                        " all are resampled to it"
+                        f"sound at {found.rate_hz} Hz, others are at {self.rate_hz} Hz; set rate_hz={self.rate_hz} in data.py:"
+                        " then all are resampled to it"
                     )
                 values = resample(values, found.rate_hz, self.rate_hz)
         except DataError as error:
@@ -65,10 +65,10 @@ class Files(Sequence[Array]):
 class ClassFolders:
     """`root/CLASS/…files`, or `root/{train,val,test}/CLASS/…files`; pictures, sound, or recordings in CSV or .npy.
 
-    What the folders do not say is divided by quotas in each class, 70 % train, 15 % validate, 15 % test, the same on every machine;
-    without val/ its files come from train/. `group`: the part of a file's name up to the first such character is who or what was
-    recorded, and a group is never divided. `validation`, `test`: groups (or files, as CLASS/NAME) that are to be there.
-    `kind`: pictures, sound or series, where folders hold several; '' is the commonest. `channels`: columns of tables with a header.
+    Without split folders, each class is divided by quotas, 70 % train, 15 % validate, 15 % test, the same on every machine;
+    without val/, its files come from train/. `group`: the part of a file's name before the first such character names who or what
+    was recorded; a group is never divided. `validation`, `test`: groups (or files, as CLASS/NAME) that belong there.
+    `kind`: pictures, sound or series, if folders hold several; '' is the most common. `channels`: columns of tables with a header.
     `rate_hz`: of sound; other rates are resampled to it.
     """
 
@@ -113,7 +113,7 @@ class ClassFolders:
         rows = [i for i, side in enumerate(sides) if side == "train"]
         held = tuple(name for name in HELD if name not in given)
         if any(getattr(self, name) and name not in held for name in HELD):
-            raise DataError("validation or test is named in data.py, and there is a folder for it too; leave one of both out")
+            raise DataError("data.py names validation or test, and there is a folder for it too; leave out one of the two")
         if held:
             named = Wanted(held, *(getattr(self, name) if name in held else () for name in HELD))
             drawn = divide([labels[i] for i in rows], [units[i] for i in rows], what, named)
@@ -144,16 +144,16 @@ class ClassFolders:
         return (read(first).rate_hz or 0) if first is not None else 0
 
     def unit(self, file: File, found: Scan) -> str:
-        """Who or what was recorded: by the name's beginning, else the file itself."""
+        """The name of who or what was recorded: the beginning of the file's name, or the file itself."""
         return file.path.stem.split(self.group)[0] if self.group else str(file.path.relative_to(found.root))
 
 
 @dataclass(frozen=True)
 class NormalFolders(ClassFolders):
-    """The same folders for anomaly detection: `normal` holds what is normal, every other folder what is not.
+    """The same folders for anomaly detection: `normal` holds normal samples, every other folder anomalous ones.
 
-    Normal files are split as in ClassFolders, the others between validation and test; files in a train folder that are
-    not normal are left out. Where there is no validation folder, its files come from the test folder.
+    Normal files are split as in ClassFolders, the others between validation and test; anomalous files in a train
+    folder are left out. Without a validation folder, its files come from the test folder.
     """
 
     normal: str = "normal"
@@ -172,7 +172,7 @@ class NormalFolders(ClassFolders):
         return self.made(found, sides, (self.normal, "anomaly"), odd)
 
     def sides(self, found: Scan) -> list[str]:
-        """What folders say; else normal files by quotas, and the others in halves between validation and test."""
+        """The split of each file: by its folder; otherwise quotas for normal files, and halves (validation, test) for others."""
         given = found.split_names
         sides = [file.split for file in found.files]
         only = given & set(HELD)
@@ -181,14 +181,14 @@ class NormalFolders(ClassFolders):
             odd = found.files[i].label != self.normal
             drawn = not only and not (odd and sides[i] == "train")
             if odd and sides[i] == "train":
-                sides[i] = ""  # left out: it must not train
+                sides[i] = ""  # left out: anomalous files must not train
             if drawn or (len(only) == 1 and sides[i] in only):
                 rows[odd].append(i)
         if not only:
             units = [self.unit(found.files[i], found) for i in rows[False]]
             for i, side in zip(rows.pop(False), self._drawn(units), strict=True):
                 sides[i] = side
-        for some in rows.values():  # halves of what training does not use
+        for some in rows.values():  # halves of the files that training does not use
             named = list(dict.fromkeys(self.unit(found.files[i], found) for i in some))
             first = set(named[: len(named) // 2])
             for i in some:

@@ -1,4 +1,4 @@
-"""Tables from files: column name → what stands in it, as text and as numbers."""
+"""Reads tables from files: column name → its cells, as text and as numbers."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from edgeloop_agent.sources.tables import MISSING, number
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
-NAMELESS = ("", "nan", "na", "n/a")  # of a label or a group; "none" may well be the name of a class
+NAMELESS = ("", "nan", "na", "n/a")  # of a label or a group; "none" can be the name of a class
 ENDINGS = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(frozen=True)
 class Column:
-    """`texts`: as they stand in the file, without white space; a missing value is ''."""
+    """A column of a table. `texts`: the cells of the file without surrounding white space; a missing value is ''."""
 
     name: str
     texts: Array
-    found: Array | None = None  # numbers, where the file itself has them as such
+    found: Array | None = None  # numbers, if the file itself stores numbers
 
     @cached_property
     def numbers(self) -> Array:
-        """float64; NaN for what is missing and for what is no number."""
+        """The cells as float64; NaN for missing values and for texts."""
         if self.found is not None:
             return self.found
         try:
@@ -48,12 +48,12 @@ class Column:
 
     @cached_property
     def nameless(self) -> Array:
-        """Rows without a text, where the column holds names."""
+        """The rows without a name, for a column of names."""
         return np.array([text.lower() in NAMELESS for text in self.texts.tolist()], bool)
 
     @cached_property
     def odd(self) -> Array:
-        """Rows whose cell is neither a number nor missing."""
+        """The rows whose cell is neither a number nor missing."""
         return np.flatnonzero(~np.isfinite(self.numbers) & ~self.missing)
 
     def __len__(self) -> int:
@@ -67,14 +67,12 @@ def table_files(path: Path) -> list[Path]:
         raise DataError(f"{path}: no such file or folder; correct the path in data.py")
     found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS and not p.name.startswith(".") and p.is_file())
     if not found:
-        raise DataError(
-            f"{path}: nothing to read there: no table (.csv, .parquet) and no class folders with files; correct the path"
-        )
+        raise DataError(f"{path}: has no table (.csv, .parquet) and no class folders with files; correct the path")
     return found
 
 
 def read_table(file: Path) -> dict[str, Column]:
-    """Column name → column. Two of one name are told apart (NAME, NAME.2). Raises DataError."""
+    """Read a table: column name → column. A second column of the same name becomes NAME.2. Raises DataError."""
     if file.suffix.lower() == ".parquet":
         return _parquet(file)
     try:
@@ -84,13 +82,13 @@ def read_table(file: Path) -> dict[str, Column]:
     except OSError as error:
         raise DataError(f"{file}: {error.strerror or error}") from error
     if not names and rows:
-        raise DataError(f"{file}: no header line, its first line is numbers; add a line with the columns' names")
+        raise DataError(f"{file}: no header line: its first line has numbers; add a line with the columns' names")
     if not rows:
         raise DataError(f"{file}: no rows below a header line")
     width = len(names)
     ragged = [(i, len(row)) for i, row in enumerate(rows) if len(row) != width]
     if ragged:
-        more = f" ({len(ragged)} rows are so)" if len(ragged) > 1 else ""
+        more = f" ({len(ragged)} rows differ)" if len(ragged) > 1 else ""
         raise DataError(f"{file}: row {ragged[0][0] + 2} has {ragged[0][1]} columns, the header has {width}{more}")
     return {name: Column(name, np.array([row[i].strip() for row in rows])) for i, name in enumerate(names)}
 
@@ -108,12 +106,12 @@ def _parquet(file: Path) -> dict[str, Column]:
         raise DataError(f"{file}: no rows")
     names = [str(name) for name in table.column_names]
     if len(set(names)) != len(names):
-        raise DataError(f"{file}: two columns of one name; give each its own")
+        raise DataError(f"{file}: two columns have one name; give each its own name")
     return {name: _typed(name, table.column(i)) for i, name in enumerate(names)}
 
 
 def _typed(name: str, column: Any) -> Column:
-    """A column that has a type of its own: numbers are numbers, the others texts."""
+    """A typed column: numbers stay numbers, other types become texts."""
     import pyarrow.types as kinds
 
     values = column.to_pylist()

@@ -1,4 +1,4 @@
-"""Which files of a folder are recordings of which class, and what is left out and why."""
+"""Finds which files of a folder are recordings of which class, and which are left out and why."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_WRAPPERS = 4
 
 
 def kind_of(path: Path) -> str:
-    """ "pictures", "sound" or "series"; '' for what nobody reads."""
+    """ "pictures", "sound" or "series"; '' for other files."""
     ending = path.suffix.lower()
     if ending not in READERS:
         return ""
@@ -30,7 +30,7 @@ def kind_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class File:
-    """`split`: '' where the folders say none."""
+    """A recording's file. `split`: '' without split folders."""
 
     label: str
     split: str
@@ -39,7 +39,7 @@ class File:
 
 @dataclass(frozen=True)
 class Scan:
-    """`root`: the folder that holds the class or split folders. `left_out`: what → how many files."""
+    """The result of a scan. `root`: the folder with the class or split folders. `left_out`: reason → number of files."""
 
     root: Path
     kind: str
@@ -53,7 +53,7 @@ class Scan:
 
 
 def scan(root: Path, kind: str = "") -> Scan:
-    """Look through a folder of class folders. `kind`: of the files that count; '' is the commonest. Raises DataError."""
+    """Scan a folder of class folders. `kind`: the kind of files to use; '' is the most common. Raises DataError."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder; correct the path in data.py")
     left: Counter[str] = Counter()
@@ -75,7 +75,7 @@ def scan(root: Path, kind: str = "") -> Scan:
             inner = "" if sides or len(parts) == 1 else SPLITS.get(parts[0].lower(), "")
             found.append(File(label, sides.get(folder, inner), path))
         labels |= {p.name for p in _folders(folder, Counter())} if sides else {folder.name}
-    if any(not file.split for file in found):  # folders train/ within some classes only are just folders
+    if any(not file.split for file in found):  # a folder train/ in only some classes is no split
         found = [File(f.label, f.split if sides else "", f.path) for f in found]
     kept, kind = _of_one_kind(found, kind, left)
     _check_names({file.label for file in kept})
@@ -83,12 +83,12 @@ def scan(root: Path, kind: str = "") -> Scan:
 
 
 def _check_names(labels: set[str]) -> None:
-    """The names of classes go into recipe and bundle as text. Raises DataError."""
+    """Check that the classes' names are valid text, for recipe and bundle. Raises DataError."""
     wrong = sorted(label for label in labels if any(unicodedata.category(c) in ("Cc", "Cs") for c in label))
     if wrong:
         names = ", ".join(os.fsencode(label).decode("utf-8", "backslashreplace") for label in wrong)
         names = "".join(repr(c)[1:-1] if unicodedata.category(c) == "Cc" else c for c in names)
-        raise DataError(f"class folders whose names are no plain UTF-8 text: {names}; rename them")
+        raise DataError(f"names of class folders are not plain UTF-8 text: {names}; rename them")
 
 
 def is_hidden(name: str) -> bool:
@@ -96,7 +96,7 @@ def is_hidden(name: str) -> bool:
 
 
 def _unwrapped(root: Path) -> Path:
-    """Below folders that hold nothing but one folder of folders, as an archive that was unpacked leaves them."""
+    """The root below folders with nothing but one folder, as unpacked archives often have them."""
     for _ in range(MAX_WRAPPERS):
         inside = [p for p in root.iterdir() if not is_hidden(p.name)]
         folders = [p for p in inside if p.is_dir()]
@@ -110,7 +110,7 @@ def _unwrapped(root: Path) -> Path:
 
 
 def _folders(root: Path, left: Counter[str]) -> list[Path]:
-    """The visible folders in it; files that lie beside them, and hidden folders, are counted."""
+    """The visible folders; files beside them, and hidden folders, are counted in `left`."""
     found = []
     for path in sorted(root.iterdir()):
         if path.is_dir() and not is_hidden(path.name):
@@ -123,7 +123,7 @@ def _folders(root: Path, left: Counter[str]) -> list[Path]:
 
 
 def _files(folder: Path, left: Counter[str]) -> list[Path]:
-    """Every readable file below; the others are counted by why not."""
+    """Every readable file below the folder; the others are counted by their reason in `left`."""
     found = []
     for where, folders, names in os.walk(folder):
         for name in [name for name in folders if is_hidden(name)]:
@@ -148,7 +148,7 @@ def _why(name: str) -> str:
 
 
 def _split_folders(trees: dict[Path, list[Path]]) -> dict[Path, str]:
-    """Folder → split, where the folders look like splits: train/ and perhaps others, with class folders in them and no files."""
+    """Folder → split, if the folders look like splits: train/ and perhaps others, with class folders in them and no files."""
     named = {p: SPLITS[p.name.lower()] for p in trees if p.name.lower() in SPLITS}
     if "train" not in named.values() and len(named) < len(trees):
         return {}

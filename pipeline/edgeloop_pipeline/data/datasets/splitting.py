@@ -1,4 +1,4 @@
-"""Who goes into which split: quotas, stratified by class, and never a group in two. The same data give the same, everywhere."""
+"""Divides units into splits: quotas, stratified by class, no group in two splits. Equal data give equal splits anywhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.settings import nearest
 from edgeloop_pipeline.data.types import NAMES
 
-SHARE = 0.15  # of validation, and of the test set; the rest trains
+SHARE = 0.15  # of validation, and of the test set; the rest is for training
 HELD = ("validation", "test")
 MANY_UNITS = 2000
 MISSING = 1e6  # worse than any deviation from a share
@@ -22,7 +22,7 @@ MAX_NAMED = 8
 
 @dataclass(frozen=True)
 class Wanted:
-    """`held`: the splits that are taken out of training; `named`: those of them whose members somebody named."""
+    """The wanted splits. `held`: the splits besides training; `named`: those of them whose members data.py names."""
 
     held: tuple[str, ...] = HELD
     validation: tuple[str, ...] = ()
@@ -30,15 +30,15 @@ class Wanted:
 
     @property
     def named(self) -> dict[str, str]:
-        """Unit → split. Raises DataError for one in both."""
+        """Unit → split, for the named units. Raises DataError for a unit in both."""
         both = sorted(set(self.validation) & set(self.test))
         if both:
-            raise DataError(f"{both[0]!r} is named for validation and for test; leave it in one of them")
+            raise DataError(f"{both[0]!r} is in validation and in test; leave it in one of them")
         return {**dict.fromkeys(self.validation, "validation"), **dict.fromkeys(self.test, "test")}
 
 
 def order(name: str) -> bytes:
-    """Of units: neither by alphabet nor by time, and never another."""
+    """A sort key for units: independent of alphabet and time, and always the same."""
     return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
@@ -47,14 +47,14 @@ def plural(what: str) -> str:
 
 
 def quota(count: int) -> int:
-    """How many of `count` units go into validation, and as many into the test set."""
+    """The number of `count` units for validation, which is also that for the test set."""
     return max(1, round(SHARE * count))
 
 
 def divide(labels: Sequence[str], units: Sequence[str], what: str, wanted: Wanted = Wanted()) -> list[str]:
-    """The split of each recording, by its class and the unit (a subject, a file) that it is of. `what`: a unit's name in words.
+    """The split of each recording, by its class and its unit (a subject, a file). `what`: the word for a unit.
 
-    Every class is in every split. Raises DataError that says of which class there are too few.
+    Every class is in every split. Raises DataError that names each class with too few units.
     """
     names = sorted(set(units), key=order)
     classes = sorted(set(labels))
@@ -108,7 +108,7 @@ def _sides(counts: Array, given: dict[int, str], held: tuple[str, ...]) -> list[
 
 
 def _strata(counts: Array, free: Array) -> list[Array]:
-    """Units that are divided by themselves: those of one class; all together where units hold several classes."""
+    """The groups of units to divide separately: those of one class; one group if units hold several classes."""
     if ((counts > 0).sum(1) == 1).all() or len(free) > MANY_UNITS:
         main = counts[free].argmax(1)
         return [free[main == k] for k in np.unique(main)]
@@ -116,18 +116,18 @@ def _strata(counts: Array, free: Array) -> list[Array]:
 
 
 def _by_quota(counts: Array, units: Array, held: tuple[str, ...]) -> dict[int, str]:
-    """Units for the held splits, one at a time: each the one after which the classes' shares are nearest to what they should be."""
+    """Assign units to the held splits, one at a time: each time the unit that brings the classes' shares closest to the quotas."""
     found: dict[int, str] = {}
     here = counts[units]
     total = here.sum(0)
     present = total > 0
     size = quota(len(units)) if len(units) > len(held) else 0
-    if len(units) > MANY_UNITS or (here == here[0]).all():  # one is as good as another
+    if len(units) > MANY_UNITS or (here == here[0]).all():  # all units are equally good
         return {int(units[k * size + i]): split for k, split in enumerate(held) for i in range(size)}
     left = np.ones(len(units), bool)
     for place, split in enumerate(held):
         have = np.zeros(here.shape[1])
-        after = len(held) - place  # splits that still want some: those to come, and train
+        after = len(held) - place  # splits that still need units: the later ones, and train
         taken = 0
         while left.sum() > after and (taken < size or (taken and (have[present] == 0).any())):
             best = _best(here, left, have, total, present, after, size)
@@ -141,10 +141,10 @@ def _by_quota(counts: Array, units: Array, held: tuple[str, ...]) -> dict[int, s
 
 
 def _best(here: Array, left: Array, have: Array, total: Array, present: Array, after: int, size: int) -> int:
-    """The first of the units that are left and cost least."""
+    """The first of the remaining units with the least cost."""
     rows = np.flatnonzero(left)
     with_it = have + here[rows]
-    holders = (here[rows] > 0).sum(0) - (here[rows] > 0)  # of each class, were this unit gone
+    holders = (here[rows] > 0).sum(0) - (here[rows] > 0)  # per class, without this unit
     exhausted = ((holders < after) & present).sum(1)
     lacking = ((with_it == 0) & present).sum(1)
     wanted = np.maximum(SHARE * total, total / max(1, len(here)) * size) * present
@@ -153,9 +153,9 @@ def _best(here: Array, left: Array, have: Array, total: Array, present: Array, a
 
 
 def divide_values(values: Sequence[float], units: Sequence[str], what: str, wanted: Wanted = Wanted()) -> list[str]:
-    """The same for quantities: units in order of their mean, and the held ones evenly between the others.
+    """The splits for quantities: units in order of their mean, with the held ones evenly between the others.
 
-    Where the quantity never changes within a unit, each held split gets two of them with different values. Raises DataError.
+    If the quantity never changes within a unit, each held split gets two units with different values. Raises DataError.
     """
     names = sorted(set(units), key=order)
     at = {name: i for i, name in enumerate(names)}
@@ -172,7 +172,7 @@ def divide_values(values: Sequence[float], units: Sequence[str], what: str, want
     if len(free) - size * len(held) < (2 if flat else 1):
         raise DataError(
             f"{len(free)} {plural(what)} to divide, and {' and '.join(('train', *held))} need"
-            f" {'two each, as the quantity never changes within one' if flat else 'one each'}: add more"
+            f" {'two each, because the quantity never changes within one' if flat else 'one each'}: add more"
         )
     sides = [given.get(i, "train") for i in range(len(names))]
     chosen = size * len(held)
@@ -182,7 +182,7 @@ def divide_values(values: Sequence[float], units: Sequence[str], what: str, want
 
 
 def check_given(labels: Sequence[str], sides: Sequence[str]) -> None:
-    """What given split folders must hold. Raises DataError naming each class that training lacks."""
+    """Check the given split folders. Raises DataError that names each class without training recordings."""
     trained = {label for label, side in zip(labels, sides, strict=True) if side == "train"}
     problems = []
     for label in sorted(set(labels) - trained):

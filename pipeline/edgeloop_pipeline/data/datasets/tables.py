@@ -1,4 +1,4 @@
-"""Tables: a row is a point in time, a run of rows with one label a recording."""
+"""Tables: each row is a point in time; a run of rows with one label is a recording."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG_GAP = "rows where a channel misses more than {} points in a row"
 
 @dataclass(frozen=True)
 class Piece:
-    """A recording of a table. `unit`: what is never divided between splits; `split`: '' where the file's name says none."""
+    """A recording of a table. `unit`: never divided between splits; `split`: '' if the file's name gives none."""
 
     label: str
     unit: str
@@ -34,7 +34,7 @@ class Piece:
 
 @dataclass
 class Cut:
-    """A table in pieces, and the rows that are in none, by why."""
+    """A table in pieces, and the number of left-out rows by reason."""
 
     pieces: list[Piece] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
@@ -45,10 +45,10 @@ class Table:
     """Rows of sensor values with a label: one CSV or Parquet file, or a folder of them (train.csv, test.csv keep their splits).
 
     A recording is a run of rows with the same label (and the same `group`, who or what was recorded). Splits are quotas of each
-    class, the same on every machine: of groups where there is a `group`; else of recordings, which share a person or device and so
-    promise too much; else of stretches of `stretch` rows, which lie side by side. `validation`, `test`: groups that
-    are to be there. Labels are text, as they stand in the file. Rows without a label are left out, as are those where a channel
-    misses more than `max_gap` points in a row (0: none are).
+    class, the same on every machine: of groups, with a `group`; otherwise of recordings, which share a person or device, so the
+    accuracy is too optimistic; otherwise of adjacent stretches of `stretch` rows. `validation`, `test`: groups that
+    belong there. Labels are text, as in the file. Rows without a label are left out, and rows where a channel
+    misses more than `max_gap` points in a row (0: no such rows are left out).
     """
 
     path: Path
@@ -105,13 +105,13 @@ class Table:
         return table
 
     def sides(self, pieces: list[Piece]) -> list[str]:
-        """The split of each. Raises DataError."""
+        """The split of each piece. Raises DataError."""
         labels, units = [piece.label for piece in pieces], [piece.unit for piece in pieces]
         return self._given_or(pieces, lambda rows, wanted: divide(
             [labels[i] for i in rows], [units[i] for i in rows], self.unit_name, wanted), check=True)  # fmt: skip
 
     def _given_or(self, pieces: list[Piece], draw: object, check: bool) -> list[str]:
-        """As the files' names say, the rest drawn."""
+        """The splits that the files' names give; `draw` gives the others."""
         sides = [piece.split for piece in pieces]
         given = set(sides) - {""}
         try:
@@ -128,7 +128,7 @@ class Table:
         return sides
 
     def _split_of(self, file: Path) -> str:
-        """By the file's name, where the folder has one called train."""
+        """The split by the file's name, if the folder has a file called train."""
         names = {p.stem.lower() for p in self.files()} if self.path.is_dir() else set()
         return SPLITS.get(file.stem.lower(), "") if names and names <= set(SPLITS) and names & {"train", "training"} else ""
 
@@ -145,11 +145,11 @@ class Table:
             if not usable[a]:
                 continue
             for start, end in self._stretches(a, b):
-                unit = str(groups[a]) if self.group else f"{file.stem}/{start + 2}"  # the row where it begins, as an editor counts
+                unit = str(groups[a]) if self.group else f"{file.stem}/{start + 2}"  # the row where it begins, as editors count
                 found.pieces.append(Piece(str(labels[a]), unit, split, values[start:end]))
 
     def _usable(self, table: dict[str, Column], values: Array, found: Cut) -> Array:
-        """The rows that can be in a recording; the others are counted."""
+        """The rows that can be in a recording; the others are counted in `found`."""
         bad = self._unlabelled(table[self.label]).copy()
         found.left_out[f"rows without a {self.label}"] += int(bad.sum())
         if self.group:
@@ -166,7 +166,7 @@ class Table:
         return column.nameless
 
     def _stretches(self, a: int, b: int) -> list[tuple[int, int]]:
-        """Rows a to b, or as many stretches of them: a rest too short for one of its own is with the last."""
+        """Rows a to b, or their stretches; a short rest belongs to the last stretch."""
         if not self.stretch:
             return [(a, b)]
         count = max(1, (b - a) // self.stretch)
@@ -174,7 +174,7 @@ class Table:
 
 
 def _long_gaps(values: Array, most: int) -> Array:
-    """Rows in a run of missing values that is longer than `most`, in any channel."""
+    """The rows in a run of missing values longer than `most`, in any channel."""
     found = np.zeros(len(values), bool)
     for channel in (~np.isfinite(values)).T:
         edges = np.diff(np.concatenate([[0], channel.astype(np.int8), [0]]))
@@ -188,9 +188,9 @@ def _long_gaps(values: Array, most: int) -> Array:
 class Values(Table):
     """Rows of sensor values with a quantity to estimate (`label`: its column): a sample is `length` rows.
 
-    What is estimated of them is the quantity's mean, or with `at="last"` its value in their last row (a forecast, or what changes
-    within a sample). Samples overlap by half. With `group`, groups are split; else (or with a `stretch`) stretches of ten samples,
-    which lie side by side and so promise too much.
+    The label of a sample is the quantity's mean, or with `at="last"` its value in the last row (for forecasts, and for quantities
+    that change within a sample). Samples overlap by half. With `group`, groups are split; otherwise (or with a `stretch`) adjacent
+    stretches of ten samples, so the metric is too optimistic.
     """
 
     length: int = 64
@@ -216,7 +216,7 @@ class Values(Table):
         odd = table[self.label].odd
         if len(odd):
             shown = table[self.label].texts[odd[0]]
-            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} holds something that is no number ({str(shown)!r})")
+            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} has a value that is no number ({str(shown)!r})")
         return table
 
     def _cut_file(self, file: Path, table: dict[str, Column], found: Cut) -> None:
