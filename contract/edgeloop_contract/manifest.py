@@ -293,8 +293,9 @@ def decode(data: bytes, where: str) -> Manifest:
         from edgeloop_contract.unknown_names import unknown_names  # a device seldom needs it, and feels each import at its start
 
         if later := unknown_names(raw, Manifest):
+            names = ", ".join(later[:5])
             raise BundleTooNew(
-                f"{where}: the manifest has {', '.join(later[:5])}, which this edgeloop does not know: update edgeloop here"
+                f"{where}: the manifest has {names}, which this edgeloop does not know: update edgeloop here"
             ) from error
         raise BundleError(f"{where}: the manifest is wrong: {error}; rebuild the bundle") from error
     if encode(manifest) != data:
