@@ -38,7 +38,8 @@ def test_wheel_ships_the_reference_projects(wheel: Path) -> None:
     for project in ("exercise_watch", "fashion"):
         for file in ("recipe.yaml", "network.py", "data.py", "README.md"):
             assert f"edgeloop_models/{project}/{file}" in names
-    assert "edgeloop_pipeline/html/report.html.j2" in names
+    assert "edgeloop_pipeline/report/report.html.j2" in names
+    assert "edgeloop_hub/web/templates/base.html.j2" in names and "edgeloop_agent/py.typed" in names
 
 
 @pytest.mark.parametrize(
