@@ -1,1 +1,1 @@
-"""From a recipe to a verified bundle: staged, cached, resumable."""
+"""The workstation part of edgeloop: from a recipe to a verified bundle, staged, cached, resumable."""

@@ -77,7 +77,7 @@ REFUSED = {
     "one of many": (("walk", "run"), np.eye(2)[[0, 1, 1, 0]], r"shape \(4, 2\)"),
     "an unknown name": (("walk", "run"), ["walk", "rum", "run", "walk"], "recording 1 is a 'rum'.*did you mean run"),
     "too few": (("walk", "run"), [0, 1], "4 recordings and 2 labels"),
-    "no list": (("walk", "run"), 7, "has no labels that can be counted"),
+    "no list": (("walk", "run"), 7, "its labels have no length"),
 }
 
 
@@ -119,5 +119,5 @@ def test_cleaning_serves_training_too() -> None:
     with pytest.raises(DataError, match=r"train recording 0 \(a\), window 0: .*add cleaning"):
         prepare_splits(Splits(("x", "y"), part, part, part), steps)
     none = Split([series(nan, nan, nan, 1)], [0])
-    with pytest.raises(DataError, match=r"validation: no samples, 1 recordings are refused \(1 for fill_missing"):
+    with pytest.raises(DataError, match=r"validation: no samples: 1 recordings are refused \(1 for fill_missing"):
         prepare_splits(Splits(("x", "y"), part, none, part), steps, cleaning=[FillMissing(1)])

@@ -109,7 +109,7 @@ def test_one_missing_value_is_a_missing_value(tmp_path: Path) -> None:
 
 def test_columns_of_one_name_are_told_apart(tmp_path: Path) -> None:
     plan = look(table(tmp_path / "t.csv", "acc,acc,label", rows("abcabcabcabc")))
-    assert plan.arguments["channels"] == ("acc", "acc.2") and "second column called acc" in dict(plan.says)["acc.2"]
+    assert plan.arguments["channels"] == ("acc", "acc.2") and "another column called acc" in dict(plan.says)["acc.2"]
 
 
 def test_air_pressure_keeps_its_resolution(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_few_subjects_and_few_recordings_are_divided_and_said(tmp_path: Path) ->
     two = table(tmp_path / "two.csv", "subject,ax,ay,label", rows("abcabcabcabc", before=lambda i: "pq"[i // 120] + ","))
     assert said(two)["split by"].startswith("recording") and "class 'a' has 2 subjects to divide" in said(two)["split by"]
     one = table(tmp_path / "one.csv", "ax,ay,label", rows("ab", 200))
-    assert said(one)["split by"].startswith("stretches of 28 rows, which lie side by side")
+    assert said(one)["split by"].startswith("stretches of 28 rows, which are neighbours")
     assert len(prepared(one, tmp_path / "mine").test)
 
 
@@ -132,7 +132,7 @@ def test_a_forecast_is_not_averaged(tmp_path: Path) -> None:
     path = table(tmp_path / "t.csv", "load,target", [f"{a:.4f},{b:.4f}" for a, b in zip(load[:-5], load[5:], strict=True)])
     plan = look(path)
     assert plan.task == "regression" and plan.arguments["at"] == "last"
-    assert "last row, as it changes within a sample" in dict(plan.says)["understood"]
+    assert "last row, because it changes within a sample" in dict(plan.says)["understood"]
 
 
 UNEVEN = {
@@ -168,7 +168,7 @@ def test_grey_pictures_among_colour_are_named_and_read(tmp_path: Path) -> None:
     for label in ("a", "b"):
         for i, ending in enumerate(("png", "webp", "tif", "jpg", "bmp")):
             picture(tmp_path / "data" / label / f"{i}.{ending}", "L" if (label, i) == ("b", 3) else "RGB")
-    assert "1 grey and 9 in colour (b/3.jpg), all are made colour" in said(tmp_path / "data")["pictures"]
+    assert "1 grey and 9 in colour (b/3.jpg), all become colour" in said(tmp_path / "data")["pictures"]
     assert prepared(tmp_path / "data", tmp_path / "mine").shape == (28, 28, 3)
 
 
@@ -209,7 +209,7 @@ REFUSED = {
     "shuffled rows": (
         "a,b,label",
         [f"{RNG.normal():.2f},1.5,{'abc'[int(RNG.integers(3))]}" for _ in range(90)],
-        "has another value every",
+        "changes its value every",
     ),
     "no header": ("1,2,3", ["1,2,3"] * 9, "no header line"),
     "one class": ("ax,ay,label", rows("aaa"), "there must be two classes"),
@@ -248,4 +248,4 @@ def test_faint_pictures_are_not_varied_in_brightness(tmp_path: Path) -> None:
         for i in range(4):
             Image.fromarray(RNG.integers(2000, 5600, (24, 24)).astype(np.uint16)).save(tmp_path / label / f"{i}.png")
     plan = look(tmp_path)
-    assert not plan.augment and dict(plan.says)["contrast"].startswith("all lies between 7 and 21 of 255")
+    assert not plan.augment and dict(plan.says)["contrast"].startswith("all values are between 7 and 21 of 255")

@@ -53,7 +53,7 @@ def test_the_command(tiny_run: dict[str, Any], runs: Path, tmp_path: Path) -> No
     found = json.loads(done.stdout)
     assert done.returncode == 0 and found["assumed"]["electricity_per_kwh"] == 0.4
     page = Path(found["page"]).read_text()
-    assert "Which assumption flips the answer" in page and "electricity_per_kwh" in page and "no meter here" in page
+    assert "Which assumption would reverse the answer" in page and "electricity_per_kwh" in page and "no meter here" in page
     plain = command("edgeloop", "roi", TINY, "--runs", runs)
     assert "must show" in plain.stdout
     done = command("edgeloop", "run", TINY, "--runs", runs, "--set", "roi.devices=7", "--json")

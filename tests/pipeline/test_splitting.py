@@ -77,7 +77,7 @@ def test_who_is_where_can_be_named() -> None:
     assert one[0] == "test" and Counter(one) == {"train": 4, "validation": 1, "test": 1}
     with pytest.raises(DataError, match="there is no subject 'p9'"):
         divide(["walk"] * 6, subjects, "subject", Wanted(test=("p9",)))
-    with pytest.raises(DataError, match="'p1' is named for validation and for test"):
+    with pytest.raises(DataError, match="'p1' is in validation and in test"):
         divide(["walk"] * 6, subjects, "subject", Wanted(validation=("p1",), test=("p1",)))
 
 

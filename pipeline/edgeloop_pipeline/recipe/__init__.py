@@ -1,1 +1,1 @@
-"""Recipes and projects: read, checked, and written for new data."""
+"""Reads and checks recipes and projects, and writes new ones for new data."""

@@ -1,4 +1,4 @@
-"""A user's project: the recipe's folder, its network and its data."""
+"""Loads a user's project: the recipe's folder, its network and its data."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAX_FILES_NAMED = 16
 
 @dataclass(frozen=True)
 class Project:
-    """A recipe with what it names, loaded when first asked for."""
+    """A recipe with its network and data, which are loaded on first use."""
 
     recipe: Recipe
 
@@ -44,17 +44,17 @@ class Project:
 
     @cached_property
     def data_digests(self) -> dict[str, str]:
-        """Name → sha256 of every file or folder the data come from; of many files, one digest for all."""
+        """Name → sha256 of every file or folder of the data; one digest for all if there are many files."""
         return {**self._own_digests, **({f"field/{self._field.name}": sha256(self._field)} if self._field else {})}
 
     @property
     def _field(self) -> Path | None:
-        """The file of field data, if the recipe names one. Raises DataError when it is not there."""
+        """The file of field data, if the recipe names one. Raises DataError if it does not exist."""
         if self.recipe.head.field is None:
             return None
         path = self.recipe.folder / self.recipe.head.field.file
         if not path.is_file():
-            raise DataError(f"field.file: {path}: there is no such file")
+            raise DataError(f"field.file: {path}: no such file; correct the path")
         return path
 
     @cached_property
@@ -67,7 +67,7 @@ class Project:
 
     @cached_property
     def splits(self) -> PreparedSplits:
-        """The samples: from an earlier run's cache, or made now."""
+        """The samples, from an earlier run's cache or prepared now."""
         found, given, field = self._samples, self.recipe.head.normalize, self.recipe.head.field
         if field is not None and self._field is not None:
             from edgeloop_pipeline.data.field_data import merged
@@ -85,7 +85,7 @@ class Project:
         if found is None:
             start = time.perf_counter()
             found = self._prepare()
-            if self._own_digests:  # data that come from no file could change unseen
+            if self._own_digests:  # without files, a change of the data would go unnoticed
                 sample_cache.keep(key, found, time.perf_counter() - start, head.cache_bytes)
         return found
 
@@ -103,12 +103,12 @@ class Project:
 
     @cached_property
     def code_digests(self) -> dict[str, str]:
-        """Name → digest of what every Python file in the project's folder does. Raises DataError when one cannot be read."""
+        """Name → digest of the code of every Python file in the project's folder. Raises DataError if one cannot be read."""
         return {name: digest_of(_text_of(path)) for name, path in self._code_files.items()}
 
     @cached_property
     def sample_code(self) -> dict[str, str]:
-        """Our module → digest, of all that makes inputs: preparation, normalization, the data class, the project's imports."""
+        """edgeloop module → digest, for all modules that make inputs: preparation, normalization, data classes, project imports."""
         more = [name for path in self._code_files.values() for name in imports_of(path)]
         return code_of(prepare_splits.__module__, (*more, type(self.data).__module__, NORMALIZATION))
 
@@ -132,5 +132,5 @@ def _text_of(path: Path) -> bytes:
 
 
 def _text(path: Path) -> str:
-    """A file's name may be any bytes; a key is text."""
+    """The path as valid text for a key, because a file's name may have any bytes."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")

@@ -1,4 +1,4 @@
-"""The recipe: what to build, from which data, for which target, by which stages."""
+"""Reads and checks recipes: what to build, from which data, for which target, by which stages."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def find(where: str) -> Path:
 
 
 def reference_projects() -> dict[str, Path]:
-    """Name → folder of the projects that edgeloop ships."""
+    """Name → folder of the reference projects that edgeloop ships."""
     root = Path(str(importlib.resources.files("edgeloop_models")))
     return {p.name: p for p in sorted(root.iterdir()) if (p / FILE).is_file()}
 
 
 class Override(NamedTuple):
-    """A changed setting as a value, never as text: a path with an apostrophe and a digest of digits stay what they are."""
+    """A changed setting as a value, not as YAML text: so a path with an apostrophe or a digest of digits stays unchanged."""
 
     name: str  # stage.key, or key
     value: Any
@@ -91,7 +91,7 @@ def load(path: Path, changes: Sequence[str | Override] = ()) -> Recipe:
 
 
 def read_yaml(text: str) -> Any:
-    """Safe YAML in which 1e-3 is a number: YAML 1.1 wants 1.0e-3, and hardly anyone writes that."""
+    """Read safe YAML in which 1e-3 is a number; YAML 1.1 requires 1.0e-3, which few people write."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -129,7 +129,7 @@ def stage_problems(stages: dict[str, Any], folder: Path) -> list[str]:
 
 
 def _changed(data: dict[str, Any], changes: Sequence[str | Override]) -> dict[str, Any]:
-    """A copy with the changes; a stage's key may be written without the leading `stages.`."""
+    """A copy with the changes; a stage's key may lack the leading `stages.`."""
     from edgeloop_pipeline.recipe.stage_table import STAGES
 
     data = copy.deepcopy(data)
@@ -153,7 +153,7 @@ def _changed(data: dict[str, Any], changes: Sequence[str | Override]) -> dict[st
 
 
 def _said(change: str) -> Override:
-    """One `--set` of the command line. Raises UsageError."""
+    """The override of one `--set` on the command line. Raises UsageError."""
     import yaml
 
     name, equals, text = change.partition("=")
@@ -166,7 +166,7 @@ def _said(change: str) -> Override:
 
 
 def _in_place(stages: dict[str, Any], given: list[str], usual: list[str]) -> dict[str, Any]:
-    """Stages that `--set` adds stand where they usually do: before the first of the recipe's own that usually comes later."""
+    """The stages in order. One that `--set` adds goes to its usual place: before the first stage that usually comes later."""
     order = list(given)
     for name in stages:
         if name not in order:

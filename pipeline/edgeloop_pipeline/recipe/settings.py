@@ -1,4 +1,4 @@
-"""What a recipe holds besides its stages: target, normalization, sweep, field data, prices."""
+"""The settings of a recipe besides its stages: target, normalization, sweep, field data, prices."""
 
 from __future__ import annotations
 
@@ -18,49 +18,51 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$"
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A recipe's `roi` table. Money in `currency`."""
+    """A recipe's `roi` table: the assumed prices, in `currency`."""
 
     currency: str = "EUR"
     devices: PositiveFloat = 20.0
     pilot_devices: PositiveFloat = 2.0
     inferences_per_day: PositiveFloat = 86_400.0  # of one device
-    device_cost: NonNegativeFloat = 80.0  # beyond what would stand there anyway
+    device_cost: NonNegativeFloat = 80.0  # above the cost of what is installed anyway
     device_years: PositiveFloat = 5.0
-    device_watts: PositiveFloat = 4.0  # while it infers, where energy is not measured
+    device_watts: PositiveFloat = 4.0  # while it infers, if energy is not measured
     upkeep_per_device_month: NonNegativeFloat = 1.0  # visits, replacements
     electricity_per_kwh: NonNegativeFloat = 0.30
     project_cost: NonNegativeFloat = 5_000.0  # to build, label and roll out
     project_cost_per_month: NonNegativeFloat = 100.0  # labels, retraining, the hub
-    cloud_per_hour: NonNegativeFloat = 0.10  # of a machine like the one that measured
-    cloud_utilisation: Fraction01 = 0.3  # of the hours that are paid
+    cloud_per_hour: NonNegativeFloat = 0.10  # for a machine like the one that measured
+    cloud_utilisation: Fraction01 = 0.3  # of the paid hours
     traffic_per_gb: NonNegativeFloat = 0.50  # from the device to the cloud
     split_share: Fraction01 = 0.15  # of inputs that a cascade sends
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """What the result must hold. Floors of accuracy are judged on the full test set by verify, on validation data before.
+    """The floors and ceilings that the result must hold. `verify` judges on the full test set; earlier stages use validation data.
 
     Accuracy is the task's metric: the share of right answers, R² (regression), or ROC AUC (anomaly).
     """
 
     min_accuracy: Fraction01 | None = None
     max_drop: Fraction01 | None = None  # of each int8 and float file against the best float network of the run, pruned or not
-    max_int8_drop: Fraction01 | None = None  # of each int8 file against the float network that it was made of
+    max_int8_drop: Fraction01 | None = None  # of each int8 file against its own float network
     max_int8_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None
     max_latency_us: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of the fastest int8 file, batch 1
-    device: str | None = None  # whose latency: a file of measurements beside the recipe (edgeloop probe); else this machine's
-    max_energy_uj: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of an inference, where this machine has a meter
-    max_ram_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None  # of activations at once, as integers
+    device: str | None = (
+        None  # a file of a device's measurements beside the recipe (edgeloop probe); default: latencies of this machine
+    )
+    max_energy_uj: Annotated[float, msgspec.Meta(gt=0)] | None = None  # of one inference; this machine needs a meter
+    max_ram_bytes: Annotated[int, msgspec.Meta(gt=0)] | None = None  # of the integer activations that are alive at one time
     max_lsb: Annotated[int, msgspec.Meta(ge=0)] | None = (
-        None  # of a file's scores from torch's; else by depth: 3, deep networks more
+        None  # between a file's scores and torch's; default by depth: 3, more for deep networks
     )
     min_agreement: Fraction01 = 0.98
 
 
 class Normalize(msgspec.Struct, frozen=True, kw_only=True):
-    """(x − mean) / std before the network; one number for all channels, or one each. What a pretrained network was fed.
+    """The input normalization (x − mean) / std; one number for all channels or one each. Give those of a pretrained network.
 
-    Both are in raw counts: of pictures 0 to 255, where a checkpoint's card may say 0 to 1.
+    Both are in raw counts: for pictures 0 to 255, although a checkpoint's card may use 0 to 1.
     """
 
     mean: Annotated[list[float], msgspec.Meta(min_length=1)]
@@ -84,25 +86,25 @@ class Knob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sweep(msgspec.Struct, frozen=True, kw_only=True):
-    """What `edgeloop sweep` tries. `vary`: stage.key (as in --set) → knob."""
+    """The settings of `edgeloop sweep`. `vary`: stage.key (as in --set) → knob."""
 
     vary: Annotated[dict[str, Knob], msgspec.Meta(min_length=1)]
     objectives: Annotated[tuple[Objective, ...], msgspec.Meta(min_length=1)] = ("accuracy", "latency", "bytes")
     trials: Annotated[int, msgspec.Meta(ge=1)] = 20
-    min_accuracy: Fraction01 = 0.0  # trials below it are no use
-    prune_margin: Fraction01 = 0.05  # a trial so far behind a smaller network's curve is ended
+    min_accuracy: Fraction01 = 0.0  # trials below it are not useful
+    prune_margin: Fraction01 = 0.05  # a trial ends if it is this far behind a smaller network's curve
 
 
 class FieldData(msgspec.Struct, frozen=True, kw_only=True):
-    """Labelled samples from devices, beside the project's own data. `edgeloop retrain` sets this; a recipe seldom does."""
+    """Labelled samples from devices, beside the project's own data. `edgeloop retrain` sets this; recipes seldom do."""
 
     file: str
-    share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.25  # of the training samples, by repeating what trains of the field …
-    max_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most so often
+    share: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.25  # of the training samples; field samples are repeated to reach it …
+    max_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most this many times
 
 
 class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
-    """A recipe's fields; `stages` maps stage names to their settings and is checked stage by stage."""
+    """A recipe's fields. `stages` maps stage names to their settings; each stage checks its own."""
 
     name: Name
     network: Reference
@@ -112,14 +114,14 @@ class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []
-    cleaning: list[cleaning.Step] = []  # of raw recordings before that, by the device and for training alike
-    normalize: Normalize | None = None  # by the training data
+    cleaning: list[cleaning.Step] = []  # of raw recordings before preprocessing, on the device and in training
+    normalize: Normalize | None = None  # default: from the training data
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     target: Target = Target()
     model_card: str = ""
     sweep: Sweep | None = None
     field: FieldData | None = None
-    roi: Prices = Prices()  # what edgeloop roi assumes
-    parent: str | None = None  # sha256 of the bundle that this one is to follow
+    roi: Prices = Prices()  # the assumptions of edgeloop roi
+    parent: str | None = None  # sha256 of the bundle that this one follows
     cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 2 << 30  # of decoded samples on disk, over all projects
     stages: dict[str, Any]

@@ -1,4 +1,4 @@
-"""The stages a recipe can list, in their usual order, and how one is found."""
+"""The table of stages in their usual order, and the import of a stage's class."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ STAGES = {
 
 
 def stage_class(name: str, settings: dict[str, Any], folder: Path) -> type[Any]:
-    """The class behind a stage of a recipe: the user's own `file.py:Class`, else ours."""
+    """The class of a recipe's stage: the user's own `file.py:Class`, or the built-in one."""
     reference = settings.get("stage")
     if reference is None:
         module, _, attribute = STAGES[name].partition(":")
@@ -47,6 +47,6 @@ def stage_class(name: str, settings: dict[str, Any], folder: Path) -> type[Any]:
 
 
 def build(name: str, settings: dict[str, Any], folder: Path) -> Any:
-    """The stage with its settings, converted."""
+    """The stage object with its converted settings."""
     kind = stage_class(name, settings, folder)
     return msgspec.convert({k: v for k, v in settings.items() if k != "stage"}, kind)

@@ -1,4 +1,4 @@
-"""Python files of the user, imported under names of their own."""
+"""Imports the user's Python files under private module names."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _loaded: dict[Path, Any] = {}
 
 
 def load_object(folder: Path, reference: str) -> Any:
-    """The object behind `file.py:name`, the file being relative to the recipe. Raises UsageError."""
+    """The object that `file.py:name` names; the path is relative to the recipe. Raises UsageError."""
     file, _, name = reference.rpartition(":")
     path = (folder / file).resolve()
     module = _loaded.get(path)
@@ -29,7 +29,7 @@ def load_object(folder: Path, reference: str) -> Any:
 def _import(path: Path, reference: str) -> Any:
     if not path.is_file():
         raise UsageError(f"{reference}: no file {path}; the path is relative to the recipe")
-    # A private name, so that a user's network.py can never hide a real package; its folder can be imported from.
+    # A private name, so that a user's network.py cannot hide a real package; the file can import from its folder.
     unique = f"_edgeloop_project_{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
     spec = importlib.util.spec_from_file_location(unique, path)
     assert spec is not None and spec.loader is not None
@@ -37,7 +37,7 @@ def _import(path: Path, reference: str) -> Any:
     sys.modules[unique] = module
     sys.path.insert(0, str(path.parent))
     writes = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True  # the project folder may be read-only, and is the user's
+    sys.dont_write_bytecode = True  # the project folder belongs to the user and may be read-only
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's code can raise anything

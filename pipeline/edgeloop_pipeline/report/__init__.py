@@ -1,1 +1,1 @@
-"""The report of a run as one page: tables, plots, costs."""
+"""Makes the report of a run as one page: tables, plots, costs."""

@@ -1,4 +1,4 @@
-"""The run's report as one HTML file that needs nothing else."""
+"""Renders the run's report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from edgeloop_pipeline.tasks.registry import METRICS
 
 LIBRARIES = ("edgeloop", "torch", "torch-pruning", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
 LOW_RECALL, WIDE_INTERVAL = 0.5, 0.1
-CALLS_US = 200  # below, what surrounds the layers may take longer than they do
+CALLS_US = 200  # below this latency, the calls around the layers may take longer than the layers
 
 
 def render(inputs: Inputs, entries: list[Entry]) -> str:
-    """The page. Everything from recipes and data is escaped by the template."""
+    """The page as HTML. The template escapes all texts from recipes and data."""
     verified, profiled = inputs.result("verify", VerifyResult), inputs.result("profile", ProfileResult)
     trained = {name: result for name, result in results_like(entries, NetworkResult).items() if result.training}
     curves = {name: result.curve for name, result in trained.items()}
@@ -69,7 +69,7 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
 
 
 def _roi(inputs: Inputs, profiled: ProfileResult | None) -> dict[str, Any] | None:
-    """What the section on the return needs; None where the recipe states no prices, or nothing was packaged."""
+    """The values of the section on the return on investment; None if the recipe has no prices or there is no bundle."""
     from edgeloop_pipeline.recipe.settings import Prices
     from edgeloop_pipeline.report.roi import answer
     from edgeloop_pipeline.report.roi_inputs import one_inference
@@ -84,14 +84,14 @@ def _roi(inputs: Inputs, profiled: ProfileResult | None) -> dict[str, Any] | Non
 
 
 def _layers(profiled: ProfileResult | None) -> list[tuple[LayerCost, float]]:
-    """The int8 ONNX file's kernels, each with its share of the time."""
+    """The kernels of the int8 ONNX file, each with its share of the time."""
     layers = profiled.layers.get("onnx-int8", []) if profiled else []
     total = sum(layer.microseconds for layer in layers) or 1.0
     return [(layer, layer.microseconds / total) for layer in layers]
 
 
 def _warnings(verified: VerifyResult | None, profiled: ProfileResult | None) -> list[str]:
-    """What a reader should know before trusting the figures."""
+    """The warnings that a reader needs to judge the figures."""
     warnings: list[str] = []
     if verified is None:
         return warnings
@@ -101,17 +101,17 @@ def _warnings(verified: VerifyResult | None, profiled: ProfileResult | None) -> 
         if is_int8 and twin and profiled and name in profiled.variants and twin in profiled.variants:
             cost, other = (profiled.variants[n].latency_us_p50 for n in (name, twin))
             if other < cost:
-                small = ": a network this small spends its time on calls, not on arithmetic" if cost < CALLS_US else ""
+                small = ": such a small network spends its time on calls, not on arithmetic" if cost < CALLS_US else ""
                 warnings.append(
                     f"{name} is slower than {twin} on this machine ({cost:.0f} against {other:.0f} µs){small}."
-                    " Measure on the device: edgeloop-agent bench."
+                    " Measure it on the device: edgeloop-agent bench."
                 )
         warnings += [f"{name}: {reason}" for reason in file.slow_because]
         width = file.accuracy.high - file.accuracy.low
         if is_int8 and width > WIDE_INTERVAL:
-            warnings.append(f"{name}: the 95 % interval is {width:.0%} wide; more test recordings would say more.")
+            warnings.append(f"{name}: the 95 % interval is {width:.0%} wide; more test recordings would narrow it.")
     return warnings + [
-        f"class {row.label}: recall is {row.recall:.0%}; look at the confusion matrix."
+        f"class {row.label}: recall is {row.recall:.0%}; see the confusion matrix."
         for row in verified.classes or []
         if row.recall < LOW_RECALL
     ]

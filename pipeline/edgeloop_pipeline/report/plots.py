@@ -1,4 +1,4 @@
-"""The report's plots, as SVG text."""
+"""Draws the report's plots as SVG text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FLOAT_COLOUR, SHIPPED_COLOUR, GRID = "#8a8f98", "#0b7a75", "#d8dbe0"
 
 def _svg(figure: Any) -> str:
     buffer = io.StringIO()
-    # No date and a fixed salt: equal runs draw equal bytes.
+    # No date and a fixed salt: equal runs give equal bytes.
     figure.savefig(buffer, format="svg", metadata={"Date": None}, bbox_inches="tight", transparent=True)
     text = buffer.getvalue()
     return text[text.index("<svg") :]
@@ -34,12 +34,12 @@ def _axes(columns: int, height: float) -> Any:
 
 
 def tradeoff(rows: list[SummaryRow], metric: str) -> str:
-    """The metric against size and against latency: float networks through the stages, then the shipped files."""
+    """The plot of the metric against size and latency: each stage's float network, then the shipped files."""
     measured = [(r, r.accuracy.value) for r in rows if r.accuracy and r.size_bytes]
     if not measured:
         return ""
     best = max(value for _, value in measured)
-    # A network that was pruned and not trained again says nothing about the trade and would flatten the rest.
+    # A pruned network without further training says nothing about the trade-off and would flatten the plot.
     points = [(r, value) for r, value in measured if value > best / 2]
     aside = [f"{r.name.strip()} alone: {r.accuracy_text}, off the plot" for r, value in measured if value <= best / 2]
     figure, axes = _axes(2, 3.6)
@@ -71,7 +71,7 @@ def tradeoff(rows: list[SummaryRow], metric: str) -> str:
 
 
 def _label(axes: Any, drawn: list[tuple[SummaryRow, float, float]]) -> None:
-    """Names beside the points; neighbours take turns in height."""
+    """Write names beside the points; neighbours alternate in height."""
     for i, (row, x, y) in enumerate(sorted(drawn, key=lambda d: d[1])):
         axes.annotate(
             row.name.strip(), (x, y), xytext=(0, (8, -15, 20, -27)[i % 4]), textcoords="offset points", fontsize=8, ha="center",
@@ -81,7 +81,7 @@ def _label(axes: Any, drawn: list[tuple[SummaryRow, float, float]]) -> None:
 
 
 def curves(stages: dict[str, list[Epoch]], metric: str) -> str:
-    """Loss and validation metric per epoch of each stage that trained."""
+    """The plot of loss and validation metric per epoch, for each stage that trained."""
     if not stages:
         return ""
     figure, axes = _axes(2, 2.8)
@@ -98,7 +98,7 @@ def curves(stages: dict[str, list[Epoch]], metric: str) -> str:
 
 
 def time_shares(stages: dict[str, dict[str, float]]) -> str:
-    """One bar a stage: how its training time was spent."""
+    """The plot of training time: one bar per stage, divided by kind of work."""
     if not any(stages.values()):
         return ""
     figure, (axes,) = _axes(1, 0.9 + 0.35 * len(stages))
@@ -117,7 +117,7 @@ def time_shares(stages: dict[str, dict[str, float]]) -> str:
 
 
 def pareto(points: list[tuple[int, float, float, float, bool]], metric: str) -> str:
-    """Trials (number, metric, latency µs, bytes, best trade-off): the metric against latency and against bytes."""
+    """The plot of trials (number, metric, latency µs, bytes, best trade-off): the metric against latency and bytes."""
     if not points:
         return ""
     figure, axes = _axes(2, 3.8)
@@ -128,7 +128,7 @@ def pareto(points: list[tuple[int, float, float, float, bool]], metric: str) -> 
                 one.scatter(
                     [p[column] / scale for p in chosen], [100 * p[1] for p in chosen], c=colour, marker=marker, s=36, label=label
                 )
-        # The front of these two alone: nothing is both cheaper and better.
+        # The best trade-offs of these two alone: no trial is both cheaper and better.
         front: list[tuple[float, float]] = []
         for p in sorted(points, key=lambda p: (p[column], -p[1])):
             if not front or 100 * p[1] > front[-1][1]:

@@ -1,4 +1,4 @@
-"""HTML from the templates of this folder."""
+"""Renders the HTML templates of this folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ HERE = Path(__file__).parent
 
 
 def page(template: str, **values: Any) -> str:
-    """A template of this folder, with its style inside. Everything is escaped but our own drawings."""
+    """A template of this folder with its style inside. It escapes all values except edgeloop's own drawings."""
     import jinja2
 
     environment = jinja2.Environment(

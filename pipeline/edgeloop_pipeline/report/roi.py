@@ -1,7 +1,7 @@
-"""Return on investment: what inference costs on the device and in the cloud, and when devices pay for themselves.
+"""Computes the return on investment: the cost of inference on the device and in the cloud, and when devices pay.
 
-Measured figures come from the recipe's last run; everything else is an assumption of the recipe's `roi` table, and is said with
-each result. Rules over values, without I/O.
+Measured figures come from the recipe's last run; all other figures are assumptions of the recipe's `roi` table, and each result
+lists them. No I/O.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from edgeloop_pipeline.recipe.settings import Prices
 MONTH_DAYS = 365.25 / 12
 MILLION = 1e6
 JOULES_PER_KWH = 3.6e6
-FLIP_RANGE = 1000.0  # an assumption is moved by at most so much, either way
+FLIP_RANGE = 1000.0  # an assumption changes by at most this factor, up or down
 PHASES = (("pilot", 0.0), ("10 %", 0.1), ("all", 1.0))
 Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Of one inference. `device_us`, `cloud_us`: latency of the int8 file and of the float teacher; `energy_uj`: None: no meter.
+    """The measured cost of one inference. `device_us`, `cloud_us`: of int8 file and float teacher; `energy_uj` None: no meter.
 
-    `input_bytes`: of one sample as the model takes it.
+    `input_bytes`: of one sample in the model's input format.
     """
 
     device_us: float
@@ -37,7 +37,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Line:
-    """Cost of a million inferences, by part."""
+    """The cost of a million inferences, by part."""
 
     where: str
     energy: float
@@ -52,7 +52,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Flip:
-    """How far one assumption has to move, alone, until the answer is another one. `factor` None: it is not, within 1000 times."""
+    """The factor by which one assumption alone must change to reverse the answer. `factor` None: not within 1000 times."""
 
     name: str
     value: float
@@ -83,7 +83,7 @@ class Answer:
 
 
 def lines(m: Measured, p: Prices) -> list[Line]:
-    """Of a million inferences: all on the device, all in the cloud, and a cascade that sends a share."""
+    """The costs of a million inferences: all on the device, all in the cloud, and a cascade that sends a share."""
     joules = m.energy_uj / 1e6 if m.energy_uj is not None else m.device_us / 1e6 * p.device_watts
     energy = joules * MILLION / JOULES_PER_KWH * p.electricity_per_kwh
     per_month = p.inferences_per_day * MONTH_DAYS
@@ -99,7 +99,7 @@ def lines(m: Measured, p: Prices) -> list[Line]:
 
 
 def answer(m: Measured, p: Prices) -> Answer:
-    """Everything that the page shows."""
+    """The whole answer, as the page shows it."""
     return Answer(
         lines(m, p), payback(m, p, p.devices), sorted(_flips(m, p), key=lambda f: (f.factor is None, _distance(f))), _phases(m, p),
         m.energy_uj is not None,
@@ -107,7 +107,7 @@ def answer(m: Measured, p: Prices) -> Answer:
 
 
 def saving(m: Measured, p: Prices, devices: float) -> float:
-    """Of a month against the cloud: what the cloud costs, less electricity, upkeep and the project's running costs."""
+    """The saving in a month: the cost of the cloud, less electricity, upkeep and the project's running costs."""
     device, cloud, _ = lines(m, p)
     millions = p.inferences_per_day * MONTH_DAYS / MILLION
     per_device = (cloud.total - device.energy) * millions - p.upkeep_per_device_month
@@ -115,7 +115,7 @@ def saving(m: Measured, p: Prices, devices: float) -> float:
 
 
 def payback(m: Measured, p: Prices, devices: float) -> float | None:
-    """Months until devices and project are paid by what they save; None: never."""
+    """The months until the saving has paid for devices and project; None: never."""
     gain = saving(m, p, devices)
     return (p.device_cost * devices + p.project_cost) / gain if gain > 0 else None
 
@@ -126,7 +126,7 @@ def _wins(m: Measured, p: Prices) -> bool:
 
 
 def _flips(m: Measured, p: Prices) -> list[Flip]:
-    """Each assumption alone, by bisection on its logarithm: where the devices begin or cease to pay within their life."""
+    """For each assumption alone, the value at which devices begin or cease to pay within their life; by bisection on logarithms."""
     now, found = _wins(m, p), []
     for name in Prices.__struct_fields__:
         value = getattr(p, name)
@@ -157,7 +157,7 @@ def _distance(flip: Flip) -> float:
 
 def _phases(m: Measured, p: Prices) -> list[Phase]:
     shows = (
-        "the accuracy floor on labelled random samples, no crash, and a gate that holds; the money is the price of knowing",
+        "the accuracy floor on labelled random samples, no crash, and a gate that holds; the cost pays for this knowledge",
         "the same on other sites, drift alarms at the set rate, and upkeep no higher than assumed",
         "payback as computed here, with each month's measured figures in place of the assumptions",
     )

@@ -1,4 +1,4 @@
-"""What one inference took in a finished run: the measured side of the return on investment."""
+"""Collects the measured inputs of the return on investment from a finished run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgeloop_pipeline.results.files import ProfileResult
 
 
 def one_inference(profiled: ProfileResult, bundle_path: Path) -> Measured:
-    """What one inference took, by the run's profile and its bundle. Latency in µs, energy in µJ."""
+    """The measured cost of one inference, from the run's profile and its bundle. Latency in µs, energy in µJ."""
     import numpy as np
 
     from edgeloop_contract.archive import Bundle

@@ -1,4 +1,4 @@
-"""The page of `edgeloop roi`, which is a section of the report too."""
+"""Writes the page of `edgeloop roi`, which is also a section of the report."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def write(path: Path, name: str, found: Answer, measured: Measured, prices: Pric
 
 
 def shown(found: Answer, measured: Measured, prices: Prices) -> dict[str, Any]:
-    """What roi_body.html.j2 needs."""
+    """The values for roi_body.html.j2."""
     most = max(line.total for line in found.lines) or 1.0
     bars = [
         {

@@ -1,4 +1,4 @@
-"""The stages of a run as rows: what each one made of accuracy, size and latency."""
+"""The stages of a run as rows with metric, size and latency."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgeloop_pipeline.results.read import result_of
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One stage or shipped file. Accuracy on the full test set; None where it was not measured."""
+    """One stage or shipped file. Accuracy on the full test set; None if not measured."""
 
     name: str
     accuracy: Estimate | None
@@ -47,7 +47,7 @@ class SummaryRow:
 
 
 def rows(entries: list[Entry]) -> list[SummaryRow]:
-    """Stages in order; after `export`, one row per shipped file. Float stages: as plain ONNX."""
+    """The rows: stages in order, and after `export` one per shipped file. Float networks count as plain ONNX files."""
     verified, profiled = result_of(entries, "verify", VerifyResult), result_of(entries, "profile", ProfileResult)
     table = []
     for e in entries:

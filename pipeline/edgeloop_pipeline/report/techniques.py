@@ -1,4 +1,4 @@
-"""What each training technique did, in one line each."""
+"""Describes the effect of each training technique in one line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from edgeloop_pipeline.results.training import SearchFacts, TrainingFacts
 
 
 def lines(precision: str, facts: TrainingFacts) -> list[tuple[str, str]]:
-    """Technique and what it did in this stage, from the facts that training left."""
+    """The techniques and their effects in this stage, from the facts of the training."""
     found = [("precision", precision + (", channels last" if facts.channels_last else "")), *_searched(facts)]
     loader = facts.loader
     waited = facts.time_shares.get("waiting for data", 0.0)
@@ -25,7 +25,7 @@ def lines(precision: str, facts: TrainingFacts) -> list[tuple[str, str]]:
         steps = ", ".join(f"{name} {count}" for name, count in f.saturated_steps.items())
         found.append(("FP8", f"{f.layers} layers, {f.history_bytes:,} B of history; steps whose maximum did not fit: {steps}"))
     if facts.skipped_steps:
-        found.append(("loss scaling", f"{facts.skipped_steps} steps skipped, as their gradients overflowed fp16"))
+        found.append(("loss scaling", f"{facts.skipped_steps} steps skippedbecause their gradients overflowed fp16"))
     found.append(("processes", facts.processes))
     found.append(("energy", facts.energy))
     return found + [("note", note) for note in facts.notes]
@@ -34,7 +34,7 @@ def lines(precision: str, facts: TrainingFacts) -> list[tuple[str, str]]:
 def _searched(facts: TrainingFacts) -> list[tuple[str, str]]:
     search, found = facts.search or SearchFacts([], [], {}, 0.0), []
     if search.layouts:
-        found.append(("measured", ", ".join(f"{name} {ms:.1f} ms a step" for name, ms in search.layouts.items())))
+        found.append(("measured", ", ".join(f"{name} {ms:.1f} ms per step" for name, ms in search.layouts.items())))
     batch = f"batch {facts.batch}"
     if search.batches:
         speeds = [f"{t.batch}: {t.samples_per_second:,.0f}/s" for t in search.batches if t.samples_per_second]
@@ -43,5 +43,5 @@ def _searched(facts: TrainingFacts) -> list[tuple[str, str]]:
     rate = f"peak learning rate {facts.learning_rate:g}"
     if search.range:
         rate += f", from a range test of {len(search.range)} steps"
-    speed = f"; {facts.samples_per_second:,.0f} samples a second" if facts.samples_per_second else ""
+    speed = f"; {facts.samples_per_second:,.0f} samples per second" if facts.samples_per_second else ""
     return [*found, ("step", f"{batch}; {rate}{speed}")]

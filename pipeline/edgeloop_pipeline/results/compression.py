@@ -1,4 +1,4 @@
-"""What pruning and the search for a budget did."""
+"""The results of pruning and of the search for a budget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from edgeloop_pipeline.results.training import Epoch
 
 
 class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Shares are of the network before. `buys`: what a sparse pattern makes cheaper, in words."""
+    """The result of `prune`. Shares are relative to the network before. `buys`: the benefit of the pattern, in words."""
 
     validation_accuracy: float
     pattern: str
@@ -16,7 +16,7 @@ class PruneResult(msgspec.Struct, frozen=True, kw_only=True):
     parameters: int
     parameters_share: float
     zeros: int
-    compressed_share: float  # of the deflated weights' bytes
+    compressed_share: float  # share of the deflated weights' bytes
     multiply_adds: int
     multiply_adds_before: int
     channels: dict[str, int | None]
@@ -33,11 +33,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     ram_bytes: int
     parameters: int
     energy_uj: float | None = None
-    aim: float = 1.0  # share of the budgets that it was narrowed to
+    aim: float = 1.0  # the share of the budgets that the narrowing aimed at
 
 
 class BudgetLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Ceilings (None: none), and the floor that accuracy must hold (0: none)."""
+    """The ceilings (None: no ceiling), and the floor of the accuracy (0: no floor)."""
 
     latency_us: float | None = None
     bytes: float | None = None
@@ -47,7 +47,7 @@ class BudgetLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BudgetResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`used`: ceiling → the share of it that the kept attempt uses. `whole`: the network as it was, the last attempt too."""
+    """The result of `budget`. `used`: ceiling → its share that the kept attempt uses. `whole`: the whole network."""
 
     validation_accuracy: float
     parameters: int

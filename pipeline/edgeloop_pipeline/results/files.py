@@ -1,4 +1,4 @@
-"""What is known of the shipped files: accuracy, parity, kernels, costs, cuts, bundles."""
+"""The results about shipped files: accuracy, parity, kernels, costs, cuts, bundles."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from edgeloop_exporters.figures import Agreement, KernelCounts, LayerCost, Layer
 
 
 class ExportResult(msgspec.Struct, frozen=True):
-    """By variant: bytes of the file, and its precision."""
+    """The result of `export`, by variant: the file's bytes and its precision."""
 
     bytes: dict[str, int]
     precisions: dict[str, Precision]
 
 
 class ClassFigures(msgspec.Struct, frozen=True):
-    """One class on the test set; shares from 0 to 1."""
+    """The figures of one class on the test set; shares from 0 to 1."""
 
     label: str
     count: int
@@ -26,7 +26,7 @@ class ClassFigures(msgspec.Struct, frozen=True):
 
 
 class Detection(msgspec.Struct, frozen=True):
-    """What the threshold of an anomaly task does on the test set. `found`, `false_alarms`: shares."""
+    """The effect of an anomaly task's threshold on the test set. `found`, `false_alarms`: shares."""
 
     threshold: float
     percentile: float
@@ -37,7 +37,7 @@ class Detection(msgspec.Struct, frozen=True):
 
 
 class QuantityFigures(msgspec.Struct, frozen=True):
-    """One quantity on the test set, in its unit. `low`, `high`: the range of true values."""
+    """The figures of one quantity on the test set, in its unit. `low`, `high`: the range of true values."""
 
     name: str
     mae: float
@@ -48,7 +48,7 @@ class QuantityFigures(msgspec.Struct, frozen=True):
 
 
 class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """More than one figure, by task. `confusion`: rows are true classes, columns answers."""
+    """The detailed figures of each task. `confusion`: rows are true classes, columns answers."""
 
     confusion: list[list[int]] | None = None
     classes: list[ClassFigures] | None = None
@@ -69,7 +69,7 @@ class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Parity(msgspec.Struct, frozen=True, kw_only=True):
-    """How far torch and the int8 files are apart. `top1_share` None: the scores are not of classes."""
+    """The differences between torch and the int8 files. `top1_share` None: the task has no classes."""
 
     max_lsb: int
     top1_share: float | None
@@ -79,7 +79,7 @@ class Parity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyResult(TaskFigures, frozen=True, kw_only=True, omit_defaults=True):
-    """On the full test set. `stages`: each float network; `variants`: each file. `failures`: floors that are missed."""
+    """The result of `verify` on the test set. `stages`: each float network; `variants`: each file. `failures`: missed floors."""
 
     float_accuracy: Estimate
     best_float: Estimate
@@ -93,21 +93,21 @@ class VerifyResult(TaskFigures, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class FloatCost(msgspec.Struct, frozen=True):
-    """A float network as a plain ONNX file."""
+    """The cost of a float network as a plain ONNX file."""
 
     bytes: int
     cost: Cost
 
 
 class OnDevice(msgspec.Struct, frozen=True):
-    """Latency on the device that the target names, by its layers."""
+    """The latency on the target's device, estimated by its layers."""
 
     machine: str
     latency_us: float
 
 
 class ProfileResult(msgspec.Struct, frozen=True, kw_only=True):
-    """On this machine. `layers`: by ONNX file. `on_device`: on the target's device. `energy_uj`: of an inference."""
+    """The result of `profile` on this machine. `layers`: by ONNX file. `on_device`: the target's. `energy_uj`: per inference."""
 
     machine: str
     variants: dict[str, Cost]
@@ -120,7 +120,7 @@ class ProfileResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EarlyExitTest(msgspec.Struct, frozen=True):
-    """On the test set: the share that goes on, the accuracy with early answers, and that of the whole network."""
+    """An early exit on the test set: the share that goes on, the accuracy with the exit, and that of the whole network."""
 
     share: float
     accuracy: float
@@ -128,7 +128,7 @@ class EarlyExitTest(msgspec.Struct, frozen=True):
 
 
 class BottleneckTrial(msgspec.Struct, frozen=True):
-    """A learned bottleneck: `channels` of `of` cross the cut, in `bytes`; `agreement` with the whole network's answers."""
+    """A bottleneck codec: `channels` of `of` cross the cut, in `bytes`; `agreement` with the whole network's answers."""
 
     channels: int
     of: int
@@ -137,7 +137,7 @@ class BottleneckTrial(msgspec.Struct, frozen=True):
 
 
 class SplitResult(msgspec.Struct, frozen=True, kw_only=True):
-    """Times in µs, one thread, this machine. `left_out`: cut → why. `early`, `narrowed`: by cut."""
+    """The result of `split`. Times in µs, one thread, this machine. `left_out`: cut → reason. `early`, `narrowed`: by cut."""
 
     variant: str = ""
     machine: str = ""
@@ -150,14 +150,14 @@ class SplitResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CascadePoint(msgspec.Struct, frozen=True):
-    """At the chosen threshold on validation data: the share sent to the large network, and accuracy."""
+    """The chosen threshold on validation data: the share sent to the large network, and the accuracy."""
 
     share: float
     accuracy: float
 
 
 class CascadeTest(msgspec.Struct, frozen=True):
-    """On the test set, with the accuracy of each network alone."""
+    """The chosen threshold on the test set, with the accuracy of each network alone."""
 
     share: float
     accuracy: float
@@ -166,7 +166,7 @@ class CascadeTest(msgspec.Struct, frozen=True):
 
 
 class CascadeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`trade_off`: share sent, accuracy; on validation data."""
+    """The result of `cascade`. `trade_off`: (share sent, accuracy) on validation data."""
 
     bundle: str
     sha256: str
@@ -178,7 +178,7 @@ class CascadeResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PackageResult(msgspec.Struct, frozen=True):
-    """The bundle's file name, digest, bytes, and number of files inside."""
+    """The result of `package`: the bundle's file name, digest, bytes, and number of files inside."""
 
     bundle: str
     sha256: str
@@ -187,6 +187,6 @@ class PackageResult(msgspec.Struct, frozen=True):
 
 
 class ReportResult(msgspec.Struct, frozen=True):
-    """The page's file name."""
+    """The result of `report`: the page's file name."""
 
     report: str

@@ -1,4 +1,4 @@
-"""What quantization did: each repair step, and what each layer cost."""
+"""The results of quantization: each repair step, and the cost of each layer."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from edgeloop_pipeline.results.training import Epoch
 
 
 class RepairStep(msgspec.Struct, frozen=True):
-    """One attempt. `metric`: the task's, on validation data; `sqnr_db`: of the scores against the float network's.
+    """One repair step. `metric`: the task's, on validation data; `sqnr_db`: of the scores against the float network's.
 
-    `over`: the ceiling that its files exceed, in words, or ''. `note`: what else it did.
+    `over`: the ceiling that its files exceed, in words, or ''. `note`: further facts.
     """
 
     name: str
@@ -24,7 +24,7 @@ class RepairStep(msgspec.Struct, frozen=True):
 
 
 class LayerLoss(msgspec.Struct, frozen=True):
-    """One layer. `sqnr_db`, `cosine`: its output against float, everything rounded. `alone_*`: only this layer rounded."""
+    """The loss of one layer. `sqnr_db`, `cosine`: its output against float, all rounded. `alone_*`: only this layer rounded."""
 
     layer: str
     sqnr_db: float
@@ -35,7 +35,7 @@ class LayerLoss(msgspec.Struct, frozen=True):
 
 
 class QuantizeResult(msgspec.Struct, frozen=True, kw_only=True):
-    """`nodes`: operations as traced, simplified and folded. `points`, `weights`: counts of quantized tensors."""
+    """The result of `quantize`. `nodes`: operations as traced, simplified, folded. `points`, `weights`: quantized tensors."""
 
     validation_accuracy: float
     float_validation_accuracy: float

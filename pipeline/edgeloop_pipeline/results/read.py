@@ -1,4 +1,4 @@
-"""Results of finished stages, read back as structs."""
+"""Reads results of finished stages as structs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 
 def result_of(entries: Sequence[Entry], stage: str, kind: type[R]) -> R | None:
-    """The newest result of `stage`; None when it did not run. Raises UsageError when a stage of the user's reports otherwise."""
+    """The newest result of `stage`; None if it did not run. Raises UsageError if a user's stage gives another result."""
     entry = next((e for e in reversed(entries) if e.stage == stage), None)
     if entry is None:
         return None
@@ -27,11 +27,11 @@ def result_of(entries: Sequence[Entry], stage: str, kind: type[R]) -> R | None:
 
 
 def results_like(entries: Sequence[Entry], kind: type[R]) -> dict[str, R]:
-    """Stage → result, of every stage whose result has all fields of `kind`, in order."""
+    """Stage → result, for every stage whose result has all fields of `kind`, in order."""
     results = {}
     for entry in entries:
         try:
             results[entry.stage] = msgspec.convert(entry.metrics, kind)
         except msgspec.ValidationError:
-            continue  # another stage's kind, or a stage of the user's
+            continue  # another kind of result, or a user's stage
     return results

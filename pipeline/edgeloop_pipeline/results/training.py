@@ -1,4 +1,4 @@
-"""What training did."""
+"""The results of training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 @dataclass(frozen=True)
 class Epoch:
-    """One line of the training curve. `validation_accuracy`: the task's metric."""
+    """One epoch of the training curve. `validation_accuracy`: the task's metric."""
 
     epoch: int
     loss: float
@@ -19,7 +19,7 @@ class Epoch:
 
 @dataclass(frozen=True)
 class BatchTrial:
-    """One measured batch size. `samples_per_second` None: not measured, for `why`. `bytes`: estimated, of memory."""
+    """One measured batch size. `samples_per_second` None: not measured, because of `why`. `bytes`: the estimated memory."""
 
     batch: int
     samples_per_second: float | None
@@ -28,16 +28,16 @@ class BatchTrial:
 
 
 class SearchFacts(msgspec.Struct, frozen=True):
-    """How batch size, learning rate and layout were found. Empty: that one was given."""
+    """The search for batch size, learning rate and layout. An empty field: the recipe gives that setting."""
 
     batches: list[BatchTrial]
     range: list[tuple[float, float]]  # learning rate, smoothed loss
-    layouts: dict[str, float]  # precision and memory layout → ms a step
+    layouts: dict[str, float]  # precision and memory layout → ms per step
     seconds: float
 
 
 class LoaderFacts(msgspec.Struct, frozen=True):
-    """`seconds_a_step`: what was measured for each setting; empty where the recipe sets it."""
+    """The loader's facts. `seconds_a_step`: the measured time of each setting; empty if the recipe gives it."""
 
     workers: int
     prefetch: int
@@ -45,7 +45,7 @@ class LoaderFacts(msgspec.Struct, frozen=True):
 
 
 class MemoryFacts(msgspec.Struct, frozen=True):
-    """Bytes that training needs above the process itself: estimated by part, and the measured peak."""
+    """The bytes that training needs above the process itself: estimated by part, and the measured peak."""
 
     parameters: int
     gradients: int
@@ -57,7 +57,7 @@ class MemoryFacts(msgspec.Struct, frozen=True):
 
 
 class Fp8Facts(msgspec.Struct, frozen=True):
-    """`saturated_steps`: by tensor (input, weight, gradient), the steps whose maximum did not fit."""
+    """The facts about FP8. `saturated_steps`: by tensor (input, weight, gradient), the steps whose maximum did not fit."""
 
     layers: int
     history_bytes: int
@@ -65,7 +65,7 @@ class Fp8Facts(msgspec.Struct, frozen=True):
 
 
 class TrainingFacts(msgspec.Struct, frozen=True):
-    """What each technique did, for the report. It decides nothing: no cache key holds it."""
+    """The facts about each technique, for the report. No cache key contains them, because they decide nothing."""
 
     processes: str
     batch: int
@@ -85,7 +85,7 @@ class TrainingFacts(msgspec.Struct, frozen=True):
 
 
 class NetworkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A network after `train` or `distill`. `training` None: its weights were given."""
+    """The result of `train` or `distill`. `training` None: the weights were given."""
 
     validation_accuracy: float
     parameters: int

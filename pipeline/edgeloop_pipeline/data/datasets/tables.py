@@ -101,7 +101,7 @@ class Table:
             odd = table[name].odd
             if len(odd):
                 shown = table[name].texts[odd[0]]
-                raise DataError(f"{file}: row {odd[0] + 2}, column {name!r}: {str(shown)[:40]!r} is no number")
+                raise DataError(f"{file}: row {odd[0] + 2}, column {name!r}: {str(shown)[:40]!r} is not a number")
         return table
 
     def sides(self, pieces: list[Piece]) -> list[str]:
@@ -216,7 +216,7 @@ class Values(Table):
         odd = table[self.label].odd
         if len(odd):
             shown = table[self.label].texts[odd[0]]
-            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} has a value that is no number ({str(shown)!r})")
+            raise DataError(f"{file}: row {odd[0] + 2}, column {self.label!r} has a value that is not a number ({str(shown)!r})")
         return table
 
     def _cut_file(self, file: Path, table: dict[str, Column], found: Cut) -> None:

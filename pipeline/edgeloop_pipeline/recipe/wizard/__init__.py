@@ -1,1 +1,1 @@
-"""`edgeloop new --data`: looks at a person's data (`look`), says what it understood, and writes a project that runs (`write`)."""
+"""The wizard of `edgeloop new --data`: examines data (`look`), says what it found, and writes a project that runs (`write`)."""

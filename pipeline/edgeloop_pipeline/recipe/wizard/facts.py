@@ -1,4 +1,4 @@
-"""What is in every file of a folder: read once each, several at a time, and nothing kept but the facts."""
+"""Collects facts about every file of a folder: reads each once, several at a time, and keeps only the facts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgeloop_pipeline.recipe.wizard.series import Seen
 
 @dataclass(frozen=True)
 class Facts:
-    """Of one file. `problem`: why it cannot be used. `shape`: of what is in it."""
+    """The facts about one file. `problem`: why it cannot be used. `shape`: the shape of its values."""
 
     path: Path
     problem: str = ""
@@ -27,12 +27,12 @@ class Facts:
     dtype: str = ""
     rate_hz: int = 0
     seen: Seen | None = None
-    clock: bool = False  # its first column rises evenly
-    span: tuple[int, int] = (0, 255)  # of a picture: its darkest and its brightest count
+    clock: bool = False  # whether its first column rises evenly
+    span: tuple[int, int] = (0, 255)  # of a picture: the darkest and the brightest count
 
 
 def facts_of(paths: Sequence[Path], kind: str, channels: tuple[str, ...] = ()) -> list[Facts]:
-    """Every file. `channels`: the columns of tables with a header."""
+    """The facts about every file. `channels`: the columns of tables with a header."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(lambda path: _facts(path, kind, channels), paths))
 
@@ -50,7 +50,7 @@ def _facts(path: Path, kind: str, channels: tuple[str, ...]) -> Facts:
     if values is None:
         return Facts(path, found.refused)
     if not values.size:
-        return Facts(path, f"nothing in it (shape {values.shape})")
+        return Facts(path, f"it is empty (shape {values.shape})")
     if kind == "series":
         if values.dtype.kind not in "fiu" or values.ndim > 2:
             return Facts(path, f"{values.dtype} of shape {values.shape}; a recording is numbers, (points, channels)")
@@ -61,7 +61,7 @@ def _facts(path: Path, kind: str, channels: tuple[str, ...]) -> Facts:
 
 
 def header_of(paths: Sequence[Path]) -> dict[str, Column]:
-    """The columns of the first table with a header line; none where there is no such."""
+    """The columns of the first table with a header line; () if there is none."""
     for path in paths:
         if path.suffix.lower() in TABLES:
             try:
@@ -72,7 +72,7 @@ def header_of(paths: Sequence[Path]) -> dict[str, Column]:
 
 
 def shape_problems(facts: Sequence[Facts], root: Path) -> list[str]:
-    """Series with another number of channels, or of another type, than most."""
+    """The problems of series whose number of channels or type differs from most."""
     problems = []
     widths = [fact.shape[1] for fact in facts]
     usual = max(sorted(set(widths)), key=widths.count)
@@ -83,7 +83,7 @@ def shape_problems(facts: Sequence[Facts], root: Path) -> list[str]:
     counts = [fact for fact in facts if fact.dtype == "int16"]
     if counts and len(counts) < len(facts):
         problems.append(
-            f"{len(counts)} files hold int16, which are taken for counts of the sensor, and {len(facts) - len(counts)} others"
+            f"{len(counts)} files hold int16, which edgeloop takes as raw counts, and {len(facts) - len(counts)} other types"
             f" ({counts[0].path.name} and {next(f for f in facts if f.dtype != 'int16').path.name}); save all as one type"
         )
     return problems

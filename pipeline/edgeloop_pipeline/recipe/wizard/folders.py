@@ -1,4 +1,4 @@
-"""Class folders: what every file holds, and the project that follows."""
+"""Examines class folders and plans the project for them."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SIDES = (28, 32, 48, 64, 96, 128)
 LONG_SOUND_SECONDS, SOUND_WINDOW_SECONDS = 3.0, 2.0
 MIN_HZ = 2000
 MAX_NAMED = 5
-FAINT = 64  # counts between the darkest and the brightest: an augmentation that varies brightness would drown them
+FAINT = 64  # counts between darkest and brightest; with fewer, an augmentation of brightness would hide the content
 
 
 def look_at_folders(data: Path, task: str) -> ProjectPlan:
-    """Raises DataError that lists every problem."""
+    """Examine class folders and return the plan. Raises DataError that lists every problem."""
     found = scan(data)
     if not found.files:
         left = "; ".join(f"{count} {what}" for what, count in found.left_out.items())
         raise DataError(
-            f"{data}: no readable file in its folders ({left or 'they are empty'}); known are pictures, WAV, FLAC, CSV, NPY"
+            f"{data}: no readable file in its folders ({left or 'they are empty'}); readable are pictures, WAV, FLAC, CSV, NPY"
         )
     normal = _normal_folder(data, found) if task == "anomaly" else ""
     header = header_of([file.path for file in found.files]) if found.kind == "series" else {}
@@ -41,7 +41,7 @@ def look_at_folders(data: Path, task: str) -> ProjectPlan:
     labels, sides = [file.label for file in found.files], [""] * len(found.files)
     try:
         if len(set(labels)) < 2:
-            made.load()  # says why one class is too few
+            made.load()  # raises the error for a single class
         sides = made.sides(found)
     except DataError as error:
         problems.append(str(error))
@@ -88,7 +88,7 @@ def _normal_folder(data: Path, found: Scan) -> str:
 
 
 def _reconstructing(plan: ProjectPlan, count: int) -> ProjectPlan:
-    """The same data for an autoencoder: no augmentation of ours, as what it makes is not normal any more."""
+    """The plan for an autoencoder on the same data: no augmentation, because its results would not be normal samples."""
     return replace(
         plan, task="anomaly", network="", network_reference="network.py:autoencoder", network_args="{width: 64, code: 8}",
         augment="", train=adamw(count),
@@ -116,13 +116,13 @@ def _pictures(good: list[Facts], classes: int, count: int) -> ProjectPlan:
     kind = "colour" if colour else "grey"
     few = sorted((greys if colour else [fact for fact in good if fact not in greys]), key=lambda fact: fact.path)
     named = ", ".join("/".join(fact.path.parts[-2:]) for fact in few[:MAX_NAMED]) + (" …" if len(few) > MAX_NAMED else "")
-    mixed = f"; {grey} grey and {len(good) - grey} in colour ({named}), all are made {kind}" if 0 < grey < len(good) else ""
+    mixed = f"; {grey} grey and {len(good) - grey} in colour ({named}), all become {kind}" if 0 < grey < len(good) else ""
     seen = f"{count} training images in {classes} classes, {kind}, about {middle(heights)} pixels high"
     says = [("pictures", f"{min(heights)} to {max(heights)} pixels high, {kind}{mixed}; resized to {side}×{side}")]
     darkest, brightest = min(fact.span[0] for fact in good), max(fact.span[1] for fact in good)
     faint = brightest - darkest < FAINT
     if faint:
-        says.append(("contrast", f"all lies between {darkest} and {brightest} of 255, so brightness is not varied in training"))
+        says.append(("contrast", f"all values are between {darkest} and {brightest} of 255, so training does not vary brightness"))
     train = f"{{epochs: {epochs(count)}, batch: {batch(count)}, learning_rate: 0.1}}"
     return ProjectPlan(
         seen, tuple(says), Path(), "", {}, "fashion", "network.py:resnet", f"{{widths: {widths}, blocks: 1}}",
@@ -136,7 +136,7 @@ def _sound(root: Path, good: list[Facts], classes: int, count: int) -> ProjectPl
     rate = min(rates)
     if rate < MIN_HZ:
         slow = next(fact.path.relative_to(root) for fact in good if fact.rate_hz == rate)
-        raise DataError(f"{root}: {slow}: sound at {rate} Hz; from {MIN_HZ} Hz on it is taken as sound: save slower signals as CSV")
+        raise DataError(f"{root}: {slow}: sound at {rate} Hz, but sound needs {MIN_HZ} Hz or more: save slower signals as CSV")
     seconds = float(np.median([fact.shape[0] / fact.rate_hz for fact in good]))
     window = 1 << round(np.log2(0.032 * rate))
     bands = min(40, window // 4)
@@ -151,8 +151,8 @@ def _sound(root: Path, good: list[Facts], classes: int, count: int) -> ProjectPl
     stereo = sum(fact.shape[1] > 1 for fact in good)
     mixed = " and ".join(f"{n} at {hz} Hz" for hz, n in sorted(rates.items()))
     says = [("sound", f"{mixed}, about {seconds:.2g} s, {how}")]
-    says += [("rates", f"all are resampled to {rate} Hz, as the device does too")] if len(rates) > 1 else []
-    says += [("stereo", f"{stereo} files: the mean of their channels is heard, on the device too")] if stereo else []
+    says += [("rates", f"all are resampled to {rate} Hz, on the device too")] if len(rates) > 1 else []
+    says += [("stereo", f"{stereo} files: the mean of their channels is used, on the device too")] if stereo else []
     seen = f"{count} training recordings in {classes} classes, {rate} Hz, about {seconds:.1f} s"
     return ProjectPlan(
         seen, tuple(says), Path(), "", {"rate_hz": rate}, "spoken_digits", "network.py:ds_cnn", "{width: 64}", "spec_augment",
@@ -161,7 +161,7 @@ def _sound(root: Path, good: list[Facts], classes: int, count: int) -> ProjectPl
 
 
 def series_plan(lengths: list[int], seen: series.Seen, channels: tuple[str, ...], classes: int, count: int) -> ProjectPlan:
-    """Of sensor recordings in files or in a table. `count`: those that train."""
+    """The plan for sensor recordings in files or in a table. `count`: the number of training recordings."""
     length, pads = series.window(lengths)
     names = channels or tuple(f"channel {i + 1}" for i in range(len(seen.low)))
     cleaning, gap = series.filling(seen.gap, length)

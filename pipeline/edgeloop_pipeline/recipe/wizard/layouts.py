@@ -1,4 +1,4 @@
-"""Folders in the layouts of boxes and masks: told from class folders, and what is possible with them said."""
+"""Detects folders with boxes or masks, which are no class folders, and says what is possible with them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LOOKED_AT_BYTES = 1 << 20
 MAX_FOLDERS = 2000
 BOX = re.compile(r"^\d+( (0?\.\d+|0|1|[01]\.\d+(e-?\d+)?)){4,}\s*$")
 POSSIBLE = (
-    "edgeloop new makes networks that tell what a whole picture shows, estimate quantities or find anomalies, not boxes or masks:"
+    "edgeloop new makes networks that classify whole pictures, estimate quantities or find anomalies, not boxes or masks:"
     " cut the objects out into one folder for each class and give that folder, or write a data.py and a network of your own"
 )
 
 
 def refuse_annotated(root: Path) -> None:
-    """Raises DataError for the layouts of COCO, YOLO, Pascal VOC, and of pictures with masks."""
+    """Refuse the layouts of COCO, YOLO, Pascal VOC, and of pictures with masks. Raises DataError."""
     for folder, names, files in _walk(root):
         place = "" if folder == root else f"{folder.relative_to(root)}/"
         found = _coco(folder, files, place) or _yolo(folder, files, place) or _voc(folder, files, place)
@@ -91,7 +91,7 @@ def _voc(folder: Path, files: list[str], place: str) -> str:
 
 
 def _masks(folder: Path, names: list[str], files: list[str]) -> str:
-    """Pictures with a twin of the same name in a folder of masks, or beside them as NAME_mask."""
+    """Says where pictures have masks: files of the same name in a folder of masks, or NAME_mask beside them; '' for none."""
     lower = {name.lower(): name for name in names}
     masks = [lower[name] for name in MASKS if name in lower]
     images = [lower[name] for name in IMAGES if name in lower]
@@ -109,7 +109,7 @@ def _masks(folder: Path, names: list[str], files: list[str]) -> str:
 
 
 def _stems(folder: Path) -> set[str]:
-    """Of the pictures below, without what masks are called by."""
+    """The stems of the pictures below the folder, without the endings of mask names."""
     found = set()
     for _, _, files in os.walk(folder):
         found |= {re.sub(r"_?(mask|seg|gt)$", "", Path(name).stem) for name in files if kind_of(Path(name)) == "pictures"}
@@ -117,7 +117,7 @@ def _stems(folder: Path) -> set[str]:
 
 
 def _listed(root: Path, folder: Path, files: list[str]) -> str:
-    """A table with the pictures' names in one of its columns."""
+    """The name of a table with the pictures' names in one of its columns; '' for none."""
     tables = [name for name in files if name.lower().endswith((".csv", ".tsv"))]
     if not tables or folder != root:
         return ""

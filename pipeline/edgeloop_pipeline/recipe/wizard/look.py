@@ -1,4 +1,4 @@
-"""From a path to what is understood of it."""
+"""Examines the data at a path and returns the plan of a project."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edgeloop_pipeline.recipe.wizard.tables import look_at_table
 
 
 def look(data: Path, task: str = "") -> ProjectPlan:
-    """Decide from what is in the folder; `task` '' is decided too. Raises DataError that says what would be understood."""
+    """Choose a plan by the content of the folder, and the task if `task` is ''. Raises DataError that names usable layouts."""
     data = data.resolve()
     if data.is_file():
         if kind_of(data) in ("pictures", "sound") or data.suffix.lower() == ".npy":
-            raise DataError(f"{data}: one recording; give a folder with a folder of recordings for each class")
+            raise DataError(f"{data}: is one recording; give a folder with a folder of recordings for each class")
         return look_at_table(data, task)
     if not data.is_dir():
         raise DataError(f"{data}: no such file or folder; give a folder of class folders, or a table with a label column")
@@ -28,7 +28,7 @@ def look(data: Path, task: str = "") -> ProjectPlan:
     folders = [p for p in inside if p.is_dir()]
     if not folders:
         if not tables and any(kind_of(p) for p in inside):
-            raise DataError(f"{data}: files, but no folders; put each class's files in a folder of its name")
+            raise DataError(f"{data}: has files but no folders; put each class's files in a folder of its name")
         return look_at_table(data, task)
     if task == "regression":
         raise DataError(f"{data}: class folders have no numbers to estimate; give a table with the quantity in a column")

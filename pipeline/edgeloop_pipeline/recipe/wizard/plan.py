@@ -1,4 +1,4 @@
-"""What was understood of somebody's data, and the project that follows from it."""
+"""The plan of a project: the facts about the data, and the settings that follow."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MAX_PROBLEMS = 20
 
 @dataclass(frozen=True)
 class ProjectPlan:
-    """`says`: topic and text, to be printed. `kind`, `arguments`: the data set's class, and what it is given beside its path."""
+    """The plan. `says`: topics and texts to print. `kind`, `arguments`: the data set's class and its arguments besides the path."""
 
     seen: str
     says: tuple[tuple[str, str], ...]
     path: Path
     kind: str
     arguments: dict[str, object]
-    network: str  # of which reference project; '' is ours for anomalies
+    network: str  # the reference project that it comes from; '' is the autoencoder for anomalies
     network_reference: str
     network_args: str
     augment: str
@@ -37,12 +37,12 @@ class ProjectPlan:
 
 
 def epochs(count: int) -> int:
-    """About as many steps for small sets as for large ones."""
+    """The number of epochs, which gives small data sets about as many steps as large ones."""
     return int(np.clip(600_000 / max(1, count), 15, 60))
 
 
 def batch(count: int) -> int:
-    """So that an epoch has some sixteen steps."""
+    """The batch size, which gives an epoch about sixteen steps."""
     return int(np.clip(2 ** int(np.log2(max(1, count / 16))), 8, 64))
 
 
@@ -51,14 +51,14 @@ def adamw(count: int) -> str:
 
 
 def counted(names: Sequence[str]) -> str:
-    """Each name with how often it is there."""
+    """The text of each name with its count."""
     counts = Counter(names)
     shown = [f"{name}: {counts[name]}" for name in sorted(counts)[:MAX_SHOWN]]
     return ", ".join(shown) + (f", … ({len(counts)} in all)" if len(counts) > MAX_SHOWN else "")
 
 
 def split_lines(labels: Sequence[str], sides: Sequence[str], units: Sequence[str], what: str) -> list[tuple[str, str]]:
-    """Who and what is in each split. `labels`: empty texts where there are no classes."""
+    """A line for each split with its members and classes. `labels`: empty texts without classes."""
     lines = []
     for name in NAMES:
         rows = [i for i, side in enumerate(sides) if side == name]
@@ -72,7 +72,7 @@ def split_lines(labels: Sequence[str], sides: Sequence[str], units: Sequence[str
 
 
 def refuse(where: Path, problems: Sequence[str]) -> None:
-    """Raises DataError that lists all problems, where there are any."""
+    """Raise DataError that lists all problems, if there are any."""
     if not problems:
         return
     if len(problems) == 1:

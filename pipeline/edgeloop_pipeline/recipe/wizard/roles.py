@@ -1,4 +1,4 @@
-"""What each column of a table is: the label, who was recorded, a channel; or why it is none of these."""
+"""Decides the role of each column of a table: label, group (who was recorded), channel; or the reason for no role."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CLOCK = re.compile(
 MAX_LABELS = 50
 MAX_MISSING = 0.5  # of a channel's values
 NUMBERED = re.compile(r"(.*?)(\d+)")
-WIDE = 64  # numbered columns, from which on a row is a whole example
-SHORT_RUNS = 3.0  # rows that a label lasts at least, where rows are points in time
+WIDE = 64  # with so many numbered columns, a row is a whole example
+SHORT_RUNS = 3.0  # the least mean number of rows with one label, if rows are points in time
 EVEN, RISING = 0.5, 0.95
 FORECAST = re.compile(r".*(next|future|forecast|ahead|horizon|t\+\d|lead).*")
 
 
 @dataclass(frozen=True)
 class Roles:
-    """`left_out`: column → why it is no channel. `problems`: what a person must mend first."""
+    """The roles of the columns. `left_out`: column → why it is no channel. `problems`: errors that the user must correct."""
 
     label: str = ""
     group: str = ""
@@ -41,7 +41,7 @@ class Roles:
 
 
 def of_columns(table: dict[str, Column], label: str = "") -> Roles:
-    """Decide about every column. `label`: which one that is."""
+    """The role of every column. `label`: the name of the label's column."""
     groups = [name for wanted in GROUP_NAMES for name in table if name.lower() == wanted and name != label]
     left: dict[str, str] = {}
     problems: list[str] = []
@@ -49,7 +49,7 @@ def of_columns(table: dict[str, Column], label: str = "") -> Roles:
     for name in groups:
         why = _no_group(name, table[name])
         if why or group:
-            left[name] = why or f"no channel: says what was recorded, as {group} does"
+            left[name] = why or f"no channel: says who or what was recorded, like {group}"
         else:
             group = name
     channels = []
@@ -67,18 +67,18 @@ def of_columns(table: dict[str, Column], label: str = "") -> Roles:
 
 
 def _no_group(name: str, column: Column) -> str:
-    """Why a column with such a name does not say who was recorded; '' where it does."""
+    """Why this column does not say who was recorded, although its name suggests it; '' if it does."""
     texts = column.texts
     kinds, runs = len(np.unique(texts)), int((texts[1:] != texts[:-1]).sum()) + 1
     if kinds < 2:
         return f"no channel, and no groups: {texts[0]!s:.40} in every row"
     if kinds * 8 > len(texts) or runs * 4 > len(texts):
-        return f"no channel, and no groups: {kinds} values in {len(texts)} rows, so it numbers rows"
+        return f"no channel, and no groups: {kinds} values in {len(texts)} rows, so it only numbers rows"
     return ""
 
 
 def _no_channel(name: str, column: Column, label: Column | None) -> str:
-    """Why it is none, with ! where a person must mend it; '' where it is one."""
+    """Why the column is no channel, with ! before an error that the user must correct; '' if it is a channel."""
     lower = name.lower().strip()
     if CLOCK.fullmatch(lower):
         return "no channel: a time or a row's number, by its name"
@@ -95,14 +95,14 @@ def _no_channel(name: str, column: Column, label: Column | None) -> str:
     if missing > MAX_MISSING:
         return f"no channel: {missing:.0%} of its values are missing"
     if is_clock(column.numbers):
-        return "no channel: rises evenly from row to row, a time or a row's number"
+        return "no channel: rises evenly from row to row, like a time or a row's number"
     if label is not None and _tells(column.numbers, label.texts):
         return "no channel: one number for each label, so it is the label again"
     return ""
 
 
 def is_clock(numbers: Array) -> bool:
-    """Whether values rise by about the same step from row to row, but for a few that begin anew."""
+    """Whether values rise by about the same step from row to row, except for a few restarts."""
     if len(numbers) < 8 or not np.isfinite(numbers).all():
         return False
     steps = np.diff(numbers)
@@ -111,7 +111,7 @@ def is_clock(numbers: Array) -> bool:
 
 
 def _tells(numbers: Array, labels: Array) -> bool:
-    """Whether each label has one number of its own."""
+    """Whether each label has exactly one number, different from the others'."""
     kinds = np.unique(labels)
     if len(labels) < 4 * len(kinds) or not 2 <= len(kinds) <= MAX_LABELS or len(np.unique(numbers)) != len(kinds):
         return False
@@ -119,13 +119,13 @@ def _tells(numbers: Array, labels: Array) -> bool:
 
 
 def label_of(table: dict[str, Column]) -> str:
-    """The label's column; '' where none is called so. One called y is an axis where x or z stands beside it."""
+    """The name of the label's column; '' if there is none. A column y beside x or z is an axis, no label."""
     lower = {name.lower().strip(): name for name in reversed(list(table))}
     return next((lower[name] for name in LABEL_NAMES if name in lower and not (name == "y" and {"x", "z"} & set(lower))), "")
 
 
 def is_quantity(column: Column, task: str) -> bool:
-    """Whether a label is to be estimated: asked for, or numbers with fractions, or too many of them for classes."""
+    """Whether the label is a quantity: by `task`, or because it has fractions, or too many values for classes."""
     if task:
         return task == "regression"
     numbers = column.numbers[~column.missing]
@@ -135,15 +135,15 @@ def is_quantity(column: Column, task: str) -> bool:
 
 
 def row_is_an_example(table: dict[str, Column], found: Roles, estimates: bool) -> str:
-    """Why a row cannot be a point in time; '' where it can."""
+    """Why a row is a whole example and no point in time; '' if it can be a point in time."""
     numbered = [match[1] for name in found.channels if (match := NUMBERED.fullmatch(name))]
     longest = max((numbered.count(stem) for stem in set(numbered)), default=0)
     if longest >= WIDE:
-        return f"{longest} of its columns are numbered, as {found.channels[0]} and {found.channels[-1]}"
+        return f"{longest} of its columns are numbered, such as {found.channels[0]} and {found.channels[-1]}"
     if estimates or found.label not in table:
         return ""
     labels = table[found.label].texts
     runs = int((labels[1:] != labels[:-1]).sum()) + 1
     if len(labels) >= 8 and len(labels) / runs < SHORT_RUNS:
-        return f"column {found.label!r} has another value every {len(labels) / runs:.1f} rows"
+        return f"column {found.label!r} changes its value every {len(labels) / runs:.1f} rows"
     return ""

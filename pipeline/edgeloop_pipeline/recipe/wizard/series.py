@@ -1,4 +1,4 @@
-"""Of sensor recordings: the window that refuses none, and the counts that lose nothing."""
+"""Chooses the window and the counts for sensor recordings: no recording is refused, and no precision is lost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 
 LONGEST, SHORTEST = 128, 8  # points of a window
-MARGIN, WIDE_MARGIN = 1.25, 16.0  # of the range that was seen
+MARGIN, WIDE_MARGIN = 1.25, 16.0  # times the observed range
 MIN_COUNTS = 4096  # over that range
 FULL = 32767
 FAR = 50  # times the range of nearly all values: an outlier
@@ -18,17 +18,17 @@ FAR = 50  # times the range of nearly all values: an outlier
 
 @dataclass(frozen=True)
 class Seen:
-    """Of all recordings together, a channel each: least and greatest values, and the longest run of missing ones."""
+    """Facts about all recordings together, per channel: least and greatest values; and the longest run of missing ones."""
 
     low: Array
     high: Array
     gap: int = 0
-    inner_low: Array | None = None  # where nearly all values lie, of the recording where that reaches furthest
+    inner_low: Array | None = None  # the range of nearly all values, in the recording with the widest one
     inner_high: Array | None = None
 
     @classmethod
     def of(cls, recordings: Sequence[Array]) -> Seen:
-        """Raises nothing: a channel without any value is from 0 to 0."""
+        """The facts about these recordings; a channel without values has the range 0 to 0."""
         columns = recordings[0].shape[1]
         low, high, gap = np.full(columns, np.inf), np.full(columns, -np.inf), 0
         for values in recordings:
@@ -53,7 +53,7 @@ class Seen:
 
     @property
     def far(self) -> list[bool]:
-        """Of each channel, whether few values lie far outside of all others."""
+        """For each channel, whether a few values lie far outside all others."""
         if self.inner_low is None or self.inner_high is None:
             return [False] * len(self.low)
         inner = self.inner_high - self.inner_low
@@ -61,7 +61,7 @@ class Seen:
 
 
 def _inner(values: Array) -> tuple[Array, Array]:
-    """Between the 10 % and the 90 % quantile, a channel each; 0 where there is no value."""
+    """The 10 % and the 90 % quantile of each channel; 0 without values."""
     found = np.zeros((2, values.shape[1]))
     for i, channel in enumerate(values.T):
         good = channel[np.isfinite(channel)] if channel.dtype.kind == "f" else channel
@@ -71,7 +71,7 @@ def _inner(values: Array) -> tuple[Array, Array]:
 
 
 def longest_gap(good: Array) -> int:
-    """Of rows in a row where one channel is missing."""
+    """The largest number of successive rows in which one channel is missing."""
     longest = 0
     for channel in (~good).T:
         if channel.any():
@@ -81,9 +81,9 @@ def longest_gap(good: Array) -> int:
 
 
 def window(lengths: Sequence[int]) -> tuple[int, bool]:
-    """Points of a window that refuses no recording, and whether shorter ones are padded."""
+    """The points of a window that refuses no recording, and whether shorter recordings are padded."""
     shortest, longest, middle = min(lengths), max(lengths), int(np.median(lengths))
-    if longest <= LONGEST:  # one recording is one example, or nearly
+    if longest <= LONGEST:  # about one example per recording
         length = shortest if 2 * shortest >= longest else longest
     else:
         length = min(LONGEST, shortest) if shortest >= LONGEST // 2 else min(LONGEST, middle)
@@ -92,7 +92,7 @@ def window(lengths: Sequence[int]) -> tuple[int, bool]:
 
 
 def steps(length: int, pads: bool, seen: Seen) -> tuple[str, ...]:
-    """The window, and counts: a channel whose range is small beside its offset has the middle of the range as zero."""
+    """The steps for window and counts. If a channel's range is small relative to its offset, zero is the middle of the range."""
     lsb, zero = zip(*(counts(float(a), float(b)) for a, b in zip(seen.low, seen.high, strict=True)), strict=True)
     zeros = f", zero: {list(zero)}" if any(zero) else ""
     short = ", short: pad" if pads else ""
@@ -100,7 +100,7 @@ def steps(length: int, pads: bool, seen: Seen) -> tuple[str, ...]:
 
 
 def counts(low: float, high: float) -> tuple[float, float]:
-    """(lsb, zero) of one channel."""
+    """The step size and the zero (lsb, zero) of one channel."""
     greatest, half = max(abs(low), abs(high)), (high - low) / 2
     lsb = MARGIN * greatest / FULL
     if half > 0 and 2 * half < MIN_COUNTS * lsb:
@@ -115,17 +115,21 @@ def _rounded(lsb: float) -> float:
 
 
 def ranges(names: Sequence[str], seen: Seen) -> str:
-    """Each channel with its range, and what is odd about it."""
+    """The text with each channel's range, and a note if it is unusual."""
     shown = []
     for name, a, b, far in zip(names, seen.low, seen.high, seen.far, strict=True):
         _, zero = counts(float(a), float(b))
         about = " (never changes)" if a == b else f" (counted from {zero:g})" if zero else ""
-        about += " (nearly all lie much closer: is the outermost one a missing value's sign? then empty these cells)" if far else ""
+        about += (
+            " (nearly all values are in a much smaller range: if the outermost one means a missing value, empty these cells)"
+            if far
+            else ""
+        )
         shown.append(f"{name} {a:.6g} to {b:.6g}{about}")
     return ", ".join(shown[:40]) + (" …" if len(shown) > 40 else "")
 
 
 def filling(gap: int, length: int) -> tuple[tuple[str, ...], int]:
-    """The cleaning that fills gaps, and the longest one that it fills; none where nothing is missing."""
+    """The cleaning step that fills gaps, and the longest gap that it fills; no step if nothing is missing."""
     most = min(gap, max(5, length // 2))
     return ((f"{{step: fill_missing, max_gap: {most}}}",), most) if gap else ((), 0)

@@ -1,4 +1,4 @@
-"""Tables: what every row of every file holds, and the project that follows."""
+"""Examines tables and plans the project for them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from edgeloop_pipeline.recipe.wizard.folders import NORMAL_NAMES, series_plan
 from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan, refuse
 
 MAX_UNITS_NAMED = 60
-STRETCHES = 7  # of the rarest class
+STRETCHES = 7  # stretches of the rarest class
 MIN_STRETCH, MAX_STRETCH = 16, 128
-VARIES = 0.1  # of a quantity's variance lies within a sample: its mean is not what it is
+VARIES = 0.1  # share of a quantity's variance within a sample, from which on its mean does not describe it
 MAX_GAP = 64
 
 
 def look_at_table(path: Path, task: str) -> ProjectPlan:
-    """Raises DataError that lists every problem."""
+    """Examine a table and return the plan. Raises DataError that lists every problem."""
     if task == "anomaly":
-        raise DataError(f"{path}: for anomalies give folders of recordings, one called {NORMAL_NAMES[0]}")
+        raise DataError(f"{path}: the task anomaly needs folders of recordings, one called {NORMAL_NAMES[0]}")
     table, apart = _merged(path)
     label = roles.label_of(table)
     if not label:
@@ -61,7 +61,7 @@ def look_at_table(path: Path, task: str) -> ProjectPlan:
 
 
 def _merged(path: Path) -> tuple[dict[str, Column], list[tuple[str, str]]]:
-    """The columns that all files have, one below the other; and what is said of the others.
+    """The common columns of all files, with the files' rows after each other; and the texts about the other columns.
 
     Raises DataError that lists every problem.
     """
@@ -77,13 +77,13 @@ def _merged(path: Path) -> tuple[dict[str, Column], list[tuple[str, str]]]:
     everywhere = dict.fromkeys(name for table in tables for name in table)
     apart = [(name, "no channel: not in every file") for name in everywhere if name not in common]
     twice = [name for name in everywhere if (stem := name.rpartition(".")[0]) in common and name[len(stem) + 1 :].isdigit()]
-    apart += [(name, f"the second column called {name.rpartition('.')[0]}, or a later one") for name in twice]
+    apart += [(name, f"another column called {name.rpartition('.')[0]}") for name in twice]
     made = {}
     for name in common:
         parts = [table[name] for table in tables]
         numbers = None if any(p.found is None for p in parts) else np.concatenate([p.numbers for p in parts])
         made[name] = Column(name, np.concatenate([part.texts for part in parts]), numbers)
-    return made, [("files", f"{len(files)} tables, one below the other"), *apart] if len(files) > 1 else apart
+    return made, [("files", f"{len(files)} tables, joined by rows"), *apart] if len(files) > 1 else apart
 
 
 def _classifying(path: Path, table: dict[str, Column], found: roles.Roles) -> ProjectPlan:
@@ -116,7 +116,7 @@ def _table_plan(made: Table, found: roles.Roles, cut: Cut, sides: list[str], ref
     classes = sorted(set(labels))
     plan = series_plan(lengths, seen, found.channels, len(classes), sides.count("train"))
     says = [
-        ("understood", f"a table, one row a point in time, classes in column {found.label!r}"),
+        ("understood", f"a table, one row per point in time, classes in column {found.label!r}"),
         ("classes", plans.counted(labels) + " recordings"),
         *plans.split_lines(labels, sides, units, made.group),
         ("split by", _how(made, found, units, refused)),
@@ -124,7 +124,9 @@ def _table_plan(made: Table, found: roles.Roles, cut: Cut, sides: list[str], ref
         *plans.left_out(dict(cut.left_out)),
     ]
     how = (
-        f"split by {made.group}" if made.group else f"split by {made.unit_name}: name who or what was recorded in a column subject"
+        f"split by {made.group}"
+        if made.group
+        else f"split by {made.unit_name}: add a column subject that says who or what was recorded"
     )
     return replace(
         plan, seen=f"{plan.seen}; {how}", says=tuple(says), kind="Table", distinct=tuple(classes),
@@ -137,13 +139,13 @@ def _how(made: Table, found: roles.Roles, units: list[str], refused: list[str]) 
         return f"{made.group}, {len(set(units))} of them; none is in two splits"
     because = f" ({refused[-1].split('; class')[0]})" if refused else ""
     if made.stretch:
-        return f"stretches of {made.stretch} rows, which lie side by side: the figures will promise too much{because}"
-    hint = "" if found.group else "; name who or what was recorded in a column called subject or device"
-    return f"recording, a run of rows with one label: its neighbours train, and figures may promise too much{hint}{because}"
+        return f"stretches of {made.stretch} rows, which are neighbours: the accuracy will be too optimistic{because}"
+    hint = "" if found.group else "; add a column called subject or device that says who or what was recorded"
+    return f"recording, a run of rows with one label: its neighbours train, so the accuracy may be too optimistic{hint}{because}"
 
 
 def _arguments(made: Table, units: list[str], sides: list[str], cut: Cut) -> dict[str, object]:
-    """As they are written into data.py; who is in which split is named where they are few."""
+    """The arguments for data.py; they name the members of each split if these are few."""
     found: dict[str, object] = {"label": made.label, "channels": made.channels, "group": made.group, "stretch": made.stretch}
     given = any(piece.split for piece in cut.pieces)
     if made.group and not given and len(set(units)) <= MAX_UNITS_NAMED:
@@ -157,7 +159,7 @@ def _arguments(made: Table, units: list[str], sides: list[str], cut: Cut) -> dic
 def _estimating(path: Path, table: dict[str, Column], found: roles.Roles) -> ProjectPlan:
     whole = Values(path, found.label, found.channels, found.group, max_gap=MAX_GAP, length=1)
     runs = [len(list(rows)) for rows in _runs(table, found.group)]
-    stretched = sum(runs) // (STRETCHES * 5)  # so that there are some stretches of ten overlapping samples
+    stretched = sum(runs) // (STRETCHES * 5)  # long enough for some stretches of ten overlapping samples
     length = max(series.SHORTEST, min(64, int(np.median(runs)) // 4, 64 if found.group else stretched))
     made = replace(whole, length=length)
     at, why = _where_in_sample(made, found.label)
@@ -185,13 +187,13 @@ def _runs(table: dict[str, Column], group: str) -> list[range]:
 
 
 def _where_in_sample(made: Values, label: str) -> tuple[Literal["mean", "last"], str]:
-    """Whether a sample's value is the mean over its rows or the last one, and why."""
+    """Whether a sample's value is the mean over its rows or the last one, and the reason."""
     if roles.FORECAST.fullmatch(label.lower()):
-        return "last", "its value in a sample's last row, as its name says that it lies ahead"
+        return "last", "its value in a sample's last row, because its name says that it lies in the future"
     ends = np.array([piece.truth for piece in replace(made, at="last").cut().pieces])
     means = np.array([piece.truth for piece in made.cut().pieces])
     if len(ends) and float(np.mean((ends - means) ** 2)) > VARIES * float(np.var(means)) > 0:
-        return "last", "its value in a sample's last row, as it changes within a sample"
+        return "last", "its value in a sample's last row, because it changes within a sample"
     return "mean", "its mean over a sample's rows"
 
 
@@ -202,10 +204,10 @@ def _values_plan(made: Values, found: roles.Roles, cut: Cut, sides: list[str], w
     truth = np.array([piece.truth for piece in pieces])
     units = [piece.unit for piece in pieces]
     by = f"{made.group}" if made.group and not made.stretch else "stretches of rows"
-    too_much = "" if by == made.group else ", which lie side by side: the figures will promise too much"
+    too_much = "" if by == made.group else ", which are neighbours: the accuracy will be too optimistic"
     because = f" ({refused[0]})" if refused else ""
     says = [
-        ("understood", f"a table, one row a point in time, {found.label!r} is estimated: {why}"),
+        ("understood", f"a table, one row per point in time; the model estimates {found.label!r}: {why}"),
         (
             "quantity",
             f"{truth.min():.6g} to {truth.max():.6g} in {len(pieces)} samples of {made.length} rows, which overlap by half",

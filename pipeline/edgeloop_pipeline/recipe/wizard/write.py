@@ -1,4 +1,4 @@
-"""The project's files. Whatever comes from a person's data is quoted."""
+"""Writes the project's files. All texts from the user's data are quoted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_NAMED = 10
 
 
 def write(folder: Path, plan: ProjectPlan) -> None:
-    """The project: recipe.yaml, network.py and data.py, each to be edited."""
+    """Write the project: recipe.yaml, network.py and data.py, which the user can edit."""
     data, recipe = data_file(folder, plan), recipe_file(folder, plan)
     try:
         (data + recipe).encode()
@@ -32,7 +32,7 @@ def write(folder: Path, plan: ProjectPlan) -> None:
 
 
 def data_file(folder: Path, plan: ProjectPlan) -> str:
-    """data.py. The data's place is told from the project's, so that both can move together."""
+    """The text of data.py. The path of the data is relative to the project, so that both can move together."""
     where = os.path.relpath(plan.path.resolve(), folder.resolve())
     given = [f"{name}={value!r}" for name, value in plan.arguments.items() if value not in ("", (), 0)]
     call = ", ".join(["DATA", *given])
@@ -59,7 +59,7 @@ def recipe_file(folder: Path, plan: ProjectPlan) -> str:
         + "data: data.py:data\n"
         + ("augment: data.py:augment\n" if plan.augment else "")
         + (f"cleaning:                     # before preprocessing, on the device and in training\n{cleaning}" if cleaning else "")
-        + f"preprocessing:                # the device does these too\n{steps}"
+        + f"preprocessing:                # the device does these steps too\n{steps}"
         "target:\n  max_drop: 0.02              # from the float network to int8; add min_accuracy when you know what you need\n"
         f"model_card: {quoted(card)}\n"
         f"stages:\n  train: {plan.train}\n" + "".join(f"  {stage}: {{}}\n" for stage in AFTER_TRAINING)
@@ -67,7 +67,7 @@ def recipe_file(folder: Path, plan: ProjectPlan) -> str:
 
 
 def quoted(text: str) -> str:
-    """A text in YAML, whatever is in it: JSON's strings are YAML's too."""
+    """Any text as a YAML string: JSON's strings are valid YAML."""
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 

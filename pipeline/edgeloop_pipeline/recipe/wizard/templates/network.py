@@ -1,4 +1,4 @@
-"""A dense autoencoder: squeezes a sample through a few numbers and writes it again."""
+"""A dense autoencoder: it encodes a sample in a few numbers and reconstructs it from them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Autoencoder(nn.Module):
-    """(N, channels, ...) → (N, values of a sample). What it saw in training comes back well, other things badly."""
+    """(N, channels, ...) → (N, values of a sample). It reconstructs samples like those of training well, and others badly."""
 
     def __init__(self, values: int, width: int, code: int) -> None:
         super().__init__()
@@ -24,5 +24,5 @@ class Autoencoder(nn.Module):
 
 
 def autoencoder(sample_shape: tuple[int, ...], outputs: int, width: int = 64, code: int = 8) -> nn.Module:
-    """`sample_shape`: (channels, ...); `outputs`: how many values that is."""
+    """The autoencoder. `sample_shape`: (channels, ...); `outputs`: the number of values in a sample."""
     return Autoencoder(math.prod(sample_shape), width, code)
