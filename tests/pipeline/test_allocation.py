@@ -12,7 +12,7 @@ from edgeloop_pipeline.system import malloc
 PROGRAM = """
 import ctypes, resource, sys
 import numpy as np
-from edgeloop_pipeline import allocation
+from edgeloop_pipeline.system import malloc
 
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
@@ -25,9 +25,9 @@ def used(times):
 
 ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: huge pages, where the kernel has some left, are not to be counted on
 if sys.argv[1] == "keep":
-    allocation.keep_freed()
+    malloc.keep_freed()
 faults, kept = used(10), resident()
-allocation.give_back()
+malloc.give_back()
 print(faults, kept - resident())
 """
 
