@@ -144,6 +144,7 @@ def smoothed(x: np.ndarray) -> np.ndarray:
     return centre + np.apply_along_axis(lambda c: np.convolve(c, np.ones(15) / 15, "same"), 1, x - centre)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("cause", "change"),
     {

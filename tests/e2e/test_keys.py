@@ -94,6 +94,7 @@ def test_a_key_is_replaced_and_the_old_one_counts_no_more(tmp_path: Path, role: 
         assert "is staged" in done.stdout, "the device follows the new root, and trusts what the new key signed"
 
 
+@pytest.mark.long
 def test_the_hubs_own_key_is_replaced(tmp_path: Path) -> None:
     """Somebody may have copied it: the hub makes another, and the root says so. Until then it signs nothing; afterwards devices follow."""
     with running_hub(tmp_path) as hub:

@@ -25,6 +25,7 @@ from offloading import canary, device, infer
 from serving import eventually, serving, write_config
 
 
+@pytest.mark.long
 def test_the_server_goes_and_comes_back_and_every_answer_is_in_time(built: dict[str, Path], tmp_path: Path) -> None:
     x, scores = canary(built["small"])
     with running_hub(tmp_path / "hub") as hub:

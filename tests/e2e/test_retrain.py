@@ -186,6 +186,7 @@ def test_shuffled_labels_are_refused(hub: Hub, runs: Path) -> None:
     assert retrain(hub, runs, *FLOORS_OFF).returncode == 10
 
 
+@pytest.mark.long
 def test_pseudo_labels_train_and_never_judge(runs: Path, tmp_path: Path) -> None:
     """Half of each recording has labels. What trains by a guess is of recordings that do not judge, sure, and counted apart.
 

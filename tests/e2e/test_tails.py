@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+import pytest
 import urllib3
 
 from commands import command
@@ -119,6 +120,7 @@ def test_a_tail_refuses_what_is_not_for_it(hub: Hub, built: dict[str, Path]) -> 
     assert "Traceback" not in hub.log
 
 
+@pytest.mark.long
 def test_who_asks_too_often_is_told_when_to_come_again(built: dict[str, Path], tmp_path: Path) -> None:
     with running_hub(tmp_path, serve=("--set", "tail_burst=3", "--set", "tail_requests_per_second=0.5")) as hub:
         hub.publish(built["small"])

@@ -80,6 +80,7 @@ def test_a_bad_version_is_refused_by_the_canary_and_halts_in_the_pilot(hub: Hub,
     hub.edgeloop("withdraw", target)
 
 
+@pytest.mark.long
 def test_a_bundle_that_crashes_is_given_back(hub: Hub, tmp_path: Path) -> None:
     from commands import HERE
 
@@ -102,6 +103,7 @@ def test_a_bundle_that_crashes_is_given_back(hub: Hub, tmp_path: Path) -> None:
     hub.edgeloop("withdraw", target)
 
 
+@pytest.mark.long
 def test_a_breach_sends_the_cohort_back_by_targets_signed_before(hub: Hub, tmp_path: Path) -> None:
     text = device(hub, tmp_path, "pi-back")
     good = hub.publish(version(tmp_path, 50))

@@ -283,6 +283,7 @@ def test_a_hub_of_an_earlier_release_is_closed_to_others(tmp_path: Path) -> None
     assert data.stat().st_mode & 0o777 == 0o755 and (data / "hub.sqlite").stat().st_mode & 0o077 == 0
 
 
+@pytest.mark.long
 def test_tokens_are_listed_and_revoked_without_their_secrets(hub: Hub) -> None:
     first, second = hub.run("token", "api", "cron"), hub.run("token", "api", "cron")
     told = hub.run("token", "list")

@@ -195,6 +195,7 @@ def test_a_planted_session_is_worth_nothing(hub: Hub) -> None:
     assert cookie_of(answer) != planted and ask(hub, "GET", "/", Cookie=planted).status == 303
 
 
+@pytest.mark.long
 def test_guessing_passwords_is_slowed_down(hub: Hub) -> None:
     hub.run("user", "add", "bob", "--password-stdin", stdin="another password\n")
     assert "use 10 or more" in hub.run("user", "add", "eve", "--password-stdin", stdin="short\n", code=2)

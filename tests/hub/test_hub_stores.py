@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from commands import BIN, command
 from hubs import Hub, free_port, running_hub, say_hello, version
 from programs import needs, program
@@ -98,6 +100,7 @@ def _update(config: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.long
 @needs("postgresql")
 def test_postgresql_and_s3_with_two_workers_and_a_backup_into_sqlite(tmp_path: Path) -> None:
     with postgres() as database, s3() as blobs:

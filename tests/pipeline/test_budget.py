@@ -180,6 +180,7 @@ def test_an_energy_ceiling_without_a_meter(tiny: Path, tmp_path: Path) -> None:
     assert "max_energy_uj cannot be held here" in sentence(edgeloop_here("run", tiny, "--runs", tmp_path / "runs"), 6)
 
 
+@pytest.mark.long
 def test_a_budget_in_the_latency_of_another_device(tiny: Path, tmp_path: Path) -> None:
     """Its measurements are told apart from this machine's by being a thousand times as slow."""
     probe, measured = tmp_path / "probe.edgeloop", tiny / "board.json"
@@ -236,6 +237,7 @@ def test_which_of_two_is_better_where_validation_is_small() -> None:
     assert repair._better(Candidate(None, 0.986, 10.0)), "it holds the floor, and the best does not"  # type: ignore[arg-type]
 
 
+@pytest.mark.long
 def test_a_float_layer_that_breaks_a_ceiling_is_not_kept(runs: Path) -> None:
     quantize = ["--set=quantize.qat=never", "--set=target={min_accuracy: 1, max_int8_bytes: 100}"]
     off = [f"--set={s}=off" for s in ("export", "verify", "profile", "package", "report")]

@@ -53,6 +53,7 @@ def test_the_teachers_scores_are_kept_and_used_again(tiny: Path, tmp_path: Path)
     assert "more than cache_bytes" in said
 
 
+@pytest.mark.long
 def test_hints_decoupled_and_several_teachers(tiny: Path, tmp_path: Path) -> None:
     (tiny / "teachers.py").write_text(
         "import torch\nfrom torch import nn\n\n\nclass Constant(nn.Module):\n    def forward(self, x):\n"

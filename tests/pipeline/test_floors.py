@@ -85,6 +85,7 @@ def test_the_object_is_printed_whatever_ended_the_run(tiny: Path, runs: Path) ->
     assert told["error"] in sentence(done, 4) and told["stages"] == [] and told["failures"] == []
 
 
+@pytest.mark.long
 def test_a_network_that_ends_in_a_softmax_is_noticed_and_answers_right(tiny: Path, tmp_path: Path) -> None:
     """Its probabilities on a device are those of the network, and not a softmax of a softmax."""
     source = (tiny / "network.py").read_text().replace("flatten(1))", "flatten(1)).softmax(1)")

@@ -76,6 +76,7 @@ def test_accelerate_launch_resumes_after_a_kill(plain: Path, tmp_path: Path, mor
     assert curve(launched(launcher, plain, tmp_path / "cut", *more)) == curve(whole)
 
 
+@pytest.mark.long
 def test_later_stages_run_once(plain: Path, tmp_path: Path) -> None:
     """Distillation trains together too; what does not train is done by the first process alone."""
     done = command(
@@ -93,6 +94,7 @@ def test_a_failure_ends_every_process(plain: Path, tmp_path: Path) -> None:
     assert done.returncode != 0 and "lower learning_rate" in done.stderr
 
 
+@pytest.mark.long
 def test_two_pipeline_stages_have_the_loss_curve_of_one_process(plain: Path, tmp_path: Path) -> None:
     settings = [*ONLY_TRAIN, *SETTINGS, "--set=train.batch=30", "--set=train.accumulate=2"]  # 270 samples: whole batches only
     one = curve(command("edgeloop", "run", plain, "--runs", tmp_path / "one", "--json", *settings))

@@ -87,6 +87,7 @@ def test_changed_code_and_why(tiny: Path, runs: Path) -> None:
     assert "waits for train" in waits
 
 
+@pytest.mark.long
 def test_killed_in_a_stage_resumes_to_the_same_result(tiny_run: dict[str, Any], tmp_path: Path) -> None:
     """kill -9 in the middle of training: the next run goes on from its checkpoint and ends with the same files."""
     runs = tmp_path / "runs"
@@ -128,6 +129,7 @@ def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) 
     ]
 
 
+@pytest.mark.long
 def test_missed_parity_names_the_layer(tiny: Path, runs: Path) -> None:
     """One weight of the second convolution is changed in the ONNX file, behind the exporter's back."""
     (tiny / "stages.py").write_text(
@@ -177,6 +179,7 @@ def test_stages_left_out_and_replaced(tiny: Path, tmp_path: Path) -> None:
     assert "stages.prune.note" in sentence(wrong, 2)
 
 
+@pytest.mark.long
 def test_qat_runs_when_the_floor_is_missed(runs: Path) -> None:
     answer = run(TINY, runs, ONNX, "--set", "quantize.qat=always", "--set", "quantize.qat_epochs=2")
     metrics = next(s["metrics"] for s in answer["stages"] if s["name"] == "quantize")
@@ -204,6 +207,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 def test_lighter_float_files_ship_too(tiny: Path, runs: Path) -> None:
     changes = ("--set", "export.float16=true", "--set", "export.int8_weights=true", "--set", "profile.seconds=0.02")
     done = edgeloop_here("run", tiny, "--runs", runs, "--json", *changes)

@@ -153,6 +153,7 @@ def test_a_stage_of_ones_own_that_fails(tiny: Path, tmp_path: Path) -> None:
     assert "stage odd: ZeroDivisionError" in said and "stages.py, line 6" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("body", "said"), [("raise KeyError('x')", "augment: KeyError: 'x'"), ("return batch[:1]", "return the same shape")]
 )

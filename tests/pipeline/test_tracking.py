@@ -13,6 +13,7 @@ from edgeloop_pipeline.training.tracking import spark
 ONLY_TRAIN = [f"--set={s}=off" for s in ("prune", "distill", "quantize", "export", "verify", "profile", "package", "report")]
 
 
+@pytest.mark.long
 def test_both_trackers_hold_the_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     store = (tmp_path / "mlruns").as_uri()
