@@ -16,8 +16,8 @@ from edgeloop_contract.settings import nearest
 
 __all__ = [
     "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Estimate", "Exit",
-    "File", "Golden", "Manifest", "Packed", "Precision", "Provenance", "Quantization", "Regression", "Split", "Task",
-    "TensorSpec", "Variant", "decode", "encode",
+    "File", "Golden", "Manifest", "Packed", "Precision", "Provenance", "Quantization", "Regression", "Split", "Task", "TensorSpec",
+    "Variant", "decode", "encode",
 ]  # fmt: skip
 
 SCHEMA = 1
@@ -265,9 +265,8 @@ class Manifest(Part, frozen=True):
 
     def variant(self, name: str) -> Variant:
         """The variant called `name`. Raises BundleError naming the nearest one."""
-        for variant in self.variants:
-            if variant.name == name:
-                return variant
+        if found := next((variant for variant in self.variants if variant.name == name), None):
+            return found
         raise BundleError(f"bundle {self.name}: no variant {name!r}{nearest(name, (v.name for v in self.variants))}")
 
 

@@ -55,7 +55,7 @@ def test_what_changed_is_made_again(project: Path, cache: Path, change: str) -> 
     if change == "data":
         (project / "raw.txt").write_text("2")
     if change == "code":
-        (project / "data.py").write_text((project / "data.py").read_text() + "# a remark\n")
+        (project / "data.py").write_text((project / "data.py").read_text() + "MADE_ANEW = True\n")
     words = ["preprocessing=[{step: window, length: 16, hop: 16}]"] if change == "preprocessing" else []
     load(project, *words).splits  # noqa: B018
     assert len(list(cache.iterdir())) == 2

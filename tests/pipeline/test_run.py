@@ -80,7 +80,10 @@ def test_equal_outputs_stop_the_rerun(runs: Path) -> None:
 
 
 def test_changed_code_and_why(tiny: Path, runs: Path) -> None:
-    (tiny / "network.py").write_text((tiny / "network.py").read_text() + "\n# a remark\n")
+    network = (tiny / "network.py").read_text()
+    (tiny / "network.py").write_text(network + "\n# a remark changes nothing\n")
+    assert "train is cached; nothing changed" in command("edgeloop", "why", "train", tiny, "--runs", runs).stdout
+    (tiny / "network.py").write_text(network + "\nWIDTH = 3\n")
     said = command("edgeloop", "why", "train", tiny, "--runs", runs).stdout
     assert "project file network.py" in said
     waits = command("edgeloop", "why", "verify", tiny, "--runs", runs).stdout

@@ -102,7 +102,7 @@ def summary_json(result: RunResult, error: str | None = None) -> str:
     variants = [
         {
             "runtime": file.format,
-            "precision": str(file.precision),
+            "precision": str(file.precision).replace("-", ""),
             "accuracy": file.accuracy.value,
             "bytes": file.bytes,
             "latency_us_p50": costs[name].latency_us_p50 if name in costs else None,
