@@ -21,6 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 SCHEMA = 1
+Runtime = Literal["onnx", "tflite"]
 Coding = Literal["raw", "deflate", "4bit", "jpeg", "webp", "flac"]  # of what crosses from a device to a server (splitting.py)
 
 
@@ -59,9 +60,6 @@ class Cost(Part, frozen=True):
     latency_us_p95: float
     threads: int
     machine: str
-
-
-Runtime = Literal["onnx", "tflite"]
 
 
 class Precision(str, Enum):

@@ -6,6 +6,8 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+import msgspec
+
 from edgeloop_agent.hardware import machine
 from edgeloop_contract.manifest import Precision
 from edgeloop_exporters.figures import LayerCost
@@ -32,7 +34,7 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
     trained = {name: result for name, result in results_like(entries, NetworkResult).items() if result.training}
     curves = {name: result.curve for name, result in trained.items()}
     curves |= {name: result.curve for name, result in results_like(entries, PruneResult).items() if result.curve}
-    table = rows(entries)
+    table, budget = rows(entries), inputs.result("budget", BudgetResult)
     recipe = inputs.project.recipe
     head, metric = recipe.head, METRICS[recipe.head.task]
     return page(
@@ -45,7 +47,8 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         profiled=profiled,
         trained=trained,
         pruned=inputs.result("prune", PruneResult),
-        budget=inputs.result("budget", BudgetResult),
+        budget=budget,
+        limits=msgspec.structs.asdict(budget.limits) if budget else {},
         quantized=inputs.result("quantize", QuantizeResult),
         split=inputs.result("split", SplitResult),
         cascade=inputs.result("cascade", CascadeResult),
