@@ -238,7 +238,7 @@ def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> Non
     from edgeloop_pipeline.report.roi_inputs import one_inference
     from edgeloop_pipeline.report.roi_page import write
     from edgeloop_pipeline.results.files import PackageResult, ProfileResult
-    from edgeloop_pipeline.results.read import result_of
+    from edgeloop_pipeline.results.read import required
 
     loaded, store, planned = planned_of(recipe, runs, changes)
     finished = [p.entry for p in planned if p.entry is not None]
@@ -246,8 +246,7 @@ def roi(recipe: str, runs: Path, changes: tuple[str, ...], as_json: bool) -> Non
     if "profile" not in entries or "package" not in entries:
         raise UsageError(f"{loaded.path}: has no finished run with profile and package; run it first: edgeloop run {loaded.path}")
     packaged, prices = entries["package"], loaded.head.roi
-    profiled, bundle = result_of(finished, "profile", ProfileResult), result_of(finished, "package", PackageResult)
-    assert profiled is not None and bundle is not None
+    profiled, bundle = required(finished, "profile", ProfileResult), required(finished, "package", PackageResult)
     figures = one_inference(profiled, store.folder("package", packaged.key) / bundle.bundle)
     found = answer(figures, prices)
     path = store.root / "roi" / f"{loaded.head.name}.html"

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.cache.store import Entry
 from edgeloop_pipeline.recipe.project import Project
-from edgeloop_pipeline.results.read import R, result_of
+from edgeloop_pipeline.results.read import R, required, result_of
 
 Metrics = dict[str, Any]
 
@@ -28,15 +27,12 @@ class Inputs:
     watch: Callable[[str, int, float, int], None] = field(default=lambda *_: None)  # training/callbacks.Watcher
 
     def result(self, stage: str, kind: type[R]) -> R | None:
-        """The result of `stage`; None if it did not run. Raises UsageError if it is no `kind`."""
+        """The result of `stage`; None if it did not run, or if a user's stage under that name reports something else."""
         return result_of(self.entries, stage, kind)
 
     def required(self, stage: str, kind: type[R]) -> R:
-        """The result of `stage`. Raises UsageError if it did not run, or if its result is no `kind`."""
-        result = self.result(stage, kind)
-        if result is None:
-            raise UsageError(f"this stage needs {stage} before it; add it to the recipe")
-        return result
+        """The result of `stage`. Raises UsageError if there is none of this kind."""
+        return required(self.entries, stage, kind)
 
     def holding(self, file: str) -> list[tuple[str, Path]]:
         """The name and folder of every earlier stage that wrote a file of this name, in order."""

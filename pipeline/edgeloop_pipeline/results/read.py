@@ -14,16 +14,18 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 
 def result_of(entries: Sequence[Entry], stage: str, kind: type[R]) -> R | None:
-    """The newest result of `stage`; None if it did not run. Raises UsageError if a user's stage gives another result."""
-    entry = next((e for e in reversed(entries) if e.stage == stage), None)
-    if entry is None:
-        return None
-    try:
-        return msgspec.convert(entry.metrics, kind)
-    except msgspec.ValidationError as error:
+    """The newest result of `stage`; None if it did not run, or if a user's stage under that name reports something else."""
+    return results_like([e for e in entries if e.stage == stage], kind).get(stage)
+
+
+def required(entries: Sequence[Entry], stage: str, kind: type[R]) -> R:
+    """The newest result of `stage`. Raises UsageError if it did not run, or if its result is another one."""
+    result = result_of(entries, stage, kind)
+    if result is None:
         raise UsageError(
-            f"stage {stage}: its result is not a {kind.__name__} ({error}); a stage of your own under this name must return one"
-        ) from error
+            f"stage {stage}: there is no {kind.__name__} of it; add the stage, or let your own stage under this name return one"
+        )
+    return result
 
 
 def results_like(entries: Sequence[Entry], kind: type[R]) -> dict[str, R]:

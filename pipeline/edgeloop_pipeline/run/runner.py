@@ -50,7 +50,7 @@ class RunResult:
     failures: list[str] = field(default_factory=list)
 
     def result(self, stage: str, kind: type[R]) -> R | None:
-        """The result of `stage`; None if it did not run. Raises UsageError if it is no `kind`."""
+        """The result of `stage`; None if it did not run, or if a user's stage under that name reports something else."""
         return result_of(self.entries, stage, kind)
 
     def path(self, stage: str, field: str) -> Path | None:
