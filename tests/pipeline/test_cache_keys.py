@@ -25,7 +25,7 @@ from edgeloop_contract.errors import GateError
 from edgeloop_pipeline.cache import code_digest
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.recipe import recipe as recipes
-from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.recipe.project import MAX_PARSED_BYTES, Project
 from edgeloop_pipeline.recipe.stage_table import STAGES, build
 from edgeloop_pipeline.run import cache_key, runner
 
@@ -117,6 +117,20 @@ def test_an_edit_re_runs_what_it_changes_and_nothing_else(what: str, monkeypatch
     monkeypatch.setattr(code_digest, "_read", lambda file: after_edit if file == path else read(file))
     after = code_of_stages()
     assert [name for name in ALL if before[name] != after[name]] == expected
+
+
+def test_field_data_and_large_folders(tiny: Path) -> None:
+    """What merges field data is in the key where a recipe names them; a folder of any size is digested in bounded time."""
+    (tiny / "field.npz").write_bytes(b"")
+    with_field = Project(recipes.load(tiny / "recipe.yaml", ("field={file: field.npz}",)))
+    merging = "edgeloop_pipeline.data.field_data"
+    assert merging in with_field.sample_code and merging not in Project(recipes.load(tiny / "recipe.yaml")).sample_code
+    (tiny / "deep.py").write_text("x = " + "(" * 5000 + ")" * 5000)  # too deep for Python's parser
+    (tiny / "data.py").write_text((tiny / "data.py").read_text() + "# a comment\n")
+    before = Project(recipes.load(tiny / "recipe.yaml")).code_digests
+    (tiny / "aaa.py").write_bytes(b"x = 1\n" * (MAX_PARSED_BYTES // 6 + 1))  # the first by name: what follows is not parsed
+    after = Project(recipes.load(tiny / "recipe.yaml")).code_digests
+    assert before.keys() | {"aaa.py"} == after.keys() and before["data.py"] != after["data.py"]
 
 
 def test_edits_through_the_front_door(runs: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 
 OURS = "edgeloop_"
+UNPARSED = (SyntaxError, ValueError, RecursionError, MemoryError)  # no Python, or nested too deeply for its parser
 # Errors, files, the stage cache, the operating system; the recipe, whose values are in the key one by one; and the structs of
 # results, which do not decide how a figure is computed.
 NEUTRAL = (
@@ -29,7 +30,7 @@ def code_of(root: str, more: Iterable[str] = ()) -> dict[str, str]:
     """Module → digest, for `root` and all its imports, for `more`, and for all that these files import at the top."""
     digests: dict[str, str] = {}
     file = _file(root)
-    waiting = [root, *more, *(imports_of(file) if file else [])]
+    waiting = [root, *more, *(imports_of(file.read_bytes()) if file else [])]
     while waiting:
         name = waiting.pop()
         path = _file(name)
@@ -40,20 +41,21 @@ def code_of(root: str, more: Iterable[str] = ()) -> dict[str, str]:
     return dict(sorted(digests.items()))
 
 
-def imports_of(path: Path) -> list[str]:
-    """The edgeloop modules that a file imports, also inside functions; none for a file that is not Python."""
-    try:
-        tree = _bare(ast.parse(path.read_bytes()))
-    except (SyntaxError, ValueError):
+def imports_of(text: bytes) -> list[str]:
+    """Our modules that a file imports, also inside functions. A file that is no Python imports none."""
+    if OURS.encode() not in text:
         return []
-    return _imports(ast.walk(tree))
+    try:
+        return _imports(ast.walk(_bare(ast.parse(text))))
+    except UNPARSED:
+        return []
 
 
 def digest_of(text: bytes) -> str:
     """The digest of a Python file's code; for any other file, of its bytes."""
     try:
         tree = _bare(ast.parse(text))
-    except (SyntaxError, ValueError):
+    except UNPARSED:
         return hashlib.sha256(text).hexdigest()
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 

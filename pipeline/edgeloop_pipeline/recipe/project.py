@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import traceback
@@ -22,6 +23,9 @@ from edgeloop_pipeline.data.types import Data, PreparedSplits
 from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.user_code import load_object
 
+# Parsing takes about a second for each megabyte; a folder may hold a whole virtual environment.
+MAX_PARSED_BYTES = 1_000_000
+FIELD_DATA = "edgeloop_pipeline.data.field_data"
 NORMALIZATION = "edgeloop_pipeline.data.normalization"  # imported late: it needs torch
 MAX_FILES_NAMED = 16
 
@@ -101,22 +105,29 @@ class Project:
             ) from error
         return prepare_splits(loaded, self.recipe.head.preprocessing, self.recipe.head.task, self.recipe.head.cleaning)
 
-    @cached_property
+    @property
     def code_digests(self) -> dict[str, str]:
         """Name → digest of the code of every Python file in the project's folder. Raises DataError if one cannot be read."""
-        return {name: digest_of(_text_of(path)) for name, path in self._code_files.items()}
+        return {name: digest for name, (digest, _) in self._code.items()}
 
     @cached_property
     def sample_code(self) -> dict[str, str]:
         """edgeloop module → digest, for all modules that make inputs: preparation, normalization, data classes, project imports."""
-        more = [name for path in self._code_files.values() for name in imports_of(path)]
+        more = [module for _, imports in self._code.values() for module in imports]
+        more += [FIELD_DATA] if self.recipe.head.field else []
         return code_of(prepare_splits.__module__, (*more, type(self.data).__module__, NORMALIZATION))
 
     @cached_property
-    def _code_files(self) -> dict[str, Path]:
-        folder = self.recipe.folder
+    def _code(self) -> dict[str, tuple[str, list[str]]]:
+        """Name → digest, and our modules that it imports. After MAX_PARSED_BYTES, comments and docstrings count as well."""
+        folder, code, size = self.recipe.folder, dict[str, tuple[str, list[str]]](), 0
         files = (p for p in folder.rglob("*.py") if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-        return {str(p.relative_to(folder)): p for p in sorted(files)}
+        for path in sorted(files):
+            text = _text_of(path)
+            size += len(text)
+            digest = digest_of(text) if size <= MAX_PARSED_BYTES else hashlib.sha256(text).hexdigest()
+            code[str(path.relative_to(folder))] = digest, imports_of(text)
+        return code
 
     @property
     def augment(self) -> Callable[..., Any] | None:
