@@ -18,7 +18,7 @@ from commands import TINY, command
 if count := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(count))))
 
-pytest_plugins = ["programs", "offloading", "training_parts"]
+pytest_plugins = ["programs"]
 
 
 @pytest.fixture(scope="session")

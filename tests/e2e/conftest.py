@@ -1,0 +1,5 @@
+"""Fixtures of the tests of offloading."""
+
+from offloading import built, hub
+
+__all__ = ["built", "hub"]
