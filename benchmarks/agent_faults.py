@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,10 +18,7 @@ from typing import Any
 import numpy as np
 
 from harness import BIN, NotRun, Row, at_most
-
-TESTS = Path(__file__).resolve().parent.parent / "tests"  # the agent under test is started as the tests start it
-sys.path[:0] = [str(TESTS / "support"), str(TESTS / "agent")]
-from serving import GOLDEN, RECORDING, Agent, eventually, serving  # noqa: E402
+from serving import GOLDEN, RECORDING, Agent, eventually, serving
 
 WINDOWS = 48  # in the golden recording
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,6 @@ from edgeloop_hub.updates.registry import group_variance
 from edgeloop_pipeline.drift.calibration import Pool, pool_of, reference_of
 from harness import Row, at_most
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 PLACES, FLEETS = 4, 60
 TURNED, GYROSCOPE = [1, 2, 0, 4, 5, 3], [1, 1, 1, 0, 0, 0]
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +15,6 @@ from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from harness import NotRun, Row, against, each
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 NULL, BEFORE, LONGEST = 20_000, 500, 3000
 FAIR = 2 * PER_10K  # a detector that alarms more often without a change is quick for nothing
 Draw = Callable[[np.random.Generator, int], tuple[Stream, Stream]]  # features and answers of so many samples, one after the other

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+import harness  # noqa: F401  (it puts the scripts on the path)
+
+# isort: split
 from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, WEARERS, Recordings
 
 from edgeloop_agent.drift.monitor import DriftFollower

@@ -17,6 +17,9 @@ from pathlib import Path
 from edgeloop_contract.errors import DataError, DeviceError
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parent.parent
+# Agents and hubs under test are started as the tests start them; the loop's devices and data are those of `make loop`.
+sys.path += [str(ROOT / folder) for folder in ("tests/support", "tests/agent", "tests/hub", "scripts")]
 
 
 class NotRun(Exception):

@@ -21,18 +21,15 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
+from test_hub_stores import postgres, postgres_folder
 
 from harness import NotRun, Row, at_least, at_most, each, main
 from hub_fleet import enrolled, fleet, get, new
+from hubs import Hub, running_hub, version
+from power_cuts import cuts, full_disks
+from update_bench import Bench, fetched, served
 
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent / "tests" / "support"))  # the hub and the devices under test are started as the tests start them
-from test_hub_stores import postgres, postgres_folder  # noqa: E402
-
-from hubs import Hub, running_hub, version  # noqa: E402
-from power_cuts import cuts, full_disks  # noqa: E402
-from update_bench import Bench, fetched, served  # noqa: E402
-
 POLL_SECONDS = 300.0
 
 

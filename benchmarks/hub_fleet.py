@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +14,6 @@ import msgspec
 import urllib3
 
 from harness import Row, at_most
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "support"))
 from hubs import Hub, running_hub, version
 from serving import write_config
 

@@ -20,12 +20,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from field_devices import MODEL, Stream, asked, stream, together
-from gate_rates import gate_rates
-from harness import BIN, Row, at_least, at_most, each, edgeloop, main
-from outbox_kills import outbox_kills
+import harness  # noqa: F401  (it puts the scripts on the path)
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+# isort: split
 from closed_loop_devices import SETS
 
 from edgeloop_contract.archive import Bundle
@@ -37,6 +34,10 @@ from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.retraining import gate, pseudo_labelling
 from edgeloop_pipeline.retraining.cycle import WARM_START_RATE, right
 from edgeloop_pipeline.run.runner import Listener
+from field_devices import MODEL, Stream, asked, stream, together
+from gate_rates import gate_rates
+from harness import BIN, Row, at_least, at_most, each, edgeloop, main
+from outbox_kills import outbox_kills
 
 RUNS, MIN_CONFIDENCE = "runs", 0.9
 CHANGES = [word for change in SETS for word in ("--set", change)]

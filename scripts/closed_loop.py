@@ -32,8 +32,8 @@ from closed_loop_devices import (
     Device,
     Recordings,
     accuracy,
-    truth_of,
 )
+from closed_loop_labels import label_queue, labelled, rest_came
 
 PILOT = "worn-by-8"
 KILLS = 6
@@ -144,39 +144,6 @@ def drained(devices: list[Device], seconds: float = 60.0) -> int:
         left = sum(d.look() for d in devices)
         if not left or time.monotonic() > deadline:
             return left
-
-
-def label_queue(story: Story, budget: int) -> int:
-    """The scripted labeller: answers the queue, most informative first, with the truth; how many it was asked.
-
-    A set of repetitions is one exercise, so each answer is for the whole recording.
-    """
-    from edgeloop_contract.sample_messages import LabelAssignment, LabelUpload
-
-    hub, asked = story.client(), 0
-    while asked < budget:
-        queue = hub.queue("exercise_watch", min(50, budget - asked), "script")
-        if not queue:
-            return asked
-        first = {(s.device, s.recording): s for s in reversed(queue)}.values()
-        labels = [LabelAssignment(s.device, s.key, truth_of(s.recording), whole=True) for s in first]
-        hub.upload_labels(LabelUpload(labels, "script"))
-        asked += len(labels)
-    return asked
-
-
-def labelled(story: Story) -> int:
-    return len(story.client().samples("exercise_watch", "labelled"))
-
-
-def rest_came(story: Story, seconds: float = 60.0) -> None:
-    """Wait until the devices have sent the rest of the recordings that were labelled."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if all(r.released for r in story.client().recording_labels("exercise_watch")):
-            return
-        time.sleep(0.5)
-    sys.exit("devices did not send the rest of their recordings")
 
 
 def main() -> None:

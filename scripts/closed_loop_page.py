@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, HEIGHT, LEFT = 900, 260, 46
-BUCKET = 3.0  # seconds that share a point
 COLOURS = ("#0b7a75", "#b5651d", "#5b4b8a", "#b42318", "#777777")
 
 
