@@ -27,7 +27,6 @@ def fleet(quick: bool) -> Iterator[Row]:
     Persons are exchangeable so: what is told of them is false. Scores are left out: the network knows four of the ten.
     """
     from closed_loop_devices import Recordings
-
     from edgeloop_agent.engine import Engine
     from edgeloop_contract.bench_report import VariantChoice
     from loop import first_champion

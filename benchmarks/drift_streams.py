@@ -183,7 +183,6 @@ def watch() -> Callable[[int], Case]:
     Two thirds of the sets of repetitions at home are the reference, by lot; the others come fresh, each once.
     """
     from closed_loop_devices import WEARERS, Recordings
-
     from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice

@@ -15,7 +15,6 @@ import harness  # noqa: F401  (it puts the scripts on the path)
 
 # isort: split
 from closed_loop_devices import FALSE_ALARMS, RANDOM_SHARE, WEARERS, Recordings
-
 from edgeloop_agent.drift.monitor import DriftFollower
 from edgeloop_agent.engine import Engine
 from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelector

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import urllib3
-from test_hub_stores import postgres, postgres_folder
 
 from harness import NotRun, Row, at_least, at_most, each, main
 from hub_fleet import enrolled, fleet, get, new
 from hubs import Hub, running_hub, version
 from power_cuts import cuts, full_disks
+from test_hub_stores import postgres, postgres_folder
 from update_bench import Bench, fetched, served
 
 HERE = Path(__file__).resolve().parent

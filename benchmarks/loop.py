@@ -24,7 +24,6 @@ import harness  # noqa: F401  (it puts the scripts on the path)
 
 # isort: split
 from closed_loop_devices import SETS
-
 from edgeloop_contract.archive import Bundle
 from edgeloop_hub.samples import accuracy, sample_store
 from edgeloop_pipeline.cache.store import Store

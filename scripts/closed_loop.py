@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from closed_loop_devices import (
     BIN,
     CONFIG,

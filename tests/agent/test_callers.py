@@ -16,12 +16,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tritonclient.http as triton
-from test_api import INFER, MODEL, raw
 
 from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import Refusal
 from edgeloop_contract.inference import decode_request
 from serving import Agent, serving
+from test_api import INFER, MODEL, raw
 
 VALUES = json.dumps({"inputs": [{"name": "input", "shape": [1, 100, 6], "datatype": "INT16", "data": [0] * 600}]}).encode()
 
