@@ -42,6 +42,7 @@ def test_false_alarms_are_near_the_setting(reference: Drift, per_10k: float) -> 
     assert 0.4 * per_10k < alarms / 3 < 2.0 * per_10k
 
 
+@pytest.mark.long
 def test_false_alarms_of_few_recordings_whose_windows_stray_together() -> None:
     """Sixty recordings have hardly seen what comes twice in 10,000 windows; by resampling them alone it came 26 times."""
     alarms = windows = 0

@@ -42,13 +42,10 @@ def test_wheel_ships_the_reference_projects(wheel: Path) -> None:
     assert "edgeloop_hub/web/templates/base.html.j2" in names and "edgeloop_agent/py.typed" in names
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("extra", "provider"),
-    [
-        ("[onnx]", "onnxruntime"),
-        pytest.param("[tflite]", "ai-edge-litert", marks=pytest.mark.long),
-        pytest.param("[tflite-runtime]", "tflite-runtime 2.14.0", marks=pytest.mark.long),
-    ],
+    [("[onnx]", "onnxruntime"), ("[tflite]", "ai-edge-litert"), ("[tflite-runtime]", "tflite-runtime 2.14.0")],
 )
 def test_bare_install_runs(extra: str, provider: str, wheel: Path, tmp_path: Path) -> None:
     if extra == "[tflite-runtime]" and sys.version_info >= (3, 12):

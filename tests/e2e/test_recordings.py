@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 import zlib
 from collections import Counter
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from arrived import made, stored
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.hub_client import Refused
 from edgeloop_agent.outbox.sender import send
-from edgeloop_agent.outbox.store import Outbox, Row
+from edgeloop_agent.outbox.store import Outbox, Row, outbox_path
 from edgeloop_contract.errors import NetworkError
 from edgeloop_contract.messages import MAX_RECORDINGS, Samples
 from edgeloop_hub.auth.accounts import EnrolledDevice
@@ -169,7 +171,7 @@ def test_an_answer_for_a_recording_brings_the_rest_of_it_and_of_no_other(tmp_pat
             for i in range(3):
                 (tmp_path / "in" / f"{i}.csv").write_text(recording(turned=i == 1))
             eventually(lambda: len(agent.lines) == 144 and sum(of(hub).values()) >= 3 and not list((tmp_path / "in").iterdir()))
-            time.sleep(6)  # the rest is on disk by then
+            eventually(lambda: sum(of(hub).values()) + held_back(tmp_path / "state") == 144)  # the rest is on disk
             for process in (agent.process.pid, agent.worker()):
                 os.kill(process, signal.SIGKILL)
         (tmp_path / "out.jsonl").unlink()
@@ -193,6 +195,12 @@ def test_an_answer_for_a_recording_brings_the_rest_of_it_and_of_no_other(tmp_pat
         assert all(row["said"] for row in packed) and all(not row["random"] for row in packed)
         values = np.frombuffer(zlib.decompress(packed[0]["data"]), packed[0]["dtype"])
         assert values.size == 600 and values.any()
+
+
+def held_back(state: Path) -> int:
+    """How many samples an agent keeps on its disk until their recordings are asked for."""
+    with closing(sqlite3.connect(outbox_path(state))) as outbox:
+        return int(outbox.execute("SELECT count(*) FROM rest").fetchone()[0])
 
 
 def of(hub: Hub) -> Counter[str]:

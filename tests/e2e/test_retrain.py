@@ -54,6 +54,7 @@ def answers(rng: np.random.Generator, champion: float, challenger: float, record
     return Answers(right[0], right[1], place)
 
 
+@pytest.mark.long
 def test_a_challenger_that_is_no_better_seldom_passes_and_one_that_is_does() -> None:
     rng, limits = np.random.default_rng(0), ChallengerLimits(max_test_drop=1.0)
     home = answers(rng, 0.9, 0.9)

@@ -190,6 +190,7 @@ def test_layers_that_stay_in_float(layer: str, tmp_path: Path) -> None:
     assert np.array_equal(reference(quantized_graph.load(saved, splits, tmp_path), splits), scores)
 
 
+@pytest.mark.long
 def test_residual_streams_in_float_between_integer_layers(tmp_path: Path) -> None:
     torch.manual_seed(0)
     splits = splits_of("")

@@ -179,7 +179,7 @@ MORE = (  # stages that the tiny recipe leaves out; no ceiling is met, so that e
 @pytest.mark.parametrize(
     ("project", "changes"),
     [
-        pytest.param("tiny", (ONNX.removeprefix("--set="),), id="tiny"),
+        pytest.param("tiny", (ONNX.removeprefix("--set="),), id="tiny", marks=pytest.mark.long),
         pytest.param("tiny", MORE, id="every stage", marks=pytest.mark.long),
         pytest.param("odd", (ONNX.removeprefix("--set="),), id="anomaly", marks=pytest.mark.long),
         pytest.param("pitch", (), id="regression", marks=pytest.mark.long),

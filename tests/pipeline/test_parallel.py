@@ -43,7 +43,10 @@ def launched(launcher: list[str], recipe: Path, runs: Path, *words: str) -> subp
     return subprocess.run(full, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
 
 
-@pytest.mark.parametrize("more", [[], ["--set=train.shard=true", "--set=train.accumulate=2"]], ids=["whole", "sharded"])
+SHARDED = pytest.param(["--set=train.shard=true", "--set=train.accumulate=2"], id="sharded", marks=pytest.mark.long)
+
+
+@pytest.mark.parametrize("more", [pytest.param([], id="whole"), SHARDED])
 def test_two_processes_have_the_loss_curve_of_one(plain: Path, tmp_path: Path, more: list[str]) -> None:
     one = curve(command("edgeloop", "run", plain, "--runs", tmp_path / "one", "--json", *ONLY_TRAIN, *SETTINGS))
     two = command("edgeloop", "run", plain, "--runs", tmp_path / "two", "--json", "--processes", 2, *ONLY_TRAIN, *SETTINGS, *more)
@@ -55,7 +58,8 @@ def test_two_processes_have_the_loss_curve_of_one(plain: Path, tmp_path: Path, m
     assert facts["processes"].startswith("2 processes") and ("sharded" in facts["processes"]) == bool(more)
 
 
-@pytest.mark.parametrize("more", [[], pytest.param(["--set=train.shard=true"], marks=pytest.mark.long)], ids=["whole", "sharded"])
+@pytest.mark.long
+@pytest.mark.parametrize("more", [[], ["--set=train.shard=true"]], ids=["whole", "sharded"])
 def test_accelerate_launch_resumes_after_a_kill(plain: Path, tmp_path: Path, more: list[str]) -> None:
     launcher = [str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
                 "--dynamo_backend", "no", "--main_process_port", "0"]  # fmt: skip

@@ -64,11 +64,11 @@ def test_second_run_is_cached_and_imports_no_torch(runs: Path) -> None:
 
 
 def test_a_changed_setting_reruns_from_there(runs: Path) -> None:
-    done = command("edgeloop", "why", "distill", TINY, "--runs", runs, "--set", "distill.temperature=3.0")
+    done = edgeloop_here("why", "distill", TINY, "--runs", runs, "--set", "distill.temperature=3.0")
     assert done.stdout.strip() == "setting temperature: 4.0 → 3.0"
     answer = run(TINY, runs, ONNX, "--set", "distill.temperature=3.0")
     assert cached(answer) == ["train", "prune"]
-    status = command("edgeloop", "status", TINY, "--runs", runs).stdout
+    status = edgeloop_here("status", TINY, "--runs", runs).stdout
     assert status.count("cached") == len(ORDER)
 
 
@@ -116,10 +116,7 @@ def test_killed_in_a_stage_resumes_to_the_same_result(tiny_run: dict[str, Any], 
 
 
 def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) -> None:
-    done = edgeloop_here(
-        "run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", "--set", "target.min_accuracy=1.0", ONNX,
-        "--json",
-    )  # fmt: skip
+    done = edgeloop_here("run", tiny, "--runs", runs, "--set", "target.max_int8_bytes=100", ONNX, "--json")
     said = sentence(done, 1)
     told = json.loads(done.stdout)
     assert told["bundle"] is None and told["failures"] and told["failures"][0] in told["error"] and told["error"] in said
@@ -178,7 +175,7 @@ def test_stages_left_out_and_replaced(tiny: Path, tmp_path: Path) -> None:
     (tiny / "stages.py").write_text((tiny / "stages.py").read_text().replace("{'note': self.note}", "[object()]"))
     not_plain = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", "--set", "distill=off")
     assert "stage prune: returned metrics that are not a JSON object" in sentence(not_plain, 2)
-    wrong = command("edgeloop", "run", tiny, "--runs", tmp_path / "runs", "--set", "prune.note=3")
+    wrong = edgeloop_here("run", tiny, "--runs", tmp_path / "runs", "--set", "prune.note=3")
     assert "stages.prune.note" in sentence(wrong, 2)
 
 

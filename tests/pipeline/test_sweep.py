@@ -117,6 +117,7 @@ def test_a_trial_that_a_smaller_network_beats_is_ended() -> None:
     board.watch("tiny/train", 4, 0.1, 2000)
 
 
+@pytest.mark.long
 def test_a_small_space_of_choices_is_gone_through_once(project: Path, tmp_path: Path) -> None:
     text = (project / "recipe.yaml").read_text()
     text = text.replace("    prune.keep: {low: 0.25, high: 1.0}\n", "").replace("trials: 2", "trials: 9")

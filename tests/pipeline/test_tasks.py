@@ -49,9 +49,9 @@ def test_regression_answers_in_the_quantities_units(tmp_path: Path) -> None:
     assert "Per quantity" in page and "Confusion" not in page
 
 
-@pytest.mark.parametrize("network", ["convolutional"])
-def test_an_autoencoder_finds_what_is_not_normal(network: str, tmp_path: Path) -> None:
-    found, bundle = built("odd", tmp_path / "runs", f"network=network.py:{network}", "profile.seconds=0.01")
+@pytest.mark.long
+def test_an_autoencoder_finds_what_is_not_normal(tmp_path: Path) -> None:
+    found, bundle = built("odd", tmp_path / "runs", "network=network.py:convolutional", "profile.seconds=0.01")
     verified = next(s["metrics"] for s in found["stages"] if s["name"] == "verify")
     assert verified["metric"] == "ROC AUC" and all(v["accuracy"] > 0.8 for v in found["variants"])
     rows = answered(bundle, "odd", tmp_path / "samples")
