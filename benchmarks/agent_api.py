@@ -23,7 +23,7 @@ def parts_of(bundle: Path, variant: str) -> tuple[Any, bytes, Any]:
 
     with Bundle.open(bundle) as opened:
         found = opened.manifest.variant(variant)
-        return found, opened.read(found.file), opened.array(opened.manifest.canary.inputs)
+        return found, opened.read(found.file), opened.array(opened.manifest.canary.input)
 
 
 class Barest(http.server.BaseHTTPRequestHandler):

@@ -137,7 +137,7 @@ def link_measured(agent: Agent) -> None:
 def bench_of(bundle: Path) -> Iterator[Bench]:
     """It is published by a hub behind a shaped link."""
     with Bundle.open(bundle) as opened:
-        samples = opened.array(opened.manifest.canary.inputs)[:1]
+        samples = opened.array(opened.manifest.canary.input)[:1]
         assert opened.manifest.split is not None
         model = opened.manifest.name
         crossings = [(c, p) for c in opened.manifest.split.cuts for p in c.packed if p.coding != "4bit"]

@@ -28,7 +28,7 @@ def overhead(bundle: Path, quick: bool) -> Iterator[Row]:
     from edgeloop_agent.offload.tail_servers import TailServers
 
     with Bundle.open(bundle) as opened:
-        sample = opened.array(opened.manifest.canary.inputs)[:1]
+        sample = opened.array(opened.manifest.canary.input)[:1]
     took: dict[bool, list[float]] = defaultdict(list)
     models = {}
     with tempfile.TemporaryDirectory() as scratch:

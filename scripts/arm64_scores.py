@@ -15,11 +15,11 @@ MAX_INPUTS = 64
 
 with Bundle.open(Path(sys.argv[1])) as bundle:
     canary, found = bundle.manifest.canary, {}
-    inputs = bundle.array(canary.inputs)[:MAX_INPUTS]
+    inputs = bundle.array(canary.input)[:MAX_INPUTS]
     for variant in bundle.manifest.variants:
         if variant.precision == Precision.INT8:
             runtime = open_runtime(variant, bundle.read(variant.file))
             scores = np.concatenate([runtime.run(inputs[i : i + 1]) for i in range(len(inputs))]).reshape(len(inputs), -1)
             found[variant.name] = {"runtime": runtime.description, "scores": scores.tolist()}
-    answer = {"variants": found, "step": canary.score_step, "allowed_lsb": canary.max_steps, "machine": machine()}
+    answer = {"variants": found, "step": canary.scores.step, "allowed_lsb": canary.scores.max_steps, "machine": machine()}
     sys.stdout.write(json.dumps(answer))

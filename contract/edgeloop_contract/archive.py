@@ -24,7 +24,8 @@ import numpy as np
 from edgeloop_contract import consistency, npy, zip_layout
 from edgeloop_contract.errors import BundleError, StorageError
 from edgeloop_contract.files import publishing
-from edgeloop_contract.manifest import File, Manifest, decode, encode
+from edgeloop_contract.manifest import File, Manifest
+from edgeloop_contract.manifest_json import decode, encode
 
 __all__ = ["Bundle", "BundleLimits", "describe", "write"]
 

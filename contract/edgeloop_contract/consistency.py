@@ -11,30 +11,35 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.manifest import Anomaly, Canary, Classification, Manifest, Regression, TensorSpec, Variant
+from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Step, Window
+from edgeloop_contract.tasks import Tensors, names_of
 
 __all__ = ["canary_problems", "problems"]
 
 MAX_VALUES = 1 << 28  # of one tensor
+MAX_TENSORS = 64  # inputs, outputs or states of one file
 
 
 def problems(manifest: Manifest) -> list[str]:
     """Every inconsistency of the manifest, in words; the files themselves are not read."""
+    if not manifest.inputs or not all(v.inputs and v.outputs for v in manifest.variants):
+        return ["it has no input, or a model file without inputs or outputs"]
     problems = [*_files(manifest), *_task(manifest), *_drift(manifest), *_split(manifest)]
-    problems += _tensor("sample", manifest.sample)
-    for place, size in _sizes_after(manifest.preprocessing).items():
-        if place < len(manifest.sample.shape) and manifest.sample.shape[place] != size:
-            problems.append(
-                f"preprocessing makes samples with {size} on axis {place}, the sample has shape {manifest.sample.shape}"
-            )
+    problems += _twice("inputs", [entry.name for entry in manifest.inputs])
+    for entry in manifest.inputs:
+        what = "sample" if len(manifest.inputs) == 1 else f"sample of {entry.name}"
+        problems += _tensor(what, entry.sample)
+        for place, size in _sizes_after(entry.preprocessing).items():
+            if place < len(entry.sample.shape) and entry.sample.shape[place] != size:
+                problems.append(
+                    f"preprocessing makes samples with {size} on axis {place}, the {what} has shape {entry.sample.shape}"
+                )
     if not manifest.variants:
         problems.append("it has no model")
-    names = [v.name for v in manifest.variants]
-    problems += [f"two variants are called {name!r}" for name in sorted({n for n in names if names.count(n) > 1})]
+    problems += _twice("variants", [v.name for v in manifest.variants])
     for variant in manifest.variants:
-        problems += _tensor(f"variant {variant.name}'s input", variant.input)
-        problems += _tensor(f"variant {variant.name}'s output", variant.output)
+        problems += _tensors(variant)
         if not manifest.probe:
             problems += _variant(manifest, variant)
     return problems
@@ -43,53 +48,81 @@ def problems(manifest: Manifest) -> list[str]:
 def canary_problems(manifest: Manifest, array: Callable[[str], Array]) -> list[str]:
     """Every inconsistency of the golden samples. `array`: reads a file of the bundle as an array."""
     canary, task = manifest.canary, manifest.task
-    inputs, labels = array(canary.inputs), array(canary.labels)
-    problems = []
-    if inputs.dtype != manifest.sample.dtype or list(inputs.shape[1:]) != manifest.sample.shape:
-        problems.append(f"canary inputs have shape {inputs.shape} of {inputs.dtype}, the sample is {_described(manifest.sample)}")
-    if manifest.probe:
+    if canary is None:
+        return []
+    problems, counts = [], set()
+    for entry in manifest.inputs:
+        inputs = array(canary.inputs[entry.name])
+        counts.add(len(inputs) if inputs.ndim else 0)
+        if inputs.dtype != entry.sample.dtype or list(inputs.shape[1:]) != entry.sample.shape:
+            problems.append(f"canary inputs have shape {inputs.shape} of {inputs.dtype}, the sample is {_described(entry.sample)}")
+    if len(counts) > 1:
+        problems.append(f"the canary has {' and '.join(map(str, sorted(counts)))} samples of its inputs")
+    if manifest.probe or problems:
         return problems
-    goldens = {canary.scores: "the canary's scores"}
-    goldens |= {golden.scores: f"the canary's scores of {name}" for name, golden in canary.variants.items()}
-    for name, what in goldens.items():
-        scores = array(name)
-        if scores.shape[:1] != inputs.shape[:1] or scores[:1].size != (outputs(manifest) if len(inputs) else 0):
-            problems.append(f"{what} have shape {scores.shape}; {len(inputs)} samples of {outputs(manifest)} scores are needed")
+    count = counts.pop()
+    sizes = {spec.name: math.prod(spec.shape) for v in manifest.variants for spec in v.outputs}
+    goldens = {golden.file: (name, "") for name, golden in canary.golden.items()}
+    goldens |= {g.file: (name, f" of {variant}") for variant, own in canary.variants.items() for name, g in own.items()}
+    for file, (output, whose) in goldens.items():
+        scores, wanted = array(file), sizes.get(output, outputs(manifest))
+        what = f"the canary's {'scores' if len(sizes) == 1 else output}{whose}"
+        if scores.shape[:1] != (count,) or scores[:1].size != (wanted if count else 0):
+            problems.append(f"{what} have shape {scores.shape}; {count} samples of {wanted} scores are needed")
         elif scores.dtype.kind != "f" or not np.isfinite(scores).all():
             problems.append(f"{what} are no finite numbers")
-    wanted = (len(inputs), len(task.quantities)) if isinstance(task, Regression) else (len(inputs),)
-    if labels.shape != wanted:
-        problems.append(f"canary labels have shape {labels.shape}; {wanted} is needed")
-    elif not isinstance(task, Regression) and (labels.dtype.kind not in "iu" or not np.isin(labels, range(len(task.labels))).all()):
-        problems.append(f"canary labels are not whole numbers from 0 to {len(task.labels) - 1}")
+    if canary.labels:
+        problems += _labels(task, array(canary.labels), count)
     return problems
 
 
+def _labels(task: object, labels: Array, count: int) -> Iterator[str]:
+    wanted = (count, len(task.quantities)) if isinstance(task, Regression) else (count,)
+    if labels.shape != wanted:
+        yield f"canary labels have shape {labels.shape}; {wanted} is needed"
+    elif isinstance(task, Classification | Anomaly) and (
+        labels.dtype.kind not in "iu" or not np.isin(labels, range(len(task.labels))).all()
+    ):
+        yield f"canary labels are not whole numbers from 0 to {len(task.labels) - 1}"
+
+
 def outputs(manifest: Manifest) -> int:
-    """How many scores one sample has."""
+    """How many scores one sample has; of the first output where no meaning is declared."""
     task = manifest.task
     if isinstance(task, Anomaly):
         return math.prod(manifest.sample.shape)
-    return len(task.labels if isinstance(task, Classification) else task.quantities)
+    return len(names_of(task)) or math.prod(manifest.variants[0].output.shape)
 
 
 def _files(manifest: Manifest) -> Iterator[str]:
-    canary: Canary = manifest.canary
-    heads = (name for cut in manifest.split.cuts for name in (cut.file, cut.decoder) if name) if manifest.split else ()
-    goldens = (golden.scores for golden in canary.variants.values())
-    for name in (canary.inputs, canary.scores, canary.labels, *goldens, *(v.file for v in manifest.variants), *heads):
+    canary = manifest.canary
+    used = [v.file for v in manifest.variants]
+    used += [name for cut in manifest.split.cuts for name in (cut.file, cut.decoder) if name] if manifest.split else []
+    if canary is not None:
+        goldens = [*canary.golden.values(), *(g for own in canary.variants.values() for g in own.values())]
+        used += [*canary.inputs.values(), *(g.file for g in goldens), *([canary.labels] if canary.labels else [])]
+        for name in canary.variants.keys() - {v.name for v in manifest.variants}:
+            yield f"the canary has scores of {name!r}, which is no variant"
+        if canary.inputs.keys() != {entry.name for entry in manifest.inputs} or not canary.golden:
+            yield "the canary has not exactly the model's inputs, or no golden output"
+        known = {spec.name or SCORES for v in manifest.variants for spec in v.outputs}
+        for name in sorted({name for own in (canary.golden, *canary.variants.values()) for name in own} - known):
+            yield f"the canary has an output {name!r}, which no model file gives"
+        for golden in goldens:
+            if golden.step <= 0 or golden.max_steps < 0:
+                yield f"a score step of {golden.step:g} with {golden.max_steps} steps allowed compares nothing"
+    for name in used:
         if name not in manifest.files:
             yield f"the manifest uses {name!r} but does not list it"
-    for name in canary.variants.keys() - {v.name for v in manifest.variants}:
-        yield f"the canary has scores of {name!r}, which is no variant"
-    for golden in (canary, *canary.variants.values()):
-        if golden.score_step <= 0 or golden.max_steps < 0:
-            yield f"a score step of {golden.score_step:g} with {golden.max_steps} steps allowed compares nothing"
 
 
 def _task(manifest: Manifest) -> Iterator[str]:
     task = manifest.task
-    names = task.quantities if isinstance(task, Regression) else task.labels
+    if task.output and any(task.output not in {spec.name for spec in v.outputs} for v in manifest.variants):
+        yield f"the task's scores are the output {task.output!r}, which not every model file gives"
+    if isinstance(task, Tensors):
+        return
+    names = names_of(task)
     if not names or "" in names or len(set(names)) != len(names):
         yield f"labels must be different names, and not empty: {', '.join(map(repr, names[:20])) or 'there are none'}"
     if isinstance(task, Regression | Anomaly) and (0 in task.std or not np.isfinite([*task.mean, *task.std]).all()):
@@ -100,6 +133,8 @@ def _task(manifest: Manifest) -> Iterator[str]:
 
 def _drift(manifest: Manifest) -> Iterator[str]:
     reference = manifest.drift_reference
+    if reference is None:
+        return
     if not len(reference.mean) == len(reference.std) == len(reference.low) == len(reference.high):
         yield "the drift reference has not as many means as deviations and limits"
     if isinstance(manifest.task, Classification):
@@ -123,18 +158,69 @@ def _split(manifest: Manifest) -> Iterator[str]:
 
 
 def _variant(manifest: Manifest, variant: Variant) -> Iterator[str]:
-    if variant.input.shape != manifest.sample.shape:
-        yield f"variant {variant.name} takes shape {variant.input.shape}, the sample has {manifest.sample.shape}"
-    taken = {manifest.sample.dtype, "int8"} if manifest.sample.dtype == "uint8" else {manifest.sample.dtype}
-    if variant.input.dtype not in taken:
-        yield f"variant {variant.name} takes {variant.input.dtype}, the sample is {manifest.sample.dtype}"
-    if math.prod(variant.output.shape) != outputs(manifest):
+    samples = {entry.name: entry.sample for entry in manifest.inputs}
+    fed = set()
+    for spec in variant.inputs:
+        if spec.constant is not None:
+            continue
+        source = spec.of or manifest.inputs[0].name
+        if source not in samples:
+            yield f"variant {variant.name}: {spec.name or 'its input'} is fed by {source!r}, which is no input of the bundle"
+            continue
+        fed.add(source)
+        yield from _taken(variant, spec, samples[source])
+    for name in samples.keys() - fed:
+        yield f"variant {variant.name} does not take the input {name!r}"
+    size = math.prod(variant.output_of(manifest.task).shape)
+    if size != outputs(manifest) and not isinstance(manifest.task, Tensors):
         what = "values of the sample" if isinstance(manifest.task, Anomaly) else "labels"
-        yield f"variant {variant.name} answers {math.prod(variant.output.shape)} scores for {outputs(manifest)} {what}"
+        yield f"variant {variant.name} answers {size} scores for {outputs(manifest)} {what}"
+
+
+def _taken(variant: Variant, spec: TensorSpec, sample: TensorSpec) -> Iterator[str]:
+    """Whether the prepared sample can become this input."""
+    shape = spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]
+    if shape != sample.shape and math.prod(shape) != math.prod(sample.shape):
+        yield f"variant {variant.name} takes shape {spec.shape}, the sample has {sample.shape}"
+    integer, float_sample = spec.dtype not in ("float16", "float32", "float64"), sample.dtype.startswith("float")
+    if integer and spec.dtype != sample.dtype and (sample.dtype, spec.dtype) != ("uint8", "int8"):
+        if not float_sample:
+            yield f"variant {variant.name} takes {spec.dtype}, the sample is {sample.dtype}"
+        elif spec.quantization is None:
+            yield f"variant {variant.name} takes {spec.dtype} without a scale; a sample of {sample.dtype} cannot become that"
+
+
+def _tensors(variant: Variant) -> Iterator[str]:
+    """The tensors of one model file by themselves."""
+    for side, specs in (("input", variant.inputs), ("output", variant.outputs)):
+        names, places = [spec.name for spec in specs], [spec.tensor for spec in specs]
+        if len(specs) > 1:
+            yield from _twice(f"{side}s of {variant.name}", names)
+            yield from _twice(f"{side} tensors of {variant.name}", places)
+            if "" in names or "" in places:
+                yield f"variant {variant.name} has several {side}s, and not each has a name"
+        if len(specs) > MAX_TENSORS or len(variant.states) > MAX_TENSORS:
+            yield f"variant {variant.name} has more than {MAX_TENSORS} {side}s or states"
+        for spec in specs:
+            yield from _tensor(f"variant {variant.name}'s {side}{f' {spec.name}' if len(specs) > 1 else ''}", spec)
+            if spec.constant is not None and (side == "output" or len(spec.constant) != math.prod(spec.shape)):
+                yield f"variant {variant.name}'s {side} {spec.name} has a constant that does not fill it"
+    inputs, outputs = [s.input for s in variant.states], [s.output for s in variant.states]
+    yield from _twice(f"states of {variant.name}", [*inputs, *(spec.tensor for spec in variant.inputs if variant.states)])
+    yield from _twice(f"states of {variant.name}", outputs)
+    for state in variant.states:
+        yield from _tensor(f"variant {variant.name}'s state {state.input}", TensorSpec(dtype=state.dtype, shape=state.shape))
+        if not state.input or not state.output:
+            yield f"variant {variant.name} has a state without its pair: an input and an output tensor are needed"
+
+
+def _twice(what: str, names: list[str]) -> Iterator[str]:
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"two {what} are called {name!r}"
 
 
 def _tensor(what: str, spec: TensorSpec) -> Iterator[str]:
-    if not spec.shape or min(spec.shape) < 1 or math.prod(spec.shape) > MAX_VALUES:
+    if not (spec.shape or spec.batch == "none") or min(spec.shape, default=1) < 1 or math.prod(spec.shape) > MAX_VALUES:
         yield f"{what} has shape {spec.shape}, which no tensor has"
     if spec.quantization is not None and not 0 < spec.quantization.scale < math.inf:
         yield f"{what} has a scale of {spec.quantization.scale:g}"

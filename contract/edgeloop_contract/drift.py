@@ -29,7 +29,7 @@ MIN_LIMIT = 1e-6  # for statistics that never changed
 FAULTS = ("fault", "miswired")  # causes that are repaired at the device: nothing to learn or to label
 
 
-class Drift(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+class Drift(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """A model's reference, in its bundle.
 
     F features, L labels (1: not distinguished), P projections, N monitored numbers, M memories, R false-alarm rates.

@@ -105,6 +105,9 @@ class BundleSummary(_Answer, frozen=True):
     reliability: list[list[float]] = []
     group_variance: GroupVariance = msgspec.field(name="straying", default_factory=GroupVariance)
     variants: list[VariantSummary] = []
+    schema: int = 1
+    requires: list[str] = []
+    unknown: list[str] = []
 
 
 class PublishedBundle(BundleSummary, frozen=True, kw_only=True):

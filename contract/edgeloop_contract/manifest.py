@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Literal
-
-import msgspec
-
 from edgeloop_contract import cleaning
-from edgeloop_contract.arrays import DtypeName
+from edgeloop_contract.cuts import Cascade, Coding, Cut, Exit, Packed, Split
 from edgeloop_contract.drift import Drift
-from edgeloop_contract.errors import BundleError, BundleTooNew
+from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
+from edgeloop_contract.tasks import Anomaly, Classification, Regression, Task, Tensors
+from edgeloop_contract.tensors import Part, Precision, Quantization, Runtime, State, TensorSpec
 
 __all__ = [
     "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Estimate", "Exit",
-    "File", "Golden", "Manifest", "Packed", "Precision", "Provenance", "Quantization", "Regression", "Split", "Task", "TensorSpec",
-    "Variant", "decode", "encode",
+    "File", "GoldenTensor", "Input", "Manifest", "Packed", "Precision", "Provenance", "Quantization", "Regression", "Runtime",
+    "Split", "State", "Task", "TensorSpec", "Tensors", "Variant",
 ]  # fmt: skip
 
-SCHEMA = 1
-Runtime = Literal["onnx", "tflite"]
-Coding = Literal["raw", "deflate", "4bit", "jpeg", "webp", "flac"]  # of what crosses from a device to a server (splitting.py)
-
-
-class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """Base of every manifest structure: immutable, strict, and encoded without its defaults."""
-
-
-class Quantization(Part, frozen=True):
-    """real = scale × (integer − zero_point)."""
-
-    scale: float
-    zero_point: int
-
-
-class TensorSpec(Part, frozen=True):
-    """One sample of a tensor, without the batch dimension; channels last."""
-
-    dtype: DtypeName
-    shape: list[int]
-    quantization: Quantization | None = None
+SCHEMA = 2  # the newest that this release reads; a bundle names the lowest that runs it
+INPUT, SCORES = "input", "scores"  # names of a model's only input and output
 
 
 class Estimate(Part, frozen=True):
@@ -62,29 +39,36 @@ class Cost(Part, frozen=True):
     machine: str
 
 
-class Precision(str, Enum):
-    """The arithmetic of a model file, as the manifest writes it."""
-
-    INT8 = "int8"
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8_WEIGHTS = "int8-weights"  # stored in 8 bits, computed in float
-
-    def __str__(self) -> str:
-        return self.value
-
-
 class Variant(Part, frozen=True):
-    """One shipped model file. Its input is the sample's raw counts; an int8 input is the uint8 count minus 128."""
+    """One shipped model file, with the tensors that it takes and gives.
+
+    A prepared sample becomes an input by its types: equal types pass as they are; uint8 counts become int8 as count − 128; floats
+    become integers by the input's quantization; counts become floats by value. `states`: tensors that the file feeds back.
+    """
 
     name: str
     runtime: Runtime
     precision: Precision
     file: str
-    input: TensorSpec
-    output: TensorSpec
+    inputs: list[TensorSpec]
+    outputs: list[TensorSpec]
+    states: list[State] = []
     accuracy: Estimate | None = None
     cost: Cost | None = None
+
+    @property
+    def input(self) -> TensorSpec:
+        """The first input."""
+        return self.inputs[0]
+
+    @property
+    def output(self) -> TensorSpec:
+        """The first output."""
+        return self.outputs[0]
+
+    def output_of(self, task: Task) -> TensorSpec:
+        """The output that holds the task's scores."""
+        return next((spec for spec in self.outputs if spec.name == task.output), self.outputs[0])
 
 
 class File(Part, frozen=True):
@@ -92,61 +76,43 @@ class File(Part, frozen=True):
     sha256: str
 
 
-class Classification(Part, frozen=True, tag="classification", tag_field="kind"):
-    """Scores are logits, one per label; probabilities are their softmax."""
+class GoldenTensor(Part, frozen=True):
+    """One output on the canary's inputs, where it was verified: an .npy file (N, ...) float32.
 
-    labels: list[str]
-
-
-class Regression(Part, frozen=True, tag="regression", tag_field="kind"):
-    """Scores are standardised: value = score × std + mean, one per quantity, in its unit."""
-
-    quantities: list[str]
-    mean: list[float]
-    std: list[float]
-
-    def __post_init__(self) -> None:
-        if not len(self.quantities) == len(self.mean) == len(self.std):
-            raise ValueError("each quantity needs one mean and one std")
-
-
-class Anomaly(Part, frozen=True, tag="anomaly", tag_field="kind"):
-    """The model reconstructs its normalized input, channels first; a mean squared error above `threshold` is `labels[1]`.
-
-    `mean`, `std`: the normalization, per channel or one for all.
+    `step`: one unit of comparison; `max_steps`: how far a device may be off.
     """
 
-    labels: list[str]
-    threshold: float
-    mean: list[float]
-    std: list[float]
-
-    def __post_init__(self) -> None:
-        if len(self.labels) != 2 or len(self.mean) != len(self.std) or 0 in self.std:
-            raise ValueError("an anomaly task has two labels, and a std above 0 for each mean")
-
-
-Task = Classification | Regression | Anomaly
-
-
-class Golden(Part, frozen=True):
-    """Scores of one variant on the canary's inputs where it was verified; `scores`: an .npy file (N, outputs) float32."""
-
-    scores: str
-    score_step: float
+    file: str
+    step: float
     max_steps: int
 
 
-class Canary(Golden, frozen=True):
-    """Validation samples with what the quantized reference answered: checked on a device before it switches over.
+class Canary(Part, frozen=True):
+    """Samples with verified answers: checked on a device before it switches over.
 
-    `inputs` and `labels` are .npy files in the bundle as `scores` is: (N, *sample), and (N,) int64 classes or (N, quantities)
-    float32. `variants`: golden scores of each variant's own, by its name; a variant that is not in it is held against `scores`.
+    `inputs`: .npy file (N, *sample) by input. `golden`: by output, of the quantized reference, or of the file itself where there is
+    no reference. `variants`: of each variant's own, by its name; a variant that is not in it is compared with `golden`. `labels`:
+    an .npy file of (N,) int64 classes or (N, quantities) float32; "": nobody knows them.
     """
 
-    inputs: str
-    labels: str
-    variants: dict[str, Golden] = {}
+    inputs: dict[str, str]
+    golden: dict[str, GoldenTensor]
+    labels: str = ""
+    variants: dict[str, dict[str, GoldenTensor]] = {}
+
+    @property
+    def input(self) -> str:
+        """The file of the first input."""
+        return next(iter(self.inputs.values()))
+
+    @property
+    def scores(self) -> GoldenTensor:
+        """The first output's."""
+        return next(iter(self.golden.values()))
+
+    def of(self, variant: str) -> dict[str, GoldenTensor]:
+        """By output, what this variant is compared with."""
+        return self.variants.get(variant, self.golden)
 
 
 class ChannelStatistics(Part, frozen=True):
@@ -162,73 +128,6 @@ class ChannelStatistics(Part, frozen=True):
     answer_std: list[float] = []
 
 
-class Packed(Part, frozen=True):
-    """One coding of a boundary. `bytes`: mean of real samples; `agreement`: share of them with the whole model's answer (label)."""
-
-    coding: Coding
-    bytes: float
-    agreement: float = 1.0
-
-
-class Exit(Part, frozen=True):
-    """An early answer from a boundary: the head's second output, float32 scores called `exit`.
-
-    `threshold`: confidence from which it is used; chosen on validation data, where `share` of the samples went on, and
-    `accuracy` came out (`whole`: of the whole network).
-    """
-
-    threshold: float
-    share: float
-    accuracy: float
-    whole: float
-
-
-class Cut(Part, frozen=True):
-    """A tensor that every path from input to output goes through.
-
-    `file`: the head, from the sample to this tensor ("" for the input itself). `head_us`, `tail_us`: batch 1, one thread,
-    on `Split.machine`. `decoder`: of a learned bottleneck, whose output is the model's own tensor and whose input crosses.
-    """
-
-    name: str
-    tensor: str
-    boundary: TensorSpec
-    packed: list[Packed]
-    head_us: float
-    tail_us: float
-    file: str = ""
-    decoder: str = ""
-    exit: Exit | None = None
-
-
-class Split(Part, frozen=True):
-    """Cuts of one ONNX variant, from the input on."""
-
-    variant: str
-    machine: str
-    whole_us: float
-    cuts: list[Cut]
-
-    def cut(self, name: str) -> Cut | None:
-        return next((cut for cut in self.cuts if cut.name == name), None)
-
-
-class Cascade(Part, frozen=True):
-    """A larger model that answers where this one is not confident.
-
-    `model`, `sha256`: of the larger one's bundle. `threshold`: confidence from which the small model's answer is used; chosen
-    on validation data, where `share` of the samples were sent, and `accuracy` came out (`small`, `large`: of each alone).
-    """
-
-    model: str
-    sha256: str
-    threshold: float
-    share: float
-    accuracy: float
-    small: float
-    large: float
-
-
 class Provenance(Part, frozen=True):
     """What the bundle was built from: digests, seed and versions."""
 
@@ -240,19 +139,32 @@ class Provenance(Part, frozen=True):
     parent: str | None = None
 
 
-class Manifest(Part, frozen=True):
+class Input(Part, frozen=True):
+    """One input of the model: its prepared sample, and the steps that make it of a recording."""
+
+    name: str
+    sample: TensorSpec
+    preprocessing: list[Step] = []
+
+
+class Manifest(Part, frozen=True, kw_only=True):
+    """`schema`: the lowest reader that runs the bundle. `requires`: what it uses that a lower one does not know, in words.
+
+    What nobody knows is absent: `canary`, `drift_reference`, `provenance`, `model_card`.
+    """
+
     schema: int
+    requires: list[str] = []
     name: str
     version: int
     task: Task
-    sample: TensorSpec
-    preprocessing: list[Step]
+    inputs: list[Input]
     variants: list[Variant]
     files: dict[str, File]
-    canary: Canary
-    drift_reference: ChannelStatistics
-    provenance: Provenance
-    model_card: str
+    canary: Canary | None = None
+    drift_reference: ChannelStatistics | None = None
+    provenance: Provenance | None = None
+    model_card: str = ""
     thresholds: dict[str, float] = {}
     split: Split | None = None  # where the model can be cut between device and server
     cascade: Cascade | None = None
@@ -261,40 +173,18 @@ class Manifest(Part, frozen=True):
     probe: bool = False  # only latencies are to be measured: its variants have shapes of their own and no training
     channels: list[str] = []  # of a raw recording, in order: a table with a header line is read by them
 
+    @property
+    def sample(self) -> TensorSpec:
+        """The first input's prepared sample."""
+        return self.inputs[0].sample
+
+    @property
+    def preprocessing(self) -> list[Step]:
+        """The first input's steps."""
+        return self.inputs[0].preprocessing
+
     def variant(self, name: str) -> Variant:
         """The variant called `name`. Raises BundleError naming the nearest one."""
         if found := next((variant for variant in self.variants if variant.name == name), None):
             return found
         raise BundleError(f"bundle {self.name}: no variant {name!r}{nearest(name, (v.name for v in self.variants))}")
-
-
-def encode(manifest: Manifest) -> bytes:
-    """Canonical JSON: sorted keys, no white space, defaults left out. Equal manifests give equal bytes."""
-    return msgspec.json.encode(manifest, order="sorted")
-
-
-def decode(data: bytes, where: str) -> Manifest:
-    """Read a manifest. Raises BundleTooNew if a later edgeloop wrote it, BundleError if it is malformed."""
-    try:
-        raw = msgspec.json.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise BundleError(f"{where}: the manifest is not JSON ({error}); download the bundle again") from error
-    schema = raw.get("schema") if isinstance(raw, dict) else None
-    if not isinstance(schema, int) or isinstance(schema, bool) or schema < 1:
-        raise BundleError(f"{where}: the manifest has no schema number; this is not a bundle")
-    if schema > SCHEMA:
-        raise BundleTooNew(f"{where}: manifest schema {schema}; this edgeloop reads {SCHEMA}: update edgeloop here")
-    try:
-        manifest = msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
-        from edgeloop_contract.unknown_names import unknown_names  # a device seldom needs it, and feels each import at its start
-
-        if later := unknown_names(raw, Manifest):
-            names = ", ".join(later[:5])
-            raise BundleTooNew(
-                f"{where}: the manifest has {names}, which this edgeloop does not know: update edgeloop here"
-            ) from error
-        raise BundleError(f"{where}: the manifest is wrong: {error}; rebuild the bundle") from error
-    if encode(manifest) != data:
-        raise BundleError(f"{where}: the manifest is not in canonical form; rebuild the bundle")
-    return manifest

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from edgeloop_contract.arrays import DtypeName
+from edgeloop_contract.arrays import SampleDtype
 from edgeloop_contract.errors import DataError
 
 __all__ = [
@@ -153,7 +153,7 @@ class Sample(_Message, frozen=True):
     features: Annotated[list[Number], msgspec.Meta(max_length=100)] = []  # standardised: like samples are near each other
     value: Amount = 0.0  # priority for labelling: the highest first
     truth: Short = ""
-    dtype: DtypeName = "uint8"
+    dtype: SampleDtype = "uint8"
     shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(max_length=4)] = []
     data: Annotated[bytes, msgspec.Meta(max_length=4 << 20)] = b""
 

@@ -21,7 +21,8 @@ def _walk(raw: Any, kind: Any, where: str) -> list[str]:
         return _union(raw, kind, where)
     if isinstance(kind, inspect.StructType) and isinstance(raw, dict):
         fields = {field.encode_name: field.type for field in kind.fields}
-        names = [f"a field {where}{name!r}" for name in raw if name not in fields and name != kind.tag_field]
+        strict = kind.cls.__struct_config__.forbid_unknown_fields  # elsewhere a later release's fields are ignored
+        names = [f"a field {where}{name!r}" for name in raw if strict and name not in fields and name != kind.tag_field]
         for name in raw.keys() & fields.keys():
             names += _walk(raw[name], fields[name], f"{where}{name}.")
         return sorted(names)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Manifest, Regression
 from edgeloop_contract.preprocessing import Grayscale
 from edgeloop_contract.resampling import to_model_rate
+from edgeloop_contract.tasks import names_of
 
 
 class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -32,6 +33,7 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     probabilities: dict[str, float] | None = None
     values: dict[str, float] | None = None
     score: float | None = None
+    tensors: dict[str, list[Any]] | None = None
     milliseconds: float | None = None
     place: str | None = None
     refused: str | None = None
@@ -52,7 +54,7 @@ class Answering:
     def __init__(self, manifest: Manifest, engine: Callable[[], Engine], counts: Counts, observer: Observer | None = None) -> None:
         self.manifest, self.engine, self.counts, self.observer = manifest, engine, counts, observer
         self.failures = 0  # of the runtime, in a row
-        self.names = [] if isinstance(manifest.task, Regression) else manifest.task.labels
+        self.names = [] if isinstance(manifest.task, Regression) else names_of(manifest.task)
         self._duplicates = next((s for s in manifest.cleaning if isinstance(s, NearDuplicate)), None)
         self._last_image: Array | None = None
         self._last_lines: list[AnswerLine] = []
@@ -153,5 +155,6 @@ class Answering:
 def _line(name: str, answer: Answer, repaired: dict[str, int]) -> AnswerLine:
     return AnswerLine(
         name, answer.window, answer.label, answer.probabilities, answer.values, answer.score,
+        None if answer.tensors is None else {tensor: values.tolist() for tensor, values in answer.tensors.items()},
         None if answer.refused else answer.milliseconds, answer.place, answer.refused, repaired or None,
     )  # fmt: skip

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import MAX_ANSWERS
-from edgeloop_contract.manifest import Anomaly, Regression, Task
+from edgeloop_contract.manifest import Anomaly, Classification, Regression, Task
+from edgeloop_contract.tasks import Tensors
 
 __all__ = ["answer_features", "answer_names", "canonical_label", "confidence_of", "interpret", "reconstruction_errors", "softmax"]
 
@@ -50,8 +51,12 @@ def interpret(task: Task, scores: Array, sample: Array) -> Interpretation:
     if isinstance(task, Anomaly):
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
         return Interpretation(task.labels[error > task.threshold], score=float(f"{error:.6g}"))
+    assert not isinstance(task, Tensors)
     row = scores[0]
     best = int(row.argmax())
+    if task.scores == "probabilities":
+        order = range(len(row)) if len(row) <= MANY_CLASSES else np.argsort(-row, kind="stable")[:MAX_NAMED].tolist()
+        return Interpretation(task.labels[best], {task.labels[i]: round(float(row[i]), 4) for i in order})
     if len(row) <= MANY_CLASSES:  # so few are faster without numpy
         largest = float(row[best])
         powers = [math.exp(score - largest) for score in row.tolist()]
@@ -68,8 +73,10 @@ def interpret(task: Task, scores: Array, sample: Array) -> Interpretation:
     return Interpretation(next(iter(named)), named)
 
 
-def confidence_of(row: Array) -> float:
-    """The share of the most probable label. `row`: (outputs,) scores of one sample."""
+def confidence_of(task: Task, row: Array) -> float:
+    """The probability of the most probable label, 0 to 1. `row`: (outputs,) scores of one sample."""
+    if isinstance(task, Classification) and task.scores == "probabilities":
+        return float(min(max(row.max(), 0.0), 1.0))
     return float(1 / np.exp(row - row.max()).sum())
 
 
@@ -95,6 +102,8 @@ def answer_names(task: Task) -> list[str]:
         return [f"value of {name}" for name in task.quantities[:MAX_ANSWERS]]
     if isinstance(task, Anomaly):
         return ["log error"]
+    if isinstance(task, Tensors):
+        return []
     each = [f"score of {name}" for name in task.labels] if len(task.labels) <= MAX_ANSWERS else ["largest score"]
     return [*each, "confidence"]
 
@@ -107,6 +116,6 @@ def answer_features(task: Task, scores: Array, sample: Array) -> tuple[Array, in
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
         return np.array([np.log(error + 1e-12)]), int(error > task.threshold), 1.0
     row = scores[0].astype(np.float64)
-    label, certainty = int(row.argmax()), confidence_of(row)
+    label, certainty = int(row.argmax()), confidence_of(task, row)
     each = row if len(row) <= MAX_ANSWERS else row[label : label + 1]
     return np.concatenate([each, [certainty]]), label, certainty

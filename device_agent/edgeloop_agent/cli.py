@@ -266,26 +266,15 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    from edgeloop_agent.inspection import described
     from edgeloop_contract.archive import Bundle
-    from edgeloop_contract.manifest import Regression, encode
+    from edgeloop_contract.manifest_json import encode
 
     with Bundle.open(options.bundle) as bundle:
-        manifest = bundle.manifest
         if options.json:
-            print(encode(manifest).decode())
-            return 0
-        print(f"{manifest.name} version {manifest.version}, sha256 {bundle.sha256}")
-        names = manifest.task.quantities if isinstance(manifest.task, Regression) else manifest.task.labels
-        print(f"{manifest.task.__struct_config__.tag}: {', '.join(names)}")
-        print(f"sample: {manifest.sample.dtype} {manifest.sample.shape}")
-        for step in manifest.preprocessing:
-            print(f"preprocessing: {msgspec.json.encode(step).decode()}")
-        for v in manifest.variants:
-            accuracy = f"{v.accuracy.value:.1%} [{v.accuracy.low:.1%}, {v.accuracy.high:.1%}]" if v.accuracy else "-"
-            cost = f"{v.cost.latency_us_p50:.0f} µs" if v.cost else "-"
-            print(f"{v.name:16}{manifest.files[v.file].bytes:>9} bytes  accuracy {accuracy}  p50 {cost}")
-        for name, file in sorted(manifest.files.items()):
-            print(f"  {file.sha256[:16]}…  {file.bytes:>9}  {name}")
+            print(encode(bundle.manifest).decode())
+        else:
+            print("\n".join(described(bundle)))
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -11,11 +11,16 @@ import numpy as np
 
 from edgeloop_agent.answers import confidence_of, interpret
 from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, open_runtime
+from edgeloop_agent.runtimes.named import Memory, NamedModel
+from edgeloop_agent.trial_samples import zeros
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import DataError, DeviceError
-from edgeloop_contract.preprocessing import prepare
+from edgeloop_contract.manifest import SCORES, Variant
+from edgeloop_contract.preprocessing import Prepared, prepare
+from edgeloop_contract.tasks import Task, Tensors
+from edgeloop_contract.tensors import TensorSpec
 
 __all__ = ["Answer", "Engine", "Scored"]
 
@@ -41,6 +46,7 @@ class Answer(msgspec.Struct, frozen=True):
     probabilities: dict[str, float] | None = None
     values: dict[str, float] | None = None  # regression: by quantity, in its unit
     score: float | None = None  # anomaly: reconstruction error
+    tensors: dict[str, Array] | None = None  # of a task without a declared meaning: each output by name, one sample
     milliseconds: float = 0.0
     place: str | None = None  # where the model can be split: "device", a route and a tail, or "large"
     refused: str | None = None
@@ -54,13 +60,22 @@ class Engine:
 
     def __init__(self, bundle: Bundle, choice: VariantChoice, options: RuntimeOptions = PLAIN) -> None:
         self.manifest, self.choice = bundle.manifest, choice
-        self.variant = bundle.manifest.variant(choice.variant)
+        self.variant = _scores_first(bundle.manifest.variant(choice.variant), bundle.manifest.task)
         self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads, options)
-        self._shape = tuple(self.manifest.sample.shape)
-        self._dtype = DTYPES[self.manifest.sample.dtype]
+        task = self.manifest.task
+        # One array in, one row of scores out, nothing remembered: what caches, offloading and most models are.
+        self.is_simple = len(self.manifest.inputs) == 1 and not self.variant.states and not isinstance(task, Tensors)
+        self._memory: Memory = {}
+        self._sample = self.manifest.sample
 
-    def answers(self, recording: Array) -> Iterator[Answer]:
-        """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit."""
+    def answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
+        """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit.
+
+        `recording`: one array, or one by input where the model has several.
+        """
+        if not self.is_simple or not isinstance(recording, np.ndarray):
+            yield from self._named_answers(recording)
+            return
         prepared = prepare(self.manifest.preprocessing, recording)
         values = self.checked(prepared.values) if prepared.indices else prepared.values
         if not prepared.refused:
@@ -75,20 +90,79 @@ class Engine:
                 row = rows[window]
                 yield self._answer(window, values[row : row + 1])
 
+    def _named_answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
+        names = [entry.name for entry in self.manifest.inputs]
+        parts = recording if isinstance(recording, Mapping) else {names[0]: recording}
+        if sorted(parts) != sorted(names):
+            raise DataError(f"arrays {', '.join(sorted(parts))}; the model takes {', '.join(names)}: send each by its name")
+        prepared = {entry.name: prepare(entry.preprocessing, parts[entry.name]) for entry in self.manifest.inputs}
+        samples = {
+            e.name: self.checked(prepared[e.name].values, e.sample) for e in self.manifest.inputs if prepared[e.name].indices
+        }
+        counts = {name: len(part.indices) + len(part.refused) for name, part in prepared.items()}
+        if len(set(counts.values())) != 1:
+            raise DataError(f"{', '.join(f'{n} windows of {name}' for name, n in counts.items())}; all inputs need the same number")
+        memory = self.new_memory()
+        for window in range(next(iter(counts.values()))):
+            why = next((part.refused[window] for part in prepared.values() if window in part.refused), None)
+            if why is not None:
+                yield Answer(window, refused=why)
+                continue
+            rows = {name: _row(part, samples[name], window) for name, part in prepared.items()}
+            yield self._named_answer(window, rows, memory)
+
+    def new_memory(self) -> Memory:
+        """What the model remembers at the start of a recording: nothing, or the one stream of all recordings."""
+        return self._memory if any(state.reset == "never" for state in self.variant.states) else {}
+
+    def outputs(self, sample: Mapping[str, Array], memory: Memory) -> dict[str, Array]:
+        """All outputs by name, each with a leading 1, for one checked sample (1, *sample) by input. `memory` is updated."""
+        try:
+            if isinstance(self.runtime, NamedModel):
+                return self.runtime.tensors(sample, memory)
+            return {self.variant.output.name or SCORES: self.runtime.run(next(iter(sample.values())))}
+        except Exception as error:  # a runtime's own types, which share no base
+            raise self._failure(error) from error
+
     def scored(self, sample: Array) -> Scored:
         """Scores of one checked sample (1, *sample). The service overrides this with caches and offloading."""
         return Scored(self._run(sample))
 
     def try_once(self) -> None:
         """One sample of zeros through the model. Raises DeviceError where it loads and does not run."""
-        Engine._run(self, np.zeros((1, *self.variant.input.shape), self._dtype))
+        if self.is_simple:
+            shape = (1, *(self.variant.input.shape if self.manifest.probe else self._sample.shape))
+            Engine._run(self, np.zeros(shape, DTYPES[self._sample.dtype]))
+        else:
+            Engine.outputs(self, zeros(self.manifest), {})
 
     def _run(self, sample: Array) -> Array:
         try:
             return self.runtime.run(sample)
         except Exception as error:  # a runtime's own types, which share no base
-            why = " ".join(str(error).split())[:300]
-            raise DeviceError(f"{self.runtime.description} failed: {type(error).__name__}: {why}") from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> DeviceError:
+        why = " ".join(str(error).split())[:300]
+        return DeviceError(f"{self.runtime.description} failed: {type(error).__name__}: {why}")
+
+    def _named_answer(self, window: int, sample: Mapping[str, Array], memory: Memory) -> Answer:
+        start = time.perf_counter()
+        outputs = self.outputs(sample, memory)
+        taken = round((time.perf_counter() - start) * 1e3, 4)
+        if not all(np.isfinite(values).all() for values in outputs.values()):
+            return Answer(window, refused="the model answered with NaN or infinity")
+        if isinstance(self.manifest.task, Tensors):
+            return Answer(window, tensors={name: values[0] for name, values in outputs.items()}, milliseconds=taken)
+        only = next(iter(sample.values()))
+        scores = outputs[self.variant.output.name or SCORES].reshape(1, -1).astype(np.float32, copy=False)
+        meaning = interpret(self.manifest.task, scores, only)
+        confidence = max(meaning.probabilities.values()) if meaning.probabilities is not None else None
+        kept = (only, scores) if len(sample) == 1 else (None, None)  # the drift monitor and the outbox know one array a sample
+        return Answer(
+            window, meaning.label, meaning.probabilities, meaning.values, meaning.score, None, taken, None,
+            sample=kept[0], scores=kept[1], confidence=confidence,
+        )  # fmt: skip
 
     def _answer(self, window: int, sample: Array) -> Answer:
         start = time.perf_counter()
@@ -102,24 +176,39 @@ class Engine:
             seen = scores if device_scores is None else device_scores
             if meaning.probabilities is not None:
                 own = device_scores is None
-                confidence = max(meaning.probabilities.values()) if own else confidence_of(seen[0])
+                confidence = max(meaning.probabilities.values()) if own else confidence_of(self.manifest.task, seen[0])
         return Answer(
-            window, meaning.label, meaning.probabilities, meaning.values, meaning.score, round(taken, 4), place or None,
+            window, meaning.label, meaning.probabilities, meaning.values, meaning.score, None, round(taken, 4),
+            place or None,
             sample=sample, scores=seen, confidence=confidence,
         )  # fmt: skip
 
-    def checked(self, samples: Array) -> Array:
-        """Samples at the model's dtype and shape. Raises DataError when they cannot be that without loss."""
-        if samples.ndim == len(self._shape) and self._shape[-1] == 1:
+    def checked(self, samples: Array, spec: TensorSpec | None = None) -> Array:
+        """Samples at an input's dtype and shape (default: the first input's). Raises DataError when that loses something."""
+        spec = spec or self._sample
+        shape, dtype = tuple(spec.shape), DTYPES[spec.dtype]
+        if samples.ndim == len(shape) and shape and shape[-1] == 1:
             samples = samples[..., None]
-        if samples.shape[1:] != self._shape:
-            raise DataError(f"a sample of shape {samples.shape[1:]}; the model takes {self._shape}")
-        if samples.dtype == self._dtype:
+        if samples.shape[1:] != shape:
+            raise DataError(f"a sample of shape {samples.shape[1:]}; the model takes {shape}")
+        if samples.dtype == dtype:
             return samples
-        if self._dtype.kind != "f":
-            limits = np.iinfo(self._dtype)
+        if dtype.kind in "iu":
+            limits = np.iinfo(dtype)
             if samples.size and (samples.min() < limits.min or samples.max() > limits.max or (samples % 1 != 0).any()):
                 raise DataError(
                     f"values that are not {limits.dtype} counts; send what the sensor gives, {limits.min} to {limits.max}"
                 )
-        return np.asarray(samples.astype(self._dtype))
+        return np.asarray(samples.astype(dtype))
+
+
+def _scores_first(variant: Variant, task: Task) -> Variant:
+    """The variant with the output that holds the scores in front."""
+    first = variant.output_of(task)
+    others = [spec for spec in variant.outputs if spec is not first]
+    return msgspec.structs.replace(variant, outputs=[first, *others]) if others else variant
+
+
+def _row(prepared: Prepared, values: Array, window: int) -> Array:
+    row = window if not prepared.refused else prepared.indices.index(window)
+    return values[row : row + 1]

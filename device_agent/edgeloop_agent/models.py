@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import msgspec
 
@@ -17,6 +18,7 @@ from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, Latencies, resident_bytes
 from edgeloop_agent.runtimes import RuntimeOptions
+from edgeloop_agent.runtimes.named import Memory
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from edgeloop_agent.offload.router import Router
     from edgeloop_agent.offload.tail_servers import TailServers
 
+P = ParamSpec("P")
+T = TypeVar("T")
 CRASHES_PER_VARIANT = 3  # in a row, before the next variant is tried
 
 
@@ -84,12 +88,18 @@ class Model(Engine):
         tail_servers.add_router(self.router)
 
     def _run(self, sample: Array) -> Array:
+        return self._alone(super()._run, sample)
+
+    def outputs(self, sample: Mapping[str, Array], memory: Memory) -> dict[str, Array]:
+        return self._alone(super().outputs, sample, memory)
+
+    def _alone(self, run: Callable[P, T], *inputs: P.args, **options: P.kwargs) -> T:
         thread = threading.get_ident()
         with self._lock:
             start = time.perf_counter()
             self._running.started[thread] = time.monotonic()
             try:
-                return super()._run(sample)
+                return run(*inputs, **options)
             finally:
                 del self._running.started[thread]
                 self._latencies.add(time.perf_counter() - start)
@@ -213,7 +223,7 @@ class Models:
             name = bundle.manifest.name
             model = self._first_that_loads(bundle)
             choice = model.choice
-            if self.tail_servers is not None and name in (self.config.split.models or [name]):
+            if self.tail_servers is not None and model.is_simple and name in (self.config.split.models or [name]):
                 model.attach_router(bundle, self.tail_servers)
         self.log(
             "info", "model loaded", model=name, version=model.manifest.version, variant=choice.variant, threads=choice.threads,

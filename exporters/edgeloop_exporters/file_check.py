@@ -95,5 +95,7 @@ def _raw(
     given = TensorSpec(dtype="int8" if counts else normalization.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
     answered = TensorSpec(dtype="float32", shape=[1])
     precision = Precision.INT8 if quantized else Precision.FLOAT32
-    variant = Variant(name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", input=given, output=answered)
+    variant = Variant(
+        name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", inputs=[given], outputs=[answered]
+    )
     return open_runtime(variant, content).run(samples)

@@ -45,7 +45,7 @@ def client(agent: Agent) -> Iterator[triton.InferenceServerClient]:
 def canary() -> tuple[np.ndarray, np.ndarray]:
     """Inputs, and what the same file answers in the bare runtime."""
     with Bundle.open(GOLDEN) as bundle:
-        inputs = bundle.array(bundle.manifest.canary.inputs)
+        inputs = bundle.array(bundle.manifest.canary.input)
         variant = bundle.manifest.variant("tflite-int8")
         return inputs, open_runtime(variant, bundle.read(variant.file)).run(inputs)
 

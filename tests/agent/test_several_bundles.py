@@ -30,7 +30,7 @@ def damaged(folder: Path) -> Path:
 
 
 def later(folder: Path) -> Path:
-    return rebuilt(folder / "later.edgeloop", lambda manifest, files: manifest["variants"][0].update(energy_uj=3))
+    return rebuilt(folder / "later.edgeloop", lambda manifest, files: manifest["preprocessing"][0].update(surprise=3))
 
 
 def missing(folder: Path) -> Path:

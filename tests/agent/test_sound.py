@@ -39,6 +39,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Classification, TensorSpec
 from edgeloop_contract.preprocessing import Grayscale, LogMel, Resize, prepare
 from edgeloop_contract.resampling import resample, to_model_rate
+from manifests import with_input
 from serving import GOLDEN
 
 
@@ -198,14 +199,14 @@ def test_the_agent_fits_sound_and_grey_pictures_to_the_model() -> None:
     with Bundle.open(GOLDEN) as golden:
         manifest = golden.manifest
     step, engine = LogMel(rate_hz=16000, window=512, hop=256, bands=16), Engine()
-    sound = msgspec.structs.replace(manifest, preprocessing=[step])
+    sound = with_input(manifest, preprocessing=[step])
     counts = Counts()
     answering = Answering(sound, lambda: engine, counts)  # type: ignore[arg-type, return-value]
     assert next(answering.lines(Recording("a", tone(700, 8000, channels=2), rate_hz=8000))).label == "low"
     assert engine.seen.shape == (8000, 1)
     refused = next(answering.lines(Recording("b", tone(700, 8000), rate_hz=0))).refused
     assert "sound at 0 Hz" in refused and counts.refused["does_not_fit"] == 1
-    picture = msgspec.structs.replace(manifest, preprocessing=[], sample=TensorSpec(dtype="uint8", shape=[8, 9, 3]))
+    picture = with_input(manifest, preprocessing=[], sample=TensorSpec(dtype="uint8", shape=[8, 9, 3]))
     grey = np.arange(72, dtype=np.uint8).reshape(8, 9)
     list(Answering(picture, lambda: engine, Counts()).lines(Recording("c", grey)))  # type: ignore[arg-type, return-value]
     assert engine.seen.shape == (8, 9, 3) and (engine.seen == grey[..., None]).all()
@@ -266,7 +267,7 @@ def test_whatever_an_array_holds_it_is_answered_or_refused(number: int) -> None:
             [Grayscale(), Resize(height=4, width=4)],
         ):
             for cleaned in ([], cleaning, [Exposure(), Blurred(min_variance=1.0)], [Clipped(), Silent()]):
-                manifest = msgspec.structs.replace(golden.manifest, preprocessing=list(steps), cleaning=list(cleaned))
+                manifest = msgspec.structs.replace(with_input(golden.manifest, preprocessing=list(steps)), cleaning=list(cleaned))
                 answering = Answering(manifest, lambda: engine, Counts())
                 for times in (None, np.arange(len(values) if values.ndim else 1) / 50):
                     lines = list(answering.lines(Recording("a", values, times=times, rate_hz=8000)))

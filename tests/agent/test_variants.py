@@ -81,7 +81,7 @@ def test_a_variant_that_was_chosen_and_does_not_load_any_more_gives_way(tmp_path
 @pytest.mark.parametrize("command_of", ["bench", "run", "check"])
 def test_models_of_several_inputs_are_refused_when_they_are_loaded(command_of: str, tmp_path: Path) -> None:
     bundle = spoiled(tmp_path, {name: of_two_inputs() for name in ("onnx-int8", "onnx-float32")})
-    said = "takes 2 inputs (motion, sound); a bundle's model takes one"
+    said = "takes 2 inputs (motion, sound), the manifest describes one"
     if command_of == "check":
         (tmp_path / "agent.toml").write_text(f'bundles = ["{bundle}"]\nstate = "s"\n[runtime]\nvariant = "onnx-int8"\n')
         assert said in sentence(command("edgeloop-agent", "check", tmp_path / "agent.toml"), 6)

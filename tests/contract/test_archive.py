@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from edgeloop_contract import archive
 from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.errors import BundleError
-from edgeloop_contract.manifest import decode, encode
+from edgeloop_contract.manifest_json import decode, encode
 
 Entries = dict[str, bytes]
 
@@ -149,8 +149,8 @@ MALFORMED: dict[str, tuple[Callable[[Path], None], str]] = {
     "zip bomb": (bomb, "models/"),
     "unknown schema": (edited(lambda m: m.update(schema=99)), "schema 99"),
     "duplicate names": (twice, "twice"),
-    "unknown key": (edited(lambda m: m.update(surprise=1)), "surprise"),
-    "unknown key inside": (edited(lambda m: m["variants"][0].update(surprise=1)), "surprise"),
+    "unknown key of a task": (edited(lambda m: m["task"].update(surprise=1)), "surprise"),
+    "unknown key of a step": (edited(lambda m: m["preprocessing"][0].update(surprise=1)), "surprise"),
     "wrong type": (edited(lambda m: m.update(version="one")), "version"),
     "unlisted model": (edited(lambda m: m["variants"][0].update(file="models/none")), "does not list"),
     "no variants": (edited(lambda m: m.update(variants=[])), "in the manifest|no model"),

@@ -16,7 +16,8 @@ import pytest
 from edgeloop_contract import archive, npy
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import BundleError, BundleTooNew
-from edgeloop_contract.manifest import decode
+from edgeloop_contract.manifest_json import decode
+from manifests import with_input
 from serving import GOLDEN
 from spoiled import Change, array, before_the_directory, behind_a_stream, between_entries, parts, rebuilt, with_zipinfo
 
@@ -139,9 +140,7 @@ def test_what_does_not_fit_together_is_refused(name: str, tmp_path: Path) -> Non
 
 
 LATER: dict[str, Change] = {
-    "a schema": lambda m, _: m.update(schema=2),
-    "a field": lambda m, _: m.update(surprise=1),
-    "a field of a variant": variants(energy_uj=3.0),
+    "a schema": lambda m, _: m.update(schema=3, requires=["boxes"]),
     "a field of a step": lambda m, _: m["preprocessing"][0].update(surprise=1),
     "a step": lambda m, _: m["preprocessing"].append({"step": "fourier"}),
     "a task": lambda m, _: m.update(task={"kind": "detection", "classes": ["a"]}),
@@ -154,6 +153,20 @@ LATER: dict[str, Change] = {
 def test_what_a_later_release_wrote_asks_for_an_update(name: str, tmp_path: Path) -> None:
     with pytest.raises(BundleTooNew, match="update edgeloop"):
         Bundle.open(rebuilt(tmp_path / "b.edgeloop", LATER[name]))
+
+
+OPTIONAL: dict[str, Change] = {
+    "a field": lambda m, _: m.update(surprise=1),
+    "a field of a variant": variants(energy_uj=3.0),
+    "a field of the canary": lambda m, _: m["canary"].update(masks="canary/inputs.npy"),
+    "a field of the provenance": lambda m, _: m["provenance"].update(surprise=[1.0]),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_what_a_later_release_adds_and_does_not_require_is_ignored(name: str, tmp_path: Path) -> None:
+    with Bundle.open(rebuilt(tmp_path / "b.edgeloop", OPTIONAL[name])) as bundle, Bundle.open(GOLDEN) as golden:
+        assert bundle.manifest == golden.manifest
 
 
 @pytest.mark.parametrize(
@@ -203,7 +216,7 @@ def test_a_thousand_spoiled_bundles(tmp_path: Path) -> None:
 def test_writing_refuses_what_opening_refuses(tmp_path: Path) -> None:
     with Bundle.open(GOLDEN) as bundle:
         files = {name: bundle.read(name) for name in bundle.manifest.files}
-        wrong = msgspec.structs.replace(bundle.manifest, sample=msgspec.structs.replace(bundle.manifest.sample, shape=[3]))
+        wrong = with_input(bundle.manifest, sample=msgspec.structs.replace(bundle.manifest.sample, shape=[3]))
     with pytest.raises(BundleError):
         archive.write(tmp_path / "b.edgeloop", wrong, files)
     assert not list(tmp_path.iterdir())

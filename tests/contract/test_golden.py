@@ -24,11 +24,11 @@ def test_there_is_one() -> None:
 def test_reads_and_answers(path: Path) -> None:
     with Bundle.open(path) as bundle:
         canary = bundle.manifest.canary
-        inputs, scores = bundle.array(canary.inputs), bundle.array(canary.scores)
+        inputs, scores = bundle.array(canary.input), bundle.array(canary.scores.file)
         for variant in bundle.manifest.variants:
             if variant.precision == Precision.INT8:
                 found = open_runtime(variant, bundle.read(variant.file)).run(inputs)
-                assert np.abs(found - scores).max() <= (canary.max_steps + 0.01) * canary.score_step
+                assert np.abs(found - scores).max() <= (canary.scores.max_steps + 0.01) * canary.scores.step
     done = command("edgeloop-agent", "run", path, "--source", path.parent / "recording.csv")
     assert [json.loads(line)["label"] for line in done.stdout.splitlines()] == json.loads(
         (path.parent / "answers.json").read_text()

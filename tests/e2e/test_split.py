@@ -32,7 +32,7 @@ def test_the_bundle_knows_its_cuts_and_each_part_fits(built: dict[str, Path]) ->
         assert split is not None
         assert cascade is not None
         whole = bundle.read(bundle.manifest.variant(split.variant).file)
-        x = bundle.array(bundle.manifest.canary.inputs)
+        x = bundle.array(bundle.manifest.canary.input)
         assert split.cuts[0].name == "input"
         assert len(split.cuts) > 1
         sizes = [cut.packed[0].bytes for cut in split.cuts if not cut.decoder]

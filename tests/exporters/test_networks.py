@@ -168,7 +168,9 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
         if normalization.dtype == "uint8":
             counts = runtime == "tflite" and normalization.input_qparams is not None
             entry = TensorSpec(dtype="int8" if counts else "uint8", shape=list(shape))
-        variant = Variant(name=f"{runtime}-int8", runtime=runtime, precision=Precision.INT8, file="a", input=entry, output=output)  # type: ignore[arg-type]
+        variant = Variant(
+            name=f"{runtime}-int8", runtime=runtime, precision=Precision.INT8, file="a", inputs=[entry], outputs=[output]
+        )  # type: ignore[arg-type]
         model = (tmp_path / f"a.{runtime}").read_bytes()
         scores[runtime] = open_runtime(variant, model).run(raw)
         counted = kernels.count(variant, model)

@@ -128,7 +128,7 @@ def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path)
         answered = TensorSpec(dtype="float32", shape=[4])
         if offset:
             answered = TensorSpec(dtype="int8", shape=[4], quantization=Quantization(scale=scale, zero_point=zero_point - offset))
-        variant = Variant(name=runtime, runtime=runtime, precision=Precision.INT8, file="f", input=given, output=answered)
+        variant = Variant(name=runtime, runtime=runtime, precision=Precision.INT8, file="f", inputs=[given], outputs=[answered])
         found = open_runtime(variant, convert.written(runtime, graph, NORMALIZATION, SHAPE, True)).run(x)
         assert np.abs(found - reference).max() <= 3.01 * scale, runtime
 

@@ -62,7 +62,7 @@ def first_cut(path: Path) -> tuple[Split, str, Array, Array]:
     with Bundle.open(path) as bundle:
         split = bundle.manifest.split
         assert split is not None
-        x = bundle.array(bundle.manifest.canary.inputs)
+        x = bundle.array(bundle.manifest.canary.input)
         whole = bundle.read(bundle.manifest.variant(split.variant).file)
         scores = session_of(whole).run(None, {"input": x})[0]
         crossing = session_of(bundle.read(split.cuts[1].file)).run(None, {"input": x})[0]
@@ -90,7 +90,7 @@ def infer(agent: Agent, samples: Array) -> tuple[Array, str]:
 def canary(path: Path) -> tuple[Array, Array]:
     """Samples, and the scores of the variant that is cut."""
     with Bundle.open(path) as bundle:
-        x = bundle.array(bundle.manifest.canary.inputs)
+        x = bundle.array(bundle.manifest.canary.input)
         whole = bundle.read(bundle.manifest.variant("onnx-int8").file)
         return x, session_of(whole).run(None, {"input": x})[0]
 

@@ -3,41 +3,56 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from edgeloop_agent.hardware import cores, machine
 from edgeloop_agent.runtimes import Runtime, open_runtime, version_of
+from edgeloop_agent.runtimes.named import NamedModel
+from edgeloop_agent.trial_samples import trial_samples
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import MeasuredVariant
 from edgeloop_contract.errors import DeviceError
-from edgeloop_contract.manifest import Cost, Variant
+from edgeloop_contract.manifest import INPUT, Cost, Variant
 
-__all__ = ["WARM_UP", "best_threads", "latency", "measure_bundle", "samples_of"]
+__all__ = ["WARM_UP", "best_threads", "calls", "latency", "measure_bundle", "samples_of"]
 
 WARM_UP = 10
 MIN_RUNS = 30
 MAX_RUNS = 2000
 
 
-def latency(runtime: Runtime, samples: Array, threads: int, seconds: float) -> Cost:
-    """Time batch-1 inference over `samples` (N, *sample) for about `seconds`."""
-    rows = [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+def latency(runtime: Runtime, samples: Array | Mapping[str, Array], threads: int, seconds: float) -> Cost:
+    """Time batch-1 inference over `samples` (N, *sample), of one input or by input, for about `seconds`."""
+    run, rows = calls(runtime, samples)
     for i in range(WARM_UP):
-        runtime.run(rows[i % len(rows)])
+        run(rows[i % len(rows)])
     taken: list[float] = []
     deadline = time.perf_counter() + seconds
     while len(taken) < MAX_RUNS and (len(taken) < MIN_RUNS or time.perf_counter() < deadline):
         row = rows[len(taken) % len(rows)]
         start = time.perf_counter()
-        runtime.run(row)
+        run(row)
         taken.append(time.perf_counter() - start)
     p50, p95 = np.percentile(np.array(taken) * 1e6, [50, 95])
     return Cost(latency_us_p50=round(float(p50), 1), latency_us_p95=round(float(p95), 1), threads=threads, machine=machine())
 
 
-def best_threads(variant: Variant, model: bytes, samples: Array, seconds: float) -> Cost:
+def calls(runtime: Runtime, samples: Array | Mapping[str, Array]) -> tuple[Callable[[Any], object], Sequence[Any]]:
+    """What runs one sample, and the samples for it."""
+    if isinstance(samples, np.ndarray):
+        return runtime.run, [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+    if not isinstance(runtime, NamedModel):
+        return calls(runtime, next(iter(samples.values())))
+    count = len(next(iter(samples.values())))
+    rows = [{name: np.ascontiguousarray(values[i : i + 1]) for name, values in samples.items()} for i in range(count)]
+    return lambda row: runtime.tensors(row, {}), rows
+
+
+def best_threads(variant: Variant, model: bytes, samples: Array | Mapping[str, Array], seconds: float) -> Cost:
     """The least p50 over 1, 2 and 4 threads, as far as this device has the cores: more can be slower on small networks."""
     costs = []
     for threads in (1, 2, 4):
@@ -62,9 +77,9 @@ def measure_bundle(bundle: Bundle, seconds: float = 0.5) -> list[MeasuredVariant
     return rows
 
 
-def samples_of(bundle: Bundle, variant: Variant) -> Array:
-    """The canary's inputs; noise for a variant of another shape (a probe's)."""
-    canary, shape = bundle.array(bundle.manifest.canary.inputs), tuple(variant.input.shape)
-    if canary.shape[1:] == shape:
-        return canary
-    return np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)
+def samples_of(bundle: Bundle, variant: Variant) -> Mapping[str, Array]:
+    """By input, the canary's samples, or zeros; noise for a variant of another shape (a probe's)."""
+    samples, shape = trial_samples(bundle), tuple(variant.input.shape)
+    if not bundle.manifest.probe or next(iter(samples.values())).shape[1:] == shape:
+        return samples
+    return {INPUT: np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8)}

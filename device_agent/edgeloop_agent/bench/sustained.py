@@ -11,11 +11,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeloop_agent.bench.measure import WARM_UP, samples_of
+from edgeloop_agent.bench.measure import WARM_UP, calls, samples_of
 from edgeloop_agent.energy import NO_METER, Meter
 from edgeloop_agent.metrics import resident_bytes
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_agent.runtimes.kernels import kernels
+from edgeloop_agent.runtimes.named import is_plain
 from edgeloop_agent.sensors import Board
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import KernelTimes, MeasuredVariant, SustainedRun, VariantChoice
@@ -29,11 +30,13 @@ LOOK_SECONDS = 1.0  # between two looks at the sensors
 def kernel_times(bundle: Bundle, measured: list[MeasuredVariant]) -> KernelTimes:
     """Of the fastest ONNX variant that ran, or why there are none."""
     costs = {m.variant: m.cost.latency_us_p50 for m in measured if m.cost is not None}
-    onnx = [v for v in bundle.manifest.variants if v.runtime == "onnx" and v.name in costs]
+    onnx = [v for v in bundle.manifest.variants if v.runtime == "onnx" and v.name in costs and is_plain(v)]
     if not onnx:
-        return KernelTimes("", [], "only ONNX Runtime tells the time of each kernel, and no ONNX variant runs here")
+        return KernelTimes(
+            "", [], "only ONNX Runtime tells the time of each kernel, and no ONNX variant with one input and one output runs here"
+        )
     best = min(onnx, key=lambda v: costs[v.name])
-    return KernelTimes(best.name, kernels(best, bundle.read(best.file), samples_of(bundle, best)))
+    return KernelTimes(best.name, kernels(best, bundle.read(best.file), next(iter(samples_of(bundle, best).values()))))
 
 
 def sustained(
@@ -46,15 +49,14 @@ def sustained(
     board = board or Board()
     before = resident_bytes()
     runtime = open_runtime(variant, bundle.read(variant.file), threads)
-    samples = samples_of(bundle, variant)
-    rows = [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+    run, rows = calls(runtime, samples_of(bundle, variant))
     for row in rows[:WARM_UP]:
-        runtime.run(row)
+        run(row)
     meter, watts, hottest, throttled = Meter(), [], None, set()
     start = look = time.perf_counter()
     count, first = 0, None
     while (now := time.perf_counter()) < start + seconds or not count:
-        runtime.run(rows[count % len(rows)])
+        run(rows[count % len(rows)])
         count += 1
         if first is None and now - start >= seconds / 4:
             first = count / (now - start)

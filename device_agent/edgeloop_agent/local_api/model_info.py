@@ -6,9 +6,9 @@ import msgspec
 
 from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.inference import DATATYPE_NAMES
-from edgeloop_contract.manifest import Manifest
-
-INPUT, OUTPUT = "input", "scores"
+from edgeloop_contract.manifest import SCORES, Manifest
+from edgeloop_contract.tasks import Task, Tensors
+from edgeloop_contract.tensors import TensorSpec
 
 
 class TensorMetadata(msgspec.Struct, frozen=True):
@@ -67,10 +67,21 @@ class Statistics(msgspec.Struct, frozen=True):
 
 
 def metadata_of(name: str, manifest: Manifest) -> ModelMetadata:
-    """Names, types and shapes of a model's tensors."""
-    sample, output = manifest.sample, manifest.variants[0].output
-    given = TensorMetadata(INPUT, DATATYPE_NAMES[DTYPES[sample.dtype]], [-1, *sample.shape])
-    return ModelMetadata(name, [str(manifest.version)], "edgeloop", [given], [TensorMetadata(OUTPUT, "FP32", [-1, *output.shape])])
+    """Names, types and shapes of a model's tensors: prepared samples in, real values out."""
+    inputs = [TensorMetadata(e.name, _datatype(e.sample), [-1, *e.sample.shape]) for e in manifest.inputs]
+    task, variant = manifest.task, manifest.variants[0]
+    given = variant.outputs if isinstance(task, Tensors) else [variant.output_of(task)]
+    outputs = [TensorMetadata(spec.name or SCORES, _output_datatype(spec, task), [-1, *spec.shape]) for spec in given]
+    return ModelMetadata(name, [str(manifest.version)], "edgeloop", inputs, outputs)
+
+
+def _output_datatype(spec: TensorSpec, task: Task) -> str:
+    """Scores and quantized outputs are given as real values."""
+    return "FP32" if spec.quantization is not None or not isinstance(task, Tensors) else _datatype(spec)
+
+
+def _datatype(spec: TensorSpec) -> str:
+    return DATATYPE_NAMES[DTYPES[spec.dtype]]
 
 
 def config_of(name: str, manifest: Manifest, max_batch: int) -> ModelConfig:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from importlib.metadata import version
-from typing import Any
 from urllib.parse import unquote
 
 import msgspec
@@ -21,8 +20,6 @@ from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Re
 from edgeloop_agent.local_api.exposition import MetricsCollector
 from edgeloop_agent.local_api.http import Bounds, Handlers, Server
 from edgeloop_agent.local_api.model_info import (
-    INPUT,
-    OUTPUT,
     Duration,
     InferenceStatistics,
     ModelStatistics,
@@ -32,10 +29,13 @@ from edgeloop_agent.local_api.model_info import (
 )
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, place_kind
-from edgeloop_agent.models import Models
+from edgeloop_agent.models import Model, Models
+from edgeloop_agent.runtimes.named import Memory
 from edgeloop_contract import inference
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
-from edgeloop_contract.manifest import Manifest
+from edgeloop_contract.manifest import SCORES, Manifest
+from edgeloop_contract.tasks import Tensors
 
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
@@ -84,7 +84,9 @@ class Api:
             raise Refusal(405, parameters, headers={"Allow": ", ".join(allowed)})
         if manifest is None or allowed is not SEND_METHODS:
             return REQUEST_BYTES
-        return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * math.prod(manifest.sample.shape)
+        return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * sum(
+            math.prod(entry.sample.shape) for entry in manifest.inputs
+        )
 
     def answer(self, request: Request) -> Response:
         """The response to a request. Raises Refusal for every error."""
@@ -140,32 +142,47 @@ class Api:
         with self._large_bodies if len(asked.body) > LARGE_BODY_BYTES or "content-encoding" in asked.headers else nullcontext():
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
             request = inference.decode_request(body, None if length is None else int(length[:18]))
-        scores, places = self._scores(name, request)
+        outputs, places = self._outputs(name, request)
         parameters = {"place": ", ".join(sorted(places))} if any(places) else None
-        content, json_length = inference.encode_response(name, str(manifest.version), request, {OUTPUT: scores}, parameters)
+        content, json_length = inference.encode_response(name, str(manifest.version), request, outputs, parameters)
         if json_length is None:
             return Response(content)
         return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
 
-    def _scores(self, name: str, request: inference.Request) -> tuple[Any, set[str]]:
-        """Scores of the batch, and the places where they were computed."""
-        if list(request.inputs) != [INPUT]:
-            raise DataError(f"inputs {', '.join(request.inputs) or 'none'}; {name} takes one, called {INPUT!r}")
-        samples, most = request.inputs[INPUT], self.settings.max_batch
-        if not 1 <= len(samples) <= most if samples.ndim else True:
-            raise DataError(f"a batch of {len(samples) if samples.ndim else 'no dimension'}; send 1 to {most} samples")
-        model = self.models.get(name)
-        checked = model.checked(samples)
-        if checked.dtype.kind == "f" and not np.isfinite(checked).all():
+    def _outputs(self, name: str, request: inference.Request) -> tuple[dict[str, Array], set[str]]:
+        """Outputs of the batch by name, and the places where they were computed."""
+        model, most = self.models.get(name), self.settings.max_batch
+        names = [entry.name for entry in model.manifest.inputs]
+        if sorted(request.inputs) != sorted(names):
+            wanted = f"one, called {names[0]!r}" if len(names) == 1 else ", ".join(names)
+            raise DataError(f"inputs {', '.join(request.inputs) or 'none'}; {name} takes {wanted}")
+        counts = {len(values) if values.ndim else 0 for values in request.inputs.values()}
+        if len(counts) != 1 or not 1 <= min(counts) <= most:
+            raise DataError(f"a batch of {', '.join(map(str, sorted(counts)))}; send 1 to {most} samples, of each input as many")
+        checked = {e.name: model.checked(request.inputs[e.name], e.sample) for e in model.manifest.inputs}
+        if any(values.dtype.kind == "f" and not np.isfinite(values).all() for values in checked.values()):
             raise DataError("the input has NaN or infinite values")
+        outputs, places = (self._scores if model.is_simple else self._tensors)(model, checked)
+        if not all(np.isfinite(values).all() for values in outputs.values()):
+            raise Refusal(500, f"{name} answered with NaN or infinity")
+        return outputs, places
+
+    def _scores(self, model: Model, samples: Mapping[str, Array]) -> tuple[dict[str, Array], set[str]]:
+        (checked,) = samples.values()
         results = [model.scored(checked[i : i + 1]) for i in range(len(checked))]
         for scored in results:
             if scored.place:
                 self.counts.places[place_kind(scored.place)] += 1
         scores = np.concatenate([scored.scores for scored in results])
-        if not np.isfinite(scores).all():
-            raise Refusal(500, f"{name} answered with NaN or infinity")
-        return scores, {scored.place for scored in results}
+        return {model.variant.output.name or SCORES: scores}, {scored.place for scored in results}
+
+    def _tensors(self, model: Model, samples: Mapping[str, Array]) -> tuple[dict[str, Array], set[str]]:
+        """Rows of a request are windows of one recording: state begins anew with each request."""
+        memory: Memory = {}
+        count = len(next(iter(samples.values())))
+        rows = [model.outputs({name: values[i : i + 1] for name, values in samples.items()}, memory) for i in range(count)]
+        wanted = rows[0] if isinstance(model.manifest.task, Tensors) else [model.variant.output.name or SCORES]
+        return {name: np.concatenate([row[name] for row in rows]) for name in wanted}, {""}
 
     def _model(self, path: str) -> tuple[str, Manifest, str]:
         match = MODEL.fullmatch(path)

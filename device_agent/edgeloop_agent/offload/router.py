@@ -10,13 +10,14 @@ from concurrent.futures import TimeoutError as Late
 
 import numpy as np
 
-from edgeloop_agent.answers import softmax
+from edgeloop_agent.answers import confidence_of
 from edgeloop_agent.engine import Scored
 from edgeloop_agent.offload.exploration import RouteObservations
 from edgeloop_agent.offload.heads import WEIGHT, LatencyAverage, early_answer, load_heads, mean_seconds
 from edgeloop_agent.offload.planning import DEVICE, Crossing, Route, RoutePlan, RoutePolicy, TailState, plan_route
 from edgeloop_agent.offload.servers import Servers, device_weight
 from edgeloop_agent.offload.tails import HTTP_OVERHEAD_BYTES, NotServed, Reply, Tail, TailBusy
+from edgeloop_agent.trial_samples import trial_samples
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError, NetworkError
@@ -37,8 +38,8 @@ class Router:
         self.manifest, self.sha256 = bundle.manifest, bundle.sha256
         self._whole = whole
         self._heads = load_heads(bundle, self.settings, servers.log)
-        self._scores = tuple(bundle.manifest.variants[0].output.shape)
-        self._sample = bundle.array(bundle.manifest.canary.inputs)[:1]
+        self._scores = tuple(bundle.manifest.variants[0].output_of(bundle.manifest.task).shape)
+        self._sample = next(iter(trial_samples(bundle).values()))[:1]
         self._lock, self._exits = threading.Lock(), itertools.count()
         self._observations = RouteObservations()
         self._served: dict[str, dict[str, float]] = {}  # seconds by address and cut, as the tail reported
@@ -72,7 +73,7 @@ class Router:
         """The small model's answer; where it is not confident, the large one's, if that comes in time."""
         start = time.monotonic()
         device_scores = self._on_device(sample)
-        if not isinstance(self.manifest.task, Classification) or float(softmax(device_scores[0]).max()) >= threshold:
+        if not isinstance(self.manifest.task, Classification) or confidence_of(self.manifest.task, device_scores[0]) >= threshold:
             return Scored(device_scores, "device")
         route = self.plan.route if self.plan.route.tail >= 0 else None
         assert self.cascade is not None

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.caches import GraphCache
+from edgeloop_agent.runtimes.named import NamedModel, is_plain
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
 __all__ = [
-    "PLAIN", "RUNTIMES", "Runtime", "RuntimeOptions", "check_one_input", "missing_library", "open_runtime", "to_scores",
-    "version_of",
+    "PLAIN", "RUNTIMES", "Runtime", "RuntimeOptions", "missing_library", "open_runtime", "to_scores", "version_of",
 ]  # fmt: skip
 
 # runtime name in the manifest → (module here, extras that bring it)
@@ -64,21 +64,25 @@ def version_of(runtime: str) -> str:
 
 
 def open_runtime(variant: Variant, model: bytes, threads: int = 1, options: RuntimeOptions = PLAIN) -> Runtime:
-    """Load `model`. Raises DeviceError when the library is missing here or refuses the model."""
+    """Load `model`. Raises DeviceError when the library is missing here or refuses the model, or the manifest describes another."""
     module, _ = RUNTIMES[variant.runtime]
-    loaded: Runtime = importlib.import_module(module).load(variant, model, threads, options)
-    return loaded
+    loaded = importlib.import_module(module).load(variant, model, threads, options)
+    if is_plain(variant):
+        check_one_input(variant, list(loaded.shapes()[0]))
+        plain: Runtime = loaded
+        return plain
+    return NamedModel(variant, loaded)
+
+
+def check_one_input(variant: Variant, names: Sequence[str]) -> None:
+    """Raises DeviceError for a file with several inputs whose manifest describes one."""
+    if len(names) != 1:
+        listed = f" ({', '.join(names)})" if names else ""
+        raise DeviceError(f"{variant.file} takes {len(names)} inputs{listed}, the manifest describes one: pack the bundle again")
 
 
 def missing_library(runtime: str, error: ImportError) -> DeviceError:
     return DeviceError(f"runtime {runtime!r} is not installed here ({error}); pip install '{RUNTIMES[runtime][1]}'")
-
-
-def check_one_input(variant: Variant, names: Sequence[str]) -> None:
-    """Raises DeviceError for a model with several inputs: the agent cannot know which of them a recording is."""
-    if len(names) != 1:
-        listed = f" ({', '.join(names)})" if names else ""
-        raise DeviceError(f"{variant.file} takes {len(names)} inputs{listed}; a bundle's model takes one: export it with one input")
 
 
 def to_scores(raw: Array, variant: Variant) -> Array:

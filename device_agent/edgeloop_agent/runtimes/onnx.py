@@ -10,9 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from edgeloop_agent.hardware import int8_may_saturate, machine
-from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, check_one_input, missing_library, to_scores
-from edgeloop_contract.arrays import Array
+from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, missing_library, to_scores
+from edgeloop_agent.runtimes.named import to_input
+from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Precision, Variant
 
@@ -41,8 +44,9 @@ def version() -> str:
 class _Session:
     def __init__(self, variant: Variant, session: Any, missing_providers: Sequence[str], note: str) -> None:
         self._variant, self._session = variant, session
-        self._output = session.get_outputs()[0].name
+        self._output = variant.output.tensor or session.get_outputs()[0].name
         self._input = session.get_inputs()[0].name
+        self._dtype = _dtype(session.get_inputs()[0].type)
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in session.get_providers())
         absent = f"; asked for and not in this build: {', '.join(missing_providers)}" if missing_providers else ""
         self.description = f"{version()} ({providers}{absent}{note})"
@@ -52,13 +56,35 @@ class _Session:
 
     def raw(self, samples: Array) -> Array:
         """The model's raw output."""
+        if samples.dtype != self._dtype and self._dtype is not None:
+            samples = to_input(samples, self._variant.input)
         output: Array = self._session.run([self._output], {self._input: samples})[0]
         return output
+
+    def shapes(self) -> tuple[dict[str, list[int | None]], dict[str, list[int | None]]]:
+        """Of inputs and outputs by name, with the batch; None where the file leaves a size open."""
+        described = (self._session.get_inputs(), self._session.get_outputs())
+        given, made = ({e.name: [n if isinstance(n, int) else None for n in e.shape] for e in entries} for entries in described)
+        return given, made
+
+    def feed(self, tensors: dict[str, Array]) -> dict[str, Array]:
+        """One inference by the file's own names; "" is the only input, and the first output."""
+        if "" in tensors:
+            tensors = {name or self._input: values for name, values in tensors.items()}
+        names = [entry.name for entry in self._session.get_outputs()]
+        outputs = dict(zip(names, self._session.run(names, tensors), strict=True))
+        return {**outputs, "": outputs[names[0]]}
 
     def two_outputs(self, samples: Array) -> tuple[Array, Array]:
         """The first output and the second one, of a model that has two."""
         first, second = self._session.run(None, {self._input: samples})
         return first, second
+
+
+def _dtype(name: str) -> np.dtype[Any] | None:
+    """Of onnxruntime's "tensor(uint8)"; None for what numpy has no type for."""
+    plain = name.removeprefix("tensor(").removesuffix(")")
+    return DTYPES.get({"float": "float32", "double": "float64"}.get(plain, plain))
 
 
 def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = PLAIN) -> _Session:
@@ -83,7 +109,6 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
         )
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
-    check_one_input(variant, [entry.name for entry in session.get_inputs()])
     return _Session(variant, session, missing_providers, NOTES.get(workaround, ""))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, check_one_input, missing_library, to_scores
+from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, missing_library, to_scores
+from edgeloop_agent.runtimes.named import to_input
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
@@ -47,14 +48,20 @@ def version() -> str:
     return _library()[1]
 
 
+def _index(details: list[dict[str, Any]], name: str) -> Any:
+    """Of the tensor called `name`; of the first where it has no name, or where the file has no such tensor."""
+    return next((entry["index"] for entry in details if entry["name"] == name), details[0]["index"])
+
+
 class _Interpreter:
     def __init__(self, variant: Variant, interpreter: Any, description: str) -> None:
         self._variant, self._interpreter = variant, interpreter
         self._input = interpreter.get_input_details()[0]["index"]
-        self._output = interpreter.get_output_details()[0]["index"]
+        self._output = _index(interpreter.get_output_details(), variant.output.tensor)
         self.description = description
         self._tensor = interpreter.tensor(self._input)
-        self._shifted = variant.input.dtype == "int8"
+        self._dtype = np.dtype(interpreter.get_input_details()[0]["dtype"])
+        self._shifted = self._dtype == np.int8
 
     def run(self, samples: Array) -> Array:
         interpreter = self._interpreter
@@ -64,10 +71,28 @@ class _Interpreter:
             if self._shifted and sample.dtype == np.uint8:  # straight into the model's memory; no view of it may outlive this line
                 np.bitwise_xor(sample, TO_INT8, out=self._tensor().view(np.uint8))
             else:
+                if sample.dtype != self._dtype:
+                    sample = to_input(sample, self._variant.input)
                 interpreter.set_tensor(self._input, sample)
             interpreter.invoke()
             rows.append(interpreter.get_tensor(self._output))
         return to_scores(rows[0] if len(rows) == 1 else np.concatenate(rows), self._variant)
+
+    def shapes(self) -> tuple[dict[str, list[int | None]], dict[str, list[int | None]]]:
+        """Of inputs and outputs by name, with the batch."""
+        described = (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        given, made = ({str(e["name"]): list[int | None](map(int, e["shape"])) for e in entries} for entries in described)
+        return given, made
+
+    def feed(self, tensors: dict[str, Array]) -> dict[str, Array]:
+        """One inference by the file's own names; "" is the only input, and the first output."""
+        places = {str(entry["name"]): entry["index"] for entry in self._interpreter.get_input_details()}
+        for name, values in tensors.items():
+            self._interpreter.set_tensor(places[name] if name else self._input, values)
+        self._interpreter.invoke()
+        details = self._interpreter.get_output_details()
+        outputs = {str(entry["name"]): self._interpreter.get_tensor(entry["index"]) for entry in details}
+        return {**outputs, "": self._interpreter.get_tensor(self._output)}
 
 
 def load(variant: Variant, model: bytes, threads: int, options: RuntimeOptions = PLAIN) -> _Interpreter:
@@ -89,5 +114,4 @@ def load(variant: Variant, model: bytes, threads: int, options: RuntimeOptions =
         interpreter.allocate_tensors()
     except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
         raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error
-    check_one_input(variant, [str(given["name"]) for given in interpreter.get_input_details()])
     return _Interpreter(variant, interpreter, description)

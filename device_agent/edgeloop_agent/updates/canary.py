@@ -9,6 +9,7 @@ import math
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_contract.errors import EdgeloopError, GateError
-from edgeloop_contract.manifest import Golden, Precision, Variant
+from edgeloop_contract.manifest import SCORES, GoldenTensor, Precision, Variant
 
 if TYPE_CHECKING:
     from edgeloop_agent.engine import Engine
@@ -67,29 +68,42 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     import numpy as np
 
     from edgeloop_agent.config import load
+    from edgeloop_agent.engine import Engine
     from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.models import Models
-    from edgeloop_agent.runtimes import open_runtime
+    from edgeloop_agent.trial_samples import canary_inputs, trial_samples
     from edgeloop_contract.archive import Bundle
+    from edgeloop_contract.bench_report import VariantChoice
 
     config = load(config_path)
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
     model = models.get(models.first)
     with Bundle.open(bundle_path, verified=models.verified) as bundle:
         canary = bundle.manifest.canary
-        inputs, reference, labels = (bundle.array(name) for name in (canary.inputs, canary.scores, canary.labels))
-        if not len(inputs):
+        inputs = trial_samples(bundle)
+        count = len(next(iter(inputs.values())))
+        if canary is not None and not canary_inputs(bundle):
             raise GateError("the bundle has no canary samples")
         taken: list[float] = []
-        scores = np.concatenate([_timed(model, inputs[i : i + 1], taken) for i in range(len(inputs))])
+        # Without a canary two runs on zeros show that the file loads, and answers in its declared form.
+        outputs = [
+            _timed(model, {n: v[i : i + 1] for n, v in inputs.items()}, taken)
+            for i in [*range(count), *([0] if canary is None else [])]
+        ]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KIB
-        steps = check_scores(bundle, model.variant, scores)
+        steps = check_outputs(bundle, model.variant, outputs[:count])
         hot = _hot_variant(bundle, config.thermal.hot_variant, model.variant.name)
         if hot is not None:
-            check_scores(bundle, hot, open_runtime(hot, bundle.read(hot.file)).run(inputs))
-    scores = scores.reshape(len(inputs), -1)
-    right = _count_right(model.manifest.task, scores, reference, labels)
+            other = Engine(bundle, VariantChoice(hot.name, 1, "hot_variant"))
+            check_outputs(
+                bundle, other.variant, [_timed(other, {n: v[i : i + 1] for n, v in inputs.items()}, []) for i in range(count)]
+            )
+        right = 0
+        if canary is not None and canary.labels and model.is_simple:
+            scores = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in outputs])
+            reference = bundle.array(canary.scores.file).reshape(count, -1)
+            right = _count_right(model.manifest.task, scores, reference, bundle.array(canary.labels))
     p95 = float(np.percentile(np.array(taken[1:] or taken) * 1e6, 95))
     limits = model.manifest.thresholds
     for what, value, limit in (
@@ -98,7 +112,8 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     ):
         if limit and value > limit:
             raise GateError(f"canary: {what} {value:,.0f}; the limit is {limit:,.0f}")
-    return CanaryResult(model.choice.variant, round(steps, 2), right, len(inputs), round(p95, 1), peak)
+    checked = 0 if canary is None else count
+    return CanaryResult(model.choice.variant, round(steps, 2), right, checked, round(p95, 1), peak)
 
 
 def _hot_variant(bundle: Bundle, name: str, chosen: str) -> Variant | None:
@@ -106,16 +121,32 @@ def _hot_variant(bundle: Bundle, name: str, chosen: str) -> Variant | None:
     return next((v for v in bundle.manifest.variants if v.name == name != chosen), None)
 
 
-def check_scores(bundle: Bundle, variant: Variant, scores: Array) -> float:
-    """Compare a variant's scores with its own golden scores, else with the integer reference's. Returns steps."""
+def check_outputs(bundle: Bundle, variant: Variant, rows: Sequence[Mapping[str, Array]]) -> float:
+    """Compare a variant's outputs, one row a sample, with its own golden ones, else with the reference's. Returns the most steps.
+
+    Without a canary their form alone is checked. Raises GateError.
+    """
+    import numpy as np
+
     canary = bundle.manifest.canary
-    own = canary.variants.get(variant.name)
-    golden = bundle.array((own or canary).scores).reshape(len(scores), -1)
-    exact = own is not None or variant.precision == Precision.INT8
-    return compare_scores(variant, scores.reshape(len(scores), -1), golden, own or canary, exact)
+    outputs = {name: np.concatenate([row[name].reshape(1, -1) for row in rows]) for name in rows[0]}
+    for name, values in outputs.items():
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise GateError(f"canary: {variant.name} answers with NaN or infinity in {name}")
+    if canary is None:
+        return 0.0
+    exact = variant.name in canary.variants or variant.precision == Precision.INT8
+    compared = {name: golden for name, golden in canary.of(variant.name).items() if name in outputs}
+    if not compared:
+        raise GateError(f"canary: {variant.name} gives none of the golden outputs {', '.join(canary.of(variant.name))}")
+    steps = 0.0
+    for name, golden in compared.items():
+        wanted = bundle.array(golden.file).reshape(len(rows), -1)
+        steps = max(steps, compare_scores(variant, outputs[name], wanted, golden, exact))
+    return steps
 
 
-def compare_scores(variant: Variant, scores: Array, golden: Array, allowed: Golden, exact: bool) -> float:
+def compare_scores(variant: Variant, scores: Array, golden: Array, allowed: GoldenTensor, exact: bool) -> float:
     """The largest difference between scores and golden ones, both (N, outputs), in steps. Raises GateError where that is too much.
 
     `exact`: the golden scores are of this variant's own arithmetic. Else they are of the integer one, whose noise a float file does
@@ -128,13 +159,13 @@ def compare_scores(variant: Variant, scores: Array, golden: Array, allowed: Gold
     if not np.isfinite(scores).all():
         raise GateError(f"canary: {variant.name} answers with NaN or infinity")
     error = scores.astype(np.float64) - golden
-    steps = float(np.abs(error).max() / allowed.score_step)
+    steps = float(np.abs(error).max() / allowed.step)
     if exact and steps > allowed.max_steps + 0.01:
         raise GateError(
             f"canary scores of {variant.name} are {steps:.1f} steps off the golden ones; {allowed.max_steps} are allowed"
         )
     noise, spread = float(np.sqrt((error**2).mean())), float(golden.std())
-    if not exact and noise > max(MAX_NOISE * spread, allowed.max_steps * allowed.score_step):
+    if not exact and noise > max(MAX_NOISE * spread, allowed.max_steps * allowed.step):
         raise GateError(
             f"canary scores of {variant.name} are {steps:.1f} steps off the golden ones of the integer reference, an error of"
             f" {noise / spread if spread else math.inf:.1f} times their deviation; {MAX_NOISE} is allowed"
@@ -142,13 +173,16 @@ def compare_scores(variant: Variant, scores: Array, golden: Array, allowed: Gold
     return steps
 
 
-def _timed(model: Engine, sample: Array, taken: list[float]) -> Array:
+def _timed(model: Engine, sample: Mapping[str, Array], taken: list[float]) -> dict[str, Array]:
     import time
 
     start = time.perf_counter()
-    scores = model.scored(sample).scores
+    if model.is_simple:
+        outputs = {model.variant.output.name or SCORES: model.scored(next(iter(sample.values()))).scores}
+    else:
+        outputs = model.outputs(sample, {})
     taken.append(time.perf_counter() - start)
-    return scores
+    return outputs
 
 
 def _count_right(task: Task, scores: Array, golden: Array, labels: Array) -> int:

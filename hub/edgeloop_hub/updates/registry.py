@@ -148,9 +148,16 @@ def summary_of(bundle: Bundle) -> BundleSummary:
     return BundleSummary(
         model=manifest.name,
         version=manifest.version,
-        parent=provenance.parent,
-        recipe=provenance.recipe_sha256,
-        data=provenance.data_sha256,
+        parent=provenance.parent if provenance else None,
+        recipe=provenance.recipe_sha256 if provenance else "",
+        data=provenance.data_sha256 if provenance else "",
+        schema=manifest.schema,
+        requires=manifest.requires,
+        unknown=[
+            what
+            for what, known in (("canary", manifest.canary), ("accuracy", any(v.accuracy for v in manifest.variants)))
+            if not known
+        ],
         labels=list(getattr(manifest.task, "labels", []))[:1000],
         reliability=manifest.drift.reliability if manifest.drift else [],
         group_variance=group_variance(manifest.drift) if manifest.drift else GroupVariance(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.manifest import Canary, Golden
+from edgeloop_contract.manifest import INPUT, SCORES, Canary, GoldenTensor
 from edgeloop_pipeline.bundling.contents import npy_of
 from edgeloop_pipeline.bundling.file_names import GOLDEN
 
@@ -33,17 +33,14 @@ def canary_set(
     """
     own = {f"{GOLDEN}{name}": values for name, values in (golden or {}).items() if values is not None}
     arrays = {"inputs": inputs, REFERENCE: scores, "labels": labels, **own}
-    variants = {
-        name: Golden(
-            scores=_path(f"{GOLDEN}{name}" if f"{GOLDEN}{name}" in own else REFERENCE),
-            score_step=golden_step(scores_of),
-            max_steps=GOLDEN_STEPS,
-        )
-        for name, scores_of in ((name, scores if values is None else values) for name, values in (golden or {}).items())
-    }
+    variants = {}
+    for name, values in (golden or {}).items():
+        file = f"{GOLDEN}{name}" if f"{GOLDEN}{name}" in own else REFERENCE
+        held = golden_step(scores if values is None else values)
+        variants[name] = {SCORES: GoldenTensor(file=_path(file), step=held, max_steps=GOLDEN_STEPS)}
     description = Canary(
-        inputs=_path("inputs"), scores=_path(REFERENCE), labels=_path("labels"), score_step=step, max_steps=max_steps,
-        variants=variants,
+        inputs={INPUT: _path("inputs")}, labels=_path("labels"), variants=variants,
+        golden={SCORES: GoldenTensor(file=_path(REFERENCE), step=step, max_steps=max_steps)},
     )  # fmt: skip
     return CanarySet(description, {_path(name): npy_of(values) for name, values in arrays.items()})
 

@@ -16,6 +16,15 @@ def npy_of(values: Any) -> bytes:
     return buffer.getvalue()
 
 
+def input_of(project: Any) -> Any:
+    """The only input of this project's bundles: its prepared sample, and the steps that make it."""
+    from edgeloop_contract.manifest import INPUT, Input, TensorSpec
+
+    splits = project.splits
+    sample = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
+    return Input(name=INPUT, sample=sample, preprocessing=project.recipe.head.preprocessing)
+
+
 def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
     """The reference that drift is measured against. `answers`: the task's statistics of its answers."""
     from edgeloop_contract.manifest import ChannelStatistics

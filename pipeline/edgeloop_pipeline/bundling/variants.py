@@ -40,7 +40,7 @@ def variant_of(
             quantization=Quantization(scale=scale, zero_point=zero_point - offset),
         )
     name = f"{runtime}-{precision.value.replace('-', '')}"
-    return Variant(name=name, runtime=runtime, precision=precision, file=file, input=raw, output=scores)
+    return Variant(name=name, runtime=runtime, precision=precision, file=file, inputs=[raw], outputs=[scores])
 
 
 def read_variants(folder: Path) -> list[Variant]:

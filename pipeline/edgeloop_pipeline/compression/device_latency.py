@@ -22,7 +22,7 @@ from edgeloop_contract.errors import DeviceError, UsageError
 from edgeloop_contract.manifest import SCHEMA, Manifest, Precision, TensorSpec, Variant
 from edgeloop_exporters.latency_table import LatencyTable, Layer, layers_of, model_of
 from edgeloop_pipeline.bundling.canary import canary_set
-from edgeloop_pipeline.bundling.contents import provenance_of, reference_of
+from edgeloop_pipeline.bundling.contents import input_of, provenance_of, reference_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
 from edgeloop_pipeline.data.normalization import input_normalization
@@ -160,7 +160,7 @@ def write(project: Project, path: Path, round_to: int, log: Callable[[str], None
         files[name] = model_of(layer)
         given, made = (TensorSpec(dtype="uint8", shape=shape) for shape in (list(layer.input), [layer.outputs]))
         variants.append(
-            Variant(name=f"{LAYER}{layer}", runtime="onnx", precision=Precision.INT8, file=name, input=given, output=made)
+            Variant(name=f"{LAYER}{layer}", runtime="onnx", precision=Precision.INT8, file=name, inputs=[given], outputs=[made])
         )
     _write_bundle(project, path, files, variants)
     return len(layers)
@@ -174,7 +174,7 @@ def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variant
     files |= canary.files
     made = Manifest(
         schema=SCHEMA, name=f"{head.name}-probe"[:64], version=head.version, task=task.described(UNMEASURED),
-        sample=TensorSpec(dtype=splits.dtype, shape=list(splits.shape)), preprocessing=head.preprocessing, variants=variants,
+        inputs=[input_of(project)], variants=variants,
         files=archive.describe(files), canary=canary.description,
         drift_reference=reference_of(splits, {}), provenance=provenance_of(project),
         probe=True, model_card="A probe for latencies, with untrained weights: for edgeloop-agent bench only.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeloop_pipeline.bundling.contents import provenance_of, reference_of
+from edgeloop_pipeline.bundling.contents import input_of, provenance_of, reference_of
 from edgeloop_pipeline.bundling.file_names import CANARY, GOLDEN
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
@@ -50,8 +50,7 @@ class Package(Base):
         made = manifest.Manifest(
             schema=manifest.SCHEMA, name=head.name, version=head.version,
             task=task.described(verified),
-            sample=manifest.TensorSpec(dtype=project.splits.dtype, shape=list(project.splits.shape)),
-            cleaning=head.cleaning, channels=list(project.splits.channels), preprocessing=head.preprocessing,
+            inputs=[input_of(project)], cleaning=head.cleaning, channels=list(project.splits.channels),
             variants=variants, files=archive.describe(files),
             canary=canary.description, drift_reference=reference, drift=_drift(inputs), split=split,
             cascade=_cascade(inputs), provenance=provenance_of(project),

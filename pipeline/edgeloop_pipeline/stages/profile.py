@@ -113,7 +113,9 @@ class Profile(Base):
                 path = Path(scratch) / f"{name}.onnx"
                 to_onnx(graph, saved.normalization, project.splits.shape, path, quantized=False)
                 spec = TensorSpec(dtype="float32", shape=[])
-                variant = Variant(name=name, runtime="onnx", precision=Precision.FLOAT32, file=path.name, input=spec, output=spec)
+                variant = Variant(
+                    name=name, runtime="onnx", precision=Precision.FLOAT32, file=path.name, inputs=[spec], outputs=[spec]
+                )
                 model = path.read_bytes()
                 rows[name] = FloatCost(len(model), best_threads(variant, model, samples, self.seconds))
         return rows

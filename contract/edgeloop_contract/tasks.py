@@ -1,0 +1,67 @@
+"""What a model's outputs mean: its task, as the manifest writes it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from edgeloop_contract.tensors import Part
+
+__all__ = ["Anomaly", "Classification", "Regression", "Task", "Tensors", "names_of"]
+
+
+class _Task(Part, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
+    """Base of every task. A field that a reader does not know would change the answer: it is refused.
+
+    `output`: name of the output that holds the scores; "": the first one.
+    """
+
+    output: str = ""
+
+
+class Classification(_Task, frozen=True, kw_only=True, tag="classification"):
+    """One score per label. `scores`: logits, whose softmax are probabilities, or probabilities themselves."""
+
+    labels: list[str]
+    scores: Literal["logits", "probabilities"] = "logits"
+
+
+class Regression(_Task, frozen=True, kw_only=True, tag="regression"):
+    """Scores are standardised: value = score × std + mean, one per quantity, in its unit."""
+
+    quantities: list[str]
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self) -> None:
+        if not len(self.quantities) == len(self.mean) == len(self.std):
+            raise ValueError("each quantity needs one mean and one std")
+
+
+class Anomaly(_Task, frozen=True, kw_only=True, tag="anomaly"):
+    """The model reconstructs its normalized input, channels first; a mean squared error above `threshold` is `labels[1]`.
+
+    `mean`, `std`: the normalization, per channel or one for all.
+    """
+
+    labels: list[str]
+    threshold: float
+    mean: list[float]
+    std: list[float]
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != 2 or len(self.mean) != len(self.std) or 0 in self.std:
+            raise ValueError("an anomaly task has two labels, and a std above 0 for each mean")
+
+
+class Tensors(_Task, frozen=True, kw_only=True, tag="tensors"):
+    """No meaning is declared: the answer is the named outputs."""
+
+
+Task = Classification | Regression | Anomaly | Tensors
+
+
+def names_of(task: Task) -> list[str]:
+    """Labels or quantities, by the kind of task; none where its outputs have no declared meaning."""
+    if isinstance(task, Tensors):
+        return []
+    return task.quantities if isinstance(task, Regression) else task.labels
