@@ -94,7 +94,10 @@ class GroupVariance(_Answer, frozen=True, omit_defaults=True):
 
 
 class BundleSummary(_Answer, frozen=True):
-    """What the registry knows of a bundle. `reliability`: (bins, 2) share of right answers, and samples, by confidence."""
+    """What the registry knows of a bundle. `reliability`: (bins, 2) share of right answers, and samples, by confidence.
+
+    `schema`: the lowest reader that runs it, for what it `requires`. `unknown`: what nobody knows of it.
+    """
 
     model: str = ""
     version: int = 0
@@ -255,7 +258,8 @@ class GateStatus(_Answer, frozen=True):
 
 
 class RolloutStatus(_Answer, frozen=True):
-    """A rollout with its gates as they stand. `cohort`, `reported`, `failed`: devices."""
+    """A rollout with its gates as they stand. `cohort`, `reported`, `failed`: devices; `need_upgrade`: whose agent
+    cannot read the bundle, and which are offered nothing."""
 
     id: int
     target: str
@@ -272,4 +276,5 @@ class RolloutStatus(_Answer, frozen=True):
     cohort: int = 0
     reported: int = 0
     failed: int = 0
+    need_upgrade: int = 0
     gates: list[GateStatus] = []

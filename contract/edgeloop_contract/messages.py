@@ -14,8 +14,9 @@ from edgeloop_contract.arrays import SampleDtype
 from edgeloop_contract.errors import DataError
 
 __all__ = [
-    "MAX_LABELS", "MAX_RECORDINGS", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event", "Heartbeat", "Job",
-    "JobResult", "Key", "Moments", "Report", "Sample", "Samples", "Sha256", "Short", "Target", "decode", "encode", "too_deep",
+    "MAX_LABELS", "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event",
+    "Heartbeat", "Job", "JobResult", "Key", "Moments", "Report", "Sample", "Samples", "Sha256", "Short", "Target", "decode",
+    "encode", "too_deep",
 ]  # fmt: skip
 
 # (?!\n)$ is the very end, in Python's words and in OpenAPI's: $ alone lets a line's end through.
@@ -32,6 +33,7 @@ Time = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]  # to the end of
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)]
 Microseconds = Annotated[float, msgspec.Meta(ge=0, le=3.6e9)]
 Celsius = Annotated[float, msgspec.Meta(ge=-1e4, le=1e4)]
+READS_HEADER = "Edgeloop-Reads"  # of a poll: as `Heartbeat.reads`, so that an upgraded agent need not report first
 MAX_LABELS = 1000
 MAX_RECORDINGS = 100
 
@@ -60,10 +62,12 @@ class Enrolled(_Message, frozen=True):
 class Assignment(_Message, frozen=True):
     """What the hub wants the device to run, if signed metadata allow it. Empty: no change.
 
+    `needs_upgrade`: a bundle that is meant for this device, and that only a later agent reads; it is offered once that asks.
     `recordings`: somebody said what they are; the samples of them that were not chosen are wanted too, where they are still there.
     """
 
     target: str = ""
+    needs_upgrade: str = ""
     job: Job | None = None
     recordings: Annotated[list[Short], msgspec.Meta(max_length=MAX_RECORDINGS)] = []
 
@@ -110,6 +114,7 @@ class Heartbeat(_Message, frozen=True):
     machine: Short = ""
     agent: Short = ""
     runtime: Short = ""
+    reads: Count = 1  # the newest schema of bundles that this agent reads
 
 
 class DriftReport(_Message, frozen=True):

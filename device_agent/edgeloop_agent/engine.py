@@ -189,6 +189,8 @@ class Engine:
         shape, dtype = tuple(spec.shape), DTYPES[spec.dtype]
         if samples.ndim == len(shape) and shape and shape[-1] == 1:
             samples = samples[..., None]
+        elif samples.ndim == len(shape) + 2 and samples.shape[-1] == 1:  # numbers in a row are read as a series of one channel
+            samples = samples[..., 0]
         if samples.shape[1:] != shape:
             raise DataError(f"a sample of shape {samples.shape[1:]}; the model takes {shape}")
         if samples.dtype == dtype:

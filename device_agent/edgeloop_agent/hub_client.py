@@ -10,7 +10,8 @@ import urllib3
 
 from edgeloop_agent.connection_pool import pool
 from edgeloop_contract.errors import NetworkError
-from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report, decode, encode
+from edgeloop_contract.manifest import SCHEMA
+from edgeloop_contract.messages import READS_HEADER, Assignment, Enrolled, Enrolment, Report, decode, encode
 
 __all__ = ["CHUNK", "HubClient", "NotFound", "Refused"]
 
@@ -42,7 +43,7 @@ class HubClient:
 
     def assignment(self, etag: str) -> tuple[Assignment | None, str]:
         """What the hub wants this device to run, and its etag; None when it is unchanged since `etag`."""
-        answer = self._ask("GET", "/api/v1/update", {"If-None-Match": etag} if etag else {})
+        answer = self._ask("GET", "/api/v1/update", {READS_HEADER: str(SCHEMA), **({"If-None-Match": etag} if etag else {})})
         if answer.status == 304:
             answer.drain_conn()
             return None, etag

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from edgeloop_agent.hardware import machine
+from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat, Moments
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Counts(msgspec.Struct):
             confidence=Moments(count=seen.confident, mean=mean, variance=variance),
             labels=dict(seen.labels.most_common(MAX_LABELS)), right=seen.right, labelled=seen.labelled,
             celsius=self.reading.celsius if self.reading else None,
-            memory_bytes=resident_bytes(), machine=machine(), runtime=runtime,
+            memory_bytes=resident_bytes(), machine=machine(), runtime=runtime, reads=SCHEMA,
         )  # fmt: skip
 
     def latency_of(self, model: str) -> Latencies:

@@ -117,13 +117,13 @@ class UpdateCycle:
             and self.now() - journal.refreshed < settings.refresh_seconds
             and journal.refreshed <= self.now()
         ):
-            return "nothing new"
+            return _upgrade_wanted(known.assignment) or "nothing new"
         result, settled = self._take(hub, known.assignment.target, journal)
         if settled and known.assignment.job is not None and self.measure is not None:
             result = self._measure(hub, known.assignment.job)
         if settled:
             self._remember(replace(known, settled=True, software=software()))
-        return result
+        return _upgrade_wanted(known.assignment) or result
 
     def _from_folder(self) -> str:
         """Install the newest signed version for this model."""
@@ -254,6 +254,11 @@ class UpdateCycle:
             publish(self.folder.path / "asked.json", msgspec.json.encode(known))
         except OSError as error:
             raise StorageError(f"{self.folder.path}: cannot be written ({error.strerror}); make room") from error
+
+
+def _upgrade_wanted(assignment: Assignment) -> str:
+    later = assignment.needs_upgrade
+    return f"{later} is meant for this device, and needs a later agent: update edgeloop here" if later else ""
 
 
 def _is_repeated(journal: Journal, kind: str, text: str) -> bool:

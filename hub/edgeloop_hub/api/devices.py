@@ -12,7 +12,7 @@ from litestar.exceptions import ClientException, NotAuthorizedException, NotFoun
 from litestar.response import Stream
 from sqlalchemy import select
 
-from edgeloop_contract.messages import Assignment, Enrolled, Enrolment, Report
+from edgeloop_contract.messages import READS_HEADER, Assignment, Enrolled, Enrolment, Report
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_updates
@@ -59,10 +59,10 @@ class Devices(Controller):
         """What the device should run and send. With the ETag of the last answer: 304 while that answer holds."""
         device = asking(request)
         with state.hub.database.reading() as database:
-            offer = assignment.assignment(database, device, state.hub.settings)
+            offer = assignment.assignment(database, device, state.hub.settings, _reads(request))
             version = signing.latest_version(database, "targets")
         wanted = hashlib.sha256("\n".join(offer.recordings).encode()).hexdigest()[:16] if offer.recordings else ""
-        etag = f'"{version}-{offer.target}-{offer.job.id if offer.job else ""}-{wanted}"'
+        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{offer.job.id if offer.job else ""}-{wanted}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(offer, headers={"ETag": etag})
@@ -122,3 +122,9 @@ def _begins(asked: str, size: int) -> int:
     number = asked.removeprefix("bytes=").removesuffix("-") if asked.startswith("bytes=") and asked.endswith("-") else ""
     begins = int(number) if number.isascii() and number.isdigit() and len(number) < 16 else 0
     return begins if begins < size else 0
+
+
+def _reads(request: Request[Any, Any, Any]) -> int:
+    """The newest schema that the agent reads; 1 where it does not say, as agents before schema 2."""
+    text = request.headers.get(READS_HEADER.lower(), "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 1

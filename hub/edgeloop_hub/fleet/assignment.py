@@ -11,15 +11,23 @@ from edgeloop_hub.rollouts.policy import assigned
 from edgeloop_hub.samples import labelling
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import bundles, jobs, released
+from edgeloop_hub.updates.registry import schema_of
 
 
-def assignment(connection: Connection, device: EnrolledDevice, settings: Settings) -> Assignment:
-    """What this device should run and measure, and of which recordings it should send the other samples."""
+def assignment(connection: Connection, device: EnrolledDevice, settings: Settings, reads: int = 1) -> Assignment:
+    """What this device should run and measure, and of which recordings it should send the other samples.
+
+    `reads`: the newest schema that its agent reads. A bundle of a later one is never offered.
+    """
     target = target_for(connection, device, device.model) if device.model else ""
-    waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(1)
-    job = connection.execute(waiting).first()
+    waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(20)
+    job = next((row for row in connection.execute(waiting) if schema_of(connection, row.target) <= reads), None)
     wanted = labelling.wanted_recordings(connection, device.name, settings)
-    return Assignment(target=target, job=Job(id=job.id, target=job.target) if job else None, recordings=wanted)
+    later = "" if not target or schema_of(connection, target) <= reads else target
+    return Assignment(
+        target="" if later else target, needs_upgrade=later, job=Job(id=job.id, target=job.target) if job else None,
+        recordings=wanted,
+    )  # fmt: skip
 
 
 def target_for(connection: Connection, device: EnrolledDevice, model: str) -> str:

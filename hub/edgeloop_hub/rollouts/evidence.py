@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, select
@@ -32,15 +33,37 @@ MAX_ANSWERS_PER_SECOND = 10_000  # that a device is believed
 MAX_CRASHES_PER_HOUR, FIRST_CRASHES = 60.0, 8.0  # the agent waits a minute between restarts, after the first few
 
 
-def members(connection: Connection, rollout: Rollout) -> tuple[list[EnrolledDevice], list[EnrolledDevice]]:
-    """Devices of this channel and model: those of the cohort so far, and the others."""
-    rows = select(devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256).where(
+class Members(NamedTuple):
+    """Devices of a rollout's channel and model: those of the cohort so far, and the others.
+
+    `need_upgrade`: how many of the others are in a cohort's step, and cannot read the bundle.
+    """
+
+    cohort: list[EnrolledDevice]
+    others: list[EnrolledDevice]
+    need_upgrade: int
+
+
+def members(connection: Connection, rollout: Rollout) -> Members:
+    columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256, devices.c.heartbeat)
+    rows = select(*columns).where(
         devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
     )
-    every = [EnrolledDevice(r.name, json.loads(r.labels), r.channel, r.model, r.sha256) for r in connection.execute(rows)]
-    inside = [d for d in every if rollout.cohort_has(d.name, d.labels)]
-    names = {d.name for d in inside}
-    return inside, [d for d in every if d.name not in names]
+    cohort: list[EnrolledDevice] = []
+    others: list[EnrolledDevice] = []
+    need_upgrade = 0
+    for r in connection.execute(rows):
+        device = EnrolledDevice(r.name, json.loads(r.labels), r.channel, r.model, r.sha256)
+        inside = rollout.cohort_has(device.name, device.labels)
+        reads = rollout.schema == 1 or device.sha256 == rollout.target_sha256 or _reads(r.heartbeat) >= rollout.schema
+        need_upgrade += inside and not reads
+        (cohort if inside and reads else others).append(device)
+    return Members(cohort, others, need_upgrade)
+
+
+def _reads(heartbeat: str) -> int:
+    beat = beat_of(heartbeat)
+    return beat.reads if beat is not None else 1
 
 
 def failures(connection: Connection, rollout: Rollout, names: Iterable[str]) -> set[str]:

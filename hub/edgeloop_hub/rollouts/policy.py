@@ -34,6 +34,7 @@ class Rollout:
     state: RolloutState
     step: int
     step_began: float
+    schema: int = 1  # the lowest reader that runs the bundle
 
     def cohort_has(self, device: str, labels: list[str]) -> bool:
         return any(is_in(step, device, labels, self.target) for step in self.plan.steps[: self.step + 1])
@@ -51,12 +52,16 @@ def assigned(device: str, labels: list[str], running_sha256: str, released: str,
 
 @dataclass(frozen=True)
 class Assessment:
-    """A rollout's gates, and devices: of the steps so far, of those that answered samples with the new bundle, that failed."""
+    """A rollout's gates, and devices: of the steps so far, of those that answered samples with the new bundle, that failed.
+
+    `need_upgrade`: devices of the steps so far whose agent cannot read the bundle. They are offered nothing, and not counted.
+    """
 
     findings: list[Finding]
     cohort: int
     reported: int
     failed: int
+    need_upgrade: int = 0
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.storage.schema import bundles, rollouts
+from edgeloop_hub.updates.registry import needed_schema
 
-_ROLLOUTS = select(rollouts, bundles.c.sha256).join(bundles, bundles.c.target == rollouts.c.target)
+_ROLLOUTS = select(rollouts, bundles.c.sha256, bundles.c.about).join(bundles, bundles.c.target == rollouts.c.target)
 
 
 def open_rollouts(connection: Connection) -> list[Rollout]:
@@ -45,7 +46,9 @@ def _rollout(row: Any) -> Rollout:
         plan = plan_of(row.plan)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise DataError(f"rollout {row.id}: its plan cannot be read ({error}); abort it, and start another") from error
-    return Rollout(row.id, row.channel, row.model, row.target, row.sha256, plan, row.state, row.step, row.step_began)
+    return Rollout(
+        row.id, row.channel, row.model, row.target, row.sha256, plan, row.state, row.step, row.step_began, needed_schema(row.about)
+    )
 
 
 @lru_cache(64)

@@ -95,7 +95,7 @@ def change(connection: Connection, number: int, verb: str, who: str) -> None:
 
 def assess(connection: Connection, rollout: Rollout) -> Assessment:
     """A rollout's gates over what its devices reported since it began."""
-    inside, outside = evidence.members(connection, rollout)
+    inside, outside, need_upgrade = evidence.members(connection, rollout)
     names = {d.name for d in inside}
     failed = evidence.failures(connection, rollout, names)
     began = connection.execute(select(rollouts.c.began).where(rollouts.c.id == rollout.id)).scalar_one()
@@ -105,7 +105,7 @@ def assess(connection: Connection, rollout: Rollout) -> Assessment:
     failed -= {d.name for d in inside if d.sha256 == rollout.target_sha256}
     working = {name for name, device in new.items() if device.worked} - failed
     findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed))
-    return Assessment(findings, len(inside), len(working), len(failed))
+    return Assessment(findings, len(inside), len(working), len(failed), need_upgrade)
 
 
 def carry_out(connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings) -> str:
@@ -182,6 +182,7 @@ def status(connection: Connection, number: int) -> RolloutStatus:
         assessment = Assessment([Finding("all gates", None, cannot_be_judged(error))], 0, 0, 0)
     return msgspec.structs.replace(
         summary, cohort=assessment.cohort, reported=assessment.reported, failed=assessment.failed,
+        need_upgrade=assessment.need_upgrade,
         gates=[GateStatus(gate=f.gate, breached=f.breached, text=f.text) for f in assessment.findings],
     )  # fmt: skip
 

@@ -193,6 +193,21 @@ def _summary(about: str) -> _StoredSummary:
     return stored
 
 
+class _Needs(msgspec.Struct, frozen=True):
+    schema: int = 1
+
+
+def needed_schema(about: str) -> int:
+    """The lowest reader that runs a bundle. `about`: as the registry keeps it; what an earlier hub stored is of schema 1."""
+    return msgspec.json.decode(about, type=_Needs).schema
+
+
+def schema_of(connection: Connection, target: str) -> int:
+    """The lowest reader that runs a published bundle."""
+    about = connection.execute(select(bundles.c.about).where(bundles.c.target == target)).scalar()
+    return needed_schema(about) if about else 1
+
+
 def summaries(connection: Connection, model: str) -> dict[str, BundleSummary]:
     """Of each of the model's bundles, by digest."""
     rows = connection.execute(select(bundles.c.sha256, bundles.c.about).where(bundles.c.model == model))

@@ -100,6 +100,8 @@ def _show(status: RolloutStatus) -> None:
     if status.reason:
         click.echo(f"  {status.reason}")
     click.echo(f"  {status.cohort} devices in the cohort, {status.reported} report from the new bundle, {status.failed} failed")
+    if status.need_upgrade:
+        click.echo(f"  {status.need_upgrade} devices wait for an upgrade of their agent, which cannot read the bundle")
     for gate in status.gates:
         verdict = {True: "BREACHED", False: "holds", None: "cannot tell"}[gate.breached]
         click.echo(f"  {gate.gate:18}{verdict:12}{gate.text}")
