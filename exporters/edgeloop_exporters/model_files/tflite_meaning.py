@@ -56,12 +56,13 @@ def _meaning(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], ou
     if labels:
         sources["labels"] = f"file {file} in the TFLite file"
     ours = _ours(graph) if graph else {}
-    steps = steps_in(json.dumps(ours["preprocessing"])) if "preprocessing" in ours else None
+    steps = steps_in(json.dumps(ours.pop("preprocessing"))) if "preprocessing" in ours else None
     if any(found):
         sources["inputs"] = "TFLite metadata"
     return Meaning(
         **texts, labels=labels, labels_output=output, inputs=tuple(meaning for meaning in found if meaning),
-        task=clean(str(ours.get("task", ""))), preprocessing=steps, sources=sources,
+        task=clean(str(ours.pop("task", ""))), preprocessing=steps, sources=sources,
+        more={clean(str(k), 100): clean(str(v), 300) for k, v in list(ours.items())[:100]},
     )  # fmt: skip
 
 
