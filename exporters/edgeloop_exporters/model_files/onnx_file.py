@@ -48,8 +48,14 @@ def parse_onnx(content: bytes, where: str) -> Any:
 
 def read_onnx(path: Path, content: bytes) -> ModelFile:
     """Describe an ONNX file of this content. Raises ModelError, and DataError where weights beside it are missing."""
+    try:
+        return _described(parse_onnx(content, str(path)), path)
+    except (TypeError, AttributeError, UnicodeError) as error:  # protobuf gives bytes for a text that is not UTF-8
+        raise ModelError(f"{path} is damaged: a name in it is not text; export or download it again") from error
+
+
+def _described(model: Any, path: Path) -> ModelFile:
     where = str(path)
-    model = parse_onnx(content, where)
     _check_operators(model, where)
     external = tuple(str(file) for file in external_files(model, path))
     _with_output_shapes(model)
@@ -184,7 +190,13 @@ def _inside(folder: Path, location: str, path: Path) -> Path:
 
 def whole_onnx(path: Path, content: bytes) -> bytes:
     """The file with all its weights inside: as it is, where no other file holds some. Raises ModelError beyond 2 GB."""
-    model = parse_onnx(content, str(path))
+    try:
+        return _whole(parse_onnx(content, str(path)), path, content)
+    except (TypeError, AttributeError, UnicodeError) as error:
+        raise ModelError(f"{path} is damaged: a name in it is not text; export or download it again") from error
+
+
+def _whole(model: Any, path: Path, content: bytes) -> bytes:
     files = external_files(model, path)
     if not files:
         return content

@@ -27,7 +27,17 @@ IDENTIFIER = b"M001"
 AXIS_LABELS, VALUE_LABELS = 2, 3  # kinds of files
 NORMALIZATION, IMAGE, AUDIO = 1, 2, 4  # kinds of process units, and of content
 MAX_LABEL_BYTES = 16 << 20
-BAD_ZIP = (zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, ValueError, OSError, KeyError)
+BAD_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+    OSError,
+    LookupError,
+    EOFError,
+)
 
 
 def tflite_meaning(metadata: bytes, content: bytes, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Meaning:
@@ -56,6 +66,7 @@ def _meaning(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], ou
     if labels:
         sources["labels"] = f"file {file} in the TFLite file"
     ours = _ours(graph) if graph else {}
+    sources |= {key: "TFLite metadata edgeloop" for key in ("task", "preprocessing") if key in ours}
     steps = steps_in(json.dumps(ours.pop("preprocessing"))) if "preprocessing" in ours else None
     if any(found):
         sources["inputs"] = "TFLite metadata"
@@ -123,7 +134,7 @@ def _text_files(content: bytes) -> dict[str, bytes]:
         return {}
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            small = [e for e in archive.infolist()[:100] if e.file_size <= MAX_LABEL_BYTES and not e.is_dir()]
+            small = [e for e in archive.infolist()[:100] if e.file_size <= MAX_LABEL_BYTES]
             return {
                 e.filename: _bounded(archive, e) for e in small if e.filename.lower().endswith((".txt", ".json", ".csv", ".names"))
             }

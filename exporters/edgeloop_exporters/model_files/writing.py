@@ -32,7 +32,9 @@ def _onnx(content: bytes, meaning: Meaning) -> bytes:
     del model.metadata_props[:]
     for key, value in _properties(meaning).items():
         model.metadata_props.add(key=key, value=value)
-    model.doc_string = meaning.description
+    model.ClearField("doc_string")
+    if meaning.description:
+        model.doc_string = meaning.description
     if meaning.version.isdigit():
         model.model_version = int(meaning.version)
     return bytes(model.SerializeToString(deterministic=True))

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from edgeloop_contract.manifest import Variant
+from edgeloop_contract.manifest import Runtime
 from edgeloop_contract.preprocessing import Colour, Grayscale, Resize, Step
 from edgeloop_exporters.model_files.description import InputMeaning, Meaning, Normalization
 from edgeloop_exporters.model_files.writing import with_meaning
@@ -37,24 +37,26 @@ def meaning_of(splits: PreparedSplits, preprocessing: Sequence[Step], name: str,
     )  # fmt: skip
 
 
-def stamped(content: bytes, variant: Variant, meaning: Meaning) -> bytes:
-    """The variant's file with the meaning in it, and with the normalization of its own input: none for raw counts."""
-    quantization = variant.input.quantization if variant.runtime == "tflite" else None
-    mean, std = (0.0, 1.0)
-    if quantization is not None:  # raw counts minus 128 in integers, which is this normalization, quantized
-        mean, std = float(quantization.zero_point + 128), 1.0 / quantization.scale
-    channels = variant.input.shape[-1] if len(variant.input.shape) == 3 else 0
+def stamped(
+    content: bytes, runtime: Runtime, meaning: Meaning, shape: tuple[int, ...], counts: tuple[float, int] | None = None
+) -> bytes:
+    """The file with the meaning in it. `shape`: one sample's; `counts`: scale and uint8 zero point, where an int8 file reads them.
+
+    Raw counts go in without normalization. TFLite's int8 input is the count minus 128, which is the normalization, quantized.
+    """
+    mean, std = (float(counts[1]), 1.0 / counts[0]) if counts and runtime == "tflite" else (0.0, 1.0)
     picture = any(isinstance(step, (Resize, Colour, Grayscale)) for step in meaning.preprocessing or ())
     given = InputMeaning(
         name="input", normalization=Normalization((mean,), (std,)),
-        colour={1: "grey", 3: "rgb"}.get(channels) if picture else None,  # type: ignore[arg-type]
+        colour={1: "grey", 3: "rgb"}.get(shape[-1]) if picture and len(shape) == 3 else None,  # type: ignore[arg-type]
     )  # fmt: skip
-    return with_meaning(content, variant.runtime, msgspec.structs.replace(meaning, inputs=(given,)))
+    return with_meaning(content, runtime, msgspec.structs.replace(meaning, inputs=(given,)))
 
 
-def growth(content: bytes, variant: Variant, splits: PreparedSplits, preprocessing: Sequence[Step]) -> int:
+def growth(content: bytes, runtime: Runtime, splits: PreparedSplits, preprocessing: Sequence[Step]) -> int:
     """The bytes that the meaning adds to a file at most, whatever the recipe's name and version are."""
-    return len(stamped(content, variant, meaning_of(splits, preprocessing, LONGEST_NAME, LONGEST_VERSION))) - len(content)
+    meaning = meaning_of(splits, preprocessing, LONGEST_NAME, LONGEST_VERSION)
+    return len(stamped(content, runtime, meaning, splits.shape)) - len(content)
 
 
 def _json(values: Any) -> str:

@@ -61,7 +61,7 @@ def shipped(
     """
     samples = splits.validation.values[:SAMPLES]
     made = files(saved, graph, splits)
-    size = max(len(model) + growth(model, variant, splits, preprocessing) for variant, model in made)
+    size = max(len(model) + growth(model, variant.runtime, splits, preprocessing) for variant, model in made)
     costs = [best_threads(variant, model, samples, seconds) for variant, model in made]
     place = min(range(len(costs)), key=lambda i: costs[i].latency_us_p50)
     joules = None

@@ -75,7 +75,8 @@ class Export(Base):
         head = project.recipe.head
         meaning = meaning_of(splits, head.preprocessing, head.name, head.version)
         for variant in variants:  # at last: the lighter files are made from the plain one
-            (out / variant.file).write_bytes(stamped((out / variant.file).read_bytes(), variant, meaning))
+            path, quantized = out / variant.file, variant.precision == Precision.INT8
+            path.write_bytes(stamped(path.read_bytes(), variant.runtime, meaning, splits.shape, counts if quantized else None))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return ExportResult({v.name: (out / v.file).stat().st_size for v in variants}, {v.name: v.precision for v in variants})
 
