@@ -84,6 +84,10 @@ EDITS: dict[str, tuple[str, Edit, list[str]]] = {
     ),
     "repairs": ("edgeloop_pipeline.quantization.repair", body, ["quantize"]),
     "the ONNX passes": ("edgeloop_exporters.onnx_passes", body, ["budget", "quantize", "export", "profile", "cascade"]),
+    "what model files say of themselves": (
+        "edgeloop_exporters.model_files.tflite_writing", body, ["budget", "quantize", "export", "profile"],
+    ),
+    "what model files of others say": ("edgeloop_exporters.model_files.reading", body, []),
     "a runtime": (
         "edgeloop_agent.runtimes.onnx", body,
         ["budget", "quantize", "export", "verify", "profile", "split", "cascade"],

@@ -167,7 +167,8 @@ class Repair:
         here = target.max_latency_us if target.device is None else None
         if target.max_int8_bytes is None and here is None:
             return ""
-        found = shipped_cost.shipped(self.saved, candidate.graph, self.splits, MEASURE_SECONDS, with_energy=False)
+        steps = self.inputs.project.recipe.head.preprocessing
+        found = shipped_cost.shipped(self.saved, candidate.graph, self.splits, steps, MEASURE_SECONDS, with_energy=False)
         if target.max_int8_bytes is not None and found.bytes > target.max_int8_bytes:
             return f"max_int8_bytes with {found.bytes:,}"
         return f"max_latency_us with {found.latency_us:.0f}" if here is not None and found.latency_us > here else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from edgeloop_agent.bench.measure import best_threads
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Precision, Runtime, Variant
+from edgeloop_contract.preprocessing import Step
 from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
 from edgeloop_exporters.quantization import output_qparams
+from edgeloop_pipeline.bundling.meaning import growth
 from edgeloop_pipeline.bundling.variants import answer_shape, variant_of
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
@@ -49,10 +52,16 @@ def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Vari
     return found
 
 
-def shipped(saved: Saved, graph: Graph, splits: PreparedSplits, seconds: float, with_energy: bool) -> Shipped:
-    """Measure the files on this machine. Raises DeviceError if energy is needed and this machine has no meter."""
+def shipped(
+    saved: Saved, graph: Graph, splits: PreparedSplits, preprocessing: Sequence[Step], seconds: float, with_energy: bool
+) -> Shipped:
+    """Measure the files on this machine, with the bytes of what `export` writes into them.
+
+    Raises DeviceError if energy is needed and this machine has no meter.
+    """
     samples = splits.validation.values[:SAMPLES]
     made = files(saved, graph, splits)
+    size = max(len(model) + growth(model, variant.runtime, splits, preprocessing) for variant, model in made)
     costs = [best_threads(variant, model, samples, seconds) for variant, model in made]
     place = min(range(len(costs)), key=lambda i: costs[i].latency_us_p50)
     joules = None
@@ -62,4 +71,4 @@ def shipped(saved: Saved, graph: Graph, splits: PreparedSplits, seconds: float, 
             raise DeviceError(
                 f"max_energy_uj cannot be held here: {energy.NO_METER}; leave it out, or run on a machine with a meter"
             )
-    return Shipped(latency_us=costs[place].latency_us_p50, bytes=max(len(model) for _, model in made), energy_uj=joules)
+    return Shipped(latency_us=costs[place].latency_us_p50, bytes=size, energy_uj=joules)

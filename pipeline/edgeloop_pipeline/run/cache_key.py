@@ -50,6 +50,8 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
         from edgeloop_agent.hardware import machine
 
         found["machine"] = machine()
+    if name == "export":  # it writes them into the model files
+        found |= {"recipe name": head.name, "recipe version": str(head.version)}
     if name in ("package", "report"):
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
         found |= {"recipe name": head.name, "recipe version": str(head.version), "recipe model_card": head.model_card}

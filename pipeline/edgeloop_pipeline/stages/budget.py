@@ -230,7 +230,8 @@ class _Search:
         rows = torch.randperm(len(splits.train), generator=torch.Generator().manual_seed(0))[:256].numpy()
         quantized_graph.calibrate(graph, splits.train.values[rows])
         accuracy = self.task.judge(scores_of(graph.module, saved.normalization, splits.validation), splits.validation)[0]
-        found = shipped_cost.shipped(saved, graph, splits, self.settings.seconds, self.with_energy)
+        steps = self.inputs.project.recipe.head.preprocessing
+        found = shipped_cost.shipped(saved, graph, splits, steps, self.settings.seconds, self.with_energy)
         return Attempt(
             widths={}, accuracy=accuracy, latency_us=self._from_table(saved) if self.device_latency else found.latency_us,
             bytes=found.bytes, energy_uj=found.energy_uj, ram_bytes=peak_bytes(quantized_graph.folded(saved, splits)[0]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 
@@ -16,9 +16,6 @@ from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import ExportResult
 
-if TYPE_CHECKING:
-    pass
-
 INT8_ONLY: tuple[Precision, ...] = (Precision.INT8,)
 CHECKED_SAMPLES = 16  # training samples that check each file at once; verify then uses the whole test set
 BOTH: tuple[Precision, ...] = (Precision.INT8, Precision.FLOAT32)
@@ -26,7 +23,10 @@ BOTH: tuple[Precision, ...] = (Precision.INT8, Precision.FLOAT32)
 
 @dataclass(frozen=True)
 class Export(Base):
-    """Writes one file per runtime and precision. The models take raw counts: input normalization is inside."""
+    """Writes one file per runtime and precision. The models take raw counts: input normalization is inside.
+
+    Each file says what it means: task, labels, preprocessing, name and version (docs/model-files.md).
+    """
 
     runtimes: Annotated[list[Runtime], msgspec.Meta(min_length=1)] = field(default_factory=lambda: ["onnx", "tflite"])
     float32: bool = True
@@ -42,6 +42,7 @@ class Export(Base):
         from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
         from edgeloop_exporters.file_check import check_file
         from edgeloop_exporters.quantization import output_qparams
+        from edgeloop_pipeline.bundling.meaning import meaning_of, stamped
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.training.scoring import seed_everything
@@ -71,6 +72,11 @@ class Export(Base):
                 inputs.log(f"writing {file}")
                 make(out / f"{runtime}-float32.{runtime}", out / file)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
+        head = project.recipe.head
+        meaning = meaning_of(splits, head.preprocessing, head.name, head.version)
+        for variant in variants:  # at last: the lighter files are made from the plain one
+            path, quantized = out / variant.file, variant.precision == Precision.INT8
+            path.write_bytes(stamped(path.read_bytes(), variant.runtime, meaning, splits.shape, counts if quantized else None))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return ExportResult({v.name: (out / v.file).stat().st_size for v in variants}, {v.name: v.precision for v in variants})
 

@@ -1,0 +1,108 @@
+"""What a model file says of itself: tensors, precision, states, and the meaning that its maker wrote into it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from edgeloop_contract.manifest import Precision, Quantization, Runtime
+from edgeloop_contract.preprocessing import Step
+
+__all__ = ["Activation", "InputMeaning", "Meaning", "ModelFile", "Normalization", "StatePair", "Tensor"]
+
+# The last operation before an output, where the graph proves it. "linear": plain sums, so logits if the task is classification.
+Activation = Literal["softmax", "sigmoid", "log_softmax", "linear", "argmax"]
+Shape = tuple[int | None, ...]  # None: free
+
+
+class Tensor(msgspec.Struct, frozen=True, kw_only=True):
+    """An input or output. `dtype`: numpy's name, "bfloat16", "string", or "sequence", "map" and the like for what is no tensor.
+
+    `shape`: with the batch; None where the file does not say how many dimensions there are. `quantization`: per tensor.
+    `layout`: one letter a dimension, as "NHWC", where a convolution or a pool reads this input. `activation`: of outputs.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape | None
+    quantization: Quantization | None = None
+    layout: str | None = None
+    activation: Activation | None = None
+
+    @property
+    def scores(self) -> Literal["logits", "probabilities"] | None:
+        """What the values are if they are scores of classes; None where the graph does not prove it."""
+        if self.activation in ("softmax", "sigmoid"):
+            return "probabilities"
+        return "logits" if self.activation == "linear" else None
+
+
+class StatePair(msgspec.Struct, frozen=True):
+    """An output that is the next call's input. `why`: in words, for people."""
+
+    input: str
+    output: str
+    why: str
+
+
+class Normalization(msgspec.Struct, frozen=True):
+    """The file takes (x − mean) / std, where x are raw counts: 0 to 255 for pictures. One number each, or one per channel."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class InputMeaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an input's values are, as the maker wrote it. `size`, `crop`: (height, width); `resample`: Pillow's name."""
+
+    name: str
+    normalization: Normalization | None = None
+    colour: Literal["rgb", "bgr", "grey"] | None = None
+    size: tuple[int, int] | None = None
+    crop: tuple[int, int] | None = None
+    resample: str = ""
+    rate_hz: int | None = None
+    channels: int | None = None
+
+
+class Meaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What people wrote into the file, or beside it. Every text is cleaned and bounded.
+
+    `labels_output`: the output that the labels belong to, "" if it is not said. `preprocessing`: of edgeloop's own files.
+    `sources`: field → where it was found. `more`: what is written there besides, as text.
+    """
+
+    name: str = ""
+    version: str = ""
+    description: str = ""
+    author: str = ""
+    licence: str = ""
+    task: str = ""
+    labels: tuple[str, ...] = ()
+    labels_output: str = ""
+    inputs: tuple[InputMeaning, ...] = ()
+    preprocessing: tuple[Step, ...] | None = None
+    sources: dict[str, str] = {}
+    more: dict[str, str] = {}
+
+
+class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A model file, read and not run.
+
+    `states`: proven by the graph; `guessed_states`: by names and shapes alone. `variables`: state that the runtime itself keeps
+    from call to call, as in streaming TFLite files. `external`: files beside it that hold weights. `operators`: kinds, sorted.
+    """
+
+    path: str
+    runtime: Runtime
+    precision: Precision
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    states: tuple[StatePair, ...] = ()
+    guessed_states: tuple[StatePair, ...] = ()
+    variables: tuple[str, ...] = ()
+    operators: tuple[str, ...] = ()
+    external: tuple[str, ...] = ()
+    meaning: Meaning = Meaning()
+    notes: tuple[str, ...] = ()

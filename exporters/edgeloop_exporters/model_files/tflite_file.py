@@ -1,0 +1,75 @@
+"""Reads a TFLite file: its tensors, its graph, and what its maker wrote into it."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.model_files.checks import not_empty
+from edgeloop_exporters.model_files.description import ModelFile, StatePair, Tensor
+from edgeloop_exporters.model_files.rules import activation_of, layout_of, precision_of
+from edgeloop_exporters.model_files.states import guessed_states, proven_states
+from edgeloop_exporters.model_files.tflite_graph import Opened, open_tflite, schema_module
+from edgeloop_exporters.model_files.tflite_meaning import METADATA, tflite_meaning
+
+__all__ = ["IDENTIFIER", "read_tflite"]
+
+IDENTIFIER = b"TFL3"
+# What flatbuffers' reader and numpy raise for places and lengths that point outside the file.
+DAMAGED = (struct.error, IndexError, ValueError, TypeError, OverflowError, AttributeError, KeyError)
+
+
+def read_tflite(path: Path, content: bytes) -> ModelFile:
+    """Describe a TFLite file of this content. Raises ModelError."""
+    where = str(path)
+    if content[4:8] != IDENTIFIER:
+        raise ModelError(f"{where} is not a TFLite file: export or download it again")
+    schema = schema_module(where)
+    try:
+        model = schema.Model.GetRootAs(content, 0)
+        opened = open_tflite(model, where)
+        metadata = _metadata(model)
+    except DAMAGED as error:
+        raise ModelError(f"{where} is damaged or cut off: export or download it again") from error
+    inputs = tuple(_tensor(opened, number, True) for number in opened.graph.inputs)
+    outputs = tuple(_tensor(opened, number, False) for number in opened.graph.outputs)
+    not_empty(inputs, outputs, where)
+    states = _states(opened, inputs, outputs)
+    return ModelFile(
+        path=where, runtime="tflite", precision=precision_of(opened.graph), inputs=inputs, outputs=outputs,
+        states=states, guessed_states=guessed_states(inputs, outputs, states), variables=opened.variables,
+        operators=opened.operators, meaning=tflite_meaning(metadata, content, inputs, outputs), notes=opened.notes,
+    )  # fmt: skip
+
+
+def _states(opened: Opened, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> tuple[StatePair, ...]:
+    """The graph's tensors are numbers: asked by them, told by names."""
+    numbered = [
+        tuple(msgspec.structs.replace(tensor, name=number) for tensor, number in zip(tensors, numbers, strict=True))
+        for tensors, numbers in ((inputs, opened.graph.inputs), (outputs, opened.graph.outputs))
+    ]
+    found = proven_states(opened.graph, *numbered)
+    return tuple(StatePair(opened.tensors[p.input].name, opened.tensors[p.output].name, p.why) for p in found)
+
+
+def _tensor(opened: Opened, number: str, is_input: bool) -> Tensor:
+    facts = opened.tensors[number]
+    return Tensor(
+        name=facts.name, dtype=facts.dtype, shape=facts.shape, quantization=facts.quantization,
+        layout=layout_of(opened.graph, number) if is_input else None,
+        activation=None if is_input else activation_of(opened.graph, number),
+    )  # fmt: skip
+
+
+def _metadata(model: Any) -> bytes:
+    """The metadata's FlatBuffer; b"" if the file has none."""
+    for i in range(min(model.MetadataLength(), 1000)):
+        entry = model.Metadata(i)
+        if entry.Name() == METADATA and entry.Buffer() < model.BuffersLength():
+            data = model.Buffers(entry.Buffer()).DataAsNumpy()
+            return b"" if isinstance(data, int) else bytes(data)
+    return b""
