@@ -48,7 +48,7 @@ def _used(manifest: Manifest) -> Iterator[str]:
 def _variant(manifest: Manifest, variant: Variant) -> Iterator[str]:
     if len(variant.inputs) != 1 or len(variant.outputs) != 1:
         yield "named tensors"
-    if variant.states:
+    if variant.states or variant.kept_inside:
         yield "state"
     for spec in (*variant.inputs, *variant.outputs):
         yield from _tensor(spec)

@@ -9,7 +9,7 @@ from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
 from edgeloop_contract.tasks import Anomaly, Classification, Regression, Task, Tensors
-from edgeloop_contract.tensors import Part, Precision, Quantization, Runtime, State, TensorSpec
+from edgeloop_contract.tensors import Part, Precision, Quantization, Reset, Runtime, State, TensorSpec
 
 __all__ = [
     "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Estimate", "Exit",
@@ -44,6 +44,7 @@ class Variant(Part, frozen=True):
 
     A prepared sample becomes an input by its types: equal types pass as they are; uint8 counts become int8 as count − 128; floats
     become integers by the input's quantization; counts become floats by value. `states`: tensors that the file feeds back.
+    `kept_inside`: the runtime itself keeps state from call to call, and this is when it begins anew.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Variant(Part, frozen=True):
     inputs: list[TensorSpec]
     outputs: list[TensorSpec]
     states: list[State] = []
+    kept_inside: Reset | None = None
     accuracy: Estimate | None = None
     cost: Cost | None = None
 

@@ -64,7 +64,8 @@ class Engine:
         self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads, options)
         task = self.manifest.task
         # One array in, one row of scores out, nothing remembered: what caches, offloading and most models are.
-        self.is_simple = len(self.manifest.inputs) == 1 and not self.variant.states and not isinstance(task, Tensors)
+        remembers = bool(self.variant.states) or self.variant.kept_inside is not None
+        self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors)
         self._memory: Memory = {}
         self._sample = self.manifest.sample
 
@@ -113,7 +114,7 @@ class Engine:
 
     def new_memory(self) -> Memory:
         """What the model remembers at the start of a recording: nothing, or the one stream of all recordings."""
-        return self._memory if any(state.reset == "never" for state in self.variant.states) else {}
+        return self._memory if "never" in (self.variant.kept_inside, *(state.reset for state in self.variant.states)) else {}
 
     def outputs(self, sample: Mapping[str, Array], memory: Memory) -> dict[str, Array]:
         """All outputs by name, each with a leading 1, for one checked sample (1, *sample) by input. `memory` is updated."""

@@ -44,6 +44,8 @@ def _tensors(variant: Variant) -> Iterator[str]:
     for state in variant.states:
         reset = "at each recording" if state.reset == "recording" else "never"
         yield f"  remembers {state.output} as {state.input}, {state.dtype} {state.shape}; begins anew {reset}"
+    if variant.kept_inside:
+        yield f"  its runtime keeps state; it begins anew {'at each recording' if variant.kept_inside == 'recording' else 'never'}"
 
 
 def _listed(specs: Sequence[TensorSpec]) -> str:

@@ -159,6 +159,8 @@ class Api:
         counts = {len(values) if values.ndim else 0 for values in request.inputs.values()}
         if len(counts) != 1 or not 1 <= min(counts) <= most:
             raise DataError(f"a batch of {', '.join(map(str, sorted(counts)))}; send 1 to {most} samples, of each input as many")
+        if model.variant.kept_inside and self.models.config.source.kind != "none":
+            raise Refusal(409, f"{name} keeps its state inside its runtime, for the source alone: serve it without a source")
         checked = {e.name: model.checked(request.inputs[e.name], e.sample) for e in model.manifest.inputs}
         if any(values.dtype.kind == "f" and not np.isfinite(values).all() for values in checked.values()):
             raise DataError("the input has NaN or infinite values")

@@ -10,13 +10,13 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.caches import GraphCache
-from edgeloop_agent.runtimes.named import NamedModel, is_plain
+from edgeloop_agent.runtimes.named import NamedModel, RawModel, is_plain
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Variant
 
 __all__ = [
-    "PLAIN", "RUNTIMES", "Runtime", "RuntimeOptions", "missing_library", "open_runtime", "to_scores", "version_of",
+    "PLAIN", "RUNTIMES", "Runtime", "RuntimeOptions", "missing_library", "open_raw", "open_runtime", "to_scores", "version_of",
 ]  # fmt: skip
 
 # runtime name in the manifest → (module here, extras that bring it)
@@ -91,3 +91,10 @@ def to_scores(raw: Array, variant: Variant) -> Array:
     if q is None:
         return raw.astype(np.float32, copy=False)
     return (raw.astype(np.float32) - np.float32(q.zero_point)) * np.float32(q.scale)
+
+
+def open_raw(variant: Variant, model: bytes) -> RawModel:
+    """Load `model` without a look at what the manifest says of its tensors. Raises DeviceError."""
+    module, _ = RUNTIMES[variant.runtime]
+    loaded: RawModel = importlib.import_module(module).load(variant, model, 1, PLAIN)
+    return loaded

@@ -16,6 +16,7 @@ __all__ = ["Memory", "NamedModel", "RawModel", "check_shapes", "is_plain", "real
 
 Memory = dict[str, Array]  # what a model remembers from one window to the next: by input tensor, empty before the first
 FLIP = 0x80
+BEGUN, BEGAN = "", np.zeros(0)  # in a memory whose state the runtime keeps: it was told to begin anew
 
 
 class RawModel(Protocol):
@@ -29,6 +30,9 @@ class RawModel(Protocol):
     def feed(self, tensors: dict[str, Array]) -> dict[str, Array]:
         """One inference, the tensors as they are."""
 
+    def forget(self) -> None:
+        """Begin anew what the runtime itself keeps from call to call."""
+
 
 def is_plain(variant: Variant) -> bool:
     """Whether one array in and one array out is all there is to it."""
@@ -36,7 +40,7 @@ def is_plain(variant: Variant) -> bool:
     batch = ("any",) if variant.runtime == "onnx" else ("any", "one")
     return (
         len(variant.inputs) == 1 and not variant.states and spec.constant is None and spec.layout == "channels-last"
-        and spec.batch in batch and variant.output.batch in batch and len(variant.outputs) == 1
+        and variant.kept_inside is None and spec.batch in batch and variant.output.batch in batch and len(variant.outputs) == 1
     )  # fmt: skip
 
 
@@ -99,6 +103,9 @@ class NamedModel:
             feeds[spec.tensor] = to_input(sample, spec)
         for tensor, zeros in self._zeros.items():
             feeds[tensor] = memory.get(tensor, zeros)
+        if self._variant.kept_inside and BEGUN not in memory:
+            self._raw.forget()
+            memory[BEGUN] = BEGAN
         outputs = self._raw.feed(feeds)
         memory.update({state.input: outputs[state.output] for state in self._variant.states})
         answers = {}

@@ -75,6 +75,9 @@ class _Session:
         outputs = dict(zip(names, self._session.run(names, tensors), strict=True))
         return {**outputs, "": outputs[names[0]]}
 
+    def forget(self) -> None:
+        """ONNX Runtime keeps nothing from call to call."""
+
     def two_outputs(self, samples: Array) -> tuple[Array, Array]:
         """The first output and the second one, of a model that has two."""
         first, second = self._session.run(None, {self._input: samples})

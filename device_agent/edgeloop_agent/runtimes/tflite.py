@@ -48,6 +48,14 @@ def version() -> str:
     return _library()[1]
 
 
+def _resize(interpreter: Any, variant: Variant) -> None:
+    """Give inputs whose sizes the file leaves open those of the manifest."""
+    for entry in interpreter.get_input_details():
+        spec = next((s for s in variant.inputs if s.tensor == entry["name"]), None)
+        if spec is not None and any(size < 0 for size in entry["shape_signature"][spec.batch != "none" :]):
+            interpreter.resize_tensor_input(entry["index"], spec.shape if spec.batch == "none" else [1, *spec.shape])
+
+
 def _index(details: list[dict[str, Any]], name: str) -> Any:
     """Of the tensor called `name`; of the first where it has no name, or where the file has no such tensor."""
     return next((entry["index"] for entry in details if entry["name"] == name), details[0]["index"])
@@ -94,6 +102,10 @@ class _Interpreter:
         outputs = {str(entry["name"]): self._interpreter.get_tensor(entry["index"]) for entry in details}
         return {**outputs, "": self._interpreter.get_tensor(self._output)}
 
+    def forget(self) -> None:
+        """Begin anew what the interpreter keeps in variables."""
+        self._interpreter.reset_all_variables()
+
 
 def load(variant: Variant, model: bytes, threads: int, options: RuntimeOptions = PLAIN) -> _Interpreter:
     """Open an interpreter for batch 1.
@@ -111,6 +123,7 @@ def load(variant: Variant, model: bytes, threads: int, options: RuntimeOptions =
             description = f"{description} (asked for and not loaded: {options.delegate}: {why})"
     try:
         interpreter = library.Interpreter(model_content=model, num_threads=threads, experimental_delegates=delegates or None)
+        _resize(interpreter, variant)
         interpreter.allocate_tensors()
     except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
         raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error

@@ -11,6 +11,7 @@ import click
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
 from edgeloop_pipeline.cli.fleet import COMMANDS as PUBLISHING
 from edgeloop_pipeline.cli.labels import labels
+from edgeloop_pipeline.cli.pack import pack
 from edgeloop_pipeline.cli.project import doctor, new, samples
 from edgeloop_pipeline.cli.retrain import retrain
 from edgeloop_pipeline.run.last_run import planned_of, remember
@@ -50,7 +51,7 @@ def commands() -> None:
     """Make good models on limited hardware, and keep them good in the field."""
 
 
-for one in (*PUBLISHING, labels, retrain, doctor, new, samples):
+for one in (*PUBLISHING, labels, retrain, doctor, new, pack, samples):
     one.epilog = one.epilog or EXIT_CODES
     commands.add_command(one)
 

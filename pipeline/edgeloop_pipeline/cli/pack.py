@@ -1,0 +1,144 @@
+"""`edgeloop pack`: a bundle of model files that exist already."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_pipeline.cli.hub_options import EXIT_CODES
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+
+
+@click.command(epilog=EXIT_CODES)
+@click.argument("models", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="MODEL…")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's path; it ends in .edgeloop.")
+@click.option("--name", default="", help="The model's name on devices and hub; default: the first file's name.")
+@click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Grows with each bundle of this model.")
+@click.option("--task", type=click.Choice(["classification", "regression", "tensors"]), help="Default: by labels or quantities.")
+@click.option("--labels", default="", help="A file with one label a line, or labels with commas between.")
+@click.option("--quantities", default="", help="Names of the quantities of a regression, with commas between.")
+@click.option(
+    "--scores", type=click.Choice(["logits", "probabilities"]), help="What the scores are; default: as the file shows it."
+)
+@click.option("--output", default="", metavar="TENSOR", help="The output that holds the scores.")
+@click.option("--preprocess", multiple=True, metavar="[INPUT=]STEPS", help="YAML list of steps, or a file with it; see docs.")
+@click.option("--constant", multiple=True, metavar="TENSOR=VALUES", help="An input that always has these values.")
+@click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next window.")
+@click.option("--no-states", is_flag=True, help="No tensor is state.")
+@click.option(
+    "--reset", type=click.Choice(["recording", "never"]), default="recording", show_default=True, help="When state begins anew."
+)
+@click.option("--shape", multiple=True, metavar="TENSOR=AxB…", help="Sizes that the file leaves open, the batch with them.")
+@click.option("--samples", type=click.Path(path_type=Path), help="Sample data for the canary: a folder or a file.")
+@click.option("--card", type=click.Path(path_type=Path), help="A file with the model card's text.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, **given: Any) -> None:
+    """Put MODEL (.onnx or .tflite, float or int8; several files of one model) into a bundle as it is."""
+    import msgspec
+
+    from edgeloop_pipeline.packing.pack import pack as packed
+    from edgeloop_pipeline.packing.request import PackRequest
+
+    name = given["name"] or re.sub(r"[^a-z0-9_-]+", "-", models[0].stem.lower()).strip("-_") or "model"
+    if not NAME.fullmatch(name):
+        raise UsageError(f"--name {name}: use a-z, 0-9, - and _, at most 63, the first a letter or digit")
+    if out.suffix != ".edgeloop":
+        raise UsageError(f"--out {out}: a bundle's name ends in .edgeloop")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out}: there is no folder {out.absolute().parent}; make it first")
+    request = PackRequest(
+        models=list(models),
+        out=out,
+        name=name,
+        version=given["version"],
+        task=given["task"],
+        labels=_labels(given["labels"]),
+        quantities=_listed(given["quantities"]),
+        scores=given["scores"],
+        output=given["output"],
+        steps=dict(_steps(text) for text in given["preprocess"]),
+        constants={name: _numbers(name, text) for name, text in _pairs("--constant", given["constant"])},
+        states=dict(_pairs("--state", given["state"])),
+        no_states=given["no_states"],
+        reset=given["reset"],
+        shapes={name: _sizes(name, text) for name, text in _pairs("--shape", given["shape"])},
+        samples=given["samples"],
+        card=_text(card) if card else "",
+    )
+    result = packed(request)
+    if as_json:
+        click.echo(msgspec.json.encode(result, enc_hook=str))
+        return
+    click.echo(f"{result.path}: {', '.join(result.variants)}; {result.bytes:,} bytes, sha256 {result.sha256}")
+    for fact in result.facts:
+        click.echo(f"  {fact}")
+    for what in result.unknown:
+        click.echo(f"  not known: {what}")
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: cannot be read ({error}); it must be UTF-8 text") from error
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _labels(text: str) -> list[str]:
+    if not text or ("," in text and not Path(text).exists()):
+        return _listed(text)
+    lines = [line.strip() for line in _text(Path(text)).splitlines()]
+    labels = [line for line in lines if line]
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        raise UsageError(f"--labels {text}: {twice!r} is there twice; labels must be different")
+    return labels
+
+
+def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+    pairs = []
+    for text in texts:
+        name, equals, value = text.rpartition("=")
+        if not equals or not name or not value:
+            raise UsageError(f"{option} {text}: write NAME=VALUE")
+        pairs.append((name, value))
+    return pairs
+
+
+def _numbers(name: str, text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--constant {name}={text}: write numbers with commas between") from None
+
+
+def _sizes(name: str, text: str) -> list[int]:
+    if not re.fullmatch(r"[1-9]\d{0,8}(x[1-9]\d{0,8})*", text):
+        raise UsageError(f"--shape {name}={text}: write sizes such as 1x16000")
+    return [int(part) for part in text.split("x")]
+
+
+def _steps(text: str) -> tuple[str, list[Any]]:
+    """INPUT=STEPS or STEPS, where STEPS is YAML or a file of it."""
+    import msgspec
+    import yaml
+
+    from edgeloop_contract.preprocessing import Step
+
+    match = re.fullmatch(r"([^=\[\]{}\s]+)=(.*)", text, re.S)
+    name, body = (match[1], match[2]) if match else ("", text)
+    content = _text(Path(body)) if not body.lstrip().startswith(("[", "{", "-")) else body
+    try:
+        read = yaml.safe_load(content)
+        return name, msgspec.convert(read if isinstance(read, list) else [read], type=list[Step])
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
+        raise UsageError(
+            f"--preprocess {text[:80]}: {' '.join(str(error).split())[:200]}; docs/preprocessing.md has the steps"
+        ) from error

@@ -1,0 +1,1 @@
+"""Puts model files that exist already into a bundle, as they are (`edgeloop pack`)."""

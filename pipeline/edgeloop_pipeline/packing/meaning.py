@@ -1,0 +1,91 @@
+"""What the outputs mean, and how a recording becomes a sample: as said, else as the files say, else not known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.tasks import Classification, Regression, Task, Tensors
+from edgeloop_contract.tensors import TensorSpec
+from edgeloop_exporters.model_files.description import InputMeaning, ModelFile
+from edgeloop_pipeline.packing.request import PackRequest, Scores
+
+__all__ = ["steps_of", "task_of"]
+
+
+def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request: PackRequest, facts: list[str]) -> Task:
+    """The task. Raises UsageError where it is asked for, and something that it needs is not known."""
+    labels = request.labels
+    if not labels:
+        for model in models:
+            if model.meaning.labels:
+                labels = list(model.meaning.labels)
+                facts.append(f"{len(labels)} labels, from {model.meaning.sources.get('labels', model.path)}")
+                break
+    kind = request.task or ("regression" if request.quantities else None)
+    wanted = len(labels or request.quantities)
+    fitting = [spec for spec in outputs if math.prod(spec.shape) == wanted] if wanted else []
+    if kind is None:
+        if labels and not fitting:
+            sizes = ", ".join(f"{spec.name} {spec.shape}" for spec in outputs)
+            raise UsageError(
+                f"{len(labels)} labels, and no output of so many scores ({sizes}); give other labels, or --task tensors"
+            )
+        kind = "classification" if labels else "tensors"
+    if kind == "tensors":
+        return Tensors()
+    if not wanted:
+        raise UsageError(
+            f"--task {kind}: say what the outputs are with {'--labels' if kind == 'classification' else '--quantities'}"
+        )
+    chosen = [spec for spec in outputs if spec.name == request.output] if request.output else fitting
+    if len(chosen) != 1 or math.prod(chosen[0].shape) != wanted:
+        names = ", ".join(f"{spec.name} {spec.shape}" for spec in outputs)
+        raise UsageError(f"which output holds the {wanted} scores? Say --output; the model gives {names}")
+    output = chosen[0].name if len(outputs) > 1 else ""
+    if kind == "regression":
+        return Regression(quantities=request.quantities, mean=[0.0] * wanted, std=[1.0] * wanted, output=output)
+    return Classification(labels=labels, scores=_scores(models, chosen[0], request, facts), output=output)
+
+
+def _scores(models: Sequence[ModelFile], output: TensorSpec, request: PackRequest, facts: list[str]) -> Scores:
+    if request.scores:
+        return request.scores
+    for model in models:
+        for tensor in model.outputs:
+            if tensor.name == output.tensor and tensor.scores:
+                facts.append(f"scores are {tensor.scores}: {model.path} ends in {tensor.activation}")
+                return tensor.scores
+    raise UsageError(f"are the scores of {output.name} logits or probabilities? The file does not show it; say --scores")
+
+
+def steps_of(models: Sequence[ModelFile], spec: TensorSpec, request: PackRequest, facts: list[str], only: bool) -> list[Step]:
+    """The steps of one input: as said, else by what a file says of its input."""
+    if spec.name in request.steps or (only and "" in request.steps):
+        return request.steps.get(spec.name, request.steps.get("", []))
+    for model in models:
+        if model.meaning.preprocessing is not None and only:
+            facts.append(f"preprocessing, from {model.meaning.sources.get('preprocessing', model.path)}")
+            return list(model.meaning.preprocessing)
+        meaning = next((m for m in model.meaning.inputs if m.name in (spec.tensor, "")), None)
+        if meaning is not None and (steps := _from_metadata(meaning, spec)):
+            facts.append(f"preprocessing of {spec.name}, from the metadata of {model.path}")
+            return steps
+    return []
+
+
+def _from_metadata(meaning: InputMeaning, spec: TensorSpec) -> list[Step]:
+    from edgeloop_contract import preprocessing
+
+    steps: list[Step] = []
+    shape = spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]
+    picture = len(shape) == 3 and shape[2] in (1, 3)
+    if picture and (meaning.normalization or meaning.colour or meaning.size):
+        steps.append(preprocessing.Grayscale() if shape[2] == 1 else preprocessing.Colour())
+        steps.append(preprocessing.Resize(height=shape[0], width=shape[1]))
+    normalize = getattr(preprocessing, "Normalize", None)
+    if meaning.normalization is not None and normalize is not None:
+        steps.append(normalize(mean=list(meaning.normalization.mean), std=list(meaning.normalization.std)))
+    return steps
