@@ -72,7 +72,7 @@ def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, 
     )
     result = packed(request)
     if as_json:
-        click.echo(msgspec.json.encode(result, enc_hook=str))
+        click.echo(msgspec.json.encode(result, enc_hook=str).decode())
         return
     click.echo(f"{result.path}: {', '.join(result.variants)}; {result.bytes:,} bytes, sha256 {result.sha256}")
     for fact in result.facts:
@@ -93,12 +93,11 @@ def _listed(text: str) -> list[str]:
 
 
 def _labels(text: str) -> list[str]:
-    if not text or ("," in text and not Path(text).exists()):
-        return _listed(text)
-    lines = [line.strip() for line in _text(Path(text)).splitlines()]
-    labels = [line for line in lines if line]
+    """Labels with commas between, or the lines of a file of that name."""
+    from_file = text and ("," not in text or Path(text).exists())
+    labels = [line.strip() for line in _text(Path(text)).splitlines() if line.strip()] if from_file else _listed(text)
     if twice := next((label for label in labels if labels.count(label) > 1), None):
-        raise UsageError(f"--labels {text}: {twice!r} is there twice; labels must be different")
+        raise UsageError(f"--labels {text[:80]}: {twice!r} is there twice; labels must be different")
     return labels
 
 

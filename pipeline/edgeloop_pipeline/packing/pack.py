@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from edgeloop_agent.engine import Engine
-from edgeloop_contract import archive
+from edgeloop_contract import archive, consistency
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import UsageError
@@ -52,6 +52,8 @@ def pack(request: PackRequest) -> PackResult:
         schema=SCHEMA_OF_NEW, name=request.name, version=request.version, task=task, inputs=inputs, variants=variants,
         files=archive.describe(files), model_card=request.card or _card(models),
     )  # fmt: skip
+    if problems := consistency.problems(manifest):
+        raise UsageError(f"{request.models[0]}: {'; '.join(problems)}")
     facts += [note for model in models for note in model.notes]
     with tempfile.TemporaryDirectory() as scratch:  # the bundle is opened and run before it has its name
         first = Path(scratch) / "first.edgeloop"

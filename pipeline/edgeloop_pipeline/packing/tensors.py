@@ -64,7 +64,7 @@ def tensors_of(model: ModelFile, content: bytes, variant: Any, request: PackRequ
 def _states(model: ModelFile, request: PackRequest) -> dict[str, str]:
     """Input → output of the state that was named, or that the file proves."""
     if request.states or request.no_states:
-        names, outputs = {t.name for t in model.inputs}, {t.name for t in model.outputs}
+        names, outputs = [t.name for t in model.inputs], [t.name for t in model.outputs]
         for source, target in request.states.items():
             if source not in names or target not in outputs:
                 raise UsageError(
