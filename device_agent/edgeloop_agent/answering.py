@@ -63,16 +63,24 @@ class Answering:
         """One line for each window, or one that says why there is none. Never raises for the content of a recording."""
         try:
             values = self._chosen(recording)
-            if values is None:
+            if values is None and recording.inputs is None:
                 yield self._refused(recording.name, "unreadable", recording.refused)
                 return
             answered = False
-            for line in self._answered(recording, self._fitted(recording, values)):
+            if values is not None:
+                lines = self._answered(recording, self._fitted(recording, values))
+            else:  # several inputs: cleaning knows one array
+                lines = self._engine_lines(recording, recording.inputs or {}, {}, recording.label)
+            for line in lines:
                 answered = True
                 yield line
             self.failures = 0
             if not answered:
-                yield self._refused(recording.name, "does_not_fit", f"no sample in it (shape {values.shape})")
+                yield self._refused(
+                    recording.name,
+                    "does_not_fit",
+                    "no sample in it" if values is None else f"no sample in it (shape {values.shape})",
+                )
         except DeviceError as error:
             self.failures += 1
             yield self._refused(recording.name, "runtime_failed", str(error))
@@ -117,16 +125,21 @@ class Answering:
         if truth != recording.label:
             recording = msgspec.structs.replace(recording, label=truth)
         lines = []
-        for answer in self.engine().answers(cleaned.values):
-            self._count(answer, truth)
-            if self.observer is not None and not answer.refused:
-                self.observer.observe(recording, answer)
-            line = _line(recording.name, answer, cleaned.repaired)
+        for line in self._engine_lines(recording, cleaned.values, cleaned.repaired, truth):
             if watched:
                 lines.append(line)
             yield line
         if watched:
             self._last_image, self._last_lines = thumbnail(values), lines
+
+    def _engine_lines(
+        self, recording: Recording, values: Array | dict[str, Array], repaired: dict[str, int], truth: str
+    ) -> Iterator[AnswerLine]:
+        for answer in self.engine().answers(values):
+            self._count(answer, truth)
+            if self.observer is not None and not answer.refused:
+                self.observer.observe(recording, answer)
+            yield _line(recording.name, answer, repaired)
 
     def _count(self, answer: Answer, truth: str) -> None:
         """`truth`: the recording's label, "" where it is not known."""

@@ -79,7 +79,7 @@ class Feed:
                     self._count_lost(getattr(self._source, "lost", 0))
                     if self._in_flight.is_finished(recording.key):
                         continue
-                    excluded = self._in_flight.is_excluded(recording.key) and recording.values is not None
+                    excluded = self._in_flight.is_excluded(recording.key) and recording.is_read
                     self._put(Recording(recording.name, None, EXCLUDED, key=recording.key) if excluded else recording)
                 return
             except EdgeloopError as error:  # the user must act: a missing file, a wrong password
@@ -131,4 +131,5 @@ class Feed:
 
 
 def _bytes_of(recording: Recording) -> int:
-    return 0 if recording.values is None else int(recording.values.nbytes)
+    arrays = [] if recording.values is None else [recording.values]
+    return sum(int(array.nbytes) for array in (*arrays, *(recording.inputs or {}).values()))

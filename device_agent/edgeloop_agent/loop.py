@@ -90,7 +90,7 @@ class Loop:
                 if recording.acknowledge is acknowledge_nothing:
                     self.feed.settle(recording, outcome)
                 else:
-                    self.unsettled.append((msgspec.structs.replace(recording, values=None, times=None), outcome))
+                    self.unsettled.append((msgspec.structs.replace(recording, values=None, times=None, inputs=None), outcome))
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
         if recording is None or len(self.unsettled) >= MAX_UNSETTLED or time.monotonic() >= self.next_settle:
@@ -113,7 +113,7 @@ class Loop:
         if self.answering.failures > failures:
             self.in_flight.failed(recording.key)
             return "failed"
-        if recording.values is not None:
+        if recording.is_read:
             self.in_flight.answered()
         return "refused" if refused else "answered" if written else "unwritten"
 

@@ -75,7 +75,7 @@ def test_bad_samples_are_refused_and_the_rest_go_on(bundle: Path) -> None:
         "short": "5 points",
         "ragged": "not a regular array",
         "words": "not a regular array|shape",
-        "flat": "rows of channels",
+        "flat": "3 points; a window needs 32",
         "huge": "values",
         "line 10": "not an object",
         "nothing": 'with "values"',

@@ -140,3 +140,20 @@ def test_manifest_and_file_that_disagree_are_refused_when_loaded(name: str, tmp_
         engine_of(path)
     shown = sentence(command("edgeloop-agent", "run", path, "--source", tmp_path, "--state", tmp_path / "s"), 6)
     assert "pack the bundle again" in shown
+
+
+def test_arrays_by_input_from_files_and_lines(tmp_path: Path) -> None:
+    """An .npz with an array for each input, and JSON lines; any shape, one dimension too."""
+    bundle = two_inputs(tmp_path / "a.edgeloop")
+    (tmp_path / "in").mkdir()
+    np.savez(tmp_path / "in" / "a.npz", motion=np.array([1.0, 0.0]), sound=np.array([0.0, 1.0]))
+    np.savez(tmp_path / "in" / "b.npz", motion=np.array([1.0, 0.0]), noise=np.array([0.0, 1.0]))
+    (tmp_path / "in" / "c.npz").write_bytes(b"PK\x03\x04 not a zip")
+    done = command("edgeloop-agent", "run", bundle, "--source", tmp_path / "in", "--state", tmp_path / "s")
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows[0]["label"] == "no" and "send each by its name" in rows[1]["refused"] and "cannot be read" in rows[2]["refused"]
+    lines = '{"name": "x", "inputs": {"motion": [1, 0], "sound": [0, 1]}}\n{"inputs": {"motion": [[1], 2]}}\n{"inputs": {}}\n'
+    done = command("edgeloop-agent", "run", bundle, "--source", "-", "--state", tmp_path / "s", stdin=lines)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert rows[0]["input"] == "x" and rows[0]["label"] == "no"
+    assert "motion" in rows[1]["refused"] and "values" in rows[2]["refused"]

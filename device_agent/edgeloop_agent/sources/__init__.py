@@ -40,7 +40,8 @@ ESCAPED_BYTES = re.compile("[\udc80-\udcff]")  # how Python represents bytes of 
 class Recording(msgspec.Struct, frozen=True):
     """One input: its values, or why it could not be read.
 
-    `times`: (T,) seconds of each point. `label`: the truth, where known. `rate_hz`: of sound, where the source knows it.
+    `inputs`: instead of `values`, an array for each input of a model that has several. `times`: (T,) seconds of each point.
+    `label`: the truth, where known. `rate_hz`: of sound, where the source knows it.
     `key`: identifies the file, so that a file which kills the worker can be excluded. `acknowledge`: call it with the outcome;
     until then the source keeps the file, so that a power cut loses nothing. It returns what it did with the file ("kept",
     "deleted"), "" without a file. `by_name`: columns of a table by name, None where it has none
@@ -56,6 +57,11 @@ class Recording(msgspec.Struct, frozen=True):
     key: str = ""
     acknowledge: Callable[[Outcome], str] = acknowledge_nothing
     by_name: Callable[[Sequence[str]], Array | None] | None = None
+    inputs: dict[str, Array] | None = None
+
+    @property
+    def is_read(self) -> bool:
+        return self.values is not None or self.inputs is not None
 
     def __post_init__(self) -> None:
         """Make texts from outside printable: surrogates would raise where they are written."""

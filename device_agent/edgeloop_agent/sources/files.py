@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import numpy as np
@@ -15,7 +15,8 @@ import numpy as np
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.in_flight import EXCLUDED, InFlight
 from edgeloop_agent.sources import Recording, ReportUnavailable
-from edgeloop_agent.sources.readers import READERS, read
+from edgeloop_agent.sources.readers import ENDINGS, read
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
@@ -49,9 +50,9 @@ def read_tracked(path: Path, in_flight: InFlight) -> Recording:
 
 def folder(path: Path, in_flight: InFlight = NOT_TRACKED) -> Iterator[Recording]:
     """Every readable file of a folder, by name. Raises DataError when there is none."""
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*READERS, *JSON_LINES) and p.is_file())
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*ENDINGS, *JSON_LINES) and p.is_file())
     if not files:
-        raise DataError(f"{path}: no recordings; put {', '.join(sorted((*READERS, *JSON_LINES)))} files there")
+        raise DataError(f"{path}: no recordings; put {', '.join(sorted((*ENDINGS, *JSON_LINES)))} files there")
     for file in files:
         if leads_out(file):
             yield Recording(file.name, None, LEADS_OUT)
@@ -83,6 +84,8 @@ def json_record(line: str, name: str) -> Recording:
         return Recording(name, None, f"not JSON: {error}")
     if isinstance(record, dict) and record.get("name") is not None:
         name = str(record["name"])
+    if isinstance(record, dict) and isinstance(record.get("inputs"), dict) and record["inputs"]:
+        return _by_input(record, name)
     if not isinstance(record, dict) or "values" not in record:
         return Recording(name, None, 'not an object with "values"')
     rate = record.get("rate_hz")
@@ -90,14 +93,32 @@ def json_record(line: str, name: str) -> Recording:
     if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
         return Recording(name, None, f'"rate_hz" is {str(rate)[:40]!r}; send points a second, a whole number')
     try:
-        values = np.array(record["values"])
-        if values.dtype == object:  # a null among the numbers
-            values = np.array(record["values"], dtype=np.float64)
-    except (ValueError, TypeError, OverflowError):
-        return Recording(name, None, '"values" is not a regular array of numbers')
-    if values.ndim < 2 or values.dtype.kind not in "fiu":
-        return Recording(name, None, f'"values" has shape {values.shape} of {values.dtype}; send rows of channels')
+        values = _numbers("values", record["values"])
+    except DataError as error:
+        return Recording(name, None, str(error))
     return Recording(name, values, label=label_text(record.get("label")), rate_hz=rate)
+
+
+def _by_input(record: dict[str, Any], name: str) -> Recording:
+    """{"inputs": {NAME: [...], ...}}: an array for each input of a model."""
+    try:
+        values = {str(part): _numbers(str(part), given) for part, given in record["inputs"].items()}
+    except DataError as error:
+        return Recording(name, None, str(error))
+    return Recording(name, None, label=label_text(record.get("label")), inputs=values)
+
+
+def _numbers(what: str, given: Any) -> Array:
+    """An array of any shape. Raises DataError for what is no regular array of numbers."""
+    try:
+        values = np.array(given)
+        if values.dtype == object:  # a null among the numbers
+            values = np.array(given, dtype=np.float64)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise DataError(f'"{what}" is not a regular array of numbers') from error
+    if values.ndim < 1 or values.dtype.kind not in "fiu":
+        raise DataError(f'"{what}" has shape {values.shape} of {values.dtype}; send numbers in lists')
+    return values
 
 
 def label_text(label: object) -> str:
@@ -118,8 +139,8 @@ def open_source(where: str, stdin: IO[str], in_flight: InFlight = NOT_TRACKED) -
         raise DataError(f"{path}: no such file or folder; give a folder of recordings, a file, or - for standard input")
     if path.suffix.lower() in JSON_LINES:
         return _json_file(path)
-    if path.suffix.lower() not in READERS:
-        raise DataError(f"{path}: cannot read {path.suffix or 'files without an ending'}; known: {', '.join(sorted(READERS))}")
+    if path.suffix.lower() not in ENDINGS:
+        raise DataError(f"{path}: cannot read {path.suffix or 'files without an ending'}; known: {', '.join(sorted(ENDINGS))}")
     return iter([read_tracked(path, in_flight)])
 
 

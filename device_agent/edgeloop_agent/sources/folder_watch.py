@@ -19,7 +19,7 @@ from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.sources import Outcome, Recording, ReportUnavailable, acknowledge_nothing
 from edgeloop_agent.sources.files import LEADS_OUT, NOT_TRACKED, leads_out, read_tracked
-from edgeloop_agent.sources.readers import READERS
+from edgeloop_agent.sources.readers import ENDINGS
 
 State = tuple[int, int, int]  # of a file: time, size, inode
 
@@ -95,7 +95,7 @@ class WatchedFolder:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):  # deleted while listing, or a circular link
-                        if Path(entry.name).suffix.lower() in READERS and entry.is_file():
+                        if Path(entry.name).suffix.lower() in ENDINGS and entry.is_file():
                             states[entry.name] = _state_of(entry.stat())
         except OSError as error:
             report_unavailable(f"{self.folder}: {error.strerror}")

@@ -14,7 +14,7 @@ from edgeloop_agent.sources.sounds import read_sound, read_wav
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError
 
-__all__ = ["READERS", "SOUND", "read", "read_csv", "read_image", "read_npy", "read_sound", "read_wav"]
+__all__ = ["ENDINGS", "READERS", "SOUND", "read", "read_csv", "read_image", "read_npy", "read_sound", "read_wav"]
 
 MAX_FILE_BYTES = 256 << 20
 
@@ -34,6 +34,15 @@ def read_npy(path: Path) -> Array:
     return array
 
 
+def read_npz(path: Path) -> Recording:
+    """An array for each input of a model, by its name; the only array by itself."""
+    with np.load(path, allow_pickle=False) as arrays:
+        named = {name: arrays[name] for name in arrays.files}
+    if not named:
+        raise DataError("no array in it; save one for each input by numpy.savez")
+    return Recording(path.name, None, inputs=named) if len(named) > 1 else Recording(path.name, next(iter(named.values())))
+
+
 READERS: dict[str, Callable[[Path], Array]] = {
     ".csv": read_csv,
     ".tsv": read_csv,
@@ -42,6 +51,7 @@ READERS: dict[str, Callable[[Path], Array]] = {
     ".flac": read_wav,
     **dict.fromkeys((".png", ".jpg", ".jpeg", ".bmp", ".pgm", ".ppm", ".tif", ".tiff", ".webp"), read_image),
 }
+ENDINGS = frozenset((*READERS, ".npz"))
 TABLES = frozenset((".csv", ".tsv"))
 SOUND = frozenset((".wav", ".flac"))
 
@@ -57,6 +67,8 @@ def read(path: Path) -> Recording:
         if ending in SOUND:
             values, rate = read_sound(path)
             return Recording(path.name, values, rate_hz=rate)
+        if ending == ".npz":
+            return read_npz(path)
         if ending in TABLES:
             return _table(path)
         return Recording(path.name, READERS[ending](path))

@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from edgeloop_agent.sources.readers import READERS, read
+from edgeloop_agent.sources.readers import ENDINGS, read
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
@@ -33,7 +31,7 @@ def sample_files(place: Path) -> Iterator[SampleFile]:
     """
     if not place.exists():
         raise DataError(f"{place}: no such file or folder; check --samples")
-    known = (*READERS, ".npz")
+    known = sorted(ENDINGS)
     files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.suffix.lower() in known and p.is_file())
     if not files:
         raise DataError(f"{place}: holds no file that edgeloop reads ({', '.join(known)})")
@@ -43,13 +41,7 @@ def sample_files(place: Path) -> Iterator[SampleFile]:
 
 
 def _read(path: Path) -> Array | Mapping[str, Array]:
-    if path.suffix.lower() == ".npz":
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError, KeyError) as error:
-            raise DataError(f"{path}: cannot be read ({error}); save it by numpy.savez") from error
     recording = read(path)
-    if recording.values is None:
+    if not recording.is_read:
         raise DataError(f"{path}: {recording.refused}")
-    return recording.values
+    return recording.inputs or recording.values  # type: ignore[return-value]
