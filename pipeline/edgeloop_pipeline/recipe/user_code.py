@@ -11,6 +11,7 @@ from typing import Any
 from edgeloop_contract.errors import UsageError
 
 _loaded: dict[Path, Any] = {}
+_digests: dict[Path, bytes] = {}  # of the files that were loaded, and of what they import from their own folders
 
 
 def load_object(folder: Path, reference: str) -> Any:
@@ -20,10 +21,39 @@ def load_object(folder: Path, reference: str) -> Any:
     module = _loaded.get(path)
     if module is None:
         module = _loaded[path] = _import(path, reference)
+        _digests.update({file: _digest(file) for file in _own_files()})
     try:
         return getattr(module, name)
     except AttributeError:
         raise UsageError(f"{reference}: {path} has no {name!r}; check the name") from None
+
+
+def forget_changed() -> None:
+    """Load a project's files anew if one of them has changed: a notebook runs a recipe again after an edit."""
+    if all(_digest(path) == digest for path, digest in _digests.items()):
+        return
+    folders = {path.parent for path in _loaded}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and Path(file).parent in folders:
+            del sys.modules[name]
+    _loaded.clear()
+    _digests.clear()
+    importlib.invalidate_caches()
+
+
+def _own_files() -> set[Path]:
+    """Python files that are loaded from the folders of projects."""
+    folders = {path.parent for path in _loaded}
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return {Path(file) for file in files if file and Path(file).parent in folders}
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError:
+        return b""
 
 
 def _import(path: Path, reference: str) -> Any:

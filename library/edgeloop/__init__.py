@@ -1,0 +1,71 @@
+"""edgeloop for people who write Python: open a bundle and ask it, run a recipe, quantize a network (docs/python.md).
+
+    import edgeloop
+
+    model = edgeloop.open("model.edgeloop")
+    print(model("photo.jpg").label)
+
+The same on a device (numpy and a runtime) and on a workstation. Names are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeloop.models import Answer, Model, open
+    from edgeloop.quantizing import Quantized, QuantizeReport, quantize
+    from edgeloop.runs import Event, Run, StageResult, run
+    from edgeloop_contract.errors import (
+        BundleError,
+        DataError,
+        DeviceError,
+        EdgeloopError,
+        GateError,
+        ModelError,
+        NetworkError,
+        StorageError,
+        UsageError,
+    )
+    from edgeloop_pipeline.data import Data, PreparedSplits, Samples, Split, Splits
+    from edgeloop_pipeline.stages import Base as Stage
+    from edgeloop_pipeline.stages import Inputs
+
+__all__ = [
+    "Answer", "BundleError", "Data", "DataError", "DeviceError", "EdgeloopError", "Event", "GateError", "Inputs", "Model",
+    "ModelError", "NetworkError", "PreparedSplits", "QuantizeReport", "Quantized", "Run", "Samples", "Split", "Splits", "Stage",
+    "StageResult", "StorageError", "UsageError", "open", "quantize", "run",
+]  # fmt: skip
+
+_ERRORS = "edgeloop_contract.errors"
+_HOMES = {
+    **dict.fromkeys(("Answer", "Model", "open"), "edgeloop.models"),
+    **dict.fromkeys(("Event", "Run", "StageResult", "run"), "edgeloop.runs"),
+    **dict.fromkeys(("QuantizeReport", "Quantized", "quantize"), "edgeloop.quantizing"),
+    **dict.fromkeys(("Data", "PreparedSplits", "Samples", "Split", "Splits"), "edgeloop_pipeline.data"),
+    "Inputs": "edgeloop_pipeline.stages",
+    **{name: _ERRORS for name in __all__ if name.endswith("Error")},
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Stage":
+        from edgeloop_pipeline.stages import Base
+
+        return Base
+    if name not in _HOMES:
+        raise AttributeError(f"edgeloop has no {name!r}; it has {', '.join(__all__)}")
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("torch", "onnx", "yaml", "click", "scipy"):
+            raise
+        from edgeloop_contract.errors import DeviceError
+
+        remedy = "pip install 'edgeloop[workstation]'"
+        raise DeviceError(f"edgeloop.{name} needs a workstation's packages ({error}); {remedy}") from error
+
+
+def __dir__() -> list[str]:
+    return __all__
