@@ -21,6 +21,7 @@ COMMANDS = (
     "profile",
     "doctor",
     "probe",
+    "pack",
     "sweep",
     "keys",
     "publish",
