@@ -151,7 +151,7 @@ def run(part: Part) -> dict[str, np.ndarray]:
 
 def main(only: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
-    for parts, name, given in ((SOUND, "recording", recording()), (PICTURES, "image", picture())):
+    for parts, given in ((SOUND, recording()), (PICTURES, picture())):
         for part in parts:
             if part.__name__ == only:
                 np.savez(FOLDER / f"{only}.npz", **{key: np.asarray(value) for key, value in part(given).items()})

@@ -60,7 +60,7 @@ class Bgr(StepBase, frozen=True, tag="bgr"):
     def __call__(self, x: Array) -> Array:
         if x.ndim != 4 or x.shape[-1] != 3:
             raise DataError(f"an array of shape {x.shape[1:]}; bgr takes pictures of 3 channels: put colour before it")
-        return x[..., ::-1]
+        return np.ascontiguousarray(x[..., ::-1])
 
     def sizes(self, before: Sizes) -> Sizes:
         return before | {2: 3}
@@ -123,7 +123,7 @@ class CenterCrop(StepBase, frozen=True, tag="center_crop"):
         spare = [(0, 0), _border(self.height - tall), _border(self.width - wide), (0, 0)]
         x = np.pad(x, spare) if any(map(any, spare)) else x
         top, left = (round((have - want) / 2) for have, want in zip(x.shape[1:3], (self.height, self.width), strict=True))
-        return x[:, top : top + self.height, left : left + self.width]
+        return np.ascontiguousarray(x[:, top : top + self.height, left : left + self.width])
 
     def sizes(self, before: Sizes) -> Sizes:
         return before | {0: self.height, 1: self.width}

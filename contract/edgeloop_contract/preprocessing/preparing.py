@@ -37,15 +37,19 @@ def prepare(steps: Sequence[StepBase], recording: Array) -> Prepared:
     for step in (*steps, None):
         if indices is None and not isinstance(step, Window):
             x, indices, refused = _finite(x)
-        if step is not None and len(x):
+        if step is None or not len(x):
+            continue
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
             x = step(x)
-            if isinstance(step, Window) and indices is not None:
+        if indices is not None:
+            if isinstance(step, Window):
                 indices = list(range(len(x)))  # windows of what earlier steps made of the whole recording
+            x, rows, overflowed = _finite(x)
+            if overflowed:
+                refused = refused | {indices[row]: why for row, why in overflowed.items()}
+                indices = [indices[row] for row in rows]
     assert indices is not None
-    kept, rows, overflowed = _finite(x) if steps else (x, list(range(len(x))), {})
-    if overflowed:
-        refused = refused | {indices[row]: why for row, why in overflowed.items()}
-    return Prepared(kept, [indices[row] for row in rows], refused)
+    return Prepared(x, indices, refused)
 
 
 def sizes_after(steps: Sequence[StepBase]) -> Sizes:

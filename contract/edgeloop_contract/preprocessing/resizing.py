@@ -92,7 +92,10 @@ def _cubic(distance: Array, a: float) -> Array:
 
 
 def _filtered(x: Array, height: int, width: int, method: Method, dtype: OutputDtype) -> Array:
-    """Both passes of Pillow: columns first, then rows; an 8-bit picture is rounded after each. A pass that keeps the size is none."""
+    """Both passes of Pillow, columns first, then rows; an 8-bit picture is rounded after each.
+
+    So does every Pillow up to 12. Pillow 13 takes the rows first where height − new height > 2 × (width − new width).
+    """
     exact = dtype == "uint8"
     if exact:
         x = _rounded(x)

@@ -116,10 +116,9 @@ class Normalize(StepBase, frozen=True, tag="normalize"):
         if wanted > 1 and x.shape[-1] != wanted:
             raise DataError(f"{x.shape[-1]} channels; normalize has {wanted} means or deviations: send every channel, in order")
         made = x.astype(np.float32)
-        with np.errstate(over="ignore"):  # prepare refuses what is not finite afterwards
-            made *= np.float32(self.scale)
-            made -= np.asarray(self.mean, np.float32)
-            made /= np.asarray(self.std, np.float32)
+        made *= np.float32(self.scale)
+        made -= np.asarray(self.mean, np.float32)
+        made /= np.asarray(self.std, np.float32)
         return made
 
 
@@ -138,7 +137,7 @@ class Clip(StepBase, frozen=True, tag="clip"):
 
 
 class FrameStack(StepBase, frozen=True, tag="frame_stack"):
-    """Join each `frames` consecutive frames to one, the first of them first, every `hop` frames: (T, *frame) → (T', frames × values)."""
+    """Join `frames` consecutive frames to one, in their order, every `hop` frames: (T, *frame) → (T', frames × values)."""
 
     frames: PositiveInt
     hop: PositiveInt = 1

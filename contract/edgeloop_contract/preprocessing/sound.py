@@ -127,6 +127,8 @@ class SoundFeatures(StepBase, frozen=True, tag="sound_features"):
                 f"sound of shape {x.shape[1:]} and type {x.dtype}; "
                 "sound_features takes one channel of floats: put to_float before it"
             )
+        if not x.shape[1]:
+            raise DataError("0 points; sound_features needs a sound: send a longer recording, or pad")
         return np.stack([self._features(row) for row in x[..., 0]])
 
     def _features(self, sound: Array) -> Array:
