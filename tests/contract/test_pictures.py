@@ -95,7 +95,7 @@ def test_without_antialiasing_it_is_opencvs_and_torchs(method: str, size: tuple[
     batch = torch.from_numpy(image).permute(2, 0, 1)[None].float()
     expected = torch.nn.functional.interpolate(batch, size, mode=method, align_corners=False)[0].permute(1, 2, 0).numpy()
     found = one([Resize(*size, method, dtype="float32")], image)
-    assert found.dtype == np.float32 and apart(found, expected) < 2e-3
+    assert found.dtype == np.float32 and apart(found, expected) < 5e-3
 
 
 @pytest.mark.parametrize("channels", [1, 4])

@@ -39,7 +39,7 @@ def prepare(steps: Sequence[StepBase], recording: Array) -> Prepared:
             x, indices, refused = _finite(x)
         if step is None or not len(x):
             continue
-        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
+        with np.errstate(all="ignore"):  # what becomes infinite is refused below
             x = step(x)
         if indices is not None:
             if isinstance(step, Window):
