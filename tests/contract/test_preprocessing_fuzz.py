@@ -47,8 +47,9 @@ def value(kind: types.Type, rng: random.Random) -> Any:
 
 def any_step(rng: random.Random) -> dict[str, Any]:
     step = rng.choice(get_args(Step))
-    fields = types.type_info(step).fields
-    chosen = {field.name: value(field.type, rng) for field in fields if field.required or rng.random() < 0.4}
+    info = types.type_info(step)
+    assert isinstance(info, types.StructType)
+    chosen = {field.name: value(field.type, rng) for field in info.fields if field.required or rng.random() < 0.4}
     if "rate_hz" in chosen:
         chosen["rate_hz"] = rng.choice([8000, 16000])
     return {"step": step.__struct_config__.tag, **chosen}
@@ -65,11 +66,11 @@ def any_recording(rng: random.Random) -> np.ndarray:
 
 
 def test_any_list_on_any_array_gives_samples_or_a_sentence() -> None:
-    rng, answered, refused = random.Random(27), 0, 0
-    for _ in range(6000):
+    rng, answered, refused, decoder = random.Random(27), 0, 0, msgspec.json.Decoder(Step)
+    for _ in range(3000):
         texts = [msgspec.json.encode(any_step(rng)) for _ in range(rng.choice([1, 1, 2, 3]))]
         try:
-            steps = [msgspec.json.decode(text, type=Step) for text in texts]
+            steps = [decoder.decode(text) for text in texts]
         except msgspec.ValidationError:
             continue
         try:
@@ -82,4 +83,4 @@ def test_any_list_on_any_array_gives_samples_or_a_sentence() -> None:
         if len(made.values) and not any(isinstance(step, Counts) for step in steps):  # counts are of series: their axis 1
             sample, sizes = made.values[0], sizes_after(steps)
             assert all(sample.shape[axis] == size for axis, size in sizes.items() if axis < sample.ndim)
-    assert answered > 800 and refused > 800
+    assert answered > 400 and refused > 400

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
@@ -158,7 +159,7 @@ class FrameStack(StepBase, frozen=True, tag="frame_stack"):
 class Reshape(StepBase, frozen=True, tag="reshape"):
     """The same values in the same order, in another shape, the batch left out."""
 
-    shape: list[PositiveInt]
+    shape: Annotated[list[PositiveInt], msgspec.Meta(min_length=1, max_length=8)]
 
     def __call__(self, x: Array) -> Array:
         if math.prod(x.shape[1:]) != math.prod(self.shape):
