@@ -118,7 +118,7 @@ def _window_taps(size: int, wanted: int, method: Method, exact: bool) -> tuple[A
     distance = (place - centre[:, None] + 0.5) / spread
     weights = np.maximum(1 - np.abs(distance), 0) if method == "bilinear" else _cubic(distance, -0.5)
     weights[place >= last[:, None]] = 0
-    weights /= weights.sum(axis=1, keepdims=True)
+    weights /= weights.cumsum(axis=1)[:, -1:]  # one after the other, as Pillow adds them up
     if exact:
         scaled = weights * (1 << PRECISION_BITS)
         weights = np.trunc(scaled + np.copysign(0.5, scaled))
