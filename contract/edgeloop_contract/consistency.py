@@ -12,7 +12,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Manifest, Regression, TensorSpec, Variant
-from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Step, Window
+from edgeloop_contract.preprocessing import Step, sizes_after
 from edgeloop_contract.tasks import Tensors, names_of
 
 __all__ = ["canary_problems", "problems"]
@@ -228,20 +228,7 @@ def _tensor(what: str, spec: TensorSpec) -> Iterator[str]:
 
 def _sizes_after(steps: Sequence[Step]) -> dict[int, int]:
     """Sizes that the steps alone decide, by axis of a sample."""
-    sizes: dict[int, int] = {}
-    for step in steps:
-        if isinstance(step, Window | Pad):
-            sizes[0] = step.length
-        elif isinstance(step, Counts):
-            sizes[1] = len(step.lsb)
-        elif isinstance(step, LogMel):
-            frames = {0: (sizes[0] - step.window) // step.hop + 1} if 0 in sizes else {}
-            sizes = {**frames, 1: step.bands, 2: 1}
-        elif isinstance(step, Grayscale | Colour):
-            sizes[2] = 1 if isinstance(step, Grayscale) else 3
-        elif isinstance(step, Resize):
-            sizes |= {0: step.height, 1: step.width}
-    return sizes
+    return sizes_after(steps)
 
 
 def _described(spec: TensorSpec) -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import get_args
+
 import msgspec
 import numpy as np
 import pytest
@@ -9,7 +12,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import Colour, Counts, Grayscale, LogMel, Pad, Resize, Window, prepare
+from edgeloop_contract.preprocessing import (
+    Bgr,
+    CenterCrop,
+    Clip,
+    Colour,
+    Counts,
+    FrameStack,
+    Grayscale,
+    Letterbox,
+    LogMel,
+    Normalize,
+    Pad,
+    Resample,
+    Reshape,
+    Resize,
+    ResizeShorter,
+    SoundFeatures,
+    Step,
+    ToFloat,
+    Transpose,
+    Window,
+    prepare,
+    sizes_after,
+)
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
 
 
 @given(points=st.integers(1, 200), length=st.integers(1, 50), hop=st.integers(1, 60))
@@ -158,3 +186,33 @@ def test_grey_pictures_become_colour(shape: tuple[int, ...]) -> None:
 def test_numbers_in_a_row_are_a_series_of_one_channel() -> None:
     made = prepare([Window(4, 4), Counts([1.0])], np.arange(8.0)).values
     assert made.shape == (2, 4, 1)
+
+
+SOUND, PICTURE = np.ones((4000, 1), np.int16), np.ones((40, 60, 3), np.uint8)
+LISTS: list[tuple[list[Step], np.ndarray, int]] = [
+    ([Window(4000, 1), Resample(8000, 16000), ToFloat(), SoundFeatures(16000, 400, 160, 512)], SOUND, 2),
+    ([Pad(1600), ToFloat(), SoundFeatures(8000, 256, 128, centre="zeros", bands=20), FrameStack(3, 2)], SOUND, 1),
+    ([ToFloat(), SoundFeatures(8000, 256, 128, bands=9, log="log10", floor=1e-9, coefficients=4), Window(5, 5)], SOUND, 2),
+    ([Pad(4096), LogMel(8000, 256, 128, 20), Reshape([31 * 20])], SOUND, 1),
+    ([Pad(4096), LogMel(8000, 256, 128, 20), Transpose([2, 0, 1]), Normalize([1], [2]), Clip(0, 1)], SOUND, 3),
+    ([Colour(), Resize(9, 8), Bgr(), Transpose([2, 1, 0])], PICTURE, 3),
+    ([Resize(30, 50), ResizeShorter(20), Grayscale()], PICTURE, 1),
+    ([ResizeShorter(20), CenterCrop(16, 18), Grayscale()], PICTURE, 3),
+    ([Letterbox(32, 24)], PICTURE, 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("steps", "recording", "decided"), LISTS)
+def test_sizes_that_steps_decide_are_those_of_their_samples(steps: list[Step], recording: np.ndarray, decided: int) -> None:
+    sizes, sample = sizes_after(steps), prepare(steps, recording).values[0]
+    assert len(sizes) == decided
+    assert {axis: sample.shape[axis] for axis in sizes} == sizes
+
+
+def test_the_page_names_every_step_and_every_parameter() -> None:
+    page, paragraph = ((DOCS / name).read_text() for name in ("preprocessing.md", "bundle-format.md"))
+    for step in get_args(Step):
+        tag = step.__struct_config__.tag
+        assert f"| `{tag}` |" in page and f"`{tag}`" in paragraph
+        rows = page if step is SoundFeatures else next(line for line in page.splitlines() if line.startswith(f"| `{tag}` |"))
+        assert not [field for field in step.__struct_fields__ if f"`{field}`" not in rows], tag

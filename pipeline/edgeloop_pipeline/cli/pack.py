@@ -129,15 +129,28 @@ def _steps(text: str) -> tuple[str, list[Any]]:
     import msgspec
     import yaml
 
-    from edgeloop_contract.preprocessing import Step
-
     match = re.fullmatch(r"([^=\[\]{}\s]+)=(.*)", text, re.S)
     name, body = (match[1], match[2]) if match else ("", text)
     content = _text(Path(body)) if not body.lstrip().startswith(("[", "{", "-")) else body
     try:
         read = yaml.safe_load(content)
-        return name, msgspec.convert(read if isinstance(read, list) else [read], type=list[Step])
+        return name, [_step(item) for item in (read if isinstance(read, list) else [read])]
     except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
         raise UsageError(
             f"--preprocess {text[:80]}: {' '.join(str(error).split())[:200]}; docs/preprocessing.md has the steps"
         ) from error
+
+
+def _step(item: Any) -> Any:
+    """A step as a recipe has it; `{convention: NAME}` is sound features with a library's or benchmark's parameters."""
+    import msgspec
+
+    from edgeloop_contract.preprocessing import Step
+
+    if isinstance(item, dict) and set(item) == {"convention"}:
+        from edgeloop_contract.preprocessing.conventions import CONVENTIONS
+
+        if item["convention"] not in CONVENTIONS:
+            raise ValueError(f"no convention {item['convention']!r}; there is {', '.join(CONVENTIONS)}")
+        return CONVENTIONS[item["convention"]]
+    return msgspec.convert(item, type=Step)

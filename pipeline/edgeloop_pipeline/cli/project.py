@@ -61,14 +61,13 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most this many recordings.")
 def samples(recipe: str, folder: Path, split: str, limit: int) -> None:
     """Write raw recordings of RECIPE's data into FOLDER, like those that a device reads."""
-    from edgeloop_contract.preprocessing import LogMel
+    from edgeloop_contract.resampling import model_rate_hz
     from edgeloop_pipeline.data.prepare import checked
     from edgeloop_pipeline.data.recordings import write_samples
     from edgeloop_pipeline.recipe import recipe as recipes
     from edgeloop_pipeline.recipe.project import Project
 
     project = Project(recipes.load(recipes.find(recipe)))
-    rates = [step.rate_hz for step in project.recipe.head.preprocessing if isinstance(step, LogMel)]
     splits = checked(project.data.load(), project.recipe.head.task)
-    count = write_samples(splits, split, folder, limit, splits.rate_hz or next(iter(rates), 0))
+    count = write_samples(splits, split, folder, limit, splits.rate_hz or model_rate_hz(project.recipe.head.preprocessing) or 0)
     click.echo(f"{folder}: {count} {split} recordings")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Normalize, Resize, Step
 from edgeloop_contract.tasks import Classification, Regression, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMeaning, ModelFile
@@ -77,15 +77,16 @@ def steps_of(models: Sequence[ModelFile], spec: TensorSpec, request: PackRequest
 
 
 def _from_metadata(meaning: InputMeaning, spec: TensorSpec) -> list[Step]:
-    from edgeloop_contract import preprocessing
-
+    """Pictures only: channels, size as it was trained (a library's own resize is antialiased), colour order, mean and deviation."""
     steps: list[Step] = []
     shape = spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]
-    picture = len(shape) == 3 and shape[2] in (1, 3)
-    if picture and (meaning.normalization or meaning.colour or meaning.size):
-        steps.append(preprocessing.Grayscale() if shape[2] == 1 else preprocessing.Colour())
-        steps.append(preprocessing.Resize(height=shape[0], width=shape[1]))
-    normalize = getattr(preprocessing, "Normalize", None)
-    if meaning.normalization is not None and normalize is not None:
-        steps.append(normalize(mean=list(meaning.normalization.mean), std=list(meaning.normalization.std)))
+    if len(shape) == 3 and shape[2] in (1, 3) and (meaning.normalization or meaning.colour or meaning.size):
+        steps.append(Grayscale() if shape[2] == 1 else Colour())
+        height, width = meaning.size or (shape[0], shape[1])
+        steps.append(Resize(height=height, width=width, antialias=bool(meaning.resample)))
+        if meaning.crop is not None:
+            steps.append(CenterCrop(height=meaning.crop[0], width=meaning.crop[1]))
+        steps += [Bgr()] if meaning.colour == "bgr" else []
+    if meaning.normalization is not None:
+        steps.append(Normalize(mean=list(meaning.normalization.mean), std=list(meaning.normalization.std)))
     return steps

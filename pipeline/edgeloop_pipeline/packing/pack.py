@@ -30,6 +30,10 @@ from edgeloop_pipeline.packing.trial import check_it_loads
 __all__ = ["pack"]
 
 SCHEMA_OF_NEW = 2
+MAKES = {
+    "counts": "int16", "log_mel": "uint8", "grayscale": "uint8", "colour": "uint8", "letterbox": "uint8", "normalize": "float32",
+    "to_float": "float32", "sound_features": "float32",
+}  # fmt: skip
 
 
 def pack(request: PackRequest) -> PackResult:
@@ -146,10 +150,9 @@ def _sample(specs: Sequence[TensorSpec], steps: Sequence[Step]) -> TensorSpec:
 def _dtype_after(steps: Sequence[Step]) -> str:
     """What the last step that decides it makes; "" where the recording's own type stays."""
     for step in reversed(steps):
-        if decides := {"counts": "int16", "log_mel": "uint8", "grayscale": "uint8", "colour": "uint8", "resize": "uint8",
-                       "letterbox": "uint8", "bgr": "uint8", "normalize": "float32", "to_float": "float32", "mel": "float32",
-                       "mel_spectrogram": "float32", "mfcc": "float32"}.get(str(step.__struct_config__.tag)):  # fmt: skip
-            return decides
+        decided = getattr(step, "dtype", "") or MAKES.get(str(step.__struct_config__.tag), "")
+        if decided:
+            return str(decided)
     return ""
 
 

@@ -1,0 +1,33 @@
+"""Preprocessing that cannot be in the graph: a declarative list, with one implementation for training and device.
+
+A recording is one array: (T, C) for a time series, (H, W, C) or (H, W) for an image. The steps make samples of it.
+"""
+
+from __future__ import annotations
+
+from edgeloop_contract.preprocessing.log_mel import LogMel
+from edgeloop_contract.preprocessing.pictures import (
+    Bgr,
+    CenterCrop,
+    Colour,
+    Grayscale,
+    Letterbox,
+    LetterboxGeometry,
+    Resize,
+    ResizeShorter,
+    letterbox_geometry,
+)
+from edgeloop_contract.preprocessing.preparing import Prepared, prepare, sizes_after
+from edgeloop_contract.preprocessing.series import Clip, Counts, FrameStack, Normalize, Pad, Reshape, Transpose, Window
+from edgeloop_contract.preprocessing.sound import Resample, SoundFeatures, ToFloat
+
+__all__ = [
+    "Bgr", "CenterCrop", "Clip", "Colour", "Counts", "FrameStack", "Grayscale", "Letterbox", "LetterboxGeometry", "LogMel",
+    "Normalize", "Pad", "Prepared", "Resample", "Reshape", "Resize", "ResizeShorter", "SoundFeatures", "Step", "ToFloat",
+    "Transpose", "Window", "letterbox_geometry", "prepare", "sizes_after",
+]  # fmt: skip
+
+Step = (
+    Window | Pad | Counts | LogMel | Grayscale | Colour | Resize | ResizeShorter | Letterbox | CenterCrop | Bgr | Normalize | Clip
+    | ToFloat | Resample | SoundFeatures | FrameStack | Transpose | Reshape
+)  # fmt: skip
