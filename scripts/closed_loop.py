@@ -209,7 +209,7 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
     story.tell(f"and {labelled(story) - settled} more, which the devices held back until their recordings had a label")
     done = story.command(
         "edgeloop", "retrain", "exercise_watch", "--runs", runs, *sets, "--keys", "keys", "--steps", f"{PILOT}, 100%",
-        "--soak-minutes", 0.05,
+        "--soak-minutes", 0.25,
     )  # fmt: skip
     print(done.stdout, end="", flush=True)
     story.tell(f"edgeloop retrain: exit code {done.returncode}")

@@ -16,7 +16,7 @@ from torch import nn
 
 import edgeloop
 from bundles import accumulator, two_inputs
-from commands import TINY, command
+from commands import HERE, TINY, command
 from edgeloop_contract.archive import Bundle
 from serving import GOLDEN, RECORDING
 
@@ -144,3 +144,22 @@ def test_names_that_are_not_there() -> None:
     assert set(edgeloop.__all__) <= set(dir(edgeloop)) and edgeloop.Stage.__name__ == "Base"
     assert edgeloop.Splits.__name__ == "Splits" and edgeloop.Inputs.__name__ == "Inputs"
     assert issubclass(edgeloop.DataError, edgeloop.EdgeloopError)
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGELOOP_STATE", str(tmp_path / "state"))
+    cells = json.loads((HERE.parent / "docs" / "notebook.ipynb").read_text())["cells"]
+    names: dict[str, Any] = {}
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    assert names["right"] > 0.9 and (tmp_path / "halves.edgeloop").is_file()
+    assert "int8 by" in capsys.readouterr().out
+
+
+def test_the_api_page_is_that_of_the_code() -> None:
+    done = subprocess.run(
+        [sys.executable, HERE.parent / "scripts" / "api_page.py", "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
