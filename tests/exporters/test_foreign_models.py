@@ -71,7 +71,7 @@ def test_what_the_files_prove(found: dict[str, ModelFile]) -> None:
     assert found["ch_PP-OCRv4_det_infer.onnx"].inputs[0].layout == "NCHW"
     for name in ("alexa_v0.1.onnx", "alexa_v0.1.tflite", "okay_nabu.tflite", "ch_ppocr_mobile_v2.0_cls_infer.onnx"):
         assert found[name].outputs[0].scores == "probabilities", name
-    characters = found["ch_PP-OCRv4_rec_infer.onnx"].meaning.labels
+    characters = found["ch_PP-OCRv4_rec_infer.onnx"].metadata.labels
     assert len(characters) == 6623 and characters[1] == "疗"
 
 

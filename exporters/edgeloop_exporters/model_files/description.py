@@ -1,4 +1,4 @@
-"""What a model file says of itself: tensors, precision, states, and the meaning that its maker wrote into it."""
+"""What a model file says of itself: tensors, precision, states, and the metadata that its maker wrote into it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from edgeloop_contract.manifest import Precision, Quantization, Runtime
 from edgeloop_contract.preprocessing import Step
 
-__all__ = ["Activation", "InputMeaning", "Meaning", "ModelFile", "Normalization", "StatePair", "Tensor"]
+__all__ = ["Activation", "InputMetadata", "Metadata", "ModelFile", "Normalization", "StatePair", "Tensor"]
 
 # The last operation before an output, where the graph proves it. "linear": plain sums, so logits if the task is classification.
 Activation = Literal["softmax", "sigmoid", "log_softmax", "linear", "argmax"]
@@ -53,7 +53,7 @@ class Normalization(msgspec.Struct, frozen=True):
     std: tuple[float, ...]
 
 
-class InputMeaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class InputMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an input's values are, as the maker wrote it. `size`, `crop`: (height, width); `resample`: Pillow's name."""
 
     name: str
@@ -66,7 +66,7 @@ class InputMeaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     channels: int | None = None
 
 
-class Meaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What people wrote into the file, or beside it. Every text is cleaned and bounded.
 
     `labels_output`: the output that the labels belong to, "" if it is not said. `preprocessing`: of edgeloop's own files.
@@ -81,7 +81,7 @@ class Meaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task: str = ""
     labels: tuple[str, ...] = ()
     labels_output: str = ""
-    inputs: tuple[InputMeaning, ...] = ()
+    inputs: tuple[InputMetadata, ...] = ()
     preprocessing: tuple[Step, ...] | None = None
     sources: dict[str, str] = {}
     more: dict[str, str] = {}
@@ -104,5 +104,5 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     variables: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
-    meaning: Meaning = Meaning()
+    metadata: Metadata = Metadata()
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ Kind = Literal[
     "convolution", "pool", "linear", "recurrent", "softmax", "log_softmax", "sigmoid", "argmax", "quantize", "dequantize",
     "same", "reshape", "transpose", "pad", "concat", "part", "pointwise", "bias", "add", "other",
 ]  # fmt: skip
-# same: Identity, Cast. part: slices and splits. bias: adds a constant. pad: also resizes; axes keep their meaning.
+# same: Identity, Cast. part: slices and splits. bias: adds a constant. pad: also resizes; axes keep their metadata.
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from edgeloop_exporters.model_files.checks import MAX_TENSORS, name_of, not_empt
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_exporters.model_files.graph import Graph
 from edgeloop_exporters.model_files.onnx_graph import all_graphs, dtype_name, graph_of, shape_of
-from edgeloop_exporters.model_files.onnx_meaning import onnx_meaning
+from edgeloop_exporters.model_files.onnx_metadata import onnx_metadata
 from edgeloop_exporters.model_files.rules import activation_of, layout_of, precision_of
 from edgeloop_exporters.model_files.states import guessed_states, proven_states
 
@@ -68,7 +68,7 @@ def _described(model: Any, path: Path) -> ModelFile:
         path=where, runtime="onnx", precision=precision_of(graph), inputs=inputs, outputs=outputs,
         states=states, guessed_states=guessed_states(inputs, outputs, states),
         operators=tuple(sorted({node.op_type for inner in all_graphs(model.graph) for node in inner.node})),
-        external=external, meaning=onnx_meaning(model, graph),
+        external=external, metadata=onnx_metadata(model, graph),
     )  # fmt: skip
 
 

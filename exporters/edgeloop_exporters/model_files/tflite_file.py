@@ -14,7 +14,7 @@ from edgeloop_exporters.model_files.description import ModelFile, StatePair, Ten
 from edgeloop_exporters.model_files.rules import activation_of, layout_of, precision_of
 from edgeloop_exporters.model_files.states import guessed_states, proven_states
 from edgeloop_exporters.model_files.tflite_graph import Opened, open_tflite, schema_module
-from edgeloop_exporters.model_files.tflite_meaning import METADATA, tflite_meaning
+from edgeloop_exporters.model_files.tflite_metadata import METADATA, tflite_metadata
 
 __all__ = ["IDENTIFIER", "read_tflite"]
 
@@ -42,7 +42,7 @@ def read_tflite(path: Path, content: bytes) -> ModelFile:
     return ModelFile(
         path=where, runtime="tflite", precision=precision_of(opened.graph), inputs=inputs, outputs=outputs,
         states=states, guessed_states=guessed_states(inputs, outputs, states), variables=opened.variables,
-        operators=opened.operators, meaning=tflite_meaning(metadata, content, inputs, outputs), notes=opened.notes,
+        operators=opened.operators, metadata=tflite_metadata(metadata, content, inputs, outputs), notes=opened.notes,
     )  # fmt: skip
 
 

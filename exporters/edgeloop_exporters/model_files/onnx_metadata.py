@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import msgspec
 
 from edgeloop_contract.preprocessing import Step
-from edgeloop_exporters.model_files.description import InputMeaning, Meaning, Normalization
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization
 from edgeloop_exporters.model_files.graph import Graph
-from edgeloop_exporters.model_files.text import clean, label_lines, labels_in, parsed
+from edgeloop_exporters.model_files.text import clean, label_lines, labels_in
 
-__all__ = ["PREPROCESSING", "onnx_meaning", "steps_in"]
+__all__ = ["PREPROCESSING", "onnx_metadata", "steps_in"]
 
 PREPROCESSING = "preprocessing"  # our own key: the steps as the manifest writes them, in JSON
 MAX_PROPERTIES = 200
@@ -29,10 +28,12 @@ PIXELS: dict[str, Literal["rgb", "bgr", "grey"]] = {"Rgb8": "rgb", "Bgr8": "bgr"
 RANGES = {"NominalRange_0_255": (0.0, 1.0), "Normalized_0_1": (0.0, 255.0), "Normalized_1_1": (127.5, 127.5)}
 
 
-def onnx_meaning(model: Any, graph: Graph) -> Meaning:
-    """The meaning in an onnx.ModelProto."""
+def onnx_metadata(model: Any, graph: Graph) -> Metadata:
+    """The metadata in an onnx.ModelProto."""
     props = {p.key[:200]: p.value for p in model.metadata_props[:MAX_PROPERTIES]}
-    texts, sources, used = {}, {}, set()
+    texts: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    used: set[str] = set()
     for field, keys in TEXTS.items():
         for key in keys:
             if key in props and field not in texts and (text := clean(props[key])):
@@ -45,16 +46,18 @@ def onnx_meaning(model: Any, graph: Graph) -> Meaning:
     labels, sources_of_labels, output = _labels(model, props, graph)
     if labels:
         sources["labels"] = sources_of_labels
-    inputs = _picture(props, graph) or _own_normalization(props, graph)
+        used |= {*LABELS}
+    inputs = _picture(props, graph)
     if inputs:
         sources["inputs"] = "metadata_props"
     steps = steps_in(props[PREPROCESSING]) if PREPROCESSING in props else None
     if steps is not None:
         sources["preprocessing"] = f"metadata_props {PREPROCESSING}"
-    more = {clean(k, 100): clean(v, 300) for k, v in props.items() if k not in {*used, *LABELS, PREPROCESSING}}
+        used.add(PREPROCESSING)
+    more = {clean(k, 100): clean(v, 300) for k, v in props.items() if k not in used}
     producer = clean(f"{model.producer_name} {model.producer_version}", 100)
     more |= {"producer": producer} if producer else {}
-    return Meaning(
+    return Metadata(
         **texts, labels=labels, labels_output=output, inputs=inputs, preprocessing=steps, sources=sources,
         more={k: v for k, v in more.items() if k and v},
     )  # fmt: skip
@@ -78,28 +81,14 @@ def _labels(model: Any, props: Mapping[str, str], graph: Graph) -> tuple[tuple[s
     return (), "", ""
 
 
-def _picture(props: Mapping[str, str], graph: Graph) -> tuple[InputMeaning, ...]:
+def _picture(props: Mapping[str, str], graph: Graph) -> tuple[InputMetadata, ...]:
     """The ONNX standard's keys of pictures (docs/MetadataProps.md): the order of colours, and the range of values."""
     colour = PIXELS.get(props.get("Image.BitmapPixelFormat", ""))
     nominal = RANGES.get(props.get("Image.NominalPixelRange", ""))
     if not graph.inputs or (colour is None and nominal is None):
         return ()
     normalization = Normalization((nominal[0],), (nominal[1],)) if nominal else None
-    return (InputMeaning(name=graph.inputs[0], colour=colour, normalization=normalization),)
-
-
-def _own_normalization(props: Mapping[str, str], graph: Graph) -> tuple[InputMeaning, ...]:
-    """`mean` and `std` as lists of numbers, in raw counts: what exporters of our kind write; other units are not known by name."""
-    mean, std = (_numbers(parsed(props.get(key, ""))) for key in ("input_mean", "input_std"))
-    if not graph.inputs or not mean or not std or 0 in std:
-        return ()
-    return (InputMeaning(name=graph.inputs[0], normalization=Normalization(mean, std)),)
-
-
-def _numbers(value: Any) -> tuple[float, ...]:
-    values = value if isinstance(value, (list, tuple)) else ()
-    good = 0 < len(values) <= 4096 and all(isinstance(v, (int, float)) and math.isfinite(v) for v in values)
-    return tuple(float(v) for v in values) if good else ()
+    return (InputMetadata(name=graph.inputs[0], colour=colour, normalization=normalization),)
 
 
 def steps_in(text: str) -> tuple[Step, ...] | None:

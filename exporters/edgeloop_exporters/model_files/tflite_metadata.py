@@ -14,12 +14,12 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from edgeloop_exporters.model_files.description import InputMeaning, Meaning, Normalization, Tensor
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization, Tensor
 from edgeloop_exporters.model_files.flat_table import DamagedTable, Table, root
-from edgeloop_exporters.model_files.onnx_meaning import steps_in
+from edgeloop_exporters.model_files.onnx_metadata import steps_in
 from edgeloop_exporters.model_files.text import clean, label_lines, parsed
 
-__all__ = ["METADATA", "OURS", "tflite_meaning"]
+__all__ = ["METADATA", "OURS", "tflite_metadata"]
 
 METADATA = b"TFLITE_METADATA"
 OURS = "edgeloop"  # the name of our custom metadata: JSON of task and preprocessing
@@ -40,16 +40,16 @@ BAD_ZIP = (
 )
 
 
-def tflite_meaning(metadata: bytes, content: bytes, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Meaning:
-    """The meaning in a file. Metadata that are damaged count as absent: the model itself is sound."""
+def tflite_metadata(metadata: bytes, content: bytes, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Metadata:
+    """The metadata in a file. Metadata that are damaged count as absent: the model itself is sound."""
     files = _text_files(content)
     try:
-        return _meaning(root(metadata, IDENTIFIER), files, inputs, outputs) if metadata else _labels_alone(files)
+        return _metadata(root(metadata, IDENTIFIER), files, inputs, outputs) if metadata else _labels_alone(files)
     except DamagedTable as error:
-        return Meaning(more={"metadata": clean(f"damaged: {error}")})
+        return Metadata(more={"metadata": clean(f"damaged: {error}")})
 
 
-def _meaning(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Meaning:
+def _metadata(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Metadata:
     graph = next(iter(model.tables(3)), None)
     written: dict[str, str] = {
         "name": model.text(0),
@@ -70,14 +70,14 @@ def _meaning(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], ou
     steps = steps_in(json.dumps(ours.pop("preprocessing"))) if "preprocessing" in ours else None
     if any(found):
         sources["inputs"] = "TFLite metadata"
-    return Meaning(
-        **texts, labels=labels, labels_output=output, inputs=tuple(meaning for meaning in found if meaning),
+    return Metadata(
+        **texts, labels=labels, labels_output=output, inputs=tuple(metadata for metadata in found if metadata),
         task=clean(str(ours.pop("task", ""))), preprocessing=steps, sources=sources,
         more={clean(str(k), 100): clean(str(v), 300) for k, v in list(ours.items())[:100]},
     )  # fmt: skip
 
 
-def _input(table: Table, name: str) -> InputMeaning | None:
+def _input(table: Table, name: str) -> InputMetadata | None:
     normalization = colour = size = rate = channels = None
     for unit in table.tables(4):
         options = unit.table(1) if unit.byte(0) == NORMALIZATION else None
@@ -95,7 +95,7 @@ def _input(table: Table, name: str) -> InputMeaning | None:
         rate, channels = properties.count(0) or None, properties.count(1) or None
     if not (normalization or colour or size or rate or channels):
         return None
-    return InputMeaning(name=name, normalization=normalization, colour=colour, size=size, rate_hz=rate, channels=channels)  # type: ignore[arg-type]
+    return InputMetadata(name=name, normalization=normalization, colour=colour, size=size, rate_hz=rate, channels=channels)  # type: ignore[arg-type]
 
 
 def _labels(
@@ -114,11 +114,11 @@ def _labels(
     return (), "", ""
 
 
-def _labels_alone(files: dict[str, bytes]) -> Meaning:
+def _labels_alone(files: dict[str, bytes]) -> Metadata:
     """A file without metadata that has one label file at its end."""
     texts = [name for name in files if "label" in name.lower() and name.lower().endswith(".txt")]
     labels = label_lines(files[texts[0]].decode("utf-8", "replace")) if len(texts) == 1 else ()
-    return Meaning(labels=labels, sources={"labels": f"file {clean(texts[0], 100)} in the TFLite file"}) if labels else Meaning()
+    return Metadata(labels=labels, sources={"labels": f"file {clean(texts[0], 100)} in the TFLite file"}) if labels else Metadata()
 
 
 def _ours(graph: Table) -> dict[str, Any]:
