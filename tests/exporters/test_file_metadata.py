@@ -25,7 +25,7 @@ from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.model_files.side_files import read_labels
 from edgeloop_exporters.model_files.text import label_lines
 from edgeloop_exporters.model_files.writing import with_metadata
-from model_parts import node, onnx_file, value
+from model_parts import node, onnx_file, tflite_file, value
 
 GOLDEN = HERE / "goldens" / "v0.3" / "exercise_watch-1.edgeloop"
 LABELS = ("curl", "dumb bell \"row\"", "Kniebeuge – tief")  # fmt: skip
@@ -55,6 +55,19 @@ def test_ultralytics_properties_are_read(tmp_path: Path) -> None:
     assert found.labels == ("tench", "cock's comb", "shark") and found.sources["labels"] == "metadata_props names"
     assert (found.task, found.author, found.licence, found.version) == ("classify", "Ultralytics", "AGPL-3.0 License", "8.3.0")
     assert found.more == {"stride": "1", "batch": "1", "imgsz": "[224, 224]", "producer": "somebody"}
+
+
+@pytest.mark.parametrize("name", ["metadata.json", "temp_meta.txt"])
+def test_ultralytics_tflite_files_are_read(name: str, tmp_path: Path) -> None:
+    """Its exporter adds its properties as a file in a zip: JSON, or a Python dictionary before."""
+    props: dict[str, Any] = {**ULTRALYTICS, "names": {0: "tench", 1: "cock's comb"}, "imgsz": [224, 224]}
+    path = tmp_path / "m.tflite"
+    path.write_bytes(tflite_file({"x": ((1, 2), "float32"), "y": ((1, 2), "float32")}, [("SOFTMAX", "x", "y")], "x", "y"))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(name, json.dumps(props) if name.endswith("json") else str(props))
+    found = read(path).metadata
+    assert found.labels == ("tench", "cock's comb") and found.sources["labels"] == f"{name} names"
+    assert (found.task, found.licence, found.more["imgsz"]) == ("classify", "AGPL-3.0 License", "[224, 224]")
 
 
 @pytest.mark.parametrize(

@@ -266,6 +266,8 @@ def test_custom_operators_that_the_runtime_lacks_are_named(tmp_path: Path) -> No
             read(saved(content, tmp_path, "m.tflite"))
     known = tflite_file(tensors, [("CUSTOM", "x", "y")], "x", "y", "TFLite_Detection_PostProcess")
     assert read(saved(known, tmp_path, "m.tflite")).operators == ("TFLite_Detection_PostProcess",)
+    unsized = tflite_file({**tensors, "y": ((), "float32")}, [("CUSTOM", "x", "y")], "x", "y", "TFLite_Detection_PostProcess")
+    assert read(saved(unsized, tmp_path, "m.tflite")).outputs[0].shape is None  # the runtime alone knows it
     foreign = scored(node("Thing", "x", "y", domain="com.acme"))
     with pytest.raises(ModelError, match=r"custom operator com\.acme\.Thing, which ONNX Runtime lacks"):
         read(saved(foreign, tmp_path))

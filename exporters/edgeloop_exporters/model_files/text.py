@@ -25,8 +25,8 @@ def clean(text: str, most: int = MAX_TEXT) -> str:
 def label_lines(text: str) -> tuple[str, ...]:
     """A label file: one label a line, or `number label` where the numbers count from 0, or the JSON that `labels_in` knows."""
     start = text.lstrip("\ufeff \t\r\n")
-    if start.startswith(("[", "{")) and (found := labels_in(start)):
-        return found
+    if start.startswith(("[", "{")) and parsed(start) is not None:
+        return labels_in(start)
     lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()[:MAX_LABELS]]
     while lines and not lines[-1]:
         lines.pop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -27,7 +27,7 @@ MAX_SUBGRAPHS = 1000
 class TensorFacts:
     name: str
     dtype: str
-    shape: Shape
+    shape: Shape | None
     quantization: Quantization | None
 
 
@@ -54,14 +54,17 @@ def open_tflite(model: Any, where: str) -> Opened:
     tensors = [_facts(subgraph.Tensors(i), types, where) for i in range(subgraph.TensorsLength())]
     filled = [_filled(model, subgraph.Tensors(i)) for i in range(len(tensors))]
     kinds = _kinds(model, schema, where)
-    operators = list(_operators(model, subgraph, schema, kinds, len(tensors)))
-    constants = {str(i): Constant(t.dtype, prod(d or 0 for d in t.shape)) for i, t in enumerate(tensors) if filled[i]}
+    named = list(_operators(model, subgraph, schema, kinds, len(tensors)))
+    operators, custom = [operator for _, operator in named], [operator for name, operator in named if name in CUSTOM]
+    constants = {str(i): Constant(t.dtype, prod(d or 0 for d in t.shape or ())) for i, t in enumerate(tensors) if filled[i]}
     graph = Graph(
         inputs=tuple(str(i) for i in _numbers(subgraph.InputsAsNumpy(), len(tensors))),
         outputs=tuple(str(i) for i in _numbers(subgraph.OutputsAsNumpy(), len(tensors))),
         operators=tuple(operators), constants=constants, native=NATIVE,
-        types={str(i): t.dtype for i, t in enumerate(tensors)}, ranks={str(i): len(t.shape) for i, t in enumerate(tensors)},
+        types={str(i): t.dtype for i, t in enumerate(tensors)}, ranks={str(i): len(t.shape or ()) for i, t in enumerate(tensors)},
     )  # fmt: skip
+    for number in {made for operator in custom for made in operator.makes if not tensors[int(made)].shape}:
+        tensors[int(number)] = replace(tensors[int(number)], shape=None)  # the runtime alone knows it
     kept = [
         tensors[i].name or f"tensor {i}"
         for i in range(len(tensors))
@@ -123,7 +126,7 @@ def _kinds(model: Any, schema: Any, where: str) -> list[str]:
     return found
 
 
-def _operators(model: Any, subgraph: Any, schema: Any, kinds: list[str], count: int) -> Iterator[Operator]:
+def _operators(model: Any, subgraph: Any, schema: Any, kinds: list[str], count: int) -> Iterator[tuple[str, Operator]]:
     for i in range(subgraph.OperatorsLength()):
         operator = subgraph.Operators(i)
         name = kinds[operator.OpcodeIndex()]
@@ -137,7 +140,7 @@ def _operators(model: Any, subgraph: Any, schema: Any, kinds: list[str], count: 
         if kind in ("add", "pointwise") and len(reads) > 1:
             kind, used = _constant_last(model, subgraph, reads, kind)
         if used and made:
-            yield Operator(kind, used, made, axes, activated=name in SUMS and _fused(operator, schema, name))
+            yield name, Operator(kind, used, made, axes, activated=name in SUMS and _fused(operator, schema, name))
 
 
 def _constant_last(model: Any, subgraph: Any, reads: list[int], kind: Kind) -> tuple[Kind, tuple[str, ...]]:

@@ -16,7 +16,7 @@ from typing import Any
 
 from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization, Tensor
 from edgeloop_exporters.model_files.flat_table import DamagedTable, Table, root
-from edgeloop_exporters.model_files.onnx_metadata import steps_in
+from edgeloop_exporters.model_files.properties import from_properties, steps_in
 from edgeloop_exporters.model_files.text import clean, label_lines, parsed
 
 __all__ = ["METADATA", "OURS", "tflite_metadata"]
@@ -28,21 +28,17 @@ AXIS_LABELS, VALUE_LABELS = 2, 3  # kinds of files
 NORMALIZATION, IMAGE, AUDIO = 1, 2, 4  # kinds of process units, and of content
 MAX_LABEL_BYTES = 16 << 20
 BAD_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OSError,
-    LookupError,
-    EOFError,
-)
+    zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, ValueError, OSError, LookupError, EOFError,
+)  # fmt: skip
+ULTRALYTICS = ("metadata.json", "temp_meta.txt")  # files of its exporter with its properties, newer and older
 
 
 def tflite_metadata(metadata: bytes, content: bytes, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Metadata:
     """The metadata in a file. Metadata that are damaged count as absent: the model itself is sound."""
     files = _text_files(content)
+    for name in ULTRALYTICS:
+        if isinstance(props := parsed(files.get(name, b"").decode("utf-8", "replace")), dict) and "names" in props:
+            return from_properties({str(key): str(value) for key, value in props.items()}, name)
     try:
         return _metadata(root(metadata, IDENTIFIER), files, inputs, outputs) if metadata else _labels_alone(files)
     except DamagedTable as error:
