@@ -264,6 +264,8 @@ def test_custom_operators_that_the_runtime_lacks_are_named(tmp_path: Path) -> No
         content = tflite_file(tensors, [("CUSTOM", "x", "y")], "x", "y", custom)
         with pytest.raises(ModelError, match=words):
             read(saved(content, tmp_path, "m.tflite"))
+    inner = {**tensors, "long" * 200: ((1, 4), "float32")}  # converters join the names of what they fused
+    assert read(saved(tflite_file(inner, [("SOFTMAX", "x", "y")], "x", "y"), tmp_path, "m.tflite")).inputs[0].name == "x"
     known = tflite_file(tensors, [("CUSTOM", "x", "y")], "x", "y", "TFLite_Detection_PostProcess")
     assert read(saved(known, tmp_path, "m.tflite")).operators == ("TFLite_Detection_PostProcess",)
     unsized = tflite_file({**tensors, "y": ((), "float32")}, [("CUSTOM", "x", "y")], "x", "y", "TFLite_Detection_PostProcess")

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.model_files.checks import not_empty
+from edgeloop_exporters.model_files.checks import name_of, not_empty
 from edgeloop_exporters.model_files.description import ModelFile, StatePair, Tensor
 from edgeloop_exporters.model_files.rules import activation_of, layout_of, precision_of
 from edgeloop_exporters.model_files.states import guessed_states, proven_states
@@ -35,8 +35,8 @@ def read_tflite(path: Path, content: bytes) -> ModelFile:
         metadata = _metadata(model)
     except DAMAGED as error:
         raise ModelError(f"{where} is damaged or cut off: export or download it again") from error
-    inputs = tuple(_tensor(opened, number, True) for number in opened.graph.inputs)
-    outputs = tuple(_tensor(opened, number, False) for number in opened.graph.outputs)
+    inputs = tuple(_tensor(opened, number, True, where) for number in opened.graph.inputs)
+    outputs = tuple(_tensor(opened, number, False, where) for number in opened.graph.outputs)
     not_empty(inputs, outputs, where)
     states = _states(opened, inputs, outputs)
     return ModelFile(
@@ -56,10 +56,10 @@ def _states(opened: Opened, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, .
     return tuple(StatePair(opened.tensors[p.input].name, opened.tensors[p.output].name, p.why) for p in found)
 
 
-def _tensor(opened: Opened, number: str, is_input: bool) -> Tensor:
+def _tensor(opened: Opened, number: str, is_input: bool, where: str) -> Tensor:
     facts = opened.tensors[number]
     return Tensor(
-        name=facts.name, dtype=facts.dtype, shape=facts.shape, quantization=facts.quantization,
+        name=name_of(facts.name, where), dtype=facts.dtype, shape=facts.shape, quantization=facts.quantization,
         layout=layout_of(opened.graph, number) if is_input else None,
         activation=None if is_input else activation_of(opened.graph, number),
     )  # fmt: skip

@@ -11,9 +11,10 @@ import numpy as np
 
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_contract.manifest import Quantization
-from edgeloop_exporters.model_files.checks import MAX_TENSORS, name_of
+from edgeloop_exporters.model_files.checks import MAX_NAME, MAX_TENSORS, name_of
 from edgeloop_exporters.model_files.description import Shape
 from edgeloop_exporters.model_files.graph import Constant, Graph, Kind, Operator
+from edgeloop_exporters.model_files.text import clean
 from edgeloop_exporters.model_files.tflite_kinds import CUSTOM, FUSING, KINDS, OPERANDS, SUMS
 
 __all__ = ["Opened", "TensorFacts", "open_tflite"]
@@ -66,7 +67,7 @@ def open_tflite(model: Any, where: str) -> Opened:
     for number in {made for operator in custom for made in operator.makes if not tensors[int(made)].shape}:
         tensors[int(number)] = replace(tensors[int(number)], shape=None)  # the runtime alone knows it
     kept = [
-        tensors[i].name or f"tensor {i}"
+        clean(tensors[i].name, MAX_NAME) or f"tensor {i}"
         for i in range(len(tensors))
         if subgraph.Tensors(i).IsVariable() or tensors[i].dtype == "resource"
     ]
@@ -88,7 +89,7 @@ def _facts(tensor: Any, types: dict[int, str], where: str) -> TensorFacts:
     sizes = sizes if isinstance(sizes, np.ndarray) else np.empty(0, np.int32)
     if len(sizes) > MAX_RANK:
         raise ModelError(f"{where} has a tensor of {len(sizes)} dimensions; edgeloop reads up to {MAX_RANK}")
-    name = name_of((tensor.Name() or b"").decode("utf-8", "replace"), where)
+    name = (tensor.Name() or b"").decode("utf-8", "replace")
     shape = tuple(int(size) if size >= 0 else None for size in sizes)
     return TensorFacts(name, types.get(tensor.Type(), f"type {tensor.Type()}"), shape, _quantization(tensor.Quantization()))
 
