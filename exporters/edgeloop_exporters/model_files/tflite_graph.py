@@ -59,8 +59,8 @@ def open_tflite(model: Any, where: str) -> Opened:
     operators, custom = [operator for _, operator in named], [operator for name, operator in named if name in CUSTOM]
     constants = {str(i): Constant(t.dtype, prod(d or 0 for d in t.shape or ())) for i, t in enumerate(tensors) if filled[i]}
     graph = Graph(
-        inputs=tuple(str(i) for i in _numbers(subgraph.InputsAsNumpy(), len(tensors))),
-        outputs=tuple(str(i) for i in _numbers(subgraph.OutputsAsNumpy(), len(tensors))),
+        inputs=tuple(str(i) for i in _numbers(subgraph.InputsAsNumpy(), len(tensors), 0)),
+        outputs=tuple(str(i) for i in _numbers(subgraph.OutputsAsNumpy(), len(tensors), 0)),
         operators=tuple(operators), constants=constants, native=NATIVE,
         types={str(i): t.dtype for i, t in enumerate(tensors)}, ranks={str(i): len(t.shape or ()) for i, t in enumerate(tensors)},
     )  # fmt: skip
@@ -171,9 +171,9 @@ def _perm(model: Any, subgraph: Any, reads: list[int]) -> tuple[int, ...]:
     )
 
 
-def _numbers(values: Any, count: int) -> list[int]:
+def _numbers(values: Any, count: int, least: int = -1) -> list[int]:
     """Tensor numbers; -1 for one that is left out. Raises IndexError for one that is not there."""
     numbers = [int(v) for v in values] if isinstance(values, np.ndarray) else []
-    if any(not -1 <= n < count for n in numbers):
+    if any(not least <= n < count for n in numbers):
         raise IndexError("a tensor's number that is not there")
     return numbers
