@@ -209,6 +209,7 @@ def test_what_is_written_is_read_again_and_changes_no_score(golden: Any, tmp_pat
             assert field in found.sources
         assert found.more["note"] == "one"
         if runtime == "tflite":
+            assert read(path).inputs[0].signature == "args_0"
             (entry,) = found.inputs
             assert (entry.normalization, entry.colour) == (OURS.inputs[0].normalization, "rgb")
 

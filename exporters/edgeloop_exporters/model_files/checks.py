@@ -8,7 +8,7 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.model_files.description import Tensor
 from edgeloop_exporters.model_files.text import clean
 
-__all__ = ["MAX_NAME", "MAX_TENSORS", "name_of", "not_empty"]
+__all__ = ["MAX_INPUTS", "MAX_NAME", "MAX_TENSORS", "name_of", "not_empty"]
 
 MAX_NAME = 500  # characters of a tensor's name
 MAX_INPUTS = 1000

@@ -20,6 +20,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """An input or output. `dtype`: numpy's name, "bfloat16", "string", or "sequence", "map" and the like for what is no tensor.
 
     `shape`: with the batch; None where the file does not say how many dimensions there are. `quantization`: per tensor.
+    `signature`: the name in a TFLite file's signature, which people gave it; `name` is the tensor's, often a converter's.
     `layout`: one letter a dimension, as "NHWC", where a convolution or a pool reads this input. `activation`: of outputs.
     """
 
@@ -29,6 +30,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     quantization: Quantization | None = None
     layout: str | None = None
     activation: Activation | None = None
+    signature: str = ""
 
     @property
     def scores(self) -> Literal["logits", "probabilities"] | None:
