@@ -51,6 +51,14 @@ class Graph:
     ranks: Mapping[str, int] = field(default_factory=dict)
 
     @cached_property
+    def input_names(self) -> frozenset[str]:
+        return frozenset(self.inputs)
+
+    @cached_property
+    def output_names(self) -> frozenset[str]:
+        return frozenset(self.outputs)
+
+    @cached_property
     def maker(self) -> dict[str, Operator]:
         return {name: operator for operator in self.operators for name in operator.makes if name}
 
