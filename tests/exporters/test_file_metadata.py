@@ -243,6 +243,14 @@ def test_other_readers_find_it_where_they_look(golden: Any, tmp_path: Path) -> N
                 assert labels.read("labels.txt").decode().splitlines() == [*LABELS]
 
 
+def test_labels_that_look_like_something_else_stay_what_they_are(golden: Any, tmp_path: Path) -> None:
+    labels = ("0 fingers", "1 finger", "[2", "3 on\ntwo lines")
+    for runtime, content in golden[0]:
+        path = tmp_path / f"m.{runtime}"
+        path.write_bytes(with_metadata(content, runtime, Metadata(labels=labels, task="classification")))
+        assert read(path).metadata.labels == (*labels[:3], "3 on two lines")
+
+
 def test_weights_stay_aligned(golden: Any) -> None:
     from ai_edge_litert import schema_py_generated as schema
 

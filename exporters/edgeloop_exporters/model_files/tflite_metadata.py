@@ -58,10 +58,10 @@ def _metadata(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], o
     sources = dict.fromkeys(texts, "TFLite metadata")
     described = graph.tables(2) if graph else []
     found = [_input(table, tensor.name) for table, tensor in zip(described, inputs, strict=False)]
-    labels, file, output = _labels(model, graph, files, outputs)
+    ours = _ours(graph) if graph else {}
+    labels, file, output = _labels(model, graph, files, outputs, bool(ours))
     if labels:
         sources["labels"] = f"file {file} in the TFLite file"
-    ours = _ours(graph) if graph else {}
     sources |= {key: "TFLite metadata edgeloop" for key in ("task", "preprocessing") if key in ours}
     steps = steps_in(json.dumps(ours.pop("preprocessing"))) if "preprocessing" in ours else None
     if any(found):
@@ -95,7 +95,7 @@ def _input(table: Table, name: str) -> InputMetadata | None:
 
 
 def _labels(
-    model: Table, graph: Table | None, files: dict[str, bytes], outputs: Sequence[Tensor]
+    model: Table, graph: Table | None, files: dict[str, bytes], outputs: Sequence[Tensor], plain: bool
 ) -> tuple[tuple[str, ...], str, str]:
     """(labels, their file, their output): those of an axis before those of values; files without a language first."""
     tables = [(table, output.name) for table, output in zip(graph.tables(3) if graph else [], outputs, strict=False)]
@@ -105,7 +105,7 @@ def _labels(
         (file.byte(2), file.text(3), file.text(0), name) for file, name in known if file.byte(2) in (AXIS_LABELS, VALUE_LABELS)
     ]
     for _, _, file, name in sorted(wanted, key=lambda w: (w[0], w[1] not in ("", "en"), w[1])):
-        if labels := label_lines(files.get(file, b"").decode("utf-8", "replace")):
+        if labels := label_lines(files.get(file, b"").decode("utf-8", "replace"), plain):
             return labels, clean(file, 100), name
     return (), "", ""
 

@@ -75,7 +75,7 @@ def _builder() -> Any:
 def _with_labels(content: bytes, labels: tuple[str, ...]) -> bytes:
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS, DATE), "\n".join(labels) + "\n")
+        archive.writestr(zipfile.ZipInfo(LABELS, DATE), "".join(" ".join(label.splitlines()) + "\n" for label in labels))
     return file.getvalue()
 
 
