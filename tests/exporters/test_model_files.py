@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import time
 from pathlib import Path
 from typing import Any
 
@@ -264,8 +265,12 @@ def test_custom_operators_that_the_runtime_lacks_are_named(tmp_path: Path) -> No
         content = tflite_file(tensors, [("CUSTOM", "x", "y")], "x", "y", custom)
         with pytest.raises(ModelError, match=words):
             read(saved(content, tmp_path, "m.tflite"))
+    inner = {**tensors, "long" * 200: ((1, 4), "float32")}  # converters join the names of what they fused
+    assert read(saved(tflite_file(inner, [("SOFTMAX", "x", "y")], "x", "y"), tmp_path, "m.tflite")).inputs[0].name == "x"
     known = tflite_file(tensors, [("CUSTOM", "x", "y")], "x", "y", "TFLite_Detection_PostProcess")
     assert read(saved(known, tmp_path, "m.tflite")).operators == ("TFLite_Detection_PostProcess",)
+    unsized = tflite_file({**tensors, "y": ((), "float32")}, [("CUSTOM", "x", "y")], "x", "y", "TFLite_Detection_PostProcess")
+    assert read(saved(unsized, tmp_path, "m.tflite")).outputs[0].shape is None  # the runtime alone knows it
     foreign = scored(node("Thing", "x", "y", domain="com.acme"))
     with pytest.raises(ModelError, match=r"custom operator com\.acme\.Thing, which ONNX Runtime lacks"):
         read(saved(foreign, tmp_path))
@@ -357,6 +362,31 @@ def test_what_cannot_be_opened_is_refused(tmp_path: Path) -> None:
         file.truncate(2**31)  # a hole: no bytes on disk
     with pytest.raises(ModelError, match="at most 2 GB"):
         read(large)
+
+
+def test_graphs_that_multiply_are_read_in_bounded_time(tmp_path: Path) -> None:
+    """Each level reads the one below 40 times over: 40 to the 30th ways from the output to the input."""
+    nodes = [node("Identity", "x", "t0")]
+    for level in range(30):
+        copies = [f"c{level}_{i}" for i in range(40)]
+        nodes += [node("Identity", f"t{level}", copy) for copy in copies]
+        nodes.append(node("Concat", " ".join(copies), f"t{level + 1}", axis=0))
+    inputs = [value(name, ["n", 4]) for name in ("x", *(f"s{i}" for i in range(50)))]
+    model = onnx_file([*nodes, node("Identity", "t30", "y")], inputs, [value("y", ["n", 4])])
+    deep = onnx.helper.make_graph([node("Identity", "x", "z")], "deep", [], [value("z", None)])
+    for i in range(20):  # deeper than branches are followed, and than protobuf reads
+        deep = onnx.helper.make_graph(
+            [node("If", "b", f"z{i}", then_branch=deep, else_branch=deep)]
+            if i < 8
+            else [node("If", "b", f"z{i}", then_branch=deep)],
+            "deep",
+            [],
+            [value(f"z{i}", None)],
+        )
+    model.graph.node.extend(deep.node)
+    started = time.perf_counter()
+    assert read(saved(model, tmp_path)).outputs[0].scores is None
+    assert time.perf_counter() - started < 5
 
 
 def test_spoiled_files_raise_our_errors_alone(tmp_path: Path) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -45,6 +47,10 @@ def test_regression_answers_in_the_quantities_units(tmp_path: Path) -> None:
     with Bundle.open(bundle) as opened:
         reference = opened.manifest.drift_reference
         assert len(reference.answer_mean) == 2 and not reference.label_share and reference.mean_confidence is None
+    with zipfile.ZipFile(bundle) as archive:
+        props = {p.key: p.value for p in onnx.load_from_string(archive.read("models/onnx-int8.onnx")).metadata_props}
+    assert json.loads(props["labels"]) == ["pitch_hz", "loudness"] and "names" not in props
+    assert len(json.loads(props["score_mean"])) == len(json.loads(props["score_std"])) == 2
     page = Path(found["report"]).read_text()
     assert "Per quantity" in page and "Confusion" not in page
 

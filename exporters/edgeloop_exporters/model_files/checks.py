@@ -8,11 +8,11 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.model_files.description import Tensor
 from edgeloop_exporters.model_files.text import clean
 
-__all__ = ["MAX_NAME", "MAX_TENSORS", "name_of", "not_empty"]
+__all__ = ["MAX_INPUTS", "MAX_NAME", "MAX_TENSORS", "name_of", "not_empty"]
 
 MAX_NAME = 500  # characters of a tensor's name
 MAX_INPUTS = 1000
-MAX_TENSORS = 1_000_000
+MAX_TENSORS = 100_000  # and operators, of one graph; the largest language models have ten thousand
 
 
 def name_of(name: str, where: str, exact: bool = True) -> str:

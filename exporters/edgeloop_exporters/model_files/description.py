@@ -1,4 +1,4 @@
-"""What a model file says of itself: tensors, precision, states, and the meaning that its maker wrote into it."""
+"""What a model file says of itself: tensors, precision, states, and the metadata that its maker wrote into it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 from edgeloop_contract.manifest import Precision, Quantization, Runtime
 from edgeloop_contract.preprocessing import Step
 
-__all__ = ["Activation", "InputMeaning", "Meaning", "ModelFile", "Normalization", "StatePair", "Tensor"]
+__all__ = ["Activation", "InputMetadata", "Metadata", "ModelFile", "Normalization", "StatePair", "Tensor"]
 
 # The last operation before an output, where the graph proves it. "linear": plain sums, so logits if the task is classification.
 Activation = Literal["softmax", "sigmoid", "log_softmax", "linear", "argmax"]
@@ -20,6 +20,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     """An input or output. `dtype`: numpy's name, "bfloat16", "string", or "sequence", "map" and the like for what is no tensor.
 
     `shape`: with the batch; None where the file does not say how many dimensions there are. `quantization`: per tensor.
+    `signature`: the name in a TFLite file's signature, which people gave it; `name` is the tensor's, often a converter's.
     `layout`: one letter a dimension, as "NHWC", where a convolution or a pool reads this input. `activation`: of outputs.
     """
 
@@ -29,6 +30,7 @@ class Tensor(msgspec.Struct, frozen=True, kw_only=True):
     quantization: Quantization | None = None
     layout: str | None = None
     activation: Activation | None = None
+    signature: str = ""
 
     @property
     def scores(self) -> Literal["logits", "probabilities"] | None:
@@ -53,7 +55,7 @@ class Normalization(msgspec.Struct, frozen=True):
     std: tuple[float, ...]
 
 
-class InputMeaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class InputMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an input's values are, as the maker wrote it. `size`, `crop`: (height, width); `resample`: Pillow's name."""
 
     name: str
@@ -66,7 +68,7 @@ class InputMeaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     channels: int | None = None
 
 
-class Meaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Metadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What people wrote into the file, or beside it. Every text is cleaned and bounded.
 
     `labels_output`: the output that the labels belong to, "" if it is not said. `preprocessing`: of edgeloop's own files.
@@ -81,7 +83,7 @@ class Meaning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     task: str = ""
     labels: tuple[str, ...] = ()
     labels_output: str = ""
-    inputs: tuple[InputMeaning, ...] = ()
+    inputs: tuple[InputMetadata, ...] = ()
     preprocessing: tuple[Step, ...] | None = None
     sources: dict[str, str] = {}
     more: dict[str, str] = {}
@@ -104,5 +106,5 @@ class ModelFile(msgspec.Struct, frozen=True, kw_only=True):
     variables: tuple[str, ...] = ()
     operators: tuple[str, ...] = ()
     external: tuple[str, ...] = ()
-    meaning: Meaning = Meaning()
+    metadata: Metadata = Metadata()
     notes: tuple[str, ...] = ()

@@ -14,7 +14,7 @@ Kind = Literal[
     "convolution", "pool", "linear", "recurrent", "softmax", "log_softmax", "sigmoid", "argmax", "quantize", "dequantize",
     "same", "reshape", "transpose", "pad", "concat", "part", "pointwise", "bias", "add", "other",
 ]  # fmt: skip
-# same: Identity, Cast. part: slices and splits. bias: adds a constant. pad: also resizes; axes keep their meaning.
+# same: Identity, Cast. part: slices and splits. bias: adds a constant. pad: also resizes; axes keep their metadata.
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,14 @@ class Graph:
     native: Mapping[int, str]
     types: Mapping[str, str] = field(default_factory=dict)
     ranks: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def input_names(self) -> frozenset[str]:
+        return frozenset(self.inputs)
+
+    @cached_property
+    def output_names(self) -> frozenset[str]:
+        return frozenset(self.outputs)
 
     @cached_property
     def maker(self) -> dict[str, Operator]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgeloop_contract.errors import DataError, DeviceError, ModelError
 from edgeloop_contract.manifest import Quantization
-from edgeloop_exporters.model_files.checks import MAX_TENSORS, name_of, not_empty
+from edgeloop_exporters.model_files.checks import MAX_NAME, MAX_TENSORS, name_of, not_empty
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_exporters.model_files.graph import Graph
 from edgeloop_exporters.model_files.onnx_graph import all_graphs, dtype_name, graph_of, shape_of
-from edgeloop_exporters.model_files.onnx_meaning import onnx_meaning
+from edgeloop_exporters.model_files.onnx_metadata import onnx_metadata
 from edgeloop_exporters.model_files.rules import activation_of, layout_of, precision_of
 from edgeloop_exporters.model_files.states import guessed_states, proven_states
+from edgeloop_exporters.model_files.text import clean
 
 __all__ = ["MIN_OPSET", "external_files", "parse_onnx", "read_onnx", "whole_onnx"]
 
@@ -24,7 +24,9 @@ MIN_OPSET = 7  # the oldest that ONNX Runtime promises to read
 # Domains whose operators ONNX Runtime has; "com.microsoft.nchwc" is what it writes itself.
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc", "ai.onnx.preview.training"}
 TRAINING = "ai.onnx.training"
-MAX_OPERATORS = 1_000_000
+# Operator → the place of its data's scale, and of its result's; the zero point follows.
+SCALES_OF_DATA = {"DequantizeLinear": 1, "QLinearConv": 1, "QLinearMatMul": 1}
+SCALES_OF_RESULTS = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}
 MAX_WHOLE_BYTES = 2**31 - 1  # of one protocol buffer
 
 
@@ -60,15 +62,17 @@ def _described(model: Any, path: Path) -> ModelFile:
     external = tuple(str(file) for file in external_files(model, path))
     _with_output_shapes(model)
     graph = graph_of(model)
-    inputs = tuple(_tensor(model.graph, graph, value, where, True) for value in model.graph.input if value.name in graph.inputs)
-    outputs = tuple(_tensor(model.graph, graph, value, where, False) for value in model.graph.output)
+    scales = _quantizations(model.graph, graph)
+    taken = [value for value in model.graph.input if value.name in graph.input_names]
+    inputs = tuple(_tensor(graph, value, where, True, scales) for value in taken)
+    outputs = tuple(_tensor(graph, value, where, False, scales) for value in model.graph.output)
     not_empty(inputs, outputs, where)
     states = proven_states(graph, inputs, outputs)
     return ModelFile(
         path=where, runtime="onnx", precision=precision_of(graph), inputs=inputs, outputs=outputs,
         states=states, guessed_states=guessed_states(inputs, outputs, states),
-        operators=tuple(sorted({node.op_type for inner in all_graphs(model.graph) for node in inner.node})),
-        external=external, meaning=onnx_meaning(model, graph),
+        operators=tuple(sorted({clean(node.op_type, MAX_NAME) for inner in all_graphs(model.graph) for node in inner.node})),
+        external=external, metadata=onnx_metadata(model, graph),
     )  # fmt: skip
 
 
@@ -77,11 +81,11 @@ def _check_operators(model: Any, where: str) -> None:
     count = 0
     for graph in all_graphs(model.graph):
         count += len(graph.node)
-        if count > MAX_OPERATORS:
-            raise ModelError(f"{where} has more than {MAX_OPERATORS:,} operators; edgeloop reads no larger graph")
+        if count > MAX_TENSORS:
+            raise ModelError(f"{where} has more than {MAX_TENSORS:,} operators; edgeloop reads no larger graph")
         for node in graph.node:
             if node.domain not in DOMAINS and (node.domain, node.op_type) not in local:
-                kind = name_of(f"{node.domain}.{node.op_type}", where)
+                kind = name_of(f"{node.domain}.{node.op_type}", where, False)
                 raise ModelError(f"{where} needs the custom operator {kind}, which ONNX Runtime lacks: export it without that")
 
 
@@ -99,44 +103,43 @@ def _with_output_shapes(model: Any) -> None:
         output.CopyFrom(better)
 
 
-def _tensor(proto: Any, graph: Graph, value: Any, where: str, is_input: bool) -> Tensor:
+def _tensor(graph: Graph, value: Any, where: str, is_input: bool, scales: Mapping[tuple[bool, str], Quantization]) -> Tensor:
     name = name_of(value.name, where)
     kind = value.type.WhichOneof("value") or "untyped"
     if kind != "tensor_type":
         return Tensor(name=name, dtype=kind.removesuffix("_type").split("_")[0], shape=None, activation=activation_of(graph, name))
     tensor = value.type.tensor_type
     return Tensor(
-        name=name, dtype=dtype_name(tensor.elem_type), shape=shape_of(tensor), quantization=_quantization(proto, name, is_input),
+        name=name, dtype=dtype_name(tensor.elem_type), shape=shape_of(tensor), quantization=scales.get((is_input, name)),
         layout=layout_of(graph, name) if is_input else None, activation=None if is_input else activation_of(graph, name),
     )  # fmt: skip
 
 
-def _quantization(graph: Any, name: str, is_input: bool) -> Quantization | None:
-    """The scale of an integer input that DequantizeLinear reads, or of an output that QuantizeLinear makes."""
-    for node in graph.node:
-        place = {"DequantizeLinear": 1, "QLinearConv": 1, "QLinearMatMul": 1}.get(node.op_type) if is_input else None
-        if not is_input:
-            place = {"QuantizeLinear": 1, "QLinearConv": 6, "QLinearMatMul": 6}.get(node.op_type)
-        if place is None or name not in (node.input[:1] if is_input else node.output[:1]):
-            continue
-        scale = _scalar(graph, node.input[place]) if len(node.input) > place else None
-        zero = _scalar(graph, node.input[place + 1]) if len(node.input) > place + 1 else 0.0
-        if scale is not None and zero is not None and scale > 0:
-            return Quantization(scale=float(scale), zero_point=int(zero))
-    return None
+def _quantizations(proto: Any, graph: Graph) -> dict[tuple[bool, str], Quantization]:
+    """(is it an input, tensor) → the scale by which DequantizeLinear reads it, or QuantizeLinear makes it."""
+    scalars = {t.name: t for t in proto.initializer if t.data_location == 0 and len(t.dims) < 2 and set(t.dims) <= {1}}
+    found: dict[tuple[bool, str], Quantization] = {}
+    for node in proto.node:
+        for is_input, places in ((True, SCALES_OF_DATA), (False, SCALES_OF_RESULTS)):
+            place, names = places.get(node.op_type), (node.input if is_input else node.output)[:1]
+            wanted = graph.input_names if is_input else graph.output_names
+            if place is None or not wanted.intersection(names) or len(node.input) <= place:
+                continue
+            zeros = list(node.input[place + 1 : place + 2])
+            scale, zero = _scalar(scalars.get(node.input[place])), _scalar(scalars.get(zeros[0])) if zeros and zeros[0] else 0.0
+            if scale is not None and zero is not None and scale > 0:
+                found.setdefault((is_input, names[0]), Quantization(scale=scale, zero_point=int(zero)))
+    return found
 
 
-def _scalar(graph: Any, name: str) -> float | None:
+def _scalar(tensor: Any) -> float | None:
     from onnx import numpy_helper
 
-    for tensor in graph.initializer:
-        if tensor.name == name and tensor.data_location == 0 and int(np.prod(tensor.dims or [1])) == 1:
-            try:
-                number = float(numpy_helper.to_array(tensor).reshape(-1)[0])
-            except (ValueError, TypeError, IndexError):
-                return None
-            return number if np.isfinite(number) else None
-    return None
+    try:
+        number = float(numpy_helper.to_array(tensor).reshape(-1)[0]) if tensor is not None else None
+    except (ValueError, TypeError, IndexError):  # data of another size than it says
+        return None
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _external_tensors(model: Any) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterator
 from math import prod
 from typing import Any
@@ -50,7 +51,7 @@ def all_graphs(graph: Any, depth: int = 0) -> Iterator[Any]:
 def graph_of(model: Any) -> Graph:
     """The common form. Tensors keep their names; those made in a branch get its number before them."""
     builder = _Builder()
-    builder.add(model.graph, "", {}, 0)
+    builder.add(model.graph, "", ChainMap(), 0)
     constants = {i.name for i in model.graph.initializer} | {i.values.name for i in model.graph.sparse_initializer}
     return Graph(
         inputs=tuple(i.name for i in model.graph.input if i.name not in constants),
@@ -71,9 +72,9 @@ class _Builder:
         self.ranks: dict[str, int] = {}
         self.branches = 0
 
-    def add(self, graph: Any, prefix: str, outer: dict[str, str], depth: int) -> dict[str, str]:
+    def add(self, graph: Any, prefix: str, outer: ChainMap[str, str], depth: int) -> ChainMap[str, str]:
         """Adds a graph; returns how its tensors are called here."""
-        names = dict(outer)
+        names = outer.new_child()
         for tensor in graph.initializer:
             names[tensor.name] = prefix + tensor.name
             self.constants[prefix + tensor.name] = Constant(dtype_name(tensor.data_type), prod(tensor.dims))
@@ -90,7 +91,7 @@ class _Builder:
         names[""] = ""
         return names
 
-    def _node(self, node: Any, names: dict[str, str], depth: int) -> None:
+    def _node(self, node: Any, names: ChainMap[str, str], depth: int) -> None:
         made = tuple(names.get(o, o) if o else "" for o in node.output)
         reads = tuple(names.get(i, i) if i else "" for i in node.input)
         if node.op_type == "Constant":

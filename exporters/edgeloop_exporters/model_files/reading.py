@@ -33,7 +33,7 @@ def read(path: Path | str, *, side_files: bool = False) -> ModelFile:
     model = read_tflite(path, content) if _is_tflite(path, content) else read_onnx(path, content)
     if not side_files:
         return model
-    return msgspec.structs.replace(model, meaning=with_side_files(model.meaning, path, model.inputs))
+    return msgspec.structs.replace(model, metadata=with_side_files(model.metadata, path, model.inputs))
 
 
 def content_of(path: Path | str) -> bytes:

@@ -47,22 +47,27 @@ def layout_of(graph: Graph, name: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def activation_of(graph: Graph, name: str, steps: int = 64) -> Activation | None:
+def activation_of(graph: Graph, name: str) -> Activation | None:
     """The last function before an output, behind moves and (de)quantization; of joined outputs, the one that all of them share."""
-    operator = graph.maker.get(name)
-    if operator is None or steps == 0:
-        return None
-    if operator.kind in KEEPS_VALUES:
-        return activation_of(graph, operator.reads[0], steps - 1)
-    if operator.activated:
-        return None
-    if operator.kind == "bias":
-        before = activation_of(graph, operator.reads[0], steps - 1)
-        return before if before == "linear" else None
-    if operator.kind == "concat":
-        parts = {activation_of(graph, part, steps // 2) for part in operator.reads[:64]}
-        return parts.pop() if len(parts) == 1 else None
-    return SCORES.get(operator.kind)
+    found: set[Activation | None] = set()
+    seen: set[tuple[str, bool]] = set()
+    waiting = [(name, False)]  # a tensor, and whether a constant is added to it
+    while waiting and len(seen) < MAX_STEPS:
+        tensor, biased = waiting.pop()
+        operator = graph.maker.get(tensor)
+        if (tensor, biased) in seen:
+            continue
+        seen.add((tensor, biased))
+        if operator is None or operator.activated:
+            return None
+        if operator.kind in KEEPS_VALUES or operator.kind == "bias":
+            waiting.append((operator.reads[0], biased or operator.kind == "bias"))
+        elif operator.kind == "concat":
+            waiting += [(part, biased) for part in operator.reads if part]
+        else:
+            last = SCORES.get(operator.kind)
+            found.add(last if last == "linear" or not biased else None)
+    return found.pop() if len(found) == 1 else None
 
 
 def precision_of(graph: Graph) -> Precision:

@@ -1,4 +1,4 @@
-"""Meaning in files beside a model: labels, and the configuration files of Hugging Face's libraries. Read only when asked for."""
+"""Metadata in files beside a model: labels, and the configuration files of Hugging Face's libraries. Read only when asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import DataError
-from edgeloop_exporters.model_files.description import InputMeaning, Meaning, Normalization, Tensor
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization, Tensor
 from edgeloop_exporters.model_files.text import clean, label_lines, labels_in, parsed
 
 __all__ = ["read_labels", "with_side_files"]
@@ -28,25 +28,25 @@ def read_labels(path: Path) -> tuple[str, ...]:
     return labels
 
 
-def with_side_files(meaning: Meaning, path: Path, inputs: Sequence[Tensor]) -> Meaning:
-    """The meaning with what the folder of the model at `path` says besides; the file's own words count first.
+def with_side_files(metadata: Metadata, path: Path, inputs: Sequence[Tensor]) -> Metadata:
+    """The metadata with what the folder of the model at `path` says besides; the file's own words count first.
 
     Raises DataError for a side file that cannot be read.
     """
     folder = path.parent
     config, processor = _json(folder / "config.json"), _json(folder / "preprocessor_config.json")
     changed: dict[str, Any] = {}
-    sources = dict(meaning.sources)
-    if not meaning.labels:
+    sources = dict(metadata.sources)
+    if not metadata.labels:
         labels, source = _labels(folder, path.stem, config)
         if labels:
             changed["labels"], sources["labels"] = labels, source
-    if not meaning.inputs and inputs and (found := _processor(processor, inputs[0].name)):
+    if not metadata.inputs and inputs and (found := _processor(processor, inputs[0].name)):
         changed["inputs"], sources["inputs"] = (found,), "preprocessor_config.json"
     for field, key in (("task", "problem_type"), ("name", "_name_or_path")):
-        if not getattr(meaning, field) and isinstance(text := config.get(key), str) and clean(text):
+        if not getattr(metadata, field) and isinstance(text := config.get(key), str) and clean(text):
             changed[field], sources[field] = clean(text), "config.json"
-    return msgspec.structs.replace(meaning, **changed, sources=sources) if changed else meaning
+    return msgspec.structs.replace(metadata, **changed, sources=sources) if changed else metadata
 
 
 def _labels(folder: Path, stem: str, config: dict[str, Any]) -> tuple[tuple[str, ...], str]:
@@ -60,7 +60,7 @@ def _labels(folder: Path, stem: str, config: dict[str, Any]) -> tuple[tuple[str,
     return ((), "") if invented else (labels, "config.json id2label")
 
 
-def _processor(config: dict[str, Any], name: str) -> InputMeaning | None:
+def _processor(config: dict[str, Any], name: str) -> InputMetadata | None:
     """What an image or sound processor does, with mean and deviation in raw counts."""
     mean, std = (_numbers(config.get(key)) for key in ("image_mean", "image_std"))
     factor = config.get("rescale_factor", 1 / 255)
@@ -77,7 +77,7 @@ def _processor(config: dict[str, Any], name: str) -> InputMeaning | None:
     if not (normalization or size or crop or isinstance(rate, int)):
         return None
     resample = config.get("resample")
-    return InputMeaning(
+    return InputMetadata(
         name=name, normalization=normalization, size=size, crop=crop, colour="rgb" if normalization and len(mean) == 3 else None,
         resample=RESAMPLING.get(resample, "") if isinstance(resample, int) else "",
         rate_hz=rate if isinstance(rate, int) and 0 < rate < 10**7 else None,

@@ -14,6 +14,7 @@ __all__ = ["guessed_states", "proven_states"]
 MOVES = {"same", "reshape", "transpose", "part", "concat", "quantize", "dequantize"}
 BEFORE = {"in", "input", "i", "prev", "previous", "past", "old", "init", "initial", "last"}
 AFTER = {"out", "output", "o", "next", "new", "present", "cur", "current", "n", "updated"}
+MAX_LAYERS = 1000  # of recurrent ones
 WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 
 
@@ -22,7 +23,8 @@ def proven_states(graph: Graph, inputs: Sequence[Tensor], outputs: Sequence[Tens
     output is the input moved on, with new values joined to it."""
     fits = {(i.name, o.name) for i in inputs for o in outputs if _fit(i, o)}
     found: dict[tuple[str, str], str] = {}
-    for operator in graph.operators:
+    recurrent = [operator for operator in graph.operators if operator.feeds][:MAX_LAYERS]
+    for operator in recurrent:
         for old, new in operator.feeds:
             for pair in ((i, o) for i in _origins(graph, old) for o in _ends(graph, new)):
                 if pair in fits:
@@ -54,7 +56,7 @@ def _origins(graph: Graph, name: str) -> set[str]:
             continue
         seen.add(tensor)
         maker = graph.maker.get(tensor)
-        if tensor in graph.inputs:
+        if tensor in graph.input_names:
             found.add(tensor)
         elif maker is not None and maker.kind in MOVES:
             waiting += maker.reads if maker.kind == "concat" else maker.reads[:1]
@@ -71,7 +73,7 @@ def _ends(graph: Graph, name: str, joined: bool = False) -> set[str]:
         if (tensor, counts) in seen:
             continue
         seen.add((tensor, counts))
-        if counts and tensor in graph.outputs:
+        if counts and tensor in graph.output_names:
             found.add(tensor)
         for reader in graph.readers.get(tensor, []):
             if reader.kind in MOVES and (tensor == reader.reads[0] or reader.kind == "concat"):

@@ -22,16 +22,19 @@ def clean(text: str, most: int = MAX_TEXT) -> str:
     return "".join(c for c in words if c.isprintable())[:most].strip()
 
 
-def label_lines(text: str) -> tuple[str, ...]:
-    """A label file: one label a line, or `number label` where the numbers count from 0, or the JSON that `labels_in` knows."""
+def label_lines(text: str, plain: bool = False) -> tuple[str, ...]:
+    """A label file: one label a line, or `number label` where the numbers count from 0, or the JSON that `labels_in` knows.
+
+    `plain`: one label a line and nothing else, as edgeloop writes it: "0 fingers" is a label too.
+    """
     start = text.lstrip("\ufeff \t\r\n")
-    if start.startswith(("[", "{")) and (found := labels_in(start)):
-        return found
+    if not plain and start.startswith(("[", "{")) and parsed(start) is not None:
+        return labels_in(start)
     lines = [line.strip() for line in text.removeprefix("\ufeff").splitlines()[:MAX_LABELS]]
     while lines and not lines[-1]:
         lines.pop()
     numbered = [NUMBERED.fullmatch(line) for line in lines]
-    if all(match and int(match[1][:9]) == i for i, match in enumerate(numbered)):
+    if not plain and all(match and int(match[1][:9]) == i for i, match in enumerate(numbered)):
         return tuple(clean(match[2], MAX_LABEL) for match in numbered if match)
     return tuple(clean(line, MAX_LABEL) for line in lines)
 

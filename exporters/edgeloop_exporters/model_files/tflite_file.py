@@ -9,12 +9,13 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.model_files.checks import not_empty
+from edgeloop_exporters.model_files.checks import MAX_INPUTS, MAX_NAME, name_of, not_empty
 from edgeloop_exporters.model_files.description import ModelFile, StatePair, Tensor
 from edgeloop_exporters.model_files.rules import activation_of, layout_of, precision_of
 from edgeloop_exporters.model_files.states import guessed_states, proven_states
+from edgeloop_exporters.model_files.text import clean
 from edgeloop_exporters.model_files.tflite_graph import Opened, open_tflite, schema_module
-from edgeloop_exporters.model_files.tflite_meaning import METADATA, tflite_meaning
+from edgeloop_exporters.model_files.tflite_metadata import METADATA, tflite_metadata
 
 __all__ = ["IDENTIFIER", "read_tflite"]
 
@@ -32,17 +33,17 @@ def read_tflite(path: Path, content: bytes) -> ModelFile:
     try:
         model = schema.Model.GetRootAs(content, 0)
         opened = open_tflite(model, where)
-        metadata = _metadata(model)
+        metadata, signature = _metadata(model), _signature(model)
     except DAMAGED as error:
         raise ModelError(f"{where} is damaged or cut off: export or download it again") from error
-    inputs = tuple(_tensor(opened, number, True) for number in opened.graph.inputs)
-    outputs = tuple(_tensor(opened, number, False) for number in opened.graph.outputs)
+    inputs = tuple(_tensor(opened, number, True, where, signature) for number in opened.graph.inputs)
+    outputs = tuple(_tensor(opened, number, False, where, signature) for number in opened.graph.outputs)
     not_empty(inputs, outputs, where)
     states = _states(opened, inputs, outputs)
     return ModelFile(
         path=where, runtime="tflite", precision=precision_of(opened.graph), inputs=inputs, outputs=outputs,
         states=states, guessed_states=guessed_states(inputs, outputs, states), variables=opened.variables,
-        operators=opened.operators, meaning=tflite_meaning(metadata, content, inputs, outputs), notes=opened.notes,
+        operators=opened.operators, metadata=tflite_metadata(metadata, content, inputs, outputs), notes=opened.notes,
     )  # fmt: skip
 
 
@@ -56,13 +57,25 @@ def _states(opened: Opened, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, .
     return tuple(StatePair(opened.tensors[p.input].name, opened.tensors[p.output].name, p.why) for p in found)
 
 
-def _tensor(opened: Opened, number: str, is_input: bool) -> Tensor:
+def _tensor(opened: Opened, number: str, is_input: bool, where: str, signature: dict[tuple[bool, str], str]) -> Tensor:
     facts = opened.tensors[number]
     return Tensor(
-        name=facts.name, dtype=facts.dtype, shape=facts.shape, quantization=facts.quantization,
+        name=name_of(facts.name, where), dtype=facts.dtype, shape=facts.shape, quantization=facts.quantization,
         layout=layout_of(opened.graph, number) if is_input else None,
-        activation=None if is_input else activation_of(opened.graph, number),
+        activation=None if is_input else activation_of(opened.graph, number), signature=signature.get((is_input, number), ""),
     )  # fmt: skip
+
+
+def _signature(model: Any) -> dict[tuple[bool, str], str]:
+    """(is it an input, tensor) → name, of the first signature of the first graph."""
+    for i in range(min(model.SignatureDefsLength(), 100)):
+        definition = model.SignatureDefs(i)
+        if definition.SubgraphIndex() == 0:
+            inputs = [(True, definition.Inputs(k)) for k in range(min(definition.InputsLength(), MAX_INPUTS))]
+            outputs = [(False, definition.Outputs(k)) for k in range(min(definition.OutputsLength(), MAX_INPUTS))]
+            names = {(side, str(t.TensorIndex())): (t.Name() or b"").decode("utf-8", "replace") for side, t in inputs + outputs}
+            return {key: clean(name, MAX_NAME) for key, name in names.items()}
+    return {}
 
 
 def _metadata(model: Any) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,9 +11,10 @@ import numpy as np
 
 from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_contract.manifest import Quantization
-from edgeloop_exporters.model_files.checks import MAX_TENSORS, name_of
+from edgeloop_exporters.model_files.checks import MAX_NAME, MAX_TENSORS, name_of
 from edgeloop_exporters.model_files.description import Shape
 from edgeloop_exporters.model_files.graph import Constant, Graph, Kind, Operator
+from edgeloop_exporters.model_files.text import clean
 from edgeloop_exporters.model_files.tflite_kinds import CUSTOM, FUSING, KINDS, OPERANDS, SUMS
 
 __all__ = ["Opened", "TensorFacts", "open_tflite"]
@@ -27,7 +28,7 @@ MAX_SUBGRAPHS = 1000
 class TensorFacts:
     name: str
     dtype: str
-    shape: Shape
+    shape: Shape | None
     quantization: Quantization | None
 
 
@@ -54,16 +55,19 @@ def open_tflite(model: Any, where: str) -> Opened:
     tensors = [_facts(subgraph.Tensors(i), types, where) for i in range(subgraph.TensorsLength())]
     filled = [_filled(model, subgraph.Tensors(i)) for i in range(len(tensors))]
     kinds = _kinds(model, schema, where)
-    operators = list(_operators(model, subgraph, schema, kinds, len(tensors)))
-    constants = {str(i): Constant(t.dtype, prod(d or 0 for d in t.shape)) for i, t in enumerate(tensors) if filled[i]}
+    named = list(_operators(model, subgraph, schema, kinds, len(tensors)))
+    operators, custom = [operator for _, operator in named], [operator for name, operator in named if name in CUSTOM]
+    constants = {str(i): Constant(t.dtype, prod(d or 0 for d in t.shape or ())) for i, t in enumerate(tensors) if filled[i]}
     graph = Graph(
-        inputs=tuple(str(i) for i in _numbers(subgraph.InputsAsNumpy(), len(tensors))),
-        outputs=tuple(str(i) for i in _numbers(subgraph.OutputsAsNumpy(), len(tensors))),
+        inputs=tuple(str(i) for i in _numbers(subgraph.InputsAsNumpy(), len(tensors), 0)),
+        outputs=tuple(str(i) for i in _numbers(subgraph.OutputsAsNumpy(), len(tensors), 0)),
         operators=tuple(operators), constants=constants, native=NATIVE,
-        types={str(i): t.dtype for i, t in enumerate(tensors)}, ranks={str(i): len(t.shape) for i, t in enumerate(tensors)},
+        types={str(i): t.dtype for i, t in enumerate(tensors)}, ranks={str(i): len(t.shape or ()) for i, t in enumerate(tensors)},
     )  # fmt: skip
+    for number in {made for operator in custom for made in operator.makes if not tensors[int(made)].shape}:
+        tensors[int(number)] = replace(tensors[int(number)], shape=None)  # the runtime alone knows it
     kept = [
-        tensors[i].name or f"tensor {i}"
+        clean(tensors[i].name, MAX_NAME) or f"tensor {i}"
         for i in range(len(tensors))
         if subgraph.Tensors(i).IsVariable() or tensors[i].dtype == "resource"
     ]
@@ -85,7 +89,7 @@ def _facts(tensor: Any, types: dict[int, str], where: str) -> TensorFacts:
     sizes = sizes if isinstance(sizes, np.ndarray) else np.empty(0, np.int32)
     if len(sizes) > MAX_RANK:
         raise ModelError(f"{where} has a tensor of {len(sizes)} dimensions; edgeloop reads up to {MAX_RANK}")
-    name = name_of((tensor.Name() or b"").decode("utf-8", "replace"), where)
+    name = (tensor.Name() or b"").decode("utf-8", "replace")
     shape = tuple(int(size) if size >= 0 else None for size in sizes)
     return TensorFacts(name, types.get(tensor.Type(), f"type {tensor.Type()}"), shape, _quantization(tensor.Quantization()))
 
@@ -123,7 +127,7 @@ def _kinds(model: Any, schema: Any, where: str) -> list[str]:
     return found
 
 
-def _operators(model: Any, subgraph: Any, schema: Any, kinds: list[str], count: int) -> Iterator[Operator]:
+def _operators(model: Any, subgraph: Any, schema: Any, kinds: list[str], count: int) -> Iterator[tuple[str, Operator]]:
     for i in range(subgraph.OperatorsLength()):
         operator = subgraph.Operators(i)
         name = kinds[operator.OpcodeIndex()]
@@ -137,7 +141,7 @@ def _operators(model: Any, subgraph: Any, schema: Any, kinds: list[str], count: 
         if kind in ("add", "pointwise") and len(reads) > 1:
             kind, used = _constant_last(model, subgraph, reads, kind)
         if used and made:
-            yield Operator(kind, used, made, axes, activated=name in SUMS and _fused(operator, schema, name))
+            yield name, Operator(kind, used, made, axes, activated=name in SUMS and _fused(operator, schema, name))
 
 
 def _constant_last(model: Any, subgraph: Any, reads: list[int], kind: Kind) -> tuple[Kind, tuple[str, ...]]:
@@ -167,9 +171,9 @@ def _perm(model: Any, subgraph: Any, reads: list[int]) -> tuple[int, ...]:
     )
 
 
-def _numbers(values: Any, count: int) -> list[int]:
+def _numbers(values: Any, count: int, least: int = -1) -> list[int]:
     """Tensor numbers; -1 for one that is left out. Raises IndexError for one that is not there."""
     numbers = [int(v) for v in values] if isinstance(values, np.ndarray) else []
-    if any(not -1 <= n < count for n in numbers):
+    if any(not least <= n < count for n in numbers):
         raise IndexError("a tensor's number that is not there")
     return numbers

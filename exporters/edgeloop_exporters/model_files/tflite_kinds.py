@@ -41,8 +41,8 @@ FUSING = {
     "CONV_2D": "Conv2DOptions", "DEPTHWISE_CONV_2D": "DepthwiseConv2DOptions", "TRANSPOSE_CONV": "TransposeConvOptions",
     "CONV_3D": "Conv3DOptions", "FULLY_CONNECTED": "FullyConnectedOptions", "ADD": "AddOptions",
 }  # fmt: skip
-# Custom operators that LiteRT's Python packages bring, tried with ai-edge-litert.
+# Custom operators that LiteRT's Python packages run, tried with ai-edge-litert 2.3: its own kernels, and XNNPACK's.
 CUSTOM = {
-    "Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D", "TFLite_Detection_PostProcess", "Mfcc",
-    "AudioSpectrogram", "NumericVerify",
+    "TFLite_Detection_PostProcess", "Mfcc", "AudioSpectrogram", "NumericVerify",
+    "Convolution2DTransposeBias", "MaxPoolingWithArgmax2D", "MaxUnpooling2D",
 }  # fmt: skip

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from edgeloop_exporters.model_files.description import InputMeaning, Meaning
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata
 
-__all__ = ["tflite_with_meaning"]
+__all__ = ["tflite_with_metadata"]
 
 NAME = b"TFLITE_METADATA"
 LABELS = "labels.txt"
@@ -25,8 +25,8 @@ COLOURS = {"rgb": 1, "grey": 2}
 DATE = (1980, 1, 1, 0, 0, 0)  # the zip's dates: the same on each build
 
 
-def tflite_with_meaning(content: bytes, meaning: Meaning) -> bytes:
-    """The file with this meaning in place of any that it had. `meaning.inputs` are in the order of the model's inputs."""
+def tflite_with_metadata(content: bytes, metadata: Metadata) -> bytes:
+    """The file with this metadata in place of any that it had. `metadata.inputs` are in the order of the model's inputs."""
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
 
@@ -36,7 +36,7 @@ def tflite_with_meaning(content: bytes, meaning: Meaning) -> bytes:
         for graph in model.subgraphs[:1]
         for numbers in (graph.inputs, graph.outputs)
     ]
-    described = np.frombuffer(_metadata(meaning, *names), np.uint8)
+    described = np.frombuffer(_metadata(metadata, *names), np.uint8)
     entry = next((e for e in model.metadata or [] if e.name == NAME), None)
     if entry is None:
         entry = schema.MetadataT()
@@ -47,7 +47,7 @@ def tflite_with_meaning(content: bytes, meaning: Meaning) -> bytes:
     builder = _builder()
     builder.Finish(model.Pack(builder), file_identifier=flatbuffer_utils._TFLITE_FILE_IDENTIFIER)
     packed = bytes(builder.Output())
-    return _with_labels(packed, meaning.labels) if meaning.labels else packed
+    return _with_labels(packed, metadata.labels) if metadata.labels else packed
 
 
 def _name(tensor: Any) -> str:
@@ -75,29 +75,29 @@ def _builder() -> Any:
 def _with_labels(content: bytes, labels: tuple[str, ...]) -> bytes:
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS, DATE), "\n".join(labels) + "\n")
+        archive.writestr(zipfile.ZipInfo(LABELS, DATE), "".join(" ".join(label.splitlines()) + "\n" for label in labels))
     return file.getvalue()
 
 
-def _metadata(meaning: Meaning, inputs: list[str], outputs: list[str]) -> bytes:
+def _metadata(metadata: Metadata, inputs: list[str], outputs: list[str]) -> bytes:
     build = _Tables()
-    given = dict(enumerate(meaning.inputs))
+    given = dict(enumerate(metadata.inputs))
     described = [_input(build, name, given.get(i)) for i, name in enumerate(inputs)]
     answered = []
     for name in outputs:
-        labelled = bool(meaning.labels) and meaning.labels_output in ("", name)
+        labelled = bool(metadata.labels) and metadata.labels_output in ("", name)
         files = [build.table({0: build.text(LABELS)}, {2: AXIS_LABELS})] if labelled else []
         answered.append(build.table({0: build.text(name), **({6: build.tables(files)} if files else {})}))
-    ours: dict[str, Any] = {**meaning.more, **({"task": meaning.task} if meaning.task else {})}
-    if meaning.preprocessing is not None:
-        ours["preprocessing"] = meaning.preprocessing
+    ours: dict[str, Any] = {**metadata.more, **({"task": metadata.task} if metadata.task else {})}
+    if metadata.preprocessing is not None:
+        ours["preprocessing"] = metadata.preprocessing
     custom = build.table({0: build.text("edgeloop"), 1: build.data(msgspec.json.encode(ours, order="sorted"))})
     graph = build.table({2: build.tables(described), 3: build.tables(answered), 9: build.tables([custom])})
-    texts = {0: meaning.name, 1: meaning.description, 2: meaning.version, 4: meaning.author, 5: meaning.licence}
+    texts = {0: metadata.name, 1: metadata.description, 2: metadata.version, 4: metadata.author, 5: metadata.licence}
     return build.finish(build.table({3: build.tables([graph]), **{slot: build.text(text) for slot, text in texts.items() if text}}))
 
 
-def _input(build: _Tables, name: str, given: InputMeaning | None) -> int:
+def _input(build: _Tables, name: str, given: InputMetadata | None) -> int:
     fields = {0: build.text(name)}
     if given is not None and given.colour in COLOURS:
         fields[3] = build.table({1: build.table({}, {0: COLOURS[given.colour]})}, {0: IMAGE})

@@ -17,7 +17,7 @@ from edgeloop_contract.manifest import Precision, Runtime, Variant
 from edgeloop_contract.preprocessing import Step
 from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
 from edgeloop_exporters.quantization import output_qparams
-from edgeloop_pipeline.bundling.meaning import growth
+from edgeloop_pipeline.bundling.file_metadata import growth
 from edgeloop_pipeline.bundling.variants import answer_shape, variant_of
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved

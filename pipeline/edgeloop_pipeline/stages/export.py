@@ -42,7 +42,7 @@ class Export(Base):
         from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
         from edgeloop_exporters.file_check import check_file
         from edgeloop_exporters.quantization import output_qparams
-        from edgeloop_pipeline.bundling.meaning import meaning_of, stamped
+        from edgeloop_pipeline.bundling.file_metadata import metadata_of, stamped
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.training.scoring import seed_everything
@@ -73,10 +73,10 @@ class Export(Base):
                 make(out / f"{runtime}-float32.{runtime}", out / file)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
         head = project.recipe.head
-        meaning = meaning_of(splits, head.preprocessing, head.name, head.version)
+        metadata = metadata_of(splits, head.preprocessing, head.name, head.version)
         for variant in variants:  # at last: the lighter files are made from the plain one
             path, quantized = out / variant.file, variant.precision == Precision.INT8
-            path.write_bytes(stamped(path.read_bytes(), variant.runtime, meaning, splits.shape, counts if quantized else None))
+            path.write_bytes(stamped(path.read_bytes(), variant.runtime, metadata, splits.shape, counts if quantized else None))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return ExportResult({v.name: (out / v.file).stat().st_size for v in variants}, {v.name: v.precision for v in variants})
 

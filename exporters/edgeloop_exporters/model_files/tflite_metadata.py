@@ -14,12 +14,12 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from edgeloop_exporters.model_files.description import InputMeaning, Meaning, Normalization, Tensor
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization, Tensor
 from edgeloop_exporters.model_files.flat_table import DamagedTable, Table, root
-from edgeloop_exporters.model_files.onnx_meaning import steps_in
+from edgeloop_exporters.model_files.properties import from_properties, steps_in
 from edgeloop_exporters.model_files.text import clean, label_lines, parsed
 
-__all__ = ["METADATA", "OURS", "tflite_meaning"]
+__all__ = ["METADATA", "OURS", "tflite_metadata"]
 
 METADATA = b"TFLITE_METADATA"
 OURS = "edgeloop"  # the name of our custom metadata: JSON of task and preprocessing
@@ -28,28 +28,24 @@ AXIS_LABELS, VALUE_LABELS = 2, 3  # kinds of files
 NORMALIZATION, IMAGE, AUDIO = 1, 2, 4  # kinds of process units, and of content
 MAX_LABEL_BYTES = 16 << 20
 BAD_ZIP = (
-    zipfile.BadZipFile,
-    zlib.error,
-    struct.error,
-    NotImplementedError,
-    RuntimeError,
-    ValueError,
-    OSError,
-    LookupError,
-    EOFError,
-)
+    zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, ValueError, OSError, LookupError, EOFError,
+)  # fmt: skip
+ULTRALYTICS = ("metadata.json", "temp_meta.txt")  # files of its exporter with its properties, newer and older
 
 
-def tflite_meaning(metadata: bytes, content: bytes, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Meaning:
-    """The meaning in a file. Metadata that are damaged count as absent: the model itself is sound."""
+def tflite_metadata(metadata: bytes, content: bytes, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Metadata:
+    """The metadata in a file. Metadata that are damaged count as absent: the model itself is sound."""
     files = _text_files(content)
+    for name in ULTRALYTICS:
+        if isinstance(props := parsed(files.get(name, b"").decode("utf-8", "replace")), dict) and "names" in props:
+            return from_properties({str(key): str(value) for key, value in props.items()}, name)
     try:
-        return _meaning(root(metadata, IDENTIFIER), files, inputs, outputs) if metadata else _labels_alone(files)
+        return _metadata(root(metadata, IDENTIFIER), files, inputs, outputs) if metadata else _labels_alone(files)
     except DamagedTable as error:
-        return Meaning(more={"metadata": clean(f"damaged: {error}")})
+        return Metadata(more={"metadata": clean(f"damaged: {error}")})
 
 
-def _meaning(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Meaning:
+def _metadata(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Metadata:
     graph = next(iter(model.tables(3)), None)
     written: dict[str, str] = {
         "name": model.text(0),
@@ -62,22 +58,22 @@ def _meaning(model: Table, files: dict[str, bytes], inputs: Sequence[Tensor], ou
     sources = dict.fromkeys(texts, "TFLite metadata")
     described = graph.tables(2) if graph else []
     found = [_input(table, tensor.name) for table, tensor in zip(described, inputs, strict=False)]
-    labels, file, output = _labels(model, graph, files, outputs)
+    ours = _ours(graph) if graph else {}
+    labels, file, output = _labels(model, graph, files, outputs, bool(ours))
     if labels:
         sources["labels"] = f"file {file} in the TFLite file"
-    ours = _ours(graph) if graph else {}
     sources |= {key: "TFLite metadata edgeloop" for key in ("task", "preprocessing") if key in ours}
     steps = steps_in(json.dumps(ours.pop("preprocessing"))) if "preprocessing" in ours else None
     if any(found):
         sources["inputs"] = "TFLite metadata"
-    return Meaning(
-        **texts, labels=labels, labels_output=output, inputs=tuple(meaning for meaning in found if meaning),
+    return Metadata(
+        **texts, labels=labels, labels_output=output, inputs=tuple(metadata for metadata in found if metadata),
         task=clean(str(ours.pop("task", ""))), preprocessing=steps, sources=sources,
         more={clean(str(k), 100): clean(str(v), 300) for k, v in list(ours.items())[:100]},
     )  # fmt: skip
 
 
-def _input(table: Table, name: str) -> InputMeaning | None:
+def _input(table: Table, name: str) -> InputMetadata | None:
     normalization = colour = size = rate = channels = None
     for unit in table.tables(4):
         options = unit.table(1) if unit.byte(0) == NORMALIZATION else None
@@ -95,11 +91,11 @@ def _input(table: Table, name: str) -> InputMeaning | None:
         rate, channels = properties.count(0) or None, properties.count(1) or None
     if not (normalization or colour or size or rate or channels):
         return None
-    return InputMeaning(name=name, normalization=normalization, colour=colour, size=size, rate_hz=rate, channels=channels)  # type: ignore[arg-type]
+    return InputMetadata(name=name, normalization=normalization, colour=colour, size=size, rate_hz=rate, channels=channels)  # type: ignore[arg-type]
 
 
 def _labels(
-    model: Table, graph: Table | None, files: dict[str, bytes], outputs: Sequence[Tensor]
+    model: Table, graph: Table | None, files: dict[str, bytes], outputs: Sequence[Tensor], plain: bool
 ) -> tuple[tuple[str, ...], str, str]:
     """(labels, their file, their output): those of an axis before those of values; files without a language first."""
     tables = [(table, output.name) for table, output in zip(graph.tables(3) if graph else [], outputs, strict=False)]
@@ -109,16 +105,16 @@ def _labels(
         (file.byte(2), file.text(3), file.text(0), name) for file, name in known if file.byte(2) in (AXIS_LABELS, VALUE_LABELS)
     ]
     for _, _, file, name in sorted(wanted, key=lambda w: (w[0], w[1] not in ("", "en"), w[1])):
-        if labels := label_lines(files.get(file, b"").decode("utf-8", "replace")):
+        if labels := label_lines(files.get(file, b"").decode("utf-8", "replace"), plain):
             return labels, clean(file, 100), name
     return (), "", ""
 
 
-def _labels_alone(files: dict[str, bytes]) -> Meaning:
+def _labels_alone(files: dict[str, bytes]) -> Metadata:
     """A file without metadata that has one label file at its end."""
     texts = [name for name in files if "label" in name.lower() and name.lower().endswith(".txt")]
     labels = label_lines(files[texts[0]].decode("utf-8", "replace")) if len(texts) == 1 else ()
-    return Meaning(labels=labels, sources={"labels": f"file {clean(texts[0], 100)} in the TFLite file"}) if labels else Meaning()
+    return Metadata(labels=labels, sources={"labels": f"file {clean(texts[0], 100)} in the TFLite file"}) if labels else Metadata()
 
 
 def _ours(graph: Table) -> dict[str, Any]:

@@ -9,12 +9,12 @@ import msgspec
 
 from edgeloop_contract.manifest import Runtime
 from edgeloop_contract.preprocessing import Colour, Grayscale, Resize, Step
-from edgeloop_exporters.model_files.description import InputMeaning, Meaning, Normalization
-from edgeloop_exporters.model_files.writing import with_meaning
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization
+from edgeloop_exporters.model_files.writing import with_metadata
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.tasks.registry import task_for
 
-__all__ = ["growth", "meaning_of", "stamped"]
+__all__ = ["growth", "metadata_of", "stamped"]
 
 LONGEST_NAME, LONGEST_VERSION = "n" * 64, 2**31 - 1  # of a recipe: its name and version are in no key of a stage that measures
 SCORES = {
@@ -24,13 +24,13 @@ SCORES = {
 }
 
 
-def meaning_of(splits: PreparedSplits, preprocessing: Sequence[Step], name: str, version: int) -> Meaning:
-    """The meaning of a model that was trained on these samples. Author and licence are not known here."""
+def metadata_of(splits: PreparedSplits, preprocessing: Sequence[Step], name: str, version: int) -> Metadata:
+    """The metadata of a model that was trained on these samples. Author and licence are not known here."""
     more = {}
     if splits.task == "regression":
         mean, std = task_for(splits).scale  # type: ignore[attr-defined]
         more = {"score_mean": _json(mean), "score_std": _json(std)}
-    return Meaning(
+    return Metadata(
         name=name, version=str(version), task=splits.task, description=SCORES[splits.task].format(count=len(splits.labels)),
         labels=() if splits.task == "anomaly" else tuple(splits.labels),  # its scores are the input's values, not labels' ones
         preprocessing=tuple(preprocessing), more=more,
@@ -38,25 +38,25 @@ def meaning_of(splits: PreparedSplits, preprocessing: Sequence[Step], name: str,
 
 
 def stamped(
-    content: bytes, runtime: Runtime, meaning: Meaning, shape: tuple[int, ...], counts: tuple[float, int] | None = None
+    content: bytes, runtime: Runtime, metadata: Metadata, shape: tuple[int, ...], counts: tuple[float, int] | None = None
 ) -> bytes:
-    """The file with the meaning in it. `shape`: one sample's; `counts`: scale and uint8 zero point, where an int8 file reads them.
+    """The file with the metadata in it. `shape`: one sample's; `counts`: scale and uint8 zero point, where an int8 file reads them.
 
     Raw counts go in without normalization. TFLite's int8 input is the count minus 128, which is the normalization, quantized.
     """
     mean, std = (float(counts[1]), 1.0 / counts[0]) if counts and runtime == "tflite" else (0.0, 1.0)
-    picture = any(isinstance(step, (Resize, Colour, Grayscale)) for step in meaning.preprocessing or ())
-    given = InputMeaning(
+    picture = any(isinstance(step, (Resize, Colour, Grayscale)) for step in metadata.preprocessing or ())
+    given = InputMetadata(
         name="input", normalization=Normalization((mean,), (std,)),
         colour={1: "grey", 3: "rgb"}.get(shape[-1]) if picture and len(shape) == 3 else None,  # type: ignore[arg-type]
     )  # fmt: skip
-    return with_meaning(content, runtime, msgspec.structs.replace(meaning, inputs=(given,)))
+    return with_metadata(content, runtime, msgspec.structs.replace(metadata, inputs=(given,)))
 
 
 def growth(content: bytes, runtime: Runtime, splits: PreparedSplits, preprocessing: Sequence[Step]) -> int:
-    """The bytes that the meaning adds to a file at most, whatever the recipe's name and version are."""
-    meaning = meaning_of(splits, preprocessing, LONGEST_NAME, LONGEST_VERSION)
-    return len(stamped(content, runtime, meaning, splits.shape)) - len(content)
+    """The bytes that the metadata adds to a file at most, whatever the recipe's name and version are."""
+    metadata = metadata_of(splits, preprocessing, LONGEST_NAME, LONGEST_VERSION)
+    return len(stamped(content, runtime, metadata, splits.shape)) - len(content)
 
 
 def _json(values: Any) -> str:

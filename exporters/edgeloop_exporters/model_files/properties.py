@@ -1,0 +1,61 @@
+"""Metadata in properties, key → text, as ONNX files hold them and ultralytics' TFLite files do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from edgeloop_contract.preprocessing import Step
+from edgeloop_exporters.model_files.description import Metadata
+from edgeloop_exporters.model_files.text import clean, label_lines, labels_in
+
+__all__ = ["from_properties", "steps_in"]
+
+PREPROCESSING = "preprocessing"  # our own key: the steps as the manifest writes them, in JSON
+# Field → keys, the first that is there counts: ours, the ONNX standard's (model_author …), ultralytics'.
+TEXTS = {
+    "name": ("name", "model_name"), "version": ("version", "model_version"), "description": ("description", "comment"),
+    "author": ("model_author", "author"), "licence": ("model_license", "license"), "task": ("task",),
+}  # fmt: skip
+# ours · ultralytics' · Hugging Face's · others' · text recognition (PaddleOCR, RapidOCR): one character a line
+LABELS = ("labels", "names", "id2label", "classes", "class_names", "label_names", "character", "characters")
+
+
+def from_properties(props: Mapping[str, str], place: str) -> Metadata:
+    """The metadata in known keys; the rest in `more`. `place`: where the properties were found, in words."""
+    fields: dict[str, Any] = {}
+    sources: dict[str, str] = {}
+    used: set[str] = set()
+    for field, keys in TEXTS.items():
+        for key in keys:
+            if key in props and field not in fields and (text := clean(props[key])):
+                fields[field], sources[field] = text, f"{place} {key}"
+                used.add(key)
+    labels, key = _labels(props)
+    if labels:
+        fields["labels"], sources["labels"] = labels, f"{place} {key}"
+        used |= {*LABELS}
+    if PREPROCESSING in props and (steps := steps_in(props[PREPROCESSING])) is not None:
+        fields["preprocessing"], sources["preprocessing"] = steps, f"{place} {PREPROCESSING}"
+        used.add(PREPROCESSING)
+    more = {clean(key, 100): clean(text, 300) for key, text in props.items() if key not in used}
+    return Metadata(**fields, sources=sources, more={key: text for key, text in more.items() if key and text})
+
+
+def _labels(props: Mapping[str, str]) -> tuple[tuple[str, ...], str]:
+    """The labels and their key."""
+    for key in LABELS:
+        text = props.get(key, "")
+        if found := labels_in(text) or (label_lines(text) if "\n" in text else ()):
+            return found, key
+    return (), ""
+
+
+def steps_in(text: str) -> tuple[Step, ...] | None:
+    """Preprocessing steps as edgeloop writes them; None where it is another program's text, or a later edgeloop's."""
+    try:
+        return tuple(msgspec.json.decode(text.encode("utf-8", "replace"), type=list[Step]))
+    except (msgspec.MsgspecError, RecursionError):
+        return None
