@@ -16,6 +16,7 @@ import msgspec
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
 from edgeloop_pipeline.bundling.variants import VARIANTS
+from edgeloop_pipeline.cache.disk_use import noted_keys
 from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.run.record import Record
 from edgeloop_pipeline.run.result import RunResult
@@ -62,7 +63,7 @@ def keep(result: RunResult, record: Record, texts: dict[str, str], show: bool) -
     partial = folder.with_name(".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for file, text in {**texts, RECORD: msgspec.json.encode(record, order="sorted").decode()}.items():
+    for file, text in {**texts, RECORD: msgspec.json.encode(record).decode()}.items():
         publish(partial / file, text.encode())
     files = files_of(result)
     links = _link(partial, files)
@@ -167,8 +168,16 @@ def _forget(root: Path, name: str, record: Record, earlier: dict[int, Path], new
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def keys_in_use(store: Store, name: str) -> set[str]:
-    """The names of the cache entries of the newest kept run of `name`, and of the run that its results folder shows."""
-    folders = [*list(kept(store.root, name).values())[-1:], results_folder(store.root, name)]
-    records = [record for record in map(read_record, folders) if record is not None]
-    return {f"{stage.name}-{stage.key}" for record in records for stage in record.stages}
+def entries_in_use(store: Store) -> set[str]:
+    """The names of the cache entries of each recipe's newest run, also of a killed one, and of its newest run without error."""
+    found, started = set(), {}
+    history = store.root / HISTORY
+    for name in (p.name for p in history.iterdir() if p.is_dir()) if history.is_dir() else ():
+        records = [record for record in map(read_record, kept(store.root, name).values()) if record is not None]
+        good = [record for record in records if record.error is None]
+        shown = read_record(results_folder(store.root, name))
+        for record in (*records[-1:], *good[-1:], *([shown] if shown else [])):
+            found |= {f"{stage.name}-{stage.key}" for stage in record.stages}
+        if records:
+            started[name] = records[-1].started
+    return found | noted_keys(store, started)

@@ -42,7 +42,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     version: int
-    at: float  # seconds since 1970, when the run ended
+    started: float  # seconds since 1970
+    at: float  # when it ended
     by: str  # the command that ran it: run, retrain
     metric: str  # the name of the accuracy
     error: str | None
@@ -68,13 +69,14 @@ def record_of(result: RunResult, error: Exception | None, by: str) -> Record:
     """The record of a run that has ended."""
     entries, head = result.entries, result.recipe.head
     verified, profiled = result.result("verify", VerifyResult), result.result("profile", ProfileResult)
-    data = _named(entries, "data ")
+    data, networks = _named(entries, "data "), verified.stages if verified else {}
     files = {}
     for name, file in (verified.variants if verified else {}).items():
         cost = profiled.variants.get(name) if profiled else None
         files[name] = RecordedFile(file.accuracy, file.bytes, cost.latency_us_p50 if cost else None)
     return Record(
-        name=head.name, version=head.version, at=time.time(), by=by, metric=verified.metric if verified else "accuracy",
+        name=head.name, version=head.version, started=result.started, at=time.time(), by=by,
+        metric=verified.metric if verified else "accuracy",
         error=str(error) if error else None, failures=list(result.failures),
         recipe=_named(entries, "recipe ") | {f"target.{key}": text for key, text in _named(entries, "target ").items()},
         stages=[
@@ -83,7 +85,7 @@ def record_of(result: RunResult, error: Exception | None, by: str) -> Record:
         code=_named(entries, "code "), project=_named(entries, "project file "),
         data=data if len(data) <= MAX_DATA_FILES else {}, data_files=len(data), data_sha256=digest(data),
         libraries=_named(entries, "library "), machine=profiled.machine if profiled else "",
-        networks=verified.stages if verified else {}, files=files,
+        networks={e.stage: networks[e.stage] for e in entries if e.stage in networks}, files=files,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from edgeloop_pipeline.results.read import R, result_of
 
 @dataclass
 class RunResult:
-    """The stages that have finished in a run, and the floors that they miss. `folder`: where the run's results are shown."""
+    """The stages that have finished in a run, and the floors that they miss. `folder`: where its results are shown."""
 
     recipe: Recipe
     store: Store
@@ -20,6 +21,7 @@ class RunResult:
     cached: set[str] = field(default_factory=set)
     failures: list[str] = field(default_factory=list)
     folder: Path | None = None
+    started: float = field(default_factory=time.time)
 
     def result(self, stage: str, kind: type[R]) -> R | None:
         """The result of `stage`; None if it did not run, or if a user's stage under that name reports something else."""
