@@ -15,6 +15,7 @@ from edgeloop_pipeline.cli.project import doctor, new, samples
 from edgeloop_pipeline.cli.results import check_out, clean, compare, copy_bundle, open_results, report
 from edgeloop_pipeline.cli.retrain import retrain
 from edgeloop_pipeline.cli.run_options import runs_option, set_option
+from edgeloop_pipeline.cli.sbom import sbom
 from edgeloop_pipeline.run.last_run import planned_of, remember
 from edgeloop_pipeline.system import interrupt, omp_wait
 
@@ -52,7 +53,7 @@ def commands() -> None:
     """Make good models on limited hardware, and keep them good in the field."""
 
 
-for one in (*PUBLISHING, labels, retrain, doctor, new, samples, report, open_results, compare, clean):
+for one in (*PUBLISHING, labels, retrain, doctor, new, samples, report, open_results, compare, clean, sbom):
     one.epilog = one.epilog or EXIT_CODES
     commands.add_command(one)
 

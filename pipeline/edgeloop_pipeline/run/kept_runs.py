@@ -15,6 +15,7 @@ import msgspec
 
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
+from edgeloop_pipeline.bundling.file_names import CARD
 from edgeloop_pipeline.bundling.variants import VARIANTS
 from edgeloop_pipeline.cache.disk_use import noted_keys
 from edgeloop_pipeline.cache.store import Store
@@ -81,7 +82,7 @@ def files_of(result: RunResult) -> dict[str, Path]:
     store, found = result.store, {}
     for entry in result.entries:
         folder = store.folder(entry.stage, entry.key)
-        made = [entry.metrics.get("report"), entry.metrics.get("bundle"), "README.md"]
+        made = [entry.metrics.get("report"), entry.metrics.get("bundle"), CARD]
         if VARIANTS in entry.files:
             made += [file for file in entry.files if file.endswith(MODEL_FILES)]
         found.update({name: folder / name for name in made if isinstance(name, str) and name in entry.files})
