@@ -146,6 +146,9 @@ def test_compare_and_clean(runs: Path) -> None:
     assert {name.partition("-")[0] for name in gone} == {"package", "report"}
     assert (runs / "work" / "train-0").is_dir(), "checkpoints stay"
     assert names(runs / "history" / "tiny" / "1") == {p.name for p in (runs / "history" / "tiny" / "1").iterdir()}, "no dead links"
+    shutil.rmtree(next((runs / "cache").glob("report-*")))
+    assert "no longer in the cache" in sentence(edgeloop_here("open", "report", "tiny", "--runs", runs), 2)
+    run(runs, "--set=model_card=Another.")
     assert all(s["cached"] for s in run(runs, "--set=model_card=Another.")["stages"])
 
 
@@ -164,6 +167,8 @@ def test_open_shows_the_report_in_the_browser(runs: Path, tmp_path: Path) -> Non
     assert (tmp_path / "opened").read_text().strip() == (runs / "tiny" / "report.html").as_uri()
     plain = command("edgeloop", "open", "report", "tiny", "--runs", runs, BROWSER="", DISPLAY="", WAYLAND_DISPLAY="")
     assert (plain.returncode, plain.stdout) == (0, done.stdout)
+    earlier = runs / "history" / "tiny" / "1"
+    assert edgeloop_here("open", "folder", earlier, "--runs", tmp_path, DISPLAY="").stdout.strip() == str(earlier)
     assert "neither a project nor a run" in sentence(edgeloop_here("open", "report", "tyni", "--runs", runs), 2)
 
 

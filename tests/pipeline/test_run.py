@@ -126,7 +126,7 @@ def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) 
     assert Path(report) == runs / "tiny" / "report.html"
     assert not list((runs / "tiny").glob("*.edgeloop")), "an earlier run's bundle is not this one's"
     assert "more than max_int8_bytes" in (runs / "tiny" / "log.txt").read_text()
-    assert "the newest run made no bundle (tiny: " in sentence(edgeloop_here("open", "bundle", "tiny", "--runs", runs), 2)
+    assert "tiny: this run made no bundle (tiny: " in sentence(edgeloop_here("open", "bundle", "tiny", "--runs", runs), 2)
     assert edgeloop_here("clean", "--runs", runs, "--yes").returncode == 0
     assert len(list((runs / "cache").glob("package-*"))) == 1, "the newest good bundle stays"
     assert "Floor missed" in Path(report).read_text()

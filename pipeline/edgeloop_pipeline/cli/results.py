@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +13,7 @@ from edgeloop_pipeline.cli.run_options import runs_option, set_option
 
 if TYPE_CHECKING:  # loaded when a command runs
     from edgeloop_pipeline.recipe.recipe import Recipe
+    from edgeloop_pipeline.run.record import Record
     from edgeloop_pipeline.run.result import RunResult
 
 SUFFIX = ".edgeloop"
@@ -41,32 +40,23 @@ def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
 
 @click.command(name="open")
 @click.argument("what", type=click.Choice(["report", "bundle", "folder"]))
-@click.argument("run", metavar="[NAME|PROJECT]", required=False)
+@click.argument("run", metavar="[RUN]", required=False)
 @runs_option
 def open_results(what: str, run: str | None, runs: Path) -> None:
-    """Open the report, the bundle's folder or the whole folder of a run's results. Default: the recipe that ran last.
+    """Open a run's report, its bundle's folder, or all its results. RUN: a name, a project, or a folder of results.
 
-    It prints the path, and opens it where this machine has a browser or a file manager.
+    Default: the recipe that ran last. The command prints the path, and opens it where this machine has a browser or a file manager.
     """
     from edgeloop_pipeline.run.find_run import name_of
-    from edgeloop_pipeline.run.kept_runs import read_record, shown_run
+    from edgeloop_pipeline.run.kept_runs import RECORD, read_record, shown_run
 
-    name = name_of(runs, run)
-    folder = shown_run(runs, name)
+    given = Path(run) if run is not None and (Path(run) / RECORD).is_file() else None
+    name = name_of(runs, run) if given is None else str(given)
+    folder = given or shown_run(runs, name)
     record = read_record(folder) if folder else None
     if folder is None or record is None:
         raise UsageError(f"{name}: has no results in {runs}; run it first: edgeloop run {run or name}")
-    path = folder
-    if what != "folder":
-        suffix = ".html" if what == "report" else SUFFIX
-        path = next(
-            (p for p in sorted(folder.glob(f"{name}-{record.version}{suffix}")) or sorted(folder.glob(f"*{suffix}"))), folder
-        )
-        if path == folder or not path.exists():
-            if path != folder:
-                raise UsageError(f"{name}: its {what} is no longer in the cache; run it again: edgeloop run {run or name}")
-            why = f" ({record.error})" if record.error else ""
-            raise UsageError(f"{name}: the newest run made no {what}{why}; correct the recipe and run it again")
+    path = folder if what == "folder" else _file_of(folder, record, what)
     click.echo(str(path))
     if what == "report":
         _in_browser(path)
@@ -127,6 +117,19 @@ def clean(runs: Path, days: float, unfinished: bool, yes: bool, as_json: bool) -
     click.echo(msgspec.json.encode(told).decode() if as_json else clean_text(runs, table, freed if yes else None))
 
 
+def _file_of(folder: Path, record: Record, what: str) -> Path:
+    """The report or the bundle in a folder of results. Raises UsageError if the run made none, or if it is gone."""
+    suffix = ".html" if what == "report" else SUFFIX
+    own = f"{record.name}-{record.version}{suffix}"  # beside it, there may be a cascade's large bundle
+    found = sorted(folder.glob(f"*{suffix}"), key=lambda path: (path.name != own, path.name))
+    if not found:
+        why = f" ({record.error})" if record.error else ""
+        raise UsageError(f"{record.name}: this run made no {what}{why}; correct the recipe and run it again")
+    if not found[0].exists():
+        raise UsageError(f"{record.name}: the {what} of this run is no longer in the cache; run it again")
+    return found[0]
+
+
 def check_out(out: Path, recipe: Recipe) -> None:
     """Refuse a place for the bundle before hours of training. Raises UsageError and StorageError."""
     if out.suffix != SUFFIX or out.is_dir():
@@ -141,6 +144,8 @@ def check_out(out: Path, recipe: Recipe) -> None:
 
 def copy_bundle(result: RunResult, out: Path) -> None:
     """Copy the run's bundle to `out`: all of it, or nothing. Raises UsageError if the package stage made none, and OSError."""
+    import shutil
+
     from edgeloop_contract.files import publishing
 
     bundle = result.path("package", "bundle")
@@ -167,6 +172,9 @@ def _in_browser(path: Path) -> None:
 
 
 def _in_file_manager(folder: Path) -> None:
+    import shutil
+    import subprocess
+
     opener = shutil.which("xdg-open")
     if opener is None or not _has_display():
         return

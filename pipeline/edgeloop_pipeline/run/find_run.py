@@ -20,7 +20,7 @@ def name_of(root: Path, text: str | None) -> str:
 
     if text is None:
         return recipes.load(*last_recipe(root)).head.name
-    if kept(root, text) or shown_run(root, text):
+    if Path(text).name == text and (kept(root, text) or shown_run(root, text)):
         return text
     try:
         return recipes.load(recipes.find(text)).head.name
