@@ -5,7 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -19,6 +23,7 @@ from edgeloop_pipeline.cache.store import Store
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.run import kept_runs
 from edgeloop_pipeline.run.comparison import ALL_DATA, compare
+from edgeloop_pipeline.run.record import record_of
 from edgeloop_pipeline.run.result import RunResult
 from edgeloop_pipeline.run.run_log import MAX_HEAD_LINES, MAX_TAIL_LINES, RunLog
 from edgeloop_pipeline.run.runner import Listener
@@ -51,13 +56,14 @@ def test_the_folder_of_results_leads_to_the_files_of_the_run(runs: Path, tiny_ru
     assert (folder / "report.html").read_bytes() == Path(tiny_run["report"]).read_bytes()
     assert not any(p.readlink().is_absolute() for p in folder.iterdir() if p.is_symlink())
     assert json.loads((folder / "run.json").read_text()) == {k: v for k, v in tiny_run.items() if k != "runs"}
-    assert "verify: done in" in (folder / "log.txt").read_text()
+    log = (folder / "log.txt").read_text()
+    assert "verify: done in" in log and re.search(r"^  tflite-int8 +\d+\.\d\d% .* kB .* µs$", log, re.M)
     with Bundle.open(folder / "tiny-1.edgeloop") as bundle:
         assert bundle.manifest.name == "tiny"
 
 
 def test_a_name_that_is_taken_gets_a_folder_beside_it(runs: Path) -> None:
-    answer = run(runs, "--set=name=cache")
+    answer = run(runs, "--set=name=cache", "--set=report=off")
     assert Path(answer["folder"]) == runs / "_cache"
     assert (runs / "_cache" / "cache-1.edgeloop").exists() and (runs / "cache").is_dir() and not (runs / "cache").is_symlink()
     (runs / "tiny").unlink()
@@ -82,6 +88,28 @@ def test_a_file_system_without_links_gets_copies(runs: Path) -> None:
             assert edgeloop_here("open", "report", "tiny", "--runs", runs).stdout.strip() == str(runs / "tiny" / "report.html")
     run(runs)
     assert (runs / "tiny").is_symlink() and names(runs / "tiny") >= FILES
+
+
+def test_a_run_without_files_on_a_file_system_without_links(runs: Path) -> None:
+    result = RunResult(recipes.load(TINY / "recipe.yaml"), Store(runs))
+    with mock.patch.object(Path, "symlink_to", side_effect=OSError(errno.EOPNOTSUPP, "Operation not supported")):
+        (runs / "tiny").unlink()
+        kept_runs.keep(result, record_of(result, None, "run"), {"log.txt": "none"}, show=True)
+    assert names(runs / "tiny") == {"record.json", "log.txt", ".edgeloop-results"}
+
+
+def test_a_run_that_the_kernel_kills_while_it_shows_its_results(runs: Path) -> None:
+    script = (
+        "import os, signal, sys\nreal = os.replace\n"
+        f"os.replace = lambda a, b: os.kill(os.getpid(), signal.SIGKILL) if str(b) == {str(runs / 'tiny')!r} else real(a, b)\n"
+        f"sys.argv = ['edgeloop', 'run', {str(TINY)!r}, '--runs', {str(runs)!r}]\n"
+        "from edgeloop_pipeline.__main__ import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL and (runs / ".tiny.link").is_symlink()
+    assert (runs / "tiny").readlink() == Path("history/tiny/1") and names(runs / "tiny") >= FILES
+    run(runs)
+    assert (runs / "tiny").readlink() == Path("history/tiny/3") and not (runs / ".tiny.link").is_symlink()
 
 
 @pytest.mark.parametrize("step", range(4))

@@ -66,13 +66,11 @@ def keep(result: RunResult, record: Record, texts: dict[str, str], show: bool) -
     partial.mkdir(parents=True)
     for file, text in {**texts, RECORD: msgspec.json.encode(record).decode()}.items():
         publish(partial / file, text.encode())
-    files = files_of(result)
+    files = {file: path for file, path in files_of(result).items() if not (partial / file).exists()}
     links = _link(partial, files)
     os.replace(partial, folder)
-    if show and links:
-        _point(results_folder(root, name), folder)
-    elif show:
-        _copy(results_folder(root, name), folder, files)
+    if show:
+        _show(results_folder(root, name), folder, files, links)
     _forget(root, name, record, earlier, folder)
     return folder
 
@@ -119,6 +117,16 @@ def _link(folder: Path, files: dict[str, Path]) -> bool:
             raise
         return False
     return True
+
+
+def _show(place: Path, folder: Path, files: dict[str, Path], links: bool) -> None:
+    if links:
+        try:
+            return _point(place, folder)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+    return _copy(place, folder, files)
 
 
 def _point(place: Path, folder: Path) -> None:

@@ -111,11 +111,12 @@ def _keep(result: RunResult, error: Exception | None, log: RunLog, keep: Keep) -
         return
     from edgeloop_pipeline.run import kept_runs
     from edgeloop_pipeline.run.record import record_of
-    from edgeloop_pipeline.run.summary import summary_json
+    from edgeloop_pipeline.run.summary import summary_json, summary_lines
 
     try:
         said = str(error) if error else None
-        texts = {kept_runs.SUMMARY: summary_json(result, said), kept_runs.LOG: log.text() + (f"{said}\n" if said else "")}
+        lines = [*summary_lines(result), *([said] if said else [])]
+        texts = {kept_runs.SUMMARY: summary_json(result, said), kept_runs.LOG: log.text() + "\n".join(lines) + "\n"}
         kept_runs.keep(result, record_of(result, error, "run" if keep == "show" else "retrain"), texts, keep == "show")
     except (OSError, StorageError) as failure:
         result.folder = None

@@ -1,9 +1,10 @@
-"""A finished run as the JSON object that `edgeloop run --json` prints (docs/cli.md)."""
+"""A finished run as the JSON object that `edgeloop run --json` prints (docs/cli.md), and as lines of text for its log."""
 
 from __future__ import annotations
 
 import msgspec
 
+from edgeloop_pipeline.report.summary import rows
 from edgeloop_pipeline.results.files import ProfileResult, VerifyResult
 from edgeloop_pipeline.run.result import RunResult
 
@@ -46,3 +47,12 @@ def summary_json(result: RunResult, error: str | None = None) -> str:
             "error": error,
         }
     ).decode()
+
+
+def summary_lines(result: RunResult) -> list[str]:
+    """One line per finished stage and shipped file: accuracy with its interval, size, latency, time and memory."""
+    lines = []
+    for row in rows(result.entries):
+        figures = f"{row.accuracy_text:>8} {row.interval_text:>17} {row.size_text:>12} {row.latency_text:>12}  {row.took_text}"
+        lines.append(f"{row.name:18} {figures}".rstrip())
+    return lines
