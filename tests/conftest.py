@@ -46,4 +46,4 @@ def tiny(tmp_path: Path) -> Path:
 @pytest.fixture
 def runs(tiny_run: dict[str, Any], tmp_path: Path) -> Path:
     """A copy of the finished run's folder, to run in."""
-    return Path(shutil.copytree(tiny_run["runs"], tmp_path / "runs"))
+    return Path(shutil.copytree(tiny_run["runs"], tmp_path / "runs", symlinks=True))

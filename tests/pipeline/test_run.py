@@ -123,6 +123,12 @@ def test_missed_floor_fails_says_so_and_makes_no_bundle(tiny: Path, runs: Path) 
     assert {v["precision"] for v in told["variants"]} == {"int8", "float32"}
     assert "more than max_int8_bytes 100" in said
     report = said.strip().rpartition("see ")[2]
+    assert Path(report) == runs / "tiny" / "report.html"
+    assert not list((runs / "tiny").glob("*.edgeloop")), "an earlier run's bundle is not this one's"
+    assert "more than max_int8_bytes" in (runs / "tiny" / "log.txt").read_text()
+    assert "tiny: this run made no bundle (tiny: " in sentence(edgeloop_here("open", "bundle", "tiny", "--runs", runs), 2)
+    assert edgeloop_here("clean", "--runs", runs, "--yes").returncode == 0
+    assert len(list((runs / "cache").glob("package-*"))) == 1, "the newest good bundle stays"
     assert "Floor missed" in Path(report).read_text()
     assert "package" not in [
         p.name.split("-")[0] for p in (runs / "cache").iterdir() if p.stat().st_mtime > Path(report).stat().st_mtime

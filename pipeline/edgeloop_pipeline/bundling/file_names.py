@@ -7,3 +7,4 @@ CASCADE = "cascade.json"
 CANARY = "canary.npz"
 GOLDEN = "golden-"  # the variant's name follows
 DRIFT = "drift.json"
+CARD = "README.md"  # the model card, under the name that model hubs read

@@ -11,6 +11,11 @@ from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.cache.store import Entry, Store
 from edgeloop_pipeline.results.files import CascadeResult, ExportResult, PackageResult, ProfileResult, VerifyResult
 from edgeloop_pipeline.run.runner import Listener, PlannedStage, RunResult
+from edgeloop_pipeline.run.summary import summary_json
+
+__all__ = [
+    "Console", "diagnosis_text", "doctor_text", "headline", "roi_text", "status_table", "summary_json", "summary_table",
+]  # fmt: skip
 
 TABLE_WIDTH = 100
 
@@ -94,45 +99,6 @@ def headline(entry: Entry) -> str:
     return ", ".join(parts)
 
 
-def summary_json(result: RunResult, error: str | None = None) -> str:
-    """The run as one JSON object (docs/cli.md). `error`: why the run ended early, or which floors it misses."""
-    verified, profiled = result.result("verify", VerifyResult), result.result("profile", ProfileResult)
-    report, bundle = result.path("report", "report"), result.path("package", "bundle")
-    costs = profiled.variants if profiled else {}
-    variants = [
-        {
-            "runtime": file.format,
-            "precision": str(file.precision).replace("-", ""),
-            "accuracy": file.accuracy.value,
-            "bytes": file.bytes,
-            "latency_us_p50": costs[name].latency_us_p50 if name in costs else None,
-        }
-        for name, file in (verified.variants if verified else {}).items()
-    ]
-    parity = verified.parity if verified else None
-    return msgspec.json.encode(
-        {
-            "run": str(result.store.root.resolve()),
-            "bundle": str(bundle.resolve()) if bundle else None,
-            "report": str(report.resolve()) if report else None,
-            "stages": [
-                {
-                    "name": e.stage,
-                    "cached": e.stage in result.cached,
-                    "seconds": e.seconds,
-                    "peak_bytes": e.peak_bytes,
-                    "metrics": e.metrics,
-                }
-                for e in result.entries
-            ],
-            "variants": variants,
-            "parity": {k: getattr(parity, k) for k in ("max_lsb", "top1_share", "pairs")} if parity else None,
-            "failures": result.failures,
-            "error": error,
-        }
-    ).decode()
-
-
 def summary_table(result: RunResult) -> None:
     """Print the table of stages: metric, size, latency, time and memory."""
     from rich.console import Console as Rich
@@ -151,7 +117,7 @@ def summary_table(result: RunResult) -> None:
     rich.width = max(rich.width, TABLE_WIDTH)  # piped output has no width of its own
     rich.print(table)
     made = (("report", "report", "report"), ("bundle", "package", "bundle"), ("large bundle", "cascade", "bundle"))
-    for label, path in ((label, result.path(stage, field)) for label, stage, field in made):
+    for label, path in ((label, result.shown(stage, field)) for label, stage, field in made):
         if path is not None:
             rich.print(f"{label}: {path}", soft_wrap=True, highlight=False)
 

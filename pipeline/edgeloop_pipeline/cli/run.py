@@ -13,7 +13,10 @@ from edgeloop_pipeline.cli.fleet import COMMANDS as PUBLISHING
 from edgeloop_pipeline.cli.labels import labels
 from edgeloop_pipeline.cli.pack import pack
 from edgeloop_pipeline.cli.project import doctor, new, samples
+from edgeloop_pipeline.cli.results import check_out, clean, compare, copy_bundle, open_results, report
 from edgeloop_pipeline.cli.retrain import retrain
+from edgeloop_pipeline.cli.run_options import runs_option, set_option
+from edgeloop_pipeline.cli.sbom import sbom
 from edgeloop_pipeline.run.last_run import planned_of, remember
 from edgeloop_pipeline.system import interrupt, omp_wait
 
@@ -51,16 +54,9 @@ def commands() -> None:
     """Make good models on limited hardware, and keep them good in the field."""
 
 
-for one in (*PUBLISHING, labels, retrain, doctor, new, pack, samples):
+for one in (*PUBLISHING, labels, retrain, doctor, new, pack, samples, report, open_results, compare, clean, sbom):
     one.epilog = one.epilog or EXIT_CODES
     commands.add_command(one)
-
-runs_option = click.option(
-    "--runs", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="The folder of the runs."
-)
-set_option = click.option(
-    "--set", "changes", multiple=True, metavar="STAGE.KEY=VALUE", help="Change a setting; STAGE=off leaves it out."
-)
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -74,9 +70,14 @@ set_option = click.option(
     show_default=True,
     help="Number of training processes here, such as one per GPU.",
 )
+@click.option(
+    "--out", type=click.Path(path_type=Path, readable=False), metavar="FILE", help="Copy the bundle to FILE (NAME.edgeloop)."
+)
 @click.option("--from-sweep", type=int, metavar="TRIAL", help="Build this trial of the recipe's sweep.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_sweep: int | None, as_json: bool) -> None:
+def run(
+    recipe: str, runs: Path, changes: tuple[str, ...], processes: int, out: Path | None, from_sweep: int | None, as_json: bool
+) -> None:  # fmt: skip
     """Run RECIPE: a file, a project folder, or a reference project's name."""
     from edgeloop_agent.hardware import cores
     from edgeloop_pipeline.cache.store import Store
@@ -91,6 +92,8 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
 
         changes = (*changes, *chosen(loaded, runs, from_sweep))
         loaded = recipes.load(recipes.find(recipe), changes)
+    if out is not None:
+        check_out(out, loaded)
     if processes > 1 and "RANK" not in os.environ:
         # Without this, the launcher sets it to 1 and prints a warning; training sets its own threads.
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // processes)))
@@ -108,6 +111,8 @@ def run(recipe: str, runs: Path, changes: tuple[str, ...], processes: int, from_
         if as_json:
             click.echo(summary_json(result, str(error)))
         raise
+    if out is not None:
+        copy_bundle(result, out)
     if as_json:
         click.echo(summary_json(result))
     else:
@@ -187,19 +192,6 @@ def why(stage: str, recipe: str | None, runs: Path, changes: tuple[str, ...]) ->
         found = planned[-1]
     lines = reasons(store, loaded, found)
     click.echo("\n".join(f"  {line}" for line in lines) if lines else f"{stage} is cached; nothing changed")
-
-
-@commands.command(epilog=EXIT_CODES)
-@click.argument("recipe", required=False)
-@runs_option
-@set_option
-def report(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> None:
-    """Print the path of the report of RECIPE's last run."""
-    loaded, store, _ = planned_of(recipe, runs, changes)
-    entry = store.last(loaded.head.name, "report")
-    if entry is None:
-        raise UsageError(f"{loaded.head.name}: no report yet in {runs}; run it first: edgeloop run {loaded.path}")
-    click.echo(str(store.folder("report", entry.key) / entry.metrics["report"]))
 
 
 @commands.command(epilog=EXIT_CODES)

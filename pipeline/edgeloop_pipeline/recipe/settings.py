@@ -118,7 +118,9 @@ class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
     normalize: Normalize | None = None  # default: from the training data
     seed: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
     target: Target = Target()
-    model_card: str = ""
+    model_card: str = ""  # what the model is for; the bundle's card begins with it
+    license: Annotated[str, msgspec.Meta(max_length=100)] = ""  # of the model: an SPDX name; "": the card does not state one
+    datasets: list[str] = []  # names of public data sets, as a model hub knows them
     sweep: Sweep | None = None
     field: FieldData | None = None
     roi: Prices = Prices()  # the assumptions of edgeloop roi

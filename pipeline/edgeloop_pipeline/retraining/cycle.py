@@ -136,7 +136,9 @@ class RetrainingCycle:
             pseudo_accuracy=pseudo.accuracy if pseudo else None,
         )  # fmt: skip
         try:
-            result = run_recipe(self._challenger(base, champion, version, training.data), Store(self.runs), self.listener)
+            result = run_recipe(
+                self._challenger(base, champion, version, training.data), Store(self.runs), self.listener, keep="history"
+            )
         except GateError as error:
             return self._kept(folder, refused_state, msgspec.structs.replace(outcome, action="refused", reason=str(error)))
         bundle = bundle_of(result)
@@ -191,7 +193,7 @@ class RetrainingCycle:
     def _first_champion(self, base: recipes.Recipe, folder: Path) -> Champion:
         """Of the recipe as it is, from the cache where it ran already."""
         self.log(f"{base.head.name}: no champion is known yet; the recipe as it is becomes the first one")
-        result = run_recipe(base, Store(self.runs), self.listener)
+        result = run_recipe(base, Store(self.runs), self.listener, keep="history")
         champion = _champion(bundle_of(result), result, folder, [])
         states.keep(folder, State(champion))
         return champion

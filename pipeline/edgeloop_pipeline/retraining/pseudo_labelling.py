@@ -51,7 +51,7 @@ def add(
         raise UsageError(f"{recipe.path}: has no train stage; pseudo-labels need a teacher, so leave them off")
     stages = {name: recipe.stages[name] for name in names[: names.index("train") + 1]}
     without_floors = msgspec.structs.replace(recipe.head, target=Target())
-    result = run_recipe(recipes.Recipe(recipe.path, without_floors, stages), store, listener)
+    result = run_recipe(recipes.Recipe(recipe.path, without_floors, stages), store, listener, keep="no")
     teacher = _Teacher(Project(recipe), result.store.folder("train", result.entries[-1].key))
     candidates = unlabelled.of(unlabelled.parts == "train")
     held_out = samples(field.judging, teacher.names)

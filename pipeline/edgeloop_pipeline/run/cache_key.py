@@ -55,6 +55,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     if name in ("package", "report"):
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
         found |= {"recipe name": head.name, "recipe version": str(head.version), "recipe model_card": head.model_card}
+        found |= {f"recipe {key}": _text(value) for key in ("license", "datasets") if (value := getattr(head, key))}
         found["recipe parent"] = head.parent or ""
     if name == "report":
         found["recipe roi"] = _text(msgspec.to_builtins(head.roi))

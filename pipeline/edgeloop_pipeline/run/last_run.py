@@ -18,22 +18,31 @@ def remember(store: Any, path: Path, changes: tuple[str, ...]) -> None:
         write(store.root / "last-run.json", msgspec.json.encode([str(path), changes]))
 
 
-def planned_of(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tuple[Any, Any, Any]:
-    """The recipe, its store, and its stages up to the first one that would run."""
+def last_recipe(runs: Path) -> tuple[Path, tuple[str, ...]]:
+    """The recipe that ran last in this folder, with its changes. Raises UsageError if none did."""
     import msgspec
 
+    from edgeloop_pipeline.recipe import recipe as recipes
+
+    try:
+        path, changes = msgspec.json.decode((runs / "last-run.json").read_bytes(), type=tuple[str, tuple[str, ...]])
+    except (OSError, msgspec.MsgspecError):
+        raise UsageError(f"{runs}: no recipe ran in this folder yet; name a recipe, or another folder with --runs") from None
+    return recipes.find(path), changes
+
+
+def planned_of(recipe: str | None, runs: Path, changes: tuple[str, ...]) -> tuple[Any, Any, Any]:
+    """The recipe, its store, and its stages up to the first one that would run."""
     from edgeloop_pipeline.cache.store import Store
     from edgeloop_pipeline.recipe import recipe as recipes
     from edgeloop_pipeline.recipe.project import Project
     from edgeloop_pipeline.run.runner import plan_next
 
-    if recipe is None:
-        try:
-            recipe, remembered = msgspec.json.decode((runs / "last-run.json").read_bytes(), type=tuple[str, tuple[str, ...]])
-        except (OSError, msgspec.MsgspecError):
-            raise UsageError(f"{runs}: no recipe ran in this folder yet; name a recipe, or another folder with --runs") from None
+    path = recipes.find(recipe) if recipe is not None else None
+    if path is None:
+        path, remembered = last_recipe(runs)
         changes = (*remembered, *changes)
-    loaded = recipes.load(recipes.find(recipe), changes)
+    loaded = recipes.load(path, changes)
     store, project, planned = Store(runs), Project(loaded), []
     entries: list[Any] = []
     for name, settings in loaded.stages.items():

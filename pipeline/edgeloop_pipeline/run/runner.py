@@ -7,9 +7,9 @@ import resource
 import tempfile
 import time
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -20,10 +20,16 @@ from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.stage_table import build
-from edgeloop_pipeline.results.read import R, result_of
 from edgeloop_pipeline.run import cache_key
+from edgeloop_pipeline.run.kept_runs import results_folder
+from edgeloop_pipeline.run.listener import Listener
+from edgeloop_pipeline.run.result import RunResult
+from edgeloop_pipeline.run.run_log import RunLog
 from edgeloop_pipeline.system import interrupt, malloc
 
+__all__ = ["Listener", "PlannedStage", "RunResult", "follow", "plan_next", "run", "why"]
+
+Keep = Literal["show", "history", "no"]
 FOLLOW_SECONDS = 0.2
 BLOCKED_BY_FAILURE = ("cascade", "package")  # a run that missed a floor makes no bundle, but still a report
 
@@ -37,37 +43,6 @@ class PlannedStage:
     parts: dict[str, str]
     key: str
     entry: Entry | None
-
-
-@dataclass
-class RunResult:
-    """The stages that have finished in a run, and the floors that they miss."""
-
-    recipe: Recipe
-    store: Store
-    entries: list[Entry] = field(default_factory=list)
-    cached: set[str] = field(default_factory=set)
-    failures: list[str] = field(default_factory=list)
-
-    def result(self, stage: str, kind: type[R]) -> R | None:
-        """The result of `stage`; None if it did not run, or if a user's stage under that name reports something else."""
-        return result_of(self.entries, stage, kind)
-
-    def path(self, stage: str, field: str) -> Path | None:
-        """The file that `stage` names in a field of its result, if it ran."""
-        entry = next((e for e in self.entries if e.stage == stage and field in e.metrics), None)
-        return self.store.folder(stage, entry.key) / entry.metrics[field] if entry else None
-
-
-class Listener:
-    """The interface for the progress of a run. This base class does nothing."""
-
-    def cached(self, name: str, entry: Entry) -> None: ...
-    def starts(self, name: str, reasons: list[str]) -> None: ...
-    def log(self, name: str, text: str) -> None: ...
-    def done(self, name: str, entry: Entry) -> None: ...
-    def epoch(self, name: str, epoch: int, metric: float, parameters: int) -> None:
-        """Called after each epoch of a training; `name`: project/stage. An exception from it ends the run."""
 
 
 def plan_next(project: Project, store: Store, name: str, settings: dict[str, Any], before: list[Entry]) -> PlannedStage:
@@ -86,34 +61,66 @@ def _giver(project: Project, artefact: str, before: list[Entry]) -> Entry:
     return next(e for e in reversed(before) if artefact in stage_class(e.stage, recipe.stages[e.stage], recipe.folder).gives)
 
 
-def run(recipe: Recipe, store: Store, listener: Listener, result: RunResult | None = None) -> RunResult:
+def run(recipe: Recipe, store: Store, listener: Listener, result: RunResult | None = None, keep: Keep = "show") -> RunResult:
     """Run every stage. Raises GateError after the report if a floor was missed, and the stages' own errors.
 
-    `result`: gets each stage when it ends, so that a caller can show finished stages even after an error.
+    `result`: gets each stage when it ends, so that a caller can show finished stages even after an error. `keep`: whether the run
+    is shown in `RUNS/NAME`, is only kept in the history (retraining), or neither (a part of something else).
     """
-    project = Project(recipe)
     result = result or RunResult(recipe, store)
+    log = RunLog(listener)
     with store.lock():
-        for name, settings in recipe.stages.items():
-            if result.failures and name in BLOCKED_BY_FAILURE:
-                continue
-            planned = plan_next(project, store, name, settings, result.entries)
-            entry = planned.entry
-            if entry is not None:
-                listener.cached(name, entry)
-                result.cached.add(name)
-            else:
-                listener.starts(name, why(store, recipe, planned))
-                entry = _make(project, store, planned, result.entries, listener)
-                listener.done(name, entry)
-            store.note(recipe.head.name, entry)
-            result.entries.append(entry)
-            result.failures += entry.metrics.get("failures", [])
+        result.folder = results_folder(store.root, recipe.head.name) if keep == "show" else None
+        try:
+            _run_stages(recipe, store, log, result)
+        except (EdgeloopError, OSError) as error:
+            _keep(result, error, log, keep)
+            raise
+        _keep(result, None, log, keep)
+    return result
+
+
+def _run_stages(recipe: Recipe, store: Store, listener: Listener, result: RunResult) -> None:
+    project = Project(recipe)
+    for name, settings in recipe.stages.items():
+        if result.failures and name in BLOCKED_BY_FAILURE:
+            continue
+        planned = plan_next(project, store, name, settings, result.entries)
+        entry = planned.entry
+        if entry is not None:
+            listener.cached(name, entry)
+            result.cached.add(name)
+        else:
+            listener.starts(name, why(store, recipe, planned))
+            entry = _make(project, store, planned, result.entries, listener)
+            listener.done(name, entry)
+        store.note(recipe.head.name, entry)
+        result.entries.append(entry)
+        result.failures += entry.metrics.get("failures", [])
     if result.failures:
         report = result.path("report", "report")
+        if report is not None and result.folder is not None:
+            report = result.folder / report.name
         seen = f"; see {report}" if report else ""
         raise GateError(f"{recipe.head.name}: " + "; ".join(result.failures) + seen)
-    return result
+
+
+def _keep(result: RunResult, error: Exception | None, log: RunLog, keep: Keep) -> None:
+    """Keep the run that has ended, beside the cache. If that is impossible, the run's own outcome still counts."""
+    if keep == "no":
+        return
+    from edgeloop_pipeline.run import kept_runs
+    from edgeloop_pipeline.run.record import record_of
+    from edgeloop_pipeline.run.summary import summary_json, summary_lines
+
+    try:
+        said = str(error) if error else None
+        lines = [*summary_lines(result), *([said] if said else [])]
+        texts = {kept_runs.SUMMARY: summary_json(result, said), kept_runs.LOG: log.text() + "\n".join(lines) + "\n"}
+        kept_runs.keep(result, record_of(result, error, "run" if keep == "show" else "retrain"), texts, keep == "show")
+    except (OSError, StorageError) as failure:
+        result.folder = None
+        log.log("results", f"not shown in {result.store.root}: {failure}; the results are in the cache")
 
 
 def why(store: Store, recipe: Recipe, planned: PlannedStage) -> list[str]:

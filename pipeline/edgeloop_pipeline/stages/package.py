@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeloop_pipeline.bundling.contents import input_of, provenance_of, reference_of
-from edgeloop_pipeline.bundling.file_names import CANARY, GOLDEN
+from edgeloop_pipeline.bundling.file_names import CANARY, CARD, GOLDEN
+from edgeloop_pipeline.bundling.model_card import CardTexts, model_card
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import Base
@@ -54,8 +55,11 @@ class Package(Base):
             variants=variants, files=archive.describe(files),
             canary=canary.description, drift_reference=reference, drift=_drift(inputs), split=split,
             cascade=_cascade(inputs), provenance=provenance_of(project),
-            model_card=_model_card(project, task, verified),
+            model_card="",
         )  # fmt: skip
+        texts = CardTexts(head.model_card, task.card(verified), verified.metric, head.license, head.datasets)
+        made = msgspec.structs.replace(made, model_card=model_card(made, texts))
+        (out / CARD).write_text(made.model_card, encoding="utf-8")
         name = f"{head.name}-{head.version}.edgeloop"
         archive.write(out / name, made, files)
         with archive.Bundle.open(out / name) as bundle:
@@ -109,18 +113,3 @@ def _cascade(inputs: Inputs) -> Any:
     for _, folder in inputs.holding(CASCADE):
         return msgspec.json.decode((folder / CASCADE).read_bytes(), type=Cascade)
     return None
-
-
-def _model_card(project: Any, task: Any, verified: VerifyResult) -> str:
-    """The model card as plain text: what the model is, its metric, and its test data."""
-    head, lines = project.recipe.head, []
-    if head.model_card:
-        lines.append(head.model_card.strip())
-    lines += task.card(verified)
-    for name, file in verified.variants.items():
-        accuracy = file.accuracy
-        lines.append(
-            f"{name}: {verified.metric} {accuracy.value:.2%} on {accuracy.samples} test samples"
-            f" (95 % interval {accuracy.low:.2%} to {accuracy.high:.2%}, bootstrap over recordings)."
-        )
-    return "\n".join(lines)

@@ -88,7 +88,7 @@ class OnRay:
             return
         log(f"{', '.join(shared)}: once for all trials")
         off = tuple(f"{name}=off" for name in recipe.stages if name not in shared)
-        run(recipes.load(recipe.path, off), Store(self.study.runs), Listener())
+        run(recipes.load(recipe.path, off), Store(self.study.runs), Listener(), keep="no")
         for folder in self.free:
             shutil.copytree(self.study.runs / "cache", folder / "cache", dirs_exist_ok=True, copy_function=_linked)
 

@@ -79,7 +79,7 @@ def measure(path: Path, changes: tuple[str, ...], runs: Path, board: TrialPruner
             board.watch(name, epoch, metric, parameters)
 
     recipe = recipes.load(path, changes)
-    result = run(recipes.load(path, (*changes, *_stages(recipe))), Store(runs), Quiet())
+    result = run(recipes.load(path, (*changes, *_stages(recipe))), Store(runs), Quiet(), keep="no")
     trained = result.result("distill", NetworkResult) or result.result("train", NetworkResult)
     exported, profiled = result.result("export", ExportResult), result.result("profile", ProfileResult)
     quantized = result.result("quantize", QuantizeResult)
