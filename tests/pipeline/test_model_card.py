@@ -96,6 +96,7 @@ def test_the_bill_of_materials_fits_its_schema(made: Path, manifest: Manifest, t
 
 
 def test_the_bill_names_the_data(manifest: Manifest) -> None:
+    assert manifest.provenance is not None
     origin = msgspec.structs.replace(manifest.provenance, data_sha256="cd" * 32, parent="not a digest")
     document = sbom(msgspec.structs.replace(manifest, provenance=origin), "ef" * 32)
     assert problems(document) is None

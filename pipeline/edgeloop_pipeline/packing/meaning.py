@@ -9,7 +9,7 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Normalize, Resize, Step
 from edgeloop_contract.tasks import Classification, Regression, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
-from edgeloop_exporters.model_files.description import InputMeaning, ModelFile
+from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
@@ -20,9 +20,9 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
     labels = request.labels
     if not labels:
         for model in models:
-            if model.meaning.labels:
-                labels = list(model.meaning.labels)
-                facts.append(f"{len(labels)} labels, from {model.meaning.sources.get('labels', model.path)}")
+            if model.metadata.labels:
+                labels = list(model.metadata.labels)
+                facts.append(f"{len(labels)} labels, from {model.metadata.sources.get('labels', model.path)}")
                 break
     kind = request.task or ("regression" if request.quantities else None)
     wanted = len(labels or request.quantities)
@@ -66,17 +66,17 @@ def steps_of(models: Sequence[ModelFile], spec: TensorSpec, request: PackRequest
     if spec.name in request.steps or (only and "" in request.steps):
         return request.steps.get(spec.name, request.steps.get("", []))
     for model in models:
-        if model.meaning.preprocessing is not None and only:
-            facts.append(f"preprocessing, from {model.meaning.sources.get('preprocessing', model.path)}")
-            return list(model.meaning.preprocessing)
-        meaning = next((m for m in model.meaning.inputs if m.name in (spec.tensor, "")), None)
+        if model.metadata.preprocessing is not None and only:
+            facts.append(f"preprocessing, from {model.metadata.sources.get('preprocessing', model.path)}")
+            return list(model.metadata.preprocessing)
+        meaning = next((m for m in model.metadata.inputs if m.name in (spec.tensor, "")), None)
         if meaning is not None and (steps := _from_metadata(meaning, spec)):
             facts.append(f"preprocessing of {spec.name}, from the metadata of {model.path}")
             return steps
     return []
 
 
-def _from_metadata(meaning: InputMeaning, spec: TensorSpec) -> list[Step]:
+def _from_metadata(meaning: InputMetadata, spec: TensorSpec) -> list[Step]:
     """Pictures only: channels, size as it was trained (a library's own resize is antialiased), colour order, mean and deviation."""
     steps: list[Step] = []
     shape = spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]

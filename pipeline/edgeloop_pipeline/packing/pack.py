@@ -175,7 +175,7 @@ def _card(models: Sequence[ModelFile]) -> str:
     """What the files say of themselves, nothing else."""
     lines = []
     for model in models:
-        meaning = model.meaning
+        meaning = model.metadata
         said = {"name": meaning.name, "version": meaning.version, "description": meaning.description, "author": meaning.author,
                 "licence": meaning.licence}  # fmt: skip
         lines += [f"{what}: {text}" for what, text in said.items() if text and f"{what}: {text}" not in lines]
