@@ -163,11 +163,17 @@ def test_compare_and_clean(runs: Path) -> None:
 
     before = {p.name for p in (runs / "cache").iterdir()}
     (runs / "cache" / ".partial-train-0").mkdir()
+    (runs / "cache" / ".partial-train-0" / "network").write_text("half")
     (runs / "work" / "train-0").mkdir(parents=True)
     told = json.loads(edgeloop_here("clean", "--runs", runs, "--json").stdout)
     assert {Path(i["path"]).name.partition("-")[0] for i in told["items"] if not i["why"]} == {"package", "report", ".partial"}
     assert {p.name for p in (runs / "cache").iterdir()} > before, "nothing is removed without --yes"
-    assert not json.loads(edgeloop_here("clean", "--runs", runs, "--json", "--older-than", "1").stdout)["free_bytes"]
+    for entry in (runs / "cache").glob("package-*"):
+        os.utime(entry / "done.json", (0, 0))
+    old = json.loads(edgeloop_here("clean", "--runs", runs, "--json", "--older-than", "1").stdout)
+    assert {row["stage"]: [bool(size) for size in row["free_by_age"]] for row in old["stages"] if row["free"]} == {
+        "package": [False, False, False, True], "half-written": [True, False, False, False],
+    }  # fmt: skip
     done = edgeloop_here("clean", "--runs", runs, "--yes")
     assert f"{told['free_bytes']:,} bytes freed" in done.stdout
     gone = before - {p.name for p in (runs / "cache").iterdir()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from bisect import bisect_right
 from collections.abc import Set
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from edgeloop_pipeline.cache.store import DONE, Store
 
 DAY = 86400.0
 CLOCK_SECONDS = 1.0  # times of files are coarse
+AGES_DAYS = (1.0, 7.0, 30.0)
 DEBRIS = "half-written"
 UNFINISHED = "unfinished"
 
@@ -29,14 +31,14 @@ class Item(msgspec.Struct, frozen=True):
 
 
 class StageUse(msgspec.Struct, frozen=True):
-    """The folders of one stage. `oldest_days`: of those that would be freed."""
+    """The folders of one stage. `free_by_age`: the bytes that can go, under a day old, under a week, under 30 days, older."""
 
     stage: str
     kept: int
     kept_bytes: int
     free: int
     free_bytes: int
-    oldest_days: float
+    free_by_age: list[int]
 
 
 def disk_use(store: Store, in_use: Set[str], older_than_days: float = 0.0, unfinished: bool = False) -> list[Item]:
@@ -74,10 +76,10 @@ def by_stage(items: list[Item]) -> list[StageUse]:
     for stage in dict.fromkeys(item.stage for item in items):
         kept = [item for item in items if item.stage == stage and item.why]
         free = [item for item in items if item.stage == stage and not item.why]
-        oldest = max((item.days for item in free), default=0.0)
-        table.append(
-            StageUse(stage, len(kept), sum(i.bytes for i in kept), len(free), sum(i.bytes for i in free), round(oldest, 2))
-        )
+        ages = [0] * (len(AGES_DAYS) + 1)
+        for item in free:
+            ages[bisect_right(AGES_DAYS, item.days)] += item.bytes
+        table.append(StageUse(stage, len(kept), sum(i.bytes for i in kept), len(free), sum(ages), ages))
     return sorted(table, key=lambda row: (-row.free_bytes, row.stage))
 
 

@@ -11,6 +11,7 @@ from edgeloop_pipeline.run.comparison import Change, ComparedRun, Comparison, Fi
 
 DIGEST, SHOWN = 64, 12
 MAX_CHANGES = 20
+AGES = ("under a day", "under a week", "under 30 days", "older")
 
 
 def comparison_text(found: Comparison, names: tuple[str, str]) -> str:
@@ -92,10 +93,11 @@ def _ratio(before: float | None, after: float | None) -> str:
 def clean_text(runs: Path, table: list[StageUse], freed: int | None) -> str:
     """What can go, by stage. `freed`: the bytes that were freed; None: nothing was removed."""
     width = max((len(row.stage) for row in table), default=5)
-    lines = [f"{'stage':{width}}  {'stays':>22}  {'can go':>22}  oldest"]
+    ages = "".join(f"  {title:>14}" for title in AGES)
+    lines = [f"{'stage':{width}}  {'stays':>22}  {'can go':>22}{ages}"]
     for row in table:
-        oldest = f"{row.oldest_days:.1f} days" if row.free else ""
-        lines.append(f"{row.stage:{width}}  {_counted(row.kept, row.kept_bytes)}  {_counted(row.free, row.free_bytes)}  {oldest}")
+        by_age = "".join(f"  {size:12,} B" if size else f"  {'–':>14}" for size in row.free_by_age) if row.free else ""
+        lines.append(f"{row.stage:{width}}  {_counted(row.kept, row.kept_bytes)}  {_counted(row.free, row.free_bytes)}{by_age}")
     if freed is not None:
         lines.append(f"{runs}: {freed:,} bytes freed")
     elif total := sum(row.free_bytes for row in table):
