@@ -16,6 +16,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.manifest import Manifest
 from edgeloop_pipeline.bundling.model_card import CardTexts, card_header, data_digest, model_card
 from edgeloop_pipeline.bundling.sbom import sbom
+from manifests import with_input
 
 PARENT = "ab" * 32
 
@@ -52,10 +53,9 @@ def test_a_model_hub_reads_the_card(made: Path, manifest: Manifest) -> None:
 
 def test_the_card_invents_nothing(manifest: Manifest) -> None:
     bare = msgspec.structs.replace(
-        manifest,
+        with_input(manifest, preprocessing=[]),
         variants=[msgspec.structs.replace(v, accuracy=None, cost=None) for v in manifest.variants],
         channels=[],
-        preprocessing=[],
     )
     card = model_card(bare, CardTexts("", [], "accuracy"))
     assert card_header(card).keys() == {"library_name", "tags"}

@@ -145,16 +145,20 @@ def _files_text(manifest: Manifest, metric: str) -> str:
 
 
 def _tensors_text(manifest: Manifest) -> str:
-    steps = [msgspec.json.encode(step, order="sorted").decode() for step in manifest.preprocessing]
-    sample = manifest.sample
-    lines = [f"- one sample: {sample.dtype}, shape {sample.shape}" + (" after the steps below" if steps else "")]
-    lines += [f"- step: `{step}`" for step in steps]
+    lines: list[str] = []
+    for entry in manifest.inputs:
+        name = f" of {entry.name}" if len(manifest.inputs) > 1 else ""
+        after = " after the steps below" if entry.preprocessing else ""
+        lines.append(f"- one sample{name}: {entry.sample.dtype}, shape {entry.sample.shape}{after}")
+        lines += [f"- step{name}: `{msgspec.json.encode(step, order='sorted').decode()}`" for step in entry.preprocessing]
     if manifest.channels:
         lines.append(f"- channels of a recording: {', '.join(manifest.channels)}")
     names = getattr(manifest.task, "labels", None) or getattr(manifest.task, "quantities", None) or []
     if names:
         more = f" and {len(names) - MAX_LABELS} more" if len(names) > MAX_LABELS else ""
         lines.append(f"- answer: {kind_of(manifest.task)}; {', '.join(names[:MAX_LABELS])}{more}")
+    for spec in manifest.variants[0].outputs if len(manifest.variants[0].outputs) > 1 else []:
+        lines.append(f"- output {spec.name}: {spec.dtype}, shape {spec.shape}")
     return "\n".join(lines)
 
 

@@ -79,8 +79,8 @@ def _card(manifest: Manifest, has_data: bool) -> Json:
         **({"approach": {"type": APPROACHES[kind]}} if kind in APPROACHES else {}),
         "task": kind,
         **({"datasets": [{"ref": DATA}]} if has_data else {}),
-        "inputs": [{"format": _format(manifest.sample, modality(manifest))}],
-        "outputs": [{"format": text} for text in dict.fromkeys(_format(v.output, "") for v in manifest.variants)],
+        "inputs": [{"format": _format(entry.sample, modality(manifest))} for entry in manifest.inputs],
+        "outputs": [{"format": text} for text in dict.fromkeys(_format(o, "") for v in manifest.variants for o in v.outputs)],
     }
     figures = [figure for variant in manifest.variants for figure in _figures(variant, kind)]
     return {"modelParameters": parameters, **({"quantitativeAnalysis": {"performanceMetrics": figures}} if figures else {})}

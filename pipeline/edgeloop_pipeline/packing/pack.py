@@ -20,6 +20,7 @@ from edgeloop_contract.tasks import Tensors
 from edgeloop_contract.tensors import Reset, State, TensorSpec
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
+from edgeloop_pipeline.bundling.model_card import CardTexts, model_card
 from edgeloop_pipeline.packing.canary import canary_of, prepared
 from edgeloop_pipeline.packing.meaning import steps_of, task_of
 from edgeloop_pipeline.packing.request import PackRequest, PackResult
@@ -30,6 +31,7 @@ from edgeloop_pipeline.packing.trial import check_it_loads
 __all__ = ["pack"]
 
 SCHEMA_OF_NEW = 2
+CARD = ("name", "version", "author", "description", "licence")
 MAKES = {
     "counts": "int16", "log_mel": "uint8", "grayscale": "uint8", "colour": "uint8", "letterbox": "uint8", "normalize": "float32",
     "to_float": "float32", "sound_features": "float32",
@@ -54,8 +56,9 @@ def pack(request: PackRequest) -> PackResult:
     files = {variant.file: content for variant, content in zip(variants, contents, strict=True)}
     manifest = Manifest(
         schema=SCHEMA_OF_NEW, name=request.name, version=request.version, task=task, inputs=inputs, variants=variants,
-        files=archive.describe(files), model_card=request.card or _card(models),
+        files=archive.describe(files),
     )  # fmt: skip
+    manifest = msgspec.structs.replace(manifest, model_card=_card(manifest, models, request.card))
     if problems := consistency.problems(manifest):
         raise UsageError(f"{request.models[0]}: {'; '.join(problems)}")
     facts += [note for model in models for note in model.notes]
@@ -171,15 +174,11 @@ def _named(variant: Variant, inputs: Sequence[Input], keep_outputs: bool) -> Var
     return msgspec.structs.replace(variant, inputs=named, outputs=outputs)
 
 
-def _card(models: Sequence[ModelFile]) -> str:
-    """What the files say of themselves, nothing else."""
-    lines = []
-    for model in models:
-        meaning = model.metadata
-        said = {"name": meaning.name, "version": meaning.version, "description": meaning.description, "author": meaning.author,
-                "licence": meaning.licence}  # fmt: skip
-        lines += [f"{what}: {text}" for what, text in said.items() if text and f"{what}: {text}" not in lines]
-    return "\n".join(lines)
+def _card(manifest: Manifest, models: Sequence[ModelFile], text: str) -> str:
+    """What was said and what the files say of themselves, nothing else."""
+    first = {what: next((value for m in models if (value := getattr(m.metadata, what))), "") for what in CARD}
+    lines = [f"{what}: {first[what]}" for what in ("name", "version", "author") if first[what]]
+    return model_card(manifest, CardTexts(text or first["description"], lines, "accuracy", license=first["licence"]))
 
 
 def _unknown(manifest: Manifest) -> Mapping[str, None]:
