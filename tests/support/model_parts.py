@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,3 +70,53 @@ def tflite_file(
     graph.inputs, graph.outputs = [names.index(n) for n in inputs.split()], [names.index(n) for n in outputs.split()]
     model.subgraphs = [graph]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+RNG = np.random.default_rng(0)
+W = RNG.normal(size=(4, 3, 3, 3)).astype(np.float32)  # of a convolution
+D = RNG.normal(size=(4, 5)).astype(np.float32)  # of a layer
+
+
+def saved(model: onnx.ModelProto | bytes, folder: Path, name: str = "model.onnx") -> Path:
+    path = folder / name
+    path.write_bytes(model if isinstance(model, bytes) else model.SerializeToString())
+    return path
+
+
+def scored(*nodes: onnx.NodeProto, weights: dict[str, np.ndarray] | None = None, **more: Any) -> onnx.ModelProto:
+    """From x (batch, 4) to y (batch, 5)."""
+    return onnx_file(nodes, [value("x", ["batch", 4])], [value("y", ["batch", 5])], {"w": D} | (weights or {}), **more)
+
+
+DENSE = node("MatMul", "x w", "s")
+C = np.ones((4, 3, 3, 3), np.int8)
+QUANTIZED = {
+    "x": ((-1, 8, 8, 3), "int8", 0.5, -1), "w": C, "b": np.zeros(4, np.int32), "c": ((-1, 6, 6, 4), "int8", 0.1, 0),
+    "p": ((-1, 6, 6, 4), "int8", 1 / 256, -128), "y": ((-1, 6, 6, 4), "float32"),
+}  # fmt: skip
+
+
+H = ["layers", 1, 6]
+LSTM_WEIGHTS = {"lw": np.zeros((1, 24, 4), np.float32), "lr": np.zeros((1, 24, 6), np.float32)}
+
+
+def lstm(old: str = "h0 c0", new: str = "h1 c1") -> list[onnx.NodeProto]:
+    return [node("LSTM", f"x lw lr - - {old}", f"all {new}", hidden_size=6)]
+
+
+def with_state(
+    nodes: list[onnx.NodeProto], states: dict[str, str], weights: dict[str, np.ndarray], shape: Any = H
+) -> onnx.ModelProto:
+    inputs = [value("x", [1, 1, 4]), *(value(name, shape) for name in states)]
+    return onnx_file(nodes, inputs, [value("all", None), *(value(name, shape) for name in states.values())], weights)
+
+
+def inside_if() -> onnx.ModelProto:
+    """The layer in both branches of an If, which read the state from outside."""
+    branches = [
+        onnx.helper.make_graph(lstm(new=f"{side}h {side}c"), side, [], [value(f"{side}h", None), value(f"{side}c", None)])
+        for side in ("then", "else")
+    ]
+    chosen = node("If", "which", "h1 c1", then_branch=branches[0], else_branch=branches[1])
+    nodes = [node("Identity", "h0", "h0copy"), chosen, node("Identity", "x", "all")]
+    return with_state(nodes, {"h0": "h1", "c0": "c1"}, LSTM_WEIGHTS | {"which": np.array(True)})
