@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from edgeloop_contract.archive import Bundle
@@ -31,13 +32,17 @@ def write(bundle: Bundle, folder: Path, gpu: bool = False) -> list[str]:
         if onnx is None:
             raise BundleError(f"{bundle.path}: holds no ONNX file, and tails are ONNX files; export one (stages.export.runtimes)")
         variant, cuts = onnx, [Cut(name=INPUT, tensor="", boundary=manifest.sample, packed=[], head_us=0.0, tail_us=0.0)]
+    if variant.states:
+        raise BundleError(f"{bundle.path}: {variant.name} has state, which no server keeps; serve it on devices")
     whole, names = bundle.read(variant.file), []
     for cut in cuts:
         name = served_name(manifest.name, bundle.sha256, cut.name)
         decoder = bundle.read(cut.decoder) if cut.decoder else b""
         model = whole if cut.name == INPUT else cutting.tail(whole, cut.tensor, decoder)
-        boundary = variant.input if cut.name == INPUT else cut.boundary
-        _model(folder / name, manifest.version, model, _config(name, cut.tensor or "input", boundary, variant.output, gpu))
+        whole_model = cut.name == INPUT
+        inputs = [(s.tensor or "input", s) for s in variant.inputs] if whole_model else [(cut.tensor, cut.boundary)]
+        outputs = [(s.tensor or "scores", s) for s in variant.outputs]
+        _model(folder / name, manifest.version, model, _config(name, inputs, outputs, gpu))
         names.append(name)
     return names
 
@@ -59,16 +64,27 @@ def _model(folder: Path, version: int, model: bytes, config: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _config(name: str, tensor: str, boundary: TensorSpec, output: TensorSpec, gpu: bool) -> str:
-    def side(word: str, called: str, spec: TensorSpec) -> str:
-        dims = ", ".join(map(str, spec.shape))
-        return f'{word} [ {{ name: "{called}" data_type: TYPE_{DATATYPE_NAMES[DTYPES[spec.dtype]]} dims: [ {dims} ] }} ]\n'
+Tensors = Sequence[tuple[str, TensorSpec]]
 
+
+def _config(name: str, inputs: Tensors, outputs: Tensors, gpu: bool) -> str:
+    fixed = any(spec.batch != "any" for _, spec in (*inputs, *outputs))  # then Triton gets every size, and makes no batches
+
+    def side(word: str, tensors: Tensors) -> str:
+        return "".join(f"{word} [ {{ {described(called, spec)} }} ]\n" for called, spec in tensors)
+
+    def described(called: str, spec: TensorSpec) -> str:
+        sizes = [1, *spec.shape] if fixed and spec.batch != "none" else spec.shape
+        return f'name: "{called}" data_type: TYPE_{DATATYPE_NAMES[DTYPES[spec.dtype]]} dims: [ {", ".join(map(str, sizes))} ]'
+
+    batching = (
+        f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY_MICROSECONDS}"
+        f" default_queue_policy {{ max_queue_size: {MAX_QUEUE} }} }}\n"
+    )
     return (
-        f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {BATCH}\n'
-        + side("input", tensor, boundary)
-        + side("output", "scores", output)
+        f'name: "{name}"\nplatform: "onnxruntime_onnx"\nmax_batch_size: {0 if fixed else BATCH}\n'
+        + side("input", inputs)
+        + side("output", outputs)
         + f"instance_group [ {{ kind: {'KIND_GPU' if gpu else 'KIND_CPU'} }} ]\n"
-        + f"dynamic_batching {{ max_queue_delay_microseconds: {DELAY_MICROSECONDS}"
-        + f" default_queue_policy {{ max_queue_size: {MAX_QUEUE} }} }}\n"
+        + ("" if fixed else batching)
     )

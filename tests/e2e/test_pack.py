@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from bundles import F, onnx_file
+from bundles import F, accumulator, onnx_file, two_inputs
 from commands import command, edgeloop_here, sentence
 from edgeloop_agent.engine import Engine
 from edgeloop_contract.archive import Bundle
@@ -196,3 +196,34 @@ def test_files_of_two_models_are_not_one_bundle(files: dict[str, Path], tmp_path
     assert "Names and shapes do not tell" in sentence(done, 2)
     with pytest.raises(BundleError):
         Bundle.open(tmp_path / "a.edgeloop")
+
+
+def test_enough_samples_are_the_drift_reference(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "few").mkdir()
+    for i in range(240):
+        for folder in ("many/yes", "many/no", "few"):
+            if folder != "few" or i < 3:
+                (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+                np.save(
+                    tmp_path / folder / f"{i:03}.npy",
+                    rng.integers(0, 2 + 200 * (folder == "many/yes"), (8, 8, 3)).astype(np.float32),
+                )
+    model = keyword(tmp_path / "k.onnx")
+    said = packed(model, "--out", tmp_path / "a.edgeloop", "--labels", "yes,no,other", "--samples", tmp_path / "many")
+    assert not any("drift" in line for line in said["unknown"])
+    with Bundle.open(tmp_path / "a.edgeloop") as bundle:
+        drift = bundle.manifest.drift
+        assert drift is not None and drift.samples == 480 and len(drift.reliability) > 0 and bundle.manifest.canary.labels
+    said = packed(model, "--out", tmp_path / "b.edgeloop", "--labels", "yes,no,other", "--samples", tmp_path / "few")
+    assert any("3 samples do not say" in fact for fact in said["facts"])
+
+
+def test_a_server_gets_every_tensor(tmp_path: Path) -> None:
+    two = two_inputs(tmp_path / "two.edgeloop")
+    assert edgeloop_here("export-triton", two, tmp_path / "models").returncode == 0
+    (config,) = (tmp_path / "models").rglob("config.pbtxt")
+    text = config.read_text()
+    assert all(f'name: "{name}"' in text for name in ("motion", "sound", "s", "p")) and "dynamic_batching" in text
+    done = edgeloop_here("export-triton", accumulator(tmp_path / "sum.edgeloop"), tmp_path / "more")
+    assert "has state" in sentence(done, 5)

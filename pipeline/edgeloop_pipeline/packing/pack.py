@@ -23,6 +23,7 @@ from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_pipeline.bundling.model_card import CardTexts, model_card
 from edgeloop_pipeline.packing.canary import canary_of, prepared
 from edgeloop_pipeline.packing.meaning import steps_of, task_of
+from edgeloop_pipeline.packing.reference import drift_reference
 from edgeloop_pipeline.packing.request import PackRequest, PackResult
 from edgeloop_pipeline.packing.samples import sample_files
 from edgeloop_pipeline.packing.tensors import FileTensors, tensors_of
@@ -70,9 +71,13 @@ def pack(request: PackRequest) -> PackResult:
                 engine = Engine(bundle, VariantChoice(variant.name, 1, "pack"))
             engine.try_once()
         if request.samples is not None:
-            canary, more = canary_of(first, prepared(manifest, engine, list(sample_files(request.samples))))
+            samples = list(sample_files(request.samples))
+            canary, more = canary_of(first, prepared(manifest, engine, samples))
             files |= more
-            manifest = msgspec.structs.replace(manifest, canary=canary, files=archive.describe(files))
+            reference = drift_reference(manifest, engine, samples)
+            drift = None if isinstance(reference, str) else reference
+            facts += [f"no drift monitor: {reference}"] if isinstance(reference, str) else []
+            manifest = msgspec.structs.replace(manifest, canary=canary, drift=drift, files=archive.describe(files))
     archive.write(request.out, manifest, files)
     with Bundle.open(request.out) as bundle:
         found = bundle.manifest
@@ -185,5 +190,7 @@ def _unknown(manifest: Manifest) -> Mapping[str, None]:
     said: dict[str, None] = {}
     if manifest.canary is None:
         said["right answers: a device can check the structure only (--samples makes a canary)"] = None
-    said["accuracy"] = said["provenance"] = said["how ordinary samples look: no drift is watched"] = None
+    said["accuracy"] = said["provenance"] = None
+    if manifest.drift is None:
+        said["how ordinary samples look: no drift is watched"] = None
     return said
