@@ -35,17 +35,21 @@ def last_of_schema_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("schema-1")
     try:
         commit = git(*SCHEMA_1).decode().strip()
-        packed = git("archive", commit, "contract", "device_agent")
+        packed = git("archive", commit, "contract", "device_agent", "exporters", "hub")
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("the repository's history is not here: clone it whole")
     subprocess.run(("tar", "-x", "-C", str(folder)), input=packed, check=True)
     return folder
 
 
+AGENT = "import sys; from edgeloop_agent.cli import main; sys.exit(main())"
+HUB = "import sys; from edgeloop_hub.cli import run_command; sys.exit(run_command())"
+
+
 def earlier(folder: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """A command of the earlier agent, or with -c a program on the earlier contract."""
-    full = words if words[0] == "-c" else ("-c", "import sys; from edgeloop_agent.cli import main; sys.exit(main())", *words)
-    paths = os.pathsep.join(str(folder / part) for part in ("contract", "device_agent"))
+    """A command of the earlier agent, or with -c a program on the earlier packages."""
+    full = words if words[0] == "-c" else ("-c", AGENT, *words)
+    paths = os.pathsep.join(str(folder / part) for part in ("contract", "device_agent", "exporters", "hub"))
     return subprocess.run(
         [sys.executable, *map(str, full)], capture_output=True, text=True, timeout=120, check=False,
         env={**os.environ, "PYTHONPATH": paths},
@@ -109,6 +113,14 @@ def test_messages_go_both_ways(last_of_schema_1: Path) -> None:
         last_of_schema_1, "-c", "from edgeloop_contract.messages import *; print(encode(Heartbeat(model='m', version=3)).decode())"
     )
     assert msgspec.json.decode(old.stdout, type=Heartbeat) == Heartbeat(model="m", version=3)
+
+
+def test_a_hubs_database_serves_both(last_of_schema_1: Path, tmp_path: Path) -> None:
+    for number in range(2):  # upgraded, rolled back, and upgraded again
+        words = ("--data", tmp_path / "data", "token", "enrol")
+        told = earlier(last_of_schema_1, "-c", HUB, *words, f"old-{number}")
+        here = command("edgeloop-hub", *words, f"new-{number}")
+        assert told.returncode == here.returncode == 0 and told.stdout.strip() and here.stdout.strip(), told.stderr + here.stderr
 
 
 def enrolled(hub: Hub, name: str, reads: int) -> dict[str, str]:
