@@ -111,7 +111,7 @@ KINDS: dict[str, tuple[Callable[[Path], None], str, int, Callable[[Rows], bool]]
 }
 
 
-@pytest.mark.parametrize("kind", cases(KINDS, ("sounds", "table")))
+@pytest.mark.parametrize("kind", cases(KINDS, ("table",)))
 def test_a_new_project_ships_and_answers(tmp_path: Path, kind: str) -> None:
     make, asked, epochs, is_right = KINDS[kind]
     make(tmp_path / "data")

@@ -162,6 +162,7 @@ def test_a_file_that_is_wrong_is_refused_with_the_first_layer_that_is() -> None:
     check_file(wrong, "onnx", other, NORMALIZATION, x, quantized=False)
 
 
+@pytest.mark.long
 def test_what_a_converter_cannot_do_is_named() -> None:
     graph = folded(network(conv(), Do(lambda x: x + torch.special.i0e(x)), conv()), samples(4))
     with pytest.raises(ModelError, match=r"export to ONNX failed at layer 2 \(special_i0e\)"):

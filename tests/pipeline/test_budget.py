@@ -173,6 +173,7 @@ def test_energy_of_an_inference(tmp_path: Path) -> None:
     assert microjoules(Heater(zone / "energy_uj"), np.zeros((2, 3)), 0.02, tmp_path / "none") is None
 
 
+@pytest.mark.long
 def test_an_energy_ceiling_without_a_meter(tiny: Path, tmp_path: Path) -> None:
     if Meter().names:
         pytest.skip("this machine has a meter")
