@@ -11,6 +11,7 @@ The same on a device (numpy and a runtime) and on a workstation. Names are impor
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,27 +45,22 @@ _HOMES = {
     **dict.fromkeys(("Event", "Run", "StageResult", "run"), "edgeloop.runs"),
     **dict.fromkeys(("QuantizeReport", "Quantized", "quantize"), "edgeloop.quantizing"),
     **dict.fromkeys(("Data", "PreparedSplits", "Samples", "Split", "Splits"), "edgeloop_pipeline.data"),
-    "Inputs": "edgeloop_pipeline.stages",
+    **dict.fromkeys(("Inputs", "Stage"), "edgeloop_pipeline.stages"),
     **{name: _ERRORS for name in __all__ if name.endswith("Error")},
 }
+_NAMES = {"Stage": "Base"}  # what the module calls it
+_ON_A_WORKSTATION = {name for name, home in _HOMES.items() if home not in ("edgeloop.models", _ERRORS)}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Stage":
-        from edgeloop_pipeline.stages import Base
-
-        return Base
     if name not in _HOMES:
         raise AttributeError(f"edgeloop has no {name!r}; it has {', '.join(__all__)}")
-    try:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("torch", "onnx", "yaml", "click", "scipy"):
-            raise
+    if name in _ON_A_WORKSTATION and (missing := [part for part in ("torch", "yaml") if importlib.util.find_spec(part) is None]):
         from edgeloop_contract.errors import DeviceError
 
         remedy = "pip install 'edgeloop[workstation]'"
-        raise DeviceError(f"edgeloop.{name} needs a workstation's packages ({error}); {remedy}") from error
+        raise DeviceError(f"edgeloop.{name} needs a workstation's packages ({missing[0]} is not installed); {remedy}")
+    return getattr(importlib.import_module(_HOMES[name]), _NAMES.get(name, name))
 
 
 def __dir__() -> list[str]:

@@ -75,6 +75,21 @@ def test_bare_install_runs(extra: str, provider: str, wheel: Path, tmp_path: Pat
     assert all("pip install 'edgeloop[" in reason for reason in refused)
     workstation = subprocess.run([binaries / "edgeloop", "--help"], capture_output=True, text=True, check=False)
     assert (workstation.returncode, "edgeloop[workstation]" in workstation.stderr) == (6, True)
+    words = [binaries / "python", "-c", LIBRARY, GOLDEN, GOLDEN.parent / "recording.csv"]
+    library = subprocess.run(words, capture_output=True, text=True, env=environment, check=False)
+    assert library.returncode == 0, library.stderr
+    assert json.loads(library.stdout) == [expected, "DeviceError: edgeloop[workstation]"]
+
+
+LIBRARY = """
+import json, sys
+import edgeloop
+labels = [answer.label for answer in edgeloop.open(sys.argv[1]).windows(sys.argv[2])]
+try:
+    edgeloop.run
+except edgeloop.EdgeloopError as error:
+    print(json.dumps([labels, f"{type(error).__name__}: {'edgeloop[workstation]' if 'edgeloop[workstation]' in str(error) else error}"]))
+"""
 
 
 def test_base_alone_says_what_is_missing(wheel: Path, tmp_path: Path) -> None:
