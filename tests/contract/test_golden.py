@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from commands import HERE, command
+from edgeloop_agent.engine import Engine
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.manifest import Precision
+from edgeloop_contract.manifest_json import decode, encode
 
-BUNDLES = sorted((HERE / "goldens").glob("v*/*.edgeloop"))
+BUNDLES = sorted((HERE / "goldens").glob("v0.[123]/*.edgeloop"))
+NAMED = HERE / "goldens" / "v0.4"  # schema 2: several inputs, probabilities, a canary of two outputs; state
 
 
 def test_there_is_one() -> None:
@@ -33,3 +38,25 @@ def test_reads_and_answers(path: Path) -> None:
     assert [json.loads(line)["label"] for line in done.stdout.splitlines()] == json.loads(
         (path.parent / "answers.json").read_text()
     )
+
+
+def test_named_tensors_answer_as_they_did() -> None:
+    with Bundle.open(NAMED / "two-inputs-1.edgeloop") as bundle:
+        engine, canary = Engine(bundle, VariantChoice("onnx-float32", 1, "")), bundle.manifest.canary
+        samples = {name: bundle.array(file) for name, file in canary.inputs.items()}
+        for i in range(4):
+            found = engine.outputs({name: values[i : i + 1] for name, values in samples.items()}, {})
+            for name, golden in canary.golden.items():
+                assert np.abs(found[name] - bundle.array(golden.file)[i]).max() <= golden.max_steps * golden.step
+    with Bundle.open(NAMED / "sums-1.edgeloop") as bundle:
+        engine = Engine(bundle, VariantChoice("onnx-float32", 1, ""))
+    answers = list(engine.answers(np.array([[1, 2], [3, 4]], np.float32)))
+    assert [answer.tensors["sum"].tolist() for answer in answers] == [[1, 2], [4, 6]]
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "goldens").glob("v*/*.edgeloop")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_a_manifest_that_is_read_is_written_alike(path: Path) -> None:
+    """Schema 1 as schema 1, byte for byte: the oldest agents take what today's code writes again."""
+    with zipfile.ZipFile(path) as archive:
+        data = archive.read("manifest.json")
+    assert encode(decode(data, "here")) == data
