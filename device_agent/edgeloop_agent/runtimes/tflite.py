@@ -125,6 +125,7 @@ def load(variant: Variant, model: bytes, threads: int, options: RuntimeOptions =
         interpreter = library.Interpreter(model_content=model, num_threads=threads, experimental_delegates=delegates or None)
         _resize(interpreter, variant)
         interpreter.allocate_tensors()
+        return _Interpreter(variant, interpreter, description)
     except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
-        raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error
-    return _Interpreter(variant, interpreter, description)
+        why = " ".join(str(error).split())
+        raise DeviceError(f"{description} refuses {variant.file}: {why}; update it or use another variant") from error
