@@ -21,6 +21,7 @@ from edgeloop_contract.inference import HEADER_LENGTH, decode_response
 from spoiled_requests import body_of
 
 PATH = "/v2/models/named/infer"
+OVERFLOWED = "named answered with NaN or infinity"
 
 
 def probabilities(inputs: dict[str, np.ndarray]) -> np.ndarray:
@@ -47,6 +48,9 @@ def test_spoiled_requests_are_refused_and_right_ones_answered(count: int, api: A
         try:
             response = api.answer(Request("POST", PATH, headers, body))
         except Refusal as refusal:
+            if str(refusal) == OVERFLOWED:  # values of 1e38 by chance, and the model's own answer to them
+                assert right is None
+                continue
             assert 400 <= refusal.status < 500 and right is None and str(refusal) and "Traceback" not in str(refusal), (
                 body,
                 length,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from typing import Any
 
@@ -55,23 +56,23 @@ def _spoil(rng: random.Random, request: dict[str, Any]) -> None:
     """One thing wrong, or strange."""
     tensors = [t for t in request.get("inputs") or [] if isinstance(t, dict)] if isinstance(request.get("inputs"), list) else []
     if not tensors or rng.random() < 0.15:
-        request[rng.choice(("inputs", "outputs", "id", "parameters", "x"))] = rng.choice(JUNK)
+        request[rng.choice(("inputs", "outputs", "id", "parameters", "x"))] = copy.deepcopy(rng.choice(JUNK))
         return
     tensor, kind = rng.choice(tensors), rng.choice(("field", "datatype", "double", "drop", "add", "value", "huge", "output"))
     if kind == "field":
-        tensor[rng.choice(("name", "shape", "datatype", "data", "parameters"))] = rng.choice(JUNK)
+        tensor[rng.choice(("name", "shape", "datatype", "data", "parameters"))] = copy.deepcopy(rng.choice(JUNK))
     elif kind == "datatype":
         tensor["datatype"] = rng.choice((*DATATYPES, "BYTES", "fp32"))
     elif kind == "double":
         request["inputs"].append(dict(tensor))
-    elif kind == "drop":
+    elif kind == "drop" and tensor:
         tensor.pop(rng.choice(sorted(tensor)))
     elif kind == "add":
         request["inputs"].append(
             {"name": rng.choice(("x", "", "scores", "sums")), "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}
         )
     elif kind == "value" and isinstance(tensor.get("data"), list) and tensor["data"]:
-        tensor["data"][rng.randrange(len(tensor["data"]))] = rng.choice(JUNK)
+        tensor["data"][rng.randrange(len(tensor["data"]))] = copy.deepcopy(rng.choice(JUNK))
     elif kind == "huge":
         tensor["parameters"] = {"binary_data_size": rng.choice((-1, 1 << 62, 8.0, True, "8", None, 0))}
     else:

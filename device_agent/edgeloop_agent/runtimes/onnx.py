@@ -52,6 +52,7 @@ class _Session:
         self.description = f"{version()} ({providers}{absent}{note})"
         described = (session.get_inputs(), session.get_outputs())
         given, made = ({e.name: [n if isinstance(n, int) else None for n in e.shape] for e in entries} for entries in described)
+        self._names = list(made)
         self._shapes: tuple[dict[str, list[int | None]], dict[str, list[int | None]]] = (given, made)
 
     def run(self, samples: Array) -> Array:
@@ -72,9 +73,10 @@ class _Session:
         """One inference by the file's own names; "" is the only input, and the first output."""
         if "" in tensors:
             tensors = {name or self._input: values for name, values in tensors.items()}
-        names = [entry.name for entry in self._session.get_outputs()]
-        outputs = dict(zip(names, self._session.run(names, tensors), strict=True))
-        return {**outputs, "": outputs[names[0]]}
+        values = self._session.run(self._names, tensors)
+        outputs: dict[str, Array] = dict(zip(self._names, values, strict=True))
+        outputs[""] = values[0]
+        return outputs
 
     def forget(self) -> None:
         """ONNX Runtime keeps nothing from call to call."""
