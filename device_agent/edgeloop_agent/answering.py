@@ -22,7 +22,7 @@ from edgeloop_contract.tasks import names_of
 
 
 class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of the output: a window's answer, or why there is none. Fields as in `engine.Answer`.
+    """One line of the output: a window's answer, or why there is none. Fields as in `engine.Answer`; `tensors` as lists, or arrays.
 
     `repaired`: values that cleaning repaired, by step. `repeated`: the recording is a near duplicate; these are the last answers.
     """
@@ -33,7 +33,7 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     probabilities: dict[str, float] | None = None
     values: dict[str, float] | None = None
     score: float | None = None
-    tensors: dict[str, list[Any]] | None = None
+    tensors: dict[str, Any] | None = None
     milliseconds: float | None = None
     place: str | None = None
     refused: str | None = None
@@ -49,10 +49,20 @@ class Observer(Protocol):
 
 
 class Answering:
-    """One model's answers. `engine` is called for each recording, because an update may have replaced the model."""
+    """One model's answers. `engine` is called for each recording, because an update may have replaced the model.
 
-    def __init__(self, manifest: Manifest, engine: Callable[[], Engine], counts: Counts, observer: Observer | None = None) -> None:
-        self.manifest, self.engine, self.counts, self.observer = manifest, engine, counts, observer
+    `as_lists`: tensors are given as JSON takes them; else as the arrays that they are.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        engine: Callable[[], Engine],
+        counts: Counts,
+        observer: Observer | None = None,
+        as_lists: bool = True,
+    ) -> None:
+        self.manifest, self.engine, self.counts, self.observer, self.as_lists = manifest, engine, counts, observer, as_lists
         self.failures = 0  # of the runtime, in a row
         self.names = [] if isinstance(manifest.task, Regression) else names_of(manifest.task)
         self._duplicates = next((s for s in manifest.cleaning if isinstance(s, NearDuplicate)), None)
@@ -139,7 +149,7 @@ class Answering:
             self._count(answer, truth)
             if self.observer is not None and not answer.refused:
                 self.observer.observe(recording, answer)
-            yield _line(recording.name, answer, repaired)
+            yield _line(recording.name, answer, repaired, self.as_lists)
 
     def _count(self, answer: Answer, truth: str) -> None:
         """`truth`: the recording's label, "" where it is not known."""
@@ -165,9 +175,11 @@ class Answering:
         return AnswerLine(name, refused=text)
 
 
-def _line(name: str, answer: Answer, repaired: dict[str, int]) -> AnswerLine:
+def _line(name: str, answer: Answer, repaired: dict[str, int], as_lists: bool) -> AnswerLine:
+    tensors: dict[str, Any] | None = answer.tensors
+    if tensors is not None and as_lists:
+        tensors = {tensor: values.tolist() for tensor, values in tensors.items()}
     return AnswerLine(
         name, answer.window, answer.label, answer.probabilities, answer.values, answer.score,
-        None if answer.tensors is None else {tensor: values.tolist() for tensor, values in answer.tensors.items()},
-        None if answer.refused else answer.milliseconds, answer.place, answer.refused, repaired or None,
+        tensors, None if answer.refused else answer.milliseconds, answer.place, answer.refused, repaired or None,
     )  # fmt: skip

@@ -184,13 +184,14 @@ def _bench(options: argparse.Namespace) -> int:
     if options.json:
         print(msgspec.json.encode(BenchReport(rows, choice, str(path), steady, timed)).decode())
         return 0
-    print(f"{'variant':16}{'runtime':28}{'p50 µs':>10}{'p95 µs':>10}{'threads':>9}")
+    width = max(16, *(len(row.variant) + 2 for row in rows))
+    print(f"{'variant':{width}}{'runtime':28}{'p50 µs':>10}{'p95 µs':>10}{'threads':>9}")
     for row in rows:
         if row.cost is None:
-            print(f"{row.variant:16}{row.refused}")
+            print(f"{row.variant:{width}}{row.refused}")
         else:
             cost = row.cost
-            print(f"{row.variant:16}{row.runtime:28}{cost.latency_us_p50:10.1f}{cost.latency_us_p95:10.1f}{cost.threads:9}")
+            print(f"{row.variant:{width}}{row.runtime:28}{cost.latency_us_p50:10.1f}{cost.latency_us_p95:10.1f}{cost.threads:9}")
     print(f"fastest: {choice.variant}, {choice.threads} threads; remembered in {path}")
     for line in lines(steady, timed):
         print(line)

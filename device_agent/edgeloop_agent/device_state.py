@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import stat
-import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -38,6 +38,8 @@ def default_folder() -> Path:
     try:
         return Path.home() / ".local" / "state" / "edgeloop-agent"
     except RuntimeError:  # neither $HOME nor an entry in passwd: a container with a user of its own
+        import tempfile
+
         return _temporary_home(Path(tempfile.gettempdir()) / f"edgeloop-agent-{os.getuid()}")
 
 
@@ -76,14 +78,20 @@ class VerifiedBundles:
 
 
 def _file(folder: Path, bundle: Bundle) -> Path:
-    parts = [bundle.sha256, machine(), *available().values()]
+    parts = [bundle.sha256, machine(), *available(_runtimes(bundle.manifest.variants)).values()]
     return folder / f"fastest-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
 
 
-def available() -> dict[str, str]:
+def _runtimes(variants: Iterable[Variant]) -> list[str]:
+    """Those that a bundle can use, in the table's order: another one is not even loaded."""
+    used = {v.runtime for v in variants}
+    return [name for name in RUNTIMES if name in used]
+
+
+def available(runtimes: Iterable[str] = tuple(RUNTIMES)) -> dict[str, str]:
     """Runtimes that import on this device, with their versions."""
     versions = {}
-    for name in RUNTIMES:
+    for name in runtimes:
         try:
             versions[name] = version_of(name)
         except DeviceError:
@@ -122,14 +130,14 @@ def fastest(variants: list[Variant], measured: list[MeasuredVariant]) -> Variant
 
 def in_order(variants: list[Variant], choice: VariantChoice) -> list[VariantChoice]:
     """The chosen variant, and then the others whose runtime is installed: one of them may run where the first does not."""
-    here = available()
+    here = available(_runtimes(variants))
     others = [v.name for v in variants if v.runtime in here and v.name != choice.variant]
     return [choice, *(VariantChoice(name, choice.threads, f"{choice.variant} does not run here") for name in others)]
 
 
 def first_available(variants: list[Variant]) -> VariantChoice:
     """Before any measurement: the first int8 variant, else the first, whose runtime is installed."""
-    here = available()
+    here = available(_runtimes(variants))
     usable = [v for v in variants if v.runtime in here]
     if not usable:
         wanted = " or ".join(f"pip install '{RUNTIMES[v][1]}'" for v in sorted({v.runtime for v in variants}))

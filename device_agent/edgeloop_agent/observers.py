@@ -107,9 +107,11 @@ class SampleObserver:
             if reference is not None and self.outbox_writer is not None:
                 self.outbox_writer.use_reliability(reference.reliability)
             if reference is None:
-                self.log(
-                    "warning", "no drift reference", model=model.name, remedy="package the bundle with this version of edgeloop"
-                )
+                if model.manifest.provenance is None:  # packed: nobody knows how ordinary samples look
+                    self.log("info", "no drift reference in the bundle: drift is not watched", model=model.name)
+                else:
+                    remedy = "package the bundle with this version of edgeloop"
+                    self.log("warning", "no drift reference", model=model.name, remedy=remedy)
         return self.follower
 
     @property

@@ -59,7 +59,7 @@ class Model:
         self.inputs = {entry.name: (entry.sample.dtype, tuple(entry.sample.shape)) for entry in manifest.inputs}
         self.requires, self.schema = list(manifest.requires), manifest.schema
         self._engine = engine
-        self._answering = Answering(manifest, lambda: engine, Counts())
+        self._answering = Answering(manifest, lambda: engine, Counts(), as_lists=False)
 
     def __repr__(self) -> str:
         return f"<edgeloop.Model {self.name} version {self.version}, {self.variant} on {self.runtime}>"
@@ -153,5 +153,4 @@ def _recording(given: Input) -> Recording:
 
 def _answer(line: AnswerLine) -> Answer:
     confidence = max(line.probabilities.values()) if line.probabilities else None
-    tensors = None if line.tensors is None else {name: np.asarray(values) for name, values in line.tensors.items()}
-    return Answer(line.label, line.probabilities, confidence, line.values, line.score, tensors, line.milliseconds or 0.0)
+    return Answer(line.label, line.probabilities, confidence, line.values, line.score, line.tensors, line.milliseconds or 0.0)

@@ -157,3 +157,18 @@ def test_arrays_by_input_from_files_and_lines(tmp_path: Path) -> None:
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert rows[0]["input"] == "x" and rows[0]["label"] == "no"
     assert "motion" in rows[1]["refused"] and "values" in rows[2]["refused"]
+
+
+@pytest.mark.parametrize("letters", [b"nnnn", b"Identity"])
+def test_a_file_whose_names_are_no_text_is_refused_in_one_sentence(
+    letters: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Standard output is the answers' own: the runtime prints nothing there."""
+    model = onnx_file([helper.make_node("Identity", ["x"], ["y"])], [("x", F, ["nnnn", 2])], [("y", F, ["nnnn", 2])])
+    spec = TensorSpec(dtype="float32", shape=[2])
+    path = write(
+        tmp_path / "a.edgeloop", model.replace(letters, b"\x95" + letters[1:]), [Input(name="input", sample=spec)], [spec], [spec]
+    )
+    with Bundle.open(path) as bundle, pytest.raises(DeviceError, match="another variant") as caught:
+        Engine(bundle, VariantChoice("onnx-float32", 1, ""))
+    assert "\n" not in str(caught.value) and not capfd.readouterr().out

@@ -8,13 +8,16 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from edgeloop_agent.config import load
 from edgeloop_agent.hub_client import Refused
 from edgeloop_agent.updates import reports
-from edgeloop_agent.updates.cycle import UpdateCycle
+from edgeloop_agent.updates.cycle import STRUCTURE_ONLY, UpdateCycle
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
+from edgeloop_contract import archive
+from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.messages import Event, Heartbeat, Report
 from fakes.repository import now
@@ -32,6 +35,18 @@ def test_the_newest_signed_version_is_staged_and_then_runs(bench: Bench) -> None
     assert bench.running().version == 3
     bench.taken()
     assert bench.turn() == "it is running already" and bench.running().version == 3
+
+
+def test_a_bundle_without_a_canary_is_staged_by_its_structure_and_says_so(bench: Bench) -> None:
+    """To the person at the device, and to the hub as an event."""
+    with Bundle.open(version(bench.bundles, 2)) as bundle:
+        files = {name: bundle.read(name) for name in bundle.manifest.files if not name.startswith("canary/")}
+        manifest = msgspec.structs.replace(bundle.manifest, canary=None, files=archive.describe(files))
+    archive.write(bench.bundles / "bare.edgeloop", manifest, files)
+    bench.repository.add(bench.bundles / "bare.edgeloop", 2)
+    bench.repository.publish()
+    assert "is staged, structure only" in bench.turn()
+    assert [e.text for e in bench.folder.load().events if e.kind == "installed"] == [STRUCTURE_ONLY]
 
 
 def _arbitrary(b: Bench) -> None:

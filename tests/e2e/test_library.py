@@ -65,6 +65,7 @@ def test_named_tensors_and_state(tmp_path: Path) -> None:
     assert two({"motion": [1.0, 0.0], "sound": [0.0, 1.0]}).label == "no" and two.labels == ["no", "yes"]  # type: ignore[dict-item]
     sums = edgeloop.open(accumulator(tmp_path / "b.edgeloop"), state=tmp_path / "s").windows(np.array([[1, 2], [3, 4]], np.float32))
     assert [a.tensors["sum"].tolist() for a in sums] == [[1, 2], [4, 6]] and sums[0].label is None
+    assert sums[0].tensors["sum"].dtype == np.float32, "tensors are the runtime's own, not read from text"
 
 
 HEAVY = """
@@ -77,6 +78,13 @@ model = edgeloop.open(sys.argv[1], variant="tflite-int8", state=sys.argv[2])
 print(model.windows(sys.argv[3])[0].label)
 print([name for name in ("torch", "onnx", "yaml", "click", "scipy", "edgeloop_pipeline") if name in sys.modules])
 """
+
+
+def test_a_runtime_that_the_bundle_cannot_use_is_not_loaded(tmp_path: Path) -> None:
+    bundle = accumulator(tmp_path / "a.edgeloop")
+    code = "import sys, edgeloop; edgeloop.open(sys.argv[1], state=sys.argv[2]); print('ai_edge_litert' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, bundle, tmp_path / "s"], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
 
 
 def test_on_a_device_nothing_heavy_is_imported(tmp_path: Path) -> None:

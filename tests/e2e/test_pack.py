@@ -129,6 +129,19 @@ def test_probabilities_are_given_as_they_are(tmp_path: Path) -> None:
     assert row["label"] == "yes" and list(row["probabilities"].values()) == pytest.approx(wanted.tolist(), abs=1e-4)
 
 
+def test_an_open_first_size_is_the_batch_only_where_it_is_said_to_be_1(tmp_path: Path) -> None:
+    """Sound of any length, frames of any number: sizes that are said are the sample's, and none of them is lost."""
+    for shape, open_sizes, whole in (("x=6", ["n"], [6]), ("x=5x4", ["n", 4], [5, 4]), ("x=1x4", ["n", 4], [4])):
+        model = tmp_path / "m.onnx"
+        model.write_bytes(onnx_file([helper.make_node("Identity", ["x"], ["y"])], [("x", F, open_sizes)], [("y", F, open_sizes)]))
+        packed(model, "--out", tmp_path / "a.edgeloop", "--shape", shape)
+        with Bundle.open(tmp_path / "a.edgeloop") as bundle:
+            engine = Engine(bundle, VariantChoice("onnx-float32", 1, "test"))
+        assert bundle.manifest.sample.shape == whole
+        (answer,) = engine.answers(np.arange(np.prod(whole), dtype=np.float32).reshape(whole))
+        np.testing.assert_array_equal(answer.tensors["y"].ravel(), np.arange(np.prod(whole)))
+
+
 def state_file(path: Path) -> Path:
     nodes = [helper.make_node("Add", ["x", "h"], ["y"]), helper.make_node("Identity", ["y"], ["hn"])]
     path.write_bytes(onnx_file(nodes, [("x", F, [1, 2]), ("h", F, [1, 2])], [("y", F, [1, 2]), ("hn", F, [1, 2])]))
@@ -177,6 +190,9 @@ BAD: dict[str, tuple[Callable[[Path], Path], tuple[object, ...], int, str]] = {
         lambda f: state_file(f / "m.onnx"), ("--no-states", "--constant", "h=1,2", "--constant", "x=1,2"), 4, "no input is left"),
     "samples of another shape": (lambda f: keyword(f / "m.onnx"), ("--samples", data), 3, "wrong.npy: "),
     "no samples": (lambda f: keyword(f / "m.onnx"), ("--samples", "nowhere"), 3, "no such file or folder"),
+    "a size of no input": (lambda f: keyword(f / "m.onnx"), ("--shape", "z=1x4"), 2, "no such input; the model's inputs are x"),
+    "a constant of no input": (lambda f: keyword(f / "m.onnx"), ("--constant", "z=1"), 2, "no such input; the model's inputs are x"),
+    "a size that the file has not": (lambda f: keyword(f / "m.onnx"), ("--shape", "x=1x9x9"), 2, "the file has "),
     "another ending": (lambda f: keyword(f / "m.onnx"), ("--out", "a.zip"), 2, "ends in .edgeloop"),
     "a folder that is not there": (lambda f: keyword(f / "m.onnx"), ("--out", "nowhere/a.edgeloop"), 2, "make it first"),
 }  # fmt: skip

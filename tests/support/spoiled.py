@@ -31,6 +31,11 @@ def rebuilt(path: Path, change: Change) -> Path:
     """The golden bundle with its manifest or files changed, as a writer without checks would write it."""
     manifest, files = parts()
     change(manifest, files)
+    return written(path, manifest, files)
+
+
+def written(path: Path, manifest: dict[str, Any], files: dict[str, bytes]) -> Path:
+    """A bundle of these, whatever they are, with the digests made right."""
     manifest["files"] = msgspec.to_builtins(archive.describe(files))
     content = {"manifest.json": msgspec.json.encode(manifest, order="sorted"), **dict(sorted(files.items()))}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as zipped:

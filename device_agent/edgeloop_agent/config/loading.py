@@ -13,11 +13,6 @@ from edgeloop_agent.config.settings import Config
 from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_contract.errors import UsageError
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:  # pragma: no cover
-    import tomli as tomllib
-
 RENAMED = {  # settings of earlier agents, by section, that have another name now
     "limits": {"longest_restart_seconds": "max_restart_seconds"},
     "thermal": {"calmer_celsius": "hysteresis_celsius"},
@@ -29,6 +24,10 @@ RENAMED = {  # settings of earlier agents, by section, that have another name no
 
 def load(path: Path) -> Config:
     """Read and check all of it. Relative paths are relative to the file. Raises UsageError listing every problem at once."""
+    if sys.version_info >= (3, 11):  # here: the library has no config, and a parser takes milliseconds of its start
+        import tomllib
+    else:  # pragma: no cover
+        import tomli as tomllib
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

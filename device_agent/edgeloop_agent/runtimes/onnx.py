@@ -50,6 +50,10 @@ class _Session:
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in session.get_providers())
         absent = f"; asked for and not in this build: {', '.join(missing_providers)}" if missing_providers else ""
         self.description = f"{version()} ({providers}{absent}{note})"
+        described = (session.get_inputs(), session.get_outputs())
+        given, made = ({e.name: [n if isinstance(n, int) else None for n in e.shape] for e in entries} for entries in described)
+        self._names = list(made)
+        self._shapes: tuple[dict[str, list[int | None]], dict[str, list[int | None]]] = (given, made)
 
     def run(self, samples: Array) -> Array:
         return to_scores(self.raw(samples), self._variant)
@@ -63,17 +67,16 @@ class _Session:
 
     def shapes(self) -> tuple[dict[str, list[int | None]], dict[str, list[int | None]]]:
         """Of inputs and outputs by name, with the batch; None where the file leaves a size open."""
-        described = (self._session.get_inputs(), self._session.get_outputs())
-        given, made = ({e.name: [n if isinstance(n, int) else None for n in e.shape] for e in entries} for entries in described)
-        return given, made
+        return self._shapes
 
     def feed(self, tensors: dict[str, Array]) -> dict[str, Array]:
         """One inference by the file's own names; "" is the only input, and the first output."""
         if "" in tensors:
             tensors = {name or self._input: values for name, values in tensors.items()}
-        names = [entry.name for entry in self._session.get_outputs()]
-        outputs = dict(zip(names, self._session.run(names, tensors), strict=True))
-        return {**outputs, "": outputs[names[0]]}
+        values = self._session.run(self._names, tensors)
+        outputs: dict[str, Array] = dict(zip(self._names, values, strict=True))
+        outputs[""] = values[0]
+        return outputs
 
     def forget(self) -> None:
         """ONNX Runtime keeps nothing from call to call."""
@@ -104,22 +107,23 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
         graphs = given.graphs
         if graphs is not None and graphs.max_bytes and chosen == [CPU]:
             return _from_cache(library, options, model, graphs, threads, workaround)
+        if chosen == [CPU]:
+            return _on_cpu(model, options)
         return library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
 
     try:
         session, workaround = _open_exact(
             open_session, threads, variant.precision == Precision.INT8 and chosen == [CPU] and int8_may_saturate()
         )
+        return _Session(variant, session, missing_providers, NOTES.get(workaround, ""))  # names in it may be no UTF-8
     except Exception as error:  # onnxruntime raises pybind types that share no public base
-        raise DeviceError(f"{version()} refuses {variant.file}: {error}; update onnxruntime or use another variant") from error
-    return _Session(variant, session, missing_providers, NOTES.get(workaround, ""))
+        why = " ".join(str(error).split())
+        raise DeviceError(f"{version()} refuses {variant.file}: {why}; update onnxruntime or use another variant") from error
 
 
 def session_of(model: bytes, threads: int = 1) -> Any:
     """A quiet session on the CPU, exact on every one (see `int8_may_saturate`). Raises onnxruntime's own errors."""
-    return _open_exact(
-        lambda options, _: _library().InferenceSession(model, options, providers=[CPU]), threads, int8_may_saturate()
-    )[0]
+    return _open_exact(lambda options, _: _on_cpu(model, options), threads, int8_may_saturate())[0]
 
 
 def _open_exact(open_session: Callable[[Any, str], Any], threads: int, saturating: bool) -> tuple[Any, str]:
@@ -141,6 +145,11 @@ def _open_exact(open_session: Callable[[Any, str], Any], threads: int, saturatin
             if workaround == workarounds[-1]:
                 raise
     raise AssertionError("the last workaround returns or raises")
+
+
+def _on_cpu(model: bytes, options: Any) -> Any:
+    """On the CPU there is nothing to fall back to; the attempt would be printed on standard output, among the answers."""
+    return _library().InferenceSession(model, options, providers=[CPU], enable_fallback=0)
 
 
 def _options(threads: int) -> Any:
@@ -172,12 +181,12 @@ def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, th
         plain = _options(threads)
         plain.graph_optimization_level = library.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            return library.InferenceSession(kept, plain, providers=[CPU])
+            return _on_cpu(kept, plain)
         except Exception:  # its digest is right, but the runtime refuses it: make it again
             graphs.drop(*parts)
     with tempfile.TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "graph.onnx")
-        session = library.InferenceSession(model, options, providers=[CPU])
+        session = _on_cpu(model, options)
         with contextlib.suppress(StorageError, OSError):  # a full disk costs the cache, not the model
             graphs.put(Path(options.optimized_model_filepath).read_bytes(), *parts)
     return session

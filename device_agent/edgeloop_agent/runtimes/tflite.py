@@ -69,6 +69,9 @@ class _Interpreter:
         self.description = description
         self._tensor = interpreter.tensor(self._input)
         self._dtype = np.dtype(interpreter.get_input_details()[0]["dtype"])
+        # Asked for once: the interpreter describes each tensor anew at each question.
+        self._inputs = {str(entry["name"]): entry["index"] for entry in interpreter.get_input_details()}
+        self._outputs = {str(entry["name"]): entry["index"] for entry in interpreter.get_output_details()}
         self._shifted = self._dtype == np.int8
 
     def run(self, samples: Array) -> Array:
@@ -94,13 +97,13 @@ class _Interpreter:
 
     def feed(self, tensors: dict[str, Array]) -> dict[str, Array]:
         """One inference by the file's own names; "" is the only input, and the first output."""
-        places = {str(entry["name"]): entry["index"] for entry in self._interpreter.get_input_details()}
         for name, values in tensors.items():
-            self._interpreter.set_tensor(places[name] if name else self._input, values)
+            self._interpreter.set_tensor(self._inputs[name] if name else self._input, values)
         self._interpreter.invoke()
-        details = self._interpreter.get_output_details()
-        outputs = {str(entry["name"]): self._interpreter.get_tensor(entry["index"]) for entry in details}
-        return {**outputs, "": self._interpreter.get_tensor(self._output)}
+        outputs: dict[str, Array] = {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
+        first = next((name for name, index in self._outputs.items() if index == self._output), None)
+        outputs[""] = outputs[first] if first is not None else self._interpreter.get_tensor(self._output)
+        return outputs
 
     def forget(self) -> None:
         """Begin anew what the interpreter keeps in variables."""
@@ -125,6 +128,7 @@ def load(variant: Variant, model: bytes, threads: int, options: RuntimeOptions =
         interpreter = library.Interpreter(model_content=model, num_threads=threads, experimental_delegates=delegates or None)
         _resize(interpreter, variant)
         interpreter.allocate_tensors()
+        return _Interpreter(variant, interpreter, description)
     except Exception as error:  # the interpreter raises ValueError, RuntimeError or SystemError for one and the same thing
-        raise DeviceError(f"{description} refuses {variant.file}: {error}; update it or use another variant") from error
-    return _Interpreter(variant, interpreter, description)
+        why = " ".join(str(error).split())
+        raise DeviceError(f"{description} refuses {variant.file}: {why}; update it or use another variant") from error

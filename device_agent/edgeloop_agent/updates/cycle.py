@@ -29,6 +29,7 @@ from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, N
 from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
 
 MAX_SENDING_SECONDS = 120.0
+STRUCTURE_ONLY = "structure only: the bundle has no samples to check its answers with"
 
 
 class KnownAssignment(msgspec.Struct, frozen=True):
@@ -177,6 +178,7 @@ class UpdateCycle:
         try:
             with Bundle.open(path) as bundle:
                 opened = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+                note = "" if bundle.manifest.canary else STRUCTURE_ONLY
             wrong = None if opened == Running(offer.model, offer.version, offer.sha256) else "it is not what its signature says"
         except BundleTooNew as error:
             why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
@@ -193,8 +195,8 @@ class UpdateCycle:
             )  # fmt: skip
             return f"{offer.target} did not pass: {wrong}", True
         slot = Slot(offer.target, offer.model, offer.version, offer.sha256, offer.bytes)
-        self.folder.change(lambda j: j.staged(slot, self.now()).noted(self._event("installed", offer.target, "")))
-        return f"{offer.target} is staged", True
+        self.folder.change(lambda j: j.staged(slot, self.now()).noted(self._event("installed", offer.target, note)))
+        return f"{offer.target} is staged{note and ', ' + note}", True
 
     def _measure(self, hub: HubClient, job: Job) -> str:
         """Run a benchmark job of the workstation on a signed bundle."""

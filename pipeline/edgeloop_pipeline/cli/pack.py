@@ -9,8 +9,9 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_pipeline.cli.hub_options import EXIT_CODES
 
+EXIT_CODES = """\b
+Exit codes: 0 done · 2 wrong usage · 3 sample data · 4 the model file · 6 this machine cannot run it · 7 disk or folder"""
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 

@@ -26,7 +26,7 @@ from edgeloop_pipeline.packing.meaning import steps_of, task_of
 from edgeloop_pipeline.packing.reference import drift_reference
 from edgeloop_pipeline.packing.request import PackRequest, PackResult
 from edgeloop_pipeline.packing.samples import sample_files
-from edgeloop_pipeline.packing.tensors import FileTensors, tensors_of
+from edgeloop_pipeline.packing.tensors import FileTensors, check_names, tensors_of
 from edgeloop_pipeline.packing.trial import check_it_loads
 
 __all__ = ["pack"]
@@ -43,6 +43,7 @@ def pack(request: PackRequest) -> PackResult:
     """Write the bundle. Raises UsageError, DataError or ModelError; nothing is left behind then."""
     facts: list[str] = []
     models = [read(path, side_files=False) for path in request.models]
+    check_names(models, request)
     contents = [content_of(path) for path in request.models]
     names = _names(models)
     makers = [partial(_variant, model, name, request.reset) for model, name in zip(models, names, strict=True)]

@@ -16,7 +16,9 @@ from edgeloop_contract.tensors import Batch, State, TensorSpec
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_pipeline.packing.request import PackRequest
 
-__all__ = ["FileTensors", "tensors_of"]
+__all__ = ["FileTensors", "check_names", "tensors_of"]
+
+EXAMPLE_SIZE = 320
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,14 @@ def tensors_of(model: ModelFile, content: bytes, variant: Any, request: PackRequ
     return FileTensors(inputs, outputs, remembered)
 
 
+def check_names(models: Sequence[ModelFile], request: PackRequest) -> None:
+    """Raises UsageError for a size or a constant of an input that no file has."""
+    names = list(dict.fromkeys(tensor.name for model in models for tensor in model.inputs))
+    for option, given in (("--shape", request.shapes), ("--constant", request.constants)):
+        if unknown := next((name for name in given if name not in names), None):
+            raise UsageError(f"{option} {unknown}: no such input; the model's inputs are {', '.join(names)}")
+
+
 def _states(model: ModelFile, request: PackRequest) -> dict[str, str]:
     """Input → output of the state that was named, or that the file proves."""
     if request.states or request.no_states:
@@ -85,21 +95,27 @@ def _dtype(model: ModelFile, tensor: Tensor) -> DtypeName:
 
 def _whole(model: ModelFile, tensor: Tensor, request: PackRequest) -> list[int]:
     """All sizes, the batch with them (1 where the file leaves it open). Raises UsageError for a size that must be said."""
-    if tensor.name in request.shapes:
-        return request.shapes[tensor.name]
+    said = request.shapes.get(tensor.name)
     if tensor.shape is None:
-        raise UsageError(f"{model.path}: {tensor.name} has no shape in the file; say --shape {tensor.name}=1x…")
+        if said is None:
+            raise UsageError(f"{model.path}: {tensor.name} has no shape in the file; say --shape {tensor.name}=1x…")
+        return said
+    shown = "x".join("?" if size is None else str(size) for size in tensor.shape)
+    if said is not None:
+        if len(said) != len(tensor.shape) or any(a not in (None, 0, b) for a, b in zip(tensor.shape, said, strict=True)):
+            raise UsageError(f"{model.path}: --shape {tensor.name}={'x'.join(map(str, said))}: the file has {shown}")
+        return said
     sizes = [1 if place == 0 and size is None else size for place, size in enumerate(tensor.shape)]
     if None in sizes or 0 in sizes:
-        shown = "x".join("?" if size is None else str(size) for size in tensor.shape)
-        raise UsageError(f"{model.path}: {tensor.name} has shape {shown}; say its sizes, such as --shape {tensor.name}=1x16000")
+        example = "x".join(str(size or EXAMPLE_SIZE) for size in sizes)
+        raise UsageError(f"{model.path}: {tensor.name} has shape {shown}; say its sizes, such as --shape {tensor.name}={example}")
     return [size for size in sizes if size is not None]
 
 
 def _batch(tensor: Tensor, whole: Sequence[int]) -> Batch:
-    """A rank of 0 or 1 has no batch dimension, unless that is free."""
+    """A rank of 0 or 1 has no batch dimension, unless that is free; an open size of which another than 1 was said is no batch."""
     free = tensor.shape is not None and len(tensor.shape) > 0 and tensor.shape[0] is None
-    if free and len(whole) > 0:
+    if free and whole[:1] == [1]:
         return "any"
     return "one" if len(whole) > 1 and whole[0] == 1 else "none"
 
@@ -115,7 +131,7 @@ def _input(model: ModelFile, tensor: Tensor, request: PackRequest) -> TensorSpec
         return TensorSpec(dtype=dtype, shape=whole, name=tensor.name, tensor=tensor.name, batch="none", constant=constant)
     batch = _batch(tensor, whole)
     letters = tensor.layout or ""
-    first = len(letters) == len(whole) and letters[1:2] == "C" and len(letters) > 2
+    first = batch != "none" and len(letters) == len(whole) and letters[1:2] == "C" and len(letters) > 2
     return TensorSpec(
         dtype=dtype, shape=whole if batch == "none" else whole[1:], quantization=tensor.quantization, name=tensor.name,
         tensor=tensor.name, layout="channels-first" if first else "channels-last", batch=batch,
