@@ -40,7 +40,7 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
         raise UsageError(
             f"--task {kind}: say what the outputs are with {'--labels' if kind == 'classification' else '--quantities'}"
         )
-    chosen = [spec for spec in outputs if spec.name == request.output] if request.output else fitting
+    chosen = [spec for spec in outputs if request.output in (spec.name, spec.tensor)] if request.output else fitting
     if len(chosen) != 1 or math.prod(chosen[0].shape) != wanted:
         names = ", ".join(f"{spec.name} {spec.shape}" for spec in outputs)
         raise UsageError(f"which output holds the {wanted} scores? Say --output; the model gives {names}")
@@ -63,8 +63,9 @@ def _scores(models: Sequence[ModelFile], output: TensorSpec, request: PackReques
 
 def steps_of(models: Sequence[ModelFile], spec: TensorSpec, request: PackRequest, facts: list[str], only: bool) -> list[Step]:
     """The steps of one input: as said, else by what a file says of its input."""
-    if spec.name in request.steps or (only and "" in request.steps):
-        return request.steps.get(spec.name, request.steps.get("", []))
+    for said in (spec.name, spec.tensor, *([""] if only else [])):
+        if said in request.steps:
+            return request.steps[said]
     for model in models:
         if model.metadata.preprocessing is not None and only:
             facts.append(f"preprocessing, from {model.metadata.sources.get('preprocessing', model.path)}")

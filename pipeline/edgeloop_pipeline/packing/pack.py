@@ -116,7 +116,8 @@ def _matched(first: Sequence[TensorSpec], other: Sequence[TensorSpec], model: Mo
     if len(first) != len(other):
         raise UsageError(f"{model.path} has {len(other)} {side}, the first file {len(first)}: they are not of one model")
     if {spec.tensor for spec in first} == {spec.tensor for spec in other}:
-        return [next(o for o in other if o.tensor == spec.tensor) for spec in first]
+        same_names = {o.tensor: o for o in other}
+        return [msgspec.structs.replace(same_names[spec.tensor], name=spec.name) for spec in first]
     matched = []
     for spec in first:
         same = [o for o in other if _size(o) == _size(spec)]
@@ -139,7 +140,9 @@ def _inputs(models: Sequence[ModelFile], parts: Sequence[FileTensors], request: 
         steps = steps_of(models, spec, request, facts, len(fed) == 1)
         every = [next(o for o in part.inputs if o.name == spec.name) for part in parts]
         inputs.append(Input(name=INPUT if len(fed) == 1 else spec.name, sample=_sample(every, steps), preprocessing=steps))
-    unknown = request.steps.keys() - {spec.name for spec in fed} - ({""} if len(fed) == 1 else set())
+    unknown = (
+        request.steps.keys() - {name for spec in fed for name in (spec.name, spec.tensor)} - ({""} if len(fed) == 1 else set())
+    )
     if unknown:
         raise UsageError(f"preprocessing of {min(unknown)!r}: the model's inputs are {', '.join(spec.name for spec in fed)}")
     return inputs

@@ -128,12 +128,14 @@ def _input(model: ModelFile, tensor: Tensor, request: PackRequest) -> TensorSpec
             raise UsageError(
                 f"{model.path}: --constant {tensor.name}: {len(constant)} values; shape {whole} needs {int(np.prod(whole))}"
             )
-        return TensorSpec(dtype=dtype, shape=whole, name=tensor.name, tensor=tensor.name, batch="none", constant=constant)
+        return TensorSpec(
+            dtype=dtype, shape=whole, name=tensor.signature or tensor.name, tensor=tensor.name, batch="none", constant=constant
+        )
     batch = _batch(tensor, whole)
     letters = tensor.layout or ""
     first = batch != "none" and len(letters) == len(whole) and letters[1:2] == "C" and len(letters) > 2
     return TensorSpec(
-        dtype=dtype, shape=whole if batch == "none" else whole[1:], quantization=tensor.quantization, name=tensor.name,
+        dtype=dtype, shape=whole if batch == "none" else whole[1:], quantization=tensor.quantization, name=tensor.signature or tensor.name,
         tensor=tensor.name, layout="channels-first" if first else "channels-last", batch=batch,
     )  # fmt: skip
 
@@ -150,7 +152,7 @@ def _output(model: ModelFile, tensor: Tensor, answer: Array) -> TensorSpec:
         batch = "any" if model.runtime == "onnx" and tensor.shape is not None and tensor.shape[0] is None else "one"
     return TensorSpec(
         dtype=_dtype(model, tensor), shape=whole if batch == "none" else whole[1:], quantization=tensor.quantization,
-        name=tensor.name, tensor=tensor.name, batch=batch,
+        name=tensor.signature or tensor.name, tensor=tensor.name, batch=batch,
     )  # fmt: skip
 
 
