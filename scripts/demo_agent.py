@@ -17,18 +17,19 @@ def main(runs: Path) -> None:
     if shown.returncode:
         sys.exit(shown.stderr)
     made = json.loads(shown.stdout)
+    bundle = Path(made["folder"]) / Path(made["bundle"]).name
     with tempfile.TemporaryDirectory() as folder:
         recordings = Path(folder) / "recordings"
         run("edgeloop", "samples", "exercise_watch", recordings, "--limit", 12)
-        run("edgeloop-agent", "bench", made["bundle"], "--seconds", 0.2)
-        lines = run("edgeloop-agent", "run", made["bundle"], "--source", recordings).splitlines()
+        run("edgeloop-agent", "bench", bundle, "--seconds", 0.2)
+        lines = run("edgeloop-agent", "run", bundle, "--source", recordings).splitlines()
     answers = [json.loads(line) for line in lines]
     print(f"\n{'recording, never seen in training':36}{'windows':>8}  most frequent answer")
     for name in dict.fromkeys(a["input"] for a in answers):
         labels = Counter(a["label"] for a in answers if a["input"] == name)
         label, count = labels.most_common(1)[0]
         print(f"{name:36}{labels.total():8}  {label} ({count / labels.total():.0%})")
-    print(f"\nreport: {made['report']}\nbundle: {made['bundle']}")
+    print(f"\nreport: {bundle.with_name('report.html')}\nbundle: {bundle}")
 
 
 def run(*command: object) -> str:

@@ -136,7 +136,8 @@ def _input(model: ModelFile, tensor: Tensor, request: PackRequest) -> TensorSpec
     first = batch != "none" and len(letters) == len(whole) and letters[1:2] == "C" and len(letters) > 2
     return TensorSpec(
         dtype=dtype, shape=whole if batch == "none" else whole[1:], quantization=tensor.quantization,
-        name=tensor.signature or tensor.name, tensor=tensor.name, layout="channels-first" if first else "channels-last", batch=batch,
+        name=tensor.signature or tensor.name, tensor=tensor.name, batch=batch,
+        layout="channels-first" if first else "channels-last",
     )  # fmt: skip
 
 
