@@ -45,8 +45,8 @@ def prepare(steps: Sequence[StepBase], recording: Array) -> Prepared:
             x, indices, refused = _finite(x)
         if not len(x):
             continue
-        if x.dtype.kind != "f" and isinstance(step, Counts):
-            x = step(x)  # integers as they are; the block below costs more than that
+        if x.dtype == np.int16 and isinstance(step, Counts):
+            x = step(x)  # counts already; the block below costs more than that
         else:
             with np.errstate(all="ignore"):  # what becomes infinite is refused below
                 x = step(x)
