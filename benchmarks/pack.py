@@ -158,16 +158,17 @@ class Bare:
         self.interpreter.allocate_tensors()
 
     def __call__(self, feeds: dict[str, Any]) -> dict[str, Any]:
+        feeds = {**feeds, **{s.input: np.zeros(s.shape, s.dtype) for s in self.variant.states}}
         if self.session is not None:
-            states = {s.input: np.zeros(s.shape, s.dtype) for s in self.variant.states}
             first = self.session.get_inputs()[0].name
-            named = {name or first: values for name, values in {**feeds, **states}.items()}
+            named = {name or first: values for name, values in feeds.items()}
             names = [entry.name for entry in self.session.get_outputs()]
             outputs = dict(zip(names, self.session.run(names, named), strict=True))
         else:
             self.interpreter.reset_all_variables()
             for entry in self.interpreter.get_input_details():
-                self.interpreter.set_tensor(entry["index"], feeds[entry["name"]] if entry["name"] in feeds else feeds[""])
+                values = feeds[entry["name"]] if entry["name"] in feeds else feeds[""]
+                self.interpreter.set_tensor(entry["index"], values)
             self.interpreter.invoke()
             details = self.interpreter.get_output_details()
             outputs = {entry["name"]: self.interpreter.get_tensor(entry["index"]) for entry in details}

@@ -153,7 +153,8 @@ def _from_json(tensor: _Tensor) -> Array:
     if len(flat) != count:
         raise DataError(f"{tensor.name!r}: shape {tensor.shape} wants {count} values, data has {len(flat)}")
     try:
-        return np.array(flat, dtype=dtype).reshape(tensor.shape)
+        with np.errstate(over="ignore"):  # what is beyond the datatype becomes infinite, and is refused as that
+            return np.array(flat, dtype=dtype).reshape(tensor.shape)
     except (OverflowError, ValueError) as error:
         raise DataError(f"{tensor.name!r}: {error}") from error
 

@@ -63,6 +63,7 @@ class Answering:
         as_lists: bool = True,
     ) -> None:
         self.manifest, self.engine, self.counts, self.observer, self.as_lists = manifest, engine, counts, observer, as_lists
+        self._steps, self._shape = manifest.preprocessing, manifest.sample.shape
         self.failures = 0  # of the runtime, in a row
         self.names = [] if isinstance(manifest.task, Regression) else names_of(manifest.task)
         self._duplicates = next((s for s in manifest.cleaning if isinstance(s, NearDuplicate)), None)
@@ -106,7 +107,7 @@ class Answering:
 
     def _fitted(self, recording: Recording, values: Array) -> Array:
         """Sound as one channel at the model's rate; a grey picture as three equal channels where the model takes colours."""
-        steps, shape = self.manifest.preprocessing, self.manifest.sample.shape
+        steps, shape = self._steps, self._shape
         sound = to_model_rate(steps, values, recording.rate_hz)
         if sound is not values:
             return sound

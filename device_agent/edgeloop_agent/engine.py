@@ -67,7 +67,7 @@ class Engine:
         remembers = bool(self.variant.states) or self.variant.kept_inside is not None
         self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors)
         self._memory: Memory = {}
-        self._sample = self.manifest.sample
+        self._sample, self._steps = self.manifest.sample, self.manifest.preprocessing
 
     def answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
         """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit.
@@ -77,7 +77,7 @@ class Engine:
         if not self.is_simple or not isinstance(recording, np.ndarray):
             yield from self._named_answers(recording)
             return
-        prepared = prepare(self.manifest.preprocessing, recording)
+        prepared = prepare(self._steps, recording)
         values = self.checked(prepared.values) if prepared.indices else prepared.values
         if not prepared.refused:
             for window in prepared.indices:
@@ -202,7 +202,11 @@ class Engine:
                 raise DataError(
                     f"values that are not {limits.dtype} counts; send what the sensor gives, {limits.min} to {limits.max}"
                 )
-        return np.asarray(samples.astype(dtype))
+        with np.errstate(over="ignore"):
+            cast = np.asarray(samples.astype(dtype))
+        if dtype.kind == "f" and not np.isfinite(cast).all() and np.isfinite(samples).all():
+            raise DataError(f"values beyond {dtype}, the model's type; send what the sensor gives")
+        return cast
 
 
 def _scores_first(variant: Variant, task: Task) -> Variant:

@@ -172,3 +172,10 @@ def test_a_file_whose_names_are_no_text_is_refused_in_one_sentence(
     with Bundle.open(path) as bundle, pytest.raises(DeviceError, match="another variant") as caught:
         Engine(bundle, VariantChoice("onnx-float32", 1, ""))
     assert "\n" not in str(caught.value) and not capfd.readouterr().out
+
+
+def test_values_beyond_the_models_type_are_refused(tmp_path: Path) -> None:
+    with Bundle.open(two_inputs(tmp_path / "a.edgeloop")) as bundle:
+        engine = Engine(bundle, VariantChoice("onnx-float32", 1, ""))
+    with pytest.raises(DataError, match="values beyond float32"):
+        list(engine.answers({"motion": np.array([1e39, 0.0]), "sound": np.zeros(2)}))

@@ -167,6 +167,16 @@ def cut(folder: Path) -> Path:
     return folder / "m.onnx"
 
 
+def cranes(folder: Path) -> Path:
+    """ImageNet's own labels, as public files carry them."""
+    import onnx
+
+    model = onnx.load(keyword(folder / "m.onnx"))
+    model.metadata_props.add(key="names", value="{0: 'crane', 1: 'cock', 2: 'crane'}")
+    onnx.save(model, folder / "m.onnx")
+    return folder / "m.onnx"
+
+
 def data(folder: Path) -> Path:
     np.save(folder / "wrong.npy", np.zeros((3, 3)))
     return folder / "wrong.npy"
@@ -177,6 +187,7 @@ BAD: dict[str, tuple[Callable[[Path], Path], tuple[object, ...], int, str]] = {
     "half a file": (cut, (), 4, "not a whole ONNX file"),
     "no file": (lambda folder: folder / "none.onnx", (), 3, "cannot be read"),
     "labels that do not fit": (lambda f: keyword(f / "m.onnx"), ("--labels", "a,b"), 2, "2 labels, and no output of so many"),
+    "a label twice in the file": (cranes, (), 2, "'crane' 2 times; give different ones with --labels, or --task tensors"),
     "a label twice": (lambda f: keyword(f / "m.onnx"), ("--labels", "a,b,a"), 2, "twice"),
     "scores of what": (lambda f: keyword(f / "m.onnx"), ("--task", "classification"), 2, "--labels"),
     "an unknown output": (lambda f: keyword(f / "m.onnx"), ("--labels", "a,b,c", "--output", "z"), 2, "the model gives p"),

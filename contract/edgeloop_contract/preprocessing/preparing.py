@@ -10,7 +10,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing.base import Sizes, StepBase
-from edgeloop_contract.preprocessing.series import Window
+from edgeloop_contract.preprocessing.series import Counts, Window
 
 __all__ = ["Prepared", "prepare", "sizes_after"]
 
@@ -34,21 +34,25 @@ def prepare(steps: Sequence[StepBase], recording: Array) -> Prepared:
     x = recording[None] if recording.ndim != 1 else recording[None, :, None]
     refused: dict[int, str] = {}
     indices: list[int] | None = None
-    for step in (*steps, None):
-        if indices is None and not isinstance(step, Window):
-            x, indices, refused = _finite(x)
-        if step is None or not len(x):
+    for step in steps:
+        if isinstance(step, Window):
+            x = step(x) if len(x) else x
+            if indices is not None:  # windows of what earlier steps made of the whole recording
+                indices = list(range(len(x)))
+                x, indices, refused = _finite_of(x, indices, refused)
             continue
-        with np.errstate(all="ignore"):  # what becomes infinite is refused below
-            x = step(x)
-        if indices is not None:
-            if isinstance(step, Window):
-                indices = list(range(len(x)))  # windows of what earlier steps made of the whole recording
-            x, rows, overflowed = _finite(x)
-            if overflowed:
-                refused = refused | {indices[row]: why for row, why in overflowed.items()}
-                indices = [indices[row] for row in rows]
-    assert indices is not None
+        if indices is None:
+            x, indices, refused = _finite(x)
+        if not len(x):
+            continue
+        if x.dtype == np.int16 and isinstance(step, Counts):
+            x = step(x)  # counts already; the block below costs more than that
+        else:
+            with np.errstate(all="ignore"):  # what becomes infinite is refused below
+                x = step(x)
+            x, indices, refused = _finite_of(x, indices, refused)
+    if indices is None:
+        x, indices, refused = _finite(x)
     return Prepared(x, indices, refused)
 
 
@@ -58,6 +62,16 @@ def sizes_after(steps: Sequence[StepBase]) -> Sizes:
     for step in steps:
         sizes = step.sizes(sizes)
     return sizes
+
+
+def _finite_of(x: Array, indices: list[int], refused: dict[int, str]) -> tuple[Array, list[int], dict[int, str]]:
+    """What is left of numbered rows after a step, and the reasons for all that are not."""
+    if x.dtype.kind != "f":
+        return x, indices, refused
+    x, rows, overflowed = _finite(x)
+    if not overflowed:
+        return x, indices, refused
+    return x, [indices[row] for row in rows], refused | {indices[row]: why for row, why in overflowed.items()}
 
 
 def _finite(x: Array) -> tuple[Array, list[int], dict[int, str]]:

@@ -23,6 +23,8 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
             if model.metadata.labels:
                 labels = list(model.metadata.labels)
                 facts.append(f"{len(labels)} labels, from {model.metadata.sources.get('labels', model.path)}")
+                if request.task in (None, "classification"):
+                    _check_different(labels, model)
                 break
     kind = request.task or ("regression" if request.quantities else None)
     wanted = len(labels or request.quantities)
@@ -48,6 +50,13 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
     if kind == "regression":
         return Regression(quantities=request.quantities, mean=[0.0] * wanted, std=[1.0] * wanted, output=output)
     return Classification(labels=labels, scores=_scores(models, chosen[0], request, facts), output=output)
+
+
+def _check_different(labels: Sequence[str], model: ModelFile) -> None:
+    """ImageNet's own list has two cranes."""
+    if twice := next((label for label in labels if labels.count(label) > 1), None):
+        remedy = "give different ones with --labels, or --task tensors"
+        raise UsageError(f"{model.path}: its own labels have {twice!r} {labels.count(twice)} times; {remedy}")
 
 
 def _scores(models: Sequence[ModelFile], output: TensorSpec, request: PackRequest, facts: list[str]) -> Scores:
