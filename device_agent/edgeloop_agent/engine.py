@@ -152,6 +152,7 @@ class Engine:
         outputs = self.outputs(sample, memory)
         taken = round((time.perf_counter() - start) * 1e3, 4)
         if not all(np.isfinite(values).all() for values in outputs.values()):
+            memory.clear()  # a state of NaN would spoil every later answer
             return Answer(window, refused="the model answered with NaN or infinity")
         if isinstance(self.manifest.task, Tensors):
             return Answer(window, tensors={name: values[0] for name, values in outputs.items()}, milliseconds=taken)

@@ -37,6 +37,13 @@ def test_state_goes_from_window_to_window_and_begins_anew(tmp_path: Path, reset:
     assert [answer.tensors["sum"].tolist() for answer in engine.answers(series)][1] == second
 
 
+def test_a_state_that_overflows_begins_anew(tmp_path: Path) -> None:
+    engine = engine_of(accumulator(tmp_path / "a.edgeloop", "never"))
+    answers = list(engine.answers(np.array([[3e38, 0], [3e38, 0], [1, 2], [1, 2]], np.float32)))
+    assert [answer.refused is not None for answer in answers] == [False, True, False, False]
+    assert answers[-1].tensors["sum"].tolist() == [2.0, 4.0]
+
+
 def test_the_answer_of_a_model_without_declared_meaning_is_its_tensors(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("1,2\n3,4\n5,6\n")
     bundle = accumulator(tmp_path / "a.edgeloop")
