@@ -82,11 +82,13 @@ def downloaded(place: Path) -> Path:
 
 def pack(path: Path, out: Path) -> Path:
     from edgeloop_contract.archive import Bundle
+    from edgeloop_exporters.model_files.reading import read
     from edgeloop_pipeline.packing.pack import pack
     from edgeloop_pipeline.packing.request import PackRequest
 
     said = next((entry[1:] for entry in SAID if entry[0] in path.name), ({}, {}, {}))
-    shapes, states, constants = said
+    there = {tensor.name for model in [read(path, side_files=False)] for tensor in (*model.inputs, *model.outputs)}
+    shapes, states, constants = ({name: value for name, value in part.items() if name in there} for part in said)
     request = PackRequest([path], out, name="model", task="tensors", shapes=shapes, states=states, constants=constants)
     pack(request)
     with Bundle.open(out) as bundle:
