@@ -50,8 +50,8 @@ class TensorSpec(Part, frozen=True):
 class State(Part, frozen=True):
     """An output of the model file that is its input at the next window. Both are tensors of the file, of one dtype and shape.
 
-    It begins as zeros. `reset`: "recording": zeros again at each recording's first window; "never": windows of all recordings are
-    one stream.
+    It begins as `initial` throughout: zeros, or a quantized tensor's zero point. `reset`: "recording": so again at each recording's
+    first window; "never": windows of all recordings are one stream.
     """
 
     input: str
@@ -59,6 +59,7 @@ class State(Part, frozen=True):
     dtype: DtypeName
     shape: list[int]
     reset: Reset = "recording"
+    initial: float = 0.0
 
 
 class Precision(str, Enum):

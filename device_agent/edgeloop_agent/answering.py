@@ -81,7 +81,8 @@ class Answering:
             if values is not None:
                 lines = self._answered(recording, self._fitted(recording, values))
             else:  # several inputs: cleaning knows one array
-                lines = self._engine_lines(recording, recording.inputs or {}, {}, recording.label)
+                inputs = recording.inputs or {}
+                lines = (self._seen(recording, answer, {}, recording.label) for answer in self.engine().answers(inputs))
             for line in lines:
                 answered = True
                 yield line
@@ -136,21 +137,20 @@ class Answering:
         if truth != recording.label:
             recording = msgspec.structs.replace(recording, label=truth)
         lines = []
-        for line in self._engine_lines(recording, cleaned.values, cleaned.repaired, truth):
+        for answer in self.engine().answers(cleaned.values):
+            line = self._seen(recording, answer, cleaned.repaired, truth)
             if watched:
                 lines.append(line)
             yield line
         if watched:
             self._last_image, self._last_lines = thumbnail(values), lines
 
-    def _engine_lines(
-        self, recording: Recording, values: Array | dict[str, Array], repaired: dict[str, int], truth: str
-    ) -> Iterator[AnswerLine]:
-        for answer in self.engine().answers(values):
-            self._count(answer, truth)
-            if self.observer is not None and not answer.refused:
-                self.observer.observe(recording, answer)
-            yield _line(recording.name, answer, repaired, self.as_lists)
+    def _seen(self, recording: Recording, answer: Answer, repaired: dict[str, int], truth: str) -> AnswerLine:
+        """The answer's line, after it was counted and observed."""
+        self._count(answer, truth)
+        if self.observer is not None and not answer.refused:
+            self.observer.observe(recording, answer)
+        return _line(recording.name, answer, repaired, self.as_lists)
 
     def _count(self, answer: Answer, truth: str) -> None:
         """`truth`: the recording's label, "" where it is not known."""

@@ -86,7 +86,7 @@ class NamedModel:
             if spec.constant is not None
         }
         self._fed = [spec for spec in variant.inputs if spec.constant is None]
-        self._zeros = {s.input: np.zeros(s.shape, DTYPES[s.dtype]) for s in variant.states}
+        self._begins = {s.input: np.full(s.shape, s.initial, DTYPES[s.dtype]) for s in variant.states}
 
     def run(self, samples: Array) -> Array:
         """Samples (N, *sample) of the only input to float32 scores (N, outputs); each row as a recording of its own."""
@@ -101,8 +101,8 @@ class NamedModel:
         for spec in self._fed:
             sample = samples[spec.of] if spec.of else next(iter(samples.values()))
             feeds[spec.tensor] = to_input(sample, spec)
-        for tensor, zeros in self._zeros.items():
-            feeds[tensor] = memory.get(tensor, zeros)
+        for tensor, begin in self._begins.items():
+            feeds[tensor] = memory.get(tensor, begin)
         if self._variant.kept_inside and BEGUN not in memory:
             self._raw.forget()
             memory[BEGUN] = BEGAN

@@ -40,16 +40,8 @@ def tensors_of(model: ModelFile, content: bytes, variant: Any, request: PackRequ
     if not any(spec.constant is None for spec in inputs):
         raise ModelError(f"{model.path}: no input is left that a sample could feed; take one out of --constant or --state")
     described = {tensor.name: tensor for tensor in model.inputs}
-    remembered = [
-        State(
-            input=name,
-            output=output,
-            dtype=_dtype(model, described[name]),
-            shape=_whole(model, described[name], request),
-            reset=request.reset,
-        )
-        for name, output in states.items()
-    ]
+    made = {tensor.name: tensor for tensor in model.outputs}
+    remembered = [_state(model, described[name], made[output], request) for name, output in states.items()]
     answers = _trial(variant(inputs, inputs, remembered), content, inputs, remembered)
     for state in remembered:
         if state.output not in answers or list(answers[state.output].shape) != state.shape:
@@ -69,6 +61,18 @@ def check_names(models: Sequence[ModelFile], request: PackRequest) -> None:
     for option, given in (("--shape", request.shapes), ("--constant", request.constants)):
         if unknown := next((name for name in given if name not in names), None):
             raise UsageError(f"{option} {unknown}: no such input; the model's inputs are {', '.join(names)}")
+
+
+def _state(model: ModelFile, source: Tensor, output: Tensor, request: PackRequest) -> State:
+    if source.quantization != output.quantization:
+        raise UsageError(
+            f"{model.path}: {source.name} and {output.name} have other scales, so one cannot be the other: --no-states"
+        )
+    initial = float(source.quantization.zero_point) if source.quantization is not None else 0.0
+    return State(
+        input=source.name, output=output.name, dtype=_dtype(model, source), shape=_whole(model, source, request),
+        reset=request.reset, initial=initial,
+    )  # fmt: skip
 
 
 def _states(model: ModelFile, request: PackRequest) -> dict[str, str]:
