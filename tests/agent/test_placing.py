@@ -161,7 +161,7 @@ def test_a_user_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_a_container_with_a_user_of_its_own_serves(tmp_path: Path) -> None:
     script = (
-        "import os, pwd\nfrom edgeloop_agent.device_state import default_folder\n"
+        "import os, pwd, tempfile\nfrom edgeloop_agent.device_state import default_folder\n"
         "os.environ.pop('HOME', None); os.environ.pop('XDG_STATE_HOME', None); os.environ.pop('EDGELOOP_STATE', None)\n"
         "os.setgid(4242); os.setuid(4242)\nprint(default_folder())"
     )

@@ -160,6 +160,7 @@ def test_updates_from_a_folder_without_a_hub(hub: Hub, tmp_path: Path) -> None:
     hub.edgeloop("withdraw", target)
 
 
+@pytest.mark.long
 def test_measured_on_the_device(hub: Hub, tmp_path: Path) -> None:
     text = device(hub, tmp_path, "pi-bench")
     target = hub.publish(version(tmp_path, 70))

@@ -63,6 +63,7 @@ def test_steps_that_are_allowed_follow_the_depth_until_they_are_set() -> None:
     assert "min_agreement" in missed(Target(), [TRAINED], GOOD, Pair("a", "b", 0, 0.5))
 
 
+@pytest.mark.long
 def test_a_pruned_ruin_is_not_packaged(runs: Path) -> None:
     """Pruned to almost nothing with no training behind it: the floor counts from the network before, so nothing is shipped."""
     before = set(runs.rglob("*.edgeloop"))

@@ -111,12 +111,9 @@ def test_two_pipeline_stages_have_the_loss_curve_of_one_process(plain: Path, tmp
     assert "cut at 3" in json.loads(two.stdout)["stages"][0]["metrics"]["training"]["processes"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("split", "said"),
-    [
-        ('["9"]', "no module '9'; it has 0, 1"),
-        pytest.param('["3", "5"]', "makes 3 stages, but 2 processes train", marks=pytest.mark.long),
-    ],
+    ("split", "said"), [('["9"]', "no module '9'; it has 0, 1"), ('["3", "5"]', "makes 3 stages, but 2 processes train")]
 )
 def test_a_wrong_cut_is_one_sentence(plain: Path, tmp_path: Path, split: str, said: str) -> None:
     done = command(

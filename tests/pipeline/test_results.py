@@ -62,6 +62,7 @@ def test_the_folder_of_results_leads_to_the_files_of_the_run(runs: Path, tiny_ru
         assert bundle.manifest.name == "tiny"
 
 
+@pytest.mark.long
 def test_a_name_that_is_taken_gets_a_folder_beside_it(runs: Path) -> None:
     answer = run(runs, "--set=name=cache", "--set=report=off")
     assert Path(answer["folder"]) == runs / "_cache"

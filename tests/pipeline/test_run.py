@@ -159,6 +159,7 @@ def test_missed_parity_names_the_layer(tiny: Path, runs: Path) -> None:
     assert "the first layer to differ is features.5 on onnx" in said
 
 
+@pytest.mark.long
 def test_stages_left_out_and_replaced(tiny: Path, tmp_path: Path) -> None:
     (tiny / "stages.py").write_text(
         "from dataclasses import dataclass\nfrom pathlib import Path\nimport shutil\nfrom edgeloop_pipeline.stages import Base\n"
