@@ -224,16 +224,19 @@ def tell_it(story: Story, devices: list[Device], runs: Path) -> None:
 
 
 def rolled_out(story: Story, devices: list[Device]) -> None:
-    """`edgeloop-hub tick` every second, as cron does every minute. The devices go on working: a step waits for their answers."""
+    """`edgeloop-hub tick`, as cron does every minute: the devices answer all they wear in between. A gate that compares answers by
+    label needs recordings of every exercise: with one or two of them it would halt for the exercise, not for the model.
+    """
     said, turn = "", FAIL_FROM
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 240
     while "done" not in said and time.monotonic() < deadline:
-        time.sleep(1)
         for device in devices:
-            given = story.truth.of(device.subject, "A")
-            story.truth.give(device, given[turn % len(given)], "R", turn)
+            for one in story.truth.of(device.subject, "A"):
+                story.truth.give(device, one, "R", turn)
+                turn += 1
             device.look()
-        turn += 1
+        drained(devices)
+        time.sleep(3)  # their reports come with the next poll
         new = story.must("edgeloop-hub", "--data", "hub", "tick")
         if "begins" in new or "halted" in new or "done" in new:
             story.tell(new)
