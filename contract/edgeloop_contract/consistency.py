@@ -6,13 +6,13 @@ Otherwise a bundle with eleven labels for twelve scores would be published, stag
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Manifest, Regression, TensorSpec, Variant
-from edgeloop_contract.preprocessing import Step, sizes_after
+from edgeloop_contract.preprocessing import sizes_after
 from edgeloop_contract.tasks import Tensors, names_of
 
 __all__ = ["canary_problems", "problems"]
@@ -30,7 +30,7 @@ def problems(manifest: Manifest) -> list[str]:
     for entry in manifest.inputs:
         what = "sample" if len(manifest.inputs) == 1 else f"sample of {entry.name}"
         problems += _tensor(what, entry.sample)
-        for place, size in _sizes_after(entry.preprocessing).items():
+        for place, size in sizes_after(entry.preprocessing).items():
             if place < len(entry.sample.shape) and entry.sample.shape[place] != size:
                 problems.append(
                     f"preprocessing makes samples with {size} on axis {place}, the {what} has shape {entry.sample.shape}"
@@ -179,8 +179,7 @@ def _variant(manifest: Manifest, variant: Variant) -> Iterator[str]:
 
 def _taken(variant: Variant, spec: TensorSpec, sample: TensorSpec) -> Iterator[str]:
     """Whether the prepared sample can become this input."""
-    shape = spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]
-    if shape != sample.shape and math.prod(shape) != math.prod(sample.shape):
+    if [n for n in spec.sample_shape if n != 1] != [n for n in sample.shape if n != 1]:  # another order would be other values
         yield f"variant {variant.name} takes shape {spec.shape}, the sample has {sample.shape}"
     integer, float_sample = spec.dtype not in ("float16", "float32", "float64"), sample.dtype.startswith("float")
     if integer and spec.dtype != sample.dtype and (sample.dtype, spec.dtype) != ("uint8", "int8"):
@@ -224,11 +223,6 @@ def _tensor(what: str, spec: TensorSpec) -> Iterator[str]:
         yield f"{what} has shape {spec.shape}, which no tensor has"
     if spec.quantization is not None and not 0 < spec.quantization.scale < math.inf:
         yield f"{what} has a scale of {spec.quantization.scale:g}"
-
-
-def _sizes_after(steps: Sequence[Step]) -> dict[int, int]:
-    """Sizes that the steps alone decide, by axis of a sample."""
-    return sizes_after(steps)
 
 
 def _described(spec: TensorSpec) -> str:

@@ -46,6 +46,11 @@ class TensorSpec(Part, frozen=True):
     constant: list[float] | None = None
     of: str = ""
 
+    @property
+    def sample_shape(self) -> list[int]:
+        """The shape of a prepared sample for it: channels last, whatever the file's layout."""
+        return self.shape if self.layout == "channels-last" else [*self.shape[1:], *self.shape[:1]]
+
 
 class State(Part, frozen=True):
     """An output of the model file that is its input at the next window. Both are tensors of the file, of one dtype and shape.

@@ -64,13 +64,13 @@ def _model(folder: Path, version: int, model: bytes, config: str) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-Tensors = Sequence[tuple[str, TensorSpec]]
+NamedSpecs = Sequence[tuple[str, TensorSpec]]
 
 
-def _config(name: str, inputs: Tensors, outputs: Tensors, gpu: bool) -> str:
+def _config(name: str, inputs: NamedSpecs, outputs: NamedSpecs, gpu: bool) -> str:
     fixed = any(spec.batch != "any" for _, spec in (*inputs, *outputs))  # then Triton gets every size, and makes no batches
 
-    def side(word: str, tensors: Tensors) -> str:
+    def side(word: str, tensors: NamedSpecs) -> str:
         return "".join(f"{word} [ {{ {described(called, spec)} }} ]\n" for called, spec in tensors)
 
     def described(called: str, spec: TensorSpec) -> str:

@@ -13,7 +13,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.manifest import Canary, GoldenTensor, Manifest
+from edgeloop_contract.manifest import SCORES, Canary, GoldenTensor, Manifest
 from edgeloop_contract.preprocessing import prepare
 from edgeloop_contract.tasks import Classification
 from edgeloop_pipeline.bundling.canary import GOLDEN_STEPS, golden_step
@@ -39,10 +39,9 @@ def prepared(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) ->
     labels: list[str] = []
     chosen = [files[i] for i in evenly_spaced_rows(len(files), CANARY_SAMPLES)]
     for file in chosen:
+        given = file.read()
         for entry in manifest.inputs:
-            values = (
-                file.values if isinstance(file.values, np.ndarray) else _named(file, file.values, entry.name, len(manifest.inputs))
-            )
+            values = given if isinstance(given, np.ndarray) else _named(file, given, entry.name, len(manifest.inputs))
             try:
                 sample = prepare(entry.preprocessing, values)
                 fitting = engine.checked(sample.values, entry.sample)
@@ -66,18 +65,24 @@ def _named(file: SampleFile, values: Mapping[str, Array], name: str, inputs: int
 
 
 def canary_of(path: Path, samples: PreparedSamples) -> tuple[Canary, dict[str, bytes]]:
-    """The canary of a bundle that was written without one: each variant's own answers, each sample from the beginning."""
+    """The canary of a bundle that was written without one: each variant's own answers, each sample from the beginning.
+
+    A quantized output is compared in its own steps: kernels of another CPU differ by some of them.
+    """
     places = {name: f"canary/input-{number}.npy" for number, name in enumerate(samples.inputs)}
     files = {places[name]: npy_of(values) for name, values in samples.inputs.items()}
     variants: dict[str, dict[str, GoldenTensor]] = {}
     with Bundle.open(path) as bundle:
         for variant in bundle.manifest.variants:
             outputs = _outputs(Engine(bundle, VariantChoice(variant.name, 1, "pack")), samples.inputs)
+            scales = {spec.name or SCORES: spec.quantization.scale for spec in variant.outputs if spec.quantization is not None}
             variants[variant.name] = {}
             for number, (name, values) in enumerate(outputs.items()):
                 file = f"canary/{variant.name}-{number}.npy"
                 files[file] = npy_of(values)
-                variants[variant.name][name] = GoldenTensor(file=file, step=golden_step(values), max_steps=GOLDEN_STEPS)
+                variants[variant.name][name] = GoldenTensor(
+                    file=file, step=max(golden_step(values), scales.get(name, 0.0)), max_steps=GOLDEN_STEPS
+                )
         first = variants[bundle.manifest.variants[0].name]
     labels = ""
     if samples.labels is not None:

@@ -89,7 +89,7 @@ def steps_of(models: Sequence[ModelFile], spec: TensorSpec, request: PackRequest
 def _from_metadata(meaning: InputMetadata, spec: TensorSpec) -> list[Step]:
     """Pictures only: channels, size as it was trained (a library's own resize is antialiased), colour order, mean and deviation."""
     steps: list[Step] = []
-    shape = spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]
+    shape = spec.sample_shape
     if len(shape) == 3 and shape[2] in (1, 3) and (meaning.normalization or meaning.colour or meaning.size):
         steps.append(Grayscale() if shape[2] == 1 else Colour())
         height, width = meaning.size or (shape[0], shape[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from edgeloop_contract import archive, consistency
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.manifest import INPUT, Input, Manifest, Variant
+from edgeloop_contract.manifest import INPUT, SCHEMA, Input, Manifest, Variant
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.tasks import Tensors
 from edgeloop_contract.tensors import Reset, State, TensorSpec
@@ -31,7 +31,6 @@ from edgeloop_pipeline.packing.trial import check_it_loads
 
 __all__ = ["pack"]
 
-SCHEMA_OF_NEW = 2
 CARD = ("name", "version", "author", "description", "licence")
 MAKES = {
     "counts": "int16", "log_mel": "uint8", "grayscale": "uint8", "colour": "uint8", "letterbox": "uint8", "normalize": "float32",
@@ -57,7 +56,7 @@ def pack(request: PackRequest) -> PackResult:
     variants = [_named(variant, inputs, isinstance(task, Tensors)) for variant in variants]
     files = {variant.file: content for variant, content in zip(variants, contents, strict=True)}
     manifest = Manifest(
-        schema=SCHEMA_OF_NEW, name=request.name, version=request.version, task=task, inputs=inputs, variants=variants,
+        schema=SCHEMA, name=request.name, version=request.version, task=task, inputs=inputs, variants=variants,
         files=archive.describe(files),
     )  # fmt: skip
     manifest = msgspec.structs.replace(manifest, model_card=_card(manifest, models, request.card))
@@ -72,7 +71,7 @@ def pack(request: PackRequest) -> PackResult:
                 engine = Engine(bundle, VariantChoice(variant.name, 1, "pack"))
             engine.try_once()
         if request.samples is not None:
-            samples = list(sample_files(request.samples))
+            samples = sample_files(request.samples, facts)
             canary, more = canary_of(first, prepared(manifest, engine, samples))
             files |= more
             reference = drift_reference(manifest, engine, samples)
@@ -82,7 +81,7 @@ def pack(request: PackRequest) -> PackResult:
     archive.write(request.out, manifest, files)
     with Bundle.open(request.out) as bundle:
         found = bundle.manifest
-        return PackResult(request.out, bundle.sha256, request.out.stat().st_size, found.schema, names, facts, list(_unknown(found)))
+        return PackResult(request.out, bundle.sha256, request.out.stat().st_size, found.schema, names, facts, _unknown(found))
 
 
 def _names(models: Sequence[ModelFile]) -> list[str]:
@@ -120,16 +119,11 @@ def _matched(first: Sequence[TensorSpec], other: Sequence[TensorSpec], model: Mo
         return [msgspec.structs.replace(same_names[spec.tensor], name=spec.name) for spec in first]
     matched = []
     for spec in first:
-        same = [o for o in other if _size(o) == _size(spec)]
+        same = [o for o in other if o.sample_shape == spec.sample_shape]
         if len(same) != 1:
             raise UsageError(f"{model.path}: which of its {side} is {spec.tensor}? Names and shapes do not tell: pack it by itself")
         matched.append(msgspec.structs.replace(same[0], name=spec.name))
     return matched
-
-
-def _size(spec: TensorSpec) -> list[int]:
-    """Channels last, as the bundle's samples are: the files of one model may differ in layout."""
-    return spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]
 
 
 def _inputs(models: Sequence[ModelFile], parts: Sequence[FileTensors], request: PackRequest, facts: list[str]) -> list[Input]:
@@ -151,7 +145,7 @@ def _inputs(models: Sequence[ModelFile], parts: Sequence[FileTensors], request: 
 def _sample(specs: Sequence[TensorSpec], steps: Sequence[Step]) -> TensorSpec:
     """The prepared sample: real values where a file is quantized or the files differ, else what the file itself takes."""
     spec = next((s for s in specs if s.dtype.startswith("float")), specs[0])
-    shape = spec.shape if spec.layout == "channels-last" else [*spec.shape[1:], *spec.shape[:1]]
+    shape = spec.sample_shape
     made = _dtype_after(steps)
     if made:
         return TensorSpec(dtype=made, shape=shape)  # type: ignore[arg-type]
@@ -190,11 +184,6 @@ def _card(manifest: Manifest, models: Sequence[ModelFile], text: str) -> str:
     return model_card(manifest, CardTexts(text or first["description"], lines, "accuracy", license=first["licence"]))
 
 
-def _unknown(manifest: Manifest) -> Mapping[str, None]:
-    said: dict[str, None] = {}
-    if manifest.canary is None:
-        said["right answers: a device can check the structure only (--samples makes a canary)"] = None
-    said["accuracy"] = said["provenance"] = None
-    if manifest.drift is None:
-        said["how ordinary samples look: no drift is watched"] = None
-    return said
+def _unknown(manifest: Manifest) -> list[str]:
+    canary = ["right answers: a device can check the structure only (--samples makes a canary)"] * (manifest.canary is None)
+    return [*canary, "accuracy", "provenance", *["how ordinary samples look: no drift is watched"] * (manifest.drift is None)]

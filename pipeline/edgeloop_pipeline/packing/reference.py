@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -19,7 +20,7 @@ from edgeloop_pipeline.packing.samples import SampleFile
 
 __all__ = ["MIN_SAMPLES", "drift_reference"]
 
-MIN_SAMPLES, MAX_SAMPLES = 200, 5000
+MIN_SAMPLES, MAX_SAMPLES, MAX_BYTES = 200, 5000, 512 << 20
 MAX_CHANNELS = 32  # the monitor has a mean and more for each channel of the last axis
 
 
@@ -49,8 +50,10 @@ def _windows(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) ->
     values: list[Array] = []
     recordings: list[int] = []
     labels: list[int] = []
+    values_each = math.prod(manifest.sample.shape)
     for number, file in enumerate(files):
-        array = file.values if isinstance(file.values, np.ndarray) else next(iter(file.values.values()))
+        given = file.read()
+        array = given if isinstance(given, np.ndarray) else next(iter(given.values()))
         try:
             prepared = prepare(manifest.preprocessing, array)
             rows = engine.checked(prepared.values) if prepared.indices else np.zeros((0, *manifest.sample.shape))
@@ -59,6 +62,6 @@ def _windows(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) ->
         values.append(rows)
         recordings += [number] * len(rows)
         labels += [names.index(file.label) if file.label in names else -1] * len(rows)
-        if len(recordings) >= MAX_SAMPLES:
+        if len(recordings) >= MAX_SAMPLES or len(recordings) * rows.itemsize * values_each >= MAX_BYTES:
             break
     return np.concatenate(values), np.array(recordings), np.array(labels)

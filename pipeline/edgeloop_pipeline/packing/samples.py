@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgeloop_agent.sources.readers import ENDINGS, read
-from edgeloop_contract.arrays import Array
+from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import DataError
 
 __all__ = ["SampleFile", "sample_files"]
@@ -17,31 +17,36 @@ MAX_FILES = 4096
 
 @dataclass(frozen=True)
 class SampleFile:
-    """`values`: one array, or one by input. `label`: the folder's name, "" where the file lies in no folder of its own."""
+    """A recording on disk. `label`: the folder's name, "" where the file lies in no folder of its own."""
 
-    name: str
-    values: Array | Mapping[str, Array]
+    path: Path
     label: str
 
+    @property
+    def name(self) -> str:
+        return self.path.name
 
-def sample_files(place: Path) -> Iterator[SampleFile]:
+    def read(self) -> Array | Mapping[str, Array]:
+        """One array, or one by input. It is read at each call: many pictures do not fit into memory. Raises DataError."""
+        recording = read(self.path)
+        if recording.inputs is not None:
+            return recording.inputs
+        if recording.values is None:
+            raise DataError(f"{self.path}: {recording.refused}")
+        return recording.values
+
+
+def sample_files(place: Path, facts: list[str]) -> list[SampleFile]:
     """Recordings in `place`, sorted by path: pictures, sound, tables, .npy, and .npz with an array for each input.
 
-    Raises DataError where there is none, or one cannot be read.
+    Of very many, `MAX_FILES` evenly spaced ones; `facts` says so. Raises DataError where there is none.
     """
     if not place.exists():
         raise DataError(f"{place}: no such file or folder; check --samples")
-    known = sorted(ENDINGS)
-    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.suffix.lower() in known and p.is_file())
+    files = [place] if place.is_file() else sorted(p for p in place.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file())
     if not files:
-        raise DataError(f"{place}: holds no file that edgeloop reads ({', '.join(known)})")
-    for path in files[:MAX_FILES]:
-        label = path.parent.name if place.is_dir() and path.parent != place else ""
-        yield SampleFile(path.name, _read(path), label)
-
-
-def _read(path: Path) -> Array | Mapping[str, Array]:
-    recording = read(path)
-    if not recording.is_read:
-        raise DataError(f"{path}: {recording.refused}")
-    return recording.inputs or recording.values  # type: ignore[return-value]
+        raise DataError(f"{place}: holds no file that edgeloop reads ({', '.join(sorted(ENDINGS))})")
+    if len(files) > MAX_FILES:
+        facts.append(f"{MAX_FILES} of {len(files)} sample files are used, evenly spaced")
+    chosen = [files[i] for i in evenly_spaced_rows(len(files), MAX_FILES)]
+    return [SampleFile(path, path.parent.name if path.parent != place and place.is_dir() else "") for path in chosen]
