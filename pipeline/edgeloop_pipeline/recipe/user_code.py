@@ -21,7 +21,7 @@ def load_object(folder: Path, reference: str) -> Any:
     module = _loaded.get(path)
     if module is None:
         module = _loaded[path] = _import(path, reference)
-        _digests.update({file: _digest(file) for file in _own_files()})
+        _digests.update({file: _digest(file) for file in _own_modules().values()})
     try:
         return getattr(module, name)
     except AttributeError:
@@ -29,24 +29,29 @@ def load_object(folder: Path, reference: str) -> Any:
 
 
 def forget_changed() -> None:
-    """Load a project's files anew if one of them has changed: a notebook runs a recipe again after an edit."""
-    if all(_digest(path) == digest for path, digest in _digests.items()):
+    """Load a project's files anew if one of them has changed: a notebook runs a recipe again after an edit.
+
+    Without that, the cache's key would be of the new files and the result of the old ones.
+    """
+    own = _own_modules()
+    if all(_digests.get(path) == _digest(path) for path in own.values()):
         return
-    folders = {path.parent for path in _loaded}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        if file and Path(file).parent in folders:
-            del sys.modules[name]
+    for name in own:
+        del sys.modules[name]
     _loaded.clear()
     _digests.clear()
     importlib.invalidate_caches()
 
 
-def _own_files() -> set[Path]:
-    """Python files that are loaded from the folders of projects."""
+def _own_modules() -> dict[str, Path]:
+    """Loaded modules whose files are in the folders of projects, at any depth; not what is installed in a folder there."""
     folders = {path.parent for path in _loaded}
-    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
-    return {Path(file) for file in files if file and Path(file).parent in folders}
+    files = {name: Path(file) for name, module in list(sys.modules.items()) if (file := getattr(module, "__file__", None))}
+    return {
+        name: path
+        for name, path in files.items()
+        if "site-packages" not in path.parts and any(path.is_relative_to(folder) for folder in folders)
+    }
 
 
 def _digest(path: Path) -> bytes:
