@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select
 
+from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import Assignment, Job
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.rollouts import rollout_store
@@ -21,13 +22,18 @@ def assignment(connection: Connection, device: EnrolledDevice, settings: Setting
     """
     target = target_for(connection, device, device.model) if device.model else ""
     waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(20)
-    job = next((row for row in connection.execute(waiting) if schema_of(connection, row.target) <= reads), None)
+    job = next((row for row in connection.execute(waiting) if _may_read(connection, row.target, reads)), None)
     wanted = labelling.wanted_recordings(connection, device.name, settings)
-    later = "" if not target or schema_of(connection, target) <= reads else target
+    later = "" if not target or _may_read(connection, target, reads) else target
     return Assignment(
         target="" if later else target, needs_upgrade=later, job=Job(id=job.id, target=job.target) if job else None,
         recordings=wanted,
     )  # fmt: skip
+
+
+def _may_read(connection: Connection, target: str, reads: int) -> bool:
+    """Whether an agent reads this bundle. A hub holds none that it could not read itself: most polls need no query."""
+    return reads >= SCHEMA or schema_of(connection, target) <= reads
 
 
 def target_for(connection: Connection, device: EnrolledDevice, model: str) -> str:

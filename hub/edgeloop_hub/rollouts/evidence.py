@@ -45,7 +45,8 @@ class Members(NamedTuple):
 
 
 def members(connection: Connection, rollout: Rollout) -> Members:
-    columns = (devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256, devices.c.heartbeat)
+    columns = [devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256]
+    columns += [devices.c.heartbeat] if rollout.schema > 1 else []  # a large column, for the newest schema alone
     rows = select(*columns).where(
         devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
     )
