@@ -19,7 +19,7 @@ from edgeloop_agent.sources import Recording
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
-from edgeloop_contract.errors import DataError, StorageError
+from edgeloop_contract.errors import BundleError, DataError, DeviceError, StorageError
 from edgeloop_contract.tasks import names_of
 
 __all__ = ["Answer", "Model", "open"]
@@ -84,8 +84,14 @@ class Model:
         return self._one(given)
 
     def windows(self, given: Input) -> list[Answer]:
-        """The answers of each window of one recording, in order. Raises DataError where one is refused."""
+        """The answers of each window of one recording, in order.
+
+        Raises DataError where one is refused, DeviceError where the runtime fails.
+        """
+        failures = self._answering.failures
         lines = list(self._answering.lines(_recording(given)))
+        if self._answering.failures > failures:
+            raise DeviceError(str(lines[-1].refused))
         if refused := next((line for line in lines if line.refused), None):
             raise DataError(f"{refused.input}: {refused.refused}")
         return [_answer(line) for line in lines]
@@ -106,6 +112,8 @@ def open(bundle: str | os.PathLike[str], *, variant: str = "", threads: int = 0,
     """
     folder = Path(state) if state else device_state.default_folder()
     with Bundle.open(Path(bundle), verified=device_state.VerifiedBundles(folder)) as opened:
+        if opened.manifest.probe:
+            raise BundleError(f"{bundle}: is a latency probe with untrained weights; only edgeloop-agent bench runs it")
         if variant:
             opened.manifest.variant(variant)
             choice = VariantChoice(variant, threads or 1, "asked for by name")

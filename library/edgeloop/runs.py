@@ -43,13 +43,17 @@ class StageResult:
 
 @dataclass(frozen=True)
 class Run:
-    """A run. `report` and `bundle` are None where these stages were left out, or a floor was missed: `failures` says which."""
+    """A run. `report` and `bundle` are None where these stages were left out, or a floor was missed: `failures` says which.
+
+    `folder`: where its results are shown, with links to them.
+    """
 
     name: str
     stages: dict[str, StageResult]
     failures: list[str]
     report: Path | None
     bundle: Path | None
+    folder: Path | None
 
     @property
     def metrics(self) -> dict[str, dict[str, Any]]:
@@ -107,5 +111,5 @@ def run(
         )
         for entry in result.entries
     }
-    bundle = None if result.failures else result.path("package", "bundle")
-    return Run(loaded.head.name, stages, list(result.failures), result.path("report", "report"), bundle)
+    bundle = None if result.failures else result.shown("package", "bundle")
+    return Run(loaded.head.name, stages, list(result.failures), result.shown("report", "report"), bundle, result.folder)

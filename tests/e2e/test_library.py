@@ -69,11 +69,8 @@ def test_named_tensors_and_state(tmp_path: Path) -> None:
 
 
 HEAVY = """
-import sys, time
-import numpy
-start = time.perf_counter()
+import sys
 import edgeloop
-print(time.perf_counter() - start)
 model = edgeloop.open(sys.argv[1], variant="tflite-int8", state=sys.argv[2])
 print(model.windows(sys.argv[3])[0].label)
 print([name for name in ("torch", "onnx", "yaml", "click", "scipy", "edgeloop_pipeline") if name in sys.modules])
@@ -91,8 +88,8 @@ def test_on_a_device_nothing_heavy_is_imported(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", HEAVY, GOLDEN, tmp_path / "s", RECORDING], capture_output=True, text=True, check=True
     )
-    seconds, label, heavy = done.stdout.splitlines()
-    assert heavy == "[]" and label and float(seconds) < 1.0, done.stdout  # benchmarks/library.py has the real figure
+    label, heavy = done.stdout.splitlines()
+    assert heavy == "[]" and label, done.stdout  # benchmarks/library.py has the time
 
 
 def test_a_recipe_runs_with_settings_and_events(tmp_path: Path, tiny: Path) -> None:
@@ -108,6 +105,14 @@ def test_a_recipe_runs_with_settings_and_events(tmp_path: Path, tiny: Path) -> N
     (tiny / "network.py").write_text(network + "\nWIDTH = 3\n")  # as in a notebook: the file is edited, and the cell run again
     changed = edgeloop.run(tiny, settings={"train.epochs": 1, **off}, runs=tmp_path / "runs")
     assert not changed.stages["train"].cached
+    (tiny / "parts").mkdir()
+    (tiny / "parts" / "sizes.py").write_text("EPOCHS = 1\n")
+    (tiny / "network.py").write_text(network + "\nfrom parts.sizes import EPOCHS\nassert EPOCHS == 1\n")
+    edgeloop.run(tiny, settings={"train.epochs": 1, **off}, runs=tmp_path / "runs")
+    (tiny / "parts" / "sizes.py").write_text("EPOCHS = 2\n")  # a file below, which network.py imports
+    with pytest.raises(edgeloop.UsageError, match="AssertionError"):
+        edgeloop.run(tiny, settings={"train.epochs": 1, **off}, runs=tmp_path / "runs")
+    (tiny / "network.py").write_text(network)
     with pytest.raises(edgeloop.UsageError, match=r"train\.epoch"):
         edgeloop.run(tiny, settings={"train.epoch": 1}, runs=tmp_path / "runs")
 
