@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from bundles import F, accumulator, onnx_file, two_inputs
 from commands import command, edgeloop_here, sentence
@@ -18,6 +21,7 @@ from edgeloop_agent.engine import Engine
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleError
+from edgeloop_pipeline.packing.samples import sample_files
 from serving import GOLDEN, RECORDING
 
 NAMES = ("onnx-int8", "onnx-float32", "tflite-int8", "tflite-float32")
@@ -254,3 +258,41 @@ def test_a_server_gets_every_tensor(tmp_path: Path) -> None:
     assert all(f'name: "{name}"' in text for name in ("motion", "sound", "s", "p")) and "dynamic_batching" in text
     done = edgeloop_here("export-triton", accumulator(tmp_path / "sum.edgeloop"), tmp_path / "more")
     assert "has state" in sentence(done, 5)
+
+
+def test_quantized_answers_are_compared_in_their_own_steps(tmp_path: Path) -> None:
+    """A step of a thousandth would be a fifth of an int8 probability's: kernels of another CPU would fail the canary."""
+    scale = 1 / 256
+    nodes = [
+        helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Softmax", ["f"], ["p"], axis=-1),
+        helper.make_node("QuantizeLinear", ["p", "s", "z"], ["q"]),
+    ]  # fmt: skip
+    model = onnx_file(nodes, [("x", F, [1, 3, 1])], [("q", TensorProto.UINT8, [1, 3])], s=np.float32(scale), z=np.uint8(0))
+    (tmp_path / "m.onnx").write_bytes(model)
+    np.save(tmp_path / "a.npy", np.array([[1.0], [2.0], [3.0]], np.float32))
+    packed(tmp_path / "m.onnx", "--out", tmp_path / "a.edgeloop", "--labels", "a,b,c", "--scores", "probabilities",
+           "--samples", tmp_path / "a.npy")  # fmt: skip
+    with Bundle.open(tmp_path / "a.edgeloop") as bundle:
+        (golden,) = bundle.manifest.canary.golden.values()
+    assert golden.step == pytest.approx(scale)
+
+
+def test_very_many_large_samples_are_read_one_at_a_time(tmp_path: Path) -> None:
+    """2 GB of pictures in a process that may not grow by 1 GB; and that not all files are used is said."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    np.save(folder / "0.npy", np.zeros((600, 900, 3), np.float32))
+    for i in range(1, 320):
+        os.link(folder / "0.npy", folder / f"{i}.npy")
+    program = (
+        "import resource; from pathlib import Path; from edgeloop_pipeline.packing.samples import sample_files\n"
+        f"before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\nfiles = sample_files(Path({str(folder)!r}), [])\n"
+        "print(sum(f.read().nbytes for f in files), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    read, grown_kib = map(int, done.stdout.split())
+    assert read == 320 * 600 * 900 * 3 * 4 and grown_kib < 200_000
+    facts: list[str] = []
+    for i in range(320, 4100):
+        os.link(folder / "0.npy", folder / f"{i}.npy")
+    assert len(sample_files(folder, facts)) == 4096 and "4096 of 4100 sample files are used" in facts[0]

@@ -17,14 +17,14 @@ from edgeloop_contract.preprocessing.pictures import (
     ResizeShorter,
     letterbox_geometry,
 )
-from edgeloop_contract.preprocessing.preparing import Prepared, prepare, sizes_after
+from edgeloop_contract.preprocessing.preparing import Prepared, dtype_after, prepare, sizes_after
 from edgeloop_contract.preprocessing.series import Clip, Counts, FrameStack, Normalize, Pad, Reshape, Transpose, Window
 from edgeloop_contract.preprocessing.sound import Resample, SoundFeatures, ToFloat
 
 __all__ = [
     "Bgr", "CenterCrop", "Clip", "Colour", "Counts", "FrameStack", "Grayscale", "Letterbox", "LetterboxGeometry", "LogMel",
     "Normalize", "Pad", "Prepared", "Resample", "Reshape", "Resize", "ResizeShorter", "SoundFeatures", "Step", "ToFloat",
-    "Transpose", "Window", "letterbox_geometry", "prepare", "sizes_after",
+    "Transpose", "Window", "dtype_after", "letterbox_geometry", "prepare", "sizes_after",
 ]  # fmt: skip
 
 Step = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import msgspec
 
 from edgeloop_contract.arrays import Array
@@ -13,7 +15,12 @@ Sizes = dict[int, int]  # axis of a sample → its size, for the axes that the s
 
 
 class StepBase(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="step"):
-    """One step. Batch first: (N, *sample) → (N, *sample). Raises DataError for what it cannot take."""
+    """One step. Batch first: (N, *sample) → (N, *sample). Raises DataError for what it cannot take.
+
+    `makes`: the type of its result; "" where the type of what comes in stays.
+    """
+
+    makes: ClassVar[str] = ""
 
     def __call__(self, x: Array) -> Array:
         raise NotImplementedError

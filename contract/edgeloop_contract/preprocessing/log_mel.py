@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -22,6 +23,8 @@ class LogMel(StepBase, frozen=True, tag="log_mel"):
     Hann windows of `window` points every `hop`, power spectrum, triangular bands evenly spaced on the mel scale (HTK's
     2595·log10(1 + f/700)) from `low_hz` to `high_hz`, decibels below the recording's loudest value, 255 counts for `range_db`.
     """
+
+    makes: ClassVar[str] = "uint8"
 
     rate_hz: PositiveInt
     window: PositiveInt

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 import numpy as np
@@ -21,6 +21,8 @@ MAX_SIDE = 1 << 16  # of a picture that resize_shorter makes
 
 class Grayscale(StepBase, frozen=True, tag="grayscale"):
     """Colour to one channel with the luma weights of ITU-R BT.601, in integers; one-channel images pass."""
+
+    makes: ClassVar[str] = "uint8"
 
     def __call__(self, x: Array) -> Array:
         if x.ndim == 3:
@@ -43,6 +45,8 @@ class Grayscale(StepBase, frozen=True, tag="grayscale"):
 
 class Colour(StepBase, frozen=True, tag="colour"):
     """Three channels: a grey picture three times over, of one with transparency the colours; colour pictures pass."""
+
+    makes: ClassVar[str] = "uint8"
 
     def __call__(self, x: Array) -> Array:
         image = x[..., None] if x.ndim == 3 else x
@@ -139,6 +143,8 @@ class Letterbox(StepBase, frozen=True, tag="letterbox"):
     `fill`: the border's count in every channel. `method` and `antialias` as in `Resize`. Boxes are mapped back by
     `letterbox_geometry`.
     """
+
+    makes: ClassVar[str] = "uint8"
 
     height: PositiveInt
     width: PositiveInt

@@ -64,6 +64,12 @@ def sizes_after(steps: Sequence[StepBase]) -> Sizes:
     return sizes
 
 
+def dtype_after(steps: Sequence[StepBase]) -> str:
+    """The type that the last step which decides it makes; "" where the recording's own stays."""
+    decided = [getattr(step, "dtype", "") or step.makes for step in steps]
+    return next((name for name in reversed(decided) if name), "")
+
+
 def _finite_of(x: Array, indices: list[int], refused: dict[int, str]) -> tuple[Array, list[int], dict[int, str]]:
     """What is left of numbered rows after a step, and the reasons for all that are not."""
     if x.dtype.kind != "f":

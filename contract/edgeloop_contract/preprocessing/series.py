@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -75,6 +75,8 @@ class Counts(StepBase, frozen=True, tag="counts"):
     `zero`: per channel, 0 where it is left out; a sensor with a large offset (air pressure) keeps its resolution by it.
     """
 
+    makes: ClassVar[str] = "int16"
+
     lsb: list[float]
     zero: list[float] = []
 
@@ -101,6 +103,8 @@ class Normalize(StepBase, frozen=True, tag="normalize"):
 
     `mean` and `std`: one value for all channels, or one for each.
     """
+
+    makes: ClassVar[str] = "float32"
 
     mean: list[float]
     std: list[float]

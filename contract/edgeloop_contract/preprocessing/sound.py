@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 import numpy as np
@@ -26,6 +26,8 @@ class ToFloat(StepBase, frozen=True, tag="to_float"):
 
     `by` max: divided by the sample's largest value instead, as MLPerf Tiny's keyword data is; silence stays 0.
     """
+
+    makes: ClassVar[str] = "float32"
 
     full_scale: PositiveFloat = 32768.0
     by: Literal["full_scale", "max"] = "full_scale"
@@ -67,6 +69,8 @@ class SoundFeatures(StepBase, frozen=True, tag="sound_features"):
     In order: pre-emphasis of the sound, `centre`, frames, mean removed, pre-emphasis of each frame, window, FFT, |X|^`power`,
     mel bands, logarithm, range, cosine transform, lifter. `CONVENTIONS` has the parameters that equal known libraries.
     """
+
+    makes: ClassVar[str] = "float32"
 
     rate_hz: PositiveInt
     window: FramePoints  # points under the window function

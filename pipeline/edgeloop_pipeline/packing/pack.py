@@ -15,7 +15,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import INPUT, SCHEMA, Input, Manifest, Variant
-from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.preprocessing import Step, dtype_after
 from edgeloop_contract.tasks import Tensors
 from edgeloop_contract.tensors import Reset, State, TensorSpec
 from edgeloop_exporters.model_files.description import ModelFile
@@ -32,10 +32,6 @@ from edgeloop_pipeline.packing.trial import check_it_loads
 __all__ = ["pack"]
 
 CARD = ("name", "version", "author", "description", "licence")
-MAKES = {
-    "counts": "int16", "log_mel": "uint8", "grayscale": "uint8", "colour": "uint8", "letterbox": "uint8", "normalize": "float32",
-    "to_float": "float32", "sound_features": "float32",
-}  # fmt: skip
 
 
 def pack(request: PackRequest) -> PackResult:
@@ -146,20 +142,11 @@ def _sample(specs: Sequence[TensorSpec], steps: Sequence[Step]) -> TensorSpec:
     """The prepared sample: real values where a file is quantized or the files differ, else what the file itself takes."""
     spec = next((s for s in specs if s.dtype.startswith("float")), specs[0])
     shape = spec.sample_shape
-    made = _dtype_after(steps)
+    made = dtype_after(steps)
     if made:
         return TensorSpec(dtype=made, shape=shape)  # type: ignore[arg-type]
     real = spec.quantization is not None or len({s.dtype for s in specs}) > 1 or spec.dtype == "float16"
     return TensorSpec(dtype="float32" if real else spec.dtype, shape=shape)
-
-
-def _dtype_after(steps: Sequence[Step]) -> str:
-    """What the last step that decides it makes; "" where the recording's own type stays."""
-    for step in reversed(steps):
-        decided = getattr(step, "dtype", "") or MAKES.get(str(step.__struct_config__.tag), "")
-        if decided:
-            return str(decided)
-    return ""
 
 
 def _named(variant: Variant, inputs: Sequence[Input], keep_outputs: bool) -> Variant:
