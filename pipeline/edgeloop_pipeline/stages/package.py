@@ -28,6 +28,7 @@ class Package(Base):
 
     needs = ("exported", "verified", "profiled")
     gives = ("bundle",)
+    code = ("edgeloop_contract.features",)  # the archive marks what the manifest uses
     libraries = ("numpy",)
     uses_target = True
     uses_history = True
