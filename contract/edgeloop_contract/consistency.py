@@ -207,7 +207,8 @@ def _tensors(variant: Variant) -> Iterator[str]:
     inputs, outputs = [s.input for s in variant.states], [s.output for s in variant.states]
     yield from _twice(f"states of {variant.name}", [*inputs, *(spec.tensor for spec in variant.inputs if variant.states)])
     yield from _twice(f"states of {variant.name}", outputs)
-    if sum(math.prod(part.shape) for part in (*variant.inputs, *variant.outputs, *variant.states)) > MAX_VALUES:
+    shapes = [*(spec.shape for spec in (*variant.inputs, *variant.outputs)), *(state.shape for state in variant.states)]
+    if sum(map(math.prod, shapes)) > MAX_VALUES:
         yield f"variant {variant.name} has tensors of more than {MAX_VALUES} values together"
     for state in variant.states:
         yield from _tensor(f"variant {variant.name}'s state {state.input}", TensorSpec(dtype=state.dtype, shape=state.shape))
