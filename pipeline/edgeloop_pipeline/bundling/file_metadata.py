@@ -21,6 +21,7 @@ SCORES = {
     "classification": "Classifies into {count} labels; its scores are logits.",
     "regression": "Estimates {count} quantities; value = score × score_std + score_mean.",
     "anomaly": "Reconstructs its normalized input; a large error is an anomaly.",
+    "tensors": "Answers with an array.",
 }
 
 
@@ -32,7 +33,7 @@ def metadata_of(splits: PreparedSplits, preprocessing: Sequence[Step], name: str
         more = {"score_mean": _json(mean), "score_std": _json(std)}
     return Metadata(
         name=name, version=str(version), task=splits.task, description=SCORES[splits.task].format(count=len(splits.labels)),
-        labels=() if splits.task == "anomaly" else tuple(splits.labels),  # its scores are the input's values, not labels' ones
+        labels=() if splits.task in ("anomaly", "tensors") else tuple(splits.labels),  # whose scores are no labels'
         preprocessing=tuple(preprocessing), more=more,
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ import msgspec
 
 from edgeloop_contract.manifest import Manifest, Provenance, TensorSpec, Variant
 from edgeloop_pipeline.bundling.model_card import card_header, data_digest, kind_of, modality
-from edgeloop_pipeline.tasks.registry import METRICS
+from edgeloop_pipeline.tasks.registry import metric_name
 
 SPEC_VERSION = "1.6"
 NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "urn:edgeloop:bundle")
@@ -91,7 +91,7 @@ def _figures(variant: Variant, kind: str) -> list[Json]:
     found: list[Json] = []
     if (one := variant.accuracy) is not None:
         interval = {"lowerBound": repr(one.low), "upperBound": repr(one.high)}
-        metric = METRICS.get(kind, "accuracy")
+        metric = metric_name(kind)
         found.append({"type": metric, "value": repr(one.value), "slice": variant.name, "confidenceInterval": interval})
     if (cost := variant.cost) is not None:
         where = f"{variant.name}, {cost.threads} threads, {cost.machine}"

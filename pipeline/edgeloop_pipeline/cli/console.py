@@ -105,9 +105,9 @@ def summary_table(result: RunResult) -> None:
     from rich.table import Table
 
     from edgeloop_pipeline.report.summary import rows
-    from edgeloop_pipeline.tasks.registry import METRICS
+    from edgeloop_pipeline.tasks.registry import metric_of
 
-    metric = METRICS[result.recipe.head.task]
+    metric = metric_of(result.recipe.head)
     table = Table(title=f"{result.recipe.head.name}: {metric} on the full test set", title_justify="left")
     for column in ("stage", f"test {metric}", "95 % interval", "size", "p50 latency", "took"):
         table.add_column(column, justify="left" if column == "stage" else "right")

@@ -58,11 +58,11 @@ def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, 
         name=name,
         version=given["version"],
         task=given["task"],
-        labels=_labels(given["labels"]),
+        labels=labels_given(given["labels"]),
         quantities=_listed(given["quantities"]),
         scores=given["scores"],
         output=given["output"],
-        steps=dict(_steps(text) for text in given["preprocess"]),
+        steps=dict(steps_given(text) for text in given["preprocess"]),
         constants={name: _numbers(name, text) for name, text in _pairs("--constant", given["constant"])},
         states=dict(_pairs("--state", given["state"])),
         no_states=given["no_states"],
@@ -93,7 +93,7 @@ def _listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def _labels(text: str) -> list[str]:
+def labels_given(text: str) -> list[str]:
     """Labels with commas between, or the lines of a file of that name."""
     from_file = text and ("," not in text or Path(text).exists())
     labels = [line.strip() for line in _text(Path(text)).splitlines() if line.strip()] if from_file else _listed(text)
@@ -125,7 +125,7 @@ def _sizes(name: str, text: str) -> list[int]:
     return [int(part) for part in text.split("x")]
 
 
-def _steps(text: str) -> tuple[str, list[Any]]:
+def steps_given(text: str) -> tuple[str, list[Any]]:
     """INPUT=STEPS or STEPS, where STEPS is YAML or a file of it."""
     import msgspec
     import yaml

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgeloop_contract.errors import EdgeloopError, StorageError, UsageError
+from edgeloop_pipeline.cli.compress import compress
 from edgeloop_pipeline.cli.fleet import COMMANDS as PUBLISHING
 from edgeloop_pipeline.cli.labels import labels
 from edgeloop_pipeline.cli.pack import pack
@@ -54,7 +55,7 @@ def commands() -> None:
     """Make good models on limited hardware, and keep them good in the field."""
 
 
-for one in (*PUBLISHING, labels, retrain, doctor, new, pack, samples, report, open_results, compare, clean, sbom):
+for one in (*PUBLISHING, compress, labels, retrain, doctor, new, pack, samples, report, open_results, compare, clean, sbom):
     one.epilog = one.epilog or EXIT_CODES
     commands.add_command(one)
 

@@ -29,6 +29,8 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
                 f" recordings with other values of {name} to {split}"
             )
         return values.astype(np.float32)
+    if task == "tensors":
+        return labels.astype(np.int64)
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(names):
         raise DataError(f"{split}: labels must be integers from 0 to {len(names) - 1}")
     if task == "anomaly":

@@ -103,6 +103,7 @@ class PreparedSplits:
     task: str = "classification"
     normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # the recipe's mean and std
     channels: tuple[str, ...] = ()
+    measure: str = ""  # what the labels are where they are an imported model's own answers; "": the data's labels
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 
     @property

@@ -148,17 +148,18 @@ def reliability(confidence: Array, right: Array) -> list[tuple[float, int]]:
     return found
 
 
-def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]]) -> Drift:
+def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]], labelled: bool = True) -> Drift:
     """The reference of a bundle from validation samples and scores; with training samples if validation has too few groups.
 
-    `pools`: "validation", and optionally "train", as (Samples, scores).
+    `pools`: "validation", and optionally "train", as (Samples, scores). Not `labelled`: no table says how often
+    a confidence is right.
     """
     if isinstance(task, Anomaly):  # the normal samples are the reference
         pools = {name: (s.of(s.labels == 0), found[s.labels == 0]) for name, (s, found) in pools.items()}
     samples, scores = pools["validation"]
-    labelled = isinstance(task, Classification)
+    classes = isinstance(task, Classification)
     _, _, confidence = pool_of(task, samples.values, scores, samples.recording, samples.groups)
-    table = reliability(confidence, scores.argmax(1) == samples.labels) if labelled else ()
+    table = reliability(confidence, scores.argmax(1) == samples.labels) if classes and labelled else ()
     parts = [pool_of(task, s.values, found, s.recording, s.groups)[:2] for s, found in pools.values()]
     names = parts[0][1]
     pool = Pool(
@@ -166,7 +167,7 @@ def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]]) -> Drift:
         np.concatenate([p.recordings + 10_000_000 * i for i, (p, _) in enumerate(parts)]),
         np.concatenate([[f"{i} {g}" for g in p.groups] for i, (p, _) in enumerate(parts)]),
     )  # fmt: skip
-    labels = len(task.labels) if labelled and len(task.labels) <= 64 else 1
+    labels = len(task.labels) if classes and len(task.labels) <= 64 else 1
     return calibrate(pool, names, labels, " and ".join(pools), table)
 
 

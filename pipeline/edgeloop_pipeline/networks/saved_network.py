@@ -49,6 +49,12 @@ class Saved:
 
 def build(project: Project, builder: str, arguments: dict[str, Any], splits: PreparedSplits) -> nn.Module:
     """Call the user's builder with the channels-first sample shape and the number of outputs. Raises ModelError."""
+    if not builder:
+        from edgeloop_pipeline.networks.imported import imported_network
+
+        given = project.recipe.head.imported
+        assert given is not None
+        return imported_network(project.recipe.folder, given, flat=splits.task == "classification")
     shape = (splits.shape[-1], *splits.shape[:-1])
     outputs = task_for(splits).outputs
     make = load_object(project.recipe.folder, builder)

@@ -21,9 +21,8 @@ from edgeloop_pipeline.results.quantization import LayerLoss
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training.scoring import scores_of
 
-MAX_SAMPLES, MIN_SAMPLES = 256, 32
+MAX_SAMPLES, MIN_SAMPLES = 256, 8
 MEAN_SAMPLES = 16  # samples that give a layer's mean error when it alone is rounded
-MAX_SECONDS = 60.0  # the most time for running the network once per layer
 OUTLIER = 8.0  # a channel's peak relative to the median channel's
 SATURATED = 0.01  # share of the values outside their range
 OUTLIER_SAMPLE = 3.0  # a calibration sample's extreme relative to the 99th percentile of all samples' extremes
@@ -107,17 +106,18 @@ class _Outputs(fx.Interpreter):
         return result
 
 
-def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float]) -> list[LayerLoss]:
+def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float], seconds: float = 60.0) -> list[LayerLoss]:
     """Explain every layer with weights and every sum, in order, on validation samples.
 
-    `stretched`: quantizer → how far one calibration sample reaches (`outlier_samples`).
+    `stretched`: quantizer → how far one calibration sample reaches (`outlier_samples`). `seconds`: about the most time;
+    with less of it, fewer samples show each layer's cost.
     """
     module, normalization = graph.module, graph.normalization
     nodes = [n for n in module.graph.nodes if n.target in WEIGHTED or is_sum(n)]
     start = time.perf_counter()
     scores_of(module, normalization, some_of(splits.validation, MIN_SAMPLES))
     one = (time.perf_counter() - start) / MIN_SAMPLES
-    samples = some_of(splits.validation, int(min(MAX_SAMPLES, max(MIN_SAMPLES, MAX_SECONDS / max(1, len(nodes)) / one))))
+    samples = some_of(splits.validation, int(min(MAX_SAMPLES, max(MIN_SAMPLES, seconds / max(1, len(nodes)) / one))))
     task = task_for(splits)
     x = samples_of(normalization, samples.values[: MAX_SAMPLES // 4])
     rounded = _Outputs(module)

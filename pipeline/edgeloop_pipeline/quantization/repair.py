@@ -98,7 +98,7 @@ class Repair:
         self.best = self._chosen(plain, first)
         self.post_training = self.best.metric
         self._record(f"calibration by {first}", self.best, 0.0, True, start)
-        self.losses = diagnosis.explain(self.best.graph, self.splits, stretched)
+        self.losses = diagnosis.explain(self.best.graph, self.splits, stretched, settings.diagnosis_seconds)
         if settings.calibration == "auto":
             self._other_methods(plain)
         quantized_graph.forget(plain)
@@ -213,7 +213,9 @@ class Repair:
         integer_best = self.best
         if self._holds() or not self.settings.max_float_layers:
             return integer_best
-        losses = diagnosis.explain(self.best.graph, self.splits, {})  # repairs changed which layers cost most
+        losses = diagnosis.explain(
+            self.best.graph, self.splits, {}, self.settings.diagnosis_seconds
+        )  # repairs changed which layers cost most
         integer = quantized_graph.layers(self.best.graph.module, self.best.graph.plan.floating)
         ranked = dict.fromkeys(r.layer for r in sorted(losses, key=lambda r: r.alone_sqnr_db) if r.layer in integer)
         worst = list(ranked)[: self.settings.max_float_layers]

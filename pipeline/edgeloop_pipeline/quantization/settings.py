@@ -25,6 +25,7 @@ class QuantizeSettings:
     float_streams: When = "auto"  # residual streams: sums, and the layers that begin them; auto: when calibration misses the floor
     float_layers: list[str] = field(default_factory=list)  # names of layers that stay in float
     max_float_layers: NonNegativeInt = 2  # layers that may stay in float to hold the floor
+    diagnosis_seconds: PositiveFloat = 60.0  # about the most time for the cost of each layer
     qat: When = "auto"  # quantization-aware training; auto: when nothing cheaper holds the floor
     qat_epochs: PositiveInt = 4
     qat_learning_rate: PositiveFloat = (

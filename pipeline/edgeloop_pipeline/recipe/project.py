@@ -17,7 +17,7 @@ import msgspec
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
-from edgeloop_pipeline.data import sample_cache
+from edgeloop_pipeline.data import original_answers, sample_cache
 from edgeloop_pipeline.data.prepare import prepare_splits
 from edgeloop_pipeline.data.types import Data, PreparedSplits
 from edgeloop_pipeline.recipe.recipe import Recipe
@@ -63,7 +63,7 @@ class Project:
 
     @cached_property
     def _own_digests(self) -> dict[str, str]:
-        found = {_text(path): sha256(path) for path in self.data.files()}
+        found = {_text(path): sha256(path) for path in (*self.data.files(), *self._original)}
         if len(found) > MAX_FILES_NAMED:
             return {f"{len(found)} files": digest(found)}
         short = {f"{Path(path).parent.name}/{Path(path).name}": value for path, value in found.items()}
@@ -77,14 +77,27 @@ class Project:
             from edgeloop_pipeline.data.field_data import merged
 
             found = merged(found, self._field, field.share, field.max_repeats)
-        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None)
+        measure = self.recipe.head.imported.measure or "" if self.recipe.head.imported else ""
+        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure)
+
+    @property
+    def _original(self) -> list[Path]:
+        """The model file that the network comes from, with the files beside it that hold its weights. Raises DataError."""
+        given = self.recipe.head.imported
+        if given is None:
+            return []
+        path = self.recipe.folder / given.model
+        if not path.is_file():
+            raise DataError(f"imported.model: {path}: no such file; correct the path")
+        return [path, *original_answers.files_beside(path)]
 
     @cached_property
     def _samples(self) -> PreparedSplits:
         head = self.recipe.head
         steps = msgspec.to_builtins(head.preprocessing)
         cleaning = msgspec.to_builtins(head.cleaning)
-        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, cleaning, self.sample_code])
+        imported = msgspec.to_builtins([head.imported, head.normalize]) if head.imported else None
+        key = digest([self._own_digests, self.code_digests, head.data, head.task, steps, cleaning, self.sample_code, imported])
         found = sample_cache.read(key) if self._own_digests else None
         if found is None:
             start = time.perf_counter()
@@ -103,7 +116,16 @@ class Project:
             raise DataError(
                 f"{self.recipe.head.data}: load() failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
             ) from error
-        return prepare_splits(loaded, self.recipe.head.preprocessing, self.recipe.head.task, self.recipe.head.cleaning)
+        head = self.recipe.head
+        found = prepare_splits(loaded, head.preprocessing, head.task, head.cleaning)
+        if head.imported is None or head.imported.measure is None:
+            return found
+        if head.normalize is None:
+            raise UsageError("normalize: missing; an imported model needs the mean and std that it was trained with")
+        original = original_answers.Original(
+            self.recipe.folder / head.imported.model, head.imported.output, head.imported.layout, tuple(head.imported.shape)
+        )
+        return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std))
 
     @property
     def code_digests(self) -> dict[str, str]:

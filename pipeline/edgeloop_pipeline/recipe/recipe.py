@@ -80,6 +80,8 @@ def load(path: Path, changes: Sequence[str | Override] = ()) -> Recipe:
         raise UsageError(f"{path}: not a recipe; it needs name, network, data and stages")
     data = _changed(data, changes)
     found = problems(data, RecipeHead, "")
+    if not data.get("network") and not data.get("imported"):
+        found.append("network: missing")
     raw = data.get("stages")
     stages: dict[str, dict[str, Any]] = {}
     if isinstance(raw, dict):

@@ -12,6 +12,7 @@ from edgeloop_contract.preprocessing import Step
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Measure = Literal["agreement", "cosine", "mask_iou", "signal"]
 Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
@@ -103,14 +104,28 @@ class FieldData(msgspec.Struct, frozen=True, kw_only=True):
     max_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most this many times
 
 
+class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A trained model in a file, in place of a network from code (`edgeloop compress`). docs/compress.md has an example.
+
+    `layout`: of the file's input beside our samples, whose channels are last; "as_it_is": the same values in the file's own shape.
+    """
+
+    model: Annotated[str, msgspec.Meta(min_length=1)]  # an ONNX file beside the recipe
+    measure: Measure | None = None  # what int8 keeps of this model's own answers; default: the labels of the data
+    output: str = ""  # of several
+    layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
+    shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
+
+
 class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
     """A recipe's fields. `stages` maps stage names to their settings; each stage checks its own."""
 
     name: Name
-    network: Reference
     data: Reference
+    network: Reference = ""  # file.py:callable; empty where `imported` gives the network
+    imported: Imported | None = None
     version: Annotated[int, msgspec.Meta(ge=1)] = 1
-    task: Literal["classification", "regression", "anomaly"] = "classification"
+    task: Literal["classification", "regression", "anomaly", "tensors"] = "classification"
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []

@@ -15,13 +15,14 @@ from edgeloop_pipeline.cache.store import Entry
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.report import plots, techniques
 from edgeloop_pipeline.report.rendering import page
+from edgeloop_pipeline.report.samples_seen import samples_seen
 from edgeloop_pipeline.report.summary import rows
 from edgeloop_pipeline.results.compression import BudgetResult, PruneResult
 from edgeloop_pipeline.results.files import CascadeResult, PackageResult, ProfileResult, SplitResult, VerifyResult
 from edgeloop_pipeline.results.quantization import QuantizeResult
 from edgeloop_pipeline.results.read import results_like
 from edgeloop_pipeline.results.training import NetworkResult
-from edgeloop_pipeline.tasks.registry import METRICS
+from edgeloop_pipeline.tasks.registry import metric_of
 
 LIBRARIES = ("edgeloop", "torch", "torch-pruning", "onnx", "onnxruntime", "litert-torch", "ai-edge-litert", "numpy")
 LOW_RECALL, WIDE_INTERVAL = 0.5, 0.1
@@ -36,13 +37,14 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
     curves |= {name: result.curve for name, result in results_like(entries, PruneResult).items() if result.curve}
     table, budget = rows(entries), inputs.result("budget", BudgetResult)
     recipe = inputs.project.recipe
-    head, metric = recipe.head, METRICS[recipe.head.task]
+    head, metric = recipe.head, metric_of(recipe.head)
     return page(
         "report.html.j2",
         name=head.name,
         version=head.version,
         card=head.model_card.strip(),
         rows=table,
+        seen=samples_seen(inputs),
         verified=verified,
         profiled=profiled,
         trained=trained,

@@ -27,6 +27,8 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
     found |= {f"data {file}": d for file, d in project.data_digests.items()}
     for key in ("network", "network_args", "data", "augment", "preprocessing", "normalize", "task", "seed"):
         found[f"recipe {key}"] = _text(msgspec.to_builtins(getattr(head, key)))
+    if head.imported is not None:  # its file is one of the data files
+        found["recipe imported"] = _text(msgspec.to_builtins(head.imported))
     if head.cleaning:
         found["recipe cleaning"] = _text(msgspec.to_builtins(head.cleaning))
     if head.field is not None:  # its file is one of the data files

@@ -19,6 +19,7 @@ from edgeloop_pipeline.results.files import PackageResult, ProfileResult, Verify
 if TYPE_CHECKING:
     from edgeloop_contract.manifest import ChannelStatistics
     from edgeloop_pipeline.bundling.canary import CanarySet
+    from edgeloop_pipeline.data.types import PreparedSplits
     from edgeloop_pipeline.tasks.registry import Task
 
 
@@ -46,7 +47,9 @@ class Package(Base):
         variants = []
         for variant in read_variants(exported):
             files[f"models/{variant.file}"] = (exported / variant.file).read_bytes()
-            accuracy, cost = verified.variants[variant.name].accuracy, profiled.variants[variant.name]
+            # What is kept of an original's answers is no accuracy: the card says it.
+            accuracy = None if project.splits.measure else verified.variants[variant.name].accuracy
+            cost = profiled.variants[variant.name]
             variants.append(msgspec.structs.replace(variant, file=f"models/{variant.file}", accuracy=accuracy, cost=cost))
         split = _split(inputs, files)
         made = manifest.Manifest(
@@ -58,7 +61,9 @@ class Package(Base):
             cascade=_cascade(inputs), provenance=provenance_of(project),
             model_card="",
         )  # fmt: skip
-        texts = CardTexts(head.model_card, task.card(verified), verified.metric, head.license, head.datasets)
+        texts = CardTexts(
+            head.model_card, [*task.card(verified), *_kept(project.splits, verified)], verified.metric, head.license, head.datasets
+        )
         made = msgspec.structs.replace(made, model_card=model_card(made, texts))
         (out / CARD).write_text(made.model_card, encoding="utf-8")
         name = f"{head.name}-{head.version}.edgeloop"
@@ -83,10 +88,23 @@ def _canary(inputs: Inputs, task: Task) -> tuple[CanarySet, ChannelStatistics]:
     return canary, reference_of(inputs.project.splits, task.reference(arrays["validation_scores"]))
 
 
+def _kept(splits: PreparedSplits, verified: VerifyResult) -> list[str]:
+    """The card's line on a model whose data nobody labelled."""
+    if not splits.measure:
+        return []
+    files = ", ".join(f"{name} {v.accuracy.value:.2%}" for name, v in verified.variants.items())
+    return [
+        f"Nobody labelled the data, so the accuracy is not known. {verified.metric.capitalize()} with the original model's answers"
+        f" on {len(splits.test)} samples: {files}."
+    ]
+
+
 def _drift(inputs: Inputs) -> Any:
     from edgeloop_contract.drift import Drift
     from edgeloop_pipeline.bundling.file_names import DRIFT
 
+    if not (inputs.artefacts["verified"] / DRIFT).is_file():
+        return None
     return msgspec.json.decode((inputs.artefacts["verified"] / DRIFT).read_bytes(), type=Drift)
 
 

@@ -50,7 +50,7 @@ class Train(FitSettings, Base):
             _give_weights(project, self.weights, network)
         elif self.start:
             saved_network.load_weights(network, project.recipe.folder / self.start)
-        elif not self.epochs:
+        elif not self.epochs and (head.network or head.imported is None):
             raise UsageError("stages.train: epochs 0 leaves the network untrained; set epochs, or weights")
         structure = saved_network.Structure(head.network, head.network_args, {}, normalization)
         parameters, multiply_adds = saved_network.parameters(network), saved_network.multiply_adds(network, sample)

@@ -43,7 +43,7 @@ class Verify(Base):
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.stages import floors
-        from edgeloop_pipeline.tasks.registry import METRICS, task_for
+        from edgeloop_pipeline.tasks.registry import metric_name, task_for
         from edgeloop_pipeline.training.scoring import scores_of, seed_everything
 
         project, splits = inputs.project, inputs.project.splits
@@ -80,13 +80,16 @@ class Verify(Base):
                 layers=self._layers(inputs, graph),
                 layers_note="TFLite's layers are compared with its own kernels (XNNPACK hides its inner tensors)",
             ),
-            metric=METRICS[splits.task],
+            metric=metric_name(splits.task, splits.measure),
             failures=[],
         )
         failures = _failures(project.recipe.head.target, result, measured, len(graph.plan.points))
         result = msgspec.structs.replace(result, failures=failures)
         self._canary(inputs, graph, on_validation, out)
-        self._drift(inputs, task.described(figures), on_validation, graph, saved.normalization, out)
+        if splits.task == "tensors":
+            inputs.log("drift: is not watched, because nobody said what the answers mean")
+        else:
+            self._drift(inputs, task.described(figures), on_validation, graph, saved.normalization, out)
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
         return result
 
@@ -113,7 +116,7 @@ class Verify(Base):
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are used too")
             pools["train"] = (splits.train, scores_of(graph.module, normalization, splits.train).numpy())
-        reference = calibration.of_bundle(task, pools)
+        reference = calibration.of_bundle(task, pools, labelled=not splits.measure)
         told = calibration.rarest_told(reference.samples, reference.recordings)
         rarer = f"; rates below {told:.0f} false alarms in 10,000 samples are extrapolated from these" if told else ""
         inputs.log(f"drift: the reference is {reference.samples} samples in {reference.recordings} recordings{rarer}")
@@ -131,8 +134,10 @@ class Verify(Base):
             GOLDEN + v.name: open_runtime(v, (exported / v.file).read_bytes()).run(validation.values[rows])
             for v in read_variants(exported) if v.precision != Precision.INT8
         }  # fmt: skip
+        # -1: nobody labelled it.
+        labels = np.full(len(rows), -1) if inputs.project.splits.measure else validation.labels[rows]
         np.savez(
-            out / CANARY, inputs=validation.values[rows], scores=on_validation[rows], labels=validation.labels[rows],
+            out / CANARY, inputs=validation.values[rows], scores=on_validation[rows], labels=labels,
             validation_scores=on_validation, step=parity_step(graph), **golden,
         )  # fmt: skip
 

@@ -8,7 +8,7 @@ from edgeloop_pipeline.cache.store import write as write_file
 from edgeloop_pipeline.report import plots
 from edgeloop_pipeline.report.rendering import page
 from edgeloop_pipeline.sweep.study import FOLDER, Study, SweepTrial
-from edgeloop_pipeline.tasks.registry import METRICS
+from edgeloop_pipeline.tasks.registry import metric_of
 
 
 def write(study: Study, trials: list[SweepTrial]) -> Path:
@@ -16,8 +16,8 @@ def write(study: Study, trials: list[SweepTrial]) -> Path:
     head = study.recipe.head
     points = [(t.number, t.point.accuracy, t.point.latency, float(t.point.bytes), t.best) for t in trials if t.point]
     text = page(
-        "sweep.html.j2", name=head.name, path=str(study.recipe.path), trials=trials, metric=METRICS[head.task],
-        pareto=plots.pareto(points, METRICS[head.task]),
+        "sweep.html.j2", name=head.name, path=str(study.recipe.path), trials=trials, metric=metric_of(head),
+        pareto=plots.pareto(points, metric_of(head)),
     )  # fmt: skip
     path = study.runs / FOLDER / f"{study.name}.html"
     write_file(path, text.encode())

@@ -60,13 +60,15 @@ class Classification:
         return confidence_intervals.bootstrap(confidence_intervals.share(scores.argmax(1) == samples.labels), samples.recording)
 
     def chance(self, samples: Samples) -> float:
-        """The metric of a model that always answers the most common class."""
-        return float(np.bincount(samples.labels).max() / len(samples))
+        """The metric of a model that always answers the most common class; 0 where the labels are the original's answers."""
+        return 0.0 if self.splits.measure else float(np.bincount(samples.labels).max() / len(samples))
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """`confusion`: rows are true classes, columns answers. `classes`: precision, recall, F1 and count of each."""
         from edgeloop_pipeline.results.files import ClassFigures, TaskFigures
 
+        if self.splits.measure:  # a table of right and wrong needs labels that somebody gave
+            return TaskFigures()
         names = self.splits.labels
         classes, truth = len(names), np.asarray(samples.labels)
         matrix = np.bincount(truth * classes + scores.argmax(1), minlength=classes**2).reshape(classes, classes)
@@ -90,8 +92,11 @@ class Classification:
         return manifest.Classification(labels=list(self.splits.labels))
 
     def card(self, figures: TaskFigures) -> list[str]:
-        weakest = min(figures.classes or [], key=lambda c: c.recall)
+        classes = f"Classifies into {', '.join(self.splits.labels[:MAX_CLASSES_SHOWN])}{' …' * (self.outputs > MAX_CLASSES_SHOWN)}."
+        if not figures.classes:
+            return [classes]
+        weakest = min(figures.classes, key=lambda c: c.recall)
         return [
-            f"Classifies into {', '.join(self.splits.labels[:MAX_CLASSES_SHOWN])}{' …' * (self.outputs > MAX_CLASSES_SHOWN)}.",
+            classes,
             f"Weakest class: {weakest.label}, recall {weakest.recall:.1%} of {weakest.count}.",
         ]

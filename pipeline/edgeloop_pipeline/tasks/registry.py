@@ -1,6 +1,7 @@
-"""The three tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
+"""The tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
 
-"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², or ROC AUC.
+"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, or what is kept of an
+imported model's own answers.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
+    from edgeloop_pipeline.recipe.settings import RecipeHead
     from edgeloop_pipeline.results.files import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
@@ -21,8 +23,11 @@ TASKS = {
     "classification": "edgeloop_pipeline.tasks.classification:Classification",
     "regression": "edgeloop_pipeline.tasks.regression:Regression",
     "anomaly": "edgeloop_pipeline.tasks.anomaly:Anomaly",
+    "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
 }
 METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC"}
+# Where the original model's answers are the labels, nothing is accuracy.
+MEASURES = {"agreement": "agreement", "cosine": "cosine similarity", "mask_iou": "mask IoU", "signal": "signal kept"}
 
 
 class Task(Protocol):
@@ -54,9 +59,18 @@ class Task(Protocol):
     def reference(self, on_validation: Array) -> dict[str, Any]:
         """The statistics of the answers on validation data, for the drift reference."""
 
-    def described(self, figures: TaskFigures) -> manifest.Classification | manifest.Regression | manifest.Anomaly: ...
+    def described(self, figures: TaskFigures) -> manifest.Task: ...
 
     def card(self, figures: TaskFigures) -> list[str]: ...
+
+
+def metric_name(task: str, measure: str | None = "") -> str:
+    """The metric of a task in words; `measure`: the recipe's, where an imported model's own answers are the labels."""
+    return MEASURES[measure] if measure else METRICS.get(task, "accuracy")
+
+
+def metric_of(head: RecipeHead) -> str:
+    return metric_name(head.task, head.imported.measure if head.imported else None)
 
 
 def task_for(splits: PreparedSplits) -> Task:

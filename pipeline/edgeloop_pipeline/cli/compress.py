@@ -1,0 +1,119 @@
+"""`edgeloop compress`: a trained model into a verified int8 pair."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from edgeloop_contract.errors import EdgeloopError, UsageError
+from edgeloop_pipeline.cli.pack import labels_given, steps_given
+from edgeloop_pipeline.cli.run_options import runs_option
+
+
+@click.command()
+@click.argument("model", type=click.Path(path_type=Path))
+@click.option(
+    "--calibrate", required=True, type=click.Path(path_type=Path), metavar="DATA", help="Pictures, sound, tables, arrays."
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The project folder to make.")
+@click.option("--name", default="", help="The model's name on devices and hub; default: the folder's name.")
+@click.option("--labels", default="", help="A file with one label a line, or labels with commas between.")
+@click.option("--normalize", default="", metavar="HOW", help="imagenet, unit, symmetric, counts, or MEAN/STD in counts (0 to 255).")
+@click.option("--bgr/--rgb", default=None, help="The order of a picture's channels; default: rgb.")
+@click.option("--fit", type=click.Choice(["stretch", "crop", "letterbox"]), help="How a picture gets the model's size.")
+@click.option("--preprocess", default="", metavar="STEPS", help="YAML list of steps, or a file with it; see docs/preprocessing.md.")
+@click.option("--output", default="", metavar="TENSOR", help="The output that counts, if there are several.")
+@click.option("--size", default="", metavar="AxBxC", help="One sample's shape at the input, if the file leaves sizes open.")
+@click.option("--task", type=click.Choice(["classification", "tensors"]), help="Default: as labels and the graph say.")
+@click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal"]), help="What int8 has to keep.")
+@click.option(
+    "--min-agreement", type=click.FloatRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it."
+)
+@click.option("--max-latency-us", type=click.FloatRange(0, min_open=True), help="Of the fastest int8 file here, batch 1.")
+@click.option("--max-bytes", type=click.IntRange(1), help="Of each int8 file.")
+@click.option("--prepare-only", is_flag=True, help="Write the project, and do not run it.")
+@runs_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
+def compress(model: Path, calibrate: Path, out: Path, runs: Path, prepare_only: bool, as_json: bool, **given: Any) -> None:
+    """Make MODEL (.onnx, float) small: a project in FOLDER, int8 files for ONNX and TFLite, checked against MODEL, and a bundle."""
+    from edgeloop_pipeline.importing.project import make_project
+    from edgeloop_pipeline.importing.request import CompressRequest
+
+    request = CompressRequest(
+        model=model, calibrate=calibrate, out=out, name=given["name"], labels=labels_given(given["labels"]),
+        normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
+        steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], output=given["output"],
+        shape=_size(given["size"]), task=given["task"], measure=given["measure"], min_agreement=given["min_agreement"],
+        max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
+    )  # fmt: skip
+    meaning = make_project(request, _ask)
+    click.echo(f"{model}:", err=True)
+    for fact in meaning.facts:
+        click.echo(f"  {fact}", err=True)
+    for guess in meaning.guesses:
+        click.echo(f"  please check: {guess}", err=True)
+    if prepare_only:
+        click.echo(f"{out}: edit recipe.yaml, then: edgeloop run {out}", err=as_json)
+        return
+    _run(out, runs, as_json)
+
+
+def _run(folder: Path, runs: Path, as_json: bool) -> None:
+    from edgeloop_pipeline.cache.store import Store
+    from edgeloop_pipeline.cli.console import Console, summary_json, summary_table
+    from edgeloop_pipeline.recipe import recipe as recipes
+    from edgeloop_pipeline.run.last_run import remember
+    from edgeloop_pipeline.run.runner import RunResult
+    from edgeloop_pipeline.run.runner import run as run_recipe
+
+    recipe, store = recipes.load(recipes.find(str(folder))), Store(runs)
+    remember(store, recipe.path, ())
+    result = RunResult(recipe, store)
+    try:
+        run_recipe(recipe, store, Console(), result)
+    except EdgeloopError as error:
+        click.echo(f"{folder}: the project is kept; edit recipe.yaml, then: edgeloop run {folder}", err=True)
+        if as_json:
+            click.echo(summary_json(result, str(error)))
+        raise
+    if as_json:
+        click.echo(summary_json(result))
+    else:
+        summary_table(result)
+
+
+def _normalize(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS
+
+    if not text or text in NORMALIZATIONS:
+        return NORMALIZATIONS[text] if text else None
+    try:
+        mean, std = (tuple(float(part) for part in side.split(",")) for side in text.split("/"))
+    except ValueError:
+        names = ", ".join(NORMALIZATIONS)
+        raise UsageError(f"--normalize {text}: say {names}, or MEAN/STD such as 127.5/127.5 or 124,116,104/58,57,57") from None
+    if (
+        not all(value > 0 and value < float("inf") for value in std)
+        or len(mean) not in (1, len(std))
+        or len(std) not in (1, len(mean))
+    ):
+        raise UsageError(f"--normalize {text}: give a mean and a std above 0, one for all channels or one each")
+    return mean, std
+
+
+def _size(text: str) -> tuple[int, ...]:
+    if text and not re.fullmatch(r"[1-9]\d{0,8}(x[1-9]\d{0,8})*", text):
+        raise UsageError(f"--size {text}: write sizes such as 3x224x224, without the batch")
+    return tuple(int(part) for part in text.split("x")) if text else ()
+
+
+def _ask(question: str, answers: list[str]) -> str | None:
+    """Where a person sits, ask; else None."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return None
+    answer: str = click.prompt(question, type=click.Choice(answers), err=True)
+    return answer

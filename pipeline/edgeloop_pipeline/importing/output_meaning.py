@@ -1,0 +1,131 @@
+"""What a model's answer is, and by what int8 is judged where nobody labelled the data."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_exporters.model_files.description import ModelFile, Tensor
+from edgeloop_pipeline.data.datasets.recordings import Recordings
+from edgeloop_pipeline.importing.request import CompressRequest
+from edgeloop_pipeline.recipe.settings import Measure
+
+__all__ = ["Answer", "answer_of"]
+
+MAX_NAMED = 5
+PUBLIC_CLASSES = (1000, 1001, 21841, 21843)  # of ImageNet: so many values are scores
+REASONS = {
+    "agreement": "the share of samples with the same answer",
+    "cosine": "the cosine between the two answers",
+    "mask_iou": "the overlap of the two masks",
+    "signal": "1 − noise / signal of the answers",
+}
+
+
+@dataclass
+class Answer:
+    """The chosen output. `labelled`: the data's folders are named after the labels, so accuracy is known."""
+
+    output: str
+    task: Literal["classification", "tensors"]
+    measure: Measure | None
+    labels: list[str]
+    labelled: bool = False
+    facts: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
+
+
+def answer_of(model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> Answer:
+    """The meaning of the output. `shapes`: one sample's answer by output. Raises UsageError where something has to be said."""
+    chosen = _chosen(model, shapes, request)
+    shape, scores = shapes[chosen.name], math.prod(shapes[chosen.name])
+    labels = request.labels or list(model.metadata.labels)
+    answer = Answer(chosen.name if len(shapes) > 1 else "", "tensors", None, [])
+    if labels and (request.labels or not model.metadata.labels_output or model.metadata.labels_output == chosen.name):
+        if len(labels) == scores > 1 and request.task != "tensors":
+            answer.labels = labels
+            source = "as said" if request.labels else f"from {model.metadata.sources.get('labels', 'the file')}"
+            answer.facts.append(f"{len(labels)} labels, {source}")
+        elif request.labels:
+            raise UsageError(f"--labels: there are {len(labels)}, and {chosen.name} gives {scores} scores of shape {list(shape)}")
+    known = answer.labels or (scores == max(shape) > 1 and (chosen.activation == "softmax" or scores in PUBLIC_CLASSES))
+    if request.task == "classification" or (known and request.task is None):
+        _classification(answer, chosen, scores, request)
+    else:
+        answer.measure = request.measure or _measure(answer, chosen, shape)
+        answer.facts.append(f"int8 is judged by {REASONS[answer.measure]}: nobody labelled the data")
+    return answer
+
+
+def _chosen(model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> Tensor:
+    outputs = {tensor.name: tensor for tensor in model.outputs}
+    if request.output:
+        if request.output not in outputs:
+            raise UsageError(f"--output {request.output}: {request.model} has {', '.join(outputs)}")
+        return outputs[request.output]
+    if len(outputs) > 1:
+        shown = ", ".join(f"{name} {list(shapes[name])}" for name in outputs)
+        raise UsageError(
+            f"{request.model}: has {len(outputs)} outputs ({shown}); a network here gives one: say which with --output"
+        )
+    return next(iter(outputs.values()))
+
+
+def _classification(answer: Answer, chosen: Tensor, scores: int, request: CompressRequest) -> None:
+    answer.task = "classification"
+    if scores < 2:
+        raise UsageError(f"--task classification: {chosen.name} gives one value; leave it out, or say another --output")
+    if not answer.labels:
+        answer.labels = [f"class {i}" for i in range(scores)]
+        answer.guesses.append(f"{scores} classes without names ({chosen.activation or 'as said'} at the end); --labels names them")
+    answer.labelled = _folders_name_labels(request.calibrate, answer)
+    if request.measure not in (None, "agreement"):
+        raise UsageError(
+            f"--measure {request.measure}: a classification is judged by agreement; add --task tensors for another measure"
+        )
+    if answer.labelled and request.measure is None:
+        answer.facts.append("the folders are named after the labels: accuracy is measured")
+        return
+    answer.measure = "agreement"
+    answer.facts.append(f"int8 is judged by {REASONS['agreement']}: nobody labelled the data")
+
+
+def _folders_name_labels(place: Path, answer: Answer) -> bool:
+    """Whether every file's folder has the name of a label; if only some do, that is said."""
+    if place.is_file():
+        return False
+    names = {path.parent.name for path in Recordings(place).files() if path.parent != place}
+    known = names & set(answer.labels)
+    if not known or any(path.parent == place for path in Recordings(place).files()):
+        if len(names) > 1:
+            shown = ", ".join(sorted(names)[:MAX_NAMED])
+            answer.guesses.append(
+                f"folders ({shown}{' …' * (len(names) > MAX_NAMED)}) are not named after labels: they label nothing"
+            )
+        return False
+    if names - known:
+        raise DataError(
+            f"{place}: folders {', '.join(sorted(names - known)[:MAX_NAMED])} are named after no label, and"
+            f" {', '.join(sorted(known)[:MAX_NAMED])} are; rename them, or move them away"
+        )
+    return True
+
+
+def _measure(answer: Answer, chosen: Tensor, shape: tuple[int, ...]) -> Measure:
+    """By the output's form. What is only likely is said."""
+    one_channel = len(shape) == 2 or (len(shape) == 3 and 1 in (shape[0], shape[-1]))
+    if chosen.activation == "sigmoid" and one_channel and math.prod(shape) > max(shape):
+        return "mask_iou"
+    if len(shape) == 3 and 1 < shape[0] < min(shape[1:]):
+        answer.guesses.append(f"{list(shape)} is taken as {shape[0]} classes a pixel (--measure signal, if it is not)")
+        return "agreement"
+    if math.prod(shape) == max(shape) > 1:
+        if chosen.activation == "linear" and max(shape) <= 2000:
+            answer.guesses.append(
+                f"{max(shape)} values are taken as an embedding (--task classification, if they are scores of classes)"
+            )
+        return "cosine"
+    return "signal"

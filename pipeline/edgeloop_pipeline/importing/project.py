@@ -1,0 +1,122 @@
+"""From a model file and data to a project that `edgeloop run` builds."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.errors import DataError, ModelError, UsageError
+from edgeloop_exporters.model_files.description import ModelFile
+from edgeloop_exporters.model_files.reading import content_of, read
+from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
+from edgeloop_pipeline.data.datasets.scanning import kind_of
+from edgeloop_pipeline.importing import project_files
+from edgeloop_pipeline.importing.input_meaning import Ask, entry_of
+from edgeloop_pipeline.importing.output_meaning import answer_of
+from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.networks.imported import open_import
+from edgeloop_pipeline.recipe import recipe as recipes
+from edgeloop_pipeline.recipe.project import Project
+from edgeloop_pipeline.recipe.settings import Imported
+
+__all__ = ["make_project"]
+
+
+def make_project(request: CompressRequest, ask: Ask) -> Meaning:
+    """Understand the model, check its import and the data, and write the project; nothing is left where something is wrong.
+
+    Raises UsageError, ModelError and DataError, each with what to do.
+    """
+    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+        raise UsageError(f"--out {request.out}: is not empty; choose another folder")
+    model = read(request.model, side_files=True)
+    _check(model, request)
+    content = content_of(request.model)
+    final = request.out.absolute()
+    final.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
+    try:
+        (scratch / project_files.MODEL).write_bytes(content)
+        meaning = _meaning(model, content, request, scratch / project_files.MODEL, ask)
+        project_files.write(scratch, request, meaning, content, final)
+        scratch.chmod(0o755)
+        if final.exists():
+            final.rmdir()
+        scratch.rename(final)
+        try:
+            _try_data(final, meaning)
+        except BaseException:
+            shutil.rmtree(final, ignore_errors=True)
+            raise
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return meaning
+
+
+def _check(model: ModelFile, request: CompressRequest) -> None:
+    """Raises ModelError for a file that cannot become a network here."""
+    remedy = "`edgeloop pack` puts it into a bundle as it is"
+    if model.runtime == "tflite":
+        raise ModelError(
+            f"{request.model}: a TFLite file is not made into layers again; give the ONNX file it came from, or: {remedy}"
+        )
+    if model.states or model.variables:
+        raise ModelError(f"{request.model}: keeps state from one call to the next, which is not compressed yet; {remedy}")
+    if len(model.inputs) != 1:
+        names = ", ".join(f"{tensor.name} {tensor.dtype}" for tensor in model.inputs)
+        raise ModelError(f"{request.model}: has {len(model.inputs)} inputs ({names}), and a network here takes one; {remedy}")
+
+
+def _meaning(model: ModelFile, content: bytes, request: CompressRequest, path: Path, ask: Ask) -> Meaning:
+    kind, first = _first_recording(request)
+    entry = entry_of(model, content, request, kind, first, ask)
+    found = open_import(path, tuple(entry.shape))
+    answer = answer_of(model, {port.name: port.shape for port in found.outputs}, request)
+    count = sum(found.operators.values())
+    facts = [f"{count} operators of opset {found.opset}{f', written by {found.producer}' if found.producer else ''}"]
+    imported = Imported(
+        model=project_files.MODEL, measure=answer.measure, output=answer.output, layout=entry.layout,  # type: ignore[arg-type]
+        shape=entry.shape,
+    )  # fmt: skip
+    return Meaning(
+        answer.task, imported, entry.normalize, entry.steps, answer.labels, answer.measure is None, entry.sample,
+        [*facts, *entry.facts, *answer.facts], [*entry.guesses, *answer.guesses],
+    )  # fmt: skip
+
+
+def _first_recording(request: CompressRequest) -> tuple[str, Array]:
+    """The kind of the data, and one recording of it; of an array file, one row. Raises DataError."""
+    files = Recordings(request.calibrate).files()
+    ending = files[0].suffix.lower()
+    kind = "arrays" if ending in ARRAYS else "tables" if ending in (".csv", ".tsv") else kind_of(files[0])
+    if not kind:
+        raise DataError(f"{files[0]}: is none of the files that edgeloop reads as data")
+    from edgeloop_agent.sources.readers import read as read_recording
+
+    recording = read_recording(files[0])
+    if recording.values is None:
+        raise DataError(f"{files[0]}: {recording.refused or 'has several arrays; give files with one'}; repair or remove it")
+    values = recording.values[0] if kind == "arrays" and len(files) == 1 and recording.values.ndim > 1 else recording.values
+    return kind, values[None] if values.ndim == 1 and kind == "arrays" else values
+
+
+def _try_data(folder: Path, meaning: Meaning) -> None:
+    """Prepare all samples, and ask the original model for its answers. Raises DataError for data that can calibrate nothing."""
+    splits = Project(recipes.load(folder / recipes.FILE)).splits
+    for name in ("train", "validation", "test"):
+        values = getattr(splits, name).values
+        if not math.isfinite(float(values.max())) or (values == values.flat[0]).all():
+            raise DataError(
+                f"{name}: every value of its {len(values)} samples is {values.flat[0]}; give data as the model meets it"
+            )
+    labels = splits.train.labels
+    if splits.measure and splits.task == "classification" and len(np.unique(labels)) == 1:
+        meaning.guesses.append(
+            f"the model answers {splits.labels[int(labels[0])]!r} for every sample that calibrates, so agreement says little; check"
+            " the normalization, or give more different data"
+        )

@@ -1,0 +1,85 @@
+"""Writes the project of an imported model: model.onnx, recipe.yaml, data.py and labels.txt, which a person can edit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.recipe.wizard.write import project_name, quoted
+
+__all__ = ["MODEL", "write"]
+
+MODEL, LABELS = "model.onnx", "labels.txt"
+PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
+REPAIR = "qat: auto"
+LAST = """\
+  export: {float32: false}
+  verify: {layer_samples: 4, canary_samples: 8}
+  profile: {seconds: 0.5}
+  package: {}
+  report: {}
+"""
+STAGES = """\
+stages:
+  train: {epochs: 0}            # more epochs train the imported network further
+"""
+
+
+def write(folder: Path, request: CompressRequest, meaning: Meaning, content: bytes, final: Path) -> None:
+    """Write the files into `folder`, which will be moved to `final`."""
+    (folder / MODEL).write_bytes(content)
+    if meaning.labels:
+        (folder / LABELS).write_text("\n".join(meaning.labels) + "\n", encoding="utf-8")
+    (folder / "data.py").write_text(_data(request, meaning, final), encoding="utf-8")
+    (folder / "recipe.yaml").write_text(_recipe(request, meaning, final), encoding="utf-8")
+
+
+def _data(request: CompressRequest, meaning: Meaning, final: Path) -> str:
+    where = os.path.relpath(request.calibrate.resolve(), final.resolve())
+    given = [f"sample={meaning.sample!r}"] if meaning.sample else []
+    given += ['labels=tuple((HERE / "labels.txt").read_text("utf-8").splitlines())'] if meaning.labels else []
+    given += ["labelled=True"] if meaning.labelled else []
+    return (
+        '"""The data that calibrate, choose and test."""\n\nfrom pathlib import Path\n\n'
+        "from edgeloop_pipeline.data.datasets import Recordings\n\nHERE = Path(__file__).resolve().parent\n\n\n"
+        f"def data() -> Recordings:\n    return Recordings({', '.join([f'HERE / {where!r}', *given])})\n"
+    )
+
+
+def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
+    mean, std = (list(part) for part in meaning.normalize)
+    steps = "".join(f"  - {_yaml(msgspec.to_builtins(step))}\n" for step in meaning.preprocessing)
+    imported = {k: v for k, v in msgspec.to_builtins(meaning.imported).items() if v not in (None, "", [])}
+    # Each file is judged by the original's answers. Few samples, often unlike those of training, have ties that runtimes round
+    # differently: the difference between runtimes is bounded loosely.
+    target: dict[str, object] = {"min_agreement": 0.85, "max_lsb": 16}
+    if request.min_agreement is not None:
+        target["min_accuracy"] = request.min_agreement
+    if request.max_latency_us is not None:
+        target["max_latency_us"] = request.max_latency_us
+    if request.max_bytes is not None:
+        target["max_int8_bytes"] = request.max_bytes
+    floor = request.min_agreement is not None
+    notes = "".join(f"# - {' '.join(text.split())}\n" for text in (*meaning.facts, *meaning.guesses))
+    card = f"{request.model.name}, compressed by edgeloop."
+    return (
+        f"# {' '.join(request.model.name.split())}, as `edgeloop compress` understood it:\n{notes}"
+        f"name: {quoted(project_name(Path(request.name or final.name)))}\nversion: 1\n"
+        + (f"task: {meaning.task}\n" if meaning.task != "classification" else "")
+        + "data: data.py:data\n"
+        + f"imported: {_yaml(imported)}\n"
+        + f"normalize: {_yaml({'mean': mean, 'std': std})}   # of raw counts; the shipped files do it inside\n"
+        + (f"preprocessing:                # the device does these steps too\n{steps}" if steps else "")
+        + f"target: {_yaml(target)}   # of the runtimes with torch; min_accuracy: of the measure\n"
+        + f"model_card: {quoted(card)}\n{STAGES}"
+        + f"  quantize: {{{REPAIR if floor else PLAIN}, diagnosis_seconds: 10}}\n"
+        + LAST
+    )
+
+
+def _yaml(value: object) -> str:
+    """Any value in one line: JSON is YAML."""
+    return msgspec.json.encode(value).decode().replace('":', '": ').replace(",", ", ")

@@ -1,0 +1,55 @@
+"""What a person asks of `edgeloop compress`, and what was understood."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from edgeloop_contract.preprocessing import Step
+from edgeloop_pipeline.recipe.settings import Imported, Measure
+
+__all__ = ["CompressRequest", "Fit", "Meaning"]
+
+Fit = Literal["stretch", "crop", "letterbox"]
+
+
+@dataclass(frozen=True)
+class CompressRequest:
+    """`model`: an ONNX file; `calibrate`: data; `out`: the project folder to make. Empty: read from the file, or not known.
+
+    `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
+    place of what pictures get by themselves.
+    """
+
+    model: Path
+    calibrate: Path
+    out: Path
+    name: str = ""
+    labels: list[str] = field(default_factory=list)
+    normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    bgr: bool | None = None
+    fit: Fit | None = None
+    steps: list[Step] = field(default_factory=list)
+    output: str = ""
+    shape: tuple[int, ...] = ()
+    task: Literal["classification", "tensors"] | None = None
+    measure: Measure | None = None
+    min_agreement: float | None = None
+    max_latency_us: float | None = None
+    max_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """What the model is. `facts`: each decision with its source, for people; `guesses`: those that a person should look at."""
+
+    task: Literal["classification", "tensors"]
+    imported: Imported
+    normalize: tuple[tuple[float, ...], tuple[float, ...]]
+    preprocessing: list[Step]
+    labels: list[str]
+    labelled: bool
+    sample: tuple[int, ...]  # of arrays in one file
+    facts: list[str]
+    guesses: list[str]

@@ -1,0 +1,74 @@
+"""A network that comes from a model file: the recipe's `imported`, as torch layers that take our normalized samples."""
+
+from __future__ import annotations
+
+import copy
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_pipeline.cache.digests import sha256
+from edgeloop_pipeline.recipe.settings import Imported
+
+__all__ = ["ImportedNetwork", "imported_network", "open_import"]
+
+
+class ImportedNetwork(nn.Module):
+    """Takes (N, channels, …) as every network of a recipe does; gives the chosen output, (N, …).
+
+    `layout`: how the file wants that sample; `sample`: its shape there, without the batch. `flat`: scores are (N, outputs).
+    """
+
+    def __init__(self, body: nn.Module, layout: str, sample: tuple[int, ...], number: int, flat: bool) -> None:
+        super().__init__()
+        self.body, self.layout, self.sample, self.number, self.flat = body, layout, sample, number, flat
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.layout != "channels_first":
+            x = x.permute(0, *range(2, x.dim()), 1)  # our own samples, channels last
+        if self.layout == "as_it_is":
+            x = x.reshape(-1, *self.sample)
+        answer: Any = self.body(x)
+        scores: Tensor = answer[self.number] if isinstance(answer, (tuple, list)) else answer
+        return scores.flatten(1) if self.flat else scores
+
+
+def imported_network(folder: Path, given: Imported, flat: bool) -> nn.Module:
+    """The network of the recipe's model file. `flat`: the task has one score per class. Raises ModelError and UsageError."""
+    found = open_import(folder / given.model, tuple(given.shape))
+    names = [port.name for port in found.outputs]
+    if given.output and given.output not in names:
+        raise UsageError(f"imported.output: {given.model} has no output {given.output!r}; it has {', '.join(names)}")
+    number = names.index(given.output) if given.output else 0
+    return ImportedNetwork(copy.deepcopy(found.network), given.layout, found.inputs[0].shape, number, flat)
+
+
+def open_import(path: Path, shape: tuple[int, ...] = ()) -> Any:
+    """The file as torch layers, checked against its own runtime; read once for each content. Raises ModelError."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; imported.model names a file beside the recipe")
+    return _opened(str(path), sha256(path), shape)
+
+
+@lru_cache(maxsize=4)
+def _opened(path: str, digest: str, shape: tuple[int, ...]) -> Any:
+    from edgeloop_exporters.onnx_import import read_onnx
+
+    from edgeloop_exporters.model_files.reading import read
+
+    sizes = {tensor.name: shape for tensor in read(path).inputs} if shape else None
+    found = read_onnx(Path(path), sizes=sizes)
+    if len(found.inputs) != 1:
+        names = ", ".join(f"{port.name} {port.dtype}{list(port.shape)}" for port in found.inputs)
+        raise ModelError(
+            f"{path}: has {len(found.inputs)} inputs ({names}); a network here takes one: edgeloop pack takes it as it is"
+        )
+    if not found.inputs[0].dtype.startswith("float"):
+        raise ModelError(
+            f"{path}: its input {found.inputs[0].name} takes {found.inputs[0].dtype}; a network here takes numbers (float):"
+            " edgeloop pack takes it as it is"
+        )
+    return found

@@ -1,0 +1,88 @@
+"""Some samples as an imported model sees them, with its own answers beside those of int8: a wrong guess is seen at once."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgeloop_contract.arrays import Array, evenly_spaced_rows
+from edgeloop_pipeline.bundling.file_names import CANARY
+from edgeloop_pipeline.recipe.inputs import Inputs
+
+__all__ = ["Seen", "samples_seen"]
+
+SIDE = 160  # pixels, at most, of a picture in the report
+MASK_SIDE = 8  # an answer with two axes at least as long is drawn
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One sample. `picture`: a data URI, or ""; `answer`, `small_answer`: of the original and of int8, in words or as data URIs."""
+
+    picture: str
+    text: str
+    answer: str
+    small_answer: str
+    drawn: bool
+    same: bool | None
+
+
+def samples_seen(inputs: Inputs) -> list[Seen]:
+    """The canary's samples. Empty where the model is not imported, or verification did not run."""
+    found = inputs.holding(CANARY)
+    if inputs.project.recipe.head.imported is None or not found:
+        return []
+    with np.load(found[-1][1] / CANARY, allow_pickle=False) as file:
+        values, scores = file["inputs"], file["scores"]
+    splits = inputs.project.splits
+    validation = splits.validation
+    labels = np.asarray(validation.labels)[evenly_spaced_rows(len(validation), len(values))]
+    return [_seen(splits, values[i], labels[i], scores[i]) for i in range(len(values))]
+
+
+def _seen(splits: Any, sample: Array, label: Any, scores: Array) -> Seen:
+    picture = _picture(sample) if sample.dtype == np.uint8 and sample.ndim == 3 and sample.shape[-1] in (1, 3) else ""
+    text = f"{sample.dtype} {list(sample.shape)}, {float(sample.min()):.4g} to {float(sample.max()):.4g}"
+    if splits.task == "classification":
+        best = int(scores.argmax())
+        powers = np.exp(scores.astype(np.float64) - scores.max())
+        small = f"{splits.labels[best]} ({powers[best] / powers.sum():.0%})"
+        return Seen(picture, text, splits.labels[int(label)], small, False, best == int(label))
+    if (drawn := _map_of(np.asarray(label))) is not None:
+        low, high = float(drawn.min()), float(drawn.max())
+        other = _map_of(scores)
+        assert other is not None
+        return Seen(picture, text, _picture(_counts(drawn, low, high)), _picture(_counts(other, low, high)), True, None)
+    return Seen(picture, text, _numbers(np.asarray(label)), _numbers(scores), False, None)
+
+
+def _map_of(answer: Array) -> Array | None:
+    """(H, W) of an answer that is a map; of several channels, the first."""
+    while answer.ndim > 2:
+        answer = answer[..., 0] if answer.shape[-1] == 1 else answer[0]
+    return answer if answer.ndim == 2 and min(answer.shape) >= MASK_SIDE else None
+
+
+def _counts(values: Array, low: float, high: float) -> Array:
+    return np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)[..., None]
+
+
+def _picture(values: Array) -> str:
+    """(H, W, 1 or 3) counts as a PNG in a data URI."""
+    from PIL import Image
+
+    image = Image.fromarray(values[..., 0] if values.shape[-1] == 1 else values)
+    image.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _numbers(answer: Array) -> str:
+    flat = answer.reshape(-1)
+    shown = ", ".join(f"{value:.3g}" for value in flat[:4])
+    return f"[{shown}{', …' if len(flat) > 4 else ''}]"
