@@ -1,0 +1,329 @@
+"""Convolutions, pools, dense layers, padding and resizing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from edgeloop_exporters.onnx_import.table import Node, handles
+from edgeloop_exporters.onnx_import.values import Unsupported, Value
+
+CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+
+
+def _padding(node: Node, x: Value, kernel: list[int], strides: list[int], dilations: list[int]) -> list[tuple[int, int]]:
+    """(before, after) of each axis."""
+    places, auto = len(kernel), node.get("auto_pad", "NOTSET")
+    if auto == "NOTSET":
+        pads = [int(p) for p in node.get("pads", [0] * 2 * places)]
+        return list(zip(pads[:places], pads[places:], strict=True))
+    if auto == "VALID":
+        return [(0, 0)] * places
+    found = []
+    for size, k, s, d in zip(x.shape[2:], kernel, strides, dilations, strict=True):
+        total = max((-(-size // s) - 1) * s + (k - 1) * d + 1 - size, 0)
+        small, large = total // 2, total - total // 2
+        found.append((small, large) if auto == "SAME_UPPER" else (large, small))
+    return found
+
+
+def _padded(node: Node, x: Value, pads: list[tuple[int, int]], value: float) -> Value:
+    flat = [side for pair in reversed(pads) for side in pair]
+    return node.build.call(F.pad, x, flat, "constant", value) if any(flat) else x
+
+
+def _listed(node: Node, name: str, places: int) -> list[int]:
+    return [int(v) for v in node.get(name, [1] * places)]
+
+
+@handles("Conv")
+def _conv(node: Node) -> Value:
+    x, weight, bias = node[0], node[1], node.maybe(2)
+    places = weight.rank - 2
+    if places not in CONVOLUTIONS or x.rank != weight.rank:
+        raise Unsupported(f"with {places} places")
+    kernel, strides, dilations = list(weight.shape[2:]), _listed(node, "strides", places), _listed(node, "dilations", places)
+    pads, groups = _padding(node, x, kernel, strides, dilations), int(node.get("group", 1))
+    if not weight.is_constant or (bias is not None and not bias.is_constant):
+        function: Any = (F.conv1d, F.conv2d, F.conv3d)[places - 1]
+        return node.build.call(function, _padded(node, x, pads, 0.0), weight, bias, strides, 0, dilations, groups)
+    if any(before != after for before, after in pads):
+        x, pads = _padded(node, x, pads, 0.0), [(0, 0)] * places
+    layer: Any = CONVOLUTIONS[places](
+        weight.shape[1] * groups, weight.shape[0], kernel, strides, tuple(before for before, _ in pads), dilations, groups,
+        bias=bias is not None,
+    )  # fmt: skip
+    return node.build.layer(node.name, _weights(layer, weight, bias), x)
+
+
+def _weights(layer: Any, weight: Value, bias: Value | None) -> nn.Module:
+    layer.weight = nn.Parameter(weight.a.clone().contiguous())
+    if bias is not None:
+        layer.bias = nn.Parameter(bias.a.clone().reshape(-1))
+    return layer  # type: ignore[no-any-return]
+
+
+@handles("ConvTranspose")
+def _conv_transpose(node: Node) -> Value:
+    x, weight, bias = node[0], node[1], node.maybe(2)
+    places = weight.rank - 2
+    if places not in TRANSPOSED or not weight.is_constant or (bias is not None and not bias.is_constant):
+        raise Unsupported(f"with {places} places, or with weights that the data decide")
+    kernel, strides, dilations = list(weight.shape[2:]), _listed(node, "strides", places), _listed(node, "dilations", places)
+    groups, extra = int(node.get("group", 1)), [int(v) for v in node.get("output_padding", [0] * places)]
+    full = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(x.shape[2:], strides, kernel, dilations, strict=True)]
+    pads = _padding(node, x, kernel, strides, dilations) if node.get("auto_pad", "NOTSET") in ("NOTSET", "VALID") else None
+    wanted = node.get("output_shape")
+    if pads is None or wanted is not None:
+        goal = (
+            [int(v) for v in wanted][-places:] if wanted is not None else [n * s for n, s in zip(x.shape[2:], strides, strict=True)]
+        )
+        upper = node.get("auto_pad", "NOTSET") == "SAME_UPPER"
+        pads = []
+        for i in range(places):
+            total = full[i] + extra[i] - goal[i]
+            extra[i] = extra[i] if total >= 0 else extra[i] - total
+            total = max(total, 0)
+            pads.append((total // 2, total - total // 2) if upper else (total - total // 2, total // 2))
+    even = all(before == after for before, after in pads)
+    layer: Any = TRANSPOSED[places](
+        weight.shape[0], weight.shape[1] * groups, kernel, strides, tuple(before for before, _ in pads) if even else 0,
+        tuple(extra), groups, bias is not None, dilations,
+    )  # fmt: skip
+    made = node.build.layer(node.name, _weights(layer, weight, bias), x)
+    if even:
+        return made
+    for axis, (before, after) in enumerate(pads, 2):
+        made = node.build.call(torch.ops.aten.slice.Tensor, made, axis, before, made.shape[axis] - after, 1)
+    return made
+
+
+@handles("Gemm")
+def _gemm(node: Node) -> Value:
+    a, b, c = node[0], node[1], node.maybe(2)
+    alpha, beta, build = float(node.get("alpha", 1.0)), float(node.get("beta", 1.0)), node.build
+    if node.get("transA", 0):
+        a = build.call(torch.t, a)
+    if b.is_constant and (c is None or (c.is_constant and c.a.numel() in (1, b.shape[0 if node.get("transB", 0) else 1]))):
+        weight = (b.a if node.get("transB", 0) else b.a.t()) * alpha
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=c is not None)
+        layer.weight = nn.Parameter(weight.clone().contiguous())
+        if c is not None:
+            layer.bias = nn.Parameter((c.a.reshape(-1) * beta).expand(weight.shape[0]).clone())
+        return build.layer(node.name, layer, a)
+    product = build.call(torch.matmul, a, build.call(torch.t, b) if node.get("transB", 0) else b)
+    product = product if alpha == 1 else build.call(torch.mul, product, alpha)
+    if c is None:
+        return product
+    return build.call(torch.add, product, c if beta == 1 else build.call(torch.mul, c, beta))
+
+
+@handles("MatMul")
+def _matmul(node: Node) -> Value:
+    a, b = node[0], node[1]
+    if b.is_constant and b.rank == 2 and not a.is_static and a.rank >= 2:
+        layer = nn.Linear(b.shape[0], b.shape[1], bias=False)
+        layer.weight = nn.Parameter(b.a.t().clone().contiguous())
+        return node.build.layer(node.name, layer, a)
+    return node.build.call(torch.matmul, a, b)
+
+
+@handles("Einsum")
+def _einsum(node: Node) -> Value:
+    return node.build.call(torch.einsum, node.get("equation").replace(" ", ""), *node.inputs)
+
+
+@handles("BatchNormalization")
+def _batch_norm(node: Node) -> Value:
+    x, parts = node[0], [node[i] for i in range(1, 5)]
+    if not all(part.is_constant for part in parts) or node.get("training_mode", 0) or node.outputs > 1:
+        raise Unsupported("of training, or with statistics that the data decide")
+    if x.rank not in NORMS or not node.get("spatial", 1):
+        raise Unsupported(f"of {x.rank} axes")
+    layer: Any = NORMS[x.rank](x.shape[1], float(node.get("epsilon", 1e-5)))
+    for name, part in zip(("weight", "bias", "running_mean", "running_var"), parts, strict=True):
+        getattr(layer, name).data.copy_(part.a)
+    return node.build.layer(node.name, layer, x)
+
+
+@handles("MaxPool", "AveragePool", "LpPool")
+def _pool(node: Node) -> Value | list[Value]:
+    x = node[0]
+    kernel = [int(k) for k in node.get("kernel_shape")]
+    places = len(kernel)
+    strides, dilations = _listed(node, "strides", places), _listed(node, "dilations", places)
+    pads, ceil = _padding(node, x, kernel, strides, dilations), bool(node.get("ceil_mode", 0))
+    if node.outputs > 1 or node.get("storage_order", 0):
+        raise Unsupported("with the places of the maxima")
+    if places > 3 or node.op == "LpPool":
+        raise Unsupported(f"over {places} places" if places > 3 else "")
+    if ceil and all(
+        (n + b + e - d * (k - 1) - 1) % s == 0
+        for n, (b, e), d, k, s in zip(x.shape[2:], pads, dilations, kernel, strides, strict=True)
+    ):
+        ceil = False
+    if node.op == "MaxPool":
+        function: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[places - 1]
+        if any(b != e or b * 2 > k for (b, e), k in zip(pads, kernel, strict=True)):
+            x, pads = (
+                _padded(node, x, pads, float("-inf") if x.dtype.is_floating_point else float(torch.iinfo(x.dtype).min)),
+                [(0, 0)] * places,
+            )
+        return node.build.call(function, x, kernel, strides, [b for b, _ in pads], dilations, ceil)
+    return _average(node, x, kernel, strides, dilations, pads, ceil)
+
+
+def _average(
+    node: Node, x: Value, kernel: list[int], strides: list[int], dilations: list[int], pads: list[tuple[int, int]], ceil: bool
+) -> Value:  # fmt: skip
+    places = len(kernel)
+    function: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[places - 1]
+    counts_padding = bool(node.get("count_include_pad", 0))
+    if any(d != 1 for d in dilations):
+        raise Unsupported("with dilations")
+    if all(b == e and b * 2 <= k for (b, e), k in zip(pads, kernel, strict=True)) and not (ceil and counts_padding):
+        return node.build.call(function, x, kernel, strides, [b for b, _ in pads], ceil, counts_padding)
+    if ceil:
+        raise Unsupported("with ceil_mode and padding on one side")
+    summed = node.build.call(function, _padded(node, x, pads, 0.0), kernel, strides)
+    if counts_padding:
+        return summed
+    # Without the padding in the count: the average of ones says which share of a window is inside.
+    ones = F.pad(torch.ones((1, 1, *x.shape[2:])), [side for pair in reversed(pads) for side in pair])
+    share = function(ones, kernel, strides)
+    return node.build.call(torch.mul, summed, node.build.tensor(1.0 / share))
+
+
+@handles("GlobalAveragePool", "GlobalMaxPool")
+def _global_pool(node: Node) -> Value:
+    x = node[0]
+    places = x.rank - 2
+    if node.op == "GlobalMaxPool":
+        return node.build.call(torch.amax, x, list(range(2, x.rank)), True)
+    if places in (1, 2, 3):
+        function: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[places - 1]
+        return node.build.call(function, x, 1 if places == 1 else [1] * places)
+    return node.build.call(torch.mean, x, list(range(2, x.rank)), True)
+
+
+@handles("Pad")
+def _pad(node: Node) -> Value:
+    x, mode = node[0], node.get("mode", "constant")
+    pads = node.ints(1, "pads" if node.version >= 2 else "paddings") or []
+    given, fill = node.maybe(2), float(node.get("value", 0.0))
+    if given is not None and given.a.numel():
+        fill = node.build.number(given)
+    axes = node.ints(3, "axes")
+    axes = list(range(x.rank)) if axes is None else [a % x.rank for a in axes]
+    both = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
+    if x.batched() and both.get(0, (0, 0)) != (0, 0) and not x.is_static:
+        raise Unsupported("of the batch")
+    low = min((axis for axis, pair in both.items() if pair != (0, 0)), default=x.rank)
+    flat = [side for axis in range(x.rank - 1, low - 1, -1) for side in both.get(axis, (0, 0))]
+    if not any(flat):
+        return x
+    if mode == "constant":
+        return node.build.call(F.pad, x, flat, "constant", fill if x.dtype.is_floating_point else int(fill))
+    if mode not in ("reflect", "edge") or any(side < 0 for side in flat):
+        raise Unsupported(f"with mode {mode}")
+    if len(flat) // 2 > x.rank - 2:  # over channels too: one more axis before them
+        if len(flat) // 2 > x.rank - 1 or x.rank > 4:
+            raise Unsupported(f"with mode {mode} over {len(flat) // 2} axes")
+        inner = node.build.call(
+            F.pad, node.build.call(torch.unsqueeze, x, 1), flat, "reflect" if mode == "reflect" else "replicate"
+        )
+        return node.build.call(torch.squeeze, inner, 1)
+    flat += [0] * (2 * (x.rank - 2) - len(flat)) if x.rank - 2 > 1 and len(flat) < 2 * (x.rank - 2) else []
+    return node.build.call(F.pad, x, flat, "reflect" if mode == "reflect" else "replicate")
+
+
+@handles("Resize", "Upsample")
+def _resize(node: Node) -> Value:
+    x = node[0]
+    mode = node.get("mode", "nearest")
+    legacy = node.op == "Upsample" or node.version < 11
+    if x.rank not in (3, 4) or node.get("axes") is not None or node.get("antialias", 0):
+        raise Unsupported("of other axes than the places, or with antialias")
+    goal = _goal(node, x, legacy)
+    if goal == list(x.shape[2:]):
+        return x
+    how = "asymmetric" if legacy else node.get("coordinate_transformation_mode", "half_pixel")
+    rounding = "floor" if legacy else node.get("nearest_mode", "round_prefer_floor")
+    if mode == "nearest":
+        return _nearest(node, x, goal, how, rounding)
+    if mode != "linear" or x.rank != 4:
+        raise Unsupported(f"with mode {mode}")
+    one = 1 in goal and how == "pytorch_half_pixel"
+    if how == "align_corners":
+        _exact_scales(node, x, goal, legacy)
+        return node.build.call(F.interpolate, x, goal, None, "bilinear", True)
+    if how in ("half_pixel", "pytorch_half_pixel") and not one:
+        _exact_scales(node, x, goal, legacy)
+        return node.build.call(F.interpolate, x, goal, None, "bilinear", False)
+    raise Unsupported(f"with coordinates {how}")
+
+
+def _goal(node: Node, x: Value, legacy: bool) -> list[int]:
+    places = x.rank - 2
+    sizes = None if legacy else node.maybe(3)
+    if sizes is not None and sizes.a.numel():
+        found = node.build.sizes(sizes)[-places:]
+        if not all(isinstance(size, int) for size in found) or node.get("keep_aspect_ratio_policy", "stretch") != "stretch":
+            raise Unsupported("to sizes that the batch decides, or with the aspect kept")
+        return found
+    scales = _scales(node, legacy)
+    if scales[:2] != [1.0, 1.0]:
+        raise Unsupported("of batch or channels")
+    return [int(n * s) for n, s in zip(x.shape[2:], scales[2:], strict=True)]
+
+
+def _scales(node: Node, legacy: bool) -> list[float]:
+    value = node.maybe(1 if legacy else 2)
+    if value is None:
+        return [float(s) for s in node.get("scales", [])]
+    if not value.is_constant:
+        raise Unsupported("by scales that the data decide")
+    return [float(s) for s in value.a.tolist()]
+
+
+def _exact_scales(node: Node, x: Value, goal: list[int], legacy: bool) -> None:
+    """A scale that is not the quotient of the sizes moves every place. Raises Unsupported."""
+    sizes = None if legacy else node.maybe(3)
+    if sizes is not None and sizes.a.numel():
+        return
+    for size, to, scale in zip(x.shape[2:], goal, _scales(node, legacy)[2:], strict=True):
+        if abs(size * scale - to) > 1e-3:
+            raise Unsupported(f"by {scale:g}, which makes {size * scale:g} of {size}")
+
+
+def _nearest(node: Node, x: Value, goal: list[int], how: str, rounding: str) -> Value:
+    """By whole factors as an upsampling; else as a choice of rows and columns, computed as ONNX says."""
+    whole = all(to % size == 0 for size, to in zip(x.shape[2:], goal, strict=True))
+    middle = how in ("half_pixel", "pytorch_half_pixel") and rounding in ("round_prefer_floor", "round_prefer_ceil")
+    if whole and ((how, rounding) == ("asymmetric", "floor") or middle):
+        return node.build.call(F.interpolate, x, goal, None, "nearest")
+    for axis, (size, to) in enumerate(zip(x.shape[2:], goal, strict=True), 2):
+        scale = to / size
+        if not node.maybe(3) and node.op == "Resize":
+            scale = _scales(node, node.version < 11)[axis]
+        places = torch.arange(to, dtype=torch.float64)
+        if how == "asymmetric":
+            source = places / scale
+        elif how == "align_corners":
+            source = places * (size - 1) / (to - 1) if to > 1 else places * 0
+        elif how in ("half_pixel", "pytorch_half_pixel"):
+            source = (places + 0.5) / scale - 0.5 if to > 1 or how == "half_pixel" else places * 0
+        else:
+            raise Unsupported(f"with coordinates {how}")
+        chosen = {
+            "floor": torch.floor, "ceil": torch.ceil, "round_prefer_ceil": lambda v: torch.floor(v + 0.5),
+            "round_prefer_floor": lambda v: torch.ceil(v - 0.5),
+        }[rounding](source).clamp(0, size - 1).long()  # fmt: skip
+        if chosen.tolist() != list(range(size)):
+            x = node.build.call(torch.index_select, x, axis, node.build.tensor(chosen))
+    return x
