@@ -99,7 +99,10 @@ class ActivationQuantizer(nn.Module):
         if not self.rounding:
             return x
         scale, zero_point = self.qparams()
-        return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero_point, 0, LEVELS)
+        if torch.is_grad_enabled():
+            return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero_point, 0, LEVELS)
+        # The same values to the bit; torch's operation also keeps a mask for gradients, and takes two to three times as long.
+        return (x.float() * (1 / scale)).round_().add_(zero_point).clamp_(0, LEVELS).sub_(zero_point).mul_(scale)
 
 
 class WeightQuantizer(nn.Module):

@@ -119,5 +119,5 @@ if __name__ == "__main__":
     results = sweep()
     for one in results:
         if one.result in (sys.argv[1:] or ("wrong", "error")):
-            print(one.result, one.name, one.why)
-    print(Counter(one.result for one in results))
+            sys.stdout.write(f"{one.result} {one.name} {one.why}\n")
+    sys.stdout.write(f"{Counter(one.result for one in results)}\n")

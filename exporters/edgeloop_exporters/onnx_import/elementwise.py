@@ -24,6 +24,11 @@ BINARY: dict[str, Callable[..., Any]] = {
     "GreaterOrEqual": torch.ge, "Less": torch.lt, "LessOrEqual": torch.le, "And": torch.logical_and, "Or": torch.logical_or,
     "Xor": torch.logical_xor, "BitwiseAnd": torch.bitwise_and, "BitwiseOr": torch.bitwise_or, "BitwiseXor": torch.bitwise_xor,
 }  # fmt: skip
+# With the operands in the other order: numbers come second.
+MIRRORED = {
+    "Add": "Add", "Mul": "Mul", "Equal": "Equal", "Greater": "Less", "GreaterOrEqual": "LessOrEqual", "Less": "Greater",
+    "LessOrEqual": "GreaterOrEqual",
+}  # fmt: skip
 UNARY: dict[str, Callable[..., Any]] = {
     "Abs": torch.abs, "Acos": torch.acos, "Acosh": torch.acosh, "Asin": torch.asin, "Asinh": torch.asinh, "Atan": torch.atan,
     "Atanh": torch.atanh, "Ceil": torch.ceil, "Cos": torch.cos, "Cosh": torch.cosh, "Erf": torch.erf, "Exp": torch.exp,
@@ -43,8 +48,15 @@ def _binary(node: Node) -> Value:
         b = node.build.call(Tensor.to, b, a.dtype)
     if node.op == "Pow" and b.is_constant and b.a.numel() == 1 and node.build.number(b) == 2.0:
         return node.build.call(torch.mul, a, a)
-    first = node.build.operand(a, b)
-    return node.build.call(BINARY[node.op], first, node.build.operand(b, a) if isinstance(first, Value) else b)
+    second = node.build.operand(b, a)
+    first = node.build.operand(a, b) if isinstance(second, Value) else a
+    if isinstance(first, Value):
+        return node.build.call(BINARY[node.op], first, second)
+    if node.op == "Sub":  # a number minus a tensor goes wrong in TFLite's converter
+        return node.build.call(torch.add, node.build.call(torch.neg, second), first)
+    if node.op in MIRRORED:
+        return node.build.call(BINARY[MIRRORED[node.op]], second, first)
+    return node.build.call(BINARY[node.op], a, b)
 
 
 @handles("Div")

@@ -139,8 +139,8 @@ class _Reader:
             return Port(name, str(value.dtype).removeprefix("torch."), value.shape)
         if not value.batched():
             raise ModelError(
-                f"{self.where}: its output {name} has shape {list(value.shape)} for {BATCHES[0]} samples; its first axis must be the"
-                " batch: export the model so, or choose another output"
+                f"{self.where}: its output {name} has shape {list(value.shape)} for {BATCHES[0]} samples; its first axis must be"
+                " the batch: export the model so, or choose another output"
             )
         return Port(name, str(value.dtype).removeprefix("torch."), value.shape[1:])
 

@@ -25,11 +25,13 @@ from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
-from edgeloop_pipeline.training.scoring import channels_last
+from edgeloop_pipeline.training.scoring import channels_last, evaluation_batch
 
 STATE = "quantized.safetensors"
 PLAN = "quantized.json"
-EQUALIZE_SAMPLES = 128
+EQUALIZE_SAMPLES, MIN_SOME = 128, 16
+SOME_VALUES = 8_000_000  # they go through the network at once
+OBSERVED_BATCH = 64
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,9 +84,9 @@ def _folded(saved: Saved, splits: PreparedSplits) -> tuple[fx.GraphModule, int, 
     return module, count, (sizes[0], sizes[1], _operations(module))
 
 
-def _spread(count: int) -> Array:
-    """The rows for equalization, always the same ones, because they decide the graph's form."""
-    return evenly_spaced_rows(count, EQUALIZE_SAMPLES)
+def _some(values: Array) -> Array:
+    """Samples for equalization and rounding, always the same ones, because they decide the graph's form: of large samples fewer."""
+    return values[evenly_spaced_rows(len(values), max(MIN_SOME, min(EQUALIZE_SAMPLES, SOME_VALUES // max(1, values[0].size))))]
 
 
 def _operations(module: fx.GraphModule) -> int:
@@ -119,7 +121,7 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
     if options.correct_biases:
         bias_correction.add_biases(module)
     if options.equalize:
-        equalized = equalization.equalize(module, samples_of(saved.normalization, splits.train.values[_spread(len(splits.train))]))
+        equalized = equalization.equalize(module, samples_of(saved.normalization, _some(splits.train.values)))
     plan = quantization.plan(module, saved.normalization.input_qparams, options.float_layers, options.float_streams)
     quantization.insert(module, plan)
     floats = {name: value.detach().clone() for name, value in module.named_parameters()}
@@ -130,8 +132,9 @@ def observe(graph: Graph, values: Array) -> None:
     """Let every quantizer see these raw samples."""
     quantization.set_mode(graph.module, "observe", "off")
     with torch.no_grad():
-        for start in range(0, len(values), 64):
-            graph.module(samples_of(graph.normalization, values[start : start + 64]))
+        size = min(OBSERVED_BATCH, evaluation_batch(values))
+        for start in range(0, len(values), size):
+            graph.module(samples_of(graph.normalization, values[start : start + size]))
 
 
 def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
@@ -139,7 +142,7 @@ def choose(graph: Graph, values: Array, method: Method | None = None) -> None:
     module, options = graph.module, graph.options
     put(module, graph.floats)
     quantization.choose_ranges(module, method or options.method, options.percentile)
-    some = samples_of(graph.normalization, values[_spread(len(values))])
+    some = samples_of(graph.normalization, _some(values))
     if options.correct_biases:
         quantization.set_mode(module, "off", "off")
         wanted = bias_correction.means(module, some)

@@ -20,7 +20,7 @@ from edgeloop_pipeline.data.types import Samples
 
 Network = TypeVar("Network", bound=nn.Module)
 EVALUATION_BATCH = 512
-EVALUATION_VALUES = 8_000_000  # the most values in a batch: large images get smaller batches
+EVALUATION_VALUES = 2_000_000  # the most values in a batch: large images get smaller batches, whose layers fit into caches
 
 
 def seed_everything(seed: int) -> None:
