@@ -152,11 +152,15 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
             body = copy.deepcopy(module)
     tflite_passes.constants_first(body)
     shipped = _Shipped(body, normalization, "nothing" if raw_is_quantized else "normalize").eval()
+    if quantized and not shipped.mean.any() and bool((shipped.factor == 1).all()):
+        # Where nothing stands before the first rounding, the converter makes the input int8; the samples are floats. The next
+        # number after 1 keeps one operation there, and moves a value by less than a ten-millionth.
+        shipped.factor = torch.nextafter(shipped.factor, torch.tensor(2.0))
     sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[normalization.dtype])
     with quiet(), torch.no_grad():
         # As bytes: writing a file itself, the converter ends the process when the disk is full.
         content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
-    return tflite_passes.tidy(content) if quantized else content
+    return tflite_passes.tidy(content, raw_is_quantized) if quantized else content
 
 
 def _cause(error: BaseException) -> str:

@@ -42,9 +42,9 @@ def one_reader_each(module: fx.GraphModule) -> None:
             user.replace_input_with(node, own)
 
 
-def tidy(content: bytes) -> bytes:
+def tidy(content: bytes, counts: bool = True) -> bytes:
     """A quantized file without what `mark_floats` put in; the integer tensors behind a leading QUANTIZE and before a trailing
-    DEQUANTIZE are its input and output.
+    DEQUANTIZE are its input and output. Where the samples are no `counts` but floats, the leading QUANTIZE stays.
     """
     from ai_edge_litert import schema_py_generated as schema
     from ai_edge_litert.tools import flatbuffer_utils
@@ -63,7 +63,7 @@ def tidy(content: bytes) -> bytes:
         source, result = int(operator.inputs[0]), int(operator.outputs[0])
         # A QUANTIZE of integers is real work: it moves them to another scale.
         floats = graph.tensors[source].type == schema.TensorType.FLOAT32
-        leads = kind(operator) == schema.BuiltinOperator.QUANTIZE and source in list(graph.inputs) and floats
+        leads = counts and kind(operator) == schema.BuiltinOperator.QUANTIZE and source in list(graph.inputs) and floats
         trails = kind(operator) == schema.BuiltinOperator.DEQUANTIZE and result in list(graph.outputs)
         if leads and source in renamed:  # the input is quantized once for each reader, always by the same scale
             aliases[result] = renamed[source]

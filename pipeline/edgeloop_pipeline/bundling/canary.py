@@ -25,21 +25,27 @@ class CanarySet:
 
 
 def canary_set(
-    inputs: Array, scores: Array, labels: Array, *, step: float, max_steps: int, golden: Mapping[str, Array | None] | None = None
+    inputs: Array,
+    scores: Array,
+    labels: Array | None,
+    *,
+    step: float,
+    max_steps: int,
+    golden: Mapping[str, Array | None] | None = None,
 ) -> CanarySet:
-    """Build a canary of N samples. `scores`: (N, ...) of the reference, held in units of `step`.
+    """Build a canary of N samples. `scores`: (N, ...) of the reference, held in units of `step`; `labels`: None: unknown.
 
     `golden`: variant → scores of its own, for float files; None: the reference's scores are the variant's own.
     """
     own = {f"{GOLDEN}{name}": values for name, values in (golden or {}).items() if values is not None}
-    arrays = {"inputs": inputs, REFERENCE: scores, "labels": labels, **own}
+    arrays = {"inputs": inputs, REFERENCE: scores, **({} if labels is None else {"labels": labels}), **own}
     variants = {}
     for name, values in (golden or {}).items():
         file = f"{GOLDEN}{name}" if f"{GOLDEN}{name}" in own else REFERENCE
         held = golden_step(scores if values is None else values)
         variants[name] = {SCORES: GoldenTensor(file=_path(file), step=held, max_steps=GOLDEN_STEPS)}
     description = Canary(
-        inputs={INPUT: _path("inputs")}, labels=_path("labels"), variants=variants,
+        inputs={INPUT: _path("inputs")}, labels="" if labels is None else _path("labels"), variants=variants,
         golden={SCORES: GoldenTensor(file=_path(REFERENCE), step=step, max_steps=max_steps)},
     )  # fmt: skip
     return CanarySet(description, {_path(name): npy_of(values) for name, values in arrays.items()})

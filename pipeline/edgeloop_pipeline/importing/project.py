@@ -85,6 +85,7 @@ def _meaning(model: ModelFile, content: bytes, request: CompressRequest, path: P
     )  # fmt: skip
     return Meaning(
         answer.task, imported, entry.normalize, entry.steps, answer.labels, answer.measure is None, entry.sample,
+        found.inputs[0].shape,
         [*facts, *entry.facts, *answer.facts], [*entry.guesses, *answer.guesses],
     )  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from edgeloop_pipeline.recipe.wizard.write import project_name, quoted
 
 __all__ = ["MODEL", "write"]
 
+MOST, MIN_MOST, MOST_VALUES = 1024, 64, 40_000_000  # samples, and values in all of them: larger ones take longer
 MODEL, LABELS = "model.onnx", "labels.txt"
 PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
 REPAIR = "qat: auto"
@@ -42,6 +44,8 @@ def _data(request: CompressRequest, meaning: Meaning, final: Path) -> str:
     given = [f"sample={meaning.sample!r}"] if meaning.sample else []
     given += ['labels=tuple((HERE / "labels.txt").read_text("utf-8").splitlines())'] if meaning.labels else []
     given += ["labelled=True"] if meaning.labelled else []
+    size = math.prod(meaning.size)
+    given += [f"most={max(MIN_MOST, MOST_VALUES // size)}"] if size * MOST > MOST_VALUES else []
     return (
         '"""The data that calibrate, choose and test."""\n\nfrom pathlib import Path\n\n'
         "from edgeloop_pipeline.data.datasets import Recordings\n\nHERE = Path(__file__).resolve().parent\n\n\n"

@@ -51,5 +51,6 @@ class Meaning:
     labels: list[str]
     labelled: bool
     sample: tuple[int, ...]  # of arrays in one file
+    size: tuple[int, ...]  # of one sample at the network's input
     facts: list[str]
     guesses: list[str]

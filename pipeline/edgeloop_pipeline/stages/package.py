@@ -81,7 +81,7 @@ def _canary(inputs: Inputs, task: Task) -> tuple[CanarySet, ChannelStatistics]:
     with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as file:
         arrays = dict(file)
     canary = canary_set(
-        arrays["inputs"], arrays["scores"], arrays["labels"],
+        arrays["inputs"], arrays["scores"], arrays.get("labels"),
         step=float(arrays["step"]), max_steps=inputs.required("verify", VerifyResult).allowed_lsb,
         golden={name.removeprefix(GOLDEN): values for name, values in arrays.items() if name.startswith(GOLDEN)},
     )  # fmt: skip

@@ -134,10 +134,10 @@ class Verify(Base):
             GOLDEN + v.name: open_runtime(v, (exported / v.file).read_bytes()).run(validation.values[rows])
             for v in read_variants(exported) if v.precision != Precision.INT8
         }  # fmt: skip
-        # -1: nobody labelled it.
-        labels = np.full(len(rows), -1) if inputs.project.splits.measure else validation.labels[rows]
+        if not inputs.project.splits.measure:  # else nobody labelled them
+            golden["labels"] = validation.labels[rows]
         np.savez(
-            out / CANARY, inputs=validation.values[rows], scores=on_validation[rows], labels=labels,
+            out / CANARY, inputs=validation.values[rows], scores=on_validation[rows],
             validation_scores=on_validation, step=parity_step(graph), **golden,
         )  # fmt: skip
 
