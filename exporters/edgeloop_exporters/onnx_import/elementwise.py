@@ -65,6 +65,8 @@ def _divide(node: Node) -> Value:
     second = node.build.operand(b, a)
     if not a.dtype.is_floating_point:
         return node.build.call(torch.div, a, second, rounding_mode="trunc")
+    if not isinstance(second, Value) and second:  # integer kernels know products
+        return node.build.call(torch.mul, a, 1.0 / second)
     first = node.build.operand(a, b) if isinstance(second, Value) else a
     return node.build.call(torch.div, first, second) if isinstance(first, Value) else node.build.call(_divided_by, first, second)
 

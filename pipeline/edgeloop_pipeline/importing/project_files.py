@@ -58,8 +58,8 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
     steps = "".join(f"  - {_yaml(msgspec.to_builtins(step))}\n" for step in meaning.preprocessing)
     imported = {k: v for k, v in msgspec.to_builtins(meaning.imported).items() if v not in (None, "", [])}
     # Each file is judged by the original's answers. Few samples, often unlike those of training, have ties that runtimes round
-    # differently: the difference between runtimes is bounded loosely.
-    target: dict[str, object] = {"min_agreement": 0.85, "max_lsb": 16}
+    # differently, and a steep sigmoid makes one step a whole one: the difference between runtimes is bounded loosely.
+    target: dict[str, object] = {"min_agreement": 0.85, "max_lsb": 255}
     if request.min_agreement is not None:
         target["min_accuracy"] = request.min_agreement
     if request.max_latency_us is not None:
