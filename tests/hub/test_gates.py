@@ -32,6 +32,8 @@ def fleet(
             confidence_sum=answers * confidence, confidence_squares=answers * (confidence**2 + 0.01),
             labels=Counter(walk=first, run=answers - first), right=right, labelled=answers, worked=True,
         )  # fmt: skip
+        for walked in (first // 3,) * 3:  # three reports
+            found[f"d{seed}-{i}"].mixes.add(Counter(walk=walked, run=answers // 3 - walked))
     return found
 
 
@@ -133,3 +135,38 @@ def test_a_gate_that_no_rollout_has_is_refused_before_the_hub_is_asked(gate: str
         "edgeloop", "rollout", "start", "x.edgeloop", "--gate", gate, EDGELOOP_HUB="http://127.0.0.1:1", EDGELOOP_HUB_TOKEN="x"
     )
     assert sentence_part in sentence(done, 2)
+
+
+def correlated(devices: int, reports: int, seed: int, shift: float = 0.0, spread: float = 0.35) -> dict[str, DeviceEvidence]:
+    """Few devices, whose reports hold whole recordings: within a report, answers are alike. `shift`: of the first label's share."""
+    rng, found = np.random.default_rng(seed), {}
+    for i in range(devices):
+        seen = DeviceEvidence(hours=4, answers=200 * reports, worked=True)
+        for _ in range(reports):
+            share = float(np.clip(0.5 + shift + rng.normal(0, spread), 0, 1))
+            first = int(rng.binomial(200, share))
+            mix = Counter(walk=first, run=200 - first)
+            seen.labels.update(mix)
+            seen.mixes.add(mix)
+        found[f"c{seed}-{i}"] = seen
+    return found
+
+
+@pytest.mark.parametrize(("devices", "reports"), [(1, 4), (1, 30), (2, 10), (4, 6)])
+def test_reports_that_resemble_themselves_halt_no_good_rollout(devices: int, reports: int) -> None:
+    """The same bundle on both sides: wrong halts stay near the gate's error rate, whatever windows a report has."""
+    halted = [
+        verdicts(correlated(devices, reports, 2 * i), correlated(devices, 3 * reports, 2 * i + 1), max_label_shift=0.05)[
+            "label mix"
+        ].breached
+        for i in range(300)
+    ]
+    assert sum(map(bool, halted)) <= 300 * 2.5 * GateLimits().alpha
+
+
+def test_a_model_with_one_answer_is_halted_on_one_device_and_too_few_reports_wait() -> None:
+    old = correlated(3, 20, 1)
+    stuck = correlated(1, 8, 2, shift=9.0)
+    assert verdicts(stuck, old)["label mix"].breached
+    early = verdicts(correlated(1, 2, 3, shift=9.0), old)["label mix"]
+    assert early.breached is None and early.waits and "2 reports" in early.text

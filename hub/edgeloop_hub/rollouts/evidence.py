@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -128,9 +129,12 @@ def add(evidence: DeviceEvidence, beat: Heartbeat, crashes_later: int) -> None:
     evidence.answers += count
     evidence.confidence_sum += count * mean
     evidence.confidence_squares += count * (beat.confidence.variance + mean * mean)
+    mix: Counter[str] = Counter()
     for name, number in beat.labels.items():
         known = name in evidence.labels or len(evidence.labels) < MAX_LABELS
+        mix[name if known else OTHER] += min(number, most)
         evidence.labels[name if known else OTHER] += min(number, most)
+    evidence.mixes.add(mix)
     if beat.drift is not None:
         evidence.drift.append(beat.drift)
     evidence.right += min(beat.right, beat.labelled, most)

@@ -19,6 +19,7 @@ import numpy as np
 from edgeloop_contract.rollout import GateLimits
 from edgeloop_hub.rollouts import comparison
 from edgeloop_hub.rollouts.comparison import clipped
+from edgeloop_hub.rollouts.label_mix import MIN_REPORTS, LabelMixes, moved
 
 MAX_LABELS = 50  # that are compared by name; the rarer ones are one
 OUTLIER = 10.0  # times the median: for no more than that a device counts
@@ -36,6 +37,7 @@ class DeviceEvidence:
     confidence_sum: float = 0.0
     confidence_squares: float = 0.0
     labels: Counter[str] = field(default_factory=Counter)
+    mixes: LabelMixes = field(default_factory=LabelMixes)
     drift: list[float] = field(default_factory=list)
     right: int = 0
     labelled: int = 0
@@ -171,10 +173,9 @@ def _welch(new: ByDevice, old: ByDevice) -> tuple[float, str]:
 
 
 def _labels(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
-    """Total variation between pooled shares; permutation over devices, or chi-square over answers where they are few."""
-    from scipy.stats import chi2_contingency
-
-    mine, others = ([s.labels for s in side.values() if sum(s.labels.values()) > 0] for side in (new, old))
+    """Total variation between pooled shares; permutation over devices, or a test over their reports where devices are few."""
+    sides = [[s for s in side.values() if sum(s.labels.values()) > 0] for side in (new, old)]
+    mine, others = ([s.labels for s in side] for side in sides)
     if (finding := _one_sided("label mix", mine, others)) is not None:
         return finding
     table = _table([*mine, *others])
@@ -184,8 +185,12 @@ def _labels(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Findin
         p = comparison.shifted(ours, theirs, rng)
         how = f"p = {p:.2g} over devices"
     else:
-        p = float(chi2_contingency(np.array([ours.sum(axis=0), theirs.sum(axis=0)])).pvalue)
-        how = f"p = {p:.2g} over answers, as devices are few"
+        reports = [sum(max(1, s.mixes.reports) for s in side) for side in sides]
+        if min(reports) < MIN_REPORTS:
+            text = f"devices are few, and {min(reports)} reports with answers tell nothing; {MIN_REPORTS} of each side do"
+            return Finding("label mix", None, text, waits=True)
+        p = moved(*[[s.mixes if s.mixes.reports else LabelMixes.of(s.labels) for s in side] for side in sides])
+        how = f"p = {p:.2g} over {reports[0]} and {reports[1]} reports, as devices are few"
     limit = gates.max_label_shift
     text = f"{shift:.1%} of the answers have moved between labels; {limit:.0%} is tolerated ({how})"
     return Finding("label mix", shift > limit and p < gates.alpha, text)

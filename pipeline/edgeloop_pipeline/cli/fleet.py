@@ -90,10 +90,16 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
 @click.option("--channel", default="stable", show_default=True)
 def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str) -> None:
     """Sign BUNDLE and send it to the hub. Devices get it by a rollout."""
+    from edgeloop_contract.archive import Bundle
     from edgeloop_pipeline.fleet import release, renewal
 
     client = open_hub(hub, ca_file)
     name, sent = release.publish(open_keys(folder, passphrase), client, bundle, channel)
+    with Bundle.open(bundle) as opened:
+        if opened.manifest.canary is None:
+            click.echo(
+                f"{name}: devices check its structure only: it has no samples with right answers to check them with", err=True
+            )
     renewal.warn(client)
     if sent is None:
         click.echo(f"{name}: is published already")

@@ -15,7 +15,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import INPUT, SCHEMA, Input, Manifest, Variant
-from edgeloop_contract.preprocessing import Step, dtype_after
+from edgeloop_contract.preprocessing import SoundFeatures, Step, ToFloat, dtype_after
 from edgeloop_contract.tasks import Tensors
 from edgeloop_contract.tensors import Reset, State, TensorSpec
 from edgeloop_exporters.model_files.description import ModelFile
@@ -128,6 +128,7 @@ def _inputs(models: Sequence[ModelFile], parts: Sequence[FileTensors], request: 
     inputs = []
     for spec in fed:
         steps = steps_of(models, spec, request, facts, len(fed) == 1)
+        facts += _raw_sound(steps, spec.name)
         every = [next(o for o in part.inputs if o.name == spec.name) for part in parts]
         inputs.append(Input(name=INPUT if len(fed) == 1 else spec.name, sample=_sample(every, steps), preprocessing=steps))
     unknown = (
@@ -162,6 +163,17 @@ def _named(variant: Variant, inputs: Sequence[Input], keep_outputs: bool) -> Var
     if len(outputs) == 1 and not keep_outputs:
         outputs = [msgspec.structs.replace(outputs[0], name="")]
     return msgspec.structs.replace(variant, inputs=named, outputs=outputs)
+
+
+def _raw_sound(steps: Sequence[Step], name: str) -> list[str]:
+    """What features are computed of where nothing made sound a float: some conventions want counts, most want −1 to 1."""
+    kinds = [type(step) for step in steps]
+    if SoundFeatures not in kinds or ToFloat in kinds[: kinds.index(SoundFeatures)]:
+        return []
+    where = f" of {name}" if name else ""
+    return [
+        f"sound features{where} are computed of 16-bit counts (−32768 to 32767); put {{step: to_float}} before them for −1 to 1"
+    ]
 
 
 def _card(manifest: Manifest, models: Sequence[ModelFile], text: str) -> str:
