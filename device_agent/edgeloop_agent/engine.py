@@ -68,6 +68,7 @@ class Engine:
         self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors)
         self._memory: Memory = {}
         self._sample, self._steps = self.manifest.sample, self.manifest.preprocessing
+        self._shape, self._dtype = tuple(self._sample.shape), DTYPES[self._sample.dtype]
 
     def answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
         """Answers for the recording's windows, in order. Raises DataError when the recording as a whole does not fit.
@@ -187,8 +188,9 @@ class Engine:
 
     def checked(self, samples: Array, spec: TensorSpec | None = None) -> Array:
         """Samples at an input's dtype and shape (default: the first input's). Raises DataError when that loses something."""
-        spec = spec or self._sample
-        shape, dtype = tuple(spec.shape), DTYPES[spec.dtype]
+        shape, dtype = (self._shape, self._dtype) if spec is None else (tuple(spec.shape), DTYPES[spec.dtype])
+        if samples.shape[1:] == shape and samples.dtype == dtype:
+            return samples
         if samples.ndim == len(shape) and shape and shape[-1] == 1:
             samples = samples[..., None]
         elif samples.ndim == len(shape) + 2 and samples.shape[-1] == 1:  # numbers in a row are read as a series of one channel

@@ -13,7 +13,7 @@ from edgeloop_agent.caches import GraphCache
 from edgeloop_agent.runtimes.named import NamedModel, RawModel, is_plain
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
-from edgeloop_contract.manifest import Variant
+from edgeloop_contract.manifest import Quantization, Variant
 
 __all__ = [
     "PLAIN", "RUNTIMES", "Runtime", "RuntimeOptions", "missing_library", "open_raw", "open_runtime", "to_scores", "version_of",
@@ -85,9 +85,8 @@ def missing_library(runtime: str, error: ImportError) -> DeviceError:
     return DeviceError(f"runtime {runtime!r} is not installed here ({error}); pip install '{RUNTIMES[runtime][1]}'")
 
 
-def to_scores(raw: Array, variant: Variant) -> Array:
-    """A model's raw output as float32 scores."""
-    q = variant.output.quantization
+def to_scores(raw: Array, q: Quantization | None) -> Array:
+    """A model's raw output as float32 scores. `q`: the output's quantization."""
     if q is None:
         return raw.astype(np.float32, copy=False)
     return (raw.astype(np.float32) - np.float32(q.zero_point)) * np.float32(q.scale)

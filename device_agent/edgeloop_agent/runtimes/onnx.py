@@ -44,6 +44,7 @@ def version() -> str:
 class _Session:
     def __init__(self, variant: Variant, session: Any, missing_providers: Sequence[str], note: str) -> None:
         self._variant, self._session = variant, session
+        self._quantization = variant.output.quantization
         self._output = variant.output.tensor or session.get_outputs()[0].name
         self._input = session.get_inputs()[0].name
         self._dtype = _dtype(session.get_inputs()[0].type)
@@ -56,7 +57,7 @@ class _Session:
         self._shapes: tuple[dict[str, list[int | None]], dict[str, list[int | None]]] = (given, made)
 
     def run(self, samples: Array) -> Array:
-        return to_scores(self.raw(samples), self._variant)
+        return to_scores(self.raw(samples), self._quantization)
 
     def raw(self, samples: Array) -> Array:
         """The model's raw output."""

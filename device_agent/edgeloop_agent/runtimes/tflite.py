@@ -65,6 +65,7 @@ class _Interpreter:
     def __init__(self, variant: Variant, interpreter: Any, description: str) -> None:
         self._variant, self._interpreter = variant, interpreter
         self._input = interpreter.get_input_details()[0]["index"]
+        self._quantization = variant.output.quantization
         self._output = _index(interpreter.get_output_details(), variant.output.tensor)
         self.description = description
         self._tensor = interpreter.tensor(self._input)
@@ -87,7 +88,7 @@ class _Interpreter:
                 interpreter.set_tensor(self._input, sample)
             interpreter.invoke()
             rows.append(interpreter.get_tensor(self._output))
-        return to_scores(rows[0] if len(rows) == 1 else np.concatenate(rows), self._variant)
+        return to_scores(rows[0] if len(rows) == 1 else np.concatenate(rows), self._quantization)
 
     def shapes(self) -> tuple[dict[str, list[int | None]], dict[str, list[int | None]]]:
         """Of inputs and outputs by name, with the batch."""

