@@ -45,6 +45,7 @@ RUNS/retrain/NAME/decisions.jsonl."""
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--steps", default="25%, 100%", show_default=True, help="The rollout's steps; the first is the pilot.")
 @click.option("--soak-minutes", type=float, default=60.0, show_default=True)
+@click.option("--gate", "gates", multiple=True, metavar="NAME=VALUE", help="Change a gate of the rollout, as in rollout start.")
 @click.option("--no-publish", is_flag=True, help="Stop after the gate.")
 @click.option("--force", is_flag=True, help="Whatever the policy says; the gate still decides.")
 @click.option("--dry-run", is_flag=True, help="Only decide.")
@@ -52,13 +53,15 @@ RUNS/retrain/NAME/decisions.jsonl."""
 def retrain(
     recipe: str, hub: str, ca_file: str, folder: Path, runs: Path, changes: tuple[str, ...], min_labels: int,
     min_labels_with_drift: int, max_age_days: float, wait_hours: float, alpha: float, max_test_drop: float,
-    pseudo_labels: float, channel: str, steps: str, soak_minutes: float, no_publish: bool, force: bool, dry_run: bool,
+    pseudo_labels: float, channel: str, steps: str, soak_minutes: float, gates: tuple[str, ...], no_publish: bool,
+    force: bool, dry_run: bool,
     as_json: bool,
 ) -> None:  # fmt: skip
     """Retrain RECIPE on labelled field samples, prove the new model better, and start its rollout. Safe to run twice."""
     import msgspec
 
     from edgeloop_pipeline.cli.console import Console
+    from edgeloop_pipeline.cli.rollout import gate_limits
     from edgeloop_pipeline.fleet.hub_client import HubClient
     from edgeloop_pipeline.fleet.tuf_keys import Keys
     from edgeloop_pipeline.recipe import recipe as recipes
@@ -76,7 +79,8 @@ def retrain(
         recipe, changes, runs.resolve(), HubClient.from_environment(hub, ca_file),
         Policy(min_labels, min_labels_with_drift, max_age_days, wait_hours),
         ChallengerLimits(alpha=alpha, max_test_drop=max_test_drop),
-        pseudo_labels, Release(keys, channel, steps, soak_minutes), Console(), lambda text: click.echo(text, err=True),
+        pseudo_labels, Release(keys, channel, steps, soak_minutes, gate_limits(gates)), Console(),
+        lambda text: click.echo(text, err=True),
     )  # fmt: skip
     outcome = run_cycle(cycle, recipes.load(recipes.find(recipe), changes).head.name, force, dry_run)
     if outcome is None:

@@ -50,14 +50,14 @@ def start(
     """Start the first step; the hub's tick starts the next ones."""
     from edgeloop_pipeline.fleet import release, renewal
 
-    limits = _gate_limits(gates)
+    limits = gate_limits(gates)
     keys, client = open_keys(folder, passphrase) if on_breach == "return" else None, open_hub(hub, ca_file)
     renewal.warn(client)
     number = release.start(client, target, steps, soak_minutes, limits, keys)
     click.echo(f"rollout {number} of {target} has begun; edgeloop rollout status {number} shows how it goes")
 
 
-def _gate_limits(words: tuple[str, ...]) -> GateLimits:
+def gate_limits(words: tuple[str, ...]) -> GateLimits:
     """Raises UsageError for an unknown gate, or a value that it cannot have."""
     import msgspec
 

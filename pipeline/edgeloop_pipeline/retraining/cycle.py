@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -47,6 +47,7 @@ class Release:
     channel: str = "stable"
     steps: str = "25%, 100%"
     soak_minutes: float = 60.0
+    gates: GateLimits = field(default_factory=GateLimits)
 
 
 @dataclass(frozen=True)
@@ -222,7 +223,7 @@ class RetrainingCycle:
         known = next((rollout for rollout in self.hub.rollouts() if rollout.target == target), None)
         if known is not None:
             return target, known.id
-        return target, start(self.hub, target, self.release.steps, self.release.soak_minutes, GateLimits())
+        return target, start(self.hub, target, self.release.steps, self.release.soak_minutes, self.release.gates)
 
     def _kept(self, folder: Path, state: State, outcome: Outcome, keep: bool = True) -> Outcome:
         """The outcome, after it and the state were written."""
