@@ -135,7 +135,7 @@ def test_figures_by_class_are_the_ones_of_torchmetrics() -> None:
     rng = np.random.default_rng(0)
     truth, scores = rng.integers(0, 5, 300), rng.normal(size=(300, 6)).astype(np.float32)  # class 5 is never true
     scores[:, 3] = -9  # and 3 is never said
-    splits: Any = SimpleNamespace(labels=list("abcdef"))
+    splits: Any = SimpleNamespace(labels=list("abcdef"), measure="")
     samples: Any = SimpleNamespace(labels=truth)
     found = Classification(splits).details(scores, samples, scores)
     said, true = torch.tensor(scores).argmax(1), torch.tensor(truth)

@@ -72,7 +72,7 @@ def outcome(case: Any, folder: Path) -> Outcome:
         with torch.no_grad():
             made = found.network(*(torch.from_numpy(_as(values[p.name], p.dtype)) for p in found.inputs))
     except EdgeloopError as error:
-        return Outcome(case.name, operator, "refused", str(error).split("model.onnx: ")[-1][:150])
+        return Outcome(case.name, operator, "refused", str(error).replace(str(path), "the file").removeprefix("the file: ")[:150])
     except Exception as error:
         return Outcome(case.name, operator, "error", repr(error)[:150])
     answers = made if isinstance(made, tuple) else (made,)

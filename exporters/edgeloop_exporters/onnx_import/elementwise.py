@@ -130,7 +130,7 @@ def _bound(node: Node, i: int, name: str) -> float | None:
     return None if found is None or abs(found) >= 3.4e38 else float(found)
 
 
-@handles("LeakyRelu", "Elu", "Celu", "ThresholdedRelu", "Shrink", "Selu", "Swish", "Gelu", "HardSigmoid", "Hardmax")
+@handles("LeakyRelu", "Elu", "Celu", "ThresholdedRelu", "Shrink", "Selu", "Swish", "Gelu", "HardSigmoid")
 def _activation(node: Node) -> Value:
     x, call = node[0], node.build.call
     alpha = node.get("alpha")
@@ -154,8 +154,6 @@ def _activation(node: Node) -> Value:
         return call(torch.mul, x, call(torch.sigmoid, scaled))
     if node.op == "Gelu":
         return call(F.gelu, x, approximate=node.get("approximate", "none"))
-    if node.op == "Hardmax":
-        raise Unsupported("")
     alpha, beta = (0.2 if alpha is None else float(alpha)), float(node.get("beta", 0.5))
     if abs(alpha - 1 / 6) < 1e-4 and beta == 0.5:
         return call(F.hardsigmoid, x)

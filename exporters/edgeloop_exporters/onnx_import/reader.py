@@ -15,7 +15,15 @@ from torch import fx, nn
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_exporters.model_files.onnx_file import parse_onnx, whole_onnx
 from edgeloop_exporters.model_files.reading import read
-from edgeloop_exporters.onnx_import import convolution, elementwise, recurrent, reductions, shapes  # noqa: F401 (they fill the table)
+from edgeloop_exporters.onnx_import import (  # noqa: F401 (they fill the table)
+    convolution,
+    elementwise,
+    indexing,
+    recurrent,
+    reductions,
+    resizing,
+    shapes,
+)
 from edgeloop_exporters.onnx_import.elementwise import DTYPES
 from edgeloop_exporters.onnx_import.table import HANDLERS, Node
 from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value
@@ -118,7 +126,7 @@ class _Reader:
         dtype = DTYPES.get(tensor.elem_type)
         if dtype is None:
             raise ModelError(
-                f"{self.where}: its input {value.name} takes values of type {tensor.elem_type}, which cannot be compressed"
+                f"{self.where}: its input {value.name} takes {_type_name(tensor.elem_type)}, which cannot be compressed"
             )
         dims = list(tensor.shape.dim)
         if not self.batch:
@@ -155,7 +163,9 @@ class _Reader:
 
         wanted = DTYPES.get(tensor.data_type)
         if wanted is None:
-            raise ModelError(f"{self.where}: its constant {name} has values of type {tensor.data_type}, which cannot be compressed")
+            raise ModelError(
+                f"{self.where}: its constant {name} has values of type {_type_name(tensor.data_type)}, which cannot be compressed"
+            )
         try:
             found = torch.from_numpy(np.array(numpy_helper.to_array(tensor)).astype(_numpy(wanted)))
         except (ValueError, TypeError, AttributeError) as error:
@@ -239,6 +249,12 @@ class _Reader:
         return found
 
 
+def _type_name(number: int) -> str:
+    from onnx import TensorProto
+
+    return TensorProto.DataType.Name(number).lower() if number in TensorProto.DataType.values() else str(number)
+
+
 def _numpy(dtype: torch.dtype) -> Any:
     return np.dtype(str(dtype).removeprefix("torch."))
 
@@ -246,7 +262,7 @@ def _numpy(dtype: torch.dtype) -> Any:
 def _random(dtype: torch.dtype, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     if dtype.is_floating_point:
         return torch.rand(shape, generator=generator, dtype=torch.float32)
-    return torch.randint(0, 2, shape, generator=generator).to(dtype)
+    return torch.ones(shape, dtype=dtype)  # an index that every table has, and nothing that is divided by
 
 
 def _join_biases(network: fx.GraphModule) -> None:

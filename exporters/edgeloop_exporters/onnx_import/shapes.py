@@ -1,4 +1,4 @@
-"""Operators that move, cut, join and pick values."""
+"""Operators that move, cut and join values."""
 
 from __future__ import annotations
 
@@ -196,56 +196,6 @@ def _ends(node: Node) -> list[Any]:
     return node.build.sizes(value) if value is not None else [int(v) for v in node.get("ends")]
 
 
-@handles("Gather")
-def _gather(node: Node) -> Value:
-    x, index, axis, build = node[0], node[1], int(node.get("axis", 0)) % max(node[0].rank, 1), node.build
-    if x.is_constant and not index.is_static and axis == 0 and x.rank == 2 and x.dtype.is_floating_point:
-        layer = torch.nn.Embedding(x.shape[0], x.shape[1], _weight=x.a.clone())
-        return build.layer(node.name, layer, index)
-    if index.is_static:
-        if not (index.a.shape == index.b.shape):
-            raise Unsupported("of as many places as the batch")
-        flat = [int(v) for v in index.a.reshape(-1).tolist()]
-        if index.rank == 0:
-            return build.call(torch.select, x, axis, flat[0]) if index.is_constant else _size_of(build, x, index, axis)
-        length = x.shape[axis]
-        whole = build.tensor(torch.tensor([v % length for v in flat]))
-        if x.is_static or index.rank == 1:
-            found = build.call(torch.index_select, x, axis, whole)
-        else:
-            found = build.call(torch.index_select, x, axis, whole)
-        return found if index.rank == 1 else build.call(torch.unflatten, found, axis, list(index.shape))
-    wrapped = build.call(_wrapped, index, x.shape[axis])
-    picked = build.call(torch.index_select, x, axis, build.call(torch.reshape, wrapped, [-1]))
-    sizes = [build.size(p, q) for p, q in zip(index.a.shape, index.b.shape, strict=True)]
-    before, after = [list(s) for s in (x.shape[:axis], x.shape[axis + 1 :])]
-    return build.call(torch.reshape, picked, [*before, *sizes, *after]) if index.rank != 1 else picked
-
-
-def _size_of(build: Builder, x: Value, index: Value, axis: int) -> Value:
-    if not x.is_static:
-        raise Unsupported("of a place that the batch decides")
-    return Value(x.a.select(axis, int(index.a)), x.b.select(axis, int(index.b)))
-
-
-def _wrapped(index: Tensor, length: int) -> Tensor:
-    return torch.where(index < 0, index + length, index).long()
-
-
-@handles("GatherElements")
-def _gather_elements(node: Node) -> Value:
-    axis = int(node.get("axis", 0))
-    return node.build.call(torch.gather, node[0], axis, node.build.call(_wrapped, node[1], node[0].shape[axis]))
-
-
-@handles("GatherND")
-def _gather_nd(node: Node) -> Value:
-    x, index = node[0], node[1]
-    if node.get("batch_dims", 0) or not index.is_constant or (x.batched() and not x.is_static):
-        raise Unsupported("along the batch, or at places that the data decide")
-    return node.build.call(torch.ops.aten.index.Tensor, x, [node.build.tensor(part) for part in index.a.unbind(-1)])
-
-
 @handles("Expand")
 def _expand(node: Node) -> Value:
     x, build = node[0], node.build
@@ -318,20 +268,6 @@ def _trilu(node: Node) -> Value:
     return node.build.call(torch.triu if node.get("upper", 1) else torch.tril, node[0], k)
 
 
-@handles("OneHot")
-def _one_hot(node: Node) -> Value:
-    depth, call = int(node.build.number(node[1])), node.build.call
-    index, axis = node[0], int(node.get("axis", -1))
-    if not node[2].is_constant or index.dtype.is_floating_point:
-        raise Unsupported("with values that the data decide, or of places that are no integers")
-    off, on = node[2].a
-    places = node.build.tensor(torch.arange(depth))
-    hot = call(torch.eq, call(torch.unsqueeze, call(_wrapped, index, depth), -1), places)
-    made = call(torch.where, hot, node.build.tensor(on.clone()), node.build.tensor(off.clone()))
-    rank = index.rank + 1
-    return made if axis % rank == rank - 1 else call(torch.movedim, made, -1, axis)
-
-
 @handles("EyeLike")
 def _eye(node: Node) -> Value:
     x, dtype = node[0], DTYPES[node.get("dtype", 1)]
@@ -341,22 +277,3 @@ def _eye(node: Node) -> Value:
     full = torch.zeros(x.shape, dtype=dtype)
     full.diagonal(k).fill_(1)
     return node.build.tensor(full)
-
-
-@handles("ScatterND", "ScatterElements", "Scatter")
-def _scatter(node: Node) -> Value:
-    x, index, new = node[0], node[1], node[2]
-    if node.get("reduction", "none") != "none":
-        raise Unsupported(f"with reduction {node.get('reduction')}")
-    if node.op != "ScatterND":
-        axis = int(node.get("axis", 0))
-        return node.build.call(torch.scatter, x, axis, node.build.call(_wrapped, index, x.shape[axis]), new)
-    if not index.is_constant:
-        raise Unsupported("at places that the data or the batch decide")
-    places = [node.build.tensor(part.contiguous()) for part in index.a.unbind(-1)]
-    return node.build.call(torch.index_put, x, tuple(places), new)
-
-
-@handles("ReverseSequence", "NonZero", "Unique", "Compress", "NonMaxSuppression", "StringNormalizer")
-def _by_data(node: Node) -> Value:
-    raise Unsupported("its result's shape is decided by the data; end the model before it, with --output")

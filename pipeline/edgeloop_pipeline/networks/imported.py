@@ -55,9 +55,8 @@ def open_import(path: Path, shape: tuple[int, ...] = ()) -> Any:
 
 @lru_cache(maxsize=4)
 def _opened(path: str, digest: str, shape: tuple[int, ...]) -> Any:
-    from edgeloop_exporters.onnx_import import read_onnx
-
     from edgeloop_exporters.model_files.reading import read
+    from edgeloop_exporters.onnx_import import read_onnx
 
     sizes = {tensor.name: shape for tensor in read(path).inputs} if shape else None
     found = read_onnx(Path(path), sizes=sizes)
