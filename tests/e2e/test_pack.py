@@ -296,3 +296,13 @@ def test_very_many_large_samples_are_read_one_at_a_time(tmp_path: Path) -> None:
     for i in range(320, 4100):
         os.link(folder / "0.npy", folder / f"{i}.npy")
     assert len(sample_files(folder, facts)) == 4096 and "4096 of 4100 sample files are used" in facts[0]
+
+
+@pytest.mark.parametrize("floats", [False, True])
+def test_features_of_counts_are_noted(floats: bool, tmp_path: Path) -> None:
+    """Conventions differ in what they take; a model that was trained on −1 to 1 hears nothing in counts."""
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    (tmp_path / "kws.onnx").write_bytes(onnx_file(nodes, [("x", F, [1, 49, 10])], [("y", F, [1, 49, 10])]))
+    steps = ["{step: pad, length: 16000}", *(["{step: to_float}"] if floats else []), "{convention: mlperf_tiny_keyword}"]
+    said = packed(tmp_path / "kws.onnx", "--out", tmp_path / "kws.edgeloop", "--preprocess", f"[{', '.join(steps)}]")
+    assert any("16-bit counts" in fact for fact in said["facts"]) != floats

@@ -3,6 +3,7 @@
 Answers within one report resemble each other: they are windows of one recording, or one afternoon of one camera. A test that took
 them for independent would stop good rollouts. So reports are the units: how far they scatter around the pooled shares gives the
 design effect by which chi-square is divided (Rao & Scott 1984, first order; the F distribution for few units as Thomas & Rao 1987).
+With one device on each side, a device that sees other things than the other cannot be told from a bundle that answers otherwise.
 """
 
 from __future__ import annotations

@@ -92,6 +92,11 @@ class RetrainingCycle:
         base = recipes.load(recipes.find(self.recipe), self.changes)
         if base.head.task != "classification":
             raise UsageError(f"{base.path}: is a {base.head.task} recipe; retraining judges by labels, of classification alone")
+        if base.head.imported is not None and base.head.imported.measure:
+            raise UsageError(
+                f"{base.path}: is judged by the original model's answers (imported.measure); retraining judges by labels: give the"
+                " data's labels, and remove measure"
+            )
         folder, name = self.runs / "retrain" / base.head.name, base.head.name
         state = states.load(folder)
         champion = state.champion or self._first_champion(base, folder)
