@@ -145,6 +145,7 @@ def test_what_a_file_shows_is_understood(model: bytes, layout: str, words: str, 
     assert imported is not None and imported.layout == layout and words in said
 
 
+@pytest.mark.long
 def test_arrays_of_any_shape_go_to_the_end(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     nodes = [

@@ -173,6 +173,7 @@ def unseen() -> tuple[Any, tuple[str, ...]]:
 FLOORS_OFF = ("--set", "target.min_accuracy=0", "--set", "target.max_drop=1", "--set", "export.runtimes=[onnx]")
 
 
+@pytest.mark.long  # it trains a whole model
 def test_shuffled_labels_are_refused(hub: Hub, runs: Path) -> None:
     """Samples of the recipe's own test set with wrong labels, as if from a device; floors off, so that the gate decides."""
     (test, names), rng = unseen(), np.random.default_rng(0)
