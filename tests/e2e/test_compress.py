@@ -234,3 +234,16 @@ def test_data_that_calibrate_nothing_are_refused(name: str, words: str, pictures
     done = edgeloop_here("compress", tmp_path / "net.onnx", "--calibrate", data, "--out", tmp_path / "small", "--normalize", "unit")
     assert words in sentence(done, 3)
     assert not (tmp_path / "small").exists() and not list(tmp_path.glob(".small*"))
+
+
+def test_the_importers_code_is_in_the_keys_of_imported_recipes(pictures: Path, tmp_path: Path) -> None:
+    from edgeloop_pipeline.recipe.project import Project
+    from edgeloop_pipeline.run.cache_key import code_in_key
+    from edgeloop_pipeline.stages.quantize import Quantize
+
+    (tmp_path / "net.onnx").write_bytes(classifier())
+    prepared(tmp_path / "net.onnx", pictures, tmp_path / "small", "--normalize", "unit")
+    named = code_in_key(Project(load(tmp_path / "small" / "recipe.yaml")), Quantize())
+    for module in ("data.original_answers", "data.datasets.recordings", "networks.imported"):
+        assert f"edgeloop_pipeline.{module}" in named
+    assert "edgeloop_exporters.onnx_import.convolution" in named

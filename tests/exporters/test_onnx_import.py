@@ -222,6 +222,17 @@ def test_a_wrong_import_is_refused_with_the_first_operator(tmp_path: Path, monke
         read_onnx(tmp_path / "net.onnx")
 
 
+def test_answers_that_are_all_alike_hide_no_wrong_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained head of zeros answers zeros, whatever comes before it."""
+    from edgeloop_exporters.onnx_import import elementwise
+
+    monkeypatch.setitem(elementwise.UNARY, "Tanh", torch.sigmoid)
+    nodes = [node("Tanh", "x", "wrong"), node("MatMul", "wrong w", "y")]
+    (tmp_path / "net.onnx").write_bytes(onnx_file(nodes, [("x", F, ["n", 3])], [("y", F, None)], w=np.zeros((3, 4), np.float32)))
+    with pytest.raises(ModelError, match="'wrong'"):
+        read_onnx(tmp_path / "net.onnx")
+
+
 @pytest.mark.long
 def test_no_operator_test_is_wrong_and_the_page_says_what_came_of_them() -> None:
     done = subprocess.run(

@@ -26,6 +26,7 @@ from edgeloop_pipeline.recipe.user_code import load_object
 # Parsing takes about a second for each megabyte; a folder may hold a whole virtual environment.
 MAX_PARSED_BYTES = 1_000_000
 FIELD_DATA = "edgeloop_pipeline.data.field_data"
+ORIGINAL_ANSWERS = "edgeloop_pipeline.data.original_answers"
 NORMALIZATION = "edgeloop_pipeline.data.normalization"  # imported late: it needs torch
 MAX_FILES_NAMED = 16
 
@@ -137,6 +138,7 @@ class Project:
         """edgeloop module → digest, for all modules that make inputs: preparation, normalization, data classes, project imports."""
         more = [module for _, imports in self._code.values() for module in imports]
         more += [FIELD_DATA] if self.recipe.head.field else []
+        more += [ORIGINAL_ANSWERS] if self.recipe.head.imported else []
         return code_of(prepare_splits.__module__, (*more, type(self.data).__module__, NORMALIZATION))
 
     @cached_property

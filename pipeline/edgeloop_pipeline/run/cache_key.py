@@ -16,6 +16,7 @@ from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.tasks.registry import module_of
 
 SHORT = 12
+IMPORTED = ("edgeloop_pipeline.networks.imported", "edgeloop_exporters.onnx_import")  # what makes a network of a model file
 
 
 def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], history: list[Entry]) -> dict[str, str]:
@@ -66,7 +67,8 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
 
 def code_in_key(project: Project, stage: Any) -> dict[str, str]:
     """The digests of the code of the stage, of the recipe's task, and of the sample preparation."""
-    return code_of(type(stage).__module__, (*stage.code, module_of(project.recipe.head.task))) | project.sample_code
+    imported = IMPORTED if project.recipe.head.imported else ()
+    return code_of(type(stage).__module__, (*stage.code, module_of(project.recipe.head.task), *imported)) | project.sample_code
 
 
 def key(name: str, found: dict[str, str]) -> str:
