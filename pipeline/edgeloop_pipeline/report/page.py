@@ -111,6 +111,14 @@ def _warnings(verified: VerifyResult | None, profiled: ProfileResult | None) -> 
                     f"{name} is slower than {twin} on this machine ({cost:.0f} against {other:.0f} µs){small}."
                     " Measure it on the device: edgeloop-agent bench."
                 )
+        plain = list(profiled.stages.values())[-1].cost if profiled and profiled.stages else None
+        if is_int8 and twin is None and file.format == "onnx" and plain and profiled and name in profiled.variants:
+            cost = profiled.variants[name].latency_us_p50
+            if plain.latency_us_p50 < cost:
+                warnings.append(
+                    f"{name}: int8 does not pay here: {cost:.0f} µs, and the float network as a plain ONNX file takes"
+                    f" {plain.latency_us_p50:.0f} µs. Measure both on the device."
+                )
         warnings += [f"{name}: {reason}" for reason in file.slow_because]
         width = file.accuracy.high - file.accuracy.low
         if is_int8 and width > WIDE_INTERVAL:
