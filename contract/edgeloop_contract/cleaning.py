@@ -4,8 +4,6 @@ A step repairs what can be repaired, and refuses what cannot, each under a name 
 Recordings are one array: (T, C) for a series or sound, (H, W) or (H, W, C) for an image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Annotated
 

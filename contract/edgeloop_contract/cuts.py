@@ -1,7 +1,5 @@
 """Where a model can be divided between device and server, as the manifest writes it."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from edgeloop_contract.tensors import Part, TensorSpec

@@ -8,8 +8,6 @@ itself over resampled reference samples, so that it raises as many false alarms 
 samples), as many by each.
 """
 
-from __future__ import annotations
-
 from itertools import chain
 
 import msgspec

@@ -1,8 +1,6 @@
 """The bundle's manifest: every field that workstation, hub and device must agree on (docs/bundle-format.md)."""
 
-from __future__ import annotations
-
-from edgeloop_contract import cleaning
+from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cuts import Cascade, Coding, Cut, Exit, Packed, Split
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import BundleError
@@ -171,7 +169,7 @@ class Manifest(Part, frozen=True, kw_only=True):
     split: Split | None = None  # where the model can be cut between device and server
     cascade: Cascade | None = None
     drift: Drift | None = None  # reference of the drift monitor
-    cleaning: list[cleaning.Step] = []  # of raw recordings on the device, before preprocessing
+    cleaning: list[CleaningStep] = []  # of raw recordings on the device, before preprocessing
     probe: bool = False  # only latencies are to be measured: its variants have shapes of their own and no training
     channels: list[str] = []  # of a raw recording, in order: a table with a header line is read by them
 

@@ -1,10 +1,8 @@
 """Manifests of schema 1: one input, one output of scores. Every agent reads them, so they are still written where they suffice."""
 
-from __future__ import annotations
-
 import msgspec
 
-from edgeloop_contract import cleaning
+from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cuts import Cascade, Split
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.manifest import (
@@ -70,7 +68,7 @@ class Manifest1(Part, frozen=True, kw_only=True):
     split: Split | None = None
     cascade: Cascade | None = None
     drift: Drift | None = None
-    cleaning: list[cleaning.Step] = []
+    cleaning: list[CleaningStep] = []
     probe: bool = False
     channels: list[str] = []
 

@@ -1,7 +1,5 @@
 """Strict settings: every problem of a recipe is found in one pass, with its path and the nearest valid name."""
 
-from __future__ import annotations
-
 import dataclasses
 import typing
 from collections.abc import Iterable, Mapping

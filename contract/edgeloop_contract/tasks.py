@@ -1,7 +1,5 @@
 """What a model's outputs mean: its task, as the manifest writes it."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from edgeloop_contract.tensors import Part

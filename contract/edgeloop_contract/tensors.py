@@ -1,7 +1,5 @@
 """Named tensors: what a sample is, what a model file takes and gives, and how the one becomes the other."""
 
-from __future__ import annotations
-
 from enum import Enum
 from typing import Literal
 

@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
-__all__ = ["END", "FLAGS", "check_end", "check_entries", "unpacked"]
+__all__ = ["END", "FLAGS", "check_end", "check_entries", "stored", "unpacked"]
 
 END = struct.Struct("<4s4H2LH")
 LOCAL = struct.Struct("<4s5H3L2H")
@@ -59,6 +59,12 @@ def check_entries(file: IO[bytes], archive: zipfile.ZipFile) -> None:
     length = sum(DIRECTORY_BYTES + len(e.orig_filename) for e in archive.infolist())
     if place != archive.start_dir or place + length + END.size != file.seek(0, 2):
         raise ValueError("there are data before its directory, or in it")
+
+
+def stored(file: IO[bytes], entry: zipfile.ZipInfo) -> bytes:
+    """The content of an entry that is not compressed, in one read, for callers that compare a digest: without its checksum."""
+    file.seek(entry.header_offset + LOCAL.size + len(entry.orig_filename))
+    return file.read(entry.file_size)
 
 
 def unpacked(file: IO[bytes], entry: zipfile.ZipInfo) -> Iterator[bytes]:

@@ -6,14 +6,14 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.runtimes import RUNTIMES, version_of
-from edgeloop_contract.archive import Bundle
+from edgeloop_contract.archive import Bundle, VerifiedFile
 from edgeloop_contract.bench_report import MeasuredVariant, VariantChoice
 from edgeloop_contract.errors import DeviceError, StorageError, UsageError
 from edgeloop_contract.files import publish
@@ -57,21 +57,21 @@ def _temporary_home(folder: Path) -> Path:
 
 
 class VerifiedBundles:
-    """Digests of bundle files that this device verified whole: kept between starts, the newest MOST_VERIFIED of them."""
+    """Bundle files that this device verified whole: kept between starts, the newest MAX_VERIFIED of them."""
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / "verified.json"
         try:
-            self._known = msgspec.json.decode(self._path.read_bytes(), type=list[str])
-        except (OSError, msgspec.MsgspecError):
+            self._known = msgspec.json.decode(self._path.read_bytes(), type=list[VerifiedFile])
+        except (OSError, msgspec.MsgspecError):  # none yet, or as an earlier release kept them
             self._known = []
 
-    def __contains__(self, sha256: object) -> bool:
-        return sha256 in self._known
+    def __iter__(self) -> Iterator[VerifiedFile]:
+        return iter(self._known)
 
-    def add(self, sha256: str) -> None:
-        """Remember a digest. If the folder cannot be written, the next start only takes longer."""
-        self._known = [*self._known, sha256][-MAX_VERIFIED:]
+    def add(self, verified: VerifiedFile) -> None:
+        """Remember a file. If the folder cannot be written, the next start only takes longer."""
+        self._known = [*(each for each in self._known if each.place[:2] != verified.place[:2]), verified][-MAX_VERIFIED:]
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             publish(self._path, msgspec.json.encode(self._known))

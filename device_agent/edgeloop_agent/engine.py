@@ -61,7 +61,8 @@ class Engine:
     def __init__(self, bundle: Bundle, choice: VariantChoice, options: RuntimeOptions = PLAIN) -> None:
         self.manifest, self.choice = bundle.manifest, choice
         self.variant = _scores_first(bundle.manifest.variant(choice.variant), bundle.manifest.task)
-        self.runtime = open_runtime(self.variant, bundle.read(self.variant.file), choice.threads, options)
+        with bundle.loading(self.variant.file) as model:
+            self.runtime = open_runtime(self.variant, model, choice.threads, options)
         task = self.manifest.task
         # One array in, one row of scores out, nothing remembered: what caches, offloading and most models are.
         remembers = bool(self.variant.states) or self.variant.kept_inside is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 import shutil
 import stat
 import struct
@@ -18,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeloop_contract import archive
-from edgeloop_contract.archive import Bundle, BundleLimits
+from edgeloop_contract.archive import Bundle, BundleLimits, VerifiedFile
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.manifest_json import decode, encode
 
@@ -210,6 +211,51 @@ def test_what_was_verified_is_what_is_read(good: Path, tmp_path: Path) -> None:
         with pytest.raises(BundleError):
             for name in bundle.manifest.files:
                 bundle.read(name)
+
+
+def noise_beside(good: Path, path: Path) -> bytes:
+    """A bundle whose model is noise, as weights in floats nearly are: it is stored, not deflated. Returns the noise."""
+    with Bundle.open(good) as bundle:
+        files = {name: bundle.read(name) for name in bundle.manifest.files}
+        noise = random.Random(0).randbytes(3 << 20)
+        files[bundle.manifest.variants[0].file] = noise
+        archive.write(path, msgspec.structs.replace(bundle.manifest, files=archive.describe(files)), files)
+    return noise
+
+
+class Seen(list[VerifiedFile]):
+    add = list[VerifiedFile].append
+
+
+def test_what_deflate_does_not_shrink_is_stored(good: Path, tmp_path: Path) -> None:
+    noise = noise_beside(good, tmp_path / "noise.edgeloop")
+    with zipfile.ZipFile(tmp_path / "noise.edgeloop") as zipped:
+        kinds = {entry.filename: entry.compress_type for entry in zipped.infolist()}
+    with Bundle.open(tmp_path / "noise.edgeloop") as bundle:
+        name = bundle.manifest.variants[0].file
+        assert bundle.read(name) == noise and kinds[name] == zipfile.ZIP_STORED and kinds["manifest.json"] == zipfile.ZIP_DEFLATED
+
+
+def test_a_file_that_was_verified_is_checked_again_as_it_is_loaded(good: Path, tmp_path: Path) -> None:
+    path, seen = tmp_path / "noise.edgeloop", Seen()
+    noise = noise_beside(good, path)
+    Bundle.open(path, verified=seen).close()
+    with Bundle.open(path, verified=seen) as bundle, bundle.loading(bundle.manifest.variants[0].file) as data:
+        assert data == noise and len(seen) == 1  # nothing new was verified
+    content = path.read_bytes()
+    place = content.index(noise[:64]) + 1_000_000
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    with pytest.raises(BundleError, match=r"damaged or cut short|not what the manifest says"):
+        Bundle.open(path, verified=seen)  # it has changed: all of it is verified
+    found = path.stat()  # and where the file system hides the change, what is loaded is still hashed
+    forged = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+    seen[0] = msgspec.structs.replace(seen[0], place=forged)
+    with Bundle.open(path, verified=seen) as bundle:
+        name = bundle.manifest.variants[0].file
+        with pytest.raises(BundleError, match="not what the manifest says"), bundle.loading(name):
+            raise ValueError("the runtime refuses it")
+        with pytest.raises(BundleError, match="not what the manifest says"):
+            bundle.read(name)
 
 
 def test_writing_is_reproducible_and_leaves_nothing_when_it_fails(good: Path, tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 A recording is one array: (T, C) for a time series, (H, W, C) or (H, W) for an image. The steps make samples of it.
 """
 
-from __future__ import annotations
-
 from edgeloop_contract.preprocessing.log_mel import LogMel
 from edgeloop_contract.preprocessing.pictures import (
     Bgr,

@@ -1,7 +1,5 @@
 """What every preprocessing step is: a frozen struct, told apart by its `step`, that is called with a batch of arrays."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import msgspec

@@ -4,8 +4,6 @@ Take one and replace what your model was trained with: `msgspec.structs.replace(
 The tests compare each with arrays that the library made.
 """
 
-from __future__ import annotations
-
 from msgspec.structs import replace
 
 from edgeloop_contract.preprocessing.sound import SoundFeatures

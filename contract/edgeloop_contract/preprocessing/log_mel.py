@@ -1,7 +1,5 @@
 """edgeloop's own spectrogram of sound, in 8 bits."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Steps for pictures: (height, width, channels), 8 bits unless a step says otherwise."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar
 
 import msgspec

@@ -1,7 +1,5 @@
 """Sound at another rate: one implementation for training and device."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from math import gcd
 

@@ -1,7 +1,5 @@
 """A list of steps, run over one recording."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import msgspec

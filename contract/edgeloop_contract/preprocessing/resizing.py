@@ -4,8 +4,6 @@ Without antialiasing as OpenCV, torch and TensorFlow do it (half-pixel centres; 
 (every input pixel counts): in its fixed-point arithmetic, so that 8-bit pictures are equal to Pillow's.
 """
 
-from __future__ import annotations
-
 from typing import Literal
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Steps for time series and for arrays of any kind: windows, padding, counts, stacked frames, other shapes."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, ClassVar, Literal
 

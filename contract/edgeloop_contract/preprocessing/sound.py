@@ -1,7 +1,5 @@
 """Steps for sound, (T, 1): floats, another rate, and spectra as TensorFlow, librosa, torchaudio and Kaldi compute them."""
 
-from __future__ import annotations
-
 from typing import Annotated, ClassVar, Literal
 
 import msgspec

@@ -1,7 +1,5 @@
 """The arithmetic of spectra, mel bands and cepstra, in float64; `sound.SoundFeatures` says which of it, in which order."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np
