@@ -276,7 +276,7 @@ def describe(files: Mapping[str, bytes]) -> dict[str, File]:
 
 
 def _packing(data: bytes) -> int:
-    """Deflate where it is worth the time of unpacking at each start: weights in floats are almost noise, of int8 a sixth is saved."""
+    """Deflate where it is worth the time of unpacking: weights in floats are almost noise, of int8 a sixth is saved."""
     worth = len(zlib.compress(data, 9)) < WORTH * len(data)
     return zipfile.ZIP_DEFLATED if worth else zipfile.ZIP_STORED
 

@@ -6,11 +6,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-__all__ = ["DTYPES", "Array", "DtypeName", "SampleDtype", "evenly_spaced_rows"]
+__all__ = ["DTYPES", "Array", "DtypeName", "evenly_spaced_rows"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 DtypeName = Literal["uint8", "int8", "int16", "float32", "float16", "float64", "int32", "int64", "uint16", "uint32", "bool"]
-SampleDtype = Literal["uint8", "int8", "int16", "float32"]  # of samples that travel to a hub
 DTYPES: dict[str, np.dtype[Any]] = {name: np.dtype(name) for name in get_args(DtypeName)}
 
 

@@ -8,6 +8,7 @@ itself over resampled reference samples, so that it raises as many false alarms 
 samples), as many by each.
 """
 
+from collections.abc import Mapping, Sequence
 from itertools import chain
 
 import msgspec
@@ -16,11 +17,16 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.settings import NonNegativeInt
 
-__all__ = ["BINS", "FAULTS", "MAX_ANSWERS", "MIN_LIMIT", "Drift", "Monitor", "channel_names", "input_features"]
+__all__ = [
+    "BINS", "FAULTS", "MAX_ANSWERS", "MIN_LIMIT", "Drift", "Monitor", "channel_names", "input_features", "sample_features",
+    "sample_names",
+]  # fmt: skip
 
 MAX_DEVIATIONS = 4.0  # limit of one number in standard deviations: a single odd sample is not drift
 MAX_VALUES = 8192  # of a sample that are used
 MAX_CHANNELS = 8
+MAX_INPUTS = 4  # of a model with several that are watched
+MOST_ARE_CHANNELS = 32  # a longer last axis of a model's several inputs is no axis of channels
 MAX_ANSWERS = 16  # scores and labels that are monitored one by one
 BINS = 10  # of confidence
 MIN_LIMIT = 1e-6  # for statistics that never changed
@@ -88,6 +94,31 @@ def channel_names(channels: int) -> list[str]:
     """Names of the input's features: mean, spread and roughness of each channel; of the first few where there are more."""
     few = range(min(channels, MAX_CHANNELS))
     return [f"{what} of channel {c}" for what in ("mean", "spread", "roughness") for c in few]
+
+
+def sample_names(shapes: Mapping[str, Sequence[int]]) -> list[str]:
+    """Names of what `sample_features` returns, by input and its shape (*sample)."""
+    if len(shapes) == 1:
+        return channel_names(next(iter(shapes.values()))[-1])
+    few = list(shapes.items())[:MAX_INPUTS]
+    return [f"{name}: {each}" for name, shape in few for each in channel_names(_channels(shape) or 1)]
+
+
+def sample_features(sample: Array | Mapping[str, Array]) -> Array:
+    """The features of one sample (1, *sample), or of one that has several inputs, one input after the other.
+
+    Of several, a row of few numbers is so many channels, and an input without an axis of channels is a single one.
+    """
+    if not isinstance(sample, Mapping):
+        return input_features(sample)
+    few = list(sample.values())[:MAX_INPUTS]
+    return np.concatenate([input_features(x if _channels(x.shape[1:]) else x.reshape(1, -1, 1)) for x in few])
+
+
+def _channels(shape: Sequence[int]) -> int:
+    """The length of the axis of channels; 0: there is none."""
+    most = MAX_CHANNELS if len(shape) == 1 else MOST_ARE_CHANNELS
+    return shape[-1] if shape and shape[-1] <= most else 0
 
 
 def input_features(sample: Array) -> Array:

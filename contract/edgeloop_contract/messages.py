@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from edgeloop_contract.arrays import SampleDtype
+from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import DataError
 
 __all__ = [
     "MAX_LABELS", "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event",
-    "Heartbeat", "Job", "JobResult", "Key", "Moments", "Report", "Sample", "Samples", "Sha256", "Short", "Target", "decode",
-    "encode", "too_deep",
+    "Heartbeat", "Job", "JobResult", "Key", "Moments", "NamedArray", "Report", "Sample", "Samples", "Sha256", "Short",
+    "Target", "decode", "encode", "too_deep",
 ]  # fmt: skip
 
 # (?!\n)$ is the very end, in Python's words and in OpenAPI's: $ alone lets a line's end through.
@@ -36,6 +36,7 @@ Celsius = Annotated[float, msgspec.Meta(ge=-1e4, le=1e4)]
 READS_HEADER = "Edgeloop-Reads"  # of a poll: as `Heartbeat.reads`, so that an upgraded agent need not report first
 MAX_LABELS = 1000
 MAX_RECORDINGS = 100
+MAX_OTHERS = 15  # inputs of a sample beside the first
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -137,9 +138,23 @@ class DriftReport(_Message, frozen=True):
     faults: Annotated[dict[Short, Count], msgspec.Meta(max_length=50)] = {}  # what cleaning refused or repaired, by reason
 
 
+Shape = Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(max_length=4)]
+Packed = Annotated[bytes, msgspec.Meta(max_length=4 << 20)]
+
+
+class NamedArray(_Message, frozen=True):
+    """One input of a sample: `data` as in `Sample`."""
+
+    name: Short
+    dtype: DtypeName = "uint8"
+    shape: Shape = []
+    data: Packed = b""
+
+
 class Sample(_Message, frozen=True):
     """One kept sample, as the model saw it: `data` is a zlib stream of the array's bytes, little-endian, in C order.
 
+    Of a model with several inputs it is the first one, called `input`, and `others` are the others.
     `random`: drawn without regard to what is in it, so that shares estimated from such samples are honest. `recording`: samples of
     one recording belong together. `kind` rest: not chosen, but of a recording that the hub asked for. `truth`: the label, where the
     device knows it.
@@ -158,9 +173,16 @@ class Sample(_Message, frozen=True):
     features: Annotated[list[Number], msgspec.Meta(max_length=100)] = []  # standardised: like samples are near each other
     value: Amount = 0.0  # priority for labelling: the highest first
     truth: Short = ""
-    dtype: SampleDtype = "uint8"
-    shape: Annotated[list[Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]], msgspec.Meta(max_length=4)] = []
-    data: Annotated[bytes, msgspec.Meta(max_length=4 << 20)] = b""
+    dtype: DtypeName = "uint8"
+    shape: Shape = []
+    data: Packed = b""
+    input: Short = ""
+    others: Annotated[list[NamedArray], msgspec.Meta(max_length=MAX_OTHERS)] = []
+
+    @property
+    def inputs(self) -> list[NamedArray]:
+        """Every input, the first one first."""
+        return [NamedArray(name=self.input, dtype=self.dtype, shape=self.shape, data=self.data), *self.others]
 
 
 class Samples(_Message, frozen=True):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from edgeloop_contract.messages import Device, Key, Short
+from edgeloop_contract.messages import Device, Key, NamedArray, Short
 
 __all__ = [
     "DeviceDrift", "DriftSummary", "ExpectedAccuracy", "FeatureShift", "LabelAssignment", "LabelUpload", "ListedSample",
@@ -72,7 +72,7 @@ class QueuedSample(SampleSummary, frozen=True, kw_only=True):
 
 
 class StoredSample(SampleSummary, frozen=True, kw_only=True):
-    """A sample with its values: `data` is a zlib stream of the array's bytes, little-endian, in C order.
+    """A sample with its values: `data`, `input` and `others` as in `messages.Sample`.
 
     `at`: when the hub stored it. `labelled`: when it got its label. `labelled_itself`: somebody labelled this very sample, and not
     one like it.
@@ -83,6 +83,8 @@ class StoredSample(SampleSummary, frozen=True, kw_only=True):
     dtype: str
     shape: list[int]
     data: bytes
+    input: str = ""
+    others: list[NamedArray] = []
     labelled_itself: bool = msgspec.field(name="said")
 
 

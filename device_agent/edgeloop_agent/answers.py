@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +15,8 @@ from edgeloop_contract.tasks import Tensors
 
 __all__ = ["answer_features", "answer_names", "canonical_label", "confidence_of", "interpret", "reconstruction_errors", "softmax"]
 
-MANY_CLASSES, MAX_NAMED = (
-    20,
-    5,
-)  # above so many classes an answer names only the most probable ones: a thousand names take half a millisecond
+MANY_CLASSES, MAX_NAMED = 20, 5  # above so many classes only the most probable are named: a thousand take half a millisecond
+MAX_OUTPUTS = 4  # of a model without a declared meaning that are watched
 
 
 def softmax(scores: Array) -> Array:
@@ -96,20 +94,28 @@ def _normal_form(name: str) -> float | str:
         return plain
 
 
-def answer_names(task: Task) -> list[str]:
-    """Names of the features that `answer_features` returns."""
+def answer_names(task: Task, outputs: Sequence[str] = ("answer",)) -> list[str]:
+    """Names of the features that `answer_features` returns. `outputs`: of a model without a declared meaning."""
     if isinstance(task, Regression):
         return [f"value of {name}" for name in task.quantities[:MAX_ANSWERS]]
     if isinstance(task, Anomaly):
         return ["log error"]
     if isinstance(task, Tensors):
-        return []
+        return [f"{what} of {name}" for name in sorted(outputs)[:MAX_OUTPUTS] for what in ("mean", "spread")]
     each = [f"score of {name}" for name in task.labels] if len(task.labels) <= MAX_ANSWERS else ["largest score"]
     return [*each, "confidence"]
 
 
-def answer_features(task: Task, scores: Array, sample: Array) -> tuple[Array, int, float]:
-    """Features of the answer to one sample (1, *sample) for the drift monitor, the label's number, and the confidence (0 to 1)."""
+def answer_features(task: Task, scores: Array | Mapping[str, Array], sample: Array) -> tuple[Array, int, float]:
+    """Features of the answer to one sample (1, *sample) for the drift monitor, the label's number, and the confidence (0 to 1).
+
+    `scores`: (1, ...), or by output, of a model without a declared meaning. That has one label, of which it is always sure.
+    """
+    if isinstance(task, Tensors):
+        few = [scores[name] for name in sorted(scores)[:MAX_OUTPUTS]] if isinstance(scores, Mapping) else [scores]
+        rows = [np.asarray(values, np.float64) for values in few]
+        return np.array([feature for row in rows for feature in (row.mean(), np.log1p(row.std()))]), 0, 1.0
+    assert not isinstance(scores, Mapping)
     if isinstance(task, Regression):
         return scores[0, :MAX_ANSWERS] * np.asarray(task.std[:MAX_ANSWERS]) + np.asarray(task.mean[:MAX_ANSWERS]), 0, 1.0
     if isinstance(task, Anomaly):

@@ -50,7 +50,8 @@ class Answer(msgspec.Struct, frozen=True):
     milliseconds: float = 0.0
     place: str | None = None  # where the model can be split: "device", a route and a tail, or "large"
     refused: str | None = None
-    sample: Array | None = None  # (1, *sample) that was answered, and this device's scores of it
+    # (1, *sample) that was answered, by input where there are several, and this device's scores of it, where it has a meaning
+    sample: Array | Mapping[str, Array] | None = None
     scores: Array | None = None
     confidence: float | None = None  # of this device's model, 0 to 1; None where drift may not use it
 
@@ -157,15 +158,15 @@ class Engine:
             memory.clear()  # a state of NaN would spoil every later answer
             return Answer(window, refused="the model answered with NaN or infinity")
         if isinstance(self.manifest.task, Tensors):
-            return Answer(window, tensors={name: values[0] for name, values in outputs.items()}, milliseconds=taken)
+            seen = sample if len(sample) > 1 else next(iter(sample.values()))
+            return Answer(window, tensors={name: values[0] for name, values in outputs.items()}, milliseconds=taken, sample=seen)
         only = next(iter(sample.values()))
         scores = outputs[self.variant.output.name or SCORES].reshape(1, -1).astype(np.float32, copy=False)
         meaning = interpret(self.manifest.task, scores, only)
         confidence = max(meaning.probabilities.values()) if meaning.probabilities is not None else None
-        kept = (only, scores) if len(sample) == 1 else (None, None)  # the drift monitor and the outbox know one array a sample
         return Answer(
             window, meaning.label, meaning.probabilities, meaning.values, meaning.score, None, taken, None,
-            sample=kept[0], scores=kept[1], confidence=confidence,
+            sample=sample if len(sample) > 1 else only, scores=scores, confidence=confidence,
         )  # fmt: skip
 
     def _answer(self, window: int, sample: Array) -> Answer:

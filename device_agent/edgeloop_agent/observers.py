@@ -46,12 +46,13 @@ class SampleObserver:
         self._sha256 = ""
 
     def observe(self, recording: Recording, answer: Answer) -> None:
-        if answer.sample is None or answer.scores is None:
+        seen = answer.tensors if answer.scores is None else answer.scores
+        if answer.sample is None or seen is None:
             return
         follower = self._current_follower()
         if follower is None:
             return
-        observation = follower.observe(answer.sample, answer.scores)
+        observation = follower.observe(answer.sample, seen)
         self.counts.drift = follower.monitor.score
         if observation.changed:
             self._announce(follower)

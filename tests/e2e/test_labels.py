@@ -49,9 +49,9 @@ def test_labels_come_back_as_they_went(
 
 def test_media_are_what_people_can_look_at() -> None:
     image = item(1, None, True)
-    assert (np.asarray(Image.open(io.BytesIO(image.media()))) == image.values).all()
+    assert (np.asarray(Image.open(io.BytesIO(image.media()[image.file]))) == image.values).all()
     series = item(2, None, False)
-    rows = list(csv.reader(io.StringIO(series.media().decode())))
+    rows = list(csv.reader(io.StringIO(series.media()[series.file].decode())))
     assert rows[0] == ["step", "channel_0", "channel_1"]
     assert (np.array(rows[1:], float)[:, 1:] == series.values).all()
     assert "TimeSeries" in label_formats.to_label_studio([series], NAMES)["label-studio.xml"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.cookiejar
 import io
 import json
 import re
@@ -183,15 +182,7 @@ def test_statistics_alone_leave_a_device_that_says_so(hub: Hub, tmp_path: Path) 
 
 def test_a_person_labels_on_the_page(hub: Hub, tmp_path: Path) -> None:
     fill_queue(hub, tmp_path, "looked-at")
-    hub.run("user", "add", "berta", "--password-stdin", stdin="correct horse battery\n")
-    browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
-
-    def ask(path: str, **form: str) -> str:
-        body = urllib.parse.urlencode(form).encode() if form else None
-        with browser.open(hub.address + path, body, timeout=20) as answer:
-            return str(answer.read().decode())
-
-    ask("/sign-in", name="berta", password="correct horse battery")
+    ask = hub.signed_in("berta")
     page = ask("/queue")
     assert "<polyline" in page and 'aria-keyshortcuts="1"' in page and "/keys.js" in page
     fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))

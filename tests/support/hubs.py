@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import http.cookiejar
 import json
 import os
 import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +97,19 @@ class Hub:
         token = self.run("token", "enrol", name, *more)
         done = command("edgeloop-agent", "enrol", config, "--name", name, "--token", token)
         assert done.returncode == 0, done.stderr
+
+    def signed_in(self, name: str) -> Callable[..., str]:
+        """A person's browser: pages by path, forms by fields."""
+        self.run("user", "add", name, "--password-stdin", stdin="correct horse battery\n")
+        browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
+
+        def ask(path: str, **form: str) -> str:
+            body = urllib.parse.urlencode(form).encode() if form else None
+            with browser.open(self.address + path, body, timeout=20) as answer:
+                return str(answer.read().decode())
+
+        ask("/sign-in", name=name, password="correct horse battery")
+        return ask
 
     @property
     def log(self) -> str:

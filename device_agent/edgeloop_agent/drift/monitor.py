@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -12,7 +13,7 @@ import numpy as np
 from edgeloop_agent.answers import answer_features
 from edgeloop_agent.drift.diagnosis import Finding, diagnose
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.drift import BINS, Drift, Monitor, input_features
+from edgeloop_contract.drift import BINS, Drift, Monitor, sample_features
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.messages import DriftReport
 
@@ -76,10 +77,11 @@ class DriftFollower:
     def drifting(self) -> bool:
         return self.since is not None
 
-    def observe(self, sample: Array, scores: Array) -> DriftObservation:
-        """One answered sample (1, *sample) with its scores (1, ...)."""
-        answer_values, label, confidence = answer_features(self.manifest.task, scores, sample)
-        features = np.concatenate([input_features(sample), answer_values])
+    def observe(self, sample: Array | Mapping[str, Array], scores: Array | Mapping[str, Array]) -> DriftObservation:
+        """One answered sample (1, *sample), by input where there are several, with its scores (1, ...) or its named outputs."""
+        first = next(iter(sample.values())) if isinstance(sample, Mapping) else sample
+        answer_values, label, confidence = answer_features(self.manifest.task, scores, first)
+        features = np.concatenate([sample_features(sample), answer_values])
         answer = label if label < self.reference.labels else 0
         alarm = self.monitor.observe(features, answer)
         now, period = time.time(), self._period

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.messages import Sample
+from edgeloop_contract.messages import NamedArray, Sample
 
 
 def packed(values: Array, level: int) -> bytes:
@@ -21,14 +21,18 @@ def redacted_again(sample: Sample, settings: Settings) -> Sample:
     """Apply the present rules to a kept sample; without rules it is returned as it is."""
     if not settings.drop_channels and settings.blur <= 1:
         return sample
-    kind = np.dtype(sample.dtype)
-    values = np.frombuffer(zlib.decompress(sample.data), kind.newbyteorder("<")).reshape(sample.shape).astype(kind)
-    return msgspec.structs.replace(sample, data=packed(redacted(values, settings), 6))
+    first, *others = (msgspec.structs.replace(each, data=packed(redacted(_unpacked(each), settings), 6)) for each in sample.inputs)
+    return msgspec.structs.replace(sample, data=first.data, others=others)
+
+
+def _unpacked(array: NamedArray) -> Array:
+    kind = np.dtype(array.dtype)
+    return np.frombuffer(zlib.decompress(array.data), kind.newbyteorder("<")).reshape(array.shape).astype(kind)
 
 
 def redacted(values: Array, settings: Settings) -> Array:
-    """A copy of a sample (*sample) with `drop_channels` zeroed and images blurred."""
-    out = np.array(values)
+    """A copy of one input of a sample (*sample) with `drop_channels` zeroed and images blurred. A number alone is a row of one."""
+    out = np.array(values, ndmin=1)
     for channel in settings.drop_channels:
         if channel < out.shape[-1]:
             out[..., channel] = 0

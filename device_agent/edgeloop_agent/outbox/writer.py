@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +21,7 @@ from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelect
 from edgeloop_agent.outbox.store import FILE, Outbox, Row, outbox_path
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import StorageError
-from edgeloop_contract.messages import Event, Sample
+from edgeloop_contract.messages import Event, NamedArray, Sample
 
 if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
@@ -43,8 +43,8 @@ class OutboxWriter:
         self.outbox = Outbox(outbox_path(state), settings.max_bytes, context_bytes=settings.context_bytes)
         if self.outbox.quarantined:
             log("error", "outbox damaged", why=self.outbox.quarantined, kept_as=f"{FILE}.damaged")
-        self._queue: deque[Event | tuple[Sample, Array]] = deque()
-        self._context: deque[tuple[Sample, Array]] = deque()
+        self._queue: deque[Event | tuple[Sample, list[Array]]] = deque()
+        self._context: deque[tuple[Sample, list[Array]]] = deque()
         self._bytes = 0  # of samples in both
         self._changed, self._stopped = threading.Condition(), False
         self._failing = ""
@@ -59,14 +59,14 @@ class OutboxWriter:
         self,
         recording: str,
         window: int,
-        sample: Array,
+        sample: Array | Mapping[str, Array],
         prediction: str,
         observation: DriftObservation,
         truth: str,
         model: str,
         sha256: str,
     ) -> None:
-        """Consider one answered sample (1, *sample)."""
+        """Consider one answered sample (1, *sample), by input where there are several."""
         if self.settings.send != "samples":
             return
         choice = self._choose(
@@ -76,21 +76,27 @@ class OutboxWriter:
             if not self.settings.context_bytes:
                 return
             choice = SampleChoice("rest", PRIORITY["rest"], False)
-        values = redacted(sample[0], self.settings)
+        given = sample if isinstance(sample, Mapping) else {"": sample}
+        arrays = {name: redacted(values[0], self.settings) for name, values in given.items()}
+        first, *others = (
+            NamedArray(name=name[:200], dtype=str(values.dtype), shape=list(values.shape))  # type: ignore[arg-type]
+            for name, values in arrays.items()
+        )
+        size = sum(values.nbytes for values in arrays.values())
         key = secrets.token_hex(16)
         kept = Sample(
             key=key, at=time.time(), kind=choice.kind, model=model, sha256=sha256, recording=recording[:200], window=window,  # type: ignore[arg-type]
             random=choice.random, guess=prediction[:200], confidence=round(min(max(observation.confidence, 0.0), 1.0), 6),
             features=[round(float(f), 3) for f in np.clip(observation.features[:100], -99, 99)], value=round(choice.value, 4),
-            truth=truth[:200], dtype=str(values.dtype), shape=list(values.shape),  # type: ignore[arg-type]
+            truth=truth[:200], dtype=first.dtype, shape=first.shape, input=first.name, others=others,
         )  # fmt: skip
         with self._changed:
             queue, share = (self._context, 0.5) if choice.kind == "rest" else (self._queue, 1.0)
-            if len(queue) >= MAX_QUEUED or (self._bytes and self._bytes + values.nbytes > share * MAX_QUEUED_BYTES):
+            if len(queue) >= MAX_QUEUED or (self._bytes and self._bytes + size > share * MAX_QUEUED_BYTES):
                 self.counts.dropped["outbox"] += 1
                 return
-            queue.append((kept, values))
-            self._bytes += values.nbytes
+            queue.append((kept, list(arrays.values())))
+            self._bytes += size
             self._changed.notify_all()
 
     def event(self, event: Event) -> None:
@@ -136,10 +142,12 @@ class OutboxWriter:
                     self.log("error", "samples are lost", why=error)
 
 
-def _row(one: Event | tuple[Sample, Array]) -> Row:
+def _row(one: Event | tuple[Sample, list[Array]]) -> Row:
     if isinstance(one, Event):
         return Row(one.key, "event", PRIORITY["event"], msgspec.msgpack.encode(one))
-    sample, values = one
+    sample, arrays = one
     level = 1 if sample.kind == "rest" else 6  # most samples are context samples, and seldom sent
-    body = msgspec.msgpack.encode(msgspec.structs.replace(sample, data=packed(values, level)))
+    first, *others = (packed(values, level) for values in arrays)
+    named = [msgspec.structs.replace(each, data=data) for each, data in zip(sample.others, others, strict=True)]
+    body = msgspec.msgpack.encode(msgspec.structs.replace(sample, data=first, others=named))
     return Row(sample.key, sample.kind, sample.value, body, sample.recording)

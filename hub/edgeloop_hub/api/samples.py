@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import threading
+import zipfile
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -29,7 +30,7 @@ from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.drift.summary import summary
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
-from edgeloop_hub.samples.values import array_of
+from edgeloop_hub.samples.values import arrays_of
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
 UNPACKING_SECONDS = 3.0  # that an upload waits for others
@@ -101,13 +102,19 @@ class Samples(Controller):
 
     @get("/samples/{device:str}/{key:str}/values", sync_to_thread=True, raises=[NotFoundException])
     def values(self, device: str, key: str, state: State) -> Response[bytes]:
-        """One sample as a .npy file."""
+        """One sample as a .npy file; as an .npz file by input where the model has several."""
         with state.hub.database.reading() as database:
             row = sample_store.find(database, device, key)
         if row is None:
             raise NotFoundException("there is no such sample")
-        file = io.BytesIO()
-        np.save(file, array_of(row), allow_pickle=False)
+        file, arrays = io.BytesIO(), arrays_of(row)
+        if len(arrays) == 1:
+            np.save(file, next(iter(arrays.values())), allow_pickle=False)
+        else:
+            with zipfile.ZipFile(file, "w") as zipped:  # np.savez takes names for its own arguments
+                for name, values in arrays.items():
+                    with zipped.open(f"{name}.npy", "w") as entry:
+                        np.save(entry, values, allow_pickle=False)
         return Response(file.getvalue(), media_type="application/octet-stream")
 
     @get("/labelled", sync_to_thread=True, media_type="application/msgpack")

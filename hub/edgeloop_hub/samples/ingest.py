@@ -14,7 +14,7 @@ import numpy as np
 from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.messages import Sample, Samples
+from edgeloop_contract.messages import NamedArray, Sample, Samples
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
@@ -27,7 +27,6 @@ DAY = 86400.0
 COMPARED = 300  # open samples of the model that a new one may resemble
 ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
 ALIKE_TOGETHER = 1.0  # the same within one recording and prediction, where neighbours resemble each other
-ITEM_BYTES = {"uint8": 1, "int8": 1, "int16": 2, "float32": 4}
 CHUNK = 256 << 10  # bytes that are unpacked at a time
 MAX_VALUES = 16 << 20  # bytes of one sample, unpacked
 
@@ -54,10 +53,11 @@ def has_room(connection: Connection, device: EnrolledDevice, upload: Samples, se
     """Whether this day's samples leave room for these."""
     unpacked = sum(unpacked_bytes(sample) for sample in upload.samples)
     since = time.time() - DAY
-    sums = (func.coalesce(func.sum(func.length(samples.c.data)), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
+    length = func.length(samples.c.data) + func.coalesce(func.length(samples.c.others), 0)
+    sums = (func.coalesce(func.sum(length), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
     row = connection.execute(select(*sums).where(samples.c.device == device.name, samples.c.at > since)).one()
     return bool(
-        row[0] + sum(len(s.data) for s in upload.samples) <= settings.sample_bytes_per_day
+        row[0] + sum(len(each.data) for s in upload.samples for each in s.inputs) <= settings.sample_bytes_per_day
         and row[1] + unpacked <= settings.sample_unpacked_bytes_per_day
     )
 
@@ -97,6 +97,7 @@ def store(connection: Connection, device: EnrolledDevice, upload: Samples, setti
                 model=sample.model, sha256=sample.sha256, recording=sample.recording, window=sample.window, guess=sample.guess,
                 confidence=sample.confidence, value=sample.value, features=json.dumps(sample.features), alike=alike,
                 dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, unpacked=unpacked_bytes(sample),
+                input=sample.input, others=msgspec.msgpack.encode(sample.others) if sample.others else None,
                 truth=sample.truth, label=truth or None, labelled=now if truth else None, skipped=0,
                 lot=accuracy.lot(device.name, sample.key),
             )
@@ -118,13 +119,21 @@ class _Any:
 
 
 def unpacked_bytes(sample: Sample) -> int:
-    """Bytes of a sample's values, by its type and shape. Raises DataError for none, or too many."""
-    if not sample.shape:
+    """Bytes of a sample's values, by the type and shape of each input. Raises DataError for none, or too many."""
+    parts = sample.inputs
+    if not all(part.shape for part in parts):
         raise DataError(f"sample {sample.key}: it has no shape")
-    size = math.prod(sample.shape) * ITEM_BYTES[sample.dtype]
+    names = [part.name for part in parts]
+    if len(names) > 1 and (len(set(names)) < len(names) or "" in names):
+        raise DataError(f"sample {sample.key}: two of its inputs have one name, or one has none")
+    size = sum(map(_bytes_of, parts))
     if size > MAX_VALUES:
         raise DataError(f"sample {sample.key}: {size} bytes unpacked; the limit is {MAX_VALUES}")
     return size
+
+
+def _bytes_of(part: NamedArray) -> int:
+    return math.prod(part.shape) * np.dtype(part.dtype).itemsize
 
 
 def check_sizes(upload: Samples, settings: Settings) -> None:
@@ -142,21 +151,28 @@ def check_all(upload: Samples) -> None:
 
 def check(sample: Sample) -> None:
     """Raises DataError unless the bytes are just what type and shape say. A decompression bomb is neither unpacked nor held."""
-    expected, size, unpacked = unpacked_bytes(sample), 0, zlib.decompressobj()
-    rest, kind = sample.data, np.dtype(np.float32).newbyteorder("<")
+    unpacked_bytes(sample)
+    for part in sample.inputs:
+        _check_part(sample.key, part)
+
+
+def _check_part(key: str, part: NamedArray) -> None:
+    expected, size, unpacked = _bytes_of(part), 0, zlib.decompressobj()
+    rest, kind = part.data, np.dtype(part.dtype).newbyteorder("<")
     try:
         while not unpacked.eof and size <= expected:
             chunk = unpacked.decompress(rest, CHUNK)
             rest = unpacked.unconsumed_tail
             if not chunk:
                 break
-            if sample.dtype == "float32" and not np.isfinite(np.frombuffer(chunk[: len(chunk) & ~3], kind)).all():
-                raise DataError(f"sample {sample.key}: a value is not finite")
+            whole = len(chunk) // kind.itemsize * kind.itemsize
+            if kind.kind == "f" and not np.isfinite(np.frombuffer(chunk[:whole], kind)).all():
+                raise DataError(f"sample {key}: a value is not finite")
             size += len(chunk)
     except zlib.error as error:
-        raise DataError(f"sample {sample.key}: its data are damaged ({error})") from error
+        raise DataError(f"sample {key}: its data are damaged ({error})") from error
     if size != expected or not unpacked.eof or unpacked.unused_data:
-        raise DataError(f"sample {sample.key}: its data are not {sample.shape} of {sample.dtype}")
+        raise DataError(f"sample {key}: its data are not {part.shape} of {part.dtype}")
 
 
 class _OpenSamples:

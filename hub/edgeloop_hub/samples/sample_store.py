@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, exists, literal, select, tuple_
 
 from edgeloop_contract.sample_messages import ListedSample, StoredSample
+from edgeloop_hub.samples.values import others_of
 from edgeloop_hub.storage.schema import labels, recordings, samples
 
 MAX_LISTED = 10_000
@@ -66,13 +67,13 @@ def _page(connection: Connection, rows: Select[Any]) -> list[StoredSample]:
     size = 0
     with connection.execute(rows) as matching:
         for row in matching:
-            size += len(row.data)
+            size += len(row.data) + len(row.others or b"")
             if page and size > PAGE_BYTES:
                 break
             page.append(
                 StoredSample(
                     **summary_fields(row), at=row.at, labelled=row.labelled, dtype=row.dtype, shape=json.loads(row.shape),
-                    data=row.data, labelled_itself=bool(row.itself),
+                    data=row.data, input=row.input, others=others_of(row), labelled_itself=bool(row.itself),
                 )
             )  # fmt: skip
     return page

@@ -183,6 +183,8 @@ samples = Table(
     Column("dtype", String(10), nullable=False),
     Column("shape", String(60), nullable=False),
     Column("data", LargeBinary, nullable=False),
+    Column("input", TARGET, nullable=False, server_default=""),  # name of the first input, where a model has several …
+    Column("others", LargeBinary),  # … and the others, as MessagePack
     Column("label", TARGET),
     Column("labelled", Float),
     Column("skipped", Integer, nullable=False),

@@ -16,7 +16,7 @@ from edgeloop_contract.sample_messages import DeviceDrift, DriftSummary
 from edgeloop_hub.drift import reports
 from edgeloop_hub.drift.summary import summary
 from edgeloop_hub.samples import label_queue, labelling, sample_store
-from edgeloop_hub.samples.values import array_of
+from edgeloop_hub.samples.values import arrays_of
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web import plots, rendering
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
@@ -50,6 +50,15 @@ class DriftSection:
     count: int
 
 
+@dataclass(frozen=True)
+class SamplePart:
+    """One input of a sample: a picture, or lines. `name` is empty where the model has one input."""
+
+    name: str
+    is_picture: bool
+    lines: list[rendering.Line]
+
+
 class SamplePages(Controller):
     """Behind a sign-in."""
 
@@ -74,20 +83,22 @@ class SamplePages(Controller):
             first = waiting[0] if waiting else None
             row = sample_store.find(database, first.device, first.key) if first else None
             names = registry.labels_of(database, first.model) if first else []
-        values = array_of(row) if row is not None else None
-        is_image = values is not None and rendering.is_image(values)
-        lines = rendering.lines(values) if values is not None and not is_image else []
-        names = names or ([first.prediction] if first else [])
+        parts = [
+            SamplePart(name, rendering.is_image(values), [] if rendering.is_image(values) else rendering.lines(values))
+            for name, values in (arrays_of(row) if row is not None else {}).items()
+        ]
+        names = names or ([first.prediction] if first and first.prediction else [])  # a model without labels has nothing to press
         return page(
-            "queue.html.j2", "Labels", request, sample=first, image=is_image, lines=lines, names=names,
+            "queue.html.j2", "Labels", request, sample=first, parts=parts, names=names,
             waiting=len(waiting), model=model, whole=whole,
         )  # fmt: skip
 
     @get("/samples/{device:str}/{key:str}/picture.png", sync_to_thread=True)
-    def picture(self, device: str, key: str, state: State) -> Response[bytes]:
+    def picture(self, device: str, key: str, state: State, input: str = "") -> Response[bytes]:
         with state.hub.database.reading() as database:
             row = sample_store.find(database, device, key)
-        if row is None or not rendering.is_image(values := array_of(row)):
+        values = arrays_of(row).get(input) if row is not None else None
+        if values is None or not rendering.is_image(values):
             raise NotFoundException("There is no such picture.")
         return Response(rendering.png(values), media_type="image/png")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import click
@@ -34,11 +33,9 @@ def labels() -> None:
 @ca_option
 def export(folder: Path, model: str, kind: str, which: str, limit: int, hub: str, ca_file: str) -> None:
     """Write samples into FOLDER: media/ with an image or a CSV each, and one file that lists them."""
-    import numpy as np
-
     from edgeloop_pipeline.cache.store import write
     from edgeloop_pipeline.fleet.hub_client import HubClient
-    from edgeloop_pipeline.fleet.label_formats import FORMATS, Item
+    from edgeloop_pipeline.fleet.label_formats import FORMATS, Item, arrays_of
 
     client = HubClient.from_environment(hub, ca_file)
     samples = client.queue(model, min(limit, 1000)) if which == "open" else client.samples(model, which)[:limit]
@@ -48,13 +45,18 @@ def export(folder: Path, model: str, kind: str, which: str, limit: int, hub: str
     items = []
     for sample in samples:
         content = client.sample_values(sample.device, sample.key)
-        items.append(Item(sample, np.load(io.BytesIO(content), allow_pickle=False)))
+        (name, values), *others = arrays_of(content).items()
+        items.append(Item(sample, values, name, dict(others)))
     (folder / "media").mkdir(parents=True, exist_ok=True)
     for item in items:
-        write(folder / item.file, item.media())
+        for file, content in item.media().items():
+            write(folder / file, content)
     for name, text in FORMATS[kind](items, names).items():
         write(folder / name, text.encode())
         click.echo(f"{folder / name}: {len(items)} samples")
+    if several := next((item for item in items if item.others), None):
+        beside = ", ".join(several.others)
+        click.echo(f"the model has several inputs: the list names the files of {several.input}; those of {beside} lie beside them")
 
 
 @labels.command("import", epilog=EXIT_CODES)

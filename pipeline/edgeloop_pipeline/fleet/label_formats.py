@@ -8,8 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.sax.saxutils import quoteattr
@@ -25,10 +27,12 @@ COLUMNS = ("file", "device", "key", "recording", "window", "guess", "confidence"
 
 @dataclass(frozen=True)
 class Item:
-    """A sample of the hub, and its values (*sample)."""
+    """A sample of the hub, and its values (*sample): of a model with several inputs the first one, called `input`, and `others`."""
 
     sample: SampleSummary
     values: Array
+    input: str = ""
+    others: Mapping[str, Array] = field(default_factory=dict)
 
     @property
     def is_image(self) -> bool:
@@ -38,7 +42,16 @@ class Item:
     def file(self) -> str:
         return f"media/{self.sample.device}-{self.sample.key}.{'png' if self.is_image else 'csv'}"
 
-    def media(self) -> bytes:
+    def media(self) -> dict[str, bytes]:
+        """By file name, what a person can look at: a file for each input, those beside the first with its name."""
+        files = {self.file: self._medium()}
+        for name, values in self.others.items():
+            other = Item(self.sample, values)
+            safe = re.sub(r"[^A-Za-z0-9_-]", "_", name)
+            files[str(PurePosixPath(other.file).with_suffix(f".{safe}{PurePosixPath(other.file).suffix}"))] = other._medium()
+        return files
+
+    def _medium(self) -> bytes:
         """A PNG, or CSV with a column for each channel and one for the time step."""
         out = io.BytesIO()
         if self.is_image:
@@ -50,6 +63,15 @@ class Item:
         names = ",".join(["step", *(f"channel_{c}" for c in range(rows.shape[1]))])
         np.savetxt(out, np.column_stack([np.arange(len(rows)), rows]), delimiter=",", header=names, comments="", fmt="%g")
         return out.getvalue()
+
+
+def arrays_of(content: bytes) -> dict[str, Array]:
+    """A sample's values as the hub gives them, by input: .npy, or .npz of a model with several. Raises DataError."""
+    try:
+        found = np.load(io.BytesIO(content), allow_pickle=False)
+        return {"": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"the hub's values of a sample cannot be read ({error})") from error
 
 
 def _bytes(image: Array) -> Array:

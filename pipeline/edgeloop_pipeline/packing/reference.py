@@ -2,66 +2,63 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from edgeloop_agent.answers import answer_names
 from edgeloop_agent.engine import Engine
-from edgeloop_contract.arrays import Array
-from edgeloop_contract.drift import Drift
+from edgeloop_contract.drift import Drift, sample_names
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.manifest import Manifest
-from edgeloop_contract.preprocessing import prepare
-from edgeloop_contract.tasks import Classification, Tensors
-from edgeloop_pipeline.data.types import Samples
+from edgeloop_contract.manifest import SCORES, Manifest
+from edgeloop_contract.tasks import Classification
 from edgeloop_pipeline.drift import calibration
+from edgeloop_pipeline.drift.calibration import Seen
 from edgeloop_pipeline.packing.samples import SampleFile
 
 __all__ = ["MIN_SAMPLES", "drift_reference"]
 
-MIN_SAMPLES, MAX_SAMPLES, MAX_BYTES = 200, 5000, 512 << 20
-MAX_CHANNELS = 32  # the monitor has a mean and more for each channel of the last axis
+MIN_SAMPLES, MAX_SAMPLES = 200, 5000
+MAX_CHANNELS = 32  # of a model's only input: the monitor has a mean and more for each channel of the last axis
+MAX_LABELS = 64  # that are told apart
 
 
 def drift_reference(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) -> Drift | str:
     """The reference, or in words why there is none. Raises DataError naming a file that does not fit."""
+    shapes, task = {entry.name: entry.sample.shape for entry in manifest.inputs}, manifest.task
     shape = manifest.sample.shape
-    if not engine.is_simple or isinstance(manifest.task, Tensors):
-        return "drift is watched for models with one input, scores and no state"
-    if len(shape) < 2 or shape[-1] > MAX_CHANNELS:
+    if len(shapes) == 1 and (len(shape) < 2 or shape[-1] > MAX_CHANNELS):
         return f"drift is watched by channel, and a sample of shape {shape} has none or more than {MAX_CHANNELS}"
-    values, recordings, labels = _windows(manifest, engine, files)
-    if len(values) < MIN_SAMPLES:
-        return f"{len(values)} samples do not say how ordinary ones look; {MIN_SAMPLES} do (--samples)"
-    scores = np.concatenate([engine.scored(values[i : i + 1]).scores for i in range(len(values))]).reshape(len(values), -1)
-    known = labels >= 0
-    samples = Samples(values, labels, recordings, recordings)
-    if isinstance(manifest.task, Classification) and not known.all():  # no label, no table of how often a confidence is right
-        pool, names, _ = calibration.pool_of(manifest.task, values, scores, recordings, recordings)
-        count = len(manifest.task.labels) if len(manifest.task.labels) <= 64 else 1
-        return calibration.calibrate(pool, names, count, "samples")
-    return calibration.of_bundle(manifest.task, {"validation": (samples, scores)})
+    seen, recordings, labels = _windows(manifest, engine, files)
+    if len(seen) < MIN_SAMPLES:
+        return f"{len(seen)} samples do not say how ordinary ones look; {MIN_SAMPLES} do (--samples)"
+    pool = calibration.pool_of_seen(seen, recordings, recordings)
+    names = [*sample_names(shapes), *answer_names(task, [spec.name or SCORES for spec in engine.variant.outputs])]
+    classes = len(task.labels) if isinstance(task, Classification) else 1
+    table: list[tuple[float, int]] = []
+    if isinstance(task, Classification) and (labels >= 0).all():  # else nobody knows how often a confidence is right
+        table = calibration.reliability(np.array([one.confidence for one in seen]), pool.answers == labels)
+    return calibration.calibrate(pool, names, classes if classes <= MAX_LABELS else 1, "samples", table)
 
 
-def _windows(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) -> tuple[Array, Array, Array]:
-    """Samples (N, *sample) of all windows, the number of each one's file, and its label's number (-1: not known)."""
+def _windows(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) -> tuple[list[Seen], np.ndarray, np.ndarray]:
+    """All windows as the monitor sees them, the number of each one's file, and its label's number (-1: not known)."""
     names = manifest.task.labels if isinstance(manifest.task, Classification) else []
-    values: list[Array] = []
+    seen: list[Seen] = []
     recordings: list[int] = []
     labels: list[int] = []
-    values_each = math.prod(manifest.sample.shape)
     for number, file in enumerate(files):
         given = file.read()
-        array = given if isinstance(given, np.ndarray) else next(iter(given.values()))
+        values = next(iter(given.values())) if len(manifest.inputs) == 1 and not isinstance(given, np.ndarray) else given
         try:
-            prepared = prepare(manifest.preprocessing, array)
-            rows = engine.checked(prepared.values) if prepared.indices else np.zeros((0, *manifest.sample.shape))
+            for answer in engine.answers(values):
+                said = answer.tensors if answer.scores is None else answer.scores
+                if answer.sample is not None and said is not None:
+                    seen.append(calibration.seen_of(manifest.task, answer.sample, said))
+                    recordings.append(number)
+                    labels.append(names.index(file.label) if file.label in names else -1)
         except DataError as error:
             raise DataError(f"{file.name}: {error}") from error
-        values.append(rows)
-        recordings += [number] * len(rows)
-        labels += [names.index(file.label) if file.label in names else -1] * len(rows)
-        if len(recordings) >= MAX_SAMPLES or len(recordings) * rows.itemsize * values_each >= MAX_BYTES:
+        if len(seen) >= MAX_SAMPLES:
             break
-    return np.concatenate(values), np.array(recordings), np.array(labels)
+    return seen, np.array(recordings), np.array(labels)

@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 
+from edgeloop_contract.errors import DataError
 from edgeloop_contract.sample_messages import StoredSample
 from edgeloop_pipeline.data.field_data import Field
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -30,8 +31,14 @@ def unlabelled(hub: HubClient, model: str, excluded: frozenset[str], like: Field
 
 
 def field_of(samples: Iterable[StoredSample]) -> Field | None:
-    """None when there is no sample. Samples of another shape or type than most are left out."""
+    """None when there is no sample. Samples of another shape or type than most are left out.
+
+    Raises DataError for samples of several inputs.
+    """
     every = list(samples)
+    if several := next((s for s in every if s.others), None):
+        names = ", ".join([several.input, *(other.name for other in several.others)])
+        raise DataError(f"{several.model} has several inputs ({names}), and edgeloop trains with one: edgeloop labels export")
     if not every:
         return None
     shapes = [(tuple(s.shape), s.dtype) for s in every]
