@@ -12,13 +12,13 @@ from commands import HERE
 from edgeloop_agent.drift.diagnosis import changed_since, diagnose
 from edgeloop_agent.drift.monitor import DriftFollower
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features
+from edgeloop_contract.drift import Drift, Monitor, channel_names, input_features, sample_features, sample_names
 from edgeloop_contract.hub_messages import GroupVariance
 from edgeloop_contract.messages import DriftReport
 from edgeloop_contract.sample_messages import FeatureShift
 from edgeloop_hub.drift.discoveries import discovered, p_value
 from edgeloop_hub.drift.discoveries import shifts as in_fleet
-from edgeloop_pipeline.drift.calibration import Pool, calibrate, too_few
+from edgeloop_pipeline.drift.calibration import Pool, calibrate, reference_of, too_few
 from edgeloop_pipeline.drift.variance import between_group_variance
 
 N, F = 1500, 6
@@ -170,6 +170,23 @@ def test_the_cause_is_named(cause: str, change: object) -> None:
     found = diagnose(reference, features, np.zeros(200, dtype=int), worst)
     assert found.cause == cause, found
     assert 60 <= found.samples <= 140
+
+
+def test_the_cause_is_named_with_the_input_that_it_is_in() -> None:
+    """Of a model with several inputs; each has channels of its own."""
+    rng = np.random.default_rng(4)
+
+    def both(n: int, changed: int = 0) -> np.ndarray:
+        left, right = signals(rng, n).astype(float), signals(rng, n).astype(float)
+        right[n - changed :, :, 1] = 0
+        return np.stack([sample_features({"left": a[None], "right": b[None]}) for a, b in zip(left, right, strict=True)])
+
+    usual = both(400)
+    names = sample_names({"left": (100, 3), "right": (100, 3)})
+    reference = reference_of(Pool(usual, np.zeros(400, dtype=np.intp), np.arange(400), np.arange(400)), names, 1)
+    worst = names.index("right: spread of channel 1")
+    found = diagnose(reference, both(200, 100), np.zeros(200, dtype=int), worst)
+    assert found.cause == "fault" and found.text.startswith("right: channel 1 hardly moves"), found
 
 
 def test_the_change_came_before_the_alarm() -> None:

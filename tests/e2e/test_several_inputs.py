@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from test_loop import settings
 
 from bundles import F, onnx_file
-from commands import edgeloop_here
+from commands import command, edgeloop_here
 from edgeloop_agent.config import Samples as Settings
 from edgeloop_agent.outbox.redaction import packed, redacted_again
 from edgeloop_contract.archive import Bundle
@@ -73,7 +73,7 @@ def test_a_reference_of_several_inputs_is_packed_and_watched(labels: list[str], 
             path.rename(tmp_path / "in" / f"loud-{path.name}")
         eventually(lambda: agent.metric("edgeloop_agent_drift_alarms_total") >= 1)
         said = next(line for line in agent.log.splitlines() if " drift " in line)
-    assert "sound: " in said and "picture: " not in said
+    assert "sound: mean of channel" in said and "picture: " not in said
 
 
 def test_samples_of_several_inputs_are_sent_seen_labelled_and_exported(tmp_path: Path) -> None:
@@ -82,7 +82,11 @@ def test_samples_of_several_inputs_are_sent_seen_labelled_and_exported(tmp_path:
     words = ("--labels", "picture,sound", "--scores", "logits", "--samples", tmp_path / "usual")
     assert edgeloop_here("pack", model(tmp_path / "two.onnx"), "--out", bundle, *words).returncode == 0
     with running_hub(tmp_path / "hub") as hub:
-        hub.publish(bundle)
+        bare = tmp_path / "bare.edgeloop"
+        assert edgeloop_here("pack", tmp_path / "two.onnx", "--out", bare).returncode == 0
+        for path, said in ((bare, True), (bundle, False)):
+            done = command("edgeloop", "publish", path, cwd=hub.folder, EDGELOOP_HUB=hub.address, EDGELOOP_HUB_TOKEN=hub.token)
+            assert done.returncode == 0 and ("devices check its structure only" in done.stderr) == said
         text = settings(hub, 'send = "samples"\nrandom_share = 1.0\ndrop_channels = [1]')
         text += '[runtime]\nvariant = "onnx-float32"\n'
         folder = tmp_path / "device"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -53,14 +54,18 @@ def diagnose(reference: Drift, features: Array, answers: Array, worst: int, leas
     after = features[-since:].mean(axis=0)
     overall = np.asarray(reference.overall)
     shift = (after - overall[0]) / overall[1]
-    channels = sum(name.startswith("mean of channel") for name in reference.features)
-    inputs = 3 * channels
+    inputs = _inputs(reference.features)
     order = np.argsort(-np.abs(shift))[:TOP]
     shifts = ", ".join(f"{reference.features[i]} {shift[i]:+.1f} sd" for i in order if abs(shift[i]) >= 0.3)
-    cause, text = _cause(overall, after, shift, channels, since)
+    cause, text = "", ""
+    for name, place in sorted(inputs.items(), key=lambda each: -np.abs(shift[each[1]]).max()):
+        cause, text = _cause(overall[:, place], after[place], shift[place], (place.stop - place.start) // 3, since)
+        if cause:
+            text = f"{name}: {text}" if name else text
+            break
     if not cause:
         mix = worst >= 2 * len(reference.features) + len(reference.projections)
-        calm = bool(np.abs(shift[:inputs]).max(initial=0.0) < LARGE)
+        calm = all(np.abs(shift[place]).max() < LARGE for place in inputs.values())
         causes = {
             (True, True): ("mix", "other answers than usual, on usual inputs"),
             (False, True): ("population", "the model answers otherwise than usual, on inputs that look usual one by one"),
@@ -69,10 +74,19 @@ def diagnose(reference: Drift, features: Array, answers: Array, worst: int, leas
     return Finding(cause, f"{text} ({shifts})" if shifts else text, since)
 
 
+def _inputs(features: Sequence[str]) -> dict[str, slice]:
+    """Where each input's features stand, three a channel; "" is the name of a model's only input."""
+    found: dict[str, slice] = {}
+    for name, *_ in (feature.split("mean of channel") for feature in features if "mean of channel" in feature):
+        label, first = name.removesuffix(": "), max((place.stop for place in found.values()), default=0)
+        if label not in found:
+            channels = sum(feature.startswith(f"{name}mean of channel") for feature in features)
+            found[label] = slice(first, first + 3 * channels)
+    return found
+
+
 def _cause(overall: Array, after: Array, shift: Array, channels: int, since: int) -> tuple[str, str]:
     """A fault of the sensor, as far as it shows in the channels; ("", "") where it does not."""
-    if not channels:
-        return "", ""
     spread, rough = slice(channels, 2 * channels), slice(2 * channels, 3 * channels)
     ratio = np.expm1(after[spread]) / np.maximum(np.expm1(overall[0, spread]), 1e-9)
     finer = np.expm1(after[rough]) / np.maximum(np.expm1(overall[0, rough]), 1e-9)
