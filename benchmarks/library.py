@@ -213,7 +213,9 @@ def named_tensors(_: bool) -> Iterator[Row]:
             ("two inputs and two outputs", two_inputs(folder / "two.edgeloop"), "onnx-float32"),
         ):
             (content,) = [c for d, c, _ in variants_of(bundle, False) if d.name == variant]
-            session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+            options = onnxruntime.SessionOptions()
+            options.intra_op_num_threads = 1
+            session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
             loop = loop_of(bundle, variant, folder / what)
             if bundle == GOLDEN:
                 sample = parts_of(bundle, variant)[2][0]
