@@ -13,14 +13,14 @@ from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
 from edgeloop_exporters import onnx_passes, tflite_passes
 from edgeloop_exporters.channels_last import register_padding
 from edgeloop_exporters.faulty_layer import faulty_layer
-from edgeloop_exporters.graph import MAX_BATCH
+from edgeloop_exporters.graph import MAX_BATCH, aten
 from edgeloop_exporters.integer_graph import in_integers
 from edgeloop_exporters.normalization import InputNormalization, channels_first
 from edgeloop_exporters.quiet import quiet
 
 __all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
 
-OPSET = 18
+OPSET, OPSET_OF_GELU = 18, 20  # in a lower one GELU is five operations, which onnxruntime does not put together between integers
 RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
 
 
@@ -118,9 +118,10 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalize").eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     sample = torch.zeros((2, *shape), dtype=RAW[normalization.dtype])
+    opset = OPSET_OF_GELU if any(node.target is aten.gelu.default for node in body.graph.nodes) else OPSET
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            shipped, (sample,), dynamo=True, opset_version=OPSET, dynamic_shapes=({0: batch},),
+            shipped, (sample,), dynamo=True, opset_version=opset, dynamic_shapes=({0: batch},),
             input_names=["input"], output_names=["scores"], external_data=False, verbose=False, optimize=True,
         )  # fmt: skip
         assert program is not None

@@ -10,7 +10,7 @@ from torch import fx
 
 from edgeloop_exporters import tflite_passes
 from edgeloop_exporters.graph import aten
-from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
+from edgeloop_exporters.quantizers import ActivationQuantizer, Rescaled, WeightQuantizer
 from edgeloop_exporters.quiet import quiet
 from edgeloop_exporters.rewrites import padding_value, pads_with_lowest
 
@@ -27,7 +27,8 @@ def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, 
         quantizer = module.get_submodule(str(node.target))
         (source,) = node.args
         if isinstance(quantizer, ActivationQuantizer):
-            if (source.op == "placeholder" and raw_is_quantized and not offset) or not quantizer.rounding:
+            free = isinstance(quantizer, Rescaled) and not offset  # ONNX: `onnx_passes` makes another scale of it
+            if (source.op == "placeholder" and raw_is_quantized and not offset) or not quantizer.rounding or free:
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
                 continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+import numpy as np
+
 MOVES = {"Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
@@ -12,6 +14,7 @@ WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 def tidy(model: Any) -> None:
     """Apply every edit to an onnx.ModelProto, in place."""
     _pool_means(model)
+    _factors_into_scales(model)
     _separate_weights(model)
     _keep_float(model)
     _strip_notes(model)
@@ -32,6 +35,51 @@ def _pool_means(model: Any) -> None:
             node.op_type = "GlobalAveragePool"
             del node.input[1:]
             del node.attribute[:]
+
+
+def _factors_into_scales(model: Any) -> None:
+    """A rounded tensor times a positive number is the same integers under another scale; else it would be a float product."""
+    from onnx import helper, numpy_helper
+
+    graph = model.graph
+    constants = {i.name: i for i in graph.initializer}
+    made = {node.output[0]: node for node in graph.node}
+
+    def number(name: str) -> float | None:
+        """Of a constant, rounded or not: one number is rounded to itself."""
+        while name in made and made[name].op_type in ("QuantizeLinear", "DequantizeLinear"):
+            name = made[name].input[0]
+        value = numpy_helper.to_array(constants[name]) if name in constants else np.zeros(0)
+        return float(value.reshape(())) if value.size == 1 and value.dtype.kind == "f" and value.ndim == 0 else None
+
+    for place, node in enumerate(graph.node):
+        if node.op_type != "Mul":
+            continue
+        for x, other in ((0, 1), (1, 0)):
+            source, factor = made.get(node.input[x]), number(node.input[other])
+            if factor is None or factor <= 0 or source is None or source.op_type != "DequantizeLinear":
+                continue
+            scale = constants.get(source.input[1])
+            if scale is None or numpy_helper.to_array(scale).size != 1 or source.input[0] in constants:
+                continue
+            own = f"{node.output[0]}_scale"
+            value = numpy_helper.to_array(scale) * np.float32(factor)
+            graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), own))
+            again = helper.make_node("DequantizeLinear", [source.input[0], own, *source.input[2:]], [node.output[0]], node.name)
+            graph.node[place].CopyFrom(again)
+            break
+    _remove_unread(graph)
+
+
+def _remove_unread(graph: Any) -> None:
+    """Nodes whose outputs nobody reads any more."""
+    while True:
+        read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+        unread = [node for node in graph.node if not any(name in read for name in node.output)]
+        if not unread:
+            return
+        for node in unread:
+            graph.node.remove(node)
 
 
 def _separate_weights(model: Any) -> None:

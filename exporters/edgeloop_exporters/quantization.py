@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.activations import factor_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
-from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, WeightQuantizer
+from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.rewrites import MAX_POOLS, is_normalized, padding_value, pads_with_lowest
@@ -30,18 +31,23 @@ FIXED = {
     aten.tanh.default: (1 / 128, 128),
     aten.log_softmax.int: (16 / 256, 255),
 }
+MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any scale; others hand it on, or share it with others
 UNIT = (1 / 128, 128)  # of what is divided by its own norm
 
 
 @dataclass(frozen=True)
 class QuantizationPoint:
-    """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float."""
+    """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float.
+
+    `factor`: its scale is the group's times this, because it is a number times what has the group's.
+    """
 
     name: str
     layer: str
     group: str
     fixed: tuple[float, int] | None = None
     rounding: bool = True
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +109,11 @@ def plan(
         if stays_float(node, floating) and only_float_reads(node, floating):
             continue
         name = INPUT if node.op == "placeholder" else node.name
+        factor = factor_of(module, node)
+        if factor is not None and node.args[0] in named and all(user.target in MAY_RESCALE for user in node.users):
+            groups[name] = root(named[node.args[0]])
+            points.append(QuantizationPoint(name, layer_name(node), name, None, True, factor))
+            continue
         fixed = input_qparams if node.op == "placeholder" else UNIT if is_normalized(node) else FIXED.get(node.target)
         groups[name] = name
         named[node] = name
@@ -157,6 +168,9 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
     rounding = {p.group for p in decided.points if p.rounding}
     for group in dict.fromkeys(p.group for p in decided.points):
         home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding))
+    rescaled = {p.name: Rescaled(home.get_submodule(p.group), p.factor) for p in decided.points if p.factor != 1.0}  # type: ignore[arg-type]
+    for name, quantizer in rescaled.items():
+        home.add_module(f"rescaled_{name}", quantizer)
     axes = {w.name: w.axis for w in decided.weights}
     by_name = {p.name: p for p in decided.points}
     floating = {n for n in module.graph.nodes if n.name in decided.floating}
@@ -165,7 +179,8 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
         name = INPUT if node.op == "placeholder" else node.name
         if name in by_name:
             readers = [u for u in node.users if node not in from_float or u not in floating]
-            _after(module, node, f"quantizers.{by_name[name].group}", readers)
+            own = f"rescaled_{name}" if name in rescaled else by_name[name].group
+            _after(module, node, f"quantizers.{own}", readers)
         elif node.op == "get_attr" and str(node.target) in axes:
             key = weight_key(str(node.target))
             if not hasattr(home, key):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import LEVELS, Method, clipped
 
-__all__ = ["WEIGHT_MAX", "ActivationQuantizer", "Mode", "WeightQuantizer"]
+__all__ = ["WEIGHT_MAX", "ActivationQuantizer", "Mode", "Rescaled", "WeightQuantizer"]
 
 WEIGHT_MAX = 127
 Mode = Literal["off", "observe", "quantize"]
@@ -103,6 +103,29 @@ class ActivationQuantizer(nn.Module):
             return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero_point, 0, LEVELS)
         # The same values to the bit; torch's operation also keeps a mask for gradients, and takes two to three times as long.
         return (x.float() * (1 / scale)).round_().add_(zero_point).clamp_(0, LEVELS).sub_(zero_point).mul_(scale)
+
+
+class Rescaled(ActivationQuantizer):
+    """The quantizer of `base` times a positive number: what is rounded by `base` is rounded here already, so nothing is done."""
+
+    def __init__(self, base: ActivationQuantizer, factor: float) -> None:
+        super().__init__()
+        self._buffers.clear()
+        self.base, self.factor = (base,), factor  # in a tuple: the base has its place in the module already
+        self.rounding = base.rounding
+
+    def qparams(self) -> tuple[Tensor, Tensor]:
+        scale, zero_point = self.base[0].qparams()
+        return scale * self.factor, zero_point
+
+    def follow(self, following: Following | None) -> None:
+        """As `base`."""
+
+    def settle(self, method: Method, percentile: float) -> None:
+        """As `base`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
 
 
 class WeightQuantizer(nn.Module):

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import fx
 
-from edgeloop_exporters import resizing, rewrites
+from edgeloop_exporters import activations, resizing, rewrites
 from edgeloop_exporters.graph import aten
 
 REWRITES = (
     rewrites.constants, rewrites.alphas, rewrites.log_sigmoids,
     rewrites.largest_of_all_places, rewrites.vector_norms, rewrites.broadcasts,
-    resizing.uneven_nearest, resizing.uneven_average_pools,
+    resizing.uneven_nearest, resizing.uneven_average_pools, activations.by_straight_pieces, activations.gelus,
 )  # fmt: skip
 
 
@@ -44,6 +44,7 @@ def simplify(module: fx.GraphModule) -> None:
                 gate = graph.call_function(aten.sigmoid.default, (node.args[0],))
             gate.meta = dict(node.meta)
             node.target, node.args = aten.mul.Tensor, (node.args[0], gate)
+    activations.numbers_as_tensors(module)
     module.recompile()
 
 

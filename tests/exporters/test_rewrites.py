@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_contract.manifest import Precision, Quantization, TensorSpec, Variant
-from edgeloop_exporters import convert, quantization
+from edgeloop_exporters import convert, kernels, quantization
 from edgeloop_exporters.file_check import check_file
 from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.normalization import InputNormalization
@@ -75,6 +75,21 @@ def conv(**options: object) -> nn.Module:
     return nn.Conv2d(16, 16, 3, padding=1, **options)  # type: ignore[arg-type]
 
 
+def conv32() -> nn.Module:
+    return nn.Conv2d(32, 16, 1)
+
+
+class Gated(nn.Module):
+    """Squeeze-excite."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(16, 8, 1), nn.ReLU(), nn.Conv2d(8, 16, 1), gate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.inside(x)
+
+
 CONSTANT = torch.linspace(-1, 2, 16).reshape(1, 16, 1, 1)
 # Several in one network, as a conversion takes seconds. A wrong one is named by `check_file`.
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
@@ -87,6 +102,12 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         nn.ConvTranspose2d(16, 16, 3, 2, 1, output_padding=1, groups=4), nn.BatchNorm2d(16), nn.ReLU(),
         Do(lambda x: F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)), Do(lambda x: F.interpolate(x, scale_factor=1.5)),
         Do(lambda x: F.pad(x, (1, 1, 1, 1), value=-5.0)), Do(lambda x: x + F.adaptive_max_pool2d(x, 1)),
+    ),
+    "pieces": lambda: network(
+        nn.Hardswish(), conv(), Gated(nn.Hardsigmoid()), conv(), nn.Hardswish(), nn.AvgPool2d(2), conv(),
+        Do(lambda x: x * F.relu6(x + 3) / 6), conv(), Gated(Do(lambda x: torch.clamp(0.2 * x + 0.5, 0, 1))), conv(),
+        Do(lambda x: x * 0.25 + 1.5), conv(), Do(lambda x: (x - 0.5) / 3), conv(), Do(lambda x: torch.cat([x * 0.5, x], 1)), conv32(),
+        nn.SiLU(), conv(),
     ),
     "norms": lambda: network(
         Do(lambda x: F.normalize(x, dim=1)), nn.utils.parametrizations.weight_norm(conv()), nn.ReLU(), ChannelsFirstNorm(),
@@ -131,6 +152,24 @@ def test_float_and_integer_files_answer_as_torch_does(name: str, tmp_path: Path)
         variant = Variant(name=runtime, runtime=runtime, precision=Precision.INT8, file="f", inputs=[given], outputs=[answered])
         found = open_runtime(variant, convert.written(runtime, graph, NORMALIZATION, SHAPE, True)).run(x)
         assert np.abs(found - reference).max() <= 3.01 * scale, runtime
+        if name == "pieces":  # no operation of it is left in float; TFLite takes the counts as they are
+            assert not kernels.count(variant, convert.written(runtime, graph, NORMALIZATION, SHAPE, True)).floating, runtime
+
+
+@pytest.mark.parametrize("form", ["div", "mul", "half first", "whole"])
+def test_gelu_by_parts_is_gelu_again(form: str) -> None:
+    forms = {
+        "div": lambda x: x * (torch.erf(x / 2**0.5) + 1) * 0.5,
+        "mul": lambda x: 0.5 * x * (1 + torch.erf(x * 0.7071067811865476)),
+        "half first": lambda x: (x * 0.5) * (torch.erf(x / 1.4142135381698608) + 1.0),
+        "whole": F.gelu,
+    }
+    graph = folded(network(Do(forms[form]), Do(lambda x: x * (1 + torch.erf(x)))), samples(4))
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert targets.count("aten.gelu.default") == 1 and targets.count("aten.erf.default") == 1
+    x = NORMALIZATION.normalize(torch.from_numpy(samples(4)))
+    with torch.no_grad():
+        assert torch.allclose(graph(x), network(Do(F.gelu), Do(lambda x: x * (1 + torch.erf(x))))(x), atol=1e-5)
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], str]] = {

@@ -1,0 +1,148 @@
+"""Activations of straight pieces, and arithmetic with numbers, in the form that integer kernels know.
+
+A runtime computes hard-swish, hard sigmoid and x + 3 in float between integer layers: it has kernels for two quantized tensors
+alone. So hard sigmoid is relu6(x + 3) / 6, numbers become tensors with a scale of their own, which holds them exactly, and a
+product with a positive number keeps the integers of its input under another scale (`quantizers.Rescaled`): it costs nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import fx
+
+from edgeloop_exporters.graph import aten, tensor_of
+from edgeloop_exporters.rewrites import call
+
+__all__ = ["by_straight_pieces", "factor_of", "gelus", "numbers_as_tensors"]
+
+HARD_SWISH = {aten.hardswish.default, aten.hardswish_.default}
+HARD_SIGMOID = {aten.hardsigmoid.default, aten.hardsigmoid_.default}
+PRODUCTS = {aten.mul.Tensor, aten.div.Tensor}
+CLAMPS = {aten.clamp.default, aten.clamp_.default}
+
+
+def by_straight_pieces(module: fx.GraphModule) -> None:
+    """Hard-swish as x · relu6(x + 3) / 6, hard sigmoid as its second factor, a clamp between two numbers as a hard tanh."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target in HARD_SWISH | HARD_SIGMOID:
+            x, value = node.args[0], node.meta["val"]
+            with graph.inserting_before(node):
+                shifted = call(graph, node, aten.add.Tensor, (x, 3.0), value)
+                bent = call(graph, node, aten.relu6.default, (shifted,), value)
+                if node.target in HARD_SIGMOID:
+                    node.target, node.args = aten.mul.Tensor, (bent, 1 / 6)
+                    continue
+                gate = call(graph, node, aten.mul.Tensor, (bent, 1 / 6), value)
+            node.target, node.args = aten.mul.Tensor, (x, gate)
+        elif node.target in CLAMPS and len(node.args) == 3 and all(isinstance(a, (int, float)) for a in node.args[1:]):
+            node.target = aten.hardtanh.default
+            _as_relu6(module, node)
+
+
+def _as_relu6(module: fx.GraphModule, node: fx.Node) -> None:
+    """clamp(a · x + b, 0, h) as relu6(6 a / h · x + 6 b / h) · h / 6: TFLite's integer kernels end in relu6, and in no other step."""
+    (line, low, high), graph = node.args, module.graph
+    if low != 0 or high == 6 or not isinstance(line, fx.Node) or line.target is not aten.add.Tensor or len(line.users) > 1:
+        return
+    numbers = [_number(module, operand) for operand in line.args[:2]]
+    if numbers.count(None) != 1 or line.kwargs:
+        return
+    place = numbers.index(None)
+    parts, slope = _inner(module, line.args[place])
+    offset, k = numbers[1 - place], 6 / high  # type: ignore[operator]
+    if len(parts) != 1 or slope <= 0 or offset is None:
+        return
+    value = node.meta["val"]
+    with graph.inserting_before(node):
+        steep = call(graph, node, aten.mul.Tensor, (parts[0], slope * k), value)
+        shifted = call(graph, node, aten.add.Tensor, (steep, offset * k), value)
+        bent = call(graph, node, aten.relu6.default, (shifted,), value)
+    node.target, node.args = aten.mul.Tensor, (bent, 1 / k)
+
+
+def gelus(module: fx.GraphModule) -> None:
+    """x · (1 + erf(x / √2)) / 2, as exporters write GELU, is GELU again: both runtimes have a kernel for the whole."""
+    graph = module.graph
+    for node in reversed(list(graph.nodes)):
+        if node.target not in PRODUCTS or not node.users:
+            continue
+        parts, number = _product(module, node)
+        for x, plus in (parts, parts[::-1]) if len(parts) == 2 and abs(number - 0.5) < 1e-4 else ():
+            erf = _less_one(module, plus)
+            inner, root = _product(module, erf.args[0]) if erf is not None else ([], 0.0)
+            if inner == [x] and abs(root - math.sqrt(0.5)) < 1e-4:
+                with graph.inserting_before(node):
+                    whole = call(graph, node, aten.gelu.default, (x,), node.meta["val"])
+                node.replace_all_uses_with(whole)
+                break
+    graph.eliminate_dead_code()
+
+
+def _product(module: fx.GraphModule, node: Any) -> tuple[list[fx.Node], float]:
+    """The factors of a product of products that nobody else reads, and the number among them."""
+    if node.target not in PRODUCTS:
+        return [node], 1.0
+    first, second = node.args[:2]
+    numbers = [_number(module, first), _number(module, second)]
+    if node.target is aten.div.Tensor:
+        parts, above = _inner(module, first)
+        return (parts, above / numbers[1]) if numbers[1] else ([node], 1.0)
+    found, product = list[fx.Node](), 1.0
+    for part, known in zip((first, second), numbers, strict=True):
+        inner, factor = _inner(module, part) if known is None else (list[fx.Node](), known)
+        found, product = [*found, *inner], product * factor
+    return found, product
+
+
+def _inner(module: fx.GraphModule, part: Any) -> tuple[list[fx.Node], float]:
+    return _product(module, part) if isinstance(part, fx.Node) and len(part.users) == 1 else ([part], 1.0)
+
+
+def _less_one(module: fx.GraphModule, node: fx.Node) -> fx.Node | None:
+    """The erf of erf(…) + 1."""
+    if node.target is not aten.add.Tensor or 1.0 not in (_number(module, node.args[0]), _number(module, node.args[1])):
+        return None
+    return next((a for a in node.args if isinstance(a, fx.Node) and a.target is aten.erf.default), None)
+
+
+def _number(module: fx.GraphModule, operand: Any) -> float | None:
+    if isinstance(operand, (int, float)):
+        return float(operand)
+    tensor = tensor_of(module, operand)
+    return float(tensor.reshape(-1)[0]) if tensor is not None and tensor.numel() == 1 else None
+
+
+def numbers_as_tensors(module: fx.GraphModule) -> None:
+    """x + 3, x − 3, x · 3 and x / 3 with the number as a tensor, which quantization gives a scale."""
+    graph = module.graph
+    for node in list(graph.nodes):
+        if node.target not in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor) or node.kwargs:
+            continue
+        value, number = node.meta.get("val"), node.args[1] if len(node.args) == 2 else None
+        if not isinstance(number, (int, float)) or not number or not isinstance(value, torch.Tensor):
+            continue
+        if not value.is_floating_point() or not isinstance(node.args[0], fx.Node):
+            continue
+        if node.target is aten.sub.Tensor:
+            node.target, number = aten.add.Tensor, -number
+        elif node.target is aten.div.Tensor:
+            node.target, number = aten.mul.Tensor, 1 / number
+        name = f"number_{node.name}"
+        tensor = torch.tensor(float(number), dtype=value.dtype)
+        module.register_buffer(name, tensor)
+        with graph.inserting_before(node):
+            read = graph.get_attr(name)
+        read.meta = {**node.meta, "val": tensor}
+        node.args = (node.args[0], read)
+
+
+def factor_of(module: fx.GraphModule, node: fx.Node) -> float | None:
+    """The positive number that `node` multiplies an activation by; None for every other operation."""
+    if node.target is not aten.mul.Tensor:
+        return None
+    number: Any = tensor_of(module, node.args[1])
+    return float(number) if number is not None and number.numel() == 1 and number.dim() == 0 and number > 0 else None
