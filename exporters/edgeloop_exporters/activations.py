@@ -44,12 +44,12 @@ def by_straight_pieces(module: fx.GraphModule) -> None:
 
 
 def _as_relu6(module: fx.GraphModule, node: fx.Node) -> None:
-    """clamp(a · x + b, 0, h) as relu6(6 a / h · x + 6 b / h) · h / 6: TFLite's integer kernels end in relu6, and in no other step."""
+    """clamp(a · x + b, 0, h) as relu6(6 a / h · x + 6 b / h) · h / 6: relu6 is a step that TFLite's integer kernels end in."""
     (line, low, high), graph = node.args, module.graph
-    if low != 0 or high == 6 or not isinstance(line, fx.Node) or line.target is not aten.add.Tensor or len(line.users) > 1:
+    if low != 0 or high == 6 or not isinstance(line, fx.Node) or len(line.users) > 1:
         return
     numbers = [_number(module, operand) for operand in line.args[:2]]
-    if numbers.count(None) != 1 or line.kwargs:
+    if line.target is not aten.add.Tensor or numbers.count(None) != 1 or line.kwargs:
         return
     place = numbers.index(None)
     parts, slope = _inner(module, line.args[place])
@@ -145,4 +145,6 @@ def factor_of(module: fx.GraphModule, node: fx.Node) -> float | None:
     if node.target is not aten.mul.Tensor:
         return None
     number: Any = tensor_of(module, node.args[1])
-    return float(number) if number is not None and number.numel() == 1 and number.dim() == 0 and number > 0 else None
+    value = node.meta["val"]
+    single = number is not None and number.numel() == 1 and number.dim() <= value.dim()
+    return float(number.reshape(())) if single and float(number.reshape(())) > 0 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
 
@@ -25,6 +25,8 @@ SAME_SCALE = {
 # Merged into the layer before them by every integer runtime: only their output needs a scale.
 FUSED_AFTER = {aten.relu.default, aten.relu_.default, aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default}
 FUSING = {*WEIGHTED, aten.add.Tensor, aten.batch_norm.default}
+NORMS = {aten.layer_norm.default, aten.native_layer_norm.default, aten.group_norm.default}  # float in every runtime
+MAX_PLACES = 64  # of a softmax in integers
 # Computed in float, with the operations of `CARRIED` that lead to nothing else.
 ROOTS = {aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.log.default, aten.std.correction, aten.var.correction}
 CARRIED = {
@@ -52,7 +54,25 @@ def floating_nodes(module: fx.GraphModule, float_layers: Collection[str], float_
             floating.add(node)
             if fuses_into_next(node):
                 floating.add(next(iter(node.users)))
+    floating |= {node for node in module.graph.nodes if node.target in NORMS or _is_wide(node)}
+    floating |= {node for node in module.graph.nodes if node.target is aten.add.Tensor and _is_normalized_later(node)}
     return floating | _divisions(module)
+
+
+def _is_normalized_later(node: fx.Node) -> bool:
+    """A stream whose sums a normalization reads, as in transformers: their few large values take the steps from all others, and
+    what reads them computes in float anyway.
+    """
+    return any(user.target in NORMS or (user.target in SAME_SCALE and _is_normalized_later(user)) for user in node.users)
+
+
+def _is_wide(node: fx.Node) -> bool:
+    """A softmax over so many places that an even share of each is a few of the 256 steps that TFLite's integer kernel has."""
+    value = node.meta.get("val")
+    if node.target is not aten.softmax.int or not isinstance(value, Tensor):
+        return False
+    places = value.shape[node.args[1]]  # type: ignore[index]
+    return isinstance(places, int) and places > MAX_PLACES
 
 
 def _divisions(module: fx.GraphModule) -> set[fx.Node]:

@@ -94,7 +94,7 @@ def fold_batchnorm(module: fx.GraphModule) -> int:
     """Fold every BatchNorm that follows a convolution or linear layer into its weights; returns how many.
 
     Exact up to float rounding (Jacob et al. 2018, section 3.2). A BatchNorm elsewhere becomes a depthwise convolution of
-    one place, which integer kernels can do.
+    one place, which integer kernels can do. Products with constants and sums with them behind such a layer are folded too.
     """
     folded = 0
     for norm in list(module.graph.nodes):
@@ -105,26 +105,58 @@ def fold_batchnorm(module: fx.GraphModule) -> int:
         if weight is None or len(layer.users) > 1 or len(layer.args[1].users) > 1:
             _as_convolution(module, norm)
             continue
-        factor, shift = _scale_and_shift(module, norm)
-        old = tensor_of(module, layer.args[2]) if len(layer.args) > 2 else None
-        with torch.no_grad():
-            bias = shift if old is None else old.double() * factor + shift
-            scaled = weight.double() * _along_outputs(layer, weight, factor)
-        name = str(layer.args[1].target)
-        bias_name = name.removesuffix("weight") + "bias" if name.endswith("weight") else name + "_bias"
-        set_parameter(module, name, scaled.to(weight.dtype))
-        set_parameter(module, bias_name, bias.to(weight.dtype))
-        with module.graph.inserting_before(layer):
-            bias_node = module.graph.get_attr(bias_name)
-        layer.args = (layer.args[0], layer.args[1], bias_node, *layer.args[3:])
+        _change_outputs(module, layer, weight, *_scale_and_shift(module, norm))
         # The fused layer answers for both: it keeps the BatchNorm's place in the user's module tree for messages.
         norm.replace_all_uses_with(layer)
         module.graph.erase_node(norm)
         folded += 1
+    _fold_constants(module)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
     module.recompile()
     return folded
+
+
+def _change_outputs(module: fx.GraphModule, layer: Any, weight: Tensor, factor: Tensor, shift: Tensor) -> None:
+    """Let the layer make outputs · factor + shift, both (outputs,) float64."""
+    old = tensor_of(module, layer.args[2]) if len(layer.args) > 2 else None
+    with torch.no_grad():
+        bias = shift if old is None else old.double() * factor + shift
+        scaled = weight.double() * _along_outputs(layer, weight, factor)
+    name = str(layer.args[1].target)
+    bias_name = name.removesuffix("weight") + "bias" if name.endswith("weight") else name + "_bias"
+    set_parameter(module, name, scaled.to(weight.dtype))
+    set_parameter(module, bias_name, bias.to(weight.dtype))
+    with module.graph.inserting_before(layer):
+        bias_node = module.graph.get_attr(bias_name)
+    layer.args = (layer.args[0], layer.args[1], bias_node, *layer.args[3:])
+
+
+def _fold_constants(module: fx.GraphModule) -> None:
+    """Products and sums with one number, or one for each channel, straight behind a layer that nobody else reads."""
+    for node in list(module.graph.nodes):
+        if node.target not in (aten.mul.Tensor, aten.add.Tensor) or len(node.args) != 2 or node.kwargs:
+            continue
+        operands: Any = node.args
+        for layer, constant in (operands, operands[::-1]):
+            if getattr(layer, "target", None) not in WEIGHTED or len(layer.users) > 1:
+                continue
+            weight, value = tensor_of(module, layer.args[1]), tensor_of(module, constant)
+            if weight is None or value is None or len(layer.args[1].users) > 1:
+                continue
+            outputs, axis = int(layer.meta["val"].shape[channel_axis(layer)]), channel_axis(layer)
+            along = [1] * layer.meta["val"].dim()
+            along[axis] = outputs
+            padded = (*[1] * (len(along) - value.dim()), *value.shape)
+            if len(padded) != len(along) or (value.numel() != 1 and list(padded) != along):
+                continue
+            each = value.detach().double().reshape(-1).expand(outputs)
+            product = node.target is aten.mul.Tensor
+            _change_outputs(module, layer, weight, each if product else torch.ones(outputs).double(),
+                            torch.zeros(outputs).double() if product else each)  # fmt: skip
+            node.replace_all_uses_with(layer)
+            module.graph.erase_node(node)
+            break
 
 
 def _scale_and_shift(module: fx.GraphModule, norm: Any) -> tuple[Tensor, Tensor]:

@@ -50,7 +50,7 @@ def _factors_into_scales(model: Any) -> None:
         while name in made and made[name].op_type in ("QuantizeLinear", "DequantizeLinear"):
             name = made[name].input[0]
         value = numpy_helper.to_array(constants[name]) if name in constants else np.zeros(0)
-        return float(value.reshape(())) if value.size == 1 and value.dtype.kind == "f" and value.ndim == 0 else None
+        return float(value.reshape(())) if value.size == 1 and value.dtype.kind == "f" else None
 
     for place, node in enumerate(graph.node):
         if node.op_type != "Mul":
@@ -99,8 +99,9 @@ def _separate_weights(model: Any) -> None:
 
 
 def _keep_float(model: Any) -> None:
-    """ONNX Runtime rounds the float weights of a layer between integer ones by itself (WeightBiasQuantization), unless
-    something stands between that layer and its rounded input. The maximum of one tensor copies it, and no optimizer knows it.
+    """ONNX Runtime rounds the float weights of a layer between integer ones by itself (WeightBiasQuantization), and takes a float
+    softmax for an integer one, unless something stands between that and its rounded input. The maximum of one tensor copies it, and
+    no optimizer knows it.
     """
     from onnx import helper
 
@@ -113,10 +114,21 @@ def _keep_float(model: Any) -> None:
             rounded.add(node.output[0])
     for place in reversed(range(len(graph.node))):
         node = graph.node[place]
-        if node.op_type in WEIGHTED and node.input[0] in rounded and node.input[1] in constants:
+        softmax = node.op_type == "Softmax" and not _rounds_by_256(graph, node)
+        if node.input and node.input[0] in rounded and (softmax or (node.op_type in WEIGHTED and node.input[1] in constants)):
             copied = f"{node.output[0]}_input"
             graph.node.insert(place, helper.make_node("Max", [node.input[0]], [copied]))
             graph.node[place + 1].input[0] = copied
+
+
+def _rounds_by_256(graph: Any, softmax: Any) -> bool:
+    """Whether a softmax is rounded as integer ones are; else it is meant to be float."""
+    from onnx import numpy_helper
+
+    constants = {i.name: i for i in graph.initializer}
+    readers = [node for node in graph.node if softmax.output[0] in node.input and node.op_type == "QuantizeLinear"]
+    scales = [numpy_helper.to_array(constants[node.input[1]]) for node in readers if node.input[1] in constants]
+    return bool(scales) and all(float(scale.reshape(-1)[0]) == 1 / 256 for scale in scales)
 
 
 def _strip_notes(model: Any) -> None:

@@ -96,7 +96,7 @@ def plan(
     floating = floating_nodes(module, float_layers, float_streams)
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
-            axis = None if node.target is aten.linear.default else (1 if node.target in TRANSPOSED else 0)
+            axis = 1 if node.target in TRANSPOSED else 0
             name = str(node.args[1].target)
             weights.setdefault(name, QuantizedWeight(name, layer_name(node), axis))
         if not _is_activation(module, node) or fuses_into_next(node) or _pads_for_next(node):
@@ -109,12 +109,11 @@ def plan(
         if stays_float(node, floating) and only_float_reads(node, floating):
             continue
         name = INPUT if node.op == "placeholder" else node.name
-        factor = factor_of(module, node)
-        if factor is not None and node.args[0] in named and all(user.target in MAY_RESCALE for user in node.users):
-            groups[name] = root(named[node.args[0]])
+        if (factor := _rescaled(module, node, named, points)) is not None:
+            named[node], groups[name] = name, root(named[node.args[0]])
             points.append(QuantizationPoint(name, layer_name(node), name, None, True, factor))
             continue
-        fixed = input_qparams if node.op == "placeholder" else UNIT if is_normalized(node) else FIXED.get(node.target)
+        fixed = _fixed_scale(node, floating, input_qparams)
         groups[name] = name
         named[node] = name
         if node.target in SAME_SCALE and node.args[0] in named:
@@ -127,6 +126,24 @@ def plan(
         points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores))
     points = [replace(p, group=root(p.name)) for p in points]
     return QuantizationPlan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
+
+
+def _rescaled(
+    module: fx.GraphModule, node: fx.Node, named: dict[fx.Node, str], points: Iterable[QuantizationPoint]
+) -> float | None:
+    """The number by which its scale is that of its input's group, where it is that input times a number."""
+    factor, source = factor_of(module, node), node.args[0] if node.args else None
+    if factor is None or source not in named or not all(user.target in MAY_RESCALE for user in node.users):
+        return None
+    return factor * next((p.factor for p in points if p.name == named[source]), 1.0)  # type: ignore[index]
+
+
+def _fixed_scale(node: fx.Node, floating: set[fx.Node], input_qparams: tuple[float, int] | None) -> tuple[float, int] | None:
+    """What an integer kernel asks for; None where any scale does."""
+    if node.op == "placeholder":
+        return input_qparams
+    target: Any = node.target
+    return None if node in floating else UNIT if is_normalized(node) else FIXED.get(target)
 
 
 def _fixed(points: Iterable[QuantizationPoint], group: str) -> bool:

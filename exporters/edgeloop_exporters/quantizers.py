@@ -106,7 +106,7 @@ class ActivationQuantizer(nn.Module):
 
 
 class Rescaled(ActivationQuantizer):
-    """The quantizer of `base` times a positive number: what is rounded by `base` is rounded here already, so nothing is done."""
+    """The quantizer of `base` times a positive number: what `base` rounds is rounded here already, so nothing is done."""
 
     def __init__(self, base: ActivationQuantizer, factor: float) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class Rescaled(ActivationQuantizer):
         """As `base`."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x
+        return super().forward(x) if self.mode == "quantize" and self.base[0].mode != "quantize" else x
 
 
 class WeightQuantizer(nn.Module):

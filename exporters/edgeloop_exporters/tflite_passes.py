@@ -14,11 +14,12 @@ from edgeloop_exporters.rewrites import call
 
 
 def mark_floats(module: fx.GraphModule) -> None:
-    """The TFLite converter rounds a float layer's weights where rounded values come in and go out; not behind these two sines,
-    which `tidy` takes out of the file again.
+    """The TFLite converter rounds a float layer's weights where rounded values come in and go out, and makes an integer softmax
+    of a float one; not behind these two sines, which `tidy` takes out of the file again.
     """
     rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    for node in [n for n in module.graph.nodes if n.target in WEIGHTED and tensor_of(module, n.args[1]) is not None]:
+    layers = [n for n in module.graph.nodes if n.target in WEIGHTED and tensor_of(module, n.args[1]) is not None]
+    for node in [*layers, *(n for n in module.graph.nodes if n.target is aten.softmax.int and not _has_integer_scale(n))]:
         source = before = node.args[0]
         while before.target in SAME_SCALE:
             before = before.args[0]
@@ -26,6 +27,12 @@ def mark_floats(module: fx.GraphModule) -> None:
             with module.graph.inserting_before(node):
                 once = module.graph.call_function(aten.sin.default, (source,))
                 node.replace_input_with(source, module.graph.call_function(aten.sin.default, (once,)))
+
+
+def _has_integer_scale(softmax: fx.Node) -> bool:
+    """Whether what it makes is rounded as TFLite's integer softmax rounds."""
+    to_integers = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    return all(user.target is to_integers and user.args[1] == 1 / 256 for user in softmax.users)
 
 
 def one_reader_each(module: fx.GraphModule) -> None:

@@ -13,7 +13,7 @@ from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_exporters import bias_correction, quantization
 from edgeloop_exporters.floating import is_sum, sources
 from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
-from edgeloop_exporters.quantizers import ActivationQuantizer, WeightQuantizer
+from edgeloop_exporters.quantizers import ActivationQuantizer, Rescaled, WeightQuantizer
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.quantization import quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Graph, samples_of
@@ -96,7 +96,7 @@ class _Outputs(fx.Interpreter):
             self.found[n.name] = result
         elif n.op == "call_module":
             quantizer = self.module.get_submodule(str(n.target))
-            if isinstance(quantizer, ActivationQuantizer) and not quantizer.fixed:
+            if isinstance(quantizer, ActivationQuantizer) and not isinstance(quantizer, Rescaled) and not quantizer.fixed:
                 source: Any = n.args[0]
                 value = self.env[source]
                 low, high = quantizer.low.clamp(max=0), quantizer.high.clamp(min=0)
