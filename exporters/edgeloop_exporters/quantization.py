@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.activations import factor_of
+from edgeloop_exporters.activations import factor_of, least_read
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
@@ -39,7 +40,7 @@ UNIT = (1 / 128, 128)  # of what is divided by its own norm
 class QuantizationPoint:
     """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float.
 
-    `factor`: its scale is the group's times this, because it is a number times what has the group's.
+    `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below.
     """
 
     name: str
@@ -48,6 +49,7 @@ class QuantizationPoint:
     fixed: tuple[float, int] | None = None
     rounding: bool = True
     factor: float = 1.0
+    least: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,10 @@ def plan(
                 if source in named and not _fixed(points, root(named[source])):
                     groups[root(named[source])] = name
         float_scores = node in floating and all(user.op == "output" for user in node.users)
-        points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores))
+        least = least_read(module, node)
+        points.append(
+            QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, least if math.isfinite(least) else None)
+        )
     points = [replace(p, group=root(p.name)) for p in points]
     return QuantizationPlan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
 
@@ -184,7 +189,8 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
     fixed = {p.group: p.fixed for p in decided.points if p.fixed}
     rounding = {p.group for p in decided.points if p.rounding}
     for group in dict.fromkeys(p.group for p in decided.points):
-        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding))
+        limits = [-math.inf if p.least is None else p.least for p in decided.points if p.group == group and p.factor == 1.0]
+        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, min(limits, default=-math.inf)))
     rescaled = {p.name: Rescaled(home.get_submodule(p.group), p.factor) for p in decided.points if p.factor != 1.0}  # type: ignore[arg-type]
     for name, quantizer in rescaled.items():
         home.add_module(f"rescaled_{name}", quantizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -22,13 +23,13 @@ class ActivationQuantizer(nn.Module):
 
     `observe` keeps a sample of what passes; `settle` then chooses the range; `quantize` rounds with a straight-through
     gradient (Jacob et al. 2018) and, while `following` is set, lets the range follow the data. One that is not `rounding`
-    knows its range and hands on what it is given: scores that stay in float.
+    knows its range and hands on what it is given: scores that stay in float. `least`: values below are not told apart.
     """
 
-    def __init__(self, fixed: tuple[float, int] | None = None, rounding: bool = True) -> None:
+    def __init__(self, fixed: tuple[float, int] | None = None, rounding: bool = True, least: float = -math.inf) -> None:
         super().__init__()
         self.mode: Mode = "off"
-        self.fixed, self.rounding = fixed, rounding
+        self.fixed, self.rounding, self.least = fixed, rounding, least
         self.following: Following | None = None
         self.seen: list[Tensor] = []
         self.extremes: list[tuple[float, float]] = []  # of each calibration sample
@@ -68,13 +69,14 @@ class ActivationQuantizer(nn.Module):
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
         rows = x.detach().float().flatten(1) if x.dim() > 1 else x.detach().float().reshape(1, -1)
+        rows = rows.clamp(min=self.least) if math.isfinite(self.least) else rows
         self.extremes += list(zip(rows.amin(1).tolist(), rows.amax(1).tolist(), strict=True))
         flat = rows.flatten()
         self.seen.append(flat[:: max(1, flat.numel() // SEEN_A_BATCH)].clone())
 
     @torch.no_grad()
     def _follow(self, x: Tensor, following: Following) -> None:
-        low, high = x.detach().amin(), x.detach().amax()
+        low, high = x.detach().amin().clamp(min=self.least), x.detach().amax()
         if following.policy == "moving":
             self.low.lerp_(low, following.rate)
             self.high.lerp_(high, following.rate)
