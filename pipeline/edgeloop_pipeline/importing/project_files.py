@@ -20,7 +20,7 @@ REPAIR = "qat: auto"
 LAST = """\
   export: {float32: false}
   verify: {layer_samples: 4, canary_samples: 8}
-  profile: {seconds: 0.5}
+  profile: {seconds: 0.25}
   package: {}
   report: {}
 """

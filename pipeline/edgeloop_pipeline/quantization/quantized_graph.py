@@ -30,7 +30,7 @@ from edgeloop_pipeline.training.scoring import channels_last, evaluation_batch
 STATE = "quantized.safetensors"
 PLAN = "quantized.json"
 EQUALIZE_SAMPLES, MIN_SOME = 128, 16
-SOME_VALUES = 8_000_000  # they go through the network at once
+SOME_VALUES = 3_000_000  # they go through the network at once
 OBSERVED_BATCH = 64
 
 
@@ -118,8 +118,7 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
         if name not in known:
             raise UsageError(f"stages.quantize.float_layers: {name!r} is no layer with weights{nearest(name, known)}")
     equalized: list[str] = []
-    if options.correct_biases:
-        bias_correction.add_biases(module)
+    bias_correction.add_biases(module)  # of every graph, so that one graph serves with and without the correction
     if options.equalize:
         equalized = equalization.equalize(module, samples_of(saved.normalization, _some(splits.train.values)))
     plan = quantization.plan(module, saved.normalization.input_qparams, options.float_layers, options.float_streams)
@@ -159,6 +158,16 @@ def put(module: fx.GraphModule, values: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, value in values.items():
             module.get_parameter(name).copy_(value)
+
+
+def snapshot(graph: Graph) -> dict[str, Tensor]:
+    """What `choose` changes: parameters, ranges and scales."""
+    return {name: tensor.detach().clone() for name, tensor in graph.module.state_dict().items()}
+
+
+def restore(graph: Graph, kept: dict[str, Tensor]) -> None:
+    """Take back what `choose` did since the snapshot."""
+    graph.module.load_state_dict(_reshaped(graph.module, kept))
 
 
 def forget(graph: Graph) -> None:

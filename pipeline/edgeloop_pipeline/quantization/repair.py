@@ -101,11 +101,14 @@ class Repair:
         self.losses = diagnosis.explain(self.best.graph, self.splits, stretched, settings.diagnosis_seconds)
         if settings.calibration == "auto":
             self._other_methods(plain)
-        quantized_graph.forget(plain)
         if settings.rounding == "inputs":
-            options = msgspec.structs.replace(self.best.graph.options, round_by_inputs=True)
-            self._try("weights rounded by their inputs", partial(self._calibrated, options))
-        self._equalized()
+            self._on_same_ranges("weights rounded by their inputs", plain, round_by_inputs=True)
+        equalize = settings.equalize == "always" or (settings.equalize == "auto" and not self._holds())
+        if equalize:
+            self._on_same_ranges("bias correction", plain, correct_biases=True)
+        quantized_graph.forget(plain)
+        if equalize:
+            self._equalized()
         self._streams_in_float()
         self._trained(self._some_in_float())
         return self.best.graph
@@ -178,16 +181,17 @@ class Repair:
         if self._holds() and self.best.metric >= self.float_metric - TIE:
             return
         for method in METHODS:
-            self._try(f"calibration by {method}", partial(self._chosen, plain, method))
-        self._chosen(plain, self.best.graph.options.method)
+            self._on_same_ranges(f"calibration by {method}", plain, method=method)
+
+    def _on_same_ranges(self, name: str, plain: Graph, **changed: Any) -> None:
+        """Another choice on the graph whose values were observed already; it is taken back if it is not kept."""
+        before = quantized_graph.snapshot(plain)
+        options = msgspec.structs.replace(self.best.graph.options, **changed)
+        if not self._try(name, partial(self._chosen, replace(plain, options=options), options.method)).kept:
+            quantized_graph.restore(plain, before)
 
     def _equalized(self) -> None:
-        how = self.settings.equalize
-        if how == "never" or (how == "auto" and self._holds()):
-            return
-        options = msgspec.structs.replace(self.best.graph.options, correct_biases=True)
-        self._try("bias correction", partial(self._calibrated, options))
-        both = msgspec.structs.replace(options, equalize=True)
+        both = msgspec.structs.replace(self.best.graph.options, correct_biases=True, equalize=True)
         self._try(
             "cross-layer equalization and bias correction", partial(self._calibrated, both),
             note_of=lambda candidate: _rescaled(candidate.graph.equalized),
