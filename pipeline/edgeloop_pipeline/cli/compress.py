@@ -15,11 +15,12 @@ from edgeloop_pipeline.cli.run_options import runs_option
 
 
 @click.command()
-@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("model")
 @click.option(
     "--calibrate", required=True, type=click.Path(path_type=Path), metavar="DATA", help="Pictures, sound, tables, arrays."
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The project folder to make.")
+@click.option("--weights", type=click.Path(path_type=Path), help="Of FILE.py:FUNCTION, timm: or torchvision: (.safetensors, .pt).")
 @click.option("--name", default="", help="The model's name on devices and hub; default: the folder's name.")
 @click.option("--labels", default="", help="A file with one label a line, or labels with commas between.")
 @click.option("--normalize", default="", metavar="HOW", help="imagenet, unit, symmetric, counts, or MEAN/STD in counts (0 to 255).")
@@ -38,18 +39,26 @@ from edgeloop_pipeline.cli.run_options import runs_option
 @click.option("--prepare-only", is_flag=True, help="Write the project, and do not run it.")
 @runs_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
-def compress(model: Path, calibrate: Path, out: Path, runs: Path, prepare_only: bool, as_json: bool, **given: Any) -> None:
-    """Make MODEL (.onnx, float) small: a project in FOLDER, int8 files for ONNX and TFLite, checked against MODEL, and a bundle."""
+def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: bool, as_json: bool, **given: Any) -> None:
+    """Make MODEL small: a project in FOLDER, int8 files for ONNX and TFLite, checked against MODEL, and a bundle.
+
+    MODEL: a float .onnx file, a .pt2 file of torch.export, FILE.py:FUNCTION that returns a network, timm:NAME, torchvision:NAME, or
+    hf:NAME (an image classifier, by its name or folder).
+    """
     from edgeloop_pipeline.importing.project import make_project
     from edgeloop_pipeline.importing.request import CompressRequest
+    from edgeloop_pipeline.importing.torch_models import is_torch
 
     request = CompressRequest(
-        model=model, calibrate=calibrate, out=out, name=given["name"], labels=labels_given(given["labels"]),
+        model=Path(model), reference=model, weights=given["weights"], calibrate=calibrate, out=out, name=given["name"],
+        labels=labels_given(given["labels"]),
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
         steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], output=given["output"],
         shape=_size(given["size"]), task=given["task"], measure=given["measure"], min_agreement=given["min_agreement"],
         max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
     )  # fmt: skip
+    if request.weights is not None and not is_torch(model):
+        raise UsageError("--weights: a model file has its weights inside; leave it out")
     meaning = make_project(request, _ask)
     click.echo(f"{model}:", err=True)
     for fact in meaning.facts:

@@ -107,10 +107,10 @@ def _picture(
     if request.bgr or (request.bgr is None and meaning.colour == "bgr"):
         entry.steps.append(Bgr())
         entry.facts.append("channels are blue, green, red" + ("" if request.bgr else ", from the file's metadata"))
-    elif channels == 3 and request.bgr is None and meaning.colour is None:
+    elif channels == 3 and request.bgr is None and meaning.colour is None and not request.maker:
         entry.guesses.append("channels are taken as red, green, blue (--bgr: the other order)")
     if request.normalize is not None:
-        entry.facts.append(f"normalization {_normalization(request.normalize)}, as said")
+        entry.facts.append(f"normalization {_normalization(request.normalize)}, {request.source('normalize')}")
         return
     entry.normalize = _known_normalization(entry, given, meaning, model, content, request, ask)
 
@@ -154,8 +154,9 @@ def _known_normalization(
 
 
 def _normalization(found: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
-    name = next((name for name, known in NORMALIZATIONS.items() if known == found), "")
-    mean, std = (", ".join(f"{v:g}" for v in part) for part in found)
+    one = tuple(part if len(set(part)) > 1 else part[:1] for part in found)
+    name = next((name for name, known in NORMALIZATIONS.items() if known == one), "")
+    mean, std = (", ".join(f"{v:g}" for v in (part if len(set(part)) > 1 else part[:1])) for part in found)
     return name or f"(x − {mean}) / {std}"
 
 

@@ -47,7 +47,7 @@ def answer_of(model: ModelFile, shapes: dict[str, tuple[int, ...]], request: Com
     if labels and (request.labels or not model.metadata.labels_output or model.metadata.labels_output == chosen.name):
         if len(labels) == scores > 1 and request.task != "tensors":
             answer.labels = labels
-            source = "as said" if request.labels else f"from {model.metadata.sources.get('labels', 'the file')}"
+            source = request.source("labels") if request.labels else f"from {model.metadata.sources.get('labels', 'the file')}"
             answer.facts.append(f"{len(labels)} labels, {source}")
         elif request.labels:
             raise UsageError(f"--labels: there are {len(labels)}, and {chosen.name} gives {scores} scores of shape {list(shape)}")

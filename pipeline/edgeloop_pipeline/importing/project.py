@@ -19,6 +19,7 @@ from edgeloop_pipeline.importing import project_files
 from edgeloop_pipeline.importing.input_meaning import Ask, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
@@ -34,13 +35,15 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     """
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise UsageError(f"--out {request.out}: is not empty; choose another folder")
-    model = read(request.model, side_files=True)
-    _check(model, request)
-    content = content_of(request.model)
     final = request.out.absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
     try:
+        if is_torch(request.reference):
+            request = with_onnx_file(request, scratch / project_files.MODEL)
+        model = read(request.model, side_files=True)
+        _check(model, request)
+        content = content_of(request.model)
         (scratch / project_files.MODEL).write_bytes(content)
         meaning = _meaning(model, content, request, scratch / project_files.MODEL, ask)
         project_files.write(scratch, request, meaning, content, final)

@@ -68,9 +68,9 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         target["max_int8_bytes"] = request.max_bytes
     floor = request.min_agreement is not None
     notes = "".join(f"# - {' '.join(text.split())}\n" for text in (*meaning.facts, *meaning.guesses))
-    card = f"{request.model.name}, compressed by edgeloop."
+    card = f"{request.title}, compressed by edgeloop."
     return (
-        f"# {' '.join(request.model.name.split())}, as `edgeloop compress` understood it:\n{notes}"
+        f"# {request.title}, as `edgeloop compress` understood it:\n{notes}"
         f"name: {quoted(project_name(Path(request.name or final.name)))}\nversion: 1\n"
         + (f"task: {meaning.task}\n" if meaning.task != "classification" else "")
         + "data: data.py:data\n"
@@ -79,7 +79,7 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         + (f"preprocessing:                # the device does these steps too\n{steps}" if steps else "")
         + f"target: {_yaml(target)}   # of the runtimes with torch; min_accuracy: of the measure\n"
         + f"model_card: {quoted(card)}\n{STAGES}"
-        + f"  quantize: {{{REPAIR if floor else PLAIN}, diagnosis_seconds: 10}}\n"
+        + f"  quantize: {{{REPAIR if floor else PLAIN}, diagnosis_seconds: 2}}\n"
         + LAST
     )
 

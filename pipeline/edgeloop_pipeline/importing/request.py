@@ -18,6 +18,8 @@ Fit = Literal["stretch", "crop", "letterbox"]
 class CompressRequest:
     """`model`: an ONNX file; `calibrate`: data; `out`: the project folder to make. Empty: read from the file, or not known.
 
+    `reference`: the model as it was named; `weights`: of a network that a function or a library makes. `told`: fields that the
+    library `maker` filled in.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
     place of what pictures get by themselves.
     """
@@ -25,6 +27,8 @@ class CompressRequest:
     model: Path
     calibrate: Path
     out: Path
+    reference: str = ""
+    weights: Path | None = None
     name: str = ""
     labels: list[str] = field(default_factory=list)
     normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -38,6 +42,18 @@ class CompressRequest:
     min_agreement: float | None = None
     max_latency_us: float | None = None
     max_bytes: int | None = None
+
+    maker: str | None = None
+    told: frozenset[str] = frozenset()
+
+    def source(self, name: str) -> str:
+        """Who said what this field is, in words."""
+        return f"from {self.maker}" if name in self.told else "as said"
+
+    @property
+    def title(self) -> str:
+        """The model's name for people, in one line."""
+        return " ".join((self.reference if self.reference and not Path(self.reference).exists() else self.model.name).split())
 
 
 @dataclass(frozen=True)
