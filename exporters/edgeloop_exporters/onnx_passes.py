@@ -68,10 +68,10 @@ def _factors_into_scales(model: Any) -> None:
             again = helper.make_node("DequantizeLinear", [source.input[0], own, *source.input[2:]], [node.output[0]], node.name)
             graph.node[place].CopyFrom(again)
             break
-    _remove_unread(graph)
+    remove_unread(graph)
 
 
-def _remove_unread(graph: Any) -> None:
+def remove_unread(graph: Any) -> None:
     """Nodes whose outputs nobody reads any more."""
     while True:
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}

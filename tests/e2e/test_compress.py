@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from PIL import Image
@@ -75,8 +78,9 @@ def test_a_file_and_a_folder_become_a_verified_pair_and_a_bundle(pictures: Path,
     (tmp_path / "net.onnx").write_bytes(classifier())
     (tmp_path / "names.txt").write_text("red\ngreen\nblue\ngrey\n")
     found, said = compressed(
-        tmp_path / "net.onnx", pictures, tmp_path / "small", "--normalize", "imagenet", "--labels", tmp_path / "names.txt"
-    )
+        tmp_path / "net.onnx", pictures, tmp_path / "small", "--normalize", "imagenet", "--labels", tmp_path / "names.txt",
+        "--io", "original",
+    )  # fmt: skip
     stages = {stage["name"]: stage["metrics"] for stage in found["stages"]}
     assert stages["verify"]["metric"] == "agreement" and set(stages["verify"]["variants"]) == {"onnx-int8", "tflite-int8"}
     assert min(file["accuracy"]["value"] for file in stages["verify"]["variants"].values()) >= 0.9
@@ -99,11 +103,34 @@ def test_a_file_and_a_folder_become_a_verified_pair_and_a_bundle(pictures: Path,
         and "data:image/png" in report
         and "accuracy" not in report.split("<h2>Sources")[0]
     )
+    takes_the_originals_place(tmp_path / "net.onnx", tmp_path / "runs" / "small")
     # The project is a recipe like any other: nothing runs again.
     again = edgeloop_here("run", tmp_path / "small", "--runs", tmp_path / "runs", "--json")
     assert again.returncode == 0 and all(
         stage["cached"] for stage in json.loads(again.stdout)["stages"] if stage["name"] != "report"
     )
+
+
+def takes_the_originals_place(original: Path, run: Path) -> None:
+    """drop-in.onnx has the original's names, order, types and shapes, and nearly its answers; the snippet runs."""
+    large, small = (onnxruntime.InferenceSession(path) for path in (original, run / "drop-in.onnx"))
+    for of in ("get_inputs", "get_outputs"):
+        theirs, ours = getattr(large, of)(), getattr(small, of)()
+        assert [(door.name, door.type) for door in ours] == [(door.name, door.type) for door in theirs]
+        assert all(a[1:] == b[1:] for a, b in zip([d.shape for d in ours], [d.shape for d in theirs], strict=True))
+    (door,) = large.get_inputs()
+    x = np.random.default_rng(4).normal(0, 1, (1, *door.shape[1:])).astype(np.float32)
+    (wanted,), (found,) = (session.run(None, {door.name: x}) for session in (large, small))
+    assert np.abs(found - wanted).max() < 0.25 * max(1.0, np.abs(wanted).max()) and found.shape == wanted.shape
+    done = subprocess.run([sys.executable, "drop-in.py"], cwd=run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stdout.strip() == str(wanted.shape), done.stderr
+    assert f'{{"{door.name}"}}' in (run / "drop-in.cpp").read_text()
+
+
+def test_channels_last_take_the_originals_place_too(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(classifier(last=True, divide=255.0, softmax=False, batch=1))
+    compressed(tmp_path / "net.onnx", pictures, tmp_path / "small", "--task", "classification", "--io", "original")
+    takes_the_originals_place(tmp_path / "net.onnx", tmp_path / "runs" / "small")
 
 
 def test_folders_named_after_the_labels_measure_accuracy(tmp_path: Path) -> None:

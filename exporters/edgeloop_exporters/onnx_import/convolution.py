@@ -139,8 +139,10 @@ def _einsum(node: Node) -> Value:
 
 
 @handles("BatchNormalization")
-def _batch_norm(node: Node) -> Value:
+def _batch_norm(node: Node) -> Value | list[Value]:
     x, parts = node[0], [node[i] for i in range(1, 5)]
+    if x.is_constant and node.get("training_mode", 0) and all(part.is_constant for part in parts):
+        return _standardized(node, x.a, *(part.a for part in parts))
     if not all(part.is_constant for part in parts) or node.get("training_mode", 0) or node.outputs > 1:
         raise Unsupported("of training, or with statistics that the data decide")
     if x.rank not in NORMS or not node.get("spatial", 1):
@@ -149,6 +151,15 @@ def _batch_norm(node: Node) -> Value:
     for name, part in zip(("weight", "bias", "running_mean", "running_var"), parts, strict=True):
         getattr(layer, name).data.copy_(part.a)
     return node.build.layer(node.name, layer, x)
+
+
+def _standardized(node: Node, x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, *running: torch.Tensor) -> list[Value]:
+    """A weight by its own statistics, as NFNets have it: the answer, and the running statistics."""
+    axes = [axis for axis in range(x.dim()) if axis != 1]
+    own, spread, rate = x.mean(axes), x.var(axes, unbiased=False), float(node.get("momentum", 0.9))
+    answer = F.batch_norm(x, None, None, scale, shift, True, 0.0, float(node.get("epsilon", 1e-5)))
+    made = [answer, running[0] * rate + own * (1 - rate), running[1] * rate + spread * (1 - rate)]
+    return [node.build.tensor(value) for value in made[: node.outputs]]
 
 
 @handles("MaxPool", "AveragePool")

@@ -36,6 +36,14 @@ from edgeloop_pipeline.cli.run_options import runs_option
 )
 @click.option("--max-latency-us", type=click.FloatRange(0, min_open=True), help="Of the fastest int8 file here, batch 1.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Of each int8 file.")
+@click.option(
+    "--io",
+    "doors",
+    type=click.Choice(["ours", "original"]),
+    default="ours",
+    show_default=True,
+    help="original: also drop-in.onnx, with MODEL's own input and output.",
+)
 @click.option("--prepare-only", is_flag=True, help="Write the project, and do not run it.")
 @runs_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
@@ -56,6 +64,7 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], output=given["output"],
         shape=_size(given["size"]), task=given["task"], measure=given["measure"], min_agreement=given["min_agreement"],
         max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
+        drop_in=given["doors"] == "original",
     )  # fmt: skip
     if request.weights is not None and not is_torch(model):
         raise UsageError("--weights: a model file has its weights inside; leave it out")

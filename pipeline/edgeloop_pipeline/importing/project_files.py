@@ -18,7 +18,6 @@ MODEL, LABELS = "model.onnx", "labels.txt"
 PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
 REPAIR = "qat: auto"
 LAST = """\
-  export: {float32: false}
   verify: {layer_samples: 4, canary_samples: 8}
   profile: {seconds: 0.25}
   package: {}
@@ -80,6 +79,7 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         + f"target: {_yaml(target)}   # of the runtimes with torch; min_accuracy: of the measure\n"
         + f"model_card: {quoted(card)}\n{STAGES}"
         + f"  quantize: {{{REPAIR if floor else PLAIN}, diagnosis_seconds: 2}}\n"
+        + f"  export: {{float32: false{', drop_in: true' * request.drop_in}}}\n"
         + LAST
     )
 

@@ -27,7 +27,7 @@ MAX_KEPT_RUNS = 20  # of one recipe
 RECORD, SUMMARY, LOG = "record.json", "run.json", "log.txt"
 COPIES = ".edgeloop-results"  # marks a folder of copies as ours
 RESERVED = frozenset({"cache", "history", "last", "last-run.json", "profiles", "retrain", "roi", "sweeps", "work"})
-MODEL_FILES = (".onnx", ".tflite")
+MODEL_FILES = (".onnx", ".tflite", "drop-in.py", "drop-in.cpp")
 NO_LINKS = frozenset({errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP})
 
 

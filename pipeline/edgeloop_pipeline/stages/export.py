@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Precision, Runtime
 from edgeloop_pipeline.bundling.variants import VARIANTS, answer_shape, variant_of
@@ -32,6 +33,7 @@ class Export(Base):
     float32: bool = True
     float16: bool = False  # for GPUs: half the bytes; CPUs still compute in float32
     int8_weights: bool = False  # a quarter of the bytes, float arithmetic: no calibration, but not faster
+    drop_in: bool = False  # of an imported model: also an ONNX file with the original's input and output
 
     needs = ("network", "quantized")
     gives = ("exported",)
@@ -73,12 +75,24 @@ class Export(Base):
                 make(out / f"{runtime}-float32.{runtime}", out / file)
                 variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
         head = project.recipe.head
+        if self.drop_in:
+            inputs.log(self._drop_in(inputs, out, few))
         metadata = metadata_of(splits, head.preprocessing, head.name, head.version)
         for variant in variants:  # at last: the lighter files are made from the plain one
             path, quantized = out / variant.file, variant.precision == Precision.INT8
             path.write_bytes(stamped(path.read_bytes(), variant.runtime, metadata, splits.shape, counts if quantized else None))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return ExportResult({v.name: (out / v.file).stat().st_size for v in variants}, {v.name: v.precision for v in variants})
+
+    def _drop_in(self, inputs: Inputs, out: Path, samples: Array) -> str:
+        from edgeloop_pipeline.bundling.drop_in import drop_in
+
+        recipe = inputs.project.recipe
+        head = recipe.head
+        if head.imported is None or head.normalize is None or "onnx" not in self.runtimes:
+            raise UsageError("stages.export: drop_in is for `imported` models, with onnx among the runtimes; leave it out")
+        small = (out / f"onnx-{Precision.INT8}.onnx").read_bytes()
+        return drop_in(out, small, head.imported, head.normalize, samples, recipe.path.parent, head.name, head.version)
 
     def _lighter(self, runtime: Runtime) -> list[tuple[Precision, Callable[[Path, Path], None]]]:
         """The variants that are made from the float file."""

@@ -1,0 +1,113 @@
+"""The int8 file in the imported file's place: same input, same output, and how to call it from Python and C++."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeloop_agent.runtimes.onnx import session_of
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_exporters.drop_in import Door, Ending, with_doors
+from edgeloop_pipeline.data.original_answers import Original
+from edgeloop_pipeline.recipe.settings import Imported, Normalize
+
+__all__ = ["DROP_IN", "drop_in"]
+
+DROP_IN = ("drop-in.onnx", "drop-in.py", "drop-in.cpp")
+SLACK = 2.0  # a change of the float arithmetic before the first rounding moves few values by one step, and seldom the scores
+
+PYTHON = '''"""{model}, {version} in int8, in the place of the original. pip install onnxruntime numpy"""
+
+import numpy as np
+import onnxruntime
+
+session = onnxruntime.InferenceSession("drop-in.onnx", providers=["CPUExecutionProvider"])
+x = np.zeros((1, {shape}), np.float32)  # as the original takes it: normalized, {layout}
+(answer,) = session.run(["{output}"], {{"{input}": x}})
+print(answer.shape)  # (1, {answer})
+'''
+CPP = """// {model}, {version} in int8, in the place of the original. Build: c++ -std=c++17 drop-in.cpp -lonnxruntime
+#include <onnxruntime_cxx_api.h>
+
+#include <cstdint>
+#include <iostream>
+#include <vector>
+
+int main() {{
+  Ort::Env env(ORT_LOGGING_LEVEL_WARNING, "drop-in");
+  Ort::SessionOptions options;
+  options.SetIntraOpNumThreads(1);
+  Ort::Session session(env, ORT_TSTR("drop-in.onnx"), options);
+  std::vector<int64_t> shape{{1, {shape}}};  // as the original takes it: normalized, {layout}
+  std::vector<float> x({values}, 0.0f);
+  auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
+  auto input = Ort::Value::CreateTensor<float>(memory, x.data(), x.size(), shape.data(), shape.size());
+  const char* inputs[] = {{"{input}"}};
+  const char* outputs[] = {{"{output}"}};
+  auto answers = session.Run(Ort::RunOptions{{nullptr}}, inputs, &input, 1, outputs, 1);
+  std::cout << answers[0].GetTensorTypeAndShapeInfo().GetElementCount() << " values\\n";
+}}
+"""
+
+
+def drop_in(
+    folder: Path, small: bytes, imported: Imported, normalize: Normalize, samples: Array, project: Path, name: str, version: int
+) -> str:
+    """Write the files of `DROP_IN` into `folder`; returns what was made, in words.
+
+    `small`: the int8 ONNX file; `samples`: raw (N, *sample), on which both must give the same. Raises ModelError where they do not.
+    """
+    path = project / imported.model
+    original = Original(path, imported.output, imported.layout, tuple(imported.shape))
+    mean, std = tuple(normalize.mean), tuple(normalize.std)
+    fed, wanted = original.fed(samples, mean, std), original.answers(samples, mean, std)
+    if fed.dtype != np.float32:
+        raise UsageError(f"stages.export.drop_in: {path.name} takes {fed.dtype}; only files of float32 can be replaced")
+    ours = session_of(small, 1)
+    scores = _run(ours, samples)
+    ending = _ending(scores, wanted)
+    given, made = _doors(original, fed.shape[1:], wanted.shape[1:])
+    content = with_doors(small, given, made, imported.layout, ending)
+    found = _run(session_of(content, 1), fed)
+    expected = _ended(scores, ending).reshape(found.shape)
+    off, step = float(np.abs(found - expected).max()), float(np.ptp(expected)) / 255
+    if not off <= SLACK * max(step, 1e-6) * 10:
+        raise ModelError(f"drop-in.onnx: gives otherwise than onnx-int8, by {off / max(step, 1e-9):.0f} of 255 steps")
+    shape, answer = (", ".join(map(str, door.shape)) for door in (given, made))
+    words = {
+        "model": name, "version": f"version {version}", "input": given.name, "output": made.name, "shape": shape, "answer": answer,
+        "values": int(np.prod(given.shape)), "layout": imported.layout.replace("_", " "),
+    }  # fmt: skip
+    for file, text in zip(DROP_IN[1:], (PYTHON, CPP), strict=True):
+        (folder / file).write_text(text.format(**words), encoding="utf-8")
+    (folder / DROP_IN[0]).write_bytes(content)
+    return f"drop-in.onnx takes {given.name} [N, {shape}] and gives {made.name} [N, {answer}], as {path.name} does"
+
+
+def _doors(original: Original, given: tuple[int, ...], made: tuple[int, ...]) -> tuple[Door, Door]:
+    session = session_of(original.path.read_bytes(), 1)
+    output = original.output or session.get_outputs()[0].name
+    return Door(session.get_inputs()[0].name, given), Door(output, made)
+
+
+def _run(session: Any, x: Array) -> Array:
+    """(N, …) float32, a sample at a time: some files have a fixed batch."""
+    name = session.get_inputs()[0].name
+    return np.concatenate([np.asarray(session.run(None, {name: x[i : i + 1]})[0], np.float32) for i in range(len(x))])
+
+
+def _ending(scores: Array, wanted: Array) -> Ending:
+    """What the original ends in and our scores do not: the nearest of what is taken off classifications."""
+    endings: tuple[Ending, ...] = ("", "Softmax", "LogSoftmax")
+    return min(endings, key=lambda ending: float(np.abs(_ended(scores, ending).reshape(wanted.shape) - wanted).mean()))
+
+
+def _ended(scores: Array, ending: Ending) -> Array:
+    if not ending:
+        return scores
+    shifted = scores - scores.max(axis=-1, keepdims=True)
+    logarithms: Array = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return np.asarray(np.exp(logarithms)) if ending == "Softmax" else logarithms
