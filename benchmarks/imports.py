@@ -2,7 +2,8 @@
 
 Judged by what each keeps of the float file's answers on samples that calibrated neither, and timed by turns in one process. Models:
 EfficientNet-Lite0 with its published weights; text angle and text detection of rapidocr-onnxruntime (Apache-2.0), which pip
-downloads, or a folder of them with --models. With --quick the text angle alone. Nobody labelled the photographs.
+downloads, or a folder of them with --models. With --quick the text angle alone. Nobody labelled the photographs; those for the text
+models have words painted on them.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ FOLDER = sys.argv.pop(sys.argv.index("--models") + 1) if "--models" in sys.argv 
 if FOLDER:
     sys.argv.remove("--models")
 PHOTOS, TURNS = 18, 30
+TEXTS, TEXT_SIDE = 160, 320
+WORDS = [
+    "the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "EXIT", "42", "open", "daily", "Price", "9.99", "street",
+    "bakery", "invoice", "total", "No", "smoking", "Platform", "7", "caution", "wet", "floor", "sale", "menu", "coffee", "tea",
+]  # fmt: skip
 # Name → the file's ending, what has to be said of it, and the measure.
 PUBLIC = {
     "text angle": (
@@ -42,12 +48,13 @@ def measure(quick: bool) -> Iterator[Row]:
 
         def public(_: bool) -> Iterator[Row]:
             files = Path(FOLDER) if FOLDER else downloaded(place / "models")
+            text = written(pictures, place / "text")
             for name in list(PUBLIC)[: 1 if quick else None]:
                 ending, said = PUBLIC[name]
                 found = next(files.rglob(f"*{ending}"), None)
                 if found is None:
                     raise NotRun(f"there is no {ending} in {files}")
-                yield from compared(name, found, pictures, place / name.replace(" ", "-"), said)
+                yield from compared(name, found, text, place / name.replace(" ", "-"), said)
 
         def efficientnet(_: bool) -> Iterator[Row]:
             yield from compared(
@@ -161,6 +168,33 @@ def photographs(folder: Path) -> Path:
             photo = Image.open(data._file(name, digest).path()).convert("RGB")
             for number in range(PHOTOS):
                 Image.fromarray(data._crop(photo, 256, rng)).save(folder / f"{Path(name).stem}-{number}.png")
+    return folder
+
+
+def written(pictures: Path, folder: Path) -> Path:
+    """The photographs with words on them, of several sizes, colours and angles: what a text detector looks for."""
+    import matplotlib
+    from PIL import Image, ImageDraw, ImageFont
+
+    fonts = sorted(Path(matplotlib.get_data_path(), "fonts", "ttf").glob("DejaVu*.ttf"))
+    photos, rng = sorted(pictures.glob("*.png")), np.random.default_rng(0)
+    folder.mkdir(parents=True)
+    for number in range(TEXTS):
+        picture = Image.open(photos[rng.integers(len(photos))]).convert("RGB").resize((TEXT_SIDE, TEXT_SIDE))
+        for _ in range(rng.integers(2, 7)):
+            text = " ".join(rng.choice(WORDS, rng.integers(1, 4)))
+            font = ImageFont.truetype(str(fonts[rng.integers(len(fonts))]), int(rng.integers(14, 40)))
+            _, _, width, height = (int(edge) for edge in font.getbbox(text))
+            sign = Image.new("RGBA", (width + 12, height + 12), (0, 0, 0, 0))
+            draw = ImageDraw.Draw(sign)
+            ground, ink = ((*(int(v) for v in rng.integers(0, 256, 3)), int(rng.integers(120, 256))) for _ in range(2))
+            if rng.random() < 0.6:
+                draw.rectangle((0, 0, width + 12, height + 12), fill=ground)
+            draw.text((6, 4), text, font=font, fill=(*ink[:3], 255))
+            sign = sign.rotate(float(rng.normal(0, 8)), expand=True, resample=Image.Resampling.BILINEAR)
+            left, top = int(rng.integers(-10, max(1, TEXT_SIDE - sign.width // 2))), int(rng.integers(0, TEXT_SIDE - 20))
+            picture.paste(sign, (left, top), sign)
+        picture.save(folder / f"{number:03}.png")
     return folder
 
 
