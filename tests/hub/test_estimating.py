@@ -119,8 +119,6 @@ def test_samples_of_an_older_hub_take_their_place(tmp_path: Path) -> None:
             ("samples", "lot"),
             ("samples", "truth"),
             ("samples", "unpacked"),
-            ("samples", "input"),
-            ("samples", "others"),
             ("devices", "quota_rows"),
             ("devices", "quota_bytes"),
         ):

@@ -21,7 +21,7 @@ from edgeloop_contract.files import publishing
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.data_folder import KEY
-from edgeloop_hub.storage.schema import bundles, metadata
+from edgeloop_hub.storage.schema import ADDED, bundles, metadata
 
 TEMPORARY = ("sessions", "tries", "parts")  # tables that a backup leaves out
 DIGESTS = "digests.json"
@@ -38,6 +38,8 @@ def save(hub: Hub, path: Path) -> str:
             for table in metadata.sorted_tables:
                 if table.name not in TEMPORARY:
                     lines = [json.dumps(_plain(dict(row._mapping))) for row in database.execute(select(table))]
+                    if table in ADDED and not lines:
+                        continue  # an earlier release does not know it, and can restore the rest
                     rows += len(lines)
                     name = f"tables/{table.name}.jsonl"
                     digests[name] = _add(archive, name, "\n".join(lines).encode())

@@ -20,7 +20,7 @@ from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.samples import accuracy, labelling
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.schema import samples
+from edgeloop_hub.storage.schema import sample_inputs, samples
 from edgeloop_hub.updates import registry
 
 DAY = 86400.0
@@ -53,11 +53,12 @@ def has_room(connection: Connection, device: EnrolledDevice, upload: Samples, se
     """Whether this day's samples leave room for these."""
     unpacked = sum(unpacked_bytes(sample) for sample in upload.samples)
     since = time.time() - DAY
-    length = func.length(samples.c.data) + func.coalesce(func.length(samples.c.others), 0)
-    sums = (func.coalesce(func.sum(length), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
+    sums = (func.coalesce(func.sum(func.length(samples.c.data)), 0), func.coalesce(func.sum(samples.c.unpacked), 0))
     row = connection.execute(select(*sums).where(samples.c.device == device.name, samples.c.at > since)).one()
+    mine = (sample_inputs.c.device == device.name, sample_inputs.c.at > since)
+    others = connection.execute(select(func.coalesce(func.sum(func.length(sample_inputs.c.others)), 0)).where(*mine)).scalar_one()
     return bool(
-        row[0] + sum(len(each.data) for s in upload.samples for each in s.inputs) <= settings.sample_bytes_per_day
+        row[0] + others + sum(len(each.data) for s in upload.samples for each in s.inputs) <= settings.sample_bytes_per_day
         and row[1] + unpacked <= settings.sample_unpacked_bytes_per_day
     )
 
@@ -97,11 +98,13 @@ def store(connection: Connection, device: EnrolledDevice, upload: Samples, setti
                 model=sample.model, sha256=sample.sha256, recording=sample.recording, window=sample.window, guess=sample.guess,
                 confidence=sample.confidence, value=sample.value, features=json.dumps(sample.features), alike=alike,
                 dtype=sample.dtype, shape=json.dumps(sample.shape), data=sample.data, unpacked=unpacked_bytes(sample),
-                input=sample.input, others=msgspec.msgpack.encode(sample.others) if sample.others else None,
                 truth=sample.truth, label=truth or None, labelled=now if truth else None, skipped=0,
                 lot=accuracy.lot(device.name, sample.key),
             )
         )  # fmt: skip
+        if sample.others:
+            parts = {"input": sample.input, "others": msgspec.msgpack.encode(sample.others)}
+            connection.execute(insert(sample_inputs).values(device=device.name, key=sample.key, at=now, **parts))
         labelling.label_arrived(connection, device.name, sample.key, given, settings)
     return True
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, delete, exists, literal, select, tuple_
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, literal, select, tuple_
 
 from edgeloop_contract.sample_messages import ListedSample, StoredSample
 from edgeloop_hub.samples.values import others_of
-from edgeloop_hub.storage.schema import labels, recordings, samples
+from edgeloop_hub.storage.schema import labels, recordings, sample_inputs, samples
 
 MAX_LISTED = 10_000
 PAGE_BYTES = 16 << 20  # of samples' data in one answer
@@ -17,6 +17,8 @@ _SUMMARY = (
     "device", "key", "taken", "kind", "random", "model", "sha256", "recording", "window", "guess", "confidence", "value", "label",
     "truth",
 )  # fmt: skip
+_OWN_INPUTS = and_(sample_inputs.c.device == samples.c.device, sample_inputs.c.key == samples.c.key)
+_WHOLE = (samples, sample_inputs.c.input, sample_inputs.c.others)
 SUMMARY_COLUMNS = tuple(samples.c[name] for name in _SUMMARY)
 
 
@@ -26,7 +28,8 @@ def summary_fields(row: Row[Any]) -> dict[str, Any]:
 
 
 def find(connection: Connection, device: str, key: str) -> Row[Any] | None:
-    return connection.execute(select(samples).where(samples.c.device == device, samples.c.key == key)).first()
+    rows = select(*_WHOLE).select_from(samples.outerjoin(sample_inputs, _OWN_INPUTS))
+    return connection.execute(rows.where(samples.c.device == device, samples.c.key == key)).first()
 
 
 def listed(connection: Connection, model: str, state: str) -> list[ListedSample]:
@@ -48,7 +51,8 @@ def labelled_after(connection: Connection, model: str, after: tuple[float, str, 
     """Labelled samples in the order of labelling, behind the place (labelled, device, key): a page for retraining."""
     place = tuple_(samples.c.labelled, samples.c.device, samples.c.key)
     itself = exists().where(labels.c.device == samples.c.device, labels.c.key == samples.c.key).label("itself")
-    rows = select(samples, itself).where(samples.c.model == model, samples.c.label.is_not(None), place > tuple_(*after))
+    rows = select(*_WHOLE, itself).select_from(samples.outerjoin(sample_inputs, _OWN_INPUTS))
+    rows = rows.where(samples.c.model == model, samples.c.label.is_not(None), place > tuple_(*after))
     return _page(connection, rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit))
 
 
@@ -56,7 +60,8 @@ def open_before(connection: Connection, model: str, before: tuple[float, str, st
     """Samples that nobody labelled nor gave up, the newest first, older than the place (at, device, key): a page of them."""
     place = tuple_(samples.c.at, samples.c.device, samples.c.key)
     itself = literal(False).label("itself")
-    rows = select(samples, itself).where(samples.c.model == model, samples.c.labelled.is_(None), samples.c.skipped == 0)
+    rows = select(*_WHOLE, itself).select_from(samples.outerjoin(sample_inputs, _OWN_INPUTS))
+    rows = rows.where(samples.c.model == model, samples.c.labelled.is_(None), samples.c.skipped == 0)
     newest = (samples.c.at.desc(), samples.c.device.desc(), samples.c.key.desc())
     return _page(connection, rows.where(place < tuple_(*before)).order_by(*newest).limit(limit))
 
@@ -73,7 +78,7 @@ def _page(connection: Connection, rows: Select[Any]) -> list[StoredSample]:
             page.append(
                 StoredSample(
                     **summary_fields(row), at=row.at, labelled=row.labelled, dtype=row.dtype, shape=json.loads(row.shape),
-                    data=row.data, input=row.input, others=others_of(row), labelled_itself=bool(row.itself),
+                    data=row.data, input=row.input or "", others=others_of(row), labelled_itself=bool(row.itself),
                 )
             )  # fmt: skip
     return page
@@ -84,5 +89,6 @@ def forget_old(connection: Connection, unlabelled_before: float, before: float) 
     connection.execute(delete(samples).where(samples.c.at < unlabelled_before, samples.c.labelled.is_(None)))
     connection.execute(delete(samples).where(samples.c.at < before))
     connection.execute(delete(recordings).where(recordings.c.at < before))
-    there = select(samples.c.key).where(samples.c.device == labels.c.device, samples.c.key == labels.c.key)
-    connection.execute(delete(labels).where(~there.exists()))
+    for table in (labels, sample_inputs):
+        there = select(samples.c.key).where(samples.c.device == table.c.device, samples.c.key == table.c.key)
+        connection.execute(delete(table).where(~there.exists()))

@@ -21,7 +21,7 @@ def array_of(row: Any) -> Array:
 def arrays_of(row: Any) -> dict[str, Array]:
     """Each input of a table's row by its name; "" is the name of a model's only one."""
     others = {other.name: _array(other.dtype, other.shape, other.data) for other in others_of(row)}
-    return {row.input: array_of(row), **others}
+    return {row.input or "": array_of(row), **others}
 
 
 def others_of(row: Any) -> list[NamedArray]:

@@ -9,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, create_engine, event, text
+from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 
 from edgeloop_contract.errors import StorageError
+from edgeloop_hub.storage.schema import ADDED, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ORDER_LOCK = 0xED6E  # PostgreSQL's advisory lock for what must happen one after the other
@@ -38,6 +39,7 @@ class Database:
             # round trips a poll.
             self.reads = self.engine if self.is_sqlite else self.engine.execution_options(isolation_level="AUTOCOMMIT")
             self.upgrade()
+            self._add_tables()
         except (SQLAlchemyError, OSError, ModuleNotFoundError) as error:
             raise StorageError(f"database: {str(error).splitlines()[0]}; check the address, and that it runs") from error
 
@@ -57,6 +59,15 @@ class Database:
                 command.upgrade(config, "head")
             except CommandError as error:
                 raise StorageError(f"database: {error}; did a later release make it? use that one") from error
+
+    def _add_tables(self) -> None:
+        """Tables that are no revision of their own: an earlier release goes on with the database, after a step back."""
+        with self.reads.connect() as connection:
+            there = inspect(connection)
+            missing = [table for table in ADDED if not there.has_table(table.name)]
+        if missing:
+            with self.writing() as connection:
+                metadata.create_all(connection, tables=missing)
 
     def _is_newest(self) -> bool:
         """Whether the schema is that of the newest migration; no for a database without tables."""

@@ -183,8 +183,6 @@ samples = Table(
     Column("dtype", String(10), nullable=False),
     Column("shape", String(60), nullable=False),
     Column("data", LargeBinary, nullable=False),
-    Column("input", TARGET, nullable=False, server_default=""),  # name of the first input, where a model has several …
-    Column("others", LargeBinary),  # … and the others, as MessagePack
     Column("label", TARGET),
     Column("labelled", Float),
     Column("skipped", Integer, nullable=False),
@@ -196,6 +194,18 @@ samples = Table(
     Index(None, "model", "labelled"),
     Index(None, "alike"),
 )
+# Of samples of a model with several inputs: the first one's name, and the others as MessagePack.
+sample_inputs = Table(
+    "sample_inputs",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("key", SHA, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("input", TARGET, nullable=False),
+    Column("others", LargeBinary, nullable=False),
+)
+# Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
+ADDED = (sample_inputs,)
 labels = Table(
     "labels",
     metadata,
