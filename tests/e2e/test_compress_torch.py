@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import subprocess
 import zipfile
 from pathlib import Path
@@ -79,6 +80,15 @@ def test_a_function_becomes_a_bundle(place: Path, tmp_path: Path) -> None:
     with Bundle.open(tmp_path / "runs" / "small" / "small-1.edgeloop") as bundle:
         assert [v.name for v in bundle.manifest.variants] == ["onnx-int8", "tflite-int8"]
     assert "net.py:make, as `edgeloop compress` understood it" in (tmp_path / "small" / "recipe.yaml").read_text()
+
+
+def test_channels_are_removed_and_the_rest_learns_from_the_original(place: Path, tmp_path: Path) -> None:
+    words = (f"{place / 'net.py'}:make", *SAID, "--weights", place / "w.safetensors", "--prune", "0.4", "--epochs", "3", "--json")
+    done = compressed(place, tmp_path / "small", *words)
+    assert done.returncode == 0, done.stderr
+    stages = {stage["name"]: stage["metrics"] for stage in json.loads(done.stdout)["stages"]}
+    assert stages["prune"]["parameters_share"] < 0.75 and stages["prune"]["channels"]
+    assert set(stages["verify"]["variants"]) == {"onnx-int8", "tflite-int8"} and stages["verify"]["metric"] == "agreement"
 
 
 def test_its_weights_and_its_program_are_one_network(place: Path, tmp_path: Path) -> None:

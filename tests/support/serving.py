@@ -48,7 +48,8 @@ class Agent:
     @property
     def lines(self) -> list[dict[str, Any]]:
         path = self.folder / "out.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        whole, _, _ = (path.read_text() if path.exists() else "").rpartition("\n")  # the last line may still be written
+        return [json.loads(line) for line in whole.splitlines()]
 
     @property
     def address(self) -> str:

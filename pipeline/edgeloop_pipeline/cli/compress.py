@@ -17,7 +17,13 @@ from edgeloop_pipeline.cli.run_options import runs_option
 @click.command()
 @click.argument("model")
 @click.option(
-    "--calibrate", required=True, type=click.Path(path_type=Path), metavar="DATA", help="Pictures, sound, tables, arrays."
+    "--calibrate",
+    "--data",
+    "calibrate",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DATA",
+    help="Pictures, sound, tables, arrays.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The project folder to make.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Of FILE.py:FUNCTION, timm: or torchvision: (.safetensors, .pt).")
@@ -34,6 +40,13 @@ from edgeloop_pipeline.cli.run_options import runs_option
 @click.option(
     "--min-agreement", type=click.FloatRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it."
 )
+@click.option(
+    "--prune",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Remove this share of the channels, and let the rest learn from the original; that takes much data.",
+)
+@click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Of that learning.")
 @click.option("--max-latency-us", type=click.FloatRange(0, min_open=True), help="Of the fastest int8 file here, batch 1.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Of each int8 file.")
 @click.option(
@@ -64,7 +77,7 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], output=given["output"],
         shape=_size(given["size"]), task=given["task"], measure=given["measure"], min_agreement=given["min_agreement"],
         max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
-        drop_in=given["doors"] == "original",
+        drop_in=given["doors"] == "original", prune=given["prune"], epochs=given["epochs"],
     )  # fmt: skip
     if request.weights is not None and not is_torch(model):
         raise UsageError("--weights: a model file has its weights inside; leave it out")

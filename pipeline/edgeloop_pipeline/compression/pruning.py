@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
+from edgeloop_exporters.quiet import quiet
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
 IMPORTANCES = {
@@ -49,14 +50,15 @@ def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> Non
             raise UsageError(f"stages.prune.layers: {name!r} is no layer{nearest(name, [n for n in modules if n])}")
     before = sum(p.numel() for p in network.parameters())
     try:
-        pruner = torch_pruning.pruner.BasePruner(
-            network, sample, importance=IMPORTANCES[wanted.importance](), global_pruning=wanted.across_layers,
-            pruning_ratio=1.0 - wanted.keep, pruning_ratio_dict={modules[n]: 1.0 - share for n, share in wanted.layers.items()},
-            max_pruning_ratio=0.9, ignored_layers=[last_layer(network, sample)], round_to=wanted.round_to,
-        )  # fmt: skip
-        pruner.step()
-        with torch.no_grad():
-            network(sample)
+        with quiet():  # a traced network prints where it fails
+            pruner = torch_pruning.pruner.BasePruner(
+                network, sample, importance=IMPORTANCES[wanted.importance](), global_pruning=wanted.across_layers,
+                pruning_ratio=1.0 - wanted.keep, pruning_ratio_dict={modules[n]: 1.0 - share for n, share in wanted.layers.items()},
+                max_pruning_ratio=0.9, ignored_layers=[last_layer(network, sample)], round_to=wanted.round_to,
+            )  # fmt: skip
+            pruner.step()
+            with torch.no_grad():
+                network(sample)
     except Exception as error:  # torch-pruning and the network can raise anything
         raise ModelError(
             f"{type(network).__name__} cannot be pruned at layer {_unprunable(network, sample)}: {type(error).__name__}: {error};"
@@ -92,7 +94,7 @@ def _unprunable(network: nn.Module, sample: Tensor) -> str:
     entered: list[str] = []
     hooks = [m.register_forward_pre_hook(lambda *_, n=n: entered.append(n)) for n, m in network.named_modules() if n]
     try:
-        with torch.no_grad():
+        with quiet(), torch.no_grad():
             network(sample)
     except Exception:  # the failure was reported already; only its place matters
         pass

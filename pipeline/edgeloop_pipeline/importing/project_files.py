@@ -13,6 +13,7 @@ from edgeloop_pipeline.recipe.wizard.write import project_name, quoted
 
 __all__ = ["MODEL", "write"]
 
+MOST_TRAINED = 20_000
 MOST, MIN_MOST, MOST_VALUES = 1024, 64, 40_000_000  # samples, and values in all of them: larger ones take longer
 MODEL, LABELS = "model.onnx", "labels.txt"
 PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
@@ -44,6 +45,8 @@ def _data(request: CompressRequest, meaning: Meaning, final: Path) -> str:
     given += ['labels=tuple((HERE / "labels.txt").read_text("utf-8").splitlines())'] if meaning.labels else []
     given += ["labelled=True"] if meaning.labelled else []
     size = math.prod(meaning.size)
+    if request.prune is not None:  # training wants all there is; samples are spilled to disk
+        size, given = 1, [*given, f"most={MOST_TRAINED}"]
     given += [f"most={max(MIN_MOST, MOST_VALUES // size)}"] if size * MOST > MOST_VALUES else []
     return (
         '"""The data that calibrate, choose and test."""\n\nfrom pathlib import Path\n\n'
@@ -77,11 +80,20 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         + f"normalize: {_yaml({'mean': mean, 'std': std})}   # of raw counts; the shipped files do it inside\n"
         + (f"preprocessing:                # the device does these steps too\n{steps}" if steps else "")
         + f"target: {_yaml(target)}   # of the runtimes with torch; min_accuracy: of the measure\n"
-        + f"model_card: {quoted(card)}\n{STAGES}"
+        + f"model_card: {quoted(card)}\n{STAGES}{_pruning(request)}"
         + f"  quantize: {{{REPAIR if floor else PLAIN}, diagnosis_seconds: 2}}\n"
         + f"  export: {{float32: false{', drop_in: true' * request.drop_in}}}\n"
         + LAST
     )
+
+
+def _pruning(request: CompressRequest) -> str:
+    """Stages that remove channels, and let the rest learn from the original. BatchNorm is folded already: steps are small."""
+    if request.prune is None:
+        return ""
+    learning = "batch: 32, optimizer: adamw, learning_rate: 0.0005, weight_decay: 0.0, temperature: 2.0"
+    labels = "" if request.measure is None and request.labels else ", teacher_share: 1.0"
+    return f"  prune: {{keep: {1 - request.prune:g}}}\n  distill: {{epochs: {request.epochs}, {learning}{labels}}}\n"
 
 
 def _yaml(value: object) -> str:

@@ -19,7 +19,8 @@ class CompressRequest:
     """`model`: an ONNX file; `calibrate`: data; `out`: the project folder to make. Empty: read from the file, or not known.
 
     `reference`: the model as it was named; `weights`: of a network that a function or a library makes. `told`: fields that the
-    library `maker` filled in. `drop_in`: an int8 file with the original's input and output is wanted too.
+    library `maker` filled in. `prune`: share of the channels to remove, and `epochs` of learning from the
+    original after it. `drop_in`: an int8 file with the original's input and output is wanted too.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
     place of what pictures get by themselves.
     """
@@ -43,6 +44,8 @@ class CompressRequest:
     max_latency_us: float | None = None
     max_bytes: int | None = None
     drop_in: bool = False
+    prune: float | None = None
+    epochs: int = 10
     maker: str | None = None
     told: frozenset[str] = frozenset()
 
