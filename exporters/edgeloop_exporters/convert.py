@@ -32,9 +32,10 @@ Entry = Literal["normalize", "dequantize", "nothing"]
 class _Shipped(nn.Module):
     """Raw channels-last counts in, scores out."""
 
-    def __init__(self, body: nn.Module, normalization: InputNormalization, entry: Entry) -> None:
+    def __init__(self, body: nn.Module, normalization: InputNormalization, entry: Entry, moved_first: bool = False) -> None:
+        """`moved_first`: counts become channels first before they are normalized; ONNX Runtime is slow along an axis of three."""
         super().__init__()
-        self.body, self.entry, self.qparams = body, entry, normalization.input_qparams
+        self.body, self.entry, self.qparams, self.moved_first = body, entry, normalization.input_qparams, moved_first
         self.mean: Tensor
         self.factor: Tensor
         self.register_buffer("mean", torch.tensor(normalization.mean))
@@ -45,6 +46,11 @@ class _Shipped(nn.Module):
             assert self.qparams is not None
             dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
             x = dequantize(x, *self.qparams, 0, 255, torch.uint8)
+        elif self.entry == "normalize" and self.moved_first:
+            x = channels_first(x)
+            along = (-1, *[1] * (x.dim() - 2))
+            x = (x.to(torch.float32) - self.mean.reshape(along)) * self.factor.reshape(along)
+            return self.body(x)  # type: ignore[no-any-return]
         elif self.entry == "normalize":
             x = (x.to(torch.float32) - self.mean) * self.factor
         return self.body(channels_first(x))  # type: ignore[no-any-return]
@@ -115,7 +121,8 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     _register_operations()
     raw_is_quantized = quantized and takes_counts(module, normalization)
     body = in_integers(module, 0, True, raw_is_quantized) if quantized else module
-    shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalize").eval()
+    several = len(normalization.mean) > 1 and len(shape) > 1
+    shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalize", several).eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     sample = torch.zeros((2, *shape), dtype=RAW[normalization.dtype])
     opset = OPSET_OF_GELU if any(node.target is aten.gelu.default for node in body.graph.nodes) else OPSET

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.onnx_passes import remove_unread
+from edgeloop_exporters.onnx_passes import HELD, remove_unread
 
 __all__ = ["Door", "Ending", "with_doors"]
 
 Ending = Literal["", "Softmax", "LogSoftmax"]
-ENTRY = ("Cast", "Sub", "Mul", "DequantizeLinear", "Transpose")  # between our input and what is rounded
+ENTRY = ("Cast", "Reshape", "Sub", "Mul", "DequantizeLinear", "Transpose")  # between our input and what is rounded
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,8 @@ def _entry(graph: Any, axes: int) -> _Entry:
         if len(readers) != 1 or readers[0].op_type not in ENTRY or not {*readers[0].input} - {place} <= constants:
             break
         (reader,) = readers
+        if reader.op_type == "Reshape" and not reader.output[0].endswith(HELD):
+            break  # of the network's own
         rounding = reader if reader.op_type == "DequantizeLinear" else rounding
         if reader.op_type == "Transpose":
             order = [order[axis] for axis in next(a.ints for a in reader.attribute if a.name == "perm")]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
@@ -81,6 +82,8 @@ def test_a_file_and_a_folder_become_a_verified_pair_and_a_bundle(pictures: Path,
         tmp_path / "net.onnx", pictures, tmp_path / "small", "--normalize", "imagenet", "--labels", tmp_path / "names.txt",
         "--io", "original",
     )  # fmt: skip
+    operators = [node.op_type for node in onnx.load(tmp_path / "runs" / "small" / "onnx-int8.onnx").graph.node]
+    assert operators.index("Reshape") < operators.index("Sub")  # what keeps the normalization behind the change to channels first
     stages = {stage["name"]: stage["metrics"] for stage in found["stages"]}
     assert stages["verify"]["metric"] == "agreement" and set(stages["verify"]["variants"]) == {"onnx-int8", "tflite-int8"}
     assert min(file["accuracy"]["value"] for file in stages["verify"]["variants"].values()) >= 0.9
