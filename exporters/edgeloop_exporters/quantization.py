@@ -32,6 +32,7 @@ FIXED = {
     aten.tanh.default: (1 / 128, 128),
     aten.log_softmax.int: (16 / 256, 255),
 }
+MIN_INPUTS = 128  # of a linear layer with a scale for each output, which takes some 24 bytes of a TFLite file
 MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any scale; others hand it on, or share it with others
 UNIT = (1 / 128, 128)  # of what is divided by its own norm
 
@@ -98,7 +99,7 @@ def plan(
     floating = floating_nodes(module, float_layers, float_streams)
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
-            axis = 1 if node.target in TRANSPOSED else 0
+            axis = _axis(node, tensor_of(module, node.args[1]))
             name = str(node.args[1].target)
             weights.setdefault(name, QuantizedWeight(name, layer_name(node), axis))
         if not _is_activation(module, node) or fuses_into_next(node) or _pads_for_next(node):
@@ -133,6 +134,13 @@ def plan(
     return QuantizationPlan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
 
 
+def _axis(node: fx.Node, weight: Any) -> int | None:
+    """The axis of outputs, each with a scale; None where so many scales would take more bytes than they are worth."""
+    if node.target is aten.linear.default and weight.shape[1] < MIN_INPUTS:
+        return None
+    return 1 if node.target in TRANSPOSED else 0
+
+
 def _rescaled(
     module: fx.GraphModule, node: fx.Node, named: dict[fx.Node, str], points: Iterable[QuantizationPoint]
 ) -> float | None:
@@ -148,7 +156,9 @@ def _fixed_scale(node: fx.Node, floating: set[fx.Node], input_qparams: tuple[flo
     if node.op == "placeholder":
         return input_qparams
     target: Any = node.target
-    return None if node in floating else UNIT if is_normalized(node) else FIXED.get(target)
+    if is_normalized(node):
+        return UNIT
+    return None if target is aten.softmax.int and node in floating else FIXED.get(target)
 
 
 def _fixed(points: Iterable[QuantizationPoint], group: str) -> bool:
