@@ -33,6 +33,7 @@ __all__ = ["Bundle", "BundleLimits", "VerifiedFile", "VerifiedFiles", "describe"
 MANIFEST = "manifest.json"
 SAFE_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*")
 CHUNK = 1 << 20
+JUDGED = 2 << 20
 WORTH = 0.9  # share of a file's bytes that deflate must leave at most
 
 
@@ -130,7 +131,8 @@ class Bundle:
             raise BundleError(f"{self.path}: has no file {name!r}")
         packed = self._archive.getinfo(name)
         if packed.compress_type == zipfile.ZIP_STORED:
-            data = zip_layout.stored(self._file, packed)
+            with _unpacking(self.path, name):
+                data = zip_layout.stored(self._file, packed)
         else:
             data = _read(self.path, self._file, self._archive, name, entry.bytes)
         if not self._known or len(data) < CHUNK:
@@ -277,8 +279,8 @@ def describe(files: Mapping[str, bytes]) -> dict[str, File]:
 
 def _packing(data: bytes) -> int:
     """Deflate where it is worth the time of unpacking: weights in floats are almost noise, of int8 a sixth is saved."""
-    worth = len(zlib.compress(data, 9)) < WORTH * len(data)
-    return zipfile.ZIP_DEFLATED if worth else zipfile.ZIP_STORED
+    some = data[max(0, len(data) // 2 - JUDGED) :][: 2 * JUDGED]  # from the middle: a model file begins with names
+    return zipfile.ZIP_DEFLATED if len(zlib.compress(some, 9)) < WORTH * len(some) else zipfile.ZIP_STORED
 
 
 def write(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> None:

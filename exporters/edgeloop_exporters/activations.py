@@ -123,7 +123,7 @@ def numbers_as_tensors(module: fx.GraphModule) -> None:
         if node.target not in (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor) or node.kwargs:
             continue
         value, number = node.meta.get("val"), node.args[1] if len(node.args) == 2 else None
-        if not isinstance(number, (int, float)) or not number or not isinstance(value, torch.Tensor):
+        if not isinstance(number, (int, float)) or not number or not math.isfinite(number) or not isinstance(value, torch.Tensor):
             continue
         if not value.is_floating_point() or not isinstance(node.args[0], fx.Node):
             continue
@@ -156,7 +156,7 @@ def least_read(module: fx.GraphModule, node: fx.Node) -> float:
             bent = next(iter(user.users))
             if len(user.users) > 1 or bent.target is not aten.relu6.default:
                 return -math.inf
-            least, gates = max(least, -3.0), gates | {bent, *bent.users}
+            least, gates = max(least, -3.0), gates | {bent, *(u for u in bent.users if factor_of(module, u) is not None)}
         elif user.target is not aten.mul.Tensor:
             return -math.inf
     products = [user for user in node.users if user.target is aten.mul.Tensor]

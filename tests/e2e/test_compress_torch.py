@@ -34,6 +34,17 @@ def make():
 
 def seven():
     return 7
+
+
+class Two(nn.Module):
+    # Answers in a dict; the class itself makes the network.
+
+    def __init__(self):
+        super().__init__()
+        self.inside = make()
+
+    def forward(self, x):
+        return {"scores": self.inside(x)}
 """
 SAID = ("--size", "3x16x16", "--normalize", "unit", "--task", "classification")
 
@@ -98,12 +109,14 @@ def test_its_weights_and_its_program_are_one_network(place: Path, tmp_path: Path
         "safetensors": (f"{place / 'net.py'}:make", *SAID, "--weights", place / "w.safetensors"),
         "pt": (f"{place / 'net.py'}:make", *SAID, "--weights", place / "w.pt"),
         "program": (place / "net.pt2", *SAID[2:]),
+        "class": (f"{place / 'net.py'}:Two", *SAID),
     }.items():
         done = compressed(place, tmp_path / name, *words, "--prepare-only")
         assert done.returncode == 0, done.stderr
         found[name] = answers(tmp_path / name / "model.onnx")
     for name in ("pt", "program"):
         np.testing.assert_allclose(found[name], found["safetensors"], atol=1e-5)
+    np.testing.assert_allclose(found["class"], found["bare"], atol=1e-5)
     assert np.abs(found["bare"] - found["safetensors"]).max() > 0.01
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("drop-in.onnx", providers=["CPUExecutionProvider"])
 x = np.zeros((1, {shape}), np.float32)  # as the original takes it: normalized, {layout}
-(answer,) = session.run(["{output}"], {{"{input}": x}})
+(answer,) = session.run([{output}], {{{input}: x}})
 print(answer.shape)  # (1, {answer})
 '''
 CPP = """// {model}, {version} in int8, in the place of the original. Build: c++ -std=c++17 drop-in.cpp -lonnxruntime
@@ -45,8 +46,8 @@ int main() {{
   std::vector<float> x({values}, 0.0f);
   auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   auto input = Ort::Value::CreateTensor<float>(memory, x.data(), x.size(), shape.data(), shape.size());
-  const char* inputs[] = {{"{input}"}};
-  const char* outputs[] = {{"{output}"}};
+  const char* inputs[] = {{{input}}};
+  const char* outputs[] = {{{output}}};
   auto answers = session.Run(Ort::RunOptions{{nullptr}}, inputs, &input, 1, outputs, 1);
   std::cout << answers[0].GetTensorTypeAndShapeInfo().GetElementCount() << " values\\n";
 }}
@@ -69,7 +70,8 @@ def drop_in(
     ours = session_of(small, 1)
     scores = _run(ours, samples)
     ending = _ending(scores, wanted)
-    given, made = _doors(original, fed.shape[1:], wanted.shape[1:])
+    theirs, answered = original.names
+    given, made = Door(theirs, fed.shape[1:]), Door(answered, wanted.shape[1:])
     content = with_doors(small, given, made, imported.layout, ending)
     found = _run(session_of(content, 1), fed)
     expected = _ended(scores, ending).reshape(found.shape)
@@ -78,8 +80,8 @@ def drop_in(
         raise ModelError(f"drop-in.onnx: gives otherwise than onnx-int8, by {off / max(step, 1e-9):.0f} of 255 steps")
     shape, answer = (", ".join(map(str, door.shape)) for door in (given, made))
     words = {
-        "model": name, "version": f"version {version}", "input": given.name, "output": made.name, "shape": shape, "answer": answer,
-        "values": int(np.prod(given.shape)), "layout": imported.layout.replace("_", " "),
+        "model": name, "version": f"version {version}", "input": _literal(given.name), "output": _literal(made.name),
+        "shape": shape, "answer": answer, "values": int(np.prod(given.shape)), "layout": imported.layout.replace("_", " "),
     }  # fmt: skip
     for file, text in zip(DROP_IN[1:], (PYTHON, CPP), strict=True):
         (folder / file).write_text(text.format(**words), encoding="utf-8")
@@ -87,10 +89,9 @@ def drop_in(
     return f"drop-in.onnx takes {given.name} [N, {shape}] and gives {made.name} [N, {answer}], as {path.name} does"
 
 
-def _doors(original: Original, given: tuple[int, ...], made: tuple[int, ...]) -> tuple[Door, Door]:
-    session = session_of(original.path.read_bytes(), 1)
-    output = original.output or session.get_outputs()[0].name
-    return Door(session.get_inputs()[0].name, given), Door(output, made)
+def _literal(name: str) -> str:
+    """The name as a text of Python and of C++: it comes from somebody's file, and must not end the text."""
+    return json.dumps(name, ensure_ascii=False)
 
 
 def _run(session: Any, x: Array) -> Array:

@@ -55,6 +55,12 @@ class Original:
             raise UsageError(f"{self.path}: has no output {self.output!r}; it has {', '.join(names)}")
         return session
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """Of the input, and of the output that counts."""
+        session = self._session
+        return session.get_inputs()[0].name, self.output or session.get_outputs()[0].name
+
     def fed(self, values: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
         """Raw samples (N, …, channels) as the file's input takes them."""
         given = self._session.get_inputs()[0]

@@ -73,10 +73,12 @@ def with_onnx_file(request: CompressRequest, path: Path) -> CompressRequest:
 
 
 def _of_file(reference: str) -> _Network:
+    import torch
+
     from edgeloop_pipeline.recipe.user_code import load_object
 
     made = load_object(Path.cwd(), reference)
-    return _Network(_called(reference, made) if callable(made) and not hasattr(made, "parameters") else made)
+    return _Network(made if isinstance(made, torch.nn.Module) else _called(reference, made))  # a function, or a class of networks
 
 
 def _called(reference: str, make: Callable[..., Any], *args: Any, **words: Any) -> Any:
@@ -215,7 +217,7 @@ def _nothing_unpickled() -> Iterator[None]:
         raise ModelError("holds a pickle, and reading one runs code; export it again with tensors alone")
 
     def weights_only(*args: Any, **words: Any) -> Any:
-        return plain(*args, **words) if words.get("weights_only", True) else refuse()
+        return plain(*args, **{"weights_only": True, **words}) if words.get("weights_only", True) else refuse()
 
     with (
         mock.patch.object(torch, "load", weights_only), mock.patch.object(pickle, "loads", refuse),
@@ -228,12 +230,16 @@ def _write(reference: str, module: Any, shape: tuple[int, ...], path: Path) -> N
     """Export, and compare with torch. Raises ModelError."""
     import onnxruntime
     import torch
+    from torch.utils._pytree import tree_leaves
 
     program = isinstance(module, torch.export.ExportedProgram)
     try:
         network = module.module() if program else module.eval()
         if program:
-            x = next(value for value in (module.example_inputs or ((), {}))[0] if isinstance(value, torch.Tensor))
+            examples = [value for value in (module.example_inputs or ((), {}))[0] if isinstance(value, torch.Tensor)]
+            if len(examples) != 1:
+                raise ModelError(f"{reference}: was exported with {len(examples)} tensors as its sample inputs; export it with one")
+            x = examples[0]
             words: dict[str, Any] = {}
         else:
             x = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
@@ -241,7 +247,12 @@ def _write(reference: str, module: Any, shape: tuple[int, ...], path: Path) -> N
         with torch.no_grad():
             given = module if program else network
             torch.onnx.export(given, (x,), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False, **words)
-            wanted: Any = network(x)
+            wanted = next(leaf for leaf in tree_leaves(network(x)) if isinstance(leaf, torch.Tensor)).numpy()
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        off = float(np.abs(found - wanted).max()) / max(1e-6, float(np.abs(wanted).max()))
+    except EdgeloopError:
+        raise
     except OUTSIDE as error:
         cause = error
         while cause.__cause__ is not None:
@@ -249,10 +260,6 @@ def _write(reference: str, module: Any, shape: tuple[int, ...], path: Path) -> N
         raise ModelError(
             f"{reference}: torch cannot export it ({_first_line(cause)}); check --size, or export it to ONNX yourself"
         ) from error
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
-    first = wanted if isinstance(wanted, torch.Tensor) else next(iter(wanted.values() if isinstance(wanted, dict) else wanted))
-    off = float(np.abs(found - first.numpy()).max()) / max(1e-6, float(first.abs().max()))
     if not off < MAX_ERROR:
         raise ModelError(f"{reference}: its ONNX file answers otherwise than torch (off by {off:.2g} of the largest value)")
 
