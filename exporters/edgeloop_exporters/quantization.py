@@ -13,11 +13,12 @@ from torch import Tensor, fx, nn
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.activations import factor_of, least_read
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
-from edgeloop_exporters.graph import CONVOLUTIONS, TRANSPOSED, WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.kernel_scales import axis_of, fixed_scale
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
-from edgeloop_exporters.rewrites import MAX_POOLS, is_normalized, padding_value, pads_with_lowest
+from edgeloop_exporters.rewrites import MAX_POOLS, padding_value, pads_with_lowest
 
 __all__ = [
     "QuantizationPlan", "choose_ranges", "insert", "output_qparams", "output_step", "plan", "set_mode", "settle", "weight_key",
@@ -25,16 +26,7 @@ __all__ = [
 
 INPUT = "input"
 JOINING = {aten.cat.default, aten.stack.default}
-# TFLite's integer kernels accept just this scale and zero point (uint8 form) for these.
-FIXED = {
-    aten.sigmoid.default: (1 / 256, 0),
-    aten.softmax.int: (1 / 256, 0),
-    aten.tanh.default: (1 / 128, 128),
-    aten.log_softmax.int: (16 / 256, 255),
-}
-MIN_INPUTS = 128  # of a linear layer with a scale for each output, which takes some 24 bytes of a TFLite file
 MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any scale; others hand it on, or share it with others
-UNIT = (1 / 128, 128)  # of what is divided by its own norm
 
 
 @dataclass(frozen=True)
@@ -99,7 +91,7 @@ def plan(
     floating = floating_nodes(module, float_layers, float_streams)
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
-            axis = _axis(node, tensor_of(module, node.args[1]))
+            axis = axis_of(node, tensor_of(module, node.args[1]))
             name = str(node.args[1].target)
             weights.setdefault(name, QuantizedWeight(name, layer_name(node), axis))
         if not _is_activation(module, node) or fuses_into_next(node) or _pads_for_next(node):
@@ -116,7 +108,7 @@ def plan(
             named[node], groups[name] = name, root(named[node.args[0]])
             points.append(QuantizationPoint(name, layer_name(node), name, None, True, factor))
             continue
-        fixed = _fixed_scale(node, floating, input_qparams)
+        fixed = fixed_scale(node, floating, input_qparams)
         groups[name] = name
         named[node] = name
         if node.target in SAME_SCALE and node.args[0] in named:
@@ -134,13 +126,6 @@ def plan(
     return QuantizationPlan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
 
 
-def _axis(node: fx.Node, weight: Any) -> int | None:
-    """The axis of outputs, each with a scale; None where so many scales would take more bytes than they are worth."""
-    if node.target is aten.linear.default and weight.shape[1] < MIN_INPUTS:
-        return None
-    return 1 if node.target in TRANSPOSED else 0
-
-
 def _rescaled(
     module: fx.GraphModule, node: fx.Node, named: dict[fx.Node, str], points: Iterable[QuantizationPoint]
 ) -> float | None:
@@ -149,16 +134,6 @@ def _rescaled(
     if factor is None or source not in named or not all(user.target in MAY_RESCALE for user in node.users):
         return None
     return factor * next((p.factor for p in points if p.name == named[source]), 1.0)  # type: ignore[index]
-
-
-def _fixed_scale(node: fx.Node, floating: set[fx.Node], input_qparams: tuple[float, int] | None) -> tuple[float, int] | None:
-    """What an integer kernel asks for; None where any scale does."""
-    if node.op == "placeholder":
-        return input_qparams
-    target: Any = node.target
-    if is_normalized(node):
-        return UNIT
-    return None if target is aten.softmax.int and node in floating else FIXED.get(target)
 
 
 def _fixed(points: Iterable[QuantizationPoint], group: str) -> bool:

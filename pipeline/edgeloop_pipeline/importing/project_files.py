@@ -13,7 +13,7 @@ from edgeloop_pipeline.recipe.wizard.write import project_name, quoted
 
 __all__ = ["MODEL", "write"]
 
-MOST_TRAINED = 20_000
+MOST_TRAINED, TRAINED_TIMES = 20_000, 10
 MOST, MIN_MOST, MOST_VALUES = 1024, 64, 40_000_000  # samples, and values in all of them: larger ones take longer
 MODEL, LABELS = "model.onnx", "labels.txt"
 PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
@@ -44,15 +44,21 @@ def _data(request: CompressRequest, meaning: Meaning, final: Path) -> str:
     given = [f"sample={meaning.sample!r}"] if meaning.sample else []
     given += ['labels=tuple((HERE / "labels.txt").read_text("utf-8").splitlines())'] if meaning.labels else []
     given += ["labelled=True"] if meaning.labelled else []
-    size = math.prod(meaning.size)
-    if request.prune is not None:  # training wants all there is; samples are spilled to disk
-        size, given = 1, [*given, f"most={MOST_TRAINED}"]
-    given += [f"most={max(MIN_MOST, MOST_VALUES // size)}"] if size * MOST > MOST_VALUES else []
+    most = _most(request, meaning)
+    given += [f"most={most}"] if most != MOST else []
     return (
         '"""The data that calibrate, choose and test."""\n\nfrom pathlib import Path\n\n'
         "from edgeloop_pipeline.data.datasets import Recordings\n\nHERE = Path(__file__).resolve().parent\n\n\n"
         f"def data() -> Recordings:\n    return Recordings({', '.join([f'HERE / {where!r}', *given])})\n"
     )
+
+
+def _most(request: CompressRequest, meaning: Meaning) -> int:
+    """How many samples are used. Training wants all, which lie on disk; but whole answers as labels lie in memory."""
+    affordable = MOST_VALUES // math.prod(meaning.size)
+    if request.prune is None:
+        return min(MOST, max(MIN_MOST, affordable))
+    return MOST_TRAINED if meaning.task == "classification" else min(MOST_TRAINED, max(MOST, TRAINED_TIMES * affordable))
 
 
 def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
