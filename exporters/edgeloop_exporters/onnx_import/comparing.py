@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from torch import fx
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.onnx_import.reader import Imported
+from edgeloop_exporters.onnx_import.reader import Imported, converted
 
-__all__ = ["Comparison", "check", "compare"]
+__all__ = ["Comparison", "check", "compare", "read_onnx"]
 
 SEED = 0
 COUNTS = (1, 2, 5)
@@ -32,6 +32,18 @@ class Comparison:
     @property
     def worst(self) -> float:
         return max(self.differences.values(), default=0.0)
+
+
+def read_onnx(path: Path, *, sizes: Mapping[str, tuple[int, ...]] | None = None, tolerance: float = 1e-3) -> Imported:
+    """Import a float ONNX file of operator set 7 or newer.
+
+    `sizes`: one sample's shape by input, where the file leaves sizes open. The import is compared with ONNX Runtime on random
+    samples; a larger difference than `tolerance`, relative to the largest answer, is refused. Raises ModelError naming operator and
+    node, UsageError for open sizes, DataError for a file that is not whole.
+    """
+    found = converted(path, sizes or {})
+    check(found, path, tolerance)
+    return found
 
 
 def check(found: Imported, path: Path, tolerance: float) -> None:

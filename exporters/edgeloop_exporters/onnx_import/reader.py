@@ -28,7 +28,7 @@ from edgeloop_exporters.onnx_import.elementwise import DTYPES
 from edgeloop_exporters.onnx_import.table import HANDLERS, Node
 from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value
 
-__all__ = ["Imported", "Port", "converted", "read_onnx"]
+__all__ = ["Imported", "Port", "converted"]
 
 QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger",
@@ -62,20 +62,6 @@ class Imported:
     operators: dict[str, int]
     producer: str
     fixed_batch: int | None = None
-
-
-def read_onnx(path: Path, *, sizes: Mapping[str, tuple[int, ...]] | None = None, tolerance: float = 1e-3) -> Imported:
-    """Import a float ONNX file of operator set 7 or newer.
-
-    `sizes`: one sample's shape by input, where the file leaves sizes open. The import is compared with ONNX Runtime on random
-    samples; a larger difference than `tolerance`, relative to the largest answer, is refused. Raises ModelError naming operator and
-    node, UsageError for open sizes, DataError for a file that is not whole.
-    """
-    from edgeloop_exporters.onnx_import.comparing import check
-
-    found = converted(path, sizes or {})
-    check(found, path, tolerance)
-    return found
 
 
 def converted(path: Path, sizes: Mapping[str, tuple[int, ...]], batch: bool = True) -> Imported:
