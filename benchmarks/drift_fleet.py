@@ -14,7 +14,8 @@ from edgeloop_contract.messages import DriftReport
 from edgeloop_contract.sample_messages import FeatureShift
 from edgeloop_hub.drift.discoveries import discovered, shifts
 from edgeloop_hub.updates.registry import group_variance
-from edgeloop_pipeline.drift.calibration import Pool, pool_of, reference_of
+from edgeloop_pipeline.drift.calibration import reference_of
+from edgeloop_pipeline.drift.pool import Pool, pool_of
 from harness import Row, at_most
 
 PLACES, FLEETS = 4, 60

@@ -10,7 +10,8 @@ import numpy as np
 
 from detectors import NO_RIVER, PER_10K, Ours, Stream, alarms_per_10k, delay, peers
 from edgeloop_contract.manifest import Classification
-from edgeloop_pipeline.drift.calibration import Pool, calibrate, pool_of
+from edgeloop_pipeline.drift.calibration import calibrate
+from edgeloop_pipeline.drift.pool import Pool, pool_of
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from harness import NotRun, Row, against, each

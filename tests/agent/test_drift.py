@@ -18,7 +18,8 @@ from edgeloop_contract.messages import DriftReport
 from edgeloop_contract.sample_messages import FeatureShift
 from edgeloop_hub.drift.discoveries import discovered, p_value
 from edgeloop_hub.drift.discoveries import shifts as in_fleet
-from edgeloop_pipeline.drift.calibration import Pool, calibrate, reference_of, too_few
+from edgeloop_pipeline.drift.calibration import calibrate, reference_of, too_few
+from edgeloop_pipeline.drift.pool import Pool
 from edgeloop_pipeline.drift.variance import between_group_variance
 
 N, F = 1500, 6

@@ -13,7 +13,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Manifest
 from edgeloop_contract.tasks import Classification
 from edgeloop_pipeline.drift import calibration
-from edgeloop_pipeline.drift.calibration import Seen
+from edgeloop_pipeline.drift.pool import Seen, pool_of_seen, seen_of
 from edgeloop_pipeline.packing.samples import SampleFile
 
 __all__ = ["MIN_SAMPLES", "drift_reference"]
@@ -32,7 +32,7 @@ def drift_reference(manifest: Manifest, engine: Engine, files: Sequence[SampleFi
     seen, recordings, labels = _windows(manifest, engine, files)
     if len(seen) < MIN_SAMPLES:
         return f"{len(seen)} samples do not say how ordinary ones look; {MIN_SAMPLES} do (--samples)"
-    pool = calibration.pool_of_seen(seen, recordings, recordings)
+    pool = pool_of_seen(seen, recordings, recordings)
     names = [*sample_names(shapes), *answer_names(task, [spec.name or SCORES for spec in engine.variant.outputs])]
     classes = len(task.labels) if isinstance(task, Classification) else 1
     table: list[tuple[float, int]] = []
@@ -54,7 +54,7 @@ def _windows(manifest: Manifest, engine: Engine, files: Sequence[SampleFile]) ->
             for answer in engine.answers(values):
                 said = answer.tensors if answer.scores is None else answer.scores
                 if answer.sample is not None and said is not None:
-                    seen.append(calibration.seen_of(manifest.task, answer.sample, said))
+                    seen.append(seen_of(manifest.task, answer.sample, said))
                     recordings.append(number)
                     labels.append(names.index(file.label) if file.label in names else -1)
         except DataError as error:

@@ -1,0 +1,56 @@
+"""Reference samples as the drift monitor sees them: one at a time on a device, many at once on the workstation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgeloop_agent.answers import answer_features, answer_names
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.drift import channel_names, sample_features
+
+__all__ = ["Pool", "Seen", "pool_of", "pool_of_seen", "seen_of"]
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Reference samples: features (n, F), and for each sample the numbers of its answer, recording and group."""
+
+    features: Array
+    answers: Array
+    recordings: Array
+    groups: Array
+
+    def of(self, rows: Array) -> Pool:
+        return Pool(self.features[rows], self.answers[rows], self.recordings[rows], self.groups[rows])
+
+
+class Seen(NamedTuple):
+    """One sample as the monitor sees it: features (F,), the number of the answer, and its confidence."""
+
+    features: Array
+    answer: int
+    confidence: float
+
+
+def seen_of(task: Any, sample: Array | Mapping[str, Array], scores: Array | Mapping[str, Array]) -> Seen:
+    """A sample (1, *sample), by input where there are several, with its scores (1, ...) or its named outputs."""
+    first = next(iter(sample.values())) if isinstance(sample, Mapping) else sample
+    said, answer, confidence = answer_features(task, scores, first)
+    return Seen(np.concatenate([sample_features(sample), said]), answer, confidence)
+
+
+def pool_of_seen(seen: Sequence[Seen], recordings: Array, groups: Array) -> Pool:
+    """Samples that were seen one at a time, so that they need not fit into memory."""
+    answers = np.array([one.answer for one in seen], dtype=np.intp)
+    return Pool(np.stack([one.features for one in seen]), answers, np.asarray(recordings), np.asarray(groups))
+
+
+def pool_of(task: Any, values: Array, scores: Array, recordings: Array, groups: Array) -> tuple[Pool, list[str], Array]:
+    """The features of samples (n, *sample) and their scores; the features' names; and the confidence of each answer (n,)."""
+    seen = [seen_of(task, np.asarray(values[i : i + 1]), scores[i : i + 1]) for i in range(len(values))]
+    names = channel_names(values.shape[-1]) + answer_names(task)
+    return pool_of_seen(seen, recordings, groups), names, np.array([one.confidence for one in seen])
