@@ -20,6 +20,7 @@ from edgeloop_agent.engine import Engine
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.tasks import Classification, Tensors
+from edgeloop_pipeline.bundling.drop_in import PYTHON, _literal
 from edgeloop_pipeline.recipe.recipe import load
 
 SIDE, CLASSES = 16, 4
@@ -128,6 +129,12 @@ def takes_the_originals_place(original: Path, run: Path) -> None:
     done = subprocess.run([sys.executable, "drop-in.py"], cwd=run, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.strip() == str(wanted.shape), done.stderr
     assert f'{{"{door.name}"}}' in (run / "drop-in.cpp").read_text()
+
+
+def test_a_name_from_a_file_ends_no_text_of_a_snippet() -> None:
+    given = dict.fromkeys(("version", "shape", "answer", "values", "layout", "model", "output"), 1)
+    text = PYTHON.format(**given, input=_literal('a"]); print("here"); ("'))
+    assert 'print(\\"here\\")' in text and compile(text, "drop-in.py", "exec")
 
 
 def test_channels_last_take_the_originals_place_too(pictures: Path, tmp_path: Path) -> None:

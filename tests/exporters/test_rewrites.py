@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.errors import ModelError
 from edgeloop_contract.manifest import Precision, Quantization, TensorSpec, Variant
 from edgeloop_exporters import convert, kernels, quantization
+from edgeloop_exporters.activations import least_read
 from edgeloop_exporters.file_check import check_file
 from edgeloop_exporters.graph import fold_batchnorm, trace
 from edgeloop_exporters.normalization import InputNormalization
@@ -219,3 +221,15 @@ def test_a_trailing_softmax_is_taken_off_and_probabilities_stay() -> None:
             trailing_softmax(graph)
             said, wanted = graph(normal), net[0](normal)
         assert torch.allclose(said, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(("form", "least"), [("own", -3.0), ("behind a layer", -math.inf), ("read elsewhere", -math.inf)])
+def test_a_range_begins_where_its_own_gate_is_zero(form: str, least: float) -> None:
+    """Behind another layer a gate is not zero where x is below -3, and who reads x itself sees all of it."""
+    layer = conv()
+    forms = {
+        "own": F.hardswish, "behind a layer": lambda x: x * layer(F.relu6(x + 3)), "read elsewhere": lambda x: F.hardswish(x) + x,
+    }  # fmt: skip
+    graph = folded(network(conv(), Do(forms[form])), samples(4))
+    first = [node for node in graph.graph.nodes if str(node.target).startswith("aten.conv2d")][1]
+    assert least_read(graph, first) == least
