@@ -15,13 +15,14 @@ from edgeloop_exporters.activations import factor_of, least_read
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.kernel_scales import axis_of, fixed_scale
+from edgeloop_exporters.outputs import JOINED, answers_here, last_nodes
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.rewrites import MAX_POOLS, padding_value, pads_with_lowest
 
 __all__ = [
-    "QuantizationPlan", "choose_ranges", "insert", "output_qparams", "output_step", "plan", "set_mode", "settle", "weight_key",
+    "QuantizationPlan", "choose_ranges", "insert", "output_qparams", "output_steps", "plan", "set_mode", "settle", "weight_key",
 ]  # fmt: skip
 
 INPUT = "input"
@@ -117,7 +118,7 @@ def plan(
             for source in node.args[0]:
                 if source in named and not _fixed(points, root(named[source])):
                     groups[root(named[source])] = name
-        float_scores = node in floating and all(user.op == "output" for user in node.users)
+        float_scores = node in floating and all(map(answers_here, node.users))
         least = least_read(module, node)
         points.append(
             QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, least if math.isfinite(least) else None)
@@ -149,7 +150,7 @@ def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
         tensor = tensor_of(module, node)
         operands = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.matmul.default}
         return tensor is not None and tensor.is_floating_point() and any(u.target in operands for u in node.users)
-    return node.op in ("placeholder", "call_function")
+    return node.op in ("placeholder", "call_function") and node.target is not JOINED
 
 
 def _pads_for_next(node: fx.Node) -> bool:
@@ -260,19 +261,21 @@ def _quantizer(module: fx.GraphModule, node: Any) -> nn.Module | None:
     return None
 
 
-def output_qparams(module: fx.GraphModule) -> tuple[float, int] | None:
-    """Scale and uint8 zero point of the scores; None where they stay in float."""
-    quantizer = _last(module)
-    scale, zero_point = quantizer.qparams()
-    return (scale.item(), int(zero_point.item())) if quantizer.rounding else None
+def output_qparams(module: fx.GraphModule) -> list[tuple[float, int] | None]:
+    """Scale and uint8 zero point of each output; None where it stays in float."""
+    found = []
+    for quantizer in _last(module):
+        scale, zero_point = quantizer.qparams()
+        found.append((scale.item(), int(zero_point.item())) if quantizer.rounding else None)
+    return found
 
 
-def output_step(module: fx.GraphModule) -> float:
-    """One of 255 steps of the scores' range: their scale, if they are rounded."""
-    return _last(module).qparams()[0].item()
+def output_steps(module: fx.GraphModule) -> list[float]:
+    """Of each output, one of 255 steps of its range: its scale, if it is rounded."""
+    return [quantizer.qparams()[0].item() for quantizer in _last(module)]
 
 
-def _last(module: fx.GraphModule) -> ActivationQuantizer:
-    quantizer = _quantizer(module, module.graph.output_node().all_input_nodes[0])
-    assert isinstance(quantizer, ActivationQuantizer)
-    return quantizer
+def _last(module: fx.GraphModule) -> list[ActivationQuantizer]:
+    quantizers = [_quantizer(module, node) for node in last_nodes(module)]
+    assert all(isinstance(quantizer, ActivationQuantizer) for quantizer in quantizers)
+    return quantizers  # type: ignore[return-value]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -86,6 +86,24 @@ def tidy(content: bytes, counts: bool = True) -> bytes:
         for tensor in (*signature.inputs, *signature.outputs):
             tensor.tensorIndex = renamed.get(tensor.tensorIndex, tensor.tensorIndex)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def named(content: bytes, names: Sequence[str]) -> bytes:
+    """A file whose outputs have these names and this order. The converter calls them output_0, output_1, … in its signature."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph, (signature,) = model.subgraphs[0], model.signatureDefs
+    places = {_text(made.name): made for made in signature.outputs}
+    made = [places[f"output_{number}"] for number in range(len(names))]
+    for entry, name in zip(made, names, strict=True):
+        graph.tensors[entry.tensorIndex].name = entry.name = name.encode()
+    graph.outputs = [entry.tensorIndex for entry in made]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def _unmarked(graph: Any, is_sine: Callable[[Any], bool]) -> None:

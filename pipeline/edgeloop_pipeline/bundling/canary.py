@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import INPUT, SCORES, Canary, GoldenTensor
+from edgeloop_exporters.named_outputs import Output, separate
 from edgeloop_pipeline.bundling.contents import npy_of
 from edgeloop_pipeline.bundling.file_names import GOLDEN
 
@@ -29,25 +30,37 @@ def canary_set(
     scores: Array,
     labels: Array | None,
     *,
-    step: float,
+    steps: Sequence[float],
     max_steps: int,
+    outputs: Sequence[Output] = (),
     golden: Mapping[str, Array | None] | None = None,
 ) -> CanarySet:
-    """Build a canary of N samples. `scores`: (N, ...) of the reference, held in units of `step`; `labels`: None: unknown.
+    """Build a canary of N samples. `scores`: (N, ...) of the reference, those of several `outputs` joined; `labels`: None: unknown.
 
-    `golden`: variant → scores of its own, for float files; None: the reference's scores are the variant's own.
+    `steps`: by output, the unit in which its scores are held. `golden`: variant → scores of its own, for float files; None: the
+    reference's scores are the variant's own.
     """
-    own = {f"{GOLDEN}{name}": values for name, values in (golden or {}).items() if values is not None}
-    arrays = {"inputs": inputs, REFERENCE: scores, **({} if labels is None else {"labels": labels}), **own}
-    variants = {}
-    for name, values in (golden or {}).items():
-        file = f"{GOLDEN}{name}" if f"{GOLDEN}{name}" in own else REFERENCE
-        held = golden_step(scores if values is None else values)
-        variants[name] = {SCORES: GoldenTensor(file=_path(file), step=held, max_steps=GOLDEN_STEPS)}
+    arrays = {"inputs": inputs, **({} if labels is None else {"labels": labels})}
+
+    def tensors(file: str, values: Array, steps: Sequence[float] | None, max_steps: int) -> dict[str, GoldenTensor]:
+        """Of one set of scores, whose files are added. No `steps`: those of float scores."""
+        found = {}
+        parts = separate(values, outputs) if outputs else {SCORES: values}
+        for number, (name, part) in enumerate(parts.items()):
+            own = f"{file}-{number}" if outputs else file
+            arrays[own] = part
+            step = golden_step(part) if steps is None else steps[number]
+            found[name] = GoldenTensor(file=_path(own), step=step, max_steps=max_steps)
+        return found
+
+    reference = tensors(REFERENCE, scores, steps, max_steps)
+    variants = {
+        name: tensors(REFERENCE if values is None else f"{GOLDEN}{name}", scores if values is None else values, None, GOLDEN_STEPS)
+        for name, values in (golden or {}).items()
+    }
     description = Canary(
-        inputs={INPUT: _path("inputs")}, labels="" if labels is None else _path("labels"), variants=variants,
-        golden={SCORES: GoldenTensor(file=_path(REFERENCE), step=step, max_steps=max_steps)},
-    )  # fmt: skip
+        inputs={INPUT: _path("inputs")}, labels="" if labels is None else _path("labels"), variants=variants, golden=reference
+    )
     return CanarySet(description, {_path(name): npy_of(values) for name, values in arrays.items()})
 
 

@@ -33,7 +33,9 @@ from edgeloop_pipeline.cli.run_options import runs_option
 @click.option("--bgr/--rgb", default=None, help="The order of a picture's channels; default: rgb.")
 @click.option("--fit", type=click.Choice(["stretch", "crop", "letterbox"]), help="How a picture gets the model's size.")
 @click.option("--preprocess", default="", metavar="STEPS", help="YAML list of steps, or a file with it; see docs/preprocessing.md.")
-@click.option("--output", default="", metavar="TENSOR", help="The output that counts, if there are several.")
+@click.option(
+    "--output", "outputs", multiple=True, metavar="TENSOR", help="An output that counts, of several; may be repeated. Default: all."
+)
 @click.option("--size", default="", metavar="AxBxC", help="One sample's shape at the input, if the file leaves sizes open.")
 @click.option("--task", type=click.Choice(["classification", "tensors"]), help="Default: as labels and the graph say.")
 @click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal"]), help="What int8 has to keep.")
@@ -74,7 +76,7 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         model=Path(model), reference=model, weights=given["weights"], calibrate=calibrate, out=out, name=given["name"],
         labels=labels_given(given["labels"]),
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
-        steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], output=given["output"],
+        steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], outputs=given["outputs"],
         shape=_size(given["size"]), task=given["task"], measure=given["measure"], min_agreement=given["min_agreement"],
         max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
         drop_in=given["doors"] == "original", prune=given["prune"], epochs=given["epochs"],

@@ -83,7 +83,8 @@ def _meaning(model: ModelFile, content: bytes, request: CompressRequest, path: P
     count = sum(found.operators.values())
     facts = [f"{count} operators of opset {found.opset}{f', written by {found.producer}' if found.producer else ''}"]
     imported = Imported(
-        model=project_files.MODEL, measure=answer.measure, output=answer.output, layout=entry.layout,  # type: ignore[arg-type]
+        model=project_files.MODEL, measure=answer.measure, output=answer.outputs[0] if len(answer.outputs) == 1 else "",
+        outputs=answer.outputs if len(answer.outputs) > 1 else [], layout=entry.layout,  # type: ignore[arg-type]
         shape=entry.shape,
     )  # fmt: skip
     return Meaning(

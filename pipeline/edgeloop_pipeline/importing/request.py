@@ -36,7 +36,7 @@ class CompressRequest:
     bgr: bool | None = None
     fit: Fit | None = None
     steps: list[Step] = field(default_factory=list)
-    output: str = ""
+    outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     task: Literal["classification", "tensors"] | None = None
     measure: Measure | None = None

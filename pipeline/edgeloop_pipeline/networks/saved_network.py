@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.normalization import InputNormalization
+from edgeloop_exporters.outputs import Joining
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.user_code import load_object
@@ -56,7 +57,8 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
         assert given is not None
         return imported_network(project.recipe.folder, given, flat=splits.task == "classification")
     shape = (splits.shape[-1], *splits.shape[:-1])
-    outputs = task_for(splits).outputs
+    task = task_for(splits)
+    outputs = task.outputs
     make = load_object(project.recipe.folder, builder)
     try:
         network = make(shape, outputs, **arguments)
@@ -67,7 +69,7 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{builder}: returned {type(network).__name__}; return a torch.nn.Module")
-    return network
+    return Joining(network, task.named) if task.named else network
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

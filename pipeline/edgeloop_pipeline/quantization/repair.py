@@ -115,7 +115,9 @@ class Repair:
 
     def _judged(self, graph: Graph) -> Candidate:
         scores = scores_of(graph.module, self.saved.normalization, self.splits.validation)
-        return Candidate(graph, self.task.judge(scores, self.splits.validation)[0], diagnosis.sqnr(self.plain, scores))
+        return Candidate(
+            graph, self.task.judge(scores, self.splits.validation)[0], diagnosis.sqnr(self.plain, scores, self.splits.outputs)
+        )
 
     def _chosen(self, graph: Graph, method: Method) -> Candidate:
         quantized_graph.choose(graph, self.values, method)

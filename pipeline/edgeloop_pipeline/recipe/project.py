@@ -124,7 +124,7 @@ class Project:
         if head.normalize is None:
             raise UsageError("normalize: missing; an imported model needs the mean and std that it was trained with")
         original = original_answers.Original(
-            self.recipe.folder / head.imported.model, head.imported.output, head.imported.layout, tuple(head.imported.shape)
+            self.recipe.folder / head.imported.model, head.imported.chosen, head.imported.layout, tuple(head.imported.shape)
         )
         return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std))
 

@@ -112,9 +112,19 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     model: Annotated[str, msgspec.Meta(min_length=1)]  # an ONNX file beside the recipe
     measure: Measure | None = None  # what int8 keeps of this model's own answers; default: the labels of the data
-    output: str = ""  # of several
+    output: str = ""  # of several, the one that counts
+    outputs: list[str] = []  # or these, of several, in this order; their scores are joined
     layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
     shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
+
+    def __post_init__(self) -> None:
+        if self.output and self.outputs:
+            raise ValueError("`output` names one, `outputs` several: give one of the two")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The outputs that count; (): the first one."""
+        return tuple(self.outputs) or ((self.output,) if self.output else ())
 
 
 class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.arrays import Array, evenly_spaced_rows
+from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.bundling.file_names import CANARY
 from edgeloop_pipeline.recipe.inputs import Inputs
 
@@ -57,7 +58,15 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array) -> Seen:
         other = _map_of(scores)
         assert other is not None
         return Seen(picture, text, _picture(_counts(drawn, low, high)), _picture(_counts(other, low, high)), True, None)
-    return Seen(picture, text, _numbers(np.asarray(label)), _numbers(scores), False, None)
+    said, small = (_said(splits, values) for values in (np.asarray(label), scores))
+    return Seen(picture, text, said, small, False, None)
+
+
+def _said(splits: Any, answer: Array) -> str:
+    """An answer in words; of several outputs each."""
+    if not splits.outputs:
+        return _numbers(answer)
+    return "; ".join(f"{name}: {_numbers(values[0])}" for name, values in separate(answer[None], splits.outputs).items())
 
 
 def _map_of(answer: Array) -> Array | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Classification:
     """Classification: labels are classes, scores are logits."""
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = ()
 
     @property
     def outputs(self) -> int:

@@ -7,7 +7,7 @@ kept of an imported model's own answers.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,6 +33,8 @@ MEASURES = {"agreement": "agreement", "cosine": "cosine similarity", "mask_iou":
 
 class Task(Protocol):
     """One task on one data set. Scores are the network's outputs: (N, ...) float32."""
+
+    named: ClassVar[tuple[str, ...]]  # outputs that the network returns by name, in a dict; (): it returns one tensor
 
     @property
     def outputs(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Regression:
     """Regression: labels are quantities; scores are the same, standardised by the training set."""
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = ()
 
     @cached_property
     def scale(self) -> tuple[Array, Array]:

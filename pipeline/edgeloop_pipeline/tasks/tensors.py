@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from edgeloop_contract.errors import DataError
+from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.regression import refuse_smoothing
 
@@ -27,9 +29,13 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Tensors:
-    """Labels and scores are arrays of one shape (N, …). The recipe's `measure` compares them, sample by sample."""
+    """Labels and scores are arrays of one shape (N, …). The recipe's `measure` compares them, sample by sample.
+
+    Of several outputs, joined (N, total), each counts by itself, and the metric is that of the worst one.
+    """
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = ()
 
     @property
     def outputs(self) -> int:
@@ -40,17 +46,29 @@ class Tensors:
         return "" if answer == wanted else f"an array of shape {wanted}, as the original does"
 
     def loss(self, smoothing: float = 0.0) -> Loss:
-        """Mean squared error, relative to the power of the answers in training."""
-        import torch.nn.functional as F
-
+        """Mean squared error, relative to the power of the answers in training; of several outputs, the sum of theirs."""
         refuse_smoothing(smoothing, "tensors")
-        power = max(float((self.splits.train.labels.astype(np.float64) ** 2).mean()), TINY)
-        return lambda scores, labels, *_: F.mse_loss(scores, labels) / power
+        return lambda scores, labels, *_: self._error(scores, labels)
 
     def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        return self._error(scores, wanted)
+
+    def _error(self, scores: Tensor, wanted: Tensor) -> Tensor:
+        import torch
         import torch.nn.functional as F
 
-        return F.mse_loss(scores, wanted)
+        found, right = self._parts(scores), self._parts(wanted.reshape(scores.shape))
+        return torch.stack([F.mse_loss(found[name], right[name]) / power for name, power in self._powers.items()]).sum()
+
+    @cached_property
+    def _powers(self) -> dict[str, float]:
+        """By output, of the answers in training."""
+        parts = self._parts(np.asarray(self.splits.train.labels))
+        return {name: max(float(np.square(part, dtype=np.float64).mean()), TINY) for name, part in parts.items()}
+
+    def _parts(self, values: Any) -> dict[str, Any]:
+        """By output; "" is the only one."""
+        return separate(values, self.splits.outputs) if self.splits.outputs else {"": values}
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         found, wanted = scores.numpy(), np.asarray(samples.labels)
@@ -62,8 +80,13 @@ class Tensors:
 
     def _kept(self, scores: Array, wanted: Array) -> Callable[[Array], float]:
         """The measure, of sample weights (N,)."""
-        found = scores.reshape(wanted.shape).astype(np.float64)
-        truth = wanted.astype(np.float64)
+        right = self._parts(wanted)
+        each = [self._kept_of(found, right[name]) for name, found in self._parts(scores.reshape(wanted.shape)).items()]
+        return each[0] if len(each) == 1 else lambda weights: min(kept(weights) for kept in each)
+
+    def _kept_of(self, found: Array, wanted: Array) -> Callable[[Array], float]:
+        """The measure of one output."""
+        found, truth = found.astype(np.float64), wanted.astype(np.float64)
         kind = self.splits.measure
         if kind == "signal":
             noise, power = (each(values).sum(1) for each, values in ((np.square, _rows(found - truth)), (np.square, _rows(truth))))
@@ -92,6 +115,9 @@ class Tensors:
         return manifest.Tensors()
 
     def card(self, figures: TaskFigures) -> list[str]:
+        if self.splits.outputs:
+            shown = ", ".join(f"{output.name} {list(output.shape)}" for output in self.splits.outputs)
+            return [f"Answers each sample with {len(self.splits.outputs)} arrays: {shown}."]
         return [f"Answers each sample with an array of shape {list(self.splits.train.labels.shape[1:])}."]
 
 
