@@ -33,7 +33,7 @@ def boxes_of(given: Any, where: str, labels: int) -> Array:
         raise DataError(f"{where}: a box has no area; leave it out")
     if len(found) > MAX_BOXES:
         raise DataError(f"{where}: {len(found)} boxes; at most {MAX_BOXES} are taken: cut the picture into tiles")
-    return found
+    return np.asarray(found)
 
 
 def padded(rows: Sequence[Array], size: int) -> Array:

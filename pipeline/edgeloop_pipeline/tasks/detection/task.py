@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from edgeloop_contract.boxes import Found, find_boxes
 from edgeloop_contract.errors import ModelError
 from edgeloop_pipeline.tasks import confidence_intervals
-from edgeloop_pipeline.tasks.detection.cells import SIDES, STRIDES, Cells, cells_of, wanted
+from edgeloop_pipeline.tasks.detection.cells import BOXES, SCORES, SIDES, STRIDES, Cells, cells_of, wanted
 from edgeloop_pipeline.tasks.detection.measure import Judged, judged
 from edgeloop_pipeline.tasks.regression import refuse_smoothing
 
@@ -35,6 +35,7 @@ class Detection:
     """Labels are boxes (N, boxes, 5) in pixels of the sample; scores are distances and scores of grid cells, joined."""
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = (BOXES, SCORES)
 
     @property
     def outputs(self) -> int:
