@@ -50,8 +50,8 @@ class Joining(nn.Module):
         super().__init__()
         self.network, self.names = network, tuple(names)
 
-    def forward(self, *x: Tensor) -> Tensor:
-        answer: Mapping[str, Tensor] | Sequence[Tensor] = self.network(*x)
+    def forward(self, x: Tensor) -> Tensor:
+        answer: Mapping[str, Tensor] | Sequence[Tensor] = self.network(x)
         if isinstance(answer, Mapping):
             if missing := [name for name in self.names if name not in answer]:
                 raise ModelError(

@@ -12,7 +12,7 @@ import msgspec
 from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
-from edgeloop_pipeline.bundling.variants import read_variants
+from edgeloop_pipeline.bundling.variants import named_outputs, read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import Parity, VerifiedFile, VerifyResult
@@ -114,7 +114,8 @@ class Verify(Base):
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are used too")
             pools["train"] = (splits.train, scores_of(graph.module, normalization, splits.train).numpy())
-        reference = calibration.of_bundle(task, pools, labelled=not splits.measure, outputs=splits.outputs)
+        outputs = splits.outputs or named_outputs(read_variants(inputs.artefacts["exported"])[0])
+        reference = calibration.of_bundle(task, pools, labelled=not splits.measure, outputs=outputs)
         told = calibration.rarest_told(reference.samples, reference.recordings)
         rarer = f"; rates below {told:.0f} false alarms in 10,000 samples are extrapolated from these" if told else ""
         inputs.log(f"drift: the reference is {reference.samples} samples in {reference.recordings} recordings{rarer}")

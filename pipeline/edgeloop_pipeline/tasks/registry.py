@@ -1,7 +1,7 @@
 """The tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
 
-"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, or what is kept of an
-imported model's own answers.
+"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, mAP@0.5:0.95, or what is
+kept of an imported model's own answers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ TASKS = {
     "regression": "edgeloop_pipeline.tasks.regression:Regression",
     "anomaly": "edgeloop_pipeline.tasks.anomaly:Anomaly",
     "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
+    "detection": "edgeloop_pipeline.tasks.detection.task:Detection",
 }
-METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC"}
+METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC", "detection": "mAP"}
 # Where the original model's answers are the labels, nothing is accuracy.
 MEASURES = {"agreement": "agreement", "cosine": "cosine similarity", "mask_iou": "mask IoU", "signal": "signal kept"}
 
