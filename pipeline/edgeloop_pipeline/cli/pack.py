@@ -20,13 +20,16 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's path; it ends in .edgeloop.")
 @click.option("--name", default="", help="The model's name on devices and hub; default: the first file's name.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Grows with each bundle of this model.")
-@click.option("--task", type=click.Choice(["classification", "regression", "tensors"]), help="Default: by labels or quantities.")
+@click.option(
+    "--task", type=click.Choice(["classification", "regression", "tensors", "detection"]), help="Default: by labels or quantities."
+)
 @click.option("--labels", default="", help="A file with one label a line, or labels with commas between.")
 @click.option("--quantities", default="", help="Names of the quantities of a regression, with commas between.")
 @click.option(
     "--scores", type=click.Choice(["logits", "probabilities"]), help="What the scores are; default: as the file shows it."
 )
 @click.option("--output", default="", metavar="TENSOR", help="The output that holds the scores.")
+@click.option("--boxes", default="", metavar="LAYOUT", help="How a detector's outputs say boxes; see docs/detection.md.")
 @click.option("--preprocess", multiple=True, metavar="[INPUT=]STEPS", help="YAML list of steps, or a file with it; see docs.")
 @click.option("--constant", multiple=True, metavar="TENSOR=VALUES", help="An input that always has these values.")
 @click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next window.")
@@ -62,6 +65,7 @@ def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, 
         quantities=_listed(given["quantities"]),
         scores=given["scores"],
         output=given["output"],
+        boxes=layout_given(given["boxes"]),
         steps=dict(steps_given(text) for text in given["preprocess"]),
         constants={name: _numbers(name, text) for name, text in _pairs("--constant", given["constant"])},
         states=dict(_pairs("--state", given["state"])),
@@ -100,6 +104,20 @@ def labels_given(text: str) -> list[str]:
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise UsageError(f"--labels {text[:80]}: {twice!r} is there twice; labels must be different")
     return labels
+
+
+def layout_given(text: str) -> Any:
+    """A layout of boxes in YAML; None where nothing was said."""
+    import msgspec
+    import yaml
+
+    from edgeloop_contract.boxes import Layout
+
+    try:
+        return msgspec.convert(yaml.safe_load(text), type=Layout) if text else None
+    except (yaml.YAMLError, msgspec.ValidationError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise UsageError(f"--boxes {text[:80]}: {said}; such as '{{layout: rows, channels: first}}' (docs/detection.md)") from error
 
 
 def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:

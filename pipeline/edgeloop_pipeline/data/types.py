@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes import Layout
 from edgeloop_exporters.named_outputs import Output
 
 NAMES = ("train", "validation", "test")
@@ -106,6 +107,7 @@ class PreparedSplits:
     normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # the recipe's mean and std
     channels: tuple[str, ...] = ()
     measure: str = ""  # what the labels are where they are an imported model's own answers; "": the data's labels
+    boxes: Layout | None = None  # the recipe's: how an imported detector's outputs say boxes
     outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 

@@ -78,8 +78,9 @@ class Project:
             from edgeloop_pipeline.data.field_data import merged
 
             found = merged(found, self._field, field.share, field.max_repeats)
-        measure = self.recipe.head.imported.measure or "" if self.recipe.head.imported else ""
-        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure)
+        imported = self.recipe.head.imported
+        measure, boxes = (imported.measure or "", imported.boxes) if imported else ("", None)
+        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=boxes)
 
     @property
     def _original(self) -> list[Path]:

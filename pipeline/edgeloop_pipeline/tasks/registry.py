@@ -28,7 +28,13 @@ TASKS = {
 }
 METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC", "detection": "mAP"}
 # Where the original model's answers are the labels, nothing is accuracy.
-MEASURES = {"agreement": "agreement", "cosine": "cosine similarity", "mask_iou": "mask IoU", "signal": "signal kept"}
+MEASURES = {
+    "agreement": "agreement",
+    "cosine": "cosine similarity",
+    "mask_iou": "mask IoU",
+    "boxes": "boxes kept",
+    "signal": "signal kept",
+}
 
 
 class Task(Protocol):
