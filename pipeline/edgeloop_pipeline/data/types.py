@@ -40,6 +40,7 @@ class Splits:
     test: Split
     channels: tuple[str, ...] = field(default=(), kw_only=True)  # names of the recordings' channels: a device reads tables by them
     rate_hz: int = field(default=0, kw_only=True)  # of sound, if known
+    notes: tuple[str, ...] = field(default=(), kw_only=True)  # what was left out, and what else a person should know
 
 
 class Data(Protocol):

@@ -7,7 +7,8 @@ kept of an imported model's own answers.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -65,6 +66,14 @@ class Task(Protocol):
     def described(self, figures: TaskFigures) -> manifest.Task: ...
 
     def card(self, figures: TaskFigures) -> list[str]: ...
+
+
+@runtime_checkable
+class NamedOutputs(Protocol):
+    """A task whose network returns several outputs by name (`Task.named`)."""
+
+    def check_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """The outputs that the network should return for one sample; '' if these shapes, with the batch, are right."""
 
 
 def metric_name(task: str, measure: str | None = "") -> str:
