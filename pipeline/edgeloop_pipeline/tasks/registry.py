@@ -27,6 +27,7 @@ TASKS = {
     "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
     "detection": "edgeloop_pipeline.tasks.detection.task:Detection",
 }
+LATE = {"detection": ("edgeloop_pipeline.tasks.detection.loss",)}  # what a task imports when it trains, because it needs torch
 METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC", "detection": "mAP"}
 # Where the original model's answers are the labels, nothing is accuracy.
 MEASURES = {"agreement": "agreement", "cosine": "cosine similarity", "mask_iou": "mask IoU", "signal": "signal kept"}
@@ -92,6 +93,6 @@ def task_for(splits: PreparedSplits) -> Task:
     return task
 
 
-def module_of(task: str) -> str:
-    """The name of the module with a task's loss and metric: it is in the cache keys of recipes with this task."""
-    return TASKS[task].partition(":")[0]
+def modules_of(task: str) -> tuple[str, ...]:
+    """The names of the modules with a task's loss and metric: they are in the cache keys of recipes with this task."""
+    return (TASKS[task].partition(":")[0], *LATE.get(task, ()))
