@@ -18,7 +18,7 @@ from edgeloop_exporters.file_tensors import file_scores, output_specs
 from edgeloop_exporters.named_outputs import separate
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.outputs import outputs_of
-from edgeloop_exporters.quantization import output_qparams
+from edgeloop_exporters.quantization import output_steps
 
 __all__ = ["check_file"]
 
@@ -56,11 +56,8 @@ def check_file(
             return f"it answers shape {scores.shape}, torch {wanted.shape}"
         outputs = outputs_of(graph)
         found, torchs = separate(scores, outputs), separate(wanted, outputs)
-        scales = output_qparams(graph) if quantized else [None] * len(outputs)
-        faults = [
-            _off(found[output.name], torchs[output.name], None if scale is None else scale[0], quantized)
-            for output, scale in zip(outputs, scales, strict=True)
-        ]
+        steps = output_steps(graph) if quantized else [None] * len(outputs)
+        faults = [_off(found[output.name], torchs[output.name], step) for output, step in zip(outputs, steps, strict=True)]
         named = [
             f"{output.name}: {fault}" if output.name else fault for output, fault in zip(outputs, faults, strict=True) if fault
         ]
@@ -82,16 +79,14 @@ def check_file(
         raise ModelError(f"the {kind} file is not what the network is: {wrong}{first}; replace that operation, or {remedy}")
 
 
-def _off(found: Array, wanted: Array, scale: float | None, quantized: bool) -> str:
-    """The error of one output in words, where it is more than rounding; else \"\". `scale`: of an int8 file's rounded output."""
+def _off(found: Array, wanted: Array, step: float | None) -> str:
+    """The error of one output in words, where it is more than rounding; else \"\". `step`: of an int8 file, one of 255."""
     error = np.abs(found - wanted)
-    if not quantized:
+    if step is None:
         off, largest = float(error.max()), float(np.abs(wanted).max())
         return f"it is {off:.3g} off where torch answers up to {largest:.3g}" if off > MAX_ERROR * max(largest, 1e-3) else ""
-    if scale is None:
-        return ""
     dense = wanted[0].size >= MANY_VALUES  # in an answer for each place, rounding moves the edges of what is seen there
-    steps = float(np.quantile(error, ORDINARY) if dense else error.max()) / scale
+    steps = float(np.quantile(error, ORDINARY) if dense else error.max()) / step
     return f"it is {steps:.0f} steps of 255 off" if steps > MAX_STEPS else ""
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.activations import factor_of, least_read
+from edgeloop_exporters.decoders import decoder_nodes
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.kernel_scales import axis_of, fixed_scale
@@ -89,7 +90,7 @@ def plan(
     points: list[QuantizationPoint] = []
     weights: dict[str, QuantizedWeight] = {}
     named: dict[fx.Node, str] = {}
-    floating = floating_nodes(module, float_layers, float_streams)
+    floating = floating_nodes(module, float_layers, float_streams) | decoder_nodes(module)
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
             axis = axis_of(node, tensor_of(module, node.args[1]))
