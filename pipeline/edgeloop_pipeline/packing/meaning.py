@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Normalize, Resize, Step
 from edgeloop_contract.tasks import Classification, Regression, Task, Tensors
@@ -26,6 +28,8 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
                 if request.task in (None, "classification"):
                     _check_different(labels, model)
                 break
+    if request.boxes is not None or request.task == "detection":
+        return _detection(labels, request)
     kind = request.task or ("regression" if request.quantities else None)
     wanted = len(labels or request.quantities)
     fitting = [spec for spec in outputs if math.prod(spec.shape) == wanted] if wanted else []
@@ -50,6 +54,16 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
     if kind == "regression":
         return Regression(quantities=request.quantities, mean=[0.0] * wanted, std=[1.0] * wanted, output=output)
     return Classification(labels=labels, scores=_scores(models, chosen[0], request, facts), output=output)
+
+
+def _detection(labels: Sequence[str], request: PackRequest) -> Task:
+    if request.boxes is None:
+        raise UsageError("--task detection: say how the outputs are boxes with --boxes; docs/detection.md has the layouts")
+    if request.task not in (None, "detection") or request.quantities:
+        raise UsageError(f"--boxes: are not for --task {request.task or 'regression'}; leave out one of the two")
+    if not labels:
+        raise UsageError("--boxes: say what the boxes are of with --labels")
+    return msgspec.structs.replace(request.boxes, labels=list(labels))
 
 
 def _check_different(labels: Sequence[str], model: ModelFile) -> None:
