@@ -8,14 +8,15 @@ import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Found, Placement, find_boxes
+from edgeloop_contract.boxes import Found, Placement, find_boxes, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.tasks import Detection
 
-__all__ = ["Box", "box_answers", "box_feature_names", "box_features", "found_boxes"]
+__all__ = ["Box", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes"]
 
 DOUBTED = 0.05  # scores down to this one are looked at, to say how sure it is that there is nothing more
 SCORE_DIGITS, PIXEL_DIGITS = 4, 2
+HALF = 0.5
 
 
 class Box(msgspec.Struct, frozen=True):
@@ -47,6 +48,14 @@ def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, widt
 def _name(task: Detection, label: int) -> str:
     """An end-to-end file may answer numbers that nobody named."""
     return task.labels[label] if 0 <= label < len(task.labels) else f"label {label}"
+
+
+def count_found(found: Found, truth: Array) -> int:
+    """How many labelled boxes (n, 5), as label, x1, y1, x2, y2, an answer of the same label overlaps by half or more."""
+    if not len(truth) or not len(found.boxes):
+        return 0
+    near = (iou_matrix(found.boxes, truth[:, 1:]) >= HALF) & (found.labels[:, None] == truth[None, :, 0])
+    return int(near.any(0).sum())
 
 
 def box_feature_names(task: Detection) -> list[str]:

@@ -51,16 +51,21 @@ class Joining(nn.Module):
         self.network, self.names = network, tuple(names)
 
     def forward(self, x: Tensor) -> Tensor:
+        parts = self.parts(x)
+        return join(list(parts.values()), list(parts))
+
+    def parts(self, x: Tensor) -> dict[str, Tensor]:
+        """By output, in order. Raises ModelError where one is missing."""
         answer: Mapping[str, Tensor] | Sequence[Tensor] = self.network(x)
         if isinstance(answer, Mapping):
             if missing := [name for name in self.names if name not in answer]:
                 raise ModelError(
                     f"{type(self.network).__name__}: returns {', '.join(answer) or 'nothing'}, without {', '.join(missing)}"
                 )
-            return join([answer[name] for name in self.names], self.names)
+            return {name: answer[name] for name in self.names}
         if not isinstance(answer, Sequence) or len(answer) != len(self.names):
             raise ModelError(f"{type(self.network).__name__}: return a dict with {', '.join(self.names)}, each (N, ...)")
-        return join(answer, self.names)
+        return dict(zip(self.names, answer, strict=True))
 
 
 def join(values: Sequence[Tensor], names: Sequence[str]) -> Tensor:

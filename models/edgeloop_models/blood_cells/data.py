@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgeloop_pipeline.data.box_augmentations import augment_boxes as augment  # noqa: F401
+from edgeloop_pipeline.data.augmentations import augment_boxes as augment  # noqa: F401
 from edgeloop_pipeline.data.datasets import PictureBoxes
 from edgeloop_pipeline.data.download import DownloadedFolder
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, UsageError
-from edgeloop_pipeline.cli.pack import labels_given, layout_given, steps_given
+from edgeloop_pipeline.cli.pack import boxes_given, labels_given, steps_given
 from edgeloop_pipeline.cli.run_options import runs_option
 
 
@@ -78,7 +78,8 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         labels=labels_given(given["labels"]),
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
         steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], outputs=given["outputs"],
-        shape=_size(given["size"]), task=given["task"], boxes=layout_given(given["boxes"]), measure=given["measure"],
+        shape=_size(given["size"]), task=given["task"],
+        boxes=boxes_given(given["boxes"]) if given["boxes"] else None, measure=given["measure"],
         min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
         drop_in=given["doors"] == "original", prune=given["prune"], epochs=given["epochs"],
     )  # fmt: skip

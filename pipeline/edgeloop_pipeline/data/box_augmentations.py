@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 NONE = -1.0
 MEAN_COUNT = 114.0  # around a picture that is made smaller
-ZOOM = (0.75, 1.4)  # of a side
+ZOOM = (0.75, 1.4)  # of a side; its logarithm is drawn evenly
 STRETCH = 0.1  # of one side against the other
 LEAST_LEFT = 0.3  # of a box's area inside the new picture; less is not asked for
 LEAST_PIXELS = 2.0
@@ -36,7 +37,7 @@ def _augmented(values: Any, boxes: Any, generator: Any, upright: bool) -> tuple[
     def uniform(low: float, high: float, *shape: int) -> Any:
         return low + (high - low) * torch.rand(n, *shape, generator=generator)
 
-    zoom = torch.exp(uniform(*(float(torch.tensor(side).log()) for side in ZOOM), 1))
+    zoom = torch.exp(uniform(math.log(ZOOM[0]), math.log(ZOOM[1]), 1))
     stretch = torch.exp(uniform(-STRETCH, STRETCH, 1))
     scale = torch.cat([zoom * stretch, zoom / stretch], 1)  # (N, 2): of x and y, from the old picture to the new one
     room = (scale - 1).abs()

@@ -101,7 +101,13 @@ def prepare_splits(
     if len(shapes) > 1:
         raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
     return PreparedSplits(
-        splits.labels, made["train"], made["validation"], made["test"], task, channels=tuple(splits.channels), notes=tuple(notes)
+        splits.labels,
+        made["train"],
+        made["validation"],
+        made["test"],
+        task,
+        channels=tuple(splits.channels),
+        notes=(*splits.notes, *notes),
     )
 
 

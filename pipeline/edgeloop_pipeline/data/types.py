@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Layout
+from edgeloop_contract.tasks import Detection
 from edgeloop_exporters.named_outputs import Output
 
 NAMES = ("train", "validation", "test")
@@ -41,6 +41,7 @@ class Splits:
     test: Split
     channels: tuple[str, ...] = field(default=(), kw_only=True)  # names of the recordings' channels: a device reads tables by them
     rate_hz: int = field(default=0, kw_only=True)  # of sound, if known
+    notes: tuple[str, ...] = field(default=(), kw_only=True)  # what was left out, and what else a person should know
 
 
 class Data(Protocol):
@@ -107,7 +108,7 @@ class PreparedSplits:
     normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # the recipe's mean and std
     channels: tuple[str, ...] = ()
     measure: str = ""  # what the labels are where they are an imported model's own answers; "": the data's labels
-    boxes: Layout | None = None  # the recipe's: how an imported detector's outputs say boxes
+    boxes: Detection | None = None  # the task of an imported detector
     outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 

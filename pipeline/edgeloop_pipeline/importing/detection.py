@@ -9,6 +9,7 @@ from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.detectors import Detector, detector_of
 from edgeloop_pipeline.importing.request import CompressRequest
+from edgeloop_pipeline.recipe.settings import ImportedBoxes
 
 if TYPE_CHECKING:
     from edgeloop_pipeline.importing.output_meaning import Answer
@@ -29,13 +30,21 @@ def found(
     if len(picture) == 2:
         detector = detector_of(model, shapes, picture[0], picture[1]) if request.boxes is None else None
         if request.boxes is not None:
-            detector = Detector(request.boxes, 0, True, "boxes, as said")
+            detector = Detector(request.boxes.decode, 0, True, "boxes, as said")
     if detector is None:
         if asked:
             why = REMEDY if len(picture) == 2 else "boxes are found in pictures, and its input is none"
             raise UsageError(f"{request.model}: its outputs are no boxes that are known here; {why}")
         return False
-    answer.boxes, answer.measure, answer.labels = detector.layout, "boxes", _labels(answer, model, detector, request)
+    given = request.boxes
+    answer.boxes = (
+        ImportedBoxes(decode=detector.layout)
+        if given is None
+        else ImportedBoxes(
+            decode=given.decode, score_threshold=given.score_threshold, iou_threshold=given.iou_threshold, max_boxes=given.max_boxes
+        )
+    )
+    answer.measure, answer.labels = "boxes", _labels(answer, model, detector, request)
     (answer.facts if detector.sure else answer.guesses).append(
         detector.why + ("" if detector.sure else " (--task tensors, if it does not)")
     )

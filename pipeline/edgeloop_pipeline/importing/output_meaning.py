@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgeloop_contract.boxes import Layout
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_pipeline.data.datasets.recordings import Recordings
 from edgeloop_pipeline.importing import detection
 from edgeloop_pipeline.importing.request import CompressRequest
-from edgeloop_pipeline.recipe.settings import Measure
+from edgeloop_pipeline.recipe.settings import ImportedBoxes, Measure
 
 __all__ = ["Answer", "answer_of"]
 
@@ -37,7 +36,7 @@ class Answer:
     measure: Measure | None
     labels: list[str]
     labelled: bool = False
-    boxes: Layout | None = None
+    boxes: ImportedBoxes | None = None
     facts: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
 

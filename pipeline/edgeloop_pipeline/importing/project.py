@@ -25,7 +25,7 @@ from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.settings import Imported
-from edgeloop_pipeline.tasks.kept_boxes import LEAST, KeptBoxes
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 __all__ = ["make_project"]
 
@@ -141,10 +141,11 @@ def _count_boxes(splits: PreparedSplits, meaning: Meaning) -> None:
     kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])
     parts = (splits.train, splits.validation, splits.test)
     count, pictures = sum(len(f.boxes) for s in parts for f in kept.found(np.asarray(s.labels))), sum(map(len, parts))
+    least = f"a score of {splits.boxes.score_threshold:g}"
     if not count:
         raise DataError(
-            f"the model finds no box with a score of {LEAST:g} in {pictures} pictures; give pictures of what it finds, check the"
-            " normalization, or judge by --measure signal"
+            f"the model finds no box with {least} in {pictures} pictures; give pictures of what it finds, check the normalization,"
+            " or judge by --measure signal"
         )
     meaning.facts.append(f"the model finds {count} boxes in {pictures} pictures")
     if count < MIN_BOXES:

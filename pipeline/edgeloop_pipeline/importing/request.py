@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from edgeloop_contract.boxes import Layout
 from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.tasks import Detection
 from edgeloop_pipeline.recipe.settings import Imported, Measure
 
 __all__ = ["CompressRequest", "Fit", "Meaning"]
@@ -40,7 +40,7 @@ class CompressRequest:
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     task: Literal["classification", "tensors", "detection"] | None = None
-    boxes: Layout | None = None
+    boxes: Detection | None = None
     measure: Measure | None = None
     min_agreement: float | None = None
     max_latency_us: float | None = None

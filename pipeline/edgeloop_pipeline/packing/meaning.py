@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Letterbox, Normalize, Resize, Step
 from edgeloop_contract.tasks import Classification, Detection, Regression, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
-from edgeloop_exporters.model_files.detectors import Detector, detector_of
+from edgeloop_exporters.model_files.detectors import detector_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
@@ -29,7 +31,7 @@ def task_of(
                 if request.task in (None, "classification"):
                     _check_different(labels, model)
                 break
-    if request.task in (None, "detection") and not request.quantities:
+    if request.boxes is not None or (request.task in (None, "detection") and not request.quantities):
         detection = _detection(models[0], inputs, outputs, labels, request, facts)
         if detection is not None:
             return detection
@@ -64,16 +66,18 @@ def _detection(
     facts: list[str],
 ) -> Detection | None:  # fmt: skip
     """A detector, by the layout that was said or that the file proves. None where it is none. Raises UsageError."""
+    if request.boxes is not None:
+        if request.task not in (None, "detection") or request.quantities:
+            raise UsageError(f"--boxes: are not for --task {request.task or 'regression'}; leave out one of the two")
+        if not labels:
+            raise UsageError("--boxes: say what the boxes are of with --labels")
+        return msgspec.structs.replace(request.boxes, labels=list(labels))
     sample = inputs[0].sample_shape
     shapes = {spec.name or spec.tensor: tuple(spec.shape) for spec in outputs}
-    detector = None
-    if request.boxes is not None:
-        detector = Detector(request.boxes, 0, True, "boxes, as said")
-    elif len(sample) == 3:
-        detector = detector_of(model, shapes, sample[0], sample[1])
+    detector = detector_of(model, shapes, sample[0], sample[1]) if len(sample) == 3 else None
     if detector is None or not (detector.sure or request.task == "detection"):
         if request.task == "detection":
-            raise UsageError(f"{model.path}: its outputs are no boxes that are known here; say how they give boxes with --boxes")
+            raise UsageError("--task detection: say how the outputs are boxes with --boxes; docs/detection.md has the layouts")
         return None
     if not labels or detector.labels not in (0, len(labels)):
         said = f"a box has {detector.labels} scores, and" if detector.labels else "boxes have numbers of labels, and"

@@ -34,6 +34,7 @@ class Seen:
     small_answer: str
     drawn: bool
     same: bool | None
+    note: str = ""  # of boxes: what was found; both answers are drawn into the picture
 
 
 def samples_seen(inputs: Inputs) -> list[Seen]:
@@ -89,7 +90,7 @@ def _boxes(splits: Any, sample: Array, label: Any, scores: Array, text: str) -> 
         pictures.append(_picture(np.asarray(image)))
         counts.append(Counter(splits.labels[number] for number in found.labels))
     named = ["; ".join(f"{count} × {name}" for name, count in counted.items()) or "no box" for counted in counts]
-    return Seen(_picture(sample), f"{text}: {named[0]} (int8: {named[1]})", pictures[0], pictures[1], True, None)
+    return Seen(pictures[0], text, "", pictures[1], True, None, f"{named[0]} (int8: {named[1]})")
 
 
 def _map_of(answer: Array) -> Array | None:

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Found, Layout, find_boxes, iou_matrix
+from edgeloop_contract.boxes import Found, find_boxes, iou_matrix
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.tasks import Detection
 from edgeloop_exporters.named_outputs import Output, separate
 
-__all__ = ["LEAST", "OVERLAP", "KeptBoxes"]
+__all__ = ["KeptBoxes"]
 
-LEAST, OVERLAP, MOST = 0.25, 0.5, 300  # a score that counts, an overlap that is the same thing, and boxes of one sample
-SUPPRESSED = 0.5  # of two boxes of one label that overlap by more, the better one stays
+OVERLAP = 0.5  # of two boxes that are the same thing
 
 
 @dataclass(frozen=True)
 class KeptBoxes:
-    """The boxes of a model's answers (N, …), read by its layout. `outputs`: several, whose answers are joined."""
+    """The boxes of a model's answers (N, …), as its task reads them. `outputs`: several, whose answers are joined."""
 
-    layout: Layout
+    task: Detection
     outputs: tuple[Output, ...]
     height: int
     width: int
@@ -32,8 +32,8 @@ class KeptBoxes:
         try:
             return [
                 find_boxes(
-                    self.layout, {name: part[i] for name, part in parts.items()}, self.height, self.width,
-                    score_threshold=LEAST, iou_threshold=SUPPRESSED, most=MOST,
+                    self.task.decode, {name: part[i] for name, part in parts.items()}, self.height, self.width,
+                    score_threshold=self.task.score_threshold, iou_threshold=self.task.iou_threshold, most=self.task.max_boxes,
                 )
                 for i in range(len(answers))
             ]  # fmt: skip

@@ -7,7 +7,8 @@ kept of an imported model's own answers.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,6 +27,7 @@ TASKS = {
     "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
     "detection": "edgeloop_pipeline.tasks.detection.task:Detection",
 }
+LATE = {"detection": ("edgeloop_pipeline.tasks.detection.loss",)}  # what a task imports when it trains, because it needs torch
 METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC", "detection": "mAP"}
 # Where the original model's answers are the labels, nothing is accuracy.
 MEASURES = {
@@ -73,6 +75,14 @@ class Task(Protocol):
     def card(self, figures: TaskFigures) -> list[str]: ...
 
 
+@runtime_checkable
+class NamedOutputs(Protocol):
+    """A task whose network returns several outputs by name (`Task.named`)."""
+
+    def check_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """The outputs that the network should return for one sample; '' if these shapes, with the batch, are right."""
+
+
 def metric_name(task: str, measure: str | None = "") -> str:
     """The metric of a task in words; `measure`: the recipe's, where an imported model's own answers are the labels."""
     return MEASURES[measure] if measure else METRICS.get(task, "accuracy")
@@ -89,6 +99,6 @@ def task_for(splits: PreparedSplits) -> Task:
     return task
 
 
-def module_of(task: str) -> str:
-    """The name of the module with a task's loss and metric: it is in the cache keys of recipes with this task."""
-    return TASKS[task].partition(":")[0]
+def modules_of(task: str) -> tuple[str, ...]:
+    """The names of the modules with a task's loss and metric: they are in the cache keys of recipes with this task."""
+    return (TASKS[task].partition(":")[0], *LATE.get(task, ()))

@@ -12,7 +12,7 @@ import numpy as np
 from edgeloop_contract.errors import DataError
 from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.tasks import confidence_intervals
-from edgeloop_pipeline.tasks.kept_boxes import LEAST, OVERLAP, KeptBoxes
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 from edgeloop_pipeline.tasks.regression import refuse_smoothing
 
 if TYPE_CHECKING:
@@ -122,15 +122,12 @@ class Tensors:
     def described(self, figures: TaskFigures) -> manifest.Tensors | manifest.Detection:
         from edgeloop_contract import manifest
 
-        if self.splits.boxes is None:
-            return manifest.Tensors()
-        return manifest.Detection(
-            labels=list(self.splits.labels), decode=self.splits.boxes, score_threshold=LEAST, iou_threshold=OVERLAP
-        )
+        return self.splits.boxes or manifest.Tensors()
 
     def card(self, figures: TaskFigures) -> list[str]:
         if self.splits.boxes is not None:
-            return [f"Finds boxes with {len(self.splits.labels)} labels; those with a score of {LEAST:g} or more are answered."]
+            least = f"those with a score of {self.splits.boxes.score_threshold:g} or more"
+            return [f"Answers boxes with {len(self.splits.labels)} labels, {least}."]
         if self.splits.outputs:
             shown = ", ".join(f"{output.name} {list(output.shape)}" for output in self.splits.outputs)
             return [f"Answers each sample with {len(self.splits.outputs)} arrays: {shown}."]

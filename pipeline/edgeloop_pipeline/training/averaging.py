@@ -35,7 +35,7 @@ class Average:
         share = 1 - min(self.decay, (1 + self.steps) / (WARM_UP + self.steps))
         names = list(self._kept)
         now = dict(self._state())
-        torch._foreach_lerp_([self._kept[n] for n in names], [now[n] for n in names], share)  # type: ignore[attr-defined]
+        torch._foreach_lerp_([self._kept[n] for n in names], [now[n] for n in names], share)
 
     @contextmanager
     def used(self) -> Iterator[None]:

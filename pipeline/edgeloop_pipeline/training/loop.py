@@ -64,6 +64,8 @@ class Run:
     samples: int = 0
 
     def __post_init__(self) -> None:
+        if self.settings.mixup and self.splits.task in ("anomaly", "detection"):
+            raise ModelError(f"mixup: does not suit {self.splits.task}; remove it from the recipe")
         self.processes = processes()
         self.network.to(device())
         first = self.processes.part.rank == 0
@@ -85,8 +87,6 @@ class Run:
 
         settings = self.settings
         self.task = task_for(self.splits)
-        if settings.mixup and self.splits.task in ("anomaly", "detection"):
-            raise ModelError(f"mixup: does not suit {self.splits.task}; remove it from the recipe")
         part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
             self.splits.train, self.normalization, self.chosen.batch, settings.accumulate, self.seed, self.augment, settings.mixup,

@@ -12,8 +12,8 @@ import numpy as np
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.digests import sha256
-from edgeloop_pipeline.data.annotations import AnnotatedPicture, Annotations, read_annotations
-from edgeloop_pipeline.data.annotations.formats import FORMATS
+from edgeloop_pipeline.data.datasets.annotations.formats import FORMATS, read_annotations
+from edgeloop_pipeline.data.datasets.annotations.pictures import AnnotatedPicture, Annotations
 from edgeloop_pipeline.data.datasets.folders import Files
 from edgeloop_pipeline.data.datasets.splitting import HELD, SHARE, Wanted, divide, plural
 from edgeloop_pipeline.data.types import NAMES, Split, Splits
@@ -75,7 +75,7 @@ class PictureBoxes:
                 np.array([self.unit(picture) for picture in chosen]),
                 [self._name(picture) for picture in chosen],
             )
-        return Splits(found.labels, *made.values())
+        return Splits(found.labels, *made.values(), notes=tuple(f"data: {line}" for line in found.findings.lines()))
 
     def sides(self, found: Annotations) -> list[str]:
         """The split of each picture. Raises DataError, also where training has no box of a class."""

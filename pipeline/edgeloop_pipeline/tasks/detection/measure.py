@@ -15,7 +15,6 @@ __all__ = ["OVERLAPS", "Judged", "LabelCounts", "judged"]
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)  # of a box and its truth, from which on it counts
 RECALLS = np.linspace(0, 1, 101)
-ROUNDING = 1e-10
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class Judged:
         recall = hits / truths
         total = 0.0
         for row in range(len(right)):
-            at = np.searchsorted(recall[row], RECALLS - ROUNDING, side="left")
+            at = np.searchsorted(recall[row], RECALLS, side="left")
             total += float(precision[row, at[at < right.shape[1]]].sum()) / len(RECALLS)
         return total / len(right)
 
@@ -131,8 +130,8 @@ def _matched(overlap: Array) -> Array:
         return right
     free = np.ones((len(OVERLAPS), overlap.shape[1]), bool)
     levels = np.arange(len(OVERLAPS))
-    for i in np.flatnonzero(overlap.max(1) >= OVERLAPS[0] - ROUNDING):
-        row = np.where(free & (overlap[i] >= OVERLAPS[:, None] - ROUNDING), overlap[i], -1.0)
+    for i in np.flatnonzero(overlap.max(1) >= OVERLAPS[0]):
+        row = np.where(free & (overlap[i] >= OVERLAPS[:, None]), overlap[i], -1.0)
         best = row.argmax(1)
         right[:, i] = row[levels, best] >= 0
         free[levels[right[:, i]], best[right[:, i]]] = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -56,6 +57,11 @@ class Detection:
         except ModelError:
             return wanted(*self._size, self.outputs)
         return ""
+
+    def check_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        boxes, scores = shapes.get(BOXES, ()), shapes.get(SCORES, ())
+        fits = len(boxes) == len(scores) == 3 and boxes[1] == scores[1] and (boxes[2], scores[2]) == (SIDES, self.outputs)
+        return self.check_answer((), (boxes[1] * (SIDES + self.outputs),)) if fits else wanted(*self._size, self.outputs)
 
     def loss(self, smoothing: float = 0.0) -> Loss:
         from edgeloop_pipeline.tasks.detection.loss import DetectionLoss

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.annotations.places import split_of, visible
+from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
+from edgeloop_pipeline.data.datasets.annotations.places import split_of, visible
 from edgeloop_pipeline.data.datasets.scanning import SPLITS, kind_of
 
 NO_LABELS = ("classes", "readme", "license", "notes", "requirements", "train", "val", "valid", "test", "predefined_classes")
@@ -21,7 +21,10 @@ def files(root: Path) -> list[Path]:
     """The label files below the folder."""
     if root.is_file():
         return []
-    named = [p for p in visible(root) if p.suffix.lower() == ".txt" and p.stem.lower() not in NO_LABELS]
+    there = visible(root)
+    named = [p for p in there if p.suffix.lower() == ".txt" and p.stem.lower() not in NO_LABELS]
+    if not any(kind_of(p) == "pictures" for p in there):
+        return []
     some = named[:: max(1, len(named) // LOOKED_AT)][:LOOKED_AT]
     looks = [_looks_so(path) for path in some]
     return named if any(looks) and sum(found is not False for found in looks) * 2 > len(looks) else []

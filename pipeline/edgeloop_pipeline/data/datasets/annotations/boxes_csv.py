@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.annotations.places import Pictures, visible
+from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
+from edgeloop_pipeline.data.datasets.annotations.places import Pictures, visible
 from edgeloop_pipeline.data.datasets.reading import Column, read_table
 from edgeloop_pipeline.data.datasets.scanning import SPLITS
 

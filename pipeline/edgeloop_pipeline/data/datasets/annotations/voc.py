@@ -7,8 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.annotations.places import Pictures, split_of, visible
+from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
+from edgeloop_pipeline.data.datasets.annotations.places import Pictures, split_of, visible
 
 MAX_BYTES = 16 << 20  # of one file
 LOOKED_AT = 5
@@ -81,8 +81,9 @@ def _given(path: Path, tree: ElementTree.Element, pictures: Pictures, sets: dict
         findings.add("annotations whose size is no number", path.name)
     name = (tree.findtext("filename") or "").strip()
     place = pictures.named(name or path.stem, near=path.parent)
-    if not place.is_file():  # the file's own name is the older convention
-        place = pictures.named(path.stem, near=path.parent)
+    by_stem = pictures.named(path.stem, near=path.parent)
+    if not place.is_file() and by_stem.is_file():  # the older convention
+        place = by_stem
     split = sets.get(path.stem, sets.get(place.stem, "")) if sets else split_of(place.relative_to(pictures.root).parent / "_")
     return Given(place, boxes, split, size if size and all(size) else None)
 

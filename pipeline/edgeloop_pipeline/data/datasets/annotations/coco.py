@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.annotations.places import Pictures, split_of
+from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
+from edgeloop_pipeline.data.datasets.annotations.places import Pictures, split_of
 
 MAX_BYTES = 1 << 30
 
@@ -42,7 +42,7 @@ class _Coco(msgspec.Struct):
 
 def files(root: Path) -> list[Path]:
     """The annotation files below the folder (or the file itself)."""
-    from edgeloop_pipeline.data.annotations.places import visible
+    from edgeloop_pipeline.data.datasets.annotations.places import visible
 
     named = [root] if root.is_file() else [p for p in visible(root) if p.suffix.lower() == ".json"]
     return [path for path in named if _looks_so(path)]

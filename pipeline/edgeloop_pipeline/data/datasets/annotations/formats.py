@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.annotations import boxes_csv, coco, voc, yolo
-from edgeloop_pipeline.data.annotations.pictures import Annotations, Findings, Given, annotated
+from edgeloop_pipeline.data.datasets.annotations import boxes_csv, coco, voc, yolo
+from edgeloop_pipeline.data.datasets.annotations.pictures import Annotations, Findings, Given, annotated
 
 __all__ = ["FORMATS", "format_of", "read_annotations"]
 
