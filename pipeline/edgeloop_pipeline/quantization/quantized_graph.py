@@ -105,6 +105,11 @@ def left_in_float(graph: Graph) -> int:
     return sum(node.target in WEIGHTED and node.name in floating for node in graph.module.graph.nodes)
 
 
+def decoding_layers(graph: Graph) -> int:
+    """The number of layers with weights among what decodes boxes."""
+    return sum(node.target in WEIGHTED and node.name in graph.plan.decoding for node in graph.module.graph.nodes)
+
+
 def samples_of(normalization: InputNormalization, values: Array) -> Tensor:
     x: Tensor = channels_last(normalization.normalize(torch.from_numpy(values)))
     return x
