@@ -216,3 +216,10 @@ def _reshaped(module: fx.GraphModule, state: dict[str, torch.Tensor]) -> dict[st
         if name.endswith(".floor"):
             module.get_submodule(name.removesuffix(".floor")).floor = tensor.clone()
     return state
+
+
+def equalized_in_words(places: tuple[str, ...]) -> str:
+    """Where equalization rescaled channels."""
+    if not places:
+        return "no two layers between which channels can be rescaled"
+    return f"channels rescaled in {len(places)} places, the first {places[0]}"
