@@ -192,7 +192,8 @@ REFUSED = {
                                      z=np.array(0, np.uint8)), "already quantized"),
     "a shape by data": (picture(node("NonZero", "x", "i"), node("Cast", "i", "y", to=1)), "NonZero"),
     "no batch in the answer": (picture(node("ReduceMean", "x", "a", axes=[1, 2, 3], keepdims=0), node("Unsqueeze", "a zero", "y"), zero=ints(0)), "first axis"),
-    "an untested resize": (picture(helper.make_node("Resize", ["x", "", "s"], ["y"], mode="cubic"), s=np.array([1, 1, 2, 2], np.float32)), "cubic"),
+    "an answer by data": (picture(node("Unique", "x", "y")), "shape is decided by the data"),
+    "windows larger than the picture": (picture(node("MaxPool", "x", "y", kernel_shape=[11, 3])), "windows of 11 in 9"),
 }  # fmt: skip
 
 

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeloop_exporters.onnx_import.elementwise import DTYPES
-from edgeloop_exporters.onnx_import.table import Node, handles
+from edgeloop_exporters.onnx_import.table import DTYPES, Node, handles
 from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value
 
 LAST = 1 << 40
