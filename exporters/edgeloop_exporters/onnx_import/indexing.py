@@ -77,8 +77,9 @@ def _gathered(x: Tensor, index: Tensor, shared: int) -> Tensor:
 def _one_hot(node: Node) -> Value:
     depth, call = int(node.build.number(node[1])), node.build.call
     index, axis = node[0], int(node.get("axis", -1))
-    if not node[2].is_constant or index.dtype.is_floating_point:
-        raise Unsupported("with values that the data decide, or of places that are no integers")
+    if not node[2].is_constant:
+        raise Unsupported("with values that the data decide")
+    index = call(Tensor.to, index, torch.int64) if index.dtype.is_floating_point else index
     off, on = node[2].a
     places = node.build.tensor(torch.arange(depth))
     hot = call(torch.eq, call(torch.unsqueeze, call(_wrapped, index, depth), -1), places)

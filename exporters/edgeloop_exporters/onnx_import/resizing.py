@@ -192,6 +192,8 @@ def _coordinates(axis: _Axis, how: str) -> tuple[Array, Array]:
         found = places * 0 + span / 2 if width == 1 else places * span / (width - 1)
         found = found + start * (size - 1)
         return found, (found < 0) | (found > size - 1)
+    elif how == "tf_half_pixel_for_nn":
+        found = (places + 0.5) / axis.scale
     elif how in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel"):
         found = (places + 0.5) / axis.scale - 0.5
         if how == "half_pixel_symmetric":
