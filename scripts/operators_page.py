@@ -73,11 +73,11 @@ def written_ways() -> dict[str, str]:
 
 
 def tried_ways(names: Sequence[str]) -> dict[str, str]:
-    from operator_paths import tried
+    from operator_paths import tried_apart
 
     found = {}
     for name in names:
-        way = tried(name)
+        way = tried_apart(name)
         sys.stderr.write(f"{name}: {way.cells} {way.why}\n")
         found[name] = way.cells
     return found

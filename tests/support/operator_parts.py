@@ -85,7 +85,7 @@ QKV = [node("MatMul", "t wq", "q"), node("MatMul", "t wk", "k"), node("MatMul", 
 WEIGHTS = {"wq": some(8, 8), "wk": some(8, 8), "wv": some(8, 8)}
 UNARY = ("Abs", "Atan", "Ceil", "Cos", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Neg", "Relu",
          "Round", "Selu", "Sigmoid", "Sign", "Sin", "Softplus", "Softsign", "Tanh", "Mish", "Celu", "ThresholdedRelu", "Sinh", "Cosh", "Asinh",
-         "GlobalAveragePool", "GlobalMaxPool", "MeanVarianceNormalization")  # fmt: skip
+         "GlobalAveragePool", "GlobalMaxPool")  # fmt: skip
 INSIDE = ("Acos", "Asin", "Atanh", "Log", "Reciprocal", "Sqrt", "Tan")
 REDUCE = (
     "ReduceL1",
@@ -116,7 +116,7 @@ PARTS: dict[str, Part] = {
     "Mod": Part([node("Mod", "a two", "b", fmod=1)], {"two": number(2)}),
     "Clip": Part([node("Clip", "a low high", "b")], {"low": number(-0.5), "high": number(0.7)}),
     "Cast": Part([node("Cast", "a", "i", to=TensorProto.INT32), node("Cast", "i", "b", to=FLOAT)]),
-    "Dropout": one("Dropout"),
+    "Dropout": one("Dropout"), "MeanVarianceNormalization": one("MeanVarianceNormalization", axes=[2, 3]),
     "Gelu": Part([node("Gelu", "a", "b")], opset=20),
     "Swish": Part([node("Swish", "a", "b")], opset=24),
     "Shrink": one("Shrink", lambd=0.3, bias=0.3),
@@ -130,7 +130,7 @@ PARTS: dict[str, Part] = {
     "Attention": series(*QKV, node("Attention", "q k v", "u", q_num_heads=2, kv_num_heads=2), opset=23, **WEIGHTS),
     "RotaryEmbedding": series(
         *QKV, node("Shape", "t", "n", end=1), node("Concat", "n twelve", "s", axis=0), node("Expand", "p s", "e"),
-        node("RotaryEmbedding", "q c d e", "u", num_heads=2), opset=23, twelve=ints(12), p=np.arange(12)[None], c=np.cos(some(12, 2)), d=np.sin(some(12, 2)), **WEIGHTS,
+        node("RotaryEmbedding", "q cosines sines e", "u", num_heads=2), opset=23, twelve=ints(12), p=np.arange(12)[None], cosines=np.cos(some(12, 2)), sines=np.sin(some(12, 2)), **WEIGHTS,
     ),
     "MatMul": series(node("MatMul", "t w", "u"), w=some(8, 8)),
     "Gemm": Part([node("GlobalAveragePool", "a", "g"), node("Flatten", "g", "f"), node("Gemm", "f w", "b")], {"w": some(8, 6)}),

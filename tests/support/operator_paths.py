@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import tempfile
 import warnings
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from edgeloop_pipeline.compression.pruning import Channels, remove_channels
 from operator_parts import PARTS, Part
 
 SAMPLES, WIDTH, CHANNELS = 24, 8, 3
+LIMIT = 120
 ALIKE = 0.03  # of the answers' energy: what the runtime's file and the quantized graph may differ by
 
 
@@ -71,6 +73,10 @@ def model_of(part: Part) -> bytes:
         constants |= {"w1": weights(5, shape[1], 3, 3), "b1": weights(5)}
         tail = [helper.make_node("Conv", ["b", "w1", "b1"], ["c"]), helper.make_node("GlobalAveragePool", ["c"], ["d"]),
                 helper.make_node("Flatten", ["d"], ["y"])]  # fmt: skip
+    elif len(shape) == 3:  # words or steps: their mean
+        constants |= {"w1": weights(shape[1], 5), "b1": weights(5)}
+        tail = [helper.make_node("GlobalAveragePool", ["b"], ["c"]), helper.make_node("Flatten", ["c"], ["d"]),
+                helper.make_node("Gemm", ["d", "w1", "b1"], ["y"])]  # fmt: skip
     else:
         constants |= {"w1": weights(int(np.prod(shape[1:])), 5), "b1": weights(5)}
         tail = [helper.make_node("Flatten", ["b"], ["c"]), helper.make_node("Gemm", ["c", "w1", "b1"], ["y"])]
@@ -92,6 +98,22 @@ def tried(name: str) -> Paths:
             _way(network, "onnx", x, raw, folder, reasons), _way(network, "tflite", x, raw, folder, reasons),
             _pruned(network, x, reasons), "; ".join(reasons),
         )  # fmt: skip
+
+
+def tried_apart(name: str) -> Paths:
+    """The same in a process of its own: converters keep memory, and a pruning that hangs ends after LIMIT seconds."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(tried(name)))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv() if receiver.poll(LIMIT) else Paths("no", "no", "no", f"took longer than {LIMIT} s")
+    except EOFError as error:
+        raise RuntimeError(f"{name}: its process ended") from error
+    finally:
+        process.kill()
+        process.join()
 
 
 def _way(network: fx.GraphModule, runtime: str, x: torch.Tensor, raw: np.ndarray, folder: Path, reasons: list[str]) -> str:

@@ -56,7 +56,9 @@ def _loop(walker: Walks, proto: Any, inputs: Sequence[Value | None]) -> list[Val
 def _scan(walker: Walks, proto: Any, inputs: Sequence[Value | None]) -> list[Value]:
     body, build = _graph(proto, "body"), walker.build
     options = {a.name: list(a.ints) for a in proto.attribute if a.ints}
-    each = next(int(a.i) for a in proto.attribute if a.name == "num_scan_inputs")
+    each = next((int(a.i) for a in proto.attribute if a.name == "num_scan_inputs"), 0)
+    if not 0 < each <= len(inputs):
+        raise Unsupported("without what it goes along")
     if "directions" in options or len(body.input) != len(inputs):
         raise Unsupported("of operator set 8")
     given = _present(inputs)

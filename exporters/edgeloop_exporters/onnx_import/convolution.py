@@ -135,11 +135,6 @@ def _matmul(node: Node) -> Value:
     return node.build.call(torch.matmul, a, b)
 
 
-@handles("Einsum")
-def _einsum(node: Node) -> Value:
-    return node.build.call(torch.einsum, node.get("equation").replace(" ", ""), *node.inputs)
-
-
 @handles("BatchNormalization")
 def _batch_norm(node: Node) -> Value | list[Value]:
     x, parts = node[0], [node[i] for i in range(1, 5)]

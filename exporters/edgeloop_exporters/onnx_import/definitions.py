@@ -46,7 +46,10 @@ def standard_definition(proto: Any, inputs: Sequence[Value | None], version: int
         schema = onnx.defs.get_schema(proto.op_type, version, "")
     except onnx.defs.SchemaError:
         return None
-    body = _body(schema, proto, inputs, version)
+    try:
+        body = _body(schema, proto, inputs, version)
+    except Exception:  # onnx's own types: wrong attributes have no definition
+        return None
     if body is None:
         return None
     defaults = {name: attribute.default_value for name, attribute in schema.attributes.items() if attribute.default_value.name}

@@ -21,7 +21,8 @@ def _gelu(node: Node) -> Value:
     x, bias, call = node[0], node.maybe(1), node.build.call
     x = x if bias is None else call(torch.add, x, bias)
     if node.op == "QuickGelu":
-        return call(torch.mul, x, call(torch.sigmoid, call(torch.mul, x, float(node.get("alpha", 1.702)))))
+        alpha = float(node.get("alpha", 1.702))
+        return call(torch.mul, x, call(torch.sigmoid, x if alpha == 1.0 else call(torch.mul, x, alpha)))
     return call(F.gelu, x, approximate="tanh" if node.op == "FastGelu" else "none")
 
 

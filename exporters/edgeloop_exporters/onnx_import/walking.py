@@ -13,6 +13,7 @@ import torch
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.onnx_import import (  # noqa: F401 (they fill the table)
     attention,
+    contractions,
     convolution,
     elementwise,
     fused,
@@ -38,9 +39,14 @@ QUANTIZED = {
 }  # fmt: skip
 DOMAINS = ("", "ai.onnx")
 FUSED = "com.microsoft"
+LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")  # of ONNX Runtime's last level of optimization
 MAX_DEPTH = 8
 MAX_NODES = 50_000  # of one import, loops unrolled
 PACK = "pack the file as it is (edgeloop pack)"
+
+
+# What a handler meets in a node with missing or wrong attributes.
+BAD = (Unsupported, ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
 class Walker:
@@ -95,8 +101,9 @@ class Walker:
                 if self._done > MAX_NODES:
                     raise Unsupported(f"the graph has more than {MAX_NODES:,} operators")
                 self._node(proto)
-            except Unsupported as error:
-                why = str(error)
+            except BAD as error:
+                known = isinstance(error, Unsupported)
+                why = str(error) if known else f"its attributes or inputs are not what it takes ({_line(error)})"
                 said = f", {why}" if why else ""
                 raise ModelError(f"{where}: cannot be imported{said}; replace it in the model, or {PACK}") from error
 
@@ -108,7 +115,8 @@ class Walker:
         if function is not None:
             return self._define(own_definition(function, proto, self.opset), proto, inputs)
         if proto.domain not in (*DOMAINS, FUSED):
-            raise Unsupported(f"it is of the domain {proto.domain}")
+            made_for = "; the file is optimized for one processor, save it at the level extended" if proto.domain in LAYOUTS else ""
+            raise Unsupported(f"it is of the domain {proto.domain}{made_for}")
         if proto.op_type in CONTROL:
             return self._keep(proto, CONTROL[proto.op_type](self, proto, inputs))
         attributes = {a.name: self._attribute(a) for a in proto.attribute}
@@ -180,6 +188,10 @@ class Walker:
             raise Unsupported("texts or sparse values")
         found: torch.Tensor = attributes["value"]
         return found
+
+
+def _line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__} {error}".split())[:150]
 
 
 def type_name(number: int) -> str:
