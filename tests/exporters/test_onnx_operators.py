@@ -185,6 +185,12 @@ NETWORKS: dict[str, onnx.ModelProto] = {
     "a loop of three steps": looping(),
     "a scan backwards": scanning(),
     "functions in the file": functional(),
+    "pieces in a sequence": picture(
+        node("SplitToSequence", "x two", "s", axis=1), node("SequenceAt", "s one", "p"), node("SequenceAt", "s minus", "q"), node("SequenceInsert", "s p", "t"),
+        node("SequenceErase", "t zero", "u"), node("ConcatFromSequence", "u", "r", axis=1), node("SequenceConstruct", "p q", "v"),
+        node("ConcatFromSequence", "v", "w", axis=1), node("Add", "r w", "y"), two=np.array(2, np.int64), one=np.array(1, np.int64),
+        minus=np.array(-2, np.int64), zero=np.array(0, np.int64),
+    ),
     "bias gelu": words(node("BiasGelu", "x b", "a", domain=MS), node("FastGelu", "a b", "c", domain=MS), node("QuickGelu", "c", "y", domain=MS), b=weights(8)),
     "skip norm": words(
         node("Neg", "x", "r"), node("SkipLayerNormalization", "x r g b e", "a _ _ t", domain=MS), node("Mul", "a t", "c"),
@@ -257,6 +263,7 @@ REFUSED = {
     "a loop by data": (words(node("ReduceSum", "x along", "s", keepdims=0), node("Cast", "s", "count", to=I64), node("Loop", "count _ x", "y", body=LOOPED), along=ints(1, 2)), "steps the data decide"),
     "another domain": (words(node("Odd", "x", "y", domain="com.microsoft")), "no rule"),
     "too many steps": (words(node("Loop", "count _ x", "y", body=LOOPED), count=ints(5000)), "more than 1000 steps"),
+    "a sequence as an answer": (picture(node("SplitToSequence", "x", "y", axis=1)), "output y is a sequence"),
     "activations of no name": (recurrent("RNN", activations=["Swirl"]), "activation Swirl"),
 }  # fmt: skip
 

@@ -16,8 +16,8 @@ from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.onnx_import.biases import join_biases
 from edgeloop_exporters.onnx_import.definitions import Functions, functions_of
 from edgeloop_exporters.onnx_import.table import DTYPES
-from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Value
-from edgeloop_exporters.onnx_import.walking import Walker, type_name
+from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Items, Value
+from edgeloop_exporters.onnx_import.walking import PACK, Walker, type_name
 
 __all__ = ["Imported", "Port", "converted"]
 
@@ -112,6 +112,8 @@ class _Reader:
         return dtype, tuple(int(dim.dim_value) for dim in dims[1:])
 
     def _port(self, name: str, value: Value) -> Port:
+        if isinstance(value, Items):
+            raise ModelError(f"{self.where}: its output {name} is a sequence, which cannot be imported; {PACK}")
         if not self.batch:
             return Port(name, str(value.dtype).removeprefix("torch."), value.shape)
         if not value.batched():

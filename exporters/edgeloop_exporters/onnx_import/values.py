@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["BATCHES", "Builder", "Unsupported", "Value"]
+__all__ = ["BATCHES", "Builder", "Items", "Unsupported", "Value"]
 
 BATCHES = (2, 3)
 MAX_CONSTANT = 1 << 28  # values of a computed constant
@@ -53,6 +53,18 @@ class Value:
     def batched(self, axis: int = 0) -> bool:
         """Whether this axis has the batch's length at both batches."""
         return self.rank > axis and (self.a.shape[axis], self.b.shape[axis]) == BATCHES
+
+
+@dataclass(frozen=True)
+class Items(Value):
+    """A sequence of tensors, whose length is known; it never becomes a node itself."""
+
+    items: tuple[Value, ...] = ()
+
+    @classmethod
+    def of(cls, items: Sequence[Value]) -> Items:
+        nothing = torch.empty(0)
+        return cls(nothing, nothing, None, tuple(items))
 
 
 class Builder:
@@ -168,6 +180,8 @@ class Builder:
         return found[0], found[1]
 
     def _as_node(self, value: Value) -> Any:
+        if isinstance(value, Items):
+            raise Unsupported("of a sequence")
         if value.node is not None:
             return value.node
         if not isinstance(value.a, Tensor):
@@ -209,6 +223,8 @@ def _values(given: Any) -> list[Value]:
 
 
 def _mapped(given: Any, change: Callable[[Value], Any]) -> Any:
+    if isinstance(given, Items):
+        raise Unsupported("of a sequence")
     if isinstance(given, Value):
         return change(given)
     if isinstance(given, (list, tuple)):

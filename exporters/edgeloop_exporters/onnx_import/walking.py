@@ -23,6 +23,7 @@ from edgeloop_exporters.onnx_import import (  # noqa: F401 (they fill the table)
     reductions,
     resizing,
     sampling,
+    sequences,
     shapes,
     signals,
 )
