@@ -128,6 +128,14 @@ def functional() -> onnx.ModelProto:
     return made
 
 
+def halves() -> onnx.ModelProto:
+    """As converters to 16 bits leave a file: what makes a node's input stands behind it."""
+    return words(
+        node("MatMul", "h w", "m"), node("Relu", "m", "r"), node("Cast", "r", "y", to=F), node("Cast", "x", "h", to=TensorProto.FLOAT16),
+        w=weights(8, 4).astype(np.float16),
+    )  # fmt: skip
+
+
 def embedding() -> onnx.ModelProto:
     nodes = [node("EmbedLayerNormalization", "x _ words places _ g b _ _", "e m", domain=MS, epsilon=1e-5),
              node("Identity", "e", "y")]  # fmt: skip
@@ -191,6 +199,11 @@ NETWORKS: dict[str, onnx.ModelProto] = {
         node("ConcatFromSequence", "v", "w", axis=1), node("Add", "r w", "y"), two=np.array(2, np.int64), one=np.array(1, np.int64),
         minus=np.array(-2, np.int64), zero=np.array(0, np.int64),
     ),
+    "unsigned": words(
+        node("Abs", "x", "a"), node("Cast", "a", "c", to=TensorProto.UINT16), node("Add", "c k", "s"), node("Sub", "s m", "d"), node("Cast", "d", "e", to=F),
+        node("Mul", "e small", "y"), k=np.array(3, np.uint16), m=np.array(7, np.uint16), small=np.array(1e-4, np.float32),
+    ),
+    "halves, and a cast that stands last": halves(),
     "bias gelu": words(node("BiasGelu", "x b", "a", domain=MS), node("FastGelu", "a b", "c", domain=MS), node("QuickGelu", "c", "y", domain=MS), b=weights(8)),
     "skip norm": words(
         node("Neg", "x", "r"), node("SkipLayerNormalization", "x r g b e", "a _ _ t", domain=MS), node("Mul", "a t", "c"),

@@ -22,6 +22,7 @@ from edgeloop_exporters.onnx_import.walking import PACK, Walker, type_name
 __all__ = ["Imported", "Port", "converted"]
 
 DOMAINS = ("", "ai.onnx")
+HALVES = (10, 16)  # float16 and bfloat16
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Port:
 class Imported:
     """An ONNX file as torch layers. `network`: takes (N, *shape) of each input in the file's order; gives one tensor or a tuple.
 
-    `operators`: kind → count. `fixed_batch`: the file's own, None where it is free.
+    `operators`: kind → count. `fixed_batch`: the file's own, None where it is free. `rounds`: whether the file itself
+    computes with numbers of 16 bits, which are float32 here.
     """
 
     network: fx.GraphModule
@@ -47,6 +49,7 @@ class Imported:
     operators: dict[str, int]
     producer: str
     fixed_batch: int | None = None
+    rounds: bool = False
 
 
 def converted(path: Path, sizes: Mapping[str, tuple[int, ...]], batch: bool = True) -> Imported:
@@ -60,7 +63,13 @@ def converted(path: Path, sizes: Mapping[str, tuple[int, ...]], batch: bool = Tr
     reader = _Reader(model.graph, str(path), opset, batch, functions_of(model))
     network, inputs, outputs = reader.run(sizes)
     producer = f"{model.producer_name} {model.producer_version}".strip()[:100]
-    return Imported(network, inputs, outputs, opset, dict(reader.walker.counts), producer, reader.build.fixed_batch)
+    counts, batch_size = dict(reader.walker.counts), reader.build.fixed_batch
+    return Imported(network, inputs, outputs, opset, counts, producer, batch_size, _rounds(model.graph))
+
+
+def _rounds(graph: Any) -> bool:
+    types = {value.type.tensor_type.elem_type for value in graph.input} | {tensor.data_type for tensor in graph.initializer}
+    return bool(types & set(HALVES))
 
 
 class _Reader:

@@ -29,6 +29,7 @@ from edgeloop_exporters.onnx_import import (  # noqa: F401 (they fill the table)
 )
 from edgeloop_exporters.onnx_import.control import CONTROL
 from edgeloop_exporters.onnx_import.definitions import Definition, Functions, own_definition, standard_definition
+from edgeloop_exporters.onnx_import.ordering import in_order
 from edgeloop_exporters.onnx_import.table import DTYPES, HANDLERS, Node
 from edgeloop_exporters.onnx_import.unsigned import by_int64
 from edgeloop_exporters.onnx_import.values import Builder, Unsupported, Value
@@ -69,7 +70,7 @@ class Walker:
             self.env[tensor.name] = self.build.tensor(self._tensor(tensor, tensor.name))
         if graph.sparse_initializer:
             raise ModelError(f"{self.where}: has sparse weights, which cannot be imported; export it with dense ones")
-        self.nodes(graph.node)
+        self.nodes(in_order(graph.node))
 
     def called(self, graph: Any, given: Mapping[str, Value]) -> list[Value]:
         """The outputs of a subgraph, which sees the names around it."""
