@@ -40,6 +40,31 @@ def int8_file() -> bytes:
     for tensor in model.subgraphs[0].tensors:
         tensor.type, tensor.quantization = schema.TensorType.INT8, schema.QuantizationParametersT()
         tensor.quantization.scale, tensor.quantization.zeroPoint = [0.1], [0]
+    return packed(model)
+
+
+def sparse_file(weights: np.ndarray) -> bytes:
+    """A dense layer whose weights are kept as compressed rows."""
+    ops = [Op("RESHAPE", ["x", "s"], {"f": (1, 288)}, options("Reshape")), Op("DENSIFY", ["h"], {"w": weights.shape}, options("Densify")),
+           Op("FULLY_CONNECTED", ["f", "w", ""], {"y": (1, len(weights))}, options("FullyConnected"))]  # fmt: skip
+    kept = weights[weights != 0]
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(tflite_file(X, ops, ["y"], {"s": whole(1, 288), "h": kept}), 0))
+    tensor = next(t for t in model.subgraphs[0].tensors if t.name == b"h")
+    tensor.shape, tensor.sparsity = list(weights.shape), schema.SparsityParametersT()
+    levels = [schema.DimensionMetadataT(), schema.DimensionMetadataT()]
+    levels[0].format, levels[0].denseSize = schema.DimensionType.DENSE, len(weights)
+    levels[1].format = schema.DimensionType.SPARSE_CSR
+    ends = np.cumsum([0, *(weights != 0).sum(1)])
+    for name, numbers in (("arraySegments", ends), ("arrayIndices", np.nonzero(weights)[1])):
+        vector = schema.Int32VectorT()
+        vector.values = [int(v) for v in numbers]
+        setattr(levels[1], name, vector)
+        setattr(levels[1], f"{name}Type", schema.SparseIndexVector.Int32Vector)
+    tensor.sparsity.traversalOrder, tensor.sparsity.dimMetadata = [0, 1], levels
+    return packed(model)
+
+
+def packed(model: Any) -> bytes:
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
@@ -94,6 +119,7 @@ FILES: dict[str, bytes] = {
     "depth to space": one("DEPTH_TO_SPACE", (1, 18, 16, 1), options("DepthToSpace", blockSize=2)),
     "matrices": one("BATCH_MATMUL", (1, 9, 8, 3), options("BatchMatMul"), w=some(1, 9, 4, 3)),
     "gather": one("GATHER", (1, 9, 8, 2), options("Gather", axis=3), i=whole(3, 0)),
+    "sparse weights": sparse_file(np.where(RNG.random((5, 288)) < 0.3, some(5, 288), 0).astype(np.float32)),
     "l2": one("L2_NORMALIZATION", (1, 9, 8, 4), options("L2Norm")),
 }  # fmt: skip
 

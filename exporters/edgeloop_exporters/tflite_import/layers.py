@@ -130,9 +130,9 @@ def _l2(step: Step) -> None:
     step.put(step.write.node("LpNormalization", [x], axis=axis, p=2), step.first)
 
 
-@rule("DEQUANTIZE")
+@rule("DEQUANTIZE", "DENSIFY")
 def _half(step: Step) -> None:
-    """Weights that are kept with 16 bits; they were widened when they were read."""
+    """Weights that are kept with 16 bits, or sparse; they were made whole when they were read."""
     values = step.write.constants.get(step.inputs[0])
     if values is None or not np.issubdtype(values.dtype, np.floating):
         raise Unsupported("the model is already quantized")

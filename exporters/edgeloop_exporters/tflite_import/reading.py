@@ -13,6 +13,7 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.model_files.tflite_graph import schema_module
 from edgeloop_exporters.tflite_import import layers, values  # noqa: F401 (they fill the table)
+from edgeloop_exporters.tflite_import.sparse import dense
 from edgeloop_exporters.tflite_import.table import RULES, Step, Unsupported
 from edgeloop_exporters.tflite_import.writing import Writer
 
@@ -90,14 +91,12 @@ def _operator(write: Writer, kind: str, operator: Any, where: str) -> None:
 
 
 def _check(graph: Any, types: dict[int, str], where: Path) -> None:
-    """Raises ModelError for quantized and sparse files, for state, and for open sizes."""
+    """Raises ModelError for quantized files, for state, and for open sizes."""
     for tensor in graph.tensors:
         name, kind = _name(tensor), types.get(tensor.type, "?")
         scaled = tensor.quantization is not None and tensor.quantization.scale is not None and len(tensor.quantization.scale)
         if scaled and kind in ("INT8", "UINT8", "INT16", "INT32"):
             raise ModelError(f"{where}: its tensor {name!r} is quantized to {kind.lower()}; only float files are imported: {PACK}")
-        if tensor.sparsity is not None:
-            raise ModelError(f"{where}: its tensor {name!r} is sparse, which cannot be imported; {PACK}")
         if tensor.isVariable:
             raise ModelError(f"{where}: keeps state from one call to the next in {name!r}, which cannot be imported; {PACK}")
     for i in (*graph.inputs, *graph.outputs):
@@ -121,7 +120,8 @@ def _constants(model: Any, graph: Any, content: bytes, types: dict[int, str]) ->
         kind = TYPES.get(types.get(tensor.type, "?"))
         if kind is None:
             continue  # what reads it has no rule for it
-        read_in: Array = np.frombuffer(b"" if data is None else np.asarray(data, np.uint8).tobytes(), kind).reshape(shape)
+        kept: Array = np.frombuffer(b"" if data is None else np.asarray(data, np.uint8).tobytes(), kind)
+        read_in = kept.reshape(shape) if tensor.sparsity is None else dense(kept, tensor.sparsity, shape)
         found[i] = read_in.astype(np.float32) if read_in.dtype in (np.float16, np.float64) else read_in
     return found
 
