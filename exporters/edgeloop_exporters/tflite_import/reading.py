@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,18 @@ TYPES = {
 }  # fmt: skip
 FLOATS = ("FLOAT32",)
 WHOLE = ("INT32", "INT64", "BOOL")  # places and shapes
-WRONG = (AssertionError, AttributeError, LookupError, TypeError, ValueError)  # what a rule meets in a damaged file
+# What a rule or flatbuffers' reader meets in a damaged file.
+WRONG = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +58,10 @@ def translated(path: Path) -> Translated:
     content, schema = path.read_bytes(), schema_module(str(path))
     try:
         return _model(schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0)), content, schema, path)
+    except Unsupported as error:
+        raise ModelError(f"{path}: {error}, which cannot be imported; {PACK}") from error
     except WRONG as error:
-        raise ModelError(f"{path} is damaged: {' '.join(str(error).split())[:150]}; convert or download it again") from error
+        raise ModelError(f"{path} is damaged or cut off: convert or download it again") from error
 
 
 def _model(model: Any, content: bytes, schema: Any, where: Path) -> Translated:
@@ -88,6 +102,8 @@ def _operator(write: Writer, kind: str, operator: Any, where: str) -> None:
         RULES[kind](Step(write, kind, inputs, [int(i) for i in operator.outputs], operator.builtinOptions))
     except Unsupported as error:
         raise ModelError(f"{where}: cannot be imported, {error}; {PACK}") from error
+    except WRONG as error:
+        raise ModelError(f"{where}: cannot be imported, its inputs or options are not what it takes; {PACK}") from error
 
 
 def _check(graph: Any, types: dict[int, str], where: Path) -> None:
@@ -135,7 +151,7 @@ def _port(tensor: Any, name: str, types: dict[int, str]) -> Any:
 
     kind = types.get(tensor.type, "?")
     if kind not in (*FLOATS, *WHOLE):
-        raise ValueError(f"its tensor {name!r} takes {kind.lower()}")
+        raise Unsupported(f"its tensor {name!r} takes {kind.lower()}")
     return helper.make_tensor_value_info(
         name, helper.np_dtype_to_tensor_dtype(np.dtype(TYPES[kind])), [int(n) for n in tensor.shape]
     )  # fmt: skip
