@@ -16,6 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.onnx_import import read_onnx
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
+from edgeloop_pipeline.compression.pruning import Channels, remove_channels
 from matrix import cases
 from operator_parts import PARTS
 from operator_paths import tried
@@ -288,6 +289,20 @@ def test_the_rest_is_refused_in_a_sentence(name: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=said) as caught:
         read_onnx(tmp_path / "net.onnx")
     assert "\n" not in str(caught.value) and "edgeloop pack" in str(caught.value)
+
+
+def test_scales_of_channels_train_and_are_pruned_with_them_and_other_constants_stay(tmp_path: Path) -> None:
+    made = picture(
+        node("Mul", "x before", "a"), node("Conv", "a w", "c", name="first"), node("Mul", "c scale", "s"), node("Add", "s map", "t"),
+        node("Conv", "t v", "y", name="second"), before=weights(4, 1, 1), w=weights(8, 4, 1, 1), scale=weights(8, 1, 1), map=weights(9, 10), v=weights(5, 8, 1, 1),
+    )  # fmt: skip
+    (tmp_path / "net.onnx").write_bytes(made.SerializeToString())
+    network = read_onnx(tmp_path / "net.onnx").network
+    assert [tuple(p.shape) for n, p in network.named_parameters() if "." not in n] == [(8, 1, 1)]
+    assert sorted(tuple(b.shape) for b in network.buffers()) == [(4, 1, 1), (9, 10)]
+    remove_channels(network, torch.randn(2, 4, 9, 10), Channels(keep=0.5, round_to=1))
+    assert network.get_submodule("first").out_channels == 4
+    assert [tuple(p.shape) for n, p in network.named_parameters() if "." not in n] == [(4, 1, 1)]
 
 
 WAYS = dict(

@@ -6,7 +6,8 @@ import copy
 import multiprocessing
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,8 @@ def model_of(part: Part) -> bytes:
     return written([*nodes, *tail], "y")
 
 
-def tried(name: str) -> Paths:
-    """The network of an operator on its ways. Raises what the import raises: an operator that is refused has no ways."""
+def tried(name: str, told: Callable[[Paths], None] = lambda _: None) -> Paths:
+    """The network of an operator on its ways; `told`: hears of each as it is known. Raises what the import raises: an operator that is refused has no ways."""
     with tempfile.TemporaryDirectory() as place, warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")
         folder, part = Path(place), PARTS[name]
@@ -94,26 +95,34 @@ def tried(name: str) -> Paths:
         raw = np.random.default_rng(1).normal(size=(SAMPLES, *shape)).astype(np.float32)
         x = torch.from_numpy(np.moveaxis(raw, -1, 1).copy())
         reasons: list[str] = []
-        return Paths(
-            _way(network, "onnx", x, raw, folder, reasons), _way(network, "tflite", x, raw, folder, reasons),
-            _pruned(network, x, reasons), "; ".join(reasons),
-        )  # fmt: skip
+        found = Paths(_way(network, "onnx", x, raw, folder, reasons), "no", "no", "took too long")
+        told(found)
+        found = replace(found, tflite=_way(network, "tflite", x, raw, folder, reasons))
+        told(found)
+        found = replace(found, prune=_pruned(network, x, reasons), why="; ".join(reasons))
+        told(found)
+        return found
 
 
 def tried_apart(name: str) -> Paths:
     """The same in a process of its own: converters keep memory, and a pruning that hangs ends after LIMIT seconds."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(tried(name)))
+    process = context.Process(target=lambda: tried(name, sender.send))
     process.start()
     sender.close()
+    found, seen = Paths("no", "no", "no", f"took longer than {LIMIT} s"), False
     try:
-        return receiver.recv() if receiver.poll(LIMIT) else Paths("no", "no", "no", f"took longer than {LIMIT} s")
-    except EOFError as error:
-        raise RuntimeError(f"{name}: its process ended") from error
+        while receiver.poll(LIMIT):
+            found, seen = receiver.recv(), True
+    except EOFError as error:  # it is ready, or failed
+        if not seen:
+            raise RuntimeError(f"{name}: its process failed") from error
+        return found
     finally:
         process.kill()
         process.join()
+    return found
 
 
 def _way(network: fx.GraphModule, runtime: str, x: torch.Tensor, raw: np.ndarray, folder: Path, reasons: list[str]) -> str:

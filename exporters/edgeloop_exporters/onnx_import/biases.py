@@ -30,6 +30,9 @@ def join_biases(network: fx.GraphModule) -> None:
             node.meta["onnx"] = user.meta.get("onnx", "")
             user.replace_all_uses_with(node)
             network.graph.erase_node(user)
+            if not other.users:
+                network.graph.erase_node(other)
+                delattr(network, str(other.target))
     network.graph.eliminate_dead_code()
     network.delete_all_unused_submodules()
     network.recompile()

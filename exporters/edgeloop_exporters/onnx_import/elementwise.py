@@ -43,6 +43,9 @@ def _binary(node: Node) -> Value:
         return node.build.call(torch.mul, a, a)
     second = node.build.operand(b, a)
     first = node.build.operand(a, b) if isinstance(second, Value) else a
+    if isinstance(first, Value) and isinstance(second, Value):
+        node.build.along_channels(first, second)
+        node.build.along_channels(second, first)
     if isinstance(first, Value):
         return node.build.call(BINARY[node.op], first, second)
     if node.op == "Sub":  # a number minus a tensor goes wrong in TFLite's converter
@@ -61,6 +64,8 @@ def _divide(node: Node) -> Value:
     if not isinstance(second, Value) and second:  # integer kernels know products
         return node.build.call(torch.mul, a, 1.0 / second)
     first = node.build.operand(a, b) if isinstance(second, Value) else a
+    if isinstance(second, Value):
+        node.build.along_channels(second, a)
     return node.build.call(torch.div, first, second) if isinstance(first, Value) else node.build.call(_divided_by, first, second)
 
 

@@ -172,6 +172,7 @@ def _rms_norm(node: Node) -> Value:
     axes = list(range(int(node.get("axis", -1)) % x.rank, x.rank))
     mean = call(torch.mean, call(torch.mul, x, x), axes, True)
     scaled = call(torch.mul, x, call(torch.rsqrt, call(torch.add, mean, float(node.get("epsilon", 1e-5)))))
+    node.build.along_channels(node[1], scaled)
     return call(torch.mul, scaled, node[1])
 
 

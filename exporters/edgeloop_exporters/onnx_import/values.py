@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 __all__ = ["BATCHES", "Builder", "Items", "Unsupported", "Value"]
 
 BATCHES = (2, 3)
+MAX_BETWEEN = 16
 MAX_CONSTANT = 1 << 28  # values of a computed constant
 
 
@@ -77,6 +78,7 @@ class Builder:
         self.inputs: list[Value] = []
         self._names: set[str] = set()
         self._buffers: dict[int, tuple[Value, fx.Node]] = {}
+        self._learned: dict[int, Value] = {}
         self._batch: Value | None = None
         self.where = ""  # the output that is being made: for modules' names and for finding what differs
 
@@ -115,6 +117,16 @@ class Builder:
         node = self.graph.call_module(own, tuple(self._as_node(value) for value in args))
         node.meta["onnx"] = self.where
         return Value(a, b, node)
+
+    def along_channels(self, value: Value, beside: Value) -> None:
+        """Make a constant with one value a channel, behind a layer, a parameter: such scales train, and pruning shortens them."""
+        if not value.is_constant or beside.node is None or not value.dtype.is_floating_point or value.rank > beside.rank:
+            return
+        sizes = [1] * (beside.rank - value.rank) + list(value.shape)
+        axes = [axis for axis, size in enumerate(sizes) if size > 1]
+        allowed = (1, 2) if beside.rank == 3 else (1,)  # behind a convolution, or a dense layer
+        if len(axes) == 1 and axes[0] in allowed and sizes[axes[0]] == beside.shape[axes[0]] and _behind_layer(beside.node):
+            self._learned[id(value.a)] = value
 
     def tensor(self, value: Tensor) -> Value:
         return Value(value, value)
@@ -192,7 +204,11 @@ class Builder:
         if kept is not None:
             return kept[1]
         name = self.unique(f"constant_{len(self._buffers)}")
-        self.root.register_buffer(name, value.a.detach().clone().contiguous())
+        kept_values = value.a.detach().clone().contiguous()
+        if id(value.a) in self._learned:
+            self.root.register_parameter(name, nn.Parameter(kept_values))
+        else:
+            self.root.register_buffer(name, kept_values)
         node = self.graph.get_attr(name)
         self._buffers[id(value.a)] = (value, node)
         return node
@@ -206,6 +222,18 @@ class Builder:
         module.delete_all_unused_submodules()
         module.recompile()
         return module
+
+
+def _behind_layer(node: fx.Node) -> bool:
+    """Whether a layer with weights stands before it, with nothing between them but a few operations."""
+    for _ in range(MAX_BETWEEN):
+        if node.op == "call_module":
+            return True
+        before = [arg for arg in node.args if isinstance(arg, fx.Node) and arg.op != "get_attr"]
+        if node.op != "call_function" or not before:
+            return False
+        node = before[0]
+    return False
 
 
 def _constants_first(graph: fx.Graph) -> None:
