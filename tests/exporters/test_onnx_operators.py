@@ -144,6 +144,21 @@ def embedding() -> onnx.ModelProto:
     return model(nodes, [("x", TensorProto.INT32, ["n", 6])], "y", 17, **constants)
 
 
+def masked(kind: str) -> onnx.ModelProto:
+    """Words of which some do not count: by each sample's number of words, or by a mask of ones and zeros."""
+    nodes = [node("EmbedLayerNormalization", "x _ words places _ g b mask", "e lengths", domain=MS),
+             node("Attention", f"e w c {kind}", "t", domain=MS, num_heads=2), node("SkipLayerNormalization", "t e g b", "y", domain=MS)]  # fmt: skip
+    constants = {
+        "words": weights(9, 8),
+        "places": weights(7, 8),
+        "g": weights(8),
+        "b": weights(8),
+        "w": weights(8, 24),
+        "c": weights(24),
+    }
+    return model(nodes, [("x", TensorProto.INT32, ["n", 6]), ("mask", TensorProto.INT32, ["n", 6])], "y", 17, **constants)
+
+
 QKV = {"wq": weights(8, 8), "wk": weights(8, 8), "wv": weights(8, 8)}
 PRODUCTS = [node("MatMul", f"x w{n}", n) for n in "qkv"]
 OLD_MASK = np.where(RNG.random((6, 6)) > 0.4, 0, -1e4).astype(np.float32)
@@ -214,6 +229,23 @@ NETWORKS: dict[str, onnx.ModelProto] = {
     "fused attention": words(node("Attention", "x w b", "y", domain=MS, num_heads=2, unidirectional=1), w=weights(8, 24), b=weights(24)),
     "many heads": words(*PRODUCTS, node("MultiHeadAttention", "q k v b", "y", domain=MS, num_heads=2), b=weights(24), **QKV),
     "embedding": embedding(),
+    "attention with lengths": masked("lengths"),
+    "attention with a mask": masked("mask"),
+    "many heads with a mask": model(
+        [*PRODUCTS, node("MultiHeadAttention", "q k v _ mask", "y", domain=MS, num_heads=2)],
+        [("x", F, ["n", 6, 8]), ("mask", TensorProto.INT32, ["n", 6])], "y", 17, **QKV,
+    ),
+    "convolution with its activation": picture(
+        node("FusedConv", "x w b", "c", domain=MS, activation="LeakyRelu", activation_params=[0.2]), node("FusedConv", "x w b c", "d", domain=MS, activation="Relu"),
+        node("Add", "c d", "y"), w=weights(5, 4, 3, 3), b=weights(5),
+    ),
+    "dense with its activation": words(
+        node("Flatten", "x", "f"), node("FusedGemm", "f w b", "y", domain=MS, activation="Tanh", alpha=0.5), w=weights(48, 5), b=weights(5)
+    ),
+    "rotary of optimizers": words(
+        node("Shape", "x", "n", end=1), node("Concat", "n six", "t", axis=0), node("Expand", "p t", "e"), node("RotaryEmbedding", "x e c s", "y", domain=MS, num_heads=2),
+        six=ints(6), p=ints(0, 1, 2, 3, 4, 5)[None], c=np.cos(weights(9, 2)), s=np.sin(weights(9, 2)),
+    ),
 }  # fmt: skip
 
 

@@ -171,5 +171,4 @@ PARTS: dict[str, Part] = {
     "DFT": Part([node("Reshape", "a s", "r"), node("DFT", "r _ axis", "d", onesided=1), node("ReduceSumSquare", "d last", "b", keepdims=0)], {"s": ints(0, 0, 64, 1), "axis": np.array(2, np.int64), "last": ints(3)}, opset=20),
     "STFT": Part([node("ReduceMean", "a one", "m", keepdims=0), node("STFT", "m step w _", "f"), node("ReduceSumSquare", "f last", "b", keepdims=0)], {"one": ints(1), "step": np.array(2, np.int64), "w": np.hanning(6).astype(np.float32), "last": ints(3)}, picture=False),
     "Det": one("Det"),
-    "SwiGLU": Part([node("SwiGLU", "a", "b")], opset=28),
 }  # fmt: skip

@@ -55,13 +55,13 @@ def model_of(part: Part) -> bytes:
         return (rng.normal(size=shape) * 0.3).astype(np.float32)
 
     spread, kernel = ([WIDTH, WIDTH], [3, 3]) if part.picture else ([12], [3])
-    constants = {"w0": weights(8, CHANNELS, *kernel), "b0": weights(8), **part.constants}
-    first = helper.make_node("Conv", ["x", "w0", "b0"], ["a"], pads=[1] * 2 * len(kernel), name="first")
+    constants = {"given_w": weights(8, CHANNELS, *kernel), "given_b": weights(8), **part.constants}
+    first = helper.make_node("Conv", ["given", "given_w", "given_b"], ["a"], pads=[1] * 2 * len(kernel), name="first")
     nodes = [first, *part.nodes]
 
     def written(nodes: list[Any], output: str) -> bytes:
         graph = helper.make_graph(
-            nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", CHANNELS, *spread])],
+            nodes, "g", [helper.make_tensor_value_info("given", TensorProto.FLOAT, ["n", CHANNELS, *spread])],
             [helper.make_tensor_value_info(output, TensorProto.FLOAT, None)], [numpy_helper.from_array(v, k) for k, v in constants.items()],
         )  # fmt: skip
         return bytes(
@@ -69,19 +69,19 @@ def model_of(part: Part) -> bytes:
         )
 
     session = onnxruntime.InferenceSession(written(nodes, "b"), providers=["CPUExecutionProvider"])
-    shape = session.run(None, {"x": np.ones((1, CHANNELS, *spread), np.float32)})[0].shape
+    shape = session.run(None, {"given": np.ones((1, CHANNELS, *spread), np.float32)})[0].shape
     if len(shape) == 4 and shape[1] > 1 and shape[2] > 2 and shape[3] > 2:
-        constants |= {"w1": weights(5, shape[1], 3, 3), "b1": weights(5)}
-        tail = [helper.make_node("Conv", ["b", "w1", "b1"], ["c"]), helper.make_node("GlobalAveragePool", ["c"], ["d"]),
-                helper.make_node("Flatten", ["d"], ["y"])]  # fmt: skip
+        constants |= {"end_w": weights(5, shape[1], 3, 3), "end_b": weights(5)}
+        tail = [helper.make_node("Conv", ["b", "end_w", "end_b"], ["end_c"]), helper.make_node("GlobalAveragePool", ["end_c"], ["end_d"]),
+                helper.make_node("Flatten", ["end_d"], ["end"])]  # fmt: skip
     elif len(shape) == 3:  # words or steps: their mean
-        constants |= {"w1": weights(shape[1], 5), "b1": weights(5)}
-        tail = [helper.make_node("GlobalAveragePool", ["b"], ["c"]), helper.make_node("Flatten", ["c"], ["d"]),
-                helper.make_node("Gemm", ["d", "w1", "b1"], ["y"])]  # fmt: skip
+        constants |= {"end_w": weights(shape[1], 5), "end_b": weights(5)}
+        tail = [helper.make_node("GlobalAveragePool", ["b"], ["end_c"]), helper.make_node("Flatten", ["end_c"], ["end_d"]),
+                helper.make_node("Gemm", ["end_d", "end_w", "end_b"], ["end"])]  # fmt: skip
     else:
-        constants |= {"w1": weights(int(np.prod(shape[1:])), 5), "b1": weights(5)}
-        tail = [helper.make_node("Flatten", ["b"], ["c"]), helper.make_node("Gemm", ["c", "w1", "b1"], ["y"])]
-    return written([*nodes, *tail], "y")
+        constants |= {"end_w": weights(int(np.prod(shape[1:])), 5), "end_b": weights(5)}
+        tail = [helper.make_node("Flatten", ["b"], ["end_c"]), helper.make_node("Gemm", ["end_c", "end_w", "end_b"], ["end"])]
+    return written([*nodes, *tail], "end")
 
 
 def tried(name: str, told: Callable[[Paths], None] = lambda _: None) -> Paths:
