@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from edgeloop_exporters.onnx_import.table import DTYPES, Node, handles
 from edgeloop_exporters.onnx_import.values import Builder, Unsupported, Value
@@ -88,7 +87,9 @@ def _stft(node: Node) -> Value:
     by_real = torch.cat([cos, -sin]).unsqueeze(1)
     weight = by_real if x.rank == 2 or x.shape[-1] == 1 else torch.cat([by_real, torch.cat([sin, cos]).unsqueeze(1)], 1)
     series = call(torch.unsqueeze, x, 1) if x.rank == 2 else call(torch.permute, x, [0, 2, 1])
-    made = call(F.conv1d, series, node.build.tensor(weight.to(torch.float32).contiguous()), None, step)  # (N, 2·bins, frames)
+    layer = nn.Conv1d(weight.shape[1], weight.shape[0], length, step, bias=False)
+    layer.weight = nn.Parameter(weight.to(torch.float32).contiguous(), requires_grad=False)
+    made = node.build.layer(node.name, layer, series)  # (N, 2·bins, frames)
     return call(torch.permute, call(torch.unflatten, made, 1, [2, bins]), [0, 3, 2, 1])
 
 
