@@ -102,16 +102,17 @@ def _top(node: Node) -> list[Value]:
     (count,) = node.ints(1, "k") or [1]
     axis, call = int(node.get("axis", -1)), node.build.call
     # where no order is asked for, any order is right
-    best = [bool(node.get("largest", 1))]
-    return [
-        call(_top_part, node[0], count, axis, best[0], 0),
-        call(_top_part, node[0], count, axis, best[0], 1),
-    ]
+    largest = bool(node.get("largest", 1))
+    return [call(_top_values, node[0], count, axis, largest), call(_top_places, node[0], count, axis, largest)]
 
 
-def _top_part(x: Tensor, count: int, axis: int, largest: bool, part: int) -> Tensor:
+def _top_values(x: Tensor, count: int, axis: int, largest: bool) -> Tensor:
+    return torch.topk(x, count, axis, largest, True)[0]
+
+
+def _top_places(x: Tensor, count: int, axis: int, largest: bool) -> Tensor:
     """Equal values in their own order, as ONNX says; torch's own topk has none."""
-    return torch.sort(x, dim=axis, descending=largest, stable=True)[part].narrow(axis, 0, count)
+    return torch.sort(x, dim=axis, descending=largest, stable=True)[1].narrow(axis, 0, count)
 
 
 @handles("CumSum", "CumProd")
