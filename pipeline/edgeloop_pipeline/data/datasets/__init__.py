@@ -1,7 +1,8 @@
-"""Data sets in common layouts: class folders of images, sound or sensor recordings, and tables with a label."""
+"""Data sets in common layouts: class folders of images, sound or sensor recordings, tables with a label, pictures with boxes."""
 
+from edgeloop_pipeline.data.datasets.annotated import PictureBoxes
 from edgeloop_pipeline.data.datasets.folders import ClassFolders, NormalFolders
 from edgeloop_pipeline.data.datasets.recordings import Recordings
 from edgeloop_pipeline.data.datasets.tables import Table, Values
 
-__all__ = ["ClassFolders", "NormalFolders", "Recordings", "Table", "Values"]
+__all__ = ["ClassFolders", "NormalFolders", "PictureBoxes", "Recordings", "Table", "Values"]
