@@ -11,7 +11,9 @@ from edgeloop_contract.manifest import INPUT, SCORES, Canary, Classification, Ma
 from edgeloop_contract.tasks import Tensors
 from edgeloop_contract.tensors import TensorSpec
 
-__all__ = ["used"]
+__all__ = ["lowest_reader", "used"]
+
+READER_3 = {"step tokenize"}  # features that readers of schema 2 do not know
 
 DTYPES_1 = {"uint8", "int8", "int16", "float32"}
 TENSOR_1 = {"dtype", "shape", "quantization"}
@@ -24,6 +26,11 @@ STEPS_1 = {
 def used(manifest: Manifest) -> list[str]:
     """Names of the features, sorted. []: schema 1 says all of the manifest."""
     return sorted(set(_used(manifest)))
+
+
+def lowest_reader(features: Sequence[str]) -> int:
+    """The lowest schema whose readers know all of these."""
+    return 3 if READER_3 & set(features) else 2 if features else 1
 
 
 def _used(manifest: Manifest) -> Iterator[str]:

@@ -15,7 +15,7 @@ __all__ = [
     "Split", "State", "Task", "TensorSpec", "Tensors", "Variant",
 ]  # fmt: skip
 
-SCHEMA = 2  # the newest that this release reads. A release that adds a step, a task or a field that readers need raises it.
+SCHEMA = 3  # the newest that this release reads. A release that adds a step, a task or a field that readers need raises it.
 INPUT, SCORES = "input", "scores"  # names of a model's only input and output
 
 

@@ -16,9 +16,9 @@ from edgeloop_agent.trial_samples import zeros
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.bench_report import VariantChoice
-from edgeloop_contract.errors import DataError, DeviceError
+from edgeloop_contract.errors import BundleError, DataError, DeviceError
 from edgeloop_contract.manifest import SCORES, Variant
-from edgeloop_contract.preprocessing import Prepared, prepare
+from edgeloop_contract.preprocessing import Prepared, prepare, with_files
 from edgeloop_contract.tasks import Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
@@ -69,7 +69,12 @@ class Engine:
         remembers = bool(self.variant.states) or self.variant.kept_inside is not None
         self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors)
         self._memory: Memory = {}
-        self._sample, self._steps = self.manifest.sample, self.manifest.preprocessing
+        self._sample = self.manifest.sample
+        try:
+            self._of_input = {e.name: with_files(e.preprocessing, bundle.read) for e in self.manifest.inputs}
+        except DataError as error:
+            raise BundleError(f"bundle {self.manifest.name}: {error}; rebuild the bundle") from error
+        self._steps = self._of_input[self.manifest.inputs[0].name]
         self._shape, self._dtype = tuple(self._sample.shape), DTYPES[self._sample.dtype]
 
     def answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
@@ -99,7 +104,7 @@ class Engine:
         parts = recording if isinstance(recording, Mapping) else {names[0]: recording}
         if sorted(parts) != sorted(names):
             raise DataError(f"arrays {', '.join(sorted(parts))}; the model takes {', '.join(names)}: send each by its name")
-        prepared = {entry.name: prepare(entry.preprocessing, parts[entry.name]) for entry in self.manifest.inputs}
+        prepared = {entry.name: prepare(self._of_input[entry.name], parts[entry.name]) for entry in self.manifest.inputs}
         samples = {
             e.name: self.checked(prepared[e.name].values, e.sample) for e in self.manifest.inputs if prepared[e.name].indices
         }

@@ -16,6 +16,7 @@ import pytest
 from edgeloop_contract import archive, npy
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import BundleError, BundleTooNew
+from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.manifest_json import decode
 from manifests import with_input
 from serving import GOLDEN
@@ -140,7 +141,7 @@ def test_what_does_not_fit_together_is_refused(name: str, tmp_path: Path) -> Non
 
 
 LATER: dict[str, Change] = {
-    "a schema": lambda m, _: m.update(schema=3, requires=["boxes"]),
+    "a schema": lambda m, _: m.update(schema=SCHEMA + 1, requires=["boxes"]),
     "a field of a step": lambda m, _: m["preprocessing"][0].update(surprise=1),
     "a step": lambda m, _: m["preprocessing"].append({"step": "fourier"}),
     "a task": lambda m, _: m.update(task={"kind": "detection", "classes": ["a"]}),

@@ -1,0 +1,85 @@
+"""Models of texts in the exporters: one input in place of several, masks in float, tables in 8 bits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from onnx import TensorProto, helper
+
+from bundles import F, onnx_file
+from edgeloop_contract.errors import ModelError
+from edgeloop_exporters.floating import floating_nodes
+from edgeloop_exporters.graph import aten, trace
+from edgeloop_exporters.model_files.reading import content_of, read
+from edgeloop_exporters.onnx_import import read_onnx
+from edgeloop_exporters.simplification import simplify
+from edgeloop_exporters.token_inputs import roles_of, with_one_input
+from token_models import encoder
+
+I64 = TensorProto.INT64
+
+
+@pytest.fixture(scope="module")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return encoder(tmp_path_factory.mktemp("bert") / "net.onnx", 50)
+
+
+def test_one_input_gives_the_answers_of_three(bert: Path, tmp_path: Path) -> None:
+    model = read(bert)
+    assert list(roles_of(model.inputs, "").values()) == ["ids", "mask", "types"]
+    (tmp_path / "one.onnx").write_bytes(with_one_input(content_of(bert), model.inputs, 10, 7, str(bert)))
+    ids = np.random.default_rng(0).integers(8, 50, (4, 10)).astype(np.int32)
+    ids[1, 4:] = ids[2, 1:] = 7
+    three, one = (onnxruntime.InferenceSession(path) for path in (bert, tmp_path / "one.onnx"))
+    fed = {
+        "input_ids": ids.astype(np.int64), "attention_mask": (ids != 7).astype(np.int64),
+        "token_type_ids": np.zeros_like(ids, np.int64),
+    }  # fmt: skip
+    (wanted,), (found,) = three.run(None, fed), one.run(None, {"tokens": ids})
+    assert np.abs(found - wanted).max() < 1e-5
+    imported = read_onnx(tmp_path / "one.onnx")
+    assert [(port.name, port.dtype, port.shape) for port in imported.inputs] == [("tokens", "int32", (10,))]
+    with torch.no_grad():
+        assert np.abs(imported.network(torch.from_numpy(ids)).numpy() - wanted).max() < 1e-5
+
+
+def test_a_graph_of_tokens_stays_in_32_bits_and_its_masks_in_float(bert: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.onnx").write_bytes(with_one_input(content_of(bert), read(bert).inputs, 10, 0, str(bert)))
+    network = read_onnx(tmp_path / "one.onnx").network
+    ids = torch.randint(1, 50, (3, 10), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    ids[1, 5:] = 0
+    module = trace(network, ids)
+    simplify(module)
+    with torch.no_grad():
+        assert torch.allclose(module(ids), network(ids), atol=1e-6)
+    values = [node.meta.get("val") for node in module.graph.nodes]
+    assert not [v for v in values if isinstance(v, torch.Tensor) and v.dtype == torch.int64]
+    assert sum(node.target is aten.embedding.default for node in module.graph.nodes) == 1  # of the words: others are constants
+    floating = floating_nodes(module, (), False)
+    softmaxes = [node for node in module.graph.nodes if node.target is aten.softmax.int]
+    assert len(softmaxes) == 2 and all(node in floating and node.args[0] in floating for node in softmaxes)
+    matmuls = [node for node in module.graph.nodes if node.target is aten.matmul.default]
+    assert len(matmuls) == 4 and not floating & set(matmuls)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        ([("input_ids", I64, ["n", "l"]), ("pixels", F, ["n", "l"])], "pixels float32 .* is none of token ids"),
+        ([("input_ids", I64, ["n", "l"]), ("token_type_ids", I64, ["n"])], "token_type_ids int64 .* is none of"),
+        ([("attention_mask", I64, ["n", "l"]), ("token_type_ids", I64, ["n", "l"])], "no input takes token ids"),
+        ([("input_ids", I64, ["n", 12]), ("attention_mask", I64, ["n", 12])], "takes 12 tokens, and not 10; say --length 12"),
+    ],
+    ids=["floats", "rank", "no ids", "length"],
+)
+def test_other_inputs_are_refused(inputs: list, why: str, tmp_path: Path) -> None:
+    nodes = [helper.make_node("Cast", [name], [f"{name}_f"], to=F) for name, _, _ in inputs]
+    nodes.append(helper.make_node("Identity", [f"{inputs[0][0]}_f"], ["out"]))
+    (tmp_path / "net.onnx").write_bytes(onnx_file(nodes, inputs, [("out", F, None)]))
+    model = read(tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match=why):
+        with_one_input(content_of(tmp_path / "net.onnx"), model.inputs, 10, 0, "net.onnx")
