@@ -45,7 +45,7 @@ class Texts:
 
     `root`: a folder of .txt files in any subfolders, each one text; a .txt file with a text a line; or a .csv, .tsv or .jsonl
     file with a column of texts. `column`: its name; "" for one called text, sentence or the like, or the only one.
-    `label_column`: where labels are. `labels`: names of the model's classes; `labelled`: the texts' labels, or their folders' names,
+    `label_column`: where labels are. `labels`: names of the model's classes; `labelled`: the texts' labels, or folders' names,
     are among them. Of more than `most` texts, evenly spaced ones are used. Equal texts count once.
     """
 
