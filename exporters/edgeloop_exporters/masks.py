@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, fx
 
-__all__ = ["embeddings", "mask_nodes", "masked_nodes"]
+__all__ = ["MIGRATED", "embeddings", "is_migration", "mask_nodes", "masked_nodes"]
 
 aten = torch.ops.aten
+MIGRATED = "migrated_"  # begins the names of factors that `outliers` puts behind layers and LayerNorms
 MASKING = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.where.self, aten.masked_fill.Scalar, aten.masked_fill.Tensor,
     aten.where.ScalarOther, aten.where.ScalarSelf, aten.where.Scalar,
@@ -28,6 +29,12 @@ def embeddings(module: fx.GraphModule) -> set[fx.Node]:
         if rows or (summed and all(a in found or a.op == "get_attr" for a in node.all_input_nodes)):
             found.add(node)
     return found
+
+
+def is_migration(node: fx.Node) -> bool:
+    """A product with a factor for each channel, between float operations."""
+    constants = [source for source in node.all_input_nodes if source.op == "get_attr"]
+    return node.target is aten.mul.Tensor and any(str(c.target).startswith(MIGRATED) for c in constants)
 
 
 def mask_nodes(module: fx.GraphModule) -> set[fx.Node]:

@@ -12,10 +12,12 @@ from onnx import TensorProto, helper
 
 from bundles import F, onnx_file
 from edgeloop_contract.errors import ModelError
+from edgeloop_exporters import quantization
 from edgeloop_exporters.floating import floating_nodes
 from edgeloop_exporters.graph import aten, trace
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import import read_onnx
+from edgeloop_exporters.outliers import migrate_outliers
 from edgeloop_exporters.simplification import simplify
 from edgeloop_exporters.token_inputs import roles_of, with_one_input
 from token_models import encoder
@@ -64,6 +66,39 @@ def test_a_graph_of_tokens_stays_in_32_bits_and_its_masks_in_float(bert: Path, t
     assert len(softmaxes) == 2 and all(node in floating and node.args[0] in floating for node in softmaxes)
     matmuls = [node for node in module.graph.nodes if node.target is aten.matmul.default]
     assert len(matmuls) == 4 and not floating & set(matmuls)
+
+
+def test_outliers_of_a_stream_move_into_weights(bert: Path, tmp_path: Path) -> None:
+    """The float graph answers as before, and each channel of what a layer adds to the stream has a range of its own."""
+    (tmp_path / "one.onnx").write_bytes(with_one_input(content_of(bert), read(bert).inputs, 10, 0, str(bert)))
+    network = read_onnx(tmp_path / "one.onnx").network
+    down = next(m for m in network.modules() if isinstance(m, torch.nn.Linear) and m.in_features > m.out_features)
+    with torch.no_grad():  # one channel a hundred times as large as others
+        down.weight[5] *= 100
+        down.bias[5] += 40
+    ids = torch.randint(1, 50, (8, 10), generator=torch.Generator().manual_seed(0)).to(torch.int32)
+    graphs = [trace(network, ids) for _ in range(2)]
+    for graph in graphs:
+        simplify(graph)
+    plain, moved = graphs
+    places = migrate_outliers(moved, ids)
+    with torch.no_grad():
+        wanted, found = plain(ids), moved(ids)
+    assert places and (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    errors = [error_of(graph, ids, wanted) for graph in graphs]
+    assert errors[1] < errors[0] / 4, errors
+
+
+def error_of(graph: torch.fx.GraphModule, ids: torch.Tensor, wanted: torch.Tensor) -> float:
+    """The noise of the integer graph, relative to the answers' power."""
+    quantization.insert(graph, quantization.plan(graph))
+    quantization.set_mode(graph, "observe", "off")
+    with torch.no_grad():
+        graph(ids)
+        quantization.choose_ranges(graph)
+        quantization.set_mode(graph, "quantize", "quantize")
+        quantization.settle(graph)
+        return float(((graph(ids) - wanted) ** 2).sum() / (wanted**2).sum())
 
 
 @pytest.mark.parametrize(
