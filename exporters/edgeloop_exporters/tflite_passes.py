@@ -12,15 +12,19 @@ from edgeloop_exporters.floating import SAME_SCALE
 from edgeloop_exporters.graph import WEIGHTED, aten, tensor_of
 from edgeloop_exporters.rewrites import call
 
+CHOOSING = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
+
 
 def mark_floats(module: fx.GraphModule) -> None:
     """The TFLite converter rounds a float layer's weights where rounded values come in and go out, and makes an integer softmax
-    of a float one; not behind these two sines, which `tidy` takes out of the file again.
+    of a float one, and an integer choice where a mask chooses; not behind these two sines, which `tidy` takes out again.
     """
     rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
     layers = [n for n in module.graph.nodes if n.target in WEIGHTED and tensor_of(module, n.args[1]) is not None]
-    for node in [*layers, *(n for n in module.graph.nodes if n.target is aten.softmax.int and not _has_integer_scale(n))]:
-        source = before = node.args[0]
+    softmaxes = [n for n in module.graph.nodes if n.target is aten.softmax.int and not _has_integer_scale(n)]
+    chosen = [(n, source) for n in module.graph.nodes if n.target in CHOOSING for source in n.args if isinstance(source, fx.Node)]
+    for node, source in [*((n, n.args[0]) for n in (*layers, *softmaxes)), *chosen]:
+        before = source
         while before.target in SAME_SCALE:
             before = before.args[0]
         if before.target is rounded:

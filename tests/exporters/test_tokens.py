@@ -101,6 +101,44 @@ def error_of(graph: torch.fx.GraphModule, ids: torch.Tensor, wanted: torch.Tenso
         return float(((graph(ids) - wanted) ** 2).sum() / (wanted**2).sum())
 
 
+def counted(places: str) -> bytes:
+    """mask[b, places] as exporters write it: of a flat mask at b × length + place, or by pairs; sums it over places."""
+    c = {
+        "zero": np.array(0), "one": np.array(1), "axes": np.array([1]), "last": np.array([-1]), "flat": np.array([-1]), "pad": np.array(0),
+        "places": np.arange(6) if places == "flat" else np.array([0, 2, 4]),
+    }  # fmt: skip
+    nodes = [
+        helper.make_node("Equal", ["tokens", "pad"], ["is_pad"]), helper.make_node("Not", ["is_pad"], ["kept"]),
+        helper.make_node("Cast", ["kept"], ["mask"], to=F), helper.make_node("Shape", ["tokens"], ["shape"]),
+        helper.make_node("Gather", ["shape", "zero"], ["batch"], axis=0), helper.make_node("Gather", ["shape", "one"], ["length"], axis=0),
+        helper.make_node("Range", ["zero", "batch", "one"], ["numbers"]), helper.make_node("Unsqueeze", ["numbers", "axes"], ["rows"]),
+    ]  # fmt: skip
+    if places == "flat":
+        nodes += [
+            helper.make_node("Mul", ["rows", "length"], ["starts"]), helper.make_node("Add", ["starts", "places"], ["index"]),
+            helper.make_node("Reshape", ["mask", "flat"], ["all"]), helper.make_node("Gather", ["all", "index"], ["picked"], axis=0),
+        ]  # fmt: skip
+    else:
+        nodes += [
+            helper.make_node("Max", ["rows", "places"], ["grid"]), helper.make_node("Shape", ["grid"], ["sizes"]),
+            helper.make_node("Expand", ["rows", "sizes"], ["first"]), helper.make_node("Expand", ["places", "sizes"], ["second"]),
+            helper.make_node("Unsqueeze", ["first", "last"], ["a"]), helper.make_node("Unsqueeze", ["second", "last"], ["b"]),
+            helper.make_node("Concat", ["a", "b"], ["index"], axis=-1), helper.make_node("GatherND", ["mask", "index"], ["picked"]),
+        ]  # fmt: skip
+    nodes.append(helper.make_node("Mul", ["picked", "picked"], ["out"]))
+    constants = {name: value.astype(np.int32 if name == "pad" else np.int64) for name, value in c.items()}
+    return onnx_file(nodes, [("tokens", TensorProto.INT32, ["n", 6])], [("out", F, ["n", None])], **constants)
+
+
+@pytest.mark.parametrize("places", ["flat", "pairs"])
+def test_masks_that_are_looked_up_by_the_samples_number(places: str, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(counted(places))
+    found = read_onnx(tmp_path / "net.onnx")  # compared with ONNX Runtime at several batches
+    ids = torch.tensor([[5, 0, 7, 0, 0, 2]] * 4, dtype=torch.int32)
+    with torch.no_grad():
+        assert found.network(ids)[3].tolist() == ([1, 0, 1, 0, 0, 1] if places == "flat" else [1, 1, 0])
+
+
 @pytest.mark.parametrize(
     ("inputs", "why"),
     [
