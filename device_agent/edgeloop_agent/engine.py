@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleError, DataError, DeviceError
 from edgeloop_contract.manifest import SCORES, Variant
-from edgeloop_contract.preprocessing import Prepared, prepare, with_files
+from edgeloop_contract.preprocessing import Prepared, as_bytes, prepare, takes_texts, with_files
 from edgeloop_contract.tasks import Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
@@ -192,6 +192,12 @@ class Engine:
             place or None,
             sample=sample, scores=seen, confidence=confidence,
         )  # fmt: skip
+
+    def samples_of_texts(self, texts: Sequence[str]) -> Array:
+        """(N, *sample) of N texts. Raises DataError where the model takes no texts, or where one does not fit."""
+        if not takes_texts(self._steps):
+            raise DataError("texts; this model takes arrays")
+        return np.concatenate([prepare(self._steps, as_bytes(text)).values for text in texts])
 
     def checked(self, samples: Array, spec: TensorSpec | None = None) -> Array:
         """Samples at an input's dtype and shape (default: the first input's). Raises DataError when that loses something."""

@@ -15,6 +15,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import Classification
 from edgeloop_pipeline.recipe.recipe import load
+from serving import eventually, serving
 from token_models import LABELS, classifier, encoder, sentences, tokenizer
 
 TEXTS = sentences(120)
@@ -51,6 +52,7 @@ def test_a_classifier_of_texts_becomes_a_bundle_that_answers_texts(model: Path, 
     assert "What the model sees and answers" in report and any(text.split()[0] in report for text, _ in TEXTS)
     agrees_with_the_original(model, path, tmp_path)
     answers_in_every_form(path, tmp_path)
+    answers_by_the_service(path, tmp_path)
 
 
 def agrees_with_the_original(model: Path, path: Path, tmp_path: Path) -> None:
@@ -92,6 +94,28 @@ def answers_in_every_form(path: Path, tmp_path: Path) -> None:
         small("  \n")
     with pytest.raises(DataError, match="this model takes texts"):
         small(np.zeros((4, 4)))
+
+
+def answers_by_the_service(path: Path, tmp_path: Path) -> None:
+    """The agent's API takes texts as BYTES, in JSON and in binary; its source of lines takes a text a line."""
+    import tritonclient.http as triton
+
+    (tmp_path / "lines.txt").write_text('storm and wind\n{"text": "oven butter"}\n{"values": [[1]]}\n')
+    source = f'[source]\nkind = "lines"\nwhere = "{tmp_path / "lines.txt"}"\n'
+    with serving(tmp_path, source, path) as agent:
+        client = triton.InferenceServerClient(agent.address.removeprefix("http://"))
+        for binary in (False, True):
+            given = triton.InferInput("input", [2], "BYTES")
+            given.set_data_from_numpy(np.array(["train ticket", "café flour"], dtype=object), binary_data=binary)
+            scores = client.infer("small", [given]).as_numpy("scores")
+            assert [LABELS[i] for i in scores.argmax(1)] == ["traffic", "kitchen"]
+        given = triton.InferInput("input", [1, 24], "INT32")  # ids go in as before
+        given.set_data_from_numpy(np.array([[2, 9, 3, *[0] * 21]], np.int32))
+        assert client.infer("small", [given]).as_numpy("scores").shape == (1, 3)
+        client.close()
+        lines = eventually(lambda: len(agent.lines) >= 3 and agent.lines)
+    assert [line.get("label") for line in lines] == ["weather", "kitchen", None]
+    assert lines[2]["refused"] == "an array; this model takes texts"
 
 
 def refused(model: Path, data: Path, out: Path, *more: object, file: str = "net.onnx") -> str:

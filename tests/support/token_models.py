@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LABELS", "WORDS", "classifier", "encoder", "sentences", "tokenizer", "write_onnx"]
+__all__ = ["LABELS", "WORDS", "Bert", "Block", "classifier", "encoder", "sentences", "tokenizer", "write_onnx"]
 
 WORDS = {
     "weather": ["rain", "storm", "sunny", "cloudy", "wind", "snow", "forecast", "degrees", "humid"],
@@ -73,7 +73,7 @@ class _Attention(nn.Module):
         return self.out((scores.softmax(-1) @ v).transpose(1, 2).reshape(batch, length, width))
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention, self.norm = _Attention(width, heads), nn.LayerNorm(width, eps=1e-12)
@@ -91,7 +91,7 @@ class Bert(nn.Module):
         super().__init__()
         self.words, self.places, self.types = nn.Embedding(vocabulary, width), nn.Embedding(places, width), nn.Embedding(2, width)
         self.norm = nn.LayerNorm(width, eps=1e-12)
-        self.blocks = nn.ModuleList(_Block(width, 2) for _ in range(2))
+        self.blocks = nn.ModuleList(Block(width, 2) for _ in range(2))
         self.head = nn.Linear(width, outputs) if outputs else None
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
