@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,26 @@ def test_a_file_that_is_no_tokenizer_is_refused(file: Path, tmp_path: Path) -> N
         loaded(file, length=2)
     with pytest.raises(DataError, match="is not loaded"):
         prepare([Tokenize(file="tokenizer.json", length=8)], as_bytes("a"))
+
+
+def test_a_spoiled_file_is_one_sentence_or_works(file: Path) -> None:
+    """The library panics on some of these."""
+    rng, whole = random.Random(3), file.read_bytes()
+    made: Counter[str] = Counter()
+    for _ in range(150):
+        content = bytearray(whole)
+        place = rng.randrange(len(content))
+        if rng.random() < 0.5:
+            content[place] = rng.choice(b'0123456789{}[]",:-')
+        else:
+            del content[place : place + rng.randrange(1, 40)]
+        step = Tokenize(file="tokenizer.json", length=16)
+        try:
+            (steps := with_files([step], {"tokenizer.json": bytes(content)}.__getitem__))
+            made[str(prepare(steps, as_bytes("old storm é")).values.shape)] += 1
+        except DataError as error:
+            made["refused"] += "\n" not in str(error)
+    assert set(made) == {"(1, 16)", "refused"} and sum(made.values()) == 150
 
 
 def test_a_device_without_the_library_says_what_to_install(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

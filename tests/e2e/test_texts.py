@@ -130,6 +130,8 @@ def test_what_does_not_fit_is_one_sentence(model: Path, tmp_path: Path) -> None:
     assert "is no tokenizer.json" in refused(model, texts, out, "--tokenizer", model / "net.onnx")
     assert "cannot be read" in refused(model, texts, out, "--tokenizer", tmp_path / "none.json")
     assert "is not for a model of texts" in refused(model, texts, out, *tokens, "--prune", 0.5)
+    steps = "[{step: tokenize, file: tok.json, length: 8}]"
+    assert "tokenize comes with its file" in refused(model, texts, out, *tokens, "--preprocess", steps)
     assert "--length says how many token ids" in refused(model, texts, out, *tokens, "--size", 24)
     assert "say a shorter --length" in refused(model, texts, out, *tokens, "--length", 500)  # more places than the model has
     assert "cannot make 2 ids: 2 are its special tokens" in refused(model, texts, out, *tokens, "--length", 2)

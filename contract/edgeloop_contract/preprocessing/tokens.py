@@ -10,7 +10,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing.base import Sizes, StepBase
 
-__all__ = ["MAX_TEXT_BYTES", "Tokenize", "Tokenizing", "as_bytes", "takes_texts", "with_files"]
+__all__ = ["MAX_TEXT_BYTES", "Tokenize", "Tokenizing", "as_bytes", "guarded", "takes_texts", "with_files"]
 
 MAX_TEXT_BYTES = 1 << 18  # of one text: about a second of a small board's time
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -56,7 +56,7 @@ class Tokenizing(StepBase, frozen=True):
         return self.settings.sizes(before)
 
     def _ids(self, text: str) -> Array:
-        ids = self.tokenizer.encode(text).ids
+        ids = guarded(lambda: self.tokenizer.encode(text).ids, f"tokenize: {self.settings.file} cannot take the text")
         if len(ids) != self.settings.length:
             raise DataError(f"tokenize: {self.settings.file} makes {len(ids)} ids, and not {self.settings.length}")
         return np.array(ids, np.int32)
@@ -104,19 +104,27 @@ def _loaded(step: Tokenize, content: bytes) -> Tokenizing:
         raise DeviceError(f"{step.file}: texts need the tokenizers library: pip install 'edgeloop[text]' ({error})") from error
     if len(content) > MAX_TOKENIZER_BYTES:
         raise DataError(f"{step.file}: {len(content)} bytes; a tokenizer has at most {MAX_TOKENIZER_BYTES}")
-    try:
-        tokenizer = tokenizers.Tokenizer.from_str(content.decode())
-    except Exception as error:  # the library's own types, and UnicodeDecodeError
-        raise DataError(f"{step.file}: is no tokenizer.json: {' '.join(str(error).split())[:200]}") from error
-    token = tokenizer.id_to_token(step.pad)
+    tokenizer = guarded(lambda: tokenizers.Tokenizer.from_str(content.decode()), f"{step.file}: is no tokenizer.json")
+    token = guarded(lambda: tokenizer.id_to_token(step.pad), f"{step.file}: is no tokenizer.json")
     if token is None:
         raise DataError(f"{step.file}: has no token {step.pad}, with which short texts are filled; correct `pad`")
-    try:
+
+    def bounded() -> int:
         tokenizer.enable_truncation(step.length)
         tokenizer.enable_padding(length=step.length, pad_id=step.pad, pad_token=token)
-        special = tokenizer.num_special_tokens_to_add(False)
-    except Exception as error:  # the library's own types
-        raise DataError(f"{step.file}: cannot make {step.length} ids: {' '.join(str(error).split())[:200]}") from error
+        return int(tokenizer.num_special_tokens_to_add(False))
+
+    special = guarded(bounded, f"{step.file}: cannot make {step.length} ids")
     if special >= step.length:
         raise DataError(f"{step.file}: cannot make {step.length} ids: {special} are its special tokens; say a longer length")
     return Tokenizing(step, tokenizer)
+
+
+def guarded(call: Callable[[], Any], what: str) -> Any:
+    """The library's answer. Raises DataError for its errors; it panics on some files, which is no Exception."""
+    try:
+        return call()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise DataError(f"{what} ({' '.join(str(error).split())[:200]})") from error

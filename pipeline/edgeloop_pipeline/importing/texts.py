@@ -13,7 +13,7 @@ from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import DataError, ModelError, UsageError
 from edgeloop_contract.preprocessing import Tokenize, as_bytes, prepare, with_files
-from edgeloop_contract.preprocessing.tokens import MAX_TOKENIZER_BYTES, PAD_TOKENS
+from edgeloop_contract.preprocessing.tokens import MAX_TOKENIZER_BYTES, PAD_TOKENS, guarded
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.quiet import quiet
@@ -161,4 +161,7 @@ def _lengths(tokenizer: bytes, data: Texts, path: Path) -> Array:
     rows = evenly_spaced_rows(len(data.texts), LOOKED_AT)
     if not len(rows):
         raise DataError(f"{data.root}: holds no text")
-    return np.array([len(encoder.encode(data.texts[i].text).ids) for i in rows])
+    texts = [data.texts[i].text for i in rows]
+    return np.array(
+        guarded(lambda: [len(encoder.encode(text).ids) for text in texts], f"--tokenizer {path}: cannot take the texts")
+    )
