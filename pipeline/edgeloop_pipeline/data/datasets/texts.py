@@ -76,7 +76,7 @@ class Texts:
         distinct: dict[str, Text] = {}
         for text in self._all():
             if len(text.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
-                raise DataError(f"{text.name}: a text of more than {MAX_TEXT_BYTES} bytes; divide it")
+                raise DataError(f"{self.root}, {text.name}: a text of more than {MAX_TEXT_BYTES} bytes; divide it")
             distinct.setdefault(hashlib.sha256(text.text.encode("utf-8", "surrogatepass")).hexdigest(), text)
         ordered = [distinct[digest] for digest in sorted(distinct)]
         return [ordered[i] for i in evenly_spaced_rows(len(ordered), self.most)]
@@ -98,7 +98,9 @@ class Texts:
             return self.labels.index(text.label)
         if text.label.isdecimal() and int(text.label) < len(self.labels):
             return int(text.label)
-        raise DataError(f"{text.name}: its label {text.label!r} is none of the model's; correct it, or leave labels out")
+        raise DataError(
+            f"{self.root}, {text.name}: its label {text.label!r} is none of the model's; correct it, or leave labels out"
+        )
 
     def _all(self) -> Iterator[Text]:
         if self.root.is_dir():
