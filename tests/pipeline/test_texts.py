@@ -50,7 +50,7 @@ def test_labels_come_from_columns_names_numbers_and_folders(tmp_path: Path) -> N
         (tmp_path / "folder" / ("no", "yes")[i % 2]).mkdir(parents=True, exist_ok=True)
         (tmp_path / "folder" / ("no", "yes")[i % 2] / f"{i}.txt").write_text(text)
     assert set(Texts(tmp_path / "folder", labels=("no", "yes"), labelled=True).load().train.labels) == {0, 1}
-    with pytest.raises(DataError, match="its label '(no|yes)' is none of the model's"):
+    with pytest.raises(DataError, match=r"its label '(no|yes)' is none of the model's"):
         Texts(tmp_path / "folder", labels=("maybe",), labelled=True).load()
 
 
