@@ -2,8 +2,8 @@
 
 Judged by what each keeps of the float file's answers on samples that calibrated neither, and timed by turns in one process. Models:
 EfficientNet-Lite0 with its published weights; text angle and text detection of rapidocr-onnxruntime (Apache-2.0), which pip
-downloads, or a folder of them with --models. With --quick the text angle alone. Nobody labelled the photographs; those for the text
-models have words painted on them.
+downloads, or a folder of them with --models; a sentence encoder (texts.py). With --quick the text angle and the encoder alone.
+Nobody labelled the photographs; those for the text models have words painted on them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from harness import NotRun, Row, each, edgeloop, main
+from texts import minilm
 
 WHEEL = "rapidocr-onnxruntime==1.4.4"
 FOLDER = sys.argv.pop(sys.argv.index("--models") + 1) if "--models" in sys.argv else ""
@@ -61,7 +62,11 @@ def measure(quick: bool) -> Iterator[Row]:
                 "EfficientNet-Lite0", exported(place / "lite0.onnx"), pictures, place / "lite0", ("--normalize", "127/128")
             )
 
-        yield from each(quick, public, *(() if quick else (efficientnet,)))
+        def encoder(_: bool) -> Iterator[Row]:
+            (place / "encoder").mkdir()
+            yield from minilm(place / "encoder", FOLDER)
+
+        yield from each(quick, public, encoder, *(() if quick else (efficientnet,)))
 
 
 def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str, ...]) -> Iterator[Row]:

@@ -14,7 +14,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Distances, Priors, outputs_of, placement
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
-from edgeloop_contract.preprocessing import sizes_after
+from edgeloop_contract.preprocessing import Tokenize, sizes_after
 from edgeloop_contract.tasks import Tensors, names_of
 
 __all__ = ["canary_problems", "problems"]
@@ -107,6 +107,7 @@ def outputs(manifest: Manifest) -> int:
 def _files(manifest: Manifest) -> Iterator[str]:
     canary = manifest.canary
     used = [v.file for v in manifest.variants]
+    used += [step.file for entry in manifest.inputs for step in entry.preprocessing if isinstance(step, Tokenize)]
     used += [name for cut in manifest.split.cuts for name in (cut.file, cut.decoder) if name] if manifest.split else []
     if canary is not None:
         goldens = [*canary.golden.values(), *(g for own in canary.variants.values() for g in own.values())]

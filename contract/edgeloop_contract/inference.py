@@ -24,6 +24,7 @@ DATATYPES: dict[str, Any] = {
 }  # fmt: skip
 DATATYPE_NAMES = {np.dtype(kind): name for name, kind in DATATYPES.items()}
 MAX_RANK = 8
+TEXTS = "BYTES"  # the protocol's name for texts
 
 
 class _Tensor(msgspec.Struct, frozen=True):
@@ -57,8 +58,8 @@ class Request:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def decode_request(body: bytes | bytearray, header_length: int | None) -> Request:
-    """Read a request. Raises DataError that says what is wrong with it."""
+def decode_request(body: bytes | bytearray, header_length: int | None, texts: bool = False) -> Request:
+    """Read a request. `texts`: inputs may be texts, (N,) objects. Raises DataError that says what is wrong with it."""
     if header_length is not None and not 0 <= header_length <= len(body):
         raise DataError(f"{HEADER_LENGTH} is {header_length}; the body has {len(body)} bytes")
     text, binary = (body, b"") if header_length is None else (body[:header_length], body[header_length:])
@@ -66,7 +67,7 @@ def decode_request(body: bytes | bytearray, header_length: int | None) -> Reques
         request = msgspec.json.decode(text, type=_Request)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"not an inference request: {error}") from error
-    inputs = _tensors(request.inputs, binary)
+    inputs = _tensors(request.inputs, binary, texts)
     parameters = request.parameters or {}
     in_binary = bool(parameters.get("binary_data_output", False))
     outputs = {o.name: bool((o.parameters or {}).get("binary_data", in_binary)) for o in request.outputs or []}
@@ -101,7 +102,7 @@ def decode_response(body: bytes, header_length: int | None) -> tuple[dict[str, A
     return _tensors(response.outputs, binary), response.parameters
 
 
-def _tensors(described: list[_Tensor], binary: bytes | bytearray) -> dict[str, Array]:
+def _tensors(described: list[_Tensor], binary: bytes | bytearray, texts: bool = False) -> dict[str, Array]:
     arrays: dict[str, Array] = {}
     start = 0
     for tensor in described:
@@ -109,15 +110,47 @@ def _tensors(described: list[_Tensor], binary: bytes | bytearray) -> dict[str, A
             raise DataError(f"{tensor.name!r} is there twice")
         size = (tensor.parameters or {}).get("binary_data_size")
         if size is None:
-            arrays[tensor.name] = _from_json(tensor)
+            arrays[tensor.name] = _texts_of_json(tensor) if texts and tensor.datatype == TEXTS else _from_json(tensor)
             continue
         if isinstance(size, bool) or not isinstance(size, int) or not 0 <= size <= len(binary) - start:
             raise DataError(f"{tensor.name!r}: binary_data_size {size!r}; {len(binary) - start} bytes are left in the body")
-        arrays[tensor.name] = _from_bytes(tensor, binary[start : start + size])
+        data = binary[start : start + size]
+        arrays[tensor.name] = _texts_of_bytes(tensor, data) if texts and tensor.datatype == TEXTS else _from_bytes(tensor, data)
         start += size
     if start != len(binary):
         raise DataError(f"{len(binary) - start} bytes at the end of the body belong to no tensor")
     return arrays
+
+
+def _texts_of_json(tensor: _Tensor) -> Array:
+    """Texts in a flat list, (N,) objects."""
+    try:
+        return _texts(tensor, msgspec.json.decode(bytes(tensor.data), type=list[str]) if tensor.data else [])
+    except msgspec.MsgspecError as error:
+        raise DataError(f"{tensor.name!r}: data are not a list of texts ({error})") from error
+
+
+def _texts_of_bytes(tensor: _Tensor, data: bytes | bytearray) -> Array:
+    """Texts in UTF-8, each behind its length in four bytes."""
+    texts, place = list[str](), 0
+    while place < len(data):
+        end = place + 4 + int.from_bytes(data[place : place + 4], "little")
+        if end > len(data) or place + 4 > len(data):
+            raise DataError(f"{tensor.name!r}: its texts end before the {end} bytes that their lengths say")
+        try:
+            texts.append(bytes(data[place + 4 : end]).decode())
+        except UnicodeDecodeError as error:
+            raise DataError(f"{tensor.name!r}: text {len(texts)} is not UTF-8 (byte {error.start})") from error
+        place = end
+    return _texts(tensor, texts)
+
+
+def _texts(tensor: _Tensor, texts: list[str]) -> Array:
+    if tensor.shape not in ([len(texts)], [len(texts), 1]):
+        raise DataError(f"{tensor.name!r}: shape {tensor.shape[: MAX_RANK + 1]} of {len(texts)} texts; send [{len(texts)}]")
+    values = np.empty(len(texts), object)
+    values[:] = texts
+    return values
 
 
 def _dtype_and_count(tensor: _Tensor) -> tuple[np.dtype[Any], int]:

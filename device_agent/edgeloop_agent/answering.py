@@ -17,7 +17,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Manifest, Regression
-from edgeloop_contract.preprocessing import Grayscale
+from edgeloop_contract.preprocessing import Grayscale, as_bytes, takes_texts
 from edgeloop_contract.resampling import to_model_rate
 from edgeloop_contract.tasks import names_of
 
@@ -104,7 +104,12 @@ class Answering:
             yield self._refused(recording.name, "does_not_fit", f"{type(error).__name__}: {error}")
 
     def _chosen(self, recording: Recording) -> Array | None:
-        """The recording's values; of a table with a header line, the columns that the model was trained on."""
+        """The recording's values; a text's bytes; of a table with a header line, the columns that the model was trained on."""
+        if (recording.text is None) is takes_texts(self._steps) and recording.is_read:
+            given, wanted = ("an array", "texts") if recording.text is None else ("a text", "arrays")
+            raise DataError(f"{given}; this model takes {wanted}")
+        if recording.text is not None:
+            return as_bytes(recording.text)
         columns = recording.by_name(self.manifest.channels) if recording.by_name is not None and self.manifest.channels else None
         return recording.values if columns is None else columns
 

@@ -125,6 +125,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice
+    from edgeloop_contract.preprocessing import takes_texts
 
     state = options.state or device_state.default_folder()
     with Bundle.open(options.bundle) as bundle:
@@ -138,7 +139,8 @@ def _run(options: argparse.Namespace) -> int:
         choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
-        for recording in open_source(options.source, sys.stdin):
+        texts = takes_texts(bundle.manifest.preprocessing)
+        for recording in open_source(options.source, sys.stdin, texts=texts):
             for line in answering.lines(recording):
                 refused += line.refused is not None
                 answered += line.refused is None

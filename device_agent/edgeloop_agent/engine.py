@@ -18,9 +18,10 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.boxes import Placement, placement
-from edgeloop_contract.errors import DataError, DeviceError
+from edgeloop_contract.errors import BundleError, DataError, DeviceError
 from edgeloop_contract.manifest import SCORES, Variant
-from edgeloop_contract.preprocessing import Prepared, Step, prepare
+from edgeloop_contract.preprocessing import Prepared, as_bytes, prepare, takes_texts, with_files
+from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.tasks import Detection, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
@@ -73,7 +74,12 @@ class Engine:
         remembers = bool(self.variant.states) or self.variant.kept_inside is not None
         self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors | Detection)
         self._memory: Memory = {}
-        self._sample, self._steps = self.manifest.sample, self.manifest.preprocessing
+        self._sample = self.manifest.sample
+        try:
+            self._of_input = {e.name: with_files(e.preprocessing, bundle.read) for e in self.manifest.inputs}
+        except DataError as error:
+            raise BundleError(f"bundle {self.manifest.name}: {error}; rebuild the bundle") from error
+        self._steps = self._of_input[self.manifest.inputs[0].name]
         self._shape, self._dtype = tuple(self._sample.shape), DTYPES[self._sample.dtype]
 
     def answers(self, recording: Array | Mapping[str, Array]) -> Iterator[Answer]:
@@ -103,7 +109,7 @@ class Engine:
         parts = recording if isinstance(recording, Mapping) else {names[0]: recording}
         if sorted(parts) != sorted(names):
             raise DataError(f"arrays {', '.join(sorted(parts))}; the model takes {', '.join(names)}: send each by its name")
-        prepared = {entry.name: prepare(entry.preprocessing, parts[entry.name]) for entry in self.manifest.inputs}
+        prepared = {entry.name: prepare(self._of_input[entry.name], parts[entry.name]) for entry in self.manifest.inputs}
         samples = {
             e.name: self.checked(prepared[e.name].values, e.sample) for e in self.manifest.inputs if prepared[e.name].indices
         }
@@ -199,6 +205,12 @@ class Engine:
             sample=sample, scores=seen, confidence=confidence,
         )  # fmt: skip
 
+    def samples_of_texts(self, texts: Sequence[str]) -> Array:
+        """(N, *sample) of N texts. Raises DataError where the model takes no texts, or where one does not fit."""
+        if not takes_texts(self._steps):
+            raise DataError("texts; this model takes arrays")
+        return np.concatenate([prepare(self._steps, as_bytes(text)).values for text in texts])
+
     def checked(self, samples: Array, spec: TensorSpec | None = None) -> Array:
         """Samples at an input's dtype and shape (default: the first input's). Raises DataError when that loses something."""
         shape, dtype = (self._shape, self._dtype) if spec is None else (tuple(spec.shape), DTYPES[spec.dtype])
@@ -232,7 +244,7 @@ def _scores_first(variant: Variant, task: Task) -> Variant:
     return msgspec.structs.replace(variant, outputs=[first, *others]) if others else variant
 
 
-def _placement(task: Task, steps: Sequence[Step], recording: Array) -> Placement | None:
+def _placement(task: Task, steps: Sequence[StepBase], recording: Array) -> Placement | None:
     """Where the picture lies in its sample, for a task that answers boxes. Raises DataError."""
     if not isinstance(task, Detection):
         return None

@@ -132,4 +132,4 @@ class Feed:
 
 def _bytes_of(recording: Recording) -> int:
     arrays = [] if recording.values is None else [recording.values]
-    return sum(int(array.nbytes) for array in (*arrays, *(recording.inputs or {}).values()))
+    return sum(int(array.nbytes) for array in (*arrays, *(recording.inputs or {}).values())) + len(recording.text or "")

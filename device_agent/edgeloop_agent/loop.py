@@ -90,7 +90,9 @@ class Loop:
                 if recording.acknowledge is acknowledge_nothing:
                     self.feed.settle(recording, outcome)
                 else:
-                    self.unsettled.append((msgspec.structs.replace(recording, values=None, times=None, inputs=None), outcome))
+                    self.unsettled.append(
+                        (msgspec.structs.replace(recording, values=None, times=None, inputs=None, text=None), outcome)
+                    )
             if self.counts.thermal != "cool":
                 time.sleep(self.config.thermal.pause_seconds)
         if recording is None or len(self.unsettled) >= MAX_UNSETTLED or time.monotonic() >= self.next_settle:

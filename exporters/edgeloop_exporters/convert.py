@@ -23,7 +23,7 @@ from edgeloop_exporters.quiet import quiet
 __all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
 
 OPSET, OPSET_OF_GELU = 18, 20  # in a lower one GELU is five operations, which onnxruntime does not put together between integers
-RAW = {"uint8": torch.uint8, "int16": torch.int16, "float32": torch.float32}
+RAW = {"uint8": torch.uint8, "int16": torch.int16, "int32": torch.int32, "float32": torch.float32}
 
 
 # What stands between the raw input and the network: the affine normalization; for quantized uint8 counts their scale;
@@ -44,6 +44,8 @@ class _Shipped(nn.Module):
         self.register_buffer("factor", 1.0 / torch.tensor(normalization.std))
 
     def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point() and x.dtype == torch.int32:  # token ids
+            return self.body(x)  # type: ignore[no-any-return]
         if self.entry == "dequantize":
             assert self.qparams is not None
             dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
@@ -128,7 +130,7 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     _register_operations()
     raw_is_quantized = quantized and takes_counts(module, normalization)
     body = separated(in_integers(module, 0, True, raw_is_quantized) if quantized else copied(module))
-    several = len(normalization.mean) > 1 and len(shape) > 1
+    several = len(normalization.mean) > 1 and len(shape) > 1 and normalization.dtype != "int32"
     shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalize", several).eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     sample = torch.zeros((2, *shape), dtype=RAW[normalization.dtype])

@@ -1,4 +1,4 @@
-"""Which operations of a quantized graph compute in float: those that were asked for, residual streams, divisions and roots."""
+"""Which operations of a quantized graph compute in float: those asked for, residual streams, divisions, roots, masks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.masks import embeddings, is_migration, masked_nodes
 
 __all__ = [
     "SAME_SCALE", "begins_stream", "floating_nodes", "fuses_into_next", "is_sum", "only_float_reads", "sources", "stays_float",
@@ -56,6 +57,7 @@ def floating_nodes(module: fx.GraphModule, float_layers: Collection[str], float_
                 floating.add(next(iter(node.users)))
     floating |= {node for node in module.graph.nodes if node.target in NORMS or _is_wide(node)}
     floating |= {node for node in module.graph.nodes if node.target is aten.add.Tensor and _is_normalized_later(node)}
+    floating |= masked_nodes(module) | embeddings(module) | {node for node in module.graph.nodes if is_migration(node)}
     return floating | _divisions(module)
 
 

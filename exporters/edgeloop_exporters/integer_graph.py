@@ -13,6 +13,7 @@ from edgeloop_exporters.graph import aten
 from edgeloop_exporters.quantizers import ActivationQuantizer, Rescaled, WeightQuantizer
 from edgeloop_exporters.quiet import quiet
 from edgeloop_exporters.rewrites import padding_value, pads_with_lowest
+from edgeloop_exporters.token_rewrites import tables_in_int8
 
 
 def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:
@@ -23,6 +24,7 @@ def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, 
     graph = module.graph
     low, high, dtype = (0, 255, torch.uint8) if offset == 0 else (-128, 127, torch.int8)
     _pad_in_grid(module)
+    tables_in_int8(module)
     for node in [n for n in graph.nodes if n.op == "call_module"]:
         quantizer = module.get_submodule(str(node.target))
         (source,) = node.args

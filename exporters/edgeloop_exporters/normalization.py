@@ -12,7 +12,8 @@ from torch import Tensor
 class InputNormalization:
     """How a raw sample becomes the network's input: (x − mean) / std per channel, then channels first.
 
-    `dtype`: "uint8" (with one mean, an integer, and one std the raw count is the quantized value), "int16" or "float32".
+    `dtype`: "int32" (token ids, which stay as they are), "uint8" (with one mean, an integer, and one std the
+    raw count is the quantized value), "int16" or "float32".
     """
 
     dtype: str
@@ -27,7 +28,9 @@ class InputNormalization:
         return (1.0 / self.std[0], int(self.mean[0])) if 0 <= self.mean[0] <= 255 else None
 
     def normalize(self, x: Tensor) -> Tensor:
-        """Raw (N, ..., C) to normalized float32 (N, C, ...)."""
+        """Raw (N, ..., C) to normalized float32 (N, C, ...); token ids (N, length) as they are."""
+        if self.dtype == "int32":
+            return x
         mean, factor = torch.tensor(self.mean), 1.0 / torch.tensor(self.std)
         return channels_first((x.to(torch.float32) - mean) * factor)
 

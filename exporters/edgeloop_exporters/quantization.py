@@ -27,6 +27,7 @@ __all__ = [
 ]  # fmt: skip
 
 INPUT = "input"
+MIN_TABLE = 4096  # values of a table of rows that becomes int8, a scale for each row
 JOINING = {aten.cat.default, aten.stack.default}
 MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any scale; others hand it on, or share it with others
 
@@ -98,10 +99,8 @@ def plan(
     decoding = decoder_nodes(module)
     floating = floating_nodes(module, float_layers, float_streams) | decoding
     for node in module.graph.nodes:
-        if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
-            axis = axis_of(node, tensor_of(module, node.args[1]))
-            name = str(node.args[1].target)
-            weights.setdefault(name, QuantizedWeight(name, layer_name(node), axis))
+        if (weight := _weight_of(module, node, floating)) is not None:
+            weights.setdefault(weight.name, weight)
         if not _is_activation(module, node) or fuses_into_next(node) or _pads_for_next(node):
             continue
         if pads_with_lowest(node):
@@ -132,6 +131,16 @@ def plan(
     points = [replace(p, group=root(p.name)) for p in points]
     named_floats, named_decoding = (frozenset(n.name for n in nodes) for nodes in (floating, decoding))
     return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding)
+
+
+def _weight_of(module: fx.GraphModule, node: Any, floating: Collection[fx.Node]) -> QuantizedWeight | None:
+    """The weight of a layer in integers, or the table whose rows are looked up, if it is large."""
+    if node.target in WEIGHTED and node not in floating and (weight := tensor_of(module, node.args[1])) is not None:
+        return QuantizedWeight(str(node.args[1].target), layer_name(node), axis_of(node, weight))
+    table = tensor_of(module, node.args[0]) if node.target is aten.embedding.default else None
+    if table is None or table.dim() != 2 or table.numel() < MIN_TABLE:
+        return None
+    return QuantizedWeight(str(node.args[0].target), layer_name(node), 0)
 
 
 def _rescaled(
@@ -204,6 +213,7 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
             if not hasattr(home, key):
                 home.add_module(key, WeightQuantizer(axes[str(node.target)]))
             users = [u for u in node.users if u.target in WEIGHTED and u.args[1] is node and u not in floating]
+            users += [u for u in node.users if u.target is aten.embedding.default and u.args[0] is node]
             _after(module, node, f"quantizers.{key}", users)
     module.graph.lint()
     module.recompile()

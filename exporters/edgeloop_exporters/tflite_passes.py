@@ -13,26 +13,34 @@ from edgeloop_exporters.graph import WEIGHTED, aten, tensor_of
 from edgeloop_exporters.rewrites import call
 
 JOINING = {aten.cat.default, aten.stack.default}
+CHOOSING = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
 
 
 def mark_floats(module: fx.GraphModule) -> None:
     """The TFLite converter rounds a float layer's weights where rounded values come in and go out, makes an integer softmax of
-    a float one, and joins rounded values by the scale of the first; not behind these two sines, which `tidy` takes off again.
+    a float one, an integer choice where a mask chooses, and joins rounded values by the scale of the first; not behind these two
+    sines, which `tidy` takes off again.
     """
     rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
     for node in list(module.graph.nodes):
-        layer = node.target in WEIGHTED and tensor_of(module, node.args[1]) is not None
-        joins = node.target in JOINING and not _rounds_later(node)
-        if not (layer or joins or (node.target is aten.softmax.int and not _has_integer_scale(node))):
-            continue
-        for source in dict.fromkeys(node.args[0] if joins else node.args[:1]):
-            before = source
+        for source in dict.fromkeys(_read_in_float(module, node)):
+            before: Any = source
             while before.target in SAME_SCALE:
                 before = before.args[0]
             if before.target is rounded:
                 with module.graph.inserting_before(node):
                     once = module.graph.call_function(aten.sin.default, (source,))
                     node.replace_input_with(source, module.graph.call_function(aten.sin.default, (once,)))
+
+
+def _read_in_float(module: fx.GraphModule, node: Any) -> list[fx.Node]:
+    """What this operation reads and the converter must not take for integers."""
+    if node.target in CHOOSING:
+        return [source for source in node.args if isinstance(source, fx.Node)]
+    if node.target in JOINING:
+        return [] if _rounds_later(node) else list(node.args[0])
+    layer = node.target in WEIGHTED and tensor_of(module, node.args[1]) is not None
+    return [node.args[0]] if layer or (node.target is aten.softmax.int and not _has_integer_scale(node)) else []
 
 
 def _rounds_later(node: fx.Node) -> bool:

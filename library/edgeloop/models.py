@@ -21,6 +21,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import BundleError, DataError, DeviceError, StorageError
+from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.tasks import names_of
 
 __all__ = ["Answer", "Box", "Model", "open"]
@@ -60,7 +61,7 @@ class Model:
         self.variant, self.runtime, self.why = engine.choice.variant, engine.runtime.description, engine.choice.why
         self.inputs = {entry.name: (entry.sample.dtype, tuple(entry.sample.shape)) for entry in manifest.inputs}
         self.requires, self.schema = list(manifest.requires), manifest.schema
-        self._engine = engine
+        self._engine, self._texts = engine, takes_texts(manifest.preprocessing)
         self._answering = Answering(manifest, lambda: engine, Counts(), as_lists=False)
 
     def __repr__(self) -> str:
@@ -73,10 +74,11 @@ class Model:
     @overload
     def __call__(self, given: Iterator[Any]) -> Iterator[Answer]: ...
     def __call__(self, given: Any) -> Answer | list[Answer] | Iterator[Answer]:
-        """The answer to one picture, sound, table or array; to a list of them a list, to a generator a generator.
+        """The answer to one picture, sound, table, text or array; to a list of them a list, to a generator a generator.
 
-        A path is read as the agent reads it. An array is a recording: (H, W, C) of a picture, (T, C) of a series, by input where
-        there are several. Preprocessing and cleaning of the bundle are done. Raises DataError for what does not fit, or where a
+        A path is read as the agent reads it; where the model takes texts, a str is the text itself, and a Path
+        names a file. An array is a recording: (H, W, C) of a picture, (T, C) of a series, by input where there are several.
+        Preprocessing and cleaning of the bundle are done. Raises DataError for what does not fit, or where a
         recording has several windows: `windows` gives the answers of each.
         """
         if isinstance(given, (list, tuple)):
@@ -91,7 +93,7 @@ class Model:
         Raises DataError where one is refused, DeviceError where the runtime fails.
         """
         failures = self._answering.failures
-        lines = list(self._answering.lines(_recording(given)))
+        lines = list(self._answering.lines(_recording(given, self._texts)))
         if self._answering.failures > failures:
             raise DeviceError(str(lines[-1].refused))
         if refused := next((line for line in lines if line.refused), None):
@@ -142,7 +144,9 @@ def _fastest(bundle: Bundle, folder: Path) -> VariantChoice:
     return choice
 
 
-def _recording(given: Input) -> Recording:
+def _recording(given: Input, texts: bool) -> Recording:
+    if texts and isinstance(given, str):
+        return Recording("the text", None, text=given)
     if hasattr(given, "__array__"):  # a PIL image, a torch tensor on the CPU
         given = np.asarray(given)
     if isinstance(given, np.ndarray):
@@ -151,10 +155,13 @@ def _recording(given: Input) -> Recording:
         return Recording("the arrays", None, inputs={name: np.asarray(values) for name, values in given.items()})
     if isinstance(given, (str, os.PathLike)):
         from edgeloop_agent.sources.readers import ENDINGS, read
+        from edgeloop_agent.sources.texts import is_text_file, text_of_file
 
         path = Path(given)
         if not path.is_file():
             raise DataError(f"{path}: no such file")
+        if texts and is_text_file(path):
+            return text_of_file(path)
         if path.suffix.lower() not in ENDINGS:
             raise DataError(f"{path}: cannot read {path.suffix or 'files without an ending'}; known: {', '.join(sorted(ENDINGS))}")
         return read(path)

@@ -19,7 +19,7 @@ from edgeloop_agent.engine import Answer
 from edgeloop_agent.engine import Engine as AnsweringEngine
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.sources import Recording
-from edgeloop_agent.sources.files import json_record
+from edgeloop_agent.sources.json_records import json_record
 from edgeloop_agent.sources.readers import read
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice

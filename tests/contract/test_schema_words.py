@@ -24,6 +24,7 @@ from edgeloop_contract.preprocessing import (
     SoundFeatures,
     Step,
     ToFloat,
+    Tokenize,
     dtype_after,
     prepare,
 )
@@ -66,4 +67,4 @@ def test_a_step_says_the_type_that_it_makes(step: Step, recording: np.ndarray) -
 
 def test_every_step_with_a_type_of_its_own_is_tried() -> None:
     own = {kind for kind in typing.get_args(Step) if kind.makes or "dtype" in kind.__struct_fields__}
-    assert own == {type(step) for step, _ in MADE}
+    assert own == {type(step) for step, _ in MADE} | {Tokenize}  # which needs a file: test_tokenize.py

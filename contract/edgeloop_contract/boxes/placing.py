@@ -18,9 +18,9 @@ from edgeloop_contract.preprocessing import (
     Normalize,
     Resize,
     ResizeShorter,
-    Step,
     letterbox_geometry,
 )
+from edgeloop_contract.preprocessing.base import StepBase
 
 __all__ = ["Placement", "placement"]
 
@@ -55,7 +55,7 @@ class Placement(msgspec.Struct, frozen=True):
         return np.array([self.left, self.top, self.left, self.top])
 
 
-def placement(steps: Sequence[Step], height: int, width: int) -> Placement:
+def placement(steps: Sequence[StepBase], height: int, width: int) -> Placement:
     """Where these steps put a picture of `height` × `width` pixels. Raises DataError for a step that boxes cannot follow."""
     if height < 1 or width < 1:
         raise DataError(f"a picture of {height} × {width} pixels; boxes need one pixel or more")

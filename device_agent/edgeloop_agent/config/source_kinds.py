@@ -15,15 +15,20 @@ class SourceKind(msgspec.Struct, frozen=True):
     description: str
     needs_where: str = ""
     of_files: bool = False  # recordings wait in files
+    of_texts: bool = False  # it can give texts: .txt files, or lines
 
 
 SOURCES = {
     "none": SourceKind("", "nothing: the API alone"),
-    "file": SourceKind("files:FileSource", "one file (CSV, NPY, WAV, FLAC, image, JSON lines), then done", "a file", True),
-    "folder": SourceKind("files:FileSource", "every file of a folder, then done", "a folder", True),
-    "watch": SourceKind("folder_watch:WatchedFolder", "a folder, and every new file in it", "a folder", True),
+    "file": SourceKind("files:FileSource", "one file (CSV, NPY, WAV, FLAC, image, JSON lines), then done", "a file", True, True),
+    "folder": SourceKind("files:FileSource", "every file of a folder, then done", "a folder", True, True),
+    "watch": SourceKind("folder_watch:WatchedFolder", "a folder, and every new file in it", "a folder", True, True),
     "lines": SourceKind(
-        "lines:LineSource", "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input", "a path, or -"
+        "lines:LineSource",
+        "CSV or JSON lines from a file, a FIFO, a serial port, or - for standard input",
+        "a path, or -",
+        False,
+        True,
     ),
     "microphone": SourceKind(
         "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"

@@ -37,6 +37,8 @@ from edgeloop_contract import inference
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import SCORES, Manifest
+from edgeloop_contract.preprocessing import takes_texts
+from edgeloop_contract.preprocessing.tokens import MAX_TEXT_BYTES
 from edgeloop_contract.tasks import Detection, Tensors
 
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
@@ -87,9 +89,9 @@ class Api:
             raise Refusal(405, parameters, headers={"Allow": ", ".join(allowed)})
         if manifest is None or allowed is not SEND_METHODS:
             return REQUEST_BYTES
-        return REQUEST_BYTES + VALUE_BYTES * self.settings.max_batch * sum(
-            math.prod(entry.sample.shape) for entry in manifest.inputs
-        )
+        texts = MAX_TEXT_BYTES if any(takes_texts(entry.preprocessing) for entry in manifest.inputs) else 0
+        values = sum(math.prod(entry.sample.shape) for entry in manifest.inputs)
+        return REQUEST_BYTES + self.settings.max_batch * (VALUE_BYTES * values + texts)
 
     def answer(self, request: Request) -> Response:
         """The response to a request. Raises Refusal for every error."""
@@ -144,7 +146,8 @@ class Api:
         most = min(self.settings.max_body_bytes, self.admit(asked))
         with self._large_bodies if len(asked.body) > LARGE_BODY_BYTES or "content-encoding" in asked.headers else nullcontext():
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
-            request = inference.decode_request(body, None if length is None else int(length[:18]))
+            texts = any(takes_texts(entry.preprocessing) for entry in manifest.inputs)
+            request = inference.decode_request(body, None if length is None else int(length[:18]), texts)
         outputs, places = self._outputs(name, request)
         parameters: dict[str, Any] = {"place": ", ".join(sorted(places))} if any(places) else {}
         if request.parameters.get("boxes"):
@@ -166,7 +169,11 @@ class Api:
             raise DataError(f"a batch of {', '.join(map(str, sorted(counts)))}; send 1 to {most} samples, of each input as many")
         if model.variant.kept_inside and self.models.config.source.kind != "none":
             raise Refusal(409, f"{name} keeps its state inside its runtime, for the source alone: serve it without a source")
-        checked = {e.name: model.checked(request.inputs[e.name], e.sample) for e in model.manifest.inputs}
+        given = {
+            name: model.samples_of_texts(values.tolist()) if values.dtype == object else values
+            for name, values in request.inputs.items()
+        }
+        checked = {e.name: model.checked(given[e.name], e.sample) for e in model.manifest.inputs}
         if any(values.dtype.kind == "f" and not np.isfinite(values).all() for values in checked.values()):
             raise DataError("the input has NaN or infinite values")
         outputs, places = (self._scores if model.is_simple else self._tensors)(model, checked)

@@ -40,7 +40,8 @@ ESCAPED_BYTES = re.compile("[\udc80-\udcff]")  # how Python represents bytes of 
 class Recording(msgspec.Struct, frozen=True):
     """One input: its values, or why it could not be read.
 
-    `inputs`: instead of `values`, an array for each input of a model that has several. `times`: (T,) seconds of each point.
+    `inputs`: instead of `values`, an array for each input of a model that has several; `text`: instead of `values`.
+    `times`: (T,) seconds of each point.
     `label`: the truth, where known. `rate_hz`: of sound, where the source knows it.
     `key`: identifies the file, so that a file which kills the worker can be excluded. `acknowledge`: call it with the outcome;
     until then the source keeps the file, so that a power cut loses nothing. It returns what it did with the file ("kept",
@@ -58,10 +59,11 @@ class Recording(msgspec.Struct, frozen=True):
     acknowledge: Callable[[Outcome], str] = acknowledge_nothing
     by_name: Callable[[Sequence[str]], Array | None] | None = None
     inputs: dict[str, Array] | None = None
+    text: str | None = None
 
     @property
     def is_read(self) -> bool:
-        return self.values is not None or self.inputs is not None
+        return self.values is not None or self.inputs is not None or self.text is not None
 
     def __post_init__(self) -> None:
         """Make texts from outside printable: surrogates would raise where they are written."""
@@ -92,14 +94,19 @@ class Source(Protocol):
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]: ...
 
 
-def open_source(settings: Settings, in_flight: InFlight | None = None) -> Source | None:
-    """The source that the settings name; None for "none". Raises DeviceError where a library is missing."""
+def open_source(settings: Settings, in_flight: InFlight | None = None, texts: bool = False) -> Source | None:
+    """The source that the settings name; None for "none". `texts`: the model takes texts.
+
+    Raises DeviceError where a library is missing.
+    """
     kind = SOURCES[settings.kind]
     module, _, name = kind.path.partition(":")
     if not module:
         return None
     maker = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     source: Source = maker(settings, in_flight) if kind.of_files and in_flight is not None else maker(settings)
+    if texts and kind.of_texts:
+        source.texts = True  # type: ignore[attr-defined]
     return source
 
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Event
-from typing import IO, Any
+from typing import IO, TextIO
 
 import msgspec
-import numpy as np
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.in_flight import EXCLUDED, InFlight
 from edgeloop_agent.sources import Recording, ReportUnavailable
+from edgeloop_agent.sources.json_records import json_record
 from edgeloop_agent.sources.readers import ENDINGS, read
-from edgeloop_contract.arrays import Array
+from edgeloop_agent.sources.texts import TEXT_ENDINGS, is_text_file, lines_of_file, text_lines, text_of_file
 from edgeloop_contract.errors import DataError
 
 MAX_LINE_CHARACTERS = 16 << 20
@@ -45,14 +44,15 @@ def read_tracked(path: Path, in_flight: InFlight) -> Recording:
     if in_flight.is_excluded(key):
         return Recording(path.name, None, EXCLUDED, key=key)
     with in_flight.reading(key):
-        return msgspec.structs.replace(read(path), key=key)
+        return msgspec.structs.replace(text_of_file(path) if is_text_file(path) else read(path), key=key)
 
 
-def folder(path: Path, in_flight: InFlight = NOT_TRACKED) -> Iterator[Recording]:
-    """Every readable file of a folder, by name. Raises DataError when there is none."""
-    files = sorted(p for p in path.iterdir() if p.suffix.lower() in (*ENDINGS, *JSON_LINES) and p.is_file())
+def folder(path: Path, in_flight: InFlight = NOT_TRACKED, texts: bool = False) -> Iterator[Recording]:
+    """Every readable file of a folder, by name; with `texts`, .txt files too. Raises DataError when there is none."""
+    endings = (*ENDINGS, *JSON_LINES, *(TEXT_ENDINGS if texts else ()))
+    files = sorted(p for p in path.iterdir() if p.suffix.lower() in endings and p.is_file())
     if not files:
-        raise DataError(f"{path}: no recordings; put {', '.join(sorted((*ENDINGS, *JSON_LINES)))} files there")
+        raise DataError(f"{path}: no recordings; put {', '.join(sorted(endings))} files there")
     for file in files:
         if leads_out(file):
             yield Recording(file.name, None, LEADS_OUT)
@@ -76,69 +76,22 @@ def json_lines(stream: IO[str], prefix: str = "") -> Iterator[Recording]:
             yield json_record(line, name)
 
 
-def json_record(line: str, name: str) -> Recording:
-    """One JSON object {"name": …, "values": [[…], …], "label": …}; `refused` says what is wrong with it."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return Recording(name, None, f"not JSON: {error}")
-    if isinstance(record, dict) and record.get("name") is not None:
-        name = str(record["name"])
-    if isinstance(record, dict) and isinstance(record.get("inputs"), dict) and record["inputs"]:
-        return _by_input(record, name)
-    if not isinstance(record, dict) or "values" not in record:
-        return Recording(name, None, 'not an object with "values"')
-    rate = record.get("rate_hz")
-    rate = int(rate) if isinstance(rate, float) and rate.is_integer() else rate
-    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int)):
-        return Recording(name, None, f'"rate_hz" is {str(rate)[:40]!r}; send points a second, a whole number')
-    try:
-        values = _numbers("values", record["values"])
-    except DataError as error:
-        return Recording(name, None, str(error))
-    return Recording(name, values, label=label_text(record.get("label")), rate_hz=rate)
+def open_source(where: str, stdin: TextIO, in_flight: InFlight = NOT_TRACKED, texts: bool = False) -> Iterator[Recording]:
+    """`where`: a folder, a file, or '-' for JSON lines on standard input.
 
-
-def _by_input(record: dict[str, Any], name: str) -> Recording:
-    """{"inputs": {NAME: [...], ...}}: an array for each input of a model."""
-    try:
-        values = {str(part): _numbers(str(part), given) for part, given in record["inputs"].items()}
-    except DataError as error:
-        return Recording(name, None, str(error))
-    return Recording(name, None, label=label_text(record.get("label")), inputs=values)
-
-
-def _numbers(what: str, given: Any) -> Array:
-    """An array of any shape. Raises DataError for what is no regular array of numbers."""
-    try:
-        values = np.array(given)
-        if values.dtype == object:  # a null among the numbers
-            values = np.array(given, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise DataError(f'"{what}" is not a regular array of numbers') from error
-    if values.ndim < 1 or values.dtype.kind not in "fiu":
-        raise DataError(f'"{what}" has shape {values.shape} of {values.dtype}; send numbers in lists')
-    return values
-
-
-def label_text(label: object) -> str:
-    """A label of any JSON type as text: 0 and false are labels, null means no label."""
-    if label is None:
-        return ""
-    return str(label).lower() if isinstance(label, bool) else str(label)
-
-
-def open_source(where: str, stdin: IO[str], in_flight: InFlight = NOT_TRACKED) -> Iterator[Recording]:
-    """`where`: a folder, a file, or '-' for JSON lines on standard input."""
+    With `texts`, a line on standard input or in a .txt file is a text, and so is each .txt file of a folder.
+    """
     if where == "-":
-        return json_lines(stdin)
+        return text_lines(stdin.buffer) if texts else json_lines(stdin)
     path = Path(where)
     if path.is_dir():
-        return folder(path, in_flight)
+        return folder(path, in_flight, texts)
     if not path.is_file():
         raise DataError(f"{path}: no such file or folder; give a folder of recordings, a file, or - for standard input")
     if path.suffix.lower() in JSON_LINES:
         return _json_file(path)
+    if texts and is_text_file(path):
+        return lines_of_file(path)
     if path.suffix.lower() not in ENDINGS:
         raise DataError(f"{path}: cannot read {path.suffix or 'files without an ending'}; known: {', '.join(sorted(ENDINGS))}")
     return iter([read_tracked(path, in_flight)])
@@ -155,10 +108,10 @@ class FileSource:
 
     def __init__(self, settings: Settings, in_flight: InFlight = NOT_TRACKED) -> None:
         self.where, self.in_flight = settings.where, in_flight
-        self.given = 0
+        self.given, self.texts = 0, False
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
-        for number, recording in enumerate(open_source(self.where, sys.stdin, self.in_flight), 1):
+        for number, recording in enumerate(open_source(self.where, sys.stdin, self.in_flight, self.texts), 1):
             if stop.is_set():
                 return
             if number <= self.given:

@@ -20,6 +20,7 @@ from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.sources import Outcome, Recording, ReportUnavailable, acknowledge_nothing
 from edgeloop_agent.sources.files import LEADS_OUT, NOT_TRACKED, leads_out, read_tracked
 from edgeloop_agent.sources.readers import ENDINGS
+from edgeloop_agent.sources.texts import TEXT_ENDINGS
 
 State = tuple[int, int, int]  # of a file: time, size, inode
 
@@ -35,6 +36,7 @@ class WatchedFolder:
     def __init__(self, settings: Settings, in_flight: InFlight = NOT_TRACKED) -> None:
         self.settings, self.folder, self.in_flight = settings, Path(settings.where), in_flight
         self.seen: dict[str, State] = {}
+        self.texts = False  # the model takes texts: .txt files are recordings too
         self.retry_later: deque[str] = deque()  # filled by the inference loop
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
@@ -90,12 +92,12 @@ class WatchedFolder:
             self.seen.pop(self.retry_later.popleft(), None)
 
     def _listing(self, report_unavailable: ReportUnavailable) -> dict[str, State]:
-        states = {}
+        states, endings = {}, ENDINGS | TEXT_ENDINGS if self.texts else ENDINGS
         try:
             with os.scandir(self.folder) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):  # deleted while listing, or a circular link
-                        if Path(entry.name).suffix.lower() in ENDINGS and entry.is_file():
+                        if Path(entry.name).suffix.lower() in endings and entry.is_file():
                             states[entry.name] = _state_of(entry.stat())
         except OSError as error:
             report_unavailable(f"{self.folder}: {error.strerror}")

@@ -19,7 +19,9 @@ import numpy as np
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.sources import Recording, ReportUnavailable
-from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS, json_record
+from edgeloop_agent.sources.files import MAX_LINE_CHARACTERS
+from edgeloop_agent.sources.json_records import json_record
+from edgeloop_agent.sources.texts import text_of_line
 from edgeloop_agent.sources.width_filter import Line, WidthFilter
 
 READ_BYTES = 1 << 16
@@ -43,6 +45,7 @@ class LineSource:
         self.until_next = settings.points
         self.width_filter = WidthFilter()
         self.count = self.unused = 0  # lines; points that are in no recording yet
+        self.texts = False  # the model takes texts: each line is one
         self.of_file = settings.where != "-" and Path(settings.where).is_file()
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
@@ -59,6 +62,8 @@ class LineSource:
             name = f"line {self.count}"
             if line is None or (why and line.strip()):
                 yield Recording(name, None, why)
+            elif self.texts and line.strip():
+                yield text_of_line(line, name)
             elif text := line.decode("utf-8", "replace").strip():
                 yield from self._parsed(text, name)
 

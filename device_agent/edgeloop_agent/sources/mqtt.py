@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.sources import Recording, ReportUnavailable
-from edgeloop_agent.sources.files import json_record
+from edgeloop_agent.sources.json_records import json_record
 from edgeloop_contract.errors import DeviceError, UsageError
 
 KEEP_ALIVE_SECONDS = 30

@@ -126,8 +126,10 @@ def _original(found: Imported, path: Path, samples: Sequence[Array], more: list[
             rows.append(session.run(names, fed))
         except Exception as error:  # onnxruntime's own types
             raise ModelError(f"{path}: ONNX Runtime cannot run it: {' '.join(str(error).split())[:300]}") from error
-    count = len(samples[0])
-    return [np.concatenate(parts)[:count] if np.ndim(parts[0]) else parts[0] for parts in zip(*rows, strict=True)]
+    count, padded = len(samples[0]), len(rows) * step
+    whole = [np.concatenate(parts) if np.ndim(parts[0]) else parts[0] for parts in zip(*rows, strict=True)]
+    # Inside, a first axis may be the batch times a length: of such a one nothing is cut.
+    return [values[:count] if np.ndim(values) and len(values) == padded else values for values in whole]
 
 
 def _padded(x: Array, count: int) -> Array:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from edgeloop_exporters.onnx_import.table import Node, handles
-from edgeloop_exporters.onnx_import.values import Builder, Unsupported, Value
+from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value
 
 REDUCTIONS = {"none": "", "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
@@ -18,8 +18,8 @@ def _gather(node: Node) -> Value:
         layer = torch.nn.Embedding(x.shape[0], x.shape[1], _weight=x.a.clone())
         return build.layer(node.name, layer, index)
     if index.is_static:
-        if not (index.a.shape == index.b.shape):
-            raise Unsupported("of as many places as the batch")
+        if index.a.shape != index.b.shape:
+            return _of_each_sample(build, x, index, axis)
         flat = [int(v) for v in index.a.reshape(-1).tolist()]
         if index.rank == 0:
             return build.call(torch.select, x, axis, flat[0]) if index.is_constant else _size_of(build, x, index, axis)
@@ -35,6 +35,38 @@ def _gather(node: Node) -> Value:
     sizes = [build.size(p, q) for p, q in zip(index.a.shape, index.b.shape, strict=True)]
     before, after = [list(s) for s in (x.shape[:axis], x.shape[axis + 1 :])]
     return build.call(torch.reshape, picked, [*before, *sizes, *after]) if index.rank != 1 else picked
+
+
+def _of_each_sample(build: Builder, x: Value, index: Value, axis: int) -> Value:
+    """Places that the batch counts: sample b reads b × length + place, the same places for each. Or the same rows for each."""
+    if x.is_constant and (same := _alike(index)) is not None:  # such as positions
+        a, b = (torch.index_select(x.a, axis, same.reshape(-1)).unflatten(axis, side.shape) for side in (index.a[:1], index.b[:1]))
+        if axis == 0:
+            return Value(a.expand(len(index.a), *a.shape[1:]), b.expand(len(index.b), *b.shape[1:]))
+    length = x.a.shape[0] // BATCHES[0] if x.rank and axis == 0 else 0
+    if not length or (x.a.shape[0], x.b.shape[0]) != (BATCHES[0] * length, BATCHES[1] * length):
+        raise Unsupported("of as many places as the batch")
+    own = [side - torch.arange(len(side)).reshape(-1, *[1] * (side.dim() - 1)) * length for side in (index.a, index.b)]
+    same = _alike(Value(*own))
+    if same is None or same.min() < 0 or same.max() >= length:
+        raise Unsupported("of other places for each sample")
+    samples = build.call(torch.reshape, x, [-1, length, *x.shape[1:]])
+    return _places(build, samples, same, 1)
+
+
+def _alike(index: Value) -> Tensor | None:
+    """What is the same for each sample of the batch, along the first axis: without it. None where samples differ."""
+    if not index.rank or (len(index.a), len(index.b)) != BATCHES or index.a.shape[1:] != index.b.shape[1:]:
+        return None
+    first: Tensor = index.a[0]
+    return first if bool((index.a == first).all()) and bool((index.b == first).all()) else None
+
+
+def _places(build: Builder, x: Value, places: Tensor, axis: int) -> Value:
+    """x at these places along an axis, whose place the axes of `places` take."""
+    whole = torch.equal(places.reshape(-1), torch.arange(x.shape[axis]))
+    picked = x if whole else build.call(torch.index_select, x, axis, build.tensor(places.reshape(-1).long()))
+    return picked if places.dim() == 1 else build.call(torch.unflatten, picked, axis, list(places.shape))
 
 
 def _size_of(build: Builder, x: Value, index: Value, axis: int) -> Value:
@@ -56,6 +88,8 @@ def _gather_elements(node: Node) -> Value:
 @handles("GatherND")
 def _gather_nd(node: Node) -> Value:
     x, index, shared = node[0], node[1], int(node.get("batch_dims", 0))
+    if not shared and (picked := _of_own_sample(node.build, x, index)) is not None:
+        return picked
     if index.is_constant and not shared and not (x.batched() and not x.is_static):
         return node.build.call(torch.ops.aten.index.Tensor, x, [node.build.tensor(part) for part in index.a.unbind(-1)])
     if not shared and x.batched() and not x.is_static:
@@ -71,6 +105,20 @@ def _gathered(x: Tensor, index: Tensor, shared: int) -> Tensor:
     ]
     places = [_wrapped(part, x.shape[shared + i]) for i, part in enumerate(index.unbind(-1))]
     return torch.ops.aten.index.Tensor(x, [*lead, *places])  # type: ignore[no-any-return]
+
+
+def _of_own_sample(build: Builder, x: Value, index: Value) -> Value | None:
+    """x[b, place] where each sample b reads its own row at places that are the same for all; None for others."""
+    if not index.is_static or index.is_constant or not index.rank or index.shape[-1] != 2 or not x.batched():
+        return None
+    samples, places = (Value(index.a[..., i], index.b[..., i]) for i in (0, 1))
+    own = [torch.equal(side, _numbers(len(side), side.dim()).expand(side.shape)) for side in (samples.a, samples.b)]
+    same = _alike(places)
+    return _places(build, x, same, 1) if all(own) and same is not None and same.dim() else None
+
+
+def _numbers(count: int, rank: int) -> Tensor:
+    return torch.arange(count).reshape(-1, *[1] * (rank - 1))
 
 
 @handles("OneHot")

@@ -198,6 +198,8 @@ def _ends(node: Node) -> list[Any]:
 @handles("Expand")
 def _expand(node: Node) -> Value:
     x, build = node[0], node.build
+    if x.is_static and node[1].is_static:
+        return Value(_expanded(x.a, node[1].a), _expanded(x.b, node[1].b))
     goal = build.sizes(node[1])
     shapes = [list(side.shape) for side in (x.a, x.b)]
     lead = len(goal) - x.rank
@@ -214,6 +216,13 @@ def _expand(node: Node) -> Value:
     return x if lead == 0 and all(size == -1 for size in sizes) else build.call(Tensor.expand, x, sizes)
 
 
+def _expanded(x: Tensor, goal: Tensor) -> Tensor:
+    try:
+        return x.expand(torch.broadcast_shapes(x.shape, torch.Size(goal.reshape(-1).tolist())))
+    except RuntimeError as error:
+        raise Unsupported(f"its operands do not fit ({error})") from error
+
+
 @handles("Tile")
 def _tile(node: Node) -> Value:
     repeats = node.build.sizes(node[1])
@@ -224,10 +233,13 @@ def _tile(node: Node) -> Value:
 def _constant_of_shape(node: Node) -> Value:
     value = node.get("value")
     fill = torch.zeros(1) if value is None else value
-    goal = node.build.sizes(node[0])
-    if all(isinstance(size, int) for size in goal):
-        return node.build.tensor(torch.full(goal, fill.item(), dtype=fill.dtype))
-    return node.build.call(Tensor.expand, node.build.tensor(fill.reshape([1] * len(goal)).clone()), goal)
+    goal = node[0]
+    if not goal.is_static:
+        raise Unsupported("a size that the data decide; export the model with fixed sizes")
+    if goal.is_constant:
+        return node.build.tensor(torch.full(node.build.ints(goal), fill.item(), dtype=fill.dtype))
+    a, b = (torch.full([], fill.item(), dtype=fill.dtype).expand(side.reshape(-1).tolist()) for side in (goal.a, goal.b))
+    return Value(a, b)
 
 
 @handles("Range")

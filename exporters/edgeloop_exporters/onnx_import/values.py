@@ -199,7 +199,7 @@ class Builder:
         if not isinstance(value.a, Tensor):
             return value.a
         if not value.is_constant:
-            raise Unsupported("a constant whose values or shape the batch decides")
+            return self._for_each_sample(value)
         kept = self._buffers.get(id(value.a))
         if kept is not None:
             return kept[1]
@@ -211,6 +211,18 @@ class Builder:
             self.root.register_buffer(name, kept_values)
         node = self.graph.get_attr(name)
         self._buffers[id(value.a)] = (value, node)
+        return node
+
+    def _for_each_sample(self, value: Value) -> fx.Node:
+        """A constant that is the same for each sample: one row of it, expanded along the batch."""
+        row: Any = value.a[:1] if value.rank else None
+        same = row is not None and value.a.shape[1:] == value.b.shape[1:]
+        if not same or not bool((value.a == row).all()) or not bool((value.b == row).all()):
+            raise Unsupported("a constant whose values or shape the batch decides")
+        first = self.size(len(value.a), len(value.b))
+        sizes = [self._as_node(first) if isinstance(first, Value) else first, *row.shape[1:]]
+        node = self.graph.call_function(Tensor.expand, (self._as_node(self.tensor(row.clone())), sizes))
+        node.meta["onnx"] = self.where
         return node
 
     def finished(self, outputs: Sequence[Value]) -> fx.GraphModule:

@@ -30,6 +30,8 @@ def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
     from edgeloop_contract.manifest import ChannelStatistics
     from edgeloop_pipeline.data.types import Statistics
 
+    if splits.dtype == "int32":  # token ids are names: they have no mean
+        return None
     values = Statistics.of(splits.train.values)
     return ChannelStatistics(
         mean=values.mean.tolist(), std=values.std.tolist(), low=values.low.tolist(), high=values.high.tolist(), **answers

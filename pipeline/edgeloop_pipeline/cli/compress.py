@@ -23,7 +23,7 @@ from edgeloop_pipeline.cli.run_options import runs_option
     required=True,
     type=click.Path(path_type=Path),
     metavar="DATA",
-    help="Pictures, sound, tables, arrays.",
+    help="Pictures, sound, tables, arrays, texts.",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FOLDER", help="The project folder to make.")
 @click.option("--weights", type=click.Path(path_type=Path), help="Of FILE.py:FUNCTION, timm: or torchvision: (.safetensors, .pt).")
@@ -33,6 +33,12 @@ from edgeloop_pipeline.cli.run_options import runs_option
 @click.option("--bgr/--rgb", default=None, help="The order of a picture's channels; default: rgb.")
 @click.option("--fit", type=click.Choice(["stretch", "crop", "letterbox"]), help="How a picture gets the model's size.")
 @click.option("--preprocess", default="", metavar="STEPS", help="YAML list of steps, or a file with it; see docs/preprocessing.md.")
+@click.option("--tokenizer", type=click.Path(path_type=Path), help="Of a model of texts: its tokenizer.json.")
+@click.option(
+    "--length", type=click.IntRange(1, 8192), default=None, help="Token ids of a text; default: as many as the texts have."
+)
+@click.option("--text-column", default="", metavar="NAME", help="The texts' column in a .csv, .tsv or .jsonl file.")
+@click.option("--label-column", default="", metavar="NAME", help="The labels' column there.")
 @click.option(
     "--output", "outputs", multiple=True, metavar="TENSOR", help="An output that counts, of several; may be repeated. Default: all."
 )
@@ -81,6 +87,8 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         shape=_size(given["size"]), task=given["task"],
         boxes=boxes_given(given["boxes"]) if given["boxes"] else None, measure=given["measure"],
         min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
+        tokenizer=given["tokenizer"], length=given["length"] or 0, text_column=given["text_column"],
+        label_column=given["label_column"],
         drop_in=given["doors"] == "original", prune=given["prune"], epochs=given["epochs"],
     )  # fmt: skip
     if request.weights is not None and not is_torch(model):

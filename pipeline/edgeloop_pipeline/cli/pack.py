@@ -155,16 +155,21 @@ def steps_given(text: str) -> tuple[str, list[Any]]:
     import msgspec
     import yaml
 
+    from edgeloop_contract.preprocessing import takes_texts
+
     match = re.fullmatch(r"([^=\[\]{}\s]+)=(.*)", text, re.S)
     name, body = (match[1], match[2]) if match else ("", text)
     content = _text(Path(body)) if not body.lstrip().startswith(("[", "{", "-")) else body
     try:
         read = yaml.safe_load(content)
-        return name, [_step(item) for item in (read if isinstance(read, list) else [read])]
+        steps = [_step(item) for item in (read if isinstance(read, list) else [read])]
     except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
         raise UsageError(
             f"--preprocess {text[:80]}: {' '.join(str(error).split())[:200]}; docs/preprocessing.md has the steps"
         ) from error
+    if takes_texts(steps):
+        raise UsageError("--preprocess: tokenize comes with its file; edgeloop compress MODEL --tokenizer FILE takes both")
+    return name, steps
 
 
 def _step(item: Any) -> Any:

@@ -14,7 +14,8 @@ from edgeloop_contract.boxes import placement
 from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cleaning import clean
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing import Prepared, Step, prepare
+from edgeloop_contract.preprocessing import Prepared, prepare
+from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.resampling import to_model_rate
 from edgeloop_pipeline.data.boxes import boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
@@ -85,7 +86,7 @@ def _groups(split: Split) -> Array | None:
 
 
 def prepare_splits(
-    splits: Splits, steps: Sequence[Step], task: str = "classification", cleaning: Sequence[CleaningStep] = ()
+    splits: Splits, steps: Sequence[StepBase], task: str = "classification", cleaning: Sequence[CleaningStep] = ()
 ) -> PreparedSplits:
     """Run the shared cleaning and preprocessing over all splits. Raises DataError that names the split and the recording.
 
@@ -115,7 +116,13 @@ class _Maker:
     """Makes the samples of one split."""
 
     def __init__(
-        self, name: str, split: Split, steps: Sequence[Step], cleaning: Sequence[CleaningStep], rate_hz: int, boxes: bool = False
+        self,
+        name: str,
+        split: Split,
+        steps: Sequence[StepBase],
+        cleaning: Sequence[CleaningStep],
+        rate_hz: int,
+        boxes: bool = False,
     ) -> None:
         """`boxes`: labels are boxes in pixels of the recording, and become boxes in pixels of the sample."""
         self.boxes = boxes
@@ -141,7 +148,8 @@ class _Maker:
             why = "; ".join(f"{count} for {reason}" for reason, count in self.refused.items())
             raise DataError(f"{self.name}: no samples: {sum(self.refused.values())} recordings are refused ({why})")
         stacked = stack.all()
-        if stacked.dtype not in (np.uint8, np.int16, np.float32) or stacked.ndim < 3:
+        tokens = stacked.dtype == np.int32 and stacked.ndim == 2
+        if not tokens and (stacked.dtype not in (np.uint8, np.int16, np.float32) or stacked.ndim < 3):
             raise DataError(
                 f"{self.name}: samples are {stacked.dtype} of shape {stacked.shape[1:]}; a model takes uint8, int16 or float32"
                 " with channels last"

@@ -118,5 +118,5 @@ class PreparedSplits:
         return tuple(self.train.values.shape[1:])
 
     @property
-    def dtype(self) -> Literal["uint8", "int16", "float32"]:
-        return cast(Literal["uint8", "int16", "float32"], str(self.train.values.dtype))
+    def dtype(self) -> Literal["uint8", "int16", "int32", "float32"]:
+        return cast(Literal["uint8", "int16", "int32", "float32"], str(self.train.values.dtype))

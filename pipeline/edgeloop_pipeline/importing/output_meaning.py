@@ -9,9 +9,11 @@ from typing import Literal
 
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
+from edgeloop_exporters.token_inputs import TOKENS
 from edgeloop_pipeline.data.datasets.recordings import Recordings
 from edgeloop_pipeline.importing import detection
 from edgeloop_pipeline.importing.request import CompressRequest
+from edgeloop_pipeline.importing.texts import text_data
 from edgeloop_pipeline.recipe.settings import ImportedBoxes, Measure
 
 __all__ = ["Answer", "answer_of"]
@@ -67,7 +69,7 @@ def answer_of(
             raise UsageError(f"--labels: there are {len(labels)}, and {chosen.name} gives {scores} scores of shape {list(shape)}")
     known = answer.labels or (scores == max(shape) > 1 and (chosen.activation == "softmax" or scores in PUBLIC_CLASSES))
     if request.task == "classification" or (known and request.task is None):
-        _classification(answer, chosen, scores, request)
+        _classification(answer, chosen, scores, request, model.inputs[0].name == TOKENS)
     else:
         answer.measure = request.measure or _measure(answer, chosen, shape)
         answer.facts.append(f"int8 is judged by {REASONS[answer.measure]}: nobody labelled the data")
@@ -112,23 +114,35 @@ def _tensors(answer: Answer, several: list[Tensor], shapes: dict[str, tuple[int,
     answer.facts.append(f"int8 is judged by {REASONS[answer.measure]}, of the worst output: nobody labelled the data")
 
 
-def _classification(answer: Answer, chosen: Tensor, scores: int, request: CompressRequest) -> None:
+def _classification(answer: Answer, chosen: Tensor, scores: int, request: CompressRequest, texts: bool) -> None:
     answer.task = "classification"
     if scores < 2:
         raise UsageError(f"--task classification: {chosen.name} gives one value; leave it out, or say another --output")
     if not answer.labels:
         answer.labels = [f"class {i}" for i in range(scores)]
         answer.guesses.append(f"{scores} classes without names ({chosen.activation or 'as said'} at the end); --labels names them")
-    answer.labelled = _folders_name_labels(request.calibrate, answer)
+    answer.labelled = _texts_have_labels(request, answer) if texts else _folders_name_labels(request.calibrate, answer)
     if request.measure not in (None, "agreement"):
         raise UsageError(
             f"--measure {request.measure}: a classification is judged by agreement; add --task tensors for another measure"
         )
     if answer.labelled and request.measure is None:
-        answer.facts.append("the folders are named after the labels: accuracy is measured")
+        what = "the texts have the model's labels" if texts else "the folders are named after the labels"
+        answer.facts.append(f"{what}: accuracy is measured")
         return
     answer.measure = "agreement"
     answer.facts.append(f"int8 is judged by {REASONS['agreement']}: nobody labelled the data")
+
+
+def _texts_have_labels(request: CompressRequest, answer: Answer) -> bool:
+    """Whether every text's folder, or its label column, has a label of the model, by name or number."""
+    data = text_data(request)
+    given = {text.label for text in data.texts}
+    known = {label for label in given if label in answer.labels or (label.isdecimal() and int(label) < len(answer.labels))}
+    if request.label_column and given - known:
+        shown = ", ".join(map(repr, sorted(given - known)[:MAX_NAMED]))
+        raise DataError(f"{request.calibrate}: its labels {shown} are none of the model's ({', '.join(answer.labels[:MAX_NAMED])})")
+    return bool(given) and given == known
 
 
 def _folders_name_labels(place: Path, answer: Answer) -> bool:

@@ -19,8 +19,8 @@ from edgeloop_exporters.onnx_import.old_sets import in_newer_set
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.types import PreparedSplits
-from edgeloop_pipeline.importing import project_files
-from edgeloop_pipeline.importing.input_meaning import Ask, entry_of
+from edgeloop_pipeline.importing import project_files, texts
+from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
@@ -53,10 +53,18 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         model = read(request.model, side_files=True)
         if model.runtime == "tflite":
             request, model = _from_tflite(request, model, scratch / project_files.MODEL)
-        _check(model, request)
         content = content_of(request.model)
-        (scratch / project_files.MODEL).write_bytes(content)
-        meaning = _meaning(model, content, request, scratch / project_files.MODEL, ask)
+        path, tokens = scratch / project_files.MODEL, None
+        if request.tokenizer is None and texts.looks_like_texts(model):
+            request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
+        if request.tokenizer is not None and model.runtime == "onnx":
+            tokens = texts.text_model(model, content, request, request.tokenizer)
+            content = tokens.content
+            (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
+        path.write_bytes(content)
+        model = texts.described(model, path) if tokens is not None else model
+        _check(model, request)
+        meaning = _meaning(model, content, request, path, ask, tokens)
         project_files.write(scratch, request, meaning, content, final)
         scratch.chmod(0o755)
         if final.exists():
@@ -86,14 +94,22 @@ def _check(model: ModelFile, request: CompressRequest) -> None:
     remedy = "`edgeloop pack` puts it into a bundle as it is"
     if model.states or model.variables:
         raise ModelError(f"{request.model}: keeps state from one call to the next, which is not compressed yet; {remedy}")
+    if request.tokenizer is None and texts.looks_like_texts(model):
+        raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
     if len(model.inputs) != 1:
         names = ", ".join(f"{tensor.name} {tensor.dtype}" for tensor in model.inputs)
         raise ModelError(f"{request.model}: has {len(model.inputs)} inputs ({names}), and a network here takes one; {remedy}")
 
 
-def _meaning(model: ModelFile, content: bytes, request: CompressRequest, path: Path, ask: Ask) -> Meaning:
-    kind, first = _first_recording(request)
-    entry = entry_of(model, content, request, kind, first, ask)
+def _meaning(
+    model: ModelFile, content: bytes, request: CompressRequest, path: Path, ask: Ask, tokens: texts.TextModel | None
+) -> Meaning:  # fmt: skip
+    if tokens is not None:
+        plain = NORMALIZATIONS["counts"]
+        entry = Entry("as_it_is", [tokens.step.length], [tokens.step], plain, facts=tokens.facts, guesses=tokens.guesses)
+    else:
+        kind, first = _first_recording(request)
+        entry = entry_of(model, content, request, kind, first, ask)
     found = open_import(path, tuple(entry.shape))
     size = found.inputs[0].shape
     picture = {"channels_first": size[1:], "channels_last": size[:2]}.get(entry.layout, ()) if len(size) == 3 else ()

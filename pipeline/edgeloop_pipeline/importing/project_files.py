@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
 from edgeloop_pipeline.recipe.wizard.write import project_name, quoted
 
@@ -41,15 +42,18 @@ def write(folder: Path, request: CompressRequest, meaning: Meaning, content: byt
 
 def _data(request: CompressRequest, meaning: Meaning, final: Path) -> str:
     where = os.path.relpath(request.calibrate.resolve(), final.resolve())
+    kind = "Texts" if takes_texts(meaning.preprocessing) else "Recordings"
     given = [f"sample={meaning.sample!r}"] if meaning.sample else []
+    given += [f"column={request.text_column!r}"] if request.text_column else []
+    given += [f"label_column={request.label_column!r}"] if request.label_column else []
     given += ['labels=tuple((HERE / "labels.txt").read_text("utf-8").splitlines())'] if meaning.labels else []
     given += ["labelled=True"] if meaning.labelled else []
     most = _most(request, meaning)
     given += [f"most={most}"] if most != MOST else []
     return (
         '"""The data that calibrate, choose and test."""\n\nfrom pathlib import Path\n\n'
-        "from edgeloop_pipeline.data.datasets import Recordings\n\nHERE = Path(__file__).resolve().parent\n\n\n"
-        f"def data() -> Recordings:\n    return Recordings({', '.join([f'HERE / {where!r}', *given])})\n"
+        f"from edgeloop_pipeline.data.datasets import {kind}\n\nHERE = Path(__file__).resolve().parent\n\n\n"
+        f"def data() -> {kind}:\n    return {kind}({', '.join([f'HERE / {where!r}', *given])})\n"
     )
 
 

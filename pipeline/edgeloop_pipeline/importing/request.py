@@ -23,7 +23,8 @@ class CompressRequest:
     library `maker` filled in. `prune`: share of the channels to remove, and `epochs` of learning from the
     original after it. `drop_in`: an int8 file with the original's input and output is wanted too.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
-    place of what pictures get by themselves. `boxes`: how outputs say boxes.
+    place of what pictures get by themselves. `boxes`: how outputs say boxes. `tokenizer`: a tokenizer.json, of a model of texts;
+    `length`: of its token ids, 0: by the texts; `text_column`, `label_column`: of a table of texts.
     """
 
     model: Path
@@ -37,6 +38,10 @@ class CompressRequest:
     bgr: bool | None = None
     fit: Fit | None = None
     steps: list[Step] = field(default_factory=list)
+    tokenizer: Path | None = None
+    length: int = 0
+    text_column: str = ""
+    label_column: str = ""
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
     task: Literal["classification", "tensors", "detection"] | None = None

@@ -29,9 +29,9 @@ class ImportedNetwork(nn.Module):
         self.body, self.layout, self.sample, self.chosen, self.flat = body, layout, sample, chosen, flat
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.layout != "channels_first":
+        if self.layout != "channels_first" and x.dim() > 2:
             x = x.permute(0, *range(2, x.dim()), 1)  # our own samples, channels last
-        if self.layout == "as_it_is":
+        if self.layout == "as_it_is" and x.is_floating_point():
             x = x.reshape(-1, *self.sample)
         answer: Any = self.body(x)
         answers = answer if isinstance(answer, (tuple, list)) else [answer]
@@ -64,6 +64,7 @@ def open_import(path: Path, shape: tuple[int, ...] = ()) -> Any:
 def _opened(path: str, digest: str, shape: tuple[int, ...]) -> Any:
     from edgeloop_exporters.model_files.reading import read
     from edgeloop_exporters.onnx_import import read_onnx
+    from edgeloop_exporters.token_inputs import TOKENS
 
     sizes = {tensor.name: shape for tensor in read(path).inputs} if shape else None
     found = read_onnx(Path(path), sizes=sizes)
@@ -72,7 +73,7 @@ def _opened(path: str, digest: str, shape: tuple[int, ...]) -> Any:
         raise ModelError(
             f"{path}: has {len(found.inputs)} inputs ({names}); a network here takes one: edgeloop pack takes it as it is"
         )
-    if not found.inputs[0].dtype.startswith("float"):
+    if not found.inputs[0].dtype.startswith("float") and found.inputs[0].name != TOKENS:
         raise ModelError(
             f"{path}: its input {found.inputs[0].name} takes {found.inputs[0].dtype}; a network here takes numbers (float):"
             " edgeloop pack takes it as it is"

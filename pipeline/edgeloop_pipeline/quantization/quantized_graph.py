@@ -15,7 +15,7 @@ from torch import Tensor, fx
 from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
-from edgeloop_exporters import bias_correction, equalization, quantization, rounding
+from edgeloop_exporters import bias_correction, equalization, outliers, quantization, rounding
 from edgeloop_exporters.graph import WEIGHTED, fold_batchnorm, layer_name, trace
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
@@ -124,6 +124,7 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
         if name not in known:
             raise UsageError(f"stages.quantize.float_layers: {name!r} is no layer with weights{nearest(name, known)}")
     equalized: list[str] = []
+    outliers.migrate_outliers(module, samples_of(saved.normalization, _some(splits.train.values)))
     bias_correction.add_biases(module)  # of every graph, so that one graph serves with and without the correction
     if options.equalize:
         equalized = equalization.equalize(module, samples_of(saved.normalization, _some(splits.train.values)))

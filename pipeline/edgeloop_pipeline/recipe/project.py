@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
+from edgeloop_contract.preprocessing import Tokenize, with_files
 from edgeloop_contract.tasks import Detection
 from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
@@ -65,7 +66,7 @@ class Project:
 
     @cached_property
     def _own_digests(self) -> dict[str, str]:
-        found = {_text(path): sha256(path) for path in (*self.data.files(), *self._original)}
+        found = {_text(path): sha256(path) for path in (*self.data.files(), *self._original, *self.step_files.values())}
         if len(found) > MAX_FILES_NAMED:
             return {f"{len(found)} files": digest(found)}
         short = {f"{Path(path).parent.name}/{Path(path).name}": value for path, value in found.items()}
@@ -95,6 +96,15 @@ class Project:
             raise DataError(f"imported.model: {path}: no such file; correct the path")
         return [path, *original_answers.files_beside(path)]
 
+    @property
+    def step_files(self) -> dict[str, Path]:
+        """The files of preprocessing steps by name. Raises DataError where one does not exist."""
+        names = [step.file for step in self.recipe.head.preprocessing if isinstance(step, Tokenize)]
+        for name in names:
+            if not (self.recipe.folder / name).is_file():
+                raise DataError(f"preprocessing: {self.recipe.folder / name}: no such file; correct the step's file")
+        return {name: self.recipe.folder / name for name in names}
+
     @cached_property
     def _samples(self) -> PreparedSplits:
         head = self.recipe.head
@@ -121,7 +131,9 @@ class Project:
                 f"{self.recipe.head.data}: load() failed: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})"
             ) from error
         head = self.recipe.head
-        found = prepare_splits(loaded, head.preprocessing, head.task, head.cleaning)
+        files = self.step_files
+        steps = with_files(head.preprocessing, lambda name: files[name].read_bytes())
+        found = prepare_splits(loaded, steps, head.task, head.cleaning)
         if head.imported is None or head.imported.measure is None:
             return found
         if head.normalize is None:

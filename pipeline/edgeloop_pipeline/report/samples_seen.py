@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.preprocessing import with_files
+from edgeloop_contract.preprocessing.tokens import Tokenizing
 from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.bundling.canary import canary_rows
 from edgeloop_pipeline.bundling.file_names import CANARY
@@ -21,6 +23,7 @@ __all__ = ["Seen", "samples_seen"]
 
 SIDE = 160  # pixels, at most, of a picture in the report
 BOX_COLOUR = (230, 60, 20)
+MAX_TEXT = 200  # characters
 MASK_SIDE = 8  # an answer with two axes at least as long is drawn
 
 
@@ -46,12 +49,23 @@ def samples_seen(inputs: Inputs) -> list[Seen]:
         values, scores = file["inputs"], file["scores"]
     splits = inputs.project.splits
     labels = np.asarray(splits.validation.labels)[canary_rows(splits, len(values))]
-    return [_seen(splits, values[i], labels[i], scores[i]) for i in range(len(values))]
+    texts = _texts(inputs.project, values)
+    return [_seen(splits, values[i], labels[i], scores[i], texts[i]) for i in range(len(values))]
 
 
-def _seen(splits: Any, sample: Array, label: Any, scores: Array) -> Seen:
+def _texts(project: Any, values: Array) -> list[str]:
+    """What token ids stand for, as far as the tokenizer tells it; "" for other samples."""
+    files = project.step_files
+    steps = with_files(project.recipe.head.preprocessing, lambda name: files[name].read_bytes())
+    step = next((step for step in steps if isinstance(step, Tokenizing)), None)
+    if step is None:
+        return [""] * len(values)
+    return [str(step.tokenizer.decode([int(i) for i in row if i != step.settings.pad]))[:MAX_TEXT] for row in values]
+
+
+def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> Seen:
     picture = _picture(sample) if sample.dtype == np.uint8 and sample.ndim == 3 and sample.shape[-1] in (1, 3) else ""
-    text = f"{sample.dtype} {list(sample.shape)}, {float(sample.min()):.4g} to {float(sample.max()):.4g}"
+    text = words or f"{sample.dtype} {list(sample.shape)}, {float(sample.min()):.4g} to {float(sample.max()):.4g}"
     if splits.task == "classification":
         best = int(scores.argmax())
         powers = np.exp(scores.astype(np.float64) - scores.max())

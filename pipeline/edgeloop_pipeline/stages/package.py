@@ -43,7 +43,7 @@ class Package(Base):
         exported = inputs.artefacts["exported"]
         verified, profiled = inputs.required("verify", VerifyResult), inputs.required("profile", ProfileResult)
         canary, reference = _canary(inputs, task)
-        files = dict(canary.files)
+        files = dict(canary.files) | {name: path.read_bytes() for name, path in project.step_files.items()}
         variants = []
         for variant in read_variants(exported):
             files[f"models/{variant.file}"] = (exported / variant.file).read_bytes()

@@ -20,6 +20,7 @@ from edgeloop_pipeline.data.types import Samples
 
 Network = TypeVar("Network", bound=nn.Module)
 EVALUATION_BATCH = 512
+TOKEN_VALUES = 512  # of an inner layer, for one token id
 EVALUATION_VALUES = 2_000_000  # the most values in a batch: large images get smaller batches, whose layers fit into caches
 
 
@@ -57,7 +58,8 @@ def copy_of(network: Network) -> Network:
 
 def evaluation_batch(values: Any) -> int:
     """The number of these samples (N, *sample) that go through a network at a time without gradients."""
-    return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, int(values[0].size))))
+    each = int(values[0].size) * (TOKEN_VALUES if values.dtype == np.int32 else 1)
+    return max(1, min(EVALUATION_BATCH, EVALUATION_VALUES // max(1, each)))
 
 
 def in_batches(run: Callable[[Any], Any], values: Any) -> Any:

@@ -18,7 +18,7 @@ from edgeloop_pipeline.data.datasets.folders import Files
 from edgeloop_pipeline.data.datasets.scanning import is_hidden
 from edgeloop_pipeline.data.types import Split, Splits
 
-__all__ = ["MIN_RECORDINGS", "Recordings"]
+__all__ = ["MIN_RECORDINGS", "Recordings", "sides_of"]
 
 MIN_RECORDINGS = 8
 SHARES = (0.5, 0.75)  # the first half calibrates, the third quarter chooses, the last one tests
@@ -81,7 +81,7 @@ class Recordings:
                 f"{self.root}: {len(items)} different recordings; at least {MIN_RECORDINGS} are needed, and 200 are good"
             )
         units = [Path(name).name.split(self.group)[0] if self.group else name for name in names]
-        side = dict(zip(dict.fromkeys(units), _sides(len(set(units))), strict=True))
+        side = dict(zip(dict.fromkeys(units), sides_of(len(set(units))), strict=True))
         truth = [self._label(path) for path in files] if self.labelled and rows is None else [0] * len(items)
         made = []
         for number in range(3):
@@ -153,7 +153,7 @@ class _Rows(Sequence[Array]):
         return values[None] if values.ndim == 1 else values  # one place with many channels
 
 
-def _sides(count: int) -> list[int]:
+def sides_of(count: int) -> list[int]:
     """0 (calibrates), 1 (chooses) or 2 (tests) for each of `count` units in order; each has at least one, where there are three."""
     places = (np.arange(count) + 0.5) / max(count, 1)
     sides: list[int] = np.searchsorted(SHARES, places).tolist()
