@@ -1,6 +1,7 @@
 """Raw outputs of a detector to boxes in pixels of its input, by the declared layout."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -105,7 +106,7 @@ def _decoded(layout: Layout, get: _Outputs, height: int, width: int, least: floa
 
 def _distances(layout: Distances, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     values, scores = _sides(layout, get)
-    points, strides = _cells(layout.strides, layout.offset, height, width)
+    points, strides = _cells(tuple(layout.strides), layout.offset, height, width)
     if len(values) != len(points):
         raise DataError(f"{len(values)} cells; strides {layout.strides} make {len(points)} of {height} × {width} pixels")
     found = _best(scores, layout.activation, least)
@@ -134,7 +135,8 @@ def _sides(layout: Distances, get: _Outputs) -> tuple[Array, Array]:
     return values, scores
 
 
-def _cells(strides: list[int], offset: float, height: int, width: int) -> tuple[Array, Array]:
+@lru_cache(maxsize=8)  # the same for every picture
+def _cells(strides: tuple[int, ...], offset: float, height: int, width: int) -> tuple[Array, Array]:
     """Points (cells, 2) as x and y, and the stride of each, for grids that cover the sample."""
     points, sizes = [], []
     for stride in strides:
