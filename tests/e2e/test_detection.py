@@ -29,6 +29,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, Path]:
     coco(root / "data", 72)
     made = edgeloop_here("new", root / "mine", "--data", root / "data")
     assert made.returncode == 0 and "boxes as COCO JSON" in made.stdout, made.stderr
+    assert Image.open(root / "mine" / "boxes.jpg").size[0] > 1000 and "boxes.jpg" in made.stdout
     done = edgeloop_here("run", root / "mine", "--runs", root / "runs", "--json", *FEW)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
