@@ -11,7 +11,7 @@ from edgeloop_contract.boxes.layouts import AnchorLevel, Distances, Final, Grid,
 from edgeloop_contract.boxes.suppression import suppress
 from edgeloop_contract.errors import DataError
 
-__all__ = ["Found", "find_boxes", "outputs_of"]
+__all__ = ["Found", "find_boxes", "outputs_of", "places_of"]
 
 CANDIDATES = 1000  # the best ones, that are compared with each other: time and memory are bounded
 TINY = 1e-6
@@ -40,6 +40,15 @@ def outputs_of(layout: Layout) -> list[str]:
     if isinstance(layout, Heatmap):
         return [layout.scores, layout.sizes, *([layout.offsets] if layout.offsets else [])]
     return [layout.rows]
+
+
+def places_of(layout: Layout, height: int, width: int) -> int | None:
+    """How many rows a layout with grids has on samples of `height` × `width` pixels; None for one without."""
+    if isinstance(layout, Distances):
+        return sum(-(-height // stride) * -(-width // stride) for stride in layout.strides)
+    if isinstance(layout, Grid | Priors):
+        return sum(-(-height // one.stride) * -(-width // one.stride) * len(one.sizes) for one in layout.levels)
+    return None
 
 
 def find_boxes(
