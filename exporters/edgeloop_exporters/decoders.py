@@ -8,14 +8,16 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from edgeloop_exporters.activations import readers_of
 from edgeloop_exporters.floating import SAME_SCALE
 from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, tensor_of
-from edgeloop_exporters.outputs import JOINED, last_nodes
+from edgeloop_exporters.outputs import JOINED, answers_here, last_nodes
 
-__all__ = ["decoder_nodes"]
+__all__ = ["decoder_nodes", "reach_of"]
 
 JOINING = (aten.cat.default, aten.stack.default)
 WITH_CONSTANTS = (aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor)
+SURE = 4.0  # whose sigmoid is 0.98
 MIN_PLACES = 16  # a constant that differs at so many places is a grid of anchors
 
 
@@ -29,6 +31,22 @@ def decoder_nodes(module: fx.GraphModule) -> set[fx.Node]:
     if not any(_joins_kinds(node) or _has_a_grid(module, node) for node in tail):
         return set()
     return {node for node in tail if node.target is not aten.sigmoid.default or _unmoved(node.args[0]) in tail}
+
+
+def reach_of(node: fx.Node, decoding: set[fx.Node]) -> float | None:
+    """How far up the range of a layer's answer must go, whatever calibration saw: pictures of nothing say nothing of what is sure.
+
+    None: as far as what was seen, or less.
+    """
+    ends = readers_of(node)
+    if ends and all(end.target is aten.sigmoid.default and _answers(end, decoding) for end in ends):
+        return SURE
+    return 0.0 if any(user in decoding for user in node.users) else None
+
+
+def _answers(gate: fx.Node, decoding: set[fx.Node]) -> bool:
+    """Whether a sigmoid's values are answers, and no factor of something else."""
+    return all(answers_here(end) or end in decoding for end in readers_of(gate))
 
 
 def _tail(module: fx.GraphModule) -> set[fx.Node]:

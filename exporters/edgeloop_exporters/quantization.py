@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.activations import factor_of, least_read
-from edgeloop_exporters.decoders import decoder_nodes
+from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.kernel_scales import axis_of, fixed_scale
@@ -36,6 +36,7 @@ class QuantizationPoint:
     """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float.
 
     `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below.
+    `most`: its range goes up to here at least, and is never cut: its few large values are those of things that are there.
     """
 
     name: str
@@ -45,6 +46,7 @@ class QuantizationPoint:
     rounding: bool = True
     factor: float = 1.0
     least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,14 @@ class QuantizedWeight:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only."""
+    """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only. `decoding`: those
+    of them that make boxes of the layers' answers.
+    """
 
     points: tuple[QuantizationPoint, ...]
     weights: tuple[QuantizedWeight, ...]
     floating: frozenset[str] = frozenset()
+    decoding: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         rows = [f"{p.name:24} {p.layer:24} scale of {p.group}" for p in self.points]
@@ -90,7 +95,8 @@ def plan(
     points: list[QuantizationPoint] = []
     weights: dict[str, QuantizedWeight] = {}
     named: dict[fx.Node, str] = {}
-    floating = floating_nodes(module, float_layers, float_streams) | decoder_nodes(module)
+    decoding = decoder_nodes(module)
+    floating = floating_nodes(module, float_layers, float_streams) | decoding
     for node in module.graph.nodes:
         if node.target in WEIGHTED and node not in floating and tensor_of(module, node.args[1]) is not None:
             axis = axis_of(node, tensor_of(module, node.args[1]))
@@ -121,11 +127,11 @@ def plan(
                     groups[root(named[source])] = name
         float_scores = node in floating and all(map(answers_here, node.users))
         least = least_read(module, node)
-        points.append(
-            QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, least if math.isfinite(least) else None)
-        )
+        low, most = least if math.isfinite(least) else None, reach_of(node, decoding)
+        points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, low, most))
     points = [replace(p, group=root(p.name)) for p in points]
-    return QuantizationPlan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
+    named_floats, named_decoding = (frozenset(n.name for n in nodes) for nodes in (floating, decoding))
+    return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding)
 
 
 def _rescaled(
@@ -177,7 +183,9 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
     rounding = {p.group for p in decided.points if p.rounding}
     for group in dict.fromkeys(p.group for p in decided.points):
         limits = [-math.inf if p.least is None else p.least for p in decided.points if p.group == group and p.factor == 1.0]
-        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, min(limits, default=-math.inf)))
+        most = max((p.most for p in decided.points if p.group == group and p.most is not None), default=None)
+        least = min(limits, default=-math.inf)
+        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, least, most))
     rescaled = {p.name: Rescaled(home.get_submodule(p.group), p.factor) for p in decided.points if p.factor != 1.0}  # type: ignore[arg-type]
     for name, quantizer in rescaled.items():
         home.add_module(f"rescaled_{name}", quantizer)

@@ -6,13 +6,14 @@ from typing import Any
 
 from torch import fx
 
-from edgeloop_exporters import activations, resizing, rewrites
+from edgeloop_exporters import activations, resizing, rewrites, slices
 from edgeloop_exporters.graph import aten
 
 REWRITES = (
     rewrites.constants, rewrites.alphas, rewrites.log_sigmoids,
     rewrites.largest_of_all_places, rewrites.vector_norms, rewrites.broadcasts,
     resizing.uneven_nearest, resizing.uneven_average_pools, activations.by_straight_pieces, activations.gelus,
+    slices.parts_of_joined,
 )  # fmt: skip
 
 

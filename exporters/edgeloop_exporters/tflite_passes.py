@@ -16,9 +16,8 @@ JOINING = {aten.cat.default, aten.stack.default}
 
 
 def mark_floats(module: fx.GraphModule) -> None:
-    """The TFLite converter rounds a float layer's weights where rounded values come in and go out, makes an integer softmax of a
-    float one, and joins rounded values by the scale of the first; not behind these two sines, which `tidy` takes out of the file
-    again.
+    """The TFLite converter rounds a float layer's weights where rounded values come in and go out, makes an integer softmax of
+    a float one, and joins rounded values by the scale of the first; not behind these two sines, which `tidy` takes off again.
     """
     rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
     for node in list(module.graph.nodes):

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgeloop_contract.arrays import Array
+from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.manifest import INPUT, SCORES, Canary, GoldenTensor
 from edgeloop_exporters.named_outputs import Output, separate
 from edgeloop_pipeline.bundling.contents import npy_of
 from edgeloop_pipeline.bundling.file_names import GOLDEN
+from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
 REFERENCE = "scores"
@@ -62,6 +64,18 @@ def canary_set(
         inputs={INPUT: _path("inputs")}, labels="" if labels is None else _path("labels"), variants=variants, golden=reference
     )
     return CanarySet(description, {_path(name): npy_of(values) for name, values in arrays.items()})
+
+
+def canary_rows(splits: PreparedSplits, count: int) -> Array:
+    """Rows of validation, evenly spread; of a detector, those with boxes first, because an empty picture shows little."""
+    validation = splits.validation
+    rows = evenly_spaced_rows(len(validation), count)
+    if splits.boxes is None:
+        return rows
+    kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])
+    full = np.flatnonzero([len(found.boxes) > 0 for found in kept.found(np.asarray(validation.labels))])
+    chosen = full[evenly_spaced_rows(len(full), count)] if len(full) else full
+    return np.concatenate([chosen, np.setdiff1d(rows, chosen)])[: len(rows)]
 
 
 def golden_step(scores: Array) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, UsageError
-from edgeloop_pipeline.cli.pack import labels_given, steps_given
+from edgeloop_pipeline.cli.pack import boxes_given, labels_given, steps_given
 from edgeloop_pipeline.cli.run_options import runs_option
 
 
@@ -37,8 +37,9 @@ from edgeloop_pipeline.cli.run_options import runs_option
     "--output", "outputs", multiple=True, metavar="TENSOR", help="An output that counts, of several; may be repeated. Default: all."
 )
 @click.option("--size", default="", metavar="AxBxC", help="One sample's shape at the input, if the file leaves sizes open.")
-@click.option("--task", type=click.Choice(["classification", "tensors"]), help="Default: as labels and the graph say.")
-@click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal"]), help="What int8 has to keep.")
+@click.option("--boxes", default="", metavar="LAYOUT", help="How a detector's outputs say boxes; see docs/detection.md.")
+@click.option("--task", type=click.Choice(["classification", "tensors", "detection"]), help="Default: as labels and the graph say.")
+@click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal", "boxes"]), help="What int8 has to keep.")
 @click.option(
     "--min-agreement", type=click.FloatRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it."
 )
@@ -77,8 +78,9 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         labels=labels_given(given["labels"]),
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
         steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], outputs=given["outputs"],
-        shape=_size(given["size"]), task=given["task"], measure=given["measure"], min_agreement=given["min_agreement"],
-        max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
+        shape=_size(given["size"]), task=given["task"],
+        boxes=boxes_given(given["boxes"]) if given["boxes"] else None, measure=given["measure"],
+        min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
         drop_in=given["doors"] == "original", prune=given["prune"], epochs=given["epochs"],
     )  # fmt: skip
     if request.weights is not None and not is_torch(model):

@@ -10,6 +10,7 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.tasks import Detection
 from edgeloop_exporters.named_outputs import Output
 
 NAMES = ("train", "validation", "test")
@@ -107,6 +108,7 @@ class PreparedSplits:
     normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # the recipe's mean and std
     channels: tuple[str, ...] = ()
     measure: str = ""  # what the labels are where they are an imported model's own answers; "": the data's labels
+    boxes: Detection | None = None  # the task of an imported detector
     outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 

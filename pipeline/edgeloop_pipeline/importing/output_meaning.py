@@ -10,8 +10,9 @@ from typing import Literal
 from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_pipeline.data.datasets.recordings import Recordings
+from edgeloop_pipeline.importing import detection
 from edgeloop_pipeline.importing.request import CompressRequest
-from edgeloop_pipeline.recipe.settings import Measure
+from edgeloop_pipeline.recipe.settings import ImportedBoxes, Measure
 
 __all__ = ["Answer", "answer_of"]
 
@@ -22,6 +23,7 @@ REASONS = {
     "cosine": "the cosine between the two answers",
     "mask_iou": "the overlap of the two masks",
     "signal": "1 − noise / signal of the answers",
+    "boxes": "the share of boxes that both find",
 }
 
 
@@ -34,14 +36,22 @@ class Answer:
     measure: Measure | None
     labels: list[str]
     labelled: bool = False
+    boxes: ImportedBoxes | None = None
     facts: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
 
 
-def answer_of(model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> Answer:
-    """The meaning of the outputs. `shapes`: one sample's answer by output. Raises UsageError where something has to be said."""
+def answer_of(
+    model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...] = ()
+) -> Answer:
+    """The meaning of the outputs. `shapes`: one sample's answer by output; `picture`: height and width of its sample, if it is one.
+
+    Raises UsageError where something has to be said.
+    """
     answer = Answer([], "tensors", None, [])
     several = _chosen(answer, model, shapes, request)
+    if detection.found(answer, model, {tensor.name: shapes[tensor.name] for tensor in several}, request, picture):
+        return answer
     if len(several) > 1:
         _tensors(answer, several, shapes, request)
         return answer

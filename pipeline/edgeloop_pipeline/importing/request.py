@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.tasks import Detection
 from edgeloop_pipeline.recipe.settings import Imported, Measure
 
 __all__ = ["CompressRequest", "Fit", "Meaning"]
@@ -22,7 +23,7 @@ class CompressRequest:
     library `maker` filled in. `prune`: share of the channels to remove, and `epochs` of learning from the
     original after it. `drop_in`: an int8 file with the original's input and output is wanted too.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
-    place of what pictures get by themselves.
+    place of what pictures get by themselves. `boxes`: how outputs say boxes.
     """
 
     model: Path
@@ -38,7 +39,8 @@ class CompressRequest:
     steps: list[Step] = field(default_factory=list)
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
-    task: Literal["classification", "tensors"] | None = None
+    task: Literal["classification", "tensors", "detection"] | None = None
+    boxes: Detection | None = None
     measure: Measure | None = None
     min_agreement: float | None = None
     max_latency_us: float | None = None

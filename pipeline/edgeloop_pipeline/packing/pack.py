@@ -46,7 +46,7 @@ def pack(request: PackRequest) -> PackResult:
         check_it_loads(model, content)
     parts = [tensors_of(m, c, make, request) for m, c, make in zip(models, contents, makers, strict=True)]
     parts = [parts[0], *(_like(parts[0], part, model) for part, model in zip(parts[1:], models[1:], strict=True))]
-    task = task_of(models, parts[0].outputs, request, facts)
+    task = task_of(models, parts[0].inputs, parts[0].outputs, request, facts)
     variants = [make(p.inputs, p.outputs, p.states) for make, p in zip(makers, parts, strict=True)]
     inputs = _inputs(models, parts, request, facts)
     variants = [_named(variant, inputs, isinstance(task, Tensors | Detection)) for variant in variants]

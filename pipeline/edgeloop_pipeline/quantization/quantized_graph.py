@@ -100,8 +100,9 @@ def layers(module: fx.GraphModule, floating: Collection[str] = ()) -> list[str]:
 
 
 def left_in_float(graph: Graph) -> int:
-    """The number of layers with weights that stay in float."""
-    return sum(node.target in WEIGHTED and node.name in graph.plan.floating for node in graph.module.graph.nodes)
+    """The number of layers with weights that stay in float, apart from what decodes boxes."""
+    floating = graph.plan.floating - graph.plan.decoding
+    return sum(node.target in WEIGHTED and node.name in floating for node in graph.module.graph.nodes)
 
 
 def samples_of(normalization: InputNormalization, values: Array) -> Tensor:

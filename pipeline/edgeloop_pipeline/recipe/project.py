@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
+from edgeloop_contract.tasks import Detection
 from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.data import original_answers, sample_cache
@@ -78,8 +79,10 @@ class Project:
             from edgeloop_pipeline.data.field_data import merged
 
             found = merged(found, self._field, field.share, field.max_repeats)
-        measure = self.recipe.head.imported.measure or "" if self.recipe.head.imported else ""
-        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure)
+        imported = self.recipe.head.imported
+        measure, boxes = (imported.measure or "", imported.boxes) if imported else ("", None)
+        task = Detection(labels=list(found.labels), **msgspec.structs.asdict(boxes)) if boxes else None
+        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=task)
 
     @property
     def _original(self) -> list[Path]:

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edgeloop_contract import cleaning
+from edgeloop_contract.boxes import Layout
 from edgeloop_contract.preprocessing import Step
 
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Measure = Literal["agreement", "cosine", "mask_iou", "signal"]
+Measure = Literal["agreement", "cosine", "mask_iou", "signal", "boxes"]
 Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
@@ -104,6 +105,15 @@ class FieldData(msgspec.Struct, frozen=True, kw_only=True):
     max_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most this many times
 
 
+class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a detector's outputs say boxes, and which boxes are answered, as in the manifest's task."""
+
+    decode: Layout
+    score_threshold: Fraction01 = 0.25
+    iou_threshold: Fraction01 = 0.5
+    max_boxes: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+
 class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A trained model in a file, in place of a network from code (`edgeloop compress`). docs/compress.md has an example.
 
@@ -114,6 +124,7 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     measure: Measure | None = None  # what int8 keeps of this model's own answers; default: the labels of the data
     output: str = ""  # of several, the one that counts
     outputs: list[str] = []  # or these, of several, in this order; their scores are joined
+    boxes: ImportedBoxes | None = None  # a detector's
     layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
     shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
 

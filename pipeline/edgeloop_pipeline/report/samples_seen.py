@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgeloop_contract.arrays import Array, evenly_spaced_rows
+from edgeloop_contract.arrays import Array
 from edgeloop_exporters.named_outputs import separate
+from edgeloop_pipeline.bundling.canary import canary_rows
 from edgeloop_pipeline.bundling.file_names import CANARY
 from edgeloop_pipeline.recipe.inputs import Inputs
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 __all__ = ["Seen", "samples_seen"]
 
 SIDE = 160  # pixels, at most, of a picture in the report
+BOX_COLOUR = (230, 60, 20)
 MASK_SIDE = 8  # an answer with two axes at least as long is drawn
 
 
@@ -30,6 +34,7 @@ class Seen:
     small_answer: str
     drawn: bool
     same: bool | None
+    note: str = ""  # of boxes: what was found; both answers are drawn into the picture
 
 
 def samples_seen(inputs: Inputs) -> list[Seen]:
@@ -40,8 +45,7 @@ def samples_seen(inputs: Inputs) -> list[Seen]:
     with np.load(found[-1][1] / CANARY, allow_pickle=False) as file:
         values, scores = file["inputs"], file["scores"]
     splits = inputs.project.splits
-    validation = splits.validation
-    labels = np.asarray(validation.labels)[evenly_spaced_rows(len(validation), len(values))]
+    labels = np.asarray(splits.validation.labels)[canary_rows(splits, len(values))]
     return [_seen(splits, values[i], labels[i], scores[i]) for i in range(len(values))]
 
 
@@ -53,6 +57,8 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array) -> Seen:
         powers = np.exp(scores.astype(np.float64) - scores.max())
         small = f"{splits.labels[best]} ({powers[best] / powers.sum():.0%})"
         return Seen(picture, text, splits.labels[int(label)], small, False, best == int(label))
+    if splits.boxes is not None:
+        return _boxes(splits, sample, label, scores, text)
     if (drawn := _map_of(np.asarray(label))) is not None:
         low, high = float(drawn.min()), float(drawn.max())
         other = _map_of(scores)
@@ -67,6 +73,24 @@ def _said(splits: Any, answer: Array) -> str:
     if not splits.outputs:
         return _numbers(answer)
     return "; ".join(f"{name}: {_numbers(values[0])}" for name, values in separate(answer[None], splits.outputs).items())
+
+
+def _boxes(splits: Any, sample: Array, label: Any, scores: Array, text: str) -> Seen:
+    """The picture twice, with the boxes of the original and of int8."""
+    from PIL import Image, ImageDraw
+
+    kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])
+    pictures, counts = [], []
+    for answer in (np.asarray(label), scores):
+        (found,) = kept.found(answer[None])
+        image = Image.fromarray(sample[..., 0] if sample.shape[-1] == 1 else sample).convert("RGB")
+        draw = ImageDraw.Draw(image)
+        for box in found.boxes.tolist():
+            draw.rectangle(box, outline=BOX_COLOUR, width=max(2, max(sample.shape) // SIDE))
+        pictures.append(_picture(np.asarray(image)))
+        counts.append(Counter(splits.labels[number] for number in found.labels))
+    named = ["; ".join(f"{count} × {name}" for name, count in counted.items()) or "no box" for counted in counts]
+    return Seen(pictures[0], text, "", pictures[1], True, None, f"{named[0]} (int8: {named[1]})")
 
 
 def _map_of(answer: Array) -> Array | None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
 from edgeloop_pipeline.bundling.variants import named_outputs, read_variants
@@ -128,9 +127,10 @@ class Verify(Base):
         from edgeloop_agent.runtimes import open_runtime
         from edgeloop_exporters.file_tensors import file_scores
         from edgeloop_exporters.quantization import output_steps
+        from edgeloop_pipeline.bundling.canary import canary_rows
 
         validation, exported = inputs.project.splits.validation, inputs.artefacts["exported"]
-        rows = evenly_spaced_rows(len(validation), self.canary_samples)
+        rows = canary_rows(inputs.project.splits, self.canary_samples)
         golden: dict[str, Any] = {
             GOLDEN + v.name: file_scores(open_runtime(v, (exported / v.file).read_bytes()), v, validation.values[rows])
             for v in read_variants(exported) if v.precision != Precision.INT8

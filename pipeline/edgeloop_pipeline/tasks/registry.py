@@ -30,7 +30,13 @@ TASKS = {
 LATE = {"detection": ("edgeloop_pipeline.tasks.detection.loss",)}  # what a task imports when it trains, because it needs torch
 METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC", "detection": "mAP"}
 # Where the original model's answers are the labels, nothing is accuracy.
-MEASURES = {"agreement": "agreement", "cosine": "cosine similarity", "mask_iou": "mask IoU", "signal": "signal kept"}
+MEASURES = {
+    "agreement": "agreement",
+    "cosine": "cosine similarity",
+    "mask_iou": "mask IoU",
+    "boxes": "boxes kept",
+    "signal": "signal kept",
+}
 
 
 class Task(Protocol):

@@ -12,6 +12,7 @@ import numpy as np
 from edgeloop_contract.errors import DataError
 from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.tasks import confidence_intervals
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 from edgeloop_pipeline.tasks.regression import refuse_smoothing
 
 if TYPE_CHECKING:
@@ -80,9 +81,18 @@ class Tensors:
 
     def _kept(self, scores: Array, wanted: Array) -> Callable[[Array], float]:
         """The measure, of sample weights (N,)."""
+        if self.splits.measure == "boxes":
+            matched, boxes = self._boxes.matches(scores.reshape(wanted.shape), wanted)
+            return lambda weights: float(weights @ matched / (weights @ boxes)) if weights @ boxes else 1.0
         right = self._parts(wanted)
         each = [self._kept_of(found, right[name]) for name, found in self._parts(scores.reshape(wanted.shape)).items()]
         return each[0] if len(each) == 1 else lambda weights: min(kept(weights) for kept in each)
+
+    @cached_property
+    def _boxes(self) -> KeptBoxes:
+        if self.splits.boxes is None or len(self.splits.shape) != 3:
+            raise DataError("imported.boxes: missing; the measure boxes needs a detector's layout, and pictures")
+        return KeptBoxes(self.splits.boxes, self.splits.outputs, self.splits.shape[0], self.splits.shape[1])
 
     def _kept_of(self, found: Array, wanted: Array) -> Callable[[Array], float]:
         """The measure of one output."""
@@ -93,7 +103,7 @@ class Tensors:
             return lambda weights: float(1 - weights @ noise / max(weights @ power, TINY))
         each_sample = {"cosine": _cosine, "mask_iou": _mask_iou, "agreement": _agreement}.get(kind)
         if each_sample is None:
-            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal or agreement")
+            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal, agreement or boxes")
         shares = each_sample(found, truth)
         return lambda weights: float(weights @ shares / weights.sum())
 
@@ -109,12 +119,15 @@ class Tensors:
     def reference(self, on_validation: Array) -> dict[str, Any]:
         return {}
 
-    def described(self, figures: TaskFigures) -> manifest.Tensors:
+    def described(self, figures: TaskFigures) -> manifest.Tensors | manifest.Detection:
         from edgeloop_contract import manifest
 
-        return manifest.Tensors()
+        return self.splits.boxes or manifest.Tensors()
 
     def card(self, figures: TaskFigures) -> list[str]:
+        if self.splits.boxes is not None:
+            least = f"those with a score of {self.splits.boxes.score_threshold:g} or more"
+            return [f"Answers boxes with {len(self.splits.labels)} labels, {least}."]
         if self.splits.outputs:
             shown = ", ".join(f"{output.name} {list(output.shape)}" for output in self.splits.outputs)
             return [f"Answers each sample with {len(self.splits.outputs)} arrays: {shown}."]
