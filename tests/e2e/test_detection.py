@@ -18,7 +18,7 @@ from edgeloop_contract.boxes import Distances, iou_matrix
 FEW = (
     "--set=train.epochs=24", "--set=network_args={width: small}", "--set=profile.seconds=0.01", "--set=verify.layer_samples=2",
     "--set=verify.canary_samples=4", "--set=target={max_int8_drop: 0.05}", "--set=train.precision=float32",
-    "--set=train.workers=0",
+    "--set=train.workers=0", "--set=export.float32=false",
 )  # fmt: skip
 
 
