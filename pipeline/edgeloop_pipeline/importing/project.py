@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, ModelError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
+from edgeloop_exporters.onnx_import.old_sets import in_newer_set
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.types import PreparedSplits
@@ -45,6 +47,8 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     try:
         if is_torch(request.reference):
             request = with_onnx_file(request, scratch / project_files.MODEL)
+        else:
+            request = replace(request, model=in_newer_set(request.model, scratch / project_files.MODEL))
         model = read(request.model, side_files=True)
         _check(model, request)
         content = content_of(request.model)

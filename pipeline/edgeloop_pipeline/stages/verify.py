@@ -61,7 +61,7 @@ class Verify(Base):
             measured.append(floors.FloatNetwork(name, validation, stages[name].value))
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
-        scores, files = _files(inputs, task, quantized_graph.left_in_float(graph))
+        scores, files = _files(inputs, task, quantized_graph.left_in_float(graph), quantized_graph.decoding_layers(graph))
         integer = {name: scores[name] for name, file in files.items() if file.precision == Precision.INT8}
         agreements = parity.agreement({"torch": reference, **integer}, parity_steps(graph), splits.task == "classification")
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
@@ -159,7 +159,7 @@ def _failures(target: Target, result: VerifyResult, measured: list[FloatNetwork]
     return floors.failures(target, result.metric, measured, files, pairs, result.chance, points)
 
 
-def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Array], dict[str, VerifiedFile]]:
+def _files(inputs: Inputs, task: Task, float_layers: int, decoding: int) -> tuple[dict[str, Array], dict[str, VerifiedFile]]:
     """Runs every shipped file in its runtime on the full test set: its scores and its figures."""
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
@@ -181,7 +181,7 @@ def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Arr
             accuracy=task.estimate(scores[variant.name], test),
             bytes=len(model),
             kernels=counted,
-            slow_because=kernels.reasons(counted, variant.precision == Precision.INT8, float_layers),
+            slow_because=kernels.reasons(counted, variant.precision == Precision.INT8, float_layers, decoding),
         )
     return scores, files
 

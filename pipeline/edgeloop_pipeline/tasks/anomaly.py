@@ -71,6 +71,9 @@ class Anomaly:
         statistic = confidence_intervals.auc(self.errors(scores, samples), samples.labels == 1)
         return confidence_intervals.bootstrap(statistic, samples.recording, FEWER_RESAMPLES)
 
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        return None
+
     def chance(self, samples: Samples) -> float:
         """The metric of random scores."""
         return 0.5

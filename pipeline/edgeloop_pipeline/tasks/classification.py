@@ -60,6 +60,9 @@ class Classification:
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
         return confidence_intervals.bootstrap(confidence_intervals.share(scores.argmax(1) == samples.labels), samples.recording)
 
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        return None
+
     def chance(self, samples: Samples) -> float:
         """The metric of a model that always answers the most common class; 0 where the labels are the original's answers."""
         return 0.0 if self.splits.measure else float(np.bincount(samples.labels).max() / len(samples))

@@ -61,6 +61,9 @@ class Task(Protocol):
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate: ...
 
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        """The metric of each sample (N,), where the metric is their mean; None where it is not."""
+
     def chance(self, samples: Samples) -> float:
         """The metric of the best answer that ignores the sample."""
 

@@ -75,6 +75,9 @@ class Regression:
             confidence_intervals.r2(self._values(scores), samples.labels.astype(np.float64)), samples.recording
         )
 
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        return None
+
     def chance(self, samples: Samples) -> float:
         """The metric of a model that always answers the mean."""
         return 0.0

@@ -101,11 +101,25 @@ class Tensors:
         if kind == "signal":
             noise, power = (each(values).sum(1) for each, values in ((np.square, _rows(found - truth)), (np.square, _rows(truth))))
             return lambda weights: float(1 - weights @ noise / max(weights @ power, TINY))
-        each_sample = {"cosine": _cosine, "mask_iou": _mask_iou, "agreement": _agreement}.get(kind)
+        each_sample = EACH.get(kind)
         if each_sample is None:
             raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal, agreement or boxes")
         shares = each_sample(found, truth)
         return lambda weights: float(weights @ shares / weights.sum())
+
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        """Of the worst output."""
+        wanted = np.asarray(samples.labels)
+        right = self._parts(wanted)
+        each = (
+            [
+                EACH[self.splits.measure](found.astype(np.float64), right[name].astype(np.float64))
+                for name, found in self._parts(scores.reshape(wanted.shape)).items()
+            ]
+            if self.splits.measure in EACH
+            else []
+        )
+        return min(each, key=lambda share: float(share.mean()), default=None)
 
     def chance(self, samples: Samples) -> float:
         """Of an answer that ignores the sample: not known, so nothing is called near chance."""
@@ -155,3 +169,6 @@ def _mask_iou(found: Array, wanted: Array) -> Array:
 def _agreement(found: Array, wanted: Array) -> Array:
     """The share of places with the same largest channel (the first axis of an answer), as of a class a pixel."""
     return np.asarray(_rows(found.argmax(1) == wanted.argmax(1)).mean(1))
+
+
+EACH: dict[str, Callable[[Array, Array], Array]] = {"cosine": _cosine, "mask_iou": _mask_iou, "agreement": _agreement}

@@ -123,6 +123,9 @@ class Detection:
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
         return confidence_intervals.bootstrap(self._judged(scores, samples).metric(), samples.recording, FEWER_RESAMPLES)
 
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        return None
+
     def chance(self, samples: Samples) -> float:
         """Boxes that ignore the picture find next to nothing."""
         return 0.0
