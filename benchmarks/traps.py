@@ -81,11 +81,12 @@ def blocks() -> dict[str, Any]:
             self.norms = nn.ModuleList([nn.LayerNorm(32), nn.LayerNorm(32)])
             self.asked, self.mixed = nn.Linear(32, 96), nn.Linear(32, 32)
             self.wide, self.back = nn.Linear(32, 128), nn.Linear(128, 32)
+            self.places = nn.Parameter(torch.randn(1, (SIDE // 2) ** 2, 32) * 0.2)
             with torch.no_grad():
                 self.norms[0].weight[3] = self.norms[1].weight[3] = 20.0  # type: ignore[index]
 
         def forward(self, x: Tensor) -> Tensor:
-            t = x.flatten(2).transpose(1, 2)
+            t = x.flatten(2).transpose(1, 2) + self.places
             q, k, v = self.asked(self.norms[0](t)).reshape(-1, t.shape[1], 3, 4, 8).permute(2, 0, 3, 1, 4)
             weights = (q @ k.transpose(-1, -2) / 8**0.5).softmax(-1)
             t = t + self.mixed((weights @ v).transpose(1, 2).reshape(-1, t.shape[1], 32))

@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
@@ -50,6 +51,8 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         else:
             request = replace(request, model=in_newer_set(request.model, scratch / project_files.MODEL))
         model = read(request.model, side_files=True)
+        if model.runtime == "tflite":
+            request, model = _from_tflite(request, model, scratch / project_files.MODEL)
         _check(model, request)
         content = content_of(request.model)
         (scratch / project_files.MODEL).write_bytes(content)
@@ -69,13 +72,18 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     return meaning
 
 
+def _from_tflite(request: CompressRequest, found: ModelFile, out: Path) -> tuple[CompressRequest, ModelFile]:
+    """The float TFLite file as an ONNX file at `out`, with its metadata. Raises ModelError where it cannot be read exactly."""
+    from edgeloop_exporters.tflite_import import to_onnx
+
+    out.write_bytes(to_onnx(request.model).SerializeToString())
+    made = replace(request, model=out)
+    return made, msgspec.structs.replace(read(out, side_files=False), metadata=found.metadata)
+
+
 def _check(model: ModelFile, request: CompressRequest) -> None:
     """Raises ModelError for a file that cannot become a network here."""
     remedy = "`edgeloop pack` puts it into a bundle as it is"
-    if model.runtime == "tflite":
-        raise ModelError(
-            f"{request.model}: a TFLite file is not made into layers again; give the ONNX file it came from, or: {remedy}"
-        )
     if model.states or model.variables:
         raise ModelError(f"{request.model}: keeps state from one call to the next, which is not compressed yet; {remedy}")
     if len(model.inputs) != 1:
