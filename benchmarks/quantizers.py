@@ -28,7 +28,10 @@ def quantize_static(model: bytes, samples: Any, method: str) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         source, inferred, target = (Path(folder) / f"{n}.onnx" for n in ("source", "inferred", "target"))
         source.write_bytes(model)
-        quant_pre_process(source, inferred)
+        try:
+            quant_pre_process(source, inferred)
+        except Exception:  # "Incomplete symbolic shape inference", of reshapes with a free batch: its own other way
+            quant_pre_process(source, inferred, skip_symbolic_shape=True)
         how = getattr(quantization.CalibrationMethod, method)
         quantization.quantize_static(inferred, target, Reader(), per_channel=True, calibrate_method=how)
         return target.read_bytes()

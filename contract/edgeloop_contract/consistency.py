@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Distances, Priors, outputs_of, placement
+from edgeloop_contract.boxes import Distances, Priors, outputs_of, placement, places_of
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Tokenize, sizes_after
@@ -152,19 +152,33 @@ def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
         placement(manifest.preprocessing, 1, 1)
     except DataError as error:
         yield str(error)
-    wanted = outputs_of(task.decode)
+    if manifest.probe:
+        return
+    layout, wanted = task.decode, outputs_of(task.decode)
+    places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else None
     for variant in manifest.variants:
-        names = {spec.name for spec in variant.outputs}
-        for name in wanted:
-            if name not in names and not (len(wanted) == len(names) == 1):
-                yield f"boxes need the output {name!r}, which variant {variant.name} does not give"
         shapes = {spec.name: spec.shape for spec in variant.outputs}
-        if isinstance(task.decode, Distances | Priors) and task.decode.scores in shapes and task.decode.scores != task.decode.boxes:
-            shape = shapes[task.decode.scores]
-            last = not isinstance(task.decode, Distances) or task.decode.channels == "last"
-            labels = shape[-1 if last else 0] - (isinstance(task.decode, Priors) and task.decode.background)
-            if len(shape) != 2 or labels != len(task.labels):
-                yield f"variant {variant.name} gives scores of shape {shape} for {len(task.labels)} labels"
+        if len(wanted) == len(shapes) == 1:
+            shapes = {wanted[0]: next(iter(shapes.values()))}
+        for name in wanted:
+            if name not in shapes:
+                yield f"boxes need the output {name!r}, which variant {variant.name} does not give"
+            elif places is not None:
+                last = not isinstance(layout, Distances) or layout.channels == "last"
+                found = shapes[name][1:] if len(shapes[name]) == 3 and shapes[name][0] == 1 else shapes[name]
+                if len(found) != 2 or found[0 if last else 1] != places:
+                    size = f"{manifest.sample.shape[0]} × {manifest.sample.shape[1]} pixels"
+                    what = f"variant {variant.name} gives {name or 'an output'} of shape {shapes[name]}"
+                    yield f"{what}; the layout {_tag(layout)} makes {places} rows of {size}"
+        if isinstance(layout, Distances | Priors) and layout.scores != layout.boxes and len(shapes.get(layout.scores, ())) == 2:
+            last = not isinstance(layout, Distances) or layout.channels == "last"
+            labels = shapes[layout.scores][1 if last else 0] - (isinstance(layout, Priors) and layout.background)
+            if labels != len(task.labels):
+                yield f"variant {variant.name} gives scores of {labels} labels, the task has {len(task.labels)}"
+
+
+def _tag(layout: object) -> str:
+    return str(layout.__struct_config__.tag)  # type: ignore[attr-defined]
 
 
 def _drift(manifest: Manifest) -> Iterator[str]:

@@ -18,7 +18,7 @@ from edgeloop_contract.boxes import Distances, iou_matrix
 FEW = (
     "--set=train.epochs=24", "--set=network_args={width: small}", "--set=profile.seconds=0.01", "--set=verify.layer_samples=2",
     "--set=verify.canary_samples=4", "--set=target={max_int8_drop: 0.05}", "--set=train.precision=float32",
-    "--set=train.workers=0",
+    "--set=train.workers=0", "--set=export.float32=false",
 )  # fmt: skip
 
 
@@ -29,6 +29,8 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, Path]:
     coco(root / "data", 72)
     made = edgeloop_here("new", root / "mine", "--data", root / "data")
     assert made.returncode == 0 and "boxes as COCO JSON" in made.stdout, made.stderr
+    with Image.open(root / "mine" / "boxes.jpg") as sheet:
+        assert sheet.size[0] > 1000 and "boxes.jpg" in made.stdout
     done = edgeloop_here("run", root / "mine", "--runs", root / "runs", "--json", *FEW)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -68,7 +70,8 @@ def test_boxes_are_in_pixels_of_the_picture_that_was_given(built: tuple[dict, Pa
     total = sum(map(len, found.values()))
     assert right >= 0.8 * total
     name, shapes = next((n, s) for n, s in found.items() if matched(model(tmp_path / "new" / n).boxes or [], s) == len(s))
-    large = Image.open(tmp_path / "new" / name).resize((3 * WIDTH, 2 * HEIGHT))
+    with Image.open(tmp_path / "new" / name) as picture:
+        large = picture.resize((3 * WIDTH, 2 * HEIGHT))
     answer = model(np.asarray(large))
     assert matched(answer.boxes or [], [Shape(s.label, 3 * s.x1, 2 * s.y1, 3 * s.x2, 2 * s.y2) for s in shapes]) == len(shapes)
     exif = Image.Exif()
@@ -146,7 +149,8 @@ def test_what_does_not_suit_is_one_sentence(name: str, tmp_path: Path) -> None:
 def test_a_truncated_picture_is_named(tmp_path: Path) -> None:
     voc(tmp_path / "data")
     file = tmp_path / "data" / "JPEGImages" / "p005.png"
-    Image.open(file).save(file.with_suffix(".jpg"))
+    with Image.open(file) as picture:
+        picture.save(file.with_suffix(".jpg"))
     file.unlink()
     whole = file.with_suffix(".jpg").read_bytes()
     file.with_suffix(".jpg").write_bytes(whole[: len(whole) // 2])

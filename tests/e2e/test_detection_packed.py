@@ -86,6 +86,11 @@ REFUSED = {
     "an unknown setting": (("--labels", "cat,dog", "--boxes", "{layout: rows, chanels: first}"), 2, "chanels"),
     "a threshold of 3": (("--labels", "cat,dog", "--boxes", "{layout: rows, iou_threshold: 3}"), 2, "iou_threshold"),
     "another task": (("--labels", "cat,dog", "--task", "tensors", "--boxes", "{layout: rows}"), 2, "are not for --task tensors"),
+    "other grids": (
+        ("--labels", "cat,dog", "--boxes", "{layout: grid, levels: [{stride: 8, sizes: [[9, 9]]}]}"),
+        2,
+        "makes 48 rows of 48 × 64 pixels",
+    ),
     "an output that is not there": (
         ("--labels", "cat,dog", "--boxes", "{layout: distances, strides: [8]}"),
         2,

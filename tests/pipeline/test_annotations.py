@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,6 +44,14 @@ def test_every_format_is_recognised_and_gives_the_same_boxes(kind: str, tmp_path
     plan = look(tmp_path)
     assert plan.task == "detection" and plan.kind == "PictureBoxes" and plan.distinct == LABELS
     assert any(topic == "understood" and text.startswith("boxes as") for topic, text in plan.says)
+
+
+@pytest.mark.parametrize(("write", "file"), [(coco, "annotations.json"), (csv, "boxes.csv")])
+def test_one_file_of_annotations_is_enough(write: Any, file: str, tmp_path: Path) -> None:
+    write(tmp_path)
+    plan = look(tmp_path / file)
+    assert plan.task == "detection" and plan.path == tmp_path / file
+    assert len(PictureBoxes(tmp_path / file).load().train.names) > 6
 
 
 @pytest.mark.parametrize(("kind", "splits"), [("voc", {"train", "validation", "test"}), ("yolo", {"train", "validation"})])

@@ -146,6 +146,16 @@ def test_the_loss_finds_boxes_from_nothing() -> None:
             assert np.abs(box - wanted[wanted[:, 0] == label][:, 1:]).max() < 1.5
 
 
+def test_where_padding_stands_changes_nothing() -> None:
+    torch.manual_seed(1)
+    scores = torch.randn(2, CELLS.count * 6)
+    boxes = torch.tensor([[[0.0, 10, 12, 40, 50], [1, 50, 5, 90, 60]], [[1, 30, 30, 46, 44], [NONE] * 5]])
+    none = torch.full((2, 1, 5), NONE)
+    loss = DetectionLoss(CELLS)
+    spread = torch.cat([none, boxes[:, :1], none, none, boxes[:, 1:], none], 1)
+    assert float(loss(scores, spread)) == pytest.approx(float(loss(scores, boxes)), rel=1e-6)
+
+
 def test_pictures_without_boxes_teach_that_nothing_is_there() -> None:
     scores = torch.zeros(1, CELLS.count * 6, requires_grad=True)
     loss = DetectionLoss(CELLS)(scores, torch.full((1, 4, 5), NONE))

@@ -106,7 +106,7 @@ def test_resumes_exactly_after_twenty_kills(splits: PreparedSplits, tmp_path: Pa
     from edgeloop_pipeline.training import loop
 
     same = {"dropout": 0.2}
-    undisturbed, wanted = train(splits, tmp_path / "a", network(**same), epochs=6)
+    undisturbed, wanted = train(splits, tmp_path / "a", network(**same), epochs=6, average=0.9)
     real, rng, left, kills = gradients, random.Random(0), [0], 0
 
     def fragile(*arguments: Any) -> float:
@@ -119,13 +119,37 @@ def test_resumes_exactly_after_twenty_kills(splits: PreparedSplits, tmp_path: Pa
     while True:
         left[0] = rng.randint(1, 2) if kills < 20 else 1000
         try:
-            resumed, got = train(splits, tmp_path / "b", network(**same), epochs=6, checkpoint_steps=1)
+            resumed, got = train(splits, tmp_path / "b", network(**same), epochs=6, average=0.9, checkpoint_steps=1)
             break
         except Killed:
             kills += 1
     assert kills == 20
     assert furthest(undisturbed, resumed) == 0
     assert got.curve == wanted.curve
+
+
+def test_averaged_weights_follow_the_steps_and_are_what_is_judged(splits: PreparedSplits, tmp_path: Path) -> None:
+    from edgeloop_pipeline.training.averaging import Average
+
+    net = torch.nn.Sequential(torch.nn.Linear(2, 1, bias=False))
+    average, wanted = Average(net, 0.5), net[0].weight.detach().clone()
+    for step in range(1, 30):
+        with torch.no_grad():
+            net[0].weight.fill_(step)
+        average.update()
+        share = 1 - min(0.5, (1 + step) / (10 + step))
+        wanted += (step - wanted) * share
+    with average.used():
+        assert torch.allclose(net[0].weight, wanted)
+    assert (net[0].weight == 29).all(), "training goes on with its own weights"
+    plain, _ = train(splits, tmp_path / "a", keep="last")
+    smooth, fitted = train(splits, tmp_path / "b", keep="last", average=0.9)
+    assert furthest(plain, smooth) > 0 and fitted.best.validation_loss < 10
+
+
+def test_averaged_weights_need_all_of_them_here(splits: PreparedSplits, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="average: needs all weights in one process"):
+        train(splits, tmp_path / "a", average=0.9, shard=True)
 
 
 def test_a_full_disk_costs_a_checkpoint_and_nothing_else(

@@ -1,6 +1,7 @@
 """Raw outputs of a detector to boxes in pixels of its input, by the declared layout."""
 
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ from edgeloop_contract.boxes.layouts import AnchorLevel, Distances, Final, Grid,
 from edgeloop_contract.boxes.suppression import suppress
 from edgeloop_contract.errors import DataError
 
-__all__ = ["Found", "find_boxes", "outputs_of"]
+__all__ = ["Found", "find_boxes", "outputs_of", "places_of"]
 
 CANDIDATES = 1000  # the best ones, that are compared with each other: time and memory are bounded
 TINY = 1e-6
@@ -39,6 +40,15 @@ def outputs_of(layout: Layout) -> list[str]:
     if isinstance(layout, Heatmap):
         return [layout.scores, layout.sizes, *([layout.offsets] if layout.offsets else [])]
     return [layout.rows]
+
+
+def places_of(layout: Layout, height: int, width: int) -> int | None:
+    """How many rows a layout with grids has on samples of `height` × `width` pixels; None for one without."""
+    if isinstance(layout, Distances):
+        return sum(-(-height // stride) * -(-width // stride) for stride in layout.strides)
+    if isinstance(layout, Grid | Priors):
+        return sum(-(-height // one.stride) * -(-width // one.stride) * len(one.sizes) for one in layout.levels)
+    return None
 
 
 def find_boxes(
@@ -105,7 +115,7 @@ def _decoded(layout: Layout, get: _Outputs, height: int, width: int, least: floa
 
 def _distances(layout: Distances, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     values, scores = _sides(layout, get)
-    points, strides = _cells(layout.strides, layout.offset, height, width)
+    points, strides = _cells(tuple(layout.strides), layout.offset, height, width)
     if len(values) != len(points):
         raise DataError(f"{len(values)} cells; strides {layout.strides} make {len(points)} of {height} × {width} pixels")
     found = _best(scores, layout.activation, least)
@@ -134,7 +144,8 @@ def _sides(layout: Distances, get: _Outputs) -> tuple[Array, Array]:
     return values, scores
 
 
-def _cells(strides: list[int], offset: float, height: int, width: int) -> tuple[Array, Array]:
+@lru_cache(maxsize=8)  # the same for every picture
+def _cells(strides: tuple[int, ...], offset: float, height: int, width: int) -> tuple[Array, Array]:
     """Points (cells, 2) as x and y, and the stride of each, for grids that cover the sample."""
     points, sizes = [], []
     for stride in strides:

@@ -48,6 +48,11 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
         for topic, text in plan.says:
             click.echo(f"  {topic:<12} {text}")
         write(folder, plan)
+        if plan.task == "detection":
+            from edgeloop_pipeline.data.datasets import PictureBoxes
+            from edgeloop_pipeline.recipe.wizard.sheet import draw_sheet
+
+            click.echo(f"  {'look at':<12} {draw_sheet(PictureBoxes(plan.path).annotations, folder)}")
     else:
         projects = reference_projects()
         if project not in projects:

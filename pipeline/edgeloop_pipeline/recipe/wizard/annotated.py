@@ -21,6 +21,7 @@ __all__ = ["look_at_boxes"]
 SIDES = (320, 416, 512)  # of the longer side of a sample
 CELL = 16  # a side is a multiple of the coarsest grid
 SMALL, SMALL_SHARE = 12.0, 10  # pixels that all boxes but these per cent should have in a sample
+HALF = 2.0  # of a side: down to it, two pixels make one without antialiasing too
 ASPECTS = 0.15  # pictures whose shapes differ by more are put into a letterbox
 SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 30_000, 30, 300  # pictures that training sees
 
@@ -55,7 +56,7 @@ def look_at_boxes(data: Path, kind: str) -> ProjectPlan:
     step = "letterbox" if letterbox else "resize"
     steps = (
         "{step: grayscale}" if grey else "{step: colour}",
-        f"{{step: {step}, height: {height}, width: {width}, antialias: true}}",
+        f"{{step: {step}, height: {height}, width: {width}{', antialias: true' if _shrinks(found, height, width) else ''}}}",
     )
     seen = f"{count} training pictures with {len(found.labels)} labels of boxes, {width}×{height}"
     return ProjectPlan(
@@ -85,6 +86,11 @@ def _size(found: Annotations) -> tuple[int, int, bool]:
     side = min(side, max(CELL * 4, int(longest)))
     height, width = (max(CELL * 2, round(side * s / max(tall, wide) / CELL) * CELL) for s in (tall, wide))
     return height, width, letterbox
+
+
+def _shrinks(found: Annotations, height: int, width: int) -> bool:
+    """Whether pixels would be left out without antialiasing, which takes a device more time."""
+    return max(max(p.height / height, p.width / width) for p in found.pictures) > HALF + 0.1
 
 
 def _sizes(found: Annotations) -> str:

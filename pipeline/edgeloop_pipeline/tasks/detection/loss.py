@@ -45,7 +45,7 @@ class DetectionLoss:
         rows, ends = joined.flatten(1), self.cells.count * SIDES
         distances = rows[:, :ends].reshape(len(rows), -1, SIDES)
         logits = rows[:, ends:].reshape(len(rows), -1, self.cells.labels)
-        truth = labels.reshape(len(rows), -1, 5)
+        truth = _compact(labels.reshape(len(rows), -1, 5))
         at, strides = (part.to(rows.device) for part in self._places)
         reach = distances.clamp(*LIMITS).exp() * strides[:, None]
         boxes = torch.cat([at - reach[..., :2], at + reach[..., 2:]], -1)
@@ -55,6 +55,14 @@ class DetectionLoss:
         weight = targets.scores.sum(-1)[targets.answers]
         overlap = complete_iou(boxes[targets.answers], targets.boxes[targets.answers])
         return score_loss + BOX_WEIGHT * ((1 - overlap) * weight).sum() / total
+
+
+def _compact(truth: Tensor) -> Tensor:
+    """The same boxes (N, most, 5) without the padding that no picture of this batch needs: assignment costs time for each."""
+    there = truth[..., 0] >= 0
+    order = (~there).to(torch.uint8).argsort(dim=1, stable=True)
+    most = max(1, int(there.sum(1).max()))
+    return truth.gather(1, order[:, :most, None].expand(-1, -1, truth.shape[2]))
 
 
 @torch.no_grad()

@@ -62,7 +62,8 @@ def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
                 findings.add("boxes without a label", path.name)
             else:
                 rows.append(Box(str(label.texts[i]), *edges[i].tolist()))
-    bare = [path for path in pictures.all if all(path != one for one, _ in given)]
+    named = {path for path, _ in given}
+    bare = [path for path in pictures.all if path not in named]
     if bare:
         findings.add("pictures that no row names, left out", bare[0].name, len(bare))
     names_found = sorted({box.label for boxes in given.values() for box in boxes})
