@@ -76,9 +76,8 @@ def compared(path: Path) -> tuple[Row, bool]:
     from edgeloop_contract.manifest import Precision, TensorSpec, Variant
     from edgeloop_exporters import kernels
     from edgeloop_exporters.convert import written
-    from edgeloop_exporters.file_check import _raw
+    from edgeloop_exporters.file_check import _scores
     from edgeloop_exporters.normalization import InputNormalization
-    from edgeloop_exporters.quantization import output_qparams
     from edgeloop_pipeline.networks.imported import ImportedNetwork, open_import
     from edgeloop_pipeline.networks.saved_network import Saved, Structure
     from edgeloop_pipeline.quantization import quantized_graph
@@ -86,7 +85,7 @@ def compared(path: Path) -> tuple[Row, bool]:
     try:
         found = open_import(path)
         shape = found.inputs[0].shape
-        network = ImportedNetwork(found.network, "channels_first", shape, 0, True)
+        network = ImportedNetwork(found.network, "channels_first", shape, {found.outputs[0].name: 0}, True)
         samples = np.cumsum(np.random.default_rng(0).normal(size=(FITTED + HELD, *shape)), -1).astype(np.float32) * 0.2
         values = np.ascontiguousarray(np.moveaxis(samples, 1, -1))
         saved = Saved(network, Structure("", {}, {}, InputNormalization("float32", (0.0,), (1.0,))))
@@ -94,12 +93,10 @@ def compared(path: Path) -> tuple[Row, bool]:
         graph = quantized_graph.prepare(saved, splits)
         quantized_graph.calibrate(graph, values[:FITTED])
         held = values[FITTED:]
-        wanted, scales, worst, left = _outputs(graph.module, saved.normalization, held), output_qparams(graph.module), 0.0, []
+        wanted, worst, left = _outputs(graph.module, saved.normalization, held), 0.0, []
         for runtime in ("onnx", "tflite"):
             content = written(runtime, graph.module, saved.normalization, splits.shape, True)  # type: ignore[arg-type]
-            scores = _raw(content, runtime, graph.module, saved.normalization, held, True)  # type: ignore[arg-type]
-            if scales is not None and runtime == "tflite":
-                scores = (scores - (scales[1] - 128)) * scales[0]
+            scores = _scores(content, runtime, graph.module, saved.normalization, held, True)  # type: ignore[arg-type]
             reach = max(float(np.ptp(wanted)), 1e-6)
             worst = max(worst, float(np.abs(scores.reshape(wanted.shape) - wanted).max()) / reach)
             spec: Any = TensorSpec(dtype="float32", shape=list(splits.shape))

@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Manifest, Regression, TensorSpec, Variant
+from edgeloop_contract.boxes import Distances, Priors, outputs_of, placement
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Tokenize, sizes_after
 from edgeloop_contract.tasks import Tensors, names_of
 
@@ -77,6 +79,12 @@ def canary_problems(manifest: Manifest, array: Callable[[str], Array]) -> list[s
 
 
 def _labels(task: object, labels: Array, count: int) -> Iterator[str]:
+    if isinstance(task, Detection):
+        if labels.ndim != 3 or len(labels) != count or labels.shape[2] != 5 or not np.isfinite(labels).all():
+            yield f"canary labels have shape {labels.shape}; {count} samples of boxes (label, x1, y1, x2, y2) are needed"
+        elif not np.isin(labels[..., 0], range(-1, len(task.labels))).all():
+            yield f"canary labels have a box whose label is not a whole number from 0 to {len(task.labels) - 1}"
+        return
     wanted = (count, len(task.quantities)) if isinstance(task, Regression) else (count,)
     if labels.shape != wanted:
         yield f"canary labels have shape {labels.shape}; {wanted} is needed"
@@ -91,6 +99,8 @@ def outputs(manifest: Manifest) -> int:
     task = manifest.task
     if isinstance(task, Anomaly):
         return math.prod(manifest.sample.shape)
+    if isinstance(task, Detection):
+        return sum(math.prod(spec.shape) for spec in manifest.variants[0].outputs)
     return len(names_of(task)) or math.prod(manifest.variants[0].output.shape)
 
 
@@ -126,10 +136,35 @@ def _task(manifest: Manifest) -> Iterator[str]:
     names = names_of(task)
     if not names or "" in names or len(set(names)) != len(names):
         yield f"labels must be different names, and not empty: {', '.join(map(repr, names[:20])) or 'there are none'}"
+    if isinstance(task, Detection):
+        yield from _detection(manifest, task)
     if isinstance(task, Regression | Anomaly) and (0 in task.std or not np.isfinite([*task.mean, *task.std]).all()):
         yield "the task's mean and std must be finite, and no std 0"
     if isinstance(task, Anomaly) and len(task.mean) not in (1, manifest.sample.shape[-1] if manifest.sample.shape else 1):
         yield f"the task has {len(task.mean)} means for {manifest.sample.shape[-1]} channels"
+
+
+def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
+    """Whether the declared layout can be read from every model file, and boxes found in the picture."""
+    if len(manifest.sample.shape) != 3:
+        yield f"boxes are found in pictures (height, width, channels), and the sample has shape {manifest.sample.shape}"
+    try:
+        placement(manifest.preprocessing, 1, 1)
+    except DataError as error:
+        yield str(error)
+    wanted = outputs_of(task.decode)
+    for variant in manifest.variants:
+        names = {spec.name for spec in variant.outputs}
+        for name in wanted:
+            if name not in names and not (len(wanted) == len(names) == 1):
+                yield f"boxes need the output {name!r}, which variant {variant.name} does not give"
+        shapes = {spec.name: spec.shape for spec in variant.outputs}
+        if isinstance(task.decode, Distances | Priors) and task.decode.scores in shapes and task.decode.scores != task.decode.boxes:
+            shape = shapes[task.decode.scores]
+            last = not isinstance(task.decode, Distances) or task.decode.channels == "last"
+            labels = shape[-1 if last else 0] - (isinstance(task.decode, Priors) and task.decode.background)
+            if len(shape) != 2 or labels != len(task.labels):
+                yield f"variant {variant.name} gives scores of shape {shape} for {len(task.labels)} labels"
 
 
 def _drift(manifest: Manifest) -> Iterator[str]:
@@ -172,6 +207,8 @@ def _variant(manifest: Manifest, variant: Variant) -> Iterator[str]:
         yield from _taken(variant, spec, samples[source])
     for name in samples.keys() - fed:
         yield f"variant {variant.name} does not take the input {name!r}"
+    if isinstance(manifest.task, Detection):
+        return
     size = math.prod(variant.output_of(manifest.task).shape)
     if size != outputs(manifest) and not isinstance(manifest.task, Tensors):
         what = "values of the sample" if isinstance(manifest.task, Anomaly) else "labels"

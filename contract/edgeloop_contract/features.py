@@ -8,12 +8,10 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.manifest import INPUT, SCORES, Canary, Classification, Manifest, Variant
-from edgeloop_contract.tasks import Tensors
+from edgeloop_contract.tasks import Detection, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
-__all__ = ["lowest_reader", "used"]
-
-READER_3 = {"step tokenize"}  # features that readers of schema 2 do not know
+__all__ = ["lowest", "used"]
 
 DTYPES_1 = {"uint8", "int8", "int16", "float32"}
 TENSOR_1 = {"dtype", "shape", "quantization"}
@@ -21,6 +19,12 @@ STEPS_1 = {
     "window": {"length", "hop", "short"}, "pad": {"length"}, "counts": {"lsb", "zero"}, "grayscale": set(), "colour": set(),
     "log_mel": {"rate_hz", "window", "hop", "bands", "low_hz", "high_hz", "range_db"}, "resize": {"height", "width"},
 }  # fmt: skip
+SCHEMA_3 = {"task detection", "step tokenize"}  # what readers of schema 2 do not know either
+
+
+def lowest(features: Sequence[str]) -> int:
+    """The lowest schema whose readers know all of these features."""
+    return 1 if not features else 3 if SCHEMA_3 & set(features) else 2
 
 
 def used(manifest: Manifest) -> list[str]:
@@ -28,14 +32,11 @@ def used(manifest: Manifest) -> list[str]:
     return sorted(set(_used(manifest)))
 
 
-def lowest_reader(features: Sequence[str]) -> int:
-    """The lowest schema whose readers know all of these."""
-    return 3 if READER_3 & set(features) else 2 if features else 1
-
-
 def _used(manifest: Manifest) -> Iterator[str]:
     if isinstance(manifest.task, Tensors):
         yield "task tensors"
+    if isinstance(manifest.task, Detection):
+        yield "task detection"
     if manifest.task.output:
         yield "named tensors"
     if isinstance(manifest.task, Classification) and manifest.task.scores != "logits":

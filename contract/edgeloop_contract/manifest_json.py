@@ -21,8 +21,9 @@ def encode(manifest: Manifest) -> bytes:
     requires = features.used(manifest)
     if not requires:
         return msgspec.json.encode(schema_1.of(manifest), order="sorted")
-    lowest = features.lowest_reader(requires)
-    return msgspec.json.encode(msgspec.structs.replace(manifest, schema=lowest, requires=requires), order="sorted")
+    return msgspec.json.encode(
+        msgspec.structs.replace(manifest, schema=features.lowest(requires), requires=requires), order="sorted"
+    )
 
 
 def decode(data: bytes, where: str) -> Manifest:

@@ -1,10 +1,14 @@
 """What a model's outputs mean: its task, as the manifest writes it."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
+import msgspec
+
+from edgeloop_contract.boxes import Layout
+from edgeloop_contract.settings import Fraction01
 from edgeloop_contract.tensors import Part
 
-__all__ = ["Anomaly", "Classification", "Regression", "Task", "Tensors", "names_of"]
+__all__ = ["Anomaly", "Classification", "Detection", "Regression", "Task", "Tensors", "names_of"]
 
 
 class _Task(Part, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -55,7 +59,21 @@ class Tensors(_Task, frozen=True, kw_only=True, tag="tensors"):
     """No meaning is declared: the answer is the named outputs."""
 
 
-Task = Classification | Regression | Anomaly | Tensors
+class Detection(_Task, frozen=True, kw_only=True, tag="detection"):
+    """Boxes with labels. `decode`: how the outputs say them; `output` is not used, because a layout names its outputs.
+
+    Boxes with a score below `score_threshold` are left out; of those of one label that overlap by more than `iou_threshold`
+    (intersection over union) the best one stays; at most `max_boxes` are answered, best first.
+    """
+
+    labels: list[str]
+    decode: Layout
+    score_threshold: Fraction01 = 0.25
+    iou_threshold: Fraction01 = 0.5
+    max_boxes: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+
+Task = Classification | Regression | Anomaly | Tensors | Detection
 
 
 def names_of(task: Task) -> list[str]:

@@ -10,16 +10,19 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.answers import confidence_of, interpret
+from edgeloop_agent.box_answers import Box, box_answers
 from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, open_runtime
 from edgeloop_agent.runtimes.named import Memory, NamedModel
 from edgeloop_agent.trial_samples import zeros
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.bench_report import VariantChoice
+from edgeloop_contract.boxes import Placement, placement
 from edgeloop_contract.errors import BundleError, DataError, DeviceError
 from edgeloop_contract.manifest import SCORES, Variant
 from edgeloop_contract.preprocessing import Prepared, as_bytes, prepare, takes_texts, with_files
-from edgeloop_contract.tasks import Task, Tensors
+from edgeloop_contract.preprocessing.base import StepBase
+from edgeloop_contract.tasks import Detection, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
 __all__ = ["Answer", "Engine", "Scored"]
@@ -50,10 +53,12 @@ class Answer(msgspec.Struct, frozen=True):
     milliseconds: float = 0.0
     place: str | None = None  # where the model can be split: "device", a route and a tail, or "large"
     refused: str | None = None
-    # (1, *sample) that was answered, by input where there are several, and this device's scores of it, where it has a meaning
+    # (1, *sample) that was answered, by input where there are several, and this device's scores of it, where it has a meaning;
+    # of boxes the outputs by name
     sample: Array | Mapping[str, Array] | None = None
-    scores: Array | None = None
+    scores: Array | Mapping[str, Array] | None = None
     confidence: float | None = None  # of this device's model, 0 to 1; None where drift may not use it
+    boxes: list[Box] | None = None  # detection: what was found, best first, in pixels of the recording
 
 
 class Engine:
@@ -67,7 +72,7 @@ class Engine:
         task = self.manifest.task
         # One array in, one row of scores out, nothing remembered: what caches, offloading and most models are.
         remembers = bool(self.variant.states) or self.variant.kept_inside is not None
-        self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors)
+        self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors | Detection)
         self._memory: Memory = {}
         self._sample = self.manifest.sample
         try:
@@ -112,13 +117,14 @@ class Engine:
         if len(set(counts.values())) != 1:
             raise DataError(f"{', '.join(f'{n} windows of {name}' for name, n in counts.items())}; all inputs need the same number")
         memory = self.new_memory()
+        place = _placement(self.manifest.task, self._steps, parts[names[0]])
         for window in range(next(iter(counts.values()))):
             why = next((part.refused[window] for part in prepared.values() if window in part.refused), None)
             if why is not None:
                 yield Answer(window, refused=why)
                 continue
             rows = {name: _row(part, samples[name], window) for name, part in prepared.items()}
-            yield self._named_answer(window, rows, memory)
+            yield self._named_answer(window, rows, memory, place)
 
     def new_memory(self) -> Memory:
         """What the model remembers at the start of a recording: nothing, or the one stream of all recordings."""
@@ -155,7 +161,7 @@ class Engine:
         why = " ".join(str(error).split())[:300]
         return DeviceError(f"{self.runtime.description} failed: {type(error).__name__}: {why}")
 
-    def _named_answer(self, window: int, sample: Mapping[str, Array], memory: Memory) -> Answer:
+    def _named_answer(self, window: int, sample: Mapping[str, Array], memory: Memory, place: Placement | None) -> Answer:
         start = time.perf_counter()
         outputs = self.outputs(sample, memory)
         taken = round((time.perf_counter() - start) * 1e3, 4)
@@ -166,6 +172,12 @@ class Engine:
             seen = sample if len(sample) > 1 else next(iter(sample.values()))
             return Answer(window, tensors={name: values[0] for name, values in outputs.items()}, milliseconds=taken, sample=seen)
         only = next(iter(sample.values()))
+        if isinstance(self.manifest.task, Detection):
+            height, width = only.shape[1:3]
+            boxes = box_answers(self.manifest.task, outputs, height, width, place)
+            sure = float(np.mean([box.score for box in boxes])) if boxes else None
+            seen = sample if len(sample) > 1 else only
+            return Answer(window, milliseconds=taken, sample=seen, scores=outputs, confidence=sure, boxes=boxes)
         scores = outputs[self.variant.output.name or SCORES].reshape(1, -1).astype(np.float32, copy=False)
         meaning = interpret(self.manifest.task, scores, only)
         confidence = max(meaning.probabilities.values()) if meaning.probabilities is not None else None
@@ -230,6 +242,15 @@ def _scores_first(variant: Variant, task: Task) -> Variant:
     first = variant.output_of(task)
     others = [spec for spec in variant.outputs if spec is not first]
     return msgspec.structs.replace(variant, outputs=[first, *others]) if others else variant
+
+
+def _placement(task: Task, steps: Sequence[StepBase], recording: Array) -> Placement | None:
+    """Where the picture lies in its sample, for a task that answers boxes. Raises DataError."""
+    if not isinstance(task, Detection):
+        return None
+    if recording.ndim not in (2, 3):
+        raise DataError(f"an array of shape {recording.shape}; boxes are found in pictures (height, width, channels)")
+    return placement(steps, *recording.shape[:2])
 
 
 def _row(prepared: Prepared, values: Array, window: int) -> Array:

@@ -13,10 +13,11 @@ from typing import Any
 import torch
 from torch import fx
 
+from edgeloop_exporters.floating import SAME_SCALE
 from edgeloop_exporters.graph import aten, tensor_of
 from edgeloop_exporters.rewrites import call
 
-__all__ = ["by_straight_pieces", "factor_of", "gelus", "least_read", "numbers_as_tensors"]
+__all__ = ["by_straight_pieces", "factor_of", "gelus", "least_read", "numbers_as_tensors", "readers_of"]
 
 HARD_SWISH = {aten.hardswish.default, aten.hardswish_.default}
 HARD_SIGMOID = {aten.hardsigmoid.default, aten.hardsigmoid_.default}
@@ -147,6 +148,9 @@ def least_read(module: fx.GraphModule, node: fx.Node) -> float:
     """
     least = -math.inf
     gates: set[fx.Node] = set()
+    ends = readers_of(node)
+    if ends and all(end.target is aten.sigmoid.default for end in ends):
+        return -8.0
     for user in node.users:
         if user.target is aten.gelu.default:
             least = max(least, -4.0)
@@ -162,6 +166,12 @@ def least_read(module: fx.GraphModule, node: fx.Node) -> float:
     products = [user for user in node.users if user.target is aten.mul.Tensor]
     ended = all(any(a in gates for a in product.args) for product in products)  # x by its own gate: 0 where that is
     return least if ended and node.users else -math.inf
+
+
+def readers_of(node: fx.Node) -> list[fx.Node]:
+    """Who reads it, moved and joined with others or not."""
+    moves = SAME_SCALE | {aten.cat.default}
+    return [end for user in node.users for end in (readers_of(user) if user.target in moves else [user])]
 
 
 def factor_of(module: fx.GraphModule, node: fx.Node) -> float | None:

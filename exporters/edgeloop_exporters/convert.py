@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
+from edgeloop_contract.manifest import SCORES
 from edgeloop_exporters import onnx_passes, tflite_passes
 from edgeloop_exporters.channels_last import register_padding
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH, aten
 from edgeloop_exporters.integer_graph import in_integers
 from edgeloop_exporters.normalization import InputNormalization, channels_first
+from edgeloop_exporters.outputs import outputs_of, separated
 from edgeloop_exporters.quiet import quiet
 
 __all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
@@ -30,7 +32,7 @@ Entry = Literal["normalize", "dequantize", "nothing"]
 
 
 class _Shipped(nn.Module):
-    """Raw channels-last counts in, scores out."""
+    """Raw channels-last counts in, scores out: a tuple where there are several outputs."""
 
     def __init__(self, body: nn.Module, normalization: InputNormalization, entry: Entry, moved_first: bool = False) -> None:
         """`moved_first`: counts become channels first before they are normalized; ONNX Runtime is slow along an axis of three."""
@@ -64,6 +66,11 @@ def takes_counts(module: fx.GraphModule, normalization: InputNormalization) -> b
         return False
     entry = next(n for n in module.graph.nodes if n.op == "placeholder")
     return bool(entry.users) and all(u.op == "call_module" for u in entry.users)
+
+
+def copied(module: fx.GraphModule) -> fx.GraphModule:
+    with quiet():
+        return copy.deepcopy(module)
 
 
 def _register_operations() -> None:
@@ -122,20 +129,24 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
 
     _register_operations()
     raw_is_quantized = quantized and takes_counts(module, normalization)
-    body = in_integers(module, 0, True, raw_is_quantized) if quantized else module
+    body = separated(in_integers(module, 0, True, raw_is_quantized) if quantized else copied(module))
     several = len(normalization.mean) > 1 and len(shape) > 1 and normalization.dtype != "int32"
     shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalize", several).eval()
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     sample = torch.zeros((2, *shape), dtype=RAW[normalization.dtype])
     opset = OPSET_OF_GELU if any(node.target is aten.gelu.default for node in body.graph.nodes) else OPSET
+    names = [output.name or SCORES for output in outputs_of(module)]
+    places = [f"edgeloop_output_{number}" for number in range(len(names))] if len(names) > 1 else names
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
             shipped, (sample,), dynamo=True, opset_version=opset, dynamic_shapes=({0: batch},),
-            input_names=["input"], output_names=["scores"], external_data=False, verbose=False, optimize=True,
+            input_names=["input"], output_names=places, external_data=False, verbose=False, optimize=True,
         )  # fmt: skip
         assert program is not None
         model = program.model_proto
     onnx_passes.tidy(model)
+    if len(names) > 1:
+        onnx_passes.name_outputs(model, names)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -158,9 +169,8 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
         config = QuantConfig(PT2EQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True)))
         body = in_integers(module, 128, False, raw_is_quantized)
     else:
-        with quiet():
-            body = copy.deepcopy(module)
-    tflite_passes.constants_first(body)
+        body = copied(module)
+    tflite_passes.constants_first(separated(body))
     shipped = _Shipped(body, normalization, "nothing" if raw_is_quantized else "normalize").eval()
     if quantized and not shipped.mean.any() and bool((shipped.factor == 1).all()):
         # Where nothing stands before the first rounding, the converter makes the input int8; the samples are floats. The next
@@ -170,7 +180,9 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
     with quiet(), torch.no_grad():
         # As bytes: writing a file itself, the converter ends the process when the disk is full.
         content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
-    return tflite_passes.tidy(content, raw_is_quantized) if quantized else content
+    content = tflite_passes.tidy(content, raw_is_quantized) if quantized else content
+    names = [output.name for output in outputs_of(module)]
+    return tflite_passes.named(content, names) if len(names) > 1 else content
 
 
 def _cause(error: BaseException) -> str:

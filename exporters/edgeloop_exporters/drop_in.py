@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,8 +25,8 @@ class Door:
     shape: tuple[int, ...]
 
 
-def with_doors(content: bytes, given: Door, made: Door, layout: str, ending: Ending) -> bytes:
-    """Our int8 file (`content`), taking normalized float32 samples as `given` and answering as `made`.
+def with_doors(content: bytes, given: Door, made: Sequence[Door], layout: str, ending: Ending) -> bytes:
+    """Our int8 file (`content`), taking normalized float32 samples as `given` and answering as `made`, in the order of its outputs.
 
     `layout`: of the other file's samples, as the recipe's `imported` says it; `ending`: what its graph ends in and ours does not.
     Raises ModelError for a file that edgeloop did not write.
@@ -35,7 +36,7 @@ def with_doors(content: bytes, given: Door, made: Door, layout: str, ending: End
 
     model = onnx.load_from_string(content)
     graph = model.graph
-    _make_room(graph, (given.name, made.name))
+    _make_room(graph, (given.name, *(door.name for door in made)))
     ours = graph.input[0]
     shape = tuple(dim.dim_value for dim in ours.type.tensor_type.shape.dim)[1:]
     entry = _entry(graph, len(shape))
@@ -46,16 +47,19 @@ def with_doors(content: bytes, given: Door, made: Door, layout: str, ending: End
             node.input[i] = last if name == place else name
     for node in reversed(begin):
         graph.node.insert(0, node)
-    result = graph.output[0].name
+    results = [output.name for output in graph.output]
     if ending:
+        (result,) = results
         graph.node.append(helper.make_node(ending, [result], [f"{result}_ended"], axis=-1))
-        result = f"{result}_ended"
-    _constant(graph, f"{made.name}_shape", np.array([-1, *made.shape]))
-    graph.node.append(helper.make_node("Reshape", [result, f"{made.name}_shape"], [made.name]))
+        results = [f"{result}_ended"]
+    for result, door in zip(results, made, strict=True):
+        _constant(graph, f"{door.name}_shape", np.array([-1, *door.shape]))
+        graph.node.append(helper.make_node("Reshape", [result, f"{door.name}_shape"], [door.name]))
     batch = ours.type.tensor_type.shape.dim[0].dim_param or ours.type.tensor_type.shape.dim[0].dim_value or "batch"
     del graph.input[:], graph.output[:]
     graph.input.append(helper.make_tensor_value_info(given.name, TensorProto.FLOAT, [batch, *given.shape]))
-    graph.output.append(helper.make_tensor_value_info(made.name, TensorProto.FLOAT, [batch, *made.shape]))
+    for door in made:
+        graph.output.append(helper.make_tensor_value_info(door.name, TensorProto.FLOAT, [batch, *door.shape]))
     remove_unread(graph)
     del model.metadata_props[:]  # they speak of our own input
     onnx.checker.check_model(model)

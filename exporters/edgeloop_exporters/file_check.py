@@ -14,8 +14,11 @@ from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_contract.manifest import Precision, TensorSpec, Variant
 from edgeloop_exporters.convert import takes_counts, written
 from edgeloop_exporters.faulty_layer import faulty_layer
+from edgeloop_exporters.file_tensors import file_scores, output_specs
+from edgeloop_exporters.named_outputs import separate
 from edgeloop_exporters.normalization import InputNormalization
-from edgeloop_exporters.quantization import output_qparams
+from edgeloop_exporters.outputs import outputs_of
+from edgeloop_exporters.quantization import output_steps
 
 __all__ = ["check_file"]
 
@@ -40,7 +43,7 @@ def check_file(
 
     def fault(content: bytes, graph: fx.GraphModule) -> str:
         try:
-            scores = _raw(content, runtime, graph, normalization, samples, quantized)
+            scores = _scores(content, runtime, graph, normalization, samples, quantized)
         except DeviceError as error:
             return str(error).partition(";")[0]
         except Exception as error:  # a runtime's own types, which share no base
@@ -51,10 +54,14 @@ def check_file(
             wanted = graph(normalization.normalize(torch.from_numpy(samples))).numpy()
         if scores.size != wanted.size:
             return f"it answers shape {scores.shape}, torch {wanted.shape}"
-        if quantized:
-            return _in_steps(scores, wanted, graph, runtime)
-        off, largest = float(np.abs(scores.reshape(wanted.shape) - wanted).max()), float(np.abs(wanted).max())
-        return f"it is {off:.3g} off where torch answers up to {largest:.3g}" if off > MAX_ERROR * max(largest, 1e-3) else ""
+        outputs = outputs_of(graph)
+        found, torchs = separate(scores, outputs), separate(wanted, outputs)
+        steps = output_steps(graph) if quantized else [None] * len(outputs)
+        faults = [_off(found[output.name], torchs[output.name], step) for output, step in zip(outputs, steps, strict=True)]
+        named = [
+            f"{output.name}: {fault}" if output.name else fault for output, fault in zip(outputs, faults, strict=True) if fault
+        ]
+        return named[0] if named else ""
 
     def works(beginning: fx.GraphModule) -> bool:
         try:
@@ -72,20 +79,18 @@ def check_file(
         raise ModelError(f"the {kind} file is not what the network is: {wrong}{first}; replace that operation, or {remedy}")
 
 
-def _in_steps(scores: Array, wanted: Array, graph: fx.GraphModule, runtime: str) -> str:
-    """The error of an int8 file in words, where it is more than rounding; else \"\"."""
-    qparams = output_qparams(graph)
-    if qparams is None:
-        return ""
-    scale, zero_point = qparams
-    values = (scores - (zero_point - 128)) * scale if runtime == "tflite" else scores
-    off = np.abs(values.reshape(wanted.shape) - wanted) / scale
+def _off(found: Array, wanted: Array, step: float | None) -> str:
+    """The error of one output in words, where it is more than rounding; else \"\". `step`: of an int8 file, one of 255."""
+    error = np.abs(found - wanted)
+    if step is None:
+        off, largest = float(error.max()), float(np.abs(wanted).max())
+        return f"it is {off:.3g} off where torch answers up to {largest:.3g}" if off > MAX_ERROR * max(largest, 1e-3) else ""
     dense = wanted[0].size >= MANY_VALUES  # in an answer for each place, rounding moves the edges of what is seen there
-    steps = float(np.quantile(off, ORDINARY)) if dense else float(off.max())
+    steps = float(np.quantile(error, ORDINARY) if dense else error.max()) / step
     return f"it is {steps:.0f} steps of 255 off" if steps > MAX_STEPS else ""
 
 
-def _raw(
+def _scores(
     content: bytes,
     runtime: Literal["onnx", "tflite"],
     module: fx.GraphModule,
@@ -93,12 +98,12 @@ def _raw(
     samples: Array,
     quantized: bool,
 ) -> Array:
-    """The file's raw outputs; integers are not converted."""
+    """The file's scores, as torch gives them."""
     counts = quantized and runtime == "tflite" and takes_counts(module, normalization)
     given = TensorSpec(dtype="int8" if counts else normalization.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
-    answered = TensorSpec(dtype="float32", shape=[1])
     precision = Precision.INT8 if quantized else Precision.FLOAT32
     variant = Variant(
-        name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", inputs=[given], outputs=[answered]
-    )
-    return open_runtime(variant, content).run(samples)
+        name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", inputs=[given],
+        outputs=output_specs(module, runtime, quantized),
+    )  # fmt: skip
+    return file_scores(open_runtime(variant, content), variant, samples)

@@ -49,7 +49,9 @@ def trace(network: nn.Module, sample: Tensor) -> fx.GraphModule:
     module = fx.GraphModule(module, module.graph)
     output = next(n for n in module.graph.nodes if n.op == "output").args[0]
     if not (isinstance(output, tuple) and len(output) == 1):
-        raise ModelError(f"{type(network).__name__}: returns {_count(output)} outputs; return one tensor of scores")
+        raise ModelError(
+            f"{type(network).__name__}: returns {_count(output)} outputs; return one tensor of scores, or a dict of named tensors"
+        )
     return module
 
 

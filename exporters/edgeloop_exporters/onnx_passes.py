@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from edgeloop_contract.errors import ModelError
+
 MOVES = {"Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
 HELD = "_held"  # ends the name of what `_hold_transpose` puts in
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
+
+
+def name_outputs(model: Any, names: Sequence[str]) -> None:
+    """Call the outputs so, in their order. An inner value that has such a name gets another: the exporter does not look."""
+    graph = model.graph
+    new = {name: f"inner_{name}" for name in names}
+    new |= {output.name: name for output, name in zip(graph.output, names, strict=True)}
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value in (*graph.initializer, *graph.value_info, *graph.output):
+        value.name = new.get(value.name, value.name)
+    taken = next((entry.name for entry in graph.input if entry.name in new), None)
+    if taken is not None:
+        raise ModelError(f"an output is called {taken!r}, as the input is; give it another name")
 
 
 def tidy(model: Any) -> None:
@@ -75,11 +93,13 @@ def _factors_into_scales(model: Any) -> None:
 
 
 def remove_unread(graph: Any) -> None:
-    """Nodes whose outputs nobody reads any more."""
+    """Nodes whose outputs nobody reads any more, and constants."""
     while True:
         read = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         unread = [node for node in graph.node if not any(name in read for name in node.output)]
         if not unread:
+            for constant in [c for c in graph.initializer if c.name not in read]:
+                graph.initializer.remove(constant)
             return
         for node in unread:
             graph.node.remove(node)

@@ -21,10 +21,12 @@ __all__ = ["LayerDifference", "Recorder", "agreement", "first_difference", "laye
 TRANSPOSES = {2: (0, 1), 3: (0, 2, 1), 4: (0, 3, 1, 2), 5: (0, 4, 1, 2, 3)}  # channels last → channels first
 
 
-def agreement(scores: Mapping[str, Array], step: float, classes: bool = True) -> list[Agreement]:
-    """Every pair of score arrays (N, ...), compared in units of `step`, the scores' scale."""
+def agreement(scores: Mapping[str, Array], steps: Array, classes: bool = True) -> list[Agreement]:
+    """Every pair of score arrays (N, ...), compared in units of `steps`, (total,) each score's scale."""
     names = list(scores)
-    grid = {name: np.rint(scores[name].astype(np.float64) / step).astype(np.int64) for name in names}
+    grid = {
+        name: np.rint(scores[name].reshape(len(scores[name]), -1).astype(np.float64) / steps).astype(np.int64) for name in names
+    }
     rows = []
     for i, a in enumerate(names):
         for b in names[i + 1 :]:

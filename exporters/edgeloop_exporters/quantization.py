@@ -12,16 +12,18 @@ from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.activations import factor_of, least_read
+from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.kernel_scales import axis_of, fixed_scale
+from edgeloop_exporters.outputs import JOINED, answers_here, last_nodes
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.rewrites import MAX_POOLS, padding_value, pads_with_lowest
 
 __all__ = [
-    "QuantizationPlan", "choose_ranges", "insert", "output_qparams", "output_step", "plan", "set_mode", "settle", "weight_key",
+    "QuantizationPlan", "choose_ranges", "insert", "output_qparams", "output_steps", "plan", "set_mode", "settle", "weight_key",
 ]  # fmt: skip
 
 INPUT = "input"
@@ -35,6 +37,7 @@ class QuantizationPoint:
     """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float.
 
     `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below.
+    `most`: its range goes up to here at least, and is never cut: its few large values are those of things that are there.
     """
 
     name: str
@@ -44,6 +47,7 @@ class QuantizationPoint:
     rounding: bool = True
     factor: float = 1.0
     least: float | None = None
+    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +61,14 @@ class QuantizedWeight:
 
 @dataclass(frozen=True)
 class QuantizationPlan:
-    """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only."""
+    """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only. `decoding`: those
+    of them that make boxes of the layers' answers.
+    """
 
     points: tuple[QuantizationPoint, ...]
     weights: tuple[QuantizedWeight, ...]
     floating: frozenset[str] = frozenset()
+    decoding: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         rows = [f"{p.name:24} {p.layer:24} scale of {p.group}" for p in self.points]
@@ -89,7 +96,8 @@ def plan(
     points: list[QuantizationPoint] = []
     weights: dict[str, QuantizedWeight] = {}
     named: dict[fx.Node, str] = {}
-    floating = floating_nodes(module, float_layers, float_streams)
+    decoding = decoder_nodes(module)
+    floating = floating_nodes(module, float_layers, float_streams) | decoding
     for node in module.graph.nodes:
         if (weight := _weight_of(module, node, floating)) is not None:
             weights.setdefault(weight.name, weight)
@@ -116,13 +124,13 @@ def plan(
             for source in node.args[0]:
                 if source in named and not _fixed(points, root(named[source])):
                     groups[root(named[source])] = name
-        float_scores = node in floating and all(user.op == "output" for user in node.users)
+        float_scores = node in floating and all(map(answers_here, node.users))
         least = least_read(module, node)
-        points.append(
-            QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, least if math.isfinite(least) else None)
-        )
+        low, most = least if math.isfinite(least) else None, reach_of(node, decoding)
+        points.append(QuantizationPoint(name, layer_name(node), name, fixed, not float_scores, 1.0, low, most))
     points = [replace(p, group=root(p.name)) for p in points]
-    return QuantizationPlan(tuple(points), tuple(weights.values()), frozenset(n.name for n in floating))
+    named_floats, named_decoding = (frozenset(n.name for n in nodes) for nodes in (floating, decoding))
+    return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding)
 
 
 def _weight_of(module: fx.GraphModule, node: Any, floating: Collection[fx.Node]) -> QuantizedWeight | None:
@@ -158,7 +166,7 @@ def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
         tensor = tensor_of(module, node)
         operands = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.matmul.default}
         return tensor is not None and tensor.is_floating_point() and any(u.target in operands for u in node.users)
-    return node.op in ("placeholder", "call_function")
+    return node.op in ("placeholder", "call_function") and node.target is not JOINED
 
 
 def _pads_for_next(node: fx.Node) -> bool:
@@ -184,7 +192,9 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
     rounding = {p.group for p in decided.points if p.rounding}
     for group in dict.fromkeys(p.group for p in decided.points):
         limits = [-math.inf if p.least is None else p.least for p in decided.points if p.group == group and p.factor == 1.0]
-        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, min(limits, default=-math.inf)))
+        most = max((p.most for p in decided.points if p.group == group and p.most is not None), default=None)
+        least = min(limits, default=-math.inf)
+        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, least, most))
     rescaled = {p.name: Rescaled(home.get_submodule(p.group), p.factor) for p in decided.points if p.factor != 1.0}  # type: ignore[arg-type]
     for name, quantizer in rescaled.items():
         home.add_module(f"rescaled_{name}", quantizer)
@@ -270,19 +280,21 @@ def _quantizer(module: fx.GraphModule, node: Any) -> nn.Module | None:
     return None
 
 
-def output_qparams(module: fx.GraphModule) -> tuple[float, int] | None:
-    """Scale and uint8 zero point of the scores; None where they stay in float."""
-    quantizer = _last(module)
-    scale, zero_point = quantizer.qparams()
-    return (scale.item(), int(zero_point.item())) if quantizer.rounding else None
+def output_qparams(module: fx.GraphModule) -> list[tuple[float, int] | None]:
+    """Scale and uint8 zero point of each output; None where it stays in float."""
+    found = []
+    for quantizer in _last(module):
+        scale, zero_point = quantizer.qparams()
+        found.append((scale.item(), int(zero_point.item())) if quantizer.rounding else None)
+    return found
 
 
-def output_step(module: fx.GraphModule) -> float:
-    """One of 255 steps of the scores' range: their scale, if they are rounded."""
-    return _last(module).qparams()[0].item()
+def output_steps(module: fx.GraphModule) -> list[float]:
+    """Of each output, one of 255 steps of its range: its scale, if it is rounded."""
+    return [quantizer.qparams()[0].item() for quantizer in _last(module)]
 
 
-def _last(module: fx.GraphModule) -> ActivationQuantizer:
-    quantizer = _quantizer(module, module.graph.output_node().all_input_nodes[0])
-    assert isinstance(quantizer, ActivationQuantizer)
-    return quantizer
+def _last(module: fx.GraphModule) -> list[ActivationQuantizer]:
+    quantizers = [_quantizer(module, node) for node in last_nodes(module)]
+    assert all(isinstance(quantizer, ActivationQuantizer) for quantizer in quantizers)
+    return quantizers  # type: ignore[return-value]

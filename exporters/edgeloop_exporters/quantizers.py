@@ -23,13 +23,16 @@ class ActivationQuantizer(nn.Module):
 
     `observe` keeps a sample of what passes; `settle` then chooses the range; `quantize` rounds with a straight-through
     gradient (Jacob et al. 2018) and, while `following` is set, lets the range follow the data. One that is not `rounding`
-    knows its range and hands on what it is given: scores that stay in float. `least`: values below are not told apart.
+    knows its range and hands on what it is given: scores that stay in float. `least`: values below are not told apart. `most`:
+    the range goes up to here at least, and is that of all values, whatever the method.
     """
 
-    def __init__(self, fixed: tuple[float, int] | None = None, rounding: bool = True, least: float = -math.inf) -> None:
+    def __init__(
+        self, fixed: tuple[float, int] | None = None, rounding: bool = True, least: float = -math.inf, most: float | None = None
+    ) -> None:
         super().__init__()
         self.mode: Mode = "off"
-        self.fixed, self.rounding, self.least = fixed, rounding, least
+        self.fixed, self.rounding, self.least, self.most = fixed, rounding, least, most
         self.following: Following | None = None
         self.seen: list[Tensor] = []
         self.extremes: list[tuple[float, float]] = []  # of each calibration sample
@@ -57,11 +60,12 @@ class ActivationQuantizer(nn.Module):
     def settle(self, method: Method, percentile: float) -> None:
         """Choose the range from what was observed."""
         if self.seen and not self.fixed:
+            method = method if self.most is None else "minmax"
             low, high = clipped(torch.cat(self.seen), method, percentile)
             if method == "minmax":  # of every value, not of the sample
                 low, high = min(a for a, _ in self.extremes), max(b for _, b in self.extremes)
             self.low.fill_(low)
-            self.high.fill_(high)
+            self.high.fill_(high if self.most is None else max(high, self.most))
 
     def forget(self) -> None:
         self.seen, self.extremes = [], []

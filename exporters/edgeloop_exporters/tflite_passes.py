@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,24 +13,36 @@ from edgeloop_exporters.graph import WEIGHTED, aten, tensor_of
 from edgeloop_exporters.rewrites import call
 
 CHOOSING = {aten.where.self, aten.where.ScalarOther, aten.where.ScalarSelf, aten.masked_fill.Scalar, aten.masked_fill.Tensor}
+JOINING = {aten.cat.default, aten.stack.default}
 
 
 def mark_floats(module: fx.GraphModule) -> None:
-    """The TFLite converter rounds a float layer's weights where rounded values come in and go out, and makes an integer softmax
-    of a float one, and an integer choice where a mask chooses; not behind these two sines, which `tidy` takes out again.
+    """The TFLite converter rounds a float layer's weights where rounded values come in and go out, makes an integer softmax of
+    a float one, an integer choice where a mask chooses, and joins rounded values by the scale of the first; not behind these
+    two sines, which `tidy` takes off again.
     """
     rounded = torch.ops.quantized_decomposed.dequantize_per_tensor.default
-    layers = [n for n in module.graph.nodes if n.target in WEIGHTED and tensor_of(module, n.args[1]) is not None]
-    softmaxes = [n for n in module.graph.nodes if n.target is aten.softmax.int and not _has_integer_scale(n)]
-    chosen = [(n, source) for n in module.graph.nodes if n.target in CHOOSING for source in n.args if isinstance(source, fx.Node)]
-    for node, source in [*((n, n.args[0]) for n in (*layers, *softmaxes)), *chosen]:
-        before = source
-        while before.target in SAME_SCALE:
-            before = before.args[0]
-        if before.target is rounded:
-            with module.graph.inserting_before(node):
-                once = module.graph.call_function(aten.sin.default, (source,))
-                node.replace_input_with(source, module.graph.call_function(aten.sin.default, (once,)))
+    for node in list(module.graph.nodes):
+        layer = node.target in WEIGHTED and tensor_of(module, node.args[1]) is not None
+        joins = node.target in JOINING and not _rounds_later(node)
+        chooses = node.target in CHOOSING
+        if not (layer or joins or chooses or (node.target is aten.softmax.int and not _has_integer_scale(node))):
+            continue
+        read = node.args[0] if joins else node.all_input_nodes if chooses else node.args[:1]
+        for source in dict.fromkeys(read):
+            before = source
+            while before.target in SAME_SCALE:
+                before = before.args[0]
+            if before.target is rounded:
+                with module.graph.inserting_before(node):
+                    once = module.graph.call_function(aten.sin.default, (source,))
+                    node.replace_input_with(source, module.graph.call_function(aten.sin.default, (once,)))
+
+
+def _rounds_later(node: fx.Node) -> bool:
+    """Whether what it makes is rounded, moved or not."""
+    to_integers = torch.ops.quantized_decomposed.quantize_per_tensor.default
+    return any(user.target is to_integers or (user.target in SAME_SCALE and _rounds_later(user)) for user in node.users)
 
 
 def _has_integer_scale(softmax: fx.Node) -> bool:
@@ -90,6 +102,24 @@ def tidy(content: bytes, counts: bool = True) -> bytes:
         for tensor in (*signature.inputs, *signature.outputs):
             tensor.tensorIndex = renamed.get(tensor.tensorIndex, tensor.tensorIndex)
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def named(content: bytes, names: Sequence[str]) -> bytes:
+    """A file whose outputs have these names and this order. The converter calls them output_0, output_1, … in its signature."""
+    from ai_edge_litert.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    graph, (signature,) = model.subgraphs[0], model.signatureDefs
+    places = {_text(made.name): made for made in signature.outputs}
+    made = [places[f"output_{number}"] for number in range(len(names))]
+    for entry, name in zip(made, names, strict=True):
+        graph.tensors[entry.tensorIndex].name = entry.name = name.encode()
+    graph.outputs = [entry.tensorIndex for entry in made]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
 
 
 def _unmarked(graph: Any, is_sine: Callable[[Any], bool]) -> None:

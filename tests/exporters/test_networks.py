@@ -157,7 +157,7 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
     graph, decided, raw = made(build, normalization, shape)
     to_onnx(graph, normalization, shape, tmp_path / "a.onnx", quantized=True)
     to_tflite(graph, normalization, shape, tmp_path / "a.tflite", quantized=True)
-    scale, zero_point = output_qparams(graph)
+    ((scale, zero_point),) = output_qparams(graph)
     with torch.no_grad():
         scores = {"torch": graph(normalization.normalize(torch.from_numpy(raw))).numpy()}
     for runtime in ("onnx", "tflite"):
@@ -182,7 +182,7 @@ def test_both_files_say_what_torch_says(name: str, tmp_path: Path) -> None:
         assert len(rows) >= len(decided.weights)
         # TFLite's own kernels (its layers are hidden under XNNPACK) round differently; the scores below are XNNPACK's.
         assert max(row.max_lsb for row in rows) <= (2 if runtime == "onnx" else 9), rows
-    for pair in parity.agreement(scores, scale):
+    for pair in parity.agreement(scores, np.array([scale])):
         assert pair.max_lsb <= 2, pair
         assert pair.top1_share >= 0.97, pair
 

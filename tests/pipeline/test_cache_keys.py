@@ -188,6 +188,7 @@ MORE = (  # stages that the tiny recipe leaves out; no ceiling is met, so that e
         pytest.param("tiny", MORE, id="every stage", marks=pytest.mark.long),
         pytest.param("odd", (ONNX.removeprefix("--set="),), id="anomaly", marks=pytest.mark.long),
         pytest.param("pitch", (), id="regression", marks=pytest.mark.long),
+        pytest.param("shapes", (ONNX.removeprefix("--set="),), id="detection", marks=pytest.mark.long),
     ],
 )
 def test_all_code_that_runs_in_a_stage_is_in_its_key(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -170,24 +169,6 @@ def test_grey_pictures_among_colour_are_named_and_read(tmp_path: Path) -> None:
             picture(tmp_path / "data" / label / f"{i}.{ending}", "L" if (label, i) == ("b", 3) else "RGB")
     assert "1 grey and 9 in colour (b/3.jpg), all become colour" in said(tmp_path / "data")["pictures"]
     assert prepared(tmp_path / "data", tmp_path / "mine").shape == (28, 28, 3)
-
-
-def boxes(root: Path, kind: str) -> None:
-    folder, name, text = {
-        "COCO": ("annotations", "instances.json", json.dumps({"images": [], "annotations": [], "categories": []})),
-        "YOLO": ("labels/train", "0.txt", "0 0.5 0.5 0.25 0.25\n1 .1 .2 .3 .4\n"),
-        "Pascal VOC": ("Annotations", "0.xml", "<annotation><object><bndbox/></object></annotation>"),
-    }[kind]
-    picture(root / "images" / "train" / "0.jpg")
-    (root / folder).mkdir(parents=True)
-    (root / folder / name).write_text(text)
-
-
-@pytest.mark.parametrize("kind", ["COCO", "YOLO", "Pascal VOC"])
-def test_boxes_are_told_from_classes(tmp_path: Path, kind: str) -> None:
-    boxes(tmp_path, kind)
-    with pytest.raises(DataError, match=f"looks like {kind}.*cut the objects out into one folder for each class"):
-        look(tmp_path)
 
 
 @pytest.mark.parametrize("beside", [False, True])

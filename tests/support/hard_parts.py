@@ -14,6 +14,7 @@ from edgeloop_agent.runtimes import open_runtime
 from edgeloop_contract.manifest import Precision
 from edgeloop_exporters import convert, kernels, parity, quantization
 from edgeloop_exporters.figures import KernelCounts
+from edgeloop_exporters.file_tensors import output_specs
 from edgeloop_pipeline.bundling.variants import variant_of
 from edgeloop_pipeline.data.normalization import input_normalization
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
@@ -53,7 +54,7 @@ def shipped(graph: quantized_graph.Graph, splits: PreparedSplits, folder: Path) 
     for runtime, write in (("onnx", convert.to_onnx), ("tflite", convert.to_tflite)):
         path = folder / f"model.{runtime}"
         write(graph.module, graph.normalization, splits.shape, path, quantized=True)
-        variant = variant_of(runtime, Precision.INT8, path.name, splits, counts, [5], quantization.output_qparams(graph.module))
+        variant = variant_of(runtime, Precision.INT8, path.name, splits, counts, output_specs(graph.module, runtime, True))
         model = path.read_bytes()
         loaded = open_runtime(variant, model)
         scores = np.concatenate([loaded.run(splits.test.values[i : i + 1]) for i in range(len(splits.test))])
@@ -70,7 +71,7 @@ def reference(graph: quantized_graph.Graph, splits: PreparedSplits) -> np.ndarra
 def furthest(graph: quantized_graph.Graph, scores: np.ndarray, found: dict[str, tuple[np.ndarray, KernelCounts]]) -> int:
     """LSB between any two of torch and the runtimes."""
     everyone = {"torch": scores, **{name: s for name, (s, _) in found.items()}}
-    return max(pair.max_lsb for pair in parity.agreement(everyone, quantization.output_step(graph.module)))
+    return max(pair.max_lsb for pair in parity.agreement(everyone, np.array(quantization.output_steps(graph.module))))
 
 
 def shared_zero_points(path: Path) -> list[str]:

@@ -102,13 +102,17 @@ class ResizeShorter(StepBase, frozen=True, tag="resize_shorter"):
 
     def __call__(self, x: Array) -> Array:
         height, width = picture(x, "resize_shorter").shape[1:3]
+        tall, wide = self.made(height, width)
+        return resized(x, tall, wide, self.method, self.antialias, self.dtype)
+
+    def made(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of what it makes of a picture of `height` × `width` pixels. Raises DataError where that is too long."""
         longer = self.size * max(height, width) // min(height, width)
         if longer > MAX_SIDE:
             raise DataError(
                 f"a picture of {height} × {width} would become {longer} pixels long; at most {MAX_SIDE} are made: crop it"
             )
-        tall, wide = (longer, self.size) if height > width else (self.size, longer)
-        return resized(x, tall, wide, self.method, self.antialias, self.dtype)
+        return (longer, self.size) if height > width else (self.size, longer)
 
     def sizes(self, before: Sizes) -> Sizes:
         return {axis: size for axis, size in before.items() if axis > 1}

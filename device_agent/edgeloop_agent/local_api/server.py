@@ -8,12 +8,14 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from importlib.metadata import version
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 import numpy as np
 
 from edgeloop_agent.addresses import authority
+from edgeloop_agent.box_answers import Box, box_answers
 from edgeloop_agent.config import Api as Settings
 from edgeloop_agent.local_api import access
 from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
@@ -37,13 +39,14 @@ from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import SCORES, Manifest
 from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.preprocessing.tokens import MAX_TEXT_BYTES
-from edgeloop_contract.tasks import Tensors
+from edgeloop_contract.tasks import Detection, Tensors
 
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
 FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
     "/v2/repository/index": SEND_METHODS
 }
+EXTENSIONS = ["binary_tensor_data", "edgeloop_boxes"]  # the second: a request with the parameter boxes gets boxes too
 HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
 VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
 LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
@@ -112,7 +115,7 @@ class Api:
 
             return _json([table(m.router) for m in self.models.pool.values() if m.router is not None])
         if path == "/v2":
-            return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": ["binary_tensor_data"]})
+            return _json({"name": "edgeloop-agent", "version": version("edgeloop"), "extensions": EXTENSIONS})
         if path == "/v2/health/live":
             return _json({"live": True})
         if path == "/v2/health/ready":
@@ -146,8 +149,10 @@ class Api:
             texts = any(takes_texts(entry.preprocessing) for entry in manifest.inputs)
             request = inference.decode_request(body, None if length is None else int(length[:18]), texts)
         outputs, places = self._outputs(name, request)
-        parameters = {"place": ", ".join(sorted(places))} if any(places) else None
-        content, json_length = inference.encode_response(name, str(manifest.version), request, outputs, parameters)
+        parameters: dict[str, Any] = {"place": ", ".join(sorted(places))} if any(places) else {}
+        if request.parameters.get("boxes"):
+            parameters["boxes"] = _boxes(manifest, outputs)
+        content, json_length = inference.encode_response(name, str(manifest.version), request, outputs, parameters or None)
         if json_length is None:
             return Response(content)
         return Response(content, "application/octet-stream", headers={inference.HEADER_LENGTH: str(json_length)})
@@ -190,7 +195,7 @@ class Api:
         memory: Memory = {}
         count = len(next(iter(samples.values())))
         rows = [model.outputs({name: values[i : i + 1] for name, values in samples.items()}, memory) for i in range(count)]
-        wanted = rows[0] if isinstance(model.manifest.task, Tensors) else [model.variant.output.name or SCORES]
+        wanted = rows[0] if isinstance(model.manifest.task, Tensors | Detection) else [model.variant.output.name or SCORES]
         return {name: np.concatenate([row[name] for row in rows]) for name in wanted}, {""}
 
     def _model(self, path: str) -> tuple[str, Manifest, str]:
@@ -210,6 +215,18 @@ class Api:
         latency = self.counts.latency_of(name)
         count, nanoseconds = sum(latency.counts), int(latency.total * 1e9)
         return ModelStatistics(name, str(manifest.version), count, count, InferenceStatistics(Duration(count, nanoseconds)))
+
+
+def _boxes(manifest: Manifest, outputs: Mapping[str, Array]) -> list[list[Box]]:
+    """The boxes of each sample, in pixels of the sample that was sent. Raises DataError where the model answers none."""
+    task = manifest.task
+    if not isinstance(task, Detection):
+        raise DataError(f"the parameter boxes is for models that find boxes; {manifest.name} does not")
+    height, width = manifest.sample.shape[:2]
+    count = len(next(iter(outputs.values())))
+    return [
+        box_answers(task, {name: values[i : i + 1] for name, values in outputs.items()}, height, width, None) for i in range(count)
+    ]
 
 
 def _metrics(collector: MetricsCollector) -> bytes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from edgeloop_agent.runtimes import RuntimeOptions, open_runtime
+from edgeloop_agent.runtimes.named import NamedModel
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import Kernel
 from edgeloop_contract.errors import DeviceError
@@ -30,7 +32,8 @@ def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_R
         runtime = open_runtime(variant, model, 1, options)
         for i in range(runs):
             runtime.run(samples[i % len(samples)][None])
-        trace = runtime._session.end_profiling()  # type: ignore[attr-defined]
+        loaded: Any = runtime.raw if isinstance(runtime, NamedModel) else runtime
+        trace = loaded.end_profiling()
         try:
             events = msgspec.json.decode(Path(trace).read_bytes(), type=list[_Event])
         except (OSError, msgspec.MsgspecError) as error:

@@ -77,7 +77,7 @@ class NamedModel:
 
     def __init__(self, variant: Variant, raw: RawModel) -> None:
         """Raises DeviceError where the manifest and the file disagree."""
-        self._variant, self._raw = variant, raw
+        self._variant, self.raw = variant, raw
         self.description = raw.description
         check_shapes(variant, *raw.shapes())
         self._constants = {
@@ -104,9 +104,9 @@ class NamedModel:
         for tensor, begin in self._begins.items():
             feeds[tensor] = memory.get(tensor, begin)
         if self._variant.kept_inside and BEGUN not in memory:
-            self._raw.forget()
+            self.raw.forget()
             memory[BEGUN] = BEGAN
-        outputs = self._raw.feed(feeds)
+        outputs = self.raw.feed(feeds)
         memory.update({state.input: outputs[state.output] for state in self._variant.states})
         answers = {}
         for spec in self._variant.outputs:

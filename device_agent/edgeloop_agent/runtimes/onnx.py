@@ -82,6 +82,10 @@ class _Session:
     def forget(self) -> None:
         """ONNX Runtime keeps nothing from call to call."""
 
+    def end_profiling(self) -> str:
+        """The path of the trace of a session that was opened with `profile`."""
+        return str(self._session.end_profiling())
+
     def two_outputs(self, samples: Array) -> tuple[Array, Array]:
         """The first output and the second one, of a model that has two."""
         first, second = self._session.run(None, {self._input: samples})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.arrays import Array
-    from edgeloop_contract.manifest import Task
+    from edgeloop_contract.manifest import Detection, Task
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 MAX_ACCURACY_LOSS = 0.02  # share of labelled samples that may be answered worse than the reference answered them
@@ -32,7 +32,10 @@ KIB = 1024
 
 @dataclass(frozen=True)
 class CanaryResult:
-    """What the canary saw. `steps`: the largest difference to the golden scores, in steps of their quantization."""
+    """What the canary saw. `steps`: the largest difference to the golden scores, in steps of their quantization.
+
+    `right`: labelled samples with the right answer, or labelled boxes that were found.
+    """
 
     variant: str
     steps: float
@@ -75,6 +78,7 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     from edgeloop_agent.trial_samples import canary_inputs, trial_samples
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice
+    from edgeloop_contract.tasks import Detection
 
     config = load(config_path)
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
@@ -100,7 +104,11 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
                 bundle, other.variant, [_timed(other, {n: v[i : i + 1] for n, v in inputs.items()}, []) for i in range(count)]
             )
         right = 0
-        if canary is not None and canary.labels and model.is_simple:
+        task = model.manifest.task
+        if canary is not None and canary.labels and isinstance(task, Detection):
+            golden = {name: bundle.array(one.file) for name, one in canary.golden.items()}
+            right = _count_boxes(task, outputs, golden, bundle.array(canary.labels), bundle.manifest.sample.shape)
+        elif canary is not None and canary.labels and model.is_simple:
             scores = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in outputs])
             reference = bundle.array(canary.scores.file).reshape(count, -1)
             right = _count_right(model.manifest.task, scores, reference, bundle.array(canary.labels))
@@ -195,6 +203,23 @@ def _count_right(task: Task, scores: Array, golden: Array, labels: Array) -> int
     reference = int((golden.reshape(len(labels), -1).argmax(axis=1) == labels).sum())
     if here < reference - math.ceil(MAX_ACCURACY_LOSS * len(labels)):
         raise GateError(f"canary: {here} of {len(labels)} labelled samples right here, {reference} where it was made")
+    return here
+
+
+def _count_boxes(
+    task: Detection, rows: Sequence[Mapping[str, Array]], golden: Mapping[str, Array], labels: Array, shape: Sequence[int]
+) -> int:
+    """Labelled boxes that are found. Raises GateError when they are clearly fewer than those in the golden outputs."""
+    from edgeloop_agent.box_answers import count_found, found_boxes
+
+    here = reference = wanted = 0
+    for i, truth in enumerate(labels):
+        truth = truth[truth[:, 0] >= 0]
+        wanted += len(truth)
+        here += count_found(found_boxes(task, rows[i], shape[0], shape[1]), truth)
+        reference += count_found(found_boxes(task, {n: v[i] for n, v in golden.items()}, shape[0], shape[1]), truth)
+    if here < reference - math.ceil(MAX_ACCURACY_LOSS * wanted):
+        raise GateError(f"canary: {here} of {wanted} labelled boxes found here, {reference} where it was made")
     return here
 
 

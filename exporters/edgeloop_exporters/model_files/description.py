@@ -56,7 +56,10 @@ class Normalization(msgspec.Struct, frozen=True):
 
 
 class InputMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What an input's values are, as the maker wrote it. `size`, `crop`: (height, width); `resample`: Pillow's name."""
+    """What an input's values are, as the maker wrote it. `size`, `crop`: (height, width); `resample`: Pillow's name.
+
+    `letterbox`: pictures keep their aspect and lie in the middle of a border.
+    """
 
     name: str
     normalization: Normalization | None = None
@@ -64,6 +67,7 @@ class InputMetadata(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     size: tuple[int, int] | None = None
     crop: tuple[int, int] | None = None
     resample: str = ""
+    letterbox: bool = False
     rate_hz: int | None = None
     channels: int | None = None
 

@@ -8,7 +8,7 @@ import msgspec
 
 from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization
 from edgeloop_exporters.model_files.graph import Graph
-from edgeloop_exporters.model_files.properties import from_properties
+from edgeloop_exporters.model_files.properties import detector_input, from_properties
 from edgeloop_exporters.model_files.text import clean, labels_in
 
 __all__ = ["onnx_metadata"]
@@ -50,9 +50,11 @@ def _classes(model: Any, graph: Graph) -> tuple[tuple[str, ...], str, str] | Non
 
 
 def _picture(props: dict[str, str], graph: Graph) -> tuple[InputMetadata, ...]:
-    """The ONNX standard's keys of pictures (docs/MetadataProps.md): the order of colours, and the range of values."""
+    """Ultralytics' keys, or the ONNX standard's (docs/MetadataProps.md): the order of colours, and the range of values."""
     colour = PIXELS.get(props.get("Image.BitmapPixelFormat", ""))
     nominal = RANGES.get(props.get("Image.NominalPixelRange", ""))
+    if graph.inputs and (found := detector_input(props, graph.inputs[0])) is not None:
+        return (found,)
     if not graph.inputs or (colour is None and nominal is None):
         return ()
     normalization = Normalization((nominal[0],), (nominal[1],)) if nominal else None

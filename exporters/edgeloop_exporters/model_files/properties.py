@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from edgeloop_contract.preprocessing import Step
-from edgeloop_exporters.model_files.description import Metadata
+from edgeloop_exporters.model_files.description import InputMetadata, Metadata, Normalization
 from edgeloop_exporters.model_files.text import clean, label_lines, labels_in
 
-__all__ = ["from_properties", "steps_in"]
+__all__ = ["detector_input", "from_properties", "steps_in"]
 
+LETTERBOXED = ("detect", "segment", "pose", "obb")  # ultralytics' tasks
 PREPROCESSING = "preprocessing"  # our own key: the steps as the manifest writes them, in JSON
 # Field → keys, the first that is there counts: ours, the ONNX standard's (model_author …), ultralytics'.
 TEXTS = {
@@ -42,6 +44,15 @@ def from_properties(props: Mapping[str, str], place: str) -> Metadata:
         used.add(PREPROCESSING)
     more = {clean(key, 100): clean(text, 300) for key, text in props.items() if key not in used}
     return Metadata(**fields, sources=sources, more={key: text for key, text in more.items() if key and text})
+
+
+def detector_input(props: Mapping[str, str], name: str) -> InputMetadata | None:
+    """The pictures of an ultralytics export: their size, in a letterbox, from 0 to 1. None where these are none."""
+    if not {"stride", "imgsz", "names", "task"} <= props.keys() or props["task"] not in LETTERBOXED:
+        return None
+    numbers = [int(text) for text in re.findall(r"\d{1,5}", props["imgsz"][:100])]
+    size = (numbers[0], numbers[-1]) if 1 <= len(numbers) <= 2 and min(numbers) > 0 else None
+    return InputMetadata(name=name, normalization=Normalization((0.0,), (255.0,)), colour="rgb", size=size, letterbox=True)
 
 
 def _labels(props: Mapping[str, str]) -> tuple[tuple[str, ...], str]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgeloop_contract.arrays import Array
+from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.manifest import INPUT, SCORES, Canary, GoldenTensor
+from edgeloop_exporters.named_outputs import Output, separate
 from edgeloop_pipeline.bundling.contents import npy_of
 from edgeloop_pipeline.bundling.file_names import GOLDEN
+from edgeloop_pipeline.data.types import PreparedSplits
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
 REFERENCE = "scores"
@@ -29,26 +32,50 @@ def canary_set(
     scores: Array,
     labels: Array | None,
     *,
-    step: float,
+    steps: Sequence[float],
     max_steps: int,
+    outputs: Sequence[Output] = (),
     golden: Mapping[str, Array | None] | None = None,
 ) -> CanarySet:
-    """Build a canary of N samples. `scores`: (N, ...) of the reference, held in units of `step`; `labels`: None: unknown.
+    """Build a canary of N samples. `scores`: (N, ...) of the reference, those of several `outputs` joined; `labels`: None: unknown.
 
-    `golden`: variant → scores of its own, for float files; None: the reference's scores are the variant's own.
+    `steps`: by output, the unit in which its scores are held. `golden`: variant → scores of its own, for float files; None: the
+    reference's scores are the variant's own.
     """
-    own = {f"{GOLDEN}{name}": values for name, values in (golden or {}).items() if values is not None}
-    arrays = {"inputs": inputs, REFERENCE: scores, **({} if labels is None else {"labels": labels}), **own}
-    variants = {}
-    for name, values in (golden or {}).items():
-        file = f"{GOLDEN}{name}" if f"{GOLDEN}{name}" in own else REFERENCE
-        held = golden_step(scores if values is None else values)
-        variants[name] = {SCORES: GoldenTensor(file=_path(file), step=held, max_steps=GOLDEN_STEPS)}
+    arrays = {"inputs": inputs, **({} if labels is None else {"labels": labels})}
+
+    def tensors(file: str, values: Array, steps: Sequence[float] | None, max_steps: int) -> dict[str, GoldenTensor]:
+        """Of one set of scores, whose files are added. No `steps`: those of float scores."""
+        found = {}
+        parts = separate(values, outputs) if outputs else {SCORES: values}
+        for number, (name, part) in enumerate(parts.items()):
+            own = f"{file}-{number}" if outputs else file
+            arrays[own] = part
+            step = golden_step(part) if steps is None else steps[number]
+            found[name] = GoldenTensor(file=_path(own), step=step, max_steps=max_steps)
+        return found
+
+    reference = tensors(REFERENCE, scores, steps, max_steps)
+    variants = {
+        name: tensors(REFERENCE if values is None else f"{GOLDEN}{name}", scores if values is None else values, None, GOLDEN_STEPS)
+        for name, values in (golden or {}).items()
+    }
     description = Canary(
-        inputs={INPUT: _path("inputs")}, labels="" if labels is None else _path("labels"), variants=variants,
-        golden={SCORES: GoldenTensor(file=_path(REFERENCE), step=step, max_steps=max_steps)},
-    )  # fmt: skip
+        inputs={INPUT: _path("inputs")}, labels="" if labels is None else _path("labels"), variants=variants, golden=reference
+    )
     return CanarySet(description, {_path(name): npy_of(values) for name, values in arrays.items()})
+
+
+def canary_rows(splits: PreparedSplits, count: int) -> Array:
+    """Rows of validation, evenly spread; of a detector, those with boxes first, because an empty picture shows little."""
+    validation = splits.validation
+    rows = evenly_spaced_rows(len(validation), count)
+    if splits.boxes is None:
+        return rows
+    kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])
+    full = np.flatnonzero([len(found.boxes) > 0 for found in kept.found(np.asarray(validation.labels))])
+    chosen = full[evenly_spaced_rows(len(full), count)] if len(full) else full
+    return np.concatenate([chosen, np.setdiff1d(rows, chosen)])[: len(rows)]
 
 
 def golden_step(scores: Array) -> float:

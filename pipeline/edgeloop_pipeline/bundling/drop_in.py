@@ -27,8 +27,8 @@ import onnxruntime
 
 session = onnxruntime.InferenceSession("drop-in.onnx", providers=["CPUExecutionProvider"])
 x = np.zeros((1, {shape}), np.float32)  # as the original takes it: normalized, {layout}
-(answer,) = session.run([{output}], {{{input}: x}})
-print(answer.shape)  # (1, {answer})
+answers = session.run([{outputs}], {{{input}: x}})
+print(*(answer.shape for answer in answers))  # {answer}
 '''
 CPP = """// {model}, {version} in int8, in the place of the original. Build: c++ -std=c++17 drop-in.cpp -lonnxruntime
 #include <onnxruntime_cxx_api.h>
@@ -47,9 +47,9 @@ int main() {{
   auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   auto input = Ort::Value::CreateTensor<float>(memory, x.data(), x.size(), shape.data(), shape.size());
   const char* inputs[] = {{{input}}};
-  const char* outputs[] = {{{output}}};
-  auto answers = session.Run(Ort::RunOptions{{nullptr}}, inputs, &input, 1, outputs, 1);
-  std::cout << answers[0].GetTensorTypeAndShapeInfo().GetElementCount() << " values\\n";
+  const char* outputs[] = {{{outputs}}};
+  auto answers = session.Run(Ort::RunOptions{{nullptr}}, inputs, &input, 1, outputs, {number});
+  for (auto& answer : answers) std::cout << answer.GetTensorTypeAndShapeInfo().GetElementCount() << " values\\n";
 }}
 """
 
@@ -62,31 +62,34 @@ def drop_in(
     `small`: the int8 ONNX file; `samples`: raw (N, *sample), on which both must give the same. Raises ModelError where they do not.
     """
     path = project / imported.model
-    original = Original(path, imported.output, imported.layout, tuple(imported.shape))
+    original = Original(path, imported.chosen, imported.layout, tuple(imported.shape))
     mean, std = tuple(normalize.mean), tuple(normalize.std)
-    fed, wanted = original.fed(samples, mean, std), original.answers(samples, mean, std)
+    fed, answers = original.fed(samples, mean, std), original.answers(samples, mean, std)
     if fed.dtype != np.float32:
         raise UsageError(f"stages.export.drop_in: {path.name} takes {fed.dtype}; only files of float32 can be replaced")
     ours = session_of(small, 1)
     scores = _run(ours, samples)
-    ending = _ending(scores, wanted)
-    theirs, answered = original.names
-    given, made = Door(theirs, fed.shape[1:]), Door(answered, wanted.shape[1:])
+    ending: Ending = _ending(scores[0], next(iter(answers.values()))) if len(answers) == 1 else ""
+    given = Door(original.names[0], fed.shape[1:])
+    made = [Door(output, wanted.shape[1:]) for output, wanted in answers.items()]
     content = with_doors(small, given, made, imported.layout, ending)
-    found = _run(session_of(content, 1), fed)
-    expected = _ended(scores, ending).reshape(found.shape)
-    off, step = float(np.abs(found - expected).max()), float(np.ptp(expected)) / 255
-    if not off <= MAX_STEPS * max(step, 1e-6):
-        raise ModelError(f"drop-in.onnx: gives otherwise than onnx-int8, by {off / max(step, 1e-9):.0f} of 255 steps")
-    shape, answer = (", ".join(map(str, door.shape)) for door in (given, made))
+    for found, score in zip(_run(session_of(content, 1), fed), scores, strict=True):
+        expected = _ended(score, ending).reshape(found.shape)
+        off, step = float(np.abs(found - expected).max()), float(np.ptp(expected)) / 255
+        if not off <= MAX_STEPS * max(step, 1e-6):
+            raise ModelError(f"drop-in.onnx: gives otherwise than onnx-int8, by {off / max(step, 1e-9):.0f} of 255 steps")
+    shape = ", ".join(map(str, given.shape))
+    answer = ", ".join(f"(1, {', '.join(map(str, door.shape))})" for door in made)
     words = {
-        "model": name, "version": f"version {version}", "input": _literal(given.name), "output": _literal(made.name),
-        "shape": shape, "answer": answer, "values": int(np.prod(given.shape)), "layout": imported.layout.replace("_", " "),
+        "model": name, "version": f"version {version}", "input": _literal(given.name), "number": len(made),
+        "outputs": ", ".join(_literal(door.name) for door in made), "shape": shape, "answer": answer,
+        "values": int(np.prod(given.shape)), "layout": imported.layout.replace("_", " "),
     }  # fmt: skip
     for file, text in zip(DROP_IN[1:], (PYTHON, CPP), strict=True):
         (folder / file).write_text(text.format(**words), encoding="utf-8")
     (folder / DROP_IN[0]).write_bytes(content)
-    return f"drop-in.onnx takes {given.name} [N, {shape}] and gives {made.name} [N, {answer}], as {path.name} does"
+    gives = ", ".join(f"{door.name} [N, {', '.join(map(str, door.shape))}]" for door in made)
+    return f"drop-in.onnx takes {given.name} [N, {shape}] and gives {gives}, as {path.name} does"
 
 
 def _literal(name: str) -> str:
@@ -94,10 +97,11 @@ def _literal(name: str) -> str:
     return json.dumps(name, ensure_ascii=False)
 
 
-def _run(session: Any, x: Array) -> Array:
-    """(N, …) float32, a sample at a time: some files have a fixed batch."""
+def _run(session: Any, x: Array) -> list[Array]:
+    """By output, (N, …) float32, a sample at a time: some files have a fixed batch."""
     name = session.get_inputs()[0].name
-    return np.concatenate([np.asarray(session.run(None, {name: x[i : i + 1]})[0], np.float32) for i in range(len(x))])
+    rows = [session.run(None, {name: x[i : i + 1]}) for i in range(len(x))]
+    return [np.concatenate(parts).astype(np.float32) for parts in zip(*rows, strict=True)]
 
 
 def _ending(scores: Array, wanted: Array) -> Ending:

@@ -22,6 +22,7 @@ SCORES = {
     "regression": "Estimates {count} quantities; value = score × score_std + score_mean.",
     "anomaly": "Reconstructs its normalized input; a large error is an anomaly.",
     "tensors": "Answers with an array.",
+    "detection": "Finds things of {count} labels: logarithms of distances in strides, and logits, of grid cells.",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, UsageError
-from edgeloop_pipeline.cli.pack import labels_given, steps_given
+from edgeloop_pipeline.cli.pack import boxes_given, labels_given, steps_given
 from edgeloop_pipeline.cli.run_options import runs_option
 
 
@@ -39,10 +39,13 @@ from edgeloop_pipeline.cli.run_options import runs_option
 )
 @click.option("--text-column", default="", metavar="NAME", help="The texts' column in a .csv, .tsv or .jsonl file.")
 @click.option("--label-column", default="", metavar="NAME", help="The labels' column there.")
-@click.option("--output", default="", metavar="TENSOR", help="The output that counts, if there are several.")
+@click.option(
+    "--output", "outputs", multiple=True, metavar="TENSOR", help="An output that counts, of several; may be repeated. Default: all."
+)
 @click.option("--size", default="", metavar="AxBxC", help="One sample's shape at the input, if the file leaves sizes open.")
-@click.option("--task", type=click.Choice(["classification", "tensors"]), help="Default: as labels and the graph say.")
-@click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal"]), help="What int8 has to keep.")
+@click.option("--boxes", default="", metavar="LAYOUT", help="How a detector's outputs say boxes; see docs/detection.md.")
+@click.option("--task", type=click.Choice(["classification", "tensors", "detection"]), help="Default: as labels and the graph say.")
+@click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal", "boxes"]), help="What int8 has to keep.")
 @click.option(
     "--min-agreement", type=click.FloatRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it."
 )
@@ -80,9 +83,10 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         model=Path(model), reference=model, weights=given["weights"], calibrate=calibrate, out=out, name=given["name"],
         labels=labels_given(given["labels"]),
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
-        steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], output=given["output"],
-        shape=_size(given["size"]), task=given["task"], measure=given["measure"], min_agreement=given["min_agreement"],
-        max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
+        steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], outputs=given["outputs"],
+        shape=_size(given["size"]), task=given["task"],
+        boxes=boxes_given(given["boxes"]) if given["boxes"] else None, measure=given["measure"],
+        min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
         tokenizer=given["tokenizer"], length=given["length"] or 0, text_column=given["text_column"],
         label_column=given["label_column"],
         drop_in=given["doors"] == "original", prune=given["prune"], epochs=given["epochs"],

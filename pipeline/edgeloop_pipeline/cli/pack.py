@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from edgeloop_contract.errors import UsageError
 
+if TYPE_CHECKING:
+    from edgeloop_contract.tasks import Detection
+
 EXIT_CODES = """\b
 Exit codes: 0 done · 2 wrong usage · 3 sample data · 4 the model file · 6 this machine cannot run it · 7 disk or folder"""
+TASKS = ["classification", "regression", "tensors", "detection"]
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -20,13 +24,14 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The bundle's path; it ends in .edgeloop.")
 @click.option("--name", default="", help="The model's name on devices and hub; default: the first file's name.")
 @click.option("--version", type=click.IntRange(min=1), default=1, show_default=True, help="Grows with each bundle of this model.")
-@click.option("--task", type=click.Choice(["classification", "regression", "tensors"]), help="Default: by labels or quantities.")
+@click.option("--task", type=click.Choice(TASKS), help="Default: by labels or quantities.")
 @click.option("--labels", default="", help="A file with one label a line, or labels with commas between.")
 @click.option("--quantities", default="", help="Names of the quantities of a regression, with commas between.")
 @click.option(
     "--scores", type=click.Choice(["logits", "probabilities"]), help="What the scores are; default: as the file shows it."
 )
 @click.option("--output", default="", metavar="TENSOR", help="The output that holds the scores.")
+@click.option("--boxes", default="", metavar="LAYOUT", help="How the outputs are boxes: YAML, or a file; docs/detection.md.")
 @click.option("--preprocess", multiple=True, metavar="[INPUT=]STEPS", help="YAML list of steps, or a file with it; see docs.")
 @click.option("--constant", multiple=True, metavar="TENSOR=VALUES", help="An input that always has these values.")
 @click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next window.")
@@ -62,6 +67,7 @@ def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, 
         quantities=_listed(given["quantities"]),
         scores=given["scores"],
         output=given["output"],
+        boxes=boxes_given(given["boxes"]) if given["boxes"] else None,
         steps=dict(steps_given(text) for text in given["preprocess"]),
         constants={name: _numbers(name, text) for name, text in _pairs("--constant", given["constant"])},
         states=dict(_pairs("--state", given["state"])),
@@ -100,6 +106,25 @@ def labels_given(text: str) -> list[str]:
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise UsageError(f"--labels {text[:80]}: {twice!r} is there twice; labels must be different")
     return labels
+
+
+def boxes_given(text: str) -> Detection:
+    """The task of a LAYOUT, whose settings of thresholds stand beside those of the layout; its labels follow."""
+    import msgspec
+    import yaml
+
+    from edgeloop_contract.boxes import Layout
+    from edgeloop_contract.tasks import Detection
+
+    try:
+        read = yaml.safe_load(text if text.lstrip().startswith("{") else _text(Path(text)))
+        if not isinstance(read, dict):
+            raise ValueError("write settings such as {layout: rows, channels: first}")
+        beside = {key: read.pop(key) for key in ("score_threshold", "iou_threshold", "max_boxes") if key in read}
+        task = {"kind": "detection", "labels": [], **beside, "decode": msgspec.to_builtins(msgspec.convert(read, Layout))}
+        return msgspec.convert(task, Detection)
+    except (yaml.YAMLError, msgspec.ValidationError, ValueError) as error:
+        raise UsageError(f"--boxes {text[:80]}: {' '.join(str(error).split())[:200]}; docs/detection.md has the layouts") from error
 
 
 def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:

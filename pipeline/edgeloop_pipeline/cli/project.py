@@ -9,6 +9,8 @@ import click
 
 from edgeloop_contract.errors import UsageError
 
+TASKS = ["classification", "regression", "anomaly", "detection"]
+
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
@@ -26,8 +28,8 @@ def doctor(as_json: bool) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--like", "project", help="The reference project to copy.")
-@click.option("--data", type=click.Path(path_type=Path), help="Your data: class folders, or a CSV or Parquet table with labels.")
-@click.option("--task", type=click.Choice(["classification", "regression", "anomaly"]), help="With --data; default: from the data.")
+@click.option("--data", type=click.Path(path_type=Path), help="Your data: class folders, a table, or pictures with boxes.")
+@click.option("--task", type=click.Choice(TASKS), help="With --data; default: from the data.")
 def new(folder: Path, project: str | None, data: Path | None, task: str | None) -> None:
     """Start a project in FOLDER: for your DATA, which the command examines, or as a copy of a reference project."""
     from edgeloop_contract.settings import nearest

@@ -170,7 +170,7 @@ def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variant
     head, splits = project.recipe.head, project.splits
     task, some = task_for(splits), splits.validation.values[:CANARY]
     scores = np.zeros((len(some), task.outputs), np.float32)
-    canary = canary_set(some, scores, splits.validation.labels[:CANARY], step=1.0, max_steps=0)
+    canary = canary_set(some, scores, splits.validation.labels[:CANARY], steps=[1.0], max_steps=0)
     files |= canary.files
     made = Manifest(
         schema=SCHEMA, name=f"{head.name}-probe"[:64], version=head.version, task=task.described(UNMEASURED),

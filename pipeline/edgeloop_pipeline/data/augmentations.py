@@ -7,6 +7,10 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from edgeloop_pipeline.data.box_augmentations import augment_boxes, augment_upright_boxes
+
+__all__ = ["augment_boxes", "augment_upright_boxes", "jitter", "rand_augment", "spec_augment"]
+
 
 def rand_augment(batch: Any, generator: Any) -> Any:
     """RandAugment (Cubuk et al. 2020) by kornia, two operations of moderate strength, after a mirror image in half of the cases.

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.files import publishing
-from edgeloop_pipeline.cache.digests import sha256
+from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.cache.user_folder import cache_folder
 
 TIMEOUT_SECONDS = 300
@@ -135,22 +135,27 @@ class Download:
 
 @dataclass(frozen=True)
 class DownloadedFolder:
-    """Files of one kind from an archive (.tar.gz) with a canonical address. `sha256`: of the folder, by the function `sha256`."""
+    """Files from an archive (.tar.gz) with a canonical address. `suffix`: ends of their names, one or several.
+
+    `sha256`: of the folder, by the function `sha256`; of several suffixes, the digest of theirs. `inner`: a folder of the archive
+    whose files keep their places below it; "": all files, by their names alone.
+    """
 
     url: str
     sha256: str
-    suffix: str
+    suffix: str | tuple[str, ...]
     places: tuple[Path, ...] = ()
+    inner: str = ""
 
     def path(self) -> Path:
         """The folder: from a known place, the cache, or its address. Raises DataError."""
         cached = cache_folder() / self.sha256[:16]
         there = [p for p in (*self.places, cached) if p.is_dir()]
         for candidate in there:
-            if sha256(candidate, self.suffix) == self.sha256:
+            if self._digest(candidate) == self.sha256:
                 return candidate
         note = f"; {there[0]} does not contain the known files" if there else ""
-        remedy = f"{note}; put its {self.suffix} files in {cached}"
+        remedy = f"{note}; put its {' and '.join(self._suffixes)} files in {cached}"
         data, reason = _from_network(self.url)
         if data is None:
             raise DataError(f"{self.url}: {reason}{remedy}")
@@ -160,18 +165,39 @@ class DownloadedFolder:
             try:
                 with tarfile.open(fileobj=io.BytesIO(data)) as archive:
                     for member in archive:
-                        if member.isfile() and member.name.endswith(self.suffix):
+                        place = self._place(member.name)
+                        if member.isfile() and place is not None:
                             source = archive.extractfile(member)
                             assert source is not None
-                            (folder / Path(member.name).name).write_bytes(source.read())
+                            (folder / place).parent.mkdir(parents=True, exist_ok=True)
+                            (folder / place).write_bytes(source.read())
             except (tarfile.TarError, EOFError, zlib.error) as error:
                 raise DataError(f"{self.url}: the downloaded file is not an archive ({error}){remedy}") from error
-            if sha256(folder, self.suffix) != self.sha256:
+            if self._digest(folder) != self.sha256:
                 raise DataError(f"{self.url}: the downloaded files differ from the known ones{remedy}")
             cached.parent.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(cached, ignore_errors=True)
             shutil.move(folder, cached)
         return cached
+
+    @property
+    def _suffixes(self) -> tuple[str, ...]:
+        return (self.suffix,) if isinstance(self.suffix, str) else self.suffix
+
+    def _digest(self, folder: Path) -> str:
+        found = [sha256(folder, suffix) for suffix in self._suffixes]
+        return found[0] if len(found) == 1 else digest(found)
+
+    def _place(self, name: str) -> Path | None:
+        """Where a file of the archive goes below our folder; None for one that is not wanted."""
+        if not name.endswith(self._suffixes):
+            return None
+        if not self.inner:
+            return Path(Path(name).name)
+        parts = Path(name).parts
+        if ".." in parts or self.inner not in parts[:-1]:
+            return None
+        return Path(*parts[parts.index(self.inner) + 1 :])
 
 
 def _from_network(url: str) -> tuple[bytes | None, str]:

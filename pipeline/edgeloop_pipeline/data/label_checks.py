@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.boxes import NONE
 
 if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
 
 
 def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...]) -> Array:
-    """The labels in the task's form: (N,) int64 classes, or (N, quantities) float32. Raises DataError."""
+    """The labels in the task's form: (N,) int64 classes, (N, quantities) float32, or (N, boxes, 5). Raises DataError."""
     if task == "regression":
         values = np.asarray(labels)
         values = values[:, None] if values.ndim == 1 else values
@@ -29,6 +30,10 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
                 f" recordings with other values of {name} to {split}"
             )
         return values.astype(np.float32)
+    if task == "detection":
+        if not (labels[..., 0] != NONE).any():
+            raise DataError(f"{split}: has no box in {len(labels)} pictures; annotate some, or divide the data in another way")
+        return labels.astype(np.float32)
     if task == "tensors":
         return labels.astype(np.int64)
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(names):

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, ModelError, UsageError
+from edgeloop_exporters.named_outputs import Output, joined
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples
 
 __all__ = ["Original", "files_beside", "labelled"]
@@ -31,10 +32,10 @@ def files_beside(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Original:
-    """A model file that gives answers. `output`: one of several, "" the first; `layout`, `shape`: as the recipe's `imported`."""
+    """A model file that gives answers. `wanted`: the outputs that count, () the first; `layout`, `shape`: as in `imported`."""
 
     path: Path
-    output: str = ""
+    wanted: tuple[str, ...] = ()
     layout: str = "channels_first"
     shape: tuple[int, ...] = ()
 
@@ -51,15 +52,15 @@ class Original:
         except Exception as error:  # onnxruntime's own types
             raise ModelError(f"{self.path}: ONNX Runtime cannot open it: {' '.join(str(error).split())[:300]}") from error
         names = [output.name for output in session.get_outputs()]
-        if self.output and self.output not in names:
-            raise UsageError(f"{self.path}: has no output {self.output!r}; it has {', '.join(names)}")
+        if unknown := next((name for name in self.wanted if name not in names), ""):
+            raise UsageError(f"{self.path}: has no output {unknown!r}; it has {', '.join(names)}")
         return session
 
     @property
-    def names(self) -> tuple[str, str]:
-        """Of the input, and of the output that counts."""
+    def names(self) -> tuple[str, list[str]]:
+        """Of the input, and of the outputs that count."""
         session = self._session
-        return session.get_inputs()[0].name, self.output or session.get_outputs()[0].name
+        return session.get_inputs()[0].name, list(self.wanted) or [session.get_outputs()[0].name]
 
     def fed(self, values: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
         """Raw samples (N, …, channels) as the file's input takes them."""
@@ -76,43 +77,54 @@ class Original:
             x = x.reshape(len(x), *sizes)
         return np.ascontiguousarray(x, np.float16 if given.type == "tensor(float16)" else np.float32)
 
-    def answers(self, values: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
-        """(N, …) float32. Raises ModelError where the file does not take such samples."""
-        session = self._session
+    def answers(self, values: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Array]:
+        """By output, (N, …) float32. Raises ModelError where the file does not take such samples."""
+        session, names = self._session, self.names[1]
         given = session.get_inputs()[0]
         fixed = given.shape[0] if isinstance(given.shape[0], int) else 0
-        size, rows = fixed or BATCH, []
+        size, rows = fixed or BATCH, list[list[Array]]()
         for start in range(0, len(values), size):
             x = self.fed(values[start : start + size], mean, std)
             some = len(x)
             if fixed > some:
                 x = np.concatenate([x, np.repeat(x[-1:], fixed - some, 0)])
             try:
-                (found,) = session.run([self.output or session.get_outputs()[0].name], {given.name: x})
+                found = session.run(names, {given.name: x})
             except Exception as error:  # onnxruntime's own types
                 raise ModelError(
                     f"{self.path}: does not take samples of shape {list(x.shape[1:])} at {given.name} {list(given.shape)}:"
                     f" {' '.join(str(error).split())[:200]}"
                 ) from error
-            if len(found) != len(x):
-                raise ModelError(f"{self.path}: answers {len(x)} samples with {len(found)} rows; its first axis must be the batch")
-            rows.append(np.asarray(found[:some], np.float32))
-        answers = np.concatenate(rows)
-        if not np.isfinite(answers).all():
+            for name, answer in zip(names, found, strict=True):
+                if answer.shape[:1] != (len(x),):
+                    raise ModelError(
+                        f"{self.path}: answers {len(x)} samples with {name} of shape {list(answer.shape)}; its first axis must be"
+                        " the batch"
+                    )
+            rows.append([np.asarray(answer[:some], np.float32) for answer in found])
+        answers = {name: np.concatenate(parts) for name, parts in zip(names, zip(*rows, strict=True), strict=True)}
+        if not all(np.isfinite(values).all() for values in answers.values()):
             raise ModelError(f"{self.path}: answers some samples with NaN or infinity; check the normalization and the data")
         return answers
 
 
 def labelled(splits: PreparedSplits, original: Original, mean: tuple[float, ...], std: tuple[float, ...]) -> PreparedSplits:
-    """The splits with the original's answers as labels: classes for a classification, the whole answers (N, …) else."""
+    """The splits with the original's answers as labels: classes for a classification, the whole answers (N, …) else.
+
+    Those of several outputs are joined, (N, total).
+    """
     made: list[Samples] = []
+    outputs: tuple[Output, ...] = ()
     for name in NAMES:
         samples: Samples = getattr(splits, name)
-        answers = original.answers(samples.values, mean, std)
+        parts = original.answers(samples.values, mean, std)
+        answers = joined(list(parts.values()))
+        if len(parts) > 1:
+            outputs = tuple(Output(output, part.shape[1:]) for output, part in parts.items())
         if splits.task == "classification":
             scores = answers.reshape(len(answers), -1)
             if scores.shape[1] != len(splits.labels):
                 raise DataError(f"labels: there are {len(splits.labels)}, and {original.path} gives {scores.shape[1]} scores")
             answers = scores.argmax(1).astype(np.int64)
         made.append(replace(samples, labels=answers))
-    return replace(splits, train=made[0], validation=made[1], test=made[2])
+    return replace(splits, train=made[0], validation=made[1], test=made[2], outputs=outputs)

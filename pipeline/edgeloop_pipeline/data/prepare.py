@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes import placement
 from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cleaning import clean
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Prepared, prepare
 from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.resampling import to_model_rate
+from edgeloop_pipeline.data.boxes import boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
 from edgeloop_pipeline.data.spill_array import SpillArray
@@ -33,6 +35,8 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
     parts: dict[str, Split] = {name: getattr(loaded, name) for name in NAMES}
     if task == "tensors":  # an imported model's own answers follow
         labels = {name: np.zeros(len(part.labels), np.int64) for name, part in parts.items()}
+    elif task == "detection":
+        labels = _boxes(parts, len(names.texts))
     elif task == "regression":
         labels = {name: _quantities(part.labels, name) for name, part in parts.items()}
     else:
@@ -42,6 +46,16 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
     made = {name: replace(part, labels=labels[name], groups=_groups(part)) for name, part in parts.items()}
     found: Splits = replace(loaded, labels=names.texts, **made)
     return found
+
+
+def _boxes(parts: dict[str, Split], labels: int) -> dict[str, Array]:
+    """The boxes of every picture in pixels of its recording, padded to the same number in all splits: (N, boxes, 5)."""
+    rows = {}
+    for name, part in parts.items():
+        names = part.names or [f"recording {i}" for i in range(len(part.labels))]
+        rows[name] = [boxes_of(part.labels[i], f"{name}: {names[i]}", labels) for i in range(len(part.labels))]
+    most = max(1, max(len(row) for some in rows.values() for row in some))
+    return {name: padded(some, most) for name, some in rows.items()}
 
 
 def _quantities(labels: Any, name: str) -> Array:
@@ -81,34 +95,54 @@ def prepare_splits(
     splits, notes = checked(splits, task), []
     made = {}
     for name in NAMES:
-        maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz)
+        maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz, task == "detection")
         made[name] = maker.samples(checked_labels(task, name, np.asarray(getattr(splits, name).labels), splits.labels))
         notes += maker.notes()
     shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
     if len(shapes) > 1:
         raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
     return PreparedSplits(
-        splits.labels, made["train"], made["validation"], made["test"], task, channels=tuple(splits.channels), notes=tuple(notes)
+        splits.labels,
+        made["train"],
+        made["validation"],
+        made["test"],
+        task,
+        channels=tuple(splits.channels),
+        notes=(*splits.notes, *notes),
     )
 
 
 class _Maker:
     """Makes the samples of one split."""
 
-    def __init__(self, name: str, split: Split, steps: Sequence[StepBase], cleaning: Sequence[CleaningStep], rate_hz: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        split: Split,
+        steps: Sequence[StepBase],
+        cleaning: Sequence[CleaningStep],
+        rate_hz: int,
+        boxes: bool = False,
+    ) -> None:
+        """`boxes`: labels are boxes in pixels of the recording, and become boxes in pixels of the sample."""
+        self.boxes = boxes
         self.name, self.split, self.steps, self.cleaning, self.rate_hz = name, split, steps, cleaning, rate_hz or None
         self.refused: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()
 
     def samples(self, labels: Array) -> Samples:
         stack, origin = SpillArray(), []
+        labels = labels.copy() if self.boxes else labels
         for i in range(len(self.split.recordings)):
-            prepared = self._prepared(i, self.split.recordings[i])
+            recording = self.split.recordings[i]
+            prepared = self._prepared(i, recording)
             if prepared is not None and len(prepared.values):
                 try:
                     stack.append(prepared.values)
                 except DataError as error:
                     raise DataError(f"{self._where(i)}: {error}") from error
+                if self.boxes:
+                    labels[i] = self._moved(i, labels[i], np.shape(recording)[:2], prepared)
                 origin += [i] * len(prepared.indices)
         if not origin:
             why = "; ".join(f"{count} for {reason}" for reason, count in self.refused.items())
@@ -123,6 +157,16 @@ class _Maker:
         rows = np.asarray(origin)
         groups = np.asarray(self.split.groups)[rows] if self.split.groups is not None else rows
         return Samples(stacked, labels[rows], rows, groups)
+
+    def _moved(self, i: int, boxes: Array, size: tuple[int, ...], prepared: Prepared) -> Array:
+        """Boxes of a recording of this height and width, where preprocessing puts them."""
+        if len(size) != 2 or prepared.values.ndim != 4 or len(prepared.values) != 1:
+            raise DataError(f"{self._where(i)}: boxes need pictures (height, width, channels), one sample each")
+        try:
+            place = placement(self.steps, size[0], size[1])
+        except DataError as error:
+            raise DataError(f"{self._where(i)}: {error}") from error
+        return moved(boxes, place, prepared.values.shape[1], prepared.values.shape[2])
 
     def _prepared(self, i: int, recording: Any) -> Prepared | None:
         """The samples of a recording; None if cleaning refuses it."""

@@ -24,9 +24,18 @@ def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz:
     rows = evenly_spaced_rows(len(chosen.labels), limit)
     for i in rows:
         label = np.asarray(chosen.labels[i])
-        named = splits.labels[int(label)] if label.dtype.kind in "iu" else "_".join(f"{v:.6g}" for v in np.atleast_1d(label))
+        named = _named(splits, label)
         _write(np.asarray(chosen.recordings[i]), folder / f"{i:05d}_{named}".replace("/", "-").replace(" ", "_"), rate_hz)
     return len(rows)
+
+
+def _named(splits: Splits, label: Array) -> str:
+    """A label as a part of a file's name: a class, quantities, or how many boxes there are."""
+    if label.dtype.kind in "iu":
+        return str(splits.labels[int(label)])
+    if label.ndim == 2:
+        return f"{int((label[:, 0] >= 0).sum())}_boxes"
+    return "_".join(f"{v:.6g}" for v in np.atleast_1d(label))
 
 
 def _write(recording: Array, stem: Path, rate_hz: int) -> None:

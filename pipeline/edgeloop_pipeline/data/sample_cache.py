@@ -11,11 +11,23 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgeloop_exporters.named_outputs import Output
 from edgeloop_pipeline.cache.user_folder import cache_folder
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 
 NAMES = ("train", "validation", "test")
+FACTS = "facts.json"
 WORTH_SECONDS = 1.0  # samples that take less time are not cached
+
+
+class _Facts(msgspec.Struct, frozen=True):
+    """What `PreparedSplits` has beside its samples and what the recipe says."""
+
+    labels: tuple[str, ...]
+    task: str
+    channels: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    notes: tuple[str, ...]
 
 
 def folder_of(key: str) -> Path:
@@ -26,9 +38,7 @@ def read(key: str) -> PreparedSplits | None:
     """The samples under `key`, mapped copy-on-write: pages are read on use, and shared with loader processes."""
     folder = folder_of(key)
     try:
-        labels, task, channels, notes = msgspec.json.decode(
-            (folder / "labels.json").read_bytes(), type=tuple[tuple[str, ...], str, tuple[str, ...], tuple[str, ...]]
-        )
+        facts = msgspec.json.decode((folder / FACTS).read_bytes(), type=_Facts)
         made = {
             name: Samples(
                 **{f.name: np.load(folder / f"{name}-{f.name}.npy", mmap_mode="c", allow_pickle=False) for f in fields(Samples)}
@@ -38,7 +48,10 @@ def read(key: str) -> PreparedSplits | None:
         os.utime(folder)  # the least recently used are removed first
     except (OSError, ValueError, msgspec.MsgspecError):
         return None
-    return PreparedSplits(labels, made["train"], made["validation"], made["test"], task, channels=channels, notes=notes)
+    return PreparedSplits(
+        facts.labels, made["train"], made["validation"], made["test"], facts.task, channels=facts.channels, outputs=facts.outputs,
+        notes=facts.notes,
+    )  # fmt: skip
 
 
 def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) -> bool:
@@ -55,7 +68,8 @@ def keep(key: str, splits: PreparedSplits, took_seconds: float, max_bytes: int) 
         try:
             for name, array in arrays.items():
                 np.save(partial / f"{name}.npy", array, allow_pickle=False)
-            (partial / "labels.json").write_bytes(msgspec.json.encode([splits.labels, splits.task, splits.channels, splits.notes]))
+            facts = _Facts(**{name: getattr(splits, name) for name in _Facts.__struct_fields__})
+            (partial / FACTS).write_bytes(msgspec.json.encode(facts))
             partial.rename(target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)

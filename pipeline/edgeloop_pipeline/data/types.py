@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, cast
 import numpy as np
 
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.tasks import Detection
+from edgeloop_exporters.named_outputs import Output
 
 NAMES = ("train", "validation", "test")
 
@@ -18,7 +20,8 @@ NAMES = ("train", "validation", "test")
 class Split:
     """Raw recordings with their labels. `recordings`: one array each, or one array of all (first axis).
 
-    `labels`: (N,) indices of the names, or the names; regression: (N,) or (N, quantities) numbers; anomaly: 0 (normal) or 1.
+    `labels`: (N,) indices of the names, or the names; regression: (N,) or (N, quantities) numbers; anomaly: 0 (normal) or 1;
+    detection: rows (n, 5) of each picture's boxes, as label's index, x1, y1, x2, y2 in pixels of the picture.
     `groups`: (N,) names of who or what was recorded, for intervals by group.
     """
 
@@ -38,6 +41,7 @@ class Splits:
     test: Split
     channels: tuple[str, ...] = field(default=(), kw_only=True)  # names of the recordings' channels: a device reads tables by them
     rate_hz: int = field(default=0, kw_only=True)  # of sound, if known
+    notes: tuple[str, ...] = field(default=(), kw_only=True)  # what was left out, and what else a person should know
 
 
 class Data(Protocol):
@@ -104,6 +108,8 @@ class PreparedSplits:
     normalize: tuple[tuple[float, ...], tuple[float, ...]] | None = None  # the recipe's mean and std
     channels: tuple[str, ...] = ()
     measure: str = ""  # what the labels are where they are an imported model's own answers; "": the data's labels
+    boxes: Detection | None = None  # the task of an imported detector
+    outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 
     @property

@@ -11,6 +11,7 @@ import numpy as np
 from edgeloop_agent.answers import answer_features, answer_names
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import channel_names, sample_features
+from edgeloop_exporters.named_outputs import Output, separate
 
 __all__ = ["Pool", "Seen", "pool_of", "pool_of_seen", "seen_of"]
 
@@ -49,8 +50,16 @@ def pool_of_seen(seen: Sequence[Seen], recordings: Array, groups: Array) -> Pool
     return Pool(np.stack([one.features for one in seen]), answers, np.asarray(recordings), np.asarray(groups))
 
 
-def pool_of(task: Any, values: Array, scores: Array, recordings: Array, groups: Array) -> tuple[Pool, list[str], Array]:
-    """The features of samples (n, *sample) and their scores; the features' names; and the confidence of each answer (n,)."""
-    seen = [seen_of(task, np.asarray(values[i : i + 1]), scores[i : i + 1]) for i in range(len(values))]
-    names = channel_names(values.shape[-1]) + answer_names(task)
+def pool_of(
+    task: Any, values: Array, scores: Array, recordings: Array, groups: Array, outputs: Sequence[Output] = ()
+) -> tuple[Pool, list[str], Array]:
+    """The features of samples (n, *sample) and their scores; the features' names; and the confidence of each answer (n,).
+
+    `outputs`: several, whose scores are joined.
+    """
+    rows: list[Any] = [scores[i : i + 1] for i in range(len(values))]
+    if outputs:
+        rows = [separate(row, outputs) for row in rows]
+    seen = [seen_of(task, np.asarray(values[i : i + 1]), row) for i, row in enumerate(rows)]
+    names = channel_names(values.shape[-1]) + (answer_names(task, [o.name for o in outputs]) if outputs else answer_names(task))
     return pool_of_seen(seen, recordings, groups), names, np.array([one.confidence for one in seen])

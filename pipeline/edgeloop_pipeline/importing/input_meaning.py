@@ -57,9 +57,10 @@ def entry_of(model: ModelFile, content: bytes, request: CompressRequest, kind: s
     Raises UsageError where something has to be said, and DataError for a recording that does not fit.
     """
     given = model.inputs[0]
-    sizes = _sizes(given, request)
     meaning = next((m for m in model.metadata.inputs if m.name in (given.name, "")), InputMetadata(name=""))
-    entry = Entry("as_it_is", list(request.shape), list(request.steps), request.normalize or NORMALIZATIONS["counts"])
+    sizes = _sizes(given, meaning, request)
+    said = list(sizes) if given.shape is not None and tuple(given.shape[1:]) != sizes else []
+    entry = Entry("as_it_is", said, list(request.steps), request.normalize or NORMALIZATIONS["counts"])
     if not entry.steps and kind == "pictures":
         _picture(entry, given, sizes, meaning, model, content, request, ask)
     elif request.normalize is None and kind != "pictures":
@@ -70,8 +71,8 @@ def entry_of(model: ModelFile, content: bytes, request: CompressRequest, kind: s
     return entry
 
 
-def _sizes(given: Tensor, request: CompressRequest) -> tuple[int, ...]:
-    """The shape of one sample at the input. Raises UsageError for a size that the file leaves open."""
+def _sizes(given: Tensor, meaning: InputMetadata, request: CompressRequest) -> tuple[int, ...]:
+    """The shape of one sample at the input. Raises UsageError for a size that neither the file nor its metadata say."""
     if given.shape is None:
         raise UsageError(f"{request.model}: does not say how many axes {given.name} has; export it with shapes")
     inner = given.shape[1:]
@@ -81,6 +82,8 @@ def _sizes(given: Tensor, request: CompressRequest) -> tuple[int, ...]:
                 f"--size {'x'.join(map(str, request.shape))}: {given.name} has {_shown(given.shape)}; give what follows the batch"
             )
         return request.shape
+    if len(inner) == 3 and meaning.size is not None and inner[0] in (1, 3):  # channels first, as exporters with such metadata write
+        inner = (inner[0], *(said if size is None else size for size, said in zip(inner[1:], meaning.size, strict=True)))
     if any(size is None or size < 1 for size in inner):
         raise UsageError(
             f"{request.model}: {given.name} {_shown(given.shape)} leaves sizes open; say one sample's, such as --size 3x224x224"
@@ -117,7 +120,8 @@ def _picture(
 
 def _fitted(entry: Entry, meaning: InputMetadata, request: CompressRequest, height: int, width: int) -> list[Step]:
     """The steps that give a picture its size."""
-    if request.fit == "letterbox":
+    if request.fit == "letterbox" or (request.fit is None and meaning.letterbox):
+        entry.facts.append(f"pictures go into a letterbox of {height} × {width}, {_source(request.fit)}")
         return [Letterbox(height=height, width=width)]
     if request.fit == "crop" or (request.fit is None and meaning.crop is not None):
         shorter = min(meaning.size) if meaning.size else math.ceil(min(height, width) / 0.875)
@@ -126,6 +130,10 @@ def _fitted(entry: Entry, meaning: InputMetadata, request: CompressRequest, heig
     if request.fit is None:
         entry.guesses.append(f"pictures are stretched to {height} × {width} (--fit crop or letterbox keep the aspect)")
     return [Resize(height=height, width=width, antialias=True)]
+
+
+def _source(said: object) -> str:
+    return "from the file's metadata" if said is None else "as said"
 
 
 def _known_normalization(

@@ -11,9 +11,10 @@ from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile, Tensor
 from edgeloop_exporters.token_inputs import TOKENS
 from edgeloop_pipeline.data.datasets.recordings import Recordings
+from edgeloop_pipeline.importing import detection
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.importing.texts import text_data
-from edgeloop_pipeline.recipe.settings import Measure
+from edgeloop_pipeline.recipe.settings import ImportedBoxes, Measure
 
 __all__ = ["Answer", "answer_of"]
 
@@ -24,28 +25,41 @@ REASONS = {
     "cosine": "the cosine between the two answers",
     "mask_iou": "the overlap of the two masks",
     "signal": "1 − noise / signal of the answers",
+    "boxes": "the share of boxes that both find",
 }
 
 
 @dataclass
 class Answer:
-    """The chosen output. `labelled`: the data's folders are named after the labels, so accuracy is known."""
+    """The chosen outputs; []: the only one. `labelled`: the data's folders are named after the labels, so accuracy is known."""
 
-    output: str
+    outputs: list[str]
     task: Literal["classification", "tensors"]
     measure: Measure | None
     labels: list[str]
     labelled: bool = False
+    boxes: ImportedBoxes | None = None
     facts: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
 
 
-def answer_of(model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> Answer:
-    """The meaning of the output. `shapes`: one sample's answer by output. Raises UsageError where something has to be said."""
-    chosen = _chosen(model, shapes, request)
+def answer_of(
+    model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...] = ()
+) -> Answer:
+    """The meaning of the outputs. `shapes`: one sample's answer by output; `picture`: height and width of its sample, if it is one.
+
+    Raises UsageError where something has to be said.
+    """
+    answer = Answer([], "tensors", None, [])
+    several = _chosen(answer, model, shapes, request)
+    if detection.found(answer, model, {tensor.name: shapes[tensor.name] for tensor in several}, request, picture):
+        return answer
+    if len(several) > 1:
+        _tensors(answer, several, shapes, request)
+        return answer
+    (chosen,) = several
     shape, scores = shapes[chosen.name], math.prod(shapes[chosen.name])
     labels = request.labels or list(model.metadata.labels)
-    answer = Answer(chosen.name if len(shapes) > 1 else "", "tensors", None, [])
     if labels and (request.labels or not model.metadata.labels_output or model.metadata.labels_output == chosen.name):
         if len(labels) == scores > 1 and request.task != "tensors":
             answer.labels = labels
@@ -62,18 +76,42 @@ def answer_of(model: ModelFile, shapes: dict[str, tuple[int, ...]], request: Com
     return answer
 
 
-def _chosen(model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> Tensor:
+def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> list[Tensor]:
+    """The outputs that count: those that were named, or the one with labels, or all."""
     outputs = {tensor.name: tensor for tensor in model.outputs}
-    if request.output:
-        if request.output not in outputs:
-            raise UsageError(f"--output {request.output}: {request.model} has {', '.join(outputs)}")
-        return outputs[request.output]
-    if len(outputs) > 1:
-        shown = ", ".join(f"{name} {list(shapes[name])}" for name in outputs)
-        raise UsageError(
-            f"{request.model}: has {len(outputs)} outputs ({shown}); a network here gives one: say which with --output"
+    for name in request.outputs:
+        if name not in outputs:
+            raise UsageError(f"--output {name}: {request.model} has {', '.join(outputs)}")
+    wanted = list(dict.fromkeys(request.outputs)) or list(outputs)
+    shown = ", ".join(f"{name} {list(shapes[name])}" for name in outputs)
+    labelled = model.metadata.labels_output
+    if not request.outputs and len(outputs) > 1 and labelled in outputs:
+        wanted = [labelled]
+        answer.guesses.append(
+            f"of the outputs ({shown}), {labelled} counts: the file's labels are of it (--output names others too)"
         )
-    return next(iter(outputs.values()))
+    whole = [name for name in wanted if (outputs[name].dtype or "").startswith(("int", "uint", "bool"))]
+    if whole:
+        raise UsageError(
+            f"{request.model}: its output {whole[0]} gives {outputs[whole[0]].dtype}, which is counted or chosen, not computed; say"
+            f" which outputs of {shown} count, each with --output"
+        )
+    if len(outputs) > 1:
+        answer.outputs = wanted
+    return [outputs[name] for name in wanted]
+
+
+def _tensors(answer: Answer, several: list[Tensor], shapes: dict[str, tuple[int, ...]], request: CompressRequest) -> None:
+    """Several outputs: arrays, each judged by itself."""
+    if request.task == "classification" or request.labels:
+        said = "--labels" if request.labels else "--task classification"
+        names = ", ".join(f"{tensor.name} {list(shapes[tensor.name])}" for tensor in several)
+        raise UsageError(f"{said}: {request.model} has {len(several)} outputs ({names}); say which holds the scores with --output")
+    kinds = {_measure(Answer([], "tensors", None, []), tensor, shapes[tensor.name]) for tensor in several}
+    answer.measure = request.measure or (kinds.pop() if len(kinds) == 1 else "signal")
+    names = ", ".join(f"{tensor.name} {list(shapes[tensor.name])}" for tensor in several)
+    answer.facts.append(f"{len(several)} outputs: {names}")
+    answer.facts.append(f"int8 is judged by {REASONS[answer.measure]}, of the worst output: nobody labelled the data")
 
 
 def _classification(answer: Answer, chosen: Tensor, scores: int, request: CompressRequest, texts: bool) -> None:

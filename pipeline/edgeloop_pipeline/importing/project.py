@@ -16,6 +16,7 @@ from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
+from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.importing import project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
@@ -25,8 +26,11 @@ from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.settings import Imported
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 __all__ = ["make_project"]
+
+MIN_BOXES = 50
 
 
 def make_project(request: CompressRequest, ask: Ask) -> Meaning:
@@ -96,11 +100,14 @@ def _meaning(
         kind, first = _first_recording(request)
         entry = entry_of(model, content, request, kind, first, ask)
     found = open_import(path, tuple(entry.shape))
-    answer = answer_of(model, {port.name: port.shape for port in found.outputs}, request)
+    size = found.inputs[0].shape
+    picture = {"channels_first": size[1:], "channels_last": size[:2]}.get(entry.layout, ()) if len(size) == 3 else ()
+    answer = answer_of(model, {port.name: port.shape for port in found.outputs}, request, picture)
     count = sum(found.operators.values())
     facts = [f"{count} operators of opset {found.opset}{f', written by {found.producer}' if found.producer else ''}"]
     imported = Imported(
-        model=project_files.MODEL, measure=answer.measure, output=answer.output, layout=entry.layout,  # type: ignore[arg-type]
+        model=project_files.MODEL, measure=answer.measure, output=answer.outputs[0] if len(answer.outputs) == 1 else "",
+        outputs=answer.outputs if len(answer.outputs) > 1 else [], boxes=answer.boxes, layout=entry.layout,  # type: ignore[arg-type]
         shape=entry.shape,
     )  # fmt: skip
     return Meaning(
@@ -135,9 +142,28 @@ def _try_data(folder: Path, meaning: Meaning) -> None:
             raise DataError(
                 f"{name}: every value of its {len(values)} samples is {values.flat[0]}; give data as the model meets it"
             )
+    if splits.measure == "boxes":
+        _count_boxes(splits, meaning)
     labels = splits.train.labels
     if splits.measure and splits.task == "classification" and len(np.unique(labels)) == 1:
         meaning.guesses.append(
             f"the model answers {splits.labels[int(labels[0])]!r} for every sample that calibrates, so agreement says little; check"
             " the normalization, or give more different data"
         )
+
+
+def _count_boxes(splits: PreparedSplits, meaning: Meaning) -> None:
+    """Raises DataError where the model finds nothing in the data, or its layout is another one."""
+    assert splits.boxes is not None
+    kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])
+    parts = (splits.train, splits.validation, splits.test)
+    count, pictures = sum(len(f.boxes) for s in parts for f in kept.found(np.asarray(s.labels))), sum(map(len, parts))
+    least = f"a score of {splits.boxes.score_threshold:g}"
+    if not count:
+        raise DataError(
+            f"the model finds no box with {least} in {pictures} pictures; give pictures of what it finds, check the normalization,"
+            " or judge by --measure signal"
+        )
+    meaning.facts.append(f"the model finds {count} boxes in {pictures} pictures")
+    if count < MIN_BOXES:
+        meaning.guesses.append(f"{count} boxes are few to judge by; give more pictures of what the model finds")

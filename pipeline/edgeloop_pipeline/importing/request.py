@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.tasks import Detection
 from edgeloop_pipeline.recipe.settings import Imported, Measure
 
 __all__ = ["CompressRequest", "Fit", "Meaning"]
@@ -23,7 +24,7 @@ class CompressRequest:
     original after it. `drop_in`: an int8 file with the original's input and output is wanted too.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
     place of what pictures get by themselves. `tokenizer`: a tokenizer.json, of a model of texts; `length`: of its token ids, 0: by
-    the texts; `text_column`, `label_column`: of a table of texts.
+    the texts; `text_column`, `label_column`: of a table of texts. `boxes`: how outputs say boxes.
     """
 
     model: Path
@@ -41,9 +42,10 @@ class CompressRequest:
     length: int = 0
     text_column: str = ""
     label_column: str = ""
-    output: str = ""
+    outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
-    task: Literal["classification", "tensors"] | None = None
+    task: Literal["classification", "tensors", "detection"] | None = None
+    boxes: Detection | None = None
     measure: Measure | None = None
     min_agreement: float | None = None
     max_latency_us: float | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_exporters.outputs import join
 from edgeloop_pipeline.cache.digests import sha256
 from edgeloop_pipeline.recipe.settings import Imported
 
@@ -17,14 +18,15 @@ __all__ = ["ImportedNetwork", "imported_network", "open_import"]
 
 
 class ImportedNetwork(nn.Module):
-    """Takes (N, channels, …) as every network of a recipe does; gives the chosen output, (N, …).
+    """Takes (N, channels, …) as every network of a recipe does; gives the chosen output, (N, …), or several joined, (N, total).
 
-    `layout`: how the file wants that sample; `sample`: its shape there, without the batch. `flat`: scores are (N, outputs).
+    `layout`: how the file wants that sample; `sample`: its shape there, without the batch. `chosen`: output → its place among the
+    file's. `flat`: scores are (N, outputs).
     """
 
-    def __init__(self, body: nn.Module, layout: str, sample: tuple[int, ...], number: int, flat: bool) -> None:
+    def __init__(self, body: nn.Module, layout: str, sample: tuple[int, ...], chosen: dict[str, int], flat: bool) -> None:
         super().__init__()
-        self.body, self.layout, self.sample, self.number, self.flat = body, layout, sample, number, flat
+        self.body, self.layout, self.sample, self.chosen, self.flat = body, layout, sample, chosen, flat
 
     def forward(self, x: Tensor) -> Tensor:
         if self.layout != "channels_first" and x.dim() > 2:
@@ -32,7 +34,10 @@ class ImportedNetwork(nn.Module):
         if self.layout == "as_it_is" and x.is_floating_point():
             x = x.reshape(-1, *self.sample)
         answer: Any = self.body(x)
-        scores: Tensor = answer[self.number] if isinstance(answer, (tuple, list)) else answer
+        answers = answer if isinstance(answer, (tuple, list)) else [answer]
+        if len(self.chosen) > 1:
+            return join([answers[place] for place in self.chosen.values()], list(self.chosen))
+        scores: Tensor = answers[next(iter(self.chosen.values()))]
         return scores.flatten(1) if self.flat else scores
 
 
@@ -40,10 +45,12 @@ def imported_network(folder: Path, given: Imported, flat: bool) -> nn.Module:
     """The network of the recipe's model file. `flat`: the task has one score per class. Raises ModelError and UsageError."""
     found = open_import(folder / given.model, tuple(given.shape))
     names = [port.name for port in found.outputs]
-    if given.output and given.output not in names:
-        raise UsageError(f"imported.output: {given.model} has no output {given.output!r}; it has {', '.join(names)}")
-    number = names.index(given.output) if given.output else 0
-    return ImportedNetwork(copy.deepcopy(found.network), given.layout, found.inputs[0].shape, number, flat)
+    wanted = given.chosen or (names[0],)
+    for name in wanted:
+        if name not in names:
+            raise UsageError(f"imported.output: {given.model} has no output {name!r}; it has {', '.join(names)}")
+    chosen = {name: names.index(name) for name in wanted}
+    return ImportedNetwork(copy.deepcopy(found.network), given.layout, found.inputs[0].shape, chosen, flat)
 
 
 def open_import(path: Path, shape: tuple[int, ...] = ()) -> Any:

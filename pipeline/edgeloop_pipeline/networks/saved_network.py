@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.normalization import InputNormalization
+from edgeloop_exporters.outputs import Joining
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.user_code import load_object
-from edgeloop_pipeline.tasks.registry import task_for
+from edgeloop_pipeline.tasks.registry import NamedOutputs, task_for
 
 WEIGHTS = "network.safetensors"
 VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -56,7 +57,8 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
         assert given is not None
         return imported_network(project.recipe.folder, given, flat=splits.task == "classification")
     shape = (splits.shape[-1], *splits.shape[:-1])
-    outputs = task_for(splits).outputs
+    task = task_for(splits)
+    outputs = task.outputs
     make = load_object(project.recipe.folder, builder)
     try:
         network = make(shape, outputs, **arguments)
@@ -67,7 +69,7 @@ def build(project: Project, builder: str, arguments: dict[str, Any], splits: Pre
         ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{builder}: returned {type(network).__name__}; return a torch.nn.Module")
-    return network
+    return Joining(network, task.named) if task.named else network
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -157,8 +159,15 @@ def dry_run(network: nn.Module, normalization: InputNormalization, splits: Prepa
             scores = network.eval()(sample)
     except Exception as error:  # the user's code can raise anything
         raise ModelError(explain_failure(network, sample, error)) from error
+    task = task_for(splits)
+    if isinstance(task, NamedOutputs) and isinstance(network, Joining):
+        with torch.no_grad():
+            shapes = {name: tuple(values.shape) for name, values in network.parts(sample).items()}
+        if wanted := task.check_outputs(shapes):
+            raise ModelError(f"{type(network.network).__name__}: answers one sample with {shapes}; return {wanted}")
+        return sample
     got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-    wanted = task_for(splits).check_answer(tuple(sample.shape), got if isinstance(got, tuple) else ())
+    wanted = task.check_answer(tuple(sample.shape), got if isinstance(got, tuple) else ())
     if wanted:
         raise ModelError(f"{type(network).__name__}: answers one sample with {got}; return {wanted}")
     return sample

@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import msgspec
+
 from edgeloop_contract.errors import UsageError
-from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Normalize, Resize, Step
-from edgeloop_contract.tasks import Classification, Regression, Task, Tensors
+from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Letterbox, Normalize, Resize, Step
+from edgeloop_contract.tasks import Classification, Detection, Regression, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
+from edgeloop_exporters.model_files.detectors import detector_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
 
 
-def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request: PackRequest, facts: list[str]) -> Task:
-    """The task. Raises UsageError where it is asked for, and something that it needs is not known."""
+def task_of(
+    models: Sequence[ModelFile], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], request: PackRequest, facts: list[str]
+) -> Task:
+    """The task of the first file's tensors. Raises UsageError where it is asked for, and something that it needs is not known."""
     labels = request.labels
     if not labels:
         for model in models:
@@ -26,6 +31,10 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
                 if request.task in (None, "classification"):
                     _check_different(labels, model)
                 break
+    if request.boxes is not None or (request.task in (None, "detection") and not request.quantities):
+        detection = _detection(models[0], inputs, outputs, labels, request, facts)
+        if detection is not None:
+            return detection
     kind = request.task or ("regression" if request.quantities else None)
     wanted = len(labels or request.quantities)
     fitting = [spec for spec in outputs if math.prod(spec.shape) == wanted] if wanted else []
@@ -50,6 +59,31 @@ def task_of(models: Sequence[ModelFile], outputs: Sequence[TensorSpec], request:
     if kind == "regression":
         return Regression(quantities=request.quantities, mean=[0.0] * wanted, std=[1.0] * wanted, output=output)
     return Classification(labels=labels, scores=_scores(models, chosen[0], request, facts), output=output)
+
+
+def _detection(
+    model: ModelFile, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], labels: list[str], request: PackRequest,
+    facts: list[str],
+) -> Detection | None:  # fmt: skip
+    """A detector, by the layout that was said or that the file proves. None where it is none. Raises UsageError."""
+    if request.boxes is not None:
+        if request.task not in (None, "detection") or request.quantities:
+            raise UsageError(f"--boxes: are not for --task {request.task or 'regression'}; leave out one of the two")
+        if not labels:
+            raise UsageError("--boxes: say what the boxes are of with --labels")
+        return msgspec.structs.replace(request.boxes, labels=list(labels))
+    sample = inputs[0].sample_shape
+    shapes = {spec.name or spec.tensor: tuple(spec.shape) for spec in outputs}
+    detector = detector_of(model, shapes, sample[0], sample[1]) if len(sample) == 3 else None
+    if detector is None or not (detector.sure or request.task == "detection"):
+        if request.task == "detection":
+            raise UsageError("--task detection: say how the outputs are boxes with --boxes; docs/detection.md has the layouts")
+        return None
+    if not labels or detector.labels not in (0, len(labels)):
+        said = f"a box has {detector.labels} scores, and" if detector.labels else "boxes have numbers of labels, and"
+        raise UsageError(f"{model.path}: {said} there are {len(labels)} labels; give all of them with --labels")
+    facts.append(detector.why)
+    return Detection(labels=labels, decode=detector.layout)
 
 
 def _check_different(labels: Sequence[str], model: ModelFile) -> None:
@@ -93,7 +127,8 @@ def _from_metadata(meaning: InputMetadata, spec: TensorSpec) -> list[Step]:
     if len(shape) == 3 and shape[2] in (1, 3) and (meaning.normalization or meaning.colour or meaning.size):
         steps.append(Grayscale() if shape[2] == 1 else Colour())
         height, width = meaning.size or (shape[0], shape[1])
-        steps.append(Resize(height=height, width=width, antialias=bool(meaning.resample)))
+        fitted = Letterbox(height=shape[0], width=shape[1]) if meaning.letterbox else None
+        steps.append(fitted or Resize(height=height, width=width, antialias=bool(meaning.resample)))
         if meaning.crop is not None:
             steps.append(CenterCrop(height=meaning.crop[0], width=meaning.crop[1]))
         steps += [Bgr()] if meaning.colour == "bgr" else []

@@ -16,7 +16,7 @@ from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import INPUT, SCHEMA, Input, Manifest, Variant
 from edgeloop_contract.preprocessing import SoundFeatures, Step, ToFloat, dtype_after
-from edgeloop_contract.tasks import Tensors
+from edgeloop_contract.tasks import Detection, Tensors
 from edgeloop_contract.tensors import Reset, State, TensorSpec
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
@@ -46,10 +46,10 @@ def pack(request: PackRequest) -> PackResult:
         check_it_loads(model, content)
     parts = [tensors_of(m, c, make, request) for m, c, make in zip(models, contents, makers, strict=True)]
     parts = [parts[0], *(_like(parts[0], part, model) for part, model in zip(parts[1:], models[1:], strict=True))]
-    task = task_of(models, parts[0].outputs, request, facts)
+    task = task_of(models, parts[0].inputs, parts[0].outputs, request, facts)
     variants = [make(p.inputs, p.outputs, p.states) for make, p in zip(makers, parts, strict=True)]
     inputs = _inputs(models, parts, request, facts)
-    variants = [_named(variant, inputs, isinstance(task, Tensors)) for variant in variants]
+    variants = [_named(variant, inputs, isinstance(task, Tensors | Detection)) for variant in variants]
     files = {variant.file: content for variant, content in zip(variants, contents, strict=True)}
     manifest = Manifest(
         schema=SCHEMA, name=request.name, version=request.version, task=task, inputs=inputs, variants=variants,

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 from edgeloop_contract.preprocessing import Step
+from edgeloop_contract.tasks import Detection
 from edgeloop_contract.tensors import Reset
 
 __all__ = ["PackRequest", "PackResult", "Scores", "TaskKind"]
 
-TaskKind = Literal["classification", "regression", "tensors"]
+TaskKind = Literal["classification", "regression", "tensors", "detection"]
 Scores = Literal["logits", "probabilities"]
 
 
@@ -19,8 +20,9 @@ Scores = Literal["logits", "probabilities"]
 class PackRequest:
     """`models`: files of one model; each becomes a variant. What is empty or None is read from the files, or is not known.
 
-    `steps`: preprocessing by input ("": the only one). `constants`: values of inputs that never change, by tensor. `states`: input
-    tensor → output tensor. `samples`: data for the canary. `output`: the tensor that holds the scores.
+    `boxes`: how the outputs say boxes, with everything of the task but its labels. `steps`: preprocessing by input ("": the only
+    one). `constants`: values of inputs that never change, by tensor. `states`: input tensor → output tensor. `samples`: data for
+    the canary. `output`: the tensor that holds the scores.
     """
 
     models: list[Path]
@@ -31,6 +33,7 @@ class PackRequest:
     labels: list[str] = field(default_factory=list)
     quantities: list[str] = field(default_factory=list)
     scores: Scores | None = None
+    boxes: Detection | None = None
     output: str = ""
     steps: dict[str, list[Step]] = field(default_factory=dict)
     constants: dict[str, list[float]] = field(default_factory=dict)

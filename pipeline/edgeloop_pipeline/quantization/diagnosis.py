@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_exporters import bias_correction, quantization
 from edgeloop_exporters.floating import is_sum, sources
 from edgeloop_exporters.graph import WEIGHTED, channel_axis, layer_name, tensor_of
+from edgeloop_exporters.named_outputs import Output, separate
 from edgeloop_exporters.quantizers import ActivationQuantizer, Rescaled, WeightQuantizer
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.quantization import quantized_graph
@@ -42,8 +44,11 @@ class LayerFacts:
     per_tensor: bool
 
 
-def sqnr(reference: Tensor, found: Tensor) -> float:
-    """The signal-to-quantization-noise ratio in dB; 100 without noise."""
+def sqnr(reference: Tensor, found: Tensor, outputs: Sequence[Output] = ()) -> float:
+    """The signal-to-quantization-noise ratio in dB; 100 without noise. Of several `outputs`, joined, the least one's."""
+    if outputs:
+        parts = separate(found, outputs)
+        return min(sqnr(part, parts[name]) for name, part in separate(reference, outputs).items())
     noise = float(((reference - found) ** 2).sum())
     return 100.0 if noise < EPSILON else float(10 * torch.log10((reference**2).sum() / noise))
 
@@ -144,7 +149,7 @@ def explain(graph: Graph, splits: PreparedSplits, stretched: dict[str, float], s
         scores = scores_of(module, normalization, samples)
         quantized_graph.put(module, {name: graph.floats[name] for name in own})
         a, b = plain.found[node.name], rounded.found[node.name]
-        noise, alone = sqnr(a, b), sqnr(plain_scores, scores)
+        noise, alone = sqnr(a, b), sqnr(plain_scores, scores, splits.outputs)
         rows.append(
             LayerLoss(
                 layer_name(node) or node.name, noise, float(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0)),

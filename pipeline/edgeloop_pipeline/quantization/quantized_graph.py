@@ -100,8 +100,14 @@ def layers(module: fx.GraphModule, floating: Collection[str] = ()) -> list[str]:
 
 
 def left_in_float(graph: Graph) -> int:
-    """The number of layers with weights that stay in float."""
-    return sum(node.target in WEIGHTED and node.name in graph.plan.floating for node in graph.module.graph.nodes)
+    """The number of layers with weights that stay in float, apart from what decodes boxes."""
+    floating = graph.plan.floating - graph.plan.decoding
+    return sum(node.target in WEIGHTED and node.name in floating for node in graph.module.graph.nodes)
+
+
+def decoding_layers(graph: Graph) -> int:
+    """The number of layers with weights among what decodes boxes."""
+    return sum(node.target in WEIGHTED and node.name in graph.plan.decoding for node in graph.module.graph.nodes)
 
 
 def samples_of(normalization: InputNormalization, values: Array) -> Tensor:
@@ -211,3 +217,10 @@ def _reshaped(module: fx.GraphModule, state: dict[str, torch.Tensor]) -> dict[st
         if name.endswith(".floor"):
             module.get_submodule(name.removesuffix(".floor")).floor = tensor.clone()
     return state
+
+
+def equalized_in_words(places: tuple[str, ...]) -> str:
+    """Where equalization rescaled channels."""
+    if not places:
+        return "no two layers between which channels can be rescaled"
+    return f"channels rescaled in {len(places)} places, the first {places[0]}"

@@ -19,7 +19,7 @@ from edgeloop_exporters.quantization import set_mode, settle
 from edgeloop_exporters.ranges import Method
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import diagnosis, quantized_graph, shipped_cost
-from edgeloop_pipeline.quantization.quantized_graph import Graph, Options
+from edgeloop_pipeline.quantization.quantized_graph import Graph, Options, equalized_in_words
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
 from edgeloop_pipeline.results.quantization import LayerLoss, RepairStep
 from edgeloop_pipeline.results.training import Epoch
@@ -44,6 +44,7 @@ class Candidate:
     graph: Graph
     metric: float
     sqnr_db: float
+    shares: Any = None  # (samples,) of validation, where the metric is their mean
 
 
 @dataclass
@@ -114,8 +115,10 @@ class Repair:
         return self.best.graph
 
     def _judged(self, graph: Graph) -> Candidate:
-        scores = scores_of(graph.module, self.saved.normalization, self.splits.validation)
-        return Candidate(graph, self.task.judge(scores, self.splits.validation)[0], diagnosis.sqnr(self.plain, scores))
+        validation = self.splits.validation
+        scores = scores_of(graph.module, self.saved.normalization, validation)
+        noise = diagnosis.sqnr(self.plain, scores, self.splits.outputs)
+        return Candidate(graph, self.task.judge(scores, validation)[0], noise, self.task.shares(scores.numpy(), validation))
 
     def _chosen(self, graph: Graph, method: Method) -> Candidate:
         quantized_graph.choose(graph, self.values, method)
@@ -129,12 +132,15 @@ class Repair:
 
     def _better(self, candidate: Candidate) -> bool:
         """Whether the candidate is better than the best graph: by the floor, then by the metric; and if the metrics differ by
-        less than a standard error of validation, by the noise of the scores."""
+        less than a standard error, of the difference where it is known, by the noise of the scores."""
         enough = self._enough(candidate.metric)
         if enough != self._holds():
             return enough
         gained, share = candidate.metric - self.best.metric, min(1.0, max(0.0, self.best.metric))
-        tie = max(TIE, math.sqrt(share * (1 - share) / len(self.splits.validation)))
+        error = math.sqrt(share * (1 - share) / len(self.splits.validation))
+        if candidate.shares is not None and self.best.shares is not None:
+            error = float((candidate.shares - self.best.shares).std()) / math.sqrt(len(candidate.shares))
+        tie = max(TIE, error)
         return gained > tie or (gained > -tie and candidate.sqnr_db > self.best.sqnr_db)
 
     def _record(
@@ -194,7 +200,7 @@ class Repair:
         both = msgspec.structs.replace(self.best.graph.options, correct_biases=True, equalize=True)
         self._try(
             "cross-layer equalization and bias correction", partial(self._calibrated, both),
-            note_of=lambda candidate: _rescaled(candidate.graph.equalized),
+            note_of=lambda candidate: equalized_in_words(candidate.graph.equalized),
         )  # fmt: skip
 
     def _streams_in_float(self) -> None:
@@ -288,9 +294,3 @@ class Repair:
             return self.task.imitation(scores, wanted.float(), TEMPERATURE)
 
         return loss
-
-
-def _rescaled(places: tuple[str, ...]) -> str:
-    if not places:
-        return "no two layers between which channels can be rescaled"
-    return f"channels rescaled in {len(places)} places, the first {places[0]}"

@@ -16,12 +16,11 @@ from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import Precision, Runtime, Variant
 from edgeloop_contract.preprocessing import Step
 from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
-from edgeloop_exporters.quantization import output_qparams
+from edgeloop_exporters.file_tensors import output_specs
 from edgeloop_pipeline.bundling.file_metadata import growth
-from edgeloop_pipeline.bundling.variants import answer_shape, variant_of
+from edgeloop_pipeline.bundling.variants import variant_of
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
-from edgeloop_pipeline.quantization import quantized_graph
 from edgeloop_pipeline.quantization.quantized_graph import Graph
 
 SAMPLES = 64
@@ -38,7 +37,6 @@ class Shipped(msgspec.Struct, frozen=True, kw_only=True):
 
 def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Variant, bytes]]:
     """The int8 files of both runtimes with their descriptions, and their bytes."""
-    plain, _ = quantized_graph.folded(saved, splits)
     counts = saved.normalization.input_qparams if takes_counts(graph.module, saved.normalization) else None
     found = []
     with tempfile.TemporaryDirectory() as folder:
@@ -46,8 +44,8 @@ def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Vari
         for runtime, write in runtimes:
             path = Path(folder) / f"model.{runtime}"
             write(graph.module, saved.normalization, splits.shape, path, quantized=True)
-            scores = output_qparams(graph.module)
-            variant = variant_of(runtime, Precision.INT8, path.name, splits, counts, answer_shape(plain), scores)
+            outputs = output_specs(graph.module, runtime, True)
+            variant = variant_of(runtime, Precision.INT8, path.name, splits, counts, outputs)
             found.append((variant, path.read_bytes()))
     return found
 

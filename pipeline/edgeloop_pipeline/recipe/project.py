@@ -16,6 +16,7 @@ import msgspec
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
 from edgeloop_contract.preprocessing import Tokenize, with_files
+from edgeloop_contract.tasks import Detection
 from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.data import original_answers, sample_cache
@@ -79,8 +80,10 @@ class Project:
             from edgeloop_pipeline.data.field_data import merged
 
             found = merged(found, self._field, field.share, field.max_repeats)
-        measure = self.recipe.head.imported.measure or "" if self.recipe.head.imported else ""
-        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure)
+        imported = self.recipe.head.imported
+        measure, boxes = (imported.measure or "", imported.boxes) if imported else ("", None)
+        task = Detection(labels=list(found.labels), **msgspec.structs.asdict(boxes)) if boxes else None
+        return replace(found, normalize=(tuple(given.mean), tuple(given.std)) if given else None, measure=measure, boxes=task)
 
     @property
     def _original(self) -> list[Path]:
@@ -136,7 +139,7 @@ class Project:
         if head.normalize is None:
             raise UsageError("normalize: missing; an imported model needs the mean and std that it was trained with")
         original = original_answers.Original(
-            self.recipe.folder / head.imported.model, head.imported.output, head.imported.layout, tuple(head.imported.shape)
+            self.recipe.folder / head.imported.model, head.imported.chosen, head.imported.layout, tuple(head.imported.shape)
         )
         return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std))
 

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from edgeloop_contract import cleaning
+from edgeloop_contract.boxes import Layout
 from edgeloop_contract.preprocessing import Step
 
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Measure = Literal["agreement", "cosine", "mask_iou", "signal"]
+Measure = Literal["agreement", "cosine", "mask_iou", "signal", "boxes"]
 Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
@@ -104,6 +105,15 @@ class FieldData(msgspec.Struct, frozen=True, kw_only=True):
     max_repeats: Annotated[int, msgspec.Meta(ge=1)] = 10  # … at most this many times
 
 
+class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a detector's outputs say boxes, and which boxes are answered, as in the manifest's task."""
+
+    decode: Layout
+    score_threshold: Fraction01 = 0.25
+    iou_threshold: Fraction01 = 0.5
+    max_boxes: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+
+
 class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A trained model in a file, in place of a network from code (`edgeloop compress`). docs/compress.md has an example.
 
@@ -112,9 +122,20 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     model: Annotated[str, msgspec.Meta(min_length=1)]  # an ONNX file beside the recipe
     measure: Measure | None = None  # what int8 keeps of this model's own answers; default: the labels of the data
-    output: str = ""  # of several
+    output: str = ""  # of several, the one that counts
+    outputs: list[str] = []  # or these, of several, in this order; their scores are joined
+    boxes: ImportedBoxes | None = None  # a detector's
     layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
     shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
+
+    def __post_init__(self) -> None:
+        if self.output and self.outputs:
+            raise ValueError("`output` names one, `outputs` several: give one of the two")
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The outputs that count; (): the first one."""
+        return tuple(self.outputs) or ((self.output,) if self.output else ())
 
 
 class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,7 +146,7 @@ class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
     network: Reference = ""  # file.py:callable; empty where `imported` gives the network
     imported: Imported | None = None
     version: Annotated[int, msgspec.Meta(ge=1)] = 1
-    task: Literal["classification", "regression", "anomaly", "tensors"] = "classification"
+    task: Literal["classification", "regression", "anomaly", "tensors", "detection"] = "classification"
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from edgeloop_contract.arrays import Array, evenly_spaced_rows
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.preprocessing import with_files
 from edgeloop_contract.preprocessing.tokens import Tokenizing
+from edgeloop_exporters.named_outputs import separate
+from edgeloop_pipeline.bundling.canary import canary_rows
 from edgeloop_pipeline.bundling.file_names import CANARY
 from edgeloop_pipeline.recipe.inputs import Inputs
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 __all__ = ["Seen", "samples_seen"]
 
 SIDE = 160  # pixels, at most, of a picture in the report
 MAX_TEXT = 200  # characters
+BOX_COLOUR = (230, 60, 20)
 MASK_SIDE = 8  # an answer with two axes at least as long is drawn
 
 
@@ -32,6 +37,7 @@ class Seen:
     small_answer: str
     drawn: bool
     same: bool | None
+    note: str = ""  # of boxes: what was found; both answers are drawn into the picture
 
 
 def samples_seen(inputs: Inputs) -> list[Seen]:
@@ -42,8 +48,7 @@ def samples_seen(inputs: Inputs) -> list[Seen]:
     with np.load(found[-1][1] / CANARY, allow_pickle=False) as file:
         values, scores = file["inputs"], file["scores"]
     splits = inputs.project.splits
-    validation = splits.validation
-    labels = np.asarray(validation.labels)[evenly_spaced_rows(len(validation), len(values))]
+    labels = np.asarray(splits.validation.labels)[canary_rows(splits, len(values))]
     texts = _texts(inputs.project, values)
     return [_seen(splits, values[i], labels[i], scores[i], texts[i]) for i in range(len(values))]
 
@@ -66,12 +71,40 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> 
         powers = np.exp(scores.astype(np.float64) - scores.max())
         small = f"{splits.labels[best]} ({powers[best] / powers.sum():.0%})"
         return Seen(picture, text, splits.labels[int(label)], small, False, best == int(label))
+    if splits.boxes is not None:
+        return _boxes(splits, sample, label, scores, text)
     if (drawn := _map_of(np.asarray(label))) is not None:
         low, high = float(drawn.min()), float(drawn.max())
         other = _map_of(scores)
         assert other is not None
         return Seen(picture, text, _picture(_counts(drawn, low, high)), _picture(_counts(other, low, high)), True, None)
-    return Seen(picture, text, _numbers(np.asarray(label)), _numbers(scores), False, None)
+    said, small = (_said(splits, values) for values in (np.asarray(label), scores))
+    return Seen(picture, text, said, small, False, None)
+
+
+def _said(splits: Any, answer: Array) -> str:
+    """An answer in words; of several outputs each."""
+    if not splits.outputs:
+        return _numbers(answer)
+    return "; ".join(f"{name}: {_numbers(values[0])}" for name, values in separate(answer[None], splits.outputs).items())
+
+
+def _boxes(splits: Any, sample: Array, label: Any, scores: Array, text: str) -> Seen:
+    """The picture twice, with the boxes of the original and of int8."""
+    from PIL import Image, ImageDraw
+
+    kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])
+    pictures, counts = [], []
+    for answer in (np.asarray(label), scores):
+        (found,) = kept.found(answer[None])
+        image = Image.fromarray(sample[..., 0] if sample.shape[-1] == 1 else sample).convert("RGB")
+        draw = ImageDraw.Draw(image)
+        for box in found.boxes.tolist():
+            draw.rectangle(box, outline=BOX_COLOUR, width=max(2, max(sample.shape) // SIDE))
+        pictures.append(_picture(np.asarray(image)))
+        counts.append(Counter(splits.labels[number] for number in found.labels))
+    named = ["; ".join(f"{count} × {name}" for name, count in counted.items()) or "no box" for counted in counts]
+    return Seen(pictures[0], text, "", pictures[1], True, None, f"{named[0]} (int8: {named[1]})")
 
 
 def _map_of(answer: Array) -> Array | None:

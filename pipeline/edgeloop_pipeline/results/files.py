@@ -47,6 +47,31 @@ class QuantityFigures(msgspec.Struct, frozen=True):
     high: float
 
 
+class LabelBoxes(msgspec.Struct, frozen=True):
+    """The boxes of one label on the test set. `ap`, `ap_half`: average precision at overlaps 0.5 to 0.95, and at 0.5; None without
+    truths. `precision`, `recall`: from the threshold on, at an overlap of 0.5.
+    """
+
+    label: str
+    truths: int
+    ap: float | None
+    ap_half: float | None
+    precision: float
+    recall: float
+
+
+class BoxFigures(msgspec.Struct, frozen=True):
+    """The figures of a detector on the test set. `threshold`: the score from which on a device answers, chosen on validation data.
+
+    `strides`: of the network's grids, in pixels. `map_half`: mAP@0.5.
+    """
+
+    strides: list[int]
+    threshold: float
+    map_half: float
+    labels: list[LabelBoxes]
+
+
 class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The detailed figures of each task. `confusion`: rows are true classes, columns answers."""
 
@@ -54,6 +79,7 @@ class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     classes: list[ClassFigures] | None = None
     detection: Detection | None = None
     quantities: list[QuantityFigures] | None = None
+    boxes: BoxFigures | None = None
 
 
 class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from edgeloop_pipeline.cache.code_digest import code_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.cache.store import Entry
 from edgeloop_pipeline.recipe.project import Project
-from edgeloop_pipeline.tasks.registry import module_of
+from edgeloop_pipeline.tasks.registry import modules_of
 
 SHORT = 12
 IMPORTED = ("edgeloop_pipeline.networks.imported", "edgeloop_exporters.onnx_import")  # what makes a network of a model file
@@ -68,7 +68,7 @@ def parts(project: Project, name: str, stage: Any, sources: dict[str, Entry], hi
 def code_in_key(project: Project, stage: Any) -> dict[str, str]:
     """The digests of the code of the stage, of the recipe's task, and of the sample preparation."""
     imported = IMPORTED if project.recipe.head.imported else ()
-    return code_of(type(stage).__module__, (*stage.code, module_of(project.recipe.head.task), *imported)) | project.sample_code
+    return code_of(type(stage).__module__, (*stage.code, *modules_of(project.recipe.head.task), *imported)) | project.sample_code
 
 
 def key(name: str, found: dict[str, str]) -> str:

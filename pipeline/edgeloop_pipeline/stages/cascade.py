@@ -117,7 +117,7 @@ class Cascade(Base):
         accuracy = task.estimate(scores_of(saved.network, saved.normalization, splits.test).numpy(), splits.test)
         verified = inputs.required("verify", VerifyResult)
         canary = canary_set(
-            golden_inputs, scores, validation.labels[rows], step=step, max_steps=GOLDEN_STEPS, golden={variant.name: None}
+            golden_inputs, scores, validation.labels[rows], steps=[step], max_steps=GOLDEN_STEPS, golden={variant.name: None}
         )
         files |= canary.files
         made = manifest.Manifest(

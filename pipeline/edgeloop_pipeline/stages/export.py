@@ -12,7 +12,7 @@ import msgspec
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Precision, Runtime
-from edgeloop_pipeline.bundling.variants import VARIANTS, answer_shape, variant_of
+from edgeloop_pipeline.bundling.variants import VARIANTS, variant_of
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import ExportResult
@@ -43,7 +43,7 @@ class Export(Base):
     def __call__(self, inputs: Inputs, out: Path) -> ExportResult:
         from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
         from edgeloop_exporters.file_check import check_file
-        from edgeloop_exporters.quantization import output_qparams
+        from edgeloop_exporters.file_tensors import output_specs
         from edgeloop_pipeline.bundling.file_metadata import metadata_of, stamped
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
@@ -55,7 +55,6 @@ class Export(Base):
         saved = saved_network.load(project, inputs.artefacts["network"])
         graph = quantized_graph.load(saved, splits, inputs.artefacts["quantized"])
         float_graph, _ = quantized_graph.folded(saved, splits)
-        answer = answer_shape(float_graph)
         counts = saved.normalization.input_qparams if takes_counts(graph.module, saved.normalization) else None
         few = splits.train.values[:CHECKED_SAMPLES]
         variants = []
@@ -68,12 +67,12 @@ class Export(Base):
                 source = graph.module if integer else float_graph
                 write(source, saved.normalization, splits.shape, out / file, quantized=integer)
                 check_file((out / file).read_bytes(), runtime, source, saved.normalization, few, quantized=integer)
-                variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
+                variants.append(variant_of(runtime, precision, file, splits, counts, output_specs(source, runtime, integer)))
             for precision, make in self._lighter(runtime):
                 file = f"{runtime}-{precision.value.replace('-', '')}.{runtime}"
                 inputs.log(f"writing {file}")
                 make(out / f"{runtime}-float32.{runtime}", out / file)
-                variants.append(variant_of(runtime, precision, file, splits, counts, answer, output_qparams(graph.module)))
+                variants.append(variant_of(runtime, precision, file, splits, counts, output_specs(float_graph, runtime, False)))
         head = project.recipe.head
         if self.drop_in:
             inputs.log(self._drop_in(inputs, out, few))

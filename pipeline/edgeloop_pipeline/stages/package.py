@@ -77,12 +77,14 @@ def _canary(inputs: Inputs, task: Task) -> tuple[CanarySet, ChannelStatistics]:
     import numpy as np
 
     from edgeloop_pipeline.bundling.canary import canary_set
+    from edgeloop_pipeline.bundling.variants import named_outputs
 
     with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as file:
         arrays = dict(file)
     canary = canary_set(
         arrays["inputs"], arrays["scores"], arrays.get("labels"),
-        step=float(arrays["step"]), max_steps=inputs.required("verify", VerifyResult).allowed_lsb,
+        steps=arrays["steps"].tolist(), max_steps=inputs.required("verify", VerifyResult).allowed_lsb,
+        outputs=named_outputs(read_variants(inputs.artefacts["exported"])[0]),
         golden={name.removeprefix(GOLDEN): values for name, values in arrays.items() if name.startswith(GOLDEN)},
     )  # fmt: skip
     return canary, reference_of(inputs.project.splits, task.reference(arrays["validation_scores"]))

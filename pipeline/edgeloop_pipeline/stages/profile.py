@@ -11,7 +11,7 @@ import msgspec
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Precision
-from edgeloop_pipeline.bundling.variants import read_variants
+from edgeloop_pipeline.bundling.variants import read_variants, variant_of
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import FloatCost, OnDevice, ProfileResult
@@ -100,8 +100,9 @@ class Profile(Base):
     def _stages(self, inputs: Inputs, samples: Array) -> dict[str, FloatCost]:
         """The cost of every stage's float network as a plain ONNX file: what would ship without the later stages."""
         from edgeloop_agent.bench.measure import best_threads
-        from edgeloop_contract.manifest import Precision, TensorSpec, Variant
+        from edgeloop_contract.manifest import Precision
         from edgeloop_exporters.convert import to_onnx
+        from edgeloop_exporters.file_tensors import output_specs
         from edgeloop_pipeline.networks import saved_network
         from edgeloop_pipeline.quantization import quantized_graph
 
@@ -112,10 +113,8 @@ class Profile(Base):
             with tempfile.TemporaryDirectory() as scratch:
                 path = Path(scratch) / f"{name}.onnx"
                 to_onnx(graph, saved.normalization, project.splits.shape, path, quantized=False)
-                spec = TensorSpec(dtype="float32", shape=[])
-                variant = Variant(
-                    name=name, runtime="onnx", precision=Precision.FLOAT32, file=path.name, inputs=[spec], outputs=[spec]
-                )
+                outputs = output_specs(graph, "onnx", False)
+                variant = variant_of("onnx", Precision.FLOAT32, path.name, project.splits, None, outputs)
                 model = path.read_bytes()
                 rows[name] = FloatCost(len(model), best_threads(variant, model, samples, self.seconds))
         return rows

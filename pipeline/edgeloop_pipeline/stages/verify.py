@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
-from edgeloop_pipeline.bundling.variants import read_variants
+from edgeloop_pipeline.bundling.variants import named_outputs, read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import Parity, VerifiedFile, VerifyResult
@@ -61,9 +61,9 @@ class Verify(Base):
             measured.append(floors.FloatNetwork(name, validation, stages[name].value))
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
-        scores, files = _files(inputs, task, quantized_graph.left_in_float(graph))
+        scores, files = _files(inputs, task, quantized_graph.left_in_float(graph), quantized_graph.decoding_layers(graph))
         integer = {name: scores[name] for name, file in files.items() if file.precision == Precision.INT8}
-        agreements = parity.agreement({"torch": reference, **integer}, parity_step(graph), splits.task == "classification")
+        agreements = parity.agreement({"torch": reference, **integer}, parity_steps(graph), splits.task == "classification")
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
         result = VerifyResult(
             **msgspec.structs.asdict(figures),
@@ -86,9 +86,7 @@ class Verify(Base):
         failures = _failures(project.recipe.head.target, result, measured, len(graph.plan.points))
         result = msgspec.structs.replace(result, failures=failures)
         self._canary(inputs, graph, on_validation, out)
-        if splits.task == "tensors":
-            inputs.log("drift: is not watched, because nobody said what the answers mean")
-        elif splits.dtype == "int32":
+        if splits.dtype == "int32":
             inputs.log("drift: is not watched, because token ids have no distance from each other")
         else:
             self._drift(inputs, task.described(figures), on_validation, graph, saved.normalization, out)
@@ -118,7 +116,8 @@ class Verify(Base):
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are used too")
             pools["train"] = (splits.train, scores_of(graph.module, normalization, splits.train).numpy())
-        reference = calibration.of_bundle(task, pools, labelled=not splits.measure)
+        outputs = splits.outputs or named_outputs(read_variants(inputs.artefacts["exported"])[0])
+        reference = calibration.of_bundle(task, pools, labelled=not splits.measure, outputs=outputs)
         told = calibration.rarest_told(reference.samples, reference.recordings)
         rarer = f"; rates below {told:.0f} false alarms in 10,000 samples are extrapolated from these" if told else ""
         inputs.log(f"drift: the reference is {reference.samples} samples in {reference.recordings} recordings{rarer}")
@@ -129,18 +128,21 @@ class Verify(Base):
         import numpy as np
 
         from edgeloop_agent.runtimes import open_runtime
+        from edgeloop_exporters.file_tensors import file_scores
+        from edgeloop_exporters.quantization import output_steps
+        from edgeloop_pipeline.bundling.canary import canary_rows
 
         validation, exported = inputs.project.splits.validation, inputs.artefacts["exported"]
-        rows = evenly_spaced_rows(len(validation), self.canary_samples)
+        rows = canary_rows(inputs.project.splits, self.canary_samples)
         golden: dict[str, Any] = {
-            GOLDEN + v.name: open_runtime(v, (exported / v.file).read_bytes()).run(validation.values[rows])
+            GOLDEN + v.name: file_scores(open_runtime(v, (exported / v.file).read_bytes()), v, validation.values[rows])
             for v in read_variants(exported) if v.precision != Precision.INT8
         }  # fmt: skip
         if not inputs.project.splits.measure:  # else nobody labelled them
             golden["labels"] = validation.labels[rows]
         np.savez(
             out / CANARY, inputs=validation.values[rows], scores=on_validation[rows],
-            validation_scores=on_validation, step=parity_step(graph), **golden,
+            validation_scores=on_validation, steps=output_steps(graph.module), **golden,
         )  # fmt: skip
 
 
@@ -160,10 +162,11 @@ def _failures(target: Target, result: VerifyResult, measured: list[FloatNetwork]
     return floors.failures(target, result.metric, measured, files, pairs, result.chance, points)
 
 
-def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Array], dict[str, VerifiedFile]]:
+def _files(inputs: Inputs, task: Task, float_layers: int, decoding: int) -> tuple[dict[str, Array], dict[str, VerifiedFile]]:
     """Runs every shipped file in its runtime on the full test set: its scores and its figures."""
     from edgeloop_agent.runtimes import open_runtime, version_of
     from edgeloop_exporters import kernels
+    from edgeloop_exporters.file_tensors import file_scores
     from edgeloop_pipeline.training.scoring import in_batches
 
     test, exported = inputs.project.splits.test, inputs.artefacts["exported"]
@@ -172,7 +175,7 @@ def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Arr
         model = (exported / variant.file).read_bytes()
         inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
         runtime = open_runtime(variant, model)
-        scores[variant.name] = in_batches(runtime.run, test.values)
+        scores[variant.name] = in_batches(partial(file_scores, runtime, variant), test.values)
         counted = kernels.count(variant, model)
         files[variant.name] = VerifiedFile(
             runtime=runtime.description,
@@ -181,13 +184,15 @@ def _files(inputs: Inputs, task: Task, float_layers: int) -> tuple[dict[str, Arr
             accuracy=task.estimate(scores[variant.name], test),
             bytes=len(model),
             kernels=counted,
-            slow_because=kernels.reasons(counted, variant.precision == Precision.INT8, float_layers),
+            slow_because=kernels.reasons(counted, variant.precision == Precision.INT8, float_layers, decoding),
         )
     return scores, files
 
 
-def parity_step(graph: Any) -> float:
-    """One LSB of the quantized scores."""
-    from edgeloop_exporters.quantization import output_step
+def parity_steps(graph: Any) -> Any:
+    """One LSB of each quantized score: (total,), in the order of the outputs."""
+    from edgeloop_exporters.named_outputs import steps_along
+    from edgeloop_exporters.outputs import outputs_of
+    from edgeloop_exporters.quantization import output_steps
 
-    return output_step(graph.module)
+    return steps_along(output_steps(graph.module), outputs_of(graph.module))

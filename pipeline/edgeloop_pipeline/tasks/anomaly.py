@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -29,6 +29,7 @@ class Anomaly:
     """Labels are normal (0) and anomalous (1); the network reconstructs its normalized input, trained on normal samples."""
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = ()
     percentile: float = 99.0  # of the validation set's normal scores: a higher score is an anomaly
 
     @cached_property
@@ -69,6 +70,9 @@ class Anomaly:
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
         statistic = confidence_intervals.auc(self.errors(scores, samples), samples.labels == 1)
         return confidence_intervals.bootstrap(statistic, samples.recording, FEWER_RESAMPLES)
+
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        return None
 
     def chance(self, samples: Samples) -> float:
         """The metric of random scores."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Classification:
     """Classification: labels are classes, scores are logits."""
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = ()
 
     @property
     def outputs(self) -> int:
@@ -58,6 +59,9 @@ class Classification:
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate:
         return confidence_intervals.bootstrap(confidence_intervals.share(scores.argmax(1) == samples.labels), samples.recording)
+
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        return None
 
     def chance(self, samples: Samples) -> float:
         """The metric of a model that always answers the most common class; 0 where the labels are the original's answers."""

@@ -1,13 +1,14 @@
 """The tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
 
-"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, or what is kept of an
-imported model's own answers.
+"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, mAP@0.5:0.95, or what is
+kept of an imported model's own answers.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,14 +25,24 @@ TASKS = {
     "regression": "edgeloop_pipeline.tasks.regression:Regression",
     "anomaly": "edgeloop_pipeline.tasks.anomaly:Anomaly",
     "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
+    "detection": "edgeloop_pipeline.tasks.detection.task:Detection",
 }
-METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC"}
+LATE = {"detection": ("edgeloop_pipeline.tasks.detection.loss",)}  # what a task imports when it trains, because it needs torch
+METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC", "detection": "mAP"}
 # Where the original model's answers are the labels, nothing is accuracy.
-MEASURES = {"agreement": "agreement", "cosine": "cosine similarity", "mask_iou": "mask IoU", "signal": "signal kept"}
+MEASURES = {
+    "agreement": "agreement",
+    "cosine": "cosine similarity",
+    "mask_iou": "mask IoU",
+    "boxes": "boxes kept",
+    "signal": "signal kept",
+}
 
 
 class Task(Protocol):
     """One task on one data set. Scores are the network's outputs: (N, ...) float32."""
+
+    named: ClassVar[tuple[str, ...]]  # outputs that the network returns by name, in a dict; (): it returns one tensor
 
     @property
     def outputs(self) -> int:
@@ -50,6 +61,9 @@ class Task(Protocol):
 
     def estimate(self, scores: Array, samples: Samples) -> manifest.Estimate: ...
 
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        """The metric of each sample (N,), where the metric is their mean; None where it is not."""
+
     def chance(self, samples: Samples) -> float:
         """The metric of the best answer that ignores the sample."""
 
@@ -62,6 +76,14 @@ class Task(Protocol):
     def described(self, figures: TaskFigures) -> manifest.Task: ...
 
     def card(self, figures: TaskFigures) -> list[str]: ...
+
+
+@runtime_checkable
+class NamedOutputs(Protocol):
+    """A task whose network returns several outputs by name (`Task.named`)."""
+
+    def check_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
+        """The outputs that the network should return for one sample; '' if these shapes, with the batch, are right."""
 
 
 def metric_name(task: str, measure: str | None = "") -> str:
@@ -80,6 +102,6 @@ def task_for(splits: PreparedSplits) -> Task:
     return task
 
 
-def module_of(task: str) -> str:
-    """The name of the module with a task's loss and metric: it is in the cache keys of recipes with this task."""
-    return TASKS[task].partition(":")[0]
+def modules_of(task: str) -> tuple[str, ...]:
+    """The names of the modules with a task's loss and metric: they are in the cache keys of recipes with this task."""
+    return (TASKS[task].partition(":")[0], *LATE.get(task, ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Regression:
     """Regression: labels are quantities; scores are the same, standardised by the training set."""
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = ()
 
     @cached_property
     def scale(self) -> tuple[Array, Array]:
@@ -73,6 +74,9 @@ class Regression:
         return confidence_intervals.bootstrap(
             confidence_intervals.r2(self._values(scores), samples.labels.astype(np.float64)), samples.recording
         )
+
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        return None
 
     def chance(self, samples: Samples) -> float:
         """The metric of a model that always answers the mean."""

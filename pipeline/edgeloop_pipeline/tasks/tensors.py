@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from edgeloop_contract.errors import DataError
+from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.tasks import confidence_intervals
+from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 from edgeloop_pipeline.tasks.regression import refuse_smoothing
 
 if TYPE_CHECKING:
@@ -27,9 +30,13 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class Tensors:
-    """Labels and scores are arrays of one shape (N, …). The recipe's `measure` compares them, sample by sample."""
+    """Labels and scores are arrays of one shape (N, …). The recipe's `measure` compares them, sample by sample.
+
+    Of several outputs, joined (N, total), each counts by itself, and the metric is that of the worst one.
+    """
 
     splits: PreparedSplits
+    named: ClassVar[tuple[str, ...]] = ()
 
     @property
     def outputs(self) -> int:
@@ -40,17 +47,29 @@ class Tensors:
         return "" if answer == wanted else f"an array of shape {wanted}, as the original does"
 
     def loss(self, smoothing: float = 0.0) -> Loss:
-        """Mean squared error, relative to the power of the answers in training."""
-        import torch.nn.functional as F
-
+        """Mean squared error, relative to the power of the answers in training; of several outputs, the sum of theirs."""
         refuse_smoothing(smoothing, "tensors")
-        power = max(float((self.splits.train.labels.astype(np.float64) ** 2).mean()), TINY)
-        return lambda scores, labels, *_: F.mse_loss(scores, labels) / power
+        return lambda scores, labels, *_: self._error(scores, labels)
 
     def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
+        return self._error(scores, wanted)
+
+    def _error(self, scores: Tensor, wanted: Tensor) -> Tensor:
+        import torch
         import torch.nn.functional as F
 
-        return F.mse_loss(scores, wanted)
+        found, right = self._parts(scores), self._parts(wanted.reshape(scores.shape))
+        return torch.stack([F.mse_loss(found[name], right[name]) / power for name, power in self._powers.items()]).sum()
+
+    @cached_property
+    def _powers(self) -> dict[str, float]:
+        """By output, of the answers in training."""
+        parts = self._parts(np.asarray(self.splits.train.labels))
+        return {name: max(float(np.square(part, dtype=np.float64).mean()), TINY) for name, part in parts.items()}
+
+    def _parts(self, values: Any) -> dict[str, Any]:
+        """By output; "" is the only one."""
+        return separate(values, self.splits.outputs) if self.splits.outputs else {"": values}
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         found, wanted = scores.numpy(), np.asarray(samples.labels)
@@ -62,17 +81,45 @@ class Tensors:
 
     def _kept(self, scores: Array, wanted: Array) -> Callable[[Array], float]:
         """The measure, of sample weights (N,)."""
-        found = scores.reshape(wanted.shape).astype(np.float64)
-        truth = wanted.astype(np.float64)
+        if self.splits.measure == "boxes":
+            matched, boxes = self._boxes.matches(scores.reshape(wanted.shape), wanted)
+            return lambda weights: float(weights @ matched / (weights @ boxes)) if weights @ boxes else 1.0
+        right = self._parts(wanted)
+        each = [self._kept_of(found, right[name]) for name, found in self._parts(scores.reshape(wanted.shape)).items()]
+        return each[0] if len(each) == 1 else lambda weights: min(kept(weights) for kept in each)
+
+    @cached_property
+    def _boxes(self) -> KeptBoxes:
+        if self.splits.boxes is None or len(self.splits.shape) != 3:
+            raise DataError("imported.boxes: missing; the measure boxes needs a detector's layout, and pictures")
+        return KeptBoxes(self.splits.boxes, self.splits.outputs, self.splits.shape[0], self.splits.shape[1])
+
+    def _kept_of(self, found: Array, wanted: Array) -> Callable[[Array], float]:
+        """The measure of one output."""
+        found, truth = found.astype(np.float64), wanted.astype(np.float64)
         kind = self.splits.measure
         if kind == "signal":
             noise, power = (each(values).sum(1) for each, values in ((np.square, _rows(found - truth)), (np.square, _rows(truth))))
             return lambda weights: float(1 - weights @ noise / max(weights @ power, TINY))
-        each_sample = {"cosine": _cosine, "mask_iou": _mask_iou, "agreement": _agreement}.get(kind)
+        each_sample = EACH.get(kind)
         if each_sample is None:
-            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal or agreement")
+            raise DataError("imported.measure: missing; the task tensors needs cosine, mask_iou, signal, agreement or boxes")
         shares = each_sample(found, truth)
         return lambda weights: float(weights @ shares / weights.sum())
+
+    def shares(self, scores: Array, samples: Samples) -> Array | None:
+        """Of the worst output."""
+        wanted = np.asarray(samples.labels)
+        right = self._parts(wanted)
+        each = (
+            [
+                EACH[self.splits.measure](found.astype(np.float64), right[name].astype(np.float64))
+                for name, found in self._parts(scores.reshape(wanted.shape)).items()
+            ]
+            if self.splits.measure in EACH
+            else []
+        )
+        return min(each, key=lambda share: float(share.mean()), default=None)
 
     def chance(self, samples: Samples) -> float:
         """Of an answer that ignores the sample: not known, so nothing is called near chance."""
@@ -86,12 +133,18 @@ class Tensors:
     def reference(self, on_validation: Array) -> dict[str, Any]:
         return {}
 
-    def described(self, figures: TaskFigures) -> manifest.Tensors:
+    def described(self, figures: TaskFigures) -> manifest.Tensors | manifest.Detection:
         from edgeloop_contract import manifest
 
-        return manifest.Tensors()
+        return self.splits.boxes or manifest.Tensors()
 
     def card(self, figures: TaskFigures) -> list[str]:
+        if self.splits.boxes is not None:
+            least = f"those with a score of {self.splits.boxes.score_threshold:g} or more"
+            return [f"Answers boxes with {len(self.splits.labels)} labels, {least}."]
+        if self.splits.outputs:
+            shown = ", ".join(f"{output.name} {list(output.shape)}" for output in self.splits.outputs)
+            return [f"Answers each sample with {len(self.splits.outputs)} arrays: {shown}."]
         return [f"Answers each sample with an array of shape {list(self.splits.train.labels.shape[1:])}."]
 
 
@@ -116,3 +169,6 @@ def _mask_iou(found: Array, wanted: Array) -> Array:
 def _agreement(found: Array, wanted: Array) -> Array:
     """The share of places with the same largest channel (the first axis of an answer), as of a class a pixel."""
     return np.asarray(_rows(found.argmax(1) == wanted.argmax(1)).mean(1))
+
+
+EACH: dict[str, Callable[[Array, Array], Array]] = {"cosine": _cosine, "mask_iou": _mask_iou, "agreement": _agreement}

@@ -21,7 +21,9 @@ from edgeloop_pipeline.data.types import Samples
 from edgeloop_pipeline.system.child_process import dies_with
 from edgeloop_pipeline.training.scoring import channels_last
 
-Augment = Callable[[Tensor, torch.Generator], Tensor]
+# Raw samples (N, *sample) → the same shape; where labels are boxes, samples, boxes (N, boxes, 5) → both.
+Augment = Callable[..., Any]
+BOXES = 3  # axes of labels that are boxes
 GRAIN = 128  # samples that share one generator: a process augments whole grains, and only those that contain its samples
 TRIAL_STEPS = 12
 PREFETCH = 4  # batches ready in each loader process at the start
@@ -88,7 +90,7 @@ class Batches(Dataset[Any]):
         index = rows.numpy()
         values, labels = torch.from_numpy(self.samples.values[index]), torch.from_numpy(self.samples.labels[index])
         if self.augment is not None:
-            values = self._augmented(values, generator)
+            values, labels = self._augmented(values, labels, generator)
         x = self.normalization.normalize(values)
         if self.mixup:
             share = np.random.default_rng(_seed(self.seed, *place)).beta(self.mixup, self.mixup, len(rows))
@@ -104,17 +106,23 @@ class Batches(Dataset[Any]):
             labels = torch.cat([labels.float().reshape(len(rows), -1), teacher_scores], 1)
         return x, labels
 
-    def _augmented(self, values: Tensor, generator: torch.Generator) -> Tensor:
+    def _augmented(self, values: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         assert self.augment is not None
+        boxes: Any = labels
         try:
-            made = self.augment(values, generator)
+            if labels.dim() == BOXES:
+                made, boxes = self.augment(values, labels, generator)
+            else:
+                made = self.augment(values, generator)
         except Exception as error:  # the user's code can raise anything
             where = traceback.extract_tb(error.__traceback__)[-1]
             raise DataError(f"augment: {type(error).__name__}: {error} ({where.filename}, line {where.lineno})") from error
         if not isinstance(made, Tensor) or made.shape != values.shape:
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise DataError(f"augment: returned {got} for samples of shape {tuple(values.shape)}; return the same shape")
-        return made
+        if not isinstance(boxes, Tensor) or boxes.shape != labels.shape:
+            raise DataError(f"augment: returned other boxes than {tuple(labels.shape)}; return samples and boxes of the same shape")
+        return made, boxes
 
 
 @lru_cache(maxsize=2)

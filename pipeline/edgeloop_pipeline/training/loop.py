@@ -23,6 +23,7 @@ from edgeloop_pipeline.results.training import Epoch, LoaderFacts, MemoryFacts, 
 from edgeloop_pipeline.tasks.losses import Loss
 from edgeloop_pipeline.tasks.registry import task_for
 from edgeloop_pipeline.training import checkpoints, fp8, memory, schedules, search
+from edgeloop_pipeline.training.averaging import average_of
 from edgeloop_pipeline.training.batches import Augment, Batches, Loader, Part
 from edgeloop_pipeline.training.callbacks import Watcher, unwatched
 from edgeloop_pipeline.training.parallel import processes
@@ -63,6 +64,8 @@ class Run:
     samples: int = 0
 
     def __post_init__(self) -> None:
+        if self.settings.mixup and self.splits.task in ("anomaly", "detection"):
+            raise ModelError(f"mixup: does not suit {self.splits.task}; remove it from the recipe")
         self.processes = processes()
         self.network.to(device())
         first = self.processes.part.rank == 0
@@ -84,8 +87,6 @@ class Run:
 
         settings = self.settings
         self.task = task_for(self.splits)
-        if settings.mixup and self.splits.task == "anomaly":
-            raise ModelError("mixup: mixed samples are not normal ones; remove it from an anomaly recipe")
         part = Part() if self.split_at else self.processes.part
         self.batches = Batches(
             self.splits.train, self.normalization, self.chosen.batch, settings.accumulate, self.seed, self.augment, settings.mixup,
@@ -108,6 +109,7 @@ class Run:
                 self.notes.append(f"FP8 by Transformer Engine in {self.float8} layers; it has no convolutions")
         self.rss = memory.resident_bytes()[0]
         self.meter = Meter()
+        self.average = average_of(self.network, settings, bool(self.split_at))
         self.place = self._cut(few, in_memory) if self.split_at else self._whole_or_shared()
         self.optimizer = schedules.optimizer_of(self.place.mine, settings, self.chosen.learning_rate)
         self.schedule = schedules.schedule_of(
@@ -192,6 +194,7 @@ class Run:
         with record_function("optimizer"):
             if self.precision.step(self.optimizer, self.place.mine, self.settings.clip_norm):
                 self.schedule.step()
+                self.average.update()
             if self.float8:
                 fp8.advance(self.network)
         return total
@@ -202,13 +205,15 @@ class Run:
         validation = self.splits.validation
         part = self.processes.part.slice(len(validation))
         share = replace(validation, values=validation.values[part], labels=validation.labels[part])
-        scores = self.processes.every(scores_of(self.network, self.normalization, share, self.precision.autocast()))
+        with self.average.used():
+            scores = self.processes.every(scores_of(self.network, self.normalization, share, self.precision.autocast()))
+            state = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
         accuracy, validation_loss = self.task.judge(scores, validation)
         samples = sum(self.batches.count(epoch, step) for step in range(self.batches.steps))
         loss = float(self.processes.total(torch.tensor(total, dtype=torch.float64))) / samples
         self.curve.append(Epoch(epoch + 1, loss, accuracy, validation_loss))
         if self.settings.keep == "last" or _best(self.curve) is self.curve[-1]:
-            self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+            self.best_state = state
         self.schedule.epoch(validation_loss)
         self.seconds["evaluation"] += time.perf_counter() - start
         rate = self.optimizer.param_groups[0]["lr"]
@@ -231,6 +236,7 @@ class Run:
                 {
                     "place": [epoch, step, total],
                     "network": self.network.state_dict(),
+                    "average": self.average.state(),
                     "optimizer": optimizer,
                     "schedule": self.schedule.scheduler.state_dict(),
                     "scaler": self.precision.scaler.state_dict(),
@@ -252,6 +258,7 @@ class Run:
         if state is None or len(state["generators"]) != self.processes.part.world:
             return 0, 0, 0.0
         self.network.load_state_dict(state["network"])
+        self.average.restore(state["average"])
         self.place.scatter(self.network)
         self.place.load_optimizer(self.optimizer, state["optimizer"])
         self.schedule.scheduler.load_state_dict(state["schedule"])

@@ -44,6 +44,8 @@ class FitSettings:
     warm_up: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.2
     patience: NonNegativeInt = 0  # stop after this many epochs without a better one; 0: never
     keep: Literal["best", "last"] = "best"  # which epoch's weights, by the validation metric
+    # A moving average of the weights is judged and kept: this share of it stays at each step, such as 0.998; 0: the last weights.
+    average: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, msgspec.Meta(ge=0)] = 0.0
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     mixup: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # Beta(mixup, mixup); 0: off (Zhang et al. 2018)

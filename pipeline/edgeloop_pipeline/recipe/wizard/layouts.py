@@ -1,4 +1,4 @@
-"""Detects folders with boxes or masks, which are no class folders, and says what is possible with them."""
+"""Detects folders with masks or lists of pictures, which are no class folders, and says what is possible with them."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LOOKED_AT_BYTES = 1 << 20
 MAX_FOLDERS = 2000
 BOX = re.compile(r"^\d+( (0?\.\d+|0|1|[01]\.\d+(e-?\d+)?)){4,}\s*$")
 POSSIBLE = (
-    "edgeloop new makes networks that classify whole pictures, estimate quantities or find anomalies, not boxes or masks:"
-    " cut the objects out into one folder for each class and give that folder, or write a data.py and a network of your own"
+    "edgeloop new makes networks that classify whole pictures, find boxes, estimate quantities or find anomalies, not masks:"
+    " give boxes as COCO, YOLO, Pascal VOC or CSV, or write a data.py and a network of your own"
 )
 
 
 def refuse_annotated(root: Path) -> None:
-    """Refuse the layouts of COCO, YOLO, Pascal VOC, and of pictures with masks. Raises DataError."""
+    """Refuse boxes that the readers do not know, and pictures with masks. Raises DataError."""
     for folder, names, files in _walk(root):
         place = "" if folder == root else f"{folder.relative_to(root)}/"
         found = _coco(folder, files, place) or _yolo(folder, files, place) or _voc(folder, files, place)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.datasets.annotations.formats import format_of
 from edgeloop_pipeline.data.datasets.reading import ENDINGS
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
+from edgeloop_pipeline.recipe.wizard.annotated import look_at_boxes, wanted_task
 from edgeloop_pipeline.recipe.wizard.folders import look_at_folders
 from edgeloop_pipeline.recipe.wizard.layouts import refuse_annotated
 from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan
@@ -16,6 +18,12 @@ from edgeloop_pipeline.recipe.wizard.tables import look_at_table
 def look(data: Path, task: str = "") -> ProjectPlan:
     """Choose a plan by the content of the folder, and the task if `task` is ''. Raises DataError that names usable layouts."""
     data = data.resolve()
+    kind = format_of(data) if data.exists() else ""
+    if kind:
+        wanted_task(task, data)
+        return look_at_boxes(data, kind)
+    if task == "detection":
+        raise DataError(f"{data}: has no boxes as COCO JSON, YOLO text, Pascal VOC XML or CSV; give the folder that holds them")
     if data.is_file():
         if kind_of(data) in ("pictures", "sound") or data.suffix.lower() == ".npy":
             raise DataError(f"{data}: is one recording; give a folder with a folder of recordings for each class")

@@ -1,0 +1,14 @@
+"""Boxes from a detector's named outputs: one implementation for training, verification and device, in numpy.
+
+A box is (x1, y1, x2, y2): left, top, right and bottom edge in pixels, where the first pixel covers 0 to 1.
+"""
+
+from edgeloop_contract.boxes.decoding import Found, find_boxes, outputs_of
+from edgeloop_contract.boxes.layouts import AnchorLevel, Distances, Final, Grid, Heatmap, Layout, Priors, Rows
+from edgeloop_contract.boxes.placing import Placement, placement
+from edgeloop_contract.boxes.suppression import iou_matrix, suppress
+
+__all__ = [
+    "AnchorLevel", "Distances", "Final", "Found", "Grid", "Heatmap", "Layout", "Placement", "Priors", "Rows", "find_boxes",
+    "iou_matrix", "outputs_of", "placement", "suppress",
+]  # fmt: skip

@@ -1,0 +1,277 @@
+"""Raw outputs of a detector to boxes in pixels of its input, by the declared layout."""
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes.layouts import AnchorLevel, Distances, Final, Grid, Heatmap, Layout, Priors, Rows
+from edgeloop_contract.boxes.suppression import suppress
+from edgeloop_contract.errors import DataError
+
+__all__ = ["Found", "find_boxes", "outputs_of"]
+
+CANDIDATES = 1000  # the best ones, that are compared with each other: time and memory are bounded
+TINY = 1e-6
+
+
+class Found(NamedTuple):
+    """Boxes (n, 4) float32 in pixels of the model's input, best first; their scores (n,), 0 to 1; numbers of their labels (n,)."""
+
+    boxes: Array
+    scores: Array
+    labels: Array
+
+
+class _Candidates(NamedTuple):
+    """`rows`: the numbers of places above the threshold, with their best label and its score."""
+
+    rows: Array
+    scores: Array
+    labels: Array
+
+
+def outputs_of(layout: Layout) -> list[str]:
+    """The names of the outputs that the layout reads; "" is the only one."""
+    if isinstance(layout, Distances | Priors):
+        return list(dict.fromkeys([layout.boxes, layout.scores]))
+    if isinstance(layout, Heatmap):
+        return [layout.scores, layout.sizes, *([layout.offsets] if layout.offsets else [])]
+    return [layout.rows]
+
+
+def find_boxes(
+    layout: Layout,
+    outputs: Mapping[str, Array],
+    height: int,
+    width: int,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    most: int,
+) -> Found:
+    """The boxes of one sample of `height` × `width` pixels, cut off at its edges.
+
+    `outputs`: real values by name, one sample each, with or without a leading 1. Each place answers its best label. Boxes below
+    `score_threshold` and without area are left out, and of boxes of one label that overlap by more than `iou_threshold` the best
+    one stays; at most `most` are given. Raises DataError where an output is missing or does not fit the layout.
+    """
+    boxes, found = _decoded(layout, _Outputs(outputs), height, width, score_threshold)
+    boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+    real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    boxes, scores, labels = boxes[real], found.scores[real], found.labels[real]
+    if isinstance(layout, Final):
+        rows = np.argsort(-scores, kind="stable")[:most]
+    else:
+        rows = suppress(boxes, scores, labels, iou_threshold, most)
+    return Found(boxes[rows].astype(np.float32, copy=False), scores[rows].astype(np.float32, copy=False), labels[rows])
+
+
+class _Outputs:
+    """The named outputs; "" is the only one."""
+
+    def __init__(self, named: Mapping[str, Array]) -> None:
+        self._named = named
+
+    def __call__(self, name: str, rank: int) -> Array:
+        """An output of one sample with `rank` axes. Raises DataError."""
+        if name in self._named:
+            values = self._named[name]
+        elif not name and len(self._named) == 1:
+            values = next(iter(self._named.values()))
+        else:
+            raise DataError(f"boxes need the output {name!r}; the model gives {', '.join(self._named) or 'none'}")
+        if values.ndim == rank + 1 and values.shape[0] == 1:
+            values = values[0]
+        if values.ndim != rank:
+            raise DataError(f"the output {name or 'of boxes'} has shape {values.shape}; {rank} axes are needed")
+        return values
+
+
+def _decoded(layout: Layout, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    if isinstance(layout, Distances):
+        return _distances(layout, get, height, width, least)
+    if isinstance(layout, Rows):
+        return _rows(layout, get, height, width, least)
+    if isinstance(layout, Grid):
+        return _grid(layout, get, height, width, least)
+    if isinstance(layout, Priors):
+        return _priors(layout, get, height, width, least)
+    if isinstance(layout, Heatmap):
+        return _heatmap(layout, get, height, width, least)
+    return _final(layout, get, height, width, least)
+
+
+def _distances(layout: Distances, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    values, scores = _sides(layout, get)
+    points, strides = _cells(layout.strides, layout.offset, height, width)
+    if len(values) != len(points):
+        raise DataError(f"{len(values)} cells; strides {layout.strides} make {len(points)} of {height} × {width} pixels")
+    found = _best(scores, layout.activation, least)
+    chosen = values[found.rows].astype(np.float32)
+    if layout.bins:
+        shares = _softmax(chosen.reshape(-1, 4, layout.bins))
+        chosen = shares @ np.arange(layout.bins, dtype=np.float32)
+    if layout.exponential:
+        chosen = np.exp(np.clip(chosen, -20, 20))
+    reach = chosen * strides[found.rows, None]
+    at = points[found.rows]
+    return np.concatenate([at - reach[:, :2], at + reach[:, 2:]], 1), found
+
+
+def _sides(layout: Distances, get: _Outputs) -> tuple[Array, Array]:
+    """Distances (cells, 4 × bins) and scores (cells, labels), whichever way the file gives them."""
+    count = 4 * max(1, layout.bins)
+    if layout.boxes == layout.scores:
+        both = _last(get(layout.boxes, 2), layout.channels)
+        if both.shape[1] <= count:
+            raise DataError(f"rows of {both.shape[1]} values; {count} of them are a box, and none is left for scores")
+        return (both[:, -count:], both[:, :-count]) if layout.scores_first else (both[:, :count], both[:, count:])
+    values, scores = _last(get(layout.boxes, 2), layout.channels), _last(get(layout.scores, 2), layout.channels)
+    if values.shape[1] != count or len(values) != len(scores):
+        raise DataError(f"boxes of shape {values.shape} and scores of shape {scores.shape}; {count} values a box are needed")
+    return values, scores
+
+
+def _cells(strides: list[int], offset: float, height: int, width: int) -> tuple[Array, Array]:
+    """Points (cells, 2) as x and y, and the stride of each, for grids that cover the sample."""
+    points, sizes = [], []
+    for stride in strides:
+        rows, columns = -(-height // stride), -(-width // stride)
+        y, x = np.divmod(np.arange(rows * columns), columns)
+        points.append(np.stack([x + offset, y + offset], 1) * stride)
+        sizes.append(np.full(rows * columns, stride))
+    return np.concatenate(points).astype(np.float32), np.concatenate(sizes).astype(np.float32)
+
+
+def _rows(layout: Rows, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    rows = _last(get(layout.rows, 2), layout.channels)
+    first = 5 if layout.objectness else 4
+    if rows.shape[1] <= first:
+        raise DataError(f"rows of {rows.shape[1]} values; {first} are box{' and objectness' * layout.objectness}, then scores")
+    sure = _activated(rows[:, 4:5], layout.activation) if layout.objectness else None
+    found = _best(rows[:, first:], layout.activation, least, sure)
+    boxes = rows[found.rows, :4].astype(np.float32)
+    if layout.normalised:
+        boxes = boxes * np.array([width, height, width, height], np.float32)
+    return boxes if layout.corners else _corners(boxes[:, :2], boxes[:, 2:]), found
+
+
+def _grid(layout: Grid, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    rows = get(layout.rows, 2)
+    cells, strides, sizes = _anchors(layout.levels, height, width, grid_by_grid=True)
+    if len(rows) != len(cells) or rows.shape[1] < 6:
+        raise DataError(f"rows of shape {rows.shape}; the anchors make {len(cells)} of 6 values or more")
+    found = _best(rows[:, 5:], "sigmoid", least, _activated(rows[:, 4:5], "sigmoid"))
+    near = 2 * _activated(rows[found.rows, :4].astype(np.float32), "sigmoid")
+    middle = (near[:, :2] - 0.5 + cells[found.rows]) * strides[found.rows, None]
+    return _corners(middle, near[:, 2:] ** 2 * sizes[found.rows]), found
+
+
+def _priors(layout: Priors, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    values, scores = get(layout.boxes, 2), get(layout.scores, 2)
+    cells, strides, sizes = _anchors(layout.levels, height, width, grid_by_grid=False)
+    if values.shape != (len(cells), 4) or len(scores) != len(cells) or scores.shape[1] <= layout.background:
+        raise DataError(f"boxes of shape {values.shape} and scores of shape {scores.shape}; there are {len(cells)} priors")
+    shares = _activated(scores.astype(np.float32), layout.activation)
+    found = _best(shares[:, 1:] if layout.background else shares, "none", least)
+    moved = values[found.rows].astype(np.float32)
+    moved = (moved[:, [1, 0, 3, 2]] if layout.y_first else moved) * np.asarray(layout.variances, np.float32)
+    size = sizes[found.rows]
+    middle = (cells[found.rows] + 0.5) * strides[found.rows, None] + moved[:, :2] * size
+    return _corners(middle, size * np.exp(np.clip(moved[:, 2:], -20, 20))), found
+
+
+def _anchors(levels: list[AnchorLevel], height: int, width: int, *, grid_by_grid: bool) -> tuple[Array, Array, Array]:
+    """Cells (n, 2) as column and row, strides (n,) and sizes (n, 2) of all anchors."""
+    cells, strides, sizes = [], [], []
+    for level in levels:
+        rows, columns, count = -(-height // level.stride), -(-width // level.stride), len(level.sizes)
+        y, x = np.divmod(np.arange(rows * columns), columns)
+        grid, own = np.stack([x, y], 1), np.asarray(level.sizes)
+        cells.append(np.tile(grid, (count, 1)) if grid_by_grid else np.repeat(grid, count, 0))
+        sizes.append(np.repeat(own, len(grid), 0) if grid_by_grid else np.tile(own, (len(grid), 1)))
+        strides.append(np.full(count * len(grid), level.stride))
+    cells_, strides_, sizes_ = (np.concatenate(part).astype(np.float32) for part in (cells, strides, sizes))
+    return cells_, strides_, sizes_
+
+
+def _final(layout: Final, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    rows = get(layout.rows, 2)
+    if rows.shape[1] != 6:
+        raise DataError(f"rows of {rows.shape[1]} values; x1, y1, x2, y2, score and label are six")
+    above = np.flatnonzero(rows[:, 4] >= least)
+    boxes = rows[above, :4].astype(np.float32)
+    if layout.normalised:
+        boxes = boxes * np.array([width, height, width, height], np.float32)
+    return boxes, _Candidates(above, rows[above, 4], rows[above, 5].round().astype(np.intp))
+
+
+def _heatmap(layout: Heatmap, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
+    maps = {name: get(name, 3) for name in outputs_of(layout)}
+    scores, sizes, *rest = (m if layout.channels == "first" else np.moveaxis(m, -1, 0) for m in maps.values())
+    count, rows, columns = scores.shape
+    if (rows, columns) != (-(-height // layout.stride), -(-width // layout.stride)):
+        raise DataError(f"a map of {rows} × {columns} cells; stride {layout.stride} makes another of {height} × {width} pixels")
+    if any(m.shape != (2, rows, columns) for m in (sizes, *rest)):
+        raise DataError(f"sizes of shape {sizes.shape} for a map of {rows} × {columns}; two values a cell are needed")
+    shares = _activated(scores.astype(np.float32), layout.activation)
+    peaks = np.where(shares >= _neighbours(shares), shares, 0)
+    found = _best(peaks.reshape(count, -1).T, "none", max(least, TINY))
+    y, x = np.divmod(found.rows, columns)
+    middle = np.stack([x, y], 1).astype(np.float32)
+    middle += rest[0].reshape(2, -1).T[found.rows] if rest else 0.5
+    return _corners(middle * layout.stride, sizes.reshape(2, -1).T[found.rows] * layout.stride), found
+
+
+def _neighbours(maps: Array) -> Array:
+    """The largest value of each cell and its eight neighbours, (labels, rows, columns)."""
+    edge = np.pad(maps, ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+    rows, columns = maps.shape[1:]
+    found = maps
+    for part in _shifted(edge, rows, columns):
+        found = np.maximum(found, part)
+    return found
+
+
+def _shifted(edge: Array, rows: int, columns: int) -> Iterator[Array]:
+    return (edge[:, y : y + rows, x : x + columns] for y in range(3) for x in range(3))
+
+
+def _best(scores: Array, activation: str, least: float, sure: Array | None = None) -> _Candidates:
+    """The places (n, labels) whose best label reaches `least`, at most CANDIDATES. `sure` (n, 1): multiplies every score."""
+    if sure is None and activation != "softmax":  # few places pass, so only their scores become probabilities
+        floor = least if activation == "none" else np.log(max(least, TINY) / max(1 - least, TINY))
+        rows = np.flatnonzero(scores.max(1) >= floor)
+        shares = _activated(scores[rows].astype(np.float32), activation)
+    else:
+        rows, shares = np.arange(len(scores)), _activated(scores.astype(np.float32), activation)
+        shares = shares if sure is None else shares * sure
+    labels = shares.argmax(1)
+    best = shares[np.arange(len(labels)), labels]
+    keep = np.flatnonzero(best >= least)
+    if len(keep) > CANDIDATES:
+        keep = np.sort(keep[np.argpartition(-best[keep], CANDIDATES)[:CANDIDATES]])
+    return _Candidates(rows[keep], best[keep], labels[keep])
+
+
+def _activated(scores: Array, activation: str) -> Array:
+    if activation == "softmax":
+        return _softmax(scores)
+    if activation == "none":
+        return scores
+    return np.asarray(1 / (1 + np.exp(-np.clip(scores, -60, 60))))
+
+
+def _softmax(values: Array) -> Array:
+    powers = np.exp(values - values.max(-1, keepdims=True))
+    return np.asarray(powers / powers.sum(-1, keepdims=True))
+
+
+def _corners(middle: Array, size: Array) -> Array:
+    return np.concatenate([middle - size / 2, middle + size / 2], 1)
+
+
+def _last(values: Array, channels: str) -> Array:
+    return values if channels == "last" else values.T

@@ -1,0 +1,112 @@
+"""How a detector's outputs say boxes, as the manifest declares it: our own heads, and those that are common elsewhere."""
+
+from typing import Annotated, Literal
+
+import msgspec
+
+from edgeloop_contract.settings import NonNegativeFloat, PositiveFloat, PositiveInt
+from edgeloop_contract.tensors import Part
+
+__all__ = ["AnchorLevel", "Distances", "Final", "Grid", "Heatmap", "Layout", "Priors", "Rows"]
+
+Channels = Literal["last", "first"]  # of an output: (places, values) or (values, places)
+Activation = Literal["sigmoid", "softmax", "none"]  # what makes probabilities of class scores
+Strides = Annotated[list[PositiveInt], msgspec.Meta(min_length=1, max_length=8)]
+Pair = Annotated[list[PositiveFloat], msgspec.Meta(min_length=2, max_length=2)]
+
+
+class AnchorLevel(Part, frozen=True, forbid_unknown_fields=True):
+    """The anchors of one grid: each cell of `stride` × `stride` pixels has one box of each (width, height), in pixels."""
+
+    stride: PositiveInt
+    sizes: Annotated[list[Pair], msgspec.Meta(min_length=1, max_length=32)]
+
+
+class _Layout(Part, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="layout"):
+    """Base of every layout. A field that a reader does not know would change the answer: it is refused."""
+
+
+class Distances(_Layout, frozen=True, kw_only=True, tag="distances"):
+    """Each cell says how far its box's left, top, right and bottom edges are, in strides (FCOS, NanoDet, raw YOLOv8 heads).
+
+    `boxes`, `scores`: names of the outputs, (cells, 4) and (cells, labels), cells row by row, from the first stride to the last.
+    One name for both: one output with both side by side, scores first where `scores_first`. `exponential`: the distances are e to
+    the power of the values. `bins`: each distance is the mean of a distribution over 0 to bins − 1, whose logits these are (0:
+    plain). `offset`: where in its cell a point lies, 0.5 being the middle.
+    """
+
+    strides: Strides
+    boxes: str = "boxes"
+    scores: str = "scores"
+    channels: Channels = "last"
+    exponential: bool = False
+    bins: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    offset: NonNegativeFloat = 0.5
+    scores_first: bool = False
+    activation: Activation = "sigmoid"
+
+
+class Rows(_Layout, frozen=True, kw_only=True, tag="rows"):
+    """One output of decoded rows: a box, an objectness where there is one, and scores (YOLOv5 exports; YOLOv8 and v11: "first").
+
+    `corners`: the box is x1, y1, x2, y2; else its middle, width and height. `normalised`: from 0 to 1, else in pixels.
+    """
+
+    rows: str = ""
+    channels: Channels = "last"
+    objectness: bool = False
+    corners: bool = False
+    normalised: bool = False
+    activation: Activation = "none"
+
+
+class Grid(_Layout, frozen=True, kw_only=True, tag="grid"):
+    """One output of raw rows x, y, width, height, objectness, scores; every anchor's whole grid after the other (YOLOv5 heads).
+
+    Middle: (2σ − 0.5 + cell) × stride; size: (2σ)² × anchor.
+    """
+
+    levels: Annotated[list[AnchorLevel], msgspec.Meta(min_length=1, max_length=8)]
+    rows: str = ""
+
+
+class Final(_Layout, frozen=True, kw_only=True, tag="final"):
+    """One output of finished answers, rows of x1, y1, x2, y2, score, label (YOLOv10 and other end-to-end exports).
+
+    Nothing is suppressed.
+    """
+
+    rows: str = ""
+    normalised: bool = False
+
+
+class Priors(_Layout, frozen=True, kw_only=True, tag="priors"):
+    """Boxes relative to anchors at the cells' middles, all anchors of a cell after the other (SSD, RetinaNet).
+
+    Middle: prior + value × variance × size; size: prior × e^(value × variance). `background`: the first score is that of nothing.
+    """
+
+    levels: Annotated[list[AnchorLevel], msgspec.Meta(min_length=1, max_length=8)]
+    boxes: str = "boxes"
+    scores: str = "scores"
+    variances: tuple[PositiveFloat, PositiveFloat, PositiveFloat, PositiveFloat] = (0.1, 0.1, 0.2, 0.2)
+    y_first: bool = False  # values are y, x, height, width, as TensorFlow's detection models give them
+    background: bool = True
+    activation: Activation = "softmax"
+
+
+class Heatmap(_Layout, frozen=True, kw_only=True, tag="heatmap"):
+    """A map of scores whose peaks are boxes' middles, with maps of width and height, and of the middle's offset (CenterNet).
+
+    `sizes` and `offsets` are in cells of `stride` pixels; `offsets` "": there is no such output.
+    """
+
+    stride: PositiveInt
+    scores: str = "heatmap"
+    sizes: str = "sizes"
+    offsets: str = "offsets"
+    channels: Channels = "first"
+    activation: Activation = "sigmoid"
+
+
+Layout = Distances | Rows | Grid | Final | Priors | Heatmap

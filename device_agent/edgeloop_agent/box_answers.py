@@ -1,0 +1,86 @@
+"""Boxes as the agent answers them, in pixels of the picture that came, and what the drift monitor watches of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+import numpy as np
+
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes import Found, Placement, find_boxes, iou_matrix
+from edgeloop_contract.drift import MAX_ANSWERS
+from edgeloop_contract.tasks import Detection
+
+__all__ = ["Box", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes"]
+
+DOUBTED = 0.05  # scores down to this one are looked at, to say how sure it is that there is nothing more
+SCORE_DIGITS, PIXEL_DIGITS = 4, 2
+HALF = 0.5
+
+
+class Box(msgspec.Struct, frozen=True):
+    """One thing that was found. `score`: 0 to 1. `box`: x1, y1, x2, y2, in pixels of the picture as it is shown upright."""
+
+    label: str
+    score: float
+    box: list[float]
+
+
+def found_boxes(task: Detection, outputs: Mapping[str, Array], height: int, width: int, least: float | None = None) -> Found:
+    """Boxes in pixels of a prepared sample of `height` × `width`. `least`: another threshold than the task's. Raises DataError."""
+    return find_boxes(
+        task.decode, outputs, height, width, score_threshold=task.score_threshold if least is None else least,
+        iou_threshold=task.iou_threshold, most=task.max_boxes,
+    )  # fmt: skip
+
+
+def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, width: int, place: Placement | None) -> list[Box]:
+    """The answer to one sample of `height` × `width` pixels, best first. `place`: where the picture lies in it; None: it is it."""
+    found = found_boxes(task, outputs, height, width)
+    boxes = found.boxes.astype(np.float64) if place is None else place.to_picture(found.boxes)
+    return [
+        Box(_name(task, label), round(score, SCORE_DIGITS), [round(edge, PIXEL_DIGITS) for edge in box])
+        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    ]
+
+
+def _name(task: Detection, label: int) -> str:
+    """An end-to-end file may answer numbers that nobody named."""
+    return task.labels[label] if 0 <= label < len(task.labels) else f"label {label}"
+
+
+def count_found(found: Found, truth: Array) -> int:
+    """How many labelled boxes (n, 5), as label, x1, y1, x2, y2, an answer of the same label overlaps by half or more."""
+    if not len(truth) or not len(found.boxes):
+        return 0
+    near = (iou_matrix(found.boxes, truth[:, 1:]) >= HALF) & (found.labels[:, None] == truth[None, :, 0])
+    return int(near.any(0).sum())
+
+
+def box_feature_names(task: Detection) -> list[str]:
+    """Names of the features that `box_features` returns."""
+    mix = [f"share of {name}" for name in task.labels] if 1 < len(task.labels) <= MAX_ANSWERS else []
+    return ["log boxes", "score of boxes", "log size of boxes", "x of boxes", "y of boxes", *mix, "confidence"]
+
+
+def box_features(task: Detection, outputs: Mapping[str, Array], sample: Array) -> tuple[Array, float]:
+    """Features of the boxes in one sample (1, height, width, channels), and the confidence in them (0 to 1).
+
+    Number, mean score, mean size (a share of the sample's side), mean place (0 to 1) and mix of labels. The confidence is the mean
+    score; where nothing was found, how far the best candidate is from being something.
+    """
+    height, width = sample.shape[1:3]
+    found = found_boxes(task, outputs, height, width, min(DOUBTED, task.score_threshold))
+    sure = found.scores >= task.score_threshold
+    boxes, scores, labels = found.boxes[sure].astype(np.float64), found.scores[sure], found.labels[sure]
+    doubt = float(found.scores[~sure].max()) if (~sure).any() else 0.0
+    if not len(boxes):  # nothing lies in the middle and has no size
+        mix = [0.0] * (len(box_feature_names(task)) - 6)
+        return np.array([0.0, 0.0, 0.0, 0.5, 0.5, *mix, 1 - doubt]), 1 - doubt
+    sides = np.sqrt((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / (height * width))
+    middle = (boxes[:, :2] + boxes[:, 2:]).mean(0) / 2 / [width, height]
+    named = 1 < len(task.labels) <= MAX_ANSWERS
+    mix = (np.bincount(labels, minlength=len(task.labels))[: len(task.labels)] / len(labels)).tolist() if named else []
+    mean = float(scores.mean())
+    return np.array([np.log1p(len(boxes)), mean, float(np.log1p(sides.mean())), *middle, *mix, mean]), mean

@@ -1,0 +1,86 @@
+"""Whether a model's outputs are boxes, as widely used exporters write them, and by which layout they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from edgeloop_contract.boxes import Distances, Final, Layout, Rows
+from edgeloop_exporters.model_files.description import ModelFile
+
+__all__ = ["Detector", "detector_of"]
+
+STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (8, 16), (16,))
+ANCHORS = (3, 1)  # of one cell
+MOST_FINAL = 1000  # rows of finished answers
+DETECTS = ("detect", "detection", "object-detection", "object_detection")  # what metadata call the task
+SIDES = 4
+
+
+@dataclass(frozen=True)
+class Detector:
+    """`labels`: how many scores a box has, 0 where it has the number of one. `sure`: the file says that it detects; else its shapes
+    alone do. `why`: in words.
+    """
+
+    layout: Layout
+    labels: int
+    sure: bool
+    why: str
+
+
+def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height: int, width: int) -> Detector | None:
+    """`shapes`: of one sample's outputs that count. None where they are no boxes that are known here."""
+    sure = model.metadata.task.lower() in DETECTS
+    named = len(model.metadata.labels)
+    if len(shapes) == 1:
+        ((name, shape),) = shapes.items()
+        found = _one(name if len(model.outputs) > 1 else "", name, shape, _places(height, width), named, sure)
+        if found is not None and model.runtime == "tflite" and isinstance(found.layout, Rows | Final):
+            # Such exporters divide boxes by the picture's size in TFLite files.
+            why = found.why.replace("in pixels", "from 0 to 1")
+            return replace(found, layout=msgspec.structs.replace(found.layout, normalised=True), why=why)
+        return found
+    if len(shapes) == 2:
+        return _two(shapes, _places(height, width), sure)
+    return None
+
+
+def _places(height: int, width: int) -> dict[int, tuple[tuple[int, ...], int]]:
+    """Number of rows → strides and anchors of a cell that make so many."""
+    found: dict[int, tuple[tuple[int, ...], int]] = {}
+    for strides in STRIDES:
+        cells = sum(-(-height // stride) * -(-width // stride) for stride in strides)
+        for anchors in ANCHORS:
+            found.setdefault(cells * anchors, (strides, anchors))
+    return found
+
+
+def _one(
+    name: str, said: str, shape: tuple[int, ...], places: Mapping[int, tuple[tuple[int, ...], int]], named: int, sure: bool
+) -> Detector | None:
+    if len(shape) != 2:
+        return None
+    first, last = shape
+    if last == 6 and first <= MOST_FINAL and sure:
+        return Detector(Final(rows=name), 0, sure, f"{said} {list(shape)} holds finished boxes: corners, score, label")
+    if last in places and first > SIDES and places[last][1] == 1 and (first - SIDES == named or not named or sure):
+        what = f"{said} {list(shape)} holds a column for each of {last} places: middle, width and height in pixels, scores"
+        return Detector(Rows(rows=name, channels="first"), first - SIDES, sure, what)
+    if first in places and last > SIDES + 1 and places[first][1] == 3 and (last - SIDES - 1 == named or not named or sure):
+        what = f"{said} {list(shape)} holds {first} rows: middle, width and height in pixels, objectness, scores"
+        return Detector(Rows(rows=name, objectness=True), last - SIDES - 1, sure, what)
+    return None
+
+
+def _two(shapes: Mapping[str, tuple[int, ...]], places: Mapping[int, tuple[tuple[int, ...], int]], sure: bool) -> Detector | None:
+    """Distances and scores of cells, where the names say so: numbers alone could be anything."""
+    boxes = next((n for n, s in shapes.items() if len(s) == 2 and s[1] == SIDES and s[0] in places and places[s[0]][1] == 1), "")
+    scores = next((n for n, s in shapes.items() if n != boxes and len(s) == 2 and boxes and s[0] == shapes[boxes][0]), "")
+    if not scores or "dist" not in boxes.lower():
+        return None
+    strides, _ = places[shapes[boxes][0]]
+    what = f"{boxes} {list(shapes[boxes])} holds distances to the four sides in strides, {scores} scores"
+    return Detector(Distances(strides=list(strides), boxes=boxes, scores=scores), shapes[scores][1], sure, what)

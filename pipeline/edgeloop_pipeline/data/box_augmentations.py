@@ -1,0 +1,77 @@
+"""Augmentations for pictures with boxes. They draw from the generator that they get, and change samples and boxes together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+NONE = -1.0
+MEAN_COUNT = 114.0  # around a picture that is made smaller
+ZOOM = (0.75, 1.4)  # of a side; its logarithm is drawn evenly
+STRETCH = 0.1  # of one side against the other
+LEAST_LEFT = 0.3  # of a box's area inside the new picture; less is not asked for
+LEAST_PIXELS = 2.0
+LIGHT, CONTRAST, TINT = 0.12, 0.25, 0.08
+
+
+def augment_boxes(values: Any, boxes: Any, generator: Any) -> tuple[Any, Any]:
+    """Mirror left to right and up to down, zoom, stretch, shift, and change light, contrast and tint.
+
+    `values`: (N, H, W, C) uint8; `boxes`: (N, boxes, 5) as label, x1, y1, x2, y2 in pixels, label −1 is none. For things that
+    look the same in every direction; for streets and rooms take `augment_upright_boxes`.
+    """
+    return _augmented(values, boxes, generator, upright=False)
+
+
+def augment_upright_boxes(values: Any, boxes: Any, generator: Any) -> tuple[Any, Any]:
+    """As `augment_boxes`, without mirroring up to down."""
+    return _augmented(values, boxes, generator, upright=True)
+
+
+def _augmented(values: Any, boxes: Any, generator: Any, upright: bool) -> tuple[Any, Any]:
+    import torch
+    import torch.nn.functional as F
+
+    n, height, width, channels = values.shape
+
+    def uniform(low: float, high: float, *shape: int) -> Any:
+        return low + (high - low) * torch.rand(n, *shape, generator=generator)
+
+    zoom = torch.exp(uniform(math.log(ZOOM[0]), math.log(ZOOM[1]), 1))
+    stretch = torch.exp(uniform(-STRETCH, STRETCH, 1))
+    scale = torch.cat([zoom * stretch, zoom / stretch], 1)  # (N, 2): of x and y, from the old picture to the new one
+    room = (scale - 1).abs()
+    shift = uniform(-1, 1, 2) * room / 2  # shares of the side: what is larger stays in view, what is smaller inside
+    mirrored = torch.rand(n, 2, generator=generator) < 0.5
+    if upright:
+        mirrored[:, 1] = False
+    sign = torch.where(mirrored, -1.0, 1.0)
+    # new = sign × scale × old + shift, in coordinates from −1 to 1 (shift is a share of the side, so twice that); the inverse:
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 1, 1] = (sign / scale).unbind(1)
+    theta[:, :, 2] = -2 * shift * sign / scale
+    x = values.permute(0, 3, 1, 2).float() - MEAN_COUNT
+    grid = F.affine_grid(theta, [n, channels, height, width], align_corners=False)
+    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    contrast = torch.exp(uniform(-CONTRAST, CONTRAST, 1, 1, 1))
+    light = 255 * uniform(-LIGHT, LIGHT, 1, 1, 1)
+    tint = torch.exp(uniform(-TINT, TINT, channels, 1, 1))
+    x = (x * contrast + MEAN_COUNT + light) * tint
+    made = x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+    return made, _moved(boxes, sign * scale, shift, height, width)
+
+
+def _moved(boxes: Any, factor: Any, shift: Any, height: int, width: int) -> Any:
+    """Boxes under new = middle + factor × (old − middle) + shift × side, cut off at the edges."""
+    import torch
+
+    side = torch.tensor([width, height], dtype=torch.float32)
+    corners = boxes[..., 1:].reshape(*boxes.shape[:2], 2, 2)
+    new = side / 2 + factor[:, None, None] * (corners - side / 2) + (shift * side)[:, None, None]
+    low, high = new.amin(2), new.amax(2)
+    area = (high - low).prod(-1)
+    low, high = (torch.minimum(edge.clamp_min(0), side) for edge in (low, high))
+    size = high - low
+    there = (boxes[..., 0] != NONE) & (size.prod(-1) >= LEAST_LEFT * area) & (size.amin(-1) >= LEAST_PIXELS)
+    label = torch.where(there, boxes[..., 0], torch.full_like(boxes[..., 0], NONE))
+    return torch.cat([label[..., None], low, high], -1)

@@ -1,0 +1,113 @@
+"""COCO: one JSON file, or one for each split, with pictures, categories and boxes as x, y, width, height in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
+from edgeloop_pipeline.data.datasets.annotations.places import Pictures, split_of
+
+MAX_BYTES = 1 << 30
+
+
+class _Image(msgspec.Struct):
+    id: int | str
+    file_name: str
+    width: int = 0
+    height: int = 0
+
+
+class _Category(msgspec.Struct):
+    id: int
+    name: str
+
+
+class _Annotation(msgspec.Struct):
+    image_id: int | str
+    category_id: int
+    bbox: list[float] | None = None
+    iscrowd: int | bool | None = 0
+
+
+class _Coco(msgspec.Struct):
+    images: list[_Image]
+    annotations: list[_Annotation] = []
+    categories: list[_Category] = []
+
+
+def files(root: Path) -> list[Path]:
+    """The annotation files below the folder (or the file itself)."""
+    from edgeloop_pipeline.data.datasets.annotations.places import visible
+
+    named = [root] if root.is_file() else [p for p in visible(root) if p.suffix.lower() == ".json"]
+    return [path for path in named if _looks_so(path)]
+
+
+def _looks_so(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head, size = file.read(1 << 20), path.stat().st_size
+            file.seek(max(0, size - (1 << 16)))
+            text = head + file.read()
+    except OSError:
+        return False
+    return b'"images"' in text and (b'"annotations"' in text or b'"categories"' in text)
+
+
+def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
+    """Names of the classes, and the pictures. Raises DataError."""
+    found = {path: _decoded(path) for path in files(root)}
+    names: dict[int, str] = {}
+    for path, data in found.items():
+        for category in data.categories:
+            if names.setdefault(category.id, category.name) != category.name:
+                raise DataError(
+                    f"{path}: category {category.id} is {category.name!r}, in another file {names[category.id]!r}; give it one name"
+                )
+    ids = sorted(names)
+    if len(set(names.values())) != len(names):
+        raise DataError(f"{root}: two categories have one name; give each its own")
+    if ids and ids != list(range(ids[0], ids[0] + len(ids))):
+        findings.notes.append(f"category ids with gaps: {', '.join(map(str, ids[:20]))} become 0 to {len(ids) - 1}")
+    pictures = Pictures(root if root.is_dir() else root.parent)
+    several = len(found) > 1
+    given = (one for path, data in found.items() for one in _given(path, data, names, pictures, several, findings))
+    return [names[i] for i in ids], given
+
+
+def _decoded(path: Path) -> _Coco:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DataError(f"{path}: more than {MAX_BYTES >> 20} MiB; split it by pictures")
+        return msgspec.json.decode(path.read_bytes(), type=_Coco, strict=False)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(f"{path}: not COCO: {error}; export it again") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
+
+
+def _given(
+    path: Path, data: _Coco, names: dict[int, str], pictures: Pictures, several: bool, findings: Findings
+) -> Iterator[Given]:
+    split = split_of(path) if several else ""
+    boxes: dict[Any, list[Box]] = {image.id: [] for image in data.images}
+    for row in data.annotations:
+        if row.image_id not in boxes:
+            findings.add("boxes of pictures that are not listed", path.name)
+        elif row.category_id not in names:
+            findings.add("boxes of a category that is not listed", path.name)
+        elif row.iscrowd:
+            findings.add("crowds, which are no single boxes, left out", path.name)
+        elif row.bbox is None or len(row.bbox) != 4:
+            findings.add("annotations without a box, left out", path.name)
+        else:
+            x, y, w, h = row.bbox
+            boxes[row.image_id].append(Box(names[row.category_id], x, y, x + w, y + h))
+    for image in data.images:
+        place = pictures.named(image.file_name, near=path.parent, prefer=split)
+        yield Given(place, boxes[image.id], split, (image.width, image.height) if image.width and image.height else None)

@@ -1,0 +1,62 @@
+"""Finds pictures by the names that annotations have, and splits by the names of files and folders."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from edgeloop_pipeline.data.datasets.scanning import SPLITS, is_hidden, kind_of
+
+__all__ = ["Pictures", "split_of", "visible"]
+
+MAX_FILES = 1_000_000
+
+
+def visible(root: Path) -> list[Path]:
+    """Every file below the folder that is not hidden, sorted."""
+    found: list[Path] = []
+    for where, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        found += [Path(where, name) for name in sorted(names) if not is_hidden(name)]
+        if len(found) > MAX_FILES:
+            break
+    return found
+
+
+def split_of(path: Path) -> str:
+    """The split that a file's name says (instances_val2017.json), else its nearest folder's name; "" for none."""
+    for text in (path.stem, *reversed(path.parts[:-1])):
+        words = [word for word in re.split(r"[^a-z]+", text.lower()) if word]
+        known = [SPLITS[word] for word in words if word in SPLITS]
+        if known:
+            return known[-1]
+    return ""
+
+
+class Pictures:
+    """The pictures below a folder, by their names. Annotations seldom have the paths of this machine."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.all = [path for path in visible(root) if kind_of(path) == "pictures"]
+        self._by_name: dict[str, list[Path]] = {}
+        self._by_stem: dict[str, list[Path]] = {}
+        for path in self.all:
+            self._by_name.setdefault(path.name, []).append(path)
+            self._by_stem.setdefault(path.stem, []).append(path)
+
+    def named(self, name: str, near: Path, prefer: str = "") -> Path:
+        """The picture of this name or path: beside the annotation, below the root, or the one of that name in the split `prefer`.
+
+        Where there is none, the path where it should be.
+        """
+        plain = Path(name.replace("\\", "/"))
+        for place in (near / plain, self.root / plain):
+            if not plain.is_absolute() and place.is_file():
+                return place
+        there = self._by_name.get(plain.name) or self._by_stem.get(plain.stem if plain.suffix else plain.name) or []
+        ending = [path for path in there if path.as_posix().endswith(f"/{plain.as_posix()}")]
+        of_split = [path for path in ending or there if prefer and split_of(path) == prefer]
+        chosen = of_split or ending or there
+        return chosen[0] if chosen else near / plain.name

@@ -1,0 +1,65 @@
+"""A detector among the models that come in: its layout of boxes, and its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_exporters.model_files.description import ModelFile
+from edgeloop_exporters.model_files.detectors import Detector, detector_of
+from edgeloop_pipeline.importing.request import CompressRequest
+from edgeloop_pipeline.recipe.settings import ImportedBoxes
+
+if TYPE_CHECKING:
+    from edgeloop_pipeline.importing.output_meaning import Answer
+
+__all__ = ["found"]
+
+REMEDY = "say how its outputs give boxes with --boxes (docs/detection.md has the layouts)"
+
+
+def found(
+    answer: Answer, model: ModelFile, shapes: Mapping[str, tuple[int, ...]], request: CompressRequest, picture: tuple[int, ...]
+) -> bool:
+    """Whether the outputs are boxes; then `answer` says which. Raises UsageError where something has to be said."""
+    if request.task in ("classification", "tensors") or request.measure not in (None, "boxes"):
+        return False
+    asked = request.task == "detection" or request.boxes is not None or request.measure == "boxes"
+    detector = None
+    if len(picture) == 2:
+        detector = detector_of(model, shapes, picture[0], picture[1]) if request.boxes is None else None
+        if request.boxes is not None:
+            detector = Detector(request.boxes.decode, 0, True, "boxes, as said")
+    if detector is None:
+        if asked:
+            why = REMEDY if len(picture) == 2 else "boxes are found in pictures, and its input is none"
+            raise UsageError(f"{request.model}: its outputs are no boxes that are known here; {why}")
+        return False
+    given = request.boxes
+    answer.boxes = (
+        ImportedBoxes(decode=detector.layout)
+        if given is None
+        else ImportedBoxes(
+            decode=given.decode, score_threshold=given.score_threshold, iou_threshold=given.iou_threshold, max_boxes=given.max_boxes
+        )
+    )
+    answer.measure, answer.labels = "boxes", _labels(answer, model, detector, request)
+    (answer.facts if detector.sure else answer.guesses).append(
+        detector.why + ("" if detector.sure else " (--task tensors, if it does not)")
+    )
+    answer.facts.append("int8 is judged by the share of boxes that both find: nobody labelled the data")
+    return True
+
+
+def _labels(answer: Answer, model: ModelFile, detector: Detector, request: CompressRequest) -> list[str]:
+    labels, wanted = request.labels or list(model.metadata.labels), detector.labels
+    if wanted and request.labels and len(labels) != wanted:
+        raise UsageError(f"--labels: there are {len(labels)}, and a box has {wanted} scores")
+    if labels and wanted in (0, len(labels)):
+        answer.facts.append(f"{len(labels)} labels, {'as said' if request.labels else 'from the file'}")
+        return labels
+    if not wanted:
+        raise UsageError(f"{request.model}: does not say what it finds; name its labels with --labels")
+    answer.guesses.append(f"{wanted} labels without names; --labels names them")
+    return [f"label {number}" for number in range(wanted)]

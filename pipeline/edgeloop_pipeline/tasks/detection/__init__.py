@@ -1,0 +1,1 @@
+"""The task detection: boxes with labels in a picture."""

@@ -1,0 +1,138 @@
+"""Mean average precision as COCO computes it, of weighted pictures, so that a bootstrap can resample them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.boxes import Found, iou_matrix
+from edgeloop_pipeline.data.boxes import NONE
+
+__all__ = ["OVERLAPS", "Judged", "LabelCounts", "judged"]
+
+OVERLAPS = np.linspace(0.5, 0.95, 10)  # of a box and its truth, from which on it counts
+RECALLS = np.linspace(0, 1, 101)
+
+
+@dataclass(frozen=True)
+class _OfLabel:
+    """One label's boxes in all pictures, best first: picture (n,), score (n,), right (overlaps, n); its truths by picture (N,)."""
+
+    picture: Array
+    score: Array
+    right: Array
+    truths: Array
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Of one label at a threshold and an overlap of 0.5: truths, boxes that are right, and boxes in all."""
+
+    truths: int
+    right: int
+    answered: int
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Every box of every picture, right or wrong at each of OVERLAPS."""
+
+    labels: Sequence[_OfLabel]
+    pictures: int
+
+    def mean_precision(self, weights: Array, overlaps: slice = slice(None)) -> float:
+        """The mean average precision over labels and overlaps; `weights`: of the pictures (N,). NaN without a truth."""
+        found = [self._precision(label, weights, overlaps) for label in self.labels]
+        return float(np.mean([p for p in found if p is not None])) if any(p is not None for p in found) else float("nan")
+
+    def metric(self) -> Callable[[Array], float]:
+        """mAP@0.5:0.95 of weights."""
+        return self.mean_precision
+
+    def of_label(self, number: int, overlaps: slice = slice(None)) -> float | None:
+        """The average precision of one label, every picture once; None where it has no truth."""
+        return self._precision(self.labels[number], np.ones(self.pictures), overlaps)
+
+    @staticmethod
+    def _precision(label: _OfLabel, weights: Array, overlaps: slice) -> float | None:
+        truths = float(weights @ label.truths)
+        if truths <= 0:
+            return None
+        right = label.right[overlaps]
+        if not right.shape[1]:
+            return 0.0
+        weight = weights[label.picture]
+        hits = np.cumsum(right * weight, 1)
+        seen = np.cumsum(weight)
+        precision = hits / np.maximum(seen, 1e-12)
+        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+        recall = hits / truths
+        total = 0.0
+        for row in range(len(right)):
+            at = np.searchsorted(recall[row], RECALLS, side="left")
+            total += float(precision[row, at[at < right.shape[1]]].sum()) / len(RECALLS)
+        return total / len(right)
+
+    def counts(self, threshold: float) -> list[LabelCounts]:
+        """At an overlap of 0.5, of boxes with at least this score."""
+        found = []
+        for label in self.labels:
+            sure = label.score >= threshold
+            found.append(LabelCounts(int(label.truths.sum()), int(label.right[0, sure].sum()), int(sure.sum())))
+        return found
+
+    def best_threshold(self) -> float:
+        """The score from which on F1 over all labels, the harmonic mean of precision and recall, is highest; 0.5 without boxes."""
+        score = np.concatenate([label.score for label in self.labels])
+        right = np.concatenate([label.right[0] for label in self.labels])
+        truths = sum(int(label.truths.sum()) for label in self.labels)
+        if not right.any():
+            return 0.5
+        order = np.argsort(-score, kind="stable")
+        hits = np.cumsum(right[order])
+        f1 = 2 * hits / (np.arange(1, len(hits) + 1) + truths)
+        return float(np.clip(score[order][int(f1.argmax())], 0.01, 0.99))
+
+
+def judged(found: Sequence[Found], truth: Array, labels: int) -> Judged:
+    """Compare the boxes of each picture with its truth (N, boxes, 5), best first: a truth is found once."""
+    parts: list[list[tuple[Array, Array, Array]]] = [[] for _ in range(labels)]
+    truths = np.zeros((labels, len(truth)))
+    for i, answer in enumerate(found):
+        wanted = truth[i][truth[i][:, 0] != NONE]
+        overlap = iou_matrix(answer.boxes.astype(np.float64), wanted[:, 1:].astype(np.float64))
+        for label in range(labels):
+            theirs = wanted[:, 0] == label
+            truths[label, i] = theirs.sum()
+            mine = np.flatnonzero(answer.labels == label)
+            if len(mine):
+                mine = mine[np.argsort(-answer.scores[mine], kind="stable")]
+                right = _matched(overlap[mine][:, theirs])
+                parts[label].append((np.full(len(mine), i), answer.scores[mine], right))
+    return Judged([_joined(part, truths[label]) for label, part in enumerate(parts)], len(truth))
+
+
+def _joined(parts: list[tuple[Array, Array, Array]], truths: Array) -> _OfLabel:
+    if not parts:
+        return _OfLabel(np.zeros(0, np.intp), np.zeros(0), np.zeros((len(OVERLAPS), 0), bool), truths)
+    picture, score, right = (np.concatenate(part, -1) for part in zip(*parts, strict=True))
+    order = np.argsort(-score, kind="stable")
+    return _OfLabel(picture[order], score[order], right[:, order], truths)
+
+
+def _matched(overlap: Array) -> Array:
+    """Whether each box (rows of `overlap`, best first) finds a truth that is still free, at each of OVERLAPS: (overlaps, n)."""
+    right = np.zeros((len(OVERLAPS), len(overlap)), bool)
+    if not overlap.shape[1]:
+        return right
+    free = np.ones((len(OVERLAPS), overlap.shape[1]), bool)
+    levels = np.arange(len(OVERLAPS))
+    for i in np.flatnonzero(overlap.max(1) >= OVERLAPS[0]):
+        row = np.where(free & (overlap[i] >= OVERLAPS[:, None]), overlap[i], -1.0)
+        best = row.argmax(1)
+        right[:, i] = row[levels, best] >= 0
+        free[levels[right[:, i]], best[right[:, i]]] = False
+    return right
