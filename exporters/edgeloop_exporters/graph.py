@@ -47,6 +47,9 @@ def trace(network: nn.Module, sample: Tensor) -> fx.GraphModule:
     module = program.module(check_guards=False)
     # A plain GraphModule: torch.export's own refuses train() and eval().
     module = fx.GraphModule(module, module.graph)
+    for node in module.graph.nodes:
+        if node.op == "call_function" and hasattr(nn.Module, node.name):  # a cast is called `to`, and no submodule can be
+            node._rename(f"{node.name}_1")
     output = next(n for n in module.graph.nodes if n.op == "output").args[0]
     if not (isinstance(output, tuple) and len(output) == 1):
         raise ModelError(

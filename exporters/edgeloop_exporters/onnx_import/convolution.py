@@ -1,4 +1,4 @@
-"""Convolutions, pools, dense layers and padding."""
+"""Convolutions, dense layers and batch normalization."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from torch import nn
 from edgeloop_exporters.onnx_import.table import Node, handles
 from edgeloop_exporters.onnx_import.values import Unsupported, Value
 
+__all__ = ["listed", "padded", "padding"]
+
 CONVOLUTIONS: dict[int, type[nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORMS: dict[int, type[nn.Module]] = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
-def _padding(node: Node, x: Value, kernel: list[int], strides: list[int], dilations: list[int]) -> list[tuple[int, int]]:
+def padding(node: Node, x: Value, kernel: list[int], strides: list[int], dilations: list[int]) -> list[tuple[int, int]]:
     """(before, after) of each axis."""
     places, auto = len(kernel), node.get("auto_pad", "NOTSET")
     if auto == "NOTSET":
@@ -32,12 +34,12 @@ def _padding(node: Node, x: Value, kernel: list[int], strides: list[int], dilati
     return found
 
 
-def _padded(node: Node, x: Value, pads: list[tuple[int, int]], value: float) -> Value:
+def padded(node: Node, x: Value, pads: list[tuple[int, int]], value: float) -> Value:
     flat = [side for pair in reversed(pads) for side in pair]
     return node.build.call(F.pad, x, flat, "constant", value) if any(flat) else x
 
 
-def _listed(node: Node, name: str, places: int) -> list[int]:
+def listed(node: Node, name: str, places: int) -> list[int]:
     return [int(v) for v in node.get(name, [1] * places)]
 
 
@@ -47,13 +49,13 @@ def _conv(node: Node) -> Value:
     places = weight.rank - 2
     if places not in CONVOLUTIONS or x.rank != weight.rank:
         raise Unsupported(f"with {places} places")
-    kernel, strides, dilations = list(weight.shape[2:]), _listed(node, "strides", places), _listed(node, "dilations", places)
-    pads, groups = _padding(node, x, kernel, strides, dilations), int(node.get("group", 1))
+    kernel, strides, dilations = list(weight.shape[2:]), listed(node, "strides", places), listed(node, "dilations", places)
+    pads, groups = padding(node, x, kernel, strides, dilations), int(node.get("group", 1))
     if not weight.is_constant or (bias is not None and not bias.is_constant):
         function: Any = (F.conv1d, F.conv2d, F.conv3d)[places - 1]
-        return node.build.call(function, _padded(node, x, pads, 0.0), weight, bias, strides, 0, dilations, groups)
+        return node.build.call(function, padded(node, x, pads, 0.0), weight, bias, strides, 0, dilations, groups)
     if any(before != after for before, after in pads):
-        x, pads = _padded(node, x, pads, 0.0), [(0, 0)] * places
+        x, pads = padded(node, x, pads, 0.0), [(0, 0)] * places
     layer: Any = CONVOLUTIONS[places](
         weight.shape[1] * groups, weight.shape[0], kernel, strides, tuple(before for before, _ in pads), dilations, groups,
         bias=bias is not None,
@@ -74,10 +76,10 @@ def _conv_transpose(node: Node) -> Value:
     places = weight.rank - 2
     if places not in TRANSPOSED or not weight.is_constant or (bias is not None and not bias.is_constant):
         raise Unsupported(f"with {places} places, or with weights that the data decide")
-    kernel, strides, dilations = list(weight.shape[2:]), _listed(node, "strides", places), _listed(node, "dilations", places)
+    kernel, strides, dilations = list(weight.shape[2:]), listed(node, "strides", places), listed(node, "dilations", places)
     groups, extra = int(node.get("group", 1)), [int(v) for v in node.get("output_padding", [0] * places)]
     full = [(n - 1) * s + (k - 1) * d + 1 for n, s, k, d in zip(x.shape[2:], strides, kernel, dilations, strict=True)]
-    pads = _padding(node, x, kernel, strides, dilations) if node.get("auto_pad", "NOTSET") in ("NOTSET", "VALID") else None
+    pads = padding(node, x, kernel, strides, dilations) if node.get("auto_pad", "NOTSET") in ("NOTSET", "VALID") else None
     wanted = node.get("output_shape")
     if pads is None or wanted is not None:
         goal = (
@@ -133,11 +135,6 @@ def _matmul(node: Node) -> Value:
     return node.build.call(torch.matmul, a, b)
 
 
-@handles("Einsum")
-def _einsum(node: Node) -> Value:
-    return node.build.call(torch.einsum, node.get("equation").replace(" ", ""), *node.inputs)
-
-
 @handles("BatchNormalization")
 def _batch_norm(node: Node) -> Value | list[Value]:
     x, parts = node[0], [node[i] for i in range(1, 5)]
@@ -160,94 +157,3 @@ def _standardized(node: Node, x: torch.Tensor, scale: torch.Tensor, shift: torch
     answer = F.batch_norm(x, None, None, scale, shift, True, 0.0, float(node.get("epsilon", 1e-5)))
     made = [answer, running[0] * rate + own * (1 - rate), running[1] * rate + spread * (1 - rate)]
     return [node.build.tensor(value) for value in made[: node.outputs]]
-
-
-@handles("MaxPool", "AveragePool")
-def _pool(node: Node) -> Value | list[Value]:
-    x = node[0]
-    kernel = [int(k) for k in node.get("kernel_shape")]
-    places = len(kernel)
-    strides, dilations = _listed(node, "strides", places), _listed(node, "dilations", places)
-    pads, ceil = _padding(node, x, kernel, strides, dilations), bool(node.get("ceil_mode", 0))
-    if node.outputs > 1 or node.get("storage_order", 0):
-        raise Unsupported("with the places of the maxima")
-    if places > 3:
-        raise Unsupported(f"over {places} places")
-    if ceil and all(
-        (n + b + e - d * (k - 1) - 1) % s == 0
-        for n, (b, e), d, k, s in zip(x.shape[2:], pads, dilations, kernel, strides, strict=True)
-    ):
-        ceil = False
-    if node.op == "MaxPool":
-        function: Any = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[places - 1]
-        if any(b != e or b * 2 > k for (b, e), k in zip(pads, kernel, strict=True)):
-            x, pads = (
-                _padded(node, x, pads, float("-inf") if x.dtype.is_floating_point else float(torch.iinfo(x.dtype).min)),
-                [(0, 0)] * places,
-            )
-        return node.build.call(function, x, kernel, strides, [b for b, _ in pads], dilations, ceil)
-    return _average(node, x, kernel, strides, dilations, pads, ceil)
-
-
-def _average(
-    node: Node, x: Value, kernel: list[int], strides: list[int], dilations: list[int], pads: list[tuple[int, int]], ceil: bool
-) -> Value:  # fmt: skip
-    places = len(kernel)
-    function: Any = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[places - 1]
-    counts_padding = bool(node.get("count_include_pad", 0))
-    if any(d != 1 for d in dilations):
-        raise Unsupported("with dilations")
-    if all(b == e and b * 2 <= k for (b, e), k in zip(pads, kernel, strict=True)) and not (ceil and counts_padding):
-        return node.build.call(function, x, kernel, strides, [b for b, _ in pads], ceil, counts_padding)
-    if ceil:
-        raise Unsupported("with ceil_mode and padding on one side")
-    summed = node.build.call(function, _padded(node, x, pads, 0.0), kernel, strides)
-    if counts_padding:
-        return summed
-    # Without the padding in the count: the average of ones says which share of a window is inside.
-    ones = F.pad(torch.ones((1, 1, *x.shape[2:])), [side for pair in reversed(pads) for side in pair])
-    share = function(ones, kernel, strides)
-    return node.build.call(torch.mul, summed, node.build.tensor(1.0 / share))
-
-
-@handles("GlobalAveragePool", "GlobalMaxPool")
-def _global_pool(node: Node) -> Value:
-    x = node[0]
-    places = x.rank - 2
-    if node.op == "GlobalMaxPool":
-        return node.build.call(torch.amax, x, list(range(2, x.rank)), True)
-    if places in (1, 2, 3):
-        function: Any = (F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)[places - 1]
-        return node.build.call(function, x, 1 if places == 1 else [1] * places)
-    return node.build.call(torch.mean, x, list(range(2, x.rank)), True)
-
-
-@handles("Pad")
-def _pad(node: Node) -> Value:
-    x, mode = node[0], node.get("mode", "constant")
-    pads = node.ints(1, "pads" if node.version >= 2 else "paddings") or []
-    given, fill = node.maybe(2), float(node.get("value", 0.0))
-    if given is not None and given.a.numel():
-        fill = node.build.number(given)
-    axes = node.ints(3, "axes")
-    axes = list(range(x.rank)) if axes is None else [a % x.rank for a in axes]
-    both = {axis: (pads[i], pads[i + len(axes)]) for i, axis in enumerate(axes)}
-    if x.batched() and both.get(0, (0, 0)) != (0, 0) and not x.is_static:
-        raise Unsupported("of the batch")
-    low = min((axis for axis, pair in both.items() if pair != (0, 0)), default=x.rank)
-    flat = [side for axis in range(x.rank - 1, low - 1, -1) for side in both.get(axis, (0, 0))]
-    if not any(flat):
-        return x
-    if mode == "constant":
-        return node.build.call(F.pad, x, flat, "constant", fill if x.dtype.is_floating_point else int(fill))
-    if mode not in ("reflect", "edge") or any(side < 0 for side in flat):
-        raise Unsupported(f"with mode {mode}")
-    if len(flat) // 2 > x.rank - 2:  # over channels too: one more axis before them
-        if len(flat) // 2 > x.rank - 1 or x.rank > 4:
-            raise Unsupported(f"with mode {mode} over {len(flat) // 2} axes")
-        inner = node.build.call(
-            F.pad, node.build.call(torch.unsqueeze, x, 1), flat, "reflect" if mode == "reflect" else "replicate"
-        )
-        return node.build.call(torch.squeeze, inner, 1)
-    flat += [0] * (2 * (x.rank - 2) - len(flat)) if x.rank - 2 > 1 and len(flat) < 2 * (x.rank - 2) else []
-    return node.build.call(F.pad, x, flat, "reflect" if mode == "reflect" else "replicate")

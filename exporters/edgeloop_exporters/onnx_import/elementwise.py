@@ -9,16 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeloop_exporters.onnx_import.table import Node, handles
+from edgeloop_exporters.onnx_import.table import DTYPES, Node, handles
 from edgeloop_exporters.onnx_import.values import Unsupported, Value
 
-__all__ = ["DTYPES"]
-
-# ONNX's numbers of types; half and double become float: the graph is quantized from float anyway.
-DTYPES = {
-    1: torch.float32, 2: torch.uint8, 3: torch.int8, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
-    10: torch.float32, 11: torch.float32, 16: torch.float32,
-}  # fmt: skip
 BINARY: dict[str, Callable[..., Any]] = {
     "Add": torch.add, "Sub": torch.sub, "Mul": torch.mul, "Pow": torch.pow, "Equal": torch.eq, "Greater": torch.gt,
     "GreaterOrEqual": torch.ge, "Less": torch.lt, "LessOrEqual": torch.le, "And": torch.logical_and, "Or": torch.logical_or,
@@ -50,6 +43,9 @@ def _binary(node: Node) -> Value:
         return node.build.call(torch.mul, a, a)
     second = node.build.operand(b, a)
     first = node.build.operand(a, b) if isinstance(second, Value) else a
+    if isinstance(first, Value) and isinstance(second, Value):
+        node.build.along_channels(first, second)
+        node.build.along_channels(second, first)
     if isinstance(first, Value):
         return node.build.call(BINARY[node.op], first, second)
     if node.op == "Sub":  # a number minus a tensor goes wrong in TFLite's converter
@@ -68,6 +64,8 @@ def _divide(node: Node) -> Value:
     if not isinstance(second, Value) and second:  # integer kernels know products
         return node.build.call(torch.mul, a, 1.0 / second)
     first = node.build.operand(a, b) if isinstance(second, Value) else a
+    if isinstance(second, Value):
+        node.build.along_channels(second, a)
     return node.build.call(torch.div, first, second) if isinstance(first, Value) else node.build.call(_divided_by, first, second)
 
 
@@ -82,8 +80,6 @@ def _mod(node: Node) -> Value:
 
 @handles("BitShift")
 def _shift(node: Node) -> Value:
-    if node[0].dtype == torch.uint8:
-        raise Unsupported("of unsigned values")
     left = node.get("direction") == "LEFT"
     return node.build.call(torch.bitwise_left_shift if left else torch.bitwise_right_shift, node[0], node[1])
 
@@ -145,7 +141,7 @@ def _activation(node: Node) -> Value:
     if node.op == "Shrink":
         lambd, bias = float(node.get("lambd", 0.5)), float(node.get("bias", 0.0))
         if bias not in (0.0, lambd) or not x.dtype.is_floating_point:
-            raise Unsupported(f"with bias {bias}")
+            return call(_shrunk, x, lambd, bias)
         return call(F.softshrink if bias else F.hardshrink, x, lambd)
     if node.op == "Selu":
         return _selu(node, x)
@@ -158,6 +154,11 @@ def _activation(node: Node) -> Value:
     if abs(alpha - 1 / 6) < 1e-4 and beta == 0.5:
         return call(F.hardsigmoid, x)
     return call(torch.clamp, call(torch.add, call(torch.mul, x, alpha), beta), 0.0, 1.0)
+
+
+def _shrunk(x: Tensor, lambd: float, bias: float) -> Tensor:
+    zero = torch.zeros_like(x)
+    return torch.where(x < -lambd, x + bias, torch.where(x > lambd, x - bias, zero)).to(x.dtype)
 
 
 def _selu(node: Node, x: Value) -> Value:
@@ -186,9 +187,19 @@ def _where(node: Node) -> Value:
 
 @handles("IsInf")
 def _is_inf(node: Node) -> Value:
-    if not (node.get("detect_negative", 1) and node.get("detect_positive", 1)):
-        raise Unsupported("of one sign only")
-    return node.build.call(torch.isinf, node[0])
+    negative, positive = bool(node.get("detect_negative", 1)), bool(node.get("detect_positive", 1))
+    if not (negative or positive):
+        return node.build.call(torch.zeros_like, node[0], dtype=torch.bool)
+    function = torch.isinf if negative and positive else torch.isposinf if positive else torch.isneginf
+    return node.build.call(function, node[0])
+
+
+@handles("BitCast")
+def _bit_cast(node: Node) -> Value:
+    x, dtype = node[0], DTYPES.get(node.get("to"))
+    if dtype is None or x.dtype.itemsize != dtype.itemsize or node.get("to") in (10, 11, 16):
+        raise Unsupported(f"to type {node.get('to')}")
+    return node.build.call(Tensor.view, x, dtype)
 
 
 @handles("Cast", "CastLike")

@@ -8,6 +8,8 @@ from torch import Tensor
 from edgeloop_exporters.onnx_import.table import Node, handles
 from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value
 
+REDUCTIONS = {"none": "", "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
+
 
 @handles("Gather")
 def _gather(node: Node) -> Value:
@@ -85,12 +87,24 @@ def _gather_elements(node: Node) -> Value:
 
 @handles("GatherND")
 def _gather_nd(node: Node) -> Value:
-    x, index = node[0], node[1]
-    if not node.get("batch_dims", 0) and (picked := _of_own_sample(node.build, x, index)) is not None:
+    x, index, shared = node[0], node[1], int(node.get("batch_dims", 0))
+    if not shared and (picked := _of_own_sample(node.build, x, index)) is not None:
         return picked
-    if node.get("batch_dims", 0) or not index.is_constant or (x.batched() and not x.is_static):
-        raise Unsupported("along the batch, or at places that the data decide")
-    return node.build.call(torch.ops.aten.index.Tensor, x, [node.build.tensor(part) for part in index.a.unbind(-1)])
+    if index.is_constant and not shared and not (x.batched() and not x.is_static):
+        return node.build.call(torch.ops.aten.index.Tensor, x, [node.build.tensor(part) for part in index.a.unbind(-1)])
+    if not shared and x.batched() and not x.is_static:
+        raise Unsupported("along the batch")
+    return node.build.call(_gathered, x, index, shared)
+
+
+def _gathered(x: Tensor, index: Tensor, shared: int) -> Tensor:
+    """As ONNX defines it: the last axis of `index` says places after the first `shared` axes."""
+    lead = [
+        torch.arange(x.shape[axis], device=x.device).reshape([-1 if i == axis else 1 for i in range(index.dim() - 1)])
+        for axis in range(shared)
+    ]
+    places = [_wrapped(part, x.shape[shared + i]) for i, part in enumerate(index.unbind(-1))]
+    return torch.ops.aten.index.Tensor(x, [*lead, *places])  # type: ignore[no-any-return]
 
 
 def _of_own_sample(build: Builder, x: Value, index: Value) -> Value | None:
@@ -111,8 +125,9 @@ def _numbers(count: int, rank: int) -> Tensor:
 def _one_hot(node: Node) -> Value:
     depth, call = int(node.build.number(node[1])), node.build.call
     index, axis = node[0], int(node.get("axis", -1))
-    if not node[2].is_constant or index.dtype.is_floating_point:
-        raise Unsupported("with values that the data decide, or of places that are no integers")
+    if not node[2].is_constant:
+        raise Unsupported("with values that the data decide")
+    index = call(Tensor.to, index, torch.int64) if index.dtype.is_floating_point else index
     off, on = node[2].a
     places = node.build.tensor(torch.arange(depth))
     hot = call(torch.eq, call(torch.unsqueeze, call(_wrapped, index, depth), -1), places)
@@ -123,18 +138,101 @@ def _one_hot(node: Node) -> Value:
 
 @handles("ScatterND", "ScatterElements", "Scatter")
 def _scatter(node: Node) -> Value:
-    x, index, new = node[0], node[1], node[2]
-    if node.get("reduction", "none") != "none":
-        raise Unsupported(f"with reduction {node.get('reduction')}")
+    x, index, new, how = node[0], node[1], node[2], node.get("reduction", "none")
+    if how not in REDUCTIONS:
+        raise Unsupported(f"with reduction {how}")
     if node.op != "ScatterND":
         axis = int(node.get("axis", 0))
-        return node.build.call(torch.scatter, x, axis, node.build.call(_wrapped, index, x.shape[axis]), new)
-    if not index.is_constant:
+        wrapped = node.build.call(_wrapped, index, x.shape[axis])
+        if how == "none":
+            return node.build.call(torch.scatter, x, axis, wrapped, new)
+        return node.build.call(_reduced, x, axis, wrapped, new, REDUCTIONS[how])
+    if index.is_constant and how in ("none", "add"):
+        places = [node.build.tensor(part.contiguous()) for part in index.a.unbind(-1)]
+        return node.build.call(torch.index_put, x, tuple(places), new, how == "add")
+    if not index.is_static and x.batched() and not x.is_static:
         raise Unsupported("at places that the data or the batch decide")
-    places = [node.build.tensor(part.contiguous()) for part in index.a.unbind(-1)]
-    return node.build.call(torch.index_put, x, tuple(places), new)
+    return node.build.call(_scattered_nd, x, index, new, REDUCTIONS[how])
 
 
-@handles("ReverseSequence", "NonZero", "Unique", "Compress", "NonMaxSuppression", "StringNormalizer")
+def _reduced(x: Tensor, axis: int, index: Tensor, new: Tensor, how: str) -> Tensor:
+    return torch.scatter_reduce(x, axis, index, new, how)
+
+
+def _scattered_nd(x: Tensor, index: Tensor, new: Tensor, how: str) -> Tensor:
+    """Slices as rows of a matrix: one place for each."""
+    depth = index.shape[-1]
+    place = torch.zeros(index.shape[:-1], dtype=torch.int64, device=x.device)
+    for i in range(depth):
+        place = place * x.shape[i] + _wrapped(index[..., i], x.shape[i])
+    rows = 1
+    for size in x.shape[:depth]:
+        rows *= size
+    flat, given = x.reshape(rows, -1), new.reshape(place.numel(), -1)
+    where = place.reshape(-1, 1).expand(-1, flat.shape[1])
+    made = torch.scatter(flat, 0, where, given) if not how else torch.scatter_reduce(flat, 0, where, given, how)
+    return made.reshape(x.shape)
+
+
+@handles("Compress")
+def _compress(node: Node) -> Value:
+    x, kept, axis = node[0], node[1], node.get("axis")
+    if not kept.is_constant:
+        raise Unsupported("its result's shape is decided by the data; end the model before it, with --output")
+    places = node.build.tensor(torch.nonzero(kept.a.reshape(-1)).reshape(-1))
+    if axis is None:
+        if x.batched() and not x.is_static:
+            raise Unsupported("along the batch")
+        return node.build.call(torch.index_select, node.build.call(torch.reshape, x, [-1]), 0, places)
+    if x.batched(int(axis) % x.rank) and not x.is_static:
+        raise Unsupported("along the batch")
+    return node.build.call(torch.index_select, x, int(axis), places)
+
+
+@handles("NonZero")
+def _non_zero(node: Node) -> Value:
+    if not node[0].is_constant:
+        raise Unsupported("its result's shape is decided by the data; end the model before it, with --output")
+    return node.build.tensor(torch.nonzero(node[0].a).T.contiguous())
+
+
+@handles("ReverseSequence")
+def _reverse_sequence(node: Node) -> Value:
+    x, lengths = node[0], node.build.ints(node[1])
+    time, batch = int(node.get("time_axis", 0)), int(node.get("batch_axis", 1))
+    if not x.batched(batch) or x.is_static:
+        return _reversed_each(node, x, lengths, time, batch)
+    if len(set(lengths)) > 1:
+        raise Unsupported("with one length for each sample of the batch")
+    return _reversed_first(node, x, lengths[0], time)
+
+
+def _reversed_each(node: Node, x: Value, lengths: list[int], time: int, batch: int) -> Value:
+    rows = [_reversed_first(node, node.build.call(torch.narrow, x, batch, i, 1), n, time) for i, n in enumerate(lengths)]
+    return node.build.call(torch.cat, rows, batch)
+
+
+def _reversed_first(node: Node, x: Value, length: int, axis: int) -> Value:
+    places = [*range(length - 1, -1, -1), *range(length, x.shape[axis])]
+    return node.build.call(torch.index_select, x, axis, node.build.tensor(torch.tensor(places)))
+
+
+@handles("TensorScatter")
+def _tensor_scatter(node: Node) -> Value:
+    """New keys or values at each sample's own place in a cache."""
+    cache, new, first = node[0], node[1], node.maybe(2)
+    axis, circular = int(node.get("axis", -2)) % cache.rank, node.get("mode", "linear") == "circular"
+    start = first if first is not None else node.build.tensor(torch.zeros(1, dtype=torch.int64))
+    return node.build.call(_cached, cache, new, start, axis, circular)
+
+
+def _cached(cache: Tensor, new: Tensor, first: Tensor, axis: int, circular: bool) -> Tensor:
+    along = torch.arange(new.shape[axis], device=cache.device).reshape([-1 if i == axis else 1 for i in range(cache.dim())])
+    places = along + first.reshape([-1, *[1] * (cache.dim() - 1)])
+    places = places % cache.shape[axis] if circular else places
+    return torch.scatter(cache, axis, places.expand(new.shape), new)
+
+
+@handles("Unique", "NonMaxSuppression", "StringNormalizer")
 def _by_data(node: Node) -> Value:
     raise Unsupported("its result's shape is decided by the data; end the model before it, with --output")

@@ -29,6 +29,8 @@ def _reduce(node: Node) -> Value:
     if 0 in axes and x.batched() and not x.is_static:
         raise Unsupported("over the batch")
     keep = bool(node.get("keepdims", 1))
+    if node.op in ("ReduceMax", "ReduceMin") and any(x.shape[axis] == 0 for axis in axes):
+        return _of_nothing(node, x, axes, keep)
     if node.op == "ReduceProd":
         for axis in reversed(axes):
             x = call(torch.prod, x, axis, keep)
@@ -39,6 +41,18 @@ def _reduce(node: Node) -> Value:
     if node.op == "ReduceL2":
         return call(torch.sqrt, found)
     return call(torch.log, found) if node.op == "ReduceLogSum" else found
+
+
+def _of_nothing(node: Node, x: Value, axes: list[int], keep: bool) -> Value:
+    """The largest of no values is the least value that the type has, and the other way round."""
+    if x.dtype == torch.bool:
+        fill: float = node.op == "ReduceMin"
+    elif x.dtype.is_floating_point:
+        fill = float("-inf") if node.op == "ReduceMax" else float("inf")
+    else:
+        fill = torch.iinfo(x.dtype).min if node.op == "ReduceMax" else torch.iinfo(x.dtype).max
+    shape = [1 if axis in axes else size for axis, size in enumerate(x.shape) if keep or axis not in axes]
+    return node.build.tensor(torch.full(shape, fill, dtype=x.dtype))
 
 
 def _before(node: Node, x: Value) -> Value:
@@ -62,38 +76,60 @@ def _softmax(node: Node) -> Value:
     return node.build.call(torch.unflatten, node.build.call(function, node.build.call(torch.flatten, x, 1), 1), 1, inner)
 
 
+@handles("Hardmax")
+def _hardmax(node: Node) -> Value:
+    x, axis, call = node[0], int(node.get("axis", 1 if node.version < 13 else -1)), node.build.call
+    axis = axis % max(x.rank, 1)
+    if node.version < 13 and axis != x.rank - 1:
+        raise Unsupported(f"of operator set {node.version} over axes {axis} to {x.rank - 1}")
+    places = call(torch.argmax, x, axis, True)
+    along = torch.arange(x.shape[axis]).reshape([-1 if i == axis else 1 for i in range(x.rank)])
+    return call(Tensor.to, call(torch.eq, node.build.tensor(along), places), x.dtype)
+
+
 @handles("ArgMax", "ArgMin")
 def _extreme(node: Node) -> Value:
-    if node.get("select_last_index", 0):
-        raise Unsupported("with select_last_index")
-    function = torch.argmax if node.op == "ArgMax" else torch.argmin
-    return node.build.call(function, node[0], int(node.get("axis", 0)), bool(node.get("keepdims", 1)))
+    function, x, call = torch.argmax if node.op == "ArgMax" else torch.argmin, node[0], node.build.call
+    axis, keep = int(node.get("axis", 0)) % max(x.rank, 1), bool(node.get("keepdims", 1))
+    if not node.get("select_last_index", 0):
+        return call(function, x, axis, keep)
+    found = call(function, call(torch.flip, x, [axis]), axis, keep)  # the first from behind
+    return call(torch.add, call(torch.neg, found), x.shape[axis] - 1)
 
 
 @handles("TopK")
 def _top(node: Node) -> list[Value]:
     (count,) = node.ints(1, "k") or [1]
     axis, call = int(node.get("axis", -1)), node.build.call
-    if not node.get("sorted", 1):
-        raise Unsupported("without order")
-    best = [bool(node.get("largest", 1))]
-    return [
-        call(_top_part, node[0], count, axis, best[0], 0),
-        call(_top_part, node[0], count, axis, best[0], 1),
-    ]
+    # where no order is asked for, any order is right
+    largest = bool(node.get("largest", 1))
+    return [call(_top_values, node[0], count, axis, largest), call(_top_places, node[0], count, axis, largest)]
 
 
-def _top_part(x: Tensor, count: int, axis: int, largest: bool, part: int) -> Tensor:
+def _top_values(x: Tensor, count: int, axis: int, largest: bool) -> Tensor:
+    return torch.topk(x, count, axis, largest, True)[0]
+
+
+def _top_places(x: Tensor, count: int, axis: int, largest: bool) -> Tensor:
     """Equal values in their own order, as ONNX says; torch's own topk has none."""
-    return torch.sort(x, dim=axis, descending=largest, stable=True)[part].narrow(axis, 0, count)
+    return torch.sort(x, dim=axis, descending=largest, stable=True)[1].narrow(axis, 0, count)
 
 
-@handles("CumSum")
+@handles("CumSum", "CumProd")
 def _cumulative(node: Node) -> Value:
-    if node.get("exclusive", 0) or node.get("reverse", 0):
-        raise Unsupported("exclusive or reversed")
+    x, call = node[0], node.build.call
     (axis,) = node.build.ints(node[1])
-    return node.build.call(torch.cumsum, node[0], axis)
+    axis = axis % x.rank
+    backwards, length = bool(node.get("reverse", 0)), x.shape[axis]
+    if x.batched(axis) and not x.is_static:
+        raise Unsupported("along the batch")
+    x = call(torch.flip, x, [axis]) if backwards else x
+    # torch sums small integers as int64, ONNX in their own type
+    x = call(torch.cumsum if node.op == "CumSum" else torch.cumprod, x, axis, dtype=x.dtype)
+    if node.get("exclusive", 0):
+        first = call(torch.full_like, call(torch.narrow, x, axis, 0, 1), 0 if node.op == "CumSum" else 1)
+        x = call(torch.cat, [first, call(torch.narrow, x, axis, 0, length - 1)], axis)
+    return call(torch.flip, x, [axis]) if backwards else x
 
 
 @handles("LpNormalization")
@@ -137,6 +173,7 @@ def _rms_norm(node: Node) -> Value:
     axes = list(range(int(node.get("axis", -1)) % x.rank, x.rank))
     mean = call(torch.mean, call(torch.mul, x, x), axes, True)
     scaled = call(torch.mul, x, call(torch.rsqrt, call(torch.add, mean, float(node.get("epsilon", 1e-5)))))
+    node.build.along_channels(node[1], scaled)
     return call(torch.mul, scaled, node[1])
 
 
@@ -146,7 +183,9 @@ def _group_norm(node: Node) -> Value:
     channels = x.shape[1]
     groups = channels if node.op == "InstanceNormalization" else int(node.get("num_groups"))
     if not (scale.is_constant and bias.is_constant):
-        raise Unsupported("with a scale that the data decide")
+        if scale.a.numel() != channels:
+            raise Unsupported("with a scale that the data decide")
+        return node.build.call(F.group_norm, x, groups, scale, bias, float(node.get("epsilon", 1e-5)))
     each = channels // scale.a.numel()  # operator set 18 has one for each group
     layer = torch.nn.GroupNorm(groups, channels, float(node.get("epsilon", 1e-5)))
     layer.weight = torch.nn.Parameter(scale.a.repeat_interleave(each).clone())
@@ -157,16 +196,20 @@ def _group_norm(node: Node) -> Value:
 @handles("LRN")
 def _lrn(node: Node) -> Value:
     size, alpha, beta = int(node.get("size")), float(node.get("alpha", 1e-4)), float(node.get("beta", 0.75))
-    if size % 2 == 0:
-        raise Unsupported(f"of even size {size}")
-    return node.build.call(F.local_response_norm, node[0], size, alpha, beta, float(node.get("bias", 1.0)))
+    bias, x, call = float(node.get("bias", 1.0)), node[0], node.build.call
+    if size % 2:
+        return call(F.local_response_norm, x, size, alpha, beta, bias)
+    squares = call(torch.unsqueeze, call(torch.flatten, call(torch.mul, x, x), 2), 1)  # (N, 1, C, places)
+    around = call(F.pad, squares, [0, 0, (size - 1) // 2, size // 2])
+    mean = call(torch.reshape, call(F.avg_pool2d, around, [size, 1], 1), [-1, *x.shape[1:]])
+    return call(torch.div, x, call(torch.pow, call(torch.add, call(torch.mul, mean, alpha), bias), beta))
 
 
 @handles("MeanVarianceNormalization")
 def _mvn(node: Node) -> Value:
     x, call = node[0], node.build.call
     axes = [int(a) % x.rank for a in node.get("axes", [0, 2, 3])]
-    if 0 in axes:
+    if 0 in axes and x.batched() and not x.is_static:
         raise Unsupported("over the batch")
     centred = call(torch.sub, x, call(torch.mean, x, axes, True))
     variance = call(torch.mean, call(torch.mul, centred, centred), axes, True)

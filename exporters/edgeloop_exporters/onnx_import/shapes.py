@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from edgeloop_exporters.onnx_import.elementwise import DTYPES
-from edgeloop_exporters.onnx_import.table import Node, handles
+from edgeloop_exporters.onnx_import.table import DTYPES, Node, handles
 from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value
 
 LAST = 1 << 40
@@ -148,10 +147,8 @@ def _batched_like(build: Builder, part: Value, others: list[Value], axis: int) -
     return build.call(Tensor.expand, part, [build.batch, *part.shape[1:]])
 
 
-@handles("Split", "SplitToSequence")
+@handles("Split")
 def _split(node: Node) -> list[Value]:
-    if node.op == "SplitToSequence":
-        raise Unsupported("makes a sequence")
     x, axis = node[0], int(node.get("axis", 0)) % node[0].rank
     sizes = node.ints(1, "split")
     length = x.shape[axis]

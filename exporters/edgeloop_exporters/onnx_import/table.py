@@ -6,9 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from edgeloop_exporters.onnx_import.values import Builder, Unsupported, Value
 
-__all__ = ["HANDLERS", "Node", "handles"]
+__all__ = ["DTYPES", "HANDLERS", "Node", "handles"]
+
+# ONNX's numbers of types; half and double become float: the graph is quantized from float anyway.
+DTYPES = {
+    1: torch.float32, 2: torch.uint8, 3: torch.int8, 4: torch.uint16, 5: torch.int16, 6: torch.int32, 7: torch.int64, 9: torch.bool,
+    10: torch.float32, 11: torch.float32, 12: torch.uint32, 13: torch.uint64, 16: torch.float32,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,11 @@ class Node:
     inputs: Sequence[Value | None]
     attributes: dict[str, Any]
     version: int
-    outputs: int
+    wanted: Sequence[bool]  # which outputs have a name
+
+    @property
+    def outputs(self) -> int:
+        return sum(self.wanted)
 
     def get(self, name: str, default: Any = None) -> Any:
         value = self.attributes.get(name, default)
@@ -45,7 +57,7 @@ class Node:
         return None if found is None else [int(v) for v in (found if isinstance(found, (list, tuple)) else [found])]
 
 
-Handler = Callable[[Node], "Value | Sequence[Value]"]
+Handler = Callable[[Node], "Value | Sequence[Value | None]"]
 HANDLERS: dict[str, Handler] = {}
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["BATCHES", "Builder", "Unsupported", "Value"]
+__all__ = ["BATCHES", "Builder", "Items", "Unsupported", "Value"]
 
 BATCHES = (2, 3)
+MAX_BETWEEN = 16
 MAX_CONSTANT = 1 << 28  # values of a computed constant
 
 
@@ -55,6 +56,18 @@ class Value:
         return self.rank > axis and (self.a.shape[axis], self.b.shape[axis]) == BATCHES
 
 
+@dataclass(frozen=True)
+class Items(Value):
+    """A sequence of tensors, whose length is known; it never becomes a node itself."""
+
+    items: tuple[Value, ...] = ()
+
+    @classmethod
+    def of(cls, items: Sequence[Value]) -> Items:
+        nothing = torch.empty(0)
+        return cls(nothing, nothing, None, tuple(items))
+
+
 class Builder:
     """Makes an fx graph, and runs each operation at both batches while it does."""
 
@@ -65,6 +78,7 @@ class Builder:
         self.inputs: list[Value] = []
         self._names: set[str] = set()
         self._buffers: dict[int, tuple[Value, fx.Node]] = {}
+        self._learned: dict[int, Value] = {}
         self._batch: Value | None = None
         self.where = ""  # the output that is being made: for modules' names and for finding what differs
 
@@ -103,6 +117,16 @@ class Builder:
         node = self.graph.call_module(own, tuple(self._as_node(value) for value in args))
         node.meta["onnx"] = self.where
         return Value(a, b, node)
+
+    def along_channels(self, value: Value, beside: Value) -> None:
+        """Make a constant with one value a channel, behind a layer, a parameter: such scales train, and pruning shortens them."""
+        if not value.is_constant or beside.node is None or not value.dtype.is_floating_point or value.rank > beside.rank:
+            return
+        sizes = [1] * (beside.rank - value.rank) + list(value.shape)
+        axes = [axis for axis, size in enumerate(sizes) if size > 1]
+        allowed = (1, 2) if beside.rank == 3 else (1,)  # behind a convolution, or a dense layer
+        if len(axes) == 1 and axes[0] in allowed and sizes[axes[0]] == beside.shape[axes[0]] and _behind_layer(beside.node):
+            self._learned[id(value.a)] = value
 
     def tensor(self, value: Tensor) -> Value:
         return Value(value, value)
@@ -168,6 +192,8 @@ class Builder:
         return found[0], found[1]
 
     def _as_node(self, value: Value) -> Any:
+        if isinstance(value, Items):
+            raise Unsupported("of a sequence")
         if value.node is not None:
             return value.node
         if not isinstance(value.a, Tensor):
@@ -178,7 +204,11 @@ class Builder:
         if kept is not None:
             return kept[1]
         name = self.unique(f"constant_{len(self._buffers)}")
-        self.root.register_buffer(name, value.a.detach().clone().contiguous())
+        kept_values = value.a.detach().clone().contiguous()
+        if id(value.a) in self._learned:
+            self.root.register_parameter(name, nn.Parameter(kept_values))
+        else:
+            self.root.register_buffer(name, kept_values)
         node = self.graph.get_attr(name)
         self._buffers[id(value.a)] = (value, node)
         return node
@@ -206,6 +236,18 @@ class Builder:
         return module
 
 
+def _behind_layer(node: fx.Node) -> bool:
+    """Whether a layer with weights stands before it, with nothing between them but a few operations."""
+    for _ in range(MAX_BETWEEN):
+        if node.op == "call_module":
+            return True
+        before = [arg for arg in node.args if isinstance(arg, fx.Node) and arg.op != "get_attr"]
+        if node.op != "call_function" or not before:
+            return False
+        node = before[0]
+    return False
+
+
 def _constants_first(graph: fx.Graph) -> None:
     """Each constant is read before its first use, wherever it was made."""
     first = next((node for node in graph.nodes if node.op != "placeholder"), None)
@@ -221,6 +263,8 @@ def _values(given: Any) -> list[Value]:
 
 
 def _mapped(given: Any, change: Callable[[Value], Any]) -> Any:
+    if isinstance(given, Items):
+        raise Unsupported("of a sequence")
     if isinstance(given, Value):
         return change(given)
     if isinstance(given, (list, tuple)):

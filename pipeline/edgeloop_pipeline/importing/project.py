@@ -8,12 +8,14 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, ModelError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
+from edgeloop_exporters.onnx_import.old_sets import in_newer_set
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.types import PreparedSplits
@@ -46,7 +48,11 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     try:
         if is_torch(request.reference):
             request = with_onnx_file(request, scratch / project_files.MODEL)
+        else:
+            request = replace(request, model=in_newer_set(request.model, scratch / project_files.MODEL))
         model = read(request.model, side_files=True)
+        if model.runtime == "tflite":
+            request, model = _from_tflite(request, model, scratch / project_files.MODEL)
         content = content_of(request.model)
         path, tokens = scratch / project_files.MODEL, None
         if request.tokenizer is None and texts.looks_like_texts(model):
@@ -74,13 +80,18 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     return meaning
 
 
+def _from_tflite(request: CompressRequest, found: ModelFile, out: Path) -> tuple[CompressRequest, ModelFile]:
+    """The float TFLite file as an ONNX file at `out`, with its metadata. Raises ModelError where it cannot be read exactly."""
+    from edgeloop_exporters.tflite_import import to_onnx
+
+    out.write_bytes(to_onnx(request.model).SerializeToString())
+    made = replace(request, model=out)
+    return made, msgspec.structs.replace(read(out, side_files=False), metadata=found.metadata)
+
+
 def _check(model: ModelFile, request: CompressRequest) -> None:
     """Raises ModelError for a file that cannot become a network here."""
     remedy = "`edgeloop pack` puts it into a bundle as it is"
-    if model.runtime == "tflite":
-        raise ModelError(
-            f"{request.model}: a TFLite file is not made into layers again; give the ONNX file it came from, or: {remedy}"
-        )
     if model.states or model.variables:
         raise ModelError(f"{request.model}: keeps state from one call to the next, which is not compressed yet; {remedy}")
     if request.tokenizer is None and texts.looks_like_texts(model):

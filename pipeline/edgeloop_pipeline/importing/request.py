@@ -63,7 +63,8 @@ class CompressRequest:
     @property
     def title(self) -> str:
         """The model's name for people, in one line."""
-        return " ".join((self.reference if self.reference and not Path(self.reference).exists() else self.model.name).split())
+        name = Path(self.reference).name if Path(self.reference).exists() else self.reference
+        return " ".join((name or self.model.name).split())
 
 
 @dataclass(frozen=True)
