@@ -28,7 +28,7 @@ WHEEL = "rapidocr-onnxruntime==1.4.4"
 FOLDER = sys.argv.pop(sys.argv.index("--models") + 1) if "--models" in sys.argv else ""
 if FOLDER:
     sys.argv.remove("--models")
-PHOTOS, TURNS = 18, 30
+PHOTOS, TURNS, PEER_SAMPLES = 18, 30, 128
 TEXTS, TEXT_SIDE = 160, 320
 WORDS = [
     "the", "quick", "brown", "fox", "jumps", "over", "lazy", "dog", "EXIT", "42", "open", "daily", "Price", "9.99", "street",
@@ -126,7 +126,50 @@ def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str,
     for label, peer in zip(others, times[1:], strict=True):
         ratio, met = round(peer / times[0], 2), times[0] <= peer
         yield Row(f"{name}: latency of onnx-int8 against {label}", round(times[0]), "µs", round(peer), ratio, "≥ 1", met)
+    yield from others_kept(name, project, out, fed, own)
     yield Row(f"{name}: command to bundle", round(took, 1), "s", None, None, "≤ 60, for 5 M parameters", took <= 60)
+
+
+def others_kept(name: str, project: Any, out: Path, fed: list[Any], own: dict[str, float]) -> Iterator[Row]:
+    """What NNCF (ONNX) and ai-edge-quantizer (TFLite) keep by the same measure; a peer that cannot is a row with its reason."""
+    from edgeloop_pipeline.tasks.registry import task_for
+    from quantizers import ai_edge, nncf
+
+    splits = project.splits
+    source, runs = out / "model.onnx", out.parent / "runs"
+
+    def by_nncf() -> Any:
+        path = out.parent / f"{out.name}-nncf.onnx"
+        path.write_bytes(nncf(source.read_bytes(), fed[0][:PEER_SAMPLES]))
+        opened = session(path)
+        return joined_rows([opened.run(None, {opened.get_inputs()[0].name: x[None]}) for x in fed[1]])
+
+    def by_ai_edge() -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        edgeloop("run", out, "--runs", runs, "--set", "stages.export.float32=true")
+        plain = (runs / out.name / "tflite-float32.tflite").read_bytes()
+        small = Interpreter(model_content=ai_edge(plain, splits.train.values[:PEER_SAMPLES]))
+        small.allocate_tensors()
+        (entry,), ends = small.get_input_details(), small.get_output_details()
+        rows = []
+        for sample in splits.test.values:
+            small.set_tensor(entry["index"], sample[None].astype(entry["dtype"]))
+            small.invoke()
+            rows.append([small.get_tensor(end["index"]) for end in ends])
+        return joined_rows(rows)
+
+    for label, answers_of, ours in (("NNCF", by_nncf, "onnx-int8"), ("ai-edge-quantizer", by_ai_edge, "tflite-int8")):
+        try:
+            answers = answers_of()
+            answers = answers.reshape(len(answers), -1) if splits.task == "classification" else answers
+            kept = task_for(splits).estimate(answers, splits.test).value
+        except Exception as error:  # whatever a peer runs into
+            why = " ".join(str(error).split())[:120]
+            yield Row(f"{name}: {ours} beside {label}", None, "", None, None, f"{label} not run: {type(error).__name__}: {why}")
+            continue
+        ratio, met = round(own[ours] / max(kept, 1e-9), 3), own[ours] >= kept - 2 / len(splits.test)
+        yield Row(f"{name}: {ours} beside {label}", round(own[ours], 4), "", round(kept, 4), ratio, "not below", met)
 
 
 def joined_rows(rows: list[Any]) -> Any:
