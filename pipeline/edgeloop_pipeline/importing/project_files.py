@@ -19,11 +19,8 @@ MOST, MIN_MOST, MOST_VALUES = 1024, 64, 40_000_000  # samples, and values in all
 MODEL, LABELS = "model.onnx", "labels.txt"
 PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
 REPAIR = "qat: auto"
-TRAINED_VALUES, MIN_BATCH, MAX_BATCH = (
-    2_500_000,
-    4,
-    32,
-)  # input values of a batch in training: memory is some thousand times as large
+# Input values of a batch in training, which takes some thousand times as many.
+TRAINED_VALUES, MIN_BATCH, MAX_BATCH = 2_500_000, 4, 32
 LAST = """\
   verify: {layer_samples: 4, canary_samples: 8}
   profile: {seconds: 0.25}
@@ -83,7 +80,7 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         target["max_latency_us"] = request.max_latency_us
     if request.max_bytes is not None:
         target["max_int8_bytes"] = request.max_bytes
-    floor = request.min_agreement is not None
+    repair = PLAIN if request.min_agreement is None else f"{REPAIR}, batch: {_batch(meaning)}"
     notes = "".join(f"# - {' '.join(text.split())}\n" for text in (*meaning.facts, *meaning.guesses))
     card = f"{request.title}, compressed by edgeloop."
     return (
@@ -96,7 +93,7 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         + (f"preprocessing:                # the device does these steps too\n{steps}" if steps else "")
         + f"target: {_yaml(target)}   # of the runtimes with torch; min_accuracy: of the measure\n"
         + f"model_card: {quoted(card)}\n{STAGES}{_pruning(request, meaning)}"
-        + f"  quantize: {{{f'{REPAIR}, batch: {_batch(meaning)}' if floor else PLAIN}, diagnosis_seconds: 2}}\n"
+        + f"  quantize: {{{repair}, diagnosis_seconds: 2}}\n"
         + f"  export: {{float32: false{', drop_in: true' * request.drop_in}}}\n"
         + LAST
     )
