@@ -91,7 +91,7 @@ class Model:
         Raises DataError where one is refused, DeviceError where the runtime fails.
         """
         failures = self._answering.failures
-        lines = list(self._answering.lines(_recording(given)))
+        lines = list(self._answering.lines(as_recording(given)))
         if self._answering.failures > failures:
             raise DeviceError(str(lines[-1].refused))
         if refused := next((line for line in lines if line.refused), None):
@@ -142,7 +142,8 @@ def _fastest(bundle: Bundle, folder: Path) -> VariantChoice:
     return choice
 
 
-def _recording(given: Input) -> Recording:
+def as_recording(given: Input) -> Recording:
+    """A path, an array or arrays by input, as the agent's own sources give them. Raises DataError for anything else."""
     if hasattr(given, "__array__"):  # a PIL image, a torch tensor on the CPU
         given = np.asarray(given)
     if isinstance(given, np.ndarray):
