@@ -46,7 +46,7 @@ def report_lines(path: Path) -> Iterator[str]:
         from edgeloop_agent.tracking.following import check_model
 
         check_model(config.tracking, models.manifests[models.first])
-        yield f"tracking: on; {len(config.tracking.line)} lines and {len(config.tracking.zone)} zones are counted"
+        yield f"tracking: on; lines: {len(config.tracking.line)}, zones: {len(config.tracking.zone)}"
     yield from _sound(config, models.manifests[models.first])
     yield f"api: {f'http://{authority(config.api.host, config.api.port)}' if config.api.enabled else 'off'}"
     yield from _updates(config, path)

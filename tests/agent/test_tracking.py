@@ -6,18 +6,31 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
+from threading import Event
+from types import SimpleNamespace
 
+import msgspec
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgeloop_agent.answering import Answering
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.config import Config, CountedLine, CountedZone, Source, Tracking, load
 from edgeloop_agent.config.tracked import problems_of_tracking
+from edgeloop_agent.engine import Answer
 from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts
+from edgeloop_agent.sources import Recording, camera
 from edgeloop_agent.tracking.following import Following
 from edgeloop_agent.tracking.tracker import MAX_TRACKS, Tracker
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.boxes import Final
+from edgeloop_contract.cleaning import NearDuplicate
 from edgeloop_contract.errors import UsageError
+from edgeloop_contract.tasks import Detection
+from serving import GOLDEN
 
 HEIGHT, WIDTH = 200, 400
 DOOR = CountedLine("door", [(0.5, 0.0), (0.5, 1.0)])  # downwards: right of it is the left half
@@ -156,6 +169,11 @@ def test_labels_and_unconfirmed_tracks_are_left_out(tmp_path: Path) -> None:
     assert brief.counted.lines[0].to_right == brief.counted.zones[0].entries == 0
     walked(brief, [(230, 100)])
     assert brief.counted.zones[0].entries == 1
+    quick, _ = following(tmp_path / "3", line=[DOOR])
+    walked(quick, [(210, 100), (190, 100)])
+    assert quick.counted.lines[0].to_right == 0
+    walked(quick, [(172, 100)])  # now it is confirmed: it began on the other side
+    assert quick.counted.lines[0].to_right == 1
 
 
 def test_a_foot_at_the_lower_edge_is_in_a_zone_that_ends_there(tmp_path: Path) -> None:
@@ -184,6 +202,60 @@ def test_counts_are_kept_and_another_scene_begins_anew(tmp_path: Path) -> None:
     (tmp_path / "tracking.json").write_text("{")
     lost, said = following(tmp_path, line=[DOOR])
     assert lost.counted.lines[0].to_right == 0 and "cannot be read" in said.getvalue()
+
+
+def test_an_update_begins_tracks_anew_and_does_not_end_the_agent(tmp_path: Path) -> None:
+    follow, said = following(tmp_path, line=[CountedLine("door", DOOR.points, ["a"])])
+    walked(follow, list(to((300, 100), (100, 100))))
+    with Bundle.open(GOLDEN) as bundle:
+        follow.use(bundle.manifest)
+    assert "answers no boxes" in said.getvalue() and said.getvalue().count("error") == 1
+    assert follow.follow([box(100, 100)], HEIGHT, WIDTH, 0)[0].track == 2 and follow.counted.lines[0].to_right == 1
+
+
+def test_a_near_duplicate_repeats_tracks_and_counts_nothing(tmp_path: Path) -> None:
+    with Bundle.open(GOLDEN) as bundle:
+        manifest = msgspec.structs.replace(
+            bundle.manifest, cleaning=[NearDuplicate()], task=Detection(labels=["a"], decode=Final())
+        )
+    places = iter([300, 250, 200, 150, 100])
+
+    class Finder:
+        def answers(self, values: np.ndarray) -> list[Answer]:
+            return [Answer(0, boxes=[box(next(places), 100, side=120)])]
+
+    counts = Counts()
+    follow, _ = following(tmp_path, line=[DOOR])
+    answering = Answering(manifest, Finder, counts, following=follow)
+    pictures = np.random.default_rng(0).integers(0, 255, (5, HEIGHT, WIDTH, 3)).astype(np.uint8)
+    lines = [line for i in (0, 1, 2, 3, 3, 3, 4) for line in answering.lines(Recording(f"{i}", pictures[i]))]
+    assert [line.repeated for line in lines] == [False] * 4 + [True] * 2 + [False] and not any(line.refused for line in lines)
+    assert [line.boxes[0].track for line in lines] == [1] * 7
+    assert [line.lines[0].to_right for line in lines] == [0, 0, 0, 1, 1, 1, 1]  # each line keeps its own counts
+
+
+def test_a_camera_that_is_opened_again_is_another_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Capture:
+        def __init__(self, where: object) -> None:
+            self.left = 2
+
+        def grab(self) -> bool:
+            self.left -= 1
+            return self.left >= 0
+
+        def retrieve(self) -> tuple[bool, np.ndarray]:
+            return True, np.zeros((4, 4, 3), np.uint8)
+
+        def release(self) -> None: ...
+
+    library = SimpleNamespace(VideoCapture=Capture, cvtColor=lambda frame, code: frame, COLOR_BGR2RGB=0)
+    monkeypatch.setattr(camera, "_library", lambda: library)
+    stop, streams = Event(), []
+    for recording in camera.Camera(Source(kind="camera", where="0", poll_seconds=0.001)).recordings(stop, lambda why: None):
+        streams.append(recording.stream)
+        if len(streams) == 6:
+            stop.set()
+    assert streams == [1, 1, 2, 2, 3, 3]
 
 
 def test_a_folder_that_cannot_be_written_costs_only_the_keeping(tmp_path: Path) -> None:

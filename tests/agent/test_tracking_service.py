@@ -94,7 +94,7 @@ def test_a_video_is_tracked_and_counted(squares: Path, tmp_path: Path) -> None:
     video = '[source]\nkind = "video"\nwhere = "a.avi"\n[api]\nenabled = false\n'
     config = write_config(tmp_path, video + TRACKING, squares)
     shown = command("edgeloop-agent", "check", config)
-    assert "tracking: on; 2 lines and 1 zones are counted" in shown.stdout, shown.stderr
+    assert "tracking: on; lines: 2, zones: 1" in shown.stdout, shown.stderr
     done = command("edgeloop-agent", "serve", config)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]

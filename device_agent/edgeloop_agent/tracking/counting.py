@@ -7,7 +7,7 @@ crosses it once.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import msgspec
 
@@ -17,7 +17,6 @@ from edgeloop_agent.tracking.tracker import Track
 __all__ = ["LineCount", "LineCounter", "ZoneCount", "ZoneCounter"]
 
 Place = tuple[float, float]  # in pixels from the left and from the top
-PlaceOf = Callable[[Track], Place]
 
 
 class LineCount(msgspec.Struct, frozen=True):
@@ -60,19 +59,19 @@ class LineCounter:
         self._labels, self._margin, self._confirm = frozenset(line.labels), margin, confirm
         self._passages: dict[int, _Passage] = {}
 
-    def count(self, tracks: Sequence[Track], place_of: PlaceOf, so_far: LineCount) -> LineCount:
-        """The count after one more frame, with all tracks that are followed."""
+    def count(self, tracks: Sequence[Track], places: Sequence[Place], so_far: LineCount) -> LineCount:
+        """The count after one more frame, with all tracks that are followed and the place of each."""
         passages, to_right, to_left = {}, so_far.to_right, so_far.to_left
-        for track in tracks:
+        for track, place in zip(tracks, places, strict=True):
             if self._labels and track.label not in self._labels:
                 continue
             passage = self._passages.get(track.number)
             if passage is None:
-                passages[track.number] = self._begin(*place_of(track))
+                passages[track.number] = self._begin(*place)
                 continue
             passages[track.number] = passage
             if not track.missed:
-                crossed = self._step(passage, *place_of(track), counts=track.seen >= self._confirm)
+                crossed = self._step(passage, *place, counts=track.seen >= self._confirm)
                 to_right += crossed > 0
                 to_left += crossed < 0
         self._passages = passages
@@ -118,14 +117,17 @@ class ZoneCounter:
         self._labels, self._margin, self._confirm = frozenset(zone.labels), margin, confirm
         self._inside: dict[int, bool] = {}
 
-    def count(self, tracks: Sequence[Track], place_of: PlaceOf, so_far: ZoneCount) -> ZoneCount:
-        """The count after one more frame, with all tracks that are followed; one that is missed stays where it was."""
+    def count(self, tracks: Sequence[Track], places: Sequence[Place], so_far: ZoneCount) -> ZoneCount:
+        """The count after one more frame, with all tracks that are followed and the place of each.
+
+        A track that is missed stays where it was.
+        """
         inside, entries = {}, so_far.entries
-        for track in tracks:
+        for track, place in zip(tracks, places, strict=True):
             if track.seen < self._confirm or (self._labels and track.label not in self._labels):
                 continue
             was = self._inside.get(track.number)
-            inside[track.number] = now = bool(was) if track.missed and was is not None else self._is_inside(was, *place_of(track))
+            inside[track.number] = now = bool(was) if track.missed and was is not None else self._is_inside(was, *place)
             entries += now and not was
         self._inside = inside
         now_inside = sum(inside.values())

@@ -147,8 +147,9 @@ class Following:
         self._zones = [ZoneCounter(zone, height, width, margin, confirm) for zone in self._settings.zone]
 
     def _count(self, tracks: Sequence[Track]) -> None:
-        lines = [c.count(tracks, self._place, so_far) for c, so_far in zip(self._lines, self.counted.lines, strict=True)]
-        zones = [c.count(tracks, self._place, so_far) for c, so_far in zip(self._zones, self.counted.zones, strict=True)]
+        places = [self._place(track) for track in tracks]
+        lines = [c.count(tracks, places, so_far) for c, so_far in zip(self._lines, self.counted.lines, strict=True)]
+        zones = [c.count(tracks, places, so_far) for c, so_far in zip(self._zones, self.counted.zones, strict=True)]
         if (lines, zones) != (self.counted.lines, self.counted.zones):
             self.counted = Counted(lines, zones)
 
