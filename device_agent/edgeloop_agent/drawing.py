@@ -81,8 +81,10 @@ def _number(box: Box) -> int:
 
 
 def _text(box: Box, font: Any) -> str:
+    from PIL import ImageFont
+
     text = f"{box.label} {box.score:.2f}" + ("" if box.track is None else f" #{box.track}")
-    if hasattr(font, "getmask2") and type(font).__name__ == "FreeTypeFont":
+    if isinstance(font, ImageFont.FreeTypeFont):
         return text
     return text.encode("latin-1", "replace").decode("latin-1")  # Pillow's old font of bitmaps has no other letters
 
