@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from onnx import helper
+from test_pack import packed
 
 from bundles import F, onnx_file
 from edgeloop_pipeline.packing.samples import sample_files
-
-NAMES = ("onnx-int8", "onnx-float32", "tflite-int8", "tflite-float32")
-from test_pack import packed
 
 
 def test_very_many_large_samples_are_read_one_at_a_time(tmp_path: Path) -> None:
