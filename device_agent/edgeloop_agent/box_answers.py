@@ -16,6 +16,7 @@ __all__ = ["Box", "box_answers", "box_feature_names", "box_features", "count_fou
 
 DOUBTED = 0.05  # scores down to this one are looked at, to say how sure it is that there is nothing more
 SCORE_DIGITS, PIXEL_DIGITS = 4, 2
+LEAST_SIDE = 0.01  # pixels of a box in the picture
 HALF = 0.5
 
 
@@ -43,9 +44,12 @@ def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, widt
     """The answer to one sample of `height` × `width` pixels, best first. `place`: where the picture lies in it; None: it is it."""
     found = found_boxes(task, outputs, height, width)
     boxes = found.boxes.astype(np.float64) if place is None else place.to_picture(found.boxes)
+    # A box without area lies in the border of a letterbox.
+    inside = (boxes[:, 2] - boxes[:, 0] > LEAST_SIDE) & (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE)
+    rows = zip(boxes[inside].tolist(), found.scores[inside].tolist(), found.labels[inside].tolist(), strict=True)
     return [
         Box(_name(task, label), round(score, SCORE_DIGITS), [round(edge, PIXEL_DIGITS) for edge in box])
-        for box, score, label in zip(boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+        for box, score, label in rows
     ]
 
 

@@ -132,7 +132,7 @@ def test_what_is_not_sure_is_said_and_what_is_no_detector_is_refused(squares: Pa
     assert done.returncode == 0 and "boxes" not in (tmp_path / "plain" / "recipe.yaml").read_text()
     wrong = "{layout: heatmap, stride: 4}"
     for more, expected in (
-        (["--labels", "a,b,c"], "a box has 2 scores"),
+        (["--labels", "a,b,c"], "a box has 2 scores, and there are 3 labels"),
         (["--boxes", wrong, "--labels", "a,b"], "boxes need the output 'heatmap'"),
         (["--boxes", "{layout: nothing}", "--labels", "a,b"], "--boxes {layout: nothing}"),
     ):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from edgeloop_contract.boxes import Distances, Final, Layout, Rows
+from edgeloop_contract.boxes import Distances, Final, Grid, Heatmap, Layout, Priors, Rows
 from edgeloop_exporters.model_files.description import ModelFile
 
-__all__ = ["Detector", "detector_of"]
+__all__ = ["Detector", "detector_of", "labels_of"]
 
 STRIDES = ((8, 16, 32), (8, 16, 32, 64), (16, 32), (8, 16), (16,))
 ANCHORS = (3, 1)  # of one cell
@@ -46,6 +46,30 @@ def detector_of(model: ModelFile, shapes: Mapping[str, tuple[int, ...]], height:
     if len(shapes) == 2:
         return _two(shapes, _places(height, width), sure)
     return None
+
+
+def labels_of(layout: Layout, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    """How many labels the layout finds in outputs of these shapes; None where it has numbers of labels, or does not fit at all."""
+
+    def last(name: str, channels: str = "last") -> int | None:
+        shape = shapes.get(name) or (next(iter(shapes.values())) if not name and len(shapes) == 1 else None)
+        return None if shape is None or len(shape) < 2 else shape[-1] if channels == "last" else shape[0]
+
+    taken = 0
+    if isinstance(layout, Rows):
+        width, taken = last(layout.rows, layout.channels), SIDES + layout.objectness
+    elif isinstance(layout, Distances):
+        width = last(layout.scores, layout.channels)
+        taken = SIDES * max(1, layout.bins) if layout.boxes == layout.scores else 0
+    elif isinstance(layout, Grid):
+        width, taken = last(layout.rows), SIDES + 1
+    elif isinstance(layout, Priors):
+        width, taken = last(layout.scores), int(layout.background)
+    elif isinstance(layout, Heatmap):
+        width = last(layout.scores, layout.channels)
+    else:
+        return None
+    return None if width is None or width <= taken else width - taken
 
 
 def _places(height: int, width: int) -> dict[int, tuple[tuple[int, ...], int]]:

@@ -72,7 +72,7 @@ def compare(found: Imported, path: Path, samples: Sequence[Array]) -> Comparison
     with torch.no_grad():
         made = found.network(*(torch.from_numpy(x) for x in samples))
     answers = made if isinstance(made, tuple) else (made,)
-    tells = any(np.ptp(w[np.isfinite(w)]) > 0 for w in wanted if w.size and np.isfinite(w).any())
+    tells = any(np.ptp(w[np.isfinite(w)].astype(np.float64)) > 0 for w in wanted if w.size and np.isfinite(w).any())
     return Comparison({p.name: _difference(a.numpy(), w) for p, a, w in zip(found.outputs, answers, wanted, strict=True)}, tells)
 
 

@@ -67,7 +67,10 @@ class Walker:
 
     def graph(self, graph: Any) -> None:
         for tensor in graph.initializer:
-            self.env[tensor.name] = self.build.tensor(self._tensor(tensor, tensor.name))
+            values = self._tensor(tensor, tensor.name)
+            if values.is_floating_point() and bool(values.isnan().any()):
+                raise ModelError(f"{self.where}: its constant {tensor.name} has values that are no numbers (NaN); export it again")
+            self.env[tensor.name] = self.build.tensor(values)
         if graph.sparse_initializer:
             raise ModelError(f"{self.where}: has sparse weights, which cannot be imported; export it with dense ones")
         self.nodes(in_order(graph.node))

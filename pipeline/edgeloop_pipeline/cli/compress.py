@@ -11,7 +11,7 @@ import click
 
 from edgeloop_contract.errors import EdgeloopError, UsageError
 from edgeloop_pipeline.cli.pack import boxes_given, labels_given, steps_given
-from edgeloop_pipeline.cli.run_options import runs_option
+from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
 
 
 @click.command()
@@ -46,17 +46,15 @@ from edgeloop_pipeline.cli.run_options import runs_option
 @click.option("--boxes", default="", metavar="LAYOUT", help="How a detector's outputs say boxes; see docs/detection.md.")
 @click.option("--task", type=click.Choice(["classification", "tensors", "detection"]), help="Default: as labels and the graph say.")
 @click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal", "boxes"]), help="What int8 has to keep.")
-@click.option(
-    "--min-agreement", type=click.FloatRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it."
-)
+@click.option("--min-agreement", type=FiniteRange(0, 1), help="The least that int8 keeps, by the measure; it may train for it.")
 @click.option(
     "--prune",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=FiniteRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
     help="Remove this share of the channels, and let the rest learn from the original; that takes much data.",
 )
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Of that learning.")
-@click.option("--max-latency-us", type=click.FloatRange(0, min_open=True), help="Of the fastest int8 file here, batch 1.")
+@click.option("--max-latency-us", type=FiniteRange(0, min_open=True), help="Of the fastest int8 file here, batch 1.")
 @click.option("--max-bytes", type=click.IntRange(1), help="Of each int8 file.")
 @click.option(
     "--io",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeloop_contract.errors import StorageError, UsageError
-from edgeloop_pipeline.cli.run_options import runs_option, set_option
+from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option, set_option
 
 if TYPE_CHECKING:  # loaded when a command runs
     from edgeloop_pipeline.recipe.recipe import Recipe
@@ -89,7 +89,7 @@ def compare(first: str, second: str | None, runs: Path, as_json: bool) -> None:
 
 @click.command()
 @runs_option
-@click.option("--older-than", "days", type=click.FloatRange(min=0), default=0.0, metavar="DAYS", help="Only what is older.")
+@click.option("--older-than", "days", type=FiniteRange(min=0), default=0.0, metavar="DAYS", help="Only what is older.")
 @click.option("--unfinished", is_flag=True, help="Also checkpoints of interrupted stages, which the next run would resume.")
 @click.option("--yes", is_flag=True, help="Free it; without this option, nothing is removed.")
 @json_option

@@ -10,6 +10,7 @@ import click
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.cli.hub_options import ca_option, hub_option, keys_option
+from edgeloop_pipeline.cli.run_options import FiniteRange
 
 if TYPE_CHECKING:  # loaded when the command runs
     from edgeloop_pipeline.retraining.state import Outcome
@@ -37,7 +38,7 @@ RUNS/retrain/NAME/decisions.jsonl."""
 )
 @click.option(
     "--pseudo-labels",
-    type=click.FloatRange(0, 1),
+    type=FiniteRange(0, 1),
     default=0.0,
     metavar="CONFIDENCE",
     help="Train on unlabelled samples too, with the teacher's label, where it is at least so confident. They never judge. 0: off.",

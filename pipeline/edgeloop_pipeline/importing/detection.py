@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_exporters.model_files.description import ModelFile
-from edgeloop_exporters.model_files.detectors import Detector, detector_of
+from edgeloop_exporters.model_files.detectors import Detector, detector_of, labels_of
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedBoxes
 
@@ -30,7 +30,7 @@ def found(
     if len(picture) == 2:
         detector = detector_of(model, shapes, picture[0], picture[1]) if request.boxes is None else None
         if request.boxes is not None:
-            detector = Detector(request.boxes.decode, 0, True, "boxes, as said")
+            detector = Detector(request.boxes.decode, labels_of(request.boxes.decode, shapes) or 0, True, "boxes, as said")
     if detector is None:
         if asked:
             why = REMEDY if len(picture) == 2 else "boxes are found in pictures, and its input is none"
@@ -54,8 +54,8 @@ def found(
 
 def _labels(answer: Answer, model: ModelFile, detector: Detector, request: CompressRequest) -> list[str]:
     labels, wanted = request.labels or list(model.metadata.labels), detector.labels
-    if wanted and request.labels and len(labels) != wanted:
-        raise UsageError(f"--labels: there are {len(labels)}, and a box has {wanted} scores")
+    if wanted and len(labels) != wanted and (request.labels or (labels and request.boxes is not None)):
+        raise UsageError(f"{request.model}: by this layout a box has {wanted} scores, and there are {len(labels)} labels")
     if labels and wanted in (0, len(labels)):
         answer.facts.append(f"{len(labels)} labels, {'as said' if request.labels else 'from the file'}")
         return labels

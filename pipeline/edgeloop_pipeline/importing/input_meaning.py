@@ -28,6 +28,7 @@ from edgeloop_pipeline.importing.request import CompressRequest
 
 __all__ = ["NORMALIZATIONS", "Entry", "entry_of"]
 
+MAX_VALUES = 1 << 26  # of one sample
 # Name → mean and std in counts from 0 to 255.
 NORMALIZATIONS: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((123.675, 116.28, 103.53), (58.395, 57.12, 57.375)),  # torchvision and timm
@@ -81,14 +82,20 @@ def _sizes(given: Tensor, meaning: InputMetadata, request: CompressRequest) -> t
             raise UsageError(
                 f"--size {'x'.join(map(str, request.shape))}: {given.name} has {_shown(given.shape)}; give what follows the batch"
             )
-        return request.shape
+        return _bounded(request.shape, given, request.model)
     if len(inner) == 3 and meaning.size is not None and inner[0] in (1, 3):  # channels first, as exporters with such metadata write
         inner = (inner[0], *(said if size is None else size for size, said in zip(inner[1:], meaning.size, strict=True)))
     if any(size is None or size < 1 for size in inner):
         raise UsageError(
             f"{request.model}: {given.name} {_shown(given.shape)} leaves sizes open; say one sample's, such as --size 3x224x224"
         )
-    return tuple(size for size in inner if size is not None)
+    return _bounded(tuple(size for size in inner if size is not None), given, request.model)
+
+
+def _bounded(sizes: tuple[int, ...], given: Tensor, path: Path) -> tuple[int, ...]:
+    if math.prod(sizes) > MAX_VALUES:
+        raise UsageError(f"{path}: a sample of {given.name} has {math.prod(sizes):,} values; at most {MAX_VALUES:,} are taken")
+    return sizes
 
 
 def _shown(shape: tuple[int | None, ...]) -> str:
@@ -188,6 +195,8 @@ def _place(entry: Entry, given: Tensor, sizes: tuple[int, ...], first: np.ndarra
     if not len(prepared):
         raise DataError("the first recording gives no sample: it is shorter than a window")
     got = tuple(prepared.shape[1:])
+    if len(entry.normalize[0]) not in (1, got[-1]):
+        raise UsageError(f"--normalize: {len(entry.normalize[0])} values for {got[-1]} channels; give one for all, or one for each")
     moved = (got[-1], *got[:-1])
     if kind != "arrays" and moved == sizes and (got != sizes or given.layout != "NHWC"):
         entry.layout = "channels_first"

@@ -65,7 +65,11 @@ def answer_of(
             answer.labels = labels
             source = request.source("labels") if request.labels else f"from {model.metadata.sources.get('labels', 'the file')}"
             answer.facts.append(f"{len(labels)} labels, {source}")
-        elif request.labels:
+        elif not request.labels:
+            answer.guesses.append(
+                f"the file names {len(labels)} labels, and {chosen.name} gives {scores} scores: they are left out"
+            )
+        else:
             raise UsageError(f"--labels: there are {len(labels)}, and {chosen.name} gives {scores} scores of shape {list(shape)}")
     known = answer.labels or (scores == max(shape) > 1 and (chosen.activation == "softmax" or scores in PUBLIC_CLASSES))
     if request.task == "classification" or (known and request.task is None):
@@ -91,6 +95,11 @@ def _chosen(answer: Answer, model: ModelFile, shapes: dict[str, tuple[int, ...]]
             f"of the outputs ({shown}), {labelled} counts: the file's labels are of it (--output names others too)"
         )
     whole = [name for name in wanted if (outputs[name].dtype or "").startswith(("int", "uint", "bool"))]
+    if len(whole) == len(outputs):
+        raise UsageError(
+            f"{request.model}: gives whole numbers alone ({shown}), which are counted or chosen, not computed; `edgeloop pack` puts"
+            " it into a bundle as it is"
+        )
     if whole:
         raise UsageError(
             f"{request.model}: its output {whole[0]} gives {outputs[whole[0]].dtype}, which is counted or chosen, not computed; say"

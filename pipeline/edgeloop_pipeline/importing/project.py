@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.recipe.settings import Imported
+from edgeloop_pipeline.recipe.wizard.write import project_name
 from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 __all__ = ["make_project"]
@@ -42,6 +44,8 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     """
     if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
         raise UsageError(f"--out {request.out}: is not empty; choose another folder")
+    if request.name and project_name(Path(request.name)) != request.name:
+        raise UsageError(f"--name {request.name}: use letters, digits, _ . and -, at most 64, the first a letter or digit")
     final = request.out.absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
@@ -94,9 +98,24 @@ def _from_tflite(request: CompressRequest, found: ModelFile, out: Path) -> tuple
     return made, msgspec.structs.replace(read(out, side_files=False), metadata=found.metadata)
 
 
+def _check_outputs(found: Any, wanted: tuple[str, ...], path: Path) -> None:
+    """Raises UsageError for outputs that no file can give apart: two that are one tensor, and one that is the input."""
+    ends = found.network.graph.output_node().args[0]
+    seen: dict[Any, str] = {}
+    for port, node in zip(found.outputs, ends if isinstance(ends, (tuple, list)) else (ends,), strict=True):
+        if wanted and port.name not in wanted:
+            continue
+        same = "the input itself" if node.op == "placeholder" else f"the same tensor as {seen[node]}" if node in seen else ""
+        if same:
+            raise UsageError(f"{path}: its output {port.name} is {same}; say which of the others count, each with --output")
+        seen[node] = port.name
+
+
 def _check(model: ModelFile, request: CompressRequest) -> None:
     """Raises ModelError for a file that cannot become a network here."""
     remedy = "`edgeloop pack` puts it into a bundle as it is"
+    if request.drop_in and model.inputs[0].dtype != "float32":
+        raise UsageError(f"--io original: {request.model} takes {model.inputs[0].dtype}; only files of float32 can be replaced")
     if model.states or model.variables:
         raise ModelError(f"{request.model}: keeps state from one call to the next, which is not compressed yet; {remedy}")
     if request.tokenizer is None and texts.looks_like_texts(model):
@@ -116,6 +135,7 @@ def _meaning(
         kind, first = _first_recording(request)
         entry = entry_of(model, content, request, kind, first, ask)
     found = open_import(path, tuple(entry.shape))
+    _check_outputs(found, request.outputs, request.model)
     size = found.inputs[0].shape
     picture = {"channels_first": size[1:], "channels_last": size[:2]}.get(entry.layout, ()) if len(size) == 3 else ()
     answer = answer_of(model, {port.name: port.shape for port in found.outputs}, request, picture)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from pathlib import Path
@@ -115,4 +116,4 @@ def _pruning(request: CompressRequest, meaning: Meaning) -> str:
 
 def _yaml(value: object) -> str:
     """Any value in one line: JSON is YAML."""
-    return msgspec.json.encode(value).decode().replace('":', '": ').replace(",", ", ")
+    return json.dumps(msgspec.to_builtins(value), ensure_ascii=False)

@@ -12,7 +12,7 @@ from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, 
 from edgeloop_contract.tasks import Classification, Detection, Regression, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
-from edgeloop_exporters.model_files.detectors import detector_of
+from edgeloop_exporters.model_files.detectors import detector_of, labels_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
@@ -71,6 +71,9 @@ def _detection(
             raise UsageError(f"--boxes: are not for --task {request.task or 'regression'}; leave out one of the two")
         if not labels:
             raise UsageError("--boxes: say what the boxes are of with --labels")
+        scores = labels_of(request.boxes.decode, {spec.name or spec.tensor: tuple(spec.shape) for spec in outputs})
+        if scores is not None and scores != len(labels):
+            raise UsageError(f"--boxes: by this layout a box has {scores} scores, and there are {len(labels)} labels; correct one")
         return msgspec.structs.replace(request.boxes, labels=list(labels))
     sample = inputs[0].sample_shape
     shapes = {spec.name or spec.tensor: tuple(spec.shape) for spec in outputs}
