@@ -238,7 +238,8 @@ def _variant(manifest: Manifest, variant: Variant) -> Iterator[str]:
         return
     size = math.prod(variant.output_of(manifest.task).shape)
     if size != outputs(manifest) and not isinstance(manifest.task, Tensors):
-        what = "values of the sample" if isinstance(manifest.task, Anomaly) else "labels"
+        named = {Anomaly: "values of the sample", Segmentation: "labels of cells"}
+        what = named.get(type(manifest.task), "labels")
         yield f"variant {variant.name} answers {size} scores for {outputs(manifest)} {what}"
 
 

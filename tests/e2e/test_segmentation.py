@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from PIL import Image
 
 import edgeloop
 from commands import command, edgeloop_here, sentence
 from edgeloop_contract.archive import Bundle
+from edgeloop_contract.consistency import canary_problems, problems
 from edgeloop_contract.errors import GateError
+from edgeloop_contract.preprocessing import Transpose
 from masked import NAMES, masked, project
+from serving import serving
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +102,34 @@ def test_a_device_s_canary_counts_pixels(built: tuple, tmp_path: Path, monkeypat
     spoiled = [{"": np.roll(row.reshape(3, 48, 64), 12, axis=1)} for row in golden]
     with pytest.raises(GateError, match="labelled pixels right here"):
         canary._count_pixels(task, spoiled, golden, labels)
+
+
+def test_the_local_api_answers_masks_where_they_are_asked_for(built: tuple, tmp_path: Path) -> None:
+    """In pixels of the sample; raw logits as before."""
+    with Image.open(next(built[3].iterdir())) as picture:
+        sample = np.asarray(picture.resize((64, 48)))
+    tensor = {"name": "input", "shape": [1, 48, 64, 3], "datatype": "UINT8", "data": sample.ravel().tolist()}
+    with serving(tmp_path, "[runtime]\nthreads = 1\n", built[1]) as agent:
+        for asked in (False, True):
+            body = json.dumps({"inputs": [tensor], **({"parameters": {"masks": True}} if asked else {})}).encode()
+            answer = json.load(urlopen(Request(f"{agent.address}/v2/models/shapes/infer", body)))
+            assert answer["outputs"][0]["shape"] == [1, 3, 48, 64] and ("masks" in answer.get("parameters", {})) == asked
+    (masks,) = answer["parameters"]["masks"]
+    assert masks and all(mask["mask"]["size"] == [48, 64] for mask in masks)
+
+
+def test_a_bundle_whose_grid_or_labels_do_not_fit_is_refused(built: tuple) -> None:
+    with Bundle.open(built[1]) as bundle:
+        manifest, labels = bundle.manifest, bundle.array("canary/labels.npy")
+        arrays = {name: bundle.array(name) for name in manifest.files if name.endswith(".npy")}
+    coarse = replace(manifest, task=replace(manifest.task, height=24))
+    assert any("answers 9216 scores for 4608 labels of cells" in why for why in problems(coarse))
+    turned = replace(manifest, inputs=[replace(manifest.inputs[0], preprocessing=[Transpose(axes=[1, 0, 2])])])
+    assert any("cannot follow" in why for why in problems(turned))
+    assert not problems(manifest) and not canary_problems(manifest, arrays.__getitem__)
+    for spoiled in (labels + 3, labels[:2], labels[:, 0]):
+        (why,) = canary_problems(manifest, {**arrays, "canary/labels.npy": spoiled}.__getitem__)
+        assert "4 masks of the numbers of 3 labels are needed" in why
 
 
 def other_size(root: Path) -> None:
