@@ -16,6 +16,8 @@ from edgeloop_contract.preprocessing import CenterCrop, Colour, Letterbox, Resiz
 from edgeloop_pipeline.data.augmentations import augment_masks, augment_upright_masks
 from edgeloop_pipeline.data.datasets import PictureMasks
 from edgeloop_pipeline.data.masks import mask_in_sample
+from edgeloop_pipeline.recipe.wizard.look import look
+from edgeloop_pipeline.recipe.wizard.write import write
 from edgeloop_pipeline.tasks.segmentation.loss import mask_loss
 from edgeloop_pipeline.tasks.segmentation.measure import counted
 from masked import NAMES, masked
@@ -128,3 +130,39 @@ def test_white_masks_and_numbers_of_instances(tmp_path: Path) -> None:
         Image.fromarray(mask.astype(np.uint16) * 300).save(folder / f"{Path(name).stem}_mask.png")
     loaded = PictureMasks(tmp_path / "data", masks="instances").load()
     assert (loaded.test.labels[0] == (truth[loaded.test.names[0]] > 0)).all()
+
+
+@pytest.mark.parametrize("meaning", ["numbers", "white", "instances"])
+def test_edgeloop_new_says_what_the_values_of_masks_mean(meaning: str, tmp_path: Path) -> None:
+    truth = masked(tmp_path / "data", 12)
+    for i, (name, mask) in enumerate(truth.items()):
+        if meaning != "numbers":
+            values = np.where(mask > 0, 255 if meaning == "white" else 60 + i, 0)
+            Image.fromarray(values.astype(np.uint8)).save(tmp_path / "data" / "masks" / name)
+    plan = look(tmp_path / "data")
+    assert plan.task == "segmentation" and plan.arguments["masks"] == meaning and f"masks of {meaning}" in plan.says[0][1]
+    assert plan.distinct == (("background", "label 1", "label 2") if meaning == "numbers" else ("background", "object"))
+    write(tmp_path / "mine", plan)
+    assert "task: segmentation" in (tmp_path / "mine" / "recipe.yaml").read_text()
+    scope: dict = {"__file__": str(tmp_path / "mine" / "data.py")}
+    exec((tmp_path / "mine" / "data.py").read_text(), scope)
+    loaded = scope["data"]().load()
+    wanted = truth[loaded.test.names[0]]
+    assert (loaded.test.labels[0] == (wanted if meaning == "numbers" else wanted > 0)).all()
+
+
+def test_edgeloop_new_refuses_what_masks_do_not_say(tmp_path: Path) -> None:
+    truth = masked(tmp_path / "data", 6)
+    with pytest.raises(DataError, match="has masks, which are for --task segmentation"):
+        look(tmp_path / "data", "regression")
+    with pytest.raises(DataError, match="has no masks"):
+        look(tmp_path / "data" / "images", "segmentation")
+    name = next(iter(truth))
+    Image.fromarray(np.ones((48, 64), np.uint8)).save(tmp_path / "data" / "masks" / name)
+    with pytest.raises(DataError, match=f"{name}: it has 48 × 64 pixels, its picture 96 × 128"):
+        look(tmp_path / "data")
+    for value in (0, 255):
+        for name in truth:
+            Image.fromarray(np.full((96, 128), value, np.uint8)).save(tmp_path / "data" / "masks" / name)
+        with pytest.raises(DataError, match=f"every mask is {value} throughout"):
+            look(tmp_path / "data")

@@ -22,7 +22,7 @@ from edgeloop_pipeline.data.datasets.splitting import HELD, Wanted, divide
 from edgeloop_pipeline.data.masks import BACKGROUND
 from edgeloop_pipeline.data.types import NAMES, Split, Splits
 
-__all__ = ["PictureMasks", "read_mask"]
+__all__ = ["PictureMasks", "read_mask", "stored_values"]
 
 Meaning = Literal["numbers", "white", "instances"]
 ENDINGS = (".png", ".tif", ".tiff", ".bmp")  # that keep numbers as they are
@@ -33,11 +33,8 @@ LIST = "split.csv"
 MAX_NAMED = 3
 
 
-def read_mask(path: Path, labels: int, meaning: Meaning) -> Array:
-    """The numbers of a mask's labels, (height, width) uint8; 255 is unknown. Raises DataError that names the file.
-
-    `meaning` of the stored values: "numbers" of labels, "white" (0 and 255: labels 0 and 1), or "instances" (above 0: label 1).
-    """
+def stored_values(path: Path) -> Array:
+    """The numbers in a mask's file, (height, width). Raises DataError that names it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -51,6 +48,15 @@ def read_mask(path: Path, labels: int, meaning: Meaning) -> Array:
             values = np.asarray(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, UnidentifiedImageError) as error:
         raise DataError(f"{path}: cannot be read as a mask ({type(error).__name__}: {error}); repair or remove it") from error
+    return values
+
+
+def read_mask(path: Path, labels: int, meaning: Meaning) -> Array:
+    """The numbers of a mask's labels, (height, width) uint8; 255 is unknown. Raises DataError that names the file.
+
+    `meaning` of the stored values: "numbers" of labels, "white" (0 and 255: labels 0 and 1), or "instances" (above 0: label 1).
+    """
+    values = stored_values(path)
     if meaning == "instances" or values.dtype == bool:
         return (values > 0).astype(np.uint8)
     wrong = values[(values != 0) & (values != WHITE)] if meaning == "white" else values[(values >= labels) & (values != NOWHERE)]
