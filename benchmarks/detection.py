@@ -1,4 +1,4 @@
-"""Boxes: mAP of the shipped int8 files beside the float network and two peers' files of it, latencies side by side, suppression.
+"""Boxes: mAP of the shipped int8 files beside the float network and two peers' files of it, latencies, suppression, tracking.
 
 Peers, in this very run: onnxruntime's quantize_static (its defaults, per channel) on our float ONNX file, and ai-edge-quantizer on
 our float TFLite file; everybody gets the same calibration pictures. Boxes are made of everybody's outputs by the same code, in
@@ -10,6 +10,7 @@ $SET: changes of that recipe, with '; ' between.
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ OVERLAP = 0.6
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    yield from each(quick, suppression, evaluator, detectors)
+    yield from each(quick, suppression, tracking, evaluator, detectors)
 
 
 def suppression(quick: bool) -> Iterator[Row]:
@@ -77,6 +78,38 @@ def best_of(call: Callable[[], object], times: int) -> float:
         call()
         taken.append(time.perf_counter() - start)
     return float(np.median(taken) * 1e3)
+
+
+def tracking(quick: bool) -> Iterator[Row]:
+    """One frame of moving boxes that jitter, of which one in twenty is missing, with lines and zones."""
+    for count, shapes, ceiling in ((30, 2, 1.0), (300, 2, None), (300, 32, None)):
+        took = frame_ms(count, shapes)
+        name = f"tracking: {count} boxes, {shapes} lines and {shapes} zones"
+        yield Row(name, took, "ms") if ceiling is None else at_most(name, took, "ms", ceiling)
+
+
+def frame_ms(count: int, shapes: int) -> float:
+    """Milliseconds a frame, the median of 200."""
+    from edgeloop_agent.box_answers import Box
+    from edgeloop_agent.config import CountedLine, CountedZone, Tracking
+    from edgeloop_agent.logs import Log
+    from edgeloop_agent.tracking.following import Following
+
+    rng = np.random.default_rng(0)
+    start, speed, side = rng.uniform(0, 1000, (count, 2)), rng.normal(0, 4, (count, 2)), rng.uniform(30, 120, (count, 1))
+    lines = [CountedLine(f"{i}", [(0.5, 0.0), (0.5, 1.0)]) for i in range(shapes)]
+    zones = [CountedZone(f"{i}", [(0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.7, 0.5), (0.5, 1.0)]) for i in range(shapes)]
+    with tempfile.TemporaryDirectory() as folder:
+        following = Following(Tracking(enabled=True, line=lines, zone=zones), Path(folder), Log("error"))
+        taken = []
+        for number in range(205):
+            middle = start + number * speed + rng.normal(0, 1, (count, 2))
+            edges = np.concatenate([middle - side / 2, middle + side / 2], 1)[rng.random(count) > 0.05]
+            boxes = [Box("a", 0.9, box) for box in edges.tolist()]
+            began = time.perf_counter()
+            following.follow(boxes, 1000, 1000, 0)
+            taken.append(time.perf_counter() - began)
+    return float(np.median(taken[5:]) * 1e3)
 
 
 def evaluator(quick: bool) -> Iterator[Row]:

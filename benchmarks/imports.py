@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from harness import NotRun, Row, each, edgeloop, main
+from imports_peers import joined_rows, others_kept, run, session, static
 from texts import minilm
 
 WHEEL = "rapidocr-onnxruntime==1.4.4"
@@ -126,52 +127,8 @@ def compared(name: str, model: Path, pictures: Path, out: Path, said: tuple[str,
     for label, peer in zip(others, times[1:], strict=True):
         ratio, met = round(peer / times[0], 2), times[0] <= peer
         yield Row(f"{name}: latency of onnx-int8 against {label}", round(times[0]), "µs", round(peer), ratio, "≥ 1", met)
+    yield from others_kept(name, project, out, fed, own)
     yield Row(f"{name}: command to bundle", round(took, 1), "s", None, None, "≤ 60, for 5 M parameters", took <= 60)
-
-
-def joined_rows(rows: list[Any]) -> Any:
-    """(N, …) of the only output, or of several joined, as our own scores are."""
-    from edgeloop_exporters.named_outputs import joined
-
-    return joined([np.concatenate(parts) for parts in zip(*rows, strict=True)])
-
-
-def static(model: Path, out: Path, samples: Any, per_channel: bool) -> Path | None:
-    """None where ONNX Runtime refuses the file that its own tool makes."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            name = session(model).get_inputs()[0].name
-            self.rows = iter([{name: x[None]} for x in samples])
-
-        def get_next(self) -> Any:
-            return next(self.rows, None)
-
-    prepared = out.with_suffix(".prepared.onnx")
-    quant_pre_process(str(model), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared), str(out), Reader(), per_channel=per_channel, weight_type=QuantType.QInt8, activation_type=QuantType.QUInt8
-    )
-    try:
-        session(out)
-    except Exception:  # onnxruntime's own types
-        return None
-    return out
-
-
-def session(path: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def run(opened: Any, x: Any) -> Any:
-    return opened.run(None, {opened.get_inputs()[0].name: x})[0]
 
 
 def by_turns(sessions: list[Any], inputs: list[Any]) -> list[float]:

@@ -7,7 +7,6 @@ digits that calibrated nothing. With --quick three of the blocks.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from harness import ROOT, Row, each, edgeloop, main
-
-sys.path.insert(0, str(ROOT / "benchmarks"))
-from imports import run, session, static
+from harness import Row, each, edgeloop, main
+from imports_peers import run, session, static
 
 SIDE, EPOCHS, TESTED = 16, 12, 539
 KEPT = 0.99

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 import numpy as np
@@ -22,11 +22,16 @@ from edgeloop_contract.preprocessing import Grayscale, as_bytes, takes_texts
 from edgeloop_contract.resampling import to_model_rate
 from edgeloop_contract.tasks import names_of
 
+if TYPE_CHECKING:
+    from edgeloop_agent.tracking.counting import LineCount, ZoneCount
+    from edgeloop_agent.tracking.following import Following
+
 
 class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the output: a window's answer, or why there is none. Fields as in `engine.Answer`; `tensors` as lists, or arrays.
 
     `repaired`: values that cleaning repaired, by step. `repeated`: the recording is a near duplicate; these are the last answers.
+    `lines`, `zones`: what was counted until now, where frames are followed.
     """
 
     input: str
@@ -43,6 +48,8 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     repeated: bool = False
     boxes: list[Box] | None = None
     masks: list[Mask] | None = None
+    lines: list[LineCount] | None = None
+    zones: list[ZoneCount] | None = None
 
 
 class Observer(Protocol):
@@ -55,7 +62,8 @@ class Observer(Protocol):
 class Answering:
     """One model's answers. `engine` is called for each recording, because an update may have replaced the model.
 
-    `as_lists`: tensors are given as JSON takes them; else as the arrays that they are.
+    `as_lists`: tensors are given as JSON takes them; else as the arrays that they are. `following`: follows the boxes of recordings
+    that come in order.
     """
 
     def __init__(
@@ -65,8 +73,10 @@ class Answering:
         counts: Counts,
         observer: Observer | None = None,
         as_lists: bool = True,
+        following: Following | None = None,
     ) -> None:
         self.manifest, self.engine, self.counts, self.observer, self.as_lists = manifest, engine, counts, observer, as_lists
+        self.following = following
         self._steps, self._shape = manifest.preprocessing, manifest.sample.shape
         self.failures = 0  # of the runtime, in a row
         self.names = [] if isinstance(manifest.task, Regression) else names_of(manifest.task)
@@ -159,7 +169,14 @@ class Answering:
         self._count(answer, truth)
         if self.observer is not None and not answer.refused:
             self.observer.observe(recording, answer)
-        return _line(recording.name, answer, repaired, self.as_lists)
+        line = _line(recording.name, answer, repaired, self.as_lists)
+        return line if self.following is None or line.boxes is None else self._followed(self.following, recording, line, line.boxes)
+
+    def _followed(self, following: Following, recording: Recording, line: AnswerLine, boxes: list[Box]) -> AnswerLine:
+        picture = (recording.inputs or {})[self.manifest.inputs[0].name] if recording.values is None else recording.values
+        tracked = following.follow(boxes, picture.shape[0], picture.shape[1], recording.stream)
+        counted = following.counted
+        return msgspec.structs.replace(line, boxes=tracked, lines=counted.lines or None, zones=counted.zones or None)
 
     def _count(self, answer: Answer, truth: str) -> None:
         """`truth`: the recording's label, "" where it is not known."""

@@ -19,12 +19,16 @@ SCORE_DIGITS, PIXEL_DIGITS = 4, 2
 HALF = 0.5
 
 
-class Box(msgspec.Struct, frozen=True):
-    """One thing that was found. `score`: 0 to 1. `box`: x1, y1, x2, y2, in pixels of the picture as it is shown upright."""
+class Box(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that was found. `score`: 0 to 1. `box`: x1, y1, x2, y2, in pixels of the picture as it is shown upright.
+
+    `track`: the number of its track, where frames are followed; boxes of one object in several frames have the same one.
+    """
 
     label: str
     score: float
     box: list[float]
+    track: int | None = None
 
 
 def found_boxes(task: Detection, outputs: Mapping[str, Array], height: int, width: int, least: float | None = None) -> Found:

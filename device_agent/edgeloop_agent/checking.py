@@ -42,6 +42,11 @@ def report_lines(path: Path) -> Iterator[str]:
         yield f"model {loaded.name}: {loaded.variant} on {loaded.runtime}"
     open_source(config.source)
     yield f"source {config.source.kind}: {SOURCES[config.source.kind].description}"
+    if config.tracking.enabled:
+        from edgeloop_agent.tracking.following import check_model
+
+        check_model(config.tracking, models.manifests[models.first])
+        yield f"tracking: on; lines: {len(config.tracking.line)}, zones: {len(config.tracking.zone)}"
     yield from _sound(config, models.manifests[models.first])
     yield f"api: {f'http://{authority(config.api.host, config.api.port)}' if config.api.enabled else 'off'}"
     yield from _updates(config, path)

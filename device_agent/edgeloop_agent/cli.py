@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--source", required=True, help="a folder of recordings, a file, or - for JSON lines on stdin")
     run.add_argument("--variant", help="use this variant instead of the fastest one")
     run.add_argument("--threads", type=_positive, help="threads for the model (default: as measured, else 1)")
+    run.add_argument("--draw", type=Path, metavar="FOLDER", help="of a detector: write each picture with its boxes there, as PNG")
     run.set_defaults(command=_run)
     bench = commands.add_parser("bench", help="measure every variant here and remember the fastest", epilog=EXIT_CODES)
     bench.add_argument("bundle", type=Path)
@@ -121,6 +122,7 @@ def _run(options: argparse.Namespace) -> int:
     # numpy takes most of the start-up time, and the supervisor needs none of it: imports are where they are used.
     from edgeloop_agent import device_state
     from edgeloop_agent.answering import Answering
+    from edgeloop_agent.drawing import Pictures
     from edgeloop_agent.metrics import Counts
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
@@ -140,8 +142,11 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
         texts = takes_texts(bundle.manifest.preprocessing)
+        pictures = None if options.draw is None else Pictures(options.draw, bundle.manifest)
         for recording in open_source(options.source, sys.stdin, texts=texts):
             for line in answering.lines(recording):
+                if pictures is not None:
+                    pictures.add(recording.name, recording.values, line.boxes)
                 refused += line.refused is not None
                 answered += line.refused is None
                 sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")

@@ -23,6 +23,7 @@ from edgeloop_agent.sources import Outcome, Recording, acknowledge_nothing
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
+    from edgeloop_agent.tracking.following import Following
     from edgeloop_agent.updates.switcher import UpdateWatcher
 
 IDLE_SECONDS = 0.5
@@ -38,15 +39,17 @@ class Loop:
     def __init__(
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
         progress: Callable[[], None], watch: UpdateWatcher | None = None, observer: Observer | None = None,
-        in_flight: InFlight | None = None,
+        in_flight: InFlight | None = None, following: Following | None = None,
     ) -> None:  # fmt: skip
         """`watch`: over updates, where there are any; `observer`: of answers; `in_flight`: visible to the supervisor when
-        this process dies.
+        this process dies; `following`: of boxes, where tracking is on.
         """
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
         self.output = Output(config.output, counts, log)
-        self.answering = Answering(models.manifests[models.first], lambda: models.get(models.first), counts, observer)
+        first = models.manifests[models.first]
+        self.following = following
+        self.answering = Answering(first, lambda: models.get(models.first), counts, observer, following=following)
         self.next_look = self.next_watch = 0.0
         self.memory_full = False
         self.in_flight = in_flight or InFlight()
@@ -130,12 +133,16 @@ class Loop:
         self.unsettled = []
 
     def look_around(self) -> None:
-        """Check updates, and every `poll_seconds` heat and memory."""
+        """Check updates, keep what was counted, and every `poll_seconds` look at heat and memory."""
+        if self.following is not None:
+            self.following.keep()
         if self.watch is not None and time.monotonic() >= self.next_watch:
             self.next_watch = time.monotonic() + WATCH_SECONDS
             if self.watch.tick():
-                was = self.answering
-                self.answering = Answering(self.models.manifests[self.models.first], was.engine, self.counts, was.observer)
+                was, now = self.answering, self.models.manifests[self.models.first]
+                if self.following is not None:
+                    self.following.use(now)
+                self.answering = Answering(now, was.engine, self.counts, was.observer, following=self.following)
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + self.config.thermal.poll_seconds

@@ -18,6 +18,7 @@ from edgeloop_contract.messages import MAX_LABELS, Heartbeat, Moments
 
 if TYPE_CHECKING:
     from edgeloop_agent.sensors import Reading
+    from edgeloop_agent.tracking.following import Following
 
 BUCKETS = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
 
@@ -76,6 +77,7 @@ class Counts(msgspec.Struct):
     bundles_refused: int = 0  # of the config, that are not served
     thermal: str = "cool"
     reading: Reading | None = None
+    tracking: Following | None = None  # where tracking is on
     api_requests: Counter[str] = msgspec.field(default_factory=Counter)  # by status
     recent: RecentAnswers = msgspec.field(default_factory=RecentAnswers)
     _reported: tuple[int, int, int] = (0, 0, 0)  # answered, refused and dropped at the last report

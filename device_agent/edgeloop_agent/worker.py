@@ -26,6 +26,7 @@ from edgeloop_contract.preprocessing import takes_texts
 
 if TYPE_CHECKING:
     from edgeloop_agent.offload.tail_servers import TailServers
+    from edgeloop_agent.tracking.following import Following
 
 TICK_SECONDS = 0.2
 READY, ALIVE, DONE = b"R", b".", b"D"
@@ -78,6 +79,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     if source is not None and not models.answers_source:
         source, counts.source_unavailable = None, "its bundle is refused"
         log("error", "source is not read: its bundle, the first of the config, is refused", bundle=config.bundles[0])
+    following = _following(config, models, counts, log) if source is not None else None
     progress = Progress(pipe, models.running, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log, in_flight) if source is not None else None
     server = None
@@ -96,13 +98,15 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         from edgeloop_agent.updates.switcher import UpdateWatcher
 
         watch = UpdateWatcher(config, config_path, models, counts, log, observer)
-    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, in_flight)
+    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, in_flight, following)
     progress.send(READY)
     if feed is not None:
         feed.start()
     loop.run(stop)
     if observer is not None:
         observer.stop()
+    if following is not None:
+        following.close()
     if server is not None:
         server.shutdown()
     log("info", "worker stops", answered=counts.answered, refused=sum(counts.refused.values()), left=counts.queue)
@@ -120,6 +124,18 @@ def _with_update(config: Config, log: Log) -> Config:
     from edgeloop_agent.updates.switcher import with_slot
 
     return with_slot(config, log)
+
+
+def _following(config: Config, models: Models, counts: Counts, log: Log) -> Following | None:
+    """Tracks and counters, where tracking is on. Raises UsageError as `check_model`."""
+    if not config.tracking.enabled:
+        return None
+    from edgeloop_agent.tracking.following import Following, check_model
+
+    check_model(config.tracking, models.manifests[models.first])
+    following = Following(config.tracking, models.state, log)
+    counts.tracking = following
+    return following
 
 
 def _tail_servers(config: Config, counts: Counts, log: Log) -> TailServers | None:

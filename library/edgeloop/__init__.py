@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeloop.models import Answer, Box, Mask, Model, open
+    from edgeloop.pictures import draw
     from edgeloop.quantizing import Quantized, QuantizeReport, quantize
     from edgeloop.runs import Event, Run, StageResult, run
     from edgeloop_contract.errors import (
@@ -36,12 +37,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer", "Box", "BundleError", "Data", "DataError", "DeviceError", "EdgeloopError", "Event", "GateError", "Inputs",
     "Mask", "Model", "ModelError", "NetworkError", "PreparedSplits", "QuantizeReport", "Quantized", "Run", "Samples", "Split",
-    "Splits", "Stage", "StageResult", "StorageError", "UsageError", "open", "quantize", "run",
+    "Splits", "Stage", "StageResult", "StorageError", "UsageError", "draw", "open", "quantize", "run",
 ]  # fmt: skip
 
 _ERRORS = "edgeloop_contract.errors"
 _HOMES = {
     **dict.fromkeys(("Answer", "Box", "Mask", "Model", "open"), "edgeloop.models"),
+    "draw": "edgeloop.pictures",
     **dict.fromkeys(("Event", "Run", "StageResult", "run"), "edgeloop.runs"),
     **dict.fromkeys(("QuantizeReport", "Quantized", "quantize"), "edgeloop.quantizing"),
     **dict.fromkeys(("Data", "PreparedSplits", "Samples", "Split", "Splits"), "edgeloop_pipeline.data"),
@@ -49,7 +51,7 @@ _HOMES = {
     **{name: _ERRORS for name in __all__ if name.endswith("Error")},
 }
 _NAMES = {"Stage": "Base"}  # what the module calls it
-_ON_A_WORKSTATION = {name for name, home in _HOMES.items() if home not in ("edgeloop.models", _ERRORS)}
+_ON_A_WORKSTATION = {name for name, home in _HOMES.items() if home not in ("edgeloop.models", "edgeloop.pictures", _ERRORS)}
 
 
 def __getattr__(name: str) -> Any:

@@ -96,7 +96,7 @@ class Model:
         Raises DataError where one is refused, DeviceError where the runtime fails.
         """
         failures = self._answering.failures
-        lines = list(self._answering.lines(_recording(given, self._texts)))
+        lines = list(self._answering.lines(as_recording(given, self._texts)))
         if self._answering.failures > failures:
             raise DeviceError(str(lines[-1].refused))
         if refused := next((line for line in lines if line.refused), None):
@@ -147,7 +147,11 @@ def _fastest(bundle: Bundle, folder: Path) -> VariantChoice:
     return choice
 
 
-def _recording(given: Input, texts: bool) -> Recording:
+def as_recording(given: Input, texts: bool = False) -> Recording:
+    """A path, an array or arrays by input, as the agent's own sources give them; with `texts` a str is a text, not a path.
+
+    Raises DataError for anything else.
+    """
     if texts and isinstance(given, str):
         return Recording("the text", None, text=given)
     if hasattr(given, "__array__"):  # a PIL image, a torch tensor on the CPU

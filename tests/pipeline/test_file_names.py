@@ -34,7 +34,7 @@ def test_a_class_folder_whose_name_is_no_text_is_refused_by_name(tmp_path: Path,
 
 
 def digests(paths: list[Path]) -> dict[str, str]:
-    held: Any = SimpleNamespace(data=SimpleNamespace(files=lambda: paths), _original=[])
+    held: Any = SimpleNamespace(data=SimpleNamespace(files=lambda: paths), _original=[], step_files={})
     own: Any = Project._own_digests
     return cast("dict[str, str]", own.func(held))
 

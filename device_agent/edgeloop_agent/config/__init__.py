@@ -5,6 +5,8 @@ from edgeloop_agent.config.settings import (
     Api,
     Cache,
     Config,
+    CountedLine,
+    CountedZone,
     Drift,
     Limits,
     Log,
@@ -16,10 +18,11 @@ from edgeloop_agent.config.settings import (
     Split,
     Tail,
     Thermal,
+    Tracking,
     Updates,
 )
 
 __all__ = [
-    "Api", "Cache", "Config", "Drift", "Limits", "Log", "Network", "Output", "Runtime", "Samples", "Source", "Split", "Tail",
-    "Thermal", "Updates", "load",
+    "Api", "Cache", "Config", "CountedLine", "CountedZone", "Drift", "Limits", "Log", "Network", "Output", "Runtime", "Samples",
+    "Source", "Split", "Tail", "Thermal", "Tracking", "Updates", "load",
 ]  # fmt: skip

@@ -11,6 +11,7 @@ import msgspec
 
 from edgeloop_agent.config.settings import Config
 from edgeloop_agent.config.source_kinds import SOURCES
+from edgeloop_agent.config.tracked import problems_of_tracking
 from edgeloop_contract.errors import UsageError
 
 RENAMED = {  # settings of earlier agents, by section, that have another name now
@@ -87,7 +88,7 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would look like a hung runtime")
     if len(set(config.bundles)) < len(config.bundles):
         problems.append("bundles: one is named twice")
-    return problems
+    return [*problems, *problems_of_tracking(config)]
 
 
 def _absolute(config: Config, folder: Path) -> Config:

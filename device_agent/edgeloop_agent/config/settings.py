@@ -185,6 +185,40 @@ class Network(_Part, frozen=True):
     use_proxies: bool = True  # those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never to this machine itself
 
 
+Point = tuple[float, float]  # from the left and from the top, in shares of the picture: 0 to 1
+ShapeName = Annotated[str, msgspec.Meta(min_length=1, max_length=60)]
+MAX_SHAPES = 32  # lines, and as many zones: each costs time in every frame
+
+
+class CountedShape(_Part, frozen=True):
+    """Where objects are counted."""
+
+    name: ShapeName
+    points: list[Point]
+    labels: list[Name] = []  # that are counted; none named: all
+
+
+class CountedLine(CountedShape, frozen=True):
+    """A line that objects cross. Right and left: of who looks from its first point to its second."""
+
+
+class CountedZone(CountedShape, frozen=True):
+    """A polygon that objects are in: those between its corners, in order."""
+
+
+class Tracking(_Part, frozen=True):
+    """Boxes are followed from frame to frame, and counted at lines and in zones."""
+
+    enabled: bool = False
+    min_iou: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.3  # of a box with where its track is expected
+    max_missing: NonNegativeInt = 15  # frames without a box, before a track ends
+    confirm: PositiveInt = 3  # frames with a box, before a track is counted
+    point: Literal["foot", "middle"] = "foot"  # of a box, that crosses lines and lies in zones; foot: the middle of its lower edge
+    margin: Annotated[float, msgspec.Meta(ge=0, le=0.5)] = 0.01  # beyond a line or border, before it counts; of the shorter side
+    line: list[CountedLine] = []
+    zone: list[CountedZone] = []
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -206,4 +240,5 @@ class Config(_Part, frozen=True):
     samples: Samples = Samples()
     split: Split = Split()
     network: Network = Network()
+    tracking: Tracking = Tracking()
     log: Log = Log()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeloop_agent.metrics import BUCKETS, Counts, Latencies, resident_bytes
 from edgeloop_agent.models import Models
+
+if TYPE_CHECKING:
+    from edgeloop_agent.tracking.following import Following
 
 # Label values that are there from the start, beside those that a bundle brings, by metric.
 KNOWN = {
@@ -76,6 +79,8 @@ class MetricsCollector:
             "edgeloop_agent_worker_restarts", "restarts of the worker since the agent started", value=counts.restarts
         )
         yield GaugeMetricFamily("edgeloop_agent_resident_memory_bytes", "resident memory of the worker", value=resident_bytes())
+        if counts.tracking is not None:
+            yield from _counted(counts.tracking, CounterMetricFamily, GaugeMetricFamily)
         yield from self._caches(CounterMetricFamily, GaugeMetricFamily)
         yield from self._board(GaugeMetricFamily, CounterMetricFamily)
 
@@ -129,3 +134,21 @@ class MetricsCollector:
             for limit in reading.throttled:
                 flags.add_metric([limit], 1)
             yield flags
+
+
+def _counted(tracking: Following, counter: Any, gauge: Any) -> Iterator[Any]:
+    """Tracks, lines and zones: from 0 on, or from what was counted before a restart."""
+    yield gauge("edgeloop_agent_tracks", "objects that are followed now", value=tracking.active)
+    counted = tracking.counted
+    crossings = counter("edgeloop_agent_line_crossings", "objects that crossed a line", labels=["line", "direction"])
+    for line in counted.lines:
+        crossings.add_metric([line.line, "to_right"], line.to_right)
+        crossings.add_metric([line.line, "to_left"], line.to_left)
+    yield crossings
+    inside = gauge("edgeloop_agent_zone_objects", "objects in a zone now", labels=["zone"])
+    entries = counter("edgeloop_agent_zone_entries", "objects that entered a zone, or were found in it first", labels=["zone"])
+    for zone in counted.zones:
+        inside.add_metric([zone.zone], zone.now)
+        entries.add_metric([zone.zone], zone.entries)
+    yield inside
+    yield entries

@@ -46,7 +46,7 @@ class Recording(msgspec.Struct, frozen=True):
     `key`: identifies the file, so that a file which kills the worker can be excluded. `acknowledge`: call it with the outcome;
     until then the source keeps the file, so that a power cut loses nothing. It returns what it did with the file ("kept",
     "deleted"), "" without a file. `by_name`: columns of a table by name, None where it has none
-    of them; may raise DataError.
+    of them; may raise DataError. `stream`: frames that follow each other have the same number.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Recording(msgspec.Struct, frozen=True):
     by_name: Callable[[Sequence[str]], Array | None] | None = None
     inputs: dict[str, Array] | None = None
     text: str | None = None
+    stream: int = 0
 
     @property
     def is_read(self) -> bool:

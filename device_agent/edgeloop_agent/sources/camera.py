@@ -24,7 +24,7 @@ class Video:
 
     def __init__(self, settings: Settings) -> None:
         self.library, self.settings = _library(), settings
-        self.count = 0
+        self.count = self.opened = 0
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]:
         yield from self._frames(self.settings.where, stop)
@@ -33,6 +33,7 @@ class Video:
 
     def _frames(self, where: str | int, stop: Event) -> Iterator[Recording]:
         capture = self.library.VideoCapture(where)
+        self.opened += 1
         try:
             while not stop.is_set() and capture.grab():
                 self.count += 1
@@ -40,7 +41,8 @@ class Video:
                     continue
                 good, frame = capture.retrieve()
                 if good:
-                    yield Recording(f"frame {self.count}", self.library.cvtColor(frame, self.library.COLOR_BGR2RGB))
+                    picture = self.library.cvtColor(frame, self.library.COLOR_BGR2RGB)
+                    yield Recording(f"frame {self.count}", picture, stream=self.opened)
         finally:
             capture.release()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeloop_exporters.onnx_import.table import Node, handles
-from edgeloop_exporters.onnx_import.values import Builder, Unsupported, Value
+from edgeloop_exporters.onnx_import.values import Builder, Unsupported, Value, alike
 
 __all__ = ["FILL", "attend", "causal", "dense", "heads", "joined", "rotated"]
 
@@ -138,6 +138,8 @@ def _picked(build: Builder, cache: Value, places: Value) -> Value:
     """(N, S, D / 2): a row for each place."""
     if places.rank != 2:
         raise Unsupported(f"with places of {places.rank} axes")
+    if places.is_static and (same := alike(places)) is not None:
+        return build.call(torch.unsqueeze, build.call(torch.index_select, cache, 0, build.tensor(same)), 0)
     rows = build.call(torch.index_select, cache, 0, build.call(torch.flatten, places))
     return build.call(torch.unflatten, rows, 0, [build.size(places.a.shape[0], places.b.shape[0]), places.shape[1]])
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from edgeloop_exporters.onnx_import.table import Node, handles
-from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value
+from edgeloop_exporters.onnx_import.values import BATCHES, Builder, Unsupported, Value, alike
 
 REDUCTIONS = {"none": "", "add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 
@@ -39,7 +39,7 @@ def _gather(node: Node) -> Value:
 
 def _of_each_sample(build: Builder, x: Value, index: Value, axis: int) -> Value:
     """Places that the batch counts: sample b reads b × length + place, the same places for each. Or the same rows for each."""
-    if x.is_constant and (same := _alike(index)) is not None:  # such as positions
+    if x.is_constant and (same := alike(index)) is not None:  # such as positions
         a, b = (torch.index_select(x.a, axis, same.reshape(-1)).unflatten(axis, side.shape) for side in (index.a[:1], index.b[:1]))
         if axis == 0:
             return Value(a.expand(len(index.a), *a.shape[1:]), b.expand(len(index.b), *b.shape[1:]))
@@ -47,19 +47,11 @@ def _of_each_sample(build: Builder, x: Value, index: Value, axis: int) -> Value:
     if not length or (x.a.shape[0], x.b.shape[0]) != (BATCHES[0] * length, BATCHES[1] * length):
         raise Unsupported("of as many places as the batch")
     own = [side - torch.arange(len(side)).reshape(-1, *[1] * (side.dim() - 1)) * length for side in (index.a, index.b)]
-    same = _alike(Value(*own))
+    same = alike(Value(*own))
     if same is None or same.min() < 0 or same.max() >= length:
         raise Unsupported("of other places for each sample")
     samples = build.call(torch.reshape, x, [-1, length, *x.shape[1:]])
     return _places(build, samples, same, 1)
-
-
-def _alike(index: Value) -> Tensor | None:
-    """What is the same for each sample of the batch, along the first axis: without it. None where samples differ."""
-    if not index.rank or (len(index.a), len(index.b)) != BATCHES or index.a.shape[1:] != index.b.shape[1:]:
-        return None
-    first: Tensor = index.a[0]
-    return first if bool((index.a == first).all()) and bool((index.b == first).all()) else None
 
 
 def _places(build: Builder, x: Value, places: Tensor, axis: int) -> Value:
@@ -113,7 +105,7 @@ def _of_own_sample(build: Builder, x: Value, index: Value) -> Value | None:
         return None
     samples, places = (Value(index.a[..., i], index.b[..., i]) for i in (0, 1))
     own = [torch.equal(side, _numbers(len(side), side.dim()).expand(side.shape)) for side in (samples.a, samples.b)]
-    same = _alike(places)
+    same = alike(places)
     return _places(build, x, same, 1) if all(own) and same is not None and same.dim() else None
 
 

@@ -19,7 +19,7 @@ def _grid_sample(node: Node) -> Value:
     mode = MODES.get(node.get("mode", "linear"))
     if mode is None or x.rank not in (4, 5) or (mode == "bicubic" and x.rank == 5):
         raise Unsupported(f"with mode {node.get('mode')} of {x.rank} axes")
-    if grid.is_static and not x.is_static and x.batched():
+    if grid.is_static and not x.is_static and x.batched() and not grid.batched():
         if grid.shape[0] != 1:
             raise Unsupported("with another grid for each sample of the batch")
         grid = node.build.call(Tensor.expand, grid, [node.build.batch, *[-1] * (grid.rank - 1)])

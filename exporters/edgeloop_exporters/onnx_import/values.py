@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-__all__ = ["BATCHES", "Builder", "Items", "Unsupported", "Value"]
+__all__ = ["BATCHES", "Builder", "Items", "Unsupported", "Value", "alike"]
 
 BATCHES = (2, 3)
 MAX_BETWEEN = 16
@@ -272,3 +272,11 @@ def _mapped(given: Any, change: Callable[[Value], Any]) -> Any:
     if isinstance(given, dict):
         return {key: _mapped(item, change) for key, item in given.items()}
     return given
+
+
+def alike(value: Value) -> Tensor | None:
+    """What is the same for each sample of the batch, along the first axis: without it. None where samples differ."""
+    if not value.rank or (len(value.a), len(value.b)) != BATCHES or value.a.shape[1:] != value.b.shape[1:]:
+        return None
+    first: Tensor = value.a[0]
+    return first if bool((value.a == first).all()) and bool((value.b == first).all()) else None

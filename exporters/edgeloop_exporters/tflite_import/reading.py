@@ -70,7 +70,7 @@ def _model(model: Any, content: bytes, schema: Any, where: Path) -> Translated:
     graph = model.subgraphs[0]
     types = {number: name for name, number in vars(schema.TensorType).items() if not name.startswith("_")}
     kinds = {number: name for name, number in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-    kind_of = [kinds.get(max(c.builtinCode, c.deprecatedBuiltinCode), "?") for c in model.operatorCodes]
+    kind_of = [_kind(kinds.get(max(c.builtinCode, c.deprecatedBuiltinCode), "?"), c.customCode) for c in model.operatorCodes]
     _check(graph, types, where)
     shapes = {i: tuple(int(n) for n in (t.shape if t.shape is not None else ())) for i, t in enumerate(graph.tensors)}
     constants = _constants(model, graph, content, types)
@@ -89,6 +89,12 @@ def _model(model: Any, content: bytes, schema: Any, where: Path) -> Translated:
     made = helper.make_graph(write.nodes, "tflite", inputs, outputs, write.initializers)
     sets = [helper.make_opsetid("", OPSET)]
     return Translated(helper.make_model(made, opset_imports=sets, ir_version=9, producer_name="edgeloop"), write.made)
+
+
+def _kind(kind: str, custom: bytes | str | None) -> str:
+    """The operator's name; of a custom one its own."""
+    name = custom.decode("utf-8", "replace") if isinstance(custom, bytes) else custom
+    return f"CUSTOM {name[:60]}" if kind == "CUSTOM" and name else kind
 
 
 def _operator(write: Writer, kind: str, operator: Any, where: str) -> None:

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.errors import DataError, ModelError, UsageError
+from edgeloop_contract.errors import DataError, EdgeloopError, ModelError, UsageError
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
@@ -75,6 +75,11 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         except BaseException:
             shutil.rmtree(final, ignore_errors=True)
             raise
+    except EdgeloopError as error:
+        named = str(error).replace(str(scratch / project_files.MODEL), request.reference or str(request.model))
+        if named == str(error):
+            raise
+        raise type(error)(named) from error  # of a file that is no longer there
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return meaning

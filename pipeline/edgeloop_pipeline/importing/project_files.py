@@ -19,6 +19,8 @@ MOST, MIN_MOST, MOST_VALUES = 1024, 64, 40_000_000  # samples, and values in all
 MODEL, LABELS = "model.onnx", "labels.txt"
 PLAIN = "float_streams: never, max_float_layers: 0, qat: never"  # without a floor, integers throughout and no training
 REPAIR = "qat: auto"
+# Input values of a batch in training, which takes some thousand times as many.
+TRAINED_VALUES, MIN_BATCH, MAX_BATCH = 2_500_000, 4, 32
 LAST = """\
   verify: {layer_samples: 4, canary_samples: 8}
   profile: {seconds: 0.25}
@@ -78,7 +80,7 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         target["max_latency_us"] = request.max_latency_us
     if request.max_bytes is not None:
         target["max_int8_bytes"] = request.max_bytes
-    floor = request.min_agreement is not None
+    repair = PLAIN if request.min_agreement is None else f"{REPAIR}, batch: {_batch(meaning)}"
     notes = "".join(f"# - {' '.join(text.split())}\n" for text in (*meaning.facts, *meaning.guesses))
     card = f"{request.title}, compressed by edgeloop."
     return (
@@ -90,18 +92,23 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         + f"normalize: {_yaml({'mean': mean, 'std': std})}   # of raw counts; the shipped files do it inside\n"
         + (f"preprocessing:                # the device does these steps too\n{steps}" if steps else "")
         + f"target: {_yaml(target)}   # of the runtimes with torch; min_accuracy: of the measure\n"
-        + f"model_card: {quoted(card)}\n{STAGES}{_pruning(request)}"
-        + f"  quantize: {{{REPAIR if floor else PLAIN}, diagnosis_seconds: 2}}\n"
+        + f"model_card: {quoted(card)}\n{STAGES}{_pruning(request, meaning)}"
+        + f"  quantize: {{{repair}, diagnosis_seconds: 2}}\n"
         + f"  export: {{float32: false{', drop_in: true' * request.drop_in}}}\n"
         + LAST
     )
 
 
-def _pruning(request: CompressRequest) -> str:
+def _batch(meaning: Meaning) -> int:
+    """Samples of a batch in training, so that large pictures fit into memory."""
+    return max(MIN_BATCH, min(MAX_BATCH, TRAINED_VALUES // math.prod(meaning.size)))
+
+
+def _pruning(request: CompressRequest, meaning: Meaning) -> str:
     """Stages that remove channels, and let the rest learn from the original. BatchNorm is folded already: steps are small."""
     if request.prune is None:
         return ""
-    learning = "batch: 32, optimizer: adamw, learning_rate: 0.0005, weight_decay: 0.0, temperature: 2.0"
+    learning = f"batch: {_batch(meaning)}, optimizer: adamw, learning_rate: 0.0005, weight_decay: 0.0, temperature: 2.0"
     labels = "" if request.measure is None and request.labels else ", teacher_share: 1.0"
     return f"  prune: {{keep: {1 - request.prune:g}}}\n  distill: {{epochs: {request.epochs}, {learning}{labels}}}\n"
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgeloop_agent.answers import reconstruction_errors
 from edgeloop_pipeline.tasks import confidence_intervals
-from edgeloop_pipeline.tasks.regression import refuse_smoothing
+from edgeloop_pipeline.tasks.label_smoothing import refuse_smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor

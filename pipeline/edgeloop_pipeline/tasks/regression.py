@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from edgeloop_contract.errors import DataError, ModelError
+from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.tasks import confidence_intervals
+from edgeloop_pipeline.tasks.label_smoothing import refuse_smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -117,8 +118,3 @@ class Regression:
             f"Estimates {q.name}: off by {q.mae:.3g} on average ({q.low:.3g} to {q.high:.3g} in the test set)."
             for q in figures.quantities or []
         ]
-
-
-def refuse_smoothing(smoothing: float, task: str) -> None:
-    if smoothing:
-        raise ModelError(f"label_smoothing: is for classes; remove it from a {task} recipe")

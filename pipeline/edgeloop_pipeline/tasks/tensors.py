@@ -13,7 +13,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
-from edgeloop_pipeline.tasks.regression import refuse_smoothing
+from edgeloop_pipeline.tasks.label_smoothing import refuse_smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -13,7 +13,7 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.detection.cells import BOXES, SCORES, SIDES, STRIDES, Cells, cells_of, wanted
 from edgeloop_pipeline.tasks.detection.measure import Judged, judged
-from edgeloop_pipeline.tasks.regression import refuse_smoothing
+from edgeloop_pipeline.tasks.label_smoothing import refuse_smoothing
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,0 +1,98 @@
+"""Draws boxes into a picture, with their labels, scores and tracks. Needs Pillow (the extra `images`)."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeloop_agent.box_answers import Box
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.errors import DataError, DeviceError, StorageError, UsageError
+from edgeloop_contract.manifest import Manifest
+from edgeloop_contract.tasks import Detection
+
+__all__ = ["Pictures", "drawn"]
+
+# Told apart on light and dark pictures; a track or a label keeps its colour.
+COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
+SMALLEST_TEXT, TEXT_SHARE, LINE_SHARE = 10, 40, 250  # pixels; parts of the picture's shorter side
+LONGEST_NAME = 100
+
+
+def drawn(picture: Array, boxes: Sequence[Box]) -> Any:
+    """A picture (H, W), (H, W, 1) or (H, W, 3), uint8, with `boxes` in it, as a PIL image in colours.
+
+    Raises DataError for another array, and DeviceError without Pillow.
+    """
+    try:
+        from PIL import Image, ImageDraw
+    except ImportError as error:
+        raise DeviceError("drawing boxes needs Pillow: pip install 'edgeloop[images]'") from error
+    if picture.ndim == 3 and picture.shape[2] == 1:
+        picture = picture[..., 0]
+    if picture.dtype != np.uint8 or not (picture.ndim == 2 or (picture.ndim == 3 and picture.shape[2] == 3)) or not picture.size:
+        raise DataError(
+            f"an array of shape {picture.shape}, {picture.dtype}; boxes are drawn into pictures (height, width, 3) of uint8"
+        )
+    image = Image.fromarray(np.ascontiguousarray(picture)).convert("RGB")
+    pen, shorter = ImageDraw.Draw(image), min(image.size)
+    font = _font(max(SMALLEST_TEXT, shorter // TEXT_SHARE))
+    for box in reversed(boxes):  # the best ones on top
+        colour = COLOURS[_number(box) % len(COLOURS)]
+        x1, y1, x2, y2 = box.box
+        pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=max(1, shorter // LINE_SHARE))
+        text = _text(box, font)
+        left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
+        x, y = min(max(x1, 0), max(image.width - (right - left), 0)), max(y1 - (bottom - top) - 2, 0)
+        pen.rectangle((x, y, x + right - left + 2, y + bottom - top + 2), fill=colour)
+        pen.text((x + 1 - left, y + 1 - top), text, fill="black", font=font)
+    return image
+
+
+class Pictures:
+    """Pictures of one run with their boxes, one PNG each in `folder`. Raises UsageError where the model answers no boxes."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        if not isinstance(manifest.task, Detection):
+            raise UsageError(f"{folder}: {manifest.name} answers no boxes to draw; leave --draw out")
+        self._folder, self._count = folder, 0
+
+    def add(self, name: str, picture: Array | None, boxes: Sequence[Box] | None) -> None:
+        """Write the next one; none for a recording without a picture or an answer. Raises StorageError, DataError, DeviceError."""
+        self._count += 1
+        if picture is None or boxes is None:
+            return
+        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:LONGEST_NAME]  # a name may hold a path
+        path, image = self._folder / f"{self._count:06d}-{plain}.png", drawn(picture, boxes)
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            image.save(path, "PNG")
+        except OSError as error:
+            why = error.strerror or error
+            raise StorageError(f"{path}: cannot be written ({why}); make room, or name another folder") from error
+
+
+def _number(box: Box) -> int:
+    return zlib.crc32(box.label.encode()) if box.track is None else box.track
+
+
+def _text(box: Box, font: Any) -> str:
+    from PIL import ImageFont
+
+    text = f"{box.label} {box.score:.2f}" + ("" if box.track is None else f" #{box.track}")
+    if isinstance(font, ImageFont.FreeTypeFont):
+        return text
+    return text.encode("latin-1", "replace").decode("latin-1")  # Pillow's old font of bitmaps has no other letters
+
+
+def _font(size: int) -> Any:
+    from PIL import ImageFont
+
+    try:
+        return ImageFont.load_default(size)
+    except (TypeError, ImportError, OSError):  # Pillow before 10.1, or built without FreeType
+        return ImageFont.load_default()
