@@ -166,3 +166,21 @@ def test_edgeloop_new_refuses_what_masks_do_not_say(tmp_path: Path) -> None:
             Image.fromarray(np.full((96, 128), value, np.uint8)).save(tmp_path / "data" / "masks" / name)
         with pytest.raises(DataError, match=f"every mask is {value} throughout"):
             look(tmp_path / "data")
+
+
+def test_a_canary_of_large_masks_has_few_pictures() -> None:
+    """Its golden scores are values for every label and pixel."""
+    from edgeloop_pipeline.bundling.canary import canary_rows
+    from edgeloop_pipeline.data.types import PreparedSplits, Samples
+
+    def rows(side: int) -> list[int]:
+        numbers = np.arange(50)
+        part = Samples(np.zeros((50, side, side, 3), np.uint8), np.zeros((50, side, side), np.uint8), numbers, numbers)
+        found = canary_rows(PreparedSplits(("background", "object"), part, part, part, "segmentation"), 32)
+        assert (
+            canary_rows(PreparedSplits(("background", "object"), part, part, part, "segmentation"), len(found)).tolist()
+            == found.tolist()
+        )
+        return found.tolist()
+
+    assert len(rows(32)) == 32 and len(rows(256)) == 7 and len(rows(512)) == 4
