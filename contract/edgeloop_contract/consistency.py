@@ -14,8 +14,9 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Distances, Priors, outputs_of, placement, places_of
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
+from edgeloop_contract.masks import NOWHERE
 from edgeloop_contract.preprocessing import Tokenize, sizes_after
-from edgeloop_contract.tasks import Tensors, names_of
+from edgeloop_contract.tasks import Segmentation, Tensors, names_of
 
 __all__ = ["canary_problems", "problems"]
 
@@ -85,6 +86,10 @@ def _labels(task: object, labels: Array, count: int) -> Iterator[str]:
         elif not np.isin(labels[..., 0], range(-1, len(task.labels))).all():
             yield f"canary labels have a box whose label is not a whole number from 0 to {len(task.labels) - 1}"
         return
+    if isinstance(task, Segmentation):
+        if labels.ndim != 3 or len(labels) != count or not np.isin(labels, [*range(len(task.labels)), NOWHERE]).all():
+            yield f"canary labels have shape {labels.shape}; {count} masks of the numbers of {len(task.labels)} labels are needed"
+        return
     wanted = (count, len(task.quantities)) if isinstance(task, Regression) else (count,)
     if labels.shape != wanted:
         yield f"canary labels have shape {labels.shape}; {wanted} is needed"
@@ -101,6 +106,8 @@ def outputs(manifest: Manifest) -> int:
         return math.prod(manifest.sample.shape)
     if isinstance(task, Detection):
         return sum(math.prod(spec.shape) for spec in manifest.variants[0].outputs)
+    if isinstance(task, Segmentation):
+        return len(task.labels) * task.height * task.width
     return len(names_of(task)) or math.prod(manifest.variants[0].output.shape)
 
 
@@ -136,6 +143,8 @@ def _task(manifest: Manifest) -> Iterator[str]:
     names = names_of(task)
     if not names or "" in names or len(set(names)) != len(names):
         yield f"labels must be different names, and not empty: {', '.join(map(repr, names[:20])) or 'there are none'}"
+    if isinstance(task, Detection | Segmentation):
+        yield from _picture(manifest)
     if isinstance(task, Detection):
         yield from _detection(manifest, task)
     if isinstance(task, Regression | Anomaly) and (0 in task.std or not np.isfinite([*task.mean, *task.std]).all()):
@@ -144,14 +153,18 @@ def _task(manifest: Manifest) -> Iterator[str]:
         yield f"the task has {len(task.mean)} means for {manifest.sample.shape[-1]} channels"
 
 
-def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
-    """Whether the declared layout can be read from every model file, and boxes found in the picture."""
+def _picture(manifest: Manifest) -> Iterator[str]:
+    """Whether boxes and masks can be found in the picture that comes."""
     if len(manifest.sample.shape) != 3:
-        yield f"boxes are found in pictures (height, width, channels), and the sample has shape {manifest.sample.shape}"
+        yield f"boxes and masks are of pictures (height, width, channels), and the sample has shape {manifest.sample.shape}"
     try:
         placement(manifest.preprocessing, 1, 1)
     except DataError as error:
         yield str(error)
+
+
+def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
+    """Whether the declared layout can be read from every model file."""
     if manifest.probe:
         return
     layout, wanted = task.decode, outputs_of(task.decode)
@@ -225,7 +238,8 @@ def _variant(manifest: Manifest, variant: Variant) -> Iterator[str]:
         return
     size = math.prod(variant.output_of(manifest.task).shape)
     if size != outputs(manifest) and not isinstance(manifest.task, Tensors):
-        what = "values of the sample" if isinstance(manifest.task, Anomaly) else "labels"
+        named = {Anomaly: "values of the sample", Segmentation: "labels of cells"}
+        what = named.get(type(manifest.task), "labels")
         yield f"variant {variant.name} answers {size} scores for {outputs(manifest)} {what}"
 
 

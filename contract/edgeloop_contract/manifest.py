@@ -6,13 +6,13 @@ from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
-from edgeloop_contract.tasks import Anomaly, Classification, Detection, Regression, Task, Tensors
+from edgeloop_contract.tasks import Anomaly, Classification, Detection, Regression, Segmentation, Task, Tensors
 from edgeloop_contract.tensors import Part, Precision, Quantization, Reset, Runtime, State, TensorSpec
 
 __all__ = [
     "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Detection",
     "Estimate", "Exit", "File", "GoldenTensor", "Input", "Manifest", "Packed", "Precision", "Provenance", "Quantization",
-    "Regression", "Runtime", "Split", "State", "Task", "TensorSpec", "Tensors", "Variant",
+    "Regression", "Runtime", "Segmentation", "Split", "State", "Task", "TensorSpec", "Tensors", "Variant",
 ]  # fmt: skip
 
 SCHEMA = 3  # the newest that this release reads. A release that adds a step, a task or a field that readers need raises it.

@@ -8,7 +8,9 @@ from edgeloop_contract.boxes import Layout
 from edgeloop_contract.settings import Fraction01
 from edgeloop_contract.tensors import Part
 
-__all__ = ["Anomaly", "Classification", "Detection", "Regression", "Task", "Tensors", "names_of"]
+__all__ = ["Anomaly", "Classification", "Detection", "Regression", "Segmentation", "Task", "Tensors", "names_of"]
+
+MAX_MASKS = 255  # labels of pixels: a byte says them, and 255 is no label
 
 
 class _Task(Part, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="kind"):
@@ -73,7 +75,23 @@ class Detection(_Task, frozen=True, kw_only=True, tag="detection"):
     max_boxes: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
-Task = Classification | Regression | Anomaly | Tensors | Detection
+class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
+    """A label for each pixel. Scores are logits (labels, height, width): a grid over the prepared sample, coarser or as fine.
+
+    `background`: the label for which no mask is answered; "": each label has masks.
+    """
+
+    labels: list[str]
+    height: Annotated[int, msgspec.Meta(ge=1)]
+    width: Annotated[int, msgspec.Meta(ge=1)]
+    background: str = ""
+
+    def __post_init__(self) -> None:
+        if not 2 <= len(self.labels) <= MAX_MASKS or (self.background and self.background not in self.labels):
+            raise ValueError(f"a segmentation has 2 to {MAX_MASKS} labels, and its background is one of them")
+
+
+Task = Classification | Regression | Anomaly | Tensors | Detection | Segmentation
 
 
 def names_of(task: Task) -> list[str]:

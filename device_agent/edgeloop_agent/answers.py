@@ -9,10 +9,11 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeloop_agent.box_answers import box_feature_names, box_features
+from edgeloop_agent.mask_answers import mask_feature_names, mask_features
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.manifest import Anomaly, Classification, Regression, Task
-from edgeloop_contract.tasks import Detection, Tensors
+from edgeloop_contract.tasks import Detection, Segmentation, Tensors
 
 __all__ = ["answer_features", "answer_names", "canonical_label", "confidence_of", "interpret", "reconstruction_errors", "softmax"]
 
@@ -50,7 +51,7 @@ def interpret(task: Task, scores: Array, sample: Array) -> Interpretation:
     if isinstance(task, Anomaly):
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
         return Interpretation(task.labels[error > task.threshold], score=float(f"{error:.6g}"))
-    assert not isinstance(task, Tensors | Detection)
+    assert not isinstance(task, Tensors | Detection | Segmentation)
     row = scores[0]
     best = int(row.argmax())
     if task.scores == "probabilities":
@@ -105,6 +106,8 @@ def answer_names(task: Task, outputs: Sequence[str] = ("answer",)) -> list[str]:
         return [f"{what} of {name}" for name in sorted(outputs)[:MAX_OUTPUTS] for what in ("mean", "spread")]
     if isinstance(task, Detection):
         return box_feature_names(task)
+    if isinstance(task, Segmentation):
+        return mask_feature_names(task)
     each = [f"score of {name}" for name in task.labels] if len(task.labels) <= MAX_ANSWERS else ["largest score"]
     return [*each, "confidence"]
 
@@ -112,12 +115,15 @@ def answer_names(task: Task, outputs: Sequence[str] = ("answer",)) -> list[str]:
 def answer_features(task: Task, scores: Array | Mapping[str, Array], sample: Array) -> tuple[Array, int, float]:
     """Features of the answer to one sample (1, *sample) for the drift monitor, the label's number, and the confidence (0 to 1).
 
-    `scores`: (1, ...), or by output, of a model without a declared meaning and of boxes. Without a declared meaning there is one
-    label, of which it is always sure.
+    `scores`: (1, ...), or by output, of a model without a declared meaning, of boxes and of masks. Without a declared
+    meaning there is one label, of which it is always sure.
     """
     if isinstance(task, Detection):
         named = scores if isinstance(scores, Mapping) else {"": scores}
         features, sure = box_features(task, named, sample)
+        return features, 0, sure
+    if isinstance(task, Segmentation):
+        features, sure = mask_features(task, scores if isinstance(scores, Mapping) else {task.output: scores})
         return features, 0, sure
     if isinstance(task, Tensors):
         few = [scores[name] for name in sorted(scores)[:MAX_OUTPUTS]] if isinstance(scores, Mapping) else [scores]

@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeloop_agent.answers import confidence_of, interpret
 from edgeloop_agent.box_answers import Box, box_answers
+from edgeloop_agent.mask_answers import Mask, mask_answers
 from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, open_runtime
 from edgeloop_agent.runtimes.named import Memory, NamedModel
 from edgeloop_agent.trial_samples import zeros
@@ -22,10 +23,13 @@ from edgeloop_contract.errors import BundleError, DataError, DeviceError
 from edgeloop_contract.manifest import SCORES, Variant
 from edgeloop_contract.preprocessing import Prepared, as_bytes, prepare, takes_texts, with_files
 from edgeloop_contract.preprocessing.base import StepBase
-from edgeloop_contract.tasks import Detection, Task, Tensors
+from edgeloop_contract.tasks import Detection, Segmentation, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
 __all__ = ["Answer", "Engine", "Scored"]
+
+
+OWN_ANSWERS = (Tensors, Detection, Segmentation)  # whose answer is no label or value of one row of scores
 
 
 class Scored(NamedTuple):
@@ -54,11 +58,12 @@ class Answer(msgspec.Struct, frozen=True):
     place: str | None = None  # where the model can be split: "device", a route and a tail, or "large"
     refused: str | None = None
     # (1, *sample) that was answered, by input where there are several, and this device's scores of it, where it has a meaning;
-    # of boxes the outputs by name
+    # of boxes and masks the outputs by name
     sample: Array | Mapping[str, Array] | None = None
     scores: Array | Mapping[str, Array] | None = None
     confidence: float | None = None  # of this device's model, 0 to 1; None where drift may not use it
     boxes: list[Box] | None = None  # detection: what was found, best first, in pixels of the recording
+    masks: list[Mask] | None = None  # segmentation: where each label is, largest first, in pixels of the recording
 
 
 class Engine:
@@ -72,7 +77,7 @@ class Engine:
         task = self.manifest.task
         # One array in, one row of scores out, nothing remembered: what caches, offloading and most models are.
         remembers = bool(self.variant.states) or self.variant.kept_inside is not None
-        self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, Tensors | Detection)
+        self.is_simple = len(self.manifest.inputs) == 1 and not remembers and not isinstance(task, OWN_ANSWERS)
         self._memory: Memory = {}
         self._sample = self.manifest.sample
         try:
@@ -178,6 +183,11 @@ class Engine:
             sure = float(np.mean([box.score for box in boxes])) if boxes else None
             seen = sample if len(sample) > 1 else only
             return Answer(window, milliseconds=taken, sample=seen, scores=outputs, confidence=sure, boxes=boxes)
+        if isinstance(self.manifest.task, Segmentation):
+            height, width = only.shape[1:3]
+            masks = mask_answers(self.manifest.task, outputs, height, width, place)
+            seen = sample if len(sample) > 1 else only
+            return Answer(window, milliseconds=taken, sample=seen, scores=outputs, masks=masks)
         scores = outputs[self.variant.output.name or SCORES].reshape(1, -1).astype(np.float32, copy=False)
         meaning = interpret(self.manifest.task, scores, only)
         confidence = max(meaning.probabilities.values()) if meaning.probabilities is not None else None
@@ -245,11 +255,11 @@ def _scores_first(variant: Variant, task: Task) -> Variant:
 
 
 def _placement(task: Task, steps: Sequence[StepBase], recording: Array) -> Placement | None:
-    """Where the picture lies in its sample, for a task that answers boxes. Raises DataError."""
-    if not isinstance(task, Detection):
+    """Where the picture lies in its sample, for a task that answers boxes or masks. Raises DataError."""
+    if not isinstance(task, Detection | Segmentation):
         return None
     if recording.ndim not in (2, 3):
-        raise DataError(f"an array of shape {recording.shape}; boxes are found in pictures (height, width, channels)")
+        raise DataError(f"an array of shape {recording.shape}; boxes and masks are of pictures (height, width, channels)")
     return placement(steps, *recording.shape[:2])
 
 

@@ -15,6 +15,7 @@ from edgeloop_agent import device_state
 from edgeloop_agent.answering import Answering, AnswerLine
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.engine import Engine
+from edgeloop_agent.mask_answers import Mask
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.archive import Bundle
@@ -24,7 +25,7 @@ from edgeloop_contract.errors import BundleError, DataError, DeviceError, Storag
 from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.tasks import names_of
 
-__all__ = ["Answer", "Box", "Model", "open"]
+__all__ = ["Answer", "Box", "Mask", "Model", "open"]
 
 MEASURE_SECONDS = 0.1  # for each variant and number of threads
 # A file's path, an array, or an array by input.
@@ -38,6 +39,7 @@ class Answer:
     `probabilities`: by label, at most the five most probable of more than 20. `confidence`: the largest, 0 to 1. `values`: by
     quantity, in its unit. `score`: an anomaly's error. `tensors`: by output, of a model without a declared meaning.
     `milliseconds`: that the model took. `boxes`: of a detector, best first, in pixels of the picture that was given, upright.
+    `masks`: of a segmentation, one for each label that is there, largest first, in the same pixels.
     """
 
     label: str | None = None
@@ -48,6 +50,7 @@ class Answer:
     tensors: dict[str, Array] | None = None
     milliseconds: float = 0.0
     boxes: list[Box] | None = None
+    masks: list[Mask] | None = None
 
 
 class Model:
@@ -175,4 +178,6 @@ def as_recording(given: Input, texts: bool = False) -> Recording:
 def _answer(line: AnswerLine) -> Answer:
     confidence = max(line.probabilities.values()) if line.probabilities else None
     milliseconds = line.milliseconds or 0.0
-    return Answer(line.label, line.probabilities, confidence, line.values, line.score, line.tensors, milliseconds, line.boxes)
+    return Answer(
+        line.label, line.probabilities, confidence, line.values, line.score, line.tensors, milliseconds, line.boxes, line.masks
+    )

@@ -7,7 +7,7 @@ import msgspec
 from edgeloop_contract.arrays import DTYPES
 from edgeloop_contract.inference import DATATYPE_NAMES
 from edgeloop_contract.manifest import SCORES, Manifest
-from edgeloop_contract.tasks import Detection, Task, Tensors
+from edgeloop_contract.tasks import Detection, Segmentation, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
 
@@ -70,7 +70,7 @@ def metadata_of(name: str, manifest: Manifest) -> ModelMetadata:
     """Names, types and shapes of a model's tensors: prepared samples in, real values out."""
     inputs = [TensorMetadata(e.name, _datatype(e.sample), [-1, *e.sample.shape]) for e in manifest.inputs]
     task, variant = manifest.task, manifest.variants[0]
-    given = variant.outputs if isinstance(task, Tensors | Detection) else [variant.output_of(task)]
+    given = variant.outputs if isinstance(task, Tensors | Detection | Segmentation) else [variant.output_of(task)]
     outputs = [TensorMetadata(spec.name or SCORES, _output_datatype(spec, task), [-1, *spec.shape]) for spec in given]
     return ModelMetadata(name, [str(manifest.version)], "edgeloop", inputs, outputs)
 

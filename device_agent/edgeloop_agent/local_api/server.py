@@ -30,6 +30,7 @@ from edgeloop_agent.local_api.model_info import (
     metadata_of,
 )
 from edgeloop_agent.logs import Log
+from edgeloop_agent.mask_answers import Mask, mask_answers
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Model, Models
 from edgeloop_agent.runtimes.named import Memory
@@ -39,14 +40,14 @@ from edgeloop_contract.errors import DataError, DeviceError, EdgeloopError
 from edgeloop_contract.manifest import SCORES, Manifest
 from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.preprocessing.tokens import MAX_TEXT_BYTES
-from edgeloop_contract.tasks import Detection, Tensors
+from edgeloop_contract.tasks import Detection, Segmentation, Tensors
 
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
 FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
     "/v2/repository/index": SEND_METHODS
 }
-EXTENSIONS = ["binary_tensor_data", "edgeloop_boxes"]  # the second: a request with the parameter boxes gets boxes too
+EXTENSIONS = ["binary_tensor_data", "edgeloop_boxes", "edgeloop_masks"]  # a request with the parameter boxes or masks gets them too
 HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
 VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
 LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
@@ -152,6 +153,8 @@ class Api:
         parameters: dict[str, Any] = {"place": ", ".join(sorted(places))} if any(places) else {}
         if request.parameters.get("boxes"):
             parameters["boxes"] = _boxes(manifest, outputs)
+        if request.parameters.get("masks"):
+            parameters["masks"] = _masks(manifest, outputs)
         content, json_length = inference.encode_response(name, str(manifest.version), request, outputs, parameters or None)
         if json_length is None:
             return Response(content)
@@ -195,7 +198,11 @@ class Api:
         memory: Memory = {}
         count = len(next(iter(samples.values())))
         rows = [model.outputs({name: values[i : i + 1] for name, values in samples.items()}, memory) for i in range(count)]
-        wanted = rows[0] if isinstance(model.manifest.task, Tensors | Detection) else [model.variant.output.name or SCORES]
+        wanted = (
+            rows[0]
+            if isinstance(model.manifest.task, Tensors | Detection | Segmentation)
+            else [model.variant.output.name or SCORES]
+        )
         return {name: np.concatenate([row[name] for row in rows]) for name in wanted}, {""}
 
     def _model(self, path: str) -> tuple[str, Manifest, str]:
@@ -226,6 +233,18 @@ def _boxes(manifest: Manifest, outputs: Mapping[str, Array]) -> list[list[Box]]:
     count = len(next(iter(outputs.values())))
     return [
         box_answers(task, {name: values[i : i + 1] for name, values in outputs.items()}, height, width, None) for i in range(count)
+    ]
+
+
+def _masks(manifest: Manifest, outputs: Mapping[str, Array]) -> list[list[Mask]]:
+    """The masks of each sample, in pixels of the sample that was sent. Raises DataError where the model answers none."""
+    task = manifest.task
+    if not isinstance(task, Segmentation):
+        raise DataError(f"the parameter masks is for models that label pixels; {manifest.name} does not")
+    height, width = manifest.sample.shape[:2]
+    count = len(next(iter(outputs.values())))
+    return [
+        mask_answers(task, {name: values[i : i + 1] for name, values in outputs.items()}, height, width, None) for i in range(count)
     ]
 
 

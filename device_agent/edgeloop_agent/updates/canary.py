@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.arrays import Array
-    from edgeloop_contract.manifest import Detection, Task
+    from edgeloop_contract.manifest import Detection, Segmentation, Task
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 MAX_ACCURACY_LOSS = 0.02  # share of labelled samples that may be answered worse than the reference answered them
@@ -34,7 +34,7 @@ KIB = 1024
 class CanaryResult:
     """What the canary saw. `steps`: the largest difference to the golden scores, in steps of their quantization.
 
-    `right`: labelled samples with the right answer, or labelled boxes that were found.
+    `right`: labelled samples with the right answer, labelled boxes that were found, or labelled pixels that are right.
     """
 
     variant: str
@@ -78,7 +78,7 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     from edgeloop_agent.trial_samples import canary_inputs, trial_samples
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice
-    from edgeloop_contract.tasks import Detection
+    from edgeloop_contract.tasks import Detection, Segmentation
 
     config = load(config_path)
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
@@ -108,6 +108,8 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
         if canary is not None and canary.labels and isinstance(task, Detection):
             golden = {name: bundle.array(one.file) for name, one in canary.golden.items()}
             right = _count_boxes(task, outputs, golden, bundle.array(canary.labels), bundle.manifest.sample.shape)
+        elif canary is not None and canary.labels and isinstance(task, Segmentation):
+            right = _count_pixels(task, outputs, bundle.array(canary.scores.file), bundle.array(canary.labels))
         elif canary is not None and canary.labels and model.is_simple:
             scores = np.concatenate([next(iter(row.values())).reshape(1, -1) for row in outputs])
             reference = bundle.array(canary.scores.file).reshape(count, -1)
@@ -220,6 +222,21 @@ def _count_boxes(
         reference += count_found(found_boxes(task, {n: v[i] for n, v in golden.items()}, shape[0], shape[1]), truth)
     if here < reference - math.ceil(MAX_ACCURACY_LOSS * wanted):
         raise GateError(f"canary: {here} of {wanted} labelled boxes found here, {reference} where it was made")
+    return here
+
+
+def _count_pixels(task: Segmentation, rows: Sequence[Mapping[str, Array]], golden: Array, labels: Array) -> int:
+    """Labelled pixels with the right label. Raises GateError when they are clearly fewer than in the golden outputs."""
+    from edgeloop_agent.mask_answers import found_labels
+    from edgeloop_contract.masks import NOWHERE
+
+    here = reference = wanted = 0
+    for i, truth in enumerate(labels):
+        wanted += int((truth != NOWHERE).sum())
+        here += int((found_labels(task, rows[i], *truth.shape) == truth)[truth != NOWHERE].sum())
+        reference += int((found_labels(task, {task.output: golden[i]}, *truth.shape) == truth)[truth != NOWHERE].sum())
+    if here < reference - math.ceil(MAX_ACCURACY_LOSS * wanted):
+        raise GateError(f"canary: {here} of {wanted} labelled pixels right here, {reference} where it was made")
     return here
 
 

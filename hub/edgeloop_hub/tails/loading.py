@@ -19,7 +19,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import Coding, Cut, Manifest, Precision, TensorSpec, Variant
 from edgeloop_contract.splitting import DIGEST_LETTERS, FILES, INPUT, from_file, from_nibbles, served_name
-from edgeloop_contract.tasks import Detection, Tensors
+from edgeloop_contract.tasks import Detection, Segmentation, Tensors
 from edgeloop_exporters import cutting
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
@@ -149,7 +149,7 @@ def chosen(manifest: Manifest, name: str) -> tuple[Variant, Cut]:
     onnx = [v for v in manifest.variants if v.runtime == "onnx"]
     if name != INPUT or not onnx:
         raise DataError(f"{manifest.name}: has no cut {name[:100]!r}")
-    if len(manifest.inputs) != 1 or isinstance(manifest.task, Tensors | Detection) or any(v.states for v in onnx):
+    if len(manifest.inputs) != 1 or isinstance(manifest.task, Tensors | Detection | Segmentation) or any(v.states for v in onnx):
         raise DataError(f"{manifest.name}: has several inputs, state, or no scores; it runs on its device alone")
     variant = max(onnx, key=lambda v: v.precision == Precision.FLOAT32)  # a server need not save bytes
     return variant, Cut(name=INPUT, tensor="", boundary=manifest.sample, packed=[], head_us=0.0, tail_us=0.0)

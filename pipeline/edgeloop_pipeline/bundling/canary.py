@@ -17,6 +17,7 @@ from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
 GOLDEN_STEPS = 10  # of a float file on another device: its kernels sum in another order, and a GPU's keep 11 bits
 REFERENCE = "scores"
+FEWEST_MASKS, MASK_SCORES = 4, 1_000_000  # pictures and golden scores in a canary of masks: a bundle goes over the air
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,14 @@ def canary_set(
 
 
 def canary_rows(splits: PreparedSplits, count: int) -> Array:
-    """Rows of validation, evenly spread; of a detector, those with boxes first, because an empty picture shows little."""
+    """Rows of validation, evenly spread; of a detector, those with boxes first, because an empty picture shows little.
+
+    Of a segmentation fewer, because each has scores for every label and pixel.
+    """
     validation = splits.validation
+    if splits.task == "segmentation":
+        each = len(splits.labels) * validation.labels[0].size
+        count = min(count, max(FEWEST_MASKS, MASK_SCORES // each))
     rows = evenly_spaced_rows(len(validation), count)
     if splits.boxes is None:
         return rows

@@ -8,8 +8,17 @@ from functools import cache
 from typing import Any
 
 from edgeloop_pipeline.data.box_augmentations import augment_boxes, augment_upright_boxes
+from edgeloop_pipeline.data.mask_augmentations import augment_masks, augment_upright_masks
 
-__all__ = ["augment_boxes", "augment_upright_boxes", "jitter", "rand_augment", "spec_augment"]
+__all__ = [
+    "augment_boxes",
+    "augment_masks",
+    "augment_upright_boxes",
+    "augment_upright_masks",
+    "jitter",
+    "rand_augment",
+    "spec_augment",
+]
 
 
 def rand_augment(batch: Any, generator: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 NONE = -1.0
 MEAN_COUNT = 114.0  # around a picture that is made smaller
@@ -28,7 +28,25 @@ def augment_upright_boxes(values: Any, boxes: Any, generator: Any) -> tuple[Any,
     return _augmented(values, boxes, generator, upright=True)
 
 
+class Changed(NamedTuple):
+    """Pictures (N, H, W, C) uint8, and how they moved: new = middle + factor × (old − middle) + shift × side, by x and y (N, 2).
+
+    `grid`: where each new pixel comes from, (N, H, W, 2) from −1 to 1.
+    """
+
+    values: Any
+    factor: Any
+    shift: Any
+    grid: Any
+
+
 def _augmented(values: Any, boxes: Any, generator: Any, upright: bool) -> tuple[Any, Any]:
+    changed = changed_pictures(values, generator, upright)
+    return changed.values, _moved(boxes, changed.factor, changed.shift, values.shape[1], values.shape[2])
+
+
+def changed_pictures(values: Any, generator: Any, upright: bool) -> Changed:
+    """Mirror, zoom, stretch, shift, and change light, contrast and tint. `upright`: not up to down."""
     import torch
     import torch.nn.functional as F
 
@@ -58,7 +76,7 @@ def _augmented(values: Any, boxes: Any, generator: Any, upright: bool) -> tuple[
     tint = torch.exp(uniform(-TINT, TINT, channels, 1, 1))
     x = (x * contrast + MEAN_COUNT + light) * tint
     made = x.clamp(0, 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-    return made, _moved(boxes, sign * scale, shift, height, width)
+    return Changed(made, sign * scale, shift, grid)
 
 
 def _moved(boxes: Any, factor: Any, shift: Any, height: int, width: int) -> Any:

@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import placement
+from edgeloop_contract.boxes import Placement, placement
 from edgeloop_contract.cleaning import Step as CleaningStep
 from edgeloop_contract.cleaning import clean
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Prepared, prepare
 from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.resampling import to_model_rate
+from edgeloop_contract.tasks import MAX_MASKS
 from edgeloop_pipeline.data.boxes import boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
+from edgeloop_pipeline.data.masks import checked_mask, mask_in_sample, unlearnt
 from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
 
@@ -37,6 +39,10 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
         labels = {name: np.zeros(len(part.labels), np.int64) for name, part in parts.items()}
     elif task == "detection":
         labels = _boxes(parts, len(names.texts))
+    elif task == "segmentation":  # masks are read one by one, beside their pictures
+        if not 2 <= len(names.texts) <= MAX_MASKS:
+            raise DataError(f"labels: {len(names.texts)} for pixels; there must be 2 to {MAX_MASKS}, the background among them")
+        labels = {name: part.labels for name, part in parts.items()}
     elif task == "regression":
         labels = {name: _quantities(part.labels, name) for name, part in parts.items()}
     else:
@@ -95,9 +101,14 @@ def prepare_splits(
     splits, notes = checked(splits, task), []
     made = {}
     for name in NAMES:
-        maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz, task == "detection")
-        made[name] = maker.samples(checked_labels(task, name, np.asarray(getattr(splits, name).labels), splits.labels))
+        maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz, task)
+        if task == "segmentation":
+            made[name] = maker.samples(getattr(splits, name).labels, len(splits.labels))
+        else:
+            made[name] = maker.samples(checked_labels(task, name, np.asarray(getattr(splits, name).labels), splits.labels))
         notes += maker.notes()
+    if task == "segmentation":
+        unlearnt(made["train"].labels, splits.labels)
     shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
     if len(shapes) > 1:
         raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
@@ -122,15 +133,16 @@ class _Maker:
         steps: Sequence[StepBase],
         cleaning: Sequence[CleaningStep],
         rate_hz: int,
-        boxes: bool = False,
+        task: str = "classification",
     ) -> None:
-        """`boxes`: labels are boxes in pixels of the recording, and become boxes in pixels of the sample."""
-        self.boxes = boxes
+        """Labels that are boxes or masks in pixels of the recording become such in pixels of the sample."""
+        self.boxes, self.masks = task == "detection", SpillArray() if task == "segmentation" else None
         self.name, self.split, self.steps, self.cleaning, self.rate_hz = name, split, steps, cleaning, rate_hz or None
         self.refused: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()
 
-    def samples(self, labels: Array) -> Samples:
+    def samples(self, labels: Any, count: int = 0) -> Samples:
+        """`labels`: of each recording. `count`: of the labels that pixels have."""
         stack, origin = SpillArray(), []
         labels = labels.copy() if self.boxes else labels
         for i in range(len(self.split.recordings)):
@@ -141,8 +153,12 @@ class _Maker:
                     stack.append(prepared.values)
                 except DataError as error:
                     raise DataError(f"{self._where(i)}: {error}") from error
+                size = np.shape(recording)[:2]
                 if self.boxes:
-                    labels[i] = self._moved(i, labels[i], np.shape(recording)[:2], prepared)
+                    labels[i] = moved(labels[i], self._place(i, size, prepared), *prepared.values.shape[1:3])
+                if self.masks is not None:
+                    mask = checked_mask(labels[i], size, count, self._where(i))
+                    self.masks.append(mask_in_sample(mask, self._place(i, size, prepared), *prepared.values.shape[1:3])[None])
                 origin += [i] * len(prepared.indices)
         if not origin:
             why = "; ".join(f"{count} for {reason}" for reason, count in self.refused.items())
@@ -156,17 +172,17 @@ class _Maker:
             )
         rows = np.asarray(origin)
         groups = np.asarray(self.split.groups)[rows] if self.split.groups is not None else rows
-        return Samples(stacked, labels[rows], rows, groups)
+        placed = labels[rows] if self.masks is None else self.masks.all()
+        return Samples(stacked, placed, rows, groups)
 
-    def _moved(self, i: int, boxes: Array, size: tuple[int, ...], prepared: Prepared) -> Array:
-        """Boxes of a recording of this height and width, where preprocessing puts them."""
+    def _place(self, i: int, size: tuple[int, ...], prepared: Prepared) -> Placement:
+        """Where preprocessing puts a recording of this height and width."""
         if len(size) != 2 or prepared.values.ndim != 4 or len(prepared.values) != 1:
-            raise DataError(f"{self._where(i)}: boxes need pictures (height, width, channels), one sample each")
+            raise DataError(f"{self._where(i)}: boxes and masks need pictures (height, width, channels), one sample each")
         try:
-            place = placement(self.steps, size[0], size[1])
+            return placement(self.steps, size[0], size[1])
         except DataError as error:
             raise DataError(f"{self._where(i)}: {error}") from error
-        return moved(boxes, place, prepared.values.shape[1], prepared.values.shape[2])
 
     def _prepared(self, i: int, recording: Any) -> Prepared | None:
         """The samples of a recording; None if cleaning refuses it."""

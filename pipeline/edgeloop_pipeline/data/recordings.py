@@ -11,6 +11,8 @@ from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.data.types import Splits
 
+MAX_NAMED = 4  # labels of pixels in a file's name
+
 
 def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz: int = 0) -> int:
     """Write up to `limit` recordings, evenly spread, named by their label. Returns their number.
@@ -30,7 +32,10 @@ def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz:
 
 
 def _named(splits: Splits, label: Array) -> str:
-    """A label as a part of a file's name: a class, quantities, or how many boxes there are."""
+    """A label as a part of a file's name: a class, quantities, how many boxes there are, or which labels pixels have."""
+    if label.ndim == 2 and label.dtype.kind == "u":
+        there = [splits.labels[number] for number in np.unique(label).tolist() if number < len(splits.labels)]
+        return "_".join(there[:MAX_NAMED]) or "nothing"
     if label.dtype.kind in "iu":
         return str(splits.labels[int(label)])
     if label.ndim == 2:

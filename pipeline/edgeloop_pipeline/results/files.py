@@ -72,6 +72,32 @@ class BoxFigures(msgspec.Struct, frozen=True):
     labels: list[LabelBoxes]
 
 
+class LabelMask(msgspec.Struct, frozen=True):
+    """The pixels of one label on the test set. `share`: of all labelled pixels. `iou`, `dice`: None where it is never there.
+
+    `precision`, `recall`: of pixels.
+    """
+
+    label: str
+    share: float
+    iou: float | None
+    dice: float | None
+    precision: float
+    recall: float
+
+
+class MaskFigures(msgspec.Struct, frozen=True):
+    """The figures of a segmentation on the test set. `height`, `width`: of the network's grid.
+
+    `dice`: mean over the labels except the background.
+    """
+
+    height: int
+    width: int
+    dice: float
+    labels: list[LabelMask]
+
+
 class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The detailed figures of each task. `confusion`: rows are true classes, columns answers."""
 
@@ -80,6 +106,7 @@ class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     detection: Detection | None = None
     quantities: list[QuantityFigures] | None = None
     boxes: BoxFigures | None = None
+    masks: MaskFigures | None = None
 
 
 class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
 """The tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
 
-"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, mAP@0.5:0.95, or what is
-kept of an imported model's own answers.
+"Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, mAP@0.5:0.95, mean IoU,
+or what is kept of an imported model's own answers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,19 @@ TASKS = {
     "anomaly": "edgeloop_pipeline.tasks.anomaly:Anomaly",
     "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
     "detection": "edgeloop_pipeline.tasks.detection.task:Detection",
+    "segmentation": "edgeloop_pipeline.tasks.segmentation.task:Segmentation",
 }
-LATE = {"detection": ("edgeloop_pipeline.tasks.detection.loss",)}  # what a task imports when it trains, because it needs torch
-METRICS = {"classification": "accuracy", "regression": "R²", "anomaly": "ROC AUC", "detection": "mAP"}
+LATE = {  # what a task imports when it trains, because it needs torch
+    "detection": ("edgeloop_pipeline.tasks.detection.loss",),
+    "segmentation": ("edgeloop_pipeline.tasks.segmentation.loss",),
+}
+METRICS = {
+    "classification": "accuracy",
+    "regression": "R²",
+    "anomaly": "ROC AUC",
+    "detection": "mAP",
+    "segmentation": "mean IoU",
+}
 # Where the original model's answers are the labels, nothing is accuracy.
 MEASURES = {
     "agreement": "agreement",

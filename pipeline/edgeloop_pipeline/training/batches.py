@@ -21,9 +21,9 @@ from edgeloop_pipeline.data.types import Samples
 from edgeloop_pipeline.system.child_process import dies_with
 from edgeloop_pipeline.training.scoring import channels_last
 
-# Raw samples (N, *sample) → the same shape; where labels are boxes, samples, boxes (N, boxes, 5) → both.
+# Raw samples (N, *sample) → the same shape; where labels are boxes (N, boxes, 5) or masks (N, H, W): samples, labels → both.
 Augment = Callable[..., Any]
-BOXES = 3  # axes of labels that are boxes
+PLACED = 3  # axes of labels that lie in the picture: boxes and masks
 GRAIN = 128  # samples that share one generator: a process augments whole grains, and only those that contain its samples
 TRIAL_STEPS = 12
 PREFETCH = 4  # batches ready in each loader process at the start
@@ -108,10 +108,10 @@ class Batches(Dataset[Any]):
 
     def _augmented(self, values: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         assert self.augment is not None
-        boxes: Any = labels
+        placed: Any = labels
         try:
-            if labels.dim() == BOXES:
-                made, boxes = self.augment(values, labels, generator)
+            if labels.dim() == PLACED:
+                made, placed = self.augment(values, labels, generator)
             else:
                 made = self.augment(values, generator)
         except Exception as error:  # the user's code can raise anything
@@ -120,9 +120,9 @@ class Batches(Dataset[Any]):
         if not isinstance(made, Tensor) or made.shape != values.shape:
             got = tuple(made.shape) if isinstance(made, Tensor) else type(made).__name__
             raise DataError(f"augment: returned {got} for samples of shape {tuple(values.shape)}; return the same shape")
-        if not isinstance(boxes, Tensor) or boxes.shape != labels.shape:
-            raise DataError(f"augment: returned other boxes than {tuple(labels.shape)}; return samples and boxes of the same shape")
-        return made, boxes
+        if not isinstance(placed, Tensor) or placed.shape != labels.shape:
+            raise DataError(f"augment: returned other labels than {tuple(labels.shape)}; return both of the same shape")
+        return made, placed
 
 
 @lru_cache(maxsize=2)

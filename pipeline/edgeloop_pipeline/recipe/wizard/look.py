@@ -11,6 +11,7 @@ from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
 from edgeloop_pipeline.recipe.wizard.annotated import look_at_boxes, wanted_task
 from edgeloop_pipeline.recipe.wizard.folders import look_at_folders
 from edgeloop_pipeline.recipe.wizard.layouts import refuse_annotated
+from edgeloop_pipeline.recipe.wizard.masks import has_masks, look_at_masks
 from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan
 from edgeloop_pipeline.recipe.wizard.tables import look_at_table
 
@@ -22,6 +23,10 @@ def look(data: Path, task: str = "") -> ProjectPlan:
     if kind:
         wanted_task(task, data)
         return look_at_boxes(data, kind)
+    if has_masks(data):
+        return look_at_masks(data, task)
+    if task == "segmentation":
+        raise DataError(f"{data}: has no masks; give a folder with images/ and masks/ in it, and no other folder")
     if task == "detection":
         raise DataError(f"{data}: has no boxes as COCO JSON, YOLO text, Pascal VOC XML or CSV; give the folder that holds them")
     if data.is_file():

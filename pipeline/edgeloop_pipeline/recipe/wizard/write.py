@@ -50,7 +50,7 @@ def data_file(folder: Path, plan: ProjectPlan) -> str:
 def recipe_file(folder: Path, plan: ProjectPlan) -> str:
     steps = "".join(f"  - {step}\n" for step in plan.preprocessing)
     cleaning = "".join(f"  - {step}\n" for step in plan.cleaning)
-    verb = {"regression": "Estimates", "detection": "Finds"}.get(plan.task, "Tells apart")
+    verb = {"regression": "Estimates", "detection": "Finds", "segmentation": "Labels pixels:"}.get(plan.task, "Tells apart")
     card = f"{verb} {', '.join(plan.distinct[:MAX_NAMED])}{' …' if len(plan.distinct) > MAX_NAMED else ''}."
     return (
         f"# {' '.join(plan.seen.split())}.\nname: {quoted(project_name(folder))}\nversion: 1\n"

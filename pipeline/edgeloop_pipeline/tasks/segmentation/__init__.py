@@ -1,0 +1,1 @@
+"""Segmentation: a label for each pixel, by the logits of grid cells."""
