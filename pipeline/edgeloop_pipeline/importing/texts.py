@@ -62,6 +62,8 @@ def text_model(model: ModelFile, content: bytes, request: CompressRequest, path:
     tokenizer = _tokenizer_of(path)
     pad, where = _pad_of(tokenizer, path)
     facts, guesses = [f"texts become token ids by {path.name}; short ones are filled with {where}"], list[str]()
+    if column := text_data(request).text_column:
+        facts.append(f"texts come from the column {column!r}{' as said' if request.text_column else ''}")
     length = request.length or _fixed_length(model)
     if length:
         facts.append(f"{length} token ids a text, {'as said' if request.length else 'as the file takes them'}")
