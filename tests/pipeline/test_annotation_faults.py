@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from annotated import LABELS, coco
+from annotated import LABELS, coco, csv, yolo
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.formats import read_annotations
 
@@ -42,3 +42,60 @@ def test_coco_without_categories_or_with_unknown_pictures_says_so(tmp_path: Path
     changed(tmp_path / "b", lambda content: [row.update(image_id=-1) for row in content["annotations"]])
     with pytest.raises(DataError, match=r"no box in 12 pictures can be used: \d+ boxes of pictures that are not listed \(annot"):
         read_annotations(tmp_path / "b")
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-8-sig"])
+def test_csv_in_utf_16_is_read(coding: str, tmp_path: Path) -> None:
+    csv(tmp_path)
+    text = (tmp_path / "boxes.csv").read_text()
+    (tmp_path / "boxes.csv").write_text(text, encoding=coding)
+    found = read_annotations(tmp_path)
+    assert found.format == "csv" and found.labels == LABELS and sum(len(p.boxes) for p in found.pictures) == text.count(".png")
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [("[yes, no]", ("yes", "no")), ("{0: 010, 1: 1.0}", ("010", "1.0")), ("[~, 1_0]", ("~", "1_0"))],
+    ids=["words", "numbers", "null"],
+)
+def test_names_in_yaml_stay_as_they_are_written(names: str, wanted: tuple[str, str], tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").write_text(f"train: images/train\nval: images/val\ntest:\nnames: {names}\n")
+    found = read_annotations(tmp_path)
+    assert found.labels == wanted and found.splits == {"train", "validation"}
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: text.replace(" ", ","), r"txt: line 1 has commas; YOLO separates numbers by spaces"),
+        (
+            lambda text: "".join(f"{line[0]}.0{line[1:]}\n" for line in text.splitlines()),
+            r"line 1 has the class [01]\.0; a class is",
+        ),
+    ],
+    ids=["commas", "class 0.0"],
+)
+def test_yolo_written_in_another_way_is_refused_with_its_line(change: Callable[[str], str], why: str, tmp_path: Path) -> None:
+    yolo(tmp_path)
+    for path in (tmp_path / "labels").rglob("*.txt"):
+        path.write_text(change(path.read_text()))
+    with pytest.raises(DataError, match=why):
+        read_annotations(tmp_path)
+
+
+def test_an_empty_line_between_names_is_refused(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("disc\r\n\r\nsquare\r\n")
+    with pytest.raises(DataError, match=r"classes.txt: line 2 is empty, and a name's line is its class's number"):
+        read_annotations(tmp_path)
+    (tmp_path / "classes.txt").write_text("disc\r\nsquare\r\n\r\n")
+    assert read_annotations(tmp_path).labels == LABELS
+
+
+@pytest.mark.parametrize(("label", "why"), [("  ", "'  ' is empty"), ("a\nb", r"'a\\nb' is more than one line")])
+def test_a_label_that_no_bundle_takes_is_refused(label: str, why: str, tmp_path: Path) -> None:
+    changed(tmp_path, lambda content: content["categories"][0].update(name=label))
+    with pytest.raises(DataError, match=f"the label {why}; rename it"):
+        read_annotations(tmp_path)

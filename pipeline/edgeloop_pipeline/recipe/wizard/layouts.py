@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from edgeloop_agent.sources.tables import BOMS
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
 
@@ -51,7 +52,8 @@ def _walk(root: Path) -> list[tuple[Path, list[str], list[str]]]:
 def _head(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(LOOKED_AT_BYTES).decode("utf-8", "replace")
+            content = file.read(LOOKED_AT_BYTES)
+        return content.decode(next((coding for mark, coding in BOMS if content.startswith(mark)), "utf-8"), "replace")
     except OSError:
         return ""
 
