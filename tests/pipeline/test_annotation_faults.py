@@ -99,3 +99,17 @@ def test_a_label_that_no_bundle_takes_is_refused(label: str, why: str, tmp_path:
     changed(tmp_path, lambda content: content["categories"][0].update(name=label))
     with pytest.raises(DataError, match=f"the label {why}; rename it"):
         read_annotations(tmp_path)
+
+
+def test_yolo_of_other_codings_is_read_and_what_is_no_text_is_refused(tmp_path: Path) -> None:
+    yolo(tmp_path)
+    (tmp_path / "data.yaml").unlink()
+    (tmp_path / "classes.txt").write_text("écran\nроза\n", encoding="utf-16")
+    for path in (tmp_path / "labels").rglob("*.txt"):
+        path.write_text(path.read_text(), encoding="utf-16")
+    assert read_annotations(tmp_path).labels == ("écran", "роза")
+    (tmp_path / "classes.txt").write_text("écran\nrose\n", encoding="latin-1")
+    assert read_annotations(tmp_path).labels == ("écran", "rose")
+    (tmp_path / "classes.txt").write_text("disc\nsquare\n", encoding="utf-16-le")
+    with pytest.raises(DataError, match=r"classes.txt: holds zero bytes: not text, or UTF-16 without its mark; save it as UTF-8"):
+        read_annotations(tmp_path)

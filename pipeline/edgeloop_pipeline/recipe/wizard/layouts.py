@@ -6,8 +6,8 @@ import os
 import re
 from pathlib import Path
 
-from edgeloop_agent.sources.tables import BOMS
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.datasets.annotations.places import beginning_of
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
 
 IMAGES = ("images", "imgs", "image", "img", "jpegimages", "pictures", "photos", "input", "inputs")
@@ -52,8 +52,7 @@ def _walk(root: Path) -> list[tuple[Path, list[str], list[str]]]:
 def _head(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            content = file.read(LOOKED_AT_BYTES)
-        return content.decode(next((coding for mark, coding in BOMS if content.startswith(mark)), "utf-8"), "replace")
+            return beginning_of(file.read(LOOKED_AT_BYTES))
     except OSError:
         return ""
 

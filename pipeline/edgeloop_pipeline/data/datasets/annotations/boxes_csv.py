@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from edgeloop_agent.sources.tables import BOMS
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.datasets.annotations.places import Pictures, visible
+from edgeloop_pipeline.data.datasets.annotations.places import Pictures, beginning_of, visible
 from edgeloop_pipeline.data.datasets.reading import Column, read_table
 from edgeloop_pipeline.data.datasets.scanning import SPLITS
 
@@ -35,18 +34,12 @@ def files(root: Path) -> list[Path]:
 def _looks_so(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            head = _text(file.read(1 << 16)).splitlines()[:1]
+            head = beginning_of(file.read(1 << 16)).splitlines()[:1]
     except OSError:
         return False
     words = {word.strip().strip('"') for word in "".join(head).lower().replace("\t", ",").replace(";", ",").split(",")}
     edges = any(set(four) <= words for four in (*EDGES, *SIZES))
     return edges and any(name in words for name in NAMES) and any(name in words for name in LABELS)
-
-
-def _text(head: bytes) -> str:
-    """The beginning of a file as text: UTF-16 by its mark, as tables are read."""
-    coding = next((coding for mark, coding in BOMS if head.startswith(mark)), "utf-8")
-    return head.decode(coding, "replace")
 
 
 def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.datasets.annotations.places import split_of, visible
+from edgeloop_pipeline.data.datasets.annotations.places import beginning_of, split_of, text_of, visible
 from edgeloop_pipeline.data.datasets.scanning import SPLITS, kind_of
 
 NO_LABELS = ("classes", "readme", "license", "notes", "requirements", "train", "val", "valid", "test", "predefined_classes")
@@ -36,7 +36,7 @@ def _looks_so(path: Path) -> bool | None:
     """Whether the first lines are boxes; None where the file is empty, as that of a picture without boxes."""
     try:
         with path.open("rb") as file:
-            lines = file.read(4096).decode("utf-8", "replace").splitlines()[:5]
+            lines = beginning_of(file.read(4096)).splitlines()[:5]
     except OSError:
         return False
     # Commas and 0.0 for a class are refused with their line when boxes are read (`_row`): they are meant as boxes.
@@ -64,7 +64,7 @@ def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
 
 def _listed(path: Path) -> dict[int, str]:
     """The names of a classes.txt by number. Raises DataError for an empty line, after which numbers could be meant either way."""
-    lines = path.read_text(encoding="utf-8", errors="replace").rstrip().splitlines()
+    lines = text_of(path).rstrip().splitlines()
     for i, line in enumerate(lines, 1):
         if not line.strip():
             raise DataError(f"{path}: line {i} is empty, and a name's line is its class's number; write a name there, or remove it")
@@ -88,7 +88,7 @@ def _described(root: Path) -> _Described:
             continue
         try:
             # All values as the texts that were written: YAML would read the names yes, no and 010 as true, false and 8.
-            data = yaml.load(path.read_text(encoding="utf-8", errors="replace"), Loader=yaml.BaseLoader)
+            data = yaml.load(text_of(path), Loader=yaml.BaseLoader)
         except yaml.YAMLError as error:
             raise DataError(f"{path}: is no YAML ({' '.join(str(error).split())[:200]}); repair it") from error
         if isinstance(data, dict) and "names" in data:
@@ -118,7 +118,7 @@ def _of_yaml(path: Path, root: Path, data: dict[Any, Any]) -> _Described:
             if place.is_dir():
                 places[place] = split
             else:
-                lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
+                lines = text_of(place).splitlines()
                 listed |= {(place.parent / line.strip()).resolve(): split for line in lines if line.strip()}
     return _Described(names, places, listed)
 
@@ -182,7 +182,7 @@ def _boxes(path: Path, names: dict[int, str], findings: Findings) -> list[Box]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: more than {MAX_BYTES >> 20} MiB; it is no label file of a picture")
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = text_of(path).splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
     boxes = []
