@@ -15,7 +15,9 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 
-__all__ = ["DATATYPE_NAMES", "HEADER_LENGTH", "Request", "decode_request", "decode_response", "encode_request", "encode_response"]
+__all__ = [
+    "DATATYPE_NAMES", "HEADER_LENGTH", "Request", "decode_request", "decode_response", "encode_request", "encode_response", "flag",
+]  # fmt: skip
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DATATYPES: dict[str, Any] = {
@@ -58,6 +60,14 @@ class Request:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
+def flag(parameters: dict[str, Any] | None, name: str, default: bool = False) -> bool:
+    """A parameter that is true or false; `default` where it is absent or null. Raises DataError for anything else."""
+    given = (parameters or {}).get(name)
+    if given is not None and not isinstance(given, bool):
+        raise DataError(f"the parameter {name} is {str(given)[:40]!r}; send true or false")
+    return default if given is None else given
+
+
 def decode_request(body: bytes | bytearray, header_length: int | None, texts: bool = False) -> Request:
     """Read a request. `texts`: inputs may be texts, (N,) objects. Raises DataError that says what is wrong with it."""
     if header_length is not None and not 0 <= header_length <= len(body):
@@ -69,8 +79,8 @@ def decode_request(body: bytes | bytearray, header_length: int | None, texts: bo
         raise DataError(f"not an inference request: {error}") from error
     inputs = _tensors(request.inputs, binary, texts)
     parameters = request.parameters or {}
-    in_binary = bool(parameters.get("binary_data_output", False))
-    outputs = {o.name: bool((o.parameters or {}).get("binary_data", in_binary)) for o in request.outputs or []}
+    in_binary = flag(parameters, "binary_data_output")
+    outputs = {o.name: flag(o.parameters, "binary_data", in_binary) for o in request.outputs or []}
     return Request(request.id or "", inputs, outputs, in_binary, parameters)
 
 
@@ -200,10 +210,14 @@ def _max_values(text: bytes) -> int:
 def _flattened(tensor: _Tensor, wanted: Any) -> list[Any]:
     try:
         nested = msgspec.json.decode(bytes(tensor.data))
+        if not isinstance(nested, list):
+            raise DataError(f"{tensor.name!r}: data is {str(bytes(tensor.data)[:40], 'utf-8', 'replace')}; send a list of numbers")
         for _ in tensor.shape[1:]:
+            if not all(isinstance(part, list) for part in nested):
+                raise DataError(f"{tensor.name!r}: data are neither a flat list nor nested lists of shape {tensor.shape}")
             nested = [value for part in nested for value in part]
         return msgspec.convert(nested, type=list[wanted])
-    except (msgspec.MsgspecError, TypeError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise DataError(f"{tensor.name!r}: data are not numbers of {tensor.datatype} ({error})") from error
 
 

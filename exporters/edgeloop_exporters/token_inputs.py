@@ -8,13 +8,15 @@ from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.model_files.description import Tensor
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
-__all__ = ["TOKENS", "roles_of", "with_one_input"]
+__all__ = ["TOKENS", "roles_of", "smallest_table", "with_one_input"]
 
 TOKENS = "tokens"
 IDS, MASK, TYPES, POSITIONS = "ids", "mask", "types", "positions"
 # Parts of names as exporters write them, tried in this order.
 WORDS = (("mask", MASK), ("type", TYPES), ("segment", TYPES), ("position", POSITIONS), ("id", IDS), ("token", IDS), ("input", IDS))
 WHOLE = ("int64", "int32")
+SAME_IDS = ("Cast", "Identity", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Slice")  # ops that keep each id
+SAME_ROWS = ("Cast", "Identity", "DequantizeLinear")  # ops that keep a table's rows
 MIN_OPSET = 9  # ConstantOfShape
 INT32, INT64 = 6, 7  # onnx.TensorProto
 
@@ -99,3 +101,27 @@ def _free(name: str, taken: set[str]) -> str:
         name += "_"
     taken.add(name)
     return name
+
+
+def smallest_table(content: bytes, where: str) -> tuple[str, int] | None:
+    """Of the tables whose rows the input `tokens` chooses as it is: name and rows of the one with the fewest. None: none is found.
+
+    `content`: an ONNX model of `with_one_input`. Ids that the model computes with first are not followed. Raises ModelError.
+    """
+    graph = parse_onnx(content, where).graph
+    rows = {tensor.name: (tensor.name, tensor.dims[0]) for tensor in graph.initializer if len(tensor.dims)}
+    ids, found = {TOKENS}, list[tuple[str, int]]()
+    for node in graph.node:  # in the order of computation, as ONNX asks
+        kind = node.op_type
+        given = node.input[0] if node.input else ""
+        if kind == "Constant":
+            value = next((a.t for a in node.attribute if a.name == "value"), None)
+            if value is not None and len(value.dims):
+                rows[node.output[0]] = (node.output[0], value.dims[0])
+        elif kind in SAME_IDS and given in ids:
+            ids.add(node.output[0])
+        elif kind in SAME_ROWS and given in rows:
+            rows[node.output[0]] = rows[given]
+        elif kind == "Gather" and given in rows and ids.intersection(node.input[1:]):
+            found += [rows[given]] if all(a.i == 0 for a in node.attribute if a.name == "axis") else []
+    return min(found, key=lambda table: table[1], default=None)

@@ -179,6 +179,13 @@ def test_malformed_requests(name: str, agent: Agent) -> None:
     assert b"Traceback" not in answer
 
 
+def test_a_word_for_true_is_refused(agent: Agent) -> None:
+    tensor = {"name": "input", "shape": [1, 100, 6], "datatype": "INT16", "data": [0] * 600}
+    for boxes, wanted in (("yes", b"the parameter boxes is 'yes'; send true or false"), (False, b'"outputs"')):
+        answer = raw(agent, post(INFER, json.dumps({"inputs": [tensor], "parameters": {"boxes": boxes}}).encode()))
+        assert answer.startswith(b"HTTP/1.1 400" if boxes else b"HTTP/1.1 200") and wanted in answer
+
+
 def test_a_body_that_never_comes_is_not_waited_for(tmp_path: Path) -> None:
     with serving(tmp_path, "[api]\nport = 0\ntimeout_seconds = 0.5\nconnections = 2\n") as agent:
         host, port = agent.address.removeprefix("http://").split(":")

@@ -137,6 +137,11 @@ def test_what_does_not_fit_is_one_sentence(model: Path, tmp_path: Path) -> None:
     assert "cannot make 2 ids: 2 are its special tokens" in refused(model, texts, out, *tokens, "--length", 2)
     (tmp_path / "pad.json").write_text(json.dumps({"model": {"vocab": {"a": 0}}, "added_tokens": []}))
     assert "names no token that fills short texts" in refused(model, texts, out, "--tokenizer", tmp_path / "pad.json")
+    grown = json.loads((model / "tok.json").read_text("utf-8"))
+    grown["added_tokens"].append({**grown["added_tokens"][0], "id": (first := len(grown["model"]["vocab"])), "content": "[NEW]"})
+    (tmp_path / "grown.json").write_text(json.dumps(grown))
+    why = refused(model, texts, out, "--tokenizer", tmp_path / "grown.json")
+    assert f"its token ids go up to {first}, and" in why and f"has a table of {first} rows" in why
     (tmp_path / "bad.txt").write_bytes("\n".join(text for text, _ in TEXTS).encode() + b"\n\xff\n")
     assert f"line {len(TEXTS) + 1} is not UTF-8" in refused(model, tmp_path / "bad.txt", out, *tokens)
     (tmp_path / "few.txt").write_text("one\ntwo\ntwo\n")

@@ -19,7 +19,7 @@ from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import import read_onnx
 from edgeloop_exporters.outliers import migrate_outliers
 from edgeloop_exporters.simplification import simplify
-from edgeloop_exporters.token_inputs import roles_of, with_one_input
+from edgeloop_exporters.token_inputs import roles_of, smallest_table, with_one_input
 from token_models import encoder
 
 I64 = TensorProto.INT64
@@ -47,6 +47,11 @@ def test_one_input_gives_the_answers_of_three(bert: Path, tmp_path: Path) -> Non
     assert [(port.name, port.dtype, port.shape) for port in imported.inputs] == [("tokens", "int32", (10,))]
     with torch.no_grad():
         assert np.abs(imported.network(torch.from_numpy(ids)).numpy() - wanted).max() < 1e-5
+
+
+def test_the_smallest_table_that_the_ids_look_up(bert: Path) -> None:
+    found = smallest_table(with_one_input(content_of(bert), read(bert).inputs, 10, 0, ""), "")
+    assert found is not None and found[1] == 50  # the tables of places (64) and of types (2) are not for ids
 
 
 def test_a_graph_of_tokens_stays_in_32_bits_and_its_masks_in_float(bert: Path, tmp_path: Path) -> None:

@@ -72,3 +72,44 @@ def test_what_is_wrong_is_said_with_its_line(name: str, content: bytes, why: str
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=why):
         _ = Texts(tmp_path / name).texts or Texts(tmp_path / name).files()
+
+
+def test_the_column_text_counts_whichever_row_has_it_first(tmp_path: Path) -> None:
+    rows = [{"title": f"title {i}", "text": text} for i, text in enumerate(WORDS)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = Texts(tmp_path / "a.jsonl")
+    assert data.text_column == "text" and sorted(written(data)) == sorted(WORDS)
+    (tmp_path / "b.csv").write_text("comment,sentence\n" + "".join(f'c{i},"{text}"\n' for i, text in enumerate(WORDS)))
+    assert Texts(tmp_path / "b.csv").text_column == "sentence" and Texts(tmp_path / "b.csv", "comment").text_column == "comment"
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        ({"title": "a"}, "line 1: has no 'text'; it has title; add it"),
+        ({"label": "neg"}, "line 1: has no 'text'; it has label; add it"),
+        ({"label": "neg", "text": None}, "line 1: its 'text' is null; add it"),
+        ({"label": "neg", "text": 0}, "line 1: its 'text' is 0, and no text"),
+        ({"label": "neg", "text": ["a"]}, r'line 1: its .text. is \["a"\], and no text'),
+        ({"text": "a\0b"}, "line 1: has zero bytes, as UTF-16 has"),
+    ],
+    ids=["title", "missing", "null", "number", "list", "zero bytes"],
+)
+def test_a_row_without_a_text_is_named_with_its_line(first: dict[str, object], why: str, tmp_path: Path) -> None:
+    rows = [first, *({"text": text, "title": "x", "label": "pos"} for text in WORDS)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(DataError, match=why):
+        Texts(tmp_path / "a.jsonl").load()
+
+
+def test_labels_are_never_taken_for_texts(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"label": "neg"}\n{"label": "pos"}\n')
+    with pytest.raises(DataError, match=r"which column has the texts\? Say --text-column; it has label"):
+        Texts(tmp_path / "a.jsonl").load()
+
+
+@pytest.mark.parametrize("coding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_refused(coding: str, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("\n".join(WORDS), encoding=coding)
+    with pytest.raises(DataError, match=r"a.txt, line 1 has zero bytes, as UTF-16 has and no text: save it as UTF-8"):
+        Texts(tmp_path / "a.txt").load()

@@ -10,10 +10,11 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.preprocessing.base import Sizes, StepBase
 
-__all__ = ["MAX_TEXT_BYTES", "Tokenize", "Tokenizing", "as_bytes", "guarded", "takes_texts", "with_files"]
+__all__ = ["MAX_TEXT_BYTES", "NULS", "Tokenize", "Tokenizing", "as_bytes", "guarded", "takes_texts", "with_files"]
 
 MAX_TEXT_BYTES = 1 << 18  # of one text: about a second of a small board's time
 MAX_TOKENIZER_BYTES = 64 << 20
+NULS = "has zero bytes, as UTF-16 has and no text: save it as UTF-8"
 PAD_TOKENS = ("[PAD]", "<pad>", "<|padding|>", "<|pad|>", "PAD", "<PAD>")
 FileName = Annotated[
     str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*(?!\n)$", max_length=100)
@@ -75,6 +76,8 @@ def _text_of(row: Array) -> str:
         raise DataError(f"an array of {row.dtype} {list(row.shape)}; the model takes texts")
     if row.size > MAX_TEXT_BYTES:
         raise DataError(f"a text of {row.size} bytes; at most {MAX_TEXT_BYTES} are taken: divide it")
+    if not row.all():
+        raise DataError(f"the text {NULS}")
     try:
         text = row.tobytes().decode()
     except UnicodeDecodeError as error:

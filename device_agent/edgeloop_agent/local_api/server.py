@@ -149,9 +149,10 @@ class Api:
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
             texts = any(takes_texts(entry.preprocessing) for entry in manifest.inputs)
             request = inference.decode_request(body, None if length is None else int(length[:18]), texts)
+        with_boxes = inference.flag(request.parameters, "boxes")
         outputs, places = self._outputs(name, request)
         parameters: dict[str, Any] = {"place": ", ".join(sorted(places))} if any(places) else {}
-        if request.parameters.get("boxes"):
+        if with_boxes:
             parameters["boxes"] = _boxes(manifest, outputs)
         if request.parameters.get("masks"):
             parameters["masks"] = _masks(manifest, outputs)

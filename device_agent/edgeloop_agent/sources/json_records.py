@@ -10,6 +10,7 @@ import numpy as np
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.preprocessing.tokens import NULS
 
 __all__ = ["json_record", "label_text"]
 
@@ -25,7 +26,11 @@ def json_record(line: str, name: str) -> Recording:
     if isinstance(record, dict) and isinstance(record.get("inputs"), dict) and record["inputs"]:
         return _by_input(record, name)
     if isinstance(record, dict) and isinstance(record.get("text"), str) and "values" not in record:
+        if "\0" in record["text"]:
+            return Recording(name, None, NULS)
         return Recording(name, None, label=label_text(record.get("label")), text=record["text"])
+    if isinstance(record, dict) and "text" in record and "values" not in record and not isinstance(record["text"], str):
+        return Recording(name, None, f'"text" is {json.dumps(record["text"])[:40]}, and no text; send it in quotation marks')
     if not isinstance(record, dict) or "values" not in record:
         return Recording(name, None, 'not an object with "values", or "text"')
     rate = record.get("rate_hz")

@@ -9,11 +9,12 @@ from typing import IO
 from edgeloop_agent.sources import Recording
 from edgeloop_agent.sources.json_records import json_record
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.preprocessing.tokens import MAX_TEXT_BYTES
+from edgeloop_contract.preprocessing.tokens import MAX_TEXT_BYTES, NULS
 
 __all__ = ["TEXT_ENDINGS", "decoded", "is_text_file", "lines_of_file", "text_lines", "text_of_file", "text_of_line"]
 
 TEXT_ENDINGS = frozenset((".txt",))
+LINE_END = b"\n"
 MAX_LINES_BYTES = 256 << 20  # of one file of lines
 
 
@@ -22,7 +23,9 @@ def is_text_file(path: Path) -> bool:
 
 
 def decoded(content: bytes) -> str:
-    """UTF-8, with or without a mark at its beginning. Raises DataError naming the line with other bytes."""
+    """UTF-8, with or without a mark at its beginning. Raises DataError naming the line with other bytes, or with zero bytes."""
+    if (zero := content.find(b"\0")) >= 0:
+        raise DataError(f"line {content.count(LINE_END, 0, zero) + 1} {NULS}")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -68,6 +71,8 @@ def text_lines(stream: IO[bytes]) -> Iterator[Recording]:
 
 def text_of_line(line: bytes, name: str) -> Recording:
     """The line itself, or the "text" of a JSON object; a line that begins with { and is no such object is refused."""
+    if b"\0" in line:
+        return Recording(name, None, NULS)
     try:
         text = line.decode().strip()
     except UnicodeDecodeError as error:

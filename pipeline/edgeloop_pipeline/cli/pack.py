@@ -100,9 +100,12 @@ def _listed(text: str) -> list[str]:
 
 
 def labels_given(text: str) -> list[str]:
-    """Labels with commas between, or the lines of a file of that name."""
+    """Labels with commas between, or the lines of a file of that name. Raises UsageError, also for an empty one between others."""
     from_file = text and ("," not in text or Path(text).exists())
-    labels = [line.strip() for line in _text(Path(text)).splitlines() if line.strip()] if from_file else _listed(text)
+    parts = _text(Path(text)).rstrip().splitlines() if from_file else text.rstrip(", ").split(",") if text else []
+    labels = [part.strip() for part in parts]
+    if "" in labels:  # the labels behind it would move to other classes
+        raise UsageError(f"--labels {text[:80]}: label {labels.index('') + 1} is empty; write it, or remove it")
     if twice := next((label for label in labels if labels.count(label) > 1), None):
         raise UsageError(f"--labels {text[:80]}: {twice!r} is there twice; labels must be different")
     return labels

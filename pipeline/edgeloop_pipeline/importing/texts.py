@@ -17,7 +17,7 @@ from edgeloop_contract.preprocessing.tokens import MAX_TOKENIZER_BYTES, PAD_TOKE
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.quiet import quiet
-from edgeloop_exporters.token_inputs import TOKENS, with_one_input
+from edgeloop_exporters.token_inputs import TOKENS, smallest_table, with_one_input
 from edgeloop_pipeline.data.datasets.texts import Texts
 from edgeloop_pipeline.importing.request import CompressRequest
 
@@ -62,6 +62,8 @@ def text_model(model: ModelFile, content: bytes, request: CompressRequest, path:
     tokenizer = _tokenizer_of(path)
     pad, where = _pad_of(tokenizer, path)
     facts, guesses = [f"texts become token ids by {path.name}; short ones are filled with {where}"], list[str]()
+    if column := text_data(request).text_column:
+        facts.append(f"texts come from the column {column!r}{' as said' if request.text_column else ''}")
     length = request.length or _fixed_length(model)
     if length:
         facts.append(f"{length} token ids a text, {'as said' if request.length else 'as the file takes them'}")
@@ -74,6 +76,7 @@ def text_model(model: ModelFile, content: bytes, request: CompressRequest, path:
         guesses.append(f"{cut:.0%} of the texts are longer than {length} token ids, and are cut there (--length)")
     step = Tokenize(file=TOKENIZER, length=length, pad=pad)
     content = with_one_input(content, model.inputs, length, pad, str(request.model))
+    _check_rows(content, step, tokenizer, request.model, path)
     _try(content, step, tokenizer, text_data(request), request.model)
     return TextModel(content, tokenizer, step, facts, guesses)
 
@@ -130,6 +133,18 @@ def _fixed_length(model: ModelFile) -> int:
     if len(set(known)) > 1:
         raise ModelError(f"{model.path}: its inputs have different lengths ({', '.join(map(str, sorted(known)))})")
     return known[0] if known else 0
+
+
+def _check_rows(content: bytes, step: Tokenize, tokenizer: bytes, model: Path, path: Path) -> None:
+    """Raises DataError where the tokenizer makes ids that the model has no row for: a device would fail at such a text."""
+    table = smallest_table(content, str(model))
+    loaded = with_files([step], lambda _: tokenizer)[0]
+    highest = max(loaded.tokenizer.get_vocab(with_added_tokens=True).values(), default=0)  # type: ignore[attr-defined]
+    if table is not None and highest >= table[1]:
+        raise DataError(
+            f"--tokenizer {path}: its token ids go up to {highest}, and {model} has a table of {table[1]} rows for them"
+            f" ({table[0]}); give the tokenizer that the model was trained with"
+        )
 
 
 def _try(content: bytes, step: Tokenize, tokenizer: bytes, data: Texts, model: Path) -> None:

@@ -18,7 +18,7 @@ from edgeloop_agent.sources.texts import decoded
 from edgeloop_contract.arrays import evenly_spaced_rows
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import as_bytes
-from edgeloop_contract.preprocessing.tokens import MAX_TEXT_BYTES
+from edgeloop_contract.preprocessing.tokens import MAX_TEXT_BYTES, NULS
 from edgeloop_pipeline.data.datasets.recordings import MIN_RECORDINGS, sides_of
 from edgeloop_pipeline.data.datasets.scanning import is_hidden
 from edgeloop_pipeline.data.types import Split, Splits
@@ -27,6 +27,7 @@ __all__ = ["Text", "Texts"]
 
 LINES, TABLES, OBJECTS = (".txt",), (".csv", ".tsv"), (".jsonl", ".ndjson")
 COLUMNS = ("text", "sentence", "content", "review", "message", "question", "utterance", "document", "body", "comment")
+LABEL_COLUMNS = ("label", "labels", "class", "category", "target", "topic", "sentiment")  # never taken for texts unasked
 MAX_FILE_BYTES = 256 << 20
 
 
@@ -44,7 +45,8 @@ class Texts:
     """Texts for a model that is trained already: half calibrate, a quarter choose, a quarter test.
 
     `root`: a folder of .txt files in any subfolders, each one text; a .txt file with a text a line; or a .csv, .tsv or .jsonl
-    file with a column of texts. `column`: its name; "" for one called text, sentence or the like, or the only one.
+    file with a column of texts. `column`: its name; "" for one that any row has, called text,
+    sentence or the like, or the only one.
     `label_column`: where labels are. `labels`: names of the model's classes; `labelled`: the texts' labels, or folders' names,
     are among them. Of more than `most` texts, evenly spaced ones are used. Equal texts count once.
     """
@@ -77,6 +79,8 @@ class Texts:
         for text in self._all():
             if len(text.text.encode("utf-8", "surrogatepass")) > MAX_TEXT_BYTES:
                 raise DataError(f"{self.root}, {text.name}: a text of more than {MAX_TEXT_BYTES} bytes; divide it")
+            if "\0" in text.text:
+                raise DataError(f"{self.root}, {text.name}: {NULS}")
             distinct.setdefault(hashlib.sha256(text.text.encode("utf-8", "surrogatepass")).hexdigest(), text)
         ordered = [distinct[digest] for digest in sorted(distinct)]
         return [ordered[i] for i in evenly_spaced_rows(len(ordered), self.most)]
@@ -109,31 +113,61 @@ class Texts:
                 if text:
                     yield Text(text, "" if path.parent == self.root else path.parent.name, str(path.relative_to(self.root)))
             return
+        if self._rows is not None:
+            yield from self._of_rows(self._rows)
+            return
         (path,) = self.files()
-        content, ending = _content(path), path.suffix.lower()
+        lines = enumerate(_content(path).splitlines(), 1)
+        yield from (Text(line.strip(), "", f"line {i}") for i, line in lines if line.strip())
+
+    @cached_property
+    def text_column(self) -> str:
+        """The column of texts; "" where the data are no table. Raises DataError where no column is one, or a row cannot be read."""
+        return "" if self._rows is None else self._column(self._rows)
+
+    @cached_property
+    def _rows(self) -> list[tuple[int, dict[str, object]]] | None:
+        """All rows with their lines; None where the data are no table."""
+        if self.root.is_dir():
+            return None
+        (path,) = self.files()
+        ending = path.suffix.lower()
         if ending in LINES:
-            lines = enumerate(content.splitlines(), 1)
-            yield from (Text(line.strip(), "", f"line {i}") for i, line in lines if line.strip())
-        else:
-            rows = _objects(path, content) if ending in OBJECTS else _table(path, content)
-            yield from self._of_rows(path, rows)
+            return None
+        return list(_objects(path, _content(path)) if ending in OBJECTS else _table(path, _content(path)))
 
-    def _of_rows(self, path: Path, rows: Iterator[tuple[int, dict[str, str]]]) -> Iterator[Text]:
-        column = ""
+    def _of_rows(self, rows: list[tuple[int, dict[str, object]]]) -> Iterator[Text]:
+        column, label = self.text_column, self.label_column
         for line, row in rows:
-            column = column or self._column(path, row)
-            for name in filter(None, (column, self.label_column)):
-                if name not in row:
-                    raise DataError(f"{path}, line {line}: has no {name!r}; it has {', '.join(row)[:200]}")
-            if row[column].strip():
-                yield Text(row[column].strip(), row[self.label_column].strip() if self.label_column else "", f"line {line}")
+            for name in filter(None, (column, label)):
+                if row.get(name) is None:
+                    what = f"its {name!r} is null" if name in row else f"has no {name!r}; it has {', '.join(row)[:200]}"
+                    raise DataError(f"{self.root}, line {line}: {what}; add it, or leave the line out")
+            text = row[column]
+            if not isinstance(text, str):
+                shown = json.dumps(text, ensure_ascii=False)[:40]
+                raise DataError(f"{self.root}, line {line}: its {column!r} is {shown}, and no text; name another --text-column")
+            if text.strip():
+                yield Text(text.strip(), self._plain(row[label], line) if label else "", f"line {line}")
 
-    def _column(self, path: Path, row: dict[str, str]) -> str:
+    def _plain(self, value: object, line: int) -> str:
+        """A label as text. Raises DataError for a list or an object."""
+        if not isinstance(value, str | int | float):
+            raise DataError(f"{self.root}, line {line}: its {self.label_column!r} is a list or an object, and no label")
+        return str(value).lower() if isinstance(value, bool) else str(value).strip()
+
+    def _column(self, rows: list[tuple[int, dict[str, object]]]) -> str:
         if self.column:
             return self.column
-        found = next((name for name in row if name.strip().lower() in COLUMNS), "") or (next(iter(row)) if len(row) == 1 else "")
-        if not found:
-            raise DataError(f"{path}: which column has the texts? Say --text-column; it has {', '.join(row)[:200]}")
+        names = list(dict.fromkeys(name for _, row in rows for name in row))
+        plain = {name.strip().lower(): name for name in reversed(names)}
+        usual = next((plain[name] for name in COLUMNS if name in plain), "")
+        alone = [
+            name for name in names if len(names) == 1 and name.strip().lower() not in (*LABEL_COLUMNS, self.label_column.lower())
+        ]
+        found = usual or next(iter(alone), "")
+        if names and not found:
+            raise DataError(f"{self.root}: which column has the texts? Say --text-column; it has {', '.join(names)[:200]}")
         return found
 
 
@@ -148,7 +182,7 @@ def _content(path: Path) -> str:
         raise error if str(error).startswith(str(path)) else DataError(f"{path}, {error}") from error
 
 
-def _table(path: Path, content: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _table(path: Path, content: str) -> Iterator[tuple[int, dict[str, object]]]:
     separator = "\t" if path.suffix.lower() == ".tsv" else delimiter_of(content)
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
     try:
@@ -164,7 +198,7 @@ def _table(path: Path, content: str) -> Iterator[tuple[int, dict[str, str]]]:
         raise DataError(f"{path}, line {reader.line_num}: {error}") from error
 
 
-def _objects(path: Path, content: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _objects(path: Path, content: str) -> Iterator[tuple[int, dict[str, object]]]:
     for number, line in enumerate(content.split("\n"), 1):
         if not line.strip():
             continue
@@ -174,8 +208,4 @@ def _objects(path: Path, content: str) -> Iterator[tuple[int, dict[str, str]]]:
             raise DataError(f"{path}, line {number}: not JSON: {error}") from error
         if not isinstance(row, dict):
             raise DataError(f'{path}, line {number}: not an object with a "text"')
-        yield number, {str(k): _plain(v) for k, v in row.items() if isinstance(v, (str, int, float))}
-
-
-def _plain(value: str | float) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        yield number, row

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.datasets.annotations.places import beginning_of
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
 
 IMAGES = ("images", "imgs", "image", "img", "jpegimages", "pictures", "photos", "input", "inputs")
@@ -52,7 +53,7 @@ def _walk(root: Path) -> list[tuple[Path, list[str], list[str]]]:
 def _head(path: Path) -> str:
     try:
         with path.open("rb") as file:
-            return file.read(LOOKED_AT_BYTES).decode("utf-8", "replace")
+            return beginning_of(file.read(LOOKED_AT_BYTES))
     except OSError:
         return ""
 

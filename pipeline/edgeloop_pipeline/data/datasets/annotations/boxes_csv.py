@@ -9,7 +9,7 @@ import numpy as np
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.datasets.annotations.places import Pictures, visible
+from edgeloop_pipeline.data.datasets.annotations.places import Pictures, beginning_of, visible
 from edgeloop_pipeline.data.datasets.reading import Column, read_table
 from edgeloop_pipeline.data.datasets.scanning import SPLITS
 
@@ -34,10 +34,10 @@ def files(root: Path) -> list[Path]:
 def _looks_so(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            head = file.readline(1 << 16).decode("utf-8-sig", "replace").lower()
+            head = beginning_of(file.read(1 << 16)).splitlines()[:1]
     except OSError:
         return False
-    words = {word.strip().strip('"') for word in head.replace("\t", ",").replace(";", ",").split(",")}
+    words = {word.strip().strip('"') for word in "".join(head).lower().replace("\t", ",").replace(";", ",").split(",")}
     edges = any(set(four) <= words for four in (*EDGES, *SIZES))
     return edges and any(name in words for name in NAMES) and any(name in words for name in LABELS)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -69,6 +68,8 @@ def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
                 raise DataError(
                     f"{path}: category {category.id} is {category.name!r}, in another file {names[category.id]!r}; give it one name"
                 )
+    if not names:
+        raise DataError(f"{next(iter(found))}: has no categories, and boxes get their labels from them; export it with categories")
     ids = sorted(names)
     if len(set(names.values())) != len(names):
         raise DataError(f"{root}: two categories have one name; give each its own")
@@ -91,13 +92,26 @@ def _decoded(path: Path) -> _Coco:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
 
 
+def _empty(path: Path, data: _Coco) -> dict[str, list[Box]]:
+    """No boxes yet for each picture, by its id as text: some tools write 7 as a number here and as a text there.
+
+    Raises DataError where two pictures have one id: nobody could say whose the boxes are.
+    """
+    files: dict[str, str] = {}
+    for image in data.images:
+        before = files.setdefault(str(image.id), image.file_name)
+        if before != image.file_name:
+            raise DataError(f"{path}: two pictures have the id {image.id}: {before} and {image.file_name}; give each its own")
+    return {number: [] for number in files}
+
+
 def _given(
     path: Path, data: _Coco, names: dict[int, str], pictures: Pictures, several: bool, findings: Findings
 ) -> Iterator[Given]:
     split = split_of(path) if several else ""
-    boxes: dict[Any, list[Box]] = {image.id: [] for image in data.images}
+    boxes = _empty(path, data)
     for row in data.annotations:
-        if row.image_id not in boxes:
+        if str(row.image_id) not in boxes:
             findings.add("boxes of pictures that are not listed", path.name)
         elif row.category_id not in names:
             findings.add("boxes of a category that is not listed", path.name)
@@ -107,7 +121,7 @@ def _given(
             findings.add("annotations without a box, left out", path.name)
         else:
             x, y, w, h = row.bbox
-            boxes[row.image_id].append(Box(names[row.category_id], x, y, x + w, y + h))
+            boxes[str(row.image_id)].append(Box(names[row.category_id], x, y, x + w, y + h))
     for image in data.images:
         place = pictures.named(image.file_name, near=path.parent, prefer=split)
-        yield Given(place, boxes[image.id], split, (image.width, image.height) if image.width and image.height else None)
+        yield Given(place, boxes[str(image.id)], split, (image.width, image.height) if image.width and image.height else None)

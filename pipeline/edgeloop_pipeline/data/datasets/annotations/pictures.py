@@ -137,8 +137,13 @@ def annotated(root: Path, kind: str, names: Sequence[str], given: Iterable[Given
         first = findings.lines()[0] if findings.lines() else ""
         raise DataError(f"{root}: {wrong} of {total} boxes cannot be used: {first}; {kind} takes {units}")
     used = Counter(box.label for picture in pictures for box in picture.boxes)
+    for name in used:
+        if not name.strip() or len(name.splitlines()) > 1:
+            raise DataError(f"{root}: the label {name!r} is {'empty' if not name.strip() else 'more than one line'}; rename it")
     if not used:
-        raise DataError(f"{root}: no box in {len(pictures)} pictures; annotate them first")
+        lost = [line for line in findings.lines()[: len(findings.counts)] if "kept as they are" not in line]
+        why = f" can be used: {'; '.join(lost[:MAX_NAMED])}; repair that" if lost else "; annotate them first"
+        raise DataError(f"{root}: no box in {len(pictures)} pictures{why}")
     empty = [name for name in names if not used[name]]
     if empty:
         findings.notes.append(f"classes without a box, left out: {', '.join(empty)}")

@@ -6,9 +6,11 @@ import os
 import re
 from pathlib import Path
 
+from edgeloop_agent.sources.tables import BOMS, as_text
+from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.scanning import SPLITS, is_hidden, kind_of
 
-__all__ = ["Pictures", "split_of", "visible"]
+__all__ = ["Pictures", "beginning_of", "split_of", "text_of", "visible"]
 
 MAX_FILES = 1_000_000
 
@@ -60,3 +62,19 @@ class Pictures:
         of_split = [path for path in ending or there if prefer and split_of(path) == prefer]
         chosen = of_split or ending or there
         return chosen[0] if chosen else near / plain.name
+
+
+def beginning_of(head: bytes) -> str:
+    """The first bytes of a file as text, for a look at it: UTF-16 by its mark, as `text_of` reads it."""
+    coding = next((coding for mark, coding in BOMS if head.startswith(mark)), "utf-8")
+    return head.decode(coding, "replace")
+
+
+def text_of(path: Path) -> str:
+    """A whole file: UTF-8, UTF-16 by its mark, or Latin-1, as tables are read. Raises DataError for what is no text."""
+    try:
+        return as_text(path.read_bytes())
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.datasets.annotations.places import Pictures, split_of, visible
+from edgeloop_pipeline.data.datasets.annotations.places import Pictures, split_of, text_of, visible
 
 MAX_BYTES = 16 << 20  # of one file
 LOOKED_AT = 5
@@ -96,7 +96,7 @@ def _image_sets(root: Path) -> dict[str, str]:
     for name, split in wanted.items():
         if name not in lists:
             continue
-        for line in lists[name].read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in text_of(lists[name]).splitlines():
             words = line.split()
             if not words or (len(words) > 1 and words[1] == "-1"):
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,12 @@ from typing import Any
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
-from edgeloop_pipeline.data.datasets.annotations.places import split_of, visible
+from edgeloop_pipeline.data.datasets.annotations.places import beginning_of, split_of, text_of, visible
 from edgeloop_pipeline.data.datasets.scanning import SPLITS, kind_of
 
 NO_LABELS = ("classes", "readme", "license", "notes", "requirements", "train", "val", "valid", "test", "predefined_classes")
 LOOKED_AT = 20
+WHOLE = re.compile(r"\d+(\.0*)?")
 MAX_BYTES = 16 << 20  # of one file
 
 
@@ -34,11 +36,12 @@ def _looks_so(path: Path) -> bool | None:
     """Whether the first lines are boxes; None where the file is empty, as that of a picture without boxes."""
     try:
         with path.open("rb") as file:
-            lines = file.read(4096).decode("utf-8", "replace").splitlines()[:5]
+            lines = beginning_of(file.read(4096)).splitlines()[:5]
     except OSError:
         return False
-    rows = [line.split() for line in lines if line.strip()]
-    return all(len(row) >= 5 and row[0].isdecimal() and _numbers(row[1:]) is not None for row in rows) if rows else None
+    # Commas and 0.0 for a class are refused with their line when boxes are read (`_row`): they are meant as boxes.
+    rows = [line.replace(",", " ").split() for line in lines if line.strip()]
+    return all(len(row) >= 5 and WHOLE.fullmatch(row[0]) and _numbers(row) is not None for row in rows) if rows else None
 
 
 def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
@@ -48,8 +51,7 @@ def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
     if not names:
         listed = next((p for p in visible(root) if p.name.lower() in ("classes.txt", "predefined_classes.txt")), None)
         if listed is not None:
-            lines = listed.read_text(encoding="utf-8", errors="replace").splitlines()
-            names = {i: line.strip() for i, line in enumerate(lines) if line.strip()}
+            names = _listed(listed)
     given = list(_given(root, texts, described, names, findings))
     if not names:
         found = sorted({int(box.label) for one in given for box in one.boxes})
@@ -58,6 +60,15 @@ def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
     if sorted(names) != list(range(len(names))):
         findings.notes.append(f"class numbers with gaps: {', '.join(map(str, sorted(names)[:20]))}")
     return [names[number] for number in sorted(names)], iter(given)
+
+
+def _listed(path: Path) -> dict[int, str]:
+    """The names of a classes.txt by number. Raises DataError for an empty line, after which numbers could be meant either way."""
+    lines = text_of(path).rstrip().splitlines()
+    for i, line in enumerate(lines, 1):
+        if not line.strip():
+            raise DataError(f"{path}: line {i} is empty, and a name's line is its class's number; write a name there, or remove it")
+    return {i: line.strip() for i, line in enumerate(lines)}
 
 
 @dataclass(frozen=True)
@@ -76,7 +87,8 @@ def _described(root: Path) -> _Described:
         if path.suffix.lower() not in (".yaml", ".yml"):
             continue
         try:
-            data = yaml.safe_load(path.read_text(encoding="utf-8", errors="replace"))
+            # All values as the texts that were written: YAML would read the names yes, no and 010 as true, false and 8.
+            data = yaml.load(text_of(path), Loader=yaml.BaseLoader)
         except yaml.YAMLError as error:
             raise DataError(f"{path}: is no YAML ({' '.join(str(error).split())[:200]}); repair it") from error
         if isinstance(data, dict) and "names" in data:
@@ -93,18 +105,20 @@ def _of_yaml(path: Path, root: Path, data: dict[Any, Any]) -> _Described:
         raise DataError(f"{path}: names: {error}; give a list, or a name for each number") from error
     if not names or len(set(names.values())) != len(names):
         raise DataError(f"{path}: names: no names, or two that are equal; give each class its own name")
+    if any(not isinstance(name, str) for _, name in pairs):
+        raise DataError(f"{path}: names: a name is a list or an object; give each class one text")
     places: dict[Path, str] = {}
     listed: dict[Path, str] = {}
     for key, split in (("train", "train"), ("val", "validation"), ("valid", "validation"), ("test", "test")):
         wanted = data.get(key)
-        for text in wanted if isinstance(wanted, list) else [wanted] if isinstance(wanted, str) else []:
+        for text in wanted if isinstance(wanted, list) else [wanted] if wanted and isinstance(wanted, str) else []:
             place = _place(str(text), path.parent, root, str(data.get("path") or ""))
             if place is None:
                 continue
             if place.is_dir():
                 places[place] = split
             else:
-                lines = place.read_text(encoding="utf-8", errors="replace").splitlines()
+                lines = text_of(place).splitlines()
                 listed |= {(place.parent / line.strip()).resolve(): split for line in lines if line.strip()}
     return _Described(names, places, listed)
 
@@ -168,12 +182,12 @@ def _boxes(path: Path, names: dict[int, str], findings: Findings) -> list[Box]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: more than {MAX_BYTES >> 20} MiB; it is no label file of a picture")
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = text_of(path).splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
     boxes = []
-    for line in lines:
-        row = line.split()
+    for number, line in enumerate(lines, 1):
+        row = _row(path, number, line)
         if not row:
             continue
         values = _numbers(row[1:])
@@ -191,6 +205,16 @@ def _boxes(path: Path, names: dict[int, str], findings: Findings) -> list[Box]:
         cx, cy, w, h = values[:4]
         boxes.append(Box(label, cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2))
     return boxes
+
+
+def _row(path: Path, number: int, line: str) -> list[str]:
+    """The words of a line. Raises DataError for boxes that are written in another way: the whole file is, most likely."""
+    row = line.split()
+    if "," in line and _numbers(line.replace(",", " ").split()) is not None:
+        raise DataError(f"{path}: line {number} has commas; YOLO separates numbers by spaces: replace the commas")
+    if len(row) >= 5 and not row[0].isdecimal() and WHOLE.fullmatch(row[0]):
+        raise DataError(f"{path}: line {number} has the class {row[0]}; a class is a whole number: write {row[0].split('.')[0]}")
+    return row
 
 
 def _numbers(words: list[str]) -> list[float] | None:
