@@ -10,23 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
+# They fill the table of rules. By their own names: the package itself imports this module.
+import edgeloop_exporters.onnx_import.attention
+import edgeloop_exporters.onnx_import.contractions
+import edgeloop_exporters.onnx_import.convolution
+import edgeloop_exporters.onnx_import.elementwise
+import edgeloop_exporters.onnx_import.fused
+import edgeloop_exporters.onnx_import.indexing
+import edgeloop_exporters.onnx_import.pooling
+import edgeloop_exporters.onnx_import.recurrent
+import edgeloop_exporters.onnx_import.reductions
+import edgeloop_exporters.onnx_import.resizing
+import edgeloop_exporters.onnx_import.sampling
+import edgeloop_exporters.onnx_import.sequences
+import edgeloop_exporters.onnx_import.shapes
+import edgeloop_exporters.onnx_import.signals  # noqa: F401
 from edgeloop_contract.errors import ModelError
-from edgeloop_exporters.onnx_import import (  # noqa: F401 (they fill the table)
-    attention,
-    contractions,
-    convolution,
-    elementwise,
-    fused,
-    indexing,
-    pooling,
-    recurrent,
-    reductions,
-    resizing,
-    sampling,
-    sequences,
-    shapes,
-    signals,
-)
 from edgeloop_exporters.onnx_import.control import CONTROL
 from edgeloop_exporters.onnx_import.definitions import Definition, Functions, own_definition, standard_definition
 from edgeloop_exporters.onnx_import.ordering import in_order

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 
+# They fill the table of rules. By their own names: the package itself imports this module.
+import edgeloop_exporters.tflite_import.layers
+import edgeloop_exporters.tflite_import.values  # noqa: F401
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.model_files.tflite_graph import schema_module
-from edgeloop_exporters.tflite_import import layers, values  # noqa: F401 (they fill the table)
 from edgeloop_exporters.tflite_import.sparse import dense
 from edgeloop_exporters.tflite_import.table import RULES, Step, Unsupported
 from edgeloop_exporters.tflite_import.writing import Writer
