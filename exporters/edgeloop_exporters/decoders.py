@@ -1,5 +1,5 @@
 """What a detector does with its layers' answers at the end: it makes boxes of them. That is done in float, because 8 bits of a
-picture's width are a pixel or more, and because boxes and scores in one array share a scale, by which a score is nothing or all.
+picture's width are a pixel or more, and because boxes and scores in one array share a scale, whose step is larger than any score.
 """
 
 from __future__ import annotations
