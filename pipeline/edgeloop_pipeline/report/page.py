@@ -112,7 +112,7 @@ def _warnings(verified: VerifyResult | None, profiled: ProfileResult | None) -> 
             if other < cost:
                 small = ": such a small network spends its time on calls, not on arithmetic" if cost < CALLS_US else ""
                 warnings.append(
-                    f"{name} is slower than {twin} on this machine ({cost:.0f} against {other:.0f} µs){small}."
+                    f"{name} is slower than {twin} on this machine ({cost:.3g} against {other:.3g} µs){small}."
                     " Measure it on the device: edgeloop-agent bench."
                 )
         plain = list(profiled.stages.values())[-1].cost if profiled and profiled.stages else None
