@@ -10,8 +10,24 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
+from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.field_types import (
+    Amount,
+    Celsius,
+    Count,
+    Device,
+    Key,
+    Microseconds,
+    Number,
+    Seconds,
+    Sha256,
+    Short,
+    Target,
+    Text,
+    Time,
+)
 
 __all__ = [
     "MAX_LABELS", "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event",
@@ -19,20 +35,6 @@ __all__ = [
     "Target", "decode", "encode", "too_deep",
 ]  # fmt: skip
 
-# (?!\n)$ is the very end, in Python's words and in OpenAPI's: $ alone lets a line's end through.
-Device = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,62}(?!\n)$", max_length=63)]
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}(?!\n)$", max_length=64)]
-Target = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}(?!\n)$", max_length=200)]
-Key = Annotated[str, msgspec.Meta(min_length=8, max_length=64)]
-Short = Annotated[str, msgspec.Meta(max_length=200)]
-Text = Annotated[str, msgspec.Meta(max_length=2000)]
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Amount = Annotated[float, msgspec.Meta(ge=0, le=1e18)]
-Number = Annotated[float, msgspec.Meta(ge=-1e18, le=1e18)]
-Time = Annotated[float, msgspec.Meta(ge=0, le=253_402_300_799)]  # to the end of the year 9999, as calendars have it
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=366 * 86_400)]
-Microseconds = Annotated[float, msgspec.Meta(ge=0, le=3.6e9)]
-Celsius = Annotated[float, msgspec.Meta(ge=-1e4, le=1e4)]
 READS_HEADER = "Edgeloop-Reads"  # of a poll: as `Heartbeat.reads`, so that an upgraded agent need not report first
 MAX_LABELS = 1000
 MAX_RECORDINGS = 100
@@ -157,7 +159,7 @@ class Sample(_Message, frozen=True):
     Of a model with several inputs it is the first one, called `input`, and `others` are the others.
     `random`: drawn without regard to what is in it, so that shares estimated from such samples are honest. `recording`: samples of
     one recording belong together. `kind` rest: not chosen, but of a recording that the hub asked for. `truth`: the label, where the
-    device knows it.
+    device knows it. `answer`: the model's, where it is more than a label: a person begins with it.
     """
 
     key: Key
@@ -178,6 +180,7 @@ class Sample(_Message, frozen=True):
     data: Packed = b""
     input: Short = ""
     others: Annotated[list[NamedArray], msgspec.Meta(max_length=MAX_OTHERS)] = []
+    answer: Annotation | None = None
 
     @property
     def inputs(self) -> list[NamedArray]:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import msgspec
 
+from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.messages import Device, Key, NamedArray, Short
 
 __all__ = [
@@ -17,13 +18,17 @@ __all__ = [
 ]  # fmt: skip
 
 
-class LabelAssignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The label of one sample. `label` empty: nobody can tell. `whole`: it holds for every sample of that recording."""
+class LabelAssignment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """The label of one sample. `label` empty: nobody can tell. `whole`: it holds for every sample of that recording.
+
+    `annotation`: what is said where the model's task has no single label; `label` is empty then.
+    """
 
     device: Device
     key: Key
     label: Short = ""
     whole: bool = False
+    annotation: Annotation | None = None
 
 
 class LabelUpload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -75,7 +80,7 @@ class StoredSample(SampleSummary, frozen=True, kw_only=True):
     """A sample with its values: `data`, `input` and `others` as in `messages.Sample`.
 
     `at`: when the hub stored it. `labelled`: when it got its label. `labelled_itself`: somebody labelled this very sample, and not
-    one like it.
+    one like it. `annotation`: the settled one, where the model's task has no single label.
     """
 
     at: float
@@ -86,6 +91,7 @@ class StoredSample(SampleSummary, frozen=True, kw_only=True):
     input: str = ""
     others: list[NamedArray] = []
     labelled_itself: bool = msgspec.field(name="said")
+    annotation: Annotation | None = None
 
 
 class RecordingLabel(msgspec.Struct, frozen=True):
