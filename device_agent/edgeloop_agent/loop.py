@@ -17,7 +17,7 @@ from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
-from edgeloop_agent.output import Output
+from edgeloop_agent.outputs.fan_out import Outputs
 from edgeloop_agent.sensors import Reading, Sensor
 from edgeloop_agent.sources import Outcome, Recording, acknowledge_nothing
 from edgeloop_contract.errors import EdgeloopError
@@ -46,8 +46,8 @@ class Loop:
         """
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
-        self.output = Output(config.output, counts, log)
         first = models.manifests[models.first]
+        self.output = Outputs(config, first, models.state, counts, log)
         self.following = following
         self.answering = Answering(first, lambda: models.get(models.first), counts, observer, following=following)
         self.next_look = self.next_watch = 0.0
@@ -111,10 +111,10 @@ class Loop:
             refused = refused or line.refused is not None
             some.append(line)
             if len(some) == LINES_AT_ONCE:
-                written = self.output.write(some) and written
+                written = self.output.write(some, recording) and written
                 some = []
             self.progress()  # the windows of one recording may take minutes
-        written = self.output.write(some) and written
+        written = self.output.write(some, recording) and written
         if self.answering.failures > failures:
             self.in_flight.failed(recording.key)
             return "failed"
@@ -142,6 +142,7 @@ class Loop:
                 was, now = self.answering, self.models.manifests[self.models.first]
                 if self.following is not None:
                     self.following.use(now)
+                self.output.use(now)
                 self.answering = Answering(now, was.engine, self.counts, was.observer, following=self.following)
         if time.monotonic() < self.next_look:
             return

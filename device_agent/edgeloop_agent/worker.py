@@ -102,7 +102,10 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     progress.send(READY)
     if feed is not None:
         feed.start()
-    loop.run(stop)
+    try:
+        loop.run(stop)
+    finally:
+        loop.output.close()
     if observer is not None:
         observer.stop()
     if following is not None:
