@@ -13,6 +13,7 @@ from edgeloop_agent.config import Config, load
 from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.connection_pool import is_here
 from edgeloop_agent.hardware import machine
+from edgeloop_agent.local_api.access import Door
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import describe
 from edgeloop_agent.metrics import Counts
@@ -51,6 +52,8 @@ def report_lines(path: Path) -> Iterator[str]:
         yield f"tracking: on; lines: {len(config.tracking.line)}, zones: {len(config.tracking.zone)}"
     yield from _outputs(config, models.manifests[models.first])
     yield from _sound(config, models.manifests[models.first])
+    if config.api.enabled:
+        Door(config.api)  # the token is there, and long enough
     yield f"api: {f'http://{authority(config.api.host, config.api.port)}' if config.api.enabled else 'off'}"
     yield from _updates(config, path)
     for number, tail in enumerate(config.split.tails if config.split.enabled else []):

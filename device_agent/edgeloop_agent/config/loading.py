@@ -71,6 +71,11 @@ def _contradictions(config: Config) -> list[str]:
         problems.append(f"source.where: a {source.kind} source needs {SOURCES[source.kind].needs_where}")
     if source.kind == "none" and not config.api.enabled:
         problems.append("source.kind: there is neither a source nor the API; set source.kind, or api.enabled")
+    if config.api.enabled and not (config.api.token_file or config.api.allow_anyone) and not _is_local(config.api.host):
+        problems.append(
+            f"api.host: {config.api.host} is reached from other machines, and there is no token; make one"
+            " (openssl rand -hex 16 > FILE) and name it in api.token_file, or let everybody in with api.allow_anyone = true"
+        )
     if config.thermal.hot_celsius < config.thermal.warm_celsius:
         problems.append(
             f"thermal.hot_celsius: {config.thermal.hot_celsius:g} is below warm_celsius {config.thermal.warm_celsius:g}"
@@ -91,6 +96,15 @@ def _contradictions(config: Config) -> list[str]:
     if len(set(config.bundles)) < len(config.bundles):
         problems.append("bundles: one is named twice")
     return [*problems, *problems_of_outputs(config), *problems_of_tracking(config)]
+
+
+def _is_local(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _whole_output(output: Output, whole: Callable[[str], str]) -> Output:
@@ -121,5 +135,6 @@ def _absolute(config: Config, folder: Path) -> Config:
     state = whole(config.state) or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return msgspec.structs.replace(
         config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=outputs, updates=updates,
+        api=msgspec.structs.replace(config.api, token_file=whole(config.api.token_file)),
         split=msgspec.structs.replace(config.split, tails=tails),
     )  # fmt: skip

@@ -62,7 +62,7 @@ class Cache(_Part, frozen=True):
 
 
 class Api(_Part, frozen=True):
-    """Open Inference Protocol v2 and /metrics. It has no password: leave it on this machine."""
+    """Open Inference Protocol v2, /metrics and the page. Beyond this machine it takes a token."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
@@ -72,6 +72,9 @@ class Api(_Part, frozen=True):
     max_batch: PositiveInt = 64
     connections: PositiveInt = 32
     timeout_seconds: PositiveFloat = 10.0  # for a client to send a whole request
+    token_file: str = ""  # who asks from elsewhere must know the token in it
+    allow_anyone: bool = False  # to listen beyond this machine without a token
+    page: bool = True  # a page for people at /
 
 
 class Output(_Part, frozen=True):
