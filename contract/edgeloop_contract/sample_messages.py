@@ -97,8 +97,9 @@ class StoredSample(SampleSummary, frozen=True, kw_only=True):
 class SampleAnnotations(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one sample beyond a single label.
 
-    `part`: what its model answers: boxes, masks, values, labels; "": one label. `names`: its labels, or its quantities. `shape`: of
-    the first input. `answer`: the model's. `settled`: what people agreed on. `people`: what each of them said.
+    `part`: what its model answers: boxes, masks, values, labels; "": one label. `names`: its labels, or its quantities; of masks
+    without the background. `shape`: of the first input. `answer`: the model's. `settled`: what people agreed on. `people`: what
+    each of them said.
     """
 
     device: str

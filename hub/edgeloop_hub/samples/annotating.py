@@ -5,10 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.errors import DataError
@@ -92,9 +93,10 @@ def of_sample(connection: Connection, device: str, key: str) -> SampleAnnotation
         return None
     summary, answer = registry.newest(connection, row.model), decoded(row.answer)
     said = select(personal).where(personal.c.device == device, personal.c.key == key).order_by(personal.c.at)
+    names = summary.quantities or [label for label in summary.labels if label != summary.background]
     people = {one.person: annotation for one in connection.execute(said) if (annotation := decoded(one.body)) is not None}
     return SampleAnnotations(
-        device=device, key=key, model=row.model, part=part_of(summary, answer), names=summary.quantities or summary.labels,
+        device=device, key=key, model=row.model, part=part_of(summary, answer), names=names,
         shape=json.loads(row.shape), answer=answer, settled=decoded(row.settled), people=people,
     )  # fmt: skip
 
@@ -109,8 +111,8 @@ class Disagreement:
     pairs: list[tuple[str, str, str]]
 
 
-def disagreements(connection: Connection, settings: Settings, limit: int) -> list[Disagreement]:
-    """Open samples on which people disagree, the newest first."""
+def contested(connection: Connection, limit: int) -> Sequence[Row[str, str, str]]:
+    """Device, key and model of open samples that several people annotated, the newest first."""
     both = and_(personal.c.device == samples.c.device, personal.c.key == samples.c.key)
     rows = (
         select(samples.c.device, samples.c.key, samples.c.model)
@@ -121,8 +123,13 @@ def disagreements(connection: Connection, settings: Settings, limit: int) -> lis
         .order_by(func.max(personal.c.at).desc())
         .limit(limit)
     )
+    return connection.execute(rows).all()
+
+
+def disagreements(connection: Connection, settings: Settings, limit: int) -> list[Disagreement]:
+    """Open samples on which people disagree, the newest first."""
     found = []
-    for row in connection.execute(rows).all():
+    for row in contested(connection, limit):
         known = of_sample(connection, row.device, row.key)
         rules = rules_of(registry.newest(connection, row.model), settings)
         compared = [

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, and_, delete, exists, literal, or_, select, tuple_
 
-from edgeloop_contract.sample_messages import ListedSample, StoredSample
+from edgeloop_contract.sample_messages import ListedSample, QueuedSample, StoredSample
 from edgeloop_hub.samples.annotating import decoded
 from edgeloop_hub.samples.values import others_of
 from edgeloop_hub.storage.schema import annotated_samples, labels, personal_annotations, recordings, sample_inputs, samples
@@ -33,6 +33,12 @@ def summary_fields(row: Row[Any]) -> dict[str, Any]:
 def find(connection: Connection, device: str, key: str) -> Row[Any] | None:
     rows = select(*_WHOLE).select_from(_TOGETHER)
     return connection.execute(rows.where(samples.c.device == device, samples.c.key == key)).first()
+
+
+def queued(connection: Connection, device: str, key: str) -> QueuedSample | None:
+    """One sample as the queue has it, whether it waits or not; None where there is none."""
+    row = connection.execute(select(*SUMMARY_COLUMNS).where(samples.c.device == device, samples.c.key == key)).first()
+    return None if row is None else QueuedSample(**summary_fields(row))
 
 
 def listed(connection: Connection, model: str, state: str) -> list[ListedSample]:
