@@ -18,7 +18,10 @@ export function maskEditor({ width, height, stage, field, said, control, labels,
   const remember = () => { past.push(pixels.slice()); if (past.length > 30) past.shift(); };
 
   function draw() {
-    pixels.forEach((label, i) => image.data.set(label === NONE ? [0, 0, 0, 0] : [...rgb[label], 150], i * 4));
+    pixels.forEach((label, i) => { // its outline is opaque, so that it is seen on any picture
+      const isEdge = pixels[i - 1] !== label || pixels[i + 1] !== label || pixels[i - width] !== label || pixels[i + width] !== label;
+      image.data.set(label === NONE ? [0, 0, 0, 0] : [...rgb[label], isEdge ? 255 : 110], i * 4);
+    });
     context.putImageData(image, 0, 0);
     brush();
   }
