@@ -98,7 +98,7 @@ class SampleAnnotations(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of one sample beyond a single label.
 
     `part`: what its model answers: boxes, masks, values, labels; "": one label. `names`: its labels, or its quantities; of masks
-    without the background. `shape`: of the first input. `answer`: the model's. `settled`: what people agreed on. `people`: what
+    without the `background`. `shape`: of the first input. `answer`: the model's. `settled`: what people agreed on. `people`: what
     each of them said.
     """
 
@@ -108,6 +108,7 @@ class SampleAnnotations(msgspec.Struct, frozen=True, kw_only=True):
     part: str
     names: list[str]
     shape: list[int]
+    background: str = ""
     answer: Annotation | None = None
     settled: Annotation | None = None
     people: dict[str, Annotation] = {}

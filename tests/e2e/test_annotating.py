@@ -222,3 +222,83 @@ def test_a_backup_brings_annotations_back(hub: Hub, tmp_path: Path) -> None:
     with Database(f"sqlite:///{tmp_path}/again/hub.sqlite").reading() as database:
         for sample in labelled:
             assert annotating.of_sample(database, sample["device"], sample["key"]) == known(hub, sample)
+
+
+def corrected(folder: Path, kind: str) -> Path:
+    """What a person makes of an export: the file to import."""
+    if kind == "yolo":  # the model's predictions without their scores are the labels
+        (folder / "labels").mkdir(exist_ok=True)
+        for path in (folder / "predictions").glob("*.txt"):
+            rows = [line.split()[:5] for line in path.read_text().splitlines()]
+            (folder / "labels" / path.name).write_text("".join(f"{' '.join(row)}\n" for row in rows))
+        return folder
+    if kind == "csv":
+        text = (folder / "labels.csv").read_text()
+        (folder / "labels.csv").write_text(text.replace(",prediction,", ",labelled,"))
+        return folder / "labels.csv"
+    if kind == "coco":
+        found = json.loads((folder / "coco-predictions.json").read_text())
+        for annotation in found["annotations"]:
+            annotation.pop("score", None)
+        (folder / "coco.json").write_text(json.dumps(found))
+        return folder / "coco.json"
+    tasks = json.loads((folder / "label-studio.json").read_text())
+    for task in tasks:
+        task["annotations"] = [{"result": [{k: v for k, v in r.items() if k != "score"} for r in task["predictions"][0]["result"]]}]
+    (folder / "label-studio.json").write_text(json.dumps(tasks))
+    return folder / "label-studio.json"
+
+
+ELSEWHERE = [(part, kind) for part, kinds in (
+    ("boxes", ("csv", "coco", "yolo", "label-studio")), ("masks", ("coco", "label-studio")), ("values", ("csv", "label-studio")),
+) for kind in kinds]  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "kind"), ELSEWHERE)
+def test_another_tool_begins_with_the_models_answer(part: str, kind: str, hub: Hub, tmp_path: Path) -> None:
+    """Exported, confirmed there, and brought back: the answer of the model is then what a person said."""
+    told = hub.edgeloop("labels", "export", tmp_path / "out", "--model", f"{part}-1", "--format", kind)
+    samples = open_samples(hub, part)
+    assert f": {len(samples)} samples" in told and samples
+    pictures = list((tmp_path / "out" / ("images" if kind == "yolo" else "media")).glob("*.png"))
+    with Image.open(pictures[0]) as picture:
+        assert len(pictures) == len(samples) and picture.size == (WIDTH, HEIGHT)
+    for sample in samples:  # which the import replaces
+        say(hub, sample, "studio", {part: [0.0, 0.0] if part == "values" else []})
+    said = hub.edgeloop("labels", "import", corrected(tmp_path / "out", kind), "--who", "studio")
+    assert f"{len(samples)} labels, 0 samples settled" in said
+    for sample in samples:
+        found = known(hub, sample)
+        assert found.answer is not None
+        mine = found.people["studio"]
+        if part == "boxes":
+            assert mine.boxes and all(box.score is None for box in mine.boxes)
+            pairs = zip(mine.boxes, found.answer.boxes or [], strict=True)
+            assert all(a.label == b.label and a.box == pytest.approx(b.box, abs=1e-3) for a, b in pairs)
+        else:
+            assert mine == found.answer
+
+
+def test_what_was_settled_goes_out_and_comes_back(hub: Hub, tmp_path: Path) -> None:
+    labelled = [known(hub, sample) for sample in hub.get("/api/v1/samples?model=boxes-1&which=labelled")]
+    assert any(each.settled == Annotation(boxes=[]) for each in labelled)
+    for kind, name in (("coco", "coco.json"), ("csv", "labels.csv"), ("yolo", ""), ("label-studio", "label-studio.json")):
+        hub.edgeloop("labels", "export", tmp_path / kind, "--model", "boxes-1", "--format", kind, "--which", "labelled")
+        said = hub.edgeloop("labels", "import", tmp_path / kind / name, "--who", "back")
+        assert f"{len(labelled)} labels" in said, kind
+        for before in labelled:
+            boxes = known(hub, {"device": before.device, "key": before.key}).people["back"].boxes or []
+            assert [box.label for box in boxes] == [box.label for box in (before.settled and before.settled.boxes) or []], kind
+
+
+def test_a_picture_that_is_no_sample_is_one_sentence_and_nothing_is_sent(hub: Hub, tmp_path: Path) -> None:
+    sample = open_samples(hub, "boxes")[0]
+    rows = [f"media/{sample['device']}-{sample['key']}.png,dog,1,1,5,5,64,48", f"media/pi-boxes-{'0' * 32}.png,dog,1,1,5,5,64,48"]
+    (tmp_path / "a.csv").write_text("\n".join(["file,label,xmin,ymin,xmax,ymax,width,height", *rows]) + "\n")
+    told = hub.edgeloop("labels", "import", tmp_path / "a.csv", "--who", "stranger", code=3)
+    assert f"pi-boxes-{'0' * 32} is no sample of this hub; nothing was sent" in told and len(told.strip().splitlines()) == 1
+    assert "stranger" not in known(hub, sample).people
+    (tmp_path / "a.csv").write_text((tmp_path / "a.csv").read_text().replace("dog,1", "cow,1"))
+    assert "knows no label 'cow'" in hub.edgeloop("labels", "import", tmp_path / "a.csv", code=3)
+    assert "holds no masks" in hub.edgeloop("labels", "export", tmp_path / "out", "--model", "masks-1", code=3)
+    assert not (tmp_path / "out").exists()

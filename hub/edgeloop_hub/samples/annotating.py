@@ -97,7 +97,7 @@ def of_sample(connection: Connection, device: str, key: str) -> SampleAnnotation
     people = {one.person: annotation for one in connection.execute(said) if (annotation := decoded(one.body)) is not None}
     return SampleAnnotations(
         device=device, key=key, model=row.model, part=part_of(summary, answer), names=names,
-        shape=json.loads(row.shape), answer=answer, settled=decoded(row.settled), people=people,
+        shape=json.loads(row.shape), background=summary.background, answer=answer, settled=decoded(row.settled), people=people,
     )  # fmt: skip
 
 
