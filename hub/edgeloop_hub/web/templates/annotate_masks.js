@@ -20,7 +20,7 @@ export function maskEditor({ width, height, stage, field, said, control, labels,
   function draw() {
     pixels.forEach((label, i) => { // its outline is opaque, so that it is seen on any picture
       const isEdge = pixels[i - 1] !== label || pixels[i + 1] !== label || pixels[i - width] !== label || pixels[i + width] !== label;
-      image.data.set(label === NONE ? [0, 0, 0, 0] : [...rgb[label], isEdge ? 255 : 110], i * 4);
+      image.data.set(label === NONE ? [0, 0, 0, 0] : [...rgb[label], isEdge ? 200 : 100], i * 4);
     });
     context.putImageData(image, 0, 0);
     brush();
