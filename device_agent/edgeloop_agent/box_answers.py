@@ -12,7 +12,7 @@ from edgeloop_contract.boxes import Found, Placement, find_boxes, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.tasks import Detection
 
-__all__ = ["Box", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes"]
+__all__ = ["Box", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "label_name"]
 
 DOUBTED = 0.05  # scores down to this one are looked at, to say how sure it is that there is nothing more
 SCORE_DIGITS, PIXEL_DIGITS = 4, 2
@@ -48,12 +48,12 @@ def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, widt
     inside = (boxes[:, 2] - boxes[:, 0] > LEAST_SIDE) & (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE)
     rows = zip(boxes[inside].tolist(), found.scores[inside].tolist(), found.labels[inside].tolist(), strict=True)
     return [
-        Box(_name(task, label), round(score, SCORE_DIGITS), [round(edge, PIXEL_DIGITS) for edge in box])
+        Box(label_name(task, label), round(score, SCORE_DIGITS), [round(edge, PIXEL_DIGITS) for edge in box])
         for box, score, label in rows
     ]
 
 
-def _name(task: Detection, label: int) -> str:
+def label_name(task: Detection, label: int) -> str:
     """An end-to-end file may answer numbers that nobody named."""
     return task.labels[label] if 0 <= label < len(task.labels) else f"label {label}"
 
