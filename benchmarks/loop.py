@@ -31,7 +31,8 @@ from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.retraining import gate, pseudo_labelling
-from edgeloop_pipeline.retraining.cycle import WARM_START_RATE, right
+from edgeloop_pipeline.retraining.cycle import WARM_START_RATE
+from edgeloop_pipeline.retraining.shipped_answers import right
 from edgeloop_pipeline.run.runner import Listener
 from field_devices import MODEL, Stream, asked, stream, together
 from gate_rates import gate_rates
