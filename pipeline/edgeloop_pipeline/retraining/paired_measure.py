@@ -63,6 +63,11 @@ class PairedMeasure:
                 found.append(self._every.comparison(f"{where}, {part.name}", number, self.recordings[part.samples]))
         return [one for one in found if one.samples]
 
+    @property
+    def resampled(self) -> Array:
+        """The differences (n, 1 + parts) of resampled recordings."""
+        return self._every.resampled
+
     @cached_property
     def _every(self) -> _Figures:
         return self._figures(np.ones(len(self.recordings), bool))
