@@ -146,7 +146,9 @@ class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
     network: Reference = ""  # file.py:callable; empty where `imported` gives the network
     imported: Imported | None = None
     version: Annotated[int, msgspec.Meta(ge=1)] = 1
-    task: Literal["classification", "regression", "anomaly", "tensors", "detection", "segmentation"] = "classification"
+    task: Literal["classification", "regression", "anomaly", "tensors", "detection", "segmentation", "multilabel"] = (
+        "classification"
+    )
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []
