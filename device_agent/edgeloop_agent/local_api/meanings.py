@@ -23,14 +23,16 @@ def _boxes(manifest: Manifest, outputs: Outputs) -> list[Any]:
     task = manifest.task
     if not isinstance(task, Detection):
         raise DataError(f"the parameter boxes is for models that find boxes; {manifest.name} does not")
-    return [box_answers(task, row, *manifest.sample.shape[:2], None) for row in _rows(outputs)]
+    height, width = manifest.sample.shape[:2]
+    return [box_answers(task, row, height, width, None) for row in _rows(outputs)]
 
 
 def _masks(manifest: Manifest, outputs: Outputs) -> list[Any]:
     task = manifest.task
     if not isinstance(task, Segmentation):
         raise DataError(f"the parameter masks is for models that label pixels; {manifest.name} does not")
-    return [mask_answers(task, row, *manifest.sample.shape[:2], None) for row in _rows(outputs)]
+    height, width = manifest.sample.shape[:2]
+    return [mask_answers(task, row, height, width, None) for row in _rows(outputs)]
 
 
 def _labels(manifest: Manifest, outputs: Outputs) -> list[Any]:

@@ -94,7 +94,8 @@ class Multilabel:
         rows = [
             LabelFigures(
                 name, int(true[i]), float(precisions[i]) if true[i] else None, float(limits[i]),
-                float(right[i] / max(1, said[i])), float(right[i] / max(1, true[i])), float(2 * right[i] / max(1, said[i] + true[i])),
+                precision=float(right[i] / max(1, said[i])), recall=float(right[i] / max(1, true[i])),
+                f1=float(2 * right[i] / max(1, said[i] + true[i])),
             )
             for i, name in enumerate(self.splits.labels)
         ]  # fmt: skip
