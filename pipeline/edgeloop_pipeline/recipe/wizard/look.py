@@ -6,10 +6,12 @@ from pathlib import Path
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.formats import format_of
+from edgeloop_pipeline.data.datasets.label_lists.reading import has_label_list, has_places
 from edgeloop_pipeline.data.datasets.reading import ENDINGS
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
 from edgeloop_pipeline.recipe.wizard.annotated import look_at_boxes, wanted_task
 from edgeloop_pipeline.recipe.wizard.folders import look_at_folders
+from edgeloop_pipeline.recipe.wizard.labelled import look_at_labels
 from edgeloop_pipeline.recipe.wizard.layouts import refuse_annotated
 from edgeloop_pipeline.recipe.wizard.masks import has_masks, look_at_masks
 from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan
@@ -19,7 +21,13 @@ from edgeloop_pipeline.recipe.wizard.tables import look_at_table
 def look(data: Path, task: str = "") -> ProjectPlan:
     """Choose a plan by the content of the folder, and the task if `task` is ''. Raises DataError that names usable layouts."""
     data = data.resolve()
+    if task == "multilabel":
+        return look_at_labels(data, task)
     kind = format_of(data) if data.exists() else ""
+    if kind == "coco" and not has_places(data):
+        kind = ""
+    if not kind and not task and has_label_list(data):
+        return look_at_labels(data, task)
     if kind:
         wanted_task(task, data)
         return look_at_boxes(data, kind)

@@ -30,6 +30,8 @@ class _Annotation(msgspec.Struct):
     image_id: int | str
     category_id: int
     bbox: list[float] | None = None
+    segmentation: msgspec.Raw | None = None
+    keypoints: msgspec.Raw | None = None
     iscrowd: int | bool | None = 0
 
 
@@ -60,7 +62,7 @@ def _looks_so(path: Path) -> bool:
 
 def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
     """Names of the classes, and the pictures. Raises DataError."""
-    found = {path: _decoded(path) for path in files(root)}
+    found = {path: decoded(path) for path in files(root)}
     names: dict[int, str] = {}
     for path, data in found.items():
         for category in data.categories:
@@ -81,7 +83,7 @@ def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
     return [names[i] for i in ids], given
 
 
-def _decoded(path: Path) -> _Coco:
+def decoded(path: Path) -> _Coco:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: more than {MAX_BYTES >> 20} MiB; split it by pictures")
@@ -92,7 +94,7 @@ def _decoded(path: Path) -> _Coco:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
 
 
-def _empty(path: Path, data: _Coco) -> dict[str, list[Box]]:
+def empty(path: Path, data: _Coco) -> dict[str, list[Box]]:
     """No boxes yet for each picture, by its id as text: some tools write 7 as a number here and as a text there.
 
     Raises DataError where two pictures have one id: nobody could say whose the boxes are.
@@ -105,11 +107,17 @@ def _empty(path: Path, data: _Coco) -> dict[str, list[Box]]:
     return {number: [] for number in files}
 
 
+def only_categories(path: Path) -> bool:
+    """Whether no annotation of a file says where in its picture something is. Raises DataError."""
+    found = decoded(path).annotations
+    return bool(found) and not any(row.bbox or row.segmentation or row.keypoints for row in found)
+
+
 def _given(
     path: Path, data: _Coco, names: dict[int, str], pictures: Pictures, several: bool, findings: Findings
 ) -> Iterator[Given]:
     split = split_of(path) if several else ""
-    boxes = _empty(path, data)
+    boxes = empty(path, data)
     for row in data.annotations:
         if str(row.image_id) not in boxes:
             findings.add("boxes of pictures that are not listed", path.name)
