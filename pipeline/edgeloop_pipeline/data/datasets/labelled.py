@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,11 +13,10 @@ from edgeloop_agent.sources.readers import SOUND, read
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import NOT_KNOWN
-from edgeloop_pipeline.cache.digests import sha256
 from edgeloop_pipeline.data.datasets.folders import Files
 from edgeloop_pipeline.data.datasets.label_lists.reading import read_list
-from edgeloop_pipeline.data.datasets.label_lists.rows import FEWEST, LabelList, Listed
-from edgeloop_pipeline.data.datasets.splitting import HELD, SHARE, Wanted, divide, plural
+from edgeloop_pipeline.data.datasets.label_lists.rows import LabelList, Listed
+from edgeloop_pipeline.data.datasets.own_split import Item, Members, sides_of, split_by
 from edgeloop_pipeline.data.types import NAMES, Split, Splits
 
 __all__ = ["LabelledFiles"]
@@ -76,57 +74,16 @@ class LabelledFiles:
 
     def sides(self, found: LabelList) -> list[str]:
         """The split of each recording. Raises DataError."""
-        given, sides = found.splits, [row.split for row in found.rows]
-        if given and "train" not in given:
-            raise DataError(f"{self.root}: has recordings for {' and '.join(sorted(given))} and none for train; add them")
-        held = tuple(name for name in HELD if name not in given)
-        if given and any(getattr(self, name) and name not in held for name in HELD):
-            raise DataError("data.py names validation or test, and the data have that split too; leave out one of the two")
-        if given and (alone := sides.count("")):
-            first = next(row.path.name for row in found.rows if not row.split)
-            found.findings.add("recordings in no split, left out", first, alone)
-        rows = [i for i, side in enumerate(sides) if side == ("train" if given else "")]
-        if held:
-            wanted = Wanted(held, *(getattr(self, name) if name in held else () for name in HELD))
-            for i, side in zip(rows, self._drawn([found.rows[i] for i in rows], wanted), strict=True):
-                sides[i] = side
-        return sides
-
-    def _drawn(self, rows: list[Listed], wanted: Wanted) -> list[str]:
-        """A split for each recording: stratified by its rarest label; each label is learnt; equal files and groups stay whole."""
-        units = [self.unit(row.path) for row in rows]
-        if not self.group:
-            same: dict[str, str] = {}
-            units = [same.setdefault(sha256(row.path), unit) for row, unit in zip(rows, units, strict=True)]
-        counts = Counter(label for row in rows for label in row.has)
-        rarest: dict[str, str] = {}
-        for unit, row in zip(units, rows, strict=True):
-            best = min(row.has, key=lambda label: (counts[label], label), default="")
-            before = rarest.setdefault(unit, best)
-            if best and (not before or counts[best] < counts[before]):
-                rarest[unit] = best
-        sizes = Counter(rarest.values())
-        most = sizes.most_common(1)[0][0]
-        strata = [most if sizes[rarest[unit]] < FEWEST else rarest[unit] for unit in units]
-        sides = dict(zip(units, divide(strata, units, self.unit_name, wanted), strict=True))
-        named = {*wanted.validation, *wanted.test}
-        for label in counts:  # a label in few recordings may have come to the held splits alone
-            mine = [unit for unit, row in zip(units, rows, strict=True) if label in row.has]
-            if all(sides[unit] != "train" for unit in mine) and (free := [unit for unit in mine if unit not in named]):
-                sides[free[0]] = "train"
-        return [sides[unit] for unit in units]
+        items = [Item(row.path, row.has, self.unit(row.path), row.split) for row in found.rows]
+        return sides_of(self.root, items, self._members, found.findings)
 
     @property
-    def unit_name(self) -> str:
-        return "group" if self.group else "recording"
+    def _members(self) -> Members:
+        return Members("recording", bool(self.group), self.validation, self.test)
 
     def split_by(self) -> str:
         """How recordings are divided, in words."""
-        given = self.listed.splits
-        if not given:
-            return f"{1 - 2 * SHARE:.0%} / {SHARE:.0%} / {SHARE:.0%} of {plural(self.unit_name)}"
-        lacking = [name for name in HELD if name not in given]
-        return "the data's own split" + (f"; {' and '.join(lacking)} from train" if lacking else "")
+        return split_by(self.listed.splits, self._members)
 
     def unit(self, path: Path) -> str:
         """Who or what was recorded: the beginning of the file's name, or the file itself."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations.pictures import Findings
+from edgeloop_pipeline.data.datasets.own_split import FEWEST
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 
-__all__ = ["FEWEST", "LabelList", "Listed", "checked_list"]
+__all__ = ["LabelList", "Listed", "checked_list"]
 
-FEWEST = 3  # recordings of a label, so that each split can have one
 MOSTLY = 0.5
 MAX_NAMED = 5
 
