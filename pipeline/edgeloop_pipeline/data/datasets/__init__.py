@@ -2,6 +2,7 @@
 masks, lists of labels, texts."""
 
 from edgeloop_pipeline.data.datasets.annotated import PictureBoxes
+from edgeloop_pipeline.data.datasets.coco_masked import CocoMasks
 from edgeloop_pipeline.data.datasets.folders import ClassFolders, NormalFolders
 from edgeloop_pipeline.data.datasets.labelled import LabelledFiles
 from edgeloop_pipeline.data.datasets.masked import PictureMasks
@@ -11,6 +12,7 @@ from edgeloop_pipeline.data.datasets.texts import Texts
 
 __all__ = [
     "ClassFolders",
+    "CocoMasks",
     "LabelledFiles",
     "NormalFolders",
     "PictureBoxes",
