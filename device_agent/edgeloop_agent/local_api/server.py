@@ -15,9 +15,8 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.addresses import authority
-from edgeloop_agent.box_answers import Box, box_answers
 from edgeloop_agent.config import Api as Settings
-from edgeloop_agent.local_api import access
+from edgeloop_agent.local_api import access, meanings
 from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
 from edgeloop_agent.local_api.exposition import MetricsCollector
 from edgeloop_agent.local_api.http import Bounds, Handlers, Server
@@ -32,7 +31,6 @@ from edgeloop_agent.local_api.model_info import (
 from edgeloop_agent.local_api.page_routes import OPEN_PATHS, PageRoutes
 from edgeloop_agent.local_api.page_routes import PATHS as PAGE_PATHS
 from edgeloop_agent.logs import Log
-from edgeloop_agent.mask_answers import Mask, mask_answers
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Model, Models
 from edgeloop_agent.page.live_view import LiveView
@@ -50,8 +48,8 @@ READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
 FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
     "/v2/repository/index": SEND_METHODS
 }
-EXTENSIONS = ["binary_tensor_data", "edgeloop_boxes", "edgeloop_masks"]  # a request with the parameter boxes or masks gets them too
 OPEN_TO_ALL = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready"}  # without a token
+EXTENSIONS = ["binary_tensor_data", *meanings.EXTENSIONS]  # a request with such a parameter gets what its outputs mean too
 HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
 VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
 LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
@@ -160,13 +158,10 @@ class Api:
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
             texts = any(takes_texts(entry.preprocessing) for entry in manifest.inputs)
             request = inference.decode_request(body, None if length is None else int(length[:18]), texts)
-        with_boxes = inference.flag(request.parameters, "boxes")
+        asked_for = meanings.asked_for(request.parameters)
         outputs, places = self._outputs(name, request)
         parameters: dict[str, Any] = {"place": ", ".join(sorted(places))} if any(places) else {}
-        if with_boxes:
-            parameters["boxes"] = _boxes(manifest, outputs)
-        if request.parameters.get("masks"):
-            parameters["masks"] = _masks(manifest, outputs)
+        parameters |= meanings.meanings(asked_for, manifest, outputs)
         content, json_length = inference.encode_response(name, str(manifest.version), request, outputs, parameters or None)
         if json_length is None:
             return Response(content)
@@ -234,30 +229,6 @@ class Api:
         latency = self.counts.latency_of(name)
         count, nanoseconds = sum(latency.counts), int(latency.total * 1e9)
         return ModelStatistics(name, str(manifest.version), count, count, InferenceStatistics(Duration(count, nanoseconds)))
-
-
-def _boxes(manifest: Manifest, outputs: Mapping[str, Array]) -> list[list[Box]]:
-    """The boxes of each sample, in pixels of the sample that was sent. Raises DataError where the model answers none."""
-    task = manifest.task
-    if not isinstance(task, Detection):
-        raise DataError(f"the parameter boxes is for models that find boxes; {manifest.name} does not")
-    height, width = manifest.sample.shape[:2]
-    count = len(next(iter(outputs.values())))
-    return [
-        box_answers(task, {name: values[i : i + 1] for name, values in outputs.items()}, height, width, None) for i in range(count)
-    ]
-
-
-def _masks(manifest: Manifest, outputs: Mapping[str, Array]) -> list[list[Mask]]:
-    """The masks of each sample, in pixels of the sample that was sent. Raises DataError where the model answers none."""
-    task = manifest.task
-    if not isinstance(task, Segmentation):
-        raise DataError(f"the parameter masks is for models that label pixels; {manifest.name} does not")
-    height, width = manifest.sample.shape[:2]
-    count = len(next(iter(outputs.values())))
-    return [
-        mask_answers(task, {name: values[i : i + 1] for name, values in outputs.items()}, height, width, None) for i in range(count)
-    ]
 
 
 def _metrics(collector: MetricsCollector) -> bytes:

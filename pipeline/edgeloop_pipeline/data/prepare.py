@@ -22,6 +22,7 @@ from edgeloop_pipeline.data.boxes import boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
 from edgeloop_pipeline.data.masks import checked_mask, mask_in_sample, unlearnt
+from edgeloop_pipeline.data.several_labels import label_rows, unlearnt_labels
 from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
 
@@ -41,6 +42,8 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
         labels = {name: np.zeros(len(part.labels), np.int64) for name, part in parts.items()}
     elif task == "detection":
         labels = _boxes(parts, len(names.texts))
+    elif task == "multilabel":
+        labels = {name: label_rows(part.labels, names.texts, name) for name, part in parts.items()}
     elif task == "segmentation":  # masks are read one by one, beside their pictures
         if not 2 <= len(names.texts) <= MAX_MASKS:
             raise DataError(f"labels: {len(names.texts)} for pixels; there must be 2 to {MAX_MASKS}, the background among them")
@@ -120,6 +123,8 @@ def prepare_splits(
         notes += maker.notes()
     if task == "segmentation":
         unlearnt(made["train"].labels, splits.labels)
+    if task == "multilabel":
+        notes += unlearnt_labels({name: samples.labels for name, samples in made.items()}, splits.labels)
     shapes = {(m.values.shape[1:], m.values.dtype) for m in made.values()}
     if len(shapes) > 1:
         raise DataError(f"the splits give samples of different shapes: {shapes}; add a resize or window step")
