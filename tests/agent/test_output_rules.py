@@ -7,6 +7,7 @@ import pytest
 from edgeloop_agent.answering import AnswerLine
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.config import Output
+from edgeloop_agent.label_answers import Label
 from edgeloop_agent.outputs.rules import Rules
 
 
@@ -32,6 +33,15 @@ def test_boxes_are_left_out_and_counted() -> None:
     rules = Rules(Output(labels=["a"], only_changes=True))
     sent = [rules.chosen(line, 0) for line in (boxes(), boxes("b"), boxes("a"), boxes("a", "b"), boxes("a", "a"), boxes(), boxes())]
     assert [None if x is None else len(x.boxes or []) for x in sent] == [None, None, 1, None, 2, 0, None]
+
+
+def test_several_labels() -> None:
+    def holds(*names: str) -> AnswerLine:
+        return AnswerLine("x", 0, labels=[Label(name, 0.9) for name in names])
+
+    rules = Rules(Output(labels=["a", "b"], only_changes=True))
+    sent = [rules.chosen(line, 0) for line in (holds("c"), holds("a", "c"), holds("a"), holds("a", "b"), holds(), holds())]
+    assert [None if x is None else [one.label for one in x.labels or []] for x in sent] == [None, ["a"], None, ["a", "b"], [], None]
 
 
 def test_not_more_often_and_a_change_is_not_lost() -> None:

@@ -12,7 +12,7 @@ import msgspec
 
 from edgeloop_agent.config import Config, Output
 from edgeloop_contract.manifest import Anomaly, Classification, Manifest, Regression
-from edgeloop_contract.tasks import Detection, Segmentation
+from edgeloop_contract.tasks import Detection, Multilabel, Segmentation
 
 __all__ = ["discovery"]
 
@@ -66,6 +66,10 @@ def _of_task(sensor: Any, manifest: Manifest) -> None:
         sensor("label", manifest.name, "{{ value_json.label | default(none) }}")
         confidence = "{{ (value_json.confidence * 100) | round(1) if value_json.confidence is defined else none }}"
         sensor("confidence", "confidence", confidence, unit_of_measurement="%", state_class="measurement")
+    elif isinstance(task, Multilabel):
+        for name in task.labels[:MAX_SENSORS]:
+            held = f"(value_json.labels | default([])) | selectattr('label', 'eq', {_text(name)}) | list"
+            sensor(name, name, f"{{{{ 'ON' if {held} else 'OFF' }}}}", "binary_sensor")
     elif isinstance(task, Anomaly):
         wrong = _text(task.labels[1])
         template = f"{{{{ 'ON' if value_json.label | default('') == {wrong} else 'OFF' }}}}"

@@ -51,6 +51,9 @@ class Rules:
         if line.masks is not None:
             masks = [mask for mask in line.masks if mask.confidence >= least and (not labels or mask.label in labels)]
             return msgspec.structs.replace(line, masks=masks) if masks or not (labels or least) else None
+        if line.labels is not None:
+            kept = [one for one in line.labels if one.score >= least and (not labels or one.label in labels)]
+            return msgspec.structs.replace(line, labels=kept) if kept or not (labels or least) else None
         if line.label is None:
             return line
         confidence = None if line.probabilities is None else line.probabilities.get(line.label)
@@ -63,6 +66,8 @@ def _emptied(line: AnswerLine) -> dict[str, object]:
     """What is sent when nothing is left of an answer, but the one before said something."""
     if line.boxes is not None:
         return {"boxes": []}
+    if line.labels is not None:
+        return {"labels": []}
     return {"masks": []} if line.masks is not None else {"label": "", "probabilities": None, "score": None}
 
 
@@ -70,7 +75,8 @@ def _state(line: AnswerLine) -> State:
     """What counts as a change: labels and how many boxes of each, lines and zones; values of quantities and tensors as they are."""
     found = None if line.boxes is None else tuple(sorted(Counter(box.label for box in line.boxes).items()))
     masks = None if line.masks is None else tuple(sorted(mask.label for mask in line.masks))
+    several = None if line.labels is None else tuple(sorted(one.label for one in line.labels))
     values = None if line.values is None else tuple(line.values.items())
     tensors = None if line.tensors is None else msgspec.json.encode(line.tensors)
     counted = tuple(map(repr, (*(line.lines or ()), *(line.zones or ()))))
-    return (line.label, found, masks, values, tensors, counted)
+    return (line.label, several, found, masks, values, tensors, counted)

@@ -126,6 +126,8 @@ def in_words(line: AnswerLine) -> str:
         text = ", ".join(f"{box.label} {box.score:.0%}" for box in line.boxes) or "nothing found"
     elif line.masks is not None:
         text = ", ".join(f"{mask.label} {mask.share:.0%}" for mask in line.masks) or "nothing found"
+    elif line.labels is not None:
+        text = ", ".join(f"{one.label} {one.score:.0%}" for one in line.labels) or "nothing found"
     elif line.label is not None:
         share = (line.probabilities or {}).get(line.label)
         text = line.label + (f" {share:.0%}" if share is not None else f" (score {line.score:g})" if line.score is not None else "")
