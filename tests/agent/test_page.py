@@ -133,8 +133,9 @@ def test_viewers_are_bounded_and_take_no_place_from_others(agent: Agent) -> None
     def half_look() -> bool:  # those of the tests before leave within a moment
         opened, answered = viewers(agent, 6)
         try:
-            assert ask(agent, "GET /v2", "Host: 127.0.0.1")[0] == 200 and answered[4:] == [b"HTTP/1.1 503"] * 2
-            return answered[:4] == [b"HTTP/1.1 200"] * 4  # of 8 connections half may look
+            assert answered.count(b"HTTP/1.1 200") <= 4  # of 8 connections half may look
+            others = ask(agent, "GET /v2", "Host: 127.0.0.1")[0]
+            return (others, answered) == (200, [b"HTTP/1.1 200"] * 4 + [b"HTTP/1.1 503"] * 2)
         finally:
             for connection in opened:
                 connection.close()
