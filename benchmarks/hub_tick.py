@@ -90,7 +90,8 @@ def _devices(hub: Any, count: int) -> None:
     with hub.hub.database.writing() as database:
         database.execute(insert(devices), [
             {"name": f"pi-{i:06}", "machine": "", "model": "m", "version": 1, "sha256": NEW if _inside(i) else OLD,
-             "heartbeat": "{}", "quota_from": 0.0, "quota_used": 0, "last_seen": time.time(), "credential": secret_digests.digest(str(i)),
+             "heartbeat": "{}", "quota_from": 0.0, "quota_used": 0, "last_seen": time.time(),
+             "credential": secret_digests.digest(str(i)),
              "labels": json.dumps([]), "channel": "stable", "enrolled": 0.0} for i in range(count)
         ])  # fmt: skip
 
