@@ -59,6 +59,12 @@ LEFT_OUT: dict[str, tuple[Task, Annotation | str | None, str]] = {
 }  # fmt: skip
 
 
+def test_boxes_of_what_is_no_picture_are_left_out() -> None:
+    lines: list[str] = []
+    assert field_of([stored("m", 0, np.zeros(4, np.uint8), said=Annotation(boxes=[]))], BOXES, lines.append) is None
+    assert lines == ["1 labelled sample left out: it is no picture, as this model's samples are"]
+
+
 @pytest.mark.parametrize("case", LEFT_OUT)
 def test_what_the_task_cannot_use_is_left_out_with_a_line(case: str) -> None:
     task, said, line = LEFT_OUT[case]

@@ -75,6 +75,8 @@ def labels_of(samples: Sequence[StoredSample], task: Task) -> SampleLabels:
     for i, sample in enumerate(samples):
         if sample.annotation is None or getattr(sample.annotation, wanted) is None:
             left.samples[f"it has no {wanted}, which this model needs"] += 1
+        elif wanted != "values" and len(sample.shape) != 3:
+            left.samples["it is no picture, as this model's samples are"] += 1
         elif (label := maker(sample, sample.annotation)) is not None:
             made[i] = label
     rows = list(made)
