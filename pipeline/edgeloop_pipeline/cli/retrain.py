@@ -41,7 +41,7 @@ RUNS/retrain/NAME/decisions.jsonl."""
     type=FiniteRange(0, 1),
     default=0.0,
     metavar="CONFIDENCE",
-    help="Classification: train on unlabelled samples too, with the teacher's label, where it is at least so confident. They never judge. 0: off.",
+    help="Train on unlabelled samples too, with a classifier's own label where it is so confident. They never judge. 0: off.",
 )
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--steps", default="25%, 100%", show_default=True, help="The rollout's steps; the first is the pilot.")
