@@ -72,6 +72,25 @@ class BoxFigures(msgspec.Struct, frozen=True):
     labels: list[LabelBoxes]
 
 
+class PointFigures(msgspec.Struct, frozen=True):
+    """One point of boxes that are found. `count`: how often it is known. `off`: the middle distance, as a share of the root of the
+    box's area. `near`: the share that is off by less than a tenth of it. None where it is never known.
+    """
+
+    point: str
+    count: int
+    off: float | None
+    near: float | None
+
+
+class PointsFigures(msgspec.Struct, frozen=True):
+    """The figures of points on the test set. `box_map`, `box_map_half`: of the boxes alone, by their overlap."""
+
+    box_map: float
+    box_map_half: float
+    points: list[PointFigures]
+
+
 class LabelMask(msgspec.Struct, frozen=True):
     """The pixels of one label on the test set. `share`: of all labelled pixels. `iou`, `dice`: None where it is never there.
 
@@ -133,6 +152,7 @@ class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     detection: Detection | None = None
     quantities: list[QuantityFigures] | None = None
     boxes: BoxFigures | None = None
+    points: PointsFigures | None = None
     masks: MaskFigures | None = None
     multilabel: LabelsFigures | None = None
 

@@ -47,15 +47,20 @@ class Detection:
         height, width = self.splits.shape[:2]
         return height, width
 
+    @property
+    def more(self) -> int:
+        """Values of a cell beside its distances and scores."""
+        return 0
+
     def cells(self, total: int) -> Cells:
         """The grids of a network with `total` values. Raises ModelError."""
-        return cells_of(total, *self._size, self.outputs)
+        return cells_of(total, *self._size, self.outputs, self.more)
 
     def check_answer(self, sample: tuple[int, ...], answer: tuple[int, ...]) -> str:
         try:
             self.cells(int(np.prod(answer)) if answer else 0)
         except ModelError:
-            return wanted(*self._size, self.outputs)
+            return wanted(*self._size, self.outputs, self.more)
         return ""
 
     def check_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -79,12 +84,13 @@ class Detection:
 
     def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
         """Scores like the teacher's, where they differ most; distances like its own where the teacher is sure of something."""
+        return self._imitated(self.cells(scores.flatten(1).shape[1]), scores.flatten(1), wanted.flatten(1))
+
+    def _imitated(self, cells: Cells, scores: Tensor, wanted: Tensor) -> Tensor:
+        """Of distances and scores (N, total)."""
         import torch.nn.functional as F
 
-        cells = self.cells(scores.flatten(1).shape[1])
-        ours, theirs = (
-            (part.flatten(1)[:, : cells.count * SIDES], part.flatten(1)[:, cells.count * SIDES :]) for part in (scores, wanted)
-        )
+        ours, theirs = ((part[:, : cells.count * SIDES], part[:, cells.count * SIDES :]) for part in (scores, wanted))
         asked = theirs[1].sigmoid()
         focus = (asked - ours[1].sigmoid()).abs().detach().square()
         sure = asked.reshape(len(scores), cells.count, self.outputs).amax(-1)
