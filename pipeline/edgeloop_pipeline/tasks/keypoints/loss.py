@@ -15,7 +15,7 @@ from edgeloop_pipeline.tasks.detection.loss import DetectionLoss, compact
 
 __all__ = ["PointLoss"]
 
-POINT_WEIGHT, FAR_WEIGHT, THERE_WEIGHT = 2.0, 1.0, 0.5
+POINT_WEIGHT, FAR_WEIGHT, THERE_WEIGHT = 8.0, 1.0, 0.5
 TINY = 1e-6
 
 
