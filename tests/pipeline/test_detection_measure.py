@@ -15,7 +15,7 @@ from edgeloop_pipeline.data.box_augmentations import augment_boxes, augment_upri
 from edgeloop_pipeline.data.boxes import NONE, padded
 from edgeloop_pipeline.tasks.detection.cells import Cells, cells_of
 from edgeloop_pipeline.tasks.detection.loss import DetectionLoss, assigned, complete_iou
-from edgeloop_pipeline.tasks.detection.measure import Judged, judged
+from edgeloop_pipeline.tasks.detection.measure import SIZES, Judged, judged
 
 SIDE = 200.0
 
@@ -78,6 +78,18 @@ def test_the_measure_is_coco_s(seed: int) -> None:
     assert here.mean_precision(once, slice(0, 1)) == pytest.approx(wanted[1], abs=1e-5)
     assert here.mean_precision(once, slice(5, 6)) == pytest.approx(wanted[2], abs=1e-5)
     assert 0.05 < wanted[0] < 0.95, "neither all right nor all wrong"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_figures_by_size_are_coco_s(seed: int) -> None:
+    """Boxes of 5 to 130 pixels, so that each size is there."""
+    found, truth = pictures(seed, 60)
+    grown = [Found(f.boxes * 2.2, f.scores, f.labels) for f in found]
+    larger = np.where(truth == NONE, NONE, truth * np.array([1, 2.2, 2.2, 2.2, 2.2], np.float32))
+    wanted, once = coco(grown, larger, 3), np.ones(len(truth))
+    for i, areas in enumerate(SIZES.values()):
+        here = judged(grown, larger, 3, areas=areas)
+        assert here.mean_precision(once) == pytest.approx(wanted[3 + i], abs=1e-5) and wanted[3 + i] > 0.01
 
 
 def test_a_picture_that_counts_twice_is_the_same_as_two() -> None:

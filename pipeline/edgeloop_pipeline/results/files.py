@@ -60,6 +60,17 @@ class LabelBoxes(msgspec.Struct, frozen=True):
     recall: float
 
 
+class SizeFigures(msgspec.Struct, frozen=True):
+    """The boxes of one size on the test set, as COCO tells them apart, in pixels of the sample: below 32², to 96², and above.
+
+    `ap`: mAP@0.5:0.95 of them; None without truths.
+    """
+
+    size: str
+    truths: int
+    ap: float | None
+
+
 class BoxFigures(msgspec.Struct, frozen=True):
     """The figures of a detector on the test set. `threshold`: the score from which on a device answers, chosen on validation data.
 
@@ -70,6 +81,7 @@ class BoxFigures(msgspec.Struct, frozen=True):
     threshold: float
     map_half: float
     labels: list[LabelBoxes]
+    sizes: list[SizeFigures] = []
 
 
 class PointFigures(msgspec.Struct, frozen=True):

@@ -11,10 +11,12 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Found, iou_matrix
 from edgeloop_pipeline.data.boxes import NONE
 
-__all__ = ["OVERLAPS", "Judged", "LabelCounts", "judged"]
+__all__ = ["OVERLAPS", "SIZES", "Judged", "LabelCounts", "judged"]
 
 OVERLAPS = np.linspace(0.5, 0.95, 10)  # of a box and its truth, from which on it counts
 RECALLS = np.linspace(0, 1, 101)
+EVERY = (0.0, float("inf"))
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}  # COCO's areas, in pixels
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,13 @@ def judged(
     overlap_of: Callable[[int, Array], Array] | None = None,
     ignored: Callable[[Array], Array] | None = None,
     most: int | None = None,
+    areas: tuple[float, float] = EVERY,
 ) -> Judged:
     """Compare the boxes of each picture with its truth (N, boxes, 5 or more), best first: a truth is found once.
 
     `overlap_of`: of a picture's number and its truths (m, values), how alike its boxes and these are (n, m); default: the IoU.
     `ignored`: which truths are not asked for (m,); who finds one does not count. `most`: so many of a label and picture are judged.
+    `areas`: the least and the largest area in pixels of a truth that is asked for; boxes of other areas that find none do not count.
     """
     parts: list[list[tuple[Array, Array, Array, Array]]] = [[] for _ in range(labels)]
     truths = np.zeros((labels, len(truth)))
@@ -121,7 +125,8 @@ def judged(
         wanted = truth[i][truth[i][:, 0] != NONE]
         boxes = answer.boxes.astype(np.float64)
         overlap = iou_matrix(boxes, wanted[:, 1:5].astype(np.float64)) if overlap_of is None else overlap_of(i, wanted)
-        out = np.zeros(len(wanted), bool) if ignored is None else ignored(wanted)
+        out = _outside(wanted[:, 1:5].astype(np.float64), areas) | (False if ignored is None else ignored(wanted))
+        beyond = _outside(boxes, areas)
         for label in range(labels):
             theirs = wanted[:, 0] == label
             truths[label, i] = (theirs & ~out).sum()
@@ -129,11 +134,17 @@ def judged(
             if len(mine):
                 mine = mine[np.argsort(-answer.scores[mine], kind="stable")][:most]
                 right = _matched(overlap[mine][:, theirs & ~out])
-                counts = np.ones_like(right)
+                counts = right | ~beyond[mine]
                 if (theirs & out).any():
-                    counts = right | ~_matched(overlap[mine][:, theirs & out], ~right)
+                    counts &= right | ~_matched(overlap[mine][:, theirs & out], ~right)
                 parts[label].append((np.full(len(mine), i), answer.scores[mine], right, counts))
     return Judged([_joined(part, truths[label]) for label, part in enumerate(parts)], len(truth))
+
+
+def _outside(boxes: Array, areas: tuple[float, float]) -> Array:
+    """Which boxes (n, 4) have an area outside of these."""
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    return np.asarray((area < areas[0]) | (area > areas[1]))
 
 
 def _joined(parts: list[tuple[Array, Array, Array, Array]], truths: Array) -> _OfLabel:

@@ -13,7 +13,7 @@ import numpy as np
 from edgeloop_contract.boxes import Found, find_points
 from edgeloop_pipeline.data.boxes import NONE, POINT_VALUES, VALUES
 from edgeloop_pipeline.tasks.detection.cells import BOXES, POINTS, SCORES, SIDES, wanted
-from edgeloop_pipeline.tasks.detection.measure import Judged, judged
+from edgeloop_pipeline.tasks.detection.measure import EVERY, Judged, judged
 from edgeloop_pipeline.tasks.detection.task import AT_HALF, Detection
 from edgeloop_pipeline.tasks.keypoints import measure
 from edgeloop_pipeline.tasks.label_smoothing import refuse_smoothing
@@ -87,7 +87,7 @@ class Keypoints(Detection):
         values = cells.separate(np.asarray(scores))[POINTS]
         return [find_points(cells.layout, values[i], _rows(one), *self._size) for i, one in enumerate(found)]
 
-    def _judged(self, scores: Array, samples: Samples) -> Judged:
+    def _judged(self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY) -> Judged:
         found = self.found(scores)
         points = self.points(scores, found)
 
@@ -95,7 +95,7 @@ class Keypoints(Detection):
             return measure.similarity(points[i], truth, self.sigmas)
 
         labels = np.asarray(samples.labels)
-        return judged(found, labels, self.outputs, overlap, measure.without_points, measure.MOST)
+        return judged(found, labels, self.outputs, overlap, measure.without_points, measure.MOST, areas)
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The figures of each label, by OKS; those of boxes by IoU; and how far each point is off where its box is found."""
