@@ -13,6 +13,7 @@ from edgeloop_contract.boxes import Found
 from edgeloop_contract.errors import ModelError
 from edgeloop_pipeline.data.box_augmentations import augment_boxes, augment_upright_boxes
 from edgeloop_pipeline.data.boxes import NONE, padded
+from edgeloop_pipeline.data.mosaic import augment_mosaic_boxes, mosaic
 from edgeloop_pipeline.tasks.detection.cells import Cells, cells_of
 from edgeloop_pipeline.tasks.detection.loss import DetectionLoss, assigned, complete_iou
 from edgeloop_pipeline.tasks.detection.measure import SIZES, Judged, judged
@@ -216,3 +217,32 @@ def test_boxes_stay_on_what_they_are_of(augment: object) -> None:
         around[max(0, int(y1) - 1) : int(y2) + 2, max(0, int(x1) - 1) : int(x2) + 2] = np.nan
         assert np.nanmax(around) < inside.min(), (x1, y1, x2, y2)
     assert left > 24 and (moved[:, 1:, 0] == NONE).all()
+
+
+def test_a_mosaic_has_the_boxes_of_four_pictures() -> None:
+    """What is bright is boxed, in plain pictures and in mosaics."""
+    values, boxes = np.full((24, 64, 96, 3), 100, np.uint8), np.full((24, 6, 5), NONE, np.float32)
+    for i in range(24):
+        x, y = 8 + 2 * i, 4 + i
+        values[i, y : y + 24, x : x + 30], boxes[i, 0] = 240, [i % 3, x, y, x + 30, y + 24]
+    made, moved = mosaic(torch.from_numpy(values), torch.from_numpy(boxes), torch.Generator().manual_seed(4))
+    counts = (moved[..., 0] != NONE).sum(1)
+    assert made.dtype == torch.uint8 and moved.shape == (24, 6, 5) and counts.max() > 2
+    changed = [not torch.equal(a, torch.from_numpy(b)) for a, b in zip(made, values, strict=True)]
+    assert 5 < sum(changed) < 20
+    for picture, rows, is_mosaic in zip(made.numpy(), moved.numpy(), changed, strict=True):
+        bright, boxed = picture[..., 0] > 170, np.zeros((64, 96), bool)
+        for _, x1, y1, x2, y2 in rows[rows[:, 0] != NONE].round().astype(int):
+            boxed[y1:y2, x1:x2] = True
+        # Slivers of a box that was mostly cut off are bright without a box.
+        assert (boxed & ~bright).mean() < 0.03 and (bright & ~boxed).mean() < (0.08 if is_mosaic else 0.001)
+    augmented, _ = augment_mosaic_boxes(torch.from_numpy(values), torch.from_numpy(boxes), torch.Generator().manual_seed(4))
+    assert augmented.shape == made.shape
+
+
+def test_a_mosaic_with_too_many_boxes_stays_a_picture() -> None:
+    values = torch.randint(0, 255, (8, 32, 32, 3), dtype=torch.uint8)
+    boxes = torch.tensor([[[0.0, 4, 4, 28, 28], [1, 6, 6, 20, 20]]]).repeat(8, 1, 1)
+    made, moved = mosaic(values, boxes, torch.Generator().manual_seed(0), share=1.0)
+    same = [torch.equal(a, b) for a, b in zip(made, values, strict=True)]
+    assert any(same) and all(torch.equal(moved[i], boxes[i]) for i in range(8) if same[i])

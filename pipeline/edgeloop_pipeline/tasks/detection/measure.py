@@ -117,7 +117,7 @@ def judged(
 
     `overlap_of`: of a picture's number and its truths (m, values), how alike its boxes and these are (n, m); default: the IoU.
     `ignored`: which truths are not asked for (m,); who finds one does not count. `most`: so many of a label and picture are judged.
-    `areas`: the least and the largest area in pixels of a truth that is asked for; boxes of other areas that find none do not count.
+    `areas`: the least and the largest area in pixels of a truth that is asked for; boxes of others that find none do not count.
     """
     parts: list[list[tuple[Array, Array, Array, Array]]] = [[] for _ in range(labels)]
     truths = np.zeros((labels, len(truth)))
