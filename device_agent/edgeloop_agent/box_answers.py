@@ -78,14 +78,8 @@ def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, widt
     inside = (boxes[:, 2] - boxes[:, 0] > LEAST_SIDE) & (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE)
     points = _points(task, outputs, found, height, width, place)
     return [
-        Box(label_name(task, label), round(score, SCORE_DIGITS), [round(edge, PIXEL_DIGITS) for edge in box])
-        for box, score, label in rows
-    ]
-
-
-def label_name(task: Detection, label: int) -> str:
         Box(
-            _name(task, int(found.labels[i])), round(float(found.scores[i]), SCORE_DIGITS),
+            label_name(task, int(found.labels[i])), round(float(found.scores[i]), SCORE_DIGITS),
             [round(edge, PIXEL_DIGITS) for edge in boxes[i].tolist()], points=None if points is None else points[i],
         )
         for i in np.flatnonzero(inside).tolist()
@@ -118,7 +112,7 @@ def found_points(task: Keypoints, outputs: Mapping[str, Array], found: Found, he
     return find_points(task.decode, outputs[task.points_output], found.rows, height, width)
 
 
-def _name(task: Detection, label: int) -> str:
+def label_name(task: Detection, label: int) -> str:
     """An end-to-end file may answer numbers that nobody named."""
     return task.labels[label] if 0 <= label < len(task.labels) else f"label {label}"
 
