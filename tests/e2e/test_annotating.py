@@ -21,10 +21,11 @@ from commands import command
 from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.masks import mask_of, run_lengths
 from edgeloop_contract.sample_messages import SampleAnnotations, StoredSample
+from edgeloop_pipeline.data.datasets.annotations.formats import read_annotations
 from hubs import Hub, running_hub
 from serving import eventually, serving, write_config
 
-PICTURES = 5
+PICTURES = 8
 CAT, DOG = (list(BOXES[label][0]) for label in ("cat", "dog"))
 
 
@@ -211,6 +212,7 @@ def test_a_spoiled_form_is_a_page_with_one_sentence(text: str, hub: Hub, people:
 
 
 def test_a_backup_brings_annotations_back(hub: Hub, tmp_path: Path) -> None:
+    assert [say(hub, open_samples(hub, "boxes")[0], who, boxes(("dog", DOG))) for who in ("a", "b")] == [0, 1]
     hub.run("backup", tmp_path / "hub.backup")
     done = command("edgeloop-hub", "--data", tmp_path / "again", "restore", tmp_path / "hub.backup")
     assert done.returncode == 0, done.stderr
@@ -280,15 +282,22 @@ def test_another_tool_begins_with_the_models_answer(part: str, kind: str, hub: H
 
 
 def test_what_was_settled_goes_out_and_comes_back(hub: Hub, tmp_path: Path) -> None:
+    for sample, said in zip(open_samples(hub, "boxes"), (boxes(("dog", DOG), ("cat", CAT)), boxes()), strict=False):
+        assert [say(hub, sample, who, said) for who in ("a", "b")] == [0, 1]
     labelled = [known(hub, sample) for sample in hub.get("/api/v1/samples?model=boxes-1&which=labelled")]
-    assert any(each.settled == Annotation(boxes=[]) for each in labelled)
     for kind, name in (("coco", "coco.json"), ("csv", "labels.csv"), ("yolo", ""), ("label-studio", "label-studio.json")):
         hub.edgeloop("labels", "export", tmp_path / kind, "--model", "boxes-1", "--format", kind, "--which", "labelled")
+        if name != "label-studio.json":  # a data set too
+            read = read_annotations(tmp_path / kind)
+            assert len(read.pictures) == len(labelled)
+            assert sum(len(picture.boxes) for picture in read.pictures) == sum(
+                len((e.settled and e.settled.boxes) or []) for e in labelled
+            )
         said = hub.edgeloop("labels", "import", tmp_path / kind / name, "--who", "back")
         assert f"{len(labelled)} labels" in said, kind
         for before in labelled:
-            boxes = known(hub, {"device": before.device, "key": before.key}).people["back"].boxes or []
-            assert [box.label for box in boxes] == [box.label for box in (before.settled and before.settled.boxes) or []], kind
+            back = known(hub, {"device": before.device, "key": before.key}).people["back"].boxes or []
+            assert [box.label for box in back] == [box.label for box in (before.settled and before.settled.boxes) or []], kind
 
 
 def test_a_picture_that_is_no_sample_is_one_sentence_and_nothing_is_sent(hub: Hub, tmp_path: Path) -> None:

@@ -31,9 +31,9 @@ def to_coco(items: list[Item], names: list[str]) -> dict[str, str]:
         image: dict[str, Any] = {"id": number, "file_name": item.file, "width": width, "height": height}
         images.append(image | ({SETTLED: True} if item.settled else {}))
     files = {"coco.json": _text(images, [_said(item) for item in items], categories, labels)}
-    if any(item.answer for item in items):
-        plain = [{name: value for name, value in image.items() if name != SETTLED} for image in images]
-        files["coco-predictions.json"] = _text(plain, [_entries(item.answer, item) for item in items], categories, labels)
+    if begun := [(image, item) for image, item in zip(images, items, strict=True) if item.prediction]:
+        predicted = [_entries(item.prediction, item) for _, item in begun]
+        files["coco-predictions.json"] = _text([image for image, _ in begun], predicted, categories, labels)
     return files
 
 
@@ -48,7 +48,7 @@ def _text(images: Entries, said: list[Entries], categories: Entries, labels: lis
 
 
 def _labels(item: Item) -> list[str]:
-    return [entry["label"] for entry in (*_said(item), *_entries(item.answer, item))]
+    return [entry["label"] for entry in (*_said(item), *_entries(item.prediction, item))]
 
 
 def _said(item: Item) -> list[dict[str, Any]]:
