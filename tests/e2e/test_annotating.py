@@ -168,6 +168,7 @@ REFUSED: dict[str, tuple[str, object, str]] = {
     "a box outside": ("boxes", boxes(("dog", [0, 0, WIDTH + 1, 10])), "reaches out of the sample of 64 × 48 pixels"),
     "a box before the edge": ("boxes", boxes(("dog", [-1, 0, 9, 10])), "reaches out"),
     "an unknown label": ("boxes", boxes(("cow", DOG)), "knows no label 'cow'"),
+    "no label": ("boxes", boxes(("", DOG)), "a label is empty"),
     "a box without area": ("boxes", boxes(("dog", [5, 5, 5, 9])), "left edge before its right one"),
     "too many boxes": ("boxes", boxes(*[("dog", DOG)] * 1001), "1000"),
     "masks of a detector": ("boxes", {"masks": []}, "an annotation has masks; boxes-1 answers boxes"),

@@ -48,6 +48,8 @@ def problem(annotation: Annotation, part: str, summary: BundleSummary, shape: Se
 
 
 def _unknown(labels: Sequence[str], summary: BundleSummary) -> str:
+    if "" in labels:
+        return "a label is empty; choose one"
     unknown = [label for label in labels if label not in summary.labels] if summary.labels else []
     return f"{summary.model} knows no label {unknown[0][:100]!r}; there is {', '.join(summary.labels[:50])}" if unknown else ""
 
