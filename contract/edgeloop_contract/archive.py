@@ -22,7 +22,7 @@ from typing import IO, Any, Protocol
 import msgspec
 import numpy as np
 
-from edgeloop_contract import consistency, npy, zip_layout
+from edgeloop_contract import canary_consistency, consistency, npy, zip_layout
 from edgeloop_contract.errors import BundleError, StorageError
 from edgeloop_contract.files import publishing
 from edgeloop_contract.manifest import File, Manifest
@@ -168,7 +168,7 @@ class Bundle:
         self._compare(name, [digest.hexdigest()])
 
     def _check_canary(self) -> None:
-        problems = consistency.canary_problems(self.manifest, self.array)
+        problems = canary_consistency.canary_problems(self.manifest, self.array)
         if problems:
             raise BundleError(f"{self.path}: {'; '.join(problems)}; rebuild the bundle")
 

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 
 from edgeloop_contract.manifest import INPUT, SCORES, Canary, Classification, Manifest, Variant
-from edgeloop_contract.tasks import Detection, Segmentation, Tensors
+from edgeloop_contract.tasks import Detection, Multilabel, Segmentation, Tensors
 from edgeloop_contract.tensors import TensorSpec
 
 __all__ = ["lowest_reader", "used"]
 
-READER_3 = {"step tokenize", "task detection", "task segmentation"}  # features that readers of schema 2 do not know
+# features that readers of schema 2 do not know
+READER_3 = {"step tokenize", "task detection", "task segmentation", "task multilabel"}
 
 DTYPES_1 = {"uint8", "int8", "int16", "float32"}
 TENSOR_1 = {"dtype", "shape", "quantization"}
@@ -40,6 +41,8 @@ def _used(manifest: Manifest) -> Iterator[str]:
         yield "task detection"
     if isinstance(manifest.task, Segmentation):
         yield "task segmentation"
+    if isinstance(manifest.task, Multilabel):
+        yield "task multilabel"
     if manifest.task.output:
         yield "named tensors"
     if isinstance(manifest.task, Classification) and manifest.task.scores != "logits":

@@ -8,8 +8,12 @@ from edgeloop_contract.boxes import Layout
 from edgeloop_contract.settings import Fraction01
 from edgeloop_contract.tensors import Part
 
-__all__ = ["Anomaly", "Classification", "Detection", "Regression", "Segmentation", "Task", "Tensors", "names_of"]
+__all__ = [
+    "NOT_KNOWN", "Anomaly", "Classification", "Detection", "Multilabel", "Regression", "Segmentation", "Task", "Tensors",
+    "names_of",
+]  # fmt: skip
 
+NOT_KNOWN = 255  # of a label: whether a sample has it is not known
 MAX_MASKS = 255  # labels of pixels: a byte says them, and 255 is no label
 
 
@@ -27,6 +31,21 @@ class Classification(_Task, frozen=True, kw_only=True, tag="classification"):
 
     labels: list[str]
     scores: Literal["logits", "probabilities"] = "logits"
+
+
+class Multilabel(_Task, frozen=True, kw_only=True, tag="multilabel"):
+    """One score per label, each by itself: a sample has every label whose probability is its threshold or more.
+
+    `thresholds`: 0 to 1, one for each label. `scores`: logits, whose sigmoids are probabilities, or probabilities themselves.
+    """
+
+    labels: list[str]
+    thresholds: list[Fraction01]
+    scores: Literal["logits", "probabilities"] = "logits"
+
+    def __post_init__(self) -> None:
+        if len(self.labels) != len(self.thresholds):
+            raise ValueError("each label needs one threshold")
 
 
 class Regression(_Task, frozen=True, kw_only=True, tag="regression"):
@@ -91,7 +110,7 @@ class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
             raise ValueError(f"a segmentation has 2 to {MAX_MASKS} labels, and its background is one of them")
 
 
-Task = Classification | Regression | Anomaly | Tensors | Detection | Segmentation
+Task = Classification | Multilabel | Regression | Anomaly | Tensors | Detection | Segmentation
 
 
 def names_of(task: Task) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 from edgeloop_agent.answers import canonical_label
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.engine import Answer, Engine
+from edgeloop_agent.label_answers import Label
 from edgeloop_agent.mask_answers import Mask
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.sources import Recording
@@ -46,6 +47,7 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: str | None = None
     repaired: dict[str, int] | None = None
     repeated: bool = False
+    labels: list[Label] | None = None
     boxes: list[Box] | None = None
     masks: list[Mask] | None = None
     lines: list[LineCount] | None = None
@@ -209,5 +211,5 @@ def _line(name: str, answer: Answer, repaired: dict[str, int], as_lists: bool) -
     return AnswerLine(
         name, answer.window, answer.label, answer.probabilities, answer.values, answer.score,
         tensors, None if answer.refused else answer.milliseconds, answer.place, answer.refused, repaired or None,
-        boxes=answer.boxes, masks=answer.masks,
+        labels=answer.labels, boxes=answer.boxes, masks=answer.masks,
     )  # fmt: skip

@@ -9,11 +9,12 @@ from typing import NamedTuple
 import numpy as np
 
 from edgeloop_agent.box_answers import box_feature_names, box_features
+from edgeloop_agent.label_answers import Label, label_answers, label_feature_names, label_features
 from edgeloop_agent.mask_answers import mask_feature_names, mask_features
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.manifest import Anomaly, Classification, Regression, Task
-from edgeloop_contract.tasks import Detection, Segmentation, Tensors
+from edgeloop_contract.tasks import Detection, Multilabel, Segmentation, Tensors
 
 __all__ = ["answer_features", "answer_names", "canonical_label", "confidence_of", "interpret", "reconstruction_errors", "softmax"]
 
@@ -35,12 +36,13 @@ def reconstruction_errors(scores: Array, samples: Array, mean: list[float], std:
 
 
 class Interpretation(NamedTuple):
-    """What scores say, by the task's kind: a label, with probabilities or an anomaly's score, or values by quantity."""
+    """What scores say, by the task's kind: a label, with probabilities or an anomaly's score; values by quantity; labels."""
 
     label: str | None = None
     probabilities: dict[str, float] | None = None
     values: dict[str, float] | None = None
     score: float | None = None
+    labels: list[Label] | None = None
 
 
 def interpret(task: Task, scores: Array, sample: Array) -> Interpretation:
@@ -51,6 +53,8 @@ def interpret(task: Task, scores: Array, sample: Array) -> Interpretation:
     if isinstance(task, Anomaly):
         error = float(reconstruction_errors(scores, sample, task.mean, task.std)[0])
         return Interpretation(task.labels[error > task.threshold], score=float(f"{error:.6g}"))
+    if isinstance(task, Multilabel):
+        return Interpretation(labels=label_answers(task, scores))
     assert not isinstance(task, Tensors | Detection | Segmentation)
     row = scores[0]
     best = int(row.argmax())
@@ -74,7 +78,7 @@ def interpret(task: Task, scores: Array, sample: Array) -> Interpretation:
 
 
 def confidence_of(task: Task, row: Array) -> float:
-    """The probability of the most probable label, 0 to 1. `row`: (outputs,) scores of one sample."""
+    """The probability of the most probable label, 0 to 1. `row`: (outputs,) scores of one sample of a classification."""
     if isinstance(task, Classification) and task.scores == "probabilities":
         return float(min(max(row.max(), 0.0), 1.0))
     return float(1 / np.exp(row - row.max()).sum())
@@ -108,6 +112,8 @@ def answer_names(task: Task, outputs: Sequence[str] = ("answer",)) -> list[str]:
         return box_feature_names(task)
     if isinstance(task, Segmentation):
         return mask_feature_names(task)
+    if isinstance(task, Multilabel):
+        return label_feature_names(task)
     each = [f"score of {name}" for name in task.labels] if len(task.labels) <= MAX_ANSWERS else ["largest score"]
     return [*each, "confidence"]
 
@@ -130,6 +136,9 @@ def answer_features(task: Task, scores: Array | Mapping[str, Array], sample: Arr
         rows = [np.asarray(values, np.float64) for values in few]
         return np.array([feature for row in rows for feature in (row.mean(), np.log1p(row.std()))]), 0, 1.0
     assert not isinstance(scores, Mapping)
+    if isinstance(task, Multilabel):
+        features, sure = label_features(task, scores)
+        return features, 0, sure
     if isinstance(task, Regression):
         return scores[0, :MAX_ANSWERS] * np.asarray(task.std[:MAX_ANSWERS]) + np.asarray(task.mean[:MAX_ANSWERS]), 0, 1.0
     if isinstance(task, Anomaly):

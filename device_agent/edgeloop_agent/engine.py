@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeloop_agent.answers import confidence_of, interpret
 from edgeloop_agent.box_answers import Box, box_answers
+from edgeloop_agent.label_answers import Label
 from edgeloop_agent.mask_answers import Mask, mask_answers
 from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, open_runtime
 from edgeloop_agent.runtimes.named import Memory, NamedModel
@@ -63,6 +64,7 @@ class Answer(msgspec.Struct, frozen=True):
     scores: Array | Mapping[str, Array] | None = None
     confidence: float | None = None  # of this device's model, 0 to 1; None where drift may not use it
     boxes: list[Box] | None = None  # detection: what was found, best first, in pixels of the recording
+    labels: list[Label] | None = None  # multilabel: those that the sample has, most probable first
     masks: list[Mask] | None = None  # segmentation: where each label is, largest first, in pixels of the recording
 
 
@@ -193,7 +195,7 @@ class Engine:
         confidence = max(meaning.probabilities.values()) if meaning.probabilities is not None else None
         return Answer(
             window, meaning.label, meaning.probabilities, meaning.values, meaning.score, None, taken, None,
-            sample=sample if len(sample) > 1 else only, scores=scores, confidence=confidence,
+            sample=sample if len(sample) > 1 else only, scores=scores, confidence=confidence, labels=meaning.labels,
         )  # fmt: skip
 
     def _answer(self, window: int, sample: Array) -> Answer:
@@ -212,7 +214,7 @@ class Engine:
         return Answer(
             window, meaning.label, meaning.probabilities, meaning.values, meaning.score, None, round(taken, 4),
             place or None,
-            sample=sample, scores=seen, confidence=confidence,
+            sample=sample, scores=seen, confidence=confidence, labels=meaning.labels,
         )  # fmt: skip
 
     def samples_of_texts(self, texts: Sequence[str]) -> Array:

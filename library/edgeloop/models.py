@@ -15,6 +15,7 @@ from edgeloop_agent import device_state
 from edgeloop_agent.answering import Answering, AnswerLine
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.engine import Engine
+from edgeloop_agent.label_answers import Label
 from edgeloop_agent.mask_answers import Mask
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.sources import Recording
@@ -25,7 +26,7 @@ from edgeloop_contract.errors import BundleError, DataError, DeviceError, Storag
 from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.tasks import names_of
 
-__all__ = ["Answer", "Box", "Mask", "Model", "open"]
+__all__ = ["Answer", "Box", "Label", "Mask", "Model", "open"]
 
 MEASURE_SECONDS = 0.1  # for each variant and number of threads
 # A file's path, an array, or an array by input.
@@ -40,6 +41,7 @@ class Answer:
     quantity, in its unit. `score`: an anomaly's error. `tensors`: by output, of a model without a declared meaning.
     `milliseconds`: that the model took. `boxes`: of a detector, best first, in pixels of the picture that was given, upright.
     `masks`: of a segmentation, one for each label that is there, largest first, in the same pixels.
+    `labels`: where a sample has several, those that it has, most probable first.
     """
 
     label: str | None = None
@@ -51,6 +53,7 @@ class Answer:
     milliseconds: float = 0.0
     boxes: list[Box] | None = None
     masks: list[Mask] | None = None
+    labels: list[Label] | None = None
 
 
 class Model:
@@ -179,5 +182,6 @@ def _answer(line: AnswerLine) -> Answer:
     confidence = max(line.probabilities.values()) if line.probabilities else None
     milliseconds = line.milliseconds or 0.0
     return Answer(
-        line.label, line.probabilities, confidence, line.values, line.score, line.tensors, milliseconds, line.boxes, line.masks
-    )
+        line.label, line.probabilities, confidence, line.values, line.score, line.tensors, milliseconds, line.boxes, line.masks,
+        line.labels,
+    )  # fmt: skip

@@ -15,7 +15,8 @@ from PIL import Image
 import edgeloop
 from commands import command, edgeloop_here, sentence
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.consistency import canary_problems, problems
+from edgeloop_contract.canary_consistency import canary_problems
+from edgeloop_contract.consistency import problems
 from edgeloop_contract.errors import GateError
 from edgeloop_contract.preprocessing import Transpose
 from masked import NAMES, masked, project

@@ -15,9 +15,8 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.addresses import authority
-from edgeloop_agent.box_answers import Box, box_answers
 from edgeloop_agent.config import Api as Settings
-from edgeloop_agent.local_api import access
+from edgeloop_agent.local_api import access, meanings
 from edgeloop_agent.local_api.connection import RETRY_AFTER_SECONDS, Refusal, Request, Response
 from edgeloop_agent.local_api.exposition import MetricsCollector
 from edgeloop_agent.local_api.http import Bounds, Handlers, Server
@@ -29,10 +28,12 @@ from edgeloop_agent.local_api.model_info import (
     config_of,
     metadata_of,
 )
+from edgeloop_agent.local_api.page_routes import OPEN_PATHS, PageRoutes
+from edgeloop_agent.local_api.page_routes import PATHS as PAGE_PATHS
 from edgeloop_agent.logs import Log
-from edgeloop_agent.mask_answers import Mask, mask_answers
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Model, Models
+from edgeloop_agent.page.live_view import LiveView
 from edgeloop_agent.runtimes.named import Memory
 from edgeloop_contract import inference
 from edgeloop_contract.arrays import Array
@@ -47,7 +48,8 @@ READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
 FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
     "/v2/repository/index": SEND_METHODS
 }
-EXTENSIONS = ["binary_tensor_data", "edgeloop_boxes", "edgeloop_masks"]  # a request with the parameter boxes or masks gets them too
+OPEN_TO_ALL = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready"}  # without a token
+EXTENSIONS = ["binary_tensor_data", *meanings.EXTENSIONS]  # a request with such a parameter gets what its outputs mean too
 HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
 VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
 LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
@@ -59,6 +61,9 @@ class Api:
     def __init__(self, settings: Settings, models: Models, counts: Counts, log: Log, ready: Callable[[], bool]) -> None:
         self.settings, self.models, self.counts, self.log, self.ready = settings, models, counts, log, ready
         self.collector = MetricsCollector(counts, models)
+        self.door = access.Door(settings)
+        self.view = LiveView(models, counts, log, max(1, settings.connections // 2)) if settings.page else None
+        self.page = PageRoutes(self.view, self.door) if self.view is not None else None
         self._large_bodies = threading.Lock()
 
     def serve(self) -> Server:
@@ -80,8 +85,10 @@ class Api:
     def admit(self, request: Request) -> int:
         """Bytes that the request's body may have. Raises Refusal for a caller, path or method that is not allowed."""
         access.check(request.headers, [self.settings.host, *self.settings.names])
-        allowed = FIXED_PATHS.get(request.path)
+        allowed = FIXED_PATHS.get(request.path) or (PAGE_PATHS.get(request.path) if self.page is not None else None)
         manifest = None
+        if request.path not in OPEN_TO_ALL or (request.path in PAGE_PATHS and self.page is None):
+            self.door.check(request)
         if allowed is None:
             _, manifest, what = self._model(request.path)
             allowed = SEND_METHODS if what == "/infer" else READ_METHODS
@@ -97,6 +104,8 @@ class Api:
     def answer(self, request: Request) -> Response:
         """The response to a request. Raises Refusal for every error."""
         try:
+            if self.page is not None and request.path in PAGE_PATHS:
+                return self.page.answer(request)
             return self._post(request) if request.method == "POST" else self._get(request.path)
         except DataError as error:
             raise Refusal(400, str(error)) from error
@@ -149,13 +158,10 @@ class Api:
             body = access.unpacked(asked.body, asked.headers.get("content-encoding", ""), most)
             texts = any(takes_texts(entry.preprocessing) for entry in manifest.inputs)
             request = inference.decode_request(body, None if length is None else int(length[:18]), texts)
-        with_boxes = inference.flag(request.parameters, "boxes")
+        asked_for = meanings.asked_for(request.parameters)
         outputs, places = self._outputs(name, request)
         parameters: dict[str, Any] = {"place": ", ".join(sorted(places))} if any(places) else {}
-        if with_boxes:
-            parameters["boxes"] = _boxes(manifest, outputs)
-        if request.parameters.get("masks"):
-            parameters["masks"] = _masks(manifest, outputs)
+        parameters |= meanings.meanings(asked_for, manifest, outputs)
         content, json_length = inference.encode_response(name, str(manifest.version), request, outputs, parameters or None)
         if json_length is None:
             return Response(content)
@@ -223,30 +229,6 @@ class Api:
         latency = self.counts.latency_of(name)
         count, nanoseconds = sum(latency.counts), int(latency.total * 1e9)
         return ModelStatistics(name, str(manifest.version), count, count, InferenceStatistics(Duration(count, nanoseconds)))
-
-
-def _boxes(manifest: Manifest, outputs: Mapping[str, Array]) -> list[list[Box]]:
-    """The boxes of each sample, in pixels of the sample that was sent. Raises DataError where the model answers none."""
-    task = manifest.task
-    if not isinstance(task, Detection):
-        raise DataError(f"the parameter boxes is for models that find boxes; {manifest.name} does not")
-    height, width = manifest.sample.shape[:2]
-    count = len(next(iter(outputs.values())))
-    return [
-        box_answers(task, {name: values[i : i + 1] for name, values in outputs.items()}, height, width, None) for i in range(count)
-    ]
-
-
-def _masks(manifest: Manifest, outputs: Mapping[str, Array]) -> list[list[Mask]]:
-    """The masks of each sample, in pixels of the sample that was sent. Raises DataError where the model answers none."""
-    task = manifest.task
-    if not isinstance(task, Segmentation):
-        raise DataError(f"the parameter masks is for models that label pixels; {manifest.name} does not")
-    height, width = manifest.sample.shape[:2]
-    count = len(next(iter(outputs.values())))
-    return [
-        mask_answers(task, {name: values[i : i + 1] for name, values in outputs.items()}, height, width, None) for i in range(count)
-    ]
 
 
 def _metrics(collector: MetricsCollector) -> bytes:

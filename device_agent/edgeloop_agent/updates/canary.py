@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.engine import Engine
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.arrays import Array
-    from edgeloop_contract.manifest import Detection, Segmentation, Task
+    from edgeloop_contract.manifest import Detection, Multilabel, Segmentation, Task
 
 MAX_NOISE = 0.5  # of a float file against integer golden scores, as a share of these scores' deviation: 6 dB
 MAX_ACCURACY_LOSS = 0.02  # share of labelled samples that may be answered worse than the reference answered them
@@ -34,7 +34,8 @@ KIB = 1024
 class CanaryResult:
     """What the canary saw. `steps`: the largest difference to the golden scores, in steps of their quantization.
 
-    `right`: labelled samples with the right answer, labelled boxes that were found, or labelled pixels that are right.
+    `right`: labelled samples with the right answer, labels of samples or labelled pixels that are
+    right, or labelled boxes that were found.
     """
 
     variant: str
@@ -197,14 +198,27 @@ def _timed(model: Engine, sample: Mapping[str, Array], taken: list[float]) -> di
 
 def _count_right(task: Task, scores: Array, golden: Array, labels: Array) -> int:
     """Labelled samples answered rightly (classification). Raises GateError when they are clearly fewer than the reference's."""
-    from edgeloop_contract.manifest import Classification
+    from edgeloop_contract.manifest import Classification, Multilabel
 
+    if isinstance(task, Multilabel):
+        return _count_labels(task, scores, golden, labels)
     if not isinstance(task, Classification):
         return 0
     here = int((scores.argmax(axis=1) == labels).sum())
     reference = int((golden.reshape(len(labels), -1).argmax(axis=1) == labels).sum())
     if here < reference - math.ceil(MAX_ACCURACY_LOSS * len(labels)):
         raise GateError(f"canary: {here} of {len(labels)} labelled samples right here, {reference} where it was made")
+    return here
+
+
+def _count_labels(task: Multilabel, scores: Array, golden: Array, labels: Array) -> int:
+    """Known labels of samples that are answered rightly. Raises GateError when they are clearly fewer than the reference's."""
+    from edgeloop_agent.label_answers import count_right
+    from edgeloop_contract.tasks import NOT_KNOWN
+
+    here, reference, known = count_right(task, scores, labels), count_right(task, golden, labels), int((labels != NOT_KNOWN).sum())
+    if here < reference - math.ceil(MAX_ACCURACY_LOSS * known):
+        raise GateError(f"canary: {here} of {known} labels of samples right here, {reference} where it was made")
     return here
 
 

@@ -23,6 +23,7 @@ SCORES = {
     "anomaly": "Reconstructs its normalized input; a large error is an anomaly.",
     "tensors": "Answers with an array.",
     "detection": "Finds things of {count} labels: logarithms of distances in strides, and logits, of grid cells.",
+    "multilabel": "Says which of {count} labels a sample has; its scores are logits, whose sigmoids are probabilities.",
     "segmentation": "Gives each pixel one of {count} labels; its scores are logits of grid cells.",
 }
 

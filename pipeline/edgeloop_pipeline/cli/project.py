@@ -9,7 +9,7 @@ import click
 
 from edgeloop_contract.errors import UsageError
 
-TASKS = ["classification", "regression", "anomaly", "detection", "segmentation"]
+TASKS = ["classification", "regression", "anomaly", "detection", "segmentation", "multilabel"]
 
 
 @click.command()

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...]) -> Array:
-    """The labels in the task's form: (N,) int64 classes, (N, quantities) float32, or (N, boxes, 5). Raises DataError."""
+    """The labels in the task's form. Raises DataError.
+
+    (N,) int64 classes, (N, quantities) float32, (N, labels) uint8 of several labels, or (N, boxes, 5) float32.
+    """
     if task == "regression":
         values = np.asarray(labels)
         values = values[:, None] if values.ndim == 1 else values
@@ -34,6 +37,8 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
         if not (labels[..., 0] != NONE).any():
             raise DataError(f"{split}: has no box in {len(labels)} pictures; annotate some, or divide the data in another way")
         return labels.astype(np.float32)
+    if task == "multilabel":
+        return labels.astype(np.uint8)
     if task == "tensors":
         return labels.astype(np.int64)
     if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(names):

@@ -11,7 +11,7 @@ from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import UsageError
 from edgeloop_pipeline.data.types import Splits
 
-MAX_NAMED = 4  # labels of pixels in a file's name
+MAX_NAMED = 4  # labels in a file's name
 
 
 def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz: int = 0) -> int:
@@ -32,7 +32,9 @@ def write_samples(splits: Splits, split: str, folder: Path, limit: int, rate_hz:
 
 
 def _named(splits: Splits, label: Array) -> str:
-    """A label as a part of a file's name: a class, quantities, how many boxes there are, or which labels pixels have."""
+    """A label as a part of a file's name: a class, quantities, how many boxes there are, or which labels there are."""
+    if label.dtype == np.uint8 and label.ndim == 1:
+        return "_".join(splits.labels[i] for i in np.flatnonzero(label == 1)[:MAX_NAMED]) or "nothing"
     if label.ndim == 2 and label.dtype.kind == "u":
         there = [splits.labels[number] for number in np.unique(label).tolist() if number < len(splits.labels)]
         return "_".join(there[:MAX_NAMED]) or "nothing"

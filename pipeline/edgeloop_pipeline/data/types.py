@@ -22,6 +22,7 @@ class Split:
 
     `labels`: (N,) indices of the names, or the names; regression: (N,) or (N, quantities) numbers; anomaly: 0 (normal) or 1;
     detection: rows (n, 5) of each picture's boxes, as label's index, x1, y1, x2, y2 in pixels of the picture;
+    multilabel: names of each recording's labels, or rows (labels,) of 1, 0 and 255 (not known);
     segmentation: (height, width) numbers of the labels of each picture's pixels, 255 where the label is not known.
     `groups`: (N,) names of who or what was recorded, for intervals by group.
     """

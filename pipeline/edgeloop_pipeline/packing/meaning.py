@@ -9,13 +9,15 @@ import msgspec
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.preprocessing import Bgr, CenterCrop, Colour, Grayscale, Letterbox, Normalize, Resize, Step
-from edgeloop_contract.tasks import Classification, Detection, Regression, Task, Tensors
+from edgeloop_contract.tasks import Classification, Detection, Multilabel, Regression, Task, Tensors
 from edgeloop_contract.tensors import TensorSpec
 from edgeloop_exporters.model_files.description import InputMetadata, ModelFile
 from edgeloop_exporters.model_files.detectors import detector_of, labels_of
 from edgeloop_pipeline.packing.request import PackRequest, Scores
 
 __all__ = ["steps_of", "task_of"]
+
+THRESHOLD = 0.5  # of each label's probability, where nobody knows the validation data
 
 
 def task_of(
@@ -28,7 +30,7 @@ def task_of(
             if model.metadata.labels:
                 labels = list(model.metadata.labels)
                 facts.append(f"{len(labels)} labels, from {model.metadata.sources.get('labels', model.path)}")
-                if request.task in (None, "classification"):
+                if request.task in (None, "classification", "multilabel"):
                     _check_different(labels, model)
                 break
     if request.boxes is not None or (request.task in (None, "detection") and not request.quantities):
@@ -48,9 +50,7 @@ def task_of(
     if kind == "tensors":
         return Tensors()
     if not wanted:
-        raise UsageError(
-            f"--task {kind}: say what the outputs are with {'--labels' if kind == 'classification' else '--quantities'}"
-        )
+        raise UsageError(f"--task {kind}: say what the outputs are with {'--quantities' if kind == 'regression' else '--labels'}")
     chosen = [spec for spec in outputs if request.output in (spec.name, spec.tensor)] if request.output else fitting
     if len(chosen) != 1 or math.prod(chosen[0].shape) != wanted:
         names = ", ".join(f"{spec.name} {spec.shape}" for spec in outputs)
@@ -58,7 +58,11 @@ def task_of(
     output = chosen[0].name if len(outputs) > 1 else ""
     if kind == "regression":
         return Regression(quantities=request.quantities, mean=[0.0] * wanted, std=[1.0] * wanted, output=output)
-    return Classification(labels=labels, scores=_scores(models, chosen[0], request, facts), output=output)
+    scores = _scores(models, chosen[0], request, facts)
+    if kind == "multilabel":
+        facts.append(f"a sample has every label with a probability of {THRESHOLD} or more")
+        return Multilabel(labels=labels, thresholds=[THRESHOLD] * wanted, scores=scores, output=output)
+    return Classification(labels=labels, scores=scores, output=output)
 
 
 def _detection(

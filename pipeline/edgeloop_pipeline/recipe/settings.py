@@ -14,6 +14,7 @@ NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 Fraction01 = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Measure = Literal["agreement", "cosine", "mask_iou", "signal", "boxes"]
+TaskName = Literal["classification", "regression", "anomaly", "tensors", "detection", "segmentation", "multilabel"]
 Objective = Literal["accuracy", "latency", "bytes"]
 Reference = Annotated[str, msgspec.Meta(pattern=r"^[^:]+\.py:[A-Za-z_]\w*(?!\n)$")]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(?!\n)$", max_length=64)]
@@ -146,7 +147,7 @@ class RecipeHead(msgspec.Struct, frozen=True, kw_only=True):
     network: Reference = ""  # file.py:callable; empty where `imported` gives the network
     imported: Imported | None = None
     version: Annotated[int, msgspec.Meta(ge=1)] = 1
-    task: Literal["classification", "regression", "anomaly", "tensors", "detection", "segmentation"] = "classification"
+    task: TaskName = "classification"
     network_args: dict[str, Any] = {}
     augment: Reference | None = None
     preprocessing: list[Step] = []

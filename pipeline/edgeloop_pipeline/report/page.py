@@ -15,6 +15,7 @@ from edgeloop_pipeline.cache.store import Entry
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.report import plots, techniques
 from edgeloop_pipeline.report.boxes_seen import boxes_seen
+from edgeloop_pipeline.report.labels_seen import labels_seen
 from edgeloop_pipeline.report.masks_seen import masks_seen
 from edgeloop_pipeline.report.rendering import page
 from edgeloop_pipeline.report.samples_seen import samples_seen
@@ -49,6 +50,7 @@ def render(inputs: Inputs, entries: list[Entry]) -> str:
         seen=samples_seen(inputs),
         verified=verified,
         boxes_seen=boxes_seen(inputs, verified),
+        labels_seen=labels_seen(inputs, verified),
         masks_seen=masks_seen(inputs, verified),
         profiled=profiled,
         trained=trained,

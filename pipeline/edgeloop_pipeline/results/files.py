@@ -98,6 +98,33 @@ class MaskFigures(msgspec.Struct, frozen=True):
     labels: list[LabelMask]
 
 
+class LabelFigures(msgspec.Struct, frozen=True):
+    """One of several labels on the test set. `count`: samples that have it. `ap`: average precision; None where no sample has it.
+
+    `precision`, `recall`, `f1`: from the probability `threshold` on, which validation data chose.
+    """
+
+    label: str
+    count: int
+    ap: float | None
+    threshold: float
+    precision: float
+    recall: float
+    f1: float
+
+
+class LabelsFigures(msgspec.Struct, frozen=True):
+    """The figures of several labels a sample. `f1`: over all labels together. `exact`: share of samples whose labels are all right.
+
+    `mean_count`: labels of a sample.
+    """
+
+    f1: float
+    exact: float
+    mean_count: float
+    labels: list[LabelFigures]
+
+
 class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The detailed figures of each task. `confusion`: rows are true classes, columns answers."""
 
@@ -107,6 +134,7 @@ class TaskFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     quantities: list[QuantityFigures] | None = None
     boxes: BoxFigures | None = None
     masks: MaskFigures | None = None
+    multilabel: LabelsFigures | None = None
 
 
 class VerifiedFile(msgspec.Struct, frozen=True, kw_only=True):

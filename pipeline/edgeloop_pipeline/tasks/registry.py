@@ -1,7 +1,7 @@
 """The tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
 
 "Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, mAP@0.5:0.95, mean IoU,
-or what is kept of an imported model's own answers.
+mean AP of labels, or what is kept of an imported model's own answers.
 """
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ TASKS = {
     "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
     "detection": "edgeloop_pipeline.tasks.detection.task:Detection",
     "segmentation": "edgeloop_pipeline.tasks.segmentation.task:Segmentation",
+    "multilabel": "edgeloop_pipeline.tasks.multilabel.task:Multilabel",
 }
 LATE = {  # what a task imports when it trains, because it needs torch
     "detection": ("edgeloop_pipeline.tasks.detection.loss",),
     "segmentation": ("edgeloop_pipeline.tasks.segmentation.loss",),
+    "multilabel": ("edgeloop_pipeline.tasks.multilabel.loss",),
 }
 METRICS = {
     "classification": "accuracy",
@@ -38,6 +40,7 @@ METRICS = {
     "anomaly": "ROC AUC",
     "detection": "mAP",
     "segmentation": "mean IoU",
+    "multilabel": "mean AP",
 }
 # Where the original model's answers are the labels, nothing is accuracy.
 MEASURES = {

@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.cache.digests import sha256
 from edgeloop_pipeline.data.datasets.annotations.formats import FORMATS, read_annotations
 from edgeloop_pipeline.data.datasets.annotations.pictures import AnnotatedPicture, Annotations
 from edgeloop_pipeline.data.datasets.folders import Files
-from edgeloop_pipeline.data.datasets.splitting import HELD, SHARE, Wanted, divide, plural
+from edgeloop_pipeline.data.datasets.own_split import Item, Members, sides_of, split_by
+from edgeloop_pipeline.data.datasets.splitting import HELD
 from edgeloop_pipeline.data.types import NAMES, Split, Splits
 
 __all__ = ["PictureBoxes"]
-
-FEWEST = 3  # units of a class, so that each split can have one
 
 
 @dataclass(frozen=True)
@@ -79,41 +77,14 @@ class PictureBoxes:
 
     def sides(self, found: Annotations) -> list[str]:
         """The split of each picture. Raises DataError, also where training has no box of a class."""
-        given = found.splits
-        pictures = found.pictures
-        sides = [picture.split for picture in pictures]
-        if given and "train" not in given:
-            raise DataError(f"{self.root}: has pictures for {' and '.join(sorted(given))} and none for train; add them")
-        held = tuple(name for name in HELD if name not in given)
-        if given and any(getattr(self, name) and name not in held for name in HELD):
-            raise DataError("data.py names validation or test, and the data have that split too; leave out one of the two")
-        if given and (alone := sides.count("")):
-            found.findings.add("pictures in no split, left out", next(p.path.name for p in pictures if not p.split), alone)
-        rows = [i for i, side in enumerate(sides) if side == ("train" if given else "")]
-        if held:
-            wanted = Wanted(held, *(getattr(self, name) if name in held else () for name in HELD))
-            for i, side in zip(rows, self._drawn([pictures[i] for i in rows], wanted), strict=True):
-                sides[i] = side
+        items = [Item(p.path, [box.label for box in p.boxes], self.unit(p), p.split) for p in found.pictures]
+        sides = sides_of(self.root, items, self._members, found.findings)
         self._check(found, sides)
         return sides
 
-    def _drawn(self, pictures: list[AnnotatedPicture], wanted: Wanted) -> list[str]:
-        """A split for each picture: stratified by the rarest class in it; equal pictures and groups stay whole."""
-        units = [self.unit(picture) for picture in pictures]
-        if not self.group:
-            same: dict[str, str] = {}
-            units = [same.setdefault(sha256(p.path), unit) for p, unit in zip(pictures, units, strict=True)]
-        counts = Counter(box.label for picture in pictures for box in picture.boxes)
-        rarest = [min((b.label for b in p.boxes), key=lambda label: (counts[label], label), default="") for p in pictures]
-        unit_label: dict[str, str] = {}
-        for unit, label in zip(units, rarest, strict=True):
-            before = unit_label.setdefault(unit, label)
-            if label and (not before or counts[label] < counts[before]):
-                unit_label[unit] = label
-        sizes = Counter(unit_label.values())
-        most = sizes.most_common(1)[0][0]
-        strata = [most if sizes[unit_label[unit]] < FEWEST else unit_label[unit] for unit in units]
-        return divide(strata, units, "group" if self.group else "picture", wanted)
+    @property
+    def _members(self) -> Members:
+        return Members("picture", bool(self.group), self.validation, self.test)
 
     def _check(self, found: Annotations, sides: list[str]) -> None:
         """Every class must be learnt; a class that a held split lacks is said. Raises DataError."""
@@ -141,9 +112,4 @@ class PictureBoxes:
 
     def split_by(self) -> str:
         """How pictures are divided, in words."""
-        given = self.annotations.splits
-        quotas = f"{1 - 2 * SHARE:.0%} / {SHARE:.0%} / {SHARE:.0%} of {plural('group' if self.group else 'picture')}"
-        if not given:
-            return quotas
-        lacking = [name for name in HELD if name not in given]
-        return "the data's own split" + (f"; {' and '.join(lacking)} from train" if lacking else "")
+        return split_by(self.annotations.splits, self._members)

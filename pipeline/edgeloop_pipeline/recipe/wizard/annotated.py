@@ -10,6 +10,7 @@ import numpy as np
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.digests import sha256
 from edgeloop_pipeline.data.datasets.annotated import PictureBoxes
+from edgeloop_pipeline.data.datasets.annotations.coco import has_outlines
 from edgeloop_pipeline.data.datasets.annotations.formats import FORMATS
 from edgeloop_pipeline.data.datasets.annotations.pictures import Annotations
 from edgeloop_pipeline.data.types import NAMES
@@ -50,6 +51,7 @@ def look_at_boxes(data: Path, kind: str) -> ProjectPlan:
         *((name, _split_line(found, sides, name)) for name in NAMES),
         ("split by", made.split_by()),
         *_equal(found, sides),
+        *_outlined(data, kind),
         *(("left out" if "left out" in line or "boxes" in line else "caution", line) for line in found.findings.lines()),
     ]
     count = sides.count("train")
@@ -63,6 +65,12 @@ def look_at_boxes(data: Path, kind: str) -> ProjectPlan:
         seen, tuple(says), data, "PictureBoxes", {}, "blood_cells", "network.py:detector", "{width: medium, depths: [1, 2]}",
         "augment_upright_boxes", steps, _train(count), found.labels, task="detection",
     )  # fmt: skip
+
+
+def _outlined(data: Path, kind: str) -> list[tuple[str, str]]:
+    """That the data have masks too, where they have."""
+    there = kind == "coco" and has_outlines(data)
+    return [("masks", "most boxes have outlines too: --task segmentation labels pixels")] if there else []
 
 
 def _train(count: int) -> str:

@@ -52,7 +52,7 @@ def look_at_folders(data: Path, task: str) -> ProjectPlan:
         problems += shape_problems(good, found.root)
     refuse(data, problems)
     count = sides.count("train")
-    plan = _of_kind(found, good, chosen, count)
+    plan = plan_of_kind(found.kind, found.root, good, chosen.channels, len({file.label for file in found.files}), count)
     names = (normal, "anomaly") if normal else tuple(sorted(set(labels)))
     says = [("understood", _understood(data, found, normal)), ("classes", plans.counted(labels))]
     how = " and ".join(sorted(found.split_names)) + " as the folders say" if found.split_names else "quotas of files in each class"
@@ -95,15 +95,14 @@ def _reconstructing(plan: ProjectPlan, count: int) -> ProjectPlan:
     )  # fmt: skip
 
 
-def _of_kind(found: Scan, good: list[Facts], chosen: roles.Roles, count: int) -> ProjectPlan:
-    classes = len({file.label for file in found.files})
-    if found.kind == "pictures":
+def plan_of_kind(kind: str, root: Path, good: list[Facts], channels: tuple[str, ...], classes: int, count: int) -> ProjectPlan:
+    """The plan for files of a kind in `root`. `count`: the number of training recordings."""
+    if kind == "pictures":
         return _pictures(good, classes, count)
-    if found.kind == "sound":
-        return _sound(found.root, good, classes, count)
-    return series_plan(
-        [f.shape[0] for f in good], series.Seen.all([f.seen for f in good if f.seen]), chosen.channels, classes, count
-    )
+    if kind == "sound":
+        return _sound(root, good, classes, count)
+    seen = series.Seen.all([fact.seen for fact in good if fact.seen])
+    return series_plan([fact.shape[0] for fact in good], seen, channels, classes, count)
 
 
 def _pictures(good: list[Facts], classes: int, count: int) -> ProjectPlan:

@@ -36,7 +36,8 @@ def refuse_annotated(root: Path) -> None:
         listed = _listed(root, folder, files)
         if listed:
             raise DataError(
-                f"{root}: {place}{listed} names pictures; sort them into a folder for each class, and give their folder"
+                f"{root}: {place}{listed} names pictures with one label each; sort them into a folder for each class, and give"
+                " their folder, or say --task multilabel"
             )
 
 

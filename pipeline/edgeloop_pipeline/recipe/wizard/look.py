@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.datasets.annotations import coco
 from edgeloop_pipeline.data.datasets.annotations.formats import format_of
+from edgeloop_pipeline.data.datasets.label_lists.reading import has_label_list, has_places
 from edgeloop_pipeline.data.datasets.reading import ENDINGS
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
 from edgeloop_pipeline.recipe.wizard.annotated import look_at_boxes, wanted_task
 from edgeloop_pipeline.recipe.wizard.folders import look_at_folders
+from edgeloop_pipeline.recipe.wizard.labelled import look_at_labels
 from edgeloop_pipeline.recipe.wizard.layouts import refuse_annotated
-from edgeloop_pipeline.recipe.wizard.masks import has_masks, look_at_masks
+from edgeloop_pipeline.recipe.wizard.masks import has_masks, look_at_masks, look_at_outlines
 from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan
 from edgeloop_pipeline.recipe.wizard.tables import look_at_table
 
@@ -19,12 +22,10 @@ from edgeloop_pipeline.recipe.wizard.tables import look_at_table
 def look(data: Path, task: str = "") -> ProjectPlan:
     """Choose a plan by the content of the folder, and the task if `task` is ''. Raises DataError that names usable layouts."""
     data = data.resolve()
-    kind = format_of(data) if data.exists() else ""
-    if kind:
-        wanted_task(task, data)
-        return look_at_boxes(data, kind)
-    if has_masks(data):
-        return look_at_masks(data, task)
+    if task == "multilabel":
+        return look_at_labels(data, task)
+    if (found := _annotated(data, task)) is not None:
+        return found
     if task == "segmentation":
         raise DataError(f"{data}: has no masks; give a folder with images/ and masks/ in it, and no other folder")
     if task == "detection":
@@ -46,3 +47,18 @@ def look(data: Path, task: str = "") -> ProjectPlan:
     if task == "regression":
         raise DataError(f"{data}: class folders have no numbers to estimate; give a table with the quantity in a column")
     return look_at_folders(data, task)
+
+
+def _annotated(data: Path, task: str) -> ProjectPlan | None:
+    """The plan for pictures with boxes, outlines or masks, or for files with a list of labels; None where there are none."""
+    kind = format_of(data) if data.exists() else ""
+    if kind == "coco" and not has_places(data):
+        kind = ""
+    if kind == "coco" and (task == "segmentation" or (not task and coco.only_outlines(data))):
+        return look_at_outlines(data, task)
+    if kind:
+        wanted_task(task, data)
+        return look_at_boxes(data, kind)
+    if not task and has_label_list(data):
+        return look_at_labels(data, task)
+    return look_at_masks(data, task) if has_masks(data) else None

@@ -9,14 +9,15 @@ import numpy as np
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import NOWHERE
+from edgeloop_pipeline.data.datasets.coco_masked import CocoMasks
 from edgeloop_pipeline.data.datasets.masked import WHITE, Meaning, PictureMasks, stored_values
 from edgeloop_pipeline.data.datasets.scanning import is_hidden
 from edgeloop_pipeline.data.masks import BACKGROUND
 from edgeloop_pipeline.data.types import NAMES
-from edgeloop_pipeline.recipe.wizard.facts import facts_of
+from edgeloop_pipeline.recipe.wizard.facts import Facts, facts_of
 from edgeloop_pipeline.recipe.wizard.plan import MAX_SHOWN, ProjectPlan, refuse
 
-__all__ = ["has_masks", "look_at_masks"]
+__all__ = ["has_masks", "look_at_masks", "look_at_outlines"]
 
 FOLDERS = {"images", "masks"}
 SIDE, CELL = 256, 16  # of the longer side of a sample, and what each side is a multiple of
@@ -32,8 +33,7 @@ def has_masks(data: Path) -> bool:
 
 def look_at_masks(data: Path, task: str = "") -> ProjectPlan:
     """Read every picture and every mask once, and return the plan. Raises DataError that lists every problem."""
-    if task not in ("", "segmentation"):
-        raise DataError(f"{data}: has masks, which are for --task segmentation; give class folders or a table for {task}")
+    wanted_task(data, task)
     pairs = PictureMasks(data).pairs
     facts = facts_of([picture for picture, _ in pairs], "pictures")
     refuse(data, [f"{fact.path.name}: {fact.problem}; repair or remove it" for fact in facts if fact.problem])
@@ -47,18 +47,51 @@ def look_at_masks(data: Path, task: str = "") -> ProjectPlan:
         pixels += int(np.count_nonzero(stored))
     refuse(data, problems)
     meaning, labels, why = _meaning(np.flatnonzero(values))
-    made = PictureMasks(data, labels, meaning)
-    sides = Counter(made.sides())
-    height, width = _size([fact.shape[:2] for fact in facts])
-    grey = sum(len(fact.shape) == 2 or fact.shape[-1] == 1 for fact in facts) * 2 >= len(facts)
     share = pixels / sum(fact.shape[0] * fact.shape[1] for fact in facts)
-    says = (
+    says = [
         ("understood", f"masks of {meaning}: {why}"),
         ("labels", f"{', '.join(labels[:MAX_SHOWN])}; rename them in data.py"),
         ("pixels", f"{share:.1%} of them are not 0"),
-        ("pictures", f"{len(pairs)}, resized to {width}×{height}"),
-        *((name, f"{sides[name]} pictures") for name in NAMES),
-    )
+    ]
+    sides = PictureMasks(data, labels, meaning).sides()
+    return _plan(data, facts, sides, labels, says, "PictureMasks", {"labels": labels, "masks": meaning})
+
+
+def look_at_outlines(data: Path, task: str = "") -> ProjectPlan:
+    """Read every picture and every outline of COCO once, and return the plan. Raises DataError that lists every problem."""
+    wanted_task(data, task)
+    made = CocoMasks(data)
+    pictures, labels = made.pictures, made.names
+    facts = facts_of([picture.path for picture in pictures], "pictures")
+    refuse(data, [f"{fact.path.name}: {fact.problem}; repair or remove it" for fact in facts if fact.problem])
+    things = [thing for picture in pictures for thing in picture.things if thing.label]
+    polygons = sum(thing.outline is not None and bool(thing.outline.polygons) for thing in things)
+    counts = Counter(thing.label for thing in things)
+    sides = made.sides()
+    says = [
+        ("understood", f"masks as COCO: {polygons} outlines of polygons, {len(things) - polygons} of run lengths"),
+        ("labels", ", ".join(f"{label}: {counts[label]}" if counts[label] else label for label in labels[:MAX_SHOWN])),
+        ("overlaps", 'the smaller outline is on top; overlap="later" in data.py: the later one'),
+        ("split by", made.split_by()),
+        *(("left out" if "left out" in line else "caution", line) for line in made.findings.lines()),
+    ]
+    return _plan(data, facts, sides, labels, says, "CocoMasks", {})
+
+
+def wanted_task(data: Path, task: str) -> None:
+    """Raises DataError where masks are there and another task is asked for."""
+    if task not in ("", "segmentation"):
+        raise DataError(f"{data}: has masks, which are for --task segmentation; give class folders or a table for {task}")
+
+
+def _plan(
+    data: Path, facts: list[Facts], every_side: list[str], labels: tuple[str, ...], says: list[tuple[str, str]], kind: str,
+    arguments: dict[str, object],
+) -> ProjectPlan:  # fmt: skip
+    sides = Counter(every_side)
+    height, width = _size([fact.shape[:2] for fact in facts])
+    grey = sum(len(fact.shape) == 2 or fact.shape[-1] == 1 for fact in facts) * 2 >= len(facts)
+    says += [("pictures", f"{len(facts)}, resized to {width}×{height}"), *((name, f"{sides[name]} pictures") for name in NAMES)]
     shrinks = max(max(fact.shape[0] / height, fact.shape[1] / width) for fact in facts) > HALF
     steps = (
         "{step: grayscale}" if grey else "{step: colour}",
@@ -70,8 +103,8 @@ def look_at_masks(data: Path, task: str = "") -> ProjectPlan:
         " weight_decay: 0.01, schedule: cosine, warm_up: 0.03, average: 0.99, clip_norm: 10}"
     )
     return ProjectPlan(
-        f"{sides['train']} training pictures with masks of {len(labels)} labels, {width}×{height}", says, data, "PictureMasks",
-        {"labels": labels, "masks": meaning}, "nuclei", "network.py:segmenter", "{width: small, levels: 5}",
+        f"{sides['train']} training pictures with masks of {len(labels)} labels, {width}×{height}", tuple(says), data, kind,
+        arguments, "nuclei", "network.py:segmenter", "{width: small, levels: 5}",
         "augment_upright_masks", steps, train, labels, task="segmentation",
     )  # fmt: skip
 

@@ -14,6 +14,9 @@ from edgeloop_pipeline.recipe.wizard.plan import ProjectPlan
 TEMPLATES = Path(__file__).parent / "templates"
 AFTER_TRAINING = ("quantize", "export", "verify", "profile", "package", "report")
 MAX_NAMED = 10
+VERBS = {
+    "regression": "Estimates", "detection": "Finds", "segmentation": "Labels pixels:", "multilabel": "Says which there are of",
+}  # fmt: skip
 
 
 def write(folder: Path, plan: ProjectPlan) -> None:
@@ -50,7 +53,12 @@ def data_file(folder: Path, plan: ProjectPlan) -> str:
 def recipe_file(folder: Path, plan: ProjectPlan) -> str:
     steps = "".join(f"  - {step}\n" for step in plan.preprocessing)
     cleaning = "".join(f"  - {step}\n" for step in plan.cleaning)
-    verb = {"regression": "Estimates", "detection": "Finds", "segmentation": "Labels pixels:"}.get(plan.task, "Tells apart")
+    verb = {
+        "regression": "Estimates",
+        "detection": "Finds",
+        "segmentation": "Labels pixels:",
+        "multilabel": "Says which there are of",
+    }.get(plan.task, "Tells apart")
     card = f"{verb} {', '.join(plan.distinct[:MAX_NAMED])}{' …' if len(plan.distinct) > MAX_NAMED else ''}."
     return (
         f"# {' '.join(plan.seen.split())}.\nname: {quoted(project_name(folder))}\nversion: 1\n"

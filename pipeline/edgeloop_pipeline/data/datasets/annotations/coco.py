@@ -12,6 +12,7 @@ from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, 
 from edgeloop_pipeline.data.datasets.annotations.places import Pictures, split_of
 
 MAX_BYTES = 1 << 30
+NOTHING = (b"", b"[]", b"{}", b'""', b"null", b"[[]]")  # of a field
 
 
 class _Image(msgspec.Struct):
@@ -30,10 +31,17 @@ class _Annotation(msgspec.Struct):
     image_id: int | str
     category_id: int
     bbox: list[float] | None = None
+    segmentation: msgspec.Raw = msgspec.Raw(b"")
+    keypoints: msgspec.Raw = msgspec.Raw(b"")
     iscrowd: int | bool | None = 0
 
+    @property
+    def is_outlined(self) -> bool:
+        """Whether it says which pixels it is."""
+        return bytes(self.segmentation) not in NOTHING
 
-class _Coco(msgspec.Struct):
+
+class Coco(msgspec.Struct):
     images: list[_Image]
     annotations: list[_Annotation] = []
     categories: list[_Category] = []
@@ -60,7 +68,16 @@ def _looks_so(path: Path) -> bool:
 
 def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
     """Names of the classes, and the pictures. Raises DataError."""
-    found = {path: _decoded(path) for path in files(root)}
+    found = {path: decoded(path) for path in files(root)}
+    names = category_names(root, found, findings)
+    pictures = Pictures(root if root.is_dir() else root.parent)
+    several = len(found) > 1
+    given = (one for path, data in found.items() for one in _given(path, data, names, pictures, several, findings))
+    return list(names.values()), given
+
+
+def category_names(root: Path, found: dict[Path, Coco], findings: Findings) -> dict[int, str]:
+    """The categories of all files, by their ids in order. Raises DataError where there are none, or where files differ."""
     names: dict[int, str] = {}
     for path, data in found.items():
         for category in data.categories:
@@ -75,24 +92,21 @@ def read(root: Path, findings: Findings) -> tuple[list[str], Iterator[Given]]:
         raise DataError(f"{root}: two categories have one name; give each its own")
     if ids and ids != list(range(ids[0], ids[0] + len(ids))):
         findings.notes.append(f"category ids with gaps: {', '.join(map(str, ids[:20]))} become 0 to {len(ids) - 1}")
-    pictures = Pictures(root if root.is_dir() else root.parent)
-    several = len(found) > 1
-    given = (one for path, data in found.items() for one in _given(path, data, names, pictures, several, findings))
-    return [names[i] for i in ids], given
+    return {number: names[number] for number in ids}
 
 
-def _decoded(path: Path) -> _Coco:
+def decoded(path: Path) -> Coco:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DataError(f"{path}: more than {MAX_BYTES >> 20} MiB; split it by pictures")
-        return msgspec.json.decode(path.read_bytes(), type=_Coco, strict=False)
+        return msgspec.json.decode(path.read_bytes(), type=Coco, strict=False)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"{path}: not COCO: {error}; export it again") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); restore it") from error
 
 
-def _empty(path: Path, data: _Coco) -> dict[str, list[Box]]:
+def empty(path: Path, data: Coco) -> dict[str, list[Box]]:
     """No boxes yet for each picture, by its id as text: some tools write 7 as a number here and as a text there.
 
     Raises DataError where two pictures have one id: nobody could say whose the boxes are.
@@ -105,11 +119,27 @@ def _empty(path: Path, data: _Coco) -> dict[str, list[Box]]:
     return {number: [] for number in files}
 
 
-def _given(
-    path: Path, data: _Coco, names: dict[int, str], pictures: Pictures, several: bool, findings: Findings
-) -> Iterator[Given]:
+def only_categories(path: Path) -> bool:
+    """Whether no annotation of a file says where in its picture something is. Raises DataError."""
+    found = decoded(path).annotations
+    return bool(found) and not any(row.bbox or row.is_outlined or bytes(row.keypoints) not in NOTHING for row in found)
+
+
+def only_outlines(root: Path) -> bool:
+    """Whether annotations of COCO below a folder have outlines and no boxes. Raises DataError."""
+    rows = [row for path in files(root) for row in decoded(path).annotations]
+    return any(row.is_outlined for row in rows) and not any(row.bbox for row in rows)
+
+
+def has_outlines(root: Path) -> bool:
+    """Whether most annotations of COCO below a folder have outlines beside their boxes. Raises DataError."""
+    rows = [row for path in files(root) for row in decoded(path).annotations]
+    return sum(row.is_outlined for row in rows) * 2 > len(rows)
+
+
+def _given(path: Path, data: Coco, names: dict[int, str], pictures: Pictures, several: bool, findings: Findings) -> Iterator[Given]:
     split = split_of(path) if several else ""
-    boxes = _empty(path, data)
+    boxes = empty(path, data)
     for row in data.annotations:
         if str(row.image_id) not in boxes:
             findings.add("boxes of pictures that are not listed", path.name)

@@ -37,16 +37,21 @@ def split_of(path: Path) -> str:
 
 
 class Pictures:
-    """The pictures below a folder, by their names. Annotations seldom have the paths of this machine."""
+    """The pictures below a folder (or recordings of these `kinds`), by their names, which seldom are paths of this machine."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, kinds: tuple[str, ...] = ("pictures",)) -> None:
         self.root = root
-        self.all = [path for path in visible(root) if kind_of(path) == "pictures"]
+        self.all = [path for path in visible(root) if kind_of(path) in kinds]
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         for path in self.all:
             self._by_name.setdefault(path.name, []).append(path)
             self._by_stem.setdefault(path.stem, []).append(path)
+
+    def has(self, name: str) -> bool:
+        """Whether there is one of this name, with or without its ending."""
+        plain = Path(name.replace("\\", "/"))
+        return bool(self._by_name.get(plain.name) or self._by_stem.get(plain.stem if kind_of(plain) else plain.name))
 
     def named(self, name: str, near: Path, prefer: str = "") -> Path:
         """The picture of this name or path: beside the annotation, below the root, or the one of that name in the split `prefer`.

@@ -1,0 +1,1 @@
+"""Multilabel: any number of labels a sample, each decided by itself."""
