@@ -169,10 +169,13 @@ class Answering:
     def _seen(self, recording: Recording, answer: Answer, repaired: dict[str, int], truth: str) -> AnswerLine:
         """The answer's line, after it was counted and observed."""
         self._count(answer, truth)
+        line = _line(recording.name, answer, repaired, self.as_lists)
+        if self.following is not None and line.boxes is not None:
+            line = self._followed(self.following, recording, line, line.boxes)
+            answer = msgspec.structs.replace(answer, lost=self.following.lost) if self.following.lost else answer
         if self.observer is not None and not answer.refused:
             self.observer.observe(recording, answer)
-        line = _line(recording.name, answer, repaired, self.as_lists)
-        return line if self.following is None or line.boxes is None else self._followed(self.following, recording, line, line.boxes)
+        return line
 
     def _followed(self, following: Following, recording: Recording, line: AnswerLine, boxes: list[Box]) -> AnswerLine:
         picture = (recording.inputs or {})[self.manifest.inputs[0].name] if recording.values is None else recording.values

@@ -31,7 +31,7 @@ CAT, DOG = (list(BOXES[label][0]) for label in ("cat", "dog"))
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """With samples of a detector, a segmenter and a regressor, each from its own device; two people must agree."""
+    """With samples of a model of each kind, each from its own device; two people must agree."""
     folder = tmp_path_factory.mktemp("hub")
     with running_hub(folder, serve=("--set", "labels_needed=2")) as hub, ExitStack() as agents:
         for part, make in MODELS.items():
@@ -97,6 +97,7 @@ def test_a_sample_brings_the_models_answer_in_its_own_pixels(hub: Hub) -> None:
     assert painted.names == ["red"]
     (mask,) = (painted.answer and painted.answer.masks) or []
     assert mask.label == "red" and mask_of(mask.counts, *mask.size)[10:20, 10:30].all() and sum(mask.counts[1::2]) == 200
+    assert known(hub, open_samples(hub, "labels")[0]).answer == Annotation(labels=["bright"])
     (level, tenth) = (known(hub, open_samples(hub, "values")[0]).answer or Annotation(values=[])).values or []
     assert level == pytest.approx(10 * tenth, rel=1e-4)
 
@@ -153,6 +154,11 @@ def test_masks_settle_by_mean_iou_and_values_by_a_tolerance(hub: Hub, people: di
     assert say(hub, form, "import", {"values": [3.0, 0.3]}) == 0
     people["ada"]("/annotations", **form, **{"value.0": "3.5", "value.1": "0.3"})
     assert (known(hub, form).settled or Annotation(values=[])).values == [3.25, 0.3]
+    form = fields(page := people["ada"]("/queue?model=labels-1"))
+    assert re.search(r'value="bright" checked', page) and 'value="dark">' in page
+    assert say(hub, form, "import", {"labels": ["dark"]}) == 0
+    people["ada"]("/annotations", **form, **{"holds.1": "dark"})
+    assert known(hub, form).settled == Annotation(labels=["dark"])
 
 
 def test_nothing_there_is_an_answer_and_cannot_tell_is_none(hub: Hub, people: dict[str, Callable[..., str]]) -> None:
@@ -258,6 +264,7 @@ def corrected(folder: Path, kind: str) -> Path:
 
 ELSEWHERE = [(part, kind) for part, kinds in (
     ("boxes", ("csv", "coco", "yolo", "label-studio")), ("masks", ("coco", "label-studio")), ("values", ("csv", "label-studio")),
+    ("labels", ("csv", "coco", "label-studio")),
 ) for kind in kinds]  # fmt: skip
 
 
