@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,7 +13,7 @@ from edgeloop_contract.boxes import Found, Placement, find_boxes, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
 from edgeloop_contract.tasks import Detection
 
-__all__ = ["Box", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "label_name"]
+__all__ = ["Box", "Part", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "label_name"]
 
 DOUBTED = 0.05  # scores down to this one are looked at, to say how sure it is that there is nothing more
 SCORE_DIGITS, PIXEL_DIGITS = 4, 2
@@ -20,16 +21,31 @@ LEAST_SIDE = 0.01  # pixels of a box in the picture
 HALF = 0.5
 
 
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What another model of a chain says of a box; fields as in an answer. `labels`: with their scores. `refused`: why nothing."""
+
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    values: dict[str, float] | None = None
+    score: float | None = None
+    labels: dict[str, float] | None = None
+    boxes: list[Box] | None = None
+    tensors: dict[str, Any] | None = None
+    refused: str | None = None
+
+
 class Box(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that was found. `score`: 0 to 1. `box`: x1, y1, x2, y2, in pixels of the picture as it is shown upright.
 
     `track`: the number of its track, where frames are followed; boxes of one object in several frames have the same one.
+    `then`: what the models of chains say of it, by their names.
     """
 
     label: str
     score: float
     box: list[float]
     track: int | None = None
+    then: dict[str, Part] | None = None
 
 
 def found_boxes(task: Detection, outputs: Mapping[str, Array], height: int, width: int, least: float | None = None) -> Found:

@@ -50,6 +50,11 @@ def report_lines(path: Path) -> Iterator[str]:
 
         check_model(config.tracking, models.manifests[models.first])
         yield f"tracking: on; lines: {len(config.tracking.line)}, zones: {len(config.tracking.zone)}"
+    if config.chain:
+        from edgeloop_agent.chains import check_chains
+
+        check_chains(config.chain, models.manifests, models.first)
+        yield f"chains: {', '.join(f'{chain.boxes_of or models.first} → {chain.model}' for chain in config.chain)}"
     yield from _outputs(config, models.manifests[models.first])
     yield from _sound(config, models.manifests[models.first])
     if config.api.enabled:

@@ -51,7 +51,14 @@ class Loop:
         first = models.manifests[models.first]
         self.output = Outputs(config, first, models.state, counts, log)
         self.following, self.view = following, view
-        self.answering = Answering(first, lambda: models.get(models.first), counts, observer, following=following)
+        chains = None
+        if config.chain:
+            from edgeloop_agent.chains import Chains
+
+            chains = Chains(config.chain, models.first, models.get)
+        self.answering = Answering(
+            first, lambda: models.get(models.first), counts, observer, following=following, chains=chains
+        )  # fmt: skip
         self.next_look = self.next_watch = 0.0
         self.memory_full = False
         self.in_flight = in_flight or InFlight()
@@ -147,7 +154,7 @@ class Loop:
                 if self.following is not None:
                     self.following.use(now)
                 self.output.use(now)
-                self.answering = Answering(now, was.engine, self.counts, was.observer, following=self.following)
+                self.answering = Answering(now, was.engine, self.counts, was.observer, following=self.following, chains=was.chains)
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + self.config.thermal.poll_seconds

@@ -243,6 +243,17 @@ class Tracking(_Part, frozen=True):
     zone: list[CountedZone] = []
 
 
+class Chain(_Part, frozen=True):
+    """Boxes of one model are cropped out of the picture, and another model answers each."""
+
+    model: Name  # that answers the crops: its name, one of `bundles`
+    boxes_of: str = ""  # the detector's name; empty: the first bundle
+    labels: list[Name] = []  # boxes with these alone; none named: all
+    min_score: Fraction01 = 0.0
+    margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0  # around a box, as a share of its sides
+    most: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10  # boxes of a picture, the best first
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -265,6 +276,7 @@ class Config(_Part, frozen=True):
     split: Split = Split()
     network: Network = Network()
     tracking: Tracking = Tracking()
+    chain: list[Chain] = []
     log: Log = Log()
 
     @property

@@ -109,7 +109,8 @@ class Delivery:
     def _step(self) -> None:
         with self._changed:
             if not self._pending and self._new_manifest is None and not self._stop:
-                self._changed.wait(WAIT_SECONDS)
+                catching_up = self._queue.count and self._clock() >= self._next_try
+                self._changed.wait(0 if catching_up else WAIT_SECONDS)
             manifest, self._new_manifest = self._new_manifest, None
         if manifest is not None:
             self._speaker.manifest = manifest
