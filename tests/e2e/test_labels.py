@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -53,6 +53,7 @@ def written(folder: Path, files: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("kind", "image"), [("csv", True), ("csv", False), ("coco", True), ("label-studio", True), ("label-studio", False)]
 )
+@settings(deadline=None)  # it writes files
 @given(labels=st.lists(st.sampled_from([None, *NAMES]), min_size=1, max_size=6))
 def test_labels_come_back_as_they_went(
     tmp_path_factory: pytest.TempPathFactory, kind: str, image: bool, labels: list[str | None]
@@ -98,6 +99,7 @@ def test_annotations_come_back_as_they_went(
 ) -> None:
     """What people said comes back; the model's answers do not become anybody's."""
 
+    @settings(deadline=None)
     @given(settled=st.lists(st.one_of(st.none(), said), min_size=1, max_size=4), answer=said)
     def check(settled: list[Annotation | None], answer: Annotation) -> None:
         scored = [msgspec.structs.replace(box, score=0.25) for box in answer.boxes or []]
