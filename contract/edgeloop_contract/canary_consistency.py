@@ -11,7 +11,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.consistency import outputs
 from edgeloop_contract.manifest import Anomaly, Classification, Detection, Manifest, Regression
 from edgeloop_contract.masks import NOWHERE
-from edgeloop_contract.tasks import NOT_KNOWN, Multilabel, Segmentation
+from edgeloop_contract.tasks import NOT_KNOWN, Keypoints, Multilabel, Segmentation
 
 __all__ = ["canary_problems"]
 
@@ -52,8 +52,10 @@ def canary_problems(manifest: Manifest, array: Callable[[str], Array]) -> list[s
 
 def _labels(task: object, labels: Array, count: int) -> Iterator[str]:
     if isinstance(task, Detection):
-        if labels.ndim != 3 or len(labels) != count or labels.shape[2] != 5 or not np.isfinite(labels).all():
-            yield f"canary labels have shape {labels.shape}; {count} samples of boxes (label, x1, y1, x2, y2) are needed"
+        values = 5 + (3 * len(task.points) if isinstance(task, Keypoints) else 0)
+        if labels.ndim != 3 or len(labels) != count or labels.shape[2] != values or not np.isfinite(labels).all():
+            what = "boxes (label, x1, y1, x2, y2)" + (" with x, y and 0 or 1 for each point" if isinstance(task, Keypoints) else "")
+            yield f"canary labels have shape {labels.shape}; {count} samples of {what} are needed"
         elif not np.isin(labels[..., 0], range(-1, len(task.labels))).all():
             yield f"canary labels have a box whose label is not a whole number from 0 to {len(task.labels) - 1}"
         return

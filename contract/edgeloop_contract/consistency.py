@@ -14,7 +14,7 @@ from edgeloop_contract.boxes import Distances, Priors, outputs_of, placement, pl
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.manifest import SCORES, Anomaly, Classification, Detection, Manifest, Regression, TensorSpec, Variant
 from edgeloop_contract.preprocessing import Tokenize, sizes_after
-from edgeloop_contract.tasks import Segmentation, Tensors, names_of
+from edgeloop_contract.tasks import Keypoints, Segmentation, Tensors, names_of
 
 __all__ = ["outputs", "problems"]
 
@@ -115,6 +115,8 @@ def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
     if manifest.probe:
         return
     layout, wanted = task.decode, outputs_of(task.decode)
+    if isinstance(task, Keypoints):
+        yield from _points(manifest, task)
     places = places_of(layout, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else None
     for variant in manifest.variants:
         shapes = {spec.name: spec.shape for spec in variant.outputs}
@@ -135,6 +137,17 @@ def _detection(manifest: Manifest, task: Detection) -> Iterator[str]:
             labels = shapes[layout.scores][1 if last else 0] - (isinstance(layout, Priors) and layout.background)
             if labels != len(task.labels):
                 yield f"variant {variant.name} gives scores of {labels} labels, the task has {len(task.labels)}"
+
+
+def _points(manifest: Manifest, task: Keypoints) -> Iterator[str]:
+    """Whether every model file says three values for each point of a cell."""
+    places = places_of(task.decode, *manifest.sample.shape[:2]) if len(manifest.sample.shape) == 3 else 0
+    for variant in manifest.variants:
+        shape = next((spec.shape for spec in variant.outputs if spec.name == task.points_output), None)
+        if shape is None or math.prod(shape) != (places or 0) * 3 * len(task.points):
+            given = "does not give" if shape is None else f"gives with shape {shape}"
+            needed = f"{places} cells of {len(task.points)} points are needed"
+            yield f"points need the output {task.points_output!r}, which variant {variant.name} {given}; {needed}"
 
 
 def _tag(layout: object) -> str:

@@ -6,12 +6,22 @@ from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import BundleError
 from edgeloop_contract.preprocessing import Step
 from edgeloop_contract.settings import nearest
-from edgeloop_contract.tasks import Anomaly, Classification, Detection, Multilabel, Regression, Segmentation, Task, Tensors
+from edgeloop_contract.tasks import (
+    Anomaly,
+    Classification,
+    Detection,
+    Keypoints,
+    Multilabel,
+    Regression,
+    Segmentation,
+    Task,
+    Tensors,
+)
 from edgeloop_contract.tensors import Part, Precision, Quantization, Reset, Runtime, State, TensorSpec
 
 __all__ = [
     "SCHEMA", "Anomaly", "Canary", "Cascade", "ChannelStatistics", "Classification", "Coding", "Cost", "Cut", "Detection",
-    "Estimate", "Exit", "File", "GoldenTensor", "Input", "Manifest", "Multilabel", "Packed", "Precision", "Provenance",
+    "Estimate", "Exit", "File", "GoldenTensor", "Input", "Keypoints", "Manifest", "Multilabel", "Packed", "Precision", "Provenance",
     "Quantization", "Regression", "Runtime", "Segmentation", "Split", "State", "Task", "TensorSpec", "Tensors", "Variant",
 ]  # fmt: skip
 
@@ -93,8 +103,8 @@ class Canary(Part, frozen=True):
     `inputs`: .npy file (N, *sample) by input. `golden`: by output, of the quantized reference, or of the file itself where there is
     no reference. `variants`: of each variant's own, by its name; a variant that is not in it is compared with `golden`. `labels`:
     an .npy file of (N,) int64 classes, (N, quantities) float32, (N, labels) uint8 (0, 1, or 255: not known), (N, height, width)
-    uint8 masks, or (N, boxes, 5) float32 boxes as label, x1, y1, x2, y2 in pixels of the sample, where a label of −1 is none; "":
-    nobody knows them.
+    uint8 masks, or (N, boxes, 5) float32 boxes as label, x1, y1, x2, y2 in pixels of the sample, where a label of −1 is none, with
+    three more values for each point of a box (x, y, and above 0 where it is known); "": nobody knows them.
     """
 
     inputs: dict[str, str]

@@ -4,16 +4,17 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from edgeloop_contract.boxes import Layout
+from edgeloop_contract.boxes import Distances, Layout
 from edgeloop_contract.settings import Fraction01
 from edgeloop_contract.tensors import Part
 
 __all__ = [
-    "NOT_KNOWN", "Anomaly", "Classification", "Detection", "Multilabel", "Regression", "Segmentation", "Task", "Tensors",
-    "names_of",
+    "NOT_KNOWN", "Anomaly", "Classification", "Detection", "Keypoints", "Multilabel", "Regression", "Segmentation", "Task",
+    "Tensors", "names_of",
 ]  # fmt: skip
 
 NOT_KNOWN = 255  # of a label: whether a sample has it is not known
+MAX_POINTS = 256  # of a box
 MAX_MASKS = 255  # labels of pixels: a byte says them, and 255 is no label
 
 
@@ -94,6 +95,21 @@ class Detection(_Task, frozen=True, kw_only=True, tag="detection"):
     max_boxes: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
+class Keypoints(Detection, frozen=True, kw_only=True, tag="keypoints"):
+    """Boxes with points. The output `points_output` has (cells, 3 × points) values beside those that `decode` reads.
+
+    For each point: how far it is from the middle of its cell to the right and downward, in strides, and the logit of whether it is
+    there. Only a layout of distances has such cells.
+    """
+
+    points: Annotated[list[str], msgspec.Meta(min_length=1, max_length=MAX_POINTS)]
+    points_output: str = "points"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.decode, Distances) or len(set(self.points)) != len(self.points) or "" in self.points:
+            raise ValueError("points have different names, and lie beside a layout of distances")
+
+
 class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
     """A label for each pixel. Scores are logits (labels, height, width): a grid over the prepared sample, coarser or as fine.
 
@@ -110,7 +126,7 @@ class Segmentation(_Task, frozen=True, kw_only=True, tag="segmentation"):
             raise ValueError(f"a segmentation has 2 to {MAX_MASKS} labels, and its background is one of them")
 
 
-Task = Classification | Multilabel | Regression | Anomaly | Tensors | Detection | Segmentation
+Task = Classification | Multilabel | Regression | Anomaly | Tensors | Detection | Keypoints | Segmentation
 
 
 def names_of(task: Task) -> list[str]:

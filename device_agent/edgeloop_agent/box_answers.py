@@ -9,11 +9,15 @@ import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.boxes import Found, Placement, find_boxes, iou_matrix
+from edgeloop_contract.boxes import Distances, Found, Placement, find_boxes, find_points, iou_matrix
 from edgeloop_contract.drift import MAX_ANSWERS
-from edgeloop_contract.tasks import Detection
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.tasks import Detection, Keypoints
 
-__all__ = ["Box", "Part", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "label_name"]
+__all__ = [
+    "Box", "Part", "Point", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "found_points",
+    "label_name",
+]  # fmt: skip
 
 DOUBTED = 0.05  # scores down to this one are looked at, to say how sure it is that there is nothing more
 SCORE_DIGITS, PIXEL_DIGITS = 4, 2
@@ -34,11 +38,20 @@ class Part(msgspec.Struct, frozen=True, omit_defaults=True):
     refused: str | None = None
 
 
+class Point(msgspec.Struct, frozen=True):
+    """One named point of a box. `score`: how sure it is that the point is there, 0 to 1. `point`: x, y in the picture's pixels."""
+
+    label: str
+    score: float
+    point: list[float]
+
+
 class Box(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that was found. `score`: 0 to 1. `box`: x1, y1, x2, y2, in pixels of the picture as it is shown upright.
 
     `track`: the number of its track, where frames are followed; boxes of one object in several frames have the same one.
-    `then`: what the models of chains say of it, by their names.
+    `then`: what the models of chains say of it, by their names. `points`: all of them in the model's order, of a model that finds
+    points.
     """
 
     label: str
@@ -46,6 +59,7 @@ class Box(msgspec.Struct, frozen=True, omit_defaults=True):
     box: list[float]
     track: int | None = None
     then: dict[str, Part] | None = None
+    points: list[Point] | None = None
 
 
 def found_boxes(task: Detection, outputs: Mapping[str, Array], height: int, width: int, least: float | None = None) -> Found:
@@ -62,11 +76,40 @@ def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, widt
     boxes = found.boxes.astype(np.float64) if place is None else place.to_picture(found.boxes)
     # A box without area lies in the border of a letterbox.
     inside = (boxes[:, 2] - boxes[:, 0] > LEAST_SIDE) & (boxes[:, 3] - boxes[:, 1] > LEAST_SIDE)
-    rows = zip(boxes[inside].tolist(), found.scores[inside].tolist(), found.labels[inside].tolist(), strict=True)
+    points = _points(task, outputs, found, height, width, place)
     return [
-        Box(label_name(task, label), round(score, SCORE_DIGITS), [round(edge, PIXEL_DIGITS) for edge in box])
-        for box, score, label in rows
+        Box(
+            label_name(task, int(found.labels[i])), round(float(found.scores[i]), SCORE_DIGITS),
+            [round(edge, PIXEL_DIGITS) for edge in boxes[i].tolist()], points=None if points is None else points[i],
+        )
+        for i in np.flatnonzero(inside).tolist()
+    ]  # fmt: skip
+
+
+def _points(
+    task: Detection, outputs: Mapping[str, Array], found: Found, height: int, width: int, place: Placement | None
+) -> list[list[Point]] | None:
+    """The points of each box, in the picture's pixels; None of a model without points."""
+    if not isinstance(task, Keypoints):
+        return None
+    values = found_points(task, outputs, found, height, width)
+    if place is not None:
+        values[..., :2] = place.points_to_picture(values[..., :2].astype(np.float64))
+    return [
+        [
+            Point(name, round(score, SCORE_DIGITS), [round(x, PIXEL_DIGITS), round(y, PIXEL_DIGITS)])
+            for name, (x, y, score) in zip(task.points, rows, strict=True)
+        ]
+        for rows in values.tolist()
     ]
+
+
+def found_points(task: Keypoints, outputs: Mapping[str, Array], found: Found, height: int, width: int) -> Array:
+    """The points (n, points, 3) of boxes that were found: x and y in pixels of the sample, and score. Raises DataError."""
+    if task.points_output not in outputs:
+        raise DataError(f"points need the output {task.points_output!r}; the model gives {', '.join(outputs)}")
+    assert found.rows is not None and isinstance(task.decode, Distances)
+    return find_points(task.decode, outputs[task.points_output], found.rows, height, width)
 
 
 def label_name(task: Detection, label: int) -> str:
@@ -75,10 +118,10 @@ def label_name(task: Detection, label: int) -> str:
 
 
 def count_found(found: Found, truth: Array) -> int:
-    """How many labelled boxes (n, 5), as label, x1, y1, x2, y2, an answer of the same label overlaps by half or more."""
+    """How many labelled boxes (n, 5 or more), as label, x1, y1, x2, y2, an answer of the same label overlaps by half or more."""
     if not len(truth) or not len(found.boxes):
         return 0
-    near = (iou_matrix(found.boxes, truth[:, 1:]) >= HALF) & (found.labels[:, None] == truth[None, :, 0])
+    near = (iou_matrix(found.boxes, truth[:, 1:5]) >= HALF) & (found.labels[:, None] == truth[None, :, 0])
     return int(near.any(0).sum())
 
 

@@ -103,8 +103,14 @@ def _crop(box: Sequence[float], margin: float, size: Sequence[int], corner: tupl
 
 
 def _moved(boxes: Sequence[Box], corner: tuple[int, int]) -> list[Box]:
+    """Boxes of a crop, with their points, in the picture."""
     x, y = corner
-    return [msgspec.structs.replace(b, box=[b.box[0] + x, b.box[1] + y, b.box[2] + x, b.box[3] + y]) for b in boxes]
+    moved = []
+    for box in boxes:
+        x1, y1, x2, y2 = box.box
+        points = box.points and [msgspec.structs.replace(p, point=[p.point[0] + x, p.point[1] + y]) for p in box.points]
+        moved.append(msgspec.structs.replace(box, box=[x1 + x, y1 + y, x2 + x, y2 + y], points=points))
+    return moved
 
 
 def _part_of(answer: Answer, boxes: list[Box] | None) -> Part:

@@ -1,4 +1,4 @@
-"""Draws boxes into a picture, with their labels, scores and tracks. Needs Pillow (the extra `images`)."""
+"""Draws boxes into a picture, with their labels, scores, points and tracks. Needs Pillow (the extra `images`)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ __all__ = ["Pictures", "drawn"]
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
 SMALLEST_TEXT, TEXT_SHARE, LINE_SHARE = 10, 40, 250  # pixels; parts of the picture's shorter side
 LONGEST_NAME = 100
+POINT_SHARE, SURE = 120, 0.5  # of the shorter side: a point's radius; the score from which on it is drawn
 
 
 def drawn(picture: Array, boxes: Sequence[Box]) -> Any:
@@ -45,6 +46,11 @@ def drawn(picture: Array, boxes: Sequence[Box]) -> Any:
         colour = COLOURS[_number(box) % len(COLOURS)]
         x1, y1, x2, y2 = box.box
         pen.rectangle((min(x1, x2), min(y1, y2), max(x1, x2), max(y1, y2)), outline=colour, width=max(1, shorter // LINE_SHARE))
+        reach = max(2, shorter // POINT_SHARE)
+        for point in box.points or []:
+            if point.score >= SURE:
+                x, y = point.point
+                pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour, outline="black")
         text = _text(box, font)
         left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
         x, y = min(max(x1, 0), max(image.width - (right - left), 0)), max(y1 - (bottom - top) - 2, 0)

@@ -15,7 +15,7 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from edgeloop.models import Answer, Box, Label, Mask, Model, open
+    from edgeloop.models import Answer, Box, Label, Mask, Model, Point, open
     from edgeloop.pictures import draw
     from edgeloop.quantizing import Quantized, QuantizeReport, quantize
     from edgeloop.runs import Event, Run, StageResult, run
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Answer", "Box", "BundleError", "Data", "DataError", "DeviceError", "EdgeloopError", "Event", "GateError", "Inputs",
-    "Label", "Mask", "Model", "ModelError", "NetworkError", "PreparedSplits", "QuantizeReport", "Quantized", "Run", "Samples",
-    "Split", "Splits", "Stage", "StageResult", "StorageError", "UsageError", "draw", "open", "quantize", "run",
+    "Label", "Mask", "Model", "ModelError", "NetworkError", "Point", "PreparedSplits", "QuantizeReport", "Quantized", "Run",
+    "Samples", "Split", "Splits", "Stage", "StageResult", "StorageError", "UsageError", "draw", "open", "quantize", "run",
 ]  # fmt: skip
 
 _ERRORS = "edgeloop_contract.errors"
 _HOMES = {
-    **dict.fromkeys(("Answer", "Box", "Label", "Mask", "Model", "open"), "edgeloop.models"),
+    **dict.fromkeys(("Answer", "Box", "Label", "Mask", "Model", "Point", "open"), "edgeloop.models"),
     "draw": "edgeloop.pictures",
     **dict.fromkeys(("Event", "Run", "StageResult", "run"), "edgeloop.runs"),
     **dict.fromkeys(("QuantizeReport", "Quantized", "quantize"), "edgeloop.quantizing"),

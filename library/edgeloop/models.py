@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeloop_agent import device_state
 from edgeloop_agent.answering import Answering, AnswerLine
-from edgeloop_agent.box_answers import Box
+from edgeloop_agent.box_answers import Box, Point
 from edgeloop_agent.engine import Engine
 from edgeloop_agent.label_answers import Label
 from edgeloop_agent.mask_answers import Mask
@@ -26,7 +26,7 @@ from edgeloop_contract.errors import BundleError, DataError, DeviceError, Storag
 from edgeloop_contract.preprocessing import takes_texts
 from edgeloop_contract.tasks import names_of
 
-__all__ = ["Answer", "Box", "Label", "Mask", "Model", "open"]
+__all__ = ["Answer", "Box", "Label", "Mask", "Model", "Point", "open"]
 
 MEASURE_SECONDS = 0.1  # for each variant and number of threads
 # A file's path, an array, or an array by input.

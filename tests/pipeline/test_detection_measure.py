@@ -13,9 +13,10 @@ from edgeloop_contract.boxes import Found
 from edgeloop_contract.errors import ModelError
 from edgeloop_pipeline.data.box_augmentations import augment_boxes, augment_upright_boxes
 from edgeloop_pipeline.data.boxes import NONE, padded
+from edgeloop_pipeline.data.mosaic import augment_mosaic_boxes, mosaic
 from edgeloop_pipeline.tasks.detection.cells import Cells, cells_of
 from edgeloop_pipeline.tasks.detection.loss import DetectionLoss, assigned, complete_iou
-from edgeloop_pipeline.tasks.detection.measure import Judged, judged
+from edgeloop_pipeline.tasks.detection.measure import SIZES, Judged, judged
 
 SIDE = 200.0
 
@@ -78,6 +79,18 @@ def test_the_measure_is_coco_s(seed: int) -> None:
     assert here.mean_precision(once, slice(0, 1)) == pytest.approx(wanted[1], abs=1e-5)
     assert here.mean_precision(once, slice(5, 6)) == pytest.approx(wanted[2], abs=1e-5)
     assert 0.05 < wanted[0] < 0.95, "neither all right nor all wrong"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_figures_by_size_are_coco_s(seed: int) -> None:
+    """Boxes of 5 to 130 pixels, so that each size is there."""
+    found, truth = pictures(seed, 60)
+    grown = [Found(f.boxes * 2.2, f.scores, f.labels) for f in found]
+    larger = np.where(truth == NONE, NONE, truth * np.array([1, 2.2, 2.2, 2.2, 2.2], np.float32))
+    wanted, once = coco(grown, larger, 3), np.ones(len(truth))
+    for i, areas in enumerate(SIZES.values()):
+        here = judged(grown, larger, 3, areas=areas)
+        assert here.mean_precision(once) == pytest.approx(wanted[3 + i], abs=1e-5) and wanted[3 + i] > 0.01
 
 
 def test_a_picture_that_counts_twice_is_the_same_as_two() -> None:
@@ -204,3 +217,32 @@ def test_boxes_stay_on_what_they_are_of(augment: object) -> None:
         around[max(0, int(y1) - 1) : int(y2) + 2, max(0, int(x1) - 1) : int(x2) + 2] = np.nan
         assert np.nanmax(around) < inside.min(), (x1, y1, x2, y2)
     assert left > 24 and (moved[:, 1:, 0] == NONE).all()
+
+
+def test_a_mosaic_has_the_boxes_of_four_pictures() -> None:
+    """What is bright is boxed, in plain pictures and in mosaics."""
+    values, boxes = np.full((24, 64, 96, 3), 100, np.uint8), np.full((24, 6, 5), NONE, np.float32)
+    for i in range(24):
+        x, y = 8 + 2 * i, 4 + i
+        values[i, y : y + 24, x : x + 30], boxes[i, 0] = 240, [i % 3, x, y, x + 30, y + 24]
+    made, moved = mosaic(torch.from_numpy(values), torch.from_numpy(boxes), torch.Generator().manual_seed(4))
+    counts = (moved[..., 0] != NONE).sum(1)
+    assert made.dtype == torch.uint8 and moved.shape == (24, 6, 5) and counts.max() > 2
+    changed = [not torch.equal(a, torch.from_numpy(b)) for a, b in zip(made, values, strict=True)]
+    assert 5 < sum(changed) < 20
+    for picture, rows, is_mosaic in zip(made.numpy(), moved.numpy(), changed, strict=True):
+        bright, boxed = picture[..., 0] > 170, np.zeros((64, 96), bool)
+        for _, x1, y1, x2, y2 in rows[rows[:, 0] != NONE].round().astype(int):
+            boxed[y1:y2, x1:x2] = True
+        # Slivers of a box that was mostly cut off are bright without a box.
+        assert (boxed & ~bright).mean() < 0.03 and (bright & ~boxed).mean() < (0.08 if is_mosaic else 0.001)
+    augmented, _ = augment_mosaic_boxes(torch.from_numpy(values), torch.from_numpy(boxes), torch.Generator().manual_seed(4))
+    assert augmented.shape == made.shape
+
+
+def test_a_mosaic_with_too_many_boxes_stays_a_picture() -> None:
+    values = torch.randint(0, 255, (8, 32, 32, 3), dtype=torch.uint8)
+    boxes = torch.tensor([[[0.0, 4, 4, 28, 28], [1, 6, 6, 20, 20]]]).repeat(8, 1, 1)
+    made, moved = mosaic(values, boxes, torch.Generator().manual_seed(0), share=1.0)
+    same = [torch.equal(a, b) for a, b in zip(made, values, strict=True)]
+    assert any(same) and all(torch.equal(moved[i], boxes[i]) for i in range(8) if same[i])

@@ -14,7 +14,7 @@ import pytest
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
 from edgeloop_contract.boxes import Distances
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.tasks import Anomaly, Classification, Detection, Regression, Segmentation, Task
+from edgeloop_contract.tasks import Anomaly, Classification, Detection, Multilabel, Regression, Segmentation, Task
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 from edgeloop_pipeline.retraining.fetch_samples import field_of
@@ -24,8 +24,9 @@ BOXES = Detection(labels=["bar", "square"], decode=Distances(strides=[8]))
 MASKS = Segmentation(labels=["background", "disc", "square"], height=6, width=8, background="background")
 VALUES = Regression(quantities=["pitch_hz", "loudness"], mean=[0, 0], std=[1, 1])
 KINDS = Anomaly(labels=["normal", "spot"], threshold=1.0, mean=[0], std=[1])
+CHORDS = Multilabel(labels=["low", "middle", "high"], thresholds=[0.5] * 3)
 CLASSES = Classification(labels=["a", "b"])
-TASKS: dict[str, Task] = {"detection": BOXES, "regression": VALUES, "anomaly": KINDS, "segmentation": MASKS}
+TASKS: dict[str, Task] = {"detection": BOXES, "regression": VALUES, "anomaly": KINDS, "segmentation": MASKS, "multilabel": CHORDS}
 SIZE = (4, 6)
 
 
@@ -59,6 +60,12 @@ LEFT_OUT: dict[str, tuple[Task, Annotation | str | None, str]] = {
 }  # fmt: skip
 
 
+def test_boxes_of_what_is_no_picture_are_left_out() -> None:
+    lines: list[str] = []
+    assert field_of([stored("m", 0, np.zeros(4, np.uint8), said=Annotation(boxes=[]))], BOXES, lines.append) is None
+    assert lines == ["1 labelled sample left out: it is no picture, as this model's samples are"]
+
+
 @pytest.mark.parametrize("case", LEFT_OUT)
 def test_what_the_task_cannot_use_is_left_out_with_a_line(case: str) -> None:
     task, said, line = LEFT_OUT[case]
@@ -84,6 +91,13 @@ def test_masks_are_numbers_of_pixels() -> None:
     bare = msgspec.structs.replace(MASKS, background="", labels=["disc", "square"])
     field, _ = fetched(bare, Annotation(masks=[mask("square", 4, 4, 16)]))
     assert field is not None and np.unique(field.labels).tolist() == [1, 255]
+
+
+def test_several_labels_are_a_row() -> None:
+    field, lines = fetched(CHORDS, Annotation(labels=["high", "low"]), Annotation(labels=[]), Annotation(labels=["tree"]))
+    assert field is not None and field.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]]
+    assert lines == ["1 label left out, which the model does not know: tree"]
+    assert field_data.samples(field, ("high", "new", "low"), "multilabel").labels[0].tolist() == [1, 255, 1]
 
 
 def test_labels_that_a_classifier_does_not_know_are_counted() -> None:
@@ -158,6 +172,7 @@ def test_field_samples_join_training_in_their_task_s_form(tmp_path: Path) -> Non
 FOREIGN = {
     "detection": ((8, 1, 5), "the recipe needs boxes"),
     "segmentation": ((8, *SIZE), "the recipe needs masks"),
+    "multilabel": ((8, 1), "the recipe needs a row of labels a sample"),
     "regression": ((8, 1), "the recipe needs 1 values a sample"),
 }
 

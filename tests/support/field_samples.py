@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -81,16 +80,18 @@ def masks(model: str, count: int, seed: int = 0) -> list[StoredSample]:
     return made
 
 
+def chords(model: str, count: int, seed: int = 0) -> list[StoredSample]:
+    """As tests/projects/chords, from a sensor that is less sensitive and has an offset."""
+    rng, made, hertz = np.random.default_rng(seed), [], np.array([1.5, 4.0, 9.0])
+    for i in range(count):
+        there = rng.random(3) < [0.5, 0.3, 0.3]
+        tones = np.sin(2 * np.pi * hertz[:, None] * np.arange(48) / 50 + rng.uniform(0, 6.28))
+        wave = 0.3 * (there @ tones + rng.normal(0, 0.5, 48)) + 1.5
+        names = [name for name, here in zip(("low", "middle", "high"), there, strict=True) if here]
+        made.append(stored(model, i, np.round(wave[:, None] / 0.001).astype(np.int16), said=Annotation(labels=names)))
+    return made
+
+
 MAKERS: dict[str, Callable[[str, int], list[StoredSample]]] = {
-    "detection": shapes, "regression": pitches, "anomaly": stripes, "segmentation": masks,
+    "detection": shapes, "regression": pitches, "anomaly": stripes, "segmentation": masks, "multilabel": chords,
 }  # fmt: skip
-
-
-def pages(samples: list[StoredSample], size: int = 50) -> Callable[[Any, str, StoredSample | None], list[StoredSample]]:
-    """In the place of `HubClient.labelled`."""
-
-    def page(_: Any, model: str, after: StoredSample | None) -> list[StoredSample]:
-        start = 0 if after is None else [s.key for s in samples].index(after.key) + 1
-        return samples[start : start + size]
-
-    return page

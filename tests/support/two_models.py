@@ -80,4 +80,21 @@ def masks(rng: Rng, recordings: int, gain: float = 0.0, scale: float = 1.0) -> P
     return judging.of_masks(answers, samples, groups, ("background", "cell"))
 
 
-MODELS: dict[str, Callable[..., PairedMeasure]] = {"ROC AUC": anomalies, "R²": quantities, "mAP": boxes, "mean IoU": masks}
+def labels(rng: Rng, recordings: int, gain: float = 0.0, scale: float = 1.0) -> PairedMeasure:
+    """Two labels, of which a sample has any. `gain`, `scale`: of the challenger's scores."""
+    truth = (rng.random((recordings * EACH, 2)) < [0.4, 0.2]).astype(np.uint8)
+    scores = [
+        (1.0 + more) * truth + rng.normal(0, 0.5, (recordings, 2)).repeat(EACH, 0) + rng.normal(0, 0.7, truth.shape)
+        for more in (0.0, gain)
+    ]
+    samples, groups = _samples(truth, recordings)
+    return judging.of_labels([scores[0], scores[1] * scale], samples, groups, ("a", "b"))
+
+
+MODELS: dict[str, Callable[..., PairedMeasure]] = {
+    "ROC AUC": anomalies,
+    "R²": quantities,
+    "mAP": boxes,
+    "mean IoU": masks,
+    "mean AP": labels,
+}

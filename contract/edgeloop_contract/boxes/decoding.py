@@ -11,18 +11,22 @@ from edgeloop_contract.boxes.layouts import AnchorLevel, Distances, Final, Grid,
 from edgeloop_contract.boxes.suppression import suppress
 from edgeloop_contract.errors import DataError
 
-__all__ = ["Found", "find_boxes", "outputs_of", "places_of"]
+__all__ = ["Found", "cells_of_grids", "find_boxes", "outputs_of", "places_of"]
 
 CANDIDATES = 1000  # the best ones, that are compared with each other: time and memory are bounded
 TINY = 1e-6
 
 
 class Found(NamedTuple):
-    """Boxes (n, 4) float32 in pixels of the model's input, best first; their scores (n,), 0 to 1; numbers of their labels (n,)."""
+    """Boxes (n, 4) float32 in pixels of the model's input, best first; their scores (n,), 0 to 1; numbers of their labels (n,).
+
+    `rows`: the numbers of their places (n,) in the outputs.
+    """
 
     boxes: Array
     scores: Array
     labels: Array
+    rows: Array | None = None
 
 
 class _Candidates(NamedTuple):
@@ -70,12 +74,13 @@ def find_boxes(
     boxes, found = _decoded(layout, _Outputs(outputs), height, width, score_threshold)
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     real = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    boxes, scores, labels = boxes[real], found.scores[real], found.labels[real]
+    boxes, scores, labels, places = boxes[real], found.scores[real], found.labels[real], found.rows[real]
     if isinstance(layout, Final):
         rows = np.argsort(-scores, kind="stable")[:most]
     else:
         rows = suppress(boxes, scores, labels, iou_threshold, most)
-    return Found(boxes[rows].astype(np.float32, copy=False), scores[rows].astype(np.float32, copy=False), labels[rows])
+    kept, sure = (values[rows].astype(np.float32, copy=False) for values in (boxes, scores))
+    return Found(kept, sure, labels[rows], places[rows])
 
 
 class _Outputs:
@@ -115,7 +120,7 @@ def _decoded(layout: Layout, get: _Outputs, height: int, width: int, least: floa
 
 def _distances(layout: Distances, get: _Outputs, height: int, width: int, least: float) -> tuple[Array, _Candidates]:
     values, scores = _sides(layout, get)
-    points, strides = _cells(tuple(layout.strides), layout.offset, height, width)
+    points, strides = cells_of_grids(tuple(layout.strides), layout.offset, height, width)
     if len(values) != len(points):
         raise DataError(f"{len(values)} cells; strides {layout.strides} make {len(points)} of {height} × {width} pixels")
     found = _best(scores, layout.activation, least)
@@ -145,7 +150,7 @@ def _sides(layout: Distances, get: _Outputs) -> tuple[Array, Array]:
 
 
 @lru_cache(maxsize=8)  # the same for every picture
-def _cells(strides: tuple[int, ...], offset: float, height: int, width: int) -> tuple[Array, Array]:
+def cells_of_grids(strides: tuple[int, ...], offset: float, height: int, width: int) -> tuple[Array, Array]:
     """Points (cells, 2) as x and y, and the stride of each, for grids that cover the sample."""
     points, sizes = [], []
     for stride in strides:

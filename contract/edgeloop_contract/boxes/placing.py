@@ -46,6 +46,14 @@ class Placement(msgspec.Struct, frozen=True):
         found = (boxes - self._moves) / self._factors
         return np.asarray(np.clip(found, 0, [self.width, self.height, self.width, self.height]))
 
+    def points_to_sample(self, points: Array) -> Array:
+        """Points (…, 2) of the picture, as x and y, in pixels of the sample; those that a crop cuts off lie outside."""
+        return np.asarray(points * self._factors[:2] + self._moves[:2])
+
+    def points_to_picture(self, points: Array) -> Array:
+        """Points (…, 2) of the sample, in pixels of the picture, moved to its edge where they lie outside."""
+        return np.asarray(np.clip((points - self._moves[:2]) / self._factors[:2], 0, [self.width, self.height]))
+
     @property
     def _factors(self) -> Array:
         return np.array([self.x_scale, self.y_scale, self.x_scale, self.y_scale])

@@ -223,8 +223,18 @@ personal_annotations = Table(  # what each person said
     Column("at", Float, nullable=False),
     Column("body", LargeBinary, nullable=False),
 )
+# A device's reports since a rollout began, added up: what its gates judge by. A row without a device says that all were.
+rollout_evidence = Table(
+    "rollout_evidence",
+    metadata,
+    Column("rollout", Integer, primary_key=True, autoincrement=False),
+    Column("device", NAME, primary_key=True),
+    Column("sha256", SHA, primary_key=True),
+    Column("crashes", BigInteger, nullable=False),  # that the last report counted
+    Column("body", Text, nullable=False),
+)
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (sample_inputs, annotated_samples, personal_annotations)
+ADDED = (rollout_evidence, sample_inputs, annotated_samples, personal_annotations)
 labels = Table(
     "labels",
     metadata,

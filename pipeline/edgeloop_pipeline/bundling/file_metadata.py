@@ -24,6 +24,7 @@ SCORES = {
     "tensors": "Answers with an array.",
     "detection": "Finds things of {count} labels: logarithms of distances in strides, and logits, of grid cells.",
     "multilabel": "Says which of {count} labels a sample has; its scores are logits, whose sigmoids are probabilities.",
+    "keypoints": "Finds things of {count} labels with points: distances, logits, and points of grid cells in strides.",
     "segmentation": "Gives each pixel one of {count} labels; its scores are logits of grid cells.",
 }
 

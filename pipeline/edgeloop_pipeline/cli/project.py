@@ -9,7 +9,7 @@ import click
 
 from edgeloop_contract.errors import UsageError
 
-TASKS = ["classification", "regression", "anomaly", "detection", "segmentation", "multilabel"]
+TASKS = ["classification", "regression", "anomaly", "detection", "keypoints", "segmentation", "multilabel"]
 
 
 @click.command()
@@ -48,11 +48,12 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
         for topic, text in plan.says:
             click.echo(f"  {topic:<12} {text}")
         write(folder, plan)
-        if plan.task == "detection":
-            from edgeloop_pipeline.data.datasets import PictureBoxes
+        if plan.task in ("detection", "keypoints"):
+            from edgeloop_pipeline.data.datasets import PictureBoxes, PicturePoints
             from edgeloop_pipeline.recipe.wizard.sheet import draw_sheet
 
-            click.echo(f"  {'look at':<12} {draw_sheet(PictureBoxes(plan.path).annotations, folder)}")
+            data_set = PicturePoints if plan.task == "keypoints" else PictureBoxes
+            click.echo(f"  {'look at':<12} {draw_sheet(data_set(plan.path).annotations, folder)}")
     else:
         projects = reference_projects()
         if project not in projects:

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from edgeloop_pipeline.data.box_augmentations import augment_boxes, augment_upright_boxes
+from edgeloop_pipeline.data.box_augmentations import augment_boxes, augment_points, augment_upright_boxes
 from edgeloop_pipeline.data.mask_augmentations import augment_masks, augment_upright_masks
+from edgeloop_pipeline.data.mosaic import augment_mosaic_boxes
 
 __all__ = [
     "augment_boxes",
     "augment_masks",
+    "augment_mosaic_boxes",
+    "augment_points",
     "augment_upright_boxes",
     "augment_upright_masks",
     "jitter",

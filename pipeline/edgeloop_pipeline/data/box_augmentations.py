@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 NONE = -1.0
@@ -26,6 +28,43 @@ def augment_boxes(values: Any, boxes: Any, generator: Any) -> tuple[Any, Any]:
 def augment_upright_boxes(values: Any, boxes: Any, generator: Any) -> tuple[Any, Any]:
     """As `augment_boxes`, without mirroring up to down."""
     return _augmented(values, boxes, generator, upright=True)
+
+
+def augment_points(points: Sequence[str]) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
+    """As `augment_upright_boxes`, for boxes with these points; in a mirror, the left eye is the right one.
+
+    Names that differ by `left` and `right`, or by a beginning or an end of `l` and `r`, change places.
+    """
+    order = mirrored(points)
+
+    def augment(values: Any, boxes: Any, generator: Any) -> tuple[Any, Any]:
+        import torch
+
+        changed = changed_pictures(values, generator, upright=True)
+        moved = _moved(boxes, changed.factor, changed.shift, values.shape[1], values.shape[2])
+        split = moved[..., 5:].reshape(*moved.shape[:2], len(order), 3)
+        turned = torch.where((changed.factor[:, 0] < 0)[:, None, None, None], split[:, :, order], split)
+        return changed.values, torch.cat([moved[..., :5], turned.reshape(*moved.shape[:2], -1)], -1)
+
+    return augment
+
+
+def mirrored(points: Sequence[str]) -> list[int]:
+    """For each point, the number of the one that is in its place in a mirror."""
+    at = {name.lower(): i for i, name in enumerate(points)}
+
+    def other(name: str) -> str:
+        for one, two in (("left", "right"), ("right", "left")):
+            if one in name:
+                return name.replace(one, two)
+        parts = re.split(r"([^a-z0-9]+)", name)
+        for place in (0, -1):
+            if parts[place] in ("l", "r") and len(parts) > 1:
+                parts[place] = "r" if parts[place] == "l" else "l"
+                return "".join(parts)
+        return name
+
+    return [at.get(other(name.lower()), i) for i, name in enumerate(points)]
 
 
 class Changed(NamedTuple):
@@ -84,7 +123,7 @@ def _moved(boxes: Any, factor: Any, shift: Any, height: int, width: int) -> Any:
     import torch
 
     side = torch.tensor([width, height], dtype=torch.float32)
-    corners = boxes[..., 1:].reshape(*boxes.shape[:2], 2, 2)
+    corners = boxes[..., 1:5].reshape(*boxes.shape[:2], 2, 2)
     new = side / 2 + factor[:, None, None] * (corners - side / 2) + (shift * side)[:, None, None]
     low, high = new.amin(2), new.amax(2)
     area = (high - low).prod(-1)
@@ -92,4 +131,15 @@ def _moved(boxes: Any, factor: Any, shift: Any, height: int, width: int) -> Any:
     size = high - low
     there = (boxes[..., 0] != NONE) & (size.prod(-1) >= LEAST_LEFT * area) & (size.amin(-1) >= LEAST_PIXELS)
     label = torch.where(there, boxes[..., 0], torch.full_like(boxes[..., 0], NONE))
-    return torch.cat([label[..., None], low, high], -1)
+    return torch.cat([label[..., None], low, high, _moved_points(boxes, factor, shift, side)], -1)
+
+
+def _moved_points(boxes: Any, factor: Any, shift: Any, side: Any) -> Any:
+    """The points of boxes (N, boxes, 5 + 3 × points), moved as `_moved` moves corners; one outside is not known."""
+    import torch
+
+    points = boxes[..., 5:].reshape(*boxes.shape[:2], (boxes.shape[2] - 5) // 3, 3)
+    at = side / 2 + factor[:, None, None] * (points[..., :2] - side / 2) + (shift * side)[:, None, None]
+    known = (points[..., 2] > 0) & (at >= 0).all(-1) & (at <= side).all(-1)
+    moved = torch.cat([at, points[..., 2:]], -1) * known[..., None]
+    return moved.reshape(*boxes.shape[:2], boxes.shape[2] - 5)

@@ -1,4 +1,7 @@
-"""Labels of pictures with boxes: arrays (N, boxes, 5) of label, x1, y1, x2, y2 in pixels; a label of −1 is no box."""
+"""Labels of pictures with boxes: arrays (N, boxes, 5) of label, x1, y1, x2, y2 in pixels; a label of −1 is no box.
+
+Boxes with points have three values more for each: x, y, and above 0 where the point is known.
+"""
 
 from __future__ import annotations
 
@@ -11,21 +14,29 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.boxes import Placement
 from edgeloop_contract.errors import DataError
 
-__all__ = ["MAX_BOXES", "NONE", "VALUES", "boxes_of", "moved", "padded"]
+__all__ = ["MAX_BOXES", "NONE", "POINT_VALUES", "VALUES", "boxes_of", "moved", "padded", "values_of"]
 
 NONE = -1.0
 VALUES = 5
+POINT_VALUES = 3
 MAX_BOXES = 1000  # in one picture
 LEAST_LEFT = 0.2  # of a box's area: what a crop cuts off more of is not asked for
 LEAST_PIXELS = 1.0
 
 
-def boxes_of(given: Any, where: str, labels: int) -> Array:
-    """The boxes (n, 5) of one picture, checked. Raises DataError that names it."""
+def values_of(points: int) -> int:
+    """How many values a box with so many points has."""
+    return VALUES + POINT_VALUES * points
+
+
+def boxes_of(given: Any, where: str, labels: int, points: int = 0) -> Array:
+    """The boxes (n, 5 + 3 × points) of one picture, checked. Raises DataError that names it."""
+    values = values_of(points)
     try:
-        found = np.asarray(given, np.float32).reshape(-1, VALUES) if np.size(given) else np.zeros((0, VALUES), np.float32)
+        found = np.asarray(given, np.float32).reshape(-1, values) if np.size(given) else np.zeros((0, values), np.float32)
     except (TypeError, ValueError) as error:
-        raise DataError(f"{where}: its boxes are no rows of label, x1, y1, x2, y2 ({error})") from error
+        what = f", and x, y and 0 to 2 for each of {points} points" if points else ""
+        raise DataError(f"{where}: its boxes are no rows of label, x1, y1, x2, y2{what} ({error})") from error
     found = found[found[:, 0] != NONE]
     if not np.isfinite(found).all() or (found[:, 0] % 1 != 0).any() or not ((found[:, 0] >= 0) & (found[:, 0] < labels)).all():
         raise DataError(f"{where}: a box's label must be a number from 0 to {labels - 1}, and its edges finite")
@@ -37,27 +48,33 @@ def boxes_of(given: Any, where: str, labels: int) -> Array:
 
 
 def padded(rows: Sequence[Array], size: int) -> Array:
-    """Boxes of pictures, (n, 5) each, as one array (N, size, 5) float32."""
-    made = np.full((len(rows), size, VALUES), NONE, np.float32)
+    """Boxes of pictures, (n, values) each, as one array (N, size, values) float32."""
+    made = np.full((len(rows), size, rows[0].shape[1] if len(rows) else VALUES), NONE, np.float32)
     for i, row in enumerate(rows):
         made[i, : len(row)] = row
     return made
 
 
 def moved(boxes: Array, place: Placement, height: int, width: int) -> Array:
-    """The boxes (n, 5) of a picture in its sample of `height` × `width` pixels; those that a crop mostly cuts off are gone.
+    """The boxes (n, 5 or more) of a picture in its sample of `height` × `width` pixels; those that a crop mostly cuts off are gone.
 
-    (n, 5) again, where a box that is gone is −1.
+    The same form again, where a box that is gone is −1. Points outside of the sample are not known.
     """
     made = np.full_like(boxes, NONE)
     rows = np.flatnonzero(boxes[:, 0] != NONE)
     if not len(rows):
         return made
-    whole = place.to_sample(boxes[rows, 1:].astype(np.float64))
+    whole = place.to_sample(boxes[rows, 1:VALUES].astype(np.float64))
     cut = np.clip(whole, 0, [width, height, width, height])
     area, left = (_area(part) for part in (whole, cut))
     there = (left >= LEAST_LEFT * area) & (cut[:, 2] - cut[:, 0] >= LEAST_PIXELS) & (cut[:, 3] - cut[:, 1] >= LEAST_PIXELS)
-    made[: there.sum(), 0], made[: there.sum(), 1:] = boxes[rows[there], 0], cut[there]
+    count = int(there.sum())
+    made[:count, 0], made[:count, 1:VALUES] = boxes[rows[there], 0], cut[there]
+    points = boxes[rows[there], VALUES:].reshape(count, (boxes.shape[1] - VALUES) // POINT_VALUES, POINT_VALUES)
+    at = place.points_to_sample(points[..., :2].astype(np.float64))
+    known = (points[..., 2] > 0) & (at >= 0).all(-1) & (at <= [width, height]).all(-1)
+    placed = np.where(known[..., None], np.concatenate([at, points[..., 2:]], -1), 0)
+    made[:count, VALUES:] = placed.reshape(count, boxes.shape[1] - VALUES)
     return made
 
 

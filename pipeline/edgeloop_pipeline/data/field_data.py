@@ -26,8 +26,9 @@ LINE = re.compile(r"(.*\bline )(\d+)")
 class Field:
     """Field samples: values (N, *sample) as the model saw them, their labels and origin, and `parts`: train, validation, test.
 
-    `labels`: names (N,); of a regression values (N, quantities); of a detection boxes (N, boxes, 5), as in `data.boxes`, of a
-    segmentation masks (N, height, width), as in `data.masks`: their numbers stand for `names`.
+    `labels`: names (N,); regression: values (N, quantities); multilabel: rows (N, names) of 0 and 1; detection: boxes
+    (N, boxes, 5), as in `data.boxes`; segmentation: masks (N, height, width), as in `data.masks`. `names`: of their columns, or
+    those that their numbers stand for.
     `said`: a person labelled this very sample, not a similar one; only these judge. `pseudo`: the label is the teacher's
     pseudo-label. `rest`: not a chosen sample, but one of a recording that has a label.
     """

@@ -9,6 +9,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import NOWHERE
+from edgeloop_contract.tasks import NOT_KNOWN
 from edgeloop_pipeline.data.boxes import NONE
 
 __all__ = ["numbered", "stacked"]
@@ -17,8 +18,9 @@ __all__ = ["numbered", "stacked"]
 def numbered(labels: Array, own: Sequence[str], names: Sequence[str], task: str) -> tuple[Array, Array]:
     """The labels of those rows that a recipe with `names` knows, in its task's form, and which rows these are: (N,) bool.
 
-    `labels`: names (N,); regression (N, quantities); detection (N, boxes, 5) and segmentation (N, height, width), whose numbers
-    stand for the names `own`. A box of an unknown label is none; a pixel of an unknown label is unknown. Raises DataError.
+    `labels`: names (N,); regression (N, quantities); multilabel (N, labels), a column for each of the names `own`; detection
+    (N, boxes, 5) and segmentation (N, height, width), whose numbers stand for these names. A box of an unknown label is none; a
+    pixel of an unknown label is unknown. Raises DataError.
     """
     known = np.ones(len(labels), bool)
     if task == "regression":
@@ -26,6 +28,12 @@ def numbered(labels: Array, own: Sequence[str], names: Sequence[str], task: str)
             raise DataError(_foreign(labels, f"{len(names)} values a sample, of {', '.join(names)}"))
         return labels.astype(np.float32), known
     place = {name: number for number, name in enumerate(names)}
+    if task == "multilabel":
+        if labels.ndim != 2 or labels.dtype != np.uint8:
+            raise DataError(_foreign(labels, "a row of labels a sample"))
+        columns = {str(name): labels[:, number] for number, name in enumerate(own)}
+        nobody = np.full(len(labels), NOT_KNOWN, np.uint8)
+        return np.stack([columns.get(name, nobody) for name in names], 1), known
     if task == "detection":
         if labels.ndim != 3 or labels.shape[2] != 5:
             raise DataError(_foreign(labels, "boxes"))

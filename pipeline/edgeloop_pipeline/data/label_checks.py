@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgeloop_contract.errors import DataError
-from edgeloop_pipeline.data.boxes import NONE
+from edgeloop_pipeline.data.boxes import NONE, POINT_VALUES, VALUES
 
 if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
@@ -33,10 +33,8 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
                 f" recordings with other values of {name} to {split}"
             )
         return values.astype(np.float32)
-    if task == "detection":
-        if not (labels[..., 0] != NONE).any():
-            raise DataError(f"{split}: has no box in {len(labels)} pictures; annotate some, or divide the data in another way")
-        return labels.astype(np.float32)
+    if task in ("detection", "keypoints"):
+        return _boxes(task, split, labels)
     if task == "multilabel":
         return labels.astype(np.uint8)
     if task == "tensors":
@@ -53,3 +51,11 @@ def checked_labels(task: str, split: str, labels: Array, names: tuple[str, ...])
                 f"{split}: needs normal and anomalous recordings: without both there is no ROC AUC; add the missing kind"
             )
     return labels.astype(np.int64)
+
+
+def _boxes(task: str, split: str, labels: Array) -> Array:
+    if not (labels[..., 0] != NONE).any():
+        raise DataError(f"{split}: has no box in {len(labels)} pictures; annotate some, or divide the data in another way")
+    if task == "keypoints" and not (labels[..., VALUES + 2 :: POINT_VALUES] > 0).any():
+        raise DataError(f"{split}: no box has a known point in {len(labels)} pictures; annotate some, or take task: detection")
+    return labels.astype(np.float32)

@@ -17,7 +17,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.preprocessing import Prepared, prepare
 from edgeloop_contract.preprocessing.base import StepBase
 from edgeloop_contract.resampling import to_model_rate
-from edgeloop_contract.tasks import MAX_MASKS
+from edgeloop_contract.tasks import MAX_MASKS, MAX_POINTS
 from edgeloop_pipeline.data.boxes import boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
@@ -27,6 +27,7 @@ from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
 
 MAX_PROBLEMS = 20  # named one by one
+WITH_BOXES = ("detection", "keypoints")
 
 
 def checked(loaded: Any, task: str = "classification") -> Splits:
@@ -40,8 +41,8 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
     parts: dict[str, Split] = {name: getattr(loaded, name) for name in NAMES}
     if task == "tensors":  # an imported model's own answers follow
         labels = {name: np.zeros(len(part.labels), np.int64) for name, part in parts.items()}
-    elif task == "detection":
-        labels = _boxes(parts, len(names.texts))
+    elif task in WITH_BOXES:
+        labels = _boxes(parts, len(names.texts), _points(loaded, task))
     elif task == "multilabel":
         labels = {name: label_rows(part.labels, names.texts, name) for name, part in parts.items()}
     elif task == "segmentation":  # masks are read one by one, beside their pictures
@@ -59,12 +60,22 @@ def checked(loaded: Any, task: str = "classification") -> Splits:
     return found
 
 
-def _boxes(parts: dict[str, Split], labels: int) -> dict[str, Array]:
-    """The boxes of every picture in pixels of its recording, padded to the same number in all splits: (N, boxes, 5)."""
+def _points(loaded: Any, task: str) -> int:
+    """How many points a box has. Raises DataError where the task needs some and the data name none."""
+    if task != "keypoints":
+        return 0
+    points = tuple(getattr(loaded, "points", ()))
+    if not points or len(set(points)) != len(points) or "" in points or len(points) > MAX_POINTS:
+        raise DataError(f"points: {len(points)} names; Splits(..., points=(…)) names each point of a box, up to {MAX_POINTS}")
+    return len(points)
+
+
+def _boxes(parts: dict[str, Split], labels: int, points: int = 0) -> dict[str, Array]:
+    """The boxes of every picture in pixels of its recording, padded to the same number in all splits: (N, boxes, values)."""
     rows = {}
     for name, part in parts.items():
         names = part.names or [f"recording {i}" for i in range(len(part.labels))]
-        rows[name] = [boxes_of(part.labels[i], f"{name}: {names[i]}", labels) for i in range(len(part.labels))]
+        rows[name] = [boxes_of(part.labels[i], f"{name}: {names[i]}", labels, points) for i in range(len(part.labels))]
     most = max(1, max(len(row) for some in rows.values() for row in some))
     return {name: padded(some, most) for name, some in rows.items()}
 
@@ -135,6 +146,7 @@ def prepare_splits(
         made["test"],
         task,
         channels=tuple(splits.channels),
+        points=tuple(splits.points) if task == "keypoints" else (),
         notes=(*splits.notes, *notes),
     )
 
@@ -169,7 +181,7 @@ class _Maker:
         task: str = "classification",
     ) -> None:
         """Labels that are boxes or masks in pixels of the recording become such in pixels of the sample."""
-        self.boxes, self.masks = task == "detection", SpillArray() if task == "segmentation" else None
+        self.boxes, self.masks = task in WITH_BOXES, SpillArray() if task == "segmentation" else None
         self.name, self.split, self.steps, self.cleaning, self.rate_hz = name, split, steps, cleaning, rate_hz or None
         self.refused: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()

@@ -28,6 +28,7 @@ class _Facts(msgspec.Struct, frozen=True):
     channels: tuple[str, ...]
     outputs: tuple[Output, ...]
     notes: tuple[str, ...]
+    points: tuple[str, ...] = ()
 
 
 def folder_of(key: str) -> Path:
@@ -50,7 +51,7 @@ def read(key: str) -> PreparedSplits | None:
         return None
     return PreparedSplits(
         facts.labels, made["train"], made["validation"], made["test"], facts.task, channels=facts.channels, outputs=facts.outputs,
-        notes=facts.notes,
+        notes=facts.notes, points=facts.points,
     )  # fmt: skip
 
 

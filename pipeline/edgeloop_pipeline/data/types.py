@@ -23,6 +23,7 @@ class Split:
     `labels`: (N,) indices of the names, or the names; regression: (N,) or (N, quantities) numbers; anomaly: 0 (normal) or 1;
     detection: rows (n, 5) of each picture's boxes, as label's index, x1, y1, x2, y2 in pixels of the picture;
     multilabel: names of each recording's labels, or rows (labels,) of 1, 0 and 255 (not known);
+    keypoints: such rows (n, 5 + 3 × points), with x, y and 0 (not known), 1 (hidden) or 2 (visible) for each point;
     segmentation: (height, width) numbers of the labels of each picture's pixels, 255 where the label is not known.
     `groups`: (N,) names of who or what was recorded, for intervals by group.
     """
@@ -43,6 +44,7 @@ class Splits:
     test: Split
     channels: tuple[str, ...] = field(default=(), kw_only=True)  # names of the recordings' channels: a device reads tables by them
     rate_hz: int = field(default=0, kw_only=True)  # of sound, if known
+    points: tuple[str, ...] = field(default=(), kw_only=True)  # names of the points of a box, of the task keypoints
     notes: tuple[str, ...] = field(default=(), kw_only=True)  # what was left out, and what else a person should know
 
 
@@ -112,6 +114,7 @@ class PreparedSplits:
     measure: str = ""  # what the labels are where they are an imported model's own answers; "": the data's labels
     boxes: Detection | None = None  # the task of an imported detector
     outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
+    points: tuple[str, ...] = ()  # names of the points of a box
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 
     @property

@@ -17,6 +17,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.errors import GateError, UsageError
 from edgeloop_contract.rollout import GateLimits
+from edgeloop_contract.tasks import names_of
 from edgeloop_pipeline.cache.store import Store, write
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -124,6 +125,7 @@ class RetrainingCycle:
     def _retrain(
         self, base: recipes.Recipe, folder: Path, state: State, champion: Champion, samples: _FieldSamples, outcome: Outcome
     ) -> Outcome:
+        _check_champion(champion, Project(base), folder)
         training = self._training(base, folder, state, champion, samples)
         state = msgspec.structs.replace(state, sides=training.sides)
         data = training.data.name
@@ -237,6 +239,17 @@ def _check(base: recipes.Recipe, pseudo_label_confidence: float) -> None:
         raise UsageError(f"{base.path}: is a {task} recipe; retraining needs labels, of {', '.join(TASKS[:-1])} or {TASKS[-1]}")
     if pseudo_label_confidence and task != "classification":
         raise UsageError(f"{base.path}: is a {task} recipe; pseudo-labels are of classification alone: leave --pseudo-labels off")
+
+
+def _check_champion(champion: Champion, project: Project, folder: Path) -> None:
+    """Raises UsageError where the recipe's task or names are others than the champion's: their answers cannot be compared."""
+    task, splits = task_of(Path(champion.bundle)), project.splits
+    known = (str(task.__struct_config__.tag), names_of(task))
+    if known != (splits.task, list(splits.labels)):
+        raise UsageError(
+            f"{project.recipe.path}: is a {splits.task} of {', '.join(splits.labels[:5])}, and the champion a {known[0]} of"
+            f" {', '.join(known[1][:5])}: remove {folder} to begin anew"
+        )
 
 
 def _signals(state: State, champion: Champion, keys: list[str], drifting: Sequence[str]) -> Signals:

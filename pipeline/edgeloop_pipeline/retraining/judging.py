@@ -1,7 +1,7 @@
 """Both bundles as shipped, on the same samples: their answers, in the form in which the gate compares them.
 
-Scores of boxes and errors of reconstructions enter as ranks among their own model's: where models exchange answers, one that gives
-higher scores for the same things would otherwise rank above the other.
+Scores of boxes and labels, and errors of reconstructions, enter as ranks among their own model's: where models exchange answers,
+one that gives higher scores for the same things would otherwise rank above the other.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edgeloop_pipeline.retraining.shipped_answers import Shipped
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.registry import metric_name
 
-__all__ = ["compared", "of_boxes", "of_errors", "of_masks", "of_values", "on_field", "on_test"]
+__all__ = ["compared", "of_boxes", "of_errors", "of_labels", "of_masks", "of_values", "on_field", "on_test"]
 
 
 def on_test(champion: Path, challenger: Path, splits: PreparedSplits) -> Compared:
@@ -48,6 +48,8 @@ def compared(models: tuple[Shipped, Shipped], samples: Samples, splits: Prepared
         return Answers(champion, challenger, samples.recording, {"of": groups, **classes} if by_group else classes)
     if task == "regression":
         return of_values([model.values(values) for model in models], samples, groups, names)
+    if task == "multilabel":
+        return of_labels([model.label_scores(values) for model in models], samples, groups, names)
     if task == "anomaly":
         return of_errors([model.errors(values) for model in models], samples, groups)
     if task == "detection":
@@ -68,6 +70,19 @@ def of_values(both: Sequence[Array], samples: Samples, groups: Array, names: Seq
         return np.array([figures.mean(), *figures])
 
     return PairedMeasure(metric_name("regression"), measure, samples.recording, groups, parts, lacking)
+
+
+def of_labels(both: Sequence[Array], samples: Samples, groups: Array, names: Sequence[str]) -> PairedMeasure:
+    """Mean AP of both models' scores (N, labels); the mean over labels."""
+    from scipy.stats import rankdata
+
+    from edgeloop_pipeline.tasks.multilabel.measure import Ranking
+
+    truth = np.asarray(samples.labels)
+    ranking = Ranking.of(np.concatenate([rankdata(scores, axis=0) for scores in both]), np.concatenate([truth, truth]))
+    parts = [Part(f"label {name}", truth[:, i] == 1) for i, name in enumerate(names)]
+    lacking = "none of them has a label; label some that have one"
+    return PairedMeasure(metric_name("multilabel"), _with_mean(ranking.precisions), samples.recording, groups, parts, lacking)
 
 
 def of_errors(both: Sequence[Array], samples: Samples, groups: Array) -> PairedMeasure:

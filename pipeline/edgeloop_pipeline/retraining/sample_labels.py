@@ -13,12 +13,12 @@ from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.masks import NOWHERE, mask_of
 from edgeloop_contract.sample_messages import StoredSample
-from edgeloop_contract.tasks import Anomaly, Classification, Detection, Regression, Segmentation, Task, names_of
+from edgeloop_contract.tasks import Anomaly, Classification, Detection, Multilabel, Regression, Segmentation, Task, names_of
 from edgeloop_pipeline.data.boxes import LEAST_PIXELS, padded
 
 __all__ = ["TASKS", "SampleLabels", "labels_of"]
 
-TASKS = ("classification", "regression", "anomaly", "detection", "segmentation")  # that learn from the field
+TASKS = ("classification", "multilabel", "regression", "anomaly", "detection", "segmentation")  # that learn from the field
 MAX_NAMED = 5
 
 
@@ -65,6 +65,8 @@ def labels_of(samples: Sequence[StoredSample], task: Task) -> SampleLabels:
     maker: Callable[[StoredSample, Annotation], Any]
     if isinstance(task, Regression):
         maker, wanted = lambda sample, said: _values(said, len(names), left), "values"
+    elif isinstance(task, Multilabel):
+        maker, wanted = lambda sample, said: _row(said, names, left), "labels"
     elif isinstance(task, Detection):
         maker, wanted = lambda sample, said: _boxes(sample, said, names, left), "boxes"
     elif isinstance(task, Segmentation):
@@ -75,6 +77,8 @@ def labels_of(samples: Sequence[StoredSample], task: Task) -> SampleLabels:
     for i, sample in enumerate(samples):
         if sample.annotation is None or getattr(sample.annotation, wanted) is None:
             left.samples[f"it has no {wanted}, which this model needs"] += 1
+        elif wanted in ("boxes", "masks") and len(sample.shape) != 3:
+            left.samples["it is no picture, as this model's samples are"] += 1
         elif (label := maker(sample, sample.annotation)) is not None:
             made[i] = label
     rows = list(made)
@@ -82,6 +86,13 @@ def labels_of(samples: Sequence[StoredSample], task: Task) -> SampleLabels:
         labels = padded(list(made.values()), max([1, *(len(row) for row in made.values())]))
         return SampleLabels(rows, labels, names, left.lines())
     return SampleLabels(rows, np.stack(list(made.values())) if made else np.zeros(0), names, left.lines())
+
+
+def _row(said: Annotation, names: list[str], left: _LeftOut) -> Array:
+    """For each label, 1 where it holds; the others do not."""
+    given = said.labels or []
+    left.unknown.update(label for label in given if label not in names)
+    return np.array([name in given for name in names], np.uint8)
 
 
 def _values(said: Annotation, count: int, left: _LeftOut) -> Array | None:

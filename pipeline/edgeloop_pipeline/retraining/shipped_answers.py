@@ -16,7 +16,7 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.boxes import Found
 from edgeloop_contract.manifest import SCORES, Precision
-from edgeloop_contract.tasks import Anomaly, Classification, Detection, Regression, Segmentation, Task
+from edgeloop_contract.tasks import Anomaly, Classification, Detection, Multilabel, Regression, Segmentation, Task
 
 __all__ = ["JUDGED_FROM", "Shipped", "right", "task_of"]
 
@@ -42,6 +42,11 @@ class Shipped:
         assert isinstance(self.task, Regression)
         rows = [scores.reshape(-1).astype(np.float64) for scores in self._scores(values)]
         return np.asarray(np.stack(rows) * np.asarray(self.task.std) + np.asarray(self.task.mean))
+
+    def label_scores(self, values: Array) -> Array:
+        """Multilabel: the score (N, labels) of each label."""
+        assert isinstance(self.task, Multilabel)
+        return np.stack([scores.reshape(-1) for scores in self._scores(values)])
 
     def errors(self, values: Array) -> Array:
         """Anomaly: the reconstruction error (N,) of each sample."""

@@ -1,7 +1,7 @@
 """The tasks: each defines the meaning of labels, the loss, the metric, and the texts for the device.
 
 "Accuracy", in recipes, metrics and floors, is each task's metric: the share of right answers, R², ROC AUC, mAP@0.5:0.95, mean IoU,
-mean AP of labels, or what is kept of an imported model's own answers.
+OKS mAP, mean AP of labels, or what is kept of an imported model's own answers.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ TASKS = {
     "anomaly": "edgeloop_pipeline.tasks.anomaly:Anomaly",
     "tensors": "edgeloop_pipeline.tasks.tensors:Tensors",
     "detection": "edgeloop_pipeline.tasks.detection.task:Detection",
+    "keypoints": "edgeloop_pipeline.tasks.keypoints.task:Keypoints",
     "segmentation": "edgeloop_pipeline.tasks.segmentation.task:Segmentation",
     "multilabel": "edgeloop_pipeline.tasks.multilabel.task:Multilabel",
 }
 LATE = {  # what a task imports when it trains, because it needs torch
     "detection": ("edgeloop_pipeline.tasks.detection.loss",),
+    "keypoints": ("edgeloop_pipeline.tasks.keypoints.loss", "edgeloop_pipeline.tasks.detection.loss"),
     "segmentation": ("edgeloop_pipeline.tasks.segmentation.loss",),
     "multilabel": ("edgeloop_pipeline.tasks.multilabel.loss",),
 }
@@ -39,6 +41,7 @@ METRICS = {
     "regression": "R²",
     "anomaly": "ROC AUC",
     "detection": "mAP",
+    "keypoints": "OKS mAP",
     "segmentation": "mean IoU",
     "multilabel": "mean AP",
 }

@@ -64,7 +64,7 @@ class Run:
     samples: int = 0
 
     def __post_init__(self) -> None:
-        if self.settings.mixup and self.splits.task in ("anomaly", "detection", "segmentation", "multilabel"):
+        if self.settings.mixup and self.splits.task in ("anomaly", "detection", "keypoints", "segmentation", "multilabel"):
             raise ModelError(f"mixup: does not suit {self.splits.task}; remove it from the recipe")
         self.processes = processes()
         self.network.to(device())

@@ -6,6 +6,7 @@ from edgeloop_pipeline.data.datasets.coco_masked import CocoMasks
 from edgeloop_pipeline.data.datasets.folders import ClassFolders, NormalFolders
 from edgeloop_pipeline.data.datasets.labelled import LabelledFiles
 from edgeloop_pipeline.data.datasets.masked import PictureMasks
+from edgeloop_pipeline.data.datasets.pointed import PicturePoints
 from edgeloop_pipeline.data.datasets.recordings import Recordings
 from edgeloop_pipeline.data.datasets.tables import Table, Values
 from edgeloop_pipeline.data.datasets.texts import Texts
@@ -17,6 +18,7 @@ __all__ = [
     "NormalFolders",
     "PictureBoxes",
     "PictureMasks",
+    "PicturePoints",
     "Recordings",
     "Table",
     "Texts",

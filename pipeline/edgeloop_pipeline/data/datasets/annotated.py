@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.boxes import VALUES
 from edgeloop_pipeline.data.datasets.annotations.formats import FORMATS, read_annotations
 from edgeloop_pipeline.data.datasets.annotations.pictures import AnnotatedPicture, Annotations
 from edgeloop_pipeline.data.datasets.folders import Files
@@ -69,11 +71,15 @@ class PictureBoxes:
             chosen = [found.pictures[i] for i in rows]
             made[name] = Split(
                 Files([picture.path for picture in chosen]),
-                [np.array([[at[b.label], *b[1:]] for b in p.boxes], np.float32).reshape(-1, 5) for p in chosen],
+                [self._rows(p, at) for p in chosen],
                 np.array([self.unit(picture) for picture in chosen]),
                 [self._name(picture) for picture in chosen],
             )
         return Splits(found.labels, *made.values(), notes=tuple(f"data: {line}" for line in found.findings.lines()))
+
+    def _rows(self, picture: AnnotatedPicture, at: Mapping[str, int]) -> Array:
+        """The boxes (n, 5) of a picture: the number of the label, and edges."""
+        return np.array([[at[box.label], *box.edges] for box in picture.boxes], np.float32).reshape(-1, VALUES)
 
     def sides(self, found: Annotations) -> list[str]:
         """The split of each picture. Raises DataError, also where training has no box of a class."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from edgeloop_pipeline.data.datasets.annotated import PictureBoxes
 from edgeloop_pipeline.data.datasets.annotations.coco import has_outlines
 from edgeloop_pipeline.data.datasets.annotations.formats import FORMATS
 from edgeloop_pipeline.data.datasets.annotations.pictures import Annotations
+from edgeloop_pipeline.data.datasets.pointed import PicturePoints
 from edgeloop_pipeline.data.types import NAMES
 from edgeloop_pipeline.recipe.wizard.facts import Facts, facts_of
 from edgeloop_pipeline.recipe.wizard.plan import MAX_SHOWN, ProjectPlan, refuse
 
-__all__ = ["look_at_boxes"]
+__all__ = ["look_at_boxes", "look_at_points", "wanted_task"]
 
 SIDES = (320, 416, 512)  # of the longer side of a sample
 CELL = 16  # a side is a multiple of the coarsest grid
@@ -27,9 +29,23 @@ ASPECTS = 0.15  # pictures whose shapes differ by more are put into a letterbox
 SEEN, FEWEST_EPOCHS, MOST_EPOCHS = 30_000, 30, 300  # pictures that training sees
 
 
-def look_at_boxes(data: Path, kind: str) -> ProjectPlan:
+def look_at_points(data: Path) -> ProjectPlan:
+    """The same of boxes with points: COCO keypoints."""
+    made = PicturePoints(data)
+    plan = look_at_boxes(data, "coco", made)
+    points = made.points
+    known = Counter(i for p in made.annotations.pictures for box in p.boxes for i, v in enumerate(box.points[2::3]) if v > 0)
+    shown = ", ".join(f"{name}: {known[i]}" for i, name in enumerate(points[:MAX_SHOWN]))
+    says = [("understood", "boxes with points as COCO keypoints"), ("points", f"{len(points)}, known are {shown}"), *plan.says[1:]]
+    return replace(
+        plan, says=tuple(says), kind="PicturePoints", task="keypoints", augment=f"augment_points({points!r})",
+        network_args=f"{{width: medium, depths: [1, 2], points: {len(points)}}}", seen=f"{plan.seen}; {len(points)} points each",
+    )  # fmt: skip
+
+
+def look_at_boxes(data: Path, kind: str, made: PictureBoxes | None = None) -> ProjectPlan:
     """Read every box and every picture once, and return the plan. Raises DataError that lists every problem."""
-    made = PictureBoxes(data)
+    made = made or PictureBoxes(data)
     found = made.annotations
     sides = made.sides(found)
     facts = facts_of([picture.path for picture in found.pictures], "pictures")

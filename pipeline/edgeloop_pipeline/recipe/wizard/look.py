@@ -10,7 +10,7 @@ from edgeloop_pipeline.data.datasets.annotations.formats import format_of
 from edgeloop_pipeline.data.datasets.label_lists.reading import has_label_list, has_places
 from edgeloop_pipeline.data.datasets.reading import ENDINGS
 from edgeloop_pipeline.data.datasets.scanning import is_hidden, kind_of
-from edgeloop_pipeline.recipe.wizard.annotated import look_at_boxes, wanted_task
+from edgeloop_pipeline.recipe.wizard.annotated import look_at_boxes, look_at_points, wanted_task
 from edgeloop_pipeline.recipe.wizard.folders import look_at_folders
 from edgeloop_pipeline.recipe.wizard.labelled import look_at_labels
 from edgeloop_pipeline.recipe.wizard.layouts import refuse_annotated
@@ -56,6 +56,8 @@ def _annotated(data: Path, task: str) -> ProjectPlan | None:
         kind = ""
     if kind == "coco" and (task == "segmentation" or (not task and coco.only_outlines(data))):
         return look_at_outlines(data, task)
+    if kind == "coco" and task in ("", "keypoints") and (coco.has_keypoints(data) or task):
+        return look_at_points(data)
     if kind:
         wanted_task(task, data)
         return look_at_boxes(data, kind)

@@ -14,6 +14,7 @@ from edgeloop_pipeline.data.datasets.annotations.pictures import AnnotatedPictur
 __all__ = ["FILE", "draw_sheet"]
 
 FILE = "boxes.jpg"
+DOT = 2  # pixels from a point's middle
 SHOWN, COLUMNS, SIDE, GAP = 12, 4, 280, 8  # pictures, of which so many in a row; pixels
 COLOURS = ("#0b7a75", "#d92d20", "#b54708", "#175cd3", "#6941c6", "#4d7c0f", "#c11574", "#344054")
 
@@ -45,5 +46,9 @@ def _tile(picture: AnnotatedPicture, labels: tuple[str, ...]) -> Any:
     pen = ImageDraw.Draw(image)
     for box in picture.boxes:
         colour = COLOURS[labels.index(box.label) % len(COLOURS)]
-        pen.rectangle([edge * scale for edge in box[1:]], outline=colour, width=2)
+        for x, y, known in zip(box.points[::3], box.points[1::3], box.points[2::3], strict=True):
+            if known:
+                x, y = x * scale, y * scale
+                pen.ellipse([x - DOT, y - DOT, x + DOT, y + DOT], fill=colour)
+        pen.rectangle([edge * scale for edge in box.edges], outline=colour, width=2)
     return image

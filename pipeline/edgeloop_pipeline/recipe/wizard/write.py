@@ -15,7 +15,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 AFTER_TRAINING = ("quantize", "export", "verify", "profile", "package", "report")
 MAX_NAMED = 10
 VERBS = {
-    "regression": "Estimates", "detection": "Finds", "segmentation": "Labels pixels:", "multilabel": "Says which there are of",
+    "regression": "Estimates", "detection": "Finds", "keypoints": "Finds, with points:", "segmentation": "Labels pixels:",
+    "multilabel": "Says which there are of",
 }  # fmt: skip
 
 
@@ -42,11 +43,14 @@ def data_file(folder: Path, plan: ProjectPlan) -> str:
     lines = f"{plan.kind}({call})"
     if len(lines) > 110:
         lines = f"{plan.kind}(\n" + "".join(f"        {part},\n" for part in ["DATA", *given]) + "    )"
-    augment = f"from edgeloop_pipeline.data.augmentations import {plan.augment} as augment  # noqa: F401\n" if plan.augment else ""
+    name, made, _ = plan.augment.partition("(")
+    source = "from edgeloop_pipeline.data.augmentations import"
+    augment = f"{source} {name}{'' if made else ' as augment  # noqa: F401'}\n" if plan.augment else ""
+    setting = f"augment = {plan.augment}\n" if made else ""
     return (
         f'"""The data of this project."""\n\nfrom pathlib import Path\n\n{augment}'
         f"from edgeloop_pipeline.data.datasets import {plan.kind}\n\n"
-        f"DATA = Path(__file__).resolve().parent / {where!r}\n\n\ndef data() -> {plan.kind}:\n    return {lines}\n"
+        f"DATA = Path(__file__).resolve().parent / {where!r}\n{setting}\n\ndef data() -> {plan.kind}:\n    return {lines}\n"
     )
 
 

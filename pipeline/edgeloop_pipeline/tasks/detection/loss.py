@@ -12,7 +12,7 @@ from torch import Tensor
 
 from edgeloop_pipeline.tasks.detection.cells import SIDES, Cells, points
 
-__all__ = ["DetectionLoss", "Targets", "assigned", "complete_iou"]
+__all__ = ["DetectionLoss", "Targets", "assigned", "compact", "complete_iou"]
 
 CANDIDATES = 10  # cells that answer for a box, at most
 ALPHA, BETA = 0.5, 6.0  # exponents of score and overlap in the alignment (Feng et al. 2021)
@@ -22,11 +22,15 @@ TINY = 1e-7
 
 
 class Targets(NamedTuple):
-    """For each cell: whether it answers (N, cells), the box (N, cells, 4) in pixels, and the wanted scores (N, cells, labels)."""
+    """For each cell: whether it answers (N, cells), the box (N, cells, 4) in pixels, and the wanted scores (N, cells, labels).
+
+    `of`: the number of its box in the truth (N, cells).
+    """
 
     answers: Tensor
     boxes: Tensor
     scores: Tensor
+    of: Tensor
 
 
 @dataclass(frozen=True)
@@ -36,17 +40,21 @@ class DetectionLoss:
     cells: Cells
 
     @cached_property
-    def _places(self) -> tuple[Tensor, Tensor]:
+    def places(self) -> tuple[Tensor, Tensor]:
         at, strides = points(self.cells)
         return torch.from_numpy(at), torch.from_numpy(strides)
 
     def __call__(self, joined: Tensor, labels: Tensor) -> Tensor:
         """`joined`: (N, total) scores; `labels`: (N, boxes, 5), or the same flattened."""
-        rows, ends = joined.flatten(1), self.cells.count * SIDES
+        rows = joined.flatten(1)
+        return self.judged(rows, compact(labels.reshape(len(rows), -1, 5)))[0]
+
+    def judged(self, rows: Tensor, truth: Tensor) -> tuple[Tensor, Targets]:
+        """The loss, and what each cell is asked for. `rows`: distances and scores (N, total); `truth`: (N, boxes, 5)."""
+        ends = self.cells.count * SIDES
         distances = rows[:, :ends].reshape(len(rows), -1, SIDES)
         logits = rows[:, ends:].reshape(len(rows), -1, self.cells.labels)
-        truth = _compact(labels.reshape(len(rows), -1, 5))
-        at, strides = (part.to(rows.device) for part in self._places)
+        at, strides = (part.to(rows.device) for part in self.places)
         reach = distances.clamp(*LIMITS).exp() * strides[:, None]
         boxes = torch.cat([at - reach[..., :2], at + reach[..., 2:]], -1)
         targets = assigned(logits.detach().sigmoid(), boxes.detach(), truth, at)
@@ -54,11 +62,11 @@ class DetectionLoss:
         score_loss = F.binary_cross_entropy_with_logits(logits, targets.scores, reduction="sum") / total
         weight = targets.scores.sum(-1)[targets.answers]
         overlap = complete_iou(boxes[targets.answers], targets.boxes[targets.answers])
-        return score_loss + BOX_WEIGHT * ((1 - overlap) * weight).sum() / total
+        return score_loss + BOX_WEIGHT * ((1 - overlap) * weight).sum() / total, targets
 
 
-def _compact(truth: Tensor) -> Tensor:
-    """The same boxes (N, most, 5) without the padding that no picture of this batch needs: assignment costs time for each."""
+def compact(truth: Tensor) -> Tensor:
+    """The same boxes (N, most, values) without the padding that no picture of this batch needs: assignment costs time for each."""
     there = truth[..., 0] >= 0
     order = (~there).to(torch.uint8).argsort(dim=1, stable=True)
     most = max(1, int(there.sum(1).max()))
@@ -92,7 +100,7 @@ def assigned(shares: Tensor, boxes: Tensor, truth: Tensor, at: Tensor) -> Target
     quality = (aligned * scale).amax(1)
     scores = torch.zeros(count, cells, labels, device=shares.device)
     scores.scatter_(2, kinds.clamp_min(0).gather(1, of)[..., None], (quality * answers)[..., None])
-    return Targets(answers, wanted.gather(1, of[..., None].expand(-1, -1, 4)), scores)
+    return Targets(answers, wanted.gather(1, of[..., None].expand(-1, -1, 4)), scores, of)
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from edgeloop_contract.boxes import Found, find_boxes
 from edgeloop_contract.errors import ModelError
 from edgeloop_pipeline.tasks import confidence_intervals
 from edgeloop_pipeline.tasks.detection.cells import BOXES, SCORES, SIDES, STRIDES, Cells, cells_of, wanted
-from edgeloop_pipeline.tasks.detection.measure import Judged, judged
+from edgeloop_pipeline.tasks.detection.measure import EVERY, SIZES, Judged, judged
 from edgeloop_pipeline.tasks.label_smoothing import refuse_smoothing
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import BoxFigures, TaskFigures
+    from edgeloop_pipeline.results.files import BoxFigures, SizeFigures, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 FEWER_RESAMPLES = 500  # because the mAP of a hundred pictures takes some milliseconds
@@ -47,15 +47,20 @@ class Detection:
         height, width = self.splits.shape[:2]
         return height, width
 
+    @property
+    def more(self) -> int:
+        """Values of a cell beside its distances and scores."""
+        return 0
+
     def cells(self, total: int) -> Cells:
         """The grids of a network with `total` values. Raises ModelError."""
-        return cells_of(total, *self._size, self.outputs)
+        return cells_of(total, *self._size, self.outputs, self.more)
 
     def check_answer(self, sample: tuple[int, ...], answer: tuple[int, ...]) -> str:
         try:
             self.cells(int(np.prod(answer)) if answer else 0)
         except ModelError:
-            return wanted(*self._size, self.outputs)
+            return wanted(*self._size, self.outputs, self.more)
         return ""
 
     def check_outputs(self, shapes: Mapping[str, tuple[int, ...]]) -> str:
@@ -79,12 +84,13 @@ class Detection:
 
     def imitation(self, scores: Tensor, wanted: Tensor, temperature: float) -> Tensor:
         """Scores like the teacher's, where they differ most; distances like its own where the teacher is sure of something."""
+        return self._imitated(self.cells(scores.flatten(1).shape[1]), scores.flatten(1), wanted.flatten(1))
+
+    def _imitated(self, cells: Cells, scores: Tensor, wanted: Tensor) -> Tensor:
+        """Of distances and scores (N, total)."""
         import torch.nn.functional as F
 
-        cells = self.cells(scores.flatten(1).shape[1])
-        ours, theirs = (
-            (part.flatten(1)[:, : cells.count * SIDES], part.flatten(1)[:, cells.count * SIDES :]) for part in (scores, wanted)
-        )
+        ours, theirs = ((part[:, : cells.count * SIDES], part[:, cells.count * SIDES :]) for part in (scores, wanted))
         asked = theirs[1].sigmoid()
         focus = (asked - ours[1].sigmoid()).abs().detach().square()
         sure = asked.reshape(len(scores), cells.count, self.outputs).amax(-1)
@@ -104,9 +110,6 @@ class Detection:
             )
             for i in range(len(scores))
         ]  # fmt: skip
-
-    def _judged(self, scores: Array, samples: Samples) -> Judged:
-        return judged(self.found(scores), np.asarray(samples.labels), self.outputs)
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         import torch
@@ -145,9 +148,23 @@ class Detection:
         return TaskFigures(
             boxes=BoxFigures(
                 strides=list(self.cells(int(np.prod(scores.shape[1:]))).strides), threshold=threshold,
-                map_half=here.mean_precision(np.ones(len(samples)), AT_HALF), labels=rows,
+                map_half=here.mean_precision(np.ones(len(samples)), AT_HALF), labels=rows, sizes=self._sizes(scores, samples),
             )
         )  # fmt: skip
+
+    def _judged(self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY) -> Judged:
+        return judged(self.found(scores), np.asarray(samples.labels), self.outputs, areas=areas)
+
+    def _sizes(self, scores: Array, samples: Samples) -> list[SizeFigures]:
+        """The figures of small, medium and large boxes."""
+        from edgeloop_pipeline.results.files import SizeFigures
+
+        rows = []
+        for name, areas in SIZES.items():
+            here = self._judged(scores, samples, areas)
+            truths = int(sum(label.truths.sum() for label in here.labels))
+            rows.append(SizeFigures(name, truths, here.mean_precision(np.ones(len(samples))) if truths else None))
+        return rows
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
         """The mix of labels and the mean score of boxes that would be answered."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.boxes import POINT_VALUES
 from edgeloop_pipeline.data.datasets.annotations.pictures import Box, Findings, Given
 from edgeloop_pipeline.data.datasets.annotations.places import Pictures, split_of
 
@@ -25,6 +26,7 @@ class _Image(msgspec.Struct):
 class _Category(msgspec.Struct):
     id: int
     name: str
+    keypoints: list[str] = []
 
 
 class _Annotation(msgspec.Struct):
@@ -137,9 +139,41 @@ def has_outlines(root: Path) -> bool:
     return sum(row.is_outlined for row in rows) * 2 > len(rows)
 
 
+def has_keypoints(root: Path) -> bool:
+    """Whether most annotations of COCO below a folder have points, and their categories name them. Raises DataError."""
+    rows = [row for path in files(root) for row in decoded(path).annotations]
+    return sum(bytes(row.keypoints) not in NOTHING for row in rows) * 2 > len(rows) and bool(point_names(root))
+
+
+def point_names(root: Path) -> dict[str, tuple[str, ...]]:
+    """The names of the points of each category that has some. Raises DataError where two files differ."""
+    found: dict[str, tuple[str, ...]] = {}
+    for path in files(root):
+        for category in decoded(path).categories:
+            points = tuple(category.keypoints)
+            if points and found.setdefault(category.name, points) != points:
+                raise DataError(f"{path}: category {category.name!r} has other keypoints than in another file; give it the same")
+    return found
+
+
+def _points(row: _Annotation, count: int, path: Path, findings: Findings) -> tuple[float, ...]:
+    """x, y and visibility of each point; () where nobody marked any, or where they do not fit their category's names."""
+    if not count or bytes(row.keypoints) in NOTHING:
+        return ()
+    try:
+        values = msgspec.json.decode(row.keypoints, type=list[float])
+    except msgspec.MsgspecError:
+        values = []
+    if len(values) != POINT_VALUES * count or not all(abs(value) < float("inf") for value in values):
+        findings.add("boxes whose points are not those that their category names, taken without points", path.name)
+        return ()
+    return tuple(values)
+
+
 def _given(path: Path, data: Coco, names: dict[int, str], pictures: Pictures, several: bool, findings: Findings) -> Iterator[Given]:
     split = split_of(path) if several else ""
     boxes = empty(path, data)
+    wanted = {category.id: len(category.keypoints) for category in data.categories}
     for row in data.annotations:
         if str(row.image_id) not in boxes:
             findings.add("boxes of pictures that are not listed", path.name)
@@ -151,7 +185,8 @@ def _given(path: Path, data: Coco, names: dict[int, str], pictures: Pictures, se
             findings.add("annotations without a box, left out", path.name)
         else:
             x, y, w, h = row.bbox
-            boxes[str(row.image_id)].append(Box(names[row.category_id], x, y, x + w, y + h))
+            points = _points(row, wanted.get(row.category_id, 0), path, findings)
+            boxes[str(row.image_id)].append(Box(names[row.category_id], x, y, x + w, y + h, points))
     for image in data.images:
         place = pictures.named(image.file_name, near=path.parent, prefer=split)
         yield Given(place, boxes[str(image.id)], split, (image.width, image.height) if image.width and image.height else None)

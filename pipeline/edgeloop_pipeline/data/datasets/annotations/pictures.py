@@ -21,13 +21,18 @@ MAX_SHARE = 1.5  # rounding makes 1.0001; pixels are far above
 
 
 class Box(NamedTuple):
-    """A labelled box: edges in pixels of the picture as it is shown upright."""
+    """A labelled box: edges in pixels of the picture as it is shown upright. `points`: x, y and visibility of each, one by one."""
 
     label: str
     x1: float
     y1: float
     x2: float
     y2: float
+    points: tuple[float, ...] = ()
+
+    @property
+    def edges(self) -> tuple[float, float, float, float]:
+        return self[1:5]
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def _checked(picture: Given, findings: Findings) -> AnnotatedPicture | None:
     for box in picture.boxes:
         if picture.normalised:
             w, h = (stored_width, stored_height) if as_stored else (width, height)
-            if max(box[1:]) > MAX_SHARE:
+            if max(box.edges) > MAX_SHARE:
                 findings.add("boxes in pixels where shares are expected", file)
                 continue
             box = Box(box.label, box.x1 * w, box.y1 * h, box.x2 * w, box.y2 * h)
@@ -186,13 +191,15 @@ def _checked(picture: Given, findings: Findings) -> AnnotatedPicture | None:
 
 def _inside(box: Box, width: int, height: int, file: str, findings: Findings) -> Box | None:
     """The box within its picture; None where nothing is left of it."""
-    if not all(abs(edge) < float("inf") for edge in box[1:]):
+    if not all(abs(edge) < float("inf") for edge in box.edges):
         findings.add("boxes that are no numbers", file)
         return None
     if box.x2 <= box.x1 or box.y2 <= box.y1:
         findings.add("boxes without area", file)
         return None
-    cut = Box(box.label, max(0.0, box.x1), max(0.0, box.y1), min(float(width), box.x2), min(float(height), box.y2))
+    cut = box._replace(
+        x1=max(0.0, box.x1), y1=max(0.0, box.y1), x2=min(float(width), box.x2), y2=min(float(height), box.y2)
+    )  # fmt: skip
     if cut.x2 <= cut.x1 or cut.y2 <= cut.y1:
         findings.add("boxes outside the picture", file)
         return None
@@ -206,11 +213,15 @@ def _inside(box: Box, width: int, height: int, file: str, findings: Findings) ->
 
 def turned(box: Box, width: int, height: int, orientation: int) -> Box:
     """A box of a stored picture of `width` × `height` in the picture as EXIF shows it (orientations 1 to 8)."""
-    x1, y1, x2, y2 = box[1:]
-    if orientation in (2, 3, 7, 8):  # mirrored left to right, before a transposition
-        x1, x2 = width - x2, width - x1
-    if orientation in (3, 4, 6, 7):
-        y1, y2 = height - y2, height - y1
-    if orientation in TURNED:
-        x1, y1, x2, y2 = y1, x1, y2, x2
-    return Box(box.label, x1, y1, x2, y2)
+    mirrored, flipped, swapped = orientation in (2, 3, 7, 8), orientation in (3, 4, 6, 7), orientation in TURNED
+
+    def moved(x: float, y: float) -> tuple[float, float]:
+        x, y = width - x if mirrored else x, height - y if flipped else y  # before a transposition
+        return (y, x) if swapped else (x, y)
+
+    (ax, ay), (bx, by) = moved(box.x1, box.y1), moved(box.x2, box.y2)
+    points = [
+        value for i in range(0, len(box.points), 3)
+        for value in (*moved(box.points[i], box.points[i + 1]), box.points[i + 2])
+    ]  # fmt: skip
+    return Box(box.label, min(ax, bx), min(ay, by), max(ax, bx), max(ay, by), tuple(points))

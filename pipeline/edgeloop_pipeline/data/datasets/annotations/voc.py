@@ -73,7 +73,7 @@ def _given(path: Path, tree: ElementTree.Element, pictures: Pictures, sets: dict
         if not label:
             findings.add("boxes without a label", path.name)
         else:
-            boxes.append(Box(label, *edges))
+            boxes.append(Box(label, edges[0], edges[1], edges[2], edges[3]))
     size = None
     try:
         size = int(float(tree.findtext("size/width") or 0)), int(float(tree.findtext("size/height") or 0))

@@ -1,0 +1,1 @@
+"""Keypoints: boxes with named points, by the cells of a detector."""
