@@ -25,7 +25,8 @@ def others_kept(name: str, project: Any, out: Path, fed: list[Any], own: dict[st
         path = out.parent / f"{out.name}-nncf.onnx"
         path.write_bytes(nncf(source.read_bytes(), fed[0][:PEER_SAMPLES]))
         opened = session(path)
-        return joined_rows([opened.run(None, {opened.get_inputs()[0].name: x[None]}) for x in fed[1]])
+        names = [output.name for output in splits.outputs] if len(splits.outputs) > 1 else None
+        return joined_rows([opened.run(names, {opened.get_inputs()[0].name: x[None]}) for x in fed[1]])
 
     def by_ai_edge() -> Any:
         from ai_edge_litert.interpreter import Interpreter
@@ -33,13 +34,14 @@ def others_kept(name: str, project: Any, out: Path, fed: list[Any], own: dict[st
         edgeloop("run", out, "--runs", runs, "--set", "stages.export.float32=true")
         plain = (runs / out.name / "tflite-float32.tflite").read_bytes()
         small = Interpreter(model_content=ai_edge(plain, splits.train.values[:PEER_SAMPLES]))
-        small.allocate_tensors()
-        (entry,), ends = small.get_input_details(), small.get_output_details()
+        runner = small.get_signature_runner()
+        ((given, entry),) = runner.get_input_details().items()
+        # Exports change the order of outputs: each is found by its name.
+        names = [output.name for output in splits.outputs] if len(splits.outputs) > 1 else list(runner.get_output_details())
         rows = []
         for sample in splits.test.values:
-            small.set_tensor(entry["index"], sample[None].astype(entry["dtype"]))
-            small.invoke()
-            rows.append([small.get_tensor(end["index"]) for end in ends])
+            answers = runner(**{given: sample[None].astype(entry["dtype"])})
+            rows.append([answers[name] for name in names])
         return joined_rows(rows)
 
     for label, answers_of, ours in (("NNCF", by_nncf, "onnx-int8"), ("ai-edge-quantizer", by_ai_edge, "tflite-int8")):

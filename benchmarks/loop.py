@@ -31,10 +31,11 @@ from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.retraining import gate, pseudo_labelling
-from edgeloop_pipeline.retraining.cycle import WARM_START_RATE, right
+from edgeloop_pipeline.retraining.cycle import WARM_START_RATE
+from edgeloop_pipeline.retraining.shipped_answers import right
 from edgeloop_pipeline.run.runner import Listener
 from field_devices import MODEL, Stream, asked, stream, together
-from gate_rates import gate_rates
+from gate_rates import gate_rates, measured_gate_rates
 from harness import BIN, Row, at_least, at_most, each, edgeloop, main
 from outbox_kills import outbox_kills
 
@@ -222,8 +223,8 @@ def first_champion() -> tuple[Path, Path, Project]:
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    only = set(os.environ.get("ONLY", "gate_rates outbox_kills labels_worth field_accuracy shuffled_labels").split())
-    parts = (gate_rates, outbox_kills, labels_worth, field_accuracy, shuffled_labels)
+    parts = (gate_rates, measured_gate_rates, outbox_kills, labels_worth, field_accuracy, shuffled_labels)
+    only = os.environ.get("ONLY", "").split() or [part.__name__ for part in parts]
     yield from each(quick, *(part for part in parts if part.__name__ in only))
 
 

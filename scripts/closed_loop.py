@@ -249,7 +249,7 @@ def finish(story: Story, devices: list[Device], runs: Path, left: int, before: f
     """The table, the page, and whether anything was lost."""
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.preprocessing import prepare
-    from edgeloop_pipeline.retraining.cycle import right
+    from edgeloop_pipeline.retraining.shipped_answers import right
 
     decision = json.loads((runs / "retrain" / "exercise_watch" / "decisions.jsonl").read_text().splitlines()[0])
     kept = sorted((runs / "retrain" / "exercise_watch").glob("*.edgeloop"), key=lambda p: p.stat().st_mtime)

@@ -96,7 +96,8 @@ class GroupVariance(_Answer, frozen=True, omit_defaults=True):
 class BundleSummary(_Answer, frozen=True):
     """What the registry knows of a bundle. `reliability`: (bins, 2) share of right answers, and samples, by confidence.
 
-    `schema`: the lowest reader that runs it, for what it `requires`. `unknown`: what nobody knows of it.
+    `schema`: the lowest reader that runs it, for what it `requires`. `unknown`: what nobody knows of it. `task`: its kind; "": an
+    earlier hub did not keep it. `quantities` and their standard deviations `spread`: of regression. `background`: of segmentation.
     """
 
     model: str = ""
@@ -111,6 +112,10 @@ class BundleSummary(_Answer, frozen=True):
     schema: int = 1
     requires: list[str] = []
     unknown: list[str] = []
+    task: str = ""
+    quantities: list[str] = []
+    spread: list[float] = []
+    background: str = ""
 
 
 class PublishedBundle(BundleSummary, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from edgeloop_contract.messages import Device, Key, NamedArray, Short
 
 __all__ = [
     "DeviceDrift", "DriftSummary", "ExpectedAccuracy", "FeatureShift", "LabelAssignment", "LabelUpload", "ListedSample",
-    "QueuedSample", "RecordingLabel", "SampleSummary", "SettledSamples", "StoredSample",
+    "QueuedSample", "RecordingLabel", "SampleAnnotations", "SampleSummary", "SettledSamples", "StoredSample",
 ]  # fmt: skip
 
 
@@ -92,6 +92,26 @@ class StoredSample(SampleSummary, frozen=True, kw_only=True):
     others: list[NamedArray] = []
     labelled_itself: bool = msgspec.field(name="said")
     annotation: Annotation | None = None
+
+
+class SampleAnnotations(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one sample beyond a single label.
+
+    `part`: what its model answers: boxes, masks, values, labels; "": one label. `names`: its labels, or its quantities; of masks
+    without the `background`. `shape`: of the first input. `answer`: the model's. `settled`: what people agreed on. `people`: what
+    each of them said.
+    """
+
+    device: str
+    key: str
+    model: str
+    part: str
+    names: list[str]
+    shape: list[int]
+    background: str = ""
+    answer: Annotation | None = None
+    settled: Annotation | None = None
+    people: dict[str, Annotation] = {}
 
 
 class RecordingLabel(msgspec.Struct, frozen=True):

@@ -1,6 +1,7 @@
 """Strict settings: every problem of a recipe is found in one pass, with its path and the nearest valid name."""
 
 import dataclasses
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
@@ -20,9 +21,9 @@ def problems(data: object, kind: type, path: str) -> list[str]:
     """Everything that keeps `data` from being a `kind` (a msgspec Struct or a dataclass), one sentence each."""
     if not isinstance(data, Mapping):
         return [f"{path}: expected settings (key: value), got {_shown(data)}"]
-    types = fields(kind)
-    sentences = [f"{join(path, key)}: unknown setting{nearest(str(key), types)}" for key in data if key not in types]
-    for key, (wanted, required) in types.items():
+    known = fields(kind)
+    sentences = [f"{join(path, key)}: unknown setting{nearest(str(key), known)}" for key in data if key not in known]
+    for key, (wanted, required) in known.items():
         if key not in data:
             if required:
                 sentences.append(f"{join(path, key)}: missing")
@@ -44,6 +45,9 @@ def _value_problems(value: object, wanted: Any, path: str) -> list[str]:
     if isinstance(wanted, type) and issubclass(wanted, msgspec.Struct):
         return problems(value, wanted, path)
     origin, arguments = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin in (typing.Union, types.UnionType) and (lists := [a for a in arguments if typing.get_origin(a) is list]):
+        others = [a for a in arguments if a not in lists]  # one of something, or several
+        return _value_problems(value, lists[0] if isinstance(value, list) else others[0], path)
     if origin is list and isinstance(value, list):
         return [line for i, item in enumerate(value) for line in _value_problems(item, arguments[0], f"{path}[{i}]")]
     try:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
-import numpy as np
 
 from edgeloop_agent.answers import canonical_label
 from edgeloop_agent.box_answers import Box
 from edgeloop_agent.engine import Answer, Engine
+from edgeloop_agent.fitting import fitted
 from edgeloop_agent.label_answers import Label
 from edgeloop_agent.mask_answers import Mask
 from edgeloop_agent.metrics import Counts, place_kind
@@ -19,11 +19,11 @@ from edgeloop_contract.arrays import Array
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
 from edgeloop_contract.errors import DataError, DeviceError
 from edgeloop_contract.manifest import Manifest, Regression
-from edgeloop_contract.preprocessing import Grayscale, as_bytes, takes_texts
-from edgeloop_contract.resampling import to_model_rate
+from edgeloop_contract.preprocessing import as_bytes, takes_texts
 from edgeloop_contract.tasks import names_of
 
 if TYPE_CHECKING:
+    from edgeloop_agent.chains import Chains
     from edgeloop_agent.tracking.counting import LineCount, ZoneCount
     from edgeloop_agent.tracking.following import Following
 
@@ -32,7 +32,7 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the output: a window's answer, or why there is none. Fields as in `engine.Answer`; `tensors` as lists, or arrays.
 
     `repaired`: values that cleaning repaired, by step. `repeated`: the recording is a near duplicate; these are the last answers.
-    `lines`, `zones`: what was counted until now, where frames are followed.
+    `lines`, `zones`: what was counted until now, where frames are followed. `parts`: milliseconds by model, where chains are.
     """
 
     input: str
@@ -52,6 +52,7 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     masks: list[Mask] | None = None
     lines: list[LineCount] | None = None
     zones: list[ZoneCount] | None = None
+    parts: dict[str, float] | None = None
 
 
 class Observer(Protocol):
@@ -65,7 +66,7 @@ class Answering:
     """One model's answers. `engine` is called for each recording, because an update may have replaced the model.
 
     `as_lists`: tensors are given as JSON takes them; else as the arrays that they are. `following`: follows the boxes of recordings
-    that come in order.
+    that come in order; `chains`: of models that answer crops of the boxes.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class Answering:
         observer: Observer | None = None,
         as_lists: bool = True,
         following: Following | None = None,
+        chains: Chains | None = None,
     ) -> None:
         self.manifest, self.engine, self.counts, self.observer, self.as_lists = manifest, engine, counts, observer, as_lists
-        self.following = following
+        self.following, self.chains = following, chains
         self._steps, self._shape = manifest.preprocessing, manifest.sample.shape
         self.failures = 0  # of the runtime, in a row
         self.names = [] if isinstance(manifest.task, Regression) else names_of(manifest.task)
@@ -95,7 +97,7 @@ class Answering:
                 return
             answered = False
             if values is not None:
-                lines = self._answered(recording, self._fitted(recording, values))
+                lines = self._answered(recording, fitted(self._steps, self._shape, values, recording.rate_hz))
             else:  # several inputs: cleaning knows one array
                 inputs = recording.inputs or {}
                 lines = (self._seen(recording, answer, {}, recording.label) for answer in self.engine().answers(inputs))
@@ -126,17 +128,6 @@ class Answering:
             return as_bytes(recording.text)
         columns = recording.by_name(self.manifest.channels) if recording.by_name is not None and self.manifest.channels else None
         return recording.values if columns is None else columns
-
-    def _fitted(self, recording: Recording, values: Array) -> Array:
-        """Sound as one channel at the model's rate; a grey picture as three equal channels where the model takes colours."""
-        steps, shape = self._steps, self._shape
-        sound = to_model_rate(steps, values, recording.rate_hz)
-        if sound is not values:
-            return sound
-        is_grey = values.dtype == np.uint8 and (values.ndim == 2 or (values.ndim == 3 and values.shape[2] == 1))
-        if is_grey and len(shape) == 3 and shape[2] == 3 and not any(isinstance(step, Grayscale) for step in steps):
-            return np.repeat(values.reshape(*values.shape[:2], 1), 3, axis=2)
-        return values
 
     def _answered(self, recording: Recording, values: Array) -> Iterator[AnswerLine]:
         watched = self._duplicates is not None and values.ndim in (2, 3) and values.size
@@ -172,11 +163,18 @@ class Answering:
         if self.observer is not None and not answer.refused:
             self.observer.observe(recording, answer)
         line = _line(recording.name, answer, repaired, self.as_lists)
-        return line if self.following is None or line.boxes is None else self._followed(self.following, recording, line, line.boxes)
-
-    def _followed(self, following: Following, recording: Recording, line: AnswerLine, boxes: list[Box]) -> AnswerLine:
+        if line.boxes is None or (self.following is None and self.chains is None):
+            return line
         picture = (recording.inputs or {})[self.manifest.inputs[0].name] if recording.values is None else recording.values
-        tracked = following.follow(boxes, picture.shape[0], picture.shape[1], recording.stream)
+        if self.chains is not None:
+            boxes, parts = self.chains.answered(line.boxes, picture)
+            line = msgspec.structs.replace(line, boxes=boxes, parts={self.manifest.name: answer.milliseconds, **parts})
+        if self.following is None:
+            return line
+        return self._followed(self.following, recording, line, picture)
+
+    def _followed(self, following: Following, recording: Recording, line: AnswerLine, picture: Array) -> AnswerLine:
+        tracked = following.follow(line.boxes or [], picture.shape[0], picture.shape[1], recording.stream)
         counted = following.counted
         return msgspec.structs.replace(line, boxes=tracked, lines=counted.lines or None, zones=counted.zones or None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -14,13 +15,27 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.tasks import Detection, Keypoints
 
 __all__ = [
-    "Box", "Point", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "found_points",
+    "Box", "Part", "Point", "box_answers", "box_feature_names", "box_features", "count_found", "found_boxes", "found_points",
+    "label_name",
 ]  # fmt: skip
 
 DOUBTED = 0.05  # scores down to this one are looked at, to say how sure it is that there is nothing more
 SCORE_DIGITS, PIXEL_DIGITS = 4, 2
 LEAST_SIDE = 0.01  # pixels of a box in the picture
 HALF = 0.5
+
+
+class Part(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What another model of a chain says of a box; fields as in an answer. `labels`: with their scores. `refused`: why nothing."""
+
+    label: str | None = None
+    probabilities: dict[str, float] | None = None
+    values: dict[str, float] | None = None
+    score: float | None = None
+    labels: dict[str, float] | None = None
+    boxes: list[Box] | None = None
+    tensors: dict[str, Any] | None = None
+    refused: str | None = None
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -35,13 +50,15 @@ class Box(msgspec.Struct, frozen=True, omit_defaults=True):
     """One thing that was found. `score`: 0 to 1. `box`: x1, y1, x2, y2, in pixels of the picture as it is shown upright.
 
     `track`: the number of its track, where frames are followed; boxes of one object in several frames have the same one.
-    `points`: all of them in the model's order, of a model that finds points.
+    `then`: what the models of chains say of it, by their names. `points`: all of them in the model's order, of a model that finds
+    points.
     """
 
     label: str
     score: float
     box: list[float]
     track: int | None = None
+    then: dict[str, Part] | None = None
     points: list[Point] | None = None
 
 
@@ -62,7 +79,7 @@ def box_answers(task: Detection, outputs: Mapping[str, Array], height: int, widt
     points = _points(task, outputs, found, height, width, place)
     return [
         Box(
-            _name(task, int(found.labels[i])), round(float(found.scores[i]), SCORE_DIGITS),
+            label_name(task, int(found.labels[i])), round(float(found.scores[i]), SCORE_DIGITS),
             [round(edge, PIXEL_DIGITS) for edge in boxes[i].tolist()], points=None if points is None else points[i],
         )
         for i in np.flatnonzero(inside).tolist()
@@ -95,7 +112,7 @@ def found_points(task: Keypoints, outputs: Mapping[str, Array], found: Found, he
     return find_points(task.decode, outputs[task.points_output], found.rows, height, width)
 
 
-def _name(task: Detection, label: int) -> str:
+def label_name(task: Detection, label: int) -> str:
     """An end-to-end file may answer numbers that nobody named."""
     return task.labels[label] if 0 <= label < len(task.labels) else f"label {label}"
 

@@ -11,13 +11,16 @@ from edgeloop_agent import device_state
 from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.config.source_kinds import SOURCES
+from edgeloop_agent.connection_pool import is_here
 from edgeloop_agent.hardware import machine
+from edgeloop_agent.local_api.access import Door
 from edgeloop_agent.logs import Log
 from edgeloop_agent.loop import describe
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
+from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.resampling import model_rate_hz
 
@@ -47,7 +50,15 @@ def report_lines(path: Path) -> Iterator[str]:
 
         check_model(config.tracking, models.manifests[models.first])
         yield f"tracking: on; lines: {len(config.tracking.line)}, zones: {len(config.tracking.zone)}"
+    if config.chain:
+        from edgeloop_agent.chains import check_chains
+
+        check_chains(config.chain, models.manifests, models.first)
+        yield f"chains: {', '.join(f'{chain.boxes_of or models.first} → {chain.model}' for chain in config.chain)}"
+    yield from _outputs(config, models.manifests[models.first])
     yield from _sound(config, models.manifests[models.first])
+    if config.api.enabled:
+        Door(config.api)  # the token is there, and long enough
     yield f"api: {f'http://{authority(config.api.host, config.api.port)}' if config.api.enabled else 'off'}"
     yield from _updates(config, path)
     for number, tail in enumerate(config.split.tails if config.split.enabled else []):
@@ -56,6 +67,25 @@ def report_lines(path: Path) -> Iterator[str]:
         yield f"{what}: {text}"
     if models.refused:
         raise next(iter(models.refused.values()))
+
+
+def _outputs(config: Config, manifest: Manifest) -> Iterator[str]:
+    """Where answers go. Raises UsageError for labels that the model does not have."""
+    from edgeloop_agent.outputs.fan_out import unknown_labels
+
+    if problems := unknown_labels(config, manifest):
+        raise UsageError("\n".join(problems))
+    for number, output in enumerate(config.outputs):
+        if output.kind == "mqtt":
+            from edgeloop_agent.outputs.mqtt import broker_of
+
+            yield f"output mqtt: {broker_of(output)}, topics below {output.where}"
+            if not output.tls and not is_here(f"mqtt://{output.host}"):
+                yield f"warning: output[{number}].tls: {output.host} is spoken to without encryption; set tls = true"
+        else:
+            yield f"output {output.kind}: {output.where}"
+            if output.kind == "http":
+                yield from _connection(f"output[{number}].where", output.where, config)
 
 
 def _sound(config: Config, manifest: Manifest) -> Iterator[str]:
@@ -123,7 +153,7 @@ def _root(path: Path) -> str:
 
 def _connection(what: str, address: str, config: Config) -> Iterator[str]:
     """Notes on the connection to another machine: its proxy, and a warning without encryption."""
-    from edgeloop_agent.connection_pool import is_here, proxy_of, shown
+    from edgeloop_agent.connection_pool import proxy_of, shown
 
     proxy = proxy_of(address) if config.network.use_proxies else ""
     if proxy:

@@ -89,7 +89,8 @@ def _number(box: Box) -> int:
 def _text(box: Box, font: Any) -> str:
     from PIL import ImageFont
 
-    text = f"{box.label} {box.score:.2f}" + ("" if box.track is None else f" #{box.track}")
+    then = "".join(f" {part.label}" for part in (box.then or {}).values() if part.label is not None)
+    text = f"{box.label}{then} {box.score:.2f}" + ("" if box.track is None else f" #{box.track}")
     if isinstance(font, ImageFont.FreeTypeFont):
         return text
     return text.encode("latin-1", "replace").decode("latin-1")  # Pillow's old font of bitmaps has no other letters

@@ -31,19 +31,24 @@ class Action:
     command: tuple[str, ...] = ()
 
 
+def _answer_files(config: Config) -> list[Path]:
+    return [Path(o.where) for o in config.outputs if o.kind == "lines" and o.where not in ("-", "none")]
+
+
 def unit_of(config: Config, config_path: Path, program: str) -> str:
     """The unit file. The sandbox leaves the agent its own folders, its devices, and the network."""
     watchdog = int(config.limits.hang_seconds + 10)
     needs_devices = config.source.kind in ("camera", "microphone", "lines") or bool(config.runtime.delegate)
     groups = "SupplementaryGroups=video audio dialout\n" if needs_devices else ""
     devices = "" if needs_devices or config.runtime.providers else "PrivateDevices=yes\n"
-    writable = sorted({str(Path(p).parent) for p in (config.output.where,) if p not in ("-", "none")})
+    writable = sorted({str(file.parent) for file in _answer_files(config)})
     if config.source.kind == "watch" and config.source.after != "keep":
         writable.append(config.source.where)
     if config.state:
         writable.append(config.state)
     writes = f"ReadWritePaths={' '.join(map(_quoted, writable))}\n" if writable else ""
-    local_only = config.source.kind != "mqtt" and not config.updates.hub and not config.split.enabled
+    sends = any(output.kind != "lines" for output in config.outputs)
+    local_only = config.source.kind != "mqtt" and not sends and not config.updates.hub and not config.split.enabled
     families = "AF_UNIX AF_INET AF_INET6"
     addresses = "IPAddressDeny=any\nIPAddressAllow=localhost\n" if local_only and config.api.host in ("127.0.0.1", "::1") else ""
     return f"""\
@@ -136,7 +141,7 @@ def plan(config: Config, config_path: Path, root: Path) -> list[Action]:
         line = f'u {USER} - "edgeloop agent"\n'
         path = root / "usr/lib/sysusers.d/edgeloop-agent.conf"
         actions.append(Action(f"write {path}", path, line))
-    folders = [Path(config.output.where).parent] if config.output.where not in ("-", "none") else []
+    folders = [file.parent for file in _answer_files(config)]
     folders += [Path(config.state)] if config.state else []
     for folder in folders:
         if here and not folder.exists():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import deque
 from datetime import datetime, timezone
 from typing import IO
 
 __all__ = ["Log"]
 
 SHORT = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\t": "\\t"}
+KEPT_LINES, MAX_KEPT = 100, 500  # for the page on the device
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -18,11 +20,13 @@ class Log:
 
     def __init__(self, level: str = "info", stream: IO[str] | None = None) -> None:
         self._least, self._stream, self._lock = LEVELS.index(level), stream, threading.Lock()
+        self.recent: deque[str] = deque(maxlen=KEPT_LINES)
 
     def __call__(self, level: str, event: str, **fields: object) -> None:
         if LEVELS.index(level) < self._least:
             return
         line = f"{_now()} {level:7} {event}{''.join(f' {k}={_quoted(v)}' for k, v in fields.items())}\n"
+        self.recent.append(line.rstrip("\n")[:MAX_KEPT])
         try:
             with self._lock:
                 stream = self._stream or sys.stderr

@@ -17,12 +17,13 @@ from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.models import Models
-from edgeloop_agent.output import Output
+from edgeloop_agent.outputs.fan_out import Outputs
 from edgeloop_agent.sensors import Reading, Sensor
 from edgeloop_agent.sources import Outcome, Recording, acknowledge_nothing
 from edgeloop_contract.errors import EdgeloopError
 
 if TYPE_CHECKING:
+    from edgeloop_agent.page.live_view import LiveView
     from edgeloop_agent.tracking.following import Following
     from edgeloop_agent.updates.switcher import UpdateWatcher
 
@@ -40,16 +41,24 @@ class Loop:
         self, config: Config, models: Models, feed: Feed | None, sensor: Sensor, counts: Counts, log: Log,
         progress: Callable[[], None], watch: UpdateWatcher | None = None, observer: Observer | None = None,
         in_flight: InFlight | None = None, following: Following | None = None,
+        view: LiveView | None = None,
     ) -> None:  # fmt: skip
         """`watch`: over updates, where there are any; `observer`: of answers; `in_flight`: visible to the supervisor when
-        this process dies; `following`: of boxes, where tracking is on.
+        this process dies; `following`: of boxes, where tracking is on; `view`: of the page on the device.
         """
         self.config, self.models, self.feed, self.sensor = config, models, feed, sensor
         self.counts, self.log, self.progress, self.watch = counts, log, progress, watch
-        self.output = Output(config.output, counts, log)
         first = models.manifests[models.first]
-        self.following = following
-        self.answering = Answering(first, lambda: models.get(models.first), counts, observer, following=following)
+        self.output = Outputs(config, first, models.state, counts, log)
+        self.following, self.view = following, view
+        chains = None
+        if config.chain:
+            from edgeloop_agent.chains import Chains
+
+            chains = Chains(config.chain, models.first, models.get)
+        self.answering = Answering(
+            first, lambda: models.get(models.first), counts, observer, following=following, chains=chains
+        )  # fmt: skip
         self.next_look = self.next_watch = 0.0
         self.memory_full = False
         self.in_flight = in_flight or InFlight()
@@ -111,10 +120,12 @@ class Loop:
             refused = refused or line.refused is not None
             some.append(line)
             if len(some) == LINES_AT_ONCE:
-                written = self.output.write(some) and written
+                written = self.output.write(some, recording) and written
                 some = []
             self.progress()  # the windows of one recording may take minutes
-        written = self.output.write(some) and written
+        written = self.output.write(some, recording) and written
+        if self.view is not None:
+            self.view.see(recording, some)
         if self.answering.failures > failures:
             self.in_flight.failed(recording.key)
             return "failed"
@@ -142,7 +153,8 @@ class Loop:
                 was, now = self.answering, self.models.manifests[self.models.first]
                 if self.following is not None:
                     self.following.use(now)
-                self.answering = Answering(now, was.engine, self.counts, was.observer, following=self.following)
+                self.output.use(now)
+                self.answering = Answering(now, was.engine, self.counts, was.observer, following=self.following, chains=was.chains)
         if time.monotonic() < self.next_look:
             return
         self.next_look = time.monotonic() + self.config.thermal.poll_seconds

@@ -73,6 +73,7 @@ class Counts(msgspec.Struct):
     drift_alarms: int = 0
     latencies: dict[str, Latencies] = msgspec.field(default_factory=dict)  # by model
     queue: int = 0
+    outputs_waiting: dict[str, int] = msgspec.field(default_factory=dict)  # answers on disk, by where they go
     source_unavailable: str = ""
     bundles_refused: int = 0  # of the config, that are not served
     thermal: str = "cool"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ import msgspec
 
 from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Answer
+from edgeloop_agent.outbox.answers import annotation_of, doubt_of
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import DriftReport, Event
+from edgeloop_contract.tasks import Detection, Regression, Segmentation
 
 if TYPE_CHECKING:
     from edgeloop_agent.drift.monitor import DriftFollower
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.outbox.writer import OutboxWriter
 
 
+HAS_ANSWER = (Detection, Segmentation, Regression)  # whose answers are more than one label
 MAX_NAMES = 1024  # names of recordings
 
 
@@ -57,10 +61,11 @@ class SampleObserver:
         if observation.changed:
             self._announce(follower)
         if self.outbox_writer is not None:
-            name = self._name(recording.name, answer.window)
+            name, task = self._name(recording.name, answer.window), follower.manifest.task
+            truth = "" if isinstance(task, HAS_ANSWER) else recording.label  # one label says nothing of boxes
             self.outbox_writer.sample(
-                name, answer.window, answer.sample, answer.label or "", observation, recording.label, self.models.first,
-                self._sha256,
+                name, answer.window, answer.sample, answer.label or "", observation, truth, self.models.first, self._sha256,
+                doubt_of(task, answer), partial(annotation_of, task, answer),
             )  # fmt: skip
 
     def _name(self, name: str, window: int) -> str:
@@ -105,7 +110,7 @@ class SampleObserver:
 
                 self.follower = DriftFollower(model.manifest, reference, self.config.drift.false_alarms_per_10k)
                 self._restore_state(self.follower)
-            if reference is not None and self.outbox_writer is not None:
+            if reference is not None and self.outbox_writer is not None and not isinstance(model.manifest.task, Detection):
                 self.outbox_writer.use_reliability(reference.reliability)
             if reference is None:
                 if model.manifest.provenance is None:  # packed: nobody knows how ordinary samples look

@@ -79,15 +79,20 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     if source is not None and not models.answers_source:
         source, counts.source_unavailable = None, "its bundle is refused"
         log("error", "source is not read: its bundle, the first of the config, is refused", bundle=config.bundles[0])
+    if config.chain:
+        from edgeloop_agent.chains import check_chains
+
+        check_chains(config.chain, models.manifests, models.first)
     following = _following(config, models, counts, log) if source is not None else None
     progress = Progress(pipe, models.running, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log, in_flight) if source is not None else None
-    server = None
+    server = view = None
     if config.api.enabled:
         from edgeloop_agent.addresses import authority
         from edgeloop_agent.local_api.server import Api
 
-        server = Api(config.api, models, counts, log, lambda: not stop.is_set()).serve()
+        api = Api(config.api, models, counts, log, lambda: not stop.is_set())
+        server, view = api.serve(), api.view
         log("info", "api", address=f"http://{authority(config.api.host, server.port)}")
     observer = watch = None
     if config.drift.enabled:
@@ -98,11 +103,14 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         from edgeloop_agent.updates.switcher import UpdateWatcher
 
         watch = UpdateWatcher(config, config_path, models, counts, log, observer)
-    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, in_flight, following)
+    loop = Loop(config, models, feed, Board(), counts, log, progress, watch, observer, in_flight, following, view)
     progress.send(READY)
     if feed is not None:
         feed.start()
-    loop.run(stop)
+    try:
+        loop.run(stop)
+    finally:
+        loop.output.close()
     if observer is not None:
         observer.stop()
     if following is not None:

@@ -8,6 +8,7 @@ quantized tensors are cut, so that the boundary crosses as 8 bits, with the scal
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -18,7 +19,7 @@ from onnx import TensorProto, shape_inference
 from edgeloop_contract.arrays import DtypeName
 from edgeloop_contract.errors import BundleError
 
-__all__ = ["boundaries", "head", "tail"]
+__all__ = ["boundaries", "head", "only_outputs", "tail"]
 
 DTYPE_NAMES: dict[int, DtypeName] = {onnx.helper.np_dtype_to_tensor_dtype(np.dtype(name)): name for name in get_args(DtypeName)}
 BATCHES = (7, 11)  # two that no layer's own size is likely to be: what follows both of them is the batch
@@ -106,6 +107,26 @@ def _captured(node: Any) -> set[str]:
 def head(model: bytes, tensor: str) -> bytes:
     """From the inputs to `tensor`."""
     return _part(model, None, [tensor])
+
+
+def only_outputs(model: bytes, names: Collection[str]) -> bytes:
+    """The model with these of its outputs alone, in its own order, and with the nodes and inputs that they need."""
+    whole = onnx.load_from_string(model)
+    graph = whole.graph
+    outputs = [output for output in graph.output if output.name in names]
+    needed, nodes = {output.name for output in outputs}, []
+    for node in reversed(graph.node):
+        if needed & set(node.output):
+            nodes.append(node)
+            needed |= {*node.input, *_captured(node)}
+    kept = [tensor for tensor in graph.initializer if tensor.name in needed]
+    inputs = [entry for entry in graph.input if entry.name in needed]
+    for field, values in (("node", nodes[::-1]), ("output", outputs), ("initializer", kept), ("input", inputs)):
+        copies = [type(value).FromString(value.SerializeToString()) for value in values]
+        graph.ClearField(field)
+        getattr(graph, field).extend(copies)
+    del graph.value_info[:]
+    return bytes(whole.SerializeToString())
 
 
 def tail(model: bytes, tensor: str, decoder: bytes = b"") -> bytes:

@@ -24,7 +24,7 @@ from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.tails.api import TailServer, TailService
-from edgeloop_hub.web import pages, sample_pages, sign_in
+from edgeloop_hub.web import annotation_pages, pages, sample_pages, sign_in
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
@@ -36,6 +36,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_FORM_BYTES = 64 << 10
+MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 
 
@@ -56,6 +57,7 @@ def build(hub: Hub) -> Litestar:
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
             _up_to(hub.settings.max_part_bytes, api.Workstation, TailServer, *sample_api.HANDLERS),
             _up_to(MAX_FORM_BYTES, *pages.HANDLERS, *sign_in.HANDLERS, *sample_pages.HANDLERS),
+            _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
         state=State({"hub": hub, "service": TailService(hub)}),
         request_max_body_size=MAX_FORM_BYTES,

@@ -35,6 +35,9 @@ class Settings:
     max_unpacked_bytes: int = 64 << 20  # of the samples of one upload
     sample_seconds: float = 365 * 86400.0  # that labelled samples are kept; others as long as history_seconds
     labels_needed: int = 1  # people who must agree on a label
+    box_agreement_iou: float = 0.5  # of two people's boxes that are the same one
+    mask_agreement_iou: float = 0.8  # mean over the labels of two people's masks that agree
+    value_agreement_std: float = 0.1  # difference of two people's values that agree, in the quantity's standard deviations
     tail_bytes: int = 1 << 30  # of model files behind the tails that are loaded
     tail_providers: list[str] = field(default_factory=list)  # ONNX Runtime's, such as CUDA, before the CPU
     tail_batch: int = 16  # rows that run together

@@ -16,7 +16,7 @@ from edgeloop_hub import event_log, health
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.drift import reports as drift_reports
 from edgeloop_hub.fleet import reports
-from edgeloop_hub.rollouts import rollout_store, service
+from edgeloop_hub.rollouts import evidence, rollout_store, service
 from edgeloop_hub.rollouts.policy import next_move
 from edgeloop_hub.samples import sample_store
 from edgeloop_hub.settings import Settings
@@ -111,6 +111,7 @@ def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
     steps: tuple[Callable[[Connection], None], ...] = (
         lambda connection: reports.forget_old(connection, before),
         lambda connection: event_log.forget_old(connection, before),
+        lambda connection: evidence.forget(connection, before),
         lambda connection: drift_reports.forget_old(connection, before),
         lambda connection: sample_store.forget_old(connection, before, time.time() - settings.sample_seconds),
         lambda connection: accounts.forget_old(connection, settings),

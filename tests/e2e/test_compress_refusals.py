@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper
 from test_compress import classifier, pictures  # noqa: F401 (a fixture)
@@ -50,6 +52,10 @@ CASES = {
         flat(helper.make_node("Mul", ["y", "c"], ["z"]), outputs=[("z", F, ["batch", 3])], c=np.full(3, np.nan, np.float32)), [],
         "its constant c has values that are no numbers",
     ),
+    "an output that is a constant": (
+        flat(helper.make_node("Identity", ["c"], ["z"]), outputs=[Y, ("z", F, [1, 3])], c=np.ones((1, 3), np.float32)), [],
+        "its output z is the same for every sample; leave it out",
+    ),
     "a sample of 30 thousand million": (
         onnx_file([helper.make_node("Relu", ["x"], ["y"])], [("x", F, [1, 3, 100_000, 100_000])],
                   [("y", F, [1, 3, 100_000, 100_000])]), [],
@@ -67,6 +73,38 @@ def test_it_is_said_at_the_start(name: str, pictures: Path, tmp_path: Path) -> N
     assert expected in sentence(done, done.returncode) and done.returncode, done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
     assert f"/.{'o'}-" not in done.stderr  # no path of a folder that is gone
+
+
+def test_outputs_that_nobody_asked_for_need_not_be_understood(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    """A constant, and boxes that an operator chooses by their values; with a second input that only those need."""
+    content = flat(
+        helper.make_node("Identity", ["c"], ["z"]), helper.make_node("NonZero", ["second"], ["chosen"]),
+        outputs=[("z", F, [1, 3]), Y, ("chosen", TensorProto.INT64, [2, "count"])], c=np.ones((1, 3), np.float32),
+    )  # fmt: skip
+    model = onnx.load_from_string(content)
+    model.graph.input.append(helper.make_tensor_value_info("second", F, ["batch", 4]))
+    (tmp_path / "net.onnx").write_bytes(model.SerializeToString())
+    done = edgeloop_here(
+        "compress", tmp_path / "net.onnx", "--calibrate", pictures, "--out", tmp_path / "o", "--normalize", "unit", "--output", "y",
+        "--prepare-only",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    kept = onnx.load(tmp_path / "o" / "model.onnx").graph
+    assert [o.name for o in kept.output] == ["y"] and [i.name for i in kept.input] == ["x"] and len(kept.node) == 2
+
+
+def test_broken_pictures_are_named_together(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
+    (tmp_path / "net.onnx").write_bytes(classifier())
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    broken = sorted(path for path in folder.rglob("*") if path.is_file())[:5:2]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:60])
+    done = edgeloop_here(
+        "compress", tmp_path / "net.onnx", "--calibrate", folder, "--out", tmp_path / "o", "--normalize", "unit"
+    )  # fmt: skip
+    assert done.returncode == 3 and done.stderr.startswith("edgeloop: 3 recordings cannot be read:\n")
+    assert all(path.name in done.stderr for path in broken) and not (tmp_path / "o").exists()
 
 
 def test_boxes_without_area_in_the_picture_are_left_out() -> None:

@@ -28,7 +28,8 @@ def fleet(
         right = int(rng.binomial(answers, sure))
         first = int(rng.binomial(answers, 0.5 + shift))
         found[f"d{seed}-{i}"] = DeviceEvidence(
-            hours=4, crashes=int(rng.poisson(crashes * 4)), latency_us_p95=[slow * float(rng.lognormal(9, 0.2))], answers=answers,
+            hours=4, crashes=int(rng.poisson(crashes * 4)), latency_us_p95=slow * float(rng.lognormal(9, 0.2)), latency_reports=1,
+            answers=answers,
             confidence_sum=answers * confidence, confidence_squares=answers * (confidence**2 + 0.01),
             labels=Counter(walk=first, run=answers - first), right=right, labelled=answers, worked=True,
         )  # fmt: skip

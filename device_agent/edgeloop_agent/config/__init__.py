@@ -4,6 +4,7 @@ from edgeloop_agent.config.loading import load
 from edgeloop_agent.config.settings import (
     Api,
     Cache,
+    Chain,
     Config,
     CountedLine,
     CountedZone,
@@ -23,6 +24,6 @@ from edgeloop_agent.config.settings import (
 )
 
 __all__ = [
-    "Api", "Cache", "Config", "CountedLine", "CountedZone", "Drift", "Limits", "Log", "Network", "Output", "Runtime", "Samples",
-    "Source", "Split", "Tail", "Thermal", "Tracking", "Updates", "load",
+    "Api", "Cache", "Chain", "Config", "CountedLine", "CountedZone", "Drift", "Limits", "Log", "Network", "Output",
+    "Runtime", "Samples", "Source", "Split", "Tail", "Thermal", "Tracking", "Updates", "load",
 ]  # fmt: skip

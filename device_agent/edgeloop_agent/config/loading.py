@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from edgeloop_agent.config.settings import Config
+from edgeloop_agent.config.outputs_checked import problems_of_outputs
+from edgeloop_agent.config.settings import Config, Output
 from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.config.tracked import problems_of_tracking
 from edgeloop_contract.errors import UsageError
@@ -69,6 +71,11 @@ def _contradictions(config: Config) -> list[str]:
         problems.append(f"source.where: a {source.kind} source needs {SOURCES[source.kind].needs_where}")
     if source.kind == "none" and not config.api.enabled:
         problems.append("source.kind: there is neither a source nor the API; set source.kind, or api.enabled")
+    if config.api.enabled and not (config.api.token_file or config.api.allow_anyone) and not _is_local(config.api.host):
+        problems.append(
+            f"api.host: {config.api.host} is reached from other machines, and there is no token; make one"
+            " (openssl rand -hex 16 > FILE) and name it in api.token_file, or let everybody in with api.allow_anyone = true"
+        )
     if config.thermal.hot_celsius < config.thermal.warm_celsius:
         problems.append(
             f"thermal.hot_celsius: {config.thermal.hot_celsius:g} is below warm_celsius {config.thermal.warm_celsius:g}"
@@ -88,7 +95,24 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would look like a hung runtime")
     if len(set(config.bundles)) < len(config.bundles):
         problems.append("bundles: one is named twice")
-    return [*problems, *problems_of_tracking(config)]
+    return [*problems, *problems_of_outputs(config), *problems_of_tracking(config)]
+
+
+def _is_local(host: str) -> bool:
+    import ipaddress
+
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _whole_output(output: Output, whole: Callable[[str], str]) -> Output:
+    is_file = output.kind == "lines" and output.where not in ("-", "none")
+    return msgspec.structs.replace(
+        output, where=whole(output.where) if is_file else output.where, ca_file=whole(output.ca_file),
+        token_file=whole(output.token_file), password_file=whole(output.password_file),
+    )  # fmt: skip
 
 
 def _absolute(config: Config, folder: Path) -> Config:
@@ -98,11 +122,10 @@ def _absolute(config: Config, folder: Path) -> Config:
         except RuntimeError as error:
             raise UsageError(f"{text}: this user has no home folder for ~; write the whole path") from error
 
-    source, output = config.source, config.output
+    source = config.source
     if source.kind in ("folder", "watch", "file", "lines", "video") and source.where != "-":
         source = msgspec.structs.replace(source, where=whole(source.where))
-    if output.where not in ("-", "none"):
-        output = msgspec.structs.replace(output, where=whole(output.where))
+    outputs = [_whole_output(output, whole) for output in config.outputs]
     tails = [
         msgspec.structs.replace(tail, ca_file=whole(tail.ca_file), token_file=whole(tail.token_file)) for tail in config.split.tails
     ]
@@ -111,6 +134,7 @@ def _absolute(config: Config, folder: Path) -> Config:
     )  # fmt: skip
     state = whole(config.state) or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
     return msgspec.structs.replace(
-        config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=output, updates=updates,
+        config, bundles=[whole(b) for b in config.bundles], state=state, source=source, output=outputs, updates=updates,
+        api=msgspec.structs.replace(config.api, token_file=whole(config.api.token_file)),
         split=msgspec.structs.replace(config.split, tails=tails),
     )  # fmt: skip

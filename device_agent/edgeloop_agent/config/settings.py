@@ -62,7 +62,7 @@ class Cache(_Part, frozen=True):
 
 
 class Api(_Part, frozen=True):
-    """Open Inference Protocol v2 and /metrics. It has no password: leave it on this machine."""
+    """Open Inference Protocol v2, /metrics and the page. Beyond this machine it takes a token."""
 
     enabled: bool = True
     host: str = "127.0.0.1"
@@ -72,13 +72,37 @@ class Api(_Part, frozen=True):
     max_batch: PositiveInt = 64
     connections: PositiveInt = 32
     timeout_seconds: PositiveFloat = 10.0  # for a client to send a whole request
+    token_file: str = ""  # who asks from elsewhere must know the token in it
+    allow_anyone: bool = False  # to listen beyond this machine without a token
+    page: bool = True  # a page for people at /
 
 
 class Output(_Part, frozen=True):
-    """Answers as JSON lines: `-` is standard output, `none` nowhere, else a file. A full file is renamed; one such is kept."""
+    """Where answers go, and which. `where`, of `lines`: `-` (standard output), `none`, or a file; of `mqtt`: the topic above its
+    topics; of `http`: an address. A full file is renamed, and one such is kept; a full queue loses its oldest answers.
+    """
 
+    kind: Literal["lines", "mqtt", "http"] = "lines"
     where: Name = "-"
-    max_bytes: NonNegativeInt = 64 * MIB
+    max_bytes: NonNegativeInt = 64 * MIB  # of the file; of answers on disk that wait for the other side
+    labels: list[Name] = []  # only answers, boxes and masks with these; none named: all
+    min_confidence: Fraction01 = 0.0  # of labels, boxes and masks
+    only_changes: bool = False  # of the label, of the number of boxes of each label, of values
+    every_seconds: NonNegativeFloat = 0.0  # not more often than this
+    device: str = ""  # the name that others see; empty: the host's name
+    picture: bool = False  # mqtt, http: with the picture, as JPEG
+    token_file: str = ""  # http: sent as a bearer token
+    format: Literal["cloudevents", "json"] = "cloudevents"  # http
+    timeout_seconds: PositiveFloat = 10.0  # http: for each request
+    ca_file: str = ""  # of the other side's certificate, where no public authority signed it
+    host: str = "127.0.0.1"  # mqtt: the broker
+    port: Port = 0  # mqtt; 0: 1883, or 8883 with TLS
+    tls: bool = False  # mqtt
+    username: str = ""  # mqtt
+    password_file: str = ""  # mqtt
+    qos: Literal[0, 1, 2] = 1  # mqtt
+    retain: bool = False  # mqtt: the broker keeps the last answer for who subscribes later
+    discovery: str = ""  # mqtt: the beginning of Home Assistant's discovery topics, usually homeassistant; empty: none
 
 
 class Limits(_Part, frozen=True):
@@ -219,6 +243,17 @@ class Tracking(_Part, frozen=True):
     zone: list[CountedZone] = []
 
 
+class Chain(_Part, frozen=True):
+    """Boxes of one model are cropped out of the picture, and another model answers each."""
+
+    model: Name  # that answers the crops: its name, one of `bundles`
+    boxes_of: str = ""  # the detector's name; empty: the first bundle
+    labels: list[Name] = []  # boxes with these alone; none named: all
+    min_score: Fraction01 = 0.0
+    margin: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0  # around a box, as a share of its sides
+    most: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10  # boxes of a picture, the best first
+
+
 class Log(_Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -232,7 +267,7 @@ class Config(_Part, frozen=True):
     runtime: Runtime = Runtime()
     cache: Cache = Cache()
     api: Api = Api()
-    output: Output = Output()
+    output: Output | list[Output] = Output()
     limits: Limits = Limits()
     thermal: Thermal = Thermal()
     updates: Updates = Updates()
@@ -241,4 +276,10 @@ class Config(_Part, frozen=True):
     split: Split = Split()
     network: Network = Network()
     tracking: Tracking = Tracking()
+    chain: list[Chain] = []
     log: Log = Log()
+
+    @property
+    def outputs(self) -> list[Output]:
+        """`[output]` and `[[output]]` alike."""
+        return [self.output] if isinstance(self.output, Output) else self.output

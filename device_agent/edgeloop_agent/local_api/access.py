@@ -1,17 +1,78 @@
-"""Who may use the local API: programs and its own pages, but no foreign page in a browser."""
+"""Who may use the local API: programs and its own pages, but no foreign page in a browser; from elsewhere with a token."""
 
 from __future__ import annotations
 
+import hmac
 import ipaddress
 import re
 import socket
 import zlib
 from collections.abc import Sequence
+from pathlib import Path
 
-from edgeloop_agent.local_api.connection import Refusal
+from edgeloop_agent.config import Api
+from edgeloop_agent.local_api.connection import Refusal, Request
+from edgeloop_contract.errors import UsageError
 
+MIN_TOKEN = 16
+COOKIE = "edgeloop"
+PAGES = frozenset(("/", "/page/events", "/page/picture"))  # where the cookie counts: it opens the page alone
+FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
 PORT = re.compile(r":\d{1,5}$")
 CODINGS = {"gzip": 47, "x-gzip": 47, "deflate": 47}  # what zlib is to expect: either of its heads
+
+
+class Door:
+    """Asks for the token of `api.token_file` whoever does not ask from the device itself. Without a token everybody may come in."""
+
+    def __init__(self, settings: Api) -> None:
+        """Raises UsageError for a token that cannot be read, or is short enough to be guessed."""
+        self._token = self._cookie = b""
+        if not settings.token_file:
+            return
+        try:
+            self._token = Path(settings.token_file).read_bytes().strip()
+        except OSError as error:
+            raise UsageError(f"api.token_file: {settings.token_file} cannot be read ({error.strerror})") from error
+        if len(self._token) < MIN_TOKEN or any(byte <= 32 or byte > 126 for byte in self._token):
+            remedy = f"write one into it: openssl rand -hex 16 > {settings.token_file}"
+            raise UsageError(
+                f"api.token_file: {settings.token_file} holds no token of {MIN_TOKEN} letters and digits or more; {remedy}"
+            )
+        self._cookie = hmac.digest(self._token, b"page", "sha256").hex().encode()
+
+    def lets_in(self, request: Request) -> bool:
+        """By its address, its bearer token, or the page's cookie. A proxy here asks for others, and says so."""
+        if not self._token or (_is_here(request.peer) and not any(name in request.headers for name in FORWARDED)):
+            return True
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self.knows(given.strip().encode("latin-1")):
+            return True
+        cookies = (part.strip().partition("=") for part in request.headers.get("cookie", "").split(";"))
+        mine = next((value for name, _, value in cookies if name == COOKIE), "")
+        return request.path in PAGES and hmac.compare_digest(mine.encode("latin-1"), self._cookie)
+
+    def knows(self, token: bytes) -> bool:
+        return hmac.compare_digest(token, self._token)
+
+    def check(self, request: Request) -> None:
+        """Raises Refusal."""
+        if not self.lets_in(request):
+            raise Refusal(
+                401, "send the token of api.token_file: Authorization: Bearer TOKEN", headers={"WWW-Authenticate": "Bearer"}
+            )
+
+    def cookie(self) -> str:
+        """For a browser that gave the token: no script reads it, no other site sends it, and it says nothing of the token."""
+        return f"{COOKIE}={self._cookie.decode()}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
+
+
+def _is_here(address: str) -> bool:
+    try:
+        where = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return (getattr(where, "ipv4_mapped", None) or where).is_loopback
 
 
 def check(headers: dict[str, str], names: Sequence[str]) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 MAX_LINE_BYTES = 8192
 REASONS = {
-    200: "OK", 400: "Bad Request", 403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 409: "Conflict",
-    411: "Length Required",
-    413: "Content Too Large", 415: "Unsupported Media Type", 431: "Request Header Fields Too Large", 500: "Internal Server Error",
-    501: "Not Implemented", 503: "Service Unavailable", 505: "HTTP Version Not Supported",
+    200: "OK", 303: "See Other", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found",
+    405: "Method Not Allowed", 409: "Conflict", 411: "Length Required", 413: "Content Too Large", 415: "Unsupported Media Type",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 501: "Not Implemented", 503: "Service Unavailable",
+    505: "HTTP Version Not Supported",
 }  # fmt: skip
 JSON = "application/json"
 RETRY_AFTER_SECONDS = 1
@@ -32,20 +32,24 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """`headers` by their names in lower case."""
+    """`headers` by their names in lower case. `peer`: the address that asks."""
 
     method: str
     path: str
     headers: dict[str, str]
     body: bytes | bytearray = b""
+    peer: str = ""
 
 
 @dataclass(frozen=True)
 class Response:
+    """`stream`: instead of `content`, pieces that are sent as they come, until the client leaves."""
+
     content: bytes = b""
     content_type: str = JSON
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    stream: Iterator[bytes] | None = None
 
 
 def too_busy() -> Refusal:
@@ -135,7 +139,7 @@ def response_head(response: Response, close: bool) -> bytes:
     lines = [
         f"HTTP/1.1 {response.status} {REASONS.get(response.status, 'Unknown')}",
         f"Content-Type: {response.content_type}",
-        f"Content-Length: {len(response.content)}",
+        *([f"Content-Length: {len(response.content)}"] if response.stream is None else []),
         *(f"{name}: {value}" for name, value in response.headers.items()),
         *(["Connection: close"] if close else []),
     ]

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 # Label values that are there from the start, beside those that a bundle brings, by metric.
 KNOWN = {
     "refused": ["unreadable", "does_not_fit", "runtime_failed", "window"], "inferences_skipped": ["near_duplicate"],
-    "dropped": ["queue_full", "output", "outbox"], "outbox_rows": ["labelled", "uncertain", "drifted", "random", "rest", "event"],
+    "dropped": ["queue_full", "output", "outbox", "picture"],
+    "outbox_rows": ["labelled", "uncertain", "drifted", "random", "rest", "event"],
 }  # fmt: skip
 FILES = [("deleted", "answered"), ("kept", "refused"), ("kept", "failed"), ("kept", "unwritten"), ("kept", "dropped")]
 STATUSES = ["200", "400", "403", "404", "413", "500", "503"]
@@ -62,6 +63,10 @@ class MetricsCollector:
             latency.add_metric([model], buckets, histogram.total)
         yield latency
         yield GaugeMetricFamily("edgeloop_agent_queue_length", "recordings that wait for inference", value=counts.queue)
+        waiting = GaugeMetricFamily("edgeloop_agent_outputs_waiting", "answers on disk that wait for an output", labels=["output"])
+        for where, count in counts.outputs_waiting.items():
+            waiting.add_metric([where], count)
+        yield waiting
         yield CounterMetricFamily("edgeloop_agent_drift_alarms", "alarms of the drift monitor", value=counts.drift_alarms)
         if counts.drift is not None:
             yield GaugeMetricFamily(

@@ -12,8 +12,8 @@ import socketserver
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edgeloop_agent.local_api.connection import (  # fmt: skip
@@ -72,6 +72,7 @@ class Server(socketserver.ThreadingTCPServer):
         self._slots = threading.BoundedSemaphore(bounds.connections)
         self._reserved = threading.BoundedSemaphore(RESERVED)
         self.open: set[_Connection] = set()
+        self.stopping = False
         self.bodies = BodyBudget(MAX_BODIES * bounds.max_body_bytes)
         if ":" in address[0]:
             self.address_family = socket.AF_INET6
@@ -83,6 +84,10 @@ class Server(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.5}, name="api", daemon=True).start()
+
+    def shutdown(self) -> None:
+        self.stopping = True
+        super().shutdown()
 
     def process_request(self, request: Any, client_address: Any) -> None:
         slot = self._slots if self._take_slot(reserved=False) else self._reserved if self._take_slot(reserved=True) else None
@@ -162,12 +167,15 @@ class _Connection(socketserver.BaseRequestHandler):
             keep = keep and headers.get("connection", "").lower() != "close"
             if self.reserved and not self.server.handlers.is_health_path(path):
                 raise too_busy()
-            response = self._answer(Request(method, path, headers))
+            response = self._answer(Request(method, path, headers, peer=str(self.client_address[0])))
         except Refusal as refusal:
             response, keep, render_refusal = self.server.handlers.render_refusal(refusal), keep and not refusal.close, refusal.close
         self.server.handlers.count_status(response.status)
         self.waits_since = time.monotonic()  # until it takes the response
         self.connection.settimeout(self.server.bounds.timeout_seconds)
+        if response.stream is not None:
+            self._send_stream(response, response.stream, method)
+            return False
         self.connection.sendall(
             response_head(response, close=not keep or self.reserved) + (b"" if method == "HEAD" else response.content)
         )
@@ -175,6 +183,32 @@ class _Connection(socketserver.BaseRequestHandler):
             self.connection.shutdown(socket.SHUT_WR)
             self.reader.linger()
         return keep
+
+    def _send_stream(self, response: Response, stream: Iterator[bytes], method: str) -> None:
+        """Send pieces as they come; empty ones only look whether the client is still there.
+
+        A client that does not take them for `timeout_seconds` is left.
+        """
+        with contextlib.closing(stream):  # type: ignore[type-var]
+            self.connection.sendall(response_head(response, close=True))
+            if method == "HEAD":
+                return
+            while not self.server.stopping:
+                self.waits_since = float("inf")
+                if (piece := next(stream, None)) is None:
+                    return
+                if not piece:
+                    if self._has_left():
+                        return
+                    continue
+                self.waits_since = time.monotonic()
+                self.connection.sendall(piece)
+
+    def _has_left(self) -> bool:
+        try:
+            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
 
     def _answer(self, request: Request) -> Response:
         size, most = content_length(request.headers), self.server.bounds.max_body_bytes
@@ -190,7 +224,7 @@ class _Connection(socketserver.BaseRequestHandler):
                 self.connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             body = self.reader.body(size)
             self.waits_since = float("inf")
-            return self.server.handlers.answer(Request(request.method, request.path, request.headers, body))
+            return self.server.handlers.answer(replace(request, body=body))
 
     def _head(self, line: bytes) -> tuple[str, str, bool, dict[str, str]]:
         """Method, path, whether the protocol keeps the connection, and the headers."""

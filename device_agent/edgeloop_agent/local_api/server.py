@@ -28,9 +28,12 @@ from edgeloop_agent.local_api.model_info import (
     config_of,
     metadata_of,
 )
+from edgeloop_agent.local_api.page_routes import OPEN_PATHS, PageRoutes
+from edgeloop_agent.local_api.page_routes import PATHS as PAGE_PATHS
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts, place_kind
 from edgeloop_agent.models import Model, Models
+from edgeloop_agent.page.live_view import LiveView
 from edgeloop_agent.runtimes.named import Memory
 from edgeloop_contract import inference
 from edgeloop_contract.arrays import Array
@@ -45,6 +48,7 @@ READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
 FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
     "/v2/repository/index": SEND_METHODS
 }
+OPEN_TO_ALL = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready"}  # without a token
 EXTENSIONS = ["binary_tensor_data", *meanings.EXTENSIONS]  # a request with such a parameter gets what its outputs mean too
 HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
 VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
@@ -57,6 +61,9 @@ class Api:
     def __init__(self, settings: Settings, models: Models, counts: Counts, log: Log, ready: Callable[[], bool]) -> None:
         self.settings, self.models, self.counts, self.log, self.ready = settings, models, counts, log, ready
         self.collector = MetricsCollector(counts, models)
+        self.door = access.Door(settings)
+        self.view = LiveView(models, counts, log, max(1, settings.connections // 2)) if settings.page else None
+        self.page = PageRoutes(self.view, self.door) if self.view is not None else None
         self._large_bodies = threading.Lock()
 
     def serve(self) -> Server:
@@ -78,8 +85,10 @@ class Api:
     def admit(self, request: Request) -> int:
         """Bytes that the request's body may have. Raises Refusal for a caller, path or method that is not allowed."""
         access.check(request.headers, [self.settings.host, *self.settings.names])
-        allowed = FIXED_PATHS.get(request.path)
+        allowed = FIXED_PATHS.get(request.path) or (PAGE_PATHS.get(request.path) if self.page is not None else None)
         manifest = None
+        if request.path not in OPEN_TO_ALL or (request.path in PAGE_PATHS and self.page is None):
+            self.door.check(request)
         if allowed is None:
             _, manifest, what = self._model(request.path)
             allowed = SEND_METHODS if what == "/infer" else READ_METHODS
@@ -95,6 +104,8 @@ class Api:
     def answer(self, request: Request) -> Response:
         """The response to a request. Raises Refusal for every error."""
         try:
+            if self.page is not None and request.path in PAGE_PATHS:
+                return self.page.answer(request)
             return self._post(request) if request.method == "POST" else self._get(request.path)
         except DataError as error:
             raise Refusal(400, str(error)) from error

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeloop_contract.errors import StorageError
+from edgeloop_agent.state_database import StateDatabase
 
 FILE = "outbox.sqlite"
-PAGE = 4096
 ROW_BYTES = 200  # of a row beside its body
 SPARE = 0.8  # of the ceiling that rows may fill; the rest is pages in part, and SQLite's own
-BUSY_SECONDS = 5.0
 DAY = 86400
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS waiting (
@@ -52,53 +49,23 @@ class Row:
     recording: str = ""
 
 
-class Outbox:
-    """May be opened by several processes. A damaged file is renamed; `quarantined` says why. `check`: look for damage first.
+class Outbox(StateDatabase):
+    """Samples and events that wait for the hub.
 
     `max_bytes`: of waiting rows; `context_bytes`: of context samples, which are held back until their recording is asked for.
     Raises StorageError where the disk refuses.
     """
 
     def __init__(self, path: Path, max_bytes: int, check: bool = True, context_bytes: int = 0) -> None:
-        self.path, self.max_bytes, self.context_bytes, self._check = path, max_bytes, context_bytes, check
-        self.quarantined = ""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            try:
-                self._connection = self._opened()
-            except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
-                    raise
-                self._quarantine(str(error))
-                self._connection = self._opened()
-        except (OSError, sqlite3.Error) as error:
-            raise StorageError(f"{path}: the outbox cannot be opened ({error}); make room or check the path") from error
-
-    def _opened(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-        pages = max(64, (self.max_bytes + self.context_bytes) // PAGE)
-        for pragma in ("auto_vacuum=INCREMENTAL", "journal_mode=WAL", "synchronous=FULL", f"journal_size_limit={1 << 20}",
-                       "wal_autocheckpoint=128", f"max_page_count={pages}"):  # fmt: skip
-            connection.execute(f"PRAGMA {pragma}").fetchall()
-        connection.executescript(SCHEMA)
-        if self._check and connection.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            connection.close()
-            raise sqlite3.DatabaseError("it is damaged")
-        return connection
-
-    def _quarantine(self, why: str) -> None:
-        self.quarantined = why
-        for suffix in ("", "-wal", "-shm"):
-            file = Path(f"{self.path}{suffix}")
-            if file.exists():
-                file.replace(f"{self.path}.damaged{suffix}")
+        self.max_bytes, self.context_bytes = max_bytes, context_bytes
+        super().__init__(path, SCHEMA, max_bytes + context_bytes, check)
 
     def put(self, rows: Iterable[Row]) -> None:
         """Store rows: all of them, or none after an error. The least valuable and oldest rows make room, and are counted.
 
         Of context samples the oldest make room.
         """
-        with self._writing() as connection:
+        with self.writing() as connection:
             for row in rows:
                 size = len(row.body) + ROW_BYTES
                 if row.kind == "rest":
@@ -117,7 +84,7 @@ class Outbox:
     def release(self, recordings: Iterable[str]) -> int:
         """Move the context samples of these recordings to the waiting rows; returns their number."""
         released = 0
-        with self._writing() as connection:
+        with self.writing() as connection:
             for recording in recordings:
                 released += connection.execute(
                     "INSERT OR IGNORE INTO waiting SELECT key, 'rest', value, ?, bytes, body FROM rest WHERE recording = ?",
@@ -158,7 +125,7 @@ class Outbox:
         """The most valuable rows that fit into `max_bytes` together, oldest first among equals; at least one."""
         chosen: list[Row] = []
         used = 0
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(
                 "SELECT key, kind, value, body FROM waiting WHERE value >= ? ORDER BY value DESC, at LIMIT ?",
                 (min_value, max_rows),
@@ -173,7 +140,7 @@ class Outbox:
     def sent(self, keys: Iterable[str], bytes_sent: int) -> None:
         """Delete rows that arrived. `bytes_sent` counts against the budget of the day."""
         day = int(time.time() // DAY)
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.executemany("DELETE FROM waiting WHERE key = ?", [(key,) for key in keys])
             connection.execute("DELETE FROM sent WHERE day < ?", (day - 7,))
             connection.execute(
@@ -183,62 +150,38 @@ class Outbox:
 
     def drop(self, row: Row) -> None:
         """Delete a row that the hub refuses, and count it."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute("DELETE FROM waiting WHERE key = ?", (row.key,))
             self._count(connection, f"refused {row.kind}", 1)
 
     def withdraw(self) -> None:
         """Delete and count every sample. Events stay."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             for kind, n in connection.execute("SELECT kind, COUNT(*) FROM waiting WHERE kind != 'event' GROUP BY kind").fetchall():
                 self._count(connection, f"withdrawn {kind}", n)
             connection.execute("DELETE FROM waiting WHERE kind != 'event'")
             connection.execute("DELETE FROM rest")
 
     def bytes_sent_today(self) -> int:
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute("SELECT bytes FROM sent WHERE day = ?", (int(time.time() // DAY),)).fetchone()
         return int(row[0]) if row else 0
 
     def context_count(self) -> int:
         """Number of context samples that are held back."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return int(connection.execute("SELECT COUNT(*) FROM rest").fetchone()[0])
 
     def waiting(self) -> dict[str, int]:
         """Rows by kind."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return dict(connection.execute("SELECT kind, COUNT(*) FROM waiting GROUP BY kind"))
 
     def counts(self) -> dict[str, int]:
         """What was evicted, refused or withdrawn, by kind, since the file was made."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             return dict(connection.execute("SELECT what, n FROM counted"))
-
-    def close(self) -> None:
-        self._connection.close()
 
     @staticmethod
     def _count(connection: sqlite3.Connection, what: str, n: int) -> None:
         connection.execute("INSERT INTO counted VALUES (?, ?) ON CONFLICT(what) DO UPDATE SET n = n + excluded.n", (what, n))
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-        except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: {error}; make room") from error
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
-        try:
-            yield self._connection
-        except sqlite3.Error as error:
-            raise StorageError(f"{self.path}: {error}") from error

@@ -7,7 +7,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from edgeloop_agent.drift.monitor import DriftObservation
 from edgeloop_agent.outbox.redaction import packed, redacted
 from edgeloop_agent.outbox.selection import PRIORITY, SampleChoice, SampleSelector
 from edgeloop_agent.outbox.store import FILE, Outbox, Row, outbox_path
+from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.messages import Event, NamedArray, Sample
@@ -65,13 +66,17 @@ class OutboxWriter:
         truth: str,
         model: str,
         sha256: str,
+        doubt: float | None = None,
+        answer: Callable[[], Annotation | None] = lambda: None,
     ) -> None:
-        """Consider one answered sample (1, *sample), by input where there are several."""
+        """Consider one answered sample (1, *sample), by input where there are several.
+
+        `doubt`: 0 to 1, where it is not 1 - the confidence. `answer`: asked for where a person may correct it.
+        """
         if self.settings.send != "samples":
             return
-        choice = self._choose(
-            observation.features, observation.confidence, observation.drifting, truth == prediction if truth else None
-        )
+        sure = observation.confidence if doubt is None else 1 - doubt
+        choice = self._choose(observation.features, sure, observation.drifting, truth == prediction if truth else None)
         if choice is None:
             if not self.settings.context_bytes:
                 return
@@ -82,13 +87,15 @@ class OutboxWriter:
             NamedArray(name=name[:200], dtype=str(values.dtype), shape=list(values.shape))  # type: ignore[arg-type]
             for name, values in arrays.items()
         )
-        size = sum(values.nbytes for values in arrays.values())
+        answered = None if choice.kind == "rest" else answer()
+        size = sum(values.nbytes for values in arrays.values()) + _memory_of(answered)
         key = secrets.token_hex(16)
         kept = Sample(
             key=key, at=time.time(), kind=choice.kind, model=model, sha256=sha256, recording=recording[:200], window=window,  # type: ignore[arg-type]
             random=choice.random, guess=prediction[:200], confidence=round(min(max(observation.confidence, 0.0), 1.0), 6),
             features=[round(float(f), 3) for f in np.clip(observation.features[:100], -99, 99)], value=round(choice.value, 4),
             truth=truth[:200], dtype=first.dtype, shape=first.shape, input=first.name, others=others,
+            answer=answered,
         )  # fmt: skip
         with self._changed:
             queue, share = (self._context, 0.5) if choice.kind == "rest" else (self._queue, 1.0)
@@ -140,6 +147,13 @@ class OutboxWriter:
                 if str(error) != self._failing:
                     self._failing = str(error)
                     self.log("error", "samples are lost", why=error)
+
+
+def _memory_of(answer: Annotation | None) -> int:
+    """About how many bytes the answer takes while it waits."""
+    if answer is None:
+        return 0
+    return 300 * len(answer.boxes or []) + 36 * sum(len(mask.counts) for mask in answer.masks or []) + 32 * len(answer.values or [])
 
 
 def _row(one: Event | tuple[Sample, list[Array]]) -> Row:

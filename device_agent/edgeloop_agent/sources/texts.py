@@ -15,7 +15,6 @@ __all__ = ["TEXT_ENDINGS", "decoded", "is_text_file", "lines_of_file", "text_lin
 
 TEXT_ENDINGS = frozenset((".txt",))
 LINE_END = b"\n"
-MAX_LINES_BYTES = 256 << 20  # of one file of lines
 
 
 def is_text_file(path: Path) -> bool:

@@ -125,6 +125,11 @@ class _Reader:
             raise ModelError(f"{self.where}: its output {name} is a sequence, which cannot be imported; {PACK}")
         if not self.batch:
             return Port(name, str(value.dtype).removeprefix("torch."), value.shape)
+        if value.is_constant:
+            raise ModelError(
+                f"{self.where}: its output {name} is the same for every sample; leave it out: say which of the"
+                " others count, each with --output"
+            )
         if not value.batched():
             raise ModelError(
                 f"{self.where}: its output {name} has shape {list(value.shape)} for {BATCHES[0]} samples; its first axis must be"

@@ -21,6 +21,7 @@ from edgeloop_contract.sample_messages import (
     ListedSample,
     QueuedSample,
     RecordingLabel,
+    SampleAnnotations,
     SettledSamples,
     StoredSample,
 )
@@ -29,7 +30,7 @@ from edgeloop_hub.auth.guards import asking, is_device, is_workstation
 from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.drift.summary import summary
 from edgeloop_hub.http.error_responses import documents_errors
-from edgeloop_hub.samples import ingest, label_queue, labelling, sample_store
+from edgeloop_hub.samples import annotating, ingest, label_queue, labelling, sample_store
 from edgeloop_hub.samples.values import arrays_of
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
@@ -82,7 +83,9 @@ class Samples(Controller):
         settled, who = 0, data.who if data.who == "import" else own_name(data.who, "who")
         with state.hub.database.writing() as database:
             for one in data.labels:
-                if one.label:
+                if one.annotation is not None:
+                    settled += annotating.annotate(database, one.device, one.key, who, one.annotation, state.hub.settings)
+                elif one.label:
                     settled += labelling.label(database, one.device, one.key, who, one.label, state.hub.settings, one.whole)
                 else:
                     labelling.skip(database, one.device, one.key)
@@ -116,6 +119,15 @@ class Samples(Controller):
                     with zipped.open(f"{name}.npy", "w") as entry:
                         np.save(entry, values, allow_pickle=False)
         return Response(file.getvalue(), media_type="application/octet-stream")
+
+    @get("/samples/{device:str}/{key:str}/annotations", sync_to_thread=True, raises=[NotFoundException])
+    def annotations_of(self, device: str, key: str, state: State) -> SampleAnnotations:
+        """What the model answered to one sample, what each person said of it, and what they agreed on."""
+        with state.hub.database.reading() as database:
+            known = annotating.of_sample(database, device, key)
+        if known is None:
+            raise NotFoundException("there is no such sample")
+        return known
 
     @get("/labelled", sync_to_thread=True, media_type="application/msgpack")
     def labelled(

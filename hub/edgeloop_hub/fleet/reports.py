@@ -14,6 +14,7 @@ from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import devices, heartbeats, jobs
 
@@ -38,6 +39,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     used: dict[str, Any] = {}
     connection.execute(insert(heartbeats).values(device=device.name, key=report.key, at=at, sha256=beat.sha256[:64], body=body))
     if report.heartbeat is not None:
+        evidence.keep(connection, device.name, device.channel, beat)
         used = {
             "model": beat.model,
             "version": beat.version,

@@ -61,7 +61,13 @@ def problems(*statuses: int, kind: type = Problem) -> dict[int, ResponseSpec]:
 
 def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Errors of the framework, and those that guards and handlers raise."""
-    return _response(request, error.status_code, error.detail, error.headers, error.extra or None)
+    return _response(request, error.status_code, f"{error.detail}{_first_mistake(error.extra)}", error.headers, error.extra or None)
+
+
+def _first_mistake(extra: Any) -> str:
+    """What does not fit of a request: "validation failed" alone tells nobody what to mend."""
+    first = extra[0] if isinstance(extra, list) and extra else None
+    return f": {str(first['message'])[:500]}" if isinstance(first, dict) and "message" in first else ""
 
 
 def _expected_error(request: Request[Any, Any, Any], error: EdgeloopError) -> Response[Any]:

@@ -13,17 +13,18 @@ from itertools import islice
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, and_, delete, insert, select, update
 
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift.reports import faulty
-from edgeloop_hub.rollouts.gates import DeviceEvidence
-from edgeloop_hub.rollouts.policy import Rollout
+from edgeloop_hub.rollouts.gates import ByDevice, DeviceEvidence
+from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
-from edgeloop_hub.storage.schema import devices, events, heartbeats, rollouts
+from edgeloop_hub.storage.schema import devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
+MAX_BUNDLES = 4  # of one device, in one rollout
 OTHER = "others"  # the label of all answers beyond MAX_LABELS labels
 FAILED = ("failed", "rolled-back")
 MAX_REPORTS = 500_000  # of the newest that one comparison reads
@@ -75,18 +76,87 @@ def failures(connection: Connection, rollout: Rollout, names: Iterable[str]) -> 
     return {row.source for row in connection.execute(rows.distinct())} & set(names)
 
 
-def since(connection: Connection, names: set[str], sha256s: set[str], begin: float) -> dict[str, DeviceEvidence]:
+def keep(connection: Connection, device: str, channel: str, beat: Heartbeat) -> None:
+    """Add a report to what open rollouts of its model know of the device, so that no tick reads reports again."""
+    if not beat.sha256:
+        return
+    open_ones = select(rollouts.c.id).where(
+        rollouts.c.state.in_(OPEN), rollouts.c.channel == channel, rollouts.c.model == beat.model
+    )  # fmt: skip
+    for number in connection.execute(open_ones).scalars():
+        mine = and_(rollout_evidence.c.rollout == number, rollout_evidence.c.device == device)
+        rows = {row.sha256: row for row in connection.execute(select(rollout_evidence).where(mine))}
+        row = rows.get(beat.sha256[:64])
+        if row is None and len(rows) >= MAX_BUNDLES:
+            continue  # a device that says something else each time
+        sums = (_decoded(row.body) if row is not None else None) or DeviceEvidence()
+        add(sums, beat, max(0, beat.crashes - row.crashes) if row is not None else 0)
+        values = {"crashes": min(beat.crashes, 2**53), "body": msgspec.json.encode(sums).decode()}
+        if row is None:
+            key = {"rollout": number, "device": device, "sha256": beat.sha256[:64]}
+            connection.execute(insert(rollout_evidence).values(**key, **values))
+        else:
+            connection.execute(update(rollout_evidence).where(mine, rollout_evidence.c.sha256 == row.sha256).values(**values))
+
+
+def begin(connection: Connection, number: int) -> None:
+    """Reports are added up for this rollout, from now on."""
+    connection.execute(insert(rollout_evidence).values(rollout=number, device="", sha256="", crashes=0, body=""))
+
+
+def kept(connection: Connection, rollout: Rollout) -> dict[str, ByDevice] | None:
+    """What was added up since the rollout began, by bundle's digest and device; None for one that began with an earlier release."""
+    rows = connection.execute(select(rollout_evidence).where(rollout_evidence.c.rollout == rollout.id)).all()
+    if not any(row.device == "" for row in rows):
+        return None
+    found: dict[str, ByDevice] = {}
+    for row in rows:
+        if row.device and (sums := _decoded(row.body)) is not None:
+            found.setdefault(row.sha256, {})[row.device] = sums
+    return found
+
+
+def _decoded(body: str) -> DeviceEvidence | None:
+    try:
+        return msgspec.json.decode(body, type=DeviceEvidence)
+    except msgspec.MsgspecError:  # of another release
+        return None
+
+
+def of_devices(connection: Connection, sums: dict[str, ByDevice], names: set[str], sha256s: set[str], began: float) -> ByDevice:
+    """`sums` of these devices from these bundles. A device with several of them counts with the one that it ran longest."""
+    chosen: ByDevice = {}
+    for sha256 in sorted(sha256s & sums.keys()):
+        for name, device in sums[sha256].items():
+            if name in names and (name not in chosen or device.hours > chosen[name].hours):
+                chosen[name] = device
+    return _believed(connection, chosen, sha256s, began, time.time())
+
+
+def forget(connection: Connection, before: float) -> None:
+    """Sums of rollouts that ended and began long ago."""
+    old = select(rollouts.c.id).where(rollouts.c.state.not_in(OPEN), rollouts.c.began < before)
+    connection.execute(delete(rollout_evidence).where(rollout_evidence.c.rollout.in_(old)))
+
+
+def since(connection: Connection, names: set[str], sha256s: set[str], begin: float) -> ByDevice:
     """Reports of these devices from these bundles since `begin`, added up by device: the newest ones, where there are very many."""
     now = time.time()
     if not names or not sha256s:
         return {}
     window = max(MIN_WINDOW_SECONDS, MAX_REPORTS * USUAL_POLL_SECONDS / len(names))
     begin = max(begin, now - window)
-    by_device: dict[str, DeviceEvidence] = {}
+    by_device: ByDevice = {}
     later_crashes: dict[str, int] = {}
     for name, beat in _newest_first(connection, sorted(names), sha256s, begin):
-        add(by_device.setdefault(name, DeviceEvidence()), beat, later_crashes.get(name, beat.crashes))
+        crashes = max(0, later_crashes.get(name, beat.crashes) - beat.crashes)
+        add(by_device.setdefault(name, DeviceEvidence()), beat, crashes)
         later_crashes[name] = beat.crashes
+    return _believed(connection, by_device, sha256s, begin, now)
+
+
+def _believed(connection: Connection, by_device: ByDevice, sha256s: set[str], begin: float, now: float) -> ByDevice:
+    """What the time since `begin` allows, with the labels that people gave."""
     for device in by_device.values():
         device.hours = min(device.hours, (now - begin) / HOUR + 1)
         device.crashes = min(device.crashes, FIRST_CRASHES + MAX_CRASHES_PER_HOUR * device.hours)
@@ -94,7 +164,7 @@ def since(connection: Connection, names: set[str], sha256s: set[str], begin: flo
         if sample.device in by_device:
             by_device[sample.device].labelled += 1
             by_device[sample.device].right += sample.prediction == sample.label
-    return by_device
+    return dict(sorted(by_device.items()))
 
 
 def _newest_first(connection: Connection, names: list[str], sha256s: set[str], begin: float) -> Iterator[tuple[str, Heartbeat]]:
@@ -118,13 +188,14 @@ def beat_of(body: str) -> Heartbeat | None:
         return None
 
 
-def add(evidence: DeviceEvidence, beat: Heartbeat, crashes_later: int) -> None:
-    """Add one report. `crashes_later`: what the device's next report counts."""
+def add(evidence: DeviceEvidence, beat: Heartbeat, crashes: int) -> None:
+    """Add one report, with so many `crashes` between it and the next or the last one."""
     most = int(MAX_ANSWERS_PER_SECOND * (1 + beat.seconds))
     evidence.hours += beat.seconds / HOUR
-    evidence.crashes += max(0, crashes_later - beat.crashes)
+    evidence.crashes += crashes
     if beat.latency_us_p95 is not None:
-        evidence.latency_us_p95.append(beat.latency_us_p95)
+        evidence.latency_us_p95 += beat.latency_us_p95
+        evidence.latency_reports += 1
     count, mean = min(beat.confidence.count, most), min(beat.confidence.mean, 1.0)
     evidence.answers += count
     evidence.confidence_sum += count * mean
@@ -132,11 +203,13 @@ def add(evidence: DeviceEvidence, beat: Heartbeat, crashes_later: int) -> None:
     mix: Counter[str] = Counter()
     for name, number in beat.labels.items():
         known = name in evidence.labels or len(evidence.labels) < MAX_LABELS
-        mix[name if known else OTHER] += min(number, most)
-        evidence.labels[name if known else OTHER] += min(number, most)
+        name = name if known else OTHER
+        mix[name] += min(number, most)
+        evidence.labels[name] = evidence.labels.get(name, 0) + min(number, most)
     evidence.mixes.add(mix)
     if beat.drift is not None:
-        evidence.drift.append(beat.drift)
+        evidence.drift += beat.drift
+        evidence.drift_reports += 1
     evidence.right += min(beat.right, beat.labelled, most)
     evidence.labelled += min(beat.labelled, most)
     evidence.worked = evidence.worked or beat.answered > 0 or count > 0 or any(beat.labels.values())

@@ -32,13 +32,15 @@ class DeviceEvidence:
 
     hours: float = 0.0
     crashes: float = 0.0
-    latency_us_p95: list[float] = field(default_factory=list)
+    latency_us_p95: float = 0.0  # the sum over `latency_reports`
+    latency_reports: int = 0
     answers: int = 0
     confidence_sum: float = 0.0
     confidence_squares: float = 0.0
-    labels: Counter[str] = field(default_factory=Counter)
+    labels: dict[str, int] = field(default_factory=dict)
     mixes: LabelMixes = field(default_factory=LabelMixes)
-    drift: list[float] = field(default_factory=list)
+    drift: float = 0.0  # the sum over `drift_reports`
+    drift_reports: int = 0
     right: int = 0
     labelled: int = 0
     worked: bool = False
@@ -128,7 +130,7 @@ def _crashes(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Findi
 
 
 def _latency(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
-    mine, others = ([float(np.mean(s.latency_us_p95)) for s in side.values() if s.latency_us_p95] for side in (new, old))
+    mine, others = ([s.latency_us_p95 / s.latency_reports for s in side.values() if s.latency_reports] for side in (new, old))
     limit = gates.max_latency_ratio
     if not others and mine:
         return Finding("p95 latency", None, f"{np.mean(mine):,.0f} µs; nobody to compare with")
@@ -196,7 +198,7 @@ def _labels(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Findin
     return Finding("label mix", shift > limit and p < gates.alpha, text)
 
 
-def _table(rows: list[Counter[str]]) -> Any:
+def _table(rows: list[dict[str, int]]) -> Any:
     """Counts of answers: a row for each device, a column for each label. Rare labels share a column; rows are clipped."""
     devices = Counter(name for row in rows for name, count in row.items() if count > 0)
     places = {name: i for i, (name, _) in enumerate(devices.most_common(MAX_LABELS))}
@@ -211,7 +213,7 @@ def _table(rows: list[Counter[str]]) -> Any:
 
 
 def _drift(gates: GateLimits, new: ByDevice, old: ByDevice, rng: Any) -> Finding:
-    mine, others = (clipped([float(np.mean(s.drift)) for s in side.values() if s.drift], OUTLIER) for side in (new, old))
+    mine, others = (clipped([s.drift / s.drift_reports for s in side.values() if s.drift_reports], OUTLIER) for side in (new, old))
     if not gates.max_drift or not mine or not others:
         waits = bool(gates.max_drift and others and not mine)
         return Finding("drift", None, "not looked at" if not gates.max_drift else "no score reported", waits)

@@ -23,7 +23,7 @@ class LabelMixes:
 
     reports: int = 0
     squares: float = 0.0  # of the reports' answers
-    by_label: Counter[str] = field(default_factory=Counter)
+    by_label: dict[str, int] = field(default_factory=dict)
     squares_by_label: dict[str, float] = field(default_factory=dict)
     products_by_label: dict[str, float] = field(default_factory=dict)  # of a label's answers and all answers
 
@@ -41,7 +41,7 @@ class LabelMixes:
         self.reports += 1
         self.squares += total**2
         for name, count in labels.items():
-            self.by_label[name] += count
+            self.by_label[name] = self.by_label.get(name, 0) + count
             self.squares_by_label[name] = self.squares_by_label.get(name, 0.0) + count**2
             self.products_by_label[name] = self.products_by_label.get(name, 0.0) + count * total
 

@@ -17,7 +17,7 @@ from edgeloop_contract.hub_messages import GateStatus, RolloutStatus, RolloutSum
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 from edgeloop_hub import event_log
 from edgeloop_hub.rollouts import evidence, rollout_store
-from edgeloop_hub.rollouts.gates import Finding, judge
+from edgeloop_hub.rollouts.gates import ByDevice, Finding, judge
 from edgeloop_hub.rollouts.policy import OPEN, Assessment, Move, Rollout
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
@@ -64,6 +64,7 @@ def start(connection: Connection, target: str, plan: RolloutPlan, fallback: byte
     )  # fmt: skip
     assert inserted.inserted_primary_key is not None
     number = int(inserted.inserted_primary_key[0])
+    evidence.begin(connection, number)
     steps = "; ".join(map(str, plan.steps))
     event_log.record(connection, "rollout started", f"steps {steps}, soak {plan.soak_seconds:g} s", target, number)
     return number
@@ -99,9 +100,16 @@ def assess(connection: Connection, rollout: Rollout) -> Assessment:
     names = {d.name for d in inside}
     failed = evidence.failures(connection, rollout, names)
     began = connection.execute(select(rollouts.c.began).where(rollouts.c.id == rollout.id)).scalar_one()
-    new = evidence.since(connection, names, {rollout.target_sha256}, began)
+    sums = evidence.kept(connection, rollout)
+
+    def reported(names: set[str], sha256s: set[str]) -> ByDevice:
+        if sums is None:
+            return evidence.since(connection, names, sha256s, began)
+        return evidence.of_devices(connection, sums, names, sha256s, began)
+
+    new = reported(names, {rollout.target_sha256})
     old_sha256s = {d.sha256 for d in outside if d.sha256 and d.sha256 != rollout.target_sha256}
-    old = evidence.since(connection, {d.name for d in outside}, old_sha256s, began)
+    old = reported({d.name for d in outside}, old_sha256s)
     failed -= {d.name for d in inside if d.sha256 == rollout.target_sha256}
     working = {name for name, device in new.items() if device.worked} - failed
     findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed))

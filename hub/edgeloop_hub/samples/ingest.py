@@ -7,20 +7,21 @@ import math
 import time
 import zlib
 from collections import Counter
-from collections.abc import Container
 
 import msgspec
 import numpy as np
 from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.hub_messages import BundleSummary
 from edgeloop_contract.messages import NamedArray, Sample, Samples
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
-from edgeloop_hub.samples import accuracy, labelling
+from edgeloop_hub.samples import accuracy, annotating, labelling
+from edgeloop_hub.samples.annotation_check import part_of
 from edgeloop_hub.settings import Settings
-from edgeloop_hub.storage.schema import sample_inputs, samples
+from edgeloop_hub.storage.schema import annotated_samples, sample_inputs, samples
 from edgeloop_hub.updates import registry
 
 DAY = 86400.0
@@ -57,9 +58,13 @@ def has_room(connection: Connection, device: EnrolledDevice, upload: Samples, se
     row = connection.execute(select(*sums).where(samples.c.device == device.name, samples.c.at > since)).one()
     mine = (sample_inputs.c.device == device.name, sample_inputs.c.at > since)
     others = connection.execute(select(func.coalesce(func.sum(func.length(sample_inputs.c.others)), 0)).where(*mine)).scalar_one()
+    kept = annotated_samples
+    answers = select(func.coalesce(func.sum(func.length(kept.c.answer)), 0)).where(kept.c.device == device.name, kept.c.at > since)
+    others += connection.execute(answers).scalar_one()
+    answered = sum(len(msgspec.msgpack.encode(s.answer)) for s in upload.samples if s.answer is not None)
+    new = answered + sum(len(each.data) for s in upload.samples for each in s.inputs)
     return bool(
-        row[0] + others + sum(len(each.data) for s in upload.samples for each in s.inputs) <= settings.sample_bytes_per_day
-        and row[1] + unpacked <= settings.sample_unpacked_bytes_per_day
+        row[0] + others + new <= settings.sample_bytes_per_day and row[1] + unpacked <= settings.sample_unpacked_bytes_per_day
     )
 
 
@@ -78,7 +83,7 @@ def store(connection: Connection, device: EnrolledDevice, upload: Samples, setti
     if upload.released:
         labelling.mark_released(connection, device.name, upload.released)
     open_ones, by_person = _OpenSamples(connection), dict[tuple[str, str], dict[str, str]]()
-    known_labels = dict[str, list[str]]()
+    bundles = dict[str, BundleSummary]()
     for sample in upload.samples:
         if sample.key in known:
             continue
@@ -87,7 +92,11 @@ def store(connection: Connection, device: EnrolledDevice, upload: Samples, setti
         if place not in by_person:
             by_person[place] = labelling.of_recording(connection, device.name, *place) if sample.recording else {}
         given = by_person[place]
-        truth = sample.truth if sample.truth in _known(connection, known_labels, sample.model) else ""
+        if sample.model not in bundles:
+            bundles[sample.model] = registry.newest(connection, sample.model)
+        bundle = bundles[sample.model]
+        one_label = not part_of(bundle, sample.answer)
+        truth = sample.truth if one_label and (not bundle.labels or sample.truth in bundle.labels) else ""
         settled = bool(truth) or max(Counter(given.values()).values(), default=0) >= settings.labels_needed
         alike = (
             name if settled else open_ones.like(sample, name)
@@ -105,20 +114,10 @@ def store(connection: Connection, device: EnrolledDevice, upload: Samples, setti
         if sample.others:
             parts = {"input": sample.input, "others": msgspec.msgpack.encode(sample.others)}
             connection.execute(insert(sample_inputs).values(device=device.name, key=sample.key, at=now, **parts))
+        if (answer := annotating.answer_bytes(sample, bundle)) is not None:
+            annotating.keep_answer(connection, device.name, sample.key, now, answer)
         labelling.label_arrived(connection, device.name, sample.key, given, settings)
     return True
-
-
-def _known(connection: Connection, known_labels: dict[str, list[str]], model: str) -> Container[str]:
-    """Labels that the model knows; any label, where no bundle of the model is known."""
-    if model not in known_labels:
-        known_labels[model] = registry.labels_of(connection, model)
-    return known_labels[model] or _Any()
-
-
-class _Any:
-    def __contains__(self, _: object) -> bool:
-        return True
 
 
 def unpacked_bytes(sample: Sample) -> int:

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, func, select, tuple_
 
 from edgeloop_contract.sample_messages import QueuedSample
 from edgeloop_hub.samples.sample_store import SUMMARY_COLUMNS, summary_fields
-from edgeloop_hub.storage.schema import labels, samples
+from edgeloop_hub.storage.schema import labels, personal_annotations, samples
 
 FIRST_CHOSEN = 50
 MAX_SPREAD = 2000  # open samples that are put in order
@@ -40,9 +40,12 @@ def waiting(connection: Connection, model: str, person: str, limit: int, exclude
     and resemble the others less and less.
     `excluded`: devices whose sensors are at fault; nobody's time is spent on their samples.
     """
-    mine = select(labels.c.key).where(labels.c.device == samples.c.device, labels.c.key == samples.c.key, labels.c.person == person)
+    mine, mine_too = (
+        select(said.c.key).where(said.c.device == samples.c.device, said.c.key == samples.c.key, said.c.person == person)
+        for said in (labels, personal_annotations)
+    )
     head = samples.c.alike == samples.c.device + "/" + samples.c.key
-    open_ones = and_(samples.c.labelled.is_(None), samples.c.skipped == 0, head, ~mine.exists())
+    open_ones = and_(samples.c.labelled.is_(None), samples.c.skipped == 0, head, ~mine.exists(), ~mine_too.exists())
     excluded = list(excluded)
     open_ones = and_(open_ones, samples.c.device.not_in(excluded))
     if model:
@@ -110,11 +113,14 @@ def spread(rows: Sequence[A]) -> list[A]:
 
 def _answered(connection: Connection, model: str) -> int:
     """How many samples of the model, or of all, people have labelled."""
-    by_people = select(labels.c.device, labels.c.key).where(labels.c.person != "device").distinct()
-    if model:
-        mine = and_(samples.c.device == labels.c.device, samples.c.key == labels.c.key)
-        by_people = by_people.join(samples, mine).where(samples.c.model == model)
-    return int(connection.execute(select(func.count()).select_from(by_people.subquery())).scalar_one())
+    count = 0
+    for table in (labels, personal_annotations):
+        by_people = select(table.c.device, table.c.key).where(table.c.person != "device").distinct()
+        if model:
+            mine = and_(samples.c.device == table.c.device, samples.c.key == table.c.key)
+            by_people = by_people.join(samples, mine).where(samples.c.model == model)
+        count += int(connection.execute(select(func.count()).select_from(by_people.subquery())).scalar_one())
+    return count
 
 
 def _group_sizes(connection: Connection, heads: list[str]) -> dict[str, int]:

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, and_, delete, exists, func, insert, or_, sele
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import MAX_RECORDINGS
 from edgeloop_contract.sample_messages import RecordingLabel
+from edgeloop_hub.samples.annotation_check import part_of
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import labels, recordings, samples
 from edgeloop_hub.updates import registry
@@ -28,7 +29,10 @@ def label(connection: Connection, device: str, key: str, person: str, name: str,
     ).first()
     if row is None:
         raise DataError(f"there is no sample {device}/{key}")
-    known = registry.labels_of(connection, row.model)
+    bundle = registry.newest(connection, row.model)
+    if part := part_of(bundle, None):
+        raise DataError(f"{row.model} answers {part}; a label alone does not say them: send an annotation")
+    known = bundle.labels
     if known and name not in known:
         raise DataError(f"{row.model} knows no label {name[:100]!r}; there is {', '.join(known)}")
     keys = [key]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, literal, select, tuple_
+from sqlalchemy import Connection, Row, Select, and_, delete, exists, literal, or_, select, tuple_
 
-from edgeloop_contract.sample_messages import ListedSample, StoredSample
+from edgeloop_contract.sample_messages import ListedSample, QueuedSample, StoredSample
+from edgeloop_hub.samples.annotating import decoded
 from edgeloop_hub.samples.values import others_of
-from edgeloop_hub.storage.schema import labels, recordings, sample_inputs, samples
+from edgeloop_hub.storage.schema import annotated_samples, labels, personal_annotations, recordings, sample_inputs, samples
 
 MAX_LISTED = 10_000
 PAGE_BYTES = 16 << 20  # of samples' data in one answer
@@ -18,7 +19,9 @@ _SUMMARY = (
     "truth",
 )  # fmt: skip
 _OWN_INPUTS = and_(sample_inputs.c.device == samples.c.device, sample_inputs.c.key == samples.c.key)
-_WHOLE = (samples, sample_inputs.c.input, sample_inputs.c.others)
+_OWN_ANNOTATION = and_(annotated_samples.c.device == samples.c.device, annotated_samples.c.key == samples.c.key)
+_WHOLE = (samples, sample_inputs.c.input, sample_inputs.c.others, annotated_samples.c.settled)
+_TOGETHER = samples.outerjoin(sample_inputs, _OWN_INPUTS).outerjoin(annotated_samples, _OWN_ANNOTATION)
 SUMMARY_COLUMNS = tuple(samples.c[name] for name in _SUMMARY)
 
 
@@ -28,8 +31,14 @@ def summary_fields(row: Row[Any]) -> dict[str, Any]:
 
 
 def find(connection: Connection, device: str, key: str) -> Row[Any] | None:
-    rows = select(*_WHOLE).select_from(samples.outerjoin(sample_inputs, _OWN_INPUTS))
+    rows = select(*_WHOLE).select_from(_TOGETHER)
     return connection.execute(rows.where(samples.c.device == device, samples.c.key == key)).first()
+
+
+def queued(connection: Connection, device: str, key: str) -> QueuedSample | None:
+    """One sample as the queue has it, whether it waits or not; None where there is none."""
+    row = connection.execute(select(*SUMMARY_COLUMNS).where(samples.c.device == device, samples.c.key == key)).first()
+    return None if row is None else QueuedSample(**summary_fields(row))
 
 
 def listed(connection: Connection, model: str, state: str) -> list[ListedSample]:
@@ -39,8 +48,9 @@ def listed(connection: Connection, model: str, state: str) -> list[ListedSample]
     if state != "all":
         rows = rows.where(samples.c.labelled.is_(None) if state == "open" else samples.c.labelled.is_not(None))
     people: dict[tuple[str, str], list[str]] = {}
-    for row in connection.execute(select(labels.c.device, labels.c.key, labels.c.person)):
-        people.setdefault((row.device, row.key), []).append(row.person)
+    for table in (labels, personal_annotations):
+        for row in connection.execute(select(table.c.device, table.c.key, table.c.person)):
+            people.setdefault((row.device, row.key), []).append(row.person)
     return [
         ListedSample(**summary_fields(row), people=people.get((row.device, row.key), []))
         for row in connection.execute(rows.limit(MAX_LISTED))
@@ -50,9 +60,11 @@ def listed(connection: Connection, model: str, state: str) -> list[ListedSample]
 def labelled_after(connection: Connection, model: str, after: tuple[float, str, str], limit: int) -> list[StoredSample]:
     """Labelled samples in the order of labelling, behind the place (labelled, device, key): a page for retraining."""
     place = tuple_(samples.c.labelled, samples.c.device, samples.c.key)
-    itself = exists().where(labels.c.device == samples.c.device, labels.c.key == samples.c.key).label("itself")
-    rows = select(*_WHOLE, itself).select_from(samples.outerjoin(sample_inputs, _OWN_INPUTS))
-    rows = rows.where(samples.c.model == model, samples.c.label.is_not(None), place > tuple_(*after))
+    labelled_itself = exists().where(labels.c.device == samples.c.device, labels.c.key == samples.c.key)
+    itself = or_(labelled_itself, annotated_samples.c.settled.is_not(None)).label("itself")
+    rows = select(*_WHOLE, itself).select_from(_TOGETHER)
+    has_label = or_(samples.c.label.is_not(None), annotated_samples.c.settled.is_not(None))
+    rows = rows.where(samples.c.model == model, samples.c.labelled.is_not(None), has_label, place > tuple_(*after))
     return _page(connection, rows.order_by(samples.c.labelled, samples.c.device, samples.c.key).limit(limit))
 
 
@@ -60,7 +72,7 @@ def open_before(connection: Connection, model: str, before: tuple[float, str, st
     """Samples that nobody labelled nor gave up, the newest first, older than the place (at, device, key): a page of them."""
     place = tuple_(samples.c.at, samples.c.device, samples.c.key)
     itself = literal(False).label("itself")
-    rows = select(*_WHOLE, itself).select_from(samples.outerjoin(sample_inputs, _OWN_INPUTS))
+    rows = select(*_WHOLE, itself).select_from(_TOGETHER)
     rows = rows.where(samples.c.model == model, samples.c.labelled.is_(None), samples.c.skipped == 0)
     newest = (samples.c.at.desc(), samples.c.device.desc(), samples.c.key.desc())
     return _page(connection, rows.where(place < tuple_(*before)).order_by(*newest).limit(limit))
@@ -72,13 +84,14 @@ def _page(connection: Connection, rows: Select[Any]) -> list[StoredSample]:
     size = 0
     with connection.execute(rows) as matching:
         for row in matching:
-            size += len(row.data) + len(row.others or b"")
+            size += len(row.data) + len(row.others or b"") + len(row.settled or b"")
             if page and size > PAGE_BYTES:
                 break
             page.append(
                 StoredSample(
                     **summary_fields(row), at=row.at, labelled=row.labelled, dtype=row.dtype, shape=json.loads(row.shape),
                     data=row.data, input=row.input or "", others=others_of(row), labelled_itself=bool(row.itself),
+                    annotation=decoded(row.settled),
                 )
             )  # fmt: skip
     return page
@@ -89,6 +102,6 @@ def forget_old(connection: Connection, unlabelled_before: float, before: float) 
     connection.execute(delete(samples).where(samples.c.at < unlabelled_before, samples.c.labelled.is_(None)))
     connection.execute(delete(samples).where(samples.c.at < before))
     connection.execute(delete(recordings).where(recordings.c.at < before))
-    for table in (labels, sample_inputs):
+    for table in (labels, sample_inputs, annotated_samples, personal_annotations):
         there = select(samples.c.key).where(samples.c.device == table.c.device, samples.c.key == table.c.key)
         connection.execute(delete(table).where(~there.exists()))

@@ -204,8 +204,37 @@ sample_inputs = Table(
     Column("input", TARGET, nullable=False),
     Column("others", LargeBinary, nullable=False),
 )
+# Of samples whose model answers more than one label, as MessagePack of `Annotation`: its answer, and what people agreed on.
+annotated_samples = Table(
+    "annotated_samples",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("key", SHA, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("answer", LargeBinary),
+    Column("settled", LargeBinary),
+)
+personal_annotations = Table(  # what each person said
+    "personal_annotations",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("key", SHA, primary_key=True),
+    Column("person", NAME, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+# A device's reports since a rollout began, added up: what its gates judge by. A row without a device says that all were.
+rollout_evidence = Table(
+    "rollout_evidence",
+    metadata,
+    Column("rollout", Integer, primary_key=True, autoincrement=False),
+    Column("device", NAME, primary_key=True),
+    Column("sha256", SHA, primary_key=True),
+    Column("crashes", BigInteger, nullable=False),  # that the last report counted
+    Column("body", Text, nullable=False),
+)
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (sample_inputs,)
+ADDED = (rollout_evidence, sample_inputs, annotated_samples, personal_annotations)
 labels = Table(
     "labels",
     metadata,

@@ -17,6 +17,7 @@ from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
+from edgeloop_contract.tasks import Regression
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
@@ -159,6 +160,10 @@ def summary_of(bundle: Bundle) -> BundleSummary:
             if not known
         ],
         labels=list(getattr(manifest.task, "labels", []))[:1000],
+        task=str(manifest.task.__struct_config__.tag),
+        quantities=list(getattr(manifest.task, "quantities", []))[:1000],
+        spread=list(manifest.task.std)[:1000] if isinstance(manifest.task, Regression) else [],
+        background=str(getattr(manifest.task, "background", "")),
         reliability=manifest.drift.reliability if manifest.drift else [],
         group_variance=group_variance(manifest.drift) if manifest.drift else GroupVariance(),
         variants=[
@@ -214,11 +219,16 @@ def summaries(connection: Connection, model: str) -> dict[str, BundleSummary]:
     return {sha256: _summary(about) for sha256, about in rows}
 
 
+def newest(connection: Connection, model: str) -> BundleSummary:
+    """The summary of the model's newest bundle; an empty one where there is none."""
+    rows = select(bundles.c.about).where(bundles.c.model == model).order_by(bundles.c.version.desc()).limit(1)
+    about = connection.execute(rows).scalar()
+    return _summary(about) if about else BundleSummary()
+
+
 def labels_of(connection: Connection, model: str) -> list[str]:
     """The labels that the model's newest bundle knows."""
-    newest = select(bundles.c.about).where(bundles.c.model == model).order_by(bundles.c.version.desc()).limit(1)
-    about = connection.execute(newest).scalar()
-    return _summary(about).labels if about else []
+    return newest(connection, model).labels
 
 
 def published(connection: Connection) -> list[PublishedBundle]:

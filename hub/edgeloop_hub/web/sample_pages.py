@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 from edgeloop_contract.sample_messages import DeviceDrift, DriftSummary
 from edgeloop_hub.drift import reports
 from edgeloop_hub.drift.summary import summary
-from edgeloop_hub.samples import label_queue, labelling, sample_store
+from edgeloop_hub.samples import annotating, label_queue, labelling, sample_store
 from edgeloop_hub.samples.values import arrays_of
 from edgeloop_hub.updates import registry
-from edgeloop_hub.web import plots, rendering
+from edgeloop_hub.web import annotation_pages, plots, rendering
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
 from edgeloop_hub.web.pages import DEVICES_SHOWN, SHOWN
 
@@ -75,14 +75,22 @@ class SamplePages(Controller):
         return page("drift.html.j2", "Drift", request, sections=sections, days=days)
 
     @get("/queue", sync_to_thread=True)
-    def queue(self, state: State, request: PageRequest, model: str = "", whole: bool = False) -> Response[bytes]:
-        """The next sample, with a button for each label. `whole`: recordings were last labelled as a whole."""
+    def queue(
+        self, state: State, request: PageRequest, model: str = "", whole: bool = False, device: str = "", key: str = ""
+    ) -> Response[bytes]:
+        """The next sample, or the one of this device and key: with a button for each label, or what it takes to annotate it.
+
+        `whole`: recordings were last labelled as a whole.
+        """
         person = session_of(request).user
         with state.hub.database.reading() as database:
             waiting = label_queue.waiting(database, model, person, QUEUE_SHOWN, reports.faulty(database))
-            first = waiting[0] if waiting else None
+            first = sample_store.queued(database, device, key) if key else waiting[0] if waiting else None
             row = sample_store.find(database, first.device, first.key) if first else None
             names = registry.labels_of(database, first.model) if first else []
+            known = annotating.of_sample(database, first.device, first.key) if first else None
+            contested = len(annotating.contested(database, annotation_pages.SHOWN))
+        form = annotation_pages.form_of(known, person) if known and known.part else None
         parts = [
             SamplePart(name, rendering.is_image(values), [] if rendering.is_image(values) else rendering.lines(values))
             for name, values in (arrays_of(row) if row is not None else {}).items()
@@ -90,7 +98,8 @@ class SamplePages(Controller):
         names = names or ([first.prediction] if first and first.prediction else [])  # a model without labels has nothing to press
         return page(
             "queue.html.j2", "Labels", request, sample=first, parts=parts, names=names,
-            waiting=len(waiting), model=model, whole=whole,
+            waiting=len(waiting), model=model, whole=whole, form=form, contested=contested,
+            drawn=form is not None and form.part in annotation_pages.DRAWN,
         )  # fmt: skip
 
     @get("/samples/{device:str}/{key:str}/picture.png", sync_to_thread=True)

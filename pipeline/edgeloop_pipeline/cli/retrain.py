@@ -34,14 +34,14 @@ RUNS/retrain/NAME/decisions.jsonl."""
 @click.option("--wait-hours", type=float, default=0.0, help="After a refused challenger.")
 @click.option("--alpha", type=float, default=0.05, show_default=True, help="How often a challenger that is no better may pass.")
 @click.option(
-    "--max-test-drop", type=float, default=0.005, show_default=True, help="Accuracy that may be lost on the recipe's test set."
+    "--max-test-drop", type=float, default=0.005, show_default=True, help="What may be lost of the metric on the recipe's test set."
 )
 @click.option(
     "--pseudo-labels",
     type=FiniteRange(0, 1),
     default=0.0,
     metavar="CONFIDENCE",
-    help="Train on unlabelled samples too, with the teacher's label, where it is at least so confident. They never judge. 0: off.",
+    help="Train on unlabelled samples too, with a classifier's own label where it is so confident. They never judge. 0: off.",
 )
 @click.option("--channel", default="stable", show_default=True)
 @click.option("--steps", default="25%, 100%", show_default=True, help="The rollout's steps; the first is the pilot.")
@@ -96,8 +96,8 @@ def in_words(outcome: Outcome) -> str:
     lines = [f"{outcome.action}: {outcome.reason}"]
     if (verdict := outcome.verdict) is not None:
         rows = [verdict.test, verdict.field, *verdict.slices]
-        width = max(len(row.name) for row in rows)
-        lines.append(f"  {'':{width}}  champion  challenger  difference (95 %)          samples  recordings")
+        width = max(len(verdict.metric), *(len(row.name) for row in rows))
+        lines.append(f"  {verdict.metric:{width}}  champion  challenger  difference (95 %)          samples  recordings")
         lines += [
             f"  {r.name:{width}}  {r.champion:8.1%}  {r.challenger:10.1%}  {r.difference:+7.1%} ({r.low:+.1%} to"
             f" {r.high:+.1%})  {r.samples:7}  {r.recordings:10}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.cache.store import write
+from edgeloop_pipeline.data.field_labels import numbered, stacked
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
 
 SHARES = {"train": 0.45, "test": 0.45, "validation": 0.1}  # of each device's recordings; the test part judges, and never trains
@@ -23,8 +24,11 @@ LINE = re.compile(r"(.*\bline )(\d+)")
 
 @dataclass(frozen=True)
 class Field:
-    """Field samples: values (N, *sample) as the model saw them, labels by name, their origin, and `parts`: train, validation, test.
+    """Field samples: values (N, *sample) as the model saw them, their labels and origin, and `parts`: train, validation, test.
 
+    `labels`: names (N,); regression: values (N, quantities); multilabel: rows (N, names) of 0 and 1; detection: boxes
+    (N, boxes, 5), as in `data.boxes`; segmentation: masks (N, height, width), as in `data.masks`. `names`: of their columns, or
+    those that their numbers stand for.
     `said`: a person labelled this very sample, not a similar one; only these judge. `pseudo`: the label is the teacher's
     pseudo-label. `rest`: not a chosen sample, but one of a recording that has a label.
     """
@@ -40,12 +44,13 @@ class Field:
     said: Array
     pseudo: Array
     rest: Array
+    names: Array = field(default_factory=lambda: np.zeros(0, "<U1"))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def of(self, rows: Array) -> Field:
-        return Field(*(getattr(self, f.name)[rows] for f in fields(self)))
+        return replace(self, **{name: getattr(self, name)[rows] for name in BY_ROW})
 
     @property
     def judging(self) -> Field:
@@ -82,12 +87,17 @@ class Field:
         """Write to FOLDER/DIGEST.npz; equal content gives the same file."""
         order = np.lexsort((self.keys, self.devices))
         file = io.BytesIO()
-        np.savez(file, **{f.name: getattr(self, f.name)[order] for f in fields(self)})
-        parts = [np.ascontiguousarray(getattr(self, f.name)[order]).tobytes() for f in fields(self)]
+        arrays = {f.name: getattr(self, f.name) for f in fields(self)}
+        arrays |= {name: arrays[name][order] for name in BY_ROW}
+        np.savez(file, **arrays)
+        parts = [np.ascontiguousarray(array).tobytes() for array in arrays.values()]
         path = folder / f"{hashlib.sha256(b''.join(parts)).hexdigest()[:32]}.npz"
         if not path.exists():
             write(path, file.getvalue())
         return path
+
+
+BY_ROW = tuple(f.name for f in fields(Field) if f.name != "names")
 
 
 def _block(recording: str) -> str:
@@ -108,16 +118,17 @@ def load(path: Path) -> Field:
 
 
 def joined(first: Field, second: Field) -> Field:
-    return Field(*(np.concatenate([getattr(first, f.name), getattr(second, f.name)]) for f in fields(Field)))
+    return replace(first, **{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in BY_ROW})
 
 
-def samples(field: Field, names: tuple[str, ...]) -> Samples:
-    """The field data as the pipeline's samples; labels that the model does not know are left out."""
-    known = np.isin(field.labels, names)
+def samples(field: Field, names: tuple[str, ...], task: str = "classification") -> Samples:
+    """The field data as the pipeline's samples; labels that the model does not know are left out.
+
+    Raises DataError for labels of another task.
+    """
+    truth, known = numbered(field.labels, field.names.tolist(), names, task)
     field = field.of(known)
     _, recording = np.unique(field.groups, return_inverse=True) if len(field) else (None, np.zeros(0, dtype=np.intp))
-    place = {name: i for i, name in enumerate(names)}
-    truth = np.array([place[str(n)] for n in field.labels], dtype=np.int64)
     return Samples(field.values, truth, recording + FIELD_OFFSET, np.array([f"device {d}" for d in field.devices], dtype=str))
 
 
@@ -125,7 +136,7 @@ def merged(splits: PreparedSplits, path: Path, share: float, max_repeats: int) -
     """Merge old data and field data: field samples make up `share` of the training samples, if necessary by repeats.
 
     Pseudo-labelled samples are added once each, at most as many as there are samples with people's labels. The field's test part
-    is left out: the gate judges by it. Raises DataError.
+    is left out: the gate judges by it. Of an anomaly task, anomalous samples validate: they teach nothing. Raises DataError.
     """
     field = load(path)
     if field.values.shape[1:] != splits.shape or field.values.dtype != splits.train.values.dtype:
@@ -135,11 +146,17 @@ def merged(splits: PreparedSplits, path: Path, share: float, max_repeats: int) -
         )
     guessed = field.of(field.pseudo & (field.parts == "train"))
     field = field.of(~field.pseudo)
-    train, validation = (samples(field.of(field.parts == name), splits.labels) for name in ("train", "validation"))
+    try:
+        train, validation = (samples(field.of(field.parts == name), splits.labels, splits.task) for name in ("train", "validation"))
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from error
+    if splits.task == "anomaly":
+        train, validation = train.of(train.labels == 0), _together(validation, train.of(train.labels == 1))
     wanted = share / max(1 - share, 1e-6) * len(splits.train)
     repeats = int(np.clip(round(wanted / max(1, len(train))), 1, max_repeats))
     most = min(len(guessed), repeats * len(train))
-    beside = samples(guessed.of(np.sort(np.random.default_rng(0).permutation(len(guessed))[:most])), splits.labels)
+    chosen = np.sort(np.random.default_rng(0).permutation(len(guessed))[:most])
+    beside = samples(guessed.of(chosen), splits.labels, splits.task)
     return replace(
         splits, train=_together(splits.train, *[train] * repeats, beside), validation=_together(splits.validation, validation)
     )
@@ -150,6 +167,6 @@ def _together(first: Samples, *more: Samples) -> Samples:
     if len(every) == 1:
         return first
     return Samples(
-        np.concatenate([s.values for s in every]), np.concatenate([s.labels for s in every]),
+        np.concatenate([s.values for s in every]), stacked([s.labels for s in every]),
         np.concatenate([s.recording for s in every]), np.concatenate([np.asarray(s.groups).astype(str) for s in every]),
     )  # fmt: skip

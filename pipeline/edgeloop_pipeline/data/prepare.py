@@ -26,6 +26,7 @@ from edgeloop_pipeline.data.several_labels import label_rows, unlearnt_labels
 from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
 
+MAX_PROBLEMS = 20  # named one by one
 WITH_BOXES = ("detection", "keypoints")
 
 
@@ -117,10 +118,19 @@ def prepare_splits(
     made = {}
     for name in NAMES:
         maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz, task)
-        if task == "segmentation":
-            made[name] = maker.samples(getattr(splits, name).labels, len(splits.labels))
-        else:
-            made[name] = maker.samples(checked_labels(task, name, np.asarray(getattr(splits, name).labels), splits.labels))
+        given = getattr(splits, name).labels
+        try:
+            if task == "segmentation":
+                made[name] = maker.samples(given, len(splits.labels))
+            else:
+                made[name] = maker.samples(checked_labels(task, name, np.asarray(given), splits.labels))
+        except _Unreadable as error:
+            problems = _unreadable(splits)
+            if len(problems) < 2:
+                raise DataError(str(error)) from error
+            more = [f"… and {len(problems) - MAX_PROBLEMS} more"] if len(problems) > MAX_PROBLEMS else []
+            listed = "\n  ".join([*problems[:MAX_PROBLEMS], *more])
+            raise DataError(f"{len(problems)} recordings cannot be read:\n  {listed}") from error
         notes += maker.notes()
     if task == "segmentation":
         unlearnt(made["train"].labels, splits.labels)
@@ -139,6 +149,23 @@ def prepare_splits(
         points=tuple(splits.points) if task == "keypoints" else (),
         notes=(*splits.notes, *notes),
     )
+
+
+class _Unreadable(DataError):
+    """A recording's file cannot be read."""
+
+
+def _unreadable(splits: Splits) -> list[str]:
+    """What is wrong with each file that cannot be read: a folder is repaired in one go, not by one run for each file."""
+    found = []
+    for name in NAMES:
+        recordings = getattr(splits, name).recordings
+        for i in range(len(recordings)):
+            try:
+                recordings[i]
+            except DataError as error:
+                found.append(str(error))
+    return found
 
 
 class _Maker:
@@ -164,7 +191,7 @@ class _Maker:
         stack, origin = SpillArray(), []
         labels = labels.copy() if self.boxes else labels
         for i in range(len(self.split.recordings)):
-            recording = self.split.recordings[i]
+            recording = self._recording(i)
             prepared = self._prepared(i, recording)
             if prepared is not None and len(prepared.values):
                 try:
@@ -192,6 +219,12 @@ class _Maker:
         groups = np.asarray(self.split.groups)[rows] if self.split.groups is not None else rows
         placed = labels[rows] if self.masks is None else self.masks.all()
         return Samples(stacked, placed, rows, groups)
+
+    def _recording(self, i: int) -> Any:
+        try:
+            return self.split.recordings[i]
+        except DataError as error:
+            raise _Unreadable(str(error)) from error
 
     def _place(self, i: int, size: tuple[int, ...], prepared: Prepared) -> Placement:
         """Where preprocessing puts a recording of this height and width."""

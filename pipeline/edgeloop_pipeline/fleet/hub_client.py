@@ -29,6 +29,7 @@ from edgeloop_contract.sample_messages import (
     ListedSample,
     QueuedSample,
     RecordingLabel,
+    SampleAnnotations,
     SettledSamples,
     StoredSample,
 )
@@ -139,6 +140,12 @@ class HubClient:
     def sample_values(self, device: str, key: str) -> bytes:
         """One sample's values, as a .npy file."""
         return self._connection.get_bytes(f"/api/v1/samples/{quote(device)}/{quote(key, safe='')}/values")
+
+    def annotations(self, device: str, key: str) -> SampleAnnotations:
+        """What the model and people said of one sample."""
+        return self._connection.get(
+            f"/api/v1/samples/{quote(device, safe='')}/{quote(key, safe='')}/annotations", SampleAnnotations
+        )
 
     def upload_labels(self, upload: LabelUpload) -> int:
         """Returns how many samples are settled by these labels."""

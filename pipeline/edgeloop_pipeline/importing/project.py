@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError, ModelError, UsageError
+from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
@@ -58,6 +59,8 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         if model.runtime == "tflite":
             request, model = _from_tflite(request, model, scratch / project_files.MODEL)
         content = content_of(request.model)
+        if request.outputs and model.runtime == "onnx":
+            model, content = _of_outputs(model, content, request.outputs, scratch / project_files.MODEL)
         path, tokens = scratch / project_files.MODEL, None
         if request.tokenizer is None and texts.looks_like_texts(model):
             request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
@@ -96,6 +99,15 @@ def _from_tflite(request: CompressRequest, found: ModelFile, out: Path) -> tuple
     out.write_bytes(to_onnx(request.model).SerializeToString())
     made = replace(request, model=out)
     return made, msgspec.structs.replace(read(out, side_files=False), metadata=found.metadata)
+
+
+def _of_outputs(model: ModelFile, content: bytes, names: tuple[str, ...], path: Path) -> tuple[ModelFile, bytes]:
+    """The model with the outputs that were named: the others need not be understood, and may be constant. Writes it to `path`."""
+    known = {tensor.name for tensor in model.outputs}
+    if not set(names) < known:
+        return model, content
+    path.write_bytes(content := only_outputs(content, names))
+    return msgspec.structs.replace(read(path), metadata=model.metadata), content
 
 
 def _check_outputs(found: Any, wanted: tuple[str, ...], path: Path) -> None:

@@ -12,14 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from edgeloop_contract.archive import Bundle
-from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.errors import GateError, UsageError
-from edgeloop_contract.manifest import Precision
 from edgeloop_contract.rollout import GateLimits
+from edgeloop_contract.tasks import names_of
 from edgeloop_pipeline.cache.store import Store, write
 from edgeloop_pipeline.data import field_data
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -29,7 +27,10 @@ from edgeloop_pipeline.recipe import recipe as recipes
 from edgeloop_pipeline.recipe.project import Project
 from edgeloop_pipeline.retraining import fetch_samples, gate, pseudo_labelling
 from edgeloop_pipeline.retraining import state as states
+from edgeloop_pipeline.retraining.judging import on_field, on_test
 from edgeloop_pipeline.retraining.policy import Decision, Policy, Signals, decide
+from edgeloop_pipeline.retraining.sample_labels import TASKS
+from edgeloop_pipeline.retraining.shipped_answers import task_of
 from edgeloop_pipeline.retraining.state import Attempt, Champion, Outcome, State
 from edgeloop_pipeline.run.runner import Listener, RunResult
 from edgeloop_pipeline.run.runner import run as run_recipe
@@ -90,19 +91,13 @@ class RetrainingCycle:
         Raises UsageError for a recipe that cannot be retrained, NetworkError where the hub is away.
         """
         base = recipes.load(recipes.find(self.recipe), self.changes)
-        if base.head.task != "classification":
-            raise UsageError(f"{base.path}: is a {base.head.task} recipe; retraining judges by labels, of classification alone")
-        if base.head.imported is not None and base.head.imported.measure:
-            raise UsageError(
-                f"{base.path}: is judged by the original model's answers (imported.measure); retraining judges by labels: give the"
-                " data's labels, and remove measure"
-            )
+        _check(base, self.pseudo_label_confidence)
         folder, name = self.runs / "retrain" / base.head.name, base.head.name
         state = states.load(folder)
         champion = state.champion or self._first_champion(base, folder)
         state = msgspec.structs.replace(state, champion=champion)
         drifting, faulty = self._drifting(name)
-        labelled = fetch_samples.labelled(self.hub, name, faulty)
+        labelled = fetch_samples.labelled(self.hub, name, faulty, task_of(Path(champion.bundle)), self.log)
         keys = sorted(set(labelled.keys.tolist())) if labelled is not None else []
         signals = _signals(state, champion, keys, drifting)
         decision = Decision(True, "asked for") if force and keys else decide(self.policy, signals)
@@ -114,7 +109,9 @@ class RetrainingCycle:
         if not decision.retrain or labelled is None or dry_run:
             outcome = msgspec.structs.replace(outcome, action="would retrain" if decision.retrain else "nothing")
             return self._kept(folder, state, outcome, keep=not dry_run)
-        unlabelled = fetch_samples.unlabelled(self.hub, name, faulty, labelled) if self.pseudo_label_confidence else None
+        unlabelled = None
+        if self.pseudo_label_confidence:
+            unlabelled = fetch_samples.unlabelled(self.hub, name, faulty, labelled, task_of(Path(champion.bundle)))
         return self._retrain(base, folder, state, champion, _FieldSamples(labelled, unlabelled, keys), outcome)
 
     def _drifting(self, model: str) -> tuple[list[str], frozenset[str]]:
@@ -128,6 +125,7 @@ class RetrainingCycle:
     def _retrain(
         self, base: recipes.Recipe, folder: Path, state: State, champion: Champion, samples: _FieldSamples, outcome: Outcome
     ) -> Outcome:
+        _check_champion(champion, Project(base), folder)
         training = self._training(base, folder, state, champion, samples)
         state = msgspec.structs.replace(state, sides=training.sides)
         data = training.data.name
@@ -155,10 +153,8 @@ class RetrainingCycle:
             return self._kept(folder, refused_state, outcome)
         target, rollout = self._released(bundle)
         new_champion = _champion(bundle, result, folder, samples.keys)
-        gain = f"{verdict.field.champion:.1%} → {verdict.field.challenger:.1%} in the field"
-        outcome = msgspec.structs.replace(
-            outcome, action="published", reason=f"{outcome.reason}; {gain}", target=target, rollout=rollout
-        )
+        reason = f"{outcome.reason}; {gate.gain(verdict)}"
+        outcome = msgspec.structs.replace(outcome, action="published", reason=reason, target=target, rollout=rollout)
         return self._kept(folder, State(new_champion, attempt, training.sides), outcome)
 
     def _training(self, base: recipes.Recipe, folder: Path, state: State, champion: Champion, samples: _FieldSamples) -> _Training:
@@ -207,18 +203,9 @@ class RetrainingCycle:
     def _judge(self, project: Project, champion: Path, challenger: Path, field: field_data.Field) -> gate.Verdict:
         """Both bundles as shipped, on the recipe's own test set and on the part of the field data that nobody trained on."""
         splits = project.splits
-        held_out = field_data.samples(field.judging, splits.labels)
-        names = np.asarray(splits.labels)
-        test_answers = gate.Answers(
-            right(champion, splits.test.values, splits.test.labels), right(challenger, splits.test.values, splits.test.labels),
-            splits.test.recording, {"class": names[splits.test.labels]},
-        )  # fmt: skip
-        field_answers = gate.Answers(
-            right(champion, held_out.values, held_out.labels), right(challenger, held_out.values, held_out.labels),
-            held_out.recording, {"of": held_out.groups, "class": names[held_out.labels]},
-        )  # fmt: skip
-        self.log(f"gate: {len(splits.test)} samples of the test set, {len(held_out)} held-out samples of the field")
-        return gate.judge(test_answers, field_answers, self.limits)
+        test, in_field = on_test(champion, challenger, splits), on_field(champion, challenger, splits, field)
+        self.log(f"gate: {len(test.recordings)} samples of the test set, {len(in_field.recordings)} held-out samples of the field")
+        return gate.judge(test, in_field, self.limits)
 
     def _released(self, bundle: Path) -> tuple[str, int | None]:
         """Publish the bundle and begin its rollout, both only once; the target's name and the rollout's number."""
@@ -240,6 +227,31 @@ class RetrainingCycle:
         return outcome
 
 
+def _check(base: recipes.Recipe, pseudo_label_confidence: float) -> None:
+    """Raises UsageError for a recipe that cannot be retrained, or not so."""
+    task = base.head.task
+    if base.head.imported is not None and base.head.imported.measure:
+        raise UsageError(
+            f"{base.path}: is judged by the original model's answers (imported.measure); retraining judges by labels: give the"
+            " data's labels, and remove measure"
+        )
+    if task not in TASKS:
+        raise UsageError(f"{base.path}: is a {task} recipe; retraining needs labels, of {', '.join(TASKS[:-1])} or {TASKS[-1]}")
+    if pseudo_label_confidence and task != "classification":
+        raise UsageError(f"{base.path}: is a {task} recipe; pseudo-labels are of classification alone: leave --pseudo-labels off")
+
+
+def _check_champion(champion: Champion, project: Project, folder: Path) -> None:
+    """Raises UsageError where the recipe's task or names are others than the champion's: their answers cannot be compared."""
+    task, splits = task_of(Path(champion.bundle)), project.splits
+    known = (str(task.__struct_config__.tag), names_of(task))
+    if known != (splits.task, list(splits.labels)):
+        raise UsageError(
+            f"{project.recipe.path}: is a {splits.task} of {', '.join(splits.labels[:5])}, and the champion a {known[0]} of"
+            f" {', '.join(known[1][:5])}: remove {folder} to begin anew"
+        )
+
+
 def _signals(state: State, champion: Champion, keys: list[str], drifting: Sequence[str]) -> Signals:
     refused = state.last if state.last and state.last.refused else None
     known = set(champion.labels) | set(refused.labels if refused else ())
@@ -253,18 +265,6 @@ def bundle_of(result: RunResult) -> Path:
     if path is None:
         raise UsageError(f"{result.recipe.path}: has no package stage; retraining needs a bundle")
     return path.resolve()
-
-
-def right(path: Path, values: Array, labels: Array) -> Array:
-    """(N,) whether a bundle's int8 file (TFLite, where it has one) answers with the label."""
-    from edgeloop_agent.runtimes import open_runtime
-
-    with Bundle.open(path) as bundle:
-        variants = bundle.manifest.variants
-        order = sorted(variants, key=lambda v: (v.precision != Precision.INT8, v.runtime != "tflite"))
-        runtime = open_runtime(order[0], bundle.read(order[0].file))
-    answers = [int(runtime.run(values[i : i + 1])[0].argmax()) for i in range(len(values))]
-    return np.asarray(np.array(answers, dtype=np.int64) == labels)
 
 
 def _champion(bundle: Path, result: RunResult, folder: Path, labels: list[str]) -> Champion:

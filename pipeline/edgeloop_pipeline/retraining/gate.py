@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -21,7 +23,7 @@ RESAMPLES = 2000
 
 @dataclass(frozen=True)
 class ChallengerLimits:
-    """`alpha`: how often a challenger that is no better may pass. Drops are shares of right answers."""
+    """`alpha`: how often a challenger that is no better may pass. Drops are of the metric, whose best value is 1."""
 
     alpha: float = 0.05
     max_test_drop: float = 0.005
@@ -31,7 +33,7 @@ class ChallengerLimits:
 
 
 class Comparison(msgspec.Struct, frozen=True):
-    """One set of samples: both accuracies, their difference with a 95 % interval, and p values of better and of worse by chance."""
+    """One set of samples: both models' metric, the difference with a 95 % interval, and p values of better and worse by chance."""
 
     name: str
     samples: int
@@ -46,7 +48,10 @@ class Comparison(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """`reasons`: to refuse. `cautions`: slices that fell, of too few recordings to tell it from chance. They refuse nothing."""
+    """`metric`: its name. `reasons`: to refuse.
+
+    `cautions`: slices that fell, of too few recordings to tell it from chance. They refuse nothing.
+    """
 
     passed: bool
     reasons: list[str]
@@ -54,6 +59,26 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     field: Comparison
     slices: list[Comparison] = []
     cautions: list[str] = []
+    metric: str = "accuracy"
+
+
+class Compared(Protocol):
+    """Both models' answers to one set of samples."""
+
+    @property
+    def metric(self) -> str: ...
+
+    @property
+    def recordings(self) -> Array:
+        """Of each sample (N,)."""
+
+    @property
+    def lacking(self) -> str:
+        """Why the samples may give no metric."""
+
+    def whole(self, name: str) -> Comparison: ...
+
+    def slices(self, where: str, limits: ChallengerLimits) -> list[Comparison]: ...
 
 
 @dataclass(frozen=True)
@@ -63,7 +88,27 @@ class Answers:
     champion: Array
     challenger: Array
     recordings: Array
-    slices: dict[str, Array] = field(default_factory=dict)
+    kinds: dict[str, Array] = field(default_factory=dict)
+    metric: str = "accuracy"
+    lacking: str = ""
+
+    def whole(self, name: str) -> Comparison:
+        return compare(name, self.champion, self.challenger, self.recordings)
+
+    def slices(self, where: str, limits: ChallengerLimits) -> list[Comparison]:
+        found = []
+        for kind, names in self.kinds.items():
+            for name in np.unique(names):
+                rows = names == name
+                if rows.sum() >= limits.min_slice_samples:
+                    label = f"{where}, {kind} {name}"
+                    found.append(compare(label, self.champion[rows], self.challenger[rows], self.recordings[rows]))
+        return found
+
+
+def nothing(name: str) -> Comparison:
+    """Of no samples."""
+    return Comparison(name, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
 
 
 def compare(name: str, champion: Array, challenger: Array, recordings: Array, seed: int = 0) -> Comparison:
@@ -72,7 +117,7 @@ def compare(name: str, champion: Array, challenger: Array, recordings: Array, se
     _, place = np.unique(recordings, return_inverse=True)
     n = int(place.max()) + 1 if len(place) else 0
     if not n:
-        return Comparison(name, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0)
+        return nothing(name)
     gained = np.bincount(place, challenger.astype(float) - champion.astype(float), n)
     sizes = np.bincount(place, minlength=n).astype(float)
     resampled = rng.integers(0, n, (RESAMPLES, n))
@@ -97,47 +142,48 @@ def sign_flip_p(differences: Array, rng: np.random.Generator) -> float:
     return float(tested.pvalue)
 
 
-def judge(test: Answers, field: Answers, limits: ChallengerLimits, more: Sequence[str] = ()) -> Verdict:
+def judge(test: Compared, field: Compared, limits: ChallengerLimits, more: Sequence[str] = ()) -> Verdict:
     """`more`: reasons to refuse that were found elsewhere, such as a floor of the recipe that was missed."""
     reasons = list(more)
-    on_test = compare("test set", test.champion, test.challenger, test.recordings)
-    in_field = compare("field", field.champion, field.challenger, field.recordings)
-    slices = _slices(test, field, limits)
-    if in_field.samples < limits.min_field_samples:
+    on_test, in_field = test.whole("test set"), field.whole("field")
+    slices = [*test.slices("test set", limits), *field.slices("field", limits)]
+    metric, words = test.metric, partial(_in_words, test.metric)
+    if not in_field.samples and field.lacking:
+        reasons.append(f"the held-out field samples have no {metric}: {field.lacking}")
+    elif in_field.samples < limits.min_field_samples:
         reasons.append(f"only {in_field.samples} held-out field samples; {limits.min_field_samples} are needed to tell anything")
     elif in_field.p_better >= limits.alpha:
         reasons.append(
-            f"not shown to be better in the field: {_in_words(in_field)}, p = {in_field.p_better:.2g} (alpha {limits.alpha:g})"
+            f"not shown to be better in the field: {words(in_field)}, p = {in_field.p_better:.2g} (alpha {limits.alpha:g})"
         )  # fmt: skip
     if on_test.difference < -limits.max_test_drop:
-        reasons.append(f"worse on the test set: {_in_words(on_test)}; at most {limits.max_test_drop:.1%} may be lost")
+        reasons.append(f"worse on the test set: {words(on_test)}; at most {limits.max_test_drop:.1%} may be lost")
     alpha, cautions = limits.alpha / max(1, len(slices)), []
     for one in slices:
         if one.difference >= -limits.max_slice_drop:
             continue
         if one.p_worse < alpha:
-            reasons.append(f"worse for {one.name}: {_in_words(one)}, p = {one.p_worse:.2g}")
+            reasons.append(f"worse for {one.name}: {words(one)}, p = {one.p_worse:.2g}")
         elif one.high < 0:
             cautions.append(
-                f"{one.name} fell, which chance may do to one of {len(slices)} slices (p = {one.p_worse:.2g}): {_in_words(one)}"
+                f"{one.name} fell, which chance may do to one of {len(slices)} slices (p = {one.p_worse:.2g}): {words(one)}"
             )
-    return Verdict(passed=not reasons, reasons=reasons, test=on_test, field=in_field, slices=slices, cautions=cautions)
-
-
-def _slices(test: Answers, field: Answers, limits: ChallengerLimits) -> list[Comparison]:
-    slices = []
-    for where, answers in (("test set", test), ("field", field)):
-        for kind, names in answers.slices.items():
-            for name in np.unique(names):
-                rows = names == name
-                if rows.sum() >= limits.min_slice_samples:
-                    label = f"{where}, {kind} {name}"
-                    slices.append(compare(label, answers.champion[rows], answers.challenger[rows], answers.recordings[rows]))
-    return slices
-
-
-def _in_words(one: Comparison) -> str:
-    return (
-        f"{one.champion:.1%} → {one.challenger:.1%} of {one.samples} samples in {one.recordings} recordings"
-        f" ({one.difference:+.1%}, 95 % {one.low:+.1%} to {one.high:+.1%})"
+    return Verdict(
+        passed=not reasons, reasons=reasons, test=on_test, field=in_field, slices=slices, cautions=cautions, metric=metric
     )
+
+
+def _in_words(metric: str, one: Comparison) -> str:
+    of = f"{one.champion:.1%} → {one.challenger:.1%} of" if metric == "accuracy" else _both(one, metric) + " on"
+    return (
+        f"{of} {one.samples} samples in {one.recordings} recordings ({one.difference:+.1%}, 95 % {one.low:+.1%} to {one.high:+.1%})"
+    )
+
+
+def _both(one: Comparison, metric: str) -> str:
+    return f"{metric} {one.champion:.1%} → {one.challenger:.1%}"
+
+
+def gain(verdict: Verdict) -> str:
+    """What the field gained, in words."""
+    return f"{_both(verdict.field, verdict.metric)} in the field"

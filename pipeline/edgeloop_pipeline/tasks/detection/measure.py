@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,11 @@ class _OfLabel:
     truths: Array
     counts: Array
 
+    @cached_property
+    def hits(self) -> list[Array]:
+        """The places of the right boxes at each overlap: between them precision only falls."""
+        return [np.flatnonzero(row) for row in self.right]
+
 
 @dataclass(frozen=True)
 class LabelCounts:
@@ -58,6 +64,11 @@ class Judged:
         """mAP@0.5:0.95 of weights."""
         return self.mean_precision
 
+    def precisions(self, weights: Array) -> Array:
+        """The average precision of each label over all overlaps; NaN without a truth. `weights`: as in `mean_precision`."""
+        found = [self._precision(label, weights, slice(None)) for label in self.labels]
+        return np.array([np.nan if precision is None else precision for precision in found])
+
     def of_label(self, number: int, overlaps: slice = slice(None)) -> float | None:
         """The average precision of one label, every picture once; None where it has no truth."""
         return self._precision(self.labels[number], np.ones(self.pictures), overlaps)
@@ -67,20 +78,17 @@ class Judged:
         truths = float(weights @ label.truths)
         if truths <= 0:
             return None
-        right = label.right[overlaps]
-        if not right.shape[1]:
-            return 0.0
+        levels = label.hits[overlaps]
         weight = weights[label.picture]
-        hits = np.cumsum(right * weight, 1)
-        seen = np.cumsum(weight * label.counts[overlaps], 1)
-        precision = hits / np.maximum(seen, 1e-12)
-        precision = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
-        recall = hits / truths
         total = 0.0
-        for row in range(len(right)):
-            at = np.searchsorted(recall[row], RECALLS, side="left")
-            total += float(precision[row, at[at < right.shape[1]]].sum()) / len(RECALLS)
-        return total / len(right)
+        for places, counted in zip(levels, label.counts[overlaps], strict=True):
+            seen = np.cumsum(weight * counted)
+            hits = np.cumsum(weight[places])
+            precision = hits / np.maximum(seen[places], 1e-12)
+            precision = np.maximum.accumulate(precision[::-1])[::-1]
+            at = np.searchsorted(hits / truths, RECALLS, side="left")
+            total += float(precision[at[at < len(places)]].sum()) / len(RECALLS)
+        return total / len(levels)
 
     def counts(self, threshold: float) -> list[LabelCounts]:
         """At an overlap of 0.5, of boxes with at least this score."""

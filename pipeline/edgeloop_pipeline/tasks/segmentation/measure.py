@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.masks import NOWHERE, in_picture
 
-__all__ = ["Pixels", "counted"]
+__all__ = ["Pixels", "compared", "counted"]
 
 
 @dataclass(frozen=True)
@@ -39,13 +40,17 @@ class Pixels:
 
 def counted(scores: Array, masks: Array) -> Pixels:
     """Count pixels of logits (N, labels, h, w) and of the truth (N, height, width); those of 255 do not count."""
-    count, labels = scores.shape[:2]
     height, width = masks.shape[1:]
-    truth, answered, both = (np.zeros((count, labels)) for _ in range(3))
-    for i in range(count):
+    answers = (in_picture(row.argmax(0).astype(np.uint8), height, width, None) for row in scores)
+    return compared(answers, masks, scores.shape[1])
+
+
+def compared(answers: Iterable[Array], masks: Array, labels: int) -> Pixels:
+    """Count pixels of answers, (height, width) numbers of labels each, and of the truth (N, height, width), as `counted` does."""
+    truth, answered, both = (np.zeros((len(masks), labels)) for _ in range(3))
+    for i, answer in enumerate(answers):
         known = masks[i] != NOWHERE
-        wanted = masks[i][known]
-        found = in_picture(scores[i].argmax(0).astype(np.uint8), height, width, None)[known]
+        wanted, found = masks[i][known], answer[known]
         truth[i] = np.bincount(wanted, minlength=labels)
         answered[i] = np.bincount(found, minlength=labels)
         both[i] = np.bincount(wanted[found == wanted], minlength=labels)

@@ -17,7 +17,7 @@ from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
 
 
-class Output:
+class LineOutput:
     """Writes lines; a file that reaches its ceiling becomes `NAME.1`, and a new one begins."""
 
     def __init__(self, settings: Settings, counts: Counts, log: Log) -> None:

@@ -1,0 +1,108 @@
+"""A tick in the middle of a rollout: judged by sums, whatever the rollout's age, and by reading the reports of a day.
+
+Devices and their rows are written into a database on disk; the hub's own code takes some reports through its front door, and the
+rows of the others are copies of what it made of those. The tick is `edgeloop-hub tick`'s own function.
+"""
+
+from __future__ import annotations
+
+import random
+import resource
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness import Row, at_most, each, main
+
+REPORTS_PER_DAY = 24  # of each device that the reports' side has to read: one an hour, where agents send twelve
+TICK_SECONDS = 2.0
+
+
+def measure(quick: bool) -> Iterator[Row]:
+    yield from each(quick, ticks)
+
+
+def ticks(quick: bool) -> Iterator[Row]:
+    from sqlalchemy import delete, insert, select
+
+    from edgeloop_contract.messages import Moments
+    from edgeloop_contract.rollout import Step
+    from edgeloop_hub.storage.schema import heartbeats, rollout_evidence, rollouts
+    from hub_parts import NEW, OLD, beat, parts
+
+    count = 2_000 if quick else 20_000
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as folder:
+        hub = parts(Path(folder))
+        hub.bundle("m-2.edgeloop", NEW)
+        _devices(hub, count)
+        number = hub.rollout("m-2.edgeloop", [Step(percent=50.0), Step(percent=100.0)], soak_seconds=1e6)
+        spent = []
+        for i in range(200):
+            told = beat(
+                NEW if _inside(i) else OLD, answered=100, latency_us_p95=rng.uniform(800, 1000), drift=rng.random(),
+                confidence=Moments(100, rng.uniform(0.8, 0.9), 0.01), labels={"walk": rng.randrange(30, 70), "run": 40},
+            )  # fmt: skip
+            start = time.perf_counter()
+            hub.report(f"pi-{i:06}", f"key-{i:06}", told)
+            spent.append(time.perf_counter() - start)
+        with hub.hub.database.writing() as database:
+            made = database.execute(select(rollout_evidence).where(rollout_evidence.c.device != "")).all()
+            beats = database.execute(select(heartbeats)).all()
+            kept = {sha: [row for row in made if row.sha256 == sha] for sha in (NEW, OLD)}
+            rows = [{**rng.choice(kept[NEW if _inside(i) else OLD])._mapping, "device": f"pi-{i:06}"} for i in range(200, count)]
+            database.execute(insert(rollout_evidence), rows)
+        hub.change(rollouts, rollouts.c.id == number, began=time.time() - 86_400)
+        _tick(hub)  # imports its tests
+        spent_by_sums, _ = _tick(hub)
+        yield at_most(f"{count:,} devices: a tick", round(spent_by_sums, 2), "s", TICK_SECONDS)
+        yield Row("… a report stored and added up", round(sorted(spent)[100] * 1e3, 2), "ms")
+        with hub.hub.database.writing() as database:
+            for turn in range(REPORTS_PER_DAY):
+                database.execute(insert(heartbeats), [
+                    {**rng.choice(beats)._mapping, "device": f"pi-{i:06}", "key": f"{turn:04}-{i:06}",
+                     "at": time.time() - 3600 * turn, "sha256": NEW if _inside(i) else OLD} for i in range(count)
+                ])  # fmt: skip
+        again, most = _tick(hub)
+        yield at_most(f"… a day of reports later ({count * REPORTS_PER_DAY:,} rows)", round(again, 2), "s", TICK_SECONDS)
+        with hub.hub.database.writing() as database:
+            database.execute(delete(rollout_evidence))
+        by_reports, _ = _tick(hub)
+        yield Row("… judged by reading those reports, as before", round(by_reports, 2), "s")
+        yield at_most("… memory of the process", round(most / 2**20), "MB", 300)
+
+
+def _inside(i: int) -> bool:
+    return i % 2 == 1
+
+
+def _devices(hub: Any, count: int) -> None:
+    import json
+
+    from sqlalchemy import insert
+
+    from edgeloop_hub.auth import secret_digests
+    from edgeloop_hub.storage.schema import devices
+    from hub_parts import NEW, OLD
+
+    with hub.hub.database.writing() as database:
+        database.execute(insert(devices), [
+            {"name": f"pi-{i:06}", "machine": "", "model": "m", "version": 1, "sha256": NEW if _inside(i) else OLD,
+             "heartbeat": "{}", "quota_from": 0.0, "quota_used": 0, "last_seen": time.time(),
+             "credential": secret_digests.digest(str(i)),
+             "labels": json.dumps([]), "channel": "stable", "enrolled": 0.0} for i in range(count)
+        ])  # fmt: skip
+
+
+def _tick(hub: Any) -> tuple[float, int]:
+    """Seconds, and the process's most bytes so far."""
+    start = time.perf_counter()
+    done = hub.tick()
+    assert not done.problems, done.problems
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+
+
+if __name__ == "__main__":
+    main(measure)

@@ -1,0 +1,68 @@
+"""A model's answer to a kept sample as a person will correct it: boxes, masks or values, in pixels of the sample; and its doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from edgeloop_agent.box_answers import SCORE_DIGITS, found_boxes, label_name
+from edgeloop_agent.engine import Answer
+from edgeloop_agent.mask_answers import mask_answers
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.tasks import Detection, Regression, Segmentation, Task
+
+__all__ = ["annotation_of", "doubt_of"]
+
+PIXEL_DIGITS = 2
+MAX_RUNS = 20_000  # run lengths of all masks of one answer: more is noise, which nobody corrects
+DOUBTED = 0.05  # scores down to this one may be a box
+
+
+def annotation_of(task: Task, answer: Answer) -> Annotation | None:
+    """The answer as an annotation; None where one label says it, or where it is too large or not finite."""
+    if isinstance(task, Regression):
+        values = list((answer.values or {}).values())
+        return Annotation(values=values) if len(values) == len(task.quantities) and np.isfinite(values).all() else None
+    if not isinstance(task, Detection | Segmentation) or not isinstance(answer.scores, Mapping):
+        return None
+    height, width = _picture(answer).shape[1:3]
+    if isinstance(task, Segmentation):
+        masks = mask_answers(task, answer.scores, height, width, None)
+        if sum(len(mask.mask.counts) for mask in masks) > MAX_RUNS:
+            return None
+        return Annotation(masks=[AnnotatedMask(mask.label, (height, width), mask.mask.counts) for mask in masks])
+    found = found_boxes(task, answer.scores, height, width)
+    edges = np.clip(found.boxes.astype(np.float64), 0, [width, height, width, height]).round(PIXEL_DIGITS)
+    rows = zip(edges.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True)
+    return Annotation(
+        boxes=[
+            AnnotatedBox(label_name(task, label), (x1, y1, x2, y2), min(max(round(score, SCORE_DIGITS), 0.0), 1.0))
+            for (x1, y1, x2, y2), score, label in rows
+            if x1 < x2 and y1 < y2
+        ]
+    )
+
+
+def doubt_of(task: Task, answer: Answer) -> float | None:
+    """How near the most doubtful box is to the score threshold, 0 (nothing near it) to 1 (on it); None for other tasks.
+
+    A frame with ten sure boxes and one doubtful one teaches something: the mean of the scores would hide it.
+    """
+    if not isinstance(task, Detection) or not isinstance(answer.scores, Mapping):
+        return None
+    height, width = _picture(answer).shape[1:3]
+    threshold = task.score_threshold
+    scores = found_boxes(task, answer.scores, height, width, min(DOUBTED, threshold)).scores
+    if not len(scores):
+        return 0.0
+    above, below = max(1.0 - threshold, 1e-6), max(threshold, 1e-6)
+    far = np.where(scores >= threshold, (scores - threshold) / above, (threshold - scores) / below)
+    return float(1 - np.clip(far, 0, 1).min())
+
+
+def _picture(answer: Answer) -> Array:
+    """The first input (1, height, width, channels)."""
+    sample = answer.sample
+    return next(iter(sample.values())) if isinstance(sample, Mapping) else np.asarray(sample)

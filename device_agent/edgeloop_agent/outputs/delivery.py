@@ -1,0 +1,189 @@
+"""Delivers one output's messages by a thread of its own: from memory while the other side is there, else by a queue on disk.
+
+Inference only appends to a list. What is not delivered within a moment is on the disk, so that a restart loses nothing of it; a
+power cut loses what came in the last second. When the queue is full, the oldest messages go, and are counted.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from edgeloop_agent.answering import AnswerLine
+from edgeloop_agent.logs import Log
+from edgeloop_agent.metrics import Counts
+from edgeloop_agent.outputs.message_queue import MessageQueue
+from edgeloop_agent.outputs.messages import Message, Speaker, as_jpeg
+from edgeloop_agent.outputs.sending import Delivered, Sender
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.errors import StorageError
+from edgeloop_contract.manifest import Manifest
+
+__all__ = ["Delivery"]
+
+WAIT_SECONDS = 0.5
+BATCH = 64
+MAX_PENDING = 10_000  # answers in memory
+MAX_PENDING_BYTES = 16 << 20  # of pictures in memory that are not JPEG yet
+FIRST_DELAY, MAX_DELAY = 1.0, 60.0
+CLOSE_SECONDS = 3.0
+
+
+class Pending(msgspec.Struct):
+    line: AnswerLine
+    picture: Array | None
+
+
+class Delivery:
+    """One output's thread, queue and sender. `path`: of the queue."""
+
+    def __init__(
+        self, sender: Sender, speaker: Speaker, path: Path, max_bytes: int, counts: Counts, log: Log,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
+        self._sender, self._speaker, self._counts, self._log, self._clock = sender, speaker, counts, log, clock
+        self._queue = MessageQueue(path, max_bytes)
+        if self._queue.quarantined:
+            log("error", "the queue of an output was damaged and is put aside", where=sender.where, why=self._queue.quarantined)
+        self._pending: deque[Pending] = deque()
+        self._picture_bytes = 0
+        self._changed, self._storing = threading.Condition(), threading.Lock()
+        self._in_hand: list[Message] = []  # being sent; `_stored`: they are in the queue too
+        self._stored = True
+        self._stop, self._failures, self._next_try, self._failing = False, 0, 0.0, ""
+        self._new_manifest: Manifest | None = None
+        self._thread = threading.Thread(target=self._run, name="output", daemon=True)
+        counts.outputs_waiting[sender.where] = self._queue.count
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, line: AnswerLine, picture: Array | None) -> None:
+        """Never waits. `picture`: that nobody changes any more."""
+        with self._changed:
+            if len(self._pending) >= MAX_PENDING:
+                self._counts.dropped["output"] += 1
+                return
+            if picture is not None and self._picture_bytes + picture.nbytes > MAX_PENDING_BYTES:
+                self._counts.dropped["picture"] += 1
+                picture = None
+            self._picture_bytes += 0 if picture is None else picture.nbytes
+            self._pending.append(Pending(line, picture))
+            self._changed.notify()
+
+    def use(self, manifest: Manifest) -> None:
+        with self._changed:
+            self._new_manifest = manifest
+            self._changed.notify()
+
+    def sync(self) -> bool:
+        """Everything that was put is delivered or on the disk; False if that failed."""
+        with self._storing:
+            held = [] if self._stored else self._in_hand
+            self._stored = True
+            return self._keep([*held, *self._messages(MAX_PENDING)])
+
+    def close(self) -> None:
+        """Stop; what is not delivered stays on the disk for the next start."""
+        with self._changed:
+            self._stop = True
+            self._changed.notify()
+        self._thread.join(CLOSE_SECONDS)
+        self.sync()
+        self._sender.close()
+
+    def _run(self) -> None:
+        while not self._stop:
+            try:
+                self._step()
+            except Exception as error:  # a library's, on what it never saw: answers of this batch may be lost, inference goes on
+                self._note(f"{type(error).__name__}: {error}")
+                time.sleep(WAIT_SECONDS)
+
+    def _step(self) -> None:
+        with self._changed:
+            if not self._pending and self._new_manifest is None and not self._stop:
+                catching_up = self._queue.count and self._clock() >= self._next_try
+                self._changed.wait(0 if catching_up else WAIT_SECONDS)
+            manifest, self._new_manifest = self._new_manifest, None
+        if manifest is not None:
+            self._speaker.manifest = manifest
+            self._sender.use(manifest)
+        with self._storing:
+            batch, self._stored = self._messages(BATCH), False
+            due = self._clock() >= self._next_try
+            if self._queue.count or not due:
+                self._keep(batch)
+                batch = self._queue.first(BATCH) if due and self._queue.count else []
+                self._stored = True
+            self._in_hand = batch
+        if not batch:
+            return
+        done = self._sender.send(batch)  # without a lock: `sync` does not wait for the network
+        with self._storing:
+            self._in_hand = []
+            if self._stored:
+                self._queue.remove(batch[: done.count])
+                self._counts.outputs_waiting[self._sender.where] = self._queue.count
+            else:
+                self._keep(batch[done.count :])
+        self._settle(done)
+
+    def _settle(self, done: Delivered) -> None:
+        if done.refused:
+            self._counts.dropped["output"] += done.refused
+            self._log("error", "messages are refused for good", where=self._sender.where, count=done.refused)
+        if not done.why:
+            self._failures = 0
+            self._note("")
+            return
+        self._failures = 1 if done.count else self._failures + 1
+        delay = min(MAX_DELAY, FIRST_DELAY * 2 ** min(self._failures - 1, 10)) * random.uniform(0.5, 1.0)
+        self._next_try = self._clock() + max(delay, min(done.wait_seconds, MAX_DELAY))
+        self._note(done.why)
+
+    def _note(self, why: str) -> None:
+        if why != self._failing:
+            self._failing = why
+            self._log(
+                "warning" if why else "info", "output unavailable: answers wait" if why else "output available",
+                where=self._sender.where, **({"why": why} if why else {}),
+            )  # fmt: skip
+
+    def _taken(self, most: int) -> list[Pending]:
+        with self._changed:
+            taken = [self._pending.popleft() for _ in range(min(most, len(self._pending)))]
+            self._picture_bytes -= sum(p.picture.nbytes for p in taken if p.picture is not None)
+        return taken
+
+    def _messages(self, most: int) -> list[Message]:
+        return [message for message in map(self._message, self._taken(most)) if message is not None]
+
+    def _message(self, pending: Pending) -> Message | None:
+        try:
+            return self._speaker.message(pending.line, as_jpeg(pending.picture))
+        except ValueError as error:
+            self._counts.dropped["output"] += 1
+            self._log("error", "an answer is not sent", where=self._sender.where, why=error)
+            return None
+
+    def _keep(self, messages: list[Message]) -> bool:
+        if not messages:
+            return True
+        try:
+            gone = self._queue.put(messages)
+        except StorageError as error:
+            self._counts.dropped["output"] += len(messages)
+            self._log("error", "answers are lost", where=self._sender.where, why=error)
+            return False
+        if gone:
+            self._counts.dropped["output"] += gone
+            self._log("warning", "queue of an output is full: the oldest answers are lost", where=self._sender.where, count=gone)
+        self._counts.outputs_waiting[self._sender.where] = self._queue.count
+        return True

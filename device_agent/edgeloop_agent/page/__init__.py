@@ -1,0 +1,1 @@
+"""A page on the device: what it sees and answers, live."""

@@ -1,0 +1,90 @@
+"""Whether an annotation fits its sample and its model: nothing that a person or a device says is taken as it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
+from edgeloop_contract.hub_messages import BundleSummary
+from edgeloop_contract.masks import mask_of
+
+PARTS = {"detection": "boxes", "segmentation": "masks", "regression": "values", "multilabel": "labels"}  # by the kind of task
+EDGE = 0.01  # pixels by which rounding may put a box outside
+
+
+def part_of(summary: BundleSummary, answer: Annotation | None) -> str:
+    """What the model's annotations have: boxes, masks, values, labels; "": a single label.
+
+    Of a bundle whose task an earlier hub did not keep, the device's answer says it.
+    """
+    if summary.task:
+        return PARTS.get(summary.task, "")
+    return "" if answer is None else part_in(answer)
+
+
+def part_in(annotation: Annotation) -> str:
+    """The part that the annotation has."""
+    return next(name for name in PARTS.values() if getattr(annotation, name) is not None)
+
+
+def problem(annotation: Annotation, part: str, summary: BundleSummary, shape: Sequence[int]) -> str:
+    """Why the annotation does not fit a sample of this shape; "": it fits. `part`: what the model answers."""
+    said = next((name for name in annotation.__struct_fields__ if getattr(annotation, name) is not None), "")
+    if said != part:
+        return f"an annotation has {said}; {summary.model or 'the model'} answers {part or 'one label'}"
+    if annotation.values is not None:
+        return _of_values(annotation.values, summary)
+    if annotation.labels is not None:
+        return _of_labels(annotation.labels, summary)
+    if len(shape) < 2:
+        return f"a sample of shape {list(shape)} is no picture"
+    height, width = shape[0], shape[1]
+    if annotation.boxes is not None:
+        return _of_boxes(annotation.boxes, summary, height, width)
+    return _of_masks(annotation.masks or [], summary, height, width)
+
+
+def _unknown(labels: Sequence[str], summary: BundleSummary) -> str:
+    unknown = [label for label in labels if label not in summary.labels] if summary.labels else []
+    return f"{summary.model} knows no label {unknown[0][:100]!r}; there is {', '.join(summary.labels[:50])}" if unknown else ""
+
+
+def _of_boxes(boxes: Sequence[AnnotatedBox], summary: BundleSummary, height: int, width: int) -> str:
+    if why := _unknown([box.label for box in boxes], summary):
+        return why
+    for box in boxes:
+        left, top, right, bottom = box.box
+        if left < -EDGE or top < -EDGE or right > width + EDGE or bottom > height + EDGE:
+            edges = ", ".join(f"{edge:g}" for edge in box.box)
+            return f"a box ({edges}) reaches out of the sample of {width} × {height} pixels; give edges in pixels of the sample"
+    return ""
+
+
+def _of_masks(masks: Sequence[AnnotatedMask], summary: BundleSummary, height: int, width: int) -> str:
+    labels = [mask.label for mask in masks]
+    if why := _unknown(labels, summary):
+        return why
+    if len(set(labels)) < len(labels):
+        return "two masks have one label; join them"
+    if other := next((mask for mask in masks if mask.size != (height, width)), None):
+        return f"a mask of {other.size[1]} × {other.size[0]} pixels; the sample has {width} × {height}"
+    taken = np.zeros((height, width), bool)
+    for mask in masks:
+        pixels = mask_of(mask.counts, height, width)
+        if (taken & pixels).any():
+            return f"a pixel of {mask.label[:100]!r} has another label too; a pixel has one"
+        taken |= pixels
+    return ""
+
+
+def _of_values(values: Sequence[float], summary: BundleSummary) -> str:
+    if summary.quantities and len(values) != len(summary.quantities):
+        return f"{len(values)} values; {summary.model} has {len(summary.quantities)}: {', '.join(summary.quantities[:50])}"
+    return "" if all(math.isfinite(value) for value in values) else "a value is not finite"
+
+
+def _of_labels(labels: Sequence[str], summary: BundleSummary) -> str:
+    return _unknown(labels, summary) or ("a label stands there twice" if len(set(labels)) < len(labels) else "")

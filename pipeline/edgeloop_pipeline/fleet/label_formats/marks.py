@@ -1,0 +1,134 @@
+"""What a file of another tool says of a sample, and what the hub is told of it: in pixels of the sample, whatever the tool uses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
+from edgeloop_contract.arrays import Array
+from edgeloop_contract.errors import DataError
+from edgeloop_contract.masks import NOWHERE, run_lengths
+from edgeloop_contract.sample_messages import LabelAssignment, SampleAnnotations
+
+DIGITS = 4  # of a pixel
+ROUNDING = 1.0  # pixels by which a tool's rounding may put an edge outside
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One thing that somebody marked: a label, with a box, polygons (x, y, x, y, …), a mask (height, width) bool, or none of these.
+
+    `side`: width and height of the picture in the units of box and polygons: its pixels, (100, 100) for percent, (1, 1) for shares.
+    """
+
+    label: str
+    side: tuple[float, float] = (1.0, 1.0)
+    box: tuple[float, float, float, float] | None = None
+    polygons: Sequence[Sequence[float]] = ()
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Everything that a file says of one sample by one person. `values`: of a regression, by quantity, or as value_0 and so on."""
+
+    device: str
+    key: str
+    marks: list[Mark] = field(default_factory=list)
+    values: dict[str, float] = field(default_factory=dict)
+
+
+def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -> list[LabelAssignment]:
+    """What to tell the hub. `left_out`: counts what says nothing, in words. Raises DataError for what does not fit the sample."""
+    where = f"{said.device}-{said.key}"
+    if not known.part:
+        return [LabelAssignment(said.device, said.key, mark.label) for mark in said.marks]
+    if known.part == "values":
+        given = [said.values.get(name, said.values.get(f"value_{number}")) for number, name in enumerate(known.names)]
+        values = [value for value in given if value is not None]
+        if len(values) < len(given):
+            missing = known.names[given.index(None)]
+            raise DataError(f"{where}: no number for {missing!r}; {known.model} has {', '.join(known.names)}")
+        annotation = Annotation(values=values)
+        return [LabelAssignment(said.device, said.key, annotation=annotation)]
+    if len(known.shape) < 2:
+        raise DataError(f"{where}: a sample of shape {known.shape} is no picture")
+    height, width = known.shape[:2]
+    names = set(known.names) | ({known.background} if known.background else set())
+    for mark in said.marks:
+        if mark.label not in names:
+            raise DataError(f"{where}: {known.model} knows no label {mark.label[:100]!r}; there is {', '.join(known.names[:50])}")
+    if known.part == "labels":
+        annotation = Annotation(labels=list(dict.fromkeys(mark.label for mark in said.marks)))
+    elif known.part == "boxes":
+        boxes = [_box(mark, height, width, where) for mark in said.marks]
+        left_out["boxes without area"] += boxes.count(None)
+        annotation = Annotation(boxes=[box for box in boxes if box is not None])
+    else:
+        annotation = Annotation(masks=_masks(said.marks, known, where))
+    return [LabelAssignment(said.device, said.key, annotation=annotation)]
+
+
+def _box(mark: Mark, height: int, width: int, where: str) -> AnnotatedBox | None:
+    """In pixels of the sample; of a polygon or a mask what encloses it. None: it has no area."""
+    edges = mark.box
+    (wide, tall) = mark.side
+    if mark.polygons:
+        points = np.concatenate([np.asarray(polygon, float).reshape(-1, 2) for polygon in mark.polygons])
+        edges = (*points.min(0).tolist(), *points.max(0).tolist())
+    elif edges is None and mark.mask is not None:
+        rows, columns = np.flatnonzero(mark.mask.any(1)), np.flatnonzero(mark.mask.any(0))
+        if not len(rows):
+            return None
+        edges, (tall, wide) = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1), mark.mask.shape
+    if edges is None:
+        raise DataError(f"{where}: {mark.label!r} has no box")
+    scaled = np.array(edges, float) / [wide, tall, wide, tall] * [width, height, width, height]
+    inside = np.clip(scaled, 0, [width, height, width, height])
+    if not np.isfinite(scaled).all() or np.abs(scaled - inside).max() > ROUNDING:
+        edges_text = ", ".join(f"{edge:g}" for edge in scaled)
+        raise DataError(f"{where}: a box of {mark.label!r} ({edges_text}) reaches out of the sample of {width} × {height} pixels")
+    left, top, right, bottom = (float(edge) for edge in inside.round(DIGITS))
+    return AnnotatedBox(mark.label, (left, top, right, bottom)) if left < right and top < bottom else None
+
+
+def _masks(marks: Sequence[Mark], known: SampleAnnotations, where: str) -> list[AnnotatedMask]:
+    """Each pixel has one label: where marks overlap, the later one's."""
+    height, width = known.shape[:2]
+    numbers = np.full((height, width), NOWHERE, np.uint8)
+    for mark in marks:
+        pixels = mark.mask
+        if mark.polygons:
+            pixels = filled(mark.polygons, mark.side, height, width)
+        if pixels is None:
+            raise DataError(f"{where}: {mark.label!r} has a box alone; {known.model} needs masks: draw polygons, or paint")
+        if pixels.shape != (height, width):
+            raise DataError(
+                f"{where}: a mask of {pixels.shape[1]} × {pixels.shape[0]} pixels; the sample has {width} × {height}: "
+                "export it in the picture's own size"
+            )
+        numbers[pixels] = known.names.index(mark.label) if mark.label in known.names else NOWHERE
+    return [
+        AnnotatedMask(name, (height, width), run_lengths(numbers == number))
+        for number, name in enumerate(known.names) if (numbers == number).any()
+    ]  # fmt: skip
+
+
+def filled(polygons: Sequence[Sequence[float]], side: tuple[float, float], height: int, width: int) -> Array:
+    """The pixels (height, width) whose middle lies inside one of these polygons."""
+    union = np.zeros((height, width), bool)
+    rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
+    for polygon in polygons:
+        inside = np.zeros((height, width), bool)
+        points = np.asarray(polygon, float).reshape(-1, 2) / side * [width, height]
+        for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
+            if y1 != y2:
+                crosses = (rows >= min(y1, y2)) & (rows < max(y1, y2))
+                at = x1 + (rows - y1) * (x2 - x1) / (y2 - y1)
+                inside ^= crosses[:, None] & (columns[None, :] >= at[:, None])
+        union |= inside
+    return union

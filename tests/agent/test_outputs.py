@@ -1,0 +1,198 @@
+"""Answers that go somewhere: a real MQTT broker and an HTTP server, away and back, beside lines in a file."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pytest
+from PIL import Image
+
+from brokers import broker, receiver, settled
+from moving import detector, passing
+from programs import needs
+from service import QUICK, WATCH, WINDOWS, arrive
+from serving import GOLDEN, eventually, serving
+from test_tracking_service import TRACKING, put
+
+LINES = '[[output]]\nwhere = "out.jsonl"\n'
+
+
+def mqtt(port: int, more: str = "") -> str:
+    return f'[[output]]\nkind = "mqtt"\nwhere = "edgeloop/kitchen"\nport = {port}\ndevice = "kitchen"\n{more}\n'
+
+
+def webhook(address: str, more: str = "") -> str:
+    return f'[[output]]\nkind = "http"\nwhere = "{address}"\ndevice = "kitchen \u00e9"\n{more}\n'
+
+
+@needs("mosquitto")
+def test_a_broker_that_is_away_loses_nothing_and_gets_nothing_twice(inbox: Path, tmp_path: Path) -> None:
+    with broker() as here, serving(tmp_path, WATCH + QUICK + LINES + mqtt(here.port)) as agent:
+        arrive(inbox, "a.csv")
+        eventually(lambda: len(here.answers("edgeloop/kitchen")) == WINDOWS)
+        assert here.of("edgeloop/kitchen/status") == [b"online"]
+        here.stop()
+        arrive(inbox, "b.csv")
+        eventually(lambda: len(agent.lines) == 2 * WINDOWS)  # inference goes on
+        eventually(lambda: agent.metric("edgeloop_agent_outputs_waiting") == WINDOWS)
+        os.kill(agent.worker(), signal.SIGKILL)  # what waits is on the disk
+        agent.wait_ready(2)
+        assert agent.metric("edgeloop_agent_outputs_waiting") == WINDOWS
+        arrive(inbox, "c.csv")
+        eventually(lambda: len(agent.lines) == 3 * WINDOWS)
+        here.start()
+        eventually(lambda: len(here.answers("edgeloop/kitchen")) >= 3 * WINDOWS)
+        assert settled(lambda: len(here.answers("edgeloop/kitchen"))) == 3 * WINDOWS
+        got = here.answers("edgeloop/kitchen")
+        assert len({answer["id"] for answer in got}) == 3 * WINDOWS and [a["input"] for a in got] == [
+            x["input"] for x in agent.lines
+        ]
+        assert [a["label"] for a in got] == [x["label"] for x in agent.lines] and got[0]["device"] == "kitchen"
+        assert got[0]["confidence"] == got[0]["probabilities"][got[0]["label"]] and re.fullmatch(r"[-\dT:.]+Z", got[0]["time"])
+        assert agent.metric("edgeloop_agent_outputs_waiting") == 0 and agent.metric("edgeloop_agent_dropped_total") == 0
+        agent.process.send_signal(signal.SIGKILL)
+        os.kill(agent.worker(), signal.SIGKILL)
+        eventually(lambda: here.of("edgeloop/kitchen/status")[-1] == b"offline")  # the broker says it for the device
+
+
+@needs("mosquitto")
+def test_home_assistant_finds_the_device_and_its_templates_read_the_answers(tmp_path: Path) -> None:
+    for name in ("squares", "in"):
+        (tmp_path / name).mkdir()
+    squares = detector(tmp_path / "squares")
+    more = 'discovery = "homeassistant"\npicture = true\nonly_changes = true\n'
+    with broker() as here, serving(tmp_path, WATCH + TRACKING + LINES + mqtt(here.port, more), squares) as agent:
+        frames = passing()
+        put(tmp_path / "in", frames, "a")
+        eventually(lambda: len(agent.lines) == len(frames))
+        settled(lambda: len(here.messages), 1.0)
+        answers = here.answers("edgeloop/kitchen")
+        assert 3 < len(answers) < len(frames)  # changes alone: of labels, lines and zones
+        pictures = here.of("edgeloop/kitchen/picture")
+        assert len(pictures) == len(answers) and Image.open(io.BytesIO(pictures[-1])).size == frames[0].shape[1::-1]
+        ((topic, payload),) = {(t, p) for t, p, _ in here.messages if t.startswith("homeassistant/device/")}
+        assert re.fullmatch(r"homeassistant/device/[a-zA-Z0-9_-]+/config", topic)
+        found = json.loads(payload)
+        assert found["availability_topic"] == "edgeloop/kitchen/status" and found["device"]["name"] == "kitchen"
+        components, last = found["components"], answers[-1]
+        assert all({"platform", "unique_id", "name"} <= part.keys() for part in components.values())
+        shown = {
+            name: jinja2.Environment().from_string(part["value_template"]).render(value_json=last)
+            for name, part in components.items()
+            if "value_template" in part
+        }
+        assert {name: shown[name] for name in ("door_to_right", "door_to_left", "hall_now")} == {
+            "door_to_right": str(last["lines"][0]["to_right"]), "door_to_left": str(last["lines"][0]["to_left"]),
+            "hall_now": str(last["zones"][0]["now"]),
+        }  # fmt: skip
+        counts = {name: str(last["counts"].get(name, 0)) for name in ("red", "blue")}
+        assert {name: shown[name] for name in counts} == counts and float(shown["latency"]) >= 0
+        before = len(here.of(topic))
+        import paho.mqtt.publish as publish
+
+        publish.single("homeassistant/status", "online", port=here.port)  # it started again, and has forgotten
+        eventually(lambda: len(here.of(topic)) > before, 20)
+
+
+def test_a_server_that_refuses_waits_and_hangs(inbox: Path, tmp_path: Path) -> None:
+    """503 first, then 400 for the third answer, which is for that alone; then it hangs; in the end it takes the rest."""
+    said = {0: (503, {"Retry-After": "1"}), 3: (400, {}), 7: None}
+    with receiver(lambda number: said.get(number, (204, {}))) as there:
+        (tmp_path / "token").write_text("secret\n")
+        config = WATCH + QUICK + LINES + webhook(there.address, 'token_file = "token"\ntimeout_seconds = 1.0\n')
+        with serving(tmp_path, config) as agent:
+            arrive(inbox, "a.csv")
+            eventually(lambda: len(agent.lines) == WINDOWS, 5)
+            eventually(lambda: len(there.requests) == WINDOWS - 1)
+            assert settled(lambda: len(there.requests)) == WINDOWS - 1
+            assert agent.metric("edgeloop_agent_dropped_total") == 1 and "messages are refused for good" in agent.log
+            assert 'why="status 503"' in agent.log and agent.metric("edgeloop_agent_outputs_waiting") == 0
+        head, body = there.requests[0]
+        assert head["ce-id"] == body["id"] and head["ce-specversion"] == "1.0" and head["ce-source"] == "/devices/kitchen%20%C3%A9"
+        assert head["authorization"] == "Bearer secret" and body["model"] == "exercise_watch" and "window" in body
+        assert len({body["id"] for _, body in there.requests}) == WINDOWS - 1
+
+
+def test_what_waits_at_the_end_is_sent_by_the_next_start(inbox: Path, tmp_path: Path) -> None:
+    with receiver(lambda _: (503, {})) as there:
+        config = f'{WATCH}after = "delete"\n{QUICK}{LINES}' + webhook(there.address, 'format = "json"\n')
+        with serving(tmp_path, config) as agent:
+            arrive(inbox, "a.csv")
+            eventually(lambda: len(agent.lines) == WINDOWS)
+            agent.process.send_signal(signal.SIGTERM)
+            assert agent.process.wait(20) == 0
+        there.reply = lambda _: (200, {})
+        with serving(tmp_path, config):
+            eventually(lambda: len({body["id"] for _, body in there.requests}) == WINDOWS)
+        assert "ce-id" not in there.requests[0][0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    {
+        "rules of another kind": ('[[output]]\nqos = 2\n', "output[0].qos: is for outputs of kind mqtt; this one is lines"),
+        "no address": ('[[output]]\nkind = "http"\nwhere = "hook"\n', "output[0].where: 'hook' is not an address"),
+        "a wildcard": ('[[output]]\nkind = "mqtt"\nwhere = "a/#"\n', "output[0].where: 'a/#' is not a topic"),
+        "twice": ('[[output]]\nwhere = "a"\n[[output]]\nwhere = "a"\n', "output[1].where:"),
+        "a word": ('[[output]]\nkind = "mqt"\nwhere = "a"\n', "output[0].kind:"),
+        "unknown": ('[[output]]\nwher = "a"\n', "output[0].wher: unknown setting; did you mean where?"),
+        "unknown of one": ('[output]\nwher = "a"\n', "output.wher: unknown setting; did you mean where?"),
+        "a password alone": ('[[output]]\nkind = "mqtt"\nwhere = "a"\npassword_file = "x"\n', "a password without a username"),
+        "a label": ('[output]\nlabels = ["nothing"]\n', "output.labels: exercise_watch has no label 'nothing'"),
+    }.values(),
+    ids=str,
+)  # fmt: skip
+def test_what_is_wrong_is_said_before_the_start(text: str, says: str, tmp_path: Path) -> None:
+    from commands import command, sentence
+
+    path = tmp_path / "agent.toml"
+    path.write_text(f'bundles = ["{GOLDEN}"]\nstate = "state"\n{text}')
+    done = command("edgeloop-agent", "check", path)
+    assert says in sentence(done, 2)
+
+
+def test_ten_thousand_answers_a_queue_of_a_megabyte(tmp_path: Path) -> None:
+    """The oldest go, and are counted; the file keeps its ceiling; nobody waits."""
+    from edgeloop_agent.answering import AnswerLine
+    from edgeloop_agent.logs import Log
+    from edgeloop_agent.metrics import Counts
+    from edgeloop_agent.outputs.delivery import Delivery
+    from edgeloop_agent.outputs.messages import Speaker
+    from edgeloop_agent.outputs.sending import Delivered
+    from edgeloop_contract.archive import Bundle
+
+    class Away:
+        where = "nowhere"
+
+        def send(self, messages: object) -> Delivered:
+            time.sleep(0.2)
+            return Delivered(0, why="away")
+
+        def use(self, manifest: object) -> None: ...
+        def close(self) -> None: ...
+
+    with Bundle.open(GOLDEN) as bundle:
+        manifest = bundle.manifest
+    counts, path = Counts(), tmp_path / "q.sqlite"
+    delivery = Delivery(Away(), Speaker("d", manifest), path, 1 << 20, counts, Log("error"))
+    delivery.start()
+    slowest = 0.0
+    for number in range(10_000):
+        start = time.perf_counter()
+        delivery.put(AnswerLine(f"frame {number}", 0, "walk", {"walk": 1.0}), np.zeros((4, 4, 3), np.uint8))
+        slowest = max(slowest, time.perf_counter() - start)
+        if number % 500 == 0:
+            time.sleep(0.02)
+    assert delivery.sync()
+    delivery.close()
+    waiting = counts.outputs_waiting["nowhere"]
+    assert waiting + counts.dropped["output"] == 10_000 and 500 < waiting < 5_000
+    assert sum(file.stat().st_size for file in tmp_path.glob("q.sqlite*")) <= 3 << 20

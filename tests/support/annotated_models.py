@@ -1,0 +1,93 @@
+"""Tiny models whose answers are boxes, masks or values, in bundles with a drift reference, so that their devices send samples."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from onnx import TensorProto, helper
+
+from bundles import onnx_file, write
+from edgeloop_agent.answers import answer_names
+from edgeloop_contract import archive
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.boxes.layouts import Rows
+from edgeloop_contract.drift import Drift, channel_names
+from edgeloop_contract.manifest import Input, Regression, Task, TensorSpec
+from edgeloop_contract.preprocessing import Resize
+from edgeloop_contract.tasks import Detection, Segmentation
+
+HEIGHT, WIDTH = 48, 64
+LABELS = ("cat", "dog", 'with "quotes" & <signs>')
+BOXES = {"dog": ((20.0, 12.0, 44.0, 36.0), 0.9), "cat": ((2.0, 4.0, 12.0, 14.0), 0.3)}  # that the detector finds everywhere
+U8, F = TensorProto.UINT8, TensorProto.FLOAT
+
+
+def detector(path: Path) -> Path:
+    """Finds BOXES in every picture."""
+    rows = np.zeros((1, 4 + len(LABELS), len(BOXES)), np.float32)
+    for i, (label, ((x1, y1, x2, y2), score)) in enumerate(BOXES.items()):
+        rows[0, :4, i] = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        rows[0, 4 + LABELS.index(label), i] = score
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["c"], to=F), helper.make_node("ReduceMean", ["c"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Mul", ["m", "none"], ["n"]), helper.make_node("Add", ["rows", "n"], ["boxes"]),
+    ]  # fmt: skip
+    shape = list(rows.shape)
+    model = onnx_file(nodes, *_ends("boxes", shape), rows=rows, none=np.zeros(1, np.float32))
+    return _bundle(path, model, "boxes", shape[1:], Detection(labels=list(LABELS), decode=Rows(channels="first")))
+
+
+def segmenter(path: Path) -> Path:
+    """Red is an object, anything else the background."""
+    weights = np.zeros((2, 3, 1, 1), np.float32)
+    weights[1, 0] = 1.0
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["c"], to=F), helper.make_node("Transpose", ["c"], ["t"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["t", "w", "b"], ["masks"], kernel_shape=[1, 1]),
+    ]  # fmt: skip
+    shape = [1, 2, HEIGHT, WIDTH]
+    model = onnx_file(nodes, *_ends("masks", shape), w=weights, b=np.array([0, -128], np.float32))
+    task = Segmentation(labels=["background", "red"], height=HEIGHT, width=WIDTH, background="background")
+    return _bundle(path, model, "masks", shape[1:], task)
+
+
+def regressor(path: Path) -> Path:
+    """The mean of the picture, and a tenth of it."""
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["c"], to=F), helper.make_node("ReduceMean", ["c"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["m", "shape"], ["r"]), helper.make_node("Mul", ["r", "factors"], ["values"]),
+    ]  # fmt: skip
+    model = onnx_file(nodes, *_ends("values", [1, 2]), shape=np.array([1, 1]), factors=np.array([[0.1, 0.01]], np.float32))
+    task = Regression(quantities=["level", "tenth"], mean=[0.0, 0.0], std=[10.0, 10.0])
+    return _bundle(path, model, "values", [2], task)
+
+
+MODELS = {"boxes": detector, "masks": segmenter, "values": regressor}
+
+
+def _ends(name: str, shape: list[int]) -> tuple[list[tuple[str, int, list[int]]], list[tuple[str, int, list[int]]]]:
+    return [("picture", U8, [1, HEIGHT, WIDTH, 3])], [(name, F, shape)]
+
+
+def _bundle(path: Path, model: bytes, output: str, shape: list[int], task: Task) -> Path:
+    sample = TensorSpec(dtype="uint8", shape=[HEIGHT, WIDTH, 3])
+    given = TensorSpec(dtype="uint8", shape=[HEIGHT, WIDTH, 3], tensor="picture", batch="one")
+    made = TensorSpec(dtype="float32", shape=shape, name=output, tensor=output, batch="one")
+    entry = Input(name="input", sample=sample, preprocessing=[Resize(height=HEIGHT, width=WIDTH)])
+    write(path, model, [entry], [given], [made], task=task, name=path.stem)
+    with Bundle.open(path) as bundle:
+        files, manifest = {name: bundle.read(name) for name in bundle.manifest.files}, bundle.manifest
+    archive.write(path, msgspec.structs.replace(manifest, schema=3, drift=_reference(task)), files)
+    return path
+
+
+def _reference(task: Task) -> Drift:
+    """That calls nothing drift."""
+    names = [*channel_names(3), *answer_names(task)]
+    one, none = [1.0] * len(names), [0.0] * len(names)
+    return Drift(
+        features=names, labels=1, centre=[none], scale=one, projections=[], mean=none * 2, std=one * 2, memories=[64.0],
+        spread=[one * 2], rates=[10.0], limits=[[1e12, 1e12]], overall=[none, one],
+    )  # fmt: skip
