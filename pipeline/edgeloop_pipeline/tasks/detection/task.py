@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import BoxFigures, SizeFigures, TaskFigures
+    from edgeloop_pipeline.results.task_figures import BoxFigures, SizeFigures, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 FEWER_RESAMPLES = 500  # because the mAP of a hundred pictures takes some milliseconds
@@ -135,7 +135,7 @@ class Detection:
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The figures of each label. The threshold comes from validation pictures: the best F1."""
-        from edgeloop_pipeline.results.files import BoxFigures, LabelBoxes, TaskFigures
+        from edgeloop_pipeline.results.task_figures import BoxFigures, LabelBoxes, TaskFigures
 
         threshold = self._judged(on_validation, self.splits.validation).best_threshold()
         here = self._judged(scores, samples)
@@ -157,7 +157,7 @@ class Detection:
 
     def _sizes(self, scores: Array, samples: Samples) -> list[SizeFigures]:
         """The figures of small, medium and large boxes."""
-        from edgeloop_pipeline.results.files import SizeFigures
+        from edgeloop_pipeline.results.task_figures import SizeFigures
 
         rows = []
         for name, areas in SIZES.items():
