@@ -21,9 +21,7 @@ from labelled import NAMES, labelled_pictures, one_column
 from model_parts import node, onnx_file, value
 from serving import serving
 
-TRAIN = (
-    "stages.train={epochs: 25, batch: 8, optimizer: adamw, learning_rate: 0.005, schedule: cosine, precision: float32, workers: 0}"
-)
+TRAIN = "stages.train={epochs: 25, batch: 8, optimizer: adamw, learning_rate: 0.01, schedule: cosine, precision: float32, workers: 0, channels_last: true}"
 SETS = (
     TRAIN, "network_args={widths: [8, 16, 16], blocks: 1}", "preprocessing=[{step: colour}, {step: resize, height: 24, width: 32}]", "stages.verify={canary_samples: 8, layer_samples: 2}",
     "stages.profile={seconds: 0.01}", "stages.export={float32: false}", "augment=null",
