@@ -87,8 +87,10 @@ class Keypoints(Detection):
         values = cells.separate(np.asarray(scores))[POINTS]
         return [find_points(cells.layout, values[i], _rows(one), *self._size) for i, one in enumerate(found)]
 
-    def _judged(self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY) -> Judged:
-        found = self.found(scores)
+    def _judged(
+        self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY, found: list[Found] | None = None
+    ) -> Judged:
+        found = self.found(scores) if found is None else found
         points = self.points(scores, found)
 
         def overlap(i: int, truth: Array) -> Array:

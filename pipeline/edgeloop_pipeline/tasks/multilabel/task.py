@@ -57,7 +57,7 @@ class Multilabel:
 
         asked = (wanted / temperature).sigmoid()
         ours = F.binary_cross_entropy_with_logits(scores / temperature, asked, reduction="none")
-        least = F.binary_cross_entropy(asked, asked, reduction="none")
+        least = F.binary_cross_entropy_with_logits(wanted / temperature, asked, reduction="none")
         return temperature**2 * (ours - least).mean()
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
