@@ -21,9 +21,7 @@ from labelled import NAMES, labelled_pictures, one_column
 from model_parts import node, onnx_file, value
 from serving import serving
 
-TRAIN = (
-    "stages.train={epochs: 25, batch: 8, optimizer: adamw, learning_rate: 0.005, schedule: cosine, precision: float32, workers: 0}"
-)
+TRAIN = "stages.train={epochs: 25, batch: 8, optimizer: adamw, learning_rate: 0.01, schedule: cosine, precision: float32, workers: 0, channels_last: true}"
 SETS = (
     TRAIN, "network_args={widths: [8, 16, 16], blocks: 1}", "preprocessing=[{step: colour}, {step: resize, height: 24, width: 32}]", "stages.verify={canary_samples: 8, layer_samples: 2}",
     "stages.profile={seconds: 0.01}", "stages.export={float32: false}", "augment=null",
@@ -152,6 +150,8 @@ def test_a_file_of_somebody_else_is_packed_with_several_labels(tmp_path: Path) -
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     given = ("pack", tmp_path / "m.onnx", "--out", tmp_path / "m.edgeloop", "--task", "multilabel")
     assert "say what the outputs are with --labels" in sentence(edgeloop_here(*given), 2)
+    one = edgeloop_here(*given[:-2], "--labels", "a,b,c")
+    assert one.returncode == 0 and "where a sample may have several, say --task multilabel" in one.stdout
     done = edgeloop_here(*given, "--labels", "a,b,c")
     assert done.returncode == 0 and "every label with a probability of 0.5 or more" in done.stdout, done
     answer = edgeloop.open(tmp_path / "m.edgeloop", state=tmp_path)(np.array([2.0, -1.0, 3.0], np.float32))

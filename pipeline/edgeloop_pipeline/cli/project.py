@@ -28,7 +28,11 @@ def doctor(as_json: bool) -> None:
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--like", "project", help="The reference project to copy.")
-@click.option("--data", type=click.Path(path_type=Path), help="Your data: class folders, a table, or pictures with boxes or masks.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path),
+    help="Your data: class folders, a table, pictures with boxes, points or masks, files with a list of labels.",
+)
 @click.option("--task", type=click.Choice(TASKS), help="With --data; default: from the data.")
 def new(folder: Path, project: str | None, data: Path | None, task: str | None) -> None:
     """Start a project in FOLDER: for your DATA, which the command examines, or as a copy of a reference project."""

@@ -30,7 +30,7 @@ from edgeloop_pipeline.networks import saved_network
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization import quantized_graph, shipped_cost
 from edgeloop_pipeline.recipe.project import Project
-from edgeloop_pipeline.results.files import Detection, TaskFigures
+from edgeloop_pipeline.results.task_figures import Detection, TaskFigures
 from edgeloop_pipeline.tasks.registry import task_for
 
 # A probe detects no anomalies: its threshold is never used.

@@ -62,6 +62,7 @@ def task_of(
     if kind == "multilabel":
         facts.append(f"a sample has every label with a probability of {THRESHOLD} or more")
         return Multilabel(labels=labels, thresholds=[THRESHOLD] * wanted, scores=scores, output=output)
+    facts += _hint(models)
     return Classification(labels=labels, scores=scores, output=output)
 
 
@@ -91,6 +92,13 @@ def _detection(
         raise UsageError(f"{model.path}: {said} there are {len(labels)} labels; give all of them with --labels")
     facts.append(detector.why)
     return Detection(labels=labels, decode=detector.layout)
+
+
+def _hint(models: Sequence[ModelFile]) -> list[str]:
+    """That a file which ends in a sigmoid may mean several labels."""
+    if not any(tensor.activation == "sigmoid" for model in models for tensor in model.outputs):
+        return []
+    return ["a sigmoid decides each label by itself: where a sample may have several, say --task multilabel"]
 
 
 def _check_different(labels: Sequence[str], model: ModelFile) -> None:

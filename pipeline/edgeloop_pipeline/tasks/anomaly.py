@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import Detection, TaskFigures
+    from edgeloop_pipeline.results.task_figures import Detection, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 FEWER_RESAMPLES = 500  # because the AUC of ten thousand samples takes a millisecond
@@ -80,7 +80,7 @@ class Anomaly:
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The effect of the threshold on the test set; the threshold comes from normal validation samples alone."""
-        from edgeloop_pipeline.results.files import Detection, TaskFigures
+        from edgeloop_pipeline.results.task_figures import Detection, TaskFigures
 
         normal = self.errors(on_validation, self.splits.validation)[self.splits.validation.labels == 0]
         threshold = float(np.percentile(normal, self.percentile))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import TaskFigures
+    from edgeloop_pipeline.results.task_figures import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 MAX_CLASSES_SHOWN = 30
@@ -69,7 +69,7 @@ class Classification:
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """`confusion`: rows are true classes, columns answers. `classes`: precision, recall, F1 and count of each."""
-        from edgeloop_pipeline.results.files import ClassFigures, TaskFigures
+        from edgeloop_pipeline.results.task_figures import ClassFigures, TaskFigures
 
         if self.splits.measure:  # a table of right and wrong needs labels that somebody gave
             return TaskFigures()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
     from edgeloop_pipeline.recipe.settings import RecipeHead
-    from edgeloop_pipeline.results.files import TaskFigures
+    from edgeloop_pipeline.results.task_figures import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 TASKS = {

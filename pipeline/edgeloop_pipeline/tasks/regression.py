@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import TaskFigures
+    from edgeloop_pipeline.results.task_figures import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 
@@ -85,7 +85,7 @@ class Regression:
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The figures of each quantity, in its unit: mean absolute error, root mean squared error, and R²."""
-        from edgeloop_pipeline.results.files import QuantityFigures, TaskFigures
+        from edgeloop_pipeline.results.task_figures import QuantityFigures, TaskFigures
 
         values, truth, once = self._values(scores), samples.labels.astype(np.float64), np.ones(len(samples))
         off = values - truth

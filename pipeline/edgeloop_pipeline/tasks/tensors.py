@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import TaskFigures
+    from edgeloop_pipeline.results.task_figures import TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 INSIDE = 0.5  # a place with a larger value belongs to a mask
@@ -126,7 +126,7 @@ class Tensors:
         return 0.0
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
-        from edgeloop_pipeline.results.files import TaskFigures
+        from edgeloop_pipeline.results.task_figures import TaskFigures
 
         return TaskFigures()
 

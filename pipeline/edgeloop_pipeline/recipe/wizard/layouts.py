@@ -19,8 +19,9 @@ LOOKED_AT_BYTES = 1 << 20
 MAX_FOLDERS = 2000
 BOX = re.compile(r"^\d+( (0?\.\d+|0|1|[01]\.\d+(e-?\d+)?)){4,}\s*$")
 POSSIBLE = (
-    "edgeloop new makes networks that classify whole pictures, find boxes, label pixels, estimate quantities or find anomalies:"
-    " give boxes as COCO, YOLO, Pascal VOC or CSV, masks as PNG in masks/ beside images/ with no other folder,"
+    "edgeloop new makes networks that classify whole pictures, give them several labels, find boxes and points, label pixels,"
+    " estimate quantities or find anomalies: give boxes as COCO, YOLO, Pascal VOC or CSV, masks as COCO or as PNG in masks/ beside"
+    " images/ with no other folder, several labels as a table of files,"
     " or write a data.py and a network of your own"
 )
 

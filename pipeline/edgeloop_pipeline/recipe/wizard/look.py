@@ -27,7 +27,7 @@ def look(data: Path, task: str = "") -> ProjectPlan:
     if (found := _annotated(data, task)) is not None:
         return found
     if task == "segmentation":
-        raise DataError(f"{data}: has no masks; give a folder with images/ and masks/ in it, and no other folder")
+        raise DataError(f"{data}: has no masks; give a folder with images/ and masks/ in it and no other folder, or COCO outlines")
     if task == "detection":
         raise DataError(f"{data}: has no boxes as COCO JSON, YOLO text, Pascal VOC XML or CSV; give the folder that holds them")
     if data.is_file():

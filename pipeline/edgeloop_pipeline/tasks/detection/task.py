@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import BoxFigures, SizeFigures, TaskFigures
+    from edgeloop_pipeline.results.task_figures import BoxFigures, SizeFigures, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 FEWER_RESAMPLES = 500  # because the mAP of a hundred pictures takes some milliseconds
@@ -135,10 +135,11 @@ class Detection:
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The figures of each label. The threshold comes from validation pictures: the best F1."""
-        from edgeloop_pipeline.results.files import BoxFigures, LabelBoxes, TaskFigures
+        from edgeloop_pipeline.results.task_figures import BoxFigures, LabelBoxes, TaskFigures
 
         threshold = self._judged(on_validation, self.splits.validation).best_threshold()
-        here = self._judged(scores, samples)
+        found = self.found(scores)
+        here = self._judged(scores, samples, found=found)
         rows = []
         for number, (name, counts) in enumerate(zip(self.splits.labels, here.counts(threshold), strict=True)):
             precision = counts.right / counts.answered if counts.answered else 0.0
@@ -148,20 +149,24 @@ class Detection:
         return TaskFigures(
             boxes=BoxFigures(
                 strides=list(self.cells(int(np.prod(scores.shape[1:]))).strides), threshold=threshold,
-                map_half=here.mean_precision(np.ones(len(samples)), AT_HALF), labels=rows, sizes=self._sizes(scores, samples),
+                map_half=here.mean_precision(np.ones(len(samples)), AT_HALF), labels=rows,
+                sizes=self._sizes(scores, samples, found),
             )
         )  # fmt: skip
 
-    def _judged(self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY) -> Judged:
-        return judged(self.found(scores), np.asarray(samples.labels), self.outputs, areas=areas)
+    def _judged(
+        self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY, found: list[Found] | None = None
+    ) -> Judged:
+        """`found`: the boxes of these scores, where they are known already."""
+        return judged(self.found(scores) if found is None else found, np.asarray(samples.labels), self.outputs, areas=areas)
 
-    def _sizes(self, scores: Array, samples: Samples) -> list[SizeFigures]:
+    def _sizes(self, scores: Array, samples: Samples, found: list[Found]) -> list[SizeFigures]:
         """The figures of small, medium and large boxes."""
-        from edgeloop_pipeline.results.files import SizeFigures
+        from edgeloop_pipeline.results.task_figures import SizeFigures
 
         rows = []
         for name, areas in SIZES.items():
-            here = self._judged(scores, samples, areas)
+            here = self._judged(scores, samples, areas, found)
             truths = int(sum(label.truths.sum() for label in here.labels))
             rows.append(SizeFigures(name, truths, here.mean_precision(np.ones(len(samples))) if truths else None))
         return rows

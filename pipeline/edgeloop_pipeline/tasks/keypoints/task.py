@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import Samples
-    from edgeloop_pipeline.results.files import PointFigures, PointsFigures, TaskFigures
+    from edgeloop_pipeline.results.task_figures import PointFigures, PointsFigures, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 NEAR = 0.1  # of the root of a box's area: a point that is nearer is found
@@ -87,8 +87,10 @@ class Keypoints(Detection):
         values = cells.separate(np.asarray(scores))[POINTS]
         return [find_points(cells.layout, values[i], _rows(one), *self._size) for i, one in enumerate(found)]
 
-    def _judged(self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY) -> Judged:
-        found = self.found(scores)
+    def _judged(
+        self, scores: Array, samples: Samples, areas: tuple[float, float] = EVERY, found: list[Found] | None = None
+    ) -> Judged:
+        found = self.found(scores) if found is None else found
         points = self.points(scores, found)
 
         def overlap(i: int, truth: Array) -> Array:
@@ -99,7 +101,7 @@ class Keypoints(Detection):
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The figures of each label, by OKS; those of boxes by IoU; and how far each point is off where its box is found."""
-        from edgeloop_pipeline.results.files import PointsFigures
+        from edgeloop_pipeline.results.task_figures import PointsFigures
 
         figures = super().details(scores, samples, on_validation)
         assert figures.boxes is not None
@@ -115,7 +117,7 @@ class Keypoints(Detection):
     def _figures(self, points: list[Array], found: list[Found], truth: Array, threshold: float) -> list[PointFigures]:
         """Of each point: how often it is known where its thing is found, how far it is off, and how often it is near."""
         from edgeloop_contract.boxes import iou_matrix
-        from edgeloop_pipeline.results.files import PointFigures
+        from edgeloop_pipeline.results.task_figures import PointFigures
 
         offs: list[list[float]] = [[] for _ in self.splits.points]
         for i, one in enumerate(found):

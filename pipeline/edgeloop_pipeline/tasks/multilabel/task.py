@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import LabelsFigures, TaskFigures
+    from edgeloop_pipeline.results.task_figures import LabelsFigures, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 FEWER_RESAMPLES = 500  # because all labels of all samples are summed again in each
@@ -57,7 +57,7 @@ class Multilabel:
 
         asked = (wanted / temperature).sigmoid()
         ours = F.binary_cross_entropy_with_logits(scores / temperature, asked, reduction="none")
-        least = F.binary_cross_entropy(asked, asked, reduction="none")
+        least = F.binary_cross_entropy_with_logits(wanted / temperature, asked, reduction="none")
         return temperature**2 * (ours - least).mean()
 
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
@@ -81,7 +81,7 @@ class Multilabel:
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The figures of each label. The thresholds come from validation samples: the best F1 of each."""
-        from edgeloop_pipeline.results.files import LabelFigures, LabelsFigures, TaskFigures
+        from edgeloop_pipeline.results.task_figures import LabelFigures, LabelsFigures, TaskFigures
 
         shape, validation = self.described(TaskFigures()), np.asarray(self.splits.validation.labels)
         limits = best_thresholds(probabilities_of(shape, on_validation.reshape(validation.shape)), validation).round(4)
@@ -105,7 +105,7 @@ class Multilabel:
 
     def reference(self, on_validation: Array) -> dict[str, Any]:
         """The mean probability of the most probable label, and the mean probability of each."""
-        from edgeloop_pipeline.results.files import TaskFigures
+        from edgeloop_pipeline.results.task_figures import TaskFigures
 
         found = probabilities_of(self.described(TaskFigures()), on_validation.reshape(len(on_validation), -1))
         return {"mean_confidence": float(found.max(1).mean()), "label_share": found.mean(0).tolist()}

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from edgeloop_contract import manifest
     from edgeloop_contract.arrays import Array
     from edgeloop_pipeline.data.types import PreparedSplits, Samples
-    from edgeloop_pipeline.results.files import MaskFigures, TaskFigures
+    from edgeloop_pipeline.results.task_figures import MaskFigures, TaskFigures
     from edgeloop_pipeline.tasks.losses import Loss
 
 PART = 16  # samples whose loss is computed together
@@ -87,7 +87,7 @@ class Segmentation:
 
     def details(self, scores: Array, samples: Samples, on_validation: Array) -> TaskFigures:
         """The figures of each label."""
-        from edgeloop_pipeline.results.files import LabelMask, MaskFigures, TaskFigures
+        from edgeloop_pipeline.results.task_figures import LabelMask, MaskFigures, TaskFigures
 
         pixels, every = self._counted(scores, samples), np.ones(len(samples))
         truth, answered, both = (values.sum(0) for values in (pixels.truth, pixels.answered, pixels.both))
