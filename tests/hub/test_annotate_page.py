@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from annotated_models import BOXES, HEIGHT, LABELS, WIDTH, detector, segmenter
+from browsers import BASICS
+from browsers import browser as browser  # a fixture
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
 from edgeloop_contract.masks import mask_of, run_lengths
@@ -20,8 +22,7 @@ from edgeloop_contract.sample_messages import SampleAnnotations
 from hubs import Hub, running_hub
 from programs import needs
 from serving import eventually
-from test_pages import BASICS, PASSWORD, by_name, click
-from test_pages import browser as browser  # a fixture
+from test_pages import PASSWORD, by_name, click
 
 pytestmark = needs("chromium", "chromium-driver")
 SAMPLES = 6
