@@ -135,6 +135,19 @@ def test_a_bundle_that_an_earlier_hub_took_has_the_task_of_its_answers(tmp_path:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("task", "part"), [("keypoints", "boxes"), ("multilabel", "labels"), ("classification", ""), ("tensors", "")]
+)
+def test_each_task_has_its_part(task: str, part: str, tmp_path: Path) -> None:
+    """Of boxes with points people correct the boxes; an answer that the task cannot have is left out."""
+    database, settings = stored(tmp_path, [])
+    published(database, task=task, labels=["a"])
+    with database.writing() as connection:
+        ingest.store(connection, PI, Samples(samples=[picture("one", boxes(("a", A)))]), settings)
+        found = annotating.of_sample(connection, "pi-1", "key-one-0000")
+    assert found is not None and found.part == part and (found.answer is not None) == (part == "boxes")
+
+
 def test_answers_count_against_the_quota_of_the_day(tmp_path: Path) -> None:
     database, settings = stored(tmp_path, [])
     published(database, task="detection", labels=["a"])
