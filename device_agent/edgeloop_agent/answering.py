@@ -160,18 +160,24 @@ class Answering:
     def _seen(self, recording: Recording, answer: Answer, repaired: dict[str, int], truth: str) -> AnswerLine:
         """The answer's line, after it was counted and observed."""
         self._count(answer, truth)
-        if self.observer is not None and not answer.refused:
-            self.observer.observe(recording, answer)
         line = _line(recording.name, answer, repaired, self.as_lists)
-        if line.boxes is None or (self.following is None and self.chains is None):
-            return line
+        try:
+            if line.boxes is not None and (self.following is not None or self.chains is not None):
+                line = self._continued(recording, answer, line, line.boxes)
+                if self.following is not None and self.following.lost:
+                    answer = msgspec.structs.replace(answer, lost=True)
+        finally:  # a model further down a chain may fail
+            if self.observer is not None and not answer.refused:
+                self.observer.observe(recording, answer)
+        return line
+
+    def _continued(self, recording: Recording, answer: Answer, line: AnswerLine, boxes: list[Box]) -> AnswerLine:
+        """With what models of a chain say of the boxes, and with their tracks."""
         picture = (recording.inputs or {})[self.manifest.inputs[0].name] if recording.values is None else recording.values
         if self.chains is not None:
-            boxes, parts = self.chains.answered(line.boxes, picture)
+            boxes, parts = self.chains.answered(boxes, picture)
             line = msgspec.structs.replace(line, boxes=boxes, parts={self.manifest.name: answer.milliseconds, **parts})
-        if self.following is None:
-            return line
-        return self._followed(self.following, recording, line, picture)
+        return line if self.following is None else self._followed(self.following, recording, line, picture)
 
     def _followed(self, following: Following, recording: Recording, line: AnswerLine, picture: Array) -> AnswerLine:
         tracked = following.follow(line.boxes or [], picture.shape[0], picture.shape[1], recording.stream)

@@ -66,6 +66,7 @@ class Answer(msgspec.Struct, frozen=True):
     boxes: list[Box] | None = None  # detection: what was found, best first, in pixels of the recording
     labels: list[Label] | None = None  # multilabel: those that the sample has, most probable first
     masks: list[Mask] | None = None  # segmentation: where each label is, largest first, in pixels of the recording
+    lost: bool = False  # of frames that are followed: an object that was in the last frame has no box in this one
 
 
 class Engine:

@@ -17,7 +17,7 @@ from edgeloop_agent.sources import Recording
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import DriftReport, Event
-from edgeloop_contract.tasks import Detection, Regression, Segmentation
+from edgeloop_contract.tasks import Detection, Multilabel, Regression, Segmentation
 
 if TYPE_CHECKING:
     from edgeloop_agent.drift.monitor import DriftFollower
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgeloop_agent.outbox.writer import OutboxWriter
 
 
-HAS_ANSWER = (Detection, Segmentation, Regression)  # whose answers are more than one label
+HAS_ANSWER = (Detection, Multilabel, Segmentation, Regression)  # whose answers are more than one label
 MAX_NAMES = 1024  # names of recordings
 
 

@@ -11,13 +11,16 @@ import numpy as np
 import pytest
 
 from annotated_models import HEIGHT, LABELS, WIDTH
+from edgeloop_agent.box_answers import Box
 from edgeloop_agent.config import Samples as Settings
+from edgeloop_agent.config.settings import Tracking
 from edgeloop_agent.drift.monitor import DriftObservation
 from edgeloop_agent.engine import Answer
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.outbox.answers import annotation_of, doubt_of
 from edgeloop_agent.outbox.store import Outbox, outbox_path
 from edgeloop_agent.outbox.writer import OutboxWriter
+from edgeloop_agent.tracking.following import Following
 from edgeloop_contract.annotations import AnnotatedBox, Annotation
 from edgeloop_contract.boxes.layouts import Rows
 from edgeloop_contract.manifest import Classification, Regression
@@ -49,6 +52,22 @@ def apart(*scores: float) -> Answer:
 def test_a_box_near_the_threshold_makes_a_frame_doubtful(scores: tuple[float, ...], doubt: float) -> None:
     """However many sure ones there are; below the lowest score that is looked at nothing is a box."""
     assert doubt_of(BOXES, apart(*scores)) == pytest.approx(doubt, abs=1e-3)
+
+
+def test_an_object_that_was_followed_and_is_gone_makes_a_frame_doubtful(tmp_path: Path) -> None:
+    """In the middle of the picture; not where it leaves."""
+    for step, lost in ((0.0, True), (25.0, False)):
+        following = Following(Tracking(enabled=True), tmp_path / str(step), Log())
+        seen = []
+        for frame in range(5):
+            x = 20.0 + step * frame / 5
+            following.follow([Box("dog", 0.9, [x, 10.0, x + 20, 30.0])], HEIGHT, WIDTH, 0)
+            seen.append(following.lost)
+        following.follow([], HEIGHT, WIDTH, 0)
+        assert not any(seen) and following.lost is lost
+        following.follow([], HEIGHT, WIDTH, 0)
+        assert not following.lost, "it is said once"
+    assert doubt_of(BOXES, msgspec.structs.replace(apart(1.0), lost=True)) == 1.0
 
 
 def test_other_tasks_have_their_confidence() -> None:

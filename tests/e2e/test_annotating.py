@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import html
 import json
 import re
 import urllib.error
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,71 +14,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotated_models import BOXES, HEIGHT, MODELS, WIDTH
+from annotated_models import BOXES, HEIGHT, WIDTH
+from annotating import CAT, DOG, annotated_hub, boxes, corrected, fields, known, open_samples, say, settle
 from commands import command
 from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.masks import mask_of, run_lengths
-from edgeloop_contract.sample_messages import SampleAnnotations, StoredSample
-from hubs import Hub, running_hub
-from serving import eventually, serving, write_config
-
-PICTURES = 5
-CAT, DOG = (list(BOXES[label][0]) for label in ("cat", "dog"))
+from edgeloop_contract.sample_messages import StoredSample
+from edgeloop_pipeline.data.datasets.annotations.formats import read_annotations
+from hubs import Hub
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """With samples of a detector, a segmenter and a regressor, each from its own device; two people must agree."""
-    folder = tmp_path_factory.mktemp("hub")
-    with running_hub(folder, serve=("--set", "labels_needed=2")) as hub, ExitStack() as agents:
-        for part, make in MODELS.items():
-            bundle = make(folder / f"{part}-1.edgeloop")
-            hub.publish(bundle)
-            device = folder / part
-            (device / "in").mkdir(parents=True)
-            text = (
-                '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n[runtime]\nthreads = 1\n'
-                f'[updates]\nhub = "{hub.address}"\npoll_seconds = 0.3\n'
-                '[samples]\nsend = "samples"\nrandom_share = 1.0\n'
-            )
-            hub.enrol(write_config(device, text, bundle), f"pi-{part}")
-            for i in range(PICTURES):
-                picture = np.full((HEIGHT, WIDTH, 3), 20 * i, np.uint8)
-                picture[10:20, 10:30] = 255, 20 * i, 20 * i
-                Image.fromarray(picture).save(device / "in" / f"{i}.png")
-            agents.enter_context(serving(device, text, bundle))
-        eventually(lambda: len(hub.get("/api/v1/samples")) == len(MODELS) * PICTURES)
-        agents.close()
+    """With samples of a model of each kind, each from its own device; two people must agree."""
+    with annotated_hub(tmp_path_factory.mktemp("hub")) as hub:
         yield hub
 
 
 @pytest.fixture(scope="module")
 def people(hub: Hub) -> dict[str, Callable[..., str]]:
     return {name: hub.signed_in(name) for name in ("ada", "berta")}
-
-
-def known(hub: Hub, sample: dict[str, Any]) -> SampleAnnotations:
-    return hub.http.get(f"/api/v1/samples/{sample['device']}/{sample['key']}/annotations", SampleAnnotations)
-
-
-def open_samples(hub: Hub, part: str) -> list[dict[str, Any]]:
-    return list(hub.get(f"/api/v1/queue?model={part}-1&who=nobody"))
-
-
-def fields(page: str) -> dict[str, str]:
-    """The hidden fields of the page's form."""
-    found = dict(re.findall(r'<input type="hidden" name="([^"]+)" value="([^"]*)"', page.partition('class="annotate"')[2]))
-    return {name: html.unescape(value) for name, value in found.items()}
-
-
-def say(hub: Hub, sample: dict[str, Any], who: str, annotation: object) -> int:
-    """Over the HTTP interface; how many samples it settled."""
-    one = {"device": sample["device"], "key": sample["key"], "annotation": annotation}
-    return int(hub.post("/api/v1/labels", {"who": who, "labels": [one]})["settled"])
-
-
-def boxes(*given: tuple[str, list[float]]) -> dict[str, Any]:
-    return {"boxes": [{"label": label, "box": box} for label, box in given]}
 
 
 def test_a_sample_brings_the_models_answer_in_its_own_pixels(hub: Hub) -> None:
@@ -92,6 +45,7 @@ def test_a_sample_brings_the_models_answer_in_its_own_pixels(hub: Hub) -> None:
     assert painted.names == ["red"]
     (mask,) = (painted.answer and painted.answer.masks) or []
     assert mask.label == "red" and mask_of(mask.counts, *mask.size)[10:20, 10:30].all() and sum(mask.counts[1::2]) == 200
+    assert known(hub, open_samples(hub, "labels")[0]).answer == Annotation(labels=["bright"])
     (level, tenth) = (known(hub, open_samples(hub, "values")[0]).answer or Annotation(values=[])).values or []
     assert level == pytest.approx(10 * tenth, rel=1e-4)
 
@@ -148,11 +102,16 @@ def test_masks_settle_by_mean_iou_and_values_by_a_tolerance(hub: Hub, people: di
     assert say(hub, form, "import", {"values": [3.0, 0.3]}) == 0
     people["ada"]("/annotations", **form, **{"value.0": "3.5", "value.1": "0.3"})
     assert (known(hub, form).settled or Annotation(values=[])).values == [3.25, 0.3]
+    form = fields(page := people["ada"]("/queue?model=labels-1"))
+    assert re.search(r'value="bright" checked', page) and 'value="dark">' in page
+    assert say(hub, form, "import", {"labels": ["dark"]}) == 0
+    people["ada"]("/annotations", **form, **{"holds.1": "dark"})
+    assert known(hub, form).settled == Annotation(labels=["dark"])
 
 
 def test_nothing_there_is_an_answer_and_cannot_tell_is_none(hub: Hub, people: dict[str, Callable[..., str]]) -> None:
     nothing, unclear = open_samples(hub, "boxes")[:2]
-    assert [say(hub, nothing, who, {"boxes": []}) for who in ("a", "b")] == [0, 1]
+    settle(hub, nothing, boxes())
     assert known(hub, nothing).settled == Annotation(boxes=[])
     form = fields(people["ada"](f"/queue?device={unclear['device']}&key={unclear['key']}"))
     people["ada"]("/annotations", **form, skip="1")
@@ -163,6 +122,7 @@ REFUSED: dict[str, tuple[str, object, str]] = {
     "a box outside": ("boxes", boxes(("dog", [0, 0, WIDTH + 1, 10])), "reaches out of the sample of 64 × 48 pixels"),
     "a box before the edge": ("boxes", boxes(("dog", [-1, 0, 9, 10])), "reaches out"),
     "an unknown label": ("boxes", boxes(("cow", DOG)), "knows no label 'cow'"),
+    "no label": ("boxes", boxes(("", DOG)), "a label is empty"),
     "a box without area": ("boxes", boxes(("dog", [5, 5, 5, 9])), "left edge before its right one"),
     "too many boxes": ("boxes", boxes(*[("dog", DOG)] * 1001), "1000"),
     "masks of a detector": ("boxes", {"masks": []}, "an annotation has masks; boxes-1 answers boxes"),
@@ -211,6 +171,7 @@ def test_a_spoiled_form_is_a_page_with_one_sentence(text: str, hub: Hub, people:
 
 
 def test_a_backup_brings_annotations_back(hub: Hub, tmp_path: Path) -> None:
+    settle(hub, open_samples(hub, "boxes")[0], boxes(("dog", DOG)))
     hub.run("backup", tmp_path / "hub.backup")
     done = command("edgeloop-hub", "--data", tmp_path / "again", "restore", tmp_path / "hub.backup")
     assert done.returncode == 0, done.stderr
@@ -224,33 +185,9 @@ def test_a_backup_brings_annotations_back(hub: Hub, tmp_path: Path) -> None:
             assert annotating.of_sample(database, sample["device"], sample["key"]) == known(hub, sample)
 
 
-def corrected(folder: Path, kind: str) -> Path:
-    """What a person makes of an export: the file to import."""
-    if kind == "yolo":  # the model's predictions without their scores are the labels
-        (folder / "labels").mkdir(exist_ok=True)
-        for path in (folder / "predictions").glob("*.txt"):
-            rows = [line.split()[:5] for line in path.read_text().splitlines()]
-            (folder / "labels" / path.name).write_text("".join(f"{' '.join(row)}\n" for row in rows))
-        return folder
-    if kind == "csv":
-        text = (folder / "labels.csv").read_text()
-        (folder / "labels.csv").write_text(text.replace(",prediction,", ",labelled,"))
-        return folder / "labels.csv"
-    if kind == "coco":
-        found = json.loads((folder / "coco-predictions.json").read_text())
-        for annotation in found["annotations"]:
-            annotation.pop("score", None)
-        (folder / "coco.json").write_text(json.dumps(found))
-        return folder / "coco.json"
-    tasks = json.loads((folder / "label-studio.json").read_text())
-    for task in tasks:
-        task["annotations"] = [{"result": [{k: v for k, v in r.items() if k != "score"} for r in task["predictions"][0]["result"]]}]
-    (folder / "label-studio.json").write_text(json.dumps(tasks))
-    return folder / "label-studio.json"
-
-
 ELSEWHERE = [(part, kind) for part, kinds in (
     ("boxes", ("csv", "coco", "yolo", "label-studio")), ("masks", ("coco", "label-studio")), ("values", ("csv", "label-studio")),
+    ("labels", ("csv", "coco", "label-studio")),
 ) for kind in kinds]  # fmt: skip
 
 
@@ -280,15 +217,22 @@ def test_another_tool_begins_with_the_models_answer(part: str, kind: str, hub: H
 
 
 def test_what_was_settled_goes_out_and_comes_back(hub: Hub, tmp_path: Path) -> None:
+    for sample, said in zip(open_samples(hub, "boxes"), (boxes(("dog", DOG), ("cat", CAT)), boxes()), strict=False):
+        settle(hub, sample, said)
     labelled = [known(hub, sample) for sample in hub.get("/api/v1/samples?model=boxes-1&which=labelled")]
-    assert any(each.settled == Annotation(boxes=[]) for each in labelled)
     for kind, name in (("coco", "coco.json"), ("csv", "labels.csv"), ("yolo", ""), ("label-studio", "label-studio.json")):
         hub.edgeloop("labels", "export", tmp_path / kind, "--model", "boxes-1", "--format", kind, "--which", "labelled")
+        if name != "label-studio.json":  # a data set too
+            read = read_annotations(tmp_path / kind)
+            assert len(read.pictures) == len(labelled)
+            assert sum(len(picture.boxes) for picture in read.pictures) == sum(
+                len((e.settled and e.settled.boxes) or []) for e in labelled
+            )
         said = hub.edgeloop("labels", "import", tmp_path / kind / name, "--who", "back")
         assert f"{len(labelled)} labels" in said, kind
         for before in labelled:
-            boxes = known(hub, {"device": before.device, "key": before.key}).people["back"].boxes or []
-            assert [box.label for box in boxes] == [box.label for box in (before.settled and before.settled.boxes) or []], kind
+            back = known(hub, {"device": before.device, "key": before.key}).people["back"].boxes or []
+            assert [box.label for box in back] == [box.label for box in (before.settled and before.settled.boxes) or []], kind
 
 
 def test_a_picture_that_is_no_sample_is_one_sentence_and_nothing_is_sent(hub: Hub, tmp_path: Path) -> None:

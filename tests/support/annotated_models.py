@@ -1,4 +1,4 @@
-"""Tiny models whose answers are boxes, masks or values, in bundles with a drift reference, so that their devices send samples."""
+"""Tiny models whose answers are boxes, masks, values or several labels, in bundles with a drift reference, so that their devices send samples."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgeloop_contract.boxes.layouts import Rows
 from edgeloop_contract.drift import Drift, channel_names
 from edgeloop_contract.manifest import Input, Regression, Task, TensorSpec
 from edgeloop_contract.preprocessing import Resize
-from edgeloop_contract.tasks import Detection, Segmentation
+from edgeloop_contract.tasks import Detection, Multilabel, Segmentation
 
 HEIGHT, WIDTH = 48, 64
 LABELS = ("cat", "dog", 'with "quotes" & <signs>')
@@ -64,7 +64,17 @@ def regressor(path: Path) -> Path:
     return _bundle(path, model, "values", [2], task)
 
 
-MODELS = {"boxes": detector, "masks": segmenter, "values": regressor}
+def labeller(path: Path) -> Path:
+    """Any picture that is not black is bright."""
+    nodes = [
+        helper.make_node("Cast", ["picture"], ["c"], to=F), helper.make_node("ReduceMean", ["c"], ["m"], axes=[1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["m", "shape"], ["r"]), helper.make_node("Mul", ["r", "factors"], ["labels"]),
+    ]  # fmt: skip
+    model = onnx_file(nodes, *_ends("labels", [1, 2]), shape=np.array([1, 1]), factors=np.array([[0.1, -0.1]], np.float32))
+    return _bundle(path, model, "labels", [2], Multilabel(labels=["bright", "dark"], thresholds=[0.5, 0.5]))
+
+
+MODELS = {"boxes": detector, "masks": segmenter, "values": regressor, "labels": labeller}
 
 
 def _ends(name: str, shape: list[int]) -> tuple[list[tuple[str, int, list[int]]], list[tuple[str, int, list[int]]]]:

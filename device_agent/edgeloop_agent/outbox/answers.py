@@ -1,4 +1,4 @@
-"""A model's answer to a kept sample as a person will correct it: boxes, masks or values, in pixels of the sample; and its doubt."""
+"""A model's answer to a kept sample as a person will correct it, boxes and masks in pixels of the sample; and its doubt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgeloop_agent.engine import Answer
 from edgeloop_agent.mask_answers import mask_answers
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.tasks import Detection, Regression, Segmentation, Task
+from edgeloop_contract.tasks import Detection, Multilabel, Regression, Segmentation, Task
 
 __all__ = ["annotation_of", "doubt_of"]
 
@@ -25,6 +25,8 @@ def annotation_of(task: Task, answer: Answer) -> Annotation | None:
     if isinstance(task, Regression):
         values = list((answer.values or {}).values())
         return Annotation(values=values) if len(values) == len(task.quantities) and np.isfinite(values).all() else None
+    if isinstance(task, Multilabel):
+        return Annotation(labels=[label.label for label in answer.labels or []])
     if not isinstance(task, Detection | Segmentation) or not isinstance(answer.scores, Mapping):
         return None
     height, width = _picture(answer).shape[1:3]
@@ -48,10 +50,13 @@ def annotation_of(task: Task, answer: Answer) -> Annotation | None:
 def doubt_of(task: Task, answer: Answer) -> float | None:
     """How near the most doubtful box is to the score threshold, 0 (nothing near it) to 1 (on it); None for other tasks.
 
-    A frame with ten sure boxes and one doubtful one teaches something: the mean of the scores would hide it.
+    A frame with ten sure boxes and one doubtful one teaches something: the mean of the scores would hide it. Where an object that
+    was followed has no box any more, the model missed it, or nearly so: 1.
     """
     if not isinstance(task, Detection) or not isinstance(answer.scores, Mapping):
         return None
+    if answer.lost:
+        return 1.0
     height, width = _picture(answer).shape[1:3]
     threshold = task.score_threshold
     scores = found_boxes(task, answer.scores, height, width, min(DOUBTED, threshold)).scores

@@ -89,6 +89,18 @@ class Following:
         """How many objects are followed."""
         return len(self._tracker.tracks)
 
+    @property
+    def lost(self) -> bool:
+        """Whether a confirmed track has no box in this frame, and had one in the last; not of those that left the picture."""
+        return any(
+            track.missed == 1 and track.seen >= self._settings.confirm and self._is_inside(track.expected())
+            for track in self._tracker.tracks
+        )
+
+    def _is_inside(self, box: list[float]) -> bool:
+        height, width, _ = self._scene
+        return box[0] > 0 and box[1] > 0 and box[2] < width and box[3] < height
+
     def use(self, manifest: Manifest) -> None:
         """Another model answers from now on: tracks begin anew, counts go on."""
         self._scene = (0, 0, -1)

@@ -11,7 +11,8 @@ from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotatio
 from edgeloop_contract.hub_messages import BundleSummary
 from edgeloop_contract.masks import mask_of
 
-PARTS = {"detection": "boxes", "segmentation": "masks", "regression": "values", "multilabel": "labels"}  # by the kind of task
+# By the kind of task; of boxes with points the boxes alone.
+PARTS = {"detection": "boxes", "keypoints": "boxes", "segmentation": "masks", "regression": "values", "multilabel": "labels"}
 EDGE = 0.01  # pixels by which rounding may put a box outside
 
 
@@ -48,6 +49,8 @@ def problem(annotation: Annotation, part: str, summary: BundleSummary, shape: Se
 
 
 def _unknown(labels: Sequence[str], summary: BundleSummary) -> str:
+    if "" in labels:
+        return "a label is empty; choose one"
     unknown = [label for label in labels if label not in summary.labels] if summary.labels else []
     return f"{summary.model} knows no label {unknown[0][:100]!r}; there is {', '.join(summary.labels[:50])}" if unknown else ""
 

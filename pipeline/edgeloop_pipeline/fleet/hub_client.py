@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
-from edgeloop_contract.errors import UsageError
+from edgeloop_contract.errors import NetworkError, UsageError
 from edgeloop_contract.hub_messages import (
     Health,
     JobCreated,
@@ -142,10 +142,14 @@ class HubClient:
         return self._connection.get_bytes(f"/api/v1/samples/{quote(device)}/{quote(key, safe='')}/values")
 
     def annotations(self, device: str, key: str) -> SampleAnnotations:
-        """What the model and people said of one sample."""
-        return self._connection.get(
-            f"/api/v1/samples/{quote(device, safe='')}/{quote(key, safe='')}/annotations", SampleAnnotations
-        )
+        """What the model and people said of one sample. An earlier hub knows labels alone."""
+        place = f"{quote(device, safe='')}/{quote(key, safe='')}"
+        try:
+            return self._connection.get(f"/api/v1/samples/{place}/annotations", SampleAnnotations)
+        except NetworkError as error:
+            if str(error).endswith(": Not Found"):
+                return SampleAnnotations(device=device, key=key, model="", part="", names=[], shape=[])
+            raise
 
     def upload_labels(self, upload: LabelUpload) -> int:
         """Returns how many samples are settled by these labels."""

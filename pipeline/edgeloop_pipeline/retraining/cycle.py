@@ -236,7 +236,7 @@ def _check(base: recipes.Recipe, pseudo_label_confidence: float) -> None:
             " data's labels, and remove measure"
         )
     if task not in TASKS:
-        raise UsageError(f"{base.path}: is a {task} recipe; retraining needs labels, of {', '.join(TASKS[:-1])} or {TASKS[-1]}")
+        raise UsageError(f"{base.path}: is a {task} recipe; retraining is of {', '.join(TASKS[:-1])} and {TASKS[-1]} alone")
     if pseudo_label_confidence and task != "classification":
         raise UsageError(f"{base.path}: is a {task} recipe; pseudo-labels are of classification alone: leave --pseudo-labels off")
 

@@ -70,7 +70,7 @@ document.addEventListener("keydown", (event) => {
   if (on && !inList && (event.key === "Enter" || event.key === " " || on.matches("select, input"))) return;
   if (event.key === "Enter") control("save").click();
   else if (event.key === "u") editor.undo();
-  else if (event.key === "+" || event.key === "-") buttons[event.key === "+" ? "in" : "out"]();
+  else if ("+=-".includes(event.key)) buttons[event.key === "-" ? "out" : "in"]();
   else if (/^[1-9]$/.test(event.key) && labels[event.key - 1] !== undefined) {
     control("label").value = labels[event.key - 1];
     editor.label(labels[event.key - 1]);

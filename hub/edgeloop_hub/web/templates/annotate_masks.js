@@ -17,12 +17,21 @@ export function maskEditor({ width, height, stage, field, said, control, labels,
   const size = () => Number(control("size").value), erasing = () => control("erase").getAttribute("aria-pressed") === "true";
   const remember = () => { past.push(pixels.slice()); if (past.length > 30) past.shift(); };
 
-  function draw() {
-    pixels.forEach((label, i) => { // its outline is opaque, so that it is seen on any picture
-      const isEdge = pixels[i - 1] !== label || pixels[i + 1] !== label || pixels[i - width] !== label || pixels[i + width] !== label;
-      image.data.set(label === NONE ? [0, 0, 0, 0] : [...rgb[label], isEdge ? 200 : 100], i * 4);
-    });
-    context.putImageData(image, 0, 0);
+  function draw(left = 0, top = 0, right = width, bottom = height) { // what changed, and one pixel around it
+    [left, top] = [Math.max(0, left - 1), Math.max(0, top - 1)];
+    [right, bottom] = [Math.min(width, right + 1), Math.min(height, bottom + 1)];
+    for (let y = top; y < bottom; y++) {
+      for (let x = left; x < right; x++) {
+        const i = y * width + x, label = pixels[i], [red, green, blue] = label === NONE ? [0, 0, 0] : rgb[label];
+        // Its outline is nearly opaque, so that it is seen on any picture.
+        const isEdge = pixels[i - 1] !== label || pixels[i + 1] !== label || pixels[i - width] !== label || pixels[i + width] !== label;
+        image.data[i * 4] = red;
+        image.data[i * 4 + 1] = green;
+        image.data[i * 4 + 2] = blue;
+        image.data[i * 4 + 3] = label === NONE ? 0 : isEdge ? 200 : 100;
+      }
+    }
+    context.putImageData(image, 0, 0, left, top, right - left, bottom - top);
     brush();
   }
   function brush() {
@@ -42,7 +51,8 @@ export function maskEditor({ width, height, stage, field, said, control, labels,
     const [fx, fy] = painting, steps = Math.max(1, Math.ceil(Math.hypot(x - fx, y - fy) / Math.max(0.5, size() / 4)));
     for (let i = 1; i <= steps; i++) dab(fx + ((x - fx) * i) / steps, fy + ((y - fy) * i) / steps);
     painting = at = [x, y];
-    draw();
+    const r = Math.ceil(size() / 2) + 1;
+    draw(Math.floor(Math.min(x, fx)) - r, Math.floor(Math.min(y, fy)) - r, Math.ceil(Math.max(x, fx)) + r, Math.ceil(Math.max(y, fy)) + r);
   }
   function down({ x, y }) { remember(); painting = [x, y]; stroke(x, y); }
   function hover({ x, y }) { at = [x, y]; brush(); }

@@ -48,5 +48,5 @@ def read(path: Path, empty: bool = False) -> list[Marks]:
         if isinstance(found, list):
             return list(of_label_studio(found))
         raise DataError("neither COCO's form nor Label Studio's")
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, DataError, RecursionError, OverflowError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, DataError, RecursionError, ArithmeticError) as error:
         raise DataError(f"{path}: no labels can be read from it ({type(error).__name__}: {error})") from error

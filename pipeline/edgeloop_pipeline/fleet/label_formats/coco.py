@@ -11,7 +11,7 @@ from edgeloop_contract.annotations import AnnotatedMask, Annotation
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import mask_of
 from edgeloop_pipeline.fleet.label_formats.items import Item, named, with_unknown
-from edgeloop_pipeline.fleet.label_formats.marks import Mark, Marks
+from edgeloop_pipeline.fleet.label_formats.marks import MAX_PIXELS, Mark, Marks
 
 Entries = list[dict[str, Any]]
 SETTLED = "edgeloop_settled"  # of an image: people said all that is in it, also where that is nothing
@@ -31,9 +31,9 @@ def to_coco(items: list[Item], names: list[str]) -> dict[str, str]:
         image: dict[str, Any] = {"id": number, "file_name": item.file, "width": width, "height": height}
         images.append(image | ({SETTLED: True} if item.settled else {}))
     files = {"coco.json": _text(images, [_said(item) for item in items], categories, labels)}
-    if any(item.answer for item in items):
-        plain = [{name: value for name, value in image.items() if name != SETTLED} for image in images]
-        files["coco-predictions.json"] = _text(plain, [_entries(item.answer, item) for item in items], categories, labels)
+    if begun := [(image, item) for image, item in zip(images, items, strict=True) if item.prediction]:
+        predicted = [_entries(item.prediction, item) for _, item in begun]
+        files["coco-predictions.json"] = _text([image for image, _ in begun], predicted, categories, labels)
     return files
 
 
@@ -48,7 +48,7 @@ def _text(images: Entries, said: list[Entries], categories: Entries, labels: lis
 
 
 def _labels(item: Item) -> list[str]:
-    return [entry["label"] for entry in (*_said(item), *_entries(item.answer, item))]
+    return [entry["label"] for entry in (*_said(item), *_entries(item.prediction, item))]
 
 
 def _said(item: Item) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ def _of_mask(mask: AnnotatedMask) -> dict[str, Any] | None:
 
 def of_coco(found: dict[str, Any], empty: bool) -> list[Marks]:
     """`empty`: an image without annotations holds nothing. Annotations with a score are a model's. Raises DataError, KeyError, …"""
-    names = {c["id"]: c["name"] for c in found["categories"]}
+    names = {c["id"]: _name(c["name"]) for c in found["categories"]}
     images = {i["id"]: i for i in found["images"]}
     by_image: dict[Any, list[Mark]] = {i: [] for i, image in images.items() if empty or image.get(SETTLED)}
     predictions = 0
@@ -110,12 +110,23 @@ def _mark(annotation: dict[str, Any], label: str, image: dict[str, Any]) -> Mark
         left, top, width, height = (float(value) for value in box)
         edges = (left, top, left + width, top + height)
     if isinstance(segmentation, dict):
-        height, width = segmentation["size"]
+        height, width = (int(length) for length in segmentation["size"])
+        if height * width > MAX_PIXELS:
+            raise DataError(f"a mask of {width} × {height} pixels; it may have {MAX_PIXELS}")
         counts = segmentation["counts"]
         return Mark(label, side, edges, mask=mask_of(unpacked(counts) if isinstance(counts, str) else counts, height, width))
     if (box or segmentation) and not all(side):
         raise DataError(f"image {image['file_name']!r} has no width and height")
+    if segmentation and not (isinstance(segmentation, list) and all(isinstance(polygon, list) for polygon in segmentation)):
+        raise DataError(f"image {image['file_name']!r}: a segmentation that is neither polygons nor run lengths")
     return Mark(label, side, edges, segmentation or ())
+
+
+def _name(name: object) -> str:
+    """Some tools write numbers as names."""
+    if not isinstance(name, str | int | float):
+        raise DataError(f"a category is called {str(name)[:50]!r}; a name is a text")
+    return str(name)
 
 
 def unpacked(text: str) -> list[int]:

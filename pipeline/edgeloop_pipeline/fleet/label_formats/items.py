@@ -52,6 +52,11 @@ class Item:
         return self.known.answer if self.known else None
 
     @property
+    def prediction(self) -> Annotation | None:
+        """The model's answer, where people begin with it: nothing is settled."""
+        return None if self.settled else self.answer
+
+    @property
     def stem(self) -> str:
         """By this name an annotation finds its sample again, because some tools keep no other field."""
         return f"{self.sample.device}-{self.sample.key}"

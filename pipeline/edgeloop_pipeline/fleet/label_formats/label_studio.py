@@ -13,9 +13,10 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import mask_of
 from edgeloop_pipeline.fleet.label_formats import brush
 from edgeloop_pipeline.fleet.label_formats.items import Item, named
-from edgeloop_pipeline.fleet.label_formats.marks import Mark, Marks
+from edgeloop_pipeline.fleet.label_formats.marks import MAX_PIXELS, Mark, Marks
 
 PERCENT = (100.0, 100.0)
+PLACES = ("x", "points", "rle")
 KEYS = ("rectanglelabels", "polygonlabels", "brushlabels", "labels", "choices")  # of what a result says
 
 
@@ -108,7 +109,7 @@ def of_label_studio(tasks: list[dict[str, Any]]) -> Iterator[Marks]:
         if "data" in task:
             for annotation in task.get("annotations", []):
                 if not annotation.get("was_cancelled"):
-                    yield _marks(device, key, [_flat(result) for result in annotation["result"]])
+                    yield _marks(device, key, [_flat(one) for one in annotation["result"] if isinstance(one.get("value"), dict)])
         elif results := [flat for name, value in task.items() for flat in _short(name, value)]:
             yield _marks(device, key, results)
 
@@ -116,7 +117,7 @@ def of_label_studio(tasks: list[dict[str, Any]]) -> Iterator[Marks]:
 def _flat(result: dict[str, Any]) -> dict[str, Any]:
     """A result of the whole export as the short one has it."""
     return {
-        **{name: result[name] for name in ("original_width", "original_height", "from_name") if name in result},
+        **{name: result[name] for name in ("id", "original_width", "original_height", "from_name") if name in result},
         **result["value"],
     }
 
@@ -137,11 +138,14 @@ def _short(name: str, value: Any) -> list[dict[str, Any]]:
 
 def _marks(device: str, key: str, results: list[dict[str, Any]]) -> Marks:
     said = Marks(device, key)
+    labelled = {result.get("id") for result in results if any(result.get(name) for name in KEYS)}
     for result in results:
         if "number" in result:
             said.values[str(result.get("from_name"))] = float(result["number"])
             continue
         labels: list[Any] = next((result[name] for name in KEYS if result.get(name)), [])
+        if not labels and (result.get("id") in labelled or not any(name in result for name in PLACES)):
+            continue  # a box whose label is a result of its own; a text, a rating
         if not labels:
             raise DataError(f"{device}-{key}: something was marked without a label: give it one")
         many = labels if "choices" in result else labels[:1]
@@ -152,6 +156,8 @@ def _marks(device: str, key: str, results: list[dict[str, Any]]) -> Marks:
 def _mark(label: str, result: dict[str, Any]) -> Mark:
     if "rle" in result:
         width, height = int(result["original_width"]), int(result["original_height"])
+        if width * height > MAX_PIXELS:
+            raise DataError(f"{label!r}: a mask of {width} × {height} pixels; it may have {MAX_PIXELS}")
         return Mark(label, mask=brush.unpacked(result["rle"], height, width))
     if "points" in result:
         return Mark(label, PERCENT, polygons=[[float(value) for point in result["points"] for value in point]])

@@ -15,6 +15,8 @@ from edgeloop_contract.masks import NOWHERE, run_lengths
 from edgeloop_contract.sample_messages import LabelAssignment, SampleAnnotations
 
 DIGITS = 4  # of a pixel
+MAX_EDGE = 1e9
+MAX_PIXELS = 1 << 26  # of a mask: a file may state any size
 ROUNDING = 1.0  # pixels by which a tool's rounding may put an edge outside
 
 
@@ -22,11 +24,12 @@ ROUNDING = 1.0  # pixels by which a tool's rounding may put an edge outside
 class Mark:
     """One thing that somebody marked: a label, with a box, polygons (x, y, x, y, …), a mask (height, width) bool, or none of these.
 
-    `side`: width and height of the picture in the units of box and polygons: its pixels, (100, 100) for percent, (1, 1) for shares.
+    `side`: width and height of the picture in the units of box and polygons: its pixels, (100, 100) for percent, (1, 1) for shares;
+    None: they are in pixels of the sample.
     """
 
     label: str
-    side: tuple[float, float] = (1.0, 1.0)
+    side: tuple[float, float] | None = (1.0, 1.0)
     box: tuple[float, float, float, float] | None = None
     polygons: Sequence[Sequence[float]] = ()
     mask: Array | None = None
@@ -76,9 +79,9 @@ def assignments(said: Marks, known: SampleAnnotations, left_out: Counter[str]) -
 def _box(mark: Mark, height: int, width: int, where: str) -> AnnotatedBox | None:
     """In pixels of the sample; of a polygon or a mask what encloses it. None: it has no area."""
     edges = mark.box
-    (wide, tall) = mark.side
+    (wide, tall) = mark.side or (width, height)
     if mark.polygons:
-        points = np.concatenate([np.asarray(polygon, float).reshape(-1, 2) for polygon in mark.polygons])
+        points = np.concatenate([_points(polygon, where) for polygon in mark.polygons])
         edges = (*points.min(0).tolist(), *points.max(0).tolist())
     elif edges is None and mark.mask is not None:
         rows, columns = np.flatnonzero(mark.mask.any(1)), np.flatnonzero(mark.mask.any(0))
@@ -103,7 +106,8 @@ def _masks(marks: Sequence[Mark], known: SampleAnnotations, where: str) -> list[
     for mark in marks:
         pixels = mark.mask
         if mark.polygons:
-            pixels = filled(mark.polygons, mark.side, height, width)
+            polygons = [_points(polygon, where) / (mark.side or (width, height)) * [width, height] for polygon in mark.polygons]
+            pixels = filled(polygons, height, width)
         if pixels is None:
             raise DataError(f"{where}: {mark.label!r} has a box alone; {known.model} needs masks: draw polygons, or paint")
         if pixels.shape != (height, width):
@@ -118,14 +122,24 @@ def _masks(marks: Sequence[Mark], known: SampleAnnotations, where: str) -> list[
     ]  # fmt: skip
 
 
-def filled(polygons: Sequence[Sequence[float]], side: tuple[float, float], height: int, width: int) -> Array:
-    """The pixels (height, width) whose middle lies inside one of these polygons."""
+def _points(polygon: Sequence[float], where: str) -> Array:
+    """The corners (n, 2) of a polygon. Raises DataError."""
+    try:
+        numbers = np.asarray(polygon, float)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{where}: a polygon that is not of numbers ({error})") from error
+    if numbers.ndim != 1 or len(numbers) < 6 or len(numbers) % 2 or not (np.abs(numbers) < MAX_EDGE).all():
+        raise DataError(f"{where}: a polygon of {numbers.size} numbers; it needs x and y of three corners or more")
+    return numbers.reshape(-1, 2)
+
+
+def filled(polygons: Sequence[Array], height: int, width: int) -> Array:
+    """The pixels (height, width) whose middle lies inside one of these polygons (n, 2), in pixels."""
     union = np.zeros((height, width), bool)
     rows, columns = np.arange(height) + 0.5, np.arange(width) + 0.5
     for polygon in polygons:
         inside = np.zeros((height, width), bool)
-        points = np.asarray(polygon, float).reshape(-1, 2) / side * [width, height]
-        for (x1, y1), (x2, y2) in zip(points, np.roll(points, -1, axis=0), strict=True):
+        for (x1, y1), (x2, y2) in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
             if y1 != y2:
                 crosses = (rows >= min(y1, y2)) & (rows < max(y1, y2))
                 at = x1 + (rows - y1) * (x2 - x1) / (y2 - y1)

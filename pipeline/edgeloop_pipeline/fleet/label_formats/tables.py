@@ -77,7 +77,7 @@ def of_csv(path: object, text: str) -> list[Marks]:
             marks.values.update({name: float(text) for name, text in values.items()})
             if row.get("label"):
                 marks.marks.append(_mark(row))
-        except (TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path}:{number}: a box or a value that is no number ({error})") from error
     return list(found.values())
 
@@ -94,4 +94,5 @@ def _mark(row: dict[str, Any]) -> Mark:
     if not any(row.get(name) for name in EDGES):
         return Mark(row["label"])
     left, top, right, bottom = (float(row[name]) for name in EDGES)
-    return Mark(row["label"], (float(row["width"]), float(row["height"])), (left, top, right, bottom))
+    side = (float(row["width"]), float(row["height"])) if row.get("width") and row.get("height") else None
+    return Mark(row["label"], side, (left, top, right, bottom))

@@ -12,14 +12,14 @@ from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.fleet.label_formats.items import Item, named, with_unknown
 from edgeloop_pipeline.fleet.label_formats.marks import Mark, Marks
 
-KINDS = {"labels": "settled", "predictions": "answer"}  # folder → attribute of an item
+KINDS = {"labels": "settled", "predictions": "prediction"}  # folder → attribute of an item
 IMAGES = "images"  # the folder of media
 MAX_BYTES = 64 << 20  # of texts in a zip file
 LISTS = ("classes.txt", "obj.names")  # names, one a line, of tools that write no data.yaml
 
 
 def to_yolo(items: list[Item], names: list[str]) -> dict[str, str]:
-    """labels/: what people said, an empty text where nothing is there; predictions/: what the model answered."""
+    """labels/: what people said, an empty text where nothing is there; predictions/: the model's, elsewhere."""
     if any(item.part != "boxes" for item in items):
         raise DataError("yolo: it holds boxes only; use coco, csv or label-studio")
     said = [(item, kind, getattr(item, name)) for kind, name in KINDS.items() for item in items]
