@@ -6,42 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 
-from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.annotations import coco
 from edgeloop_pipeline.data.datasets.annotations.coco_outlines import OutlinedPicture, Overlap, painted, read_outlines
 from edgeloop_pipeline.data.datasets.annotations.pictures import Findings
 from edgeloop_pipeline.data.datasets.folders import Files
+from edgeloop_pipeline.data.datasets.one_by_one import OneByOne
 from edgeloop_pipeline.data.datasets.own_split import Item, Members, sides_of, split_by
 from edgeloop_pipeline.data.masks import BACKGROUND
 from edgeloop_pipeline.data.types import NAMES, Split, Splits
 
 __all__ = ["CocoMasks"]
-
-
-@dataclass(frozen=True)
-class Painted(Sequence[Array]):
-    """Masks that are painted on access, one at a time."""
-
-    pictures: list[OutlinedPicture]
-    numbers: dict[str, int]
-    overlap: Overlap
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    @overload
-    def __getitem__(self, i: int) -> Array: ...
-    @overload
-    def __getitem__(self, i: slice) -> Sequence[Array]: ...
-    def __getitem__(self, i: int | slice) -> Array | Sequence[Array]:
-        if isinstance(i, slice):
-            return Painted(self.pictures[i], self.numbers, self.overlap)
-        return painted(self.pictures[i], self.numbers, self.overlap)
 
 
 @dataclass(frozen=True)
@@ -97,7 +75,7 @@ class CocoMasks:
                 raise DataError(f"{self.root}: no pictures for {name}; add more")
             made[name] = Split(
                 Files([picture.path for picture in chosen]),
-                Painted(chosen, numbers, self.overlap),
+                OneByOne(chosen, lambda picture: painted(picture, numbers, self.overlap)),
                 np.array([self.unit(picture.path) for picture in chosen]),
                 [self._name(picture.path) for picture in chosen],
             )

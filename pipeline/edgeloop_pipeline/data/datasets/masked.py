@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import NOWHERE
 from edgeloop_pipeline.cache.digests import sha256
 from edgeloop_pipeline.data.datasets.folders import Files
+from edgeloop_pipeline.data.datasets.one_by_one import OneByOne
 from edgeloop_pipeline.data.datasets.scanning import SPLITS, kind_of
 from edgeloop_pipeline.data.datasets.splitting import HELD, Wanted, divide
 from edgeloop_pipeline.data.masks import BACKGROUND
@@ -64,27 +65,6 @@ def read_mask(path: Path, labels: int, meaning: Meaning) -> Array:
         known = "0 and 255" if meaning == "white" else f"0 to {labels - 1}, and {NOWHERE} for unknown"
         raise DataError(f"{path}: the value {int(wrong[0])}; masks of {meaning} have {known}: correct it, or masks= in data.py")
     return (values == WHITE).astype(np.uint8) if meaning == "white" else values.astype(np.uint8)
-
-
-@dataclass(frozen=True)
-class Masks(Sequence[Array]):
-    """Masks that are read on access, one at a time."""
-
-    paths: list[Path]
-    labels: int
-    meaning: Meaning
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @overload
-    def __getitem__(self, i: int) -> Array: ...
-    @overload
-    def __getitem__(self, i: slice) -> Sequence[Array]: ...
-    def __getitem__(self, i: int | slice) -> Array | Sequence[Array]:
-        if isinstance(i, slice):
-            return Masks(self.paths[i], self.labels, self.meaning)
-        return read_mask(self.paths[i], self.labels, self.meaning)
 
 
 @dataclass(frozen=True)
@@ -143,7 +123,7 @@ class PictureMasks:
                 raise DataError(f"{self.root}: no pictures for {name}; add more")
             made[name] = Split(
                 Files([picture for picture, _ in chosen]),
-                Masks([mask for _, mask in chosen], len(self.labels), self.masks),
+                OneByOne([mask for _, mask in chosen], lambda path: read_mask(path, len(self.labels), self.masks)),
                 np.array([self.unit(picture) for picture, _ in chosen]),
                 [self._name(picture) for picture, _ in chosen],
             )
