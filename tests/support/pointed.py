@@ -37,7 +37,9 @@ preprocessing: [{step: colour}, {step: resize, height: 48, width: 64}]
 normalize: {mean: [127], std: [64]}
 target: {max_int8_drop: 0.3}
 stages:
-  train: {epochs: 30, batch: 8, optimizer: adamw, learning_rate: 0.004, schedule: cosine, average: 0.9, workers: 0, precision: float32}
+  train:
+    {epochs: 30, batch: 8, optimizer: adamw, learning_rate: 0.004, schedule: cosine, average: 0.9, workers: 0, precision: float32,
+     channels_last: true}
   quantize: {}
   export: {float32: false}
   verify: {canary_samples: 8, layer_samples: 2}
