@@ -34,6 +34,7 @@ from edgeloop_contract.preprocessing import (
     Transpose,
     Window,
     prepare,
+    resizing,
     sizes_after,
 )
 
@@ -216,3 +217,23 @@ def test_the_page_names_every_step_and_every_parameter() -> None:
         assert f"| `{tag}` |" in page and f"`{tag}`" in paragraph
         rows = page if step is SoundFeatures else next(line for line in page.splitlines() if line.startswith(f"| `{tag}` |"))
         assert not [field for field in step.__struct_fields__ if f"`{field}`" not in rows], tag
+
+
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("seed", range(40))
+def test_blocks_views_and_halves_change_no_bit(seed: int, method: str) -> None:
+    """Against the plain arithmetic on the whole picture: four or sixteen pixels in floats, rows first, then columns."""
+    rng = np.random.default_rng(seed)
+    height, width = (int(n) for n in rng.integers(1, 60, 2))
+    size = (2 * height, 2 * width) if seed % 3 == 0 else tuple(int(n) for n in rng.integers(1, 90, 2))
+    x = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    taps = resizing._linear_taps if method == "bilinear" else resizing._cubic_taps
+    plain = x.astype(np.float32)
+    for axis, wanted in ((1, height), (2, width)):
+        shape = (-1, 1, 1) if axis == 1 else (-1, 1)
+        parts = [plain.take(index, axis) * weight.reshape(shape) for index, weight in taps(plain.shape[axis], wanted)]
+        plain = parts[0]
+        for part in parts[1:]:
+            plain = plain + part
+    expected = x if size == (height, width) else np.clip(np.rint(plain), 0, 255).astype(np.uint8)
+    assert np.array_equal(resizing.resized(x, height, width, method, False, "uint8"), expected)  # type: ignore[arg-type]
