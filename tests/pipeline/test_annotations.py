@@ -30,7 +30,7 @@ def said(found: Annotations) -> str:
 def named(found: Annotations, full: bool) -> dict[str, list[tuple[str, int, int, int, int]]]:
     names = ["/".join(p.path.parts[-2:]) if full else p.path.name for p in found.pictures]
     return {
-        name: sorted((b.label, *(round(v) for v in b[1:])) for b in p.boxes) for name, p in zip(names, found.pictures, strict=True)
+        name: sorted((b.label, *(round(v) for v in b[1:5])) for b in p.boxes) for name, p in zip(names, found.pictures, strict=True)
     }
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-import msgspec
 
 from edgeloop_contract.errors import DataError
-from edgeloop_contract.sample_messages import LabelAssignment, LabelUpload
 from edgeloop_pipeline.cli.hub_options import EXIT_CODES, ca_option, hub_option
+
+if TYPE_CHECKING:
+    from edgeloop_contract.sample_messages import LabelAssignment
 
 PAGE, PAGE_BYTES = 500, 4 << 20  # labels in one request
 ONE_LABEL = ("classification", "anomaly")  # tasks whose samples have no annotations
@@ -90,6 +92,7 @@ def import_labels(file: Path, who: str, empty: bool, hub: str, ca_file: str) -> 
     FILE is a CSV, a JSON of COCO or Label Studio, or a folder or zip file of YOLO. Nothing is sent unless all of it fits.
     """
     from edgeloop_contract.errors import NetworkError
+    from edgeloop_contract.sample_messages import LabelUpload
     from edgeloop_pipeline.fleet.hub_client import HubClient
     from edgeloop_pipeline.fleet.label_formats import assignments, read
 
@@ -119,6 +122,8 @@ def import_labels(file: Path, who: str, empty: bool, hub: str, ca_file: str) -> 
 
 def _pages(told: list[LabelAssignment]) -> Iterator[list[LabelAssignment]]:
     """As many as one request may hold, by number and bytes."""
+    import msgspec
+
     page: list[LabelAssignment] = []
     size = 0
     for one in told:
