@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ __all__ = ["Pictures", "drawn"]
 COLOURS = ("#e6194b", "#3cb44b", "#ffe119", "#4363d8", "#f58231", "#911eb4", "#46f0f0", "#f032e6", "#bcf60c", "#fabebe")
 SMALLEST_TEXT, TEXT_SHARE, LINE_SHARE = 10, 40, 250  # pixels; parts of the picture's shorter side
 LONGEST_NAME = 100
+WIDE_FONT = ("DejaVuSans.ttf", "DejaVu Sans")  # file and name: with letters of many languages, where it is installed
 POINT_SHARE, SURE = 120, 0.5  # of the shorter side: a point's radius; the score from which on it is drawn
 
 
@@ -70,7 +72,7 @@ class Pictures:
     def add(self, name: str, picture: Array | None, boxes: Sequence[Box] | None) -> None:
         """Write the next one; none for a recording without a picture or an answer. Raises StorageError, DataError, DeviceError."""
         self._count += 1
-        if picture is None or boxes is None:
+        if picture is None or boxes is None or picture.ndim not in (2, 3) or picture.dtype != np.uint8:
             return
         plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in name)[:LONGEST_NAME]  # a name may hold a path
         path, image = self._folder / f"{self._count:06d}-{plain}.png", drawn(picture, boxes)
@@ -91,14 +93,19 @@ def _text(box: Box, font: Any) -> str:
 
     then = "".join(f" {part.label}" for part in (box.then or {}).values() if part.label is not None)
     text = f"{box.label}{then} {box.score:.2f}" + ("" if box.track is None else f" #{box.track}")
-    if isinstance(font, ImageFont.FreeTypeFont):
+    if isinstance(font, ImageFont.FreeTypeFont) and font.getname()[0] == WIDE_FONT[1]:
         return text
-    return text.encode("latin-1", "replace").decode("latin-1")  # Pillow's old font of bitmaps has no other letters
+    plain = unicodedata.normalize("NFKD", text)  # Pillow's own fonts have no letters beyond ASCII: an ü becomes a u
+    return "".join(c for c in plain if not unicodedata.combining(c)).encode("ascii", "replace").decode("ascii")
 
 
 def _font(size: int) -> Any:
     from PIL import ImageFont
 
+    try:
+        return ImageFont.truetype(WIDE_FONT[0], size)
+    except (ImportError, OSError):
+        pass
     try:
         return ImageFont.load_default(size)
     except (TypeError, ImportError, OSError):  # Pillow before 10.1, or built without FreeType

@@ -121,6 +121,28 @@ def test_a_server_that_refuses_waits_and_hangs(inbox: Path, tmp_path: Path) -> N
         assert len({body["id"] for _, body in there.requests}) == WINDOWS - 1
 
 
+def test_a_reload_with_a_file_that_is_not_there_keeps_the_old_config(inbox: Path, tmp_path: Path) -> None:
+    with receiver() as there, serving(tmp_path, WATCH + QUICK + LINES + webhook(there.address)) as agent:
+        worker, config = agent.worker(), tmp_path / "agent.toml"
+        config.write_text(config.read_text().replace('device = "kitchen', 'token_file = "nope"\ndevice = "kitchen'))
+        agent.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "config has problems: the old one stays in use" in agent.log)
+        arrive(inbox, "a.csv")
+        eventually(lambda: len(there.requests) == WINDOWS)
+        assert agent.worker() == worker
+
+
+@needs("mosquitto")
+def test_why_a_broker_is_not_reached_is_said(tmp_path: Path) -> None:
+    text = '[[output]]\nkind = "mqtt"\nwhere = "a"\nhost = "no.such.host.invalid"\n'
+    with broker() as here:
+        secure = f'[[output]]\nkind = "mqtt"\nwhere = "b"\nport = {here.port}\ntls = true\n'  # the broker speaks plainly
+        (tmp_path / "in").mkdir()
+        with serving(tmp_path, WATCH + QUICK + LINES + text + secure) as agent:
+            arrive(tmp_path / "in", "a.csv")
+            eventually(lambda: agent.log.count("cannot connect: no such host, nobody listens there, or TLS on one side alone") >= 2)
+
+
 def test_what_waits_at_the_end_is_sent_by_the_next_start(inbox: Path, tmp_path: Path) -> None:
     with receiver(lambda _: (503, {})) as there:
         config = f'{WATCH}after = "delete"\n{QUICK}{LINES}' + webhook(there.address, 'format = "json"\n')
@@ -141,6 +163,16 @@ def test_what_waits_at_the_end_is_sent_by_the_next_start(inbox: Path, tmp_path: 
         "rules of another kind": ('[[output]]\nqos = 2\n', "output[0].qos: is for outputs of kind mqtt; this one is lines"),
         "no address": ('[[output]]\nkind = "http"\nwhere = "hook"\n', "output[0].where: 'hook' is not an address"),
         "a wildcard": ('[[output]]\nkind = "mqtt"\nwhere = "a/#"\n', "output[0].where: 'a/#' is not a topic"),
+        "a port": ('[[output]]\nkind = "http"\nwhere = "http://h:99999/"\n', "output[0].where: 'http://h:99999/' is not an address"),
+        "no host": ('[[output]]\nkind = "http"\nwhere = "http:///x"\n', "is not an address"),
+        "a password in it": ('[output]\nkind = "http"\nwhere = "http://u:pw@h/"\n', "an address with a name or password in it"),
+        "a broker's address": ('[output]\nkind = "mqtt"\nwhere = "a"\nhost = "mqtt://h"\n', "output.host: 'mqtt://h' is not a host"),
+        "a port in it": ('[output]\nkind = "mqtt"\nwhere = "a"\nhost = "h:1"\n', "output.host: 'h:1' is not a host"),
+        "no token": ('[output]\nkind = "http"\nwhere = "http://h/"\ntoken_file = "nope"\n', "output.token_file:"),
+        "two lines": ('[output]\nkind = "http"\nwhere = "http://h/"\ntoken_file = "two"\n', "must hold one line"),
+        "an empty one": ('[output]\nkind = "http"\nwhere = "http://h/"\ntoken_file = "empty"\n', "must hold one line"),
+        "no certificate": ('[output]\nkind = "http"\nwhere = "http://h/"\nca_file = "two"\n', "holds no certificate"),
+        "a folder": ('[output]\nwhere = "."\n', "is a folder; name a file in it"),
         "twice": ('[[output]]\nwhere = "a"\n[[output]]\nwhere = "a"\n', "output[1].where:"),
         "a word": ('[[output]]\nkind = "mqt"\nwhere = "a"\n', "output[0].kind:"),
         "unknown": ('[[output]]\nwher = "a"\n', "output[0].wher: unknown setting; did you mean where?"),
@@ -153,10 +185,12 @@ def test_what_waits_at_the_end_is_sent_by_the_next_start(inbox: Path, tmp_path: 
 def test_what_is_wrong_is_said_before_the_start(text: str, says: str, tmp_path: Path) -> None:
     from commands import command, sentence
 
+    (tmp_path / "two").write_text("SECRET\nlines\n")
+    (tmp_path / "empty").write_text("\n")
     path = tmp_path / "agent.toml"
     path.write_text(f'bundles = ["{GOLDEN}"]\nstate = "state"\n{text}')
     done = command("edgeloop-agent", "check", path)
-    assert says in sentence(done, 2)
+    assert says in sentence(done, 2) and "SECRET" not in done.stderr
 
 
 def test_ten_thousand_answers_a_queue_of_a_megabyte(tmp_path: Path) -> None:

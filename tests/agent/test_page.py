@@ -118,6 +118,18 @@ def test_who_asks_from_elsewhere_needs_the_token(agent: Agent) -> None:
     assert ask(agent, "POST /page/sign-in", *ELSEWHERE, *foreign, body=urlencode({"token": TOKEN}).encode())[0] == 403
 
 
+def test_a_viewer_is_not_sent_away_where_nothing_happens(agent: Agent) -> None:
+    """For longer than a request may take."""
+    place = urlsplit(agent.address)
+    with socket.create_connection((place.hostname, place.port), timeout=20) as connection:
+        connection.sendall(b"GET /page/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        got, end = b"", time.monotonic() + 13
+        while time.monotonic() < end and b": still here" not in got:
+            some = connection.recv(1 << 16)
+            assert some, "it was closed"
+            got += some
+
+
 def viewers(agent: Agent, count: int) -> tuple[list[socket.socket], list[bytes]]:
     """So many who look at once, and how each was answered."""
     place = urlsplit(agent.address)

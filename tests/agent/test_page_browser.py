@@ -9,6 +9,7 @@ from browsers import BASICS
 from browsers import browser as browser  # a fixture
 from moving import detector, frame, passing
 from programs import needs
+from service import arrive
 from serving import eventually, serving
 from test_tracking_service import TRACKING, put
 
@@ -47,4 +48,10 @@ def test_a_page_that_follows_the_device(browser: Any, tmp_path: Path) -> None:
         assert not [
             entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE" and "favicon" not in entry["message"]
         ]
+    (tmp_path / "series" / "in").mkdir(parents=True)
+    with serving(tmp_path / "series", WATCH) as agent:
+        browser.get(agent.address + "/")
+        arrive(tmp_path / "series" / "in", "a.csv")
+        shown = "const s = document.getElementById('series'); return getComputedStyle(s).display !== 'none' && s.children.length"
+        eventually(lambda: browser.execute_script(shown) == 6)
     eventually(lambda: text(browser, "state") in ("no connection", "closed: reload the page"))

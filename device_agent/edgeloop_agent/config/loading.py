@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from edgeloop_agent.config.files_checked import problems_of_files
 from edgeloop_agent.config.outputs_checked import problems_of_outputs
 from edgeloop_agent.config.settings import Config, Output
 from edgeloop_agent.config.source_kinds import SOURCES
@@ -44,9 +45,12 @@ def load(path: Path) -> Config:
         from edgeloop_contract.settings import problems as problems_of
 
         problems = [*_renamed(data), *problems_of(data, Config, "")] or [str(error)]
+    if not problems:
+        config = _absolute(config, path.resolve().parent)
+        problems = list(problems_of_files(config))
     if problems:
         raise UsageError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
-    return _absolute(config, path.resolve().parent)
+    return config
 
 
 def _renamed(data: dict[str, Any]) -> list[str]:

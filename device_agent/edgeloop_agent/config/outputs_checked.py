@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import msgspec
 
 from edgeloop_agent.config.settings import Config, Output
@@ -29,15 +31,30 @@ def problems_of_outputs(config: Config) -> list[str]:
     return problems
 
 
+def _of_address(address: str) -> list[str]:
+    try:
+        parts = urlsplit(address)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:  # a port that is none
+        known, parts = False, urlsplit("")
+    if not known:
+        return [f"where: {address!r} is not an address; write https://HOST/PATH"]
+    if parts.username is not None or parts.password is not None:
+        return ["where: an address with a name or password in it, which would be read in logs; use token_file"]
+    return []
+
+
 def _problems(output: Output) -> list[str]:
     problems = list[str]()
     if output.kind == "lines":
         return problems
     if output.max_bytes < MIN_QUEUE_BYTES:
         problems.append(f"max_bytes: {output.max_bytes}; a queue on disk needs {MIN_QUEUE_BYTES} at least")
-    if output.kind == "http" and not output.where.startswith(("http://", "https://")):
-        problems.append(f"where: {output.where!r} is not an address; write https://HOST/PATH")
+    if output.kind == "http":
+        problems += _of_address(output.where)
     if output.kind == "mqtt":
+        if "://" in output.host or "/" in output.host or output.host.count(":") == 1 or not output.host:
+            problems.append(f"host: {output.host!r} is not a host; write its name or address alone, and the port in port")
         topics = {"where": output.where, **({"discovery": output.discovery} if output.discovery else {})}
         for name, topic in topics.items():
             if topic == "-" or topic.startswith(("/", "$")) or topic.endswith("/") or set(topic) & set("+#\0"):

@@ -7,6 +7,7 @@ parses by RFC 9112 and refuses the rest. Threads, connections and bytes are boun
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import socketserver
 import sys
@@ -205,10 +206,8 @@ class _Connection(socketserver.BaseRequestHandler):
                 self.connection.sendall(piece)
 
     def _has_left(self) -> bool:
-        try:
-            return not self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
+        readable, _, _ = select.select([self.connection], [], [], 0)  # recv waits for its timeout, whatever its flags say
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _answer(self, request: Request) -> Response:
         size, most = content_length(request.headers), self.server.bounds.max_body_bytes

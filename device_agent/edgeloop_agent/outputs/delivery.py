@@ -138,7 +138,7 @@ class Delivery:
     def _settle(self, done: Delivered) -> None:
         if done.refused:
             self._counts.dropped["output"] += done.refused
-            self._log("error", "messages are refused for good", where=self._sender.where, count=done.refused)
+            self._log("error", "messages are refused for good", where=self._sender.where, count=done.refused, why=done.reason)
         if not done.why:
             self._failures = 0
             self._note("")

@@ -5,6 +5,7 @@ Form and names: https://www.home-assistant.io/integrations/mqtt/#mqtt-discovery 
 
 from __future__ import annotations
 
+import hashlib
 import re
 from typing import Any
 
@@ -23,7 +24,9 @@ EXPIRES_SECONDS = 0  # a sensor keeps its last state; `status` says whether the 
 
 def discovery(settings: Output, device: str, config: Config, manifest: Manifest) -> tuple[str, bytes]:
     """The topic of discovery, and its payload: what the model answers, as sensors of one device."""
-    own = f"edgeloop-{_plain(device)}-{_plain(manifest.name)}"
+    # The digest tells apart names without such letters, and two devices with one host name.
+    digest = hashlib.sha256("\0".join([device, settings.where, manifest.name]).encode()).hexdigest()[:8]
+    own = f"edgeloop-{_plain(device)}-{_plain(manifest.name)}-{digest}"
     answers, parts = f"{settings.where}/answers", dict[str, dict[str, Any]]()
 
     def sensor(key: str, name: str, template: str, platform: str = "sensor", **more: Any) -> None:

@@ -7,10 +7,10 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from edgeloop_agent.config import Config, Output
+from edgeloop_agent.config.files_checked import secret_in
 from edgeloop_agent.logs import Log
 from edgeloop_agent.outputs.home_assistant import discovery
 from edgeloop_agent.outputs.messages import Message
@@ -60,6 +60,7 @@ class MqttSender:
                 raise UsageError(f"output.ca_file: {settings.ca_file} cannot be used ({error})") from error
         self._client.will_set(f"{settings.where}/status", OFFLINE, qos=1, retain=True)
         self._client.on_connect, self._client.on_disconnect = self._connected, self._disconnected
+        self._client.on_connect_fail = self._failed
         self._client.on_message, self._client.on_publish = self._message, self._is_published
         self._timer: threading.Timer | None = None
         self._client.connect_async(settings.host, _port(settings), KEEP_ALIVE_SECONDS)
@@ -68,7 +69,7 @@ class MqttSender:
     def send(self, messages: Sequence[Message]) -> Delivered:
         """Publish, and wait until the broker has confirmed."""
         if not self._client.is_connected():
-            return Delivered(0, why=self._why)
+            return Delivered(0, why=self._why or "is not connected")
         end = time.monotonic() + BATCH_SECONDS
         for gone in self._published.keys() - {message.id for message in messages}:  # evicted from a full queue meanwhile
             self._unasked(*self._published.pop(gone))
@@ -80,7 +81,7 @@ class MqttSender:
                 if not self._client.is_connected():
                     if not self.settings.qos:  # the library keeps nothing of these
                         self._published.clear()
-                    return Delivered(count, why=self._why)
+                    return Delivered(count, why=self._why or "is not connected")
                 if time.monotonic() >= end:
                     return Delivered(count, why="the broker does not confirm")
                 time.sleep(0.002)
@@ -133,14 +134,22 @@ class MqttSender:
 
     def _connected(self, _client: Any, _data: object, _flags: object, reason: Any, _properties: object) -> None:
         if reason.is_failure:
-            self._why = str(reason)
+            self._why = f"the broker refuses: {reason}"
             return
+        if self._why:
+            self._log("info", "output connected", where=self.where)
+        self._why = ""
         if self.settings.discovery:
             self._client.subscribe(f"{self.settings.discovery}/status", qos=1)
         self._announce()
 
     def _disconnected(self, _client: Any, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-        self._why = f"connection lost: {reason}"
+        if not self._why:
+            self._why = f"connection lost: {reason}"
+            self._log("warning", "output disconnected", where=self.where, why=self._why)
+
+    def _failed(self, _client: Any, _data: object) -> None:
+        self._why = "cannot connect: no such host, nobody listens there, or TLS on one side alone"
 
     def _message(self, _client: Any, _data: object, got: Any) -> None:
         """Home Assistant started, and knows nothing: the device is announced again, after a random delay."""
@@ -161,6 +170,6 @@ def _port(settings: Output) -> int:
 
 def _secret(path: str) -> str | None:
     try:
-        return Path(path).read_text(encoding="utf-8").strip() if path else None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"output.password_file: {path} cannot be read ({error})") from error
+        return secret_in(path) if path else None
+    except (OSError, ValueError) as error:
+        raise UsageError(f"output.password_file: {path} cannot be read ({type(error).__name__})") from error

@@ -16,13 +16,14 @@ __all__ = ["Delivered", "Sender"]
 class Delivered(msgspec.Struct, frozen=True):
     """`count`: messages from the first on that are settled, of these `refused` ones that the other side will never take.
 
-    `why`: what kept the next one; "": nothing. `wait_seconds`: that the other side asked to wait.
+    `why`: what kept the next one; "": nothing. `wait_seconds`: that the other side asked to wait. `reason`: of the refusals.
     """
 
     count: int
     refused: int = 0
     why: str = ""
     wait_seconds: float = 0.0
+    reason: str = ""
 
 
 class Sender(Protocol):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from urllib.parse import quote
 
 import msgspec
 import urllib3
 
 from edgeloop_agent.config import Output
+from edgeloop_agent.config.files_checked import secret_in
 from edgeloop_agent.connection_pool import pool
 from edgeloop_agent.outputs.messages import Message
 from edgeloop_agent.outputs.sending import Delivered
@@ -32,13 +32,14 @@ class Webhook:
     """Posts messages one after the other. `device`: in the event's source."""
 
     def __init__(self, settings: Output, device: str, use_proxies: bool) -> None:
-        self.where, self._events, self._device = settings.where, settings.format == "cloudevents", device
+        self._address, self._events, self._device = settings.where, settings.format == "cloudevents", device
+        self.where = settings.where.partition("?")[0]  # in logs and metrics: a query may hold a secret
         self._headers = {"User-Agent": "edgeloop-agent", "Content-Type": "application/json"}
         if settings.token_file:
             try:
-                self._headers["Authorization"] = f"Bearer {Path(settings.token_file).read_text(encoding='utf-8').strip()}"
-            except (OSError, UnicodeDecodeError) as error:
-                raise UsageError(f"output.token_file: {settings.token_file} cannot be read ({error})") from error
+                self._headers["Authorization"] = f"Bearer {secret_in(settings.token_file)}"
+            except (OSError, ValueError) as error:
+                raise UsageError(f"output.token_file: {settings.token_file} cannot be read ({type(error).__name__})") from error
         self._seconds = settings.timeout_seconds
         timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, self._seconds), read=self._seconds)
         options = {"num_pools": 1, "maxsize": 1, "retries": False, "timeout": timeout, "ca_certs": settings.ca_file or None}
@@ -46,27 +47,28 @@ class Webhook:
 
     def send(self, messages: Sequence[Message]) -> Delivered:
         """A message that may have arrived when a deadline passed is sent again: receivers know it by its id."""
-        refused, end = 0, time.monotonic() + BATCH_SECONDS
+        refused, reason, end = 0, "", time.monotonic() + BATCH_SECONDS
         for count, message in enumerate(messages):
             if count and time.monotonic() > end:
-                return Delivered(count, refused)
+                return Delivered(count, refused, reason=reason)
             body, headers = self._as_request(message)
             try:
                 answer = self._http.request(
-                    "POST", self.where, body=body, headers=headers, preload_content=False, redirect=False
+                    "POST", self._address, body=body, headers=headers, preload_content=False, redirect=False
                 )  # fmt: skip
                 self._finish(answer)
             except (urllib3.exceptions.HTTPError, OSError) as error:
-                reason = getattr(error, "reason", None)
-                return Delivered(count, refused, str(reason or error).rpartition(">: ")[2] or type(error).__name__)
+                cause = getattr(error, "reason", None)
+                why = str(cause or error).rpartition(">: ")[2] or type(error).__name__
+                return Delivered(count, refused, why, reason=reason)
             if 200 <= answer.status < 300:
                 continue
             if answer.status in NEVER:
-                refused += 1
+                refused, reason = refused + 1, f"status {answer.status}"
                 continue
             wait = answer.headers.get("Retry-After", "")
-            return Delivered(count, refused, f"status {answer.status}", float(wait) if wait.isdigit() else 0.0)
-        return Delivered(len(messages), refused)
+            return Delivered(count, refused, f"status {answer.status}", float(wait) if wait.isdigit() else 0.0, reason)
+        return Delivered(len(messages), refused, reason=reason)
 
     def use(self, manifest: Manifest) -> None:
         """Each message names its model."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
     for guess in meaning.guesses:
         click.echo(f"  please check: {guess}", err=True)
     if prepare_only:
-        click.echo(f"{out}: edit recipe.yaml, then: edgeloop run {out}", err=as_json)
+        click.echo(f"{out}: edit recipe.yaml, then: edgeloop run {shlex.quote(str(out))}", err=as_json)
         return
     _run(out, runs, as_json)
 
@@ -117,7 +118,7 @@ def _run(folder: Path, runs: Path, as_json: bool) -> None:
     try:
         run_recipe(recipe, store, Console(), result)
     except EdgeloopError as error:
-        click.echo(f"{folder}: the project is kept; edit recipe.yaml, then: edgeloop run {folder}", err=True)
+        click.echo(f"{folder}: the project is kept; edit recipe.yaml, then: edgeloop run {shlex.quote(str(folder))}", err=True)
         if as_json:
             click.echo(summary_json(result, str(error)))
         raise

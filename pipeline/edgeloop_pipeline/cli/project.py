@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def new(folder: Path, project: str | None, data: Path | None, task: str | None) 
         if project not in projects:
             raise UsageError(f"--like {project}: no such project{nearest(str(project), projects)}")
         shutil.copytree(projects[project], folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "__init__.py"))
-    click.echo(f"{folder}: edit recipe.yaml, network.py and data.py, then: edgeloop run {folder}")
+    click.echo(f"{folder}: edit recipe.yaml, network.py and data.py, then: edgeloop run {shlex.quote(str(folder))}")
 
 
 @click.command()

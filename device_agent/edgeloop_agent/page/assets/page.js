@@ -73,7 +73,7 @@ function show(now) {
     row.append(time, text);
     return row;
   }));
-  at("series").hidden = !now.series;
+  at("series").toggleAttribute("hidden", !now.series);  // an SVG element has no property of this name
   if (now.series) plot(now.series);
   if (now.picture === null) at("picture").hidden = true;
   picture(now.picture);
@@ -94,6 +94,7 @@ const events = new EventSource("/page/events");
 events.onmessage = (event) => show(JSON.parse(event.data));
 setInterval(() => {
   if (events.readyState === EventSource.OPEN && Date.now() - last < 30000) return;
+  if (events.readyState === EventSource.CONNECTING && Date.now() - last < 5000) return;  // a moment's break
   at("state").textContent = events.readyState === EventSource.CLOSED ? "closed: reload the page" : "no connection";
   at("state").className = "chip bad";
 }, 2000);
