@@ -284,3 +284,20 @@ def test_a_data_py_says_points_by_name(tmp_path: Path) -> None:
         prepare_splits(Splits(("a",), part, part, part), steps, "keypoints")
     with pytest.raises(DataError, match="x, y and 0 to 2 for each of 2 points"):
         prepare_splits(Splits(("a",), part, part, part, points=("tip", "end")), steps, "keypoints")
+
+
+def test_points_beyond_the_picture_are_not_known(tmp_path: Path) -> None:
+    pointed(tmp_path, 8)
+    path = tmp_path / "annotations.json"
+    found = json.loads(path.read_text())
+    row = found["annotations"][0]
+    row["keypoints"][0] += 500
+    path.write_text(json.dumps(found))
+    read = PicturePoints(tmp_path).annotations
+    assert "1 points outside the picture, taken as not known (w000.png)" in "\n".join(read.findings.lines())
+    moved = [box for picture in read.pictures for box in picture.boxes if box.points and box.points[0] > 400]
+    assert len(moved) == 1 and moved[0].points[2] == 0
+    found["categories"][0]["keypoints"] = ["eye", "eye"]
+    path.write_text(json.dumps(found))
+    with pytest.raises(DataError, match="names a keypoint twice"):
+        _ = PicturePoints(tmp_path).annotations

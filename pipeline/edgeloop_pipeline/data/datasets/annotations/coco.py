@@ -151,6 +151,8 @@ def point_names(root: Path) -> dict[str, tuple[str, ...]]:
     for path in files(root):
         for category in decoded(path).categories:
             points = tuple(category.keypoints)
+            if len(set(points)) != len(points):
+                raise DataError(f"{path}: category {category.name!r} names a keypoint twice; give each a name of its own")
             if points and found.setdefault(category.name, points) != points:
                 raise DataError(f"{path}: category {category.name!r} has other keypoints than in another file; give it the same")
     return found

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from edgeloop_contract.errors import DataError
+from edgeloop_pipeline.data.boxes import POINT_VALUES
 
 __all__ = ["AnnotatedPicture", "Annotations", "Box", "Findings", "Given", "annotated", "size_of", "turned"]
 
@@ -208,7 +209,18 @@ def _inside(box: Box, width: int, height: int, file: str, findings: Findings) ->
         return None
     if max(box.x2 - width, box.y2 - height, -box.x1, -box.y1) > LEAST_PIXELS:
         findings.add("boxes cut off at the picture's edge", file)
-    return cut
+    return _with_points_inside(cut, width, height, file, findings)
+
+
+def _with_points_inside(box: Box, width: int, height: int, file: str, findings: Findings) -> Box:
+    """The box, with points beyond the picture as points that nobody knows: no network sees them."""
+    points = list(box.points)
+    for i in range(0, len(points), POINT_VALUES):
+        x, y, known = points[i : i + POINT_VALUES]
+        if known > 0 and not (0 <= x <= width and 0 <= y <= height):
+            points[i + 2] = 0.0
+            findings.add("points outside the picture, taken as not known", file)
+    return box._replace(points=tuple(points))
 
 
 def turned(box: Box, width: int, height: int, orientation: int) -> Box:
