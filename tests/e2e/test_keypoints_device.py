@@ -19,6 +19,8 @@ from edgeloop_contract.consistency import problems
 from pointed import POINTS, Worm, pointed, project
 from serving import serving
 
+pytestmark = pytest.mark.long  # it trains; several labels and segmentation take the same way in the short suite
+
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, Path, dict[str, list[Worm]], Path]:

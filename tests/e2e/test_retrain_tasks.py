@@ -94,7 +94,7 @@ def bring(hub: Hub, samples: list[StoredSample]) -> None:
 
 
 METRICS = {"detection": "mAP", "regression": "R²", "anomaly": "ROC AUC", "segmentation": "mean IoU", "multilabel": "mean AP"}
-LONG = [pytest.param(task, marks=() if task == "detection" else pytest.mark.long) for task in METRICS]
+LONG = [pytest.param(task, marks=pytest.mark.long) for task in METRICS]
 
 
 def published(hub: Hub, project: Path, runs: Path, task: str) -> None:

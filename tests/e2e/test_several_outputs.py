@@ -107,6 +107,7 @@ def test_some_of_the_outputs_can_be_chosen(pictures: Path, tmp_path: Path) -> No
     assert "--output nothing" in sentence(done, 2)
 
 
+@pytest.mark.long
 def test_the_smaller_network_learns_all_outputs(pictures: Path, tmp_path: Path) -> None:  # noqa: F811
     """Pruned, it learns from the original: the gradient goes through what joins the outputs."""
     (tmp_path / "net.onnx").write_bytes(detector())
