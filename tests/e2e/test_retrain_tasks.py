@@ -94,7 +94,6 @@ def bring(hub: Hub, samples: list[StoredSample]) -> None:
 
 
 METRICS = {"detection": "mAP", "regression": "R²", "anomaly": "ROC AUC", "segmentation": "mean IoU", "multilabel": "mean AP"}
-LONG = [pytest.param(task, marks=pytest.mark.long) for task in METRICS]
 
 
 def published(hub: Hub, project: Path, runs: Path, task: str) -> None:
@@ -103,7 +102,8 @@ def published(hub: Hub, project: Path, runs: Path, task: str) -> None:
     hub.publish(next((runs / "retrain" / task).glob("*.edgeloop")))
 
 
-@pytest.mark.parametrize("task", LONG)
+@pytest.mark.long
+@pytest.mark.parametrize("task", METRICS)
 def test_a_better_model_of_every_task_is_published(task: str, hub: Hub, tmp_path: Path) -> None:
     """And the next cycle has nothing to do."""
     project, runs = project_of(task, tmp_path), tmp_path / "runs"
