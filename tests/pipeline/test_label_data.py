@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -221,3 +222,19 @@ def test_a_label_without_examples_is_refused_in_training_and_said_elsewhere() ->
         unlearnt_labels({"train": rows[:1]}, ("a", "b"))
     with pytest.raises(DataError, match="test: none of 2 samples has a label"):
         unlearnt_labels({"train": rows, "test": 0 * rows}, ("a", "b"))
+
+
+def test_names_as_macos_writes_them_are_found_and_lost_ones_are_counted(tmp_path: Path) -> None:
+    found = labelled_pictures(tmp_path / "data", 20)
+    composed = {}
+    for name, has in found.items():
+        other = f"grün-{name}"
+        (tmp_path / "data" / "images" / name).rename(tmp_path / "data" / "images" / unicodedata.normalize("NFD", other))
+        composed[other] = has
+    one_column(tmp_path / "data", composed)
+    read = {unicodedata.normalize("NFC", name): has for name, has in labels_of(LabelledFiles(tmp_path / "data")).items()}
+    assert read == composed
+    for path in sorted((tmp_path / "data" / "images").iterdir())[:14]:
+        path.unlink()
+    with pytest.raises(DataError, match="14 of 20 listed recordings are not there"):
+        look(tmp_path / "data")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 
 from edgeloop_agent.sources.tables import BOMS, as_text
@@ -45,12 +46,12 @@ class Pictures:
         self._by_name: dict[str, list[Path]] = {}
         self._by_stem: dict[str, list[Path]] = {}
         for path in self.all:
-            self._by_name.setdefault(path.name, []).append(path)
-            self._by_stem.setdefault(path.stem, []).append(path)
+            self._by_name.setdefault(_composed(path.name), []).append(path)
+            self._by_stem.setdefault(_composed(path.stem), []).append(path)
 
     def has(self, name: str) -> bool:
         """Whether there is one of this name, with or without its ending."""
-        plain = Path(name.replace("\\", "/"))
+        plain = Path(_composed(name.replace("\\", "/")))
         return bool(self._by_name.get(plain.name) or self._by_stem.get(plain.stem if kind_of(plain) else plain.name))
 
     def named(self, name: str, near: Path, prefer: str = "") -> Path:
@@ -62,11 +63,17 @@ class Pictures:
         for place in (near / plain, self.root / plain):
             if not plain.is_absolute() and place.is_file():
                 return place
-        there = self._by_name.get(plain.name) or self._by_stem.get(plain.stem if plain.suffix else plain.name) or []
-        ending = [path for path in there if path.as_posix().endswith(f"/{plain.as_posix()}")]
+        own = Path(_composed(plain.as_posix()))
+        there = self._by_name.get(own.name) or self._by_stem.get(own.stem if own.suffix else own.name) or []
+        ending = [path for path in there if _composed(path.as_posix()).endswith(f"/{own.as_posix()}")]
         of_split = [path for path in ending or there if prefer and split_of(path) == prefer]
         chosen = of_split or ending or there
         return chosen[0] if chosen else near / plain.name
+
+
+def _composed(name: str) -> str:
+    """One form of a name: macOS writes an ü as two characters, lists as one."""
+    return unicodedata.normalize("NFC", name)
 
 
 def beginning_of(head: bytes) -> str:

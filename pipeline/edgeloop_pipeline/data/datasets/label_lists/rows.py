@@ -76,7 +76,7 @@ def checked_list(
                 raise DataError(f"{row.path}: is in {where}; leave it in one, or the test would show what was learnt by heart")
             row = Listed(row.path, before.has | row.has, (before.unknown | row.unknown) - before.has - row.has, row.split)
         joined[row.path] = row
-    if lost > MOSTLY * total:
+    if lost and lost >= MOSTLY * total:
         raise DataError(
             f"{root}: {lost} of {total} listed recordings are not there: {findings.lines()[0]}; correct the list's names"
         )

@@ -17,7 +17,7 @@ from edgeloop_pipeline.data.datasets.annotations.pictures import Findings
 from edgeloop_pipeline.data.datasets.annotations.places import Pictures
 from edgeloop_pipeline.data.datasets.label_lists.rows import Listed
 from edgeloop_pipeline.data.datasets.reading import Column, read_table
-from edgeloop_pipeline.data.datasets.scanning import SPLITS
+from edgeloop_pipeline.data.datasets.scanning import SPLITS, kind_of
 
 __all__ = ["Roles", "labels_in", "roles_of", "rows_of", "split_named"]
 
@@ -61,7 +61,9 @@ def _file_column(table: dict[str, Column], places: Pictures) -> str:
     for name, column in table.items():
         named = name.lower() in FILE_NAMES
         cells = [str(cell) for cell in column.texts.tolist() if cell and (named or number(str(cell)) is None)]
-        share = sum(places.has(cell) for cell in cells) / max(1, len(column.texts)) + named * 1e-3
+        # A column of that name is one of files although they are not there: then that is said, and not that rows are samples.
+        share = sum(places.has(cell) or (named and bool(kind_of(Path(cell)))) for cell in cells) / max(1, len(column.texts))
+        share += named * 1e-3
         if share > max(most, MOSTLY):
             best, most = name, share
     return best
