@@ -1,4 +1,4 @@
-"""A tick in the middle of a rollout: judged by sums, whatever the rollout's age, and by reading the reports of a day.
+"""A tick in the middle of a rollout: judged by sums of the whole rollout, and by reading the newest reports, as before.
 
 Devices and their rows are written into a database on disk; the hub's own code takes some reports through its front door, and the
 rows of the others are copies of what it made of those. The tick is `edgeloop-hub tick`'s own function.
@@ -70,7 +70,7 @@ def ticks(quick: bool) -> Iterator[Row]:
         with hub.hub.database.writing() as database:
             database.execute(delete(rollout_evidence))
         by_reports, _ = _tick(hub)
-        yield Row("… judged by reading those reports, as before", round(by_reports, 2), "s")
+        yield Row("… judged by reading the newest of those reports, as before", round(by_reports, 2), "s")
         yield at_most("… memory of the process", round(most / 2**20), "MB", 300)
 
 
