@@ -58,8 +58,9 @@ def test_a_broker_that_is_away_loses_nothing_and_gets_nothing_twice(inbox: Path,
         assert [a["label"] for a in got] == [x["label"] for x in agent.lines] and got[0]["device"] == "kitchen"
         assert got[0]["confidence"] == got[0]["probabilities"][got[0]["label"]] and re.fullmatch(r"[-\dT:.]+Z", got[0]["time"])
         assert agent.metric("edgeloop_agent_outputs_waiting") == 0 and agent.metric("edgeloop_agent_dropped_total") == 0
+        worker = agent.worker()
         agent.process.send_signal(signal.SIGKILL)
-        os.kill(agent.worker(), signal.SIGKILL)
+        os.kill(worker, signal.SIGKILL)
         eventually(lambda: here.of("edgeloop/kitchen/status")[-1] == b"offline")  # the broker says it for the device
 
 

@@ -59,7 +59,6 @@ class LineOutput:
 
     def _to_file(self, path: Path, data: bytes) -> None:
         if self._file is None:
-            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         size = os.fstat(self._file).st_size
         if size + len(data) > self._settings.max_bytes:
