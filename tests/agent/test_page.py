@@ -6,6 +6,7 @@ import io
 import json
 import re
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -128,6 +129,22 @@ def test_a_viewer_is_not_sent_away_where_nothing_happens(agent: Agent) -> None:
             some = connection.recv(1 << 16)
             assert some, "it was closed"
             got += some
+
+
+def test_viewers_who_leave_at_once_leave_their_places(agent: Agent) -> None:
+    place = urlsplit(agent.address)
+    for _ in range(40):
+        with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, not an end
+            connection.sendall(b"GET /page/events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+
+    def somebody_looks() -> bool:
+        try:
+            return bool(events(agent))
+        except (AssertionError, OSError):
+            return False
+
+    eventually(somebody_looks, 20)
 
 
 def viewers(agent: Agent, count: int) -> tuple[list[socket.socket], list[bytes]]:

@@ -191,19 +191,16 @@ class _Connection(socketserver.BaseRequestHandler):
         A client that does not take them for `timeout_seconds` is left.
         """
         with contextlib.closing(stream):  # type: ignore[type-var]
+            piece = next(stream, None)  # before anything can fail: only a stream that has begun gives back what it holds
             self.connection.sendall(response_head(response, close=True))
-            if method == "HEAD":
-                return
-            while not self.server.stopping:
-                self.waits_since = float("inf")
-                if (piece := next(stream, None)) is None:
+            while piece is not None and method != "HEAD" and not self.server.stopping:
+                if piece:
+                    self.waits_since = time.monotonic()
+                    self.connection.sendall(piece)
+                elif self._has_left():
                     return
-                if not piece:
-                    if self._has_left():
-                        return
-                    continue
-                self.waits_since = time.monotonic()
-                self.connection.sendall(piece)
+                self.waits_since = float("inf")
+                piece = next(stream, None)
 
     def _has_left(self) -> bool:
         readable, _, _ = select.select([self.connection], [], [], 0)  # recv waits for its timeout, whatever its flags say

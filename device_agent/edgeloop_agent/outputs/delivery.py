@@ -29,10 +29,9 @@ __all__ = ["Delivery"]
 
 WAIT_SECONDS = 0.5
 BATCH = 64
-MAX_PENDING = 10_000  # answers in memory
+MAX_PENDING = 1_000  # answers in memory; more go to the disk
 MAX_PENDING_BYTES = 16 << 20  # of pictures in memory that are not JPEG yet
 FIRST_DELAY, MAX_DELAY = 1.0, 60.0
-CLOSE_SECONDS = 3.0
 
 
 class Pending(msgspec.Struct):
@@ -65,17 +64,17 @@ class Delivery:
         self._thread.start()
 
     def put(self, line: AnswerLine, picture: Array | None) -> None:
-        """Never waits. `picture`: that nobody changes any more."""
+        """Never waits for the other side. `picture`: that nobody changes any more."""
         with self._changed:
-            if len(self._pending) >= MAX_PENDING:
-                self._counts.dropped["output"] += 1
-                return
+            full = len(self._pending) >= MAX_PENDING
             if picture is not None and self._picture_bytes + picture.nbytes > MAX_PENDING_BYTES:
                 self._counts.dropped["picture"] += 1
                 picture = None
             self._picture_bytes += 0 if picture is None else picture.nbytes
             self._pending.append(Pending(line, picture))
             self._changed.notify()
+        if full:  # the other side holds the thread up for minutes
+            self.sync()
 
     def use(self, manifest: Manifest) -> None:
         with self._changed:
@@ -87,23 +86,26 @@ class Delivery:
         with self._storing:
             held = [] if self._stored else self._in_hand
             self._stored = True
-            return self._keep([*held, *self._messages(MAX_PENDING)])
+            return self._keep([*held, *self._messages(2 * MAX_PENDING)])
 
-    def close(self) -> None:
-        """Stop; what is not delivered stays on the disk for the next start."""
+    def stop(self) -> None:
+        """Send no more, and keep what is not delivered on the disk for the next start. Does not wait for the network."""
         with self._changed:
             self._stop = True
             self._changed.notify()
-        self._thread.join(CLOSE_SECONDS)
         self.sync()
+
+    def close(self, deadline: float) -> None:
+        """After `stop`. `deadline`: of `time.monotonic`, for what is being sent to arrive."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
         self._sender.close()
 
     def _run(self) -> None:
         while not self._stop:
             try:
                 self._step()
-            except Exception as error:  # a library's, on what it never saw: answers of this batch may be lost, inference goes on
-                self._note(f"{type(error).__name__}: {error}")
+            except StorageError as error:  # what is in the queue stays there
+                self._note(str(error))
                 time.sleep(WAIT_SECONDS)
 
     def _step(self) -> None:
@@ -125,7 +127,10 @@ class Delivery:
             self._in_hand = batch
         if not batch:
             return
-        done = self._sender.send(batch)  # without a lock: `sync` does not wait for the network
+        try:
+            done = self._sender.send(batch)  # without a lock: `sync` does not wait for the network
+        except Exception as error:  # a library's, on what it never saw: the messages wait, as for one that is away
+            done = Delivered(0, why=f"{type(error).__name__}: {error}")
         with self._storing:
             self._in_hand = []
             if self._stored:

@@ -25,6 +25,8 @@ from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.settings import nearest
 from edgeloop_contract.tasks import Regression, Tensors, names_of
 
+CLOSE_SECONDS = 1.0  # for what is being sent at the end
+
 __all__ = ["Outputs", "device_name", "unknown_labels"]
 
 
@@ -80,8 +82,12 @@ class Outputs:
             delivery.use(manifest)
 
     def close(self) -> None:
+        """All of them keep what waits first: one that is away costs the others nothing."""
         for _, _, delivery in self._sent:
-            delivery.close()
+            delivery.stop()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for _, _, delivery in self._sent:
+            delivery.close(deadline)
 
 
 def unknown_labels(config: Config, manifest: Manifest) -> list[str]:

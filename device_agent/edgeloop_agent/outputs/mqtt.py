@@ -45,6 +45,7 @@ class MqttSender:
         self._published: dict[str, list[int]] = {}  # what is on its way: the library's numbers, by message
         self._confirmed: set[int] = set()
         self._ignored: set[int] = set()
+        self._numbers = threading.Lock()
         self._why = "is not connected yet"
         self._client = client.Client(
             client.CallbackAPIVersion.VERSION2, client_id=f"edgeloop-{device[:30]}-{secrets.token_hex(4)}"
@@ -85,7 +86,8 @@ class MqttSender:
                 if time.monotonic() >= end:
                     return Delivered(count, why="the broker does not confirm")
                 time.sleep(0.002)
-            self._confirmed.difference_update(self._published.pop(message.id))
+            with self._numbers:
+                self._confirmed -= set(self._published.pop(message.id))
         return Delivered(len(messages))
 
     def use(self, manifest: Manifest) -> None:
@@ -120,17 +122,16 @@ class MqttSender:
 
     def _unasked(self, *numbers: int) -> None:
         """Nobody waits for these: their confirmation, which may have come already, is not kept for another message's number."""
-        for number in numbers:
-            if number in self._confirmed:
-                self._confirmed.discard(number)
-            else:
-                self._ignored.add(number)
+        with self._numbers:
+            self._ignored |= set(numbers) - self._confirmed
+            self._confirmed -= set(numbers)
 
     def _is_published(self, _client: Any, _data: object, number: int, _reason: Any, _properties: object) -> None:
-        if number in self._ignored:
-            self._ignored.discard(number)
-        else:
-            self._confirmed.add(number)
+        with self._numbers:
+            if number in self._ignored:
+                self._ignored.discard(number)
+            else:
+                self._confirmed.add(number)
 
     def _connected(self, _client: Any, _data: object, _flags: object, reason: Any, _properties: object) -> None:
         if reason.is_failure:
