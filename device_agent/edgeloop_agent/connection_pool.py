@@ -9,6 +9,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 import urllib3
 
+from edgeloop_agent.addresses import is_loopback
 from edgeloop_contract.errors import UsageError
 
 
@@ -54,11 +55,7 @@ def shown(proxy: str) -> str:
 
 def is_here(address: str) -> bool:
     """Whether the address is this machine itself."""
-    host = urlsplit(address).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
+    return is_loopback(urlsplit(address).hostname or "")
 
 
 def _in_network(host: str, proxies: dict[str, str]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from edgeloop_agent.addresses import is_loopback
 from edgeloop_agent.config.files_checked import problems_of_files
 from edgeloop_agent.config.outputs_checked import problems_of_outputs
 from edgeloop_agent.config.settings import Config, Output
@@ -75,7 +76,7 @@ def _contradictions(config: Config) -> list[str]:
         problems.append(f"source.where: a {source.kind} source needs {SOURCES[source.kind].needs_where}")
     if source.kind == "none" and not config.api.enabled:
         problems.append("source.kind: there is neither a source nor the API; set source.kind, or api.enabled")
-    if config.api.enabled and not (config.api.token_file or config.api.allow_anyone) and not _is_local(config.api.host):
+    if config.api.enabled and not (config.api.token_file or config.api.allow_anyone) and not is_loopback(config.api.host):
         problems.append(
             f"api.host: {config.api.host} is reached from other machines, and there is no token; make one"
             " (openssl rand -hex 16 > FILE) and name it in api.token_file, or let everybody in with api.allow_anyone = true"
@@ -100,15 +101,6 @@ def _contradictions(config: Config) -> list[str]:
     if len(set(config.bundles)) < len(config.bundles):
         problems.append("bundles: one is named twice")
     return [*problems, *problems_of_outputs(config), *problems_of_tracking(config)]
-
-
-def _is_local(host: str) -> bool:
-    import ipaddress
-
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _whole_output(output: Output, whole: Callable[[str], str]) -> Output:

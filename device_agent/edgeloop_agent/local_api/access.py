@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from edgeloop_agent.addresses import is_loopback
 from edgeloop_agent.config import Api
 from edgeloop_agent.local_api.connection import Refusal, Request
 from edgeloop_contract.errors import UsageError
@@ -43,7 +44,7 @@ class Door:
 
     def lets_in(self, request: Request) -> bool:
         """By its address, its bearer token, or the page's cookie. A proxy here asks for others, and says so."""
-        if not self._token or (_is_here(request.peer) and not any(name in request.headers for name in FORWARDED)):
+        if not self._token or (is_loopback(request.peer) and not any(name in request.headers for name in FORWARDED)):
             return True
         kind, _, given = request.headers.get("authorization", "").partition(" ")
         if kind.lower() == "bearer" and self.knows(given.strip().encode("latin-1")):
@@ -65,14 +66,6 @@ class Door:
     def cookie(self) -> str:
         """For a browser that gave the token: no script reads it, no other site sends it, and it says nothing of the token."""
         return f"{COOKIE}={self._cookie.decode()}; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000"
-
-
-def _is_here(address: str) -> bool:
-    try:
-        where = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    return (getattr(where, "ipv4_mapped", None) or where).is_loopback
 
 
 def check(headers: dict[str, str], names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from edgeloop_agent.config import Output
 __all__ = ["Rules"]
 
 State = tuple[object, ...]
+LISTS = {"boxes": "score", "masks": "confidence", "labels": "score"}  # fields of a line with labels, and how sure each is
 
 
 class Rules:
@@ -45,15 +46,10 @@ class Rules:
     def _left(self, line: AnswerLine) -> AnswerLine | None:
         """None where labels or confidence leave nothing."""
         least, labels = self._settings.min_confidence, self._labels
-        if line.boxes is not None:
-            boxes = [box for box in line.boxes if box.score >= least and (not labels or box.label in labels)]
-            return msgspec.structs.replace(line, boxes=boxes) if boxes or not (labels or least) else None
-        if line.masks is not None:
-            masks = [mask for mask in line.masks if mask.confidence >= least and (not labels or mask.label in labels)]
-            return msgspec.structs.replace(line, masks=masks) if masks or not (labels or least) else None
-        if line.labels is not None:
-            kept = [one for one in line.labels if one.score >= least and (not labels or one.label in labels)]
-            return msgspec.structs.replace(line, labels=kept) if kept or not (labels or least) else None
+        for name, score in LISTS.items():
+            if (found := getattr(line, name)) is not None:
+                kept = [one for one in found if getattr(one, score) >= least and (not labels or one.label in labels)]
+                return msgspec.structs.replace(line, **{name: kept}) if kept or not (labels or least) else None
         if line.label is None:
             return line
         confidence = None if line.probabilities is None else line.probabilities.get(line.label)
@@ -64,19 +60,15 @@ class Rules:
 
 def _emptied(line: AnswerLine) -> dict[str, object]:
     """What is sent when nothing is left of an answer, but the one before said something."""
-    if line.boxes is not None:
-        return {"boxes": []}
-    if line.labels is not None:
-        return {"labels": []}
-    return {"masks": []} if line.masks is not None else {"label": "", "probabilities": None, "score": None}
+    name = next((name for name in LISTS if getattr(line, name) is not None), "")
+    return {name: []} if name else {"label": "", "probabilities": None, "score": None}
 
 
 def _state(line: AnswerLine) -> State:
     """What counts as a change: labels and how many boxes of each, lines and zones; values of quantities and tensors as they are."""
-    found = None if line.boxes is None else tuple(sorted(Counter(box.label for box in line.boxes).items()))
-    masks = None if line.masks is None else tuple(sorted(mask.label for mask in line.masks))
-    several = None if line.labels is None else tuple(sorted(one.label for one in line.labels))
+    lists = (getattr(line, name) for name in LISTS)
+    found = tuple(None if some is None else tuple(sorted(Counter(one.label for one in some).items())) for some in lists)
     values = None if line.values is None else tuple(line.values.items())
     tensors = None if line.tensors is None else msgspec.json.encode(line.tensors)
     counted = tuple(map(repr, (*(line.lines or ()), *(line.zones or ()))))
-    return (line.label, several, found, masks, values, tensors, counted)
+    return (line.label, found, values, tensors, counted)

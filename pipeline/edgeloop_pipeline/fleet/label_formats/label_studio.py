@@ -11,7 +11,7 @@ from xml.sax.saxutils import quoteattr
 from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.masks import mask_of
-from edgeloop_pipeline.fleet.label_formats import brush
+from edgeloop_pipeline.fleet.label_formats.brush import packed, unpacked
 from edgeloop_pipeline.fleet.label_formats.items import Item, named
 from edgeloop_pipeline.fleet.label_formats.marks import MAX_PIXELS, Mark, Marks
 
@@ -70,7 +70,7 @@ def _results(annotation: Annotation, item: Item, names: list[str]) -> list[dict[
         score = {} if box.score is None else {"score": box.score}
         results.append({"id": f"box{len(results)}", **drawn, "type": "rectanglelabels", "value": value, **score})
     for mask in annotation.masks or []:
-        painted = {"format": "rle", "rle": brush.packed(mask_of(mask.counts, *mask.size)), "brushlabels": [mask.label]}
+        painted = {"format": "rle", "rle": packed(mask_of(mask.counts, *mask.size)), "brushlabels": [mask.label]}
         results.append({"id": f"mask{len(results)}", **drawn, "type": "brushlabels", "value": painted})
     return results
 
@@ -158,7 +158,7 @@ def _mark(label: str, result: dict[str, Any]) -> Mark:
         width, height = int(result["original_width"]), int(result["original_height"])
         if width * height > MAX_PIXELS:
             raise DataError(f"{label!r}: a mask of {width} × {height} pixels; it may have {MAX_PIXELS}")
-        return Mark(label, mask=brush.unpacked(result["rle"], height, width))
+        return Mark(label, mask=unpacked(result["rle"], height, width))
     if "points" in result:
         return Mark(label, PERCENT, polygons=[[float(value) for point in result["points"] for value in point]])
     if "x" not in result:
