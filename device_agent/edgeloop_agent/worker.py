@@ -79,10 +79,7 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     if source is not None and not models.answers_source:
         source, counts.source_unavailable = None, "its bundle is refused"
         log("error", "source is not read: its bundle, the first of the config, is refused", bundle=config.bundles[0])
-    if config.chain:
-        from edgeloop_agent.chains import check_chains
-
-        check_chains(config.chain, models.manifests, models.first)
+    _check_chains(config, models)
     following = _following(config, models, counts, log) if source is not None else None
     progress = Progress(pipe, models.running, config.limits.hang_seconds, stop)
     feed = Feed(source, config.source, counts, log, in_flight) if source is not None else None
@@ -123,6 +120,14 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
         return os.EX_TEMPFAIL
     progress.send(DONE)
     return feed.failure.exit_code if feed is not None and feed.failure is not None else 0
+
+
+def _check_chains(config: Config, models: Models) -> None:
+    """Raises UsageError for chains that cannot work with these models."""
+    if config.chain:
+        from edgeloop_agent.chains import check_chains
+
+        check_chains(config.chain, models.manifests, models.first)
 
 
 def _with_update(config: Config, log: Log) -> Config:

@@ -44,14 +44,7 @@ class MetricsCollector:
             for value, count in {**dict.fromkeys(self._known(name), 0), **by_label}.items():
                 family.add_metric([value], count)
             yield family
-        files = CounterMetricFamily("edgeloop_agent_files", "files of a watched folder", labels=["action", "outcome"])
-        for (action, outcome), count in {**dict.fromkeys(FILES, 0), **counts.files}.items():
-            files.add_metric([action, outcome], count)
-        yield files
-        requests = CounterMetricFamily("edgeloop_agent_api_requests", "requests to the local API", labels=["status"])
-        for status, count in {**dict.fromkeys(STATUSES, 0), **counts.api_requests}.items():
-            requests.add_metric([status], count)
-        yield requests
+        yield from self._files_and_requests(CounterMetricFamily)
         latency = HistogramMetricFamily(
             "edgeloop_agent_inference_duration_seconds", "duration of one inference in the runtime", labels=["model"]
         )
@@ -88,6 +81,16 @@ class MetricsCollector:
             yield from _counted(counts.tracking, CounterMetricFamily, GaugeMetricFamily)
         yield from self._caches(CounterMetricFamily, GaugeMetricFamily)
         yield from self._board(GaugeMetricFamily, CounterMetricFamily)
+
+    def _files_and_requests(self, counter: Any) -> Iterator[Any]:
+        files = counter("edgeloop_agent_files", "files of a watched folder", labels=["action", "outcome"])
+        for (action, outcome), count in {**dict.fromkeys(FILES, 0), **self.counts.files}.items():
+            files.add_metric([action, outcome], count)
+        yield files
+        requests = counter("edgeloop_agent_api_requests", "requests to the local API", labels=["status"])
+        for status, count in {**dict.fromkeys(STATUSES, 0), **self.counts.api_requests}.items():
+            requests.add_metric([status], count)
+        yield requests
 
     def _known(self, family: str) -> list[str]:
         """Label values that are there from the start, at 0: a rate over a series that begins at 1 misses its first event."""

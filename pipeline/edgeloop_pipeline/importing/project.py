@@ -43,10 +43,7 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
 
     Raises UsageError, ModelError and DataError, each with what to do.
     """
-    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
-        raise UsageError(f"--out {request.out}: is not empty; choose another folder")
-    if request.name and project_name(Path(request.name)) != request.name:
-        raise UsageError(f"--name {request.name}: use letters, digits, _ . and -, at most 64, the first a letter or digit")
+    _check_names(request)
     final = request.out.absolute()
     final.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=final.parent, prefix=f".{final.name}-"))
@@ -90,6 +87,13 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return meaning
+
+
+def _check_names(request: CompressRequest) -> None:
+    if request.out.exists() and (not request.out.is_dir() or any(request.out.iterdir())):
+        raise UsageError(f"--out {request.out}: is not empty; choose another folder")
+    if request.name and project_name(Path(request.name)) != request.name:
+        raise UsageError(f"--name {request.name}: use letters, digits, _ . and -, at most 64, the first a letter or digit")
 
 
 def _from_tflite(request: CompressRequest, found: ModelFile, out: Path) -> tuple[CompressRequest, ModelFile]:
