@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, fx
 
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.inputs import is_entry
 from edgeloop_exporters.masks import embeddings, is_migration, masked_nodes
 
 __all__ = [
@@ -106,7 +107,7 @@ def stays_float(node: fx.Node, floating: set[fx.Node]) -> bool:
     """
     source = node.args[0] if node.args else None
     moved = node.target in SAME_SCALE and isinstance(source, fx.Node)
-    return node.op != "call_function" or node in floating or (moved and stays_float(source, floating))  # type: ignore[arg-type]
+    return node.op != "call_function" or is_entry(node) or node in floating or (moved and stays_float(source, floating))  # type: ignore[arg-type]
 
 
 def only_float_reads(node: fx.Node, floating: set[fx.Node]) -> bool:

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError, ModelError, UsageError
+from edgeloop_exporters.constant_inputs import with_constants
 from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
@@ -25,6 +26,7 @@ from edgeloop_pipeline.importing import project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.importing.several_inputs import entry_of_several, has_several, total_of, without_state_outputs
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -65,10 +67,15 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
             tokens = texts.text_model(model, content, request, request.tokenizer)
             content = tokens.content
             (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
+        if request.constants:
+            content = with_constants(content, request.constants, str(request.model))
+            path.write_bytes(content)
+            model = msgspec.structs.replace(read(path), metadata=model.metadata)
         path.write_bytes(content)
         model = texts.described(model, path) if tokens is not None else model
-        _check(model, request)
-        meaning = _meaning(model, content, request, path, ask, tokens)
+        several = tokens is None and has_several(model, request)
+        _check(model, request, several)
+        meaning = _of_several(model, request, path) if several else _meaning(model, content, request, path, ask, tokens)
         project_files.write(scratch, request, meaning, content, final)
         scratch.chmod(0o755)
         if final.exists():
@@ -127,18 +134,21 @@ def _check_outputs(found: Any, wanted: tuple[str, ...], path: Path) -> None:
         seen[node] = port.name
 
 
-def _check(model: ModelFile, request: CompressRequest) -> None:
+def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
     """Raises ModelError for a file that cannot become a network here."""
     remedy = "`edgeloop pack` puts it into a bundle as it is"
+    if not model.inputs:
+        raise ModelError(f"{request.model}: has no input; {remedy}")
+    if model.variables:
+        raise ModelError(f"{request.model}: its runtime keeps state from one call to the next, which is not compressed; {remedy}")
+    if request.tokenizer is None and len(model.inputs) == 1 and texts.looks_like_texts(model):
+        raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
+    if several:
+        return
     if request.drop_in and model.inputs[0].dtype != "float32":
         raise UsageError(f"--io original: {request.model} takes {model.inputs[0].dtype}; only files of float32 can be replaced")
-    if model.states or model.variables:
-        raise ModelError(f"{request.model}: keeps state from one call to the next, which is not compressed yet; {remedy}")
-    if request.tokenizer is None and texts.looks_like_texts(model):
-        raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
-    if len(model.inputs) != 1:
-        names = ", ".join(f"{tensor.name} {tensor.dtype}" for tensor in model.inputs)
-        raise ModelError(f"{request.model}: has {len(model.inputs)} inputs ({names}), and a network here takes one; {remedy}")
+    if of := {**request.shape_of, **request.steps_of}:
+        raise UsageError(f"{next(iter(of))}=…: {request.model} has one input; leave the name out")
 
 
 def _meaning(
@@ -166,6 +176,33 @@ def _meaning(
         answer.task, imported, entry.normalize, entry.steps, answer.labels, answer.measure is None, entry.sample,
         found.inputs[0].shape,
         [*facts, *entry.facts, *answer.facts], [*entry.guesses, *answer.guesses],
+    )  # fmt: skip
+
+
+def _of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meaning:
+    """A model with several inputs, or with state: its states come last among its outputs."""
+    found = entry_of_several(model, request)
+    states, entry = found.states, found.entry
+    opened = open_import(path, (), tuple(given.named for given in found.inputs))
+    _check_outputs(opened, request.outputs, request.model)
+    shapes = {port.name: port.shape for port in opened.outputs}
+    answering = without_state_outputs(model, states)
+    if states and request.task is None:
+        request = replace(request, task="tensors")
+    answer = answer_of(answering, shapes, request)
+    if answer.task == "classification" and states:
+        raise UsageError("--task classification: is not for a model that keeps state; leave it out")
+    wanted = [*(answer.outputs or [tensor.name for tensor in answering.outputs]), *states]
+    imported = Imported(
+        model=project_files.MODEL, measure=answer.measure, output=wanted[0] if len(wanted) == 1 else "",
+        outputs=wanted if len(wanted) > 1 else [], boxes=answer.boxes, layout="as_it_is", inputs=found.inputs,
+    )  # fmt: skip
+    if answer.labelled or answer.boxes:
+        what = "boxes" if answer.boxes else "labels of folders"
+        raise UsageError(f"{request.model}: {what} are not for a model with several inputs; --task tensors compresses it")
+    return Meaning(
+        answer.task, imported, entry.normalize, [], answer.labels, False, (), (total_of(found.inputs),),
+        [*entry.facts, *answer.facts], [*entry.guesses, *answer.guesses], found.named,
     )  # fmt: skip
 
 
