@@ -65,20 +65,26 @@ def without_states(outputs: Sequence[TensorSpec], inputs: Sequence[NamedInput]) 
     return [spec for spec in outputs if spec.name not in states]
 
 
-def file_scores(runtime: Any, variant: Variant, samples: Array, inputs: Sequence[NamedInput] = ()) -> Array:
+def file_scores(
+    runtime: Any, variant: Variant, samples: Array, inputs: Sequence[NamedInput] = (), recordings: Array | None = None
+) -> Array:
     """Raw samples (N, *sample) to float32 scores (N, …); those of several outputs joined: answers in the manifest's order, then
-    states. `inputs`: of a file with several; each sample has all of them.
+    states. `inputs`: of a file with several; each sample has all of them. `recordings`: the number of each sample's; then the file
+    feeds itself its states from one sample to the next, as on a device, and does not take those that are in the samples.
     """
     if not inputs and (not isinstance(runtime, NamedModel) or len(variant.outputs) == 1):
         return np.asarray(runtime.run(samples))
     size = len(samples) if variant.runtime == "onnx" and not variant.states else 1
     rows: list[list[Array]] = []
+    memory: Memory = {}
     for start in range(0, len(samples), size):
-        memory: Memory = {}
         given = {INPUT: samples[start : start + size]}
         if inputs:
             parts, given = feeds_of(samples[start : start + size], inputs), samples_of(samples[start : start + size], inputs)
-            memory = {state.input: parts[state.input] for state in variant.states}
+            if recordings is None:
+                memory = {state.input: parts[state.input] for state in variant.states}
+            elif start == 0 or recordings[start] != recordings[start - 1]:
+                memory = {}
         given = {INPUT: next(iter(given.values()))} if len(given) == 1 else given
         answers = runtime.tensors(given, memory)
         found = [answers[spec.name or SCORES] for spec in variant.outputs]

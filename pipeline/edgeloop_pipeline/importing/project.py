@@ -19,6 +19,7 @@ from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
+from edgeloop_exporters.state_axes import with_batch_first
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.types import PreparedSplits
@@ -26,7 +27,7 @@ from edgeloop_pipeline.importing import project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
-from edgeloop_pipeline.importing.several_inputs import entry_of_several, has_several, total_of, without_state_outputs
+from edgeloop_pipeline.importing.several_inputs import Several, entry_of_several, has_several, total_of, without_state_outputs
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -76,7 +77,7 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         several = tokens is None and has_several(model, request)
         _check(model, request, several)
         meaning = _of_several(model, request, path) if several else _meaning(model, content, request, path, ask, tokens)
-        project_files.write(scratch, request, meaning, content, final)
+        project_files.write(scratch, request, meaning, path.read_bytes(), final)
         scratch.chmod(0o755)
         if final.exists():
             final.rmdir()
@@ -181,9 +182,8 @@ def _meaning(
 
 def _of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meaning:
     """A model with several inputs, or with state: its states come last among its outputs."""
-    found = entry_of_several(model, request)
+    found, opened = _opened(model, request, path)
     states, entry = found.states, found.entry
-    opened = open_import(path, (), tuple(given.named for given in found.inputs))
     _check_outputs(opened, request.outputs, request.model)
     shapes = {port.name: port.shape for port in opened.outputs}
     answering = without_state_outputs(model, states)
@@ -204,6 +204,28 @@ def _of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meani
         answer.task, imported, entry.normalize, [], answer.labels, False, (), (total_of(found.inputs),),
         [*entry.facts, *answer.facts], [*entry.guesses, *answer.guesses], found.named,
     )  # fmt: skip
+
+
+def _opened(model: ModelFile, request: CompressRequest, path: Path) -> tuple[Several, Any]:
+    """The inputs, and the import. Recurrent layers' states have their batch second: if nothing else goes, it is put first."""
+    found = entry_of_several(model, request)
+    pairs = {given.name: given.output for given in found.inputs if given.output}
+    try:
+        return found, open_import(path, (), tuple(given.named for given in found.inputs))
+    except ModelError as error:
+        content = path.read_bytes()
+        turned = with_batch_first(content, pairs, str(path))
+        if turned is None:
+            raise
+        path.write_bytes(turned)
+        found = entry_of_several(msgspec.structs.replace(read(path), states=model.states, guessed_states=()), request)
+        try:
+            opened = open_import(path, (), tuple(given.named for given in found.inputs))
+        except ModelError:
+            path.write_bytes(content)
+            raise error from None
+        found.entry.facts.append("states have the batch as their first axis: (1, layers, values)")
+        return found, opened
 
 
 def _first_recording(request: CompressRequest) -> tuple[str, Array]:
