@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from edgeloop_exporters.carried_states import carried_states
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
 from edgeloop_exporters.inputs import is_entry
 from edgeloop_exporters.masks import embeddings, is_migration, masked_nodes
@@ -59,7 +60,7 @@ def floating_nodes(module: fx.GraphModule, float_layers: Collection[str], float_
     floating |= {node for node in module.graph.nodes if node.target in NORMS or _is_wide(node)}
     floating |= {node for node in module.graph.nodes if node.target is aten.add.Tensor and _is_normalized_later(node)}
     floating |= masked_nodes(module) | embeddings(module) | {node for node in module.graph.nodes if is_migration(node)}
-    return floating | _divisions(module)
+    return floating | _divisions(module) | carried_states(module, SAME_SCALE)
 
 
 def _is_normalized_later(node: fx.Node) -> bool:

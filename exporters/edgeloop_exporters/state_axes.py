@@ -19,13 +19,11 @@ def with_batch_first(content: bytes, states: Mapping[str, str], where: str) -> b
     model = parse_onnx(content, where)
     graph = model.graph
     ports = {value.name: value for value in (*graph.input, *graph.output)}
-    turned = {old: new for old, new in states.items() if all(_rank(ports.get(name)) == len(TURN) for name in (old, new))}
+    turned = {old: new for old, new in states.items() if _rank(ports[old]) == len(TURN) and _rank(ports[new]) in (0, len(TURN))}
     if not turned:
         return None
     inner = {name: f"{name}_layers_first" for pair in turned.items() for name in pair}
-    for node in graph.node:
-        node.input[:] = [inner.get(name, name) for name in node.input]
-        node.output[:] = [inner.get(name, name) for name in node.output]
+    _rename(graph, inner)
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend(helper.make_node("Transpose", [old], [inner[old]], perm=TURN) for old in turned)
@@ -33,14 +31,25 @@ def with_batch_first(content: bytes, states: Mapping[str, str], where: str) -> b
     graph.node.extend(helper.make_node("Transpose", [inner[new]], [new], perm=TURN) for new in turned.values())
     for name in inner:
         dims = ports[name].type.tensor_type.shape.dim
-        sizes = [dims[place] for place in TURN]
-        moved = [size.dim_value or size.dim_param or None for size in sizes]
-        value = helper.make_tensor_value_info(name, ports[name].type.tensor_type.elem_type, moved)
-        ports[name].CopyFrom(value)
+        moved = [dims[place].dim_value or dims[place].dim_param or None for place in TURN] if len(dims) else None
+        ports[name].CopyFrom(helper.make_tensor_value_info(name, ports[name].type.tensor_type.elem_type, moved))
     for value in [value for value in graph.value_info if value.name in inner]:
         graph.value_info.remove(value)
     return bytes(model.SerializeToString(deterministic=True))
 
 
+def _rename(graph: Any, names: Mapping[str, str]) -> None:
+    """Of nodes' inputs and outputs, in the graphs of branches and loops too: they read what lies outside of them."""
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+        for attribute in node.attribute:
+            for inside in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _rename(inside, names)
+                for output in inside.output:
+                    output.name = names.get(output.name, output.name)
+
+
 def _rank(port: Any) -> int:
-    return len(port.type.tensor_type.shape.dim) if port is not None and port.type.tensor_type.HasField("shape") else 0
+    """0: the file does not say."""
+    return len(port.type.tensor_type.shape.dim) if port.type.tensor_type.HasField("shape") else 0

@@ -27,7 +27,15 @@ from edgeloop_pipeline.importing import project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
-from edgeloop_pipeline.importing.several_inputs import Several, entry_of_several, has_several, total_of, without_state_outputs
+from edgeloop_pipeline.importing.several_inputs import (
+    Several,
+    entry_of_several,
+    has_several,
+    is_open_second,
+    states_of,
+    total_of,
+    without_state_outputs,
+)
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -207,24 +215,28 @@ def _of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meani
 
 
 def _opened(model: ModelFile, request: CompressRequest, path: Path) -> tuple[Several, Any]:
-    """The inputs, and the import. Recurrent layers' states have their batch second: if nothing else goes, it is put first."""
+    """The inputs, and the import. Recurrent layers' states have their batch second: where it is open, or nothing else goes, it is
+    put first. Raises the first try's error.
+    """
+    pairs, content = states_of(model, request), path.read_bytes()
+    turned = with_batch_first(content, pairs, str(path))
+    if turned is not None and any(is_open_second(tensor) for tensor in model.inputs if tensor.name in pairs):
+        content, turned = turned, None
+        path.write_bytes(content)
+        model = msgspec.structs.replace(read(path), states=model.states, guessed_states=())
     found = entry_of_several(model, request)
-    pairs = {given.name: given.output for given in found.inputs if given.output}
     try:
         return found, open_import(path, (), tuple(given.named for given in found.inputs))
     except ModelError as error:
-        content = path.read_bytes()
-        turned = with_batch_first(content, pairs, str(path))
         if turned is None:
             raise
         path.write_bytes(turned)
-        found = entry_of_several(msgspec.structs.replace(read(path), states=model.states, guessed_states=()), request)
         try:
+            found = entry_of_several(msgspec.structs.replace(read(path), states=model.states, guessed_states=()), request)
             opened = open_import(path, (), tuple(given.named for given in found.inputs))
-        except ModelError:
+        except EdgeloopError:
             path.write_bytes(content)
             raise error from None
-        found.entry.facts.append("states have the batch as their first axis: (1, layers, values)")
         return found, opened
 
 

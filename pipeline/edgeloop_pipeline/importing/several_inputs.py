@@ -21,7 +21,7 @@ from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Entry
 from edgeloop_pipeline.importing.request import CompressRequest
 from edgeloop_pipeline.recipe.settings import ImportedInput
 
-__all__ = ["Several", "entry_of_several", "has_several", "without_state_outputs"]
+__all__ = ["Several", "entry_of_several", "has_several", "is_open_second", "states_of", "total_of", "without_state_outputs"]
 
 FLOATS = {"float16": "float32", "float64": "float32", "bfloat16": "float32"}  # inside, and in the file that is written
 TYPES = get_args(get_type_hints(ImportedInput)["dtype"])
@@ -42,7 +42,7 @@ class Several(msgspec.Struct, frozen=True):
 
 def has_several(model: ModelFile, request: CompressRequest) -> bool:
     """Whether the file has several inputs, or feeds one of its outputs back."""
-    return len(model.inputs) > 1 or bool(_states(model, request))
+    return len(model.inputs) > 1 or bool(states_of(model, request))
 
 
 def without_state_outputs(model: ModelFile, states: list[str]) -> ModelFile:
@@ -56,7 +56,7 @@ def without_state_outputs(model: ModelFile, states: list[str]) -> ModelFile:
 def entry_of_several(model: ModelFile, request: CompressRequest) -> Several:
     """Understand the inputs by the file, the request and the first recording. Raises UsageError, ModelError and DataError."""
     _check_words(model, request)
-    states = _states(model, request)
+    states = states_of(model, request)
     fed = [tensor for tensor in model.inputs if tensor.name not in states]
     recording = _first(request, len(fed) > 1)
     inputs = []
@@ -94,7 +94,7 @@ def _check_words(model: ModelFile, request: CompressRequest) -> None:
         raise UsageError(f"{given}: {request.model} has several inputs; say the steps of each with --preprocess NAME=STEPS")
     if request.shape or request.steps:
         option, example = ("--size", "NAME=3x224x224") if request.shape else ("--preprocess", "NAME=STEPS")
-        if len(model.inputs) - len(_states(model, request)) > 1:
+        if len(model.inputs) - len(states_of(model, request)) > 1:
             raise UsageError(f"{option}: {request.model} has several inputs; say of which, {option} {example}")
     names = [tensor.name for tensor in model.inputs]
     for option, there in (("--size", request.shape_of), ("--preprocess", request.steps_of)):
@@ -102,7 +102,7 @@ def _check_words(model: ModelFile, request: CompressRequest) -> None:
             raise UsageError(f"{option} {unknown}=…: {request.model} has the inputs {', '.join(names)}")
 
 
-def _states(model: ModelFile, request: CompressRequest) -> dict[str, str]:
+def states_of(model: ModelFile, request: CompressRequest) -> dict[str, str]:
     """Input → output of each state: as said, or proven by the graph. Raises UsageError where only names look like it."""
     if request.no_states:
         return {}
@@ -118,6 +118,12 @@ def _states(model: ModelFile, request: CompressRequest) -> dict[str, str]:
         pairs = " ".join(f"--state {pair.input}={pair.output}" for pair in model.guessed_states)
         raise UsageError(f"{request.model}: these look like state ({model.guessed_states[0].why}): say {pairs}, or --no-states")
     return {pair.input: pair.output for pair in model.states}
+
+
+def is_open_second(tensor: Tensor) -> bool:
+    """Whether the second of three axes is left open, and the first is not: the batch of a recurrent layer's state."""
+    shape = tensor.shape
+    return shape is not None and len(shape) == 3 and shape[0] is not None and shape[1] is None
 
 
 def _shape(tensor: Tensor, request: CompressRequest) -> tuple[int, ...]:
