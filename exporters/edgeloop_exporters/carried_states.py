@@ -1,4 +1,4 @@
-"""What a recurrent layer hands itself from call to call stays in float: an error of rounding would add up over a recording."""
+"""What a network hands itself from call to call stays in float: an error of rounding would add up over a recording."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ __all__ = ["carried_states"]
 
 RECURRENT = {aten.lstm.input, aten.gru.input, aten.rnn_tanh.input, aten.rnn_relu.input}  # float in every runtime
 JOINING = {aten.cat.default, aten.stack.default}
+ARITHMETIC = {aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor}
 
 
 def carried_states(module: fx.GraphModule, moves: Collection[Any]) -> set[fx.Node]:
-    """Recurrent layers, and what only moves or joins their states on the way to an output that comes back as an input.
+    """Recurrent layers, sums and products that lead from a state to the next one, and what moves or joins states at the end.
 
     `moves`: operations that only move values.
     """
@@ -27,25 +28,33 @@ def carried_states(module: fx.GraphModule, moves: Collection[Any]) -> set[fx.Nod
     (last,) = module.graph.output_node().all_input_nodes
     if not names or last.target is not JOINED:
         return set()
-    layers = {node for node in module.graph.nodes if node.target in RECURRENT}
-    layers |= {node for node in module.graph.nodes if node.target is operator.getitem and node.args[0] in layers}
-    found = set(layers)
     given: Any = last.args
-    for node, name in zip(*given, strict=True):
-        if name not in names:
-            continue
-        path, waiting = set[fx.Node](), [node]
-        while waiting:
-            seen = waiting.pop()
-            if seen in layers or seen.target is PART or seen in path:
-                continue
-            if seen.target in JOINING:
-                waiting += seen.args[0]
-            elif seen.target in moves:
-                waiting.append(seen.args[0])
-            else:  # computed by something else, in integers
-                path.clear()
-                break
-            path.add(seen)
-        found |= path
+    ends = {node for node, name in zip(*given, strict=True) if name in names}
+    nodes: list[fx.Node] = list(module.graph.nodes)
+    layers = {node for node in nodes if node.target in RECURRENT}
+    layers |= {node for node in nodes if node.target is operator.getitem and node.args[0] in layers}
+    return layers | _at_the_end(nodes, ends, moves) | _on_the_way(nodes, ends, moves)
+
+
+def _at_the_end(nodes: list[fx.Node], ends: set[fx.Node], moves: Collection[Any]) -> set[fx.Node]:
+    """Moves and joins that make the next state and nothing else."""
+    found = set[fx.Node]()
+    for node in reversed(nodes):
+        makes_it = all(user in found or (user.target is JOINED and node in ends) for user in node.users)
+        if node.users and makes_it and (node.target in moves or node.target in JOINING):
+            found.add(node)
     return found
+
+
+def _on_the_way(nodes: list[fx.Node], ends: set[fx.Node], moves: Collection[Any]) -> set[fx.Node]:
+    """Sums and products between a state and the next one, such as forget · state + input · candidate."""
+    passing = ARITHMETIC | JOINING | set(moves)
+    behind = {node for node in nodes if node.target is PART and node.args[5]}
+    for node in nodes:
+        if node.target in passing and any(source in behind for source in node.all_input_nodes):
+            behind.add(node)
+    before = set[fx.Node]()
+    for node in reversed(nodes):
+        if node.target in passing and (node in ends or any(user in before for user in node.users)):
+            before.add(node)
+    return behind & before
