@@ -80,5 +80,6 @@ def _fitting(rows: Array, entry: NamedInput) -> Array:
         limits = np.iinfo(DTYPES[entry.dtype])
         low, high = int(limits.min), int(limits.max)
     if rows.min() < low or rows.max() > high or (rows % 1 != 0).any():
-        raise DataError(f"{entry.name}: takes whole numbers from {low} to {high} ({entry.dtype})")
+        between = "" if entry.dtype == "int64" else f" from {low} to {high}"
+        raise DataError(f"{entry.name}: takes whole numbers{between} ({entry.dtype})")
     return rows

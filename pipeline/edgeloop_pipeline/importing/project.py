@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,7 +18,6 @@ from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
 from edgeloop_exporters.onnx_import.old_sets import in_newer_set
-from edgeloop_exporters.state_axes import with_batch_first
 from edgeloop_pipeline.data.datasets.recordings import ARRAYS, Recordings
 from edgeloop_pipeline.data.datasets.scanning import kind_of
 from edgeloop_pipeline.data.types import PreparedSplits
@@ -27,15 +25,8 @@ from edgeloop_pipeline.importing import project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
-from edgeloop_pipeline.importing.several_inputs import (
-    Several,
-    entry_of_several,
-    has_several,
-    is_open_second,
-    states_of,
-    total_of,
-    without_state_outputs,
-)
+from edgeloop_pipeline.importing.several_inputs import has_several
+from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -77,14 +68,12 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
             content = tokens.content
             (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
         if request.constants:
-            content = with_constants(content, request.constants, str(request.model))
-            path.write_bytes(content)
-            model = msgspec.structs.replace(read(path), metadata=model.metadata)
+            model, content = _with_constants(model, content, request, path)
         path.write_bytes(content)
         model = texts.described(model, path) if tokens is not None else model
         several = tokens is None and has_several(model, request)
         _check(model, request, several)
-        meaning = _of_several(model, request, path) if several else _meaning(model, content, request, path, ask, tokens)
+        meaning = meaning_of_several(model, request, path) if several else _meaning(model, content, request, path, ask, tokens)
         project_files.write(scratch, request, meaning, path.read_bytes(), final)
         scratch.chmod(0o755)
         if final.exists():
@@ -96,10 +85,12 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
             shutil.rmtree(final, ignore_errors=True)
             raise
     except EdgeloopError as error:
-        named = str(error).replace(str(scratch / project_files.MODEL), request.reference or str(request.model))
+        named = str(error)
+        for folder in (scratch, final):  # which are no longer there
+            named = named.replace(str(folder / project_files.MODEL), request.reference or str(request.model))
         if named == str(error):
             raise
-        raise type(error)(named) from error  # of a file that is no longer there
+        raise type(error)(named) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return meaning
@@ -130,17 +121,10 @@ def _of_outputs(model: ModelFile, content: bytes, names: tuple[str, ...], path: 
     return msgspec.structs.replace(read(path), metadata=model.metadata), content
 
 
-def _check_outputs(found: Any, wanted: tuple[str, ...], path: Path) -> None:
-    """Raises UsageError for outputs that no file can give apart: two that are one tensor, and one that is the input."""
-    ends = found.network.graph.output_node().args[0]
-    seen: dict[Any, str] = {}
-    for port, node in zip(found.outputs, ends if isinstance(ends, (tuple, list)) else (ends,), strict=True):
-        if wanted and port.name not in wanted:
-            continue
-        same = "the input itself" if node.op == "placeholder" else f"the same tensor as {seen[node]}" if node in seen else ""
-        if same:
-            raise UsageError(f"{path}: its output {port.name} is {same}; say which of the others count, each with --output")
-        seen[node] = port.name
+def _with_constants(model: ModelFile, content: bytes, request: CompressRequest, path: Path) -> tuple[ModelFile, bytes]:
+    """The model without the inputs that always have the same values. Writes it to `path`."""
+    path.write_bytes(content := with_constants(content, request.constants, str(request.model)))
+    return msgspec.structs.replace(read(path), metadata=model.metadata), content
 
 
 def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
@@ -150,7 +134,7 @@ def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
         raise ModelError(f"{request.model}: has no input; {remedy}")
     if model.variables:
         raise ModelError(f"{request.model}: its runtime keeps state from one call to the next, which is not compressed; {remedy}")
-    if request.tokenizer is None and len(model.inputs) == 1 and texts.looks_like_texts(model):
+    if request.tokenizer is None and texts.takes_only_tokens(model):
         raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
     if several:
         return
@@ -170,7 +154,7 @@ def _meaning(
         kind, first = _first_recording(request)
         entry = entry_of(model, content, request, kind, first, ask)
     found = open_import(path, tuple(entry.shape))
-    _check_outputs(found, request.outputs, request.model)
+    check_outputs(found, request.outputs, request.model)
     size = found.inputs[0].shape
     picture = {"channels_first": size[1:], "channels_last": size[:2]}.get(entry.layout, ()) if len(size) == 3 else ()
     answer = answer_of(model, {port.name: port.shape for port in found.outputs}, request, picture)
@@ -186,58 +170,6 @@ def _meaning(
         found.inputs[0].shape,
         [*facts, *entry.facts, *answer.facts], [*entry.guesses, *answer.guesses],
     )  # fmt: skip
-
-
-def _of_several(model: ModelFile, request: CompressRequest, path: Path) -> Meaning:
-    """A model with several inputs, or with state: its states come last among its outputs."""
-    found, opened = _opened(model, request, path)
-    states, entry = found.states, found.entry
-    _check_outputs(opened, request.outputs, request.model)
-    shapes = {port.name: port.shape for port in opened.outputs}
-    answering = without_state_outputs(model, states)
-    if states and request.task is None:
-        request = replace(request, task="tensors")
-    answer = answer_of(answering, shapes, request)
-    if answer.task == "classification" and states:
-        raise UsageError("--task classification: is not for a model that keeps state; leave it out")
-    wanted = [*(answer.outputs or [tensor.name for tensor in answering.outputs]), *states]
-    imported = Imported(
-        model=project_files.MODEL, measure=answer.measure, output=wanted[0] if len(wanted) == 1 else "",
-        outputs=wanted if len(wanted) > 1 else [], boxes=answer.boxes, layout="as_it_is", inputs=found.inputs,
-    )  # fmt: skip
-    if answer.labelled or answer.boxes:
-        what = "boxes" if answer.boxes else "labels of folders"
-        raise UsageError(f"{request.model}: {what} are not for a model with several inputs; --task tensors compresses it")
-    return Meaning(
-        answer.task, imported, entry.normalize, [], answer.labels, False, (), (total_of(found.inputs),),
-        [*entry.facts, *answer.facts], [*entry.guesses, *answer.guesses], found.named,
-    )  # fmt: skip
-
-
-def _opened(model: ModelFile, request: CompressRequest, path: Path) -> tuple[Several, Any]:
-    """The inputs, and the import. Recurrent layers' states have their batch second: where it is open, or nothing else goes, it is
-    put first. Raises the first try's error.
-    """
-    pairs, content = states_of(model, request), path.read_bytes()
-    turned = with_batch_first(content, pairs, str(path))
-    if turned is not None and any(is_open_second(tensor) for tensor in model.inputs if tensor.name in pairs):
-        content, turned = turned, None
-        path.write_bytes(content)
-        model = msgspec.structs.replace(read(path), states=model.states, guessed_states=())
-    found = entry_of_several(model, request)
-    try:
-        return found, open_import(path, (), tuple(given.named for given in found.inputs))
-    except ModelError as error:
-        if turned is None:
-            raise
-        path.write_bytes(turned)
-        try:
-            found = entry_of_several(msgspec.structs.replace(read(path), states=model.states, guessed_states=()), request)
-            opened = open_import(path, (), tuple(given.named for given in found.inputs))
-        except EdgeloopError:
-            path.write_bytes(content)
-            raise error from None
-        return found, opened
 
 
 def _first_recording(request: CompressRequest) -> tuple[str, Array]:

@@ -68,8 +68,8 @@ def entry_of_several(model: ModelFile, request: CompressRequest) -> Several:
             inputs.append(ImportedInput(name=tensor.name, shape=list(shape), output=states[tensor.name]))
             continue
         steps = _steps(tensor.name, request, len(fed) == 1)
-        values = recording[tensor.name] if isinstance(recording, Mapping) else recording
-        layout = _layout(steps, values, shape)
+        values = recording.get(tensor.name) if isinstance(recording, Mapping) else recording
+        layout = _layout(steps, values, shape) if values is not None else "as_it_is"
         inputs.append(ImportedInput(name=tensor.name, shape=list(shape), dtype=dtype, layout=layout, preprocessing=steps))  # type: ignore[arg-type]
     try:
         prepared_together(recording, [PreparedInput(entry.named, entry.preprocessing) for entry in inputs], None)
@@ -113,11 +113,23 @@ def states_of(model: ModelFile, request: CompressRequest) -> dict[str, str]:
                 raise UsageError(
                     f"--state {old}={new}: {request.model} has the inputs {', '.join(inputs)} and the outputs {', '.join(outputs)}"
                 )
+        _check_states(model, request)
         return dict(request.states)
     if model.guessed_states:
         pairs = " ".join(f"--state {pair.input}={pair.output}" for pair in model.guessed_states)
         raise UsageError(f"{request.model}: these look like state ({model.guessed_states[0].why}): say {pairs}, or --no-states")
     return {pair.input: pair.output for pair in model.states}
+
+
+def _check_states(model: ModelFile, request: CompressRequest) -> None:
+    """Raises UsageError for a state that cannot be the output it is said to be."""
+    shapes = {tensor.name: tensor.shape for tensor in (*model.inputs, *model.outputs)}
+    for old, new in request.states.items():
+        a, b = shapes[old], shapes[new]
+        fits = a is None or b is None or (len(a) == len(b) and all(x == y or None in (x, y) for x, y in zip(a, b, strict=True)))
+        if not fits:
+            shown = f"{old} has shape {list(a or ())}, {new} {list(b or ())}"
+            raise UsageError(f"--state {old}={new}: {shown}: the one cannot be the other at the next call")
 
 
 def is_open_second(tensor: Tensor) -> bool:
