@@ -46,7 +46,8 @@ class Recording(msgspec.Struct, frozen=True):
     `key`: identifies the file, so that a file which kills the worker can be excluded. `acknowledge`: call it with the outcome;
     until then the source keeps the file, so that a power cut loses nothing. It returns what it did with the file ("kept",
     "deleted"), "" without a file. `by_name`: columns of a table by name, None where it has none
-    of them; may raise DataError. `stream`: frames that follow each other have the same number.
+    of them; may raise DataError. `stream`: frames that follow each other have the same number. `captured`: monotonic seconds, of a
+    live source. `region`: left, top, right and bottom of the part of a picture that the model sees, in pixels.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Recording(msgspec.Struct, frozen=True):
     inputs: dict[str, Array] | None = None
     text: str | None = None
     stream: int = 0
+    captured: float | None = None
+    region: tuple[int, int, int, int] | None = None
 
     @property
     def is_read(self) -> bool:
@@ -89,7 +92,8 @@ def printable(text: str) -> str:
 class Source(Protocol):
     """Yields recordings until it is done or `stop` is set; it checks `stop` about once a second.
 
-    A source that cannot make its sender wait counts what it dropped in an attribute `lost`.
+    A source that cannot make its sender wait counts what it dropped in an attribute `lost`; one of frames counts in
+    `frames` what became of them. `described`: what was opened, where the source knows.
     """
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]: ...
