@@ -54,7 +54,7 @@ while True:
     elif mode == "sizes" and number % 2:
         out.write(other)
     elif mode == "cut" and number % 2:
-        out.write(jpeg[:300] if number % 4 == 1 else jpeg.replace(b"\\xff\\xc0", b"\\xff\\xc9"))
+        out.write(jpeg[:300] if number % 4 == 1 else jpeg.replace(b"\\xff\\xc0", b"\\xff\\xc5"))
     else:
         out.write(yuv if options.codec == "yuv420" else jpeg)
     out.flush()
