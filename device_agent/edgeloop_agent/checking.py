@@ -91,7 +91,7 @@ def _outputs(config: Config, manifest: Manifest) -> Iterator[str]:
 def _sound(config: Config, manifest: Manifest) -> Iterator[str]:
     """The microphone's rate against the model's."""
     model_hz = model_rate_hz(manifest.preprocessing)
-    if config.source.kind != "microphone":
+    if not SOURCES[config.source.kind].of_sound:
         return
     rate, channels = config.source.rate_hz, config.source.channels
     if model_hz is None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.config.source_kinds import SOURCES
@@ -37,7 +37,8 @@ class Feed:
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
-        self._dropped, self._logged_at, self._seen_lost = 0, float("-inf"), 0
+        self._dropped, self._logged_at = 0, float("-inf")
+        self._seen_lost: Counter[str] = Counter()
         self.failure: EdgeloopError | None = None
 
     def start(self) -> None:
@@ -87,7 +88,8 @@ class Feed:
         while not self._stop.is_set():
             try:
                 for recording in self._source.recordings(self._stop, self._set_source_state):
-                    self._count_lost(getattr(self._source, "lost", 0))
+                    self._count_lost("queue_full", getattr(self._source, "lost", 0))
+                    self._count_lost("overrun", getattr(self._source, "overruns", 0))
                     if self._in_flight.is_finished(recording.key):
                         continue
                     excluded = self._in_flight.is_excluded(recording.key) and recording.is_read
@@ -126,14 +128,14 @@ class Feed:
         self._log_dropped(1, recording.name)
         self.settle(recording, "dropped")
 
-    def _count_lost(self, count: int) -> None:
-        """Count what the source itself dropped."""
-        if count > self._seen_lost:
-            self._log_dropped(count - self._seen_lost, "in the source")
-            self._seen_lost = count
+    def _count_lost(self, reason: str, count: int) -> None:
+        """Count what the source itself, or its device, dropped."""
+        if count > self._seen_lost[reason]:
+            self._log_dropped(count - self._seen_lost[reason], "in the source", reason)
+            self._seen_lost[reason] = count
 
-    def _log_dropped(self, count: int, last: str) -> None:
-        self._counts.dropped["queue_full"] += count
+    def _log_dropped(self, count: int, last: str, reason: str = "queue_full") -> None:
+        self._counts.dropped[reason] += count
         self._dropped += count
         if (now := time.monotonic()) >= self._logged_at + LOG_SECONDS:
             self._log("warning", "queue full: recordings are dropped", count=self._dropped, last=last)

@@ -16,6 +16,7 @@ class SourceKind(msgspec.Struct, frozen=True):
     needs_where: str = ""
     of_files: bool = False  # recordings wait in files
     of_texts: bool = False  # it can give texts: .txt files, or lines
+    of_sound: bool = False  # live sound, which it brings to the model's rate
     of_frames: bool = False  # frames of a camera or a video
     newest: bool = False  # a frame is taken when inference is ready for it: the newest one, never one of a queue
 
@@ -33,8 +34,10 @@ SOURCES = {
         True,
     ),
     "microphone": SourceKind(
-        "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"
+        "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default", of_sound=True
     ),
+    "arecord": SourceKind("pcm:Arecord", "sound by ALSA's arecord; where: its device, else the default", of_sound=True),
+    "pcm": SourceKind("pcm:Pcm", "raw 16-bit sound from standard input, a FIFO or a file", "a path, or -", of_sound=True),
     "camera": SourceKind(
         "camera:camera",
         "frames of a camera by OpenCV (pip install 'edgeloop[camera]')",

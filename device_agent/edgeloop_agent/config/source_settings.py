@@ -52,7 +52,7 @@ class Source(Part, frozen=True):
     # For files of a watched folder. "delete": delete a file once all of it was answered and the answers are written;
     # "delete-all": delete it in any case, also if it was dropped or refused.
     after: Literal["keep", "delete", "delete-all"] = "keep"
-    rate_hz: PositiveInt = 16000  # of a microphone
+    rate_hz: PositiveInt = 16000  # of a microphone; the bundle's own rate is made of it
     channels: PositiveInt = 1  # of a microphone
     channel: NonNegativeInt = 0  # of a microphone: this one alone, from 1 on; 0: all, mixed where the model takes one
     seconds: PositiveFloat = 1.0  # of sound in one recording

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 # Label values that are there from the start, beside those that a bundle brings, by metric.
 KNOWN = {
     "refused": ["unreadable", "does_not_fit", "runtime_failed", "window"], "inferences_skipped": ["near_duplicate"],
-    "dropped": ["queue_full", "output", "outbox", "picture"],
+    "dropped": ["queue_full", "overrun", "output", "outbox", "picture"],
     "outbox_rows": ["labelled", "uncertain", "drifted", "random", "rest", "event"],
 }  # fmt: skip
 FILES = [("deleted", "answered"), ("kept", "refused"), ("kept", "failed"), ("kept", "unwritten"), ("kept", "dropped")]
