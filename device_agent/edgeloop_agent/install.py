@@ -52,9 +52,8 @@ def unit_of(config: Config, config_path: Path, program: str) -> str:
     source_is_remote = config.source.kind in ("mqtt", "snapshot") or "://" in config.source.where
     sends = any(output.kind != "lines" for output in config.outputs)
     local_only = not source_is_remote and not sends and not config.updates.hub and not config.split.enabled
-    families = "AF_UNIX AF_INET AF_INET6" + " AF_NETLINK" * (
-        config.source.kind in CAMERA_KINDS
-    )  # libcamera waits for devices there
+    netlink = " AF_NETLINK" if config.source.kind in CAMERA_KINDS else ""  # where libcamera hears of devices
+    families = f"AF_UNIX AF_INET AF_INET6{netlink}"
     addresses = "IPAddressDeny=any\nIPAddressAllow=localhost\n" if local_only and config.api.host in ("127.0.0.1", "::1") else ""
     return f"""\
 [Unit]
