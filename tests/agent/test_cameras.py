@@ -277,8 +277,14 @@ def test_a_bad_config_is_one_sentence(name: str, tmp_path: Path, monkeypatch: py
     assert why in str(caught.value) and "1 problem:" in str(caught.value), caught.value
 
 
-def test_a_program_that_is_missing_is_one_sentence(squares: Path, tmp_path: Path) -> None:
+def test_check_says_what_came_and_what_is_missing(squares: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, PI + RUNTIME, squares)
+    for mode, said in (
+        ("", "camera: rpicam-vid; came 640×384"),
+        ("no camera", "warning: source: rpicam 0: rpicam-vid ended with 1: ERROR"),
+    ):
+        done = command("edgeloop-agent", "check", config, **rpicam(tmp_path / "bin", scene(), mode=mode))
+        assert done.returncode == 0 and said in done.stdout, done.stdout + done.stderr
     done = command("edgeloop-agent", "check", config, PATH=str(tmp_path))
     assert done.returncode == 6 and "rpicam-vid or libcamera-vid is not here" in done.stderr and "apt install" in done.stderr
 

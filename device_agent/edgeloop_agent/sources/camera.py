@@ -100,11 +100,10 @@ class OpenCvCamera(Device):
         return f"{scheme}://{secret}@{rest}"
 
     def _options(self) -> str:
-        """Without FFmpeg's own queue; pictures beyond `max_pixels` are not decoded."""
-        camera = self._settings.camera
-        options = ["fflags;nobuffer", "flags;low_delay", f"max_pixels;{camera.max_pixels}"]
+        """Without FFmpeg's own queue."""
+        options = ["fflags;nobuffer", "flags;low_delay"]
         if self._settings.where.startswith(("rtsp://", "rtsps://")):
-            options.append(f"rtsp_transport;{camera.rtsp_transport}")
+            options.append(f"rtsp_transport;{self._settings.camera.rtsp_transport}")
         return "|".join(options)
 
     def _ask(self) -> None:
@@ -131,14 +130,19 @@ class OpenCvCamera(Device):
     def read(self) -> Frame | None:
         if not self._capture.grab():
             raise CameraGone("no more frames")
-        captured = self._captured()
+        captured, library = self._captured(), self._library
+        self._check(*(int(self._capture.get(p)) for p in (library.CAP_PROP_FRAME_WIDTH, library.CAP_PROP_FRAME_HEIGHT)))
         good, frame = self._capture.retrieve()
         if not good:
             return None
-        limit = self._settings.camera.max_pixels
-        if frame.shape[0] * frame.shape[1] > limit:
-            raise CameraGone(f"frames of {frame.shape[1]}×{frame.shape[0]} pixels; source.camera.max_pixels is {limit}")
+        self._check(frame.shape[1], frame.shape[0])
         return Frame(captured, lambda: self._as_rgb(frame))
+
+    def _check(self, width: int, height: int) -> None:
+        """FFmpeg has decoded a frame by then (1.5 bytes a pixel); what would come of it is not made."""
+        limit = self._settings.camera.max_pixels
+        if width * height > limit:
+            raise CameraGone(f"frames of {width}×{height} pixels; source.camera.max_pixels is {limit}")
 
     def _captured(self) -> float:
         """The driver's own time of the frame, where it is one: V4L2 gives that of the monotonic clock."""
