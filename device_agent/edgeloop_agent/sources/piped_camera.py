@@ -135,14 +135,13 @@ class PipedYuv(_Piped):
 
 
 def rgb_of_yuv420(planes: bytes, width: int, height: int) -> Array:
-    """(H, W, 3) uint8 of BT.601 in full range, as JPEG has it."""
+    """(H, W, 3) uint8 of BT.601 in full range, as JPEG has it; each colour holds for four pixels."""
     flat = np.frombuffer(planes, np.uint8)
-    luma, half = flat[: width * height].reshape(height, width).astype(np.int16), (height // 2, width // 2)
-    blue, red = (
-        part.reshape(half).astype(np.int16) - 128 for part in np.split(flat[width * height :], 2)
-    )  # fmt: skip
+    size, squares = width * height, (height // 2, 2, width // 2, 2)
+    luma = flat[:size].reshape(squares).astype(np.int16)
+    blue, red = flat[size:].reshape(2, height // 2, 1, width // 2, 1).astype(np.int32) - 128
     rgb = np.empty((height, width, 3), np.uint8)
-    shifts = (359 * red + 128) >> 8, (-88 * blue - 183 * red + 128) >> 8, (454 * blue + 128) >> 8
-    for channel, shift in enumerate(shifts):
-        rgb[..., channel] = np.clip(luma + shift.repeat(2, axis=0).repeat(2, axis=1), 0, 255)
+    parts = rgb.reshape(*squares, 3)
+    for channel, shift in enumerate((359 * red, -88 * blue - 183 * red, 454 * blue)):  # in 1/256
+        parts[..., channel] = np.clip(luma + ((shift + 128) >> 8).astype(np.int16), 0, 255)
     return rgb
