@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pytest
 from commands import HERE, command
 from edgeloop_agent.config import Camera, Source
 from edgeloop_agent.sources import camera
-from edgeloop_agent.sources.live_frames import CameraGone
+from edgeloop_agent.sources.live_frames import CameraGone, Device, LiveFrames
 from moving import detector
 from programs import needs
 from serving import eventually, serving, write_config
@@ -65,7 +66,7 @@ username = "viewer"
 password_file = "secret"
 poll_seconds = 0.1
 [source.camera]
-open_seconds = 5
+open_seconds = 2
 read_seconds = 1
 max_reconnect_seconds = 0.3
 """
@@ -134,6 +135,28 @@ class Driver:
         return True, np.zeros((480, 640, 3), np.uint8)
 
     def release(self) -> None: ...
+
+
+def test_a_driver_that_hangs_is_left_behind_and_its_threads_are_few() -> None:
+    release, opened, said = threading.Event(), [], []
+
+    class Hanging(Device):
+        what = "hanging"
+
+        def read(self) -> None:
+            opened.append(1)
+            release.wait(30)
+            raise CameraGone("free again")
+
+        def close(self) -> None: ...
+        def interrupt(self) -> None: ...
+
+    settings = Source(kind="camera", where="0", poll_seconds=0.01, camera=Camera(open_seconds=0.01, max_reconnect_seconds=0.02))
+    source, stop = LiveFrames(settings, Hanging, "camera 0"), threading.Event()
+    threading.Timer(6, stop.set).start()
+    assert list(source.recordings(stop, said.append)) == []
+    assert len(opened) == 3 and said[0] == "camera 0: no frame in 0.01 s"
+    release.set()
 
 
 def test_v4l2_is_asked_and_what_it_says_is_kept() -> None:

@@ -80,7 +80,7 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [pytest.param(mode, marks=[pytest.mark.long] * (mode in ("noise", "drip"))) for mode in MODES])
 def test_a_camera_that_fails_is_said_and_answers_again(mode: str, squares: Path, tmp_path: Path) -> None:
     why, at_least = MODES[mode]
     found = rpicam(tmp_path / "bin", scene(), mode=mode)
@@ -318,6 +318,23 @@ def test_colours_of_raw_frames_are_those_of_jpeg() -> None:
     squares[:2, :2], squares[2:4, :2], squares[4:6, :2] = (255, 0, 0), (0, 0, 255), (255, 255, 255)
     found = rgb_of_yuv420(yuv420_of(squares), 40, 24)
     assert np.abs(found.astype(int) - squares).max() <= 3
+
+
+def test_masks_and_points_of_a_region_are_in_the_whole_picture() -> None:
+    from edgeloop_agent.box_answers import Box, Point
+    from edgeloop_agent.mask_answers import Mask, RunLengths
+    from edgeloop_agent.regions import in_whole
+    from edgeloop_contract.masks import run_lengths
+
+    part = np.zeros((4, 6), bool)
+    part[1:3, 2:5] = True
+    mask = Mask("cell", 0.25, 0.9, RunLengths([4, 6], run_lengths(part)))
+    box = Box("person", 0.9, [1.25, 2, 3, 4], points=[Point("nose", 0.5, [2, 3])])
+    boxes, masks = in_whole([box], [mask], (10, 20, 16, 24), (30, 40))
+    assert boxes is not None and boxes[0].box == [11.25, 22, 13, 24] and boxes[0].points[0].point == [12, 23]
+    whole = np.zeros((30, 40), bool)
+    whole[21:23, 12:15] = True
+    assert (masks[0].pixels() == whole).all() and masks[0].share == 0.005
 
 
 def test_pauses_grow_and_are_bounded() -> None:
