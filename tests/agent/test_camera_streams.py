@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import subprocess
@@ -135,6 +136,27 @@ class Driver:
         return True, np.zeros((480, 640, 3), np.uint8)
 
     def release(self) -> None: ...
+
+
+def test_a_video_keeps_each_frame_and_may_have_a_region_and_a_gate(squares: Path, tmp_path: Path) -> None:
+    cv2 = pytest.importorskip("cv2", reason="the camera extra is not installed")
+    writer = cv2.VideoWriter(str(tmp_path / "a.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 10, (320, 192))
+    for number in range(20):
+        picture = np.full((192, 320, 3), 110, np.uint8)
+        x = 170 + 30 * max(0, number - 15)  # it stands, then it goes
+        picture[96:112, x : x + 16] = (30, 50, 220)  # BGR
+        writer.write(picture)
+    writer.release()
+    video = '[source]\nkind = "video"\nwhere = "a.avi"\n[source.camera]\nregion = [0.5, 0.5, 1, 1]\n'
+    for more, names in (("", range(1, 21)), ("min_motion = 0.002\n", [1, 17, 18, 19, 20])):
+        config = write_config(tmp_path, video + more + "[api]\nenabled = false\n" + RUNTIME, squares)
+        done = command("edgeloop-agent", "serve", config)
+        assert done.returncode == 0, done.stderr
+        lines = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [line["input"] for line in lines] == [f"frame {number}" for number in names]
+        assert abs(lines[0]["boxes"][0]["box"][0] - 170) < 4 and abs(lines[0]["boxes"][0]["box"][1] - 96) < 4
+        assert "captured_at" not in lines[0]
+        (tmp_path / "out.jsonl").unlink()
 
 
 def test_a_driver_that_hangs_is_left_behind_and_its_threads_are_few() -> None:

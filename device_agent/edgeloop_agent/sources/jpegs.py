@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -14,6 +15,7 @@ __all__ = ["JpegSplitter", "TooLarge", "decoded", "needs_pillow"]
 
 START, SCAN, END = b"\xff\xd8", 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD8))  # markers without a length: TEM, and the restarts inside a scan
+IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]", re.S)  # of compressed values: a mark that is neither a value nor a restart
 LENGTH_BYTES = 4  # of a marker and its length
 
 
@@ -91,11 +93,11 @@ class JpegSplitter:
             if not self._in_scan and data[self._at] != 0xFF:  # damaged: what follows up to the next picture is its own
                 return max(0, data.find(START, len(START)))
             if self._in_scan:
-                found = data.find(b"\xff", self._at)
-                if found < 0:
-                    self._at = len(data)
+                found = IN_SCAN.search(data, self._at)
+                if found is None:
+                    self._at = max(self._at, len(data) - 1)  # the last byte may be the first of a mark
                     return 0
-                self._at = found
+                self._at = found.start()
             if self._at + 1 >= len(data):
                 return 0
             marker = data[self._at + 1]
@@ -103,7 +105,7 @@ class JpegSplitter:
                 return self._at + 2
             if marker == 0xFF:  # filling
                 self._at += 1
-            elif marker in ALONE or (marker == 0 and self._in_scan):
+            elif marker in ALONE:
                 self._at += 2
             elif self._at + LENGTH_BYTES > len(data):
                 return 0

@@ -48,7 +48,7 @@ class Snapshots(Device):
             "timeout": timeout,
             "ca_certs": self._camera.ca_file or None,
         }
-        self._http = pool(settings.where, **options)
+        self._http = pool(settings.where, False, **options)  # a camera is near: no proxy
         self._sockets = _remembered(self._http, settings.where)
         self._validators: dict[str, str] = {}
         self._digest, self._ended, self._due = b"", threading.Event(), time.monotonic()
