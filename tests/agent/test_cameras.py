@@ -130,8 +130,11 @@ def test_snapshots_are_answered_when_they_change(squares: Path, tmp_path: Path) 
             eventually(lambda: is_down(agent))
             assert "status 401" in agent.log and "pass word" not in agent.log and "user" not in agent.log
             assert '"up":false' in agent_source(agent)
-            camera.password = ""
-            eventually(lambda: len(agent.lines) == 3)
+            camera.password, camera.digest, camera.with_etag = "user:pass word", True, True
+            eventually(lambda: len(agent.lines) == 3 and not is_down(agent))
+            camera.authorizations.clear()
+            eventually(lambda: len(camera.authorizations) > 6)
+            assert not [said for said in camera.authorizations if said.startswith("Basic")]  # not in clear
 
 
 def agent_source(agent: Agent) -> str:
@@ -335,6 +338,35 @@ def test_masks_and_points_of_a_region_are_in_the_whole_picture() -> None:
     whole = np.zeros((30, 40), bool)
     whole[21:23, 12:15] = True
     assert (masks[0].pixels() == whole).all() and masks[0].share == 0.005
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    ["", "Digest", "Digest realm", "Digest nonce=", 'Digest realm="a"', "Negotiate x", "Digest " + "," * 5000, "Digest \xff=\xff"],
+)
+def test_a_challenge_that_cannot_be_met_is_a_refusal(challenge: str) -> None:
+    from edgeloop_agent.sources.http_login import Login
+
+    login = Login("http://cam/a.jpg", "me", "secret")
+    assert not login.accept([challenge]) and login.headers() == {}
+    assert login.accept(["Negotiate", 'Basic realm="x"']) and login.headers()["authorization"].startswith("Basic ")
+    assert login.accept(['Digest realm="x", nonce="1", algorithm="SHA-512-256"'])
+    with pytest.raises(ValueError, match="algorithm"):
+        login.headers()
+    assert not Login("http://cam/a.jpg", "", "").accept(['Basic realm="x"'])
+
+
+def test_the_service_may_reach_a_camera_that_is_elsewhere() -> None:
+    from edgeloop_agent.config import Config, Source
+    from edgeloop_agent.install import unit_of
+
+    def unit(kind: str, where: str) -> str:
+        return unit_of(Config(bundles=["m"], source=Source(kind=kind, where=where)), Path("/etc/agent.toml"), "edgeloop-agent")
+
+    for kind, where in (("snapshot", "http://cam/a.jpg"), ("camera", "rtsp://cam/1")):
+        assert "IPAddressDeny" not in unit(kind, where), where
+    assert "IPAddressDeny=any" in unit("camera", "0") and "AF_NETLINK" in unit("rpicam", "0") and "video" in unit("rpicam", "0")
+    assert "AF_NETLINK" not in unit("watch", "in")
 
 
 def test_pauses_grow_and_are_bounded() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import os
+import re
 import threading
 import time
 from collections import Counter
@@ -90,13 +92,30 @@ def rpicam(folder: Path, picture: np.ndarray, other: np.ndarray | None = None, m
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
+def basic_of(password: str) -> str:
+    return "Basic " + base64.b64encode(password.encode()).decode()
+
+
+def is_digest(said: str, password: str) -> bool:
+    """Whether it is the answer of RFC 7616 to the stand-in's challenge. `password`: with the name before it."""
+    words = dict(re.findall(r'(\w+)="?([^",]*)"?', said.replace('realm="cam, 1"', "")))
+    name, _, secret = password.partition(":")
+
+    def md5(text: str) -> str:
+        return hashlib.md5(text.encode()).hexdigest()
+
+    rest = f"{words.get('nonce')}:{words.get('nc')}:{words.get('cnonce')}:auth:{md5('GET:/snap.jpg')}"
+    return words.get("username") == name and words.get("response") == md5(f"{md5(f'{name}:cam, 1:{secret}')}:{rest}")
+
+
 class HttpCamera:
     """`picture`: the JPEG that it has now. `behave`: instead of an answer, given the handler."""
 
     def __init__(self, picture: bytes) -> None:
-        self.picture, self.password, self.with_etag = picture, "", True
+        self.picture, self.password, self.with_etag, self.digest = picture, "", True, False
         self.behave: Callable[[BaseHTTPRequestHandler], None] | None = None
         self.statuses: Counter[int] = Counter()
+        self.authorizations: list[str] = []
         camera = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -108,15 +127,19 @@ class HttpCamera:
                     camera.behave(self)
                     return
                 tag = f'"{hash(camera.picture):x}"'
-                wanted = "Basic " + base64.b64encode(camera.password.encode()).decode()
-                status = 200
-                if camera.password and self.headers.get("Authorization") != wanted:
+                said, status = self.headers.get("Authorization", ""), 200
+                camera.authorizations.append(said)
+                right = is_digest(said, camera.password) if camera.digest else said == basic_of(camera.password)
+                if camera.password and not right:
                     status = 401
                 elif camera.with_etag and self.headers.get("If-None-Match") == tag:
                     status = 304
                 camera.statuses[status] += 1
                 self.send_response(status)
                 body = camera.picture if status == 200 else b""
+                if status == 401:
+                    ask = 'Digest realm="cam, 1", qop="auth", nonce="n1", algorithm=MD5' if camera.digest else 'Basic realm="cam"'
+                    self.send_header("WWW-Authenticate", ask)
                 if camera.with_etag:
                     self.send_header("ETag", tag)
                 self.send_header("Content-Length", str(len(body)))

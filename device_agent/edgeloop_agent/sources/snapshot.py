@@ -16,6 +16,7 @@ import urllib3
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.connection_pool import pool
 from edgeloop_agent.sources.camera import password_of, shown
+from edgeloop_agent.sources.http_login import Login
 from edgeloop_agent.sources.jpegs import START, decoded, needs_pillow
 from edgeloop_agent.sources.live_frames import CameraGone, Device, Frame, LiveFrames
 
@@ -38,8 +39,7 @@ class Snapshots(Device):
     def __init__(self, settings: Settings) -> None:
         self._settings, self._camera = settings, settings.camera
         self._headers = {"User-Agent": "edgeloop-agent", "Accept": "image/jpeg"}
-        if settings.username:
-            self._headers |= urllib3.make_headers(basic_auth=f"{settings.username}:{password_of(settings)}")
+        self._login = Login(settings.where, settings.username, password_of(settings))
         timeout = urllib3.Timeout(connect=min(CONNECT_SECONDS, self._camera.read_seconds), read=self._camera.read_seconds)
         options: dict[str, Any] = {
             "num_pools": 1,
@@ -71,13 +71,18 @@ class Snapshots(Device):
     def _picture(self, end: float) -> bytes:
         """The JPEG; b"" where it is not modified."""
         try:
-            answer = self._http.request(
-                "GET", self._settings.where, headers={**self._headers, **self._validators}, preload_content=False, redirect=False
-            )  # fmt: skip
+            answer = self._asked()
+            if answer.status == 401 and self._login.accept(answer.headers.getlist("WWW-Authenticate")):
+                answer.close()
+                answer = self._asked()
             return self._body(answer, end)
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             cause = getattr(error, "reason", None)
             raise CameraGone(str(cause or error).rpartition(">: ")[2][:200] or type(error).__name__) from error
+
+    def _asked(self) -> urllib3.BaseHTTPResponse:
+        headers = {**self._headers, **self._validators, **self._login.headers()}
+        return self._http.request("GET", self._settings.where, headers=headers, preload_content=False, redirect=False)
 
     def _body(self, answer: urllib3.BaseHTTPResponse, end: float) -> bytes:
         if answer.status == 304:
