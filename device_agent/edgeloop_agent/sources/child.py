@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import select
-import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 
@@ -16,7 +15,9 @@ from edgeloop_contract.errors import DeviceError
 
 __all__ = ["Child", "program_in"]
 
-PR_SET_PDEATHSIG = 1
+# The kernel ends the program with the thread that reads it, also where this process is killed. In a process of its own, because
+# nothing safe can run between fork and exec of one with threads. 1: PR_SET_PDEATHSIG; 9: SIGKILL.
+TIED = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.execv(sys.argv[1], sys.argv[1:])"
 KEPT_ERRORS = 4096  # bytes of what it says of itself
 END_SECONDS = 1.0  # to end by itself, before it is killed
 CHUNK = 1 << 18
@@ -37,11 +38,11 @@ class Child:
     """Started at once. Raises CameraGone where it cannot be."""
 
     def __init__(self, words: Sequence[str]) -> None:
-        self._name, libc = os.path.basename(words[0]), ctypes.CDLL(None)  # noqa: PTH119
+        self._name = words[0].rpartition("/")[2]
         try:
             self._process = subprocess.Popen(
-                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
-                preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL),  # the kernel ends it with the thread that reads it
+                [sys.executable, "-IS", "-c", TIED, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                bufsize=0, env={**os.environ, "LC_ALL": "C"},  # what it says is looked at, in English
             )  # fmt: skip
         except OSError as error:
             raise CameraGone(f"{self._name} cannot be started ({error.strerror or error})") from error

@@ -71,7 +71,7 @@ class Arecord(_Sound):
         super().__init__(settings)
         program = program_in(("arecord",), "apt install alsa-utils")
         self._words = [
-            "/usr/bin/env", "LC_ALL=C", program, "-D", settings.where or "default", "-t", "raw", "-f", "S16_LE",
+            program, "-D", settings.where or "default", "-t", "raw", "-f", "S16_LE",
             "-r", str(settings.rate_hz), "-c", str(settings.channels),
         ]  # fmt: skip
 
