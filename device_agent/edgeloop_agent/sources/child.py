@@ -41,8 +41,9 @@ class Child:
         self._name = words[0].rpartition("/")[2]
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-IS", "-c", TIED, *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                bufsize=0, env={**os.environ, "LC_ALL": "C"},  # what it says is looked at, in English
+                [sys.executable, "-IS", "-c", TIED, *words], bufsize=0,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                env={**os.environ, "LC_ALL": "C"},  # what it says is looked at, in English
             )  # fmt: skip
         except OSError as error:
             raise CameraGone(f"{self._name} cannot be started ({error.strerror or error})") from error
