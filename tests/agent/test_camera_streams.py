@@ -175,7 +175,7 @@ def test_a_driver_that_hangs_is_left_behind_and_its_threads_are_few() -> None:
 
     settings = Source(kind="camera", where="0", poll_seconds=0.01, camera=Camera(open_seconds=0.01, max_reconnect_seconds=0.02))
     source, stop = LiveFrames(settings, Hanging, "camera 0"), threading.Event()
-    threading.Timer(6, stop.set).start()
+    threading.Timer(4.5, stop.set).start()
     assert list(source.recordings(stop, said.append)) == []
     assert len(opened) == 3 and said[0] == "camera 0: no frame in 0.01 s"
     release.set()

@@ -95,21 +95,18 @@ def test_a_camera_that_fails_is_said_and_answers_again(mode: str, squares: Path,
         assert agent.metric("edgeloop_agent_worker_restarts_total") == 0
 
 
-def test_damage_noise_and_other_sizes_cost_only_their_frames(squares: Path, tmp_path: Path) -> None:
-    small = frame(red=(70, 50))
-    for mode in ("cut", "sizes", "flood"):
-        folder = tmp_path / mode
-        folder.mkdir()
-        found = rpicam(folder / "bin", scene(), small, mode)
-        with serving(folder, PI + RUNTIME, squares, **found) as agent:
-            eventually(lambda: len([line for line in agent.lines if line.get("boxes")]) > 6)
-            refused = {line["refused"] for line in agent.lines if "refused" in line}
-            if mode == "cut":
-                assert all("damaged JPEG" in why for why in refused) and frames(agent)["unreadable"] > 0
-            else:
-                assert not refused
-            assert agent.metric("edgeloop_agent_source_up") == 1
-            assert agent.metric("edgeloop_agent_resident_memory_bytes") < 500 << 20
+@pytest.mark.parametrize("mode", ["cut", *(pytest.param(mode, marks=pytest.mark.long) for mode in ("sizes", "flood"))])
+def test_damage_noise_and_other_sizes_cost_only_their_frames(mode: str, squares: Path, tmp_path: Path) -> None:
+    found = rpicam(tmp_path / "bin", scene(), frame(red=(70, 50)), mode)
+    with serving(tmp_path, PI + RUNTIME, squares, **found) as agent:
+        eventually(lambda: len([line for line in agent.lines if line.get("boxes")]) > 6)
+        refused = {line["refused"] for line in agent.lines if "refused" in line}
+        if mode == "cut":
+            assert all("damaged JPEG" in why for why in refused) and frames(agent)["unreadable"] > 0
+        else:
+            assert not refused
+        assert agent.metric("edgeloop_agent_source_up") == 1
+        assert agent.metric("edgeloop_agent_resident_memory_bytes") < 500 << 20
 
 
 def test_snapshots_are_answered_when_they_change(squares: Path, tmp_path: Path) -> None:
@@ -186,20 +183,33 @@ def test_boxes_of_a_region_are_in_the_whole_picture(squares: Path, tmp_path: Pat
     whole = scene(100, 300)  # outside of the region
     whole[90:186, 290:450] = frame(red=(100, 40))
     found = rpicam(tmp_path / "bin", whole)
-    for number, region in enumerate(("[290, 90, 450, 186]", f"[{290 / WIDE}, {90 / HIGH}, {450 / WIDE}, {186 / HIGH}]")):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        with serving(folder, PI + f"region = {region}\n" + RUNTIME, squares, **found) as agent:
-            line = eventually(lambda: agent.lines and agent.lines[0])
-            assert [box["label"] for box in line["boxes"]] == ["red"]
-            x1, y1, x2, y2 = line["boxes"][0]["box"]
-            assert abs((x1 + x2) / 2 - 390) < 4 and abs((y1 + y2) / 2 - 130) < 4
-            with urllib.request.urlopen(agent.address + "/page/picture", timeout=5) as answer:
-                assert Image.open(answer).size == (WIDE // 2, HIGH // 2)  # the whole picture
-    folder = tmp_path / "outside"
-    folder.mkdir()
-    with serving(folder, PI + "region = [1000, 0, 2000, 100]\n" + RUNTIME, squares, **found) as agent:
-        eventually(lambda: "[1000, 0, 2000, 100] lies outside of a picture of 640×384 pixels" in str(agent.lines))
+    with serving(tmp_path, PI + "region = [290, 90, 450, 186]\n" + RUNTIME, squares, **found) as agent:
+        line = eventually(lambda: agent.lines and agent.lines[0])
+        assert [box["label"] for box in line["boxes"]] == ["red"]
+        x1, y1, x2, y2 = line["boxes"][0]["box"]
+        assert abs((x1 + x2) / 2 - 390) < 4 and abs((y1 + y2) / 2 - 130) < 4
+        with urllib.request.urlopen(agent.address + "/page/picture", timeout=5) as answer:
+            assert Image.open(answer).size == (WIDE // 2, HIGH // 2)  # the whole picture
+
+
+REGIONS = {
+    "none": ([], None),
+    "pixels": ([290, 90, 450, 186], (290, 90, 450, 186)),
+    "shares": ([0.25, 0.5, 1, 1], (160, 192, 640, 384)),
+    "a share of a pixel": ([0.0, 0.0, 0.001, 0.001], (0, 0, 1, 1)),
+    "beyond the picture": ([600, 300, 9000, 9000], (600, 300, 640, 384)),
+}
+
+
+@pytest.mark.parametrize("name", REGIONS)
+def test_regions_follow_the_size_of_the_picture(name: str) -> None:
+    from edgeloop_agent.sources.regions import region_in
+    from edgeloop_contract.errors import DataError
+
+    asked, expected = REGIONS[name]
+    assert region_in(asked, HIGH, WIDE) == expected
+    with pytest.raises(DataError, match=r"\[1000, 0, 2000, 100\] lies outside of a picture of 640×384 pixels"):
+        region_in([1000, 0, 2000, 100], HIGH, WIDE)
 
 
 def test_without_motion_the_last_answer_holds(squares: Path, tmp_path: Path) -> None:
