@@ -133,12 +133,13 @@ class PublishedBundle(BundleSummary, frozen=True, kw_only=True):
 
 
 class TickReport(_Answer, frozen=True):
-    """The last tick: when it began, how many seconds it took, and what it could not do."""
+    """The last tick: when it began, how many seconds it took, what it could not do, and how long it held other writers at most."""
 
     at: float
     seconds: float
     fine: bool
     problems: list[str] = []
+    longest_write_seconds: float = 0.0
 
 
 class HealthWarning(_Answer, frozen=True):

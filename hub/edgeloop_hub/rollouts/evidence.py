@@ -13,7 +13,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
@@ -21,6 +21,7 @@ from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.rollouts.gates import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
@@ -133,10 +134,10 @@ def of_devices(connection: Connection, sums: dict[str, ByDevice], names: set[str
     return _believed(connection, chosen, sha256s, began, time.time())
 
 
-def forget(connection: Connection, before: float) -> None:
+def old(before: float) -> Old:
     """Sums of rollouts that ended and began long ago."""
-    old = select(rollouts.c.id).where(rollouts.c.state.not_in(OPEN), rollouts.c.began < before)
-    connection.execute(delete(rollout_evidence).where(rollout_evidence.c.rollout.in_(old)))
+    ended = select(rollouts.c.id).where(rollouts.c.state.not_in(OPEN), rollouts.c.began < before)
+    return Old(rollout_evidence, rollout_evidence.c.rollout.in_(ended))
 
 
 def since(connection: Connection, names: set[str], sha256s: set[str], begin: float) -> ByDevice:

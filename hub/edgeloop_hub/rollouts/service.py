@@ -118,7 +118,10 @@ def assess(connection: Connection, rollout: Rollout) -> Assessment:
 
 def carry_out(connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings) -> str:
     """Do what a move says; returns what was done, in words. Nothing is done where somebody changed the rollout meanwhile."""
-    as_judged = (rollouts.c.id == rollout.id, rollouts.c.state == rollout.state, rollouts.c.step == rollout.step)
+    as_judged = (
+        rollouts.c.id == rollout.id, rollouts.c.state == rollout.state, rollouts.c.step == rollout.step,
+        rollouts.c.step_began == rollout.step_began,  # paused and resumed meanwhile: it soaks anew
+    )  # fmt: skip
     row, now = update(rollouts).where(*as_judged), time.time()
     if connection.execute(select(rollouts.c.id).where(*as_judged)).first() is None:
         return "was changed meanwhile"
