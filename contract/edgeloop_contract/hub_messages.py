@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from edgeloop_contract.gate_messages import GateStatus
 from edgeloop_contract.messages import Device, Heartbeat, Target
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
 __all__ = [
-    "BundleSummary", "DeviceStatus", "EventRecord", "GateStatus", "GroupVariance", "Health", "HealthWarning", "JobCreated",
+    "BundleSummary", "DeviceStatus", "EventRecord", "GroupVariance", "Health", "HealthWarning", "JobCreated",
     "JobOutcome", "JobRequest", "JobState", "JobStatus", "MetadataUpload", "PublicKey", "PublishedBundle", "ReceivedBytes",
     "RevokedTokens", "RolloutCreated", "RolloutRequest", "RolloutStatus", "RolloutSummary", "SignedMetadata",
     "TargetsVersion", "TickReport", "TokenSummary", "VariantSummary",
@@ -253,14 +254,6 @@ class RolloutSummary(_Answer, frozen=True):
     steps: int
     reason: str
     began: float
-
-
-class GateStatus(_Answer, frozen=True):
-    """`breached`: None where there is nothing to judge by yet."""
-
-    gate: str
-    breached: bool | None
-    text: str
 
 
 class RolloutStatus(_Answer, frozen=True):

@@ -97,7 +97,7 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
             assessment = service.assess(connection, rollout)
         move = next_move(rollout, time.time(), assessment)
         with database.writing() as connection:
-            action = service.carry_out(connection, rollout, move, signer, blobs, settings)
+            action = service.carry_out(connection, rollout, assessment, move, signer, blobs, settings)
         outcome.actions.append(f"rollout {number} of {target}: {action}: {move.reason}")
     except StorageError:
         raise  # the disk or the database: no fault of the rollout's, which is judged again at the next tick

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, and_, insert, select, update
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift.reports import faulty
-from edgeloop_hub.rollouts.gates import ByDevice, DeviceEvidence
+from edgeloop_hub.rollouts.device_evidence import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
@@ -200,7 +200,10 @@ def add(evidence: DeviceEvidence, beat: Heartbeat, crashes: int) -> None:
     count, mean = min(beat.confidence.count, most), min(beat.confidence.mean, 1.0)
     evidence.answers += count
     evidence.confidence_sum += count * mean
-    evidence.confidence_squares += count * (beat.confidence.variance + mean * mean)
+    if count:
+        evidence.confidence_reports += 1
+        evidence.confidence_means += mean
+        evidence.confidence_mean_squares += mean * mean
     mix: Counter[str] = Counter()
     for name, number in beat.labels.items():
         known = name in evidence.labels or len(evidence.labels) < MAX_LABELS
