@@ -14,6 +14,7 @@ from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.deletion import Old
@@ -25,7 +26,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     now = time.time()
     if report.job is not None and too_deep(report.job.measured):
         raise DataError("a measurement is nested too deeply")
-    beat = report.heartbeat or Heartbeat()
+    beat = plausible(report.heartbeat or Heartbeat(), now)
     body = msgspec.json.encode(beat).decode()
     size = len(body) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
     if not quota.charge(connection, device, settings, now, rows=len(report.events), size=size):

@@ -68,9 +68,27 @@ def has_room(connection: Connection, device: EnrolledDevice, upload: Samples, se
     )
 
 
-def store(connection: Connection, device: EnrolledDevice, upload: Samples, settings: Settings) -> bool:
-    """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept."""
-    now = time.time()
+def answers(connection: Connection, upload: Samples) -> dict[str, bytes]:
+    """Models' answers to keep, by the sample's key: checked before the transaction that stores them, as masks take their time."""
+    bundles: dict[str, BundleSummary] = {}
+    found: dict[str, bytes] = {}
+    for sample in upload.samples:
+        if sample.answer is not None:
+            if sample.model not in bundles:
+                bundles[sample.model] = registry.newest(connection, sample.model)
+            if (body := annotating.answer_bytes(sample, bundles[sample.model])) is not None:
+                found[sample.key] = body
+    return found
+
+
+def store(
+    connection: Connection, device: EnrolledDevice, upload: Samples, settings: Settings, checked: dict[str, bytes] | None = None
+) -> bool:
+    """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept.
+
+    `checked`: its `answers`; None: they are checked here.
+    """
+    now, checked = time.time(), answers(connection, upload) if checked is None else checked
     if not has_room(connection, device, upload, settings):
         return False
     known = set(
@@ -114,7 +132,7 @@ def store(connection: Connection, device: EnrolledDevice, upload: Samples, setti
         if sample.others:
             parts = {"input": sample.input, "others": msgspec.msgpack.encode(sample.others)}
             connection.execute(insert(sample_inputs).values(device=device.name, key=sample.key, at=now, **parts))
-        if (answer := annotating.answer_bytes(sample, bundle)) is not None:
+        if (answer := checked.get(sample.key)) is not None:
             annotating.keep_answer(connection, device.name, sample.key, now, answer)
         labelling.label_arrived(connection, device.name, sample.key, given, settings)
     return True
