@@ -238,9 +238,12 @@ def _labels(sides: _Sides) -> Measured:
 
 
 def _shares_apart(ours: Any, theirs: Any) -> float | None:
-    """Student's t of the label whose share differs most, for as many labels as there are (Bonferroni), two-sided."""
-    shares = [side / side.sum(axis=1, keepdims=True) for side in (ours, theirs)]
-    tails = [comparison.student(shares[0][:, i], shares[1][:, i]) for i in range(ours.shape[1])]
+    """Student's t of the label whose share differs most, for as many labels as there are (Bonferroni), two-sided.
+
+    Of logits: a label that every answer has is further from a half of them than any spread of shares can say.
+    """
+    logits = [np.log((side + 0.5) / (side.sum(axis=1, keepdims=True) - side + 0.5)) for side in (ours, theirs)]
+    tails = [comparison.student(logits[0][:, i], logits[1][:, i]) for i in range(ours.shape[1])]
     told = [min(p, 1 - p) for p in tails if p is not None]
     return min(1.0, 2 * min(told) * max(1, len(told) - 1)) if told else None
 
