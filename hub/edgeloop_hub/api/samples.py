@@ -58,8 +58,9 @@ class DeviceSamples(Controller):
             admitted = ingest.admit(database, device, upload, hub.settings)
         if admitted:
             answers = _checked(upload, hub.database)  # while the database is free for others
-            with hub.database.writing(ordered=False) as database:
-                admitted = ingest.store(database, device, upload, hub.settings, answers)
+            for lot in ingest.lots(upload):
+                with hub.database.writing(ordered=False) as database:
+                    admitted = admitted and ingest.store(database, device, lot, hub.settings, answers)
         if not admitted:
             raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 

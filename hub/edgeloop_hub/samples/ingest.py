@@ -6,12 +6,14 @@ import json
 import math
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 from sqlalchemy import Connection, func, insert, select
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary
 from edgeloop_contract.messages import NamedArray, Sample, Samples
@@ -28,6 +30,7 @@ DAY = 86400.0
 COMPARED = 300  # open samples of the model that a new one may resemble
 ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
 ALIKE_TOGETHER = 1.0  # the same within one recording and prediction, where neighbours resemble each other
+LOT = 20  # samples that one transaction stores
 CHUNK = 256 << 10  # bytes that are unpacked at a time
 MAX_VALUES = 16 << 20  # bytes of one sample, unpacked
 
@@ -79,6 +82,13 @@ def answers(connection: Connection, upload: Samples) -> dict[str, bytes]:
             if (body := annotating.answer_bytes(sample, bundles[sample.model])) is not None:
                 found[sample.key] = body
     return found
+
+
+def lots(upload: Samples) -> Iterator[Samples]:
+    """An upload as parts, each for a transaction of its own: others write in between. Sent again, what is stored is passed over."""
+    yield msgspec.structs.replace(upload, samples=upload.samples[:LOT])
+    for begin in range(LOT, len(upload.samples), LOT):
+        yield Samples(samples=upload.samples[begin : begin + LOT])
 
 
 def store(
@@ -200,7 +210,7 @@ class _OpenSamples:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._by_model: dict[tuple[str, str], list[tuple[str, str, list[float]]]] = {}
+        self._by_model: dict[tuple[str, str], deque[tuple[str, str, Array]]] = {}
 
     def like(self, sample: Sample, name: str) -> str:
         """The group that the sample belongs to: its own name where there is none.
@@ -218,14 +228,15 @@ class _OpenSamples:
                 .limit(COMPARED)
             )
             heads = [r for r in rows if r.alike == f"{r.device}/{r.key}"]
-            group = [(r.alike, f"{r.device}/{r.recording}", json.loads(r.features)) for r in heads]
+            known = [(r.alike, f"{r.device}/{r.recording}", np.array(json.loads(r.features), float)) for r in heads]
+            group = deque(reversed(known), COMPARED)  # the oldest makes room for a new one
             self._by_model[sample.model, sample.guess] = group
         near = [row for row in group if len(row[2]) == len(sample.features)]
         if sample.features and near:
-            distances = np.sqrt(((np.array([f for _, _, f in near]) - sample.features) ** 2).mean(axis=1))
+            distances = np.sqrt(((np.stack([f for _, _, f in near]) - np.array(sample.features)) ** 2).mean(axis=1))
             distances /= [ALIKE_TOGETHER if other == recording and not sample.random else ALIKE for _, other, _ in near]
             best = int(distances.argmin())
             if distances[best] < 1:
                 return near[best][0]
-        group.append((name, recording, list(sample.features)))
+        group.append((name, recording, np.array(sample.features, float)))
         return name
