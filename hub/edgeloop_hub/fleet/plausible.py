@@ -7,8 +7,8 @@ from collections import Counter
 import msgspec
 
 from edgeloop_contract.messages import Heartbeat
+from edgeloop_hub.rollouts.evidence import MAX_ANSWERS_PER_SECOND
 
-MAX_ANSWERS_PER_SECOND = 10_000
 MAX_REPORT_SECONDS = 30 * 86_400.0  # that one report covers: as long as a report may wait
 MAX_LABEL_LETTERS = 32_768  # of all names of labels in one report; the rarest are left out
 _COUNTS = ("answered", "refused", "dropped", "labelled", "right")
