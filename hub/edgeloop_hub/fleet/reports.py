@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Heartbeat, Report, too_deep
@@ -14,8 +14,10 @@ from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import devices, heartbeats, jobs
 
 
@@ -24,7 +26,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     now = time.time()
     if report.job is not None and too_deep(report.job.measured):
         raise DataError("a measurement is nested too deeply")
-    beat = report.heartbeat or Heartbeat()
+    beat = plausible(report.heartbeat or Heartbeat(), now)
     body = msgspec.json.encode(beat).decode()
     size = len(body) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
     if not quota.charge(connection, device, settings, now, rows=len(report.events), size=size):
@@ -65,5 +67,5 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     return True
 
 
-def forget_old(connection: Connection, before: float) -> None:
-    connection.execute(delete(heartbeats).where(heartbeats.c.at < before))
+def old(before: float) -> Old:
+    return Old(heartbeats, heartbeats.c.at < before)

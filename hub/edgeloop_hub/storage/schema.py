@@ -233,8 +233,18 @@ rollout_evidence = Table(
     Column("crashes", BigInteger, nullable=False),  # that the last report counted
     Column("body", Text, nullable=False),
 )
+# What a rollout's gates saw, look by look. Number 0: what was said of a gate before the rollout began.
+rollout_looks = Table(
+    "rollout_looks",
+    metadata,
+    Column("rollout", Integer, primary_key=True, autoincrement=False),
+    Column("gate", NAME, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+)
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, sample_inputs, annotated_samples, personal_annotations)
+ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations)
 labels = Table(
     "labels",
     metadata,
