@@ -135,6 +135,51 @@ def test_a_classifier_of_transformers_says_what_it_takes(place: Path, tmp_path: 
     assert steps == ["colour", "resize_shorter", "center_crop"]
 
 
+def _words(folder: Path) -> None:
+    """A tokenizer of some words, as transformers saves one."""
+    transformers = pytest.importorskip("transformers")
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+    names = [*special, *["a", "bad", "film", "good", "story", "the", "very", "poor", "great", "was", "not", "it"]]
+    made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(names)}, unk_token="[UNK]"))
+    made.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
+    made.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="[PAD]", model_max_length=16)
+    fast.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "encoder"])
+def test_texts_of_transformers_come_with_tokenizer_labels_and_pooling(kind: str, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.BertConfig(vocab_size=16, max_position_embeddings=16, num_labels=2, id2label={0: "no", 1: "yes"}, **size)
+    made = transformers.BertForSequenceClassification if kind == "classifier" else transformers.BertModel
+    made(config).save_pretrained(tmp_path / "hf")
+    _words(tmp_path / "hf")
+    rng = np.random.default_rng(0)
+    words = ["a", "bad", "film", "good", "story", "the", "very", "poor", "great", "was", "not", "it"]
+    (tmp_path / "texts.txt").write_text("".join(f"{' '.join(rng.choice(words, 6))}\n" for _ in range(40)))
+    done = edgeloop_here(
+        "compress", f"hf:{tmp_path / 'hf'}", "--calibrate", tmp_path / "texts.txt", "--out", tmp_path / "small", "--prepare-only"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "16 token ids a text, as the file takes them" in done.stderr and "filled with [PAD] (0)" in done.stderr
+    assert ("2 labels, from hf" if kind == "classifier" else "the cosine between the two answers") in done.stderr
+    assert (tmp_path / "small" / "tokenizer.json").is_file()
+
+
+def test_a_model_that_writes_texts_is_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=1)).save_pretrained(
+        tmp_path / "hf"
+    )
+    done = edgeloop_here("compress", f"hf:{tmp_path / 'hf'}", "--calibrate", tmp_path, "--out", tmp_path / "small")
+    assert "writes texts" in sentence(done, 2)
+
+
 BAD = {
     "a function that makes no network": (["{net}:seven", *SAID], 2, "gives a int, no torch.nn.Module"),
     "a function that is not there": (["{net}:absent", *SAID], 2, "has no 'absent'"),
@@ -147,7 +192,7 @@ BAD = {
     "a program that is not there": (["{place}/absent.pt2", *SAID[2:]], 2, "no such file"),
     "no program": (["{place}/spoiled.pt2", *SAID[2:]], 4, "no program that torch"),
     "a library that is not here": (["timm:resnet18"], 2, "pip install timm"),
-    "a name that no hub knows": (["hf:./nowhere/at/all"], 2, "cannot be opened as an image classifier"),
+    "a name that no hub knows": (["hf:./nowhere/at/all"], 2, "cannot be opened"),
 }  # fmt: skip
 
 
