@@ -23,7 +23,7 @@ import numpy as np
 from harness import ROOT, Row, at_least, at_most, each, edgeloop, main
 from quantizers import ai_edge, quantize_static
 
-RUNS = Path("runs")
+RUNS = Path(os.environ.get("RUNS", "runs"))
 SECONDS = 0.5
 CALIBRATION = 100
 HALF = slice(0, 1)
@@ -146,7 +146,7 @@ def detectors(quick: bool) -> Iterator[Row]:
     from edgeloop_pipeline.recipe.project import Project
     from edgeloop_pipeline.tasks.detection.task import Detection
 
-    where = str(ROOT / "tests" / "projects" / "shapes") if quick else "blood_cells"
+    where = str(ROOT / "tests" / "projects" / "shapes") if quick else os.environ.get("PROJECT", "blood_cells")
     changes = ("target={}", *filter(None, os.environ.get("SET", "").split("; ")))
     run: Any = edgeloop("run", where, "--runs", RUNS, *(word for change in changes for word in ("--set", change)))
     stages = {s["name"]: s["metrics"] for s in run["stages"]}
