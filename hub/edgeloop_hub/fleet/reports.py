@@ -14,6 +14,7 @@ from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.fleet import states
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.schema import devices, heartbeats, jobs
@@ -51,6 +52,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     connection.execute(mine.values(last_seen=now, **used))
     for event in report.events:
         event_log.record_of_device(connection, device.name, event, now)
+    states.keep(connection, device.name, report, now)
     if report.drift is not None:
         drift_reports.keep(connection, device.name, report.key, report.drift, at)
     if report.job is not None:

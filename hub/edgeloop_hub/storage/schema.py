@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, String, Table, Text
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    }
-)
-NAME, SHA, TARGET = String(63), String(64), String(200)
+from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
+from edgeloop_hub.storage.fleet_tables import metadata as metadata
 
 users = Table(
     "users",
@@ -234,7 +228,7 @@ rollout_evidence = Table(
     Column("body", Text, nullable=False),
 )
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, sample_inputs, annotated_samples, personal_annotations)
+ADDED = (rollout_evidence, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES)
 labels = Table(
     "labels",
     metadata,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -10,14 +11,14 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Request, Response
 from litestar.connection import ASGIConnection
 from litestar.enums import RequestEncodingType
-from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import HTTPException, NotAuthorizedException, NotFoundException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import Body
 from litestar.response import Redirect
 
 from edgeloop_contract.errors import EdgeloopError, StorageError
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.http.error_responses import UNREADABLE, unreadable_words
+from edgeloop_hub.http.error_responses import UNREADABLE, http_error, unreadable_words
 from edgeloop_hub.time_text import ago, when
 
 HERE = Path(__file__).parent / "templates"
@@ -26,19 +27,27 @@ Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED
 PageRequest = Request[Any, Any, Any]
 
 
+def figure(value: float | None, form: str) -> str:
+    """A device's figure; a dash where there is none."""
+    return "–" if value is None else form.format(value)
+
+
 TEMPLATES = Environment(
     loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-TEMPLATES.filters |= {"ago": ago, "when": when}
+TEMPLATES.filters |= {"ago": ago, "when": when, "figure": figure}
+TEMPLATES.globals["section"] = ""
 
 
-def page(name: str, title: str, request: PageRequest | None, status: int = 200, **values: Any) -> Response[bytes]:
-    """`request`: of somebody who signed in; None: a page without navigation."""
+def page(
+    name: str, title: str, request: PageRequest | None, status: int = 200, section: str = "", **values: Any
+) -> Response[bytes]:  # fmt: skip
+    """`request`: of somebody who signed in; None: a page without navigation. `section`: where in it this page belongs."""
     user, csrf = "", ""
     if request is not None:
         session = session_of(request)
         user, csrf = session.user, session.csrf
-    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, **values)
+    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, section=section, **values)
     return Response(html.encode(), media_type="text/html; charset=utf-8", status_code=status)
 
 
@@ -47,7 +56,7 @@ def asset(name: str, media_type: str) -> Response[bytes]:
     return Response((HERE / name).read_bytes(), media_type=media_type, headers={"Cache-Control": "max-age=300"})
 
 
-def is_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+def is_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler | None = None) -> None:
     """Guard: somebody who signed in."""
     with connection.app.state.hub.database.reading() as database:
         session = accounts.session_of(database, connection.cookies.get(COOKIE, ""))
@@ -78,16 +87,30 @@ def _refused(request: PageRequest, error: HTTPException) -> Response[Any]:
     """One sentence on a page; a person who is not signed in is sent to sign in."""
     if isinstance(error, NotAuthorizedException):
         return Redirect("/sign-in", status_code=303)
-    return page("refused.html.j2", "That did not work", None, error.status_code, text=error.detail)
+    return _sentence(request, error.status_code, error.detail)
 
 
 def _unreadable(request: PageRequest, error: Exception) -> Response[Any]:
-    return page("refused.html.j2", "That did not work", None, 400, text=unreadable_words(error))
+    return _sentence(request, 400, unreadable_words(error))
 
 
 def _failed(request: PageRequest, error: EdgeloopError) -> Response[Any]:
-    status = 503 if error.exit_code == StorageError.exit_code else 400
-    return page("refused.html.j2", "That did not work", None, status, text=str(error))
+    return _sentence(request, 503 if error.exit_code == StorageError.exit_code else 400, str(error))
+
+
+def not_found(request: PageRequest, error: NotFoundException) -> Response[Any]:
+    """Of a path that is none: a page for a browser, JSON for others."""
+    if "text/html" not in request.headers.get("accept", ""):
+        return http_error(request, error)
+    with contextlib.suppress(NotAuthorizedException, EdgeloopError):
+        is_person(request)
+    return _sentence(request, 404, "There is no such page.")
+
+
+def _sentence(request: PageRequest, status: int, text: str) -> Response[Any]:
+    """With the navigation, for who is signed in."""
+    person = request if "session_of_person" in request.scope else None
+    return page("refused.html.j2", "That did not work", person, status, text=text)
 
 
 ERROR_PAGES: dict[Any, Any] = {HTTPException: _refused, EdgeloopError: _failed, **dict.fromkeys(UNREADABLE, _unreadable)}

@@ -1,4 +1,4 @@
-"""The pages of the fleet: devices, versions, rollouts, events."""
+"""The pages of devices, versions, rollouts and events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from edgeloop_hub.web import plots
 from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
 
 SHOWN = 200  # heartbeats in a plot, events in a list
-DEVICES_SHOWN = 500
 MEASUREMENTS_SHOWN = 10
 Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
 
@@ -38,18 +37,6 @@ class Pages(Controller):
     guards = [is_person]
     include_in_schema = False
     exception_handlers = ERROR_PAGES
-
-    @get("/", sync_to_thread=True)
-    def fleet(self, state: State, request: PageRequest, after: Annotated[str, Parameter(max_length=63)] = "") -> Response[bytes]:
-        """Devices by name, a page of them; the next one begins behind the name `after`."""
-        with state.hub.database.reading() as database:
-            devices, count = inventory.listed(database, after, DEVICES_SHOWN + 1), inventory.count(database)
-            rollouts, hub_health = service.summaries(database)[:5], health.current(database)
-        devices, more = devices[:DEVICES_SHOWN], len(devices) > DEVICES_SHOWN
-        return page(
-            "fleet.html.j2", "Fleet", request, devices=devices, rollouts=rollouts, health=hub_health, count=count, after=after,
-            following=devices[-1].name if more else "",
-        )  # fmt: skip
 
     @get("/devices/{name:str}", sync_to_thread=True)
     def device(self, name: str, state: State, request: PageRequest) -> Response[bytes]:

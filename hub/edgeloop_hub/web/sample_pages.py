@@ -20,9 +20,10 @@ from edgeloop_hub.samples.values import arrays_of
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web import annotation_pages, plots, rendering
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
-from edgeloop_hub.web.pages import DEVICES_SHOWN, SHOWN
+from edgeloop_hub.web.pages import SHOWN
 
 DAY = 86400.0
+DEVICES_SHOWN = 500
 FAULTS_SHOWN = 5  # of a device, on a page
 QUEUE_SHOWN = 100  # samples of the queue that are counted
 
