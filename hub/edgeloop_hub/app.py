@@ -19,13 +19,14 @@ from edgeloop_hub.api import devices as device_api
 from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
+from edgeloop_hub.api.marks import Marks
 from edgeloop_hub.http import error_responses
 from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.tails.api import TailServer, TailService
-from edgeloop_hub.web import annotation_pages, fleet_pages, live, pages, sample_pages, sign_in
+from edgeloop_hub.web import annotation_pages, device_pages, fleet_pages, live, pages, sample_pages, sign_in
 from edgeloop_hub.web.page import not_found
 
 SECURITY_HEADERS = {
@@ -38,7 +39,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_FORM_BYTES = 64 << 10
-PAGES: tuple[Any, ...] = (fleet_pages, pages, live, sign_in, sample_pages)
+PAGES: tuple[Any, ...] = (fleet_pages, device_pages, pages, live, sign_in, sample_pages)
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 
@@ -60,10 +61,8 @@ def build(hub: Hub) -> Litestar:
             healthy,
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
-            _up_to(hub.settings.max_part_bytes, api.Workstation, TailServer, *sample_api.HANDLERS),
-            _up_to(
-                MAX_FORM_BYTES, *fleet_pages.HANDLERS, *pages.HANDLERS, *live.HANDLERS, *sign_in.HANDLERS, *sample_pages.HANDLERS
-            ),
+            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, TailServer, *sample_api.HANDLERS),
+            _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
         state=State({"hub": hub, "service": TailService(hub), "changes": live.Changes()}),

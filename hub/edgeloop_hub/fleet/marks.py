@@ -85,6 +85,10 @@ def note(connection: Connection, device: str, text: str, who: str) -> None:
     event_log.record(connection, "noted", f"{device} by {who}: {text[:200] or 'the note was deleted'}")
 
 
+def is_device(connection: Connection, device: str) -> bool:
+    return connection.execute(select(devices.c.name).where(devices.c.name == device)).first() is not None
+
+
 def _model(connection: Connection, device: str) -> str:
     row = connection.execute(select(devices.c.model).where(devices.c.name == device)).first()
     if row is None:

@@ -37,6 +37,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     ).first()
     if known is not None:
         return True
+    states.keep(connection, device.name, report, now)
     used: dict[str, Any] = {}
     connection.execute(insert(heartbeats).values(device=device.name, key=report.key, at=at, sha256=beat.sha256[:64], body=body))
     if report.heartbeat is not None:
@@ -52,7 +53,6 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     connection.execute(mine.values(last_seen=now, **used))
     for event in report.events:
         event_log.record_of_device(connection, device.name, event, now)
-    states.keep(connection, device.name, report, now)
     if report.drift is not None:
         drift_reports.keep(connection, device.name, report.key, report.drift, at)
     if report.job is not None:

@@ -253,3 +253,9 @@ def forget_stale_parts(database: Database, blobs: Blobs) -> None:
         blobs.delete(f"parts/{row.sha256}/{row.begins}")
     with database.writing() as connection:
         connection.execute(delete(parts).where(parts.c.at < before))
+
+
+def targets_of(connection: Connection, model: str, limit: int) -> list[str]:
+    """The model's bundles that were not withdrawn, newest first."""
+    rows = select(bundles.c.target).where(bundles.c.model == model, bundles.c.withdrawn.is_(None))
+    return list(connection.execute(rows.order_by(bundles.c.version.desc()).limit(limit)).scalars())

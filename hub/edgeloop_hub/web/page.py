@@ -99,7 +99,9 @@ def _failed(request: PageRequest, error: EdgeloopError) -> Response[Any]:
 
 
 def not_found(request: PageRequest, error: NotFoundException) -> Response[Any]:
-    """Of a path that is none: a page for a browser, JSON for others."""
+    """A page for people, also where the path is none; JSON for others."""
+    if "session_of_person" in request.scope:
+        return _sentence(request, 404, error.detail)
     if "text/html" not in request.headers.get("accept", ""):
         return http_error(request, error)
     with contextlib.suppress(NotAuthorizedException, EdgeloopError):

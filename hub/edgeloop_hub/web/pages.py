@@ -1,4 +1,4 @@
-"""The pages of devices, versions, rollouts and events."""
+"""The pages of versions, rollouts and events."""
 
 from __future__ import annotations
 
@@ -9,19 +9,14 @@ from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
 from litestar.params import Parameter
 from litestar.response import Redirect
-from sqlalchemy import select
 
 from edgeloop_hub import event_log, health
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.fleet import inventory, jobs
-from edgeloop_hub.rollouts import evidence, service
-from edgeloop_hub.storage.schema import heartbeats
+from edgeloop_hub.rollouts import service
 from edgeloop_hub.updates import registry
-from edgeloop_hub.web import plots
 from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
 
 SHOWN = 200  # heartbeats in a plot, events in a list
-MEASUREMENTS_SHOWN = 10
 Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
 
 
@@ -37,21 +32,6 @@ class Pages(Controller):
     guards = [is_person]
     include_in_schema = False
     exception_handlers = ERROR_PAGES
-
-    @get("/devices/{name:str}", sync_to_thread=True)
-    def device(self, name: str, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            device = next(iter(inventory.listed(database, name=name)), None)
-            if device is None:
-                raise NotFoundException(f"There is no device {name}.")
-            newest = select(heartbeats.c.at, heartbeats.c.body).where(heartbeats.c.device == name, heartbeats.c.sha256 != "")
-            rows = database.execute(newest.order_by(heartbeats.c.at.desc()).limit(SHOWN)).all()[::-1]
-            events = event_log.newest(database, SHOWN, source=name)
-            measurements = jobs.newest(database, name, MEASUREMENTS_SHOWN)
-        beats = [(row.at, beat) for row in rows if (beat := evidence.beat_of(row.body)) is not None]
-        return page(
-            "device.html.j2", name, request, device=device, plots=plots.of(beats), events=events, measurements=measurements
-        )  # fmt: skip
 
     @get("/versions", sync_to_thread=True)
     def versions(self, state: State, request: PageRequest) -> Response[bytes]:

@@ -20,7 +20,6 @@ from edgeloop_hub.samples.values import arrays_of
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web import annotation_pages, plots, rendering
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
-from edgeloop_hub.web.pages import SHOWN
 
 DAY = 86400.0
 DEVICES_SHOWN = 500
@@ -134,7 +133,9 @@ def drift_section(database: Connection, model: str, seconds: float) -> DriftSect
     rows = []
     for device in worst_first[:DEVICES_SHOWN]:
         faults = sorted(device.faults.items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
-        rows.append(DriftRow(device, faults, plots.of_drift(by_device[device.device][-SHOWN:])))
+        scores = [(at, report.score) for at, report in by_device[device.device]]
+        axis = plots.Axis(time.time() - seconds, time.time())
+        rows.append(DriftRow(device, faults, plots.plot("drift score", axis, scores, (1.0, "1, an alarm"))))
     return DriftSection(of_model, rows, len(worst_first))
 
 
