@@ -191,12 +191,12 @@ def test_revoking_asks_first(running: tuple[Hub, Asked]) -> None:
     asked = ask("/devices/old/revoke", csrf=csrf)
     assert "Revoke old?" in asked and "revoked" not in ask("/devices/old").split("<main", 1)[1].split("Actions")[0]
     ask("/devices/old/revoke", **form(asked, "/devices/old/revoke"))
-    assert "<strong>revoked" in ask("/devices/old") and "revoked" in ask("/?state=revoked")
+    assert "<strong>revoked" in ask("/devices/old") and "revoked" in ask("/?show=revoked")
 
 
 def test_an_error_keeps_the_navigation(running: tuple[Hub, Asked]) -> None:
     _, ask = running
-    for path in ("/devices/nobody", "/rollouts/99", "/?page=0"):
+    for path in ("/devices/nobody", "/rollouts/99", "/?at=0"):
         with pytest.raises(urllib.error.HTTPError) as refused:
             ask(path)
         assert refused.value.code in (400, 404)

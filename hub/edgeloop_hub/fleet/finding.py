@@ -30,9 +30,9 @@ s = device_states.c
 
 @dataclass(frozen=True)
 class Filter:
-    """Empty fields filter nothing. `q`: a part of the name; `bundle`: the beginning of its digest."""
+    """Empty fields filter nothing. `show`: a state, "fine" or "revoked"; `q`: a part of the name; `bundle`: the beginning of its digest."""
 
-    state: str = ""
+    show: str = ""
     q: str = ""
     tag: str = ""
     model: str = ""
@@ -131,7 +131,7 @@ def found(connection: Connection, asked: Filter, sort: str, page: int, now: floa
     number = rank(now).label("rank")
     query = _filtered(select(device_states, number, _wanted().label("wanted"), _pinned().label("pinned")), asked)
     order = SORTS.get(sort, (s.revoked.is_not(None), number.desc(), s.device))
-    query = query.where(_in_state(asked.state, now)).order_by(*order)
+    query = query.where(_in_state(asked.show, now)).order_by(*order)
     rows = connection.execute(query.offset((page - 1) * PAGE).limit(PAGE)).all()
     tags = tags_of(connection, [row.device for row in rows])
     return [FoundDevice(row, states_of(row.rank), row.wanted, row.pinned, tags.get(row.device, [])) for row in rows]

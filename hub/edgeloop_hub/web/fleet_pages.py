@@ -33,15 +33,13 @@ class FleetPage(Controller):
     @get("/", sync_to_thread=True)
     def fleet(
         self, state: State, request: PageRequest, q: Word = "", tag: Word = "", model: Word = "", bundle: Word = "",
-        sort: Word = "",
-        wanted: Annotated[str, Parameter(query="state", max_length=20)] = "",
-        at: Annotated[int, Parameter(query="page", ge=1, le=1_000_000)] = 1,
+        sort: Word = "", show: Word = "", at: PageNumber = 1,
     ) -> Response[bytes]:  # fmt: skip
         """Filters and order as the form and the tiles name them."""
-        asked, now = finding.Filter(wanted, q.strip(), tag, model, bundle), time.time()
+        asked, now = finding.Filter(show, q.strip(), tag, model, bundle), time.time()
         with state.hub.database.reading() as database:
             counts = finding.counts(database, asked, now)
-            count = _count(counts, wanted)
+            count = _count(counts, show)
             last = max(1, math.ceil(count / finding.PAGE))
             devices = finding.found(database, asked, sort, min(at, last), now)
             tags = finding.tags(database)
@@ -53,7 +51,7 @@ class FleetPage(Controller):
 
         return page(
             "fleet.html.j2", "Fleet", request, devices=devices, counts=counts, count=count, asked=asked, nothing=finding.Filter(),
-            sort=sort, tags=tags, at=min(at, last), last=last, link=link, link_to=lambda number: link(page=number),
+            sort=sort, tags=tags, at=min(at, last), last=last, link=link, link_to=lambda number: link(at=number),
             rollouts=rollouts, health=hub_health,
         )  # fmt: skip
 
