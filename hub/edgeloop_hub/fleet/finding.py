@@ -30,7 +30,7 @@ s = device_states.c
 
 @dataclass(frozen=True)
 class Filter:
-    """Empty fields filter nothing. `show`: a state, "fine" or "revoked"; `q`: a part of the name; `bundle`: the beginning of its digest."""
+    """Empty fields filter nothing. `show`: a state, "fine" or "revoked"; `q`: part of a name; `bundle`: a digest's beginning."""
 
     show: str = ""
     q: str = ""

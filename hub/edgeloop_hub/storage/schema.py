@@ -77,6 +77,7 @@ events = Table(
     Index(None, "at"),
     Index(None, "target", "kind"),
     Index(None, "rollout"),
+    Index("ix_events_kind_at", "kind", "at"),
 )
 bundles = Table(
     "bundles",
@@ -227,6 +228,7 @@ rollout_evidence = Table(
     Column("crashes", BigInteger, nullable=False),  # that the last report counted
     Column("body", Text, nullable=False),
 )
+ADDED_INDEXES = tuple(index for index in events.indexes if index.name == "ix_events_kind_at")
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
 ADDED = (rollout_evidence, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES)
 labels = Table(

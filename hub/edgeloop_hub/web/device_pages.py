@@ -12,7 +12,7 @@ from litestar.params import Parameter
 from litestar.response import Redirect
 
 from edgeloop_contract.errors import UsageError
-from edgeloop_hub import event_log
+from edgeloop_hub import event_list, event_log
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.fleet import finding, history, inventory, jobs, marks
 from edgeloop_hub.updates import registry
@@ -47,7 +47,7 @@ class DevicePages(Controller):
             past = history.of_device(database, name, now - hours * 3600)
             limit = history.latency_limit(database, past)
             values: dict[str, Any] = {
-                "events": event_log.newest(database, EVENTS_SHOWN, source=name),
+                "events": event_list.listed(database, source=name, limit=EVENTS_SHOWN)[0],
                 "measurements": jobs.newest(database, name, MEASUREMENTS_SHOWN),
                 "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
                 "targets": registry.targets_of(database, device.model, TARGETS_SHOWN),

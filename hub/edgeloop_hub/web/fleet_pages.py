@@ -6,7 +6,6 @@ import math
 import time
 from dataclasses import asdict
 from typing import Annotated
-from urllib.parse import urlencode
 
 from litestar import Controller, Response, get
 from litestar.datastructures import State
@@ -15,7 +14,7 @@ from litestar.params import Parameter
 from edgeloop_hub import health
 from edgeloop_hub.fleet import finding
 from edgeloop_hub.rollouts import service
-from edgeloop_hub.web.page import ERROR_PAGES, PageRequest, is_person, page
+from edgeloop_hub.web.page import ERROR_PAGES, PageRequest, is_person, page, query_link
 
 Word = Annotated[str, Parameter(max_length=200)]
 PageNumber = Annotated[int, Parameter(ge=1, le=1_000_000)]
@@ -46,8 +45,7 @@ class FleetPage(Controller):
             rollouts, hub_health = service.summaries(database)[:ROLLOUTS_SHOWN], health.current(database)
 
         def link(**changed: object) -> str:
-            there = {**asdict(asked), "sort": sort, **changed}
-            return "/?" + urlencode({name: value for name, value in there.items() if value}) if any(there.values()) else "/"
+            return query_link("/", **{**asdict(asked), "sort": sort, **changed})
 
         return page(
             "fleet.html.j2", "Fleet", request, devices=devices, counts=counts, count=count, asked=asked, nothing=finding.Filter(),

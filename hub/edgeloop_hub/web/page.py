@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Request, Response
@@ -49,6 +49,12 @@ def page(
         user, csrf = session.user, session.csrf
     html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, section=section, **values)
     return Response(html.encode(), media_type="text/html; charset=utf-8", status_code=status)
+
+
+def query_link(path: str, **values: object) -> str:
+    """A path with those values that are not empty."""
+    given = urlencode({name: value for name, value in values.items() if value})
+    return f"{path}?{given}" if given else path
 
 
 def asset(name: str, media_type: str) -> Response[bytes]:

@@ -1,4 +1,4 @@
-"""The pages of versions, rollouts and events."""
+"""The pages of versions and events."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ from typing import Annotated, Any
 
 from litestar import Controller, Response, get, post
 from litestar.datastructures import State
-from litestar.exceptions import NotFoundException
 from litestar.params import Parameter
 from litestar.response import Redirect
 
-from edgeloop_hub import event_log, health
+from edgeloop_hub import event_list
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.rollouts import service
 from edgeloop_hub.updates import registry
-from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
+from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, query_link
 
-SHOWN = 200  # heartbeats in a plot, events in a list
-Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
+Word = Annotated[str, Parameter(max_length=300)]
 
 
 @get("/style.css", sync_to_thread=False, include_in_schema=False)
@@ -38,32 +35,21 @@ class Pages(Controller):
         with state.hub.database.reading() as database:
             return page("versions.html.j2", "Versions", request, bundles=registry.published(database))
 
-    @get("/rollouts", sync_to_thread=True)
-    def rollouts(self, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            rollouts, hub_health = service.summaries(database), health.current(database)
-        return page("rollouts.html.j2", "Rollouts", request, rollouts=rollouts, health=hub_health)
-
-    @get("/rollouts/{number:int}", sync_to_thread=True)
-    def rollout(self, number: Number, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            rollout, hub_health = service.status(database, number), health.current(database)
-            events = event_log.newest(database, SHOWN, rollout=number)
-        return page("rollout.html.j2", f"Rollout {number}", request, rollout=rollout, events=events, health=hub_health)
-
-    @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True)
-    def change(self, number: Number, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
-        check_form(request, data)
-        if verb not in service.VERBS:
-            raise NotFoundException("There is no such button.")
-        with state.hub.database.writing() as database:
-            service.change(database, number, verb, session_of(request).user)
-        return Redirect(f"/rollouts/{number}", status_code=303)
-
     @get("/events", sync_to_thread=True)
-    def events(self, state: State, request: PageRequest) -> Response[bytes]:
+    def events(
+        self, state: State, request: PageRequest, severity: Word = "", source: Word = "", kind: Word = "", after: Word = "",
+    ) -> Response[bytes]:  # fmt: skip
+        """`after`: the place of the last event of the page before."""
         with state.hub.database.reading() as database:
-            return page("events.html.j2", "Events", request, events=event_log.newest(database, SHOWN))
+            events, last = event_list.listed(database, severity, source.strip(), kind.strip(), before=event_list.place_of(after))
+
+        def link(**changed: str) -> str:
+            return query_link("/events", **{"severity": severity, "source": source, "kind": kind, **changed})
+
+        return page(
+            "events.html.j2", "Events", request, events=events, severity=severity, source=source, kind=kind, after=after,
+            link=link, following="~".join(map(str, last)) if last else "",
+        )  # fmt: skip
 
     @post("/sign-out", sync_to_thread=True)
     def sign_out(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
