@@ -26,7 +26,17 @@ from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.tails.api import TailServer, TailService
-from edgeloop_hub.web import annotation_pages, device_pages, fleet_pages, live, pages, rollout_pages, sample_pages, sign_in
+from edgeloop_hub.web import (
+    annotation_pages,
+    device_pages,
+    fleet_pages,
+    live,
+    pages,
+    rollout_pages,
+    sample_pages,
+    sign_in,
+    version_pages,
+)
 from edgeloop_hub.web.page import not_found
 
 SECURITY_HEADERS = {
@@ -39,7 +49,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_FORM_BYTES = 64 << 10
-PAGES: tuple[Any, ...] = (fleet_pages, device_pages, rollout_pages, pages, live, sign_in, sample_pages)
+PAGES: tuple[Any, ...] = (fleet_pages, device_pages, rollout_pages, version_pages, pages, live, sign_in, sample_pages)
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 

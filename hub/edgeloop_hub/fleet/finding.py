@@ -167,3 +167,9 @@ def tags(connection: Connection) -> list[tuple[str, int]]:
     many = func.count().label("many")
     rows = select(device_tags.c.tag, many).group_by(device_tags.c.tag).order_by(many.desc(), device_tags.c.tag).limit(MAX_TAGS)
     return [(row.tag, row.many) for row in connection.execute(rows)]
+
+
+def running(connection: Connection) -> dict[str, int]:
+    """How many devices run each bundle, by its digest."""
+    rows = select(s.sha256, func.count().label("many")).where(s.revoked.is_(None), s.sha256 != "").group_by(s.sha256)
+    return {row.sha256: row.many for row in connection.execute(rows)}

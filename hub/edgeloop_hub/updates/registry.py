@@ -21,7 +21,7 @@ from edgeloop_contract.tasks import Regression
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
-from edgeloop_hub.storage.schema import bundles, parts
+from edgeloop_hub.storage.schema import bundles, parts, released
 
 STALE_SECONDS = 7 * 86400.0
 
@@ -259,3 +259,8 @@ def targets_of(connection: Connection, model: str, limit: int) -> list[str]:
     """The model's bundles that were not withdrawn, newest first."""
     rows = select(bundles.c.target).where(bundles.c.model == model, bundles.c.withdrawn.is_(None))
     return list(connection.execute(rows.order_by(bundles.c.version.desc()).limit(limit)).scalars())
+
+
+def released_targets(connection: Connection) -> set[str]:
+    """What the channels' devices run where no rollout is open."""
+    return set(connection.execute(select(released.c.target)).scalars())

@@ -1,4 +1,4 @@
-"""The pages of versions and events."""
+"""The page of events, the stylesheet, and signing out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from litestar.response import Redirect
 
 from edgeloop_hub import event_list
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, query_link
 
 Word = Annotated[str, Parameter(max_length=300)]
@@ -29,11 +28,6 @@ class Pages(Controller):
     guards = [is_person]
     include_in_schema = False
     exception_handlers = ERROR_PAGES
-
-    @get("/versions", sync_to_thread=True)
-    def versions(self, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            return page("versions.html.j2", "Versions", request, bundles=registry.published(database))
 
     @get("/events", sync_to_thread=True)
     def events(
