@@ -29,6 +29,7 @@ from edgeloop_hub.tails.api import TailServer, TailService
 from edgeloop_hub.web import (
     annotation_pages,
     device_pages,
+    drift_pages,
     fleet_pages,
     live,
     pages,
@@ -49,7 +50,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_FORM_BYTES = 64 << 10
-PAGES: tuple[Any, ...] = (fleet_pages, device_pages, rollout_pages, version_pages, pages, live, sign_in, sample_pages)
+PAGES: tuple[Any, ...] = (fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, sign_in, sample_pages)
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 

@@ -13,6 +13,7 @@ from edgeloop_contract.messages import Heartbeat, Report, too_deep
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
+from edgeloop_hub.drift import kept
 from edgeloop_hub.drift import reports as drift_reports
 from edgeloop_hub.fleet import states
 from edgeloop_hub.rollouts import evidence
@@ -55,6 +56,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         event_log.record_of_device(connection, device.name, event, now)
     if report.drift is not None:
         drift_reports.keep(connection, device.name, report.key, report.drift, at)
+        kept.keep(connection, device.name, report.drift, now)
     if report.job is not None:
         answer = {
             "state": "refused" if report.job.refused else "done",

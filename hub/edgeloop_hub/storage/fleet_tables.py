@@ -67,4 +67,36 @@ device_notes = Table(  # what people wrote about a device
     Column("who", NAME, nullable=False),
     Column("at", Float, nullable=False),
 )
-FLEET_TABLES = (device_states, device_tags, device_pins, device_notes)
+# A device's drift reports of the last half day to day, added up: what the page of drift shows and tests.
+device_drifts = Table(
+    "device_drifts",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("model", TARGET, nullable=False),
+    Column("sha256", SHA, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("alarms", BigInteger, nullable=False),
+    Column("score", Float, nullable=False),  # the highest
+    Column("drifting", Integer, nullable=False),
+    Column("since", Float),
+    Column("cause", TARGET, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("tests", Integer, nullable=False),  # features that were tested
+    Column("body", Text, nullable=False),
+    *(Column(f"bin_{number}", BigInteger, nullable=False) for number in range(10)),  # answers by confidence
+    Index(None, "model"),
+)
+drift_shifts = Table(  # features of a device that may be discoveries: those with the smallest p
+    "drift_shifts",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("feature", TARGET, primary_key=True),
+    Column("model", TARGET, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("shift", Float, nullable=False),
+    Column("samples", BigInteger, nullable=False),
+    Column("p", Float, nullable=False),
+    Index(None, "model", "p"),
+)
+FLEET_TABLES = (device_drifts, drift_shifts, device_states, device_tags, device_pins, device_notes)

@@ -24,6 +24,8 @@ from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import bundles, parts, released
 
 STALE_SECONDS = 7 * 86400.0
+MAX_VARIANCES = 200  # of bundles, that a process remembers
+_VARIANCES: dict[str, GroupVariance] = {}
 
 
 def received(connection: Connection, sha256: str) -> int:
@@ -217,6 +219,18 @@ def summaries(connection: Connection, model: str) -> dict[str, BundleSummary]:
     """Of each of the model's bundles, by digest."""
     rows = connection.execute(select(bundles.c.sha256, bundles.c.about).where(bundles.c.model == model))
     return {sha256: _summary(about) for sha256, about in rows}
+
+
+def group_variance_of(connection: Connection, sha256: str) -> GroupVariance:
+    """Of a published bundle; an empty one where there is none. A bundle never changes: it is read once."""
+    if sha256 not in _VARIANCES:
+        about = connection.execute(select(bundles.c.about).where(bundles.c.sha256 == sha256).limit(1)).scalar()
+        if not about:
+            return GroupVariance()
+        if len(_VARIANCES) >= MAX_VARIANCES:
+            _VARIANCES.clear()
+        _VARIANCES[sha256] = _summary(about).group_variance
+    return _VARIANCES[sha256]
 
 
 def newest(connection: Connection, model: str) -> BundleSummary:

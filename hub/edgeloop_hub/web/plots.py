@@ -57,21 +57,25 @@ class Plot:
         return f"{self.title}: last {self.last}, between {self.low} and {self.high}{beyond}"
 
 
-def plot(title: str, axis: Axis, points: Points, limit: tuple[float, str] | None = None, floor: float | None = 0.0) -> Plot | None:
+def plot(
+    title: str, axis: Axis, points: Points, limit: tuple[float, str] | None = None, floor: float | None = 0.0,
+    top: float | None = None,
+) -> Plot | None:  # fmt: skip
     """The mean of each bin of time. None: no value at all.
 
     `limit`: a value, and words for it; it is always on the plot. `floor`: of the scale; None: the lowest value that there is.
+    `top`: of the scale, where several plots share one; higher values lie on it.
     """
     binned = _binned(axis, points)
     if not binned:
         return None
     values = [value for _, value in binned]
     low = min(values) if floor is None else min(floor, *values)
-    high = max([*values, limit[0]] if limit else values)
+    high = top if top is not None else max([*values, limit[0]] if limit else values)
     span = (high - low) * HEADROOM or 1.0
 
     def y(value: float) -> str:
-        return f"{HEIGHT - (value - low) / span * HEIGHT:.1f}"
+        return f"{HEIGHT - (min(value, high) - low) / span * HEIGHT:.1f}"
 
     lines: list[list[str]] = []
     before = -BINS

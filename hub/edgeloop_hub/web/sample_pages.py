@@ -1,8 +1,7 @@
-"""The pages of the field's samples: drift over the fleet, and the labelling queue."""
+"""The page of the labelling queue."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,44 +9,20 @@ from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
-from sqlalchemy import Connection
 
-from edgeloop_contract.sample_messages import DeviceDrift, DriftSummary
 from edgeloop_hub.drift import reports
-from edgeloop_hub.drift.summary import summary
 from edgeloop_hub.samples import annotating, label_queue, labelling, sample_store
 from edgeloop_hub.samples.values import arrays_of
 from edgeloop_hub.updates import registry
-from edgeloop_hub.web import annotation_pages, plots, rendering
+from edgeloop_hub.web import annotation_pages, rendering
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
 
-DAY = 86400.0
-DEVICES_SHOWN = 500
-FAULTS_SHOWN = 5  # of a device, on a page
 QUEUE_SHOWN = 100  # samples of the queue that are counted
 
 
 @get("/keys.js", sync_to_thread=False, include_in_schema=False)
 def keys() -> Response[bytes]:
     return asset("keys.js", "text/javascript")
-
-
-@dataclass(frozen=True)
-class DriftRow:
-    """A device on the page. `top_faults`: the most frequent ones, with their counts."""
-
-    drift: DeviceDrift
-    top_faults: list[tuple[str, int]]
-    plot: plots.Plot | None
-
-
-@dataclass(frozen=True)
-class DriftSection:
-    """A model on the page. `rows`: of many devices those that drift, or come nearest to it; `count`: how many there are."""
-
-    summary: DriftSummary
-    rows: list[DriftRow]
-    count: int
 
 
 @dataclass(frozen=True)
@@ -66,13 +41,6 @@ class SamplePages(Controller):
     guards = [is_person]
     include_in_schema = False
     exception_handlers = ERROR_PAGES
-
-    @get("/drift", sync_to_thread=True)
-    def drift(self, state: State, request: PageRequest, days: float = 1.0) -> Response[bytes]:
-        seconds = min(max(days, 0.01), 365.0) * DAY
-        with state.hub.database.reading() as database:
-            sections = [drift_section(database, model, seconds) for model in reports.models(database)]
-        return page("drift.html.j2", "Drift", request, sections=sections, days=days)
 
     @get("/queue", sync_to_thread=True)
     def queue(
@@ -123,20 +91,6 @@ class SamplePages(Controller):
                 labelling.skip(database, device, key)
         kept = {"model": data.get("model", ""), "whole": "true" if whole else ""}
         return Redirect("/queue", status_code=303, query_params={name: value for name, value in kept.items() if value})
-
-
-def drift_section(database: Connection, model: str, seconds: float) -> DriftSection:
-    """A model's drift as the page shows it."""
-    by_device = reports.of_model(database, model, time.time() - seconds)
-    of_model = summary(database, model, seconds, by_device)
-    worst_first = sorted(of_model.devices, key=lambda device: (not device.drifting, -device.score, device.device))
-    rows = []
-    for device in worst_first[:DEVICES_SHOWN]:
-        faults = sorted(device.faults.items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
-        scores = [(at, report.score) for at, report in by_device[device.device]]
-        axis = plots.Axis(time.time() - seconds, time.time())
-        rows.append(DriftRow(device, faults, plots.plot("drift score", axis, scores, (1.0, "1, an alarm"))))
-    return DriftSection(of_model, rows, len(worst_first))
 
 
 HANDLERS = (keys, SamplePages)
