@@ -121,4 +121,11 @@ def _sentence(request: PageRequest, status: int, text: str) -> Response[Any]:
     return page("refused.html.j2", "That did not work", person, status, text=text)
 
 
-ERROR_PAGES: dict[Any, Any] = {HTTPException: _refused, EdgeloopError: _failed, **dict.fromkeys(UNREADABLE, _unreadable)}
+def _mistake(request: PageRequest, _: Exception) -> Response[Any]:
+    """A mistake of the hub: it is in the log."""
+    return _sentence(request, 500, "The hub made a mistake; its log says which. Try again, or another page.")
+
+
+ERROR_PAGES: dict[Any, Any] = {
+    HTTPException: _refused, EdgeloopError: _failed, **dict.fromkeys(UNREADABLE, _unreadable), Exception: _mistake,
+}  # fmt: skip
