@@ -10,11 +10,12 @@ from typing import Any, Literal
 
 import msgspec
 
+from edgeloop_contract.gate_messages import GateStatus
 from edgeloop_contract.messages import Device, Heartbeat, Target
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
 __all__ = [
-    "BundleSummary", "DeviceStatus", "EventRecord", "GateStatus", "GroupVariance", "Health", "HealthWarning", "JobCreated",
+    "BundleSummary", "DeviceStatus", "EventRecord", "GroupVariance", "Health", "HealthWarning", "JobCreated",
     "JobOutcome", "JobRequest", "JobState", "JobStatus", "MetadataUpload", "PublicKey", "PublishedBundle", "ReceivedBytes",
     "RevokedTokens", "RolloutCreated", "RolloutRequest", "RolloutStatus", "RolloutSummary", "SignedMetadata",
     "TargetsVersion", "TickReport", "TokenSummary", "VariantSummary",
@@ -133,12 +134,13 @@ class PublishedBundle(BundleSummary, frozen=True, kw_only=True):
 
 
 class TickReport(_Answer, frozen=True):
-    """The last tick: when it began, how many seconds it took, and what it could not do."""
+    """The last tick: when it began, how many seconds it took, what it could not do, and how long it held other writers at most."""
 
     at: float
     seconds: float
     fine: bool
     problems: list[str] = []
+    longest_write_seconds: float = 0.0
 
 
 class HealthWarning(_Answer, frozen=True):
@@ -252,14 +254,6 @@ class RolloutSummary(_Answer, frozen=True):
     steps: int
     reason: str
     began: float
-
-
-class GateStatus(_Answer, frozen=True):
-    """`breached`: None where there is nothing to judge by yet."""
-
-    gate: str
-    breached: bool | None
-    text: str
 
 
 class RolloutStatus(_Answer, frozen=True):

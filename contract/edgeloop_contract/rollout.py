@@ -27,8 +27,11 @@ RolloutState = Literal["running", "paused", "halted", "returned", "aborted", "do
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
-class GateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a rollout tolerates. `alpha`: how often chance alone may breach one gate."""
+class GateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a rollout tolerates. `alpha`: how often chance alone may breach one gate, over the whole rollout and all looks at it.
+
+    Defaults are not written, so that an earlier hub reads a plan that does not use its news.
+    """
 
     alpha: Annotated[float, msgspec.Meta(ge=0.001, le=0.5)] = 0.01
     max_install_failures: Share = 0.1  # share of the cohort's devices
@@ -39,6 +42,7 @@ class GateLimits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_drift: Annotated[float, msgspec.Meta(ge=0, le=1e6)] = 0.0  # drift score more than the others'; 0: not looked at
     max_accuracy_drop: Share = 0.03  # where labels exist
     min_reported: Share = 0.8  # share of the cohort that must have answered with the new bundle before the next step
+    max_wait_hours: Annotated[float, msgspec.Meta(gt=0, le=366 * 24)] = 336.0  # for figures, after a step's soak; then a halt
 
 
 class RolloutPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,7 +10,7 @@ import click
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
 from edgeloop_hub.cli_devices import device
-from edgeloop_hub.cli_options import EXIT_CODES, cron_line, existing_hub, in_address, limits_of, open_hub, settings_of
+from edgeloop_hub.cli_options import EXIT_CODES, cron_line, existing_hub, in_address, limits_of, open_hub, program, settings_of
 
 LOCAL_PROXIES = ("127.0.0.1", "::1")
 
@@ -114,17 +114,39 @@ def serve(
 @click.option(
     "--set", "limits", multiple=True, metavar="NAME=VALUE", help="Another value for a limit, such as leap_seconds=7776000."
 )
+@click.option("--every", type=click.FloatRange(1, 600), metavar="SECONDS", help="Go on, with a tick every so many seconds.")
 @click.pass_context
-def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...]) -> None:
-    """Sign metadata that are due, advance rollouts, delete old rows. For cron, every minute."""
+def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...], every: float | None) -> None:
+    """Sign metadata that are due, advance rollouts, delete old rows. For cron, every minute; or with --every as a service."""
     from edgeloop_hub.tick import tick as advance
+    from edgeloop_hub.tick_service import run_every, stop_event
 
+    if every and accept_clock:
+        raise UsageError("--accept-clock is said once: edgeloop-hub tick --accept-clock; then start the service")
     hub = existing_hub(context, **limits_of(limits))
+    if every:
+        run_every(every, lambda: advance(hub.database, hub.blobs, hub.signer, hub.settings), stop_event(), click.echo)
+        return
     outcome = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
     for line in outcome.actions:
         click.echo(line)
     if outcome.problems:
         raise GateError("tick: " + "; ".join(outcome.problems))
+
+
+@commands.command(epilog=EXIT_CODES)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("/etc/systemd/system"))
+@click.option("--timer", is_flag=True, help="A process a minute by a timer, as cron does it, in place of a service.")
+@click.pass_context
+def units(context: click.Context, folder: Path, timer: bool) -> None:
+    """Write systemd's units for serve and tick into FOLDER (/etc/systemd/system)."""
+    from edgeloop_hub import units as systemd
+
+    hub = existing_hub(context)
+    for path in systemd.write(systemd.units(program(context.obj), hub.settings.data, timer), folder):
+        click.echo(path)
+    begun = systemd.TIMER if timer else systemd.TICK
+    click.echo(f"systemctl daemon-reload && systemctl enable --now {systemd.SERVER} {begun}", err=True)
 
 
 @commands.group(epilog=EXIT_CODES)

@@ -22,11 +22,15 @@ def in_address(host: str) -> str:
 
 def cron_line(given: dict[str, Any]) -> str:
     """The line for a crontab that ticks this hub. It has whole paths, as cron runs in another folder with another PATH."""
+    return "* * * * * " + shlex.join([*program(given), "tick"]).replace("%", r"\%")
+
+
+def program(given: dict[str, Any]) -> list[str]:
+    """This command with the options that name its hub, whole paths: for cron and for units."""
     options = ["--data", str(given["data"].resolve())]
     for name in ("database", "blobs"):
         options += [f"--{name}", given[name]] if given[name] else []
-    words = [str(Path(sys.argv[0]).resolve()), *options, "tick"]
-    return "* * * * * " + shlex.join(words).replace("%", r"\%")
+    return [str(Path(sys.argv[0]).resolve()), *options]
 
 
 def limits_of(given: tuple[str, ...]) -> dict[str, Any]:

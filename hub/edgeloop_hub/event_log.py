@@ -5,10 +5,11 @@ from __future__ import annotations
 import secrets
 import time
 
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.hub_messages import EventRecord
 from edgeloop_contract.messages import Event
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import events, rollouts
 
 HUB = "hub"  # the source of the hub's own events; no device can have this name
@@ -43,8 +44,8 @@ def _rollout_of(connection: Connection, target: str) -> int | None:
     return connection.execute(select(func.max(rollouts.c.id)).where(rollouts.c.target == target)).scalar()
 
 
-def forget_old(connection: Connection, before: float) -> None:
-    connection.execute(delete(events).where(events.c.at < before))
+def old(before: float) -> Old:
+    return Old(events, events.c.at < before)
 
 
 def newest(connection: Connection, limit: int, source: str | None = None, rollout: int | None = None) -> list[EventRecord]:

@@ -22,11 +22,12 @@ RENEW = "edgeloop keys renew"
 
 
 class TickRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The last one: when it began, how long it took, what it could not do."""
+    """The last one: when it began, how long it took, what it could not do, how long one of its transactions held other writers."""
 
     at: float
     seconds: float = 0.0
     problems: list[str] = []
+    longest_write_seconds: float = 0.0
 
     @property
     def fine(self) -> bool:
@@ -87,10 +88,10 @@ def expiring(expires: dict[str, float], now: float) -> list[HealthWarning]:
 def ticking(last: TickRecord | None, needed: bool, now: float) -> list[HealthWarning]:
     """Warnings of the tick. `needed`: something is signed or rolled out, and so waits for ticks."""
     if last is None:
-        text = "no tick yet: nothing advances without edgeloop-hub tick, every minute, by cron"
+        text = "no tick yet: nothing advances without edgeloop-hub tick, every minute by cron, or as a service (tick --every 60)"
         return [HealthWarning(level="urgent", text=text)] if needed else []
     if now - last.at > LATE_SECONDS:
-        text = f"the last tick was on {when(last.at)}; does cron run edgeloop-hub tick on this very hub?"
+        text = f"the last tick was on {when(last.at)}; does cron run edgeloop-hub tick (or a service) on this very hub?"
         return [HealthWarning(level="over" if now - last.at > DAY else "urgent", text=text)]
     return [HealthWarning(level="urgent", text=f"the last tick: {problem}") for problem in last.problems]
 
@@ -99,5 +100,13 @@ def current(connection: Connection) -> Health:
     """For pages, the API and the commands."""
     now, last, expires = time.time(), last_tick(connection), signing.expiries(connection)
     needed = bool(expires) or connection.execute(select(rollouts.c.id).limit(1)).first() is not None
-    tick = TickReport(at=last.at, seconds=last.seconds, fine=last.fine, problems=last.problems) if last else None
+    tick = None
+    if last is not None:
+        tick = TickReport(
+            at=last.at,
+            seconds=last.seconds,
+            fine=last.fine,
+            problems=last.problems,
+            longest_write_seconds=last.longest_write_seconds,
+        )
     return Health(tick=tick, expires=expires, warnings=[*ticking(last, needed, now), *expiring(expires, now)])

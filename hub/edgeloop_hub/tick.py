@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from securesystemslib.signer import CryptoSigner
-from sqlalchemy import Connection
 
 from edgeloop_contract.errors import StorageError, UsageError
 from edgeloop_hub import event_log, health
@@ -22,9 +21,11 @@ from edgeloop_hub.samples import sample_store
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.deletion import delete_in_parts
 from edgeloop_hub.updates import registry, signing
 
 LOG = logging.getLogger("edgeloop_hub")
+CLEAN_UP_SECONDS = 10.0  # of one tick; a backlog is deleted over several
 MAX_PROBLEMS = 20  # problems that the page of the last tick has room for
 
 
@@ -37,8 +38,11 @@ class TickOutcome:
 
 
 def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings, accept_clock: bool = False) -> TickOutcome:
-    """Advance everything that is due. For cron. Raises UsageError, and does nothing, where the clock has leapt."""
+    """Advance everything that is due. Several at once are safe, and so is one that is killed: each part is a transaction.
+
+    Raises UsageError, and does nothing, where the clock has leapt."""
     began, watch, outcome = time.time(), time.monotonic(), TickOutcome()
+    database.longest_write_seconds = 0.0
     if not accept_clock:
         _check_clock(database, began, settings)
     _apart(outcome, "signing", partial(_sign, database, signer, settings, outcome))
@@ -49,12 +53,12 @@ def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Setti
     _apart(outcome, "clean-up", partial(_forget, database, blobs, settings))
     with database.writing() as connection:
         health.keep(connection, "clock", began, {})
-        health.keep(connection, "tick", began, _record(began, watch, outcome.problems))
+        health.keep(connection, "tick", began, _record(began, watch, outcome.problems, database.longest_write_seconds))
     return outcome
 
 
-def _record(began: float, watch: float, problems: list[str]) -> health.TickRecord:
-    return health.TickRecord(began, time.monotonic() - watch, [p[:500] for p in problems[:MAX_PROBLEMS]])
+def _record(began: float, watch: float, problems: list[str], longest_write: float = 0.0) -> health.TickRecord:
+    return health.TickRecord(began, time.monotonic() - watch, [p[:500] for p in problems[:MAX_PROBLEMS]], longest_write)
 
 
 def _check_clock(database: Database, began: float, settings: Settings) -> None:
@@ -93,7 +97,7 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
             assessment = service.assess(connection, rollout)
         move = next_move(rollout, time.time(), assessment)
         with database.writing() as connection:
-            action = service.carry_out(connection, rollout, move, signer, blobs, settings)
+            action = service.carry_out(connection, rollout, assessment, move, signer, blobs, settings)
         outcome.actions.append(f"rollout {number} of {target}: {action}: {move.reason}")
     except StorageError:
         raise  # the disk or the database: no fault of the rollout's, which is judged again at the next tick
@@ -108,14 +112,8 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
 def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
     registry.forget_stale_parts(database, blobs)
     before = time.time() - settings.history_seconds
-    steps: tuple[Callable[[Connection], None], ...] = (
-        lambda connection: reports.forget_old(connection, before),
-        lambda connection: event_log.forget_old(connection, before),
-        lambda connection: evidence.forget(connection, before),
-        lambda connection: drift_reports.forget_old(connection, before),
-        lambda connection: sample_store.forget_old(connection, before, time.time() - settings.sample_seconds),
-        lambda connection: accounts.forget_old(connection, settings),
-    )
-    for step in steps:
-        with database.writing() as connection:
-            step(connection)
+    rows = (
+        *accounts.old(settings), reports.old(before), event_log.old(before), evidence.old(before), drift_reports.old(before),
+        *sample_store.old(before, time.time() - settings.sample_seconds),
+    )  # fmt: skip
+    delete_in_parts(database, rows, CLEAN_UP_SECONDS)

@@ -20,6 +20,7 @@ from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.samples import accuracy, annotating, ingest, label_queue, labelling, sample_store
 from edgeloop_hub.samples.agreement import AgreementRules, agreeing, compare, joined
 from edgeloop_hub.storage.database import Database
+from edgeloop_hub.storage.deletion import delete_in_parts
 from edgeloop_hub.storage.schema import bundles
 
 PI = EnrolledDevice("pi-1", [], "stable", "m", "0" * 64)
@@ -172,7 +173,8 @@ def test_an_annotation_is_no_label_of_what_is_like_it_and_measures_no_accuracy(t
         assert label_queue.waiting(connection, "m", "ada", 10) == []
         assert [row.key for row in sample_store.listed(connection, "m", "labelled")] == [first.key]
         assert accuracy.drawn(connection, None, 0.0) == []
-        sample_store.forget_old(connection, 1e12, 1e12)
+    assert delete_in_parts(database, sample_store.old(1e12, 1e12), 10)
+    with database.reading() as connection:
         assert annotating.of_sample(connection, "pi-1", first.key) is None
 
 

@@ -30,7 +30,8 @@ def fleet(
         found[f"d{seed}-{i}"] = DeviceEvidence(
             hours=4, crashes=int(rng.poisson(crashes * 4)), latency_us_p95=slow * float(rng.lognormal(9, 0.2)), latency_reports=1,
             answers=answers,
-            confidence_sum=answers * confidence, confidence_squares=answers * (confidence**2 + 0.01),
+            confidence_sum=answers * confidence, confidence_reports=3, confidence_means=3 * confidence,
+            confidence_mean_squares=3 * (confidence**2 + 0.0001),
             labels=Counter(walk=first, run=answers - first), right=right, labelled=answers, worked=True,
         )  # fmt: skip
         for walked in (first // 3,) * 3:  # three reports
@@ -62,7 +63,8 @@ def test_no_number_of_devices_is_too_many(devices: int, share: float) -> None:
 
 def test_what_one_device_claims_neither_stops_nor_hides_nor_costs_memory() -> None:
     mad = DeviceEvidence(
-        hours=1e9, crashes=9e15, latency_us_p95=[1e18], answers=2**53, confidence_sum=2.0**53, confidence_squares=2.0**53,
+        hours=1e9, crashes=9e15, latency_us_p95=[1e18], answers=2**53, confidence_sum=2.0**53, confidence_reports=1, confidence_means=1.0,
+        confidence_mean_squares=1.0,
         labels=Counter({f"made-up-{i}": 2**53 for i in range(1000)}), drift=[1e9], right=2**53, labelled=2**53, worked=True,
     )  # fmt: skip
     good, worse, old = fleet(50, 1), fleet(50, 2, slow=2, shift=0.4, crashes=1, sure=0.7), fleet(150, 3)

@@ -85,16 +85,26 @@ def _metadata(connection: Connection, now: float) -> Iterator[Metric]:
         "seconds until signed metadata expire; the hub renews timestamp and snapshot, the workstation targets and root",
         labels=["role"],
     )
+    ends = GaugeMetricFamily(
+        "edgeloop_hub_metadata_expiry_timestamp_seconds", "when signed metadata expire, since 1970", labels=["role"]
+    )
     for role, expires in sorted(signing.expiries(connection).items()):
         remaining.add_metric([role], expires - now)
+        ends.add_metric([role], expires)
     yield remaining
+    yield ends
 
 
 def _tick(connection: Connection) -> Iterator[Metric]:
     from prometheus_client.core import GaugeMetricFamily
 
     last = health.last_tick(connection)
-    at, seconds, success = (last.at, last.seconds, float(last.fine)) if last else (0.0, 0.0, 0.0)
+    last = last or health.TickRecord(0.0, problems=["no tick yet"])
+    at, seconds, success = last.at, last.seconds, float(last.fine)
     yield GaugeMetricFamily("edgeloop_hub_last_tick_timestamp_seconds", "when the last tick began, since 1970; 0: never", value=at)
     yield GaugeMetricFamily("edgeloop_hub_last_tick_duration_seconds", "how long the last tick took", value=seconds)
+    yield GaugeMetricFamily(
+        "edgeloop_hub_last_tick_longest_write_seconds", "how long the last tick held other writers at most",
+        value=last.longest_write_seconds,
+    )  # fmt: skip
     yield GaugeMetricFamily("edgeloop_hub_last_tick_success", "1: the last tick did all that was due", value=success)

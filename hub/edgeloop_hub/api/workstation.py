@@ -10,6 +10,7 @@ from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
 from sqlalchemy import select
 
+from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import (
     DeviceStatus,
     EventRecord,
@@ -36,7 +37,7 @@ from edgeloop_hub.auth import accounts
 from edgeloop_hub.auth.guards import is_workstation
 from edgeloop_hub.fleet import inventory, jobs
 from edgeloop_hub.http.error_responses import documents_errors
-from edgeloop_hub.rollouts import service
+from edgeloop_hub.rollouts import forecast, service
 from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import registry, signing
 
@@ -152,8 +153,16 @@ class Workstation(Controller):
     @post("/rollouts", sync_to_thread=True, status_code=201)
     def start(self, data: RolloutRequest, state: State) -> RolloutCreated:
         """Begin with the first step of the plan."""
+        with state.hub.database.reading() as database:
+            power = forecast.of_plan(database, data.target, data.plan)
         with state.hub.database.writing() as database:
-            return RolloutCreated(id=service.start(database, data.target, data.plan, data.fallback.encode() or None))
+            return RolloutCreated(id=service.start(database, data.target, data.plan, data.fallback.encode() or None, power))
+
+    @post("/rollouts/power", sync_to_thread=True, status_code=200)
+    def power(self, data: RolloutRequest, state: State) -> list[GatePower]:
+        """What each gate could find in each step of such a rollout; nothing begins."""
+        with state.hub.database.reading() as database:
+            return forecast.of_plan(database, data.target, data.plan)
 
     @get("/rollouts/{number:int}", sync_to_thread=True)
     def rollout(self, number: Number, state: State) -> RolloutStatus:

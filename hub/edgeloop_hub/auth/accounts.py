@@ -18,6 +18,7 @@ from edgeloop_contract.messages import Enrolled, Enrolment
 from edgeloop_hub.auth import secret_digests
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_states
 from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
@@ -88,11 +89,10 @@ def may_try(connection: Connection, who: str, most: int, settings: Settings) -> 
     return bool(row.done < most)
 
 
-def forget_old(connection: Connection, settings: Settings) -> None:
-    """Delete expired sessions, and tries that count no more."""
+def old(settings: Settings) -> list[Old]:
+    """Expired sessions, and tries that count no more."""
     now = time.time()
-    connection.execute(delete(sessions).where(sessions.c.expires < now))
-    connection.execute(delete(tries).where(tries.c.since < now - settings.sign_in_wait_seconds))
+    return [Old(sessions, sessions.c.expires < now), Old(tries, tries.c.since < now - settings.sign_in_wait_seconds)]
 
 
 def forget_tries(connection: Connection, *who: str) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from edgeloop_contract.drift import FAULTS
 from edgeloop_contract.messages import DriftReport
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import bundles, devices, drifts
 
 MAX_MODELS = 50  # on a page
@@ -28,8 +29,8 @@ def keep(connection: Connection, device: str, key: str, report: DriftReport, now
     )  # fmt: skip
 
 
-def forget_old(connection: Connection, before: float) -> None:
-    connection.execute(delete(drifts).where(drifts.c.at < before))
+def old(before: float) -> Old:
+    return Old(drifts, drifts.c.at < before)
 
 
 def of_model(connection: Connection, model: str, since: float) -> ReportsByDevice:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, insert, select, update
 
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.messages import Heartbeat, Report, too_deep
@@ -18,6 +18,7 @@ from edgeloop_hub.drift import reports as drift_reports
 from edgeloop_hub.fleet import states
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import devices, heartbeats, jobs
 
 
@@ -69,5 +70,5 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     return True
 
 
-def forget_old(connection: Connection, before: float) -> None:
-    connection.execute(delete(heartbeats).where(heartbeats.c.at < before))
+def old(before: float) -> Old:
+    return Old(heartbeats, heartbeats.c.at < before)

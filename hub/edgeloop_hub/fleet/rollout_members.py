@@ -60,8 +60,24 @@ def _failed(rollout: Rollout) -> ColumnElement[bool]:
     return and_(_mine(rollout), s.refused_target == rollout.target, s.sha256 != rollout.target_sha256)
 
 
+def cohort(connection: Connection, rollout: Rollout) -> tuple[int, int]:
+    """Devices of the steps so far, and those of them that run the bundle; read a chunk at a time."""
+    size = running = 0
+    query = select(s.device, s.sha256).where(_mine(rollout))
+    for row in _inside(connection, rollout, query):
+        size += 1
+        running += row.sha256 == rollout.target_sha256
+    return size, running
+
+
 def _late(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
-    """Devices of the cohort without the bundle, as they are read: who is in a share is decided by a hash that databases lack."""
+    pinned = select(device_pins.c.device).where(device_pins.c.device == s.device).exists()
+    waiting = and_(_mine(rollout), s.sha256 != rollout.target_sha256, s.refused_target != rollout.target, ~pinned)
+    return _inside(connection, rollout, query.where(waiting))
+
+
+def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
+    """Rows of the cohort's devices, as they are read: who is in a share is decided by a hash that databases lack."""
     labels = sorted({step.label for step in rollout.plan.steps if step.label})
     has = [
         select(device_tags.c.tag)
@@ -70,9 +86,7 @@ def _late(connection: Connection, rollout: Rollout, query: Select[Any]) -> Itera
         .label(f"has_{number}")
         for number, label in enumerate(labels)
     ]
-    pinned = select(device_pins.c.device).where(device_pins.c.device == s.device).exists()
-    waiting = and_(_mine(rollout), s.sha256 != rollout.target_sha256, s.refused_target != rollout.target, ~pinned)
-    rows = connection.execution_options(yield_per=CHUNK).execute(query.add_columns(*has).where(waiting))
+    rows = connection.execution_options(yield_per=CHUNK).execute(query.add_columns(*has))
     for row in rows:
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row

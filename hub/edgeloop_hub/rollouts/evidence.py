@@ -13,14 +13,15 @@ from itertools import islice
 from typing import NamedTuple
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, insert, select, update
+from sqlalchemy import Connection, and_, insert, select, update
 
 from edgeloop_contract.messages import MAX_LABELS, Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift.reports import faulty
-from edgeloop_hub.rollouts.gates import ByDevice, DeviceEvidence
+from edgeloop_hub.rollouts.device_evidence import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
@@ -133,10 +134,10 @@ def of_devices(connection: Connection, sums: dict[str, ByDevice], names: set[str
     return _believed(connection, chosen, sha256s, began, time.time())
 
 
-def forget(connection: Connection, before: float) -> None:
+def old(before: float) -> Old:
     """Sums of rollouts that ended and began long ago."""
-    old = select(rollouts.c.id).where(rollouts.c.state.not_in(OPEN), rollouts.c.began < before)
-    connection.execute(delete(rollout_evidence).where(rollout_evidence.c.rollout.in_(old)))
+    ended = select(rollouts.c.id).where(rollouts.c.state.not_in(OPEN), rollouts.c.began < before)
+    return Old(rollout_evidence, rollout_evidence.c.rollout.in_(ended))
 
 
 def since(connection: Connection, names: set[str], sha256s: set[str], begin: float) -> ByDevice:
@@ -199,7 +200,10 @@ def add(evidence: DeviceEvidence, beat: Heartbeat, crashes: int) -> None:
     count, mean = min(beat.confidence.count, most), min(beat.confidence.mean, 1.0)
     evidence.answers += count
     evidence.confidence_sum += count * mean
-    evidence.confidence_squares += count * (beat.confidence.variance + mean * mean)
+    if count:
+        evidence.confidence_reports += 1
+        evidence.confidence_means += mean
+        evidence.confidence_mean_squares += mean * mean
     mix: Counter[str] = Counter()
     for name, number in beat.labels.items():
         known = name in evidence.labels or len(evidence.labels) < MAX_LABELS

@@ -11,9 +11,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-__all__ = ["MIN_REPORTS", "LabelMixes", "moved"]
+import numpy as np
 
+__all__ = ["MIN_REPORTS", "OUTLIER", "LabelMixes", "moved", "table_of"]
+
+MAX_LABELS = 50  # that are compared by name; the rarer ones are one
+OUTLIER = 10.0  # times the median: for no more than that a device counts
 MIN_REPORTS = 3  # of each side: with fewer, their scatter is not known
 
 
@@ -89,3 +94,17 @@ def _design_effect(side: Sequence[LabelMixes], counts: Counter[str], names: Sequ
         crossed = sum(device.products_by_label.get(name, 0.0) for device in side)
         scattered += max(0.0, own - 2 * share * crossed + share**2 * squares) / share
     return max(1.0, scattered / total / (len(names) - 1) * reports / max(1, reports - 1))
+
+
+def table_of(rows: list[dict[str, int]]) -> Any:
+    """Counts of answers: a row for each device, a column for each label. Rare labels share a column; rows are clipped."""
+    devices = Counter(name for row in rows for name, count in row.items() if count > 0)
+    places = {name: i for i, (name, _) in enumerate(devices.most_common(MAX_LABELS))}
+    table = np.zeros((len(rows), len(places) + 1))
+    for line, row in zip(table, rows, strict=True):
+        for name, count in row.items():
+            line[places.get(name, -1)] += count
+    answers = table.sum(axis=1)
+    most = OUTLIER * float(np.median(answers))
+    table *= np.minimum(1.0, most / answers)[:, None]
+    return table[:, table.sum(axis=0) > 0]

@@ -64,11 +64,27 @@ class Assessment:
     need_upgrade: int = 0
 
 
+def lacks_answers(plan: RolloutPlan, cohort: int, reported: int, failed: int) -> str:
+    """Why the devices of the steps so far say too little for the step to end; "" where enough of them answer."""
+    if not cohort:
+        return "no device is in this cohort"
+    trying = cohort - failed
+    if trying > 0 and reported >= plan.gates.min_reported * trying:
+        return ""
+    progress = f"{reported} of {trying} devices have answered samples with the new bundle"
+    return progress if reported else f"{progress} (where none has a source: --gate min_reported=0)"
+
+
+def seconds_left(rollout: Rollout, now: float) -> float:
+    """Of the step's soak."""
+    return rollout.step_began + rollout.plan.soak_seconds - now
+
+
 @dataclass(frozen=True)
 class Move:
     """What a tick does to a rollout, and why."""
 
-    action: Literal["wait", "advance", "finish", "breach"]
+    action: Literal["wait", "advance", "finish", "halt", "breach"]
     reason: str
 
 
@@ -79,16 +95,14 @@ def next_move(rollout: Rollout, now: float, assessment: Assessment) -> Move:
             return Move("breach", f"{finding.gate}: {finding.text}")
     plan, last = rollout.plan, rollout.step >= len(rollout.plan.steps) - 1
     cohort, reported, failed = assessment.cohort, assessment.reported, assessment.failed
-    if not cohort:
-        return Move("wait", "no device is in this cohort")
-    trying = cohort - failed
-    if trying <= 0 or reported < plan.gates.min_reported * trying:
-        progress = f"{reported} of {trying} devices have answered samples with the new bundle"
-        return Move("wait", progress if reported else f"{progress} (where none has a source: --gate min_reported=0)")
-    waiting = [finding.gate for finding in assessment.findings if finding.waits]
-    if waiting:
-        return Move("wait", f"{', '.join(waiting)}: the devices on the new bundle report no figures yet, those on the old one do")
-    left = rollout.step_began + plan.soak_seconds - now
+    left = seconds_left(rollout, now)
+    lacking = lacks_answers(plan, cohort, reported, failed)
+    lacking = lacking or "; ".join(f"{finding.gate}: {finding.text}" for finding in assessment.findings if finding.waits)
+    if lacking and -left > plan.gates.max_wait_hours * 3600:
+        hours = f"{plan.gates.max_wait_hours:g} h after its soak"
+        return Move("halt", f"{hours} the step still lacks evidence: {lacking} (--gate max_wait_hours=HOURS waits longer)")
+    if lacking:
+        return Move("wait", lacking)
     if left > 0:
         return Move("wait", f"soaking, {left:.0f} s left; {reported} of {cohort} devices run it")
     reason = f"{reported} of {cohort} devices run it, {failed} failed, no gate breached"

@@ -8,12 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, insert, select
 
 from edgeloop_contract.errors import DataError, UsageError
+from edgeloop_contract.gate_messages import GateLook, GatePower
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
-from edgeloop_hub.storage.schema import bundles, rollouts
+from edgeloop_hub.storage.schema import bundles, rollout_looks, rollouts
 from edgeloop_hub.updates.registry import needed_schema
 
 _ROLLOUTS = select(rollouts, bundles.c.sha256, bundles.c.about).join(bundles, bundles.c.target == rollouts.c.target)
@@ -55,3 +56,37 @@ def _rollout(row: Any) -> Rollout:
 def plan_of(text: str) -> RolloutPlan:
     """Raises MsgspecError or RecursionError."""
     return msgspec.json.decode(text, type=RolloutPlan)
+
+
+def past_looks(connection: Connection, number: int) -> dict[str, list[GateLook]]:
+    """What gates saw so far, by gate, the first look first."""
+    found: dict[str, list[GateLook]] = {}
+    query = select(rollout_looks).where(rollout_looks.c.rollout == number, rollout_looks.c.number > 0)
+    for row in connection.execute(query.order_by(rollout_looks.c.number)):
+        found.setdefault(row.gate, []).append(msgspec.json.decode(row.body, type=GateLook))
+    return found
+
+
+def keep_looks(connection: Connection, number: int, new: dict[str, GateLook]) -> bool:
+    """Store looks, by gate. False, and nothing is stored: another tick looked meanwhile."""
+    past = past_looks(connection, number)
+    if any(look.number != len(past.get(gate, ())) + 1 for gate, look in new.items()):
+        return False
+    for gate, look in new.items():
+        body = msgspec.json.encode(look).decode()
+        connection.execute(insert(rollout_looks).values(rollout=number, gate=gate, number=look.number, at=look.at, body=body))
+    return True
+
+
+def keep_power(connection: Connection, number: int, now: float, told: Sequence[GatePower]) -> None:
+    """What was said of the gates before the rollout began: a look before all others."""
+    for gate in {one.gate for one in told}:
+        body = msgspec.json.encode([one for one in told if one.gate == gate]).decode()
+        connection.execute(insert(rollout_looks).values(rollout=number, gate=gate, number=0, at=now, body=body))
+
+
+def power_told(connection: Connection, number: int, step: int) -> dict[str, GatePower]:
+    """What was said of this step (from 1), by gate."""
+    query = select(rollout_looks.c.body).where(rollout_looks.c.rollout == number, rollout_looks.c.number == 0)
+    told = [one for body in connection.execute(query).scalars() for one in msgspec.json.decode(body, type=list[GatePower])]
+    return {one.gate: one for one in told if one.step == step}

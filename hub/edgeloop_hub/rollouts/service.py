@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,12 +14,15 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from tuf.api.metadata import Metadata, Targets
 
 from edgeloop_contract.errors import DataError, EdgeloopError, UsageError
-from edgeloop_contract.hub_messages import GateStatus, RolloutStatus, RolloutSummary
+from edgeloop_contract.gate_messages import GatePower
+from edgeloop_contract.hub_messages import RolloutStatus, RolloutSummary
 from edgeloop_contract.rollout import RolloutPlan, RolloutState
 from edgeloop_hub import event_log
-from edgeloop_hub.rollouts import evidence, rollout_store
-from edgeloop_hub.rollouts.gates import ByDevice, Finding, judge
-from edgeloop_hub.rollouts.policy import OPEN, Assessment, Move, Rollout
+from edgeloop_hub.rollouts import evidence, gate_views, rollout_store
+from edgeloop_hub.rollouts.device_evidence import ByDevice
+from edgeloop_hub.rollouts.gates import Finding, judge
+from edgeloop_hub.rollouts.looks import Moment
+from edgeloop_hub.rollouts.policy import OPEN, Assessment, Move, Rollout, lacks_answers, seconds_left
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.schema import bundles, released, rollouts
@@ -42,8 +46,8 @@ VERBS = {
 }
 
 
-def start(connection: Connection, target: str, plan: RolloutPlan, fallback: bytes | None) -> int:
-    """Begin a rollout; returns its number. One rollout of a model in a channel at a time.
+def start(connection: Connection, target: str, plan: RolloutPlan, fallback: bytes | None, power: Sequence[GatePower] = ()) -> int:
+    """Begin a rollout; returns its number. One rollout of a model in a channel at a time. `power`: what is said of its gates.
 
     Raises UsageError for a target that is not published or has a rollout, DataError for a wrong fallback.
     """
@@ -65,6 +69,7 @@ def start(connection: Connection, target: str, plan: RolloutPlan, fallback: byte
     assert inserted.inserted_primary_key is not None
     number = int(inserted.inserted_primary_key[0])
     evidence.begin(connection, number)
+    rollout_store.keep_power(connection, number, now, power)
     steps = "; ".join(map(str, plan.steps))
     event_log.record(connection, "rollout started", f"steps {steps}, soak {plan.soak_seconds:g} s", target, number)
     return number
@@ -95,7 +100,7 @@ def change(connection: Connection, number: int, verb: str, who: str) -> None:
 
 
 def assess(connection: Connection, rollout: Rollout) -> Assessment:
-    """A rollout's gates over what its devices reported since it began."""
+    """A rollout's gates over what its devices reported since it began. Looks that are due are made; `carry_out` keeps them."""
     inside, outside, need_upgrade = evidence.members(connection, rollout)
     names = {d.name for d in inside}
     failed = evidence.failures(connection, rollout, names)
@@ -108,20 +113,35 @@ def assess(connection: Connection, rollout: Rollout) -> Assessment:
         return evidence.of_devices(connection, sums, names, sha256s, began)
 
     new = reported(names, {rollout.target_sha256})
-    old_sha256s = {d.sha256 for d in outside if d.sha256 and d.sha256 != rollout.target_sha256}
-    old = reported({d.name for d in outside}, old_sha256s)
+    old_sha256s = {d.sha256 for d in outside if d.sha256} if sums is None else set(sums)
+    # Who is in the cohort now gave reports of the old bundle before: at the last step there are no others.
+    before = {d.name for d in outside} if sums is None else {d.name for d in (*inside, *outside)}
+    old = reported(before, old_sha256s - {rollout.target_sha256})
     failed -= {d.name for d in inside if d.sha256 == rollout.target_sha256}
     working = {name for name, device in new.items() if device.worked} - failed
-    findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed))
+    now = time.time()
+    ends = seconds_left(rollout, now) <= 0 and not lacks_answers(rollout.plan, len(inside), len(working), len(failed))
+    past = rollout_store.past_looks(connection, rollout.id)
+    moment = Moment(now, rollout.step_began, ends)
+    findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed), past, moment)
     return Assessment(findings, len(inside), len(working), len(failed), need_upgrade)
 
 
-def carry_out(connection: Connection, rollout: Rollout, move: Move, signer: CryptoSigner, blobs: Blobs, settings: Settings) -> str:
+def carry_out(
+    connection: Connection, rollout: Rollout, assessment: Assessment, move: Move, signer: CryptoSigner, blobs: Blobs,
+    settings: Settings,
+) -> str:  # fmt: skip
     """Do what a move says; returns what was done, in words. Nothing is done where somebody changed the rollout meanwhile."""
-    as_judged = (rollouts.c.id == rollout.id, rollouts.c.state == rollout.state, rollouts.c.step == rollout.step)
+    as_judged = (
+        rollouts.c.id == rollout.id, rollouts.c.state == rollout.state, rollouts.c.step == rollout.step,
+        rollouts.c.step_began == rollout.step_began,  # paused and resumed meanwhile: it soaks anew
+    )  # fmt: skip
     row, now = update(rollouts).where(*as_judged), time.time()
     if connection.execute(select(rollouts.c.id).where(*as_judged)).first() is None:
         return "was changed meanwhile"
+    looks = {finding.gate: finding.look for finding in assessment.findings if finding.look is not None}
+    if not rollout_store.keep_looks(connection, rollout.id, looks):
+        return "was looked at meanwhile"
     if move.action == "wait":
         connection.execute(row.values(reason=move.reason))
         return "waits"
@@ -134,6 +154,9 @@ def carry_out(connection: Connection, rollout: Rollout, move: Move, signer: Cryp
         connection.execute(delete(released).where(*same))
         connection.execute(insert(released).values(channel=rollout.channel, model=rollout.model, target=rollout.target))
         outcome = "done"
+    elif move.action == "halt":
+        connection.execute(row.values(state="halted", reason=move.reason))
+        outcome = "halted"
     else:
         outcome = _breached(connection, rollout, move, signer, blobs, settings)
     event_log.record(connection, f"rollout {outcome}", move.reason, rollout.target, rollout.id)
@@ -191,7 +214,7 @@ def status(connection: Connection, number: int) -> RolloutStatus:
     return msgspec.structs.replace(
         summary, cohort=assessment.cohort, reported=assessment.reported, failed=assessment.failed,
         need_upgrade=assessment.need_upgrade,
-        gates=[GateStatus(gate=f.gate, breached=f.breached, text=f.text) for f in assessment.findings],
+        gates=gate_views.of(connection, number, row.step + 1, assessment.findings),
     )  # fmt: skip
 
 

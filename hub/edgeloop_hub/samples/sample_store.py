@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, and_, delete, exists, literal, or_, select, tuple_
+from sqlalchemy import Connection, Row, Select, and_, exists, literal, or_, select, tuple_
 
 from edgeloop_contract.sample_messages import ListedSample, QueuedSample, StoredSample
 from edgeloop_hub.samples.annotating import decoded
 from edgeloop_hub.samples.values import others_of
+from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.schema import annotated_samples, labels, personal_annotations, recordings, sample_inputs, samples
 
 MAX_LISTED = 10_000
@@ -97,11 +99,11 @@ def _page(connection: Connection, rows: Select[Any]) -> list[StoredSample]:
     return page
 
 
-def forget_old(connection: Connection, unlabelled_before: float, before: float) -> None:
-    """Delete unlabelled samples, labelled ones and labels of recordings that are older than these times."""
-    connection.execute(delete(samples).where(samples.c.at < unlabelled_before, samples.c.labelled.is_(None)))
-    connection.execute(delete(samples).where(samples.c.at < before))
-    connection.execute(delete(recordings).where(recordings.c.at < before))
+def old(unlabelled_before: float, before: float) -> Iterator[Old]:
+    """Unlabelled samples, labelled ones and labels of recordings that are older than these times; then what was said of them."""
+    yield Old(samples, and_(samples.c.at < unlabelled_before, samples.c.labelled.is_(None)))
+    yield Old(samples, samples.c.at < before)
+    yield Old(recordings, recordings.c.at < before)
     for table in (labels, sample_inputs, annotated_samples, personal_annotations):
         there = select(samples.c.key).where(samples.c.device == table.c.device, samples.c.key == table.c.key)
-        connection.execute(delete(table).where(~there.exists()))
+        yield Old(table, ~there.exists())

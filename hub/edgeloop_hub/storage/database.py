@@ -26,6 +26,7 @@ class Database:
 
     def __init__(self, url: str) -> None:
         url = url.replace("postgresql://", "postgresql+psycopg://", 1).replace("postgres://", "postgresql+psycopg://", 1)
+        self.longest_write_seconds = 0.0  # that a transaction of this process kept other writers waiting
         self.is_sqlite = url.startswith("sqlite")
         options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else {"pool_size": 10}
         try:
@@ -97,8 +98,10 @@ class Database:
                 connection.begin()
                 if ordered:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ORDER_LOCK})
+            begun = time.monotonic()
             yield connection
             connection.commit()
+            self.longest_write_seconds = max(self.longest_write_seconds, time.monotonic() - begun)
 
     def after_restore(self, connection: Connection, table: str) -> None:
         """PostgreSQL counts numbered rows beside the table: its counter goes behind the restored ones."""

@@ -228,9 +228,19 @@ rollout_evidence = Table(
     Column("crashes", BigInteger, nullable=False),  # that the last report counted
     Column("body", Text, nullable=False),
 )
+# What a rollout's gates saw, look by look. Number 0: what was said of a gate before the rollout began.
+rollout_looks = Table(
+    "rollout_looks",
+    metadata,
+    Column("rollout", Integer, primary_key=True, autoincrement=False),
+    Column("gate", NAME, primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("body", Text, nullable=False),
+)
 ADDED_INDEXES = tuple(index for index in events.indexes if index.name == "ix_events_kind_at")
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES)
+ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES)
 labels = Table(
     "labels",
     metadata,

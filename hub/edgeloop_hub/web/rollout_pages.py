@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -14,14 +15,17 @@ from litestar.params import Parameter
 from litestar.response import Redirect
 
 from edgeloop_contract.errors import DataError
+from edgeloop_contract.gate_messages import GateStatus
 from edgeloop_contract.hub_messages import RolloutStatus
 from edgeloop_hub import event_list, health
-from edgeloop_hub.fleet import rollout_members
+from edgeloop_hub.fleet import rollout_members, rollout_view
 from edgeloop_hub.rollouts import rollout_store, service
 from edgeloop_hub.time_text import duration
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, query_link, session_of
+from edgeloop_hub.web.plots import HEIGHT, WIDTH
 
 EVENTS_SHOWN = 100
+MIN_P = 1e-6  # at the upper edge of a drawing
 Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
 Name = Annotated[str, Parameter(max_length=63)]
 
@@ -34,12 +38,37 @@ class Soak:
     left: str
 
 
+@dataclass(frozen=True)
+class Evolution:
+    """`evidence`, `level`: points of SVG polylines, from 0 (p = 1) up to MIN_P; the gate is breached where evidence is above."""
+
+    evidence: str
+    level: str
+    words: str
+    looks: int
+
+
 def soak_of(rollout: RolloutStatus, now: float) -> Soak | None:
     """None: there is none, or the rollout does not run."""
     if rollout.state != "running" or rollout.soak_seconds <= 0:
         return None
     left = min(max(0.0, rollout.step_began + rollout.soak_seconds - now), rollout.soak_seconds)
     return Soak(1 - left / rollout.soak_seconds, duration(left))
+
+
+def evolution(gate: GateStatus) -> Evolution | None:
+    """The looks of a gate, drawn over time. A look without a test found no difference worth one: p = 1. None: no look yet."""
+    if not gate.looks:
+        return None
+    values = [math.log10(min(max(look.p if look.p is not None else 1.0, MIN_P), 1.0)) / math.log10(MIN_P) for look in gate.looks]
+    levels = [math.log10(min(max(look.level, MIN_P), 1.0)) / math.log10(MIN_P) for look in gate.looks]
+    step = WIDTH / max(1, len(values) - 1)
+    places = [i * step for i in range(len(values))] if len(values) > 1 else [0.0]
+    last = gate.looks[-1]
+    seen = f"p = {last.p:.2g}" if last.p is not None else "no larger than tolerated"
+    words = f"{len(values)} look{'s' if len(values) > 1 else ''}; at the last {seen}, and below {last.level:.2g} it is breached"
+    drawn = [" ".join(f"{x:.1f},{HEIGHT * (1 - y):.1f}" for x, y in zip(places, line, strict=True)) for line in (values, levels)]
+    return Evolution(drawn[0], drawn[1], words, len(values))
 
 
 class RolloutPages(Controller):
@@ -64,14 +93,17 @@ class RolloutPages(Controller):
         members: tuple[list[rollout_members.Member], str] = ([], "")
         counts = {"in": 0, "failed": 0}
         with state.hub.database.reading() as database:
-            rollout, hub_health = service.status(database, number), health.current(database)
+            stored = None
             with contextlib.suppress(DataError):  # a plan that cannot be read: the page says so among the gates
                 stored = rollout_store.find(database, number)
                 members, counts = rollout_members.members(database, stored, who, after), rollout_members.counts(database, stored)
+            rollout, of_looks = rollout_view.of(database, number, stored)
+            hub_health = health.current(database)
             events, _ = event_list.listed(database, rollout=number, limit=EVENTS_SHOWN)
         return page(
             "rollout.html.j2", f"Rollout {number}", request, section="Rollouts", rollout=rollout, events=events, health=hub_health,
-            soak=soak_of(rollout, time.time()), who=who, members=members[0], following=members[1], after=after, counts=counts,
+            soak=soak_of(rollout, time.time()), who=who, members=members[0], following=members[1], after=after,
+            counts=counts, of_looks=of_looks, evolution=evolution,
             link=lambda **words: query_link(f"/rollouts/{number}", **words) + "#devices",
         )  # fmt: skip
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from edgeloop_contract.errors import UsageError
+from edgeloop_contract.errors import NetworkError, UsageError
 from edgeloop_pipeline.cli.hub_options import EXIT_CODES, ca_option, hub_option, keys_option, open_hub, open_keys, passphrase_option
 
 if TYPE_CHECKING:  # loaded when a command runs
+    from edgeloop_contract.gate_messages import GatePower
     from edgeloop_contract.hub_messages import RolloutStatus
     from edgeloop_contract.rollout import GateLimits
 
@@ -53,8 +55,29 @@ def start(
     limits = gate_limits(gates)
     keys, client = open_keys(folder, passphrase) if on_breach == "return" else None, open_hub(hub, ca_file)
     renewal.warn(client)
+    with contextlib.suppress(NetworkError):  # an earlier hub says nothing of it
+        _say_power(release.power(client, target, steps, soak_minutes, limits), err=True)
     number = release.start(client, target, steps, soak_minutes, limits, keys)
     click.echo(f"rollout {number} of {target} has begun; edgeloop rollout status {number} shows how it goes")
+
+
+@rollout.command(epilog=EXIT_CODES)
+@click.argument("target")
+@hub_option
+@ca_option
+@click.option("--steps", default="25%, 100%", show_default=True, help="As for start.")
+@click.option("--soak-minutes", type=float, default=60.0, show_default=True, help="As for start.")
+@click.option("--gate", "gates", multiple=True, metavar="NAME=VALUE", help="As for start.")
+def power(target: str, hub: str, ca_file: str, steps: str, soak_minutes: float, gates: tuple[str, ...]) -> None:
+    """What each gate could find in each step of such a rollout. Nothing begins."""
+    from edgeloop_pipeline.fleet import release
+
+    _say_power(release.power(open_hub(hub, ca_file), target, steps, soak_minutes, gate_limits(gates)))
+
+
+def _say_power(told: list[GatePower], err: bool = False) -> None:
+    for one in told:
+        click.echo(f"  step {one.step}  {one.gate:18}{one.text}", err=err)
 
 
 def gate_limits(words: tuple[str, ...]) -> GateLimits:
@@ -103,8 +126,13 @@ def _show(status: RolloutStatus) -> None:
     if status.need_upgrade:
         click.echo(f"  {status.need_upgrade} devices wait for an upgrade of their agent, which cannot read the bundle")
     for gate in status.gates:
-        verdict = {True: "BREACHED", False: "holds", None: "cannot tell"}[gate.breached]
+        verdict = {True: "BREACHED", False: "holds", None: "waits" if gate.waits else "cannot tell"}[gate.breached]
         click.echo(f"  {gate.gate:18}{verdict:12}{gate.text}")
+        if gate.looks:
+            many = f"{len(gate.looks)} look{'s' if len(gate.looks) > 1 else ''}"
+            click.echo(f"{'':32}{many}; {gate.amount:,.3g} {gate.unit} so far, the next look at {gate.next_look:,.3g}")
+        if gate.power:
+            click.echo(f"{'':32}{gate.power}")
 
 
 def _add_verb(verb: str, text: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote, urlencode
 
 from edgeloop_contract.errors import NetworkError, UsageError
+from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import (
     Health,
     JobCreated,
@@ -106,6 +107,10 @@ class HubClient:
 
     def rollout(self, number: int) -> RolloutStatus:
         return self._connection.get(f"/api/v1/rollouts/{number}", RolloutStatus)
+
+    def rollout_power(self, request: RolloutRequest) -> list[GatePower]:
+        """What each gate could find in each step; nothing begins."""
+        return self._connection.post("/api/v1/rollouts/power", request, list[GatePower])
 
     def start_rollout(self, request: RolloutRequest) -> int:
         """Returns the rollout's number."""

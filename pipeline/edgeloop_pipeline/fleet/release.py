@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tuf.api.metadata import TargetFile, Targets
 
+from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import MetadataUpload, RolloutRequest
 from edgeloop_contract.rollout import GateLimits, RolloutPlan, parse_steps
 from edgeloop_pipeline.fleet import tuf_keys
@@ -45,3 +46,8 @@ def start(
         fallback = tuf_keys.signed_targets(keys, targets, remember=False).decode()
     plan = RolloutPlan(parse_steps(steps), soak_minutes * 60, gates, "return" if keys else "halt")
     return hub.start_rollout(RolloutRequest(target, plan, fallback))
+
+
+def power(hub: HubClient, target: str, steps: str, soak_minutes: float, gates: GateLimits) -> list[GatePower]:
+    """What each gate can find, in each step of such a rollout. Raises UsageError."""
+    return hub.rollout_power(RolloutRequest(target, RolloutPlan(parse_steps(steps), soak_minutes * 60, gates)))
