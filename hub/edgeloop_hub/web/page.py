@@ -57,6 +57,12 @@ def query_link(path: str, **values: object) -> str:
     return f"{path}?{given}" if given else path
 
 
+def queue_link(answered: dict[str, str], **more: str) -> str:
+    """The queue after this form was answered: it can be taken back there."""
+    last = f"{answered.get('device', '')}/{answered.get('key', '')}"
+    return query_link("/queue", model=answered.get("model", ""), last=last, **more)
+
+
 def asset(name: str, media_type: str) -> Response[bytes]:
     """A file that browsers may keep for five minutes."""
     return Response((HERE / name).read_bytes(), media_type=media_type, headers={"Cache-Control": "max-age=300"})

@@ -11,11 +11,22 @@ from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
 
 from edgeloop_hub.drift import reports
-from edgeloop_hub.samples import annotating, label_queue, labelling, sample_store
+from edgeloop_hub.samples import annotating, label_queue, labelling, sample_store, undoing
 from edgeloop_hub.samples.values import arrays_of
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web import annotation_pages, rendering
-from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
+from edgeloop_hub.web.page import (
+    ERROR_PAGES,
+    Form,
+    PageRequest,
+    asset,
+    check_form,
+    is_person,
+    page,
+    query_link,
+    queue_link,
+    session_of,
+)
 
 QUEUE_SHOWN = 100  # samples of the queue that are counted
 
@@ -44,11 +55,18 @@ class SamplePages(Controller):
 
     @get("/queue", sync_to_thread=True)
     def queue(
-        self, state: State, request: PageRequest, model: str = "", whole: bool = False, device: str = "", key: str = ""
+        self,
+        state: State,
+        request: PageRequest,
+        model: str = "",
+        whole: bool = False,
+        device: str = "",
+        key: str = "",
+        last: str = "",
     ) -> Response[bytes]:
         """The next sample, or the one of this device and key: with a button for each label, or what it takes to annotate it.
 
-        `whole`: recordings were last labelled as a whole.
+        `whole`: recordings were last labelled as a whole. `last`: device/key of the sample that was answered before this one.
         """
         person = session_of(request).user
         with state.hub.database.reading() as database:
@@ -57,6 +75,7 @@ class SamplePages(Controller):
             row = sample_store.find(database, first.device, first.key) if first else None
             names = registry.labels_of(database, first.model) if first else []
             known = annotating.of_sample(database, first.device, first.key) if first else None
+            progress = undoing.progress(database, model, person)
             contested = len(annotating.contested(database, annotation_pages.SHOWN))
         form = annotation_pages.form_of(known, person) if known and known.part else None
         parts = [
@@ -66,7 +85,8 @@ class SamplePages(Controller):
         names = names or ([first.prediction] if first and first.prediction else [])  # a model without labels has nothing to press
         return page(
             "queue.html.j2", "Labels", request, sample=first, parts=parts, names=names,
-            waiting=len(waiting), model=model, whole=whole, form=form, contested=contested,
+            waiting=len(waiting), model=model, whole=whole, form=form, contested=contested, progress=progress,
+            last=last.partition("/"),
             drawn=form is not None and form.part in annotation_pages.DRAWN,
         )  # fmt: skip
 
@@ -89,8 +109,16 @@ class SamplePages(Controller):
                 labelling.label(database, device, key, person, data["label"], state.hub.settings, whole)
             else:
                 labelling.skip(database, device, key)
-        kept = {"model": data.get("model", ""), "whole": "true" if whole else ""}
-        return Redirect("/queue", status_code=303, query_params={name: value for name, value in kept.items() if value})
+        return Redirect(queue_link(data, whole="true" if whole else ""), status_code=303)
+
+    @post("/queue/undo", sync_to_thread=True)
+    def undo(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
+        """Take the last answer back, and ask about that sample again."""
+        check_form(request, data)
+        device, key = data.get("device", ""), data.get("key", "")
+        with state.hub.database.writing() as database:
+            undoing.undo(database, device, key, session_of(request).user, state.hub.settings)
+        return Redirect(query_link("/queue", model=data.get("model", ""), device=device, key=key), status_code=303)
 
 
 HANDLERS = (keys, SamplePages)
