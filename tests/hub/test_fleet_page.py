@@ -21,7 +21,7 @@ from asking import ask as ask_hub
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.messages import DriftReport, Event, Report
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.fleet import finding, marks, reports, states
+from edgeloop_hub.fleet import finding, logs, marks, reports, states
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.storage.fleet_tables import device_states, device_tags
 from edgeloop_hub.storage.schema import devices, events, released
@@ -192,6 +192,15 @@ def test_revoking_asks_first(running: tuple[Hub, Asked]) -> None:
     assert "Revoke old?" in asked and "revoked" not in ask("/devices/old").split("<main", 1)[1].split("Actions")[0]
     ask("/devices/old/revoke", **form(asked, "/devices/old/revoke"))
     assert "<strong>revoked" in ask("/devices/old") and "revoked" in ask("/?show=revoked")
+
+
+def test_the_log_of_a_device_is_shown_the_newest_first_and_bounded(hub: Parts) -> None:
+    hub.device("pi")
+    for i in range(5):
+        told(hub, "pi", f"key-{i:05}", heartbeat=beat(OLD), log=[f"warning {i}-{n}" for n in range(20)])
+    with hub.hub.database.reading() as database:
+        lines = logs.last(database, "pi")
+    assert (lines[0], lines[-1], len(lines)) == ("warning 3-0", "warning 4-19", logs.KEPT_LINES)
 
 
 def test_an_error_keeps_the_navigation(running: tuple[Hub, Asked]) -> None:

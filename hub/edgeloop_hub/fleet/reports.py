@@ -15,7 +15,7 @@ from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import kept
 from edgeloop_hub.drift import reports as drift_reports
-from edgeloop_hub.fleet import states
+from edgeloop_hub.fleet import logs, states
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.deletion import Old
@@ -29,7 +29,9 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         raise DataError("a measurement is nested too deeply")
     beat = report.heartbeat or Heartbeat()
     body = msgspec.json.encode(beat).decode()
-    size = len(body) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
+    size = (
+        len(body) + sum(map(len, report.log)) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
+    )
     if not quota.charge(connection, device, settings, now, rows=len(report.events), size=size):
         return False
     at = event_log.believed_time(report.at, now)
@@ -40,6 +42,8 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     if known is not None:
         return True
     states.keep(connection, device.name, report, now)
+    if report.log:
+        logs.keep(connection, device.name, report.log, now)
     used: dict[str, Any] = {}
     connection.execute(insert(heartbeats).values(device=device.name, key=report.key, at=at, sha256=beat.sha256[:64], body=body))
     if report.heartbeat is not None:

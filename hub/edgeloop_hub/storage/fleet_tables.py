@@ -99,4 +99,11 @@ drift_shifts = Table(  # features of a device that may be discoveries: those wit
     Column("p", Float, nullable=False),
     Index(None, "model", "p"),
 )
-FLEET_TABLES = (device_drifts, drift_shifts, device_states, device_tags, device_pins, device_notes)
+device_logs = Table(  # the last warnings and errors of a device's log, as JSON
+    "device_logs",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("at", Float, nullable=False),
+    Column("lines", Text, nullable=False),
+)
+FLEET_TABLES = (device_logs, device_drifts, drift_shifts, device_states, device_tags, device_pins, device_notes)

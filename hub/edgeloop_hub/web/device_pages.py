@@ -14,7 +14,7 @@ from litestar.response import Redirect
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub import event_list, event_log
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.fleet import finding, history, inventory, jobs, marks
+from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
 from edgeloop_hub.web.plots import Axis, Plot, plot
@@ -49,7 +49,7 @@ class DevicePages(Controller):
             values: dict[str, Any] = {
                 "events": event_list.listed(database, source=name, limit=EVENTS_SHOWN)[0],
                 "measurements": jobs.newest(database, name, MEASUREMENTS_SHOWN),
-                "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
+                "lines": logs.last(database, name), "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
                 "targets": registry.targets_of(database, device.model, TARGETS_SHOWN),
             }  # fmt: skip
         axis = Axis(now - hours * 3600, now, past.releases)
