@@ -93,8 +93,10 @@ def test_a_large_rollout_is_shown_without_judging_it(hub: Parts, monkeypatch: py
     hub.tick()
     with hub.hub.database.reading() as database:
         stored = rollout_store.find(database, number)
-        shown, of_looks = rollout_view.of(database, number, stored)
+        cohort = rollout_members.cohort(database, stored)
+        shown, of_looks = rollout_view.of(database, number, stored, cohort)
         assert of_looks and (shown.cohort, shown.reported, shown.failed) == (70, 10, 1)
+        assert cohort == (70, 10, 59)
         pages = {who: rollout_members.members(database, stored, who, "") for who in ("in", "late", "failed")}
         assert [m.name for m in pages["in"][0]] == [f"pi-{i:03}" for i in range(10)]
         assert [(m.name, m.why) for m in pages["failed"][0]] == [("pi-011", "refused: needs more memory")]

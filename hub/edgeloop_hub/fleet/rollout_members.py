@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
 
@@ -25,6 +25,14 @@ class Member:
     seen: float | None
     version: int
     why: str
+
+
+class Cohort(NamedTuple):
+    """How many devices are in the steps so far, and of those run the bundle, and are late."""
+
+    size: int
+    running: int
+    late: int
 
 
 def counts(connection: Connection, rollout: Rollout) -> dict[str, int]:
@@ -60,20 +68,25 @@ def _failed(rollout: Rollout) -> ColumnElement[bool]:
     return and_(_mine(rollout), s.refused_target == rollout.target, s.sha256 != rollout.target_sha256)
 
 
-def cohort(connection: Connection, rollout: Rollout) -> tuple[int, int]:
-    """Devices of the steps so far, and those of them that run the bundle; read a chunk at a time."""
-    size = running = 0
-    query = select(s.device, s.sha256).where(_mine(rollout))
+def cohort(connection: Connection, rollout: Rollout) -> Cohort:
+    """Devices of the steps so far; read a chunk at a time."""
+    size = running = late = 0
+    query = select(s.device, s.sha256, _waits(rollout).label("waits")).where(_mine(rollout))
     for row in _inside(connection, rollout, query):
         size += 1
         running += row.sha256 == rollout.target_sha256
-    return size, running
+        late += bool(row.waits)
+    return Cohort(size, running, late)
 
 
 def _late(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
+    return _inside(connection, rollout, query.where(_mine(rollout), _waits(rollout)))
+
+
+def _waits(rollout: Rollout) -> ColumnElement[bool]:
+    """A device that could run the bundle, and does not yet."""
     pinned = select(device_pins.c.device).where(device_pins.c.device == s.device).exists()
-    waiting = and_(_mine(rollout), s.sha256 != rollout.target_sha256, s.refused_target != rollout.target, ~pinned)
-    return _inside(connection, rollout, query.where(waiting))
+    return and_(s.sha256 != rollout.target_sha256, s.refused_target != rollout.target, ~pinned)
 
 
 def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, select
 from edgeloop_contract.gate_messages import GateStatus
 from edgeloop_contract.hub_messages import RolloutStatus
 from edgeloop_hub.fleet import rollout_members
+from edgeloop_hub.fleet.rollout_members import Cohort
 from edgeloop_hub.rollouts import rollout_store, service
 from edgeloop_hub.rollouts.policy import Rollout
 from edgeloop_hub.storage.fleet_tables import device_states
@@ -15,24 +16,23 @@ from edgeloop_hub.storage.schema import rollouts
 MAX_JUDGED = 500  # devices of the model, for which a page judges the gates anew
 
 
-def of(connection: Connection, number: int, rollout: Rollout | None) -> tuple[RolloutStatus, bool]:
-    """The rollout, and whether its gates are those of the last looks. `rollout`: None where its plan cannot be read.
+def of(connection: Connection, number: int, rollout: Rollout | None, cohort: Cohort | None) -> tuple[RolloutStatus, bool]:
+    """The rollout, and whether its gates are those of the last looks. `rollout`, `cohort`: None where its plan cannot be read.
 
     Raises UsageError where there is no such rollout.
     """
-    if rollout is None:
+    if rollout is None or cohort is None:
         return service.status(connection, number), False
     mine = (device_states.c.model == rollout.model, device_states.c.channel == rollout.channel)
     devices = connection.execute(select(func.count()).select_from(device_states).where(*mine)).scalar_one()
     if devices <= MAX_JUDGED:
         return service.status(connection, number), False
     row = connection.execute(select(rollouts.c.reason, rollouts.c.began).where(rollouts.c.id == number)).one()
-    cohort, running = rollout_members.cohort(connection, rollout)
     plan = rollout.plan
     return RolloutStatus(
         id=number, target=rollout.target, model=rollout.model, channel=rollout.channel, state=rollout.state, step=rollout.step + 1,
         reason=row.reason, began=row.began, step_began=rollout.step_began, steps=[str(step) for step in plan.steps],
-        soak_seconds=plan.soak_seconds, on_breach=plan.on_breach, cohort=cohort, reported=running,
+        soak_seconds=plan.soak_seconds, on_breach=plan.on_breach, cohort=cohort.size, reported=cohort.running,
         failed=rollout_members.counts(connection, rollout)["failed"], gates=_last_looks(connection, rollout),
     ), True  # fmt: skip
 

@@ -93,17 +93,18 @@ class RolloutPages(Controller):
         members: tuple[list[rollout_members.Member], str] = ([], "")
         counts = {"in": 0, "failed": 0}
         with state.hub.database.reading() as database:
-            stored = None
+            stored = cohort = None
             with contextlib.suppress(DataError):  # a plan that cannot be read: the page says so among the gates
                 stored = rollout_store.find(database, number)
                 members, counts = rollout_members.members(database, stored, who, after), rollout_members.counts(database, stored)
-            rollout, of_looks = rollout_view.of(database, number, stored)
+                cohort = rollout_members.cohort(database, stored)
+            rollout, of_looks = rollout_view.of(database, number, stored, cohort)
             hub_health = health.current(database)
             events, _ = event_list.listed(database, rollout=number, limit=EVENTS_SHOWN)
         return page(
             "rollout.html.j2", f"Rollout {number}", request, section="Rollouts", rollout=rollout, events=events, health=hub_health,
             soak=soak_of(rollout, time.time()), who=who, members=members[0], following=members[1], after=after,
-            counts=counts, of_looks=of_looks, evolution=evolution,
+            counts=counts, late=cohort.late if cohort else 0, of_looks=of_looks, evolution=evolution,
             link=lambda **words: query_link(f"/rollouts/{number}", **words) + "#devices",
         )  # fmt: skip
 
