@@ -6,6 +6,7 @@ rows of the others are copies of what it made of those. The tick is `edgeloop-hu
 
 from __future__ import annotations
 
+import multiprocessing
 import random
 import resource
 import tempfile
@@ -29,7 +30,8 @@ def ticks(quick: bool) -> Iterator[Row]:
 
     from edgeloop_contract.messages import Moments
     from edgeloop_contract.rollout import Step
-    from edgeloop_hub.storage.schema import heartbeats, rollout_evidence, rollouts
+    from edgeloop_hub import health
+    from edgeloop_hub.storage.schema import heartbeats, rollout_evidence, rollout_looks, rollouts
     from hub_parts import NEW, OLD, beat, parts
 
     count = 2_000 if quick else 20_000
@@ -54,10 +56,20 @@ def ticks(quick: bool) -> Iterator[Row]:
             kept = {sha: [row for row in made if row.sha256 == sha] for sha in (NEW, OLD)}
             rows = [{**rng.choice(kept[NEW if _inside(i) else OLD])._mapping, "device": f"pi-{i:06}"} for i in range(200, count)]
             database.execute(insert(rollout_evidence), rows)
-        hub.change(rollouts, rollouts.c.id == number, began=time.time() - 86_400)
         _tick(hub)  # imports its tests
-        spent_by_sums, _ = _tick(hub)
-        yield at_most(f"{count:,} devices: a tick", round(spent_by_sums, 2), "s", TICK_SECONDS)
+        for words, hours in (("eight hours", 8), ("eight days", 192)):
+            hub.change(rollouts, rollouts.c.id == number, began=time.time() - 3600 * hours, step_began=time.time() - 3600 * hours)
+            with hub.hub.database.writing() as database:
+                database.execute(delete(rollout_looks))  # every gate looks
+            looking, _ = _tick(hub)
+            between, waits = _tick_beside_reports(hub)
+            yield at_most(f"{count:,} devices, {words}: a tick in which every gate looks", round(looking, 2), "s", TICK_SECONDS)
+            yield at_most("… a tick between looks", round(between, 2), "s", TICK_SECONDS)
+            yield at_most(f"… the longest of {len(waits)} reports meanwhile, none refused", round(1e3 * max(waits)), "ms", 1000)
+            with hub.hub.database.reading() as database:
+                last = health.last_tick(database)
+            assert last is not None
+            yield at_most("… how long that tick held other writers at most", round(1e3 * last.longest_write_seconds, 1), "ms", 100)
         yield Row("… a report stored and added up", round(sorted(spent)[100] * 1e3, 2), "ms")
         with hub.hub.database.writing() as database:
             for turn in range(REPORTS_PER_DAY):
@@ -94,6 +106,47 @@ def _devices(hub: Any, count: int) -> None:
              "credential": secret_digests.digest(str(i)),
              "labels": json.dumps([]), "channel": "stable", "enrolled": 0.0} for i in range(count)
         ])  # fmt: skip
+
+
+def _tick_beside_reports(hub: Any) -> tuple[float, list[float]]:
+    """Seconds of a tick, and of each report that a server's process stored while it ran."""
+    context = multiprocessing.get_context("spawn")
+    ready, over, found = context.Event(), context.Event(), context.Queue()
+    server = context.Process(target=_store_reports, args=(hub.hub.settings.data, ready, over, found))
+    server.start()
+    ready.wait(60)
+    try:
+        return _tick(hub)[0], _after(over, found)
+    finally:
+        over.set()
+        server.join(60)
+
+
+def _after(over: Any, found: Any) -> list[float]:
+    over.set()
+    waits: list[float] = found.get(timeout=60)
+    return waits
+
+
+def _store_reports(data: Path, ready: Any, over: Any, found: Any) -> None:
+    from edgeloop_contract.messages import Report
+    from edgeloop_hub.auth.accounts import EnrolledDevice
+    from edgeloop_hub.fleet import reports
+    from edgeloop_hub.settings import Settings
+    from edgeloop_hub.storage.database import Database
+    from hub_parts import OLD, beat
+
+    settings = Settings(data)
+    database, waits = Database(settings.database_url), list[float]()
+    while not over.is_set():
+        start = time.perf_counter()
+        report = Report(key=f"beside-{start:.6f}", at=time.time(), heartbeat=beat(OLD, answered=100, latency_us_p95=900.0))
+        with database.writing() as connection:
+            assert reports.store(connection, EnrolledDevice(f"pi-{2 * len(waits):06}", [], "stable", "m", ""), report, settings)
+        waits.append(time.perf_counter() - start)
+        ready.set()
+        time.sleep(0.01)
+    found.put(waits[1:])
 
 
 def _tick(hub: Any) -> tuple[float, int]:

@@ -18,28 +18,31 @@ from harness import Row, at_most, each, main
 ALPHA, WEEK = 0.01, 168
 GATES = ("crash rate", "p95 latency", "mean confidence", "label mix")
 RUNS = {10: 400, 1_000: 60, 100_000: 6}
-PEER_HOURS = {10: 4, 100: 24, 1_000: 24, 100_000: 56}  # between two looks of the test that is repeated
+PEER_HOURS = {4: 4, 10: 4, 100: 24, 1_000: 24, 100_000: 56}  # between two looks of the test that is repeated
 WORSE = {"crash rate": "three times the crashes", "p95 latency": "2× the latency", "mean confidence": "a drop of 0.1",
          "label mix": "30 % moved"}  # fmt: skip
+SEVERE = {"crash rate": "12 crashes an hour", "p95 latency": "4× the latency", "mean confidence": "a drop of 0.3",
+          "label mix": "one label alone"}  # fmt: skip
 
 
 def measure(quick: bool) -> Iterator[Row]:
-    yield from each(quick, false_halts, misses, one_look)
+    yield from each(quick, false_halts, misses, severe_ones, one_look)
 
 
 class Fleet:
     """Sums of devices, an hour at a time. `worse`: the gate by which the new bundle is worse; "": it is as good."""
 
-    def __init__(self, rng: np.random.Generator, count: int, worse: str) -> None:
+    def __init__(self, rng: np.random.Generator, count: int, worse: str, severe: bool = False) -> None:
         from edgeloop_hub.rollouts.device_evidence import DeviceEvidence
 
         self.rng, self.count, self.inside = rng, count, max(1, count // 4)
         new = np.arange(count) < self.inside
-        factor = np.where(new & (worse == "crash rate"), 3.0, 1.0)
+        factor = np.where(new & (worse == "crash rate"), 120.0 if severe else 3.0, 1.0)
         self.rates = 0.1 * rng.gamma(4, 0.25, count) * factor  # crashes an hour
-        self.latency = 900 * rng.lognormal(0, 0.2, count) * np.where(new & (worse == "p95 latency"), 2.0, 1.0)
-        self.sure = rng.normal(0.85, 0.02, count) - np.where(new & (worse == "mean confidence"), 0.1, 0.0)
-        self.walks = np.clip(rng.normal(0.5, 0.1, count) + np.where(new & (worse == "label mix"), 0.3, 0.0), 0.02, 0.98)
+        self.latency = 900 * rng.lognormal(0, 0.2, count) * np.where(new & (worse == "p95 latency"), 4.0 if severe else 2.0, 1.0)
+        self.sure = rng.normal(0.85, 0.02, count) - np.where(new & (worse == "mean confidence"), 0.3 if severe else 0.1, 0.0)
+        moved = np.where(new & (worse == "label mix"), 0.9 if severe else 0.3, 0.0)
+        self.walks = np.clip(rng.normal(0.5, 0.1, count) + moved, 0.02, 0.98)
         made = {f"d{i}": DeviceEvidence(worked=True) for i in range(count)}
         names = list(made)
         self.new = {name: made[name] for name in names[: self.inside]}
@@ -71,8 +74,11 @@ class Fleet:
                 device.mixes.add({"walk": round(100 * share), "run": 100 - round(100 * share)})
 
 
-def week(rng: np.random.Generator, count: int, worse: str, peer: bool) -> tuple[set[str], set[str], float]:
-    """Gates that halt the rollout within a week: by shared looks, by the whole alpha each time; seconds of the longest look."""
+def week(rng: np.random.Generator, count: int, worse: str, peer: bool, severe: bool = False) -> tuple[set[str], set[str], float]:
+    """Gates that halt the rollout within a week: by shared looks, by the whole alpha each time.
+
+    Third: seconds of the longest look; hours until the rollout was halted, where it was by the gate that is `worse`.
+    """
     from edgeloop_contract.rollout import GateLimits
     from edgeloop_hub.rollouts.gates import judge
     from edgeloop_hub.rollouts.looks import Moment
@@ -81,7 +87,7 @@ def week(rng: np.random.Generator, count: int, worse: str, peer: bool) -> tuple[
     limits = (
         GateLimits() if worse else GateLimits(max_crashes_per_hour=0, max_latency_ratio=1, max_confidence_drop=0, max_label_shift=0)
     )
-    fleet, past, halted, naive, longest = Fleet(rng, count, worse), dict[str, Any](), set[str](), set[str](), 0.0
+    fleet, past, halted, naive, longest = Fleet(rng, count, worse, severe), dict[str, Any](), set[str](), set[str](), 0.0
     hours = sorted({*(2**i for i in range(8)), *range(PEER_HOURS[count], WEEK + 1, PEER_HOURS[count]), WEEK} - {0})
     before = 0
     for hour in hours:
@@ -96,7 +102,7 @@ def week(rng: np.random.Generator, count: int, worse: str, peer: bool) -> tuple[
         if peer and hour % PEER_HOURS[count] == 0:
             naive |= {f.gate for f in judge(limits, fleet.new, fleet.old, 0, fleet.inside) if f.breached and f.gate in GATES}
         if worse in halted:
-            break
+            return halted, naive, float(hour)
     return halted, naive, longest
 
 
@@ -125,6 +131,17 @@ def misses(quick: bool) -> Iterator[Row]:
             name = f"{count:,} devices, {WORSE[gate]}: missed in a week ({runs} times)"
             missed = 100 * (1 - found / runs)
             yield at_most(name, missed, "%", 5.0) if count > 10 else Row(name, missed, "%")
+
+
+def severe_ones(quick: bool) -> Iterator[Row]:
+    """What must not be missed in the smallest fleets: how long it takes."""
+    runs = 10 if quick else 100
+    for count in (4, 10):
+        for gate in GATES:
+            weeks = [week(np.random.default_rng(run), count, gate, False, severe=True) for run in range(runs)]
+            hours = sorted(hour for halted, _, hour in weeks if gate in halted)
+            name = f"{count} devices, {SEVERE[gate]}: median hours until it is halted; {runs - len(hours)} of {runs} missed"
+            yield Row(name, hours[len(hours) // 2] if hours else None, "h")
 
 
 def one_look(quick: bool) -> Iterator[Row]:

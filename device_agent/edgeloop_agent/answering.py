@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
@@ -14,6 +16,7 @@ from edgeloop_agent.fitting import fitted
 from edgeloop_agent.label_answers import Label
 from edgeloop_agent.mask_answers import Mask
 from edgeloop_agent.metrics import Counts, place_kind
+from edgeloop_agent.regions import in_whole
 from edgeloop_agent.sources import Recording
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.cleaning import NearDuplicate, clean, thumbnail
@@ -33,6 +36,7 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `repaired`: values that cleaning repaired, by step. `repeated`: the recording is a near duplicate; these are the last answers.
     `lines`, `zones`: what was counted until now, where frames are followed. `parts`: milliseconds by model, where chains are.
+    `captured_at`: when a live source took it, in UTC.
     """
 
     input: str
@@ -53,6 +57,7 @@ class AnswerLine(msgspec.Struct, frozen=True, omit_defaults=True):
     lines: list[LineCount] | None = None
     zones: list[ZoneCount] | None = None
     parts: dict[str, float] | None = None
+    captured_at: str | None = None
 
 
 class Observer(Protocol):
@@ -90,6 +95,15 @@ class Answering:
 
     def lines(self, recording: Recording) -> Iterator[AnswerLine]:
         """One line for each window, or one that says why there is none. Never raises for the content of a recording."""
+        if recording.captured is None:
+            yield from self._lines(recording)
+            return
+        at = datetime.fromtimestamp(time.time() - time.monotonic() + recording.captured, timezone.utc)
+        captured_at = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        for line in self._lines(recording):
+            yield msgspec.structs.replace(line, captured_at=captured_at)
+
+    def _lines(self, recording: Recording) -> Iterator[AnswerLine]:
         try:
             values = self._chosen(recording)
             if values is None and recording.inputs is None:
@@ -127,6 +141,9 @@ class Answering:
         if recording.text is not None:
             return as_bytes(recording.text)
         columns = recording.by_name(self.manifest.channels) if recording.by_name is not None and self.manifest.channels else None
+        if recording.region is not None and recording.values is not None:
+            left, top, right, bottom = recording.region
+            return recording.values[top:bottom, left:right]
         return recording.values if columns is None else columns
 
     def _answered(self, recording: Recording, values: Array) -> Iterator[AnswerLine]:
@@ -161,6 +178,9 @@ class Answering:
         """The answer's line, after it was counted and observed."""
         self._count(answer, truth)
         line = _line(recording.name, answer, repaired, self.as_lists)
+        if recording.region is not None and recording.values is not None:
+            boxes, masks = in_whole(line.boxes, line.masks, recording.region, recording.values.shape[:2])
+            line = msgspec.structs.replace(line, boxes=boxes, masks=masks)
         try:
             if line.boxes is not None and (self.following is not None or self.chains is not None):
                 line = self._continued(recording, answer, line, line.boxes)

@@ -13,6 +13,7 @@ from edgeloop_agent.box_answers import Box, Part
 from edgeloop_agent.config import Chain
 from edgeloop_agent.engine import Answer, Engine
 from edgeloop_agent.fitting import fitted
+from edgeloop_agent.regions import moved
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, UsageError
 from edgeloop_contract.manifest import Manifest
@@ -90,7 +91,7 @@ class Chains:
             return Part(refused=answer.refused if answer is not None else "no sample in it")
         spent[chain.model] += answer.milliseconds
         inner = (corner[0] + columns.start, corner[1] + rows.start)
-        found = None if answer.boxes is None else self._with_parts(chain.model, _moved(answer.boxes, inner), crop, inner, spent)
+        found = None if answer.boxes is None else self._with_parts(chain.model, moved(answer.boxes, inner), crop, inner, spent)
         return _part_of(answer, found)
 
 
@@ -100,17 +101,6 @@ def _crop(box: Sequence[float], margin: float, size: Sequence[int], corner: tupl
     wide, high = margin * (x2 - x1), margin * (y2 - y1)
     top, left = max(0, math.floor(y1 - high)), max(0, math.floor(x1 - wide))
     return slice(top, max(top, min(size[0], math.ceil(y2 + high)))), slice(left, max(left, min(size[1], math.ceil(x2 + wide))))
-
-
-def _moved(boxes: Sequence[Box], corner: tuple[int, int]) -> list[Box]:
-    """Boxes of a crop, with their points, in the picture."""
-    x, y = corner
-    moved = []
-    for box in boxes:
-        x1, y1, x2, y2 = box.box
-        points = box.points and [msgspec.structs.replace(p, point=[p.point[0] + x, p.point[1] + y]) for p in box.points]
-        moved.append(msgspec.structs.replace(box, box=[x1 + x, y1 + y, x2 + x, y2 + y], points=points))
-    return moved
 
 
 def _part_of(answer: Answer, boxes: list[Box] | None) -> Part:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Timer
 
 import msgspec
 
 from edgeloop_agent import device_state
 from edgeloop_agent.addresses import authority
 from edgeloop_agent.config import Config, load
+from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.connection_pool import is_here
 from edgeloop_agent.hardware import machine
@@ -19,7 +21,7 @@ from edgeloop_agent.loop import describe
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
 from edgeloop_agent.sensors import Board
-from edgeloop_agent.sources import open_source
+from edgeloop_agent.sources import Source, open_source
 from edgeloop_contract.errors import UsageError
 from edgeloop_contract.manifest import Manifest
 from edgeloop_contract.resampling import model_rate_hz
@@ -43,8 +45,10 @@ def report_lines(path: Path) -> Iterator[str]:
         yield "warning: source: it is not read, as its bundle, the first of the config, is refused"
     for loaded in models.loaded():
         yield f"model {loaded.name}: {loaded.variant} on {loaded.runtime}"
-    open_source(config.source)
+    source = open_source(config.source)
     yield f"source {config.source.kind}: {SOURCES[config.source.kind].description}"
+    if source is not None and SOURCES[config.source.kind].newest:
+        yield _first_frame(source, config.source)
     if config.tracking.enabled:
         from edgeloop_agent.tracking.following import check_model
 
@@ -69,6 +73,29 @@ def report_lines(path: Path) -> Iterator[str]:
         raise next(iter(models.refused.values()))
 
 
+def _first_frame(source: Source, settings: Settings) -> str:
+    """What the camera says of itself and what came; a warning where no frame comes in time, because the agent waits for one."""
+    stop, said = Event(), [f"no frame in {settings.camera.open_seconds:g} s"]
+
+    def unavailable(why: str) -> None:
+        if why:
+            said.append(why)
+            stop.set()
+
+    timer = Timer(settings.camera.open_seconds + settings.camera.read_seconds, stop.set)
+    timer.daemon = True
+    timer.start()
+    frames = source.recordings(stop, unavailable)
+    try:
+        first = next(iter(frames), None)
+    finally:
+        stop.set()
+        timer.cancel()
+    if first is None:
+        return f"warning: source: {said[-1]}; the agent starts all the same, and tries again"
+    return f"camera: {getattr(source, 'described', '')}{f'; refused: {first.refused}' if first.refused else ''}"
+
+
 def _outputs(config: Config, manifest: Manifest) -> Iterator[str]:
     """Where answers go. Raises UsageError for labels that the model does not have."""
     from edgeloop_agent.outputs.fan_out import unknown_labels
@@ -91,7 +118,7 @@ def _outputs(config: Config, manifest: Manifest) -> Iterator[str]:
 def _sound(config: Config, manifest: Manifest) -> Iterator[str]:
     """The microphone's rate against the model's."""
     model_hz = model_rate_hz(manifest.preprocessing)
-    if config.source.kind != "microphone":
+    if not SOURCES[config.source.kind].of_sound:
         return
     rate, channels = config.source.rate_hz, config.source.channels
     if model_hz is None:

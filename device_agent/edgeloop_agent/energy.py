@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from edgeloop_agent.runtimes import Runtime
+from edgeloop_agent.runtimes.named import calls
 from edgeloop_contract.arrays import Array
 
 __all__ = ["NO_METER", "Meter", "microjoules"]
@@ -57,14 +57,14 @@ class Meter:
         return joules | _nvml()
 
 
-def microjoules(runtime: Runtime, samples: Array, seconds: float, powercap: Path = POWERCAP) -> float | None:
+def microjoules(runtime: Runtime, samples: Array | Mapping[str, Array], seconds: float, powercap: Path = POWERCAP) -> float | None:
     """Of one inference of one sample: the whole package while it runs, what it draws when idle included. None without a meter."""
-    rows = [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+    run, rows = calls(runtime, samples)
     meter, count, deadline = Meter(powercap), 0, time.perf_counter() + seconds
     if not meter.names:
         return None
     while time.perf_counter() < deadline:
-        runtime.run(rows[count % len(rows)])
+        run(rows[count % len(rows)])
         count += 1
     return 1e6 * (meter.joules() or 0.0) / max(1, count)
 

@@ -1,12 +1,16 @@
-"""A bounded queue between source and loop, filled by a thread. When it is full, the source waits, or the oldest are dropped."""
+"""A bounded queue between source and loop, filled by a thread. When it is full, the source waits, or the oldest are dropped.
+
+Of cameras nothing waits in it: a frame is taken from the camera when the loop asks for one.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 
 from edgeloop_agent.config import Source as Settings
+from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.in_flight import EXCLUDED, InFlight
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
@@ -25,11 +29,16 @@ class Feed:
         self._source, self._settings, self._counts, self._log = source, settings, counts, log
         self._in_flight = in_flight or InFlight()
         self._waits = waits_when_full(settings)
+        self._newest = settings.kind in SOURCES and SOURCES[settings.kind].newest
+        self._asked = False  # whether the loop waits for a recording
+        self._described = ""
+        counts.frames = getattr(source, "frames", None) or counts.frames
         self._waiting: deque[Recording] = deque()
         self._changed = threading.Condition()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._fill, name="source", daemon=True)
-        self._dropped, self._logged_at, self._seen_lost = 0, float("-inf"), 0
+        self._dropped, self._logged_at = 0, float("-inf")
+        self._seen_lost: Counter[str] = Counter()
         self.failure: EdgeloopError | None = None
 
     def start(self) -> None:
@@ -50,9 +59,12 @@ class Feed:
         """The oldest recording of the queue; None if none comes in time."""
         with self._changed:
             if not self._waiting:
-                self._changed.wait(timeout_seconds)
+                self._asked = True
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting, timeout_seconds)
             if not self._waiting:
                 return None
+            self._asked = False
             recording = self._waiting.popleft()
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
@@ -76,11 +88,14 @@ class Feed:
         while not self._stop.is_set():
             try:
                 for recording in self._source.recordings(self._stop, self._set_source_state):
-                    self._count_lost(getattr(self._source, "lost", 0))
+                    self._count_lost("queue_full", getattr(self._source, "lost", 0))
+                    self._count_lost("overrun", getattr(self._source, "overruns", 0))
                     if self._in_flight.is_finished(recording.key):
                         continue
                     excluded = self._in_flight.is_excluded(recording.key) and recording.is_read
                     self._put(Recording(recording.name, None, EXCLUDED, key=recording.key) if excluded else recording)
+                    if self._newest:
+                        self._wait_until_asked()
                 return
             except EdgeloopError as error:  # the user must act: a missing file, a wrong password
                 self.failure = error
@@ -100,6 +115,10 @@ class Feed:
             self._counts.queue = len(self._waiting)
             self._changed.notify_all()
 
+    def _wait_until_asked(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: (self._asked and not self._waiting) or self._stop.is_set())
+
     def _is_full(self, more: Recording) -> bool:
         """Whether the queue holds too many recordings, or too many bytes (a few large pictures)."""
         held = sum(map(_bytes_of, self._waiting))
@@ -109,20 +128,24 @@ class Feed:
         self._log_dropped(1, recording.name)
         self.settle(recording, "dropped")
 
-    def _count_lost(self, count: int) -> None:
-        """Count what the source itself dropped."""
-        if count > self._seen_lost:
-            self._log_dropped(count - self._seen_lost, "in the source")
-            self._seen_lost = count
+    def _count_lost(self, reason: str, count: int) -> None:
+        """Count what the source itself, or its device, dropped."""
+        if count > self._seen_lost[reason]:
+            self._log_dropped(count - self._seen_lost[reason], "in the source", reason)
+            self._seen_lost[reason] = count
 
-    def _log_dropped(self, count: int, last: str) -> None:
-        self._counts.dropped["queue_full"] += count
+    def _log_dropped(self, count: int, last: str, reason: str = "queue_full") -> None:
+        self._counts.dropped[reason] += count
         self._dropped += count
         if (now := time.monotonic()) >= self._logged_at + LOG_SECONDS:
             self._log("warning", "queue full: recordings are dropped", count=self._dropped, last=last)
             self._dropped, self._logged_at = 0, now
 
     def _set_source_state(self, why: str) -> None:
+        described = getattr(self._source, "described", "")
+        if not why and described != self._described:
+            self._described = self._counts.source_opened = described
+            self._log("info", "source opened", what=described)
         if why != self._counts.source_unavailable:
             self._counts.source_unavailable = why
             self._log(

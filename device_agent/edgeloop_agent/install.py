@@ -18,6 +18,8 @@ from edgeloop_contract.files import publish
 
 UNIT = "edgeloop-agent.service"
 USER = "edgeloop-agent"
+CAMERA_KINDS = ("camera", "rpicam")
+DEVICE_KINDS = (*CAMERA_KINDS, "microphone", "arecord", "pcm", "lines")
 STATE = "var/lib/edgeloop-agent"  # as StateDirectory= makes it
 
 
@@ -38,7 +40,7 @@ def _answer_files(config: Config) -> list[Path]:
 def unit_of(config: Config, config_path: Path, program: str) -> str:
     """The unit file. The sandbox leaves the agent its own folders, its devices, and the network."""
     watchdog = int(config.limits.hang_seconds + 10)
-    needs_devices = config.source.kind in ("camera", "microphone", "lines") or bool(config.runtime.delegate)
+    needs_devices = config.source.kind in DEVICE_KINDS or bool(config.runtime.delegate)
     groups = "SupplementaryGroups=video audio dialout\n" if needs_devices else ""
     devices = "" if needs_devices or config.runtime.providers else "PrivateDevices=yes\n"
     writable = sorted({str(file.parent) for file in _answer_files(config)})
@@ -47,9 +49,11 @@ def unit_of(config: Config, config_path: Path, program: str) -> str:
     if config.state:
         writable.append(config.state)
     writes = f"ReadWritePaths={' '.join(map(_quoted, writable))}\n" if writable else ""
+    source_is_remote = config.source.kind in ("mqtt", "snapshot") or "://" in config.source.where
     sends = any(output.kind != "lines" for output in config.outputs)
-    local_only = config.source.kind != "mqtt" and not sends and not config.updates.hub and not config.split.enabled
-    families = "AF_UNIX AF_INET AF_INET6"
+    local_only = not source_is_remote and not sends and not config.updates.hub and not config.split.enabled
+    netlink = " AF_NETLINK" if config.source.kind in CAMERA_KINDS else ""  # where libcamera hears of devices
+    families = f"AF_UNIX AF_INET AF_INET6{netlink}"
     addresses = "IPAddressDeny=any\nIPAddressAllow=localhost\n" if local_only and config.api.host in ("127.0.0.1", "::1") else ""
     return f"""\
 [Unit]

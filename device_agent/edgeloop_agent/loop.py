@@ -124,6 +124,10 @@ class Loop:
                 some = []
             self.progress()  # the windows of one recording may take minutes
         written = self.output.write(some, recording) and written
+        if recording.captured is not None and recording.is_read:
+            seconds = time.monotonic() - recording.captured
+            self.counts.last_capture_to_answer = seconds
+            self.counts.capture_to_answer.add(seconds)
         if self.view is not None:
             self.view.see(recording, some)
         if self.answering.failures > failures:

@@ -76,6 +76,10 @@ class Counts(msgspec.Struct):
     queue: int = 0
     outputs_waiting: dict[str, int] = msgspec.field(default_factory=dict)  # answers on disk, by where they go
     source_unavailable: str = ""
+    source_opened: str = ""  # what a camera or microphone says of itself
+    frames: Counter[str] = msgspec.field(default_factory=Counter)  # of a camera, by what became of them
+    capture_to_answer: Latencies = msgspec.field(default_factory=Latencies)  # of a live source
+    last_capture_to_answer: float | None = None  # seconds
     bundles_refused: int = 0  # of the config, that are not served
     thermal: str = "cool"
     reading: Reading | None = None

@@ -23,6 +23,7 @@ from edgeloop_agent.sensors import Board
 from edgeloop_agent.sources import open_source
 from edgeloop_contract.errors import EdgeloopError
 from edgeloop_contract.preprocessing import takes_texts
+from edgeloop_contract.resampling import model_rate_hz
 
 if TYPE_CHECKING:
     from edgeloop_agent.offload.tail_servers import TailServers
@@ -74,7 +75,8 @@ def _serve(config: Config, config_path: Path, log: Log, stop: Event, pipe: int) 
     counts = Counts(restarts=int(os.environ.get("EDGELOOP_RESTARTS", "0")))
     models = Models(_with_update(config, log), counts, log, _tail_servers(config, counts, log))
     in_flight = InFlight.from_environment()
-    source = open_source(config.source, in_flight, takes_texts(models.manifests[models.first].preprocessing))
+    steps = models.manifests[models.first].preprocessing
+    source = open_source(config.source, in_flight, takes_texts(steps), model_rate_hz(steps))
     models.load_first()
     if source is not None and not models.answers_source:
         source, counts.source_unavailable = None, "its bundle is refused"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from edgeloop_contract.errors import DeviceError, EdgeloopError, ModelError
-from edgeloop_contract.manifest import SCORES
+from edgeloop_contract.manifest import INPUT, SCORES
 from edgeloop_exporters import onnx_passes, tflite_passes
 from edgeloop_exporters.channels_last import register_padding
 from edgeloop_exporters.faulty_layer import faulty_layer
 from edgeloop_exporters.graph import MAX_BATCH, aten
+from edgeloop_exporters.inputs import DTYPES, inputs_of, with_own_inputs
 from edgeloop_exporters.integer_graph import in_integers
+from edgeloop_exporters.named_inputs import NamedInput
 from edgeloop_exporters.normalization import InputNormalization, channels_first
 from edgeloop_exporters.outputs import outputs_of, separated
 from edgeloop_exporters.quiet import quiet
@@ -130,23 +133,25 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     _register_operations()
     raw_is_quantized = quantized and takes_counts(module, normalization)
     body = separated(in_integers(module, 0, True, raw_is_quantized) if quantized else copied(module))
-    several = len(normalization.mean) > 1 and len(shape) > 1 and normalization.dtype != "int32"
-    shipped = _Shipped(body, normalization, "dequantize" if raw_is_quantized else "normalize", several).eval()
+    entry: Entry = "dequantize" if raw_is_quantized else "normalize"
+    moved_first = len(normalization.mean) > 1 and len(shape) > 1 and normalization.dtype != "int32"
+    inputs = inputs_of(module)
+    shipped = with_own_inputs(body) if inputs else _Shipped(body, normalization, entry, moved_first).eval()
+    samples = _samples(2, inputs, shape, RAW[normalization.dtype])
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
-    sample = torch.zeros((2, *shape), dtype=RAW[normalization.dtype])
     opset = OPSET_OF_GELU if any(node.target is aten.gelu.default for node in body.graph.nodes) else OPSET
     names = [output.name or SCORES for output in outputs_of(module)]
-    places = [f"edgeloop_output_{number}" for number in range(len(names))] if len(names) > 1 else names
+    places = [f"edgeloop_output_{number}" for number in range(len(names))]
+    doors = [f"edgeloop_input_{number}" for number in range(len(samples))]
     with quiet(), torch.no_grad():
         program = torch.onnx.export(
-            shipped, (sample,), dynamo=True, opset_version=opset, dynamic_shapes=({0: batch},),
-            input_names=["input"], output_names=places, external_data=False, verbose=False, optimize=True,
+            shipped, samples, dynamo=True, opset_version=opset, dynamic_shapes=tuple({0: batch} for _ in samples),
+            input_names=doors, output_names=places, external_data=False, verbose=False, optimize=True,
         )  # fmt: skip
         assert program is not None
         model = program.model_proto
     onnx_passes.tidy(model)
-    if len(names) > 1:
-        onnx_passes.name_outputs(model, names)
+    onnx_passes.name_ports(model, [entry.name for entry in inputs] or [INPUT], names)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
 
@@ -171,18 +176,30 @@ def _tflite(module: fx.GraphModule, normalization: InputNormalization, shape: tu
     else:
         body = copied(module)
     tflite_passes.constants_first(separated(body))
-    shipped = _Shipped(body, normalization, "nothing" if raw_is_quantized else "normalize").eval()
-    if quantized and not shipped.mean.any() and bool((shipped.factor == 1).all()):
-        # Where nothing stands before the first rounding, the converter makes the input int8; the samples are floats. The next
-        # number after 1 keeps one operation there, and moves a value by less than a ten-millionth.
-        shipped.factor = torch.nextafter(shipped.factor, torch.tensor(2.0))
-    sample = torch.zeros((1, *shape), dtype=torch.float32 if raw_is_quantized else RAW[normalization.dtype])
+    # Where nothing stands before the first rounding, the converter makes the input int8; the samples are floats. The next number
+    # after 1 keeps one operation there, and moves a value by less than a ten-millionth.
+    inputs = inputs_of(module)
+    if inputs:
+        states = {entry.output for entry in inputs}
+        shipped: nn.Module = with_own_inputs(body, [output.name in states for output in outputs_of(module)] if quantized else None)
+    else:
+        shipped = single = _Shipped(body, normalization, "nothing" if raw_is_quantized else "normalize").eval()
+        if quantized and not single.mean.any() and bool((single.factor == 1).all()):
+            single.factor = torch.nextafter(single.factor, torch.tensor(2.0))
+    samples = _samples(1, inputs, shape, torch.float32 if raw_is_quantized else RAW[normalization.dtype])
     with quiet(), torch.no_grad():
         # As bytes: writing a file itself, the converter ends the process when the disk is full.
-        content: bytes = litert_torch.convert(shipped, (sample,), quant_config=config).model_content()
+        content: bytes = litert_torch.convert(shipped, samples, quant_config=config).model_content()
+    names, doors = [output.name for output in outputs_of(module)], [entry.name for entry in inputs]
     content = tflite_passes.tidy(content, raw_is_quantized) if quantized else content
-    names = [output.name for output in outputs_of(module)]
-    return tflite_passes.named(content, names) if len(names) > 1 else content
+    return tflite_passes.named(content, doors, names if len(names) > 1 else []) if doors or len(names) > 1 else content
+
+
+def _samples(count: int, inputs: Sequence[NamedInput], shape: tuple[int, ...], dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """What the graph is exported with. `shape`, `dtype`: of the only input."""
+    if not inputs:
+        return (torch.zeros((count, *shape), dtype=dtype),)
+    return tuple(torch.zeros((count, *entry.shape), dtype=DTYPES[entry.door]) for entry in inputs)
 
 
 def _cause(error: BaseException) -> str:

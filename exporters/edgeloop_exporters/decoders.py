@@ -11,6 +11,7 @@ from torch import Tensor, fx
 from edgeloop_exporters.activations import readers_of
 from edgeloop_exporters.floating import SAME_SCALE
 from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, tensor_of
+from edgeloop_exporters.inputs import inputs_of
 from edgeloop_exporters.outputs import JOINED, answers_here, last_nodes
 
 __all__ = ["decoder_nodes", "reach_of"]
@@ -27,6 +28,8 @@ def decoder_nodes(module: fx.GraphModule) -> set[fx.Node]:
     They do if arrays of different kinds are joined there, or if a grid is added. A sigmoid that reads a layer stays in integers:
     its steps are 1/256 of a score.
     """
+    if inputs_of(module):  # detectors take a picture alone
+        return set()
     tail = _tail(module)
     if not any(_joins_kinds(node) or _has_a_grid(module, node) for node in tail):
         return set()

@@ -14,7 +14,8 @@ from edgeloop_contract.errors import DeviceError, ModelError
 from edgeloop_contract.manifest import Precision, TensorSpec, Variant
 from edgeloop_exporters.convert import takes_counts, written
 from edgeloop_exporters.faulty_layer import faulty_layer
-from edgeloop_exporters.file_tensors import file_scores, output_specs
+from edgeloop_exporters.file_tensors import file_scores, input_specs, output_specs, states_of, without_states
+from edgeloop_exporters.inputs import inputs_of
 from edgeloop_exporters.named_outputs import separate
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.outputs import outputs_of
@@ -101,9 +102,9 @@ def _scores(
     """The file's scores, as torch gives them."""
     counts = quantized and runtime == "tflite" and takes_counts(module, normalization)
     given = TensorSpec(dtype="int8" if counts else normalization.dtype, shape=list(samples.shape[1:]))  # type: ignore[arg-type]
-    precision = Precision.INT8 if quantized else Precision.FLOAT32
+    inputs, outputs = inputs_of(module), output_specs(module, runtime, quantized)
     variant = Variant(
-        name=runtime, runtime=runtime, precision=precision, file=f"the {runtime} file", inputs=[given],
-        outputs=output_specs(module, runtime, quantized),
+        name=runtime, runtime=runtime, precision=Precision.INT8 if quantized else Precision.FLOAT32, file=f"the {runtime} file",
+        inputs=input_specs(inputs) or [given], outputs=without_states(outputs, inputs), states=states_of(inputs),
     )  # fmt: skip
-    return file_scores(open_runtime(variant, content), variant, samples)
+    return file_scores(open_runtime(variant, content), variant, samples, inputs)

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import Tensor, fx
 
+from edgeloop_exporters.carried_states import carried_states
 from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.inputs import is_entry
 from edgeloop_exporters.masks import embeddings, is_migration, masked_nodes
 
 __all__ = [
@@ -58,7 +60,7 @@ def floating_nodes(module: fx.GraphModule, float_layers: Collection[str], float_
     floating |= {node for node in module.graph.nodes if node.target in NORMS or _is_wide(node)}
     floating |= {node for node in module.graph.nodes if node.target is aten.add.Tensor and _is_normalized_later(node)}
     floating |= masked_nodes(module) | embeddings(module) | {node for node in module.graph.nodes if is_migration(node)}
-    return floating | _divisions(module)
+    return floating | _divisions(module) | carried_states(module, SAME_SCALE)
 
 
 def _is_normalized_later(node: fx.Node) -> bool:
@@ -106,7 +108,7 @@ def stays_float(node: fx.Node, floating: set[fx.Node]) -> bool:
     """
     source = node.args[0] if node.args else None
     moved = node.target in SAME_SCALE and isinstance(source, fx.Node)
-    return node.op != "call_function" or node in floating or (moved and stays_float(source, floating))  # type: ignore[arg-type]
+    return node.op != "call_function" or is_entry(node) or node in floating or (moved and stays_float(source, floating))  # type: ignore[arg-type]
 
 
 def only_float_reads(node: fx.Node, floating: set[fx.Node]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgeloop_agent.runtimes.kernels import kernels
@@ -13,7 +14,7 @@ from edgeloop_exporters.figures import LayerCost
 RUNS = 200
 
 
-def measure(variant: Variant, model: bytes, samples: Array) -> list[LayerCost]:
+def measure(variant: Variant, model: bytes, samples: Array | Mapping[str, Array]) -> list[LayerCost]:
     """Every kernel in the order it runs; batch 1, one thread. Raises DeviceError when the profile cannot be read."""
     with tempfile.TemporaryDirectory() as folder:
         optimised = Path(folder) / "optimised.onnx"

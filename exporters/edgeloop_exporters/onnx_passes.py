@@ -15,19 +15,22 @@ HELD = "_held"  # ends the name of what `_hold_transpose` puts in
 WEIGHTED = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
-def name_outputs(model: Any, names: Sequence[str]) -> None:
-    """Call the outputs so, in their order. An inner value that has such a name gets another: the exporter does not look."""
+def name_ports(model: Any, inputs: Sequence[str], outputs: Sequence[str]) -> None:
+    """Call inputs and outputs so, in their order. An inner value that has such a name gets another: the exporter does not look.
+
+    Raises ModelError where an output is called as an input is.
+    """
     graph = model.graph
-    new = {name: f"inner_{name}" for name in names}
-    new |= {output.name: name for output, name in zip(graph.output, names, strict=True)}
+    if taken := next((name for name in outputs if name in inputs), None):
+        raise ModelError(f"an output is called {taken!r}, as the input is; give it another name")
+    new = {name: f"inner_{name}" for name in (*inputs, *outputs)}
+    ports = (*graph.input, *graph.output)
+    new |= {port.name: name for port, name in zip(ports, (*inputs, *outputs), strict=True)}
     for node in graph.node:
         node.input[:] = [new.get(name, name) for name in node.input]
         node.output[:] = [new.get(name, name) for name in node.output]
-    for value in (*graph.initializer, *graph.value_info, *graph.output):
+    for value in (*graph.initializer, *graph.value_info, *ports):
         value.name = new.get(value.name, value.name)
-    taken = next((entry.name for entry in graph.input if entry.name in new), None)
-    if taken is not None:
-        raise ModelError(f"an output is called {taken!r}, as the input is; give it another name")
 
 
 def tidy(model: Any) -> None:

@@ -12,7 +12,10 @@ from torch import Tensor, fx
 from edgeloop_agent.hardware import cores
 from edgeloop_agent.runtimes.onnx import session_of
 from edgeloop_contract.arrays import Array
+from edgeloop_contract.manifest import INPUT
 from edgeloop_exporters.figures import Agreement, LayerDifference
+from edgeloop_exporters.inputs import inputs_of
+from edgeloop_exporters.named_inputs import feeds_of
 from edgeloop_exporters.normalization import InputNormalization
 from edgeloop_exporters.quantizers import ActivationQuantizer
 
@@ -71,7 +74,9 @@ def layers(
     recorder = Recorder(module)
     with torch.no_grad():
         recorder.run(normalization.normalize(torch.from_numpy(samples)))
-    seen = _onnx_tensors(model, samples) if runtime == "onnx" else _tflite_tensors(model, samples)
+    inputs = inputs_of(module)
+    feeds = feeds_of(samples, inputs) if inputs else {INPUT: samples}
+    seen = _onnx_tensors(model, feeds) if runtime == "onnx" else _tflite_tensors(model, feeds)
     rows = []
     for node, (expected, scale, zero_point) in recorder.points.items():
         name = node.all_input_nodes[0].name
@@ -94,7 +99,7 @@ def _match(seen: list[tuple[np.float32, int, Array]], scale: np.float32, zero_po
     return None
 
 
-def _onnx_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, Array]]:
+def _onnx_tensors(model: bytes, feeds: Mapping[str, Array]) -> list[tuple[np.float32, int, Array]]:
     """(scale, uint8 zero point, integers) behind every QuantizeLinear, from the optimised session."""
     import onnx
     from onnx import numpy_helper
@@ -106,14 +111,14 @@ def _onnx_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, A
     graph.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in wanted)
     inferred = onnx.shape_inference.infer_shapes(graph)
     session = session_of(inferred.SerializeToString(), cores())
-    values = session.run(wanted, {"input": samples})
+    values = session.run(wanted, dict(feeds))
     return [
         (np.float32(constants[n.input[1]]), int(constants[n.input[2]]), v.astype(np.int16))
         for n, v in zip(nodes, values, strict=True)
     ]
 
 
-def _tflite_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int, Array]]:
+def _tflite_tensors(model: bytes, feeds: Mapping[str, Array]) -> list[tuple[np.float32, int, Array]]:
     """The same from TFLite's own kernels, int8 moved to uint8."""
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
@@ -122,15 +127,19 @@ def _tflite_tensors(model: bytes, samples: Array) -> list[tuple[np.float32, int,
         experimental_op_resolver_type=OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
     )  # fmt: skip
     interpreter.allocate_tensors()
-    entry = interpreter.get_input_details()[0]
-    if entry["dtype"] == np.int8:
-        samples = (samples ^ 0x80).view(np.int8)
+    entries = interpreter.get_input_details()
+    given = {entry["index"]: feeds[entry["name"]] if len(entries) > 1 else next(iter(feeds.values())) for entry in entries}
+    for entry in entries:
+        x = given[entry["index"]]
+        counts = entry["dtype"] == np.int8 and x.dtype == np.uint8
+        given[entry["index"]] = (x ^ 0x80).view(np.int8) if counts else x.astype(entry["dtype"], copy=False)
     outputs = [int(o) for operation in interpreter._get_ops_details() for o in operation["outputs"]]
     details = {t["index"]: t for t in interpreter.get_tensor_details()}
-    order = [i for i in (entry["index"], *outputs) if details[i]["dtype"] == np.int8 and details[i]["quantization"][0]]
+    order = [i for i in (*given, *outputs) if details[i]["dtype"] == np.int8 and details[i]["quantization"][0]]
     rows: dict[int, list[Array]] = {i: [] for i in order}
-    for sample in samples:
-        interpreter.set_tensor(entry["index"], sample[None])
+    for row in range(len(next(iter(given.values())))):
+        for index, x in given.items():
+            interpreter.set_tensor(index, x[row : row + 1])
         interpreter.invoke()
         for i in order:
             rows[i].append(interpreter.get_tensor(i))

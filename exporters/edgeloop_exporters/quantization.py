@@ -15,6 +15,7 @@ from edgeloop_exporters.activations import factor_of, least_read
 from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
 from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.inputs import is_entry
 from edgeloop_exporters.kernel_scales import axis_of, fixed_scale
 from edgeloop_exporters.outputs import JOINED, answers_here, last_nodes
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
@@ -166,7 +167,9 @@ def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
         tensor = tensor_of(module, node)
         operands = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.matmul.default}
         return tensor is not None and tensor.is_floating_point() and any(u.target in operands for u in node.users)
-    return node.op in ("placeholder", "call_function") and node.target is not JOINED
+    if node.op == "placeholder":
+        return is_entry(node)  # a sample of several inputs is rounded input by input
+    return node.op == "call_function" and node.target is not JOINED
 
 
 def _pads_for_next(node: fx.Node) -> bool:

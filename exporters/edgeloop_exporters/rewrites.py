@@ -14,6 +14,8 @@ from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, set_parameter, 
 LOWEST = -1e30  # padding at or below it stands for minus infinity
 MAX_POOLS = (aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default)
 MAX_CONSTANT = 1 << 24  # values
+NOTHING = {aten.add.Tensor: 0, aten.sub.Tensor: 0, aten.mul.Tensor: 1, aten.div.Tensor: 1}
+OF_AXES = (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default)
 
 
 def refuse_batch_statistics(module: fx.GraphModule) -> None:
@@ -118,6 +120,32 @@ def log_sigmoids(module: fx.GraphModule) -> None:
                 negative = call(graph, node, aten.neg.default, node.args, node.meta["val"])
                 soft = call(graph, node, aten.softplus.default, (negative,), node.meta["val"])
             node.target, node.args = aten.neg.default, (soft,)
+
+
+def reductions_of_one(module: fx.GraphModule) -> None:
+    """A mean, sum or extremum along axes of one value is that value: runtimes drop the operation, and keep a scale of its own."""
+    for node in list(module.graph.nodes):
+        if node.target not in OF_AXES or len(node.args) < 2 or not isinstance(node.args[1], (list, tuple, int)):
+            continue
+        value = node.args[0].meta["val"]
+        axes = [int(d) % value.dim() for d in ([node.args[1]] if isinstance(node.args[1], int) else node.args[1])]
+        if not axes or not all(isinstance(value.shape[d], int) and value.shape[d] == 1 for d in axes):
+            continue
+        if len(node.args) > 2 and node.args[2]:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+        else:
+            node.target, node.args = aten.squeeze.dims, (node.args[0], axes)
+
+
+def nothing_done(module: fx.GraphModule) -> None:
+    """x + 0, x − 0, x · 1 and x ÷ 1 are x: left in, they take a scale of their own."""
+    for node in list(module.graph.nodes):
+        if node.target in NOTHING and len(node.args) == 2 and not node.kwargs and node.args[1] == NOTHING[node.target]:
+            source = node.args[0]
+            if isinstance(source, fx.Node) and source.meta["val"].dtype == node.meta["val"].dtype:
+                node.replace_all_uses_with(source)
+                module.graph.erase_node(node)
 
 
 def vector_norms(module: fx.GraphModule) -> None:

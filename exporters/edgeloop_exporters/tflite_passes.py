@@ -108,17 +108,22 @@ def tidy(content: bytes, counts: bool = True) -> bytes:
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
-def named(content: bytes, names: Sequence[str]) -> bytes:
-    """A file whose outputs have these names and this order. The converter calls them output_0, output_1, … in its signature."""
+def named(content: bytes, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
+    """A file whose ports have these names and this order; none given: they stay as they are.
+
+    The converter calls them args_0, args_1, … and output_0, output_1, … in its signature.
+    """
     from ai_edge_litert.tools import flatbuffer_utils
 
     model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
     graph, (signature,) = model.subgraphs[0], model.signatureDefs
-    places = {_text(made.name): made for made in signature.outputs}
-    made = [places[f"output_{number}"] for number in range(len(names))]
-    for entry, name in zip(made, names, strict=True):
-        graph.tensors[entry.tensorIndex].name = entry.name = name.encode()
-    graph.outputs = [entry.tensorIndex for entry in made]
+    for side, word, names in (("inputs", "args", inputs), ("outputs", "output", outputs)):
+        places = {_text(made.name): made for made in getattr(signature, side)}
+        made = [places[f"{word}_{number}"] for number in range(len(names))]
+        for entry, name in zip(made, names, strict=True):
+            graph.tensors[entry.tensorIndex].name = entry.name = name.encode()
+        if made:
+            setattr(graph, side, [entry.tensorIndex for entry in made])
     return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 

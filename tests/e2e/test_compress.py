@@ -226,7 +226,7 @@ def looping() -> bytes:
         (b"no model at all", (), 4, "not a whole ONNX file"),
         (classifier()[:300], (), 4, "not a whole ONNX file"),
         (b"\x80\x04pickle", (), 4, "a pickle"),
-        (stateful(), (), 4, "has 2 inputs"),
+        (stateful(), (), 3, "the model has several inputs: give .npz files"),
         (quantized(), ("--normalize", "unit"), 4, "already quantized"),
         (looping(), ("--normalize", "unit"), 4, "NonZero"),
         (classifier(), (), 2, "say --normalize imagenet"),

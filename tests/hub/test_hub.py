@@ -69,6 +69,8 @@ def test_a_bad_version_is_refused_by_the_canary_and_halts_in_the_pilot(hub: Hub,
     target = hub.publish(version(tmp_path, 30, spoil=True))
     with serving(tmp_path / "p", text) as pilot, serving(tmp_path / "o", other) as bystander:
         eventually(lambda: _devices(hub)["pilot-1"]["version"] and _devices(hub)["other-1"]["version"])
+        told = hub.edgeloop("rollout", "power", target, "--steps", "label:pilot, 100%")
+        assert "step 1  p95 latency" in told and "a bundle that fails on 30% of them is found in 30%" in told
         number = hub.edgeloop("rollout", "start", target, "--steps", "label:pilot, 100%", *FAST).split()[1]
         eventually(lambda: "failed" in {e["kind"] for e in _events(hub) if e["source"] == "pilot-1"})
         assert "halted" in hub.run("tick")

@@ -165,5 +165,5 @@ def test_labels_of_one_device_are_bounded_over_all_its_reports() -> None:
     for turn in range(5):
         labels = {f"l{turn}-{i}": 2**53 for i in range(MAX_LABELS)}
         evidence.add(seen, Heartbeat(labels=labels, seconds=300.0, crashes=turn, right=2**53, labelled=5), 0)
-    assert len(seen.labels) == MAX_LABELS + 1 and max(seen.labels.values()) < 2**40
+    assert len(seen.labels) == evidence.MAX_KEPT_LABELS + 1 and max(seen.labels.values()) < 2**40
     assert seen.right <= seen.labelled and seen.worked

@@ -84,6 +84,14 @@ def test_a_week_of_looks_keeps_the_error_rate(worse: float, least: int, most: in
     assert worse != 1.0 or unguarded > 6  # what a test that is repeated, and not corrected, does
 
 
+def test_a_device_that_reports_without_end_brings_no_look_forward() -> None:
+    def side(count: int, many: int) -> dict[str, DeviceEvidence]:
+        return {f"d{i}": DeviceEvidence(hours=1.0, latency_us_p95=9e9, latency_reports=many if i == 0 else 5) for i in range(count)}
+
+    found = {f.gate: f for f in judge(GateLimits(), side(10, 10**9), side(30, 5), 0, 10, {}, Moment())}
+    assert found["p95 latency"].look is not None and found["p95 latency"].look.amount == 9 * 5 + 50
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Parts:
     found = parts(tmp_path)

@@ -64,7 +64,7 @@ def test_a_rollout_that_cannot_be_judged_is_halted_and_the_others_go_on(hub: Par
     good = hub.rollout("other-2.edgeloop", [Step(devices=["pi-0"])])
     hub.change(signed, signed.c.role == "timestamp", expires=time.time() + 5)
     judged = service.assess
-    broken = lambda connection, rollout: 1 / 0 if rollout.id == bad else judged(connection, rollout)  # noqa: E731
+    broken = lambda connection, rollout, **more: 1 / 0 if rollout.id == bad else judged(connection, rollout, **more)  # noqa: E731
     monkeypatch.setattr(service, "assess", broken)
     done = hub.tick()
     assert "timestamp signed anew" in done.actions[0] and f"rollout {good}" in done.actions[1]

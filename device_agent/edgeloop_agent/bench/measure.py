@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 
 from edgeloop_agent.hardware import cores, machine
 from edgeloop_agent.runtimes import Runtime, open_runtime, version_of
-from edgeloop_agent.runtimes.named import NamedModel
+from edgeloop_agent.runtimes.named import calls
 from edgeloop_agent.trial_samples import trial_samples
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
@@ -18,7 +17,7 @@ from edgeloop_contract.bench_report import MeasuredVariant
 from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import INPUT, Cost, Variant
 
-__all__ = ["WARM_UP", "best_threads", "calls", "latency", "measure_bundle", "samples_of"]
+__all__ = ["WARM_UP", "best_threads", "latency", "measure_bundle", "samples_of"]
 
 WARM_UP = 10
 MIN_RUNS = 30
@@ -39,17 +38,6 @@ def latency(runtime: Runtime, samples: Array | Mapping[str, Array], threads: int
         taken.append(time.perf_counter() - start)
     p50, p95 = np.percentile(np.array(taken) * 1e6, [50, 95])
     return Cost(latency_us_p50=round(float(p50), 1), latency_us_p95=round(float(p95), 1), threads=threads, machine=machine())
-
-
-def calls(runtime: Runtime, samples: Array | Mapping[str, Array]) -> tuple[Callable[[Any], object], Sequence[Any]]:
-    """What runs one sample, and the samples for it."""
-    if isinstance(samples, np.ndarray):
-        return runtime.run, [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
-    if not isinstance(runtime, NamedModel):
-        return calls(runtime, next(iter(samples.values())))
-    count = len(next(iter(samples.values())))
-    rows = [{name: np.ascontiguousarray(values[i : i + 1]) for name, values in samples.items()} for i in range(count)]
-    return lambda row: runtime.tensors(row, {}), rows
 
 
 def best_threads(variant: Variant, model: bytes, samples: Array | Mapping[str, Array], seconds: float) -> Cost:

@@ -11,12 +11,12 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from edgeloop_agent.bench.measure import WARM_UP, calls, samples_of
+from edgeloop_agent.bench.measure import WARM_UP, samples_of
 from edgeloop_agent.energy import NO_METER, Meter
 from edgeloop_agent.metrics import resident_bytes
 from edgeloop_agent.runtimes import open_runtime
 from edgeloop_agent.runtimes.kernels import kernels
-from edgeloop_agent.runtimes.named import is_plain
+from edgeloop_agent.runtimes.named import calls, is_plain
 from edgeloop_agent.sensors import Board
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import KernelTimes, MeasuredVariant, SustainedRun, VariantChoice
@@ -36,7 +36,7 @@ def kernel_times(bundle: Bundle, measured: list[MeasuredVariant]) -> KernelTimes
             "", [], "only ONNX Runtime tells the time of each kernel, and no ONNX variant with one input and one output runs here"
         )
     best = min(onnx, key=lambda v: costs[v.name])
-    return KernelTimes(best.name, kernels(best, bundle.read(best.file), next(iter(samples_of(bundle, best).values()))))
+    return KernelTimes(best.name, kernels(best, bundle.read(best.file), samples_of(bundle, best)))
 
 
 def sustained(

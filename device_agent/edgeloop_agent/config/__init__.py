@@ -15,15 +15,15 @@ from edgeloop_agent.config.settings import (
     Output,
     Runtime,
     Samples,
-    Source,
     Split,
     Tail,
     Thermal,
     Tracking,
     Updates,
 )
+from edgeloop_agent.config.source_settings import Camera, Source
 
 __all__ = [
-    "Api", "Cache", "Chain", "Config", "CountedLine", "CountedZone", "Drift", "Limits", "Log", "Network", "Output",
+    "Api", "Cache", "Camera", "Chain", "Config", "CountedLine", "CountedZone", "Drift", "Limits", "Log", "Network", "Output",
     "Runtime", "Samples", "Source", "Split", "Tail", "Thermal", "Tracking", "Updates", "load",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeloop_agent.config.settings import Config, Output
+from edgeloop_agent.config.settings import Config
 
 __all__ = ["problems_of_files", "secret_in"]
 
@@ -22,6 +22,12 @@ def problems_of_files(config: Config) -> Iterator[str]:
     """One sentence for each file that cannot be used. Paths are absolute."""
     if config.api.enabled and config.api.token_file:
         yield from _of_secret("api.token_file", config.api.token_file, ascii_only=True)
+    if config.source.password_file:
+        yield from _of_secret("source.password_file", config.source.password_file)
+    if config.source.camera.ca_file:
+        yield from _of_certificate("source.camera.ca_file", config.source.camera.ca_file)
+    if config.source.kind == "camera" and Path(config.source.where).is_file():
+        yield f'source.where: {config.source.where} is a file, and a camera gives its newest frame alone; set kind = "video"'
     for number, output in enumerate(config.outputs):
         where = f"output[{number}]" if len(config.outputs) > 1 else "output"
         if output.kind == "lines":
@@ -33,7 +39,7 @@ def problems_of_files(config: Config) -> Iterator[str]:
         if output.password_file:
             yield from _of_secret(f"{where}.password_file", output.password_file)
         if output.ca_file:
-            yield from _of_certificate(f"{where}.ca_file", output)
+            yield from _of_certificate(f"{where}.ca_file", output.ca_file)
 
 
 def _of_secret(where: str, path: str, ascii_only: bool = False) -> Iterator[str]:
@@ -48,10 +54,10 @@ def _of_secret(where: str, path: str, ascii_only: bool = False) -> Iterator[str]
             yield f"{where}: {path} must hold a token of ASCII letters, digits and signs, without spaces"
 
 
-def _of_certificate(where: str, output: Output) -> Iterator[str]:
+def _of_certificate(where: str, path: str) -> Iterator[str]:
     import ssl
 
     try:
-        ssl.create_default_context(cafile=output.ca_file)
+        ssl.create_default_context(cafile=path)
     except (OSError, ValueError) as error:
-        yield f"{where}: {output.ca_file} holds no certificate that can be used ({getattr(error, 'strerror', None) or error})"
+        yield f"{where}: {path} holds no certificate that can be used ({getattr(error, 'strerror', None) or error})"

@@ -14,6 +14,7 @@ from edgeloop_agent.addresses import is_loopback
 from edgeloop_agent.config.files_checked import problems_of_files
 from edgeloop_agent.config.outputs_checked import problems_of_outputs
 from edgeloop_agent.config.settings import Config, Output
+from edgeloop_agent.config.source_checked import problems_of_source
 from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.config.tracked import problems_of_tracking
 from edgeloop_contract.errors import UsageError
@@ -100,7 +101,7 @@ def _contradictions(config: Config) -> list[str]:
         problems.append("split.deadline_ms: more than half of limits.hang_seconds; a slow server would look like a hung runtime")
     if len(set(config.bundles)) < len(config.bundles):
         problems.append("bundles: one is named twice")
-    return [*problems, *problems_of_outputs(config), *problems_of_tracking(config)]
+    return [*problems, *problems_of_source(config), *problems_of_outputs(config), *problems_of_tracking(config)]
 
 
 def _whole_output(output: Output, whole: Callable[[str], str]) -> Output:
@@ -119,8 +120,10 @@ def _absolute(config: Config, folder: Path) -> Config:
             raise UsageError(f"{text}: this user has no home folder for ~; write the whole path") from error
 
     source = config.source
-    if source.kind in ("folder", "watch", "file", "lines", "video") and source.where != "-":
+    if source.kind in ("folder", "watch", "file", "lines", "pcm", "video") and source.where != "-":
         source = msgspec.structs.replace(source, where=whole(source.where))
+    camera = msgspec.structs.replace(source.camera, ca_file=whole(source.camera.ca_file))
+    source = msgspec.structs.replace(source, password_file=whole(source.password_file), camera=camera)
     outputs = [_whole_output(output, whole) for output in config.outputs]
     tails = [
         msgspec.structs.replace(tail, ca_file=whole(tail.ca_file), token_file=whole(tail.token_file)) for tail in config.split.tails

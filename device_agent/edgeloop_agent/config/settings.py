@@ -6,43 +6,11 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from edgeloop_agent.config.source_settings import MIB, Name, Part, Port, Source
 from edgeloop_contract.settings import Fraction01, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
-Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
-Name = Annotated[str, msgspec.Meta(min_length=1)]
-MIB = 1 << 20
 
-
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    pass
-
-
-class Source(_Part, frozen=True):
-    """Where recordings come from. `kind`: a row of source_kinds.py; `where`: a path, a device, a topic."""
-
-    kind: Name = "none"
-    where: str = ""
-    queue: PositiveInt = 16  # recordings that may wait for inference
-    when_full: Literal["", "drop-oldest", "block"] = ""  # "": files wait, and of live sources the oldest recordings are dropped
-    poll_seconds: PositiveFloat = 1.0  # of a watched folder; and between attempts at a source that is not available
-    settle_seconds: PositiveFloat = 1.0  # without a change of the file, before it is read from a watched folder
-    # For files of a watched folder. "delete": delete a file once all of it was answered and the answers are written;
-    # "delete-all": delete it in any case, also if it was dropped or refused.
-    after: Literal["keep", "delete", "delete-all"] = "keep"
-    rate_hz: PositiveInt = 16000  # of a microphone
-    channels: PositiveInt = 1  # of a microphone
-    seconds: PositiveFloat = 1.0  # of sound in one recording
-    points: PositiveInt = 1  # lines of numbers in one recording
-    hop: NonNegativeInt = 0  # lines between the beginnings of two recordings; 0: `points`
-    baud: PositiveInt = 115200  # of a serial port
-    every: PositiveInt = 1  # camera: only every n-th frame
-    host: str = "127.0.0.1"  # of the MQTT broker
-    port: Port = 1883
-    username: str = ""
-    password_file: str = ""  # of the MQTT broker; in a file, so that no config contains it
-
-
-class Runtime(_Part, frozen=True):
+class Runtime(Part, frozen=True):
     """How models run. Empty or 0: measured on this device, once per bundle, runtime version and hardware."""
 
     variant: str = ""
@@ -53,7 +21,7 @@ class Runtime(_Part, frozen=True):
     delegate_options: dict[str, str] = {}
 
 
-class Cache(_Part, frozen=True):
+class Cache(Part, frozen=True):
     """Limits of the caches; 0 turns a cache off."""
 
     graphs_bytes: NonNegativeInt = 256 * MIB  # optimised graphs, on disk
@@ -61,7 +29,7 @@ class Cache(_Part, frozen=True):
     models_bytes: NonNegativeInt = 512 * MIB  # loaded models together
 
 
-class Api(_Part, frozen=True):
+class Api(Part, frozen=True):
     """Open Inference Protocol v2, /metrics and the page. Beyond this machine it takes a token."""
 
     enabled: bool = True
@@ -77,7 +45,7 @@ class Api(_Part, frozen=True):
     page: bool = True  # a page for people at /
 
 
-class Output(_Part, frozen=True):
+class Output(Part, frozen=True):
     """Where answers go, and which. `where`, of `lines`: `-` (standard output), `none`, or a file; of `mqtt`: the topic above its
     topics; of `http`: an address. A full file is renamed, and one such is kept; a full queue loses its oldest answers.
     """
@@ -105,7 +73,7 @@ class Output(_Part, frozen=True):
     discovery: str = ""  # mqtt: the beginning of Home Assistant's discovery topics, usually homeassistant; empty: none
 
 
-class Limits(_Part, frozen=True):
+class Limits(Part, frozen=True):
     """Limits of the agent itself."""
 
     memory_bytes: NonNegativeInt = 1024 * MIB  # resident; above it caches are cleared, then the worker restarts
@@ -116,7 +84,7 @@ class Limits(_Part, frozen=True):
     max_restart_seconds: PositiveFloat = 60.0  # the longest delay
 
 
-class Thermal(_Part, frozen=True):
+class Thermal(Part, frozen=True):
     """What happens when the board gets hot. A state is left `hysteresis_celsius` below the temperature at which it was entered."""
 
     enabled: bool = True
@@ -128,7 +96,7 @@ class Thermal(_Part, frozen=True):
     poll_seconds: PositiveFloat = 5.0
 
 
-class Updates(_Part, frozen=True):
+class Updates(Part, frozen=True):
     """Where new bundles of the first model come from, and when one is trusted. Without `hub` and `folder`: no updates."""
 
     hub: str = ""  # its address, such as https://hub.example:8700
@@ -149,14 +117,14 @@ class Updates(_Part, frozen=True):
         return bool(self.hub or self.folder)
 
 
-class Drift(_Part, frozen=True):
+class Drift(Part, frozen=True):
     """Whether samples still look like those the model was validated on."""
 
     enabled: bool = True
     false_alarms_per_10k: Annotated[float, msgspec.Meta(gt=0, le=1000)] = 1.0  # samples; the bundle has the thresholds
 
 
-class Samples(_Part, frozen=True):
+class Samples(Part, frozen=True):
     """What leaves the device. Samples do only with send = "samples"; "statistics": only statistics and events."""
 
     send: Literal["samples", "statistics", "nothing"] = "statistics"
@@ -170,7 +138,7 @@ class Samples(_Part, frozen=True):
     blur: PositiveInt = 1  # images: squares of so many pixels become their mean; 1: unchanged
 
 
-class Tail(_Part, frozen=True):
+class Tail(Part, frozen=True):
     """A server with tails: the hub, or any other that speaks Open Inference Protocol v2."""
 
     address: Name
@@ -178,7 +146,7 @@ class Tail(_Part, frozen=True):
     token_file: str = ""  # sent as a bearer token
 
 
-class Split(_Part, frozen=True):
+class Split(Part, frozen=True):
     """Whether servers may compute parts of a model. Only while this is on, samples or boundaries leave the device."""
 
     enabled: bool = False
@@ -203,7 +171,7 @@ class Split(_Part, frozen=True):
     heads_bytes: NonNegativeInt = 64 * MIB  # of loaded head files
 
 
-class Network(_Part, frozen=True):
+class Network(Part, frozen=True):
     """Connections to other machines."""
 
     use_proxies: bool = True  # those of HTTPS_PROXY, HTTP_PROXY and NO_PROXY; never to this machine itself
@@ -214,7 +182,7 @@ ShapeName = Annotated[str, msgspec.Meta(min_length=1, max_length=60)]
 MAX_SHAPES = 32  # lines, and as many zones: each costs time in every frame
 
 
-class CountedShape(_Part, frozen=True):
+class CountedShape(Part, frozen=True):
     """Where objects are counted."""
 
     name: ShapeName
@@ -230,7 +198,7 @@ class CountedZone(CountedShape, frozen=True):
     """A polygon that objects are in: those between its corners, in order."""
 
 
-class Tracking(_Part, frozen=True):
+class Tracking(Part, frozen=True):
     """Boxes are followed from frame to frame, and counted at lines and in zones."""
 
     enabled: bool = False
@@ -243,7 +211,7 @@ class Tracking(_Part, frozen=True):
     zone: list[CountedZone] = []
 
 
-class Chain(_Part, frozen=True):
+class Chain(Part, frozen=True):
     """Boxes of one model are cropped out of the picture, and another model answers each."""
 
     model: Name  # that answers the crops: its name, one of `bundles`
@@ -254,11 +222,11 @@ class Chain(_Part, frozen=True):
     most: Annotated[int, msgspec.Meta(ge=1, le=100)] = 10  # boxes of a picture, the best first
 
 
-class Log(_Part, frozen=True):
+class Log(Part, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-class Config(_Part, frozen=True):
+class Config(Part, frozen=True):
     """The whole file. `bundles`: the first one answers the source; all are served by the API."""
 
     bundles: Annotated[list[Name], msgspec.Meta(min_length=1)]

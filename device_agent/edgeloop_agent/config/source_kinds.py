@@ -16,6 +16,9 @@ class SourceKind(msgspec.Struct, frozen=True):
     needs_where: str = ""
     of_files: bool = False  # recordings wait in files
     of_texts: bool = False  # it can give texts: .txt files, or lines
+    of_sound: bool = False  # live sound, which it brings to the model's rate
+    of_frames: bool = False  # frames of a camera or a video
+    newest: bool = False  # a frame is taken when inference is ready for it: the newest one, never one of a queue
 
 
 SOURCES = {
@@ -31,9 +34,32 @@ SOURCES = {
         True,
     ),
     "microphone": SourceKind(
-        "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default"
+        "sound:Microphone", "sound from a device (pip install 'edgeloop[sound]'); where: its name, else the default", of_sound=True
     ),
-    "camera": SourceKind("camera:Camera", "frames of a camera (pip install 'edgeloop[camera]')", "a number or a device path"),
-    "video": SourceKind("camera:Video", "frames of a video file (pip install 'edgeloop[camera]'), then done", "a file"),
+    "arecord": SourceKind("pcm:Arecord", "sound by ALSA's arecord; where: its device, else the default", of_sound=True),
+    "pcm": SourceKind("pcm:Pcm", "raw 16-bit sound from standard input, a FIFO or a file", "a path, or -", of_sound=True),
+    "camera": SourceKind(
+        "camera:camera",
+        "frames of a camera by OpenCV (pip install 'edgeloop[camera]')",
+        "a number, a device path, an rtsp:// or http:// address, or a GStreamer pipeline",
+        of_frames=True,
+        newest=True,
+    ),
+    "rpicam": SourceKind(
+        "piped_camera:rpicam",
+        "frames of a Raspberry Pi's camera, by rpicam-vid; where: its number, else 0",
+        of_frames=True,
+        newest=True,
+    ),
+    "snapshot": SourceKind(
+        "snapshot:snapshots",
+        "JPEG pictures of a camera by HTTP (pip install 'edgeloop[images]')",
+        "an http:// or https:// address",
+        of_frames=True,
+        newest=True,
+    ),
+    "video": SourceKind(
+        "video:Video", "every frame of a video file (pip install 'edgeloop[camera]'), then done", "a file", of_frames=True
+    ),
     "mqtt": SourceKind("mqtt:Mqtt", "messages of an MQTT topic (pip install 'edgeloop[mqtt]')", "a topic"),
 }

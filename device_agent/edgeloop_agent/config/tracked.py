@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from edgeloop_agent.config.settings import MAX_SHAPES, Config, CountedLine, CountedShape, Point
 
 FEWEST_CORNERS, MOST_CORNERS = 3, 64
-NO_FRAMES = ("none", "microphone")  # sources that give no pictures
+NO_FRAMES = ("none", "microphone", "arecord", "pcm")  # sources that give no pictures
 SMALLEST_AREA = 1e-6  # of the square that holds a zone, in shares of the picture
 
 

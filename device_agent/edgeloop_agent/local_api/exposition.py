@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from edgeloop_agent.metrics import BUCKETS, Counts, Latencies, resident_bytes
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 # Label values that are there from the start, beside those that a bundle brings, by metric.
 KNOWN = {
     "refused": ["unreadable", "does_not_fit", "runtime_failed", "window"], "inferences_skipped": ["near_duplicate"],
-    "dropped": ["queue_full", "output", "outbox", "picture"],
+    "dropped": ["queue_full", "overrun", "output", "outbox", "picture"],
     "outbox_rows": ["labelled", "uncertain", "drifted", "random", "rest", "event"],
 }  # fmt: skip
 FILES = [("deleted", "answered"), ("kept", "refused"), ("kept", "failed"), ("kept", "unwritten"), ("kept", "dropped")]
@@ -39,6 +40,7 @@ class MetricsCollector:
             ("dropped", "reason", "recordings, answers or samples dropped", counts.dropped),
             ("outbox_rows", "kind", "samples and events put into the outbox", counts.outbox_rows),
             ("answers", "place", "answers", counts.places),
+            ("frames", "outcome", "frames of a camera", counts.frames),
         ):
             family = CounterMetricFamily(f"edgeloop_agent_{name}", f"{help_text}, by {label}", labels=[label])
             for value, count in {**dict.fromkeys(self._known(name), 0), **by_label}.items():
@@ -49,12 +51,11 @@ class MetricsCollector:
             "edgeloop_agent_inference_duration_seconds", "duration of one inference in the runtime", labels=["model"]
         )
         for model, histogram in {**{name: Latencies() for name in self.models.manifests}, **counts.latencies}.items():
-            summed, buckets = 0, []
-            for bound, count in zip((*map(str, BUCKETS), "+Inf"), histogram.counts, strict=True):
-                summed += count
-                buckets.append((bound, summed))
-            latency.add_metric([model], buckets, histogram.total)
+            latency.add_metric([model], _buckets(histogram), histogram.total)
         yield latency
+        taken = HistogramMetricFamily("edgeloop_agent_capture_to_answer_seconds", "from the capture of a live source to its answer")
+        taken.add_metric([], _buckets(counts.capture_to_answer), counts.capture_to_answer.total)
+        yield taken
         yield GaugeMetricFamily("edgeloop_agent_queue_length", "recordings that wait for inference", value=counts.queue)
         waiting = GaugeMetricFamily("edgeloop_agent_outputs_waiting", "answers on disk that wait for an output", labels=["output"])
         for where, count in counts.outputs_waiting.items():
@@ -142,6 +143,11 @@ class MetricsCollector:
             for limit in reading.throttled:
                 flags.add_metric([limit], 1)
             yield flags
+
+
+def _buckets(histogram: Latencies) -> list[tuple[str, int]]:
+    """Counts up to each bound, as Prometheus wants them."""
+    return list(zip((*map(str, BUCKETS), "+Inf"), accumulate(histogram.counts), strict=True))
 
 
 def _counted(tracking: Following, counter: Any, gauge: Any) -> Iterator[Any]:

@@ -45,12 +45,12 @@ from edgeloop_contract.tasks import Detection, Segmentation, Tensors
 
 MODEL = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?(/ready|/config|/stats|/infer)?")
 READ_METHODS, SEND_METHODS = ("GET", "HEAD"), ("POST",)
-FIXED_PATHS = dict.fromkeys(("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready"), READ_METHODS) | {
-    "/v2/repository/index": SEND_METHODS
-}
-OPEN_TO_ALL = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready"}  # without a token
+FIXED_PATHS = dict.fromkeys(
+    ("/metrics", "/split", "/v2", "/v2/health/live", "/v2/health/ready", "/v2/health/source"), READ_METHODS
+) | {"/v2/repository/index": SEND_METHODS}
+OPEN_TO_ALL = OPEN_PATHS | {"/v2/health/live", "/v2/health/ready", "/v2/health/source"}  # without a token
 EXTENSIONS = ["binary_tensor_data", *meanings.EXTENSIONS]  # a request with such a parameter gets what its outputs mean too
-HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready"))
+HEALTH_PATHS = frozenset(("/metrics", "/v2/health/live", "/v2/health/ready", "/v2/health/source"))
 VALUE_BYTES, REQUEST_BYTES = 64, 64 << 10  # of one number in JSON, its white space included; of all that is not a number
 LARGE_BODY_BYTES = 4 << 20  # bodies of which one is decoded at a time: numbers take several times the room of their text
 
@@ -130,6 +130,9 @@ class Api:
             return _json({"live": True})
         if path == "/v2/health/ready":
             return self._ready({})
+        if path == "/v2/health/source":
+            up = not self.counts.source_unavailable
+            return Response(msgspec.json.encode({"source": self.models.config.source.kind, "up": up}), status=200 if up else 503)
         name, manifest, what = self._model(path)
         if what == "/ready":
             return self._ready({"name": name})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import msgspec
 import numpy as np
 
 from edgeloop_agent.runtimes import RuntimeOptions, open_runtime
-from edgeloop_agent.runtimes.named import NamedModel
+from edgeloop_agent.runtimes.named import NamedModel, calls
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import Kernel
 from edgeloop_contract.errors import DeviceError
@@ -20,7 +21,9 @@ from edgeloop_contract.manifest import Variant
 KERNEL_RUNS = 100
 
 
-def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_RUNS, optimised_model: str = "") -> list[Kernel]:
+def kernels(
+    variant: Variant, model: bytes, samples: Array | Mapping[str, Array], runs: int = KERNEL_RUNS, optimised_model: str = ""
+) -> list[Kernel]:
     """Every kernel in the order it runs, by ONNX Runtime's profiler; batch 1, one thread. Raises DeviceError.
 
     TFLite's Python interface has no profiler: the variant must be ONNX.
@@ -30,8 +33,9 @@ def kernels(variant: Variant, model: bytes, samples: Array, runs: int = KERNEL_R
     with tempfile.TemporaryDirectory() as folder:
         options = RuntimeOptions(profile=str(Path(folder) / "trace"), optimised_model=optimised_model)
         runtime = open_runtime(variant, model, 1, options)
+        run, rows = calls(runtime, samples)
         for i in range(runs):
-            runtime.run(samples[i % len(samples)][None])
+            run(rows[i % len(rows)])
         loaded: Any = runtime.raw if isinstance(runtime, NamedModel) else runtime
         trace = loaded.end_profiling()
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +12,7 @@ from edgeloop_contract.errors import DeviceError
 from edgeloop_contract.manifest import INPUT, SCORES, Variant
 from edgeloop_contract.tensors import TensorSpec
 
-__all__ = ["Memory", "NamedModel", "RawModel", "check_shapes", "is_plain", "real_values", "to_input"]
+__all__ = ["Memory", "NamedModel", "RawModel", "calls", "check_shapes", "is_plain", "real_values", "to_input"]
 
 Memory = dict[str, Array]  # what a model remembers from one window to the next: by input tensor, empty before the first
 FLIP = 0x80
@@ -117,6 +117,17 @@ class NamedModel:
 
 def _with_batch(values: Array, spec: TensorSpec) -> Array:
     return values if spec.batch == "none" else values[None]
+
+
+def calls(runtime: Any, samples: Array | Mapping[str, Array]) -> tuple[Callable[[Any], object], Sequence[Any]]:
+    """What runs one sample, and the samples for it."""
+    if isinstance(samples, np.ndarray):
+        return runtime.run, [np.ascontiguousarray(samples[i : i + 1]) for i in range(len(samples))]
+    if not isinstance(runtime, NamedModel):
+        return calls(runtime, next(iter(samples.values())))
+    count = len(next(iter(samples.values())))
+    rows = [{name: np.ascontiguousarray(values[i : i + 1]) for name, values in samples.items()} for i in range(count)]
+    return lambda row: runtime.tensors(row, {}), rows
 
 
 def check_shapes(variant: Variant, inputs: Mapping[str, list[int | None]], outputs: Mapping[str, list[int | None]]) -> None:

@@ -46,7 +46,8 @@ class Recording(msgspec.Struct, frozen=True):
     `key`: identifies the file, so that a file which kills the worker can be excluded. `acknowledge`: call it with the outcome;
     until then the source keeps the file, so that a power cut loses nothing. It returns what it did with the file ("kept",
     "deleted"), "" without a file. `by_name`: columns of a table by name, None where it has none
-    of them; may raise DataError. `stream`: frames that follow each other have the same number.
+    of them; may raise DataError. `stream`: frames that follow each other have the same number. `captured`: monotonic seconds, of a
+    live source. `region`: left, top, right and bottom of the part of a picture that the model sees, in pixels.
     """
 
     name: str
@@ -61,6 +62,8 @@ class Recording(msgspec.Struct, frozen=True):
     inputs: dict[str, Array] | None = None
     text: str | None = None
     stream: int = 0
+    captured: float | None = None
+    region: tuple[int, int, int, int] | None = None
 
     @property
     def is_read(self) -> bool:
@@ -89,14 +92,18 @@ def printable(text: str) -> str:
 class Source(Protocol):
     """Yields recordings until it is done or `stop` is set; it checks `stop` about once a second.
 
-    A source that cannot make its sender wait counts what it dropped in an attribute `lost`.
+    A source that cannot make its sender wait counts what it dropped in an attribute `lost`, a device's losses in `overruns`; one of
+    frames counts in `frames` what became of them. `described`: what was opened, where the source knows.
     """
 
     def recordings(self, stop: Event, report_unavailable: ReportUnavailable) -> Iterator[Recording]: ...
 
 
-def open_source(settings: Settings, in_flight: InFlight | None = None, texts: bool = False) -> Source | None:
+def open_source(
+    settings: Settings, in_flight: InFlight | None = None, texts: bool = False, model_hz: int | None = None
+) -> Source | None:
     """The source that the settings name; None for "none". `texts`: the model takes texts.
+    `model_hz`: the rate of the sound that it takes.
 
     Raises DeviceError where a library is missing.
     """
@@ -108,6 +115,8 @@ def open_source(settings: Settings, in_flight: InFlight | None = None, texts: bo
     source: Source = maker(settings, in_flight) if kind.of_files and in_flight is not None else maker(settings)
     if texts and kind.of_texts:
         source.texts = True  # type: ignore[attr-defined]
+    if kind.of_sound:
+        source.model_hz = model_hz  # type: ignore[attr-defined]
     return source
 
 
@@ -115,6 +124,5 @@ def waits_when_full(settings: Settings) -> bool:
     """Whether the source waits while the queue is full: as configured; by default files wait, live sources do not."""
     if settings.when_full:
         return settings.when_full == "block"
-    return (
-        SOURCES[settings.kind].of_files or settings.kind == "video" or (settings.kind == "lines" and Path(settings.where).is_file())
-    )
+    kind = settings.kind
+    return SOURCES[kind].of_files or kind == "video" or (kind in ("lines", "pcm") and Path(settings.where).is_file())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -19,7 +19,7 @@ GREY, COLOUR = ("1", "L", "LA", "La"), ("P", "PA", "RGB", "RGBA", "RGBa", "RGBX"
 REMEDY = "save it as grey or RGB, with 8 or 16 bits a channel"
 
 
-def read_image(path: Path) -> Array:
+def read_image(path: Path | BinaryIO) -> Array:
     """(H, W) of a grey picture, (H, W, 3) of a coloured one; uint8.
 
     16 bits are scaled to 8, palettes are looked up, what is transparent shows white, CMYK becomes RGB, and a picture is turned as

@@ -32,6 +32,7 @@ from edgeloop_hub.drift.summary import summary
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.samples import annotating, ingest, label_queue, labelling, sample_store
 from edgeloop_hub.samples.values import arrays_of
+from edgeloop_hub.storage.database import Database
 
 PAGE = Annotated[int, Parameter(ge=1, le=1000)]
 UNPACKING_SECONDS = 3.0  # that an upload waits for others
@@ -56,9 +57,10 @@ class DeviceSamples(Controller):
         with hub.database.writing(ordered=False) as database:
             admitted = ingest.admit(database, device, upload, hub.settings)
         if admitted:
-            _checked(upload)  # while the database is free for others
-            with hub.database.writing(ordered=False) as database:
-                admitted = ingest.store(database, device, upload, hub.settings)
+            answers = _checked(upload, hub.database)  # while the database is free for others
+            for lot in ingest.lots(upload):
+                with hub.database.writing(ordered=False) as database:
+                    admitted = admitted and ingest.store(database, device, lot, hub.settings, answers)
         if not admitted:
             raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 
@@ -152,12 +154,14 @@ class Samples(Controller):
             return summary(database, model, seconds)
 
 
-def _checked(upload: SampleUpload) -> None:
-    """Raises DataError for what is damaged, TooManyRequestsException while others' uploads are unpacked."""
+def _checked(upload: SampleUpload, database: Database) -> dict[str, bytes]:
+    """The answers to keep. Raises DataError for what is damaged, TooManyRequestsException while others' uploads are unpacked."""
     if not UNPACKING.acquire(timeout=UNPACKING_SECONDS):
         raise TooManyRequestsException("other uploads are being unpacked; come again later", headers={"Retry-After": "10"})
     try:
         ingest.check_all(upload)
+        with database.reading() as connection:
+            return ingest.answers(connection, upload)
     finally:
         UNPACKING.release()
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from edgeloop_contract.hub_messages import GroupVariance
+from edgeloop_contract.messages import DriftReport
 from edgeloop_contract.sample_messages import FeatureShift
 from edgeloop_hub.drift.reports import ReportsByDevice
 
@@ -26,10 +27,20 @@ def shifts(reports: ReportsByDevice, variances: Mapping[str, GroupVariance]) -> 
         n = sum(report.samples for report in of_newest)
         if n < MIN_SAMPLES:
             continue
-        for feature in dict.fromkeys(name for report in of_newest for name in report.shifts):  # a report of an idle time has none
-            mean = sum(report.shifts.get(feature, 0.0) * report.samples for report in of_newest) / n
+        for feature, total in _sums(of_newest, variance.between).items():
+            mean = total / n
             tests.append(FeatureShift(device, feature, mean, n, p_value(variance, feature, mean, n)))
     return discovered(tests)
+
+
+def _sums(reports: list[DriftReport], known: Mapping[str, float]) -> dict[str, float]:
+    """Of each feature that the reference knows: what a device makes up is no test, and hides no other's drift among many."""
+    sums: dict[str, float] = {}
+    for report in reports:  # one of an idle time has no shifts
+        for feature, shift in report.shifts.items():
+            if feature in known:
+                sums[feature] = sums.get(feature, 0.0) + shift * report.samples
+    return sums
 
 
 def p_value(variance: GroupVariance, feature: str, mean: float, n: int) -> float:

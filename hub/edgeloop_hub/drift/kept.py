@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Integer, cast, delete, func, insert, select
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import BINS
+from edgeloop_contract.hub_messages import GroupVariance
 from edgeloop_contract.messages import DriftReport
 from edgeloop_contract.sample_messages import FeatureShift
 from edgeloop_hub.drift.discoveries import FALSE_DISCOVERY_RATE, MIN_SAMPLES, p_value
@@ -21,7 +22,7 @@ from edgeloop_hub.updates import registry
 
 HALF_SECONDS = 43_200.0  # the sums are of two halves; the older one goes when a third begins
 STALE_SECONDS = 2 * 86_400.0  # since a device's last report; then it is not shown, and not tested
-MAX_FAULTS = 50
+MAX_FAULTS, MAX_FEATURES = 50, 100
 BIN_COLUMNS = [device_drifts.c[f"bin_{number}"] for number in range(BINS)]
 
 
@@ -41,7 +42,7 @@ class Half(msgspec.Struct):
         self.alarms += report.alarms
         self.score = max(self.score, report.score)
         for name, shift in report.shifts.items():
-            if name in self.shifts or len(self.shifts) < 100:
+            if name in self.shifts or len(self.shifts) < MAX_FEATURES:
                 self.shifts[name] = self.shifts.get(name, 0.0) + shift * report.samples
         if len(report.confidence) == BINS:
             before = self.confidence or [0] * BINS
@@ -95,13 +96,13 @@ def _whole(number: int) -> int:
     return min(number, 2**62)
 
 
-def _tested(variance: Any, device: str, halves: list[Half]) -> list[FeatureShift]:
+def _tested(variance: GroupVariance, device: str, halves: list[Half]) -> list[FeatureShift]:
     samples = sum(half.samples for half in halves)
     if samples < MIN_SAMPLES:
         return []
     sums: Counter[str] = Counter()
     for half in halves:
-        sums.update(half.shifts)
+        sums.update({name: total for name, total in half.shifts.items() if name in variance.between})  # made-up ones are no test
     return [
         FeatureShift(device, name, total / samples, samples, p_value(variance, name, total / samples, samples))
         for name, total in sums.items()

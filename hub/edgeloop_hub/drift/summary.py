@@ -14,6 +14,8 @@ from edgeloop_hub.drift.discoveries import shifts
 from edgeloop_hub.drift.expected_accuracy import expected_accuracy
 from edgeloop_hub.updates import registry
 
+MAX_FAULTS = 50  # kinds of one device
+
 
 def summary(connection: Connection, model: str, seconds: float, by_device: reports.ReportsByDevice | None = None) -> DriftSummary:
     """Of the last `seconds`: devices, discoveries, expected accuracy. `by_device`: that time's reports, where already read."""
@@ -39,5 +41,5 @@ def _device(name: str, oldest_first: list[DriftReport]) -> DeviceDrift:
     return DeviceDrift(
         device=name, samples=sum(r.samples for r in oldest_first), alarms=sum(r.alarms for r in oldest_first),
         score=max(r.score for r in oldest_first), drifting=last.drifting, since=last.since, cause=last.cause, text=last.text,
-        faults=dict(sorted(faults.items())), sha256=last.sha256,
+        faults=dict(sorted(faults.most_common(MAX_FAULTS))), sha256=last.sha256,
     )  # fmt: skip

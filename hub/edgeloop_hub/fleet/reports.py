@@ -16,6 +16,7 @@ from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import kept
 from edgeloop_hub.drift import reports as drift_reports
 from edgeloop_hub.fleet import logs, states
+from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.deletion import Old
@@ -27,7 +28,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     now = time.time()
     if report.job is not None and too_deep(report.job.measured):
         raise DataError("a measurement is nested too deeply")
-    beat = report.heartbeat or Heartbeat()
+    beat = plausible(report.heartbeat or Heartbeat(), now)
     body = msgspec.json.encode(beat).decode()
     size = (
         len(body) + sum(map(len, report.log)) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
@@ -41,7 +42,8 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     ).first()
     if known is not None:
         return True
-    states.keep(connection, device.name, report, now)
+    believed = msgspec.structs.replace(report, heartbeat=beat if report.heartbeat is not None else None)
+    states.keep(connection, device.name, believed, now)
     if report.log:
         logs.keep(connection, device.name, report.log, now)
     used: dict[str, Any] = {}

@@ -9,30 +9,34 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from itertools import islice
 from typing import NamedTuple
+from zlib import crc32
 
 import msgspec
-from sqlalchemy import Connection, and_, insert, select, update
+from sqlalchemy import Connection, and_, func, insert, select, update
 
-from edgeloop_contract.messages import MAX_LABELS, Heartbeat
+from edgeloop_contract.messages import Heartbeat
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift.reports import faulty
 from edgeloop_hub.rollouts.device_evidence import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
-from edgeloop_hub.storage.schema import devices, events, heartbeats, rollout_evidence, rollouts
+from edgeloop_hub.storage.schema import bundles, devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
 MAX_BUNDLES = 4  # of one device, in one rollout
-OTHER = "others"  # the label of all answers beyond MAX_LABELS labels
+OTHER = "others"  # the label of all answers beyond MAX_KEPT_LABELS labels, and of labels that the bundle does not have
 FAILED = ("failed", "rolled-back")
 MAX_REPORTS = 500_000  # of the newest that one comparison reads
 USUAL_POLL_SECONDS = 300.0
 MIN_WINDOW_SECONDS = HOUR
 DEVICES_PER_QUERY = 500  # devices that one query names
 MAX_ANSWERS_PER_SECOND = 10_000  # that a device is believed
+MAX_KEPT_LABELS = 100  # of one device's sums: a bundle with more has that many groups of labels, the same on each device
+MAX_BODY_BYTES = 32_768  # of a report that only a forecast reads
 MAX_CRASHES_PER_HOUR, FIRST_CRASHES = 60.0, 8.0  # the agent waits a minute between restarts, after the first few
 
 
@@ -81,23 +85,49 @@ def keep(connection: Connection, device: str, channel: str, beat: Heartbeat) -> 
     """Add a report to what open rollouts of its model know of the device, so that no tick reads reports again."""
     if not beat.sha256:
         return
-    open_ones = select(rollouts.c.id).where(
-        rollouts.c.state.in_(OPEN), rollouts.c.channel == channel, rollouts.c.model == beat.model
-    )  # fmt: skip
-    for number in connection.execute(open_ones).scalars():
-        mine = and_(rollout_evidence.c.rollout == number, rollout_evidence.c.device == device)
-        rows = {row.sha256: row for row in connection.execute(select(rollout_evidence).where(mine))}
+    open_ones = select(rollouts.c.id, bundles.c.about).join(bundles, bundles.c.target == rollouts.c.target)
+    mine = (rollouts.c.state.in_(OPEN), rollouts.c.channel == channel, rollouts.c.model == beat.model)
+    for number, about in connection.execute(open_ones.where(*mine)).all():
+        here = and_(rollout_evidence.c.rollout == number, rollout_evidence.c.device == device)
+        rows = {row.sha256: row for row in connection.execute(select(rollout_evidence).where(here))}
         row = rows.get(beat.sha256[:64])
         if row is None and len(rows) >= MAX_BUNDLES:
             continue  # a device that says something else each time
         sums = (_decoded(row.body) if row is not None else None) or DeviceEvidence()
+        beat = grouped(beat, names_of(about))
         add(sums, beat, max(0, beat.crashes - row.crashes) if row is not None else 0)
         values = {"crashes": min(beat.crashes, 2**53), "body": msgspec.json.encode(sums).decode()}
         if row is None:
             key = {"rollout": number, "device": device, "sha256": beat.sha256[:64]}
             connection.execute(insert(rollout_evidence).values(**key, **values))
         else:
-            connection.execute(update(rollout_evidence).where(mine, rollout_evidence.c.sha256 == row.sha256).values(**values))
+            connection.execute(update(rollout_evidence).where(here, rollout_evidence.c.sha256 == row.sha256).values(**values))
+
+
+@lru_cache(64)
+def names_of(about: str) -> frozenset[str]:
+    """The labels of a bundle; empty where the registry knows none."""
+    try:
+        return frozenset(msgspec.json.decode(about, type=_Labels).labels)
+    except msgspec.MsgspecError:
+        return frozenset()
+
+
+class _Labels(msgspec.Struct):
+    labels: list[str] = []
+
+
+def grouped(beat: Heartbeat, known: frozenset[str]) -> Heartbeat:
+    """With labels whose number is bounded whatever a device makes up, and which are the same ones on each device."""
+    if not known or not beat.labels:
+        return beat
+    counts: Counter[str] = Counter()
+    for name, count in beat.labels.items():
+        kept = name if name in known else OTHER
+        if len(known) > MAX_KEPT_LABELS and kept != OTHER:
+            kept = f"group {crc32(name.encode()) % MAX_KEPT_LABELS}"
+        counts[kept] += count
+    return msgspec.structs.replace(beat, labels=dict(counts))
 
 
 def begin(connection: Connection, number: int) -> None:
@@ -140,16 +170,16 @@ def old(before: float) -> Old:
     return Old(rollout_evidence, rollout_evidence.c.rollout.in_(ended))
 
 
-def since(connection: Connection, names: set[str], sha256s: set[str], begin: float) -> ByDevice:
-    """Reports of these devices from these bundles since `begin`, added up by device: the newest ones, where there are very many."""
+def since(connection: Connection, names: set[str], sha256s: set[str], begin: float, most: int = MAX_REPORTS) -> ByDevice:
+    """Reports of these devices from these bundles since `begin`, added up by device: the newest `most`, where there are more."""
     now = time.time()
     if not names or not sha256s:
         return {}
-    window = max(MIN_WINDOW_SECONDS, MAX_REPORTS * USUAL_POLL_SECONDS / len(names))
+    window = max(MIN_WINDOW_SECONDS, most * USUAL_POLL_SECONDS / len(names))
     begin = max(begin, now - window)
     by_device: ByDevice = {}
     later_crashes: dict[str, int] = {}
-    for name, beat in _newest_first(connection, sorted(names), sha256s, begin):
+    for name, beat in _newest_first(connection, sorted(names), sha256s, begin, most):
         crashes = max(0, later_crashes.get(name, beat.crashes) - beat.crashes)
         add(by_device.setdefault(name, DeviceEvidence()), beat, crashes)
         later_crashes[name] = beat.crashes
@@ -168,10 +198,13 @@ def _believed(connection: Connection, by_device: ByDevice, sha256s: set[str], be
     return dict(sorted(by_device.items()))
 
 
-def _newest_first(connection: Connection, names: list[str], sha256s: set[str], begin: float) -> Iterator[tuple[str, Heartbeat]]:
+def _newest_first(
+    connection: Connection, names: list[str], sha256s: set[str], begin: float, most: int
+) -> Iterator[tuple[str, Heartbeat]]:
     """Each device's reports, in blocks of devices. Rows that today's rules cannot read are passed over."""
-    share = 4 * MAX_REPORTS * DEVICES_PER_QUERY // max(len(names), DEVICES_PER_QUERY)
+    share = 4 * most * DEVICES_PER_QUERY // max(len(names), DEVICES_PER_QUERY)
     columns = select(heartbeats.c.device, heartbeats.c.body).where(heartbeats.c.at >= begin, heartbeats.c.sha256.in_(sha256s))
+    columns = columns if most == MAX_REPORTS else columns.where(func.length(heartbeats.c.body) <= MAX_BODY_BYTES)
     rest = iter(names)
     while block := list(islice(rest, DEVICES_PER_QUERY)):
         rows = columns.where(heartbeats.c.device.in_(block)).order_by(heartbeats.c.at.desc()).limit(share)
@@ -206,7 +239,7 @@ def add(evidence: DeviceEvidence, beat: Heartbeat, crashes: int) -> None:
         evidence.confidence_mean_squares += mean * mean
     mix: Counter[str] = Counter()
     for name, number in beat.labels.items():
-        known = name in evidence.labels or len(evidence.labels) < MAX_LABELS
+        known = name in evidence.labels or len(evidence.labels) < MAX_KEPT_LABELS
         name = name if known else OTHER
         mix[name] += min(number, most)
         evidence.labels[name] = evidence.labels.get(name, 0) + min(number, most)

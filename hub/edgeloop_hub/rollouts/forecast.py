@@ -15,6 +15,7 @@ from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates.registry import needed_schema
 
 ASKED = 300  # devices whose reports tell how the fleet does
+REPORTS = 20_000  # of theirs, the newest
 DAY = 86400.0
 
 
@@ -33,7 +34,7 @@ def of_plan(connection: Connection, target: str, plan: RolloutPlan) -> list[Gate
     everybody = [*found.cohort, *found.others]
     sha256s = {device.sha256 for device in everybody if device.sha256} - {row.sha256}
     asked = {device.name for device in everybody[:: max(1, len(everybody) // ASKED)]}
-    fleet = power.baseline(evidence.since(connection, asked, sha256s, time.time() - DAY))
+    fleet = power.baseline(evidence.since(connection, asked, sha256s, time.time() - DAY, REPORTS))
     first = [next((i for i, s in enumerate(plan.steps) if is_in(s, d.name, d.labels, target)), None) for d in found.cohort]
     made = []
     for number in range(len(plan.steps)):

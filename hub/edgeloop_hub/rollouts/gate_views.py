@@ -22,11 +22,9 @@ def of(connection: Connection, rollout: int, step: int, findings: Sequence[Findi
 
 
 def _view(finding: Finding, past: list[GateLook], power: str) -> GateStatus:
-    """A look that is due now is the next tick's: nothing is spent by looking at a page, so its verdict is not told either."""
-    breached = finding.breached if finding.look is None else (past[-1].breached if past else False)
     one = finding.measured or Measured(finding.gate, finding.text)
     return GateStatus(
-        gate=finding.gate, breached=breached, text=finding.text if finding.look is None else one.text, waits=finding.waits,
+        gate=finding.gate, breached=finding.breached, text=finding.text, waits=finding.waits,
         new=one.new, old=one.old, limit=one.limit, devices=one.devices, needed=one.needed, amount=one.amount, unit=one.unit,
         next_look=looks.GROWTH * past[-1].amount if past else 0.0, power=power, looks=past,
     )  # fmt: skip

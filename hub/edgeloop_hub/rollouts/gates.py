@@ -59,8 +59,8 @@ def _finding(one: Measured, alpha: float, past: Past | None, moment: Moment) -> 
         breached = last.breached if last is not None else None
         return Finding(one.gate, breached, one.text, one.waits, measured=one)
     if past is not None and not looks.is_due(earlier, one.amount, moment):
-        assert last is not None
-        return Finding(one.gate, last.breached, f"{one.text} (at look {last.number}: {last.text})", measured=one)
+        text = f"{one.text} (at look {last.number}: {last.text})" if last is not None else f"{one.text} (not looked at yet)"
+        return Finding(one.gate, last.breached if last is not None else None, text, measured=one)
     number = len(earlier) + 1
     level = alpha if past is None else alpha * looks.share(number)
     p, how = one.test(level) if one.worse else (None, "no more than tolerated")

@@ -24,16 +24,20 @@ def share(number: int) -> float:
 
 @dataclass(frozen=True)
 class Moment:
-    """When a gate is asked. `step_began`: of the step that runs; `ends`: only gates keep the step from ending."""
+    """When a gate is asked. `step_began`: of the step that runs; `ends`: only gates keep the step from ending.
+
+    `may_look`: a tick; who shows a rollout on a page tests nothing, and spends nothing.
+    """
 
     now: float = 0.0
     step_began: float = 0.0
     ends: bool = False
+    may_look: bool = True
 
 
 def is_due(past: Sequence[GateLook], amount: float, moment: Moment) -> bool:
     """Whether to look, with so much evidence now. A gate that was breached, and resumed by a person, looks at once."""
-    if amount <= 0:
+    if amount <= 0 or not moment.may_look:
         return False
     if not past or past[-1].breached:
         return True

@@ -107,6 +107,11 @@ def _failures(gates: GateLimits, failed: int, installed: int) -> Measured:
     )  # fmt: skip
 
 
+def _amount(counts: Sequence[int]) -> float:
+    """Evidence of a side, where a device that sends very many reports brings no look forward."""
+    return float(sum(clipped(counts, OUTLIER * float(np.median(counts)))))
+
+
 def _crashes(sides: _Sides) -> Measured:
     """Rates per device; two Poisson rates where devices are too few to be compared."""
     mine, others = sides.having(lambda s: s.hours > 0)
@@ -156,7 +161,7 @@ def _latency(sides: _Sides) -> Measured:
     return Measured(
         "p95 latency", f"{mean:,.0f} µs against {old_mean:,.0f} µs on the old one; {limit:g}× is tolerated",
         f"{mean:,.0f} µs", f"{old_mean:,.0f} µs", f"{limit:g}×", len(mine), sides.needed(others),
-        float(sum(s.latency_reports for s in mine)), worse=mean > limit * old_mean,
+        _amount([s.latency_reports for s in mine]), worse=mean > limit * old_mean,
         test=lambda level: comparison.larger(values, before, level, sides.rng, limit * max(before), True),
     )  # fmt: skip
 
@@ -176,7 +181,7 @@ def _confidence(sides: _Sides) -> Measured:
     return Measured(
         "mean confidence", f"{mean:.3f} against {old_mean:.3f} on the old one; a drop of {limit:g} is tolerated",
         f"{mean:.3f}", f"{old_mean:.3f}", f"a drop of {limit:g}", len(mine), sides.needed(others),
-        float(sum(max(1, s.confidence_reports) for s in mine)), worse=old_mean - mean > limit, test=test,
+        _amount([max(1, s.confidence_reports) for s in mine]), worse=old_mean - mean > limit, test=test,
     )  # fmt: skip
 
 
@@ -219,7 +224,11 @@ def _labels(sides: _Sides) -> Measured:
     ours, theirs = table[: len(mine)], table[len(mine) :]
     shift, limit = comparison.variation(ours.sum(axis=0), theirs.sum(axis=0)), sides.gates.max_label_shift
     reports = [sum(max(1, s.mixes.reports) for s in side) for side in (mine, others)]
-    told: dict[str, Any] = {"devices": len(mine), "needed": sides.needed(others), "amount": float(reports[0])}
+    told: dict[str, Any] = {
+        "devices": len(mine),
+        "needed": sides.needed(others),
+        "amount": _amount([max(1, s.mixes.reports) for s in mine]),
+    }
     if min(reports) < MIN_REPORTS and not comparison.enough(len(mine), len(others), sides.gates.alpha):
         text = f"devices are few, and {min(reports)} reports with answers tell nothing; {MIN_REPORTS} of each side do"
         return Measured("label mix", text, waits=True, **told)
@@ -238,9 +247,12 @@ def _labels(sides: _Sides) -> Measured:
 
 
 def _shares_apart(ours: Any, theirs: Any) -> float | None:
-    """Student's t of the label whose share differs most, for as many labels as there are (Bonferroni), two-sided."""
-    shares = [side / side.sum(axis=1, keepdims=True) for side in (ours, theirs)]
-    tails = [comparison.student(shares[0][:, i], shares[1][:, i]) for i in range(ours.shape[1])]
+    """Student's t of the label whose share differs most, for as many labels as there are (Bonferroni), two-sided.
+
+    Of logits: a label that every answer has is further from a half of them than any spread of shares can say.
+    """
+    logits = [np.log((side + 0.5) / (side.sum(axis=1, keepdims=True) - side + 0.5)) for side in (ours, theirs)]
+    tails = [comparison.student(logits[0][:, i], logits[1][:, i]) for i in range(ours.shape[1])]
     told = [min(p, 1 - p) for p in tails if p is not None]
     return min(1.0, 2 * min(told) * max(1, len(told) - 1)) if told else None
 
@@ -256,7 +268,7 @@ def _drift(sides: _Sides) -> Measured:
     mean, old_mean = float(np.mean(values)), float(np.mean(before))
     return Measured(
         "drift", f"{mean - old_mean:+.3g} against the old one; {limit:+g} is tolerated", f"{mean:.3g}", f"{old_mean:.3g}",
-        f"{limit:+g}", len(mine), sides.needed(others), float(sum(s.drift_reports for s in mine)), worse=mean - old_mean > limit,
+        f"{limit:+g}", len(mine), sides.needed(others), _amount([s.drift_reports for s in mine]), worse=mean - old_mean > limit,
         test=lambda level: comparison.larger(values, before, level, sides.rng, max(before) + limit),
     )  # fmt: skip
 

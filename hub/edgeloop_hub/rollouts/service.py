@@ -99,8 +99,11 @@ def change(connection: Connection, number: int, verb: str, who: str) -> None:
     event_log.record(connection, f"rollout {state}", f"{verb} by {who}", rollout.target, number)
 
 
-def assess(connection: Connection, rollout: Rollout) -> Assessment:
-    """A rollout's gates over what its devices reported since it began. Looks that are due are made; `carry_out` keeps them."""
+def assess(connection: Connection, rollout: Rollout, may_look: bool = True) -> Assessment:
+    """A rollout's gates over what its devices reported since it began. Looks that are due are made; `carry_out` keeps them.
+
+    Without `may_look` gates stand as their last looks left them: nothing is tested, and nothing is spent.
+    """
     inside, outside, need_upgrade = evidence.members(connection, rollout)
     names = {d.name for d in inside}
     failed = evidence.failures(connection, rollout, names)
@@ -122,7 +125,7 @@ def assess(connection: Connection, rollout: Rollout) -> Assessment:
     now = time.time()
     ends = seconds_left(rollout, now) <= 0 and not lacks_answers(rollout.plan, len(inside), len(working), len(failed))
     past = rollout_store.past_looks(connection, rollout.id)
-    moment = Moment(now, rollout.step_began, ends)
+    moment = Moment(now, rollout.step_began, ends, may_look)
     findings = judge(rollout.plan.gates, new, old, len(failed), len(new.keys() - failed), past, moment)
     return Assessment(findings, len(inside), len(working), len(failed), need_upgrade)
 
@@ -205,7 +208,7 @@ def status(connection: Connection, number: int) -> RolloutStatus:
         summary = msgspec.structs.replace(
             summary, steps=[str(s) for s in plan.steps], soak_seconds=plan.soak_seconds, on_breach=plan.on_breach
         )
-        assessment = assess(connection, rollout)
+        assessment = assess(connection, rollout, may_look=False)
     except (OperationalError, InterfaceError):
         raise
     except Exception as error:  # whatever devices sent: people must see the rollout, and can still abort it

@@ -9,7 +9,6 @@ import numpy as np
 
 from edgeloop_contract.annotations import AnnotatedBox, AnnotatedMask, Annotation
 from edgeloop_contract.hub_messages import BundleSummary
-from edgeloop_contract.masks import mask_of
 
 # By the kind of task; of boxes with points the boxes alone.
 PARTS = {"detection": "boxes", "keypoints": "boxes", "segmentation": "masks", "regression": "values", "multilabel": "labels"}
@@ -74,13 +73,24 @@ def _of_masks(masks: Sequence[AnnotatedMask], summary: BundleSummary, height: in
         return "two masks have one label; join them"
     if other := next((mask for mask in masks if mask.size != (height, width)), None):
         return f"a mask of {other.size[1]} × {other.size[0]} pixels; the sample has {width} × {height}"
-    taken = np.zeros((height, width), bool)
-    for mask in masks:
-        pixels = mask_of(mask.counts, height, width)
-        if (taken & pixels).any():
-            return f"a pixel of {mask.label[:100]!r} has another label too; a pixel has one"
-        taken |= pixels
+    if (twice := _overlap(masks)) is not None:
+        return f"a pixel of {twice.label[:100]!r} has another label too; a pixel has one"
     return ""
+
+
+def _overlap(masks: Sequence[AnnotatedMask]) -> AnnotatedMask | None:
+    """The later one of two masks that share a pixel. By their runs alone: pixels are as many as a device says."""
+    runs = [np.array(mask.counts, np.int64) for mask in masks]
+    ends = [np.cumsum(run)[1::2] for run in runs]
+    starts = [end - run[1::2] for end, run in zip(ends, runs, strict=True)]
+    if not starts:
+        return None
+    begin, end = np.concatenate(starts), np.concatenate(ends)
+    number = np.repeat(np.arange(len(masks)), [len(each) for each in starts])
+    order = np.flatnonzero(end > begin)
+    order = order[np.argsort(begin[order], kind="stable")]
+    shared = np.flatnonzero(begin[order][1:] < end[order][:-1])
+    return masks[int(max(number[order[shared[0]]], number[order[shared[0] + 1]]))] if len(shared) else None
 
 
 def _of_values(values: Sequence[float], summary: BundleSummary) -> str:

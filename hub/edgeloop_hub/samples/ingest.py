@@ -6,12 +6,14 @@ import json
 import math
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 from sqlalchemy import Connection, func, insert, select
 
+from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary
 from edgeloop_contract.messages import NamedArray, Sample, Samples
@@ -28,6 +30,7 @@ DAY = 86400.0
 COMPARED = 300  # open samples of the model that a new one may resemble
 ALIKE = 0.15  # root mean square distance of standardised features below which one label serves both
 ALIKE_TOGETHER = 1.0  # the same within one recording and prediction, where neighbours resemble each other
+LOT = 20  # samples that one transaction stores
 CHUNK = 256 << 10  # bytes that are unpacked at a time
 MAX_VALUES = 16 << 20  # bytes of one sample, unpacked
 
@@ -68,9 +71,34 @@ def has_room(connection: Connection, device: EnrolledDevice, upload: Samples, se
     )
 
 
-def store(connection: Connection, device: EnrolledDevice, upload: Samples, settings: Settings) -> bool:
-    """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept."""
-    now = time.time()
+def answers(connection: Connection, upload: Samples) -> dict[str, bytes]:
+    """Models' answers to keep, by the sample's key: checked before the transaction that stores them, as masks take their time."""
+    bundles: dict[str, BundleSummary] = {}
+    found: dict[str, bytes] = {}
+    for sample in upload.samples:
+        if sample.answer is not None:
+            if sample.model not in bundles:
+                bundles[sample.model] = registry.newest(connection, sample.model)
+            if (body := annotating.answer_bytes(sample, bundles[sample.model])) is not None:
+                found[sample.key] = body
+    return found
+
+
+def lots(upload: Samples) -> Iterator[Samples]:
+    """An upload as parts, each for a transaction of its own: others write in between. Sent again, what is stored is passed over."""
+    yield msgspec.structs.replace(upload, samples=upload.samples[:LOT])
+    for begin in range(LOT, len(upload.samples), LOT):
+        yield Samples(samples=upload.samples[begin : begin + LOT])
+
+
+def store(
+    connection: Connection, device: EnrolledDevice, upload: Samples, settings: Settings, checked: dict[str, bytes] | None = None
+) -> bool:
+    """Keep an upload that was admitted and checked, each sample once. False: over a quota, and nothing is kept.
+
+    `checked`: its `answers`; None: they are checked here.
+    """
+    now, checked = time.time(), answers(connection, upload) if checked is None else checked
     if not has_room(connection, device, upload, settings):
         return False
     known = set(
@@ -114,7 +142,7 @@ def store(connection: Connection, device: EnrolledDevice, upload: Samples, setti
         if sample.others:
             parts = {"input": sample.input, "others": msgspec.msgpack.encode(sample.others)}
             connection.execute(insert(sample_inputs).values(device=device.name, key=sample.key, at=now, **parts))
-        if (answer := annotating.answer_bytes(sample, bundle)) is not None:
+        if (answer := checked.get(sample.key)) is not None:
             annotating.keep_answer(connection, device.name, sample.key, now, answer)
         labelling.label_arrived(connection, device.name, sample.key, given, settings)
     return True
@@ -182,7 +210,7 @@ class _OpenSamples:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
-        self._by_model: dict[tuple[str, str], list[tuple[str, str, list[float]]]] = {}
+        self._by_model: dict[tuple[str, str], deque[tuple[str, str, Array]]] = {}
 
     def like(self, sample: Sample, name: str) -> str:
         """The group that the sample belongs to: its own name where there is none.
@@ -200,14 +228,15 @@ class _OpenSamples:
                 .limit(COMPARED)
             )
             heads = [r for r in rows if r.alike == f"{r.device}/{r.key}"]
-            group = [(r.alike, f"{r.device}/{r.recording}", json.loads(r.features)) for r in heads]
+            known = [(r.alike, f"{r.device}/{r.recording}", np.array(json.loads(r.features), float)) for r in heads]
+            group = deque(reversed(known), COMPARED)  # the oldest makes room for a new one
             self._by_model[sample.model, sample.guess] = group
         near = [row for row in group if len(row[2]) == len(sample.features)]
         if sample.features and near:
-            distances = np.sqrt(((np.array([f for _, _, f in near]) - sample.features) ** 2).mean(axis=1))
+            distances = np.sqrt(((np.stack([f for _, _, f in near]) - np.array(sample.features)) ** 2).mean(axis=1))
             distances /= [ALIKE_TOGETHER if other == recording and not sample.random else ALIKE for _, other, _ in near]
             best = int(distances.argmin())
             if distances[best] < 1:
                 return near[best][0]
-        group.append((name, recording, list(sample.features)))
+        group.append((name, recording, np.array(sample.features, float)))
         return name

@@ -29,7 +29,7 @@ class CanarySet:
 
 
 def canary_set(
-    inputs: Array,
+    inputs: Array | Mapping[str, Array],
     scores: Array,
     labels: Array | None,
     *,
@@ -38,12 +38,15 @@ def canary_set(
     outputs: Sequence[Output] = (),
     golden: Mapping[str, Array | None] | None = None,
 ) -> CanarySet:
-    """Build a canary of N samples. `scores`: (N, ...) of the reference, those of several `outputs` joined; `labels`: None: unknown.
+    """Build a canary of N samples, by input if several. `scores`: (N, ...) of the reference, those of several `outputs`
+    joined; `labels`: None: unknown.
 
     `steps`: by output, the unit in which its scores are held. `golden`: variant → scores of its own, for float files; None: the
     reference's scores are the variant's own.
     """
-    arrays = {"inputs": inputs, **({} if labels is None else {"labels": labels})}
+    given = {INPUT: inputs} if isinstance(inputs, np.ndarray) else inputs
+    places = {name: "inputs" if len(given) == 1 else f"input-{number}" for number, name in enumerate(given)}
+    arrays = {**{places[name]: values for name, values in given.items()}, **({} if labels is None else {"labels": labels})}
 
     def tensors(file: str, values: Array, steps: Sequence[float] | None, max_steps: int) -> dict[str, GoldenTensor]:
         """Of one set of scores, whose files are added. No `steps`: those of float scores."""
@@ -62,7 +65,10 @@ def canary_set(
         for name, values in (golden or {}).items()
     }
     description = Canary(
-        inputs={INPUT: _path("inputs")}, labels="" if labels is None else _path("labels"), variants=variants, golden=reference
+        inputs={name: _path(place) for name, place in places.items()},
+        labels="" if labels is None else _path("labels"),
+        variants=variants,
+        golden=reference,
     )
     return CanarySet(description, {_path(name): npy_of(values) for name, values in arrays.items()})
 
@@ -77,6 +83,9 @@ def canary_rows(splits: PreparedSplits, count: int) -> Array:
         each = len(splits.labels) * validation.labels[0].size
         count = min(count, max(FEWEST_MASKS, MASK_SCORES // each))
     rows = evenly_spaced_rows(len(validation), count)
+    if any(entry.output for entry in splits.inputs):  # a device begins each of them without a past
+        first = np.flatnonzero(np.r_[True, np.diff(validation.recording) != 0])
+        return first[evenly_spaced_rows(len(first), count)]
     if splits.boxes is None:
         return rows
     kept = KeptBoxes(splits.boxes, splits.outputs, splits.shape[0], splits.shape[1])

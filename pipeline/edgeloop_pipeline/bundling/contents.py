@@ -16,13 +16,22 @@ def npy_of(values: Any) -> bytes:
     return buffer.getvalue()
 
 
-def input_of(project: Any) -> Any:
-    """The only input of this project's bundles: its prepared sample, and the steps that make it."""
+def inputs_of(project: Any) -> Any:
+    """The inputs of this project's bundles: the prepared sample of each, and the steps that make it."""
     from edgeloop_contract.manifest import INPUT, Input, TensorSpec
 
     splits = project.splits
+    if splits.inputs:
+        given = [entry for entry in project.recipe.head.imported.inputs if not entry.output]
+        return [
+            Input(
+                name=INPUT if len(given) == 1 else entry.name, preprocessing=entry.preprocessing,
+                sample=TensorSpec(dtype=entry.named.door, shape=list(entry.named.sample_shape)),
+            )
+            for entry in given
+        ]  # fmt: skip
     sample = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
-    return Input(name=INPUT, sample=sample, preprocessing=project.recipe.head.preprocessing)
+    return [Input(name=INPUT, sample=sample, preprocessing=project.recipe.head.preprocessing)]
 
 
 def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
@@ -30,7 +39,7 @@ def reference_of(splits: Any, answers: dict[str, Any]) -> Any:
     from edgeloop_contract.manifest import ChannelStatistics
     from edgeloop_pipeline.data.types import Statistics
 
-    if splits.dtype == "int32":  # token ids are names: they have no mean
+    if splits.dtype == "int32" or splits.inputs:  # token ids are names: they have no mean; several inputs have no common one
         return None
     values = Statistics.of(splits.train.values)
     return ChannelStatistics(

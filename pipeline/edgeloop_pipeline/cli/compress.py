@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from edgeloop_contract.errors import EdgeloopError, UsageError
-from edgeloop_pipeline.cli.pack import boxes_given, labels_given, steps_given
+from edgeloop_pipeline.cli.pack import boxes_given, labels_given, numbers_given, pairs_given, steps_given
 from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
 
 
@@ -33,7 +33,15 @@ from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
 @click.option("--normalize", default="", metavar="HOW", help="imagenet, unit, symmetric, counts, or MEAN/STD in counts (0 to 255).")
 @click.option("--bgr/--rgb", default=None, help="The order of a picture's channels; default: rgb.")
 @click.option("--fit", type=click.Choice(["stretch", "crop", "letterbox"]), help="How a picture gets the model's size.")
-@click.option("--preprocess", default="", metavar="STEPS", help="YAML list of steps, or a file with it; see docs/preprocessing.md.")
+@click.option(
+    "--preprocess",
+    multiple=True,
+    metavar="[INPUT=]STEPS",
+    help="YAML list of steps, or a file with it; see docs/preprocessing.md. Of several inputs, say of which; may be repeated.",
+)
+@click.option("--constant", multiple=True, metavar="INPUT=VALUES", help="An input that always has these values; may be repeated.")
+@click.option("--state", multiple=True, metavar="INPUT=OUTPUT", help="An output that is this input at the next call.")
+@click.option("--no-states", is_flag=True, help="No output comes back as an input, whatever it looks like.")
 @click.option("--tokenizer", type=click.Path(path_type=Path), help="Of a model of texts: its tokenizer.json.")
 @click.option(
     "--length", type=click.IntRange(1, 8192), default=None, help="Token ids of a text; default: as many as the texts have."
@@ -43,7 +51,12 @@ from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
 @click.option(
     "--output", "outputs", multiple=True, metavar="TENSOR", help="An output that counts, of several; may be repeated. Default: all."
 )
-@click.option("--size", default="", metavar="AxBxC", help="One sample's shape at the input, if the file leaves sizes open.")
+@click.option(
+    "--size",
+    multiple=True,
+    metavar="[INPUT=]AxBxC",
+    help="One sample's shape at the input, if the file leaves sizes open. Of several inputs, say of which; may be repeated.",
+)
 @click.option("--boxes", default="", metavar="LAYOUT", help="How a detector's outputs say boxes; see docs/detection.md.")
 @click.option("--task", type=click.Choice(["classification", "tensors", "detection"]), help="Default: as labels and the graph say.")
 @click.option("--measure", type=click.Choice(["agreement", "cosine", "mask_iou", "signal", "boxes"]), help="What int8 has to keep.")
@@ -78,12 +91,15 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
     from edgeloop_pipeline.importing.request import CompressRequest
     from edgeloop_pipeline.importing.torch_models import is_torch
 
+    steps = dict(steps_given(text) for text in given["preprocess"])
+    sizes = dict(_size(text) for text in given["size"])
     request = CompressRequest(
         model=Path(model), reference=model, weights=given["weights"], calibrate=calibrate, out=out, name=given["name"],
         labels=labels_given(given["labels"]),
         normalize=_normalize(given["normalize"]), bgr=given["bgr"], fit=given["fit"],
-        steps=steps_given(given["preprocess"])[1] if given["preprocess"] else [], outputs=given["outputs"],
-        shape=_size(given["size"]), task=given["task"],
+        steps=steps.pop("", []), steps_of=steps, outputs=given["outputs"], shape=sizes.pop("", ()), shape_of=sizes,
+        constants={name: numbers_given(name, text) for name, text in pairs_given("--constant", given["constant"])},
+        states=dict(pairs_given("--state", given["state"])), no_states=given["no_states"], task=given["task"],
         boxes=boxes_given(given["boxes"]) if given["boxes"] else None, measure=given["measure"],
         min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
         tokenizer=given["tokenizer"], length=given["length"] or 0, text_column=given["text_column"],
@@ -147,10 +163,12 @@ def _normalize(text: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     return mean, std
 
 
-def _size(text: str) -> tuple[int, ...]:
-    if text and not re.fullmatch(r"[1-9]\d{0,8}(x[1-9]\d{0,8})*", text):
+def _size(text: str) -> tuple[str, tuple[int, ...]]:
+    """INPUT=AxBxC or AxBxC."""
+    name, _, sizes = text.rpartition("=")
+    if not re.fullmatch(r"[1-9]\d{0,8}(x[1-9]\d{0,8})*", sizes):
         raise UsageError(f"--size {text}: write sizes such as 3x224x224, without the batch")
-    return tuple(int(part) for part in text.split("x")) if text else ()
+    return name, tuple(int(part) for part in sizes.split("x"))
 
 
 def _ask(question: str, answers: list[str]) -> str | None:

@@ -69,11 +69,11 @@ def pack(models: tuple[Path, ...], out: Path, as_json: bool, card: Path | None, 
         output=given["output"],
         boxes=boxes_given(given["boxes"]) if given["boxes"] else None,
         steps=dict(steps_given(text) for text in given["preprocess"]),
-        constants={name: _numbers(name, text) for name, text in _pairs("--constant", given["constant"])},
-        states=dict(_pairs("--state", given["state"])),
+        constants={name: numbers_given(name, text) for name, text in pairs_given("--constant", given["constant"])},
+        states=dict(pairs_given("--state", given["state"])),
         no_states=given["no_states"],
         reset=given["reset"],
-        shapes={name: _sizes(name, text) for name, text in _pairs("--shape", given["shape"])},
+        shapes={name: _sizes(name, text) for name, text in pairs_given("--shape", given["shape"])},
         samples=given["samples"],
         card=_text(card) if card else "",
     )
@@ -130,7 +130,7 @@ def boxes_given(text: str) -> Detection:
         raise UsageError(f"--boxes {text[:80]}: {' '.join(str(error).split())[:200]}; docs/detection.md has the layouts") from error
 
 
-def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
+def pairs_given(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
     pairs = []
     for text in texts:
         name, equals, value = text.rpartition("=")
@@ -140,7 +140,7 @@ def _pairs(option: str, texts: tuple[str, ...]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _numbers(name: str, text: str) -> list[float]:
+def numbers_given(name: str, text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:

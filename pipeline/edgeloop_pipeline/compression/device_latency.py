@@ -22,7 +22,7 @@ from edgeloop_contract.errors import DeviceError, UsageError
 from edgeloop_contract.manifest import SCHEMA, Manifest, Precision, TensorSpec, Variant
 from edgeloop_exporters.latency_table import LatencyTable, Layer, layers_of, model_of
 from edgeloop_pipeline.bundling.canary import canary_set
-from edgeloop_pipeline.bundling.contents import input_of, provenance_of, reference_of
+from edgeloop_pipeline.bundling.contents import inputs_of, provenance_of, reference_of
 from edgeloop_pipeline.compression.budget_search import straight_line
 from edgeloop_pipeline.compression.width_scaling import STEPS, narrowed, roots
 from edgeloop_pipeline.data.normalization import input_normalization
@@ -174,7 +174,7 @@ def _write_bundle(project: Project, path: Path, files: dict[str, bytes], variant
     files |= canary.files
     made = Manifest(
         schema=SCHEMA, name=f"{head.name}-probe"[:64], version=head.version, task=task.described(UNMEASURED),
-        inputs=[input_of(project)], variants=variants,
+        inputs=inputs_of(project), variants=variants,
         files=archive.describe(files), canary=canary.description,
         drift_reference=reference_of(splits, {}), provenance=provenance_of(project),
         probe=True, model_card="A probe for latencies, with untrained weights: for edgeloop-agent bench only.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, ModelError, UsageError
+from edgeloop_exporters.named_inputs import NamedInput, take_apart
 from edgeloop_exporters.named_outputs import Output, joined
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples
 
-__all__ = ["Original", "files_beside", "labelled"]
+__all__ = ["Original", "files_beside", "labelled", "with_states"]
 
 BATCH = 16
 
@@ -32,12 +34,16 @@ def files_beside(path: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Original:
-    """A model file that gives answers. `wanted`: the outputs that count, () the first; `layout`, `shape`: as in `imported`."""
+    """A model file that gives answers. `wanted`: the outputs that count, () the first; `layout`, `shape`: as in `imported`.
+
+    `inputs`: of a file with several.
+    """
 
     path: Path
     wanted: tuple[str, ...] = ()
     layout: str = "channels_first"
     shape: tuple[int, ...] = ()
+    inputs: tuple[NamedInput, ...] = ()
 
     @cached_property
     def _session(self) -> Any:
@@ -58,12 +64,20 @@ class Original:
 
     @property
     def names(self) -> tuple[str, list[str]]:
-        """Of the input, and of the outputs that count."""
+        """Of the first input, and of the outputs that count."""
         session = self._session
         return session.get_inputs()[0].name, list(self.wanted) or [session.get_outputs()[0].name]
 
+    def feeds(self, values: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> dict[str, Array]:
+        """Raw samples (N, …) by the file's inputs, as it takes them."""
+        if not self.inputs:
+            return {self.names[0]: self.fed(values, mean, std)}
+        halves = {given.name for given in self._session.get_inputs() if given.type == "tensor(float16)"}
+        parts = take_apart(values, self.inputs)
+        return {name: part.astype(np.float16) if name in halves else part for name, part in parts.items()}
+
     def fed(self, values: Array, mean: tuple[float, ...], std: tuple[float, ...]) -> Array:
-        """Raw samples (N, …, channels) as the file's input takes them."""
+        """Raw samples (N, …, channels) as the file's only input takes them."""
         given = self._session.get_inputs()[0]
         if values.dtype == np.int32:  # token ids: nothing is normalized
             return np.ascontiguousarray(values)
@@ -84,12 +98,11 @@ class Original:
         fixed = given.shape[0] if isinstance(given.shape[0], int) else 0
         size, rows = fixed or BATCH, list[list[Array]]()
         for start in range(0, len(values), size):
-            x = self.fed(values[start : start + size], mean, std)
-            some = len(x)
-            if fixed > some:
-                x = np.concatenate([x, np.repeat(x[-1:], fixed - some, 0)])
+            some = len(values[start : start + size])
+            fed = {name: _padded(x, fixed) for name, x in self.feeds(values[start : start + size], mean, std).items()}
+            x = fed[given.name]
             try:
-                found = session.run(names, {given.name: x})
+                found = session.run(names, fed)
             except Exception as error:  # onnxruntime's own types
                 raise ModelError(
                     f"{self.path}: does not take samples of shape {list(x.shape[1:])} at {given.name} {list(given.shape)}:"
@@ -106,6 +119,33 @@ class Original:
         if not all(np.isfinite(values).all() for values in answers.values()):
             raise ModelError(f"{self.path}: answers some samples with NaN or infinity; check the normalization and the data")
         return answers
+
+
+def with_states(splits: PreparedSplits, original: Original) -> PreparedSplits:
+    """The splits with each window's states as the original has them there: zeros at a recording's first window, then its own."""
+    states = [entry for entry in splits.inputs if entry.output]
+    if not states:
+        return splits
+    wanted = replace(original, wanted=tuple(entry.output for entry in states))
+    begins = dict(zip([e.name for e in splits.inputs], accumulate((e.size for e in splits.inputs), initial=0), strict=False))
+    made = {}
+    for name in NAMES:
+        samples: Samples = getattr(splits, name)
+        values, last = np.array(samples.values), dict[str, Array]()
+        for row in range(len(values)):
+            first = row == 0 or samples.recording[row] != samples.recording[row - 1]
+            last = {} if first else last
+            for entry in states:
+                start = begins[entry.name]
+                values[row, start : start + entry.size, 0] = last.get(entry.output, np.zeros(entry.size)).reshape(-1)
+            last = wanted.answers(values[row : row + 1], (0.0,), (1.0,))
+        made[name] = replace(samples, values=values)
+    return replace(splits, train=made["train"], validation=made["validation"], test=made["test"])
+
+
+def _padded(x: Array, count: int) -> Array:
+    """Of the batch that the file asks for; 0: any."""
+    return x if len(x) >= count else np.concatenate([x, np.repeat(x[-1:], count - len(x), 0)])
 
 
 def labelled(splits: PreparedSplits, original: Original, mean: tuple[float, ...], std: tuple[float, ...]) -> PreparedSplits:

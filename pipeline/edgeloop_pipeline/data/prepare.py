@@ -22,6 +22,7 @@ from edgeloop_pipeline.data.boxes import boxes_of, moved, padded
 from edgeloop_pipeline.data.label_checks import checked_labels
 from edgeloop_pipeline.data.label_names import classes_of, names_of
 from edgeloop_pipeline.data.masks import checked_mask, mask_in_sample, unlearnt
+from edgeloop_pipeline.data.several_inputs import PreparedInput, prepared_together
 from edgeloop_pipeline.data.several_labels import label_rows, unlearnt_labels
 from edgeloop_pipeline.data.spill_array import SpillArray
 from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples, Split, Splits
@@ -108,16 +109,18 @@ def _groups(split: Split) -> Array | None:
 
 
 def prepare_splits(
-    splits: Splits, steps: Sequence[StepBase], task: str = "classification", cleaning: Sequence[CleaningStep] = ()
-) -> PreparedSplits:
+    splits: Splits, steps: Sequence[StepBase], task: str = "classification", cleaning: Sequence[CleaningStep] = (),
+    inputs: Sequence[PreparedInput] = (),
+) -> PreparedSplits:  # fmt: skip
     """Run the shared cleaning and preprocessing over all splits. Raises DataError that names the split and the recording.
 
-    A recording that cleaning refuses is left out, because the device would refuse it too; `notes` has the count.
+    A recording that cleaning refuses is left out, because the device would refuse it too; `notes` has the count. `inputs`: of a
+    model with several, each with its own steps.
     """
     splits, notes = checked(splits, task), []
     made = {}
     for name in NAMES:
-        maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz, task)
+        maker = _Maker(name, getattr(splits, name), steps, cleaning, splits.rate_hz, task, inputs)
         given = getattr(splits, name).labels
         try:
             if task == "segmentation":
@@ -148,6 +151,7 @@ def prepare_splits(
         channels=tuple(splits.channels),
         points=tuple(splits.points) if task == "keypoints" else (),
         notes=(*splits.notes, *notes),
+        inputs=tuple(given.entry for given in inputs),
     )
 
 
@@ -179,10 +183,12 @@ class _Maker:
         cleaning: Sequence[CleaningStep],
         rate_hz: int,
         task: str = "classification",
+        inputs: Sequence[PreparedInput] = (),
     ) -> None:
         """Labels that are boxes or masks in pixels of the recording become such in pixels of the sample."""
         self.boxes, self.masks = task in WITH_BOXES, SpillArray() if task == "segmentation" else None
         self.name, self.split, self.steps, self.cleaning, self.rate_hz = name, split, steps, cleaning, rate_hz or None
+        self.inputs = inputs
         self.refused: Counter[str] = Counter()
         self.repaired: Counter[str] = Counter()
 
@@ -238,13 +244,16 @@ class _Maker:
     def _prepared(self, i: int, recording: Any) -> Prepared | None:
         """The samples of a recording; None if cleaning refuses it."""
         try:
-            values = to_model_rate(self.steps, np.asarray(recording), self.rate_hz)
-            cleaned = clean(self.cleaning, values)
-            self.repaired.update(cleaned.repaired)
-            if cleaned.refused:
-                self.refused[f"{cleaned.reason}: {cleaned.refused}"[:120]] += 1
-                return None
-            prepared = prepare(self.steps, cleaned.values)
+            if self.inputs:
+                prepared = prepared_together(recording, self.inputs, self.rate_hz)
+            else:
+                values = to_model_rate(self.steps, np.asarray(recording), self.rate_hz)
+                cleaned = clean(self.cleaning, values)
+                self.repaired.update(cleaned.repaired)
+                if cleaned.refused:
+                    self.refused[f"{cleaned.reason}: {cleaned.refused}"[:120]] += 1
+                    return None
+                prepared = prepare(self.steps, cleaned.values)
         except DataError as error:
             raise DataError(f"{self._where(i)}: {error}") from error
         if prepared.refused:

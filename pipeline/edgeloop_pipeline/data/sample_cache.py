@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from edgeloop_exporters.named_inputs import NamedInput
 from edgeloop_exporters.named_outputs import Output
 from edgeloop_pipeline.cache.user_folder import cache_folder
 from edgeloop_pipeline.data.types import PreparedSplits, Samples
@@ -29,6 +30,7 @@ class _Facts(msgspec.Struct, frozen=True):
     outputs: tuple[Output, ...]
     notes: tuple[str, ...]
     points: tuple[str, ...] = ()
+    inputs: tuple[NamedInput, ...] = ()
 
 
 def folder_of(key: str) -> Path:
@@ -51,7 +53,7 @@ def read(key: str) -> PreparedSplits | None:
         return None
     return PreparedSplits(
         facts.labels, made["train"], made["validation"], made["test"], facts.task, channels=facts.channels, outputs=facts.outputs,
-        notes=facts.notes, points=facts.points,
+        notes=facts.notes, points=facts.points, inputs=facts.inputs,
     )  # fmt: skip
 
 

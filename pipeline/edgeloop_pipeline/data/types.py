@@ -11,6 +11,7 @@ import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.tasks import Detection
+from edgeloop_exporters.named_inputs import NamedInput
 from edgeloop_exporters.named_outputs import Output
 
 NAMES = ("train", "validation", "test")
@@ -115,6 +116,7 @@ class PreparedSplits:
     boxes: Detection | None = None  # the task of an imported detector
     outputs: tuple[Output, ...] = ()  # where the labels are several outputs' answers, joined: (N, total)
     points: tuple[str, ...] = ()  # names of the points of a box
+    inputs: tuple[NamedInput, ...] = ()  # of a model with several: a sample (total, 1) has them flattened, one behind the other
     notes: tuple[str, ...] = ()  # the effects of cleaning on the recordings, in words
 
     @property

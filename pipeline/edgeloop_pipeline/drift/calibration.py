@@ -19,6 +19,7 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.drift import BINS, MIN_LIMIT, Drift, Monitor
 from edgeloop_contract.manifest import Anomaly, Classification
+from edgeloop_exporters.named_inputs import NamedInput
 from edgeloop_exporters.named_outputs import Output
 from edgeloop_pipeline.drift.pool import Pool, pool_of
 from edgeloop_pipeline.drift.variance import MIN_GROUPS, between_group_variance
@@ -125,19 +126,22 @@ def reliability(confidence: Array, right: Array) -> list[tuple[float, int]]:
     return found
 
 
-def of_bundle(task: Any, pools: dict[str, tuple[Any, Array]], labelled: bool = True, outputs: Sequence[Output] = ()) -> Drift:
+def of_bundle(
+    task: Any, pools: dict[str, tuple[Any, Array]], labelled: bool = True, outputs: Sequence[Output] = (),
+    inputs: Sequence[NamedInput] = (),
+) -> Drift:  # fmt: skip
     """The reference of a bundle from validation samples and scores; with training samples if validation has too few groups.
 
     `pools`: "validation", and optionally "train", as (Samples, scores). Not `labelled`: no table says how often
-    a confidence is right. `outputs`: several, whose scores are joined.
+    a confidence is right. `outputs`: several, whose scores are joined; `inputs`: several, which each sample has together.
     """
     if isinstance(task, Anomaly):  # the normal samples are the reference
         pools = {name: (s.of(s.labels == 0), found[s.labels == 0]) for name, (s, found) in pools.items()}
     samples, scores = pools["validation"]
     classes = isinstance(task, Classification)
-    _, _, confidence = pool_of(task, samples.values, scores, samples.recording, samples.groups, outputs)
+    _, _, confidence = pool_of(task, samples.values, scores, samples.recording, samples.groups, outputs, inputs)
     table = reliability(confidence, scores.argmax(1) == samples.labels) if classes and labelled else ()
-    parts = [pool_of(task, s.values, found, s.recording, s.groups, outputs)[:2] for s, found in pools.values()]
+    parts = [pool_of(task, s.values, found, s.recording, s.groups, outputs, inputs)[:2] for s, found in pools.values()]
     names = parts[0][1]
     pool = Pool(
         np.concatenate([p.features for p, _ in parts]), np.concatenate([p.answers for p, _ in parts]),

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgeloop_agent.answers import answer_features, answer_names
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.drift import channel_names, sample_features
+from edgeloop_contract.drift import sample_features, sample_names
+from edgeloop_exporters.named_inputs import NamedInput, samples_of
 from edgeloop_exporters.named_outputs import Output, separate
 
 __all__ = ["Pool", "Seen", "pool_of", "pool_of_seen", "seen_of"]
@@ -51,15 +52,25 @@ def pool_of_seen(seen: Sequence[Seen], recordings: Array, groups: Array) -> Pool
 
 
 def pool_of(
-    task: Any, values: Array, scores: Array, recordings: Array, groups: Array, outputs: Sequence[Output] = ()
-) -> tuple[Pool, list[str], Array]:
+    task: Any, values: Array, scores: Array, recordings: Array, groups: Array, outputs: Sequence[Output] = (),
+    inputs: Sequence[NamedInput] = (),
+) -> tuple[Pool, list[str], Array]:  # fmt: skip
     """The features of samples (n, *sample) and their scores; the features' names; and the confidence of each answer (n,).
 
-    `outputs`: several, whose scores are joined.
+    `outputs`: several, whose scores are joined; `inputs`: several, which each sample has together.
     """
     rows: list[Any] = [scores[i : i + 1] for i in range(len(values))]
     if outputs:
         rows = [separate(row, outputs) for row in rows]
-    seen = [seen_of(task, np.asarray(values[i : i + 1]), row) for i, row in enumerate(rows)]
-    names = channel_names(values.shape[-1]) + (answer_names(task, [o.name for o in outputs]) if outputs else answer_names(task))
+    given = samples_of(values, inputs) if inputs else {"": values}
+    seen = [seen_of(task, _one(given, i), row) for i, row in enumerate(rows)]
+    names = sample_names({name: part.shape[1:] for name, part in given.items()}) + (
+        answer_names(task, [o.name for o in outputs]) if outputs else answer_names(task)
+    )
     return pool_of_seen(seen, recordings, groups), names, np.array([one.confidence for one in seen])
+
+
+def _one(samples: Mapping[str, Array], row: int) -> Array | dict[str, Array]:
+    """One sample (1, *sample), by input where there are several."""
+    found = {name: np.asarray(values[row : row + 1]) for name, values in samples.items()}
+    return found if len(found) > 1 else next(iter(found.values()))

@@ -7,13 +7,13 @@ import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, EdgeloopError, ModelError, UsageError
+from edgeloop_exporters.constant_inputs import with_constants
 from edgeloop_exporters.cutting import only_outputs
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import content_of, read
@@ -25,6 +25,8 @@ from edgeloop_pipeline.importing import project_files, texts
 from edgeloop_pipeline.importing.input_meaning import NORMALIZATIONS, Ask, Entry, entry_of
 from edgeloop_pipeline.importing.output_meaning import answer_of
 from edgeloop_pipeline.importing.request import CompressRequest, Meaning
+from edgeloop_pipeline.importing.several_inputs import has_several
+from edgeloop_pipeline.importing.several_model import check_outputs, meaning_of_several
 from edgeloop_pipeline.importing.torch_models import is_torch, with_onnx_file
 from edgeloop_pipeline.networks.imported import open_import
 from edgeloop_pipeline.recipe import recipe as recipes
@@ -65,11 +67,14 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
             tokens = texts.text_model(model, content, request, request.tokenizer)
             content = tokens.content
             (scratch / texts.TOKENIZER).write_bytes(tokens.tokenizer)
+        if request.constants:
+            model, content = _with_constants(model, content, request, path)
         path.write_bytes(content)
         model = texts.described(model, path) if tokens is not None else model
-        _check(model, request)
-        meaning = _meaning(model, content, request, path, ask, tokens)
-        project_files.write(scratch, request, meaning, content, final)
+        several = tokens is None and has_several(model, request)
+        _check(model, request, several)
+        meaning = meaning_of_several(model, request, path) if several else _meaning(model, content, request, path, ask, tokens)
+        project_files.write(scratch, request, meaning, path.read_bytes(), final)
         scratch.chmod(0o755)
         if final.exists():
             final.rmdir()
@@ -80,10 +85,12 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
             shutil.rmtree(final, ignore_errors=True)
             raise
     except EdgeloopError as error:
-        named = str(error).replace(str(scratch / project_files.MODEL), request.reference or str(request.model))
+        named = str(error)
+        for folder in (scratch, final):  # which are no longer there
+            named = named.replace(str(folder / project_files.MODEL), request.reference or str(request.model))
         if named == str(error):
             raise
-        raise type(error)(named) from error  # of a file that is no longer there
+        raise type(error)(named) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return meaning
@@ -114,31 +121,27 @@ def _of_outputs(model: ModelFile, content: bytes, names: tuple[str, ...], path: 
     return msgspec.structs.replace(read(path), metadata=model.metadata), content
 
 
-def _check_outputs(found: Any, wanted: tuple[str, ...], path: Path) -> None:
-    """Raises UsageError for outputs that no file can give apart: two that are one tensor, and one that is the input."""
-    ends = found.network.graph.output_node().args[0]
-    seen: dict[Any, str] = {}
-    for port, node in zip(found.outputs, ends if isinstance(ends, (tuple, list)) else (ends,), strict=True):
-        if wanted and port.name not in wanted:
-            continue
-        same = "the input itself" if node.op == "placeholder" else f"the same tensor as {seen[node]}" if node in seen else ""
-        if same:
-            raise UsageError(f"{path}: its output {port.name} is {same}; say which of the others count, each with --output")
-        seen[node] = port.name
+def _with_constants(model: ModelFile, content: bytes, request: CompressRequest, path: Path) -> tuple[ModelFile, bytes]:
+    """The model without the inputs that always have the same values. Writes it to `path`."""
+    path.write_bytes(content := with_constants(content, request.constants, str(request.model)))
+    return msgspec.structs.replace(read(path), metadata=model.metadata), content
 
 
-def _check(model: ModelFile, request: CompressRequest) -> None:
+def _check(model: ModelFile, request: CompressRequest, several: bool) -> None:
     """Raises ModelError for a file that cannot become a network here."""
     remedy = "`edgeloop pack` puts it into a bundle as it is"
+    if not model.inputs:
+        raise ModelError(f"{request.model}: has no input; {remedy}")
+    if model.variables:
+        raise ModelError(f"{request.model}: its runtime keeps state from one call to the next, which is not compressed; {remedy}")
+    if request.tokenizer is None and texts.takes_only_tokens(model):
+        raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
+    if several:
+        return
     if request.drop_in and model.inputs[0].dtype != "float32":
         raise UsageError(f"--io original: {request.model} takes {model.inputs[0].dtype}; only files of float32 can be replaced")
-    if model.states or model.variables:
-        raise ModelError(f"{request.model}: keeps state from one call to the next, which is not compressed yet; {remedy}")
-    if request.tokenizer is None and texts.looks_like_texts(model):
-        raise UsageError(f"{request.model}: takes token ids, of texts; say which tokenizer.json makes them, with --tokenizer")
-    if len(model.inputs) != 1:
-        names = ", ".join(f"{tensor.name} {tensor.dtype}" for tensor in model.inputs)
-        raise ModelError(f"{request.model}: has {len(model.inputs)} inputs ({names}), and a network here takes one; {remedy}")
+    if of := {**request.shape_of, **request.steps_of}:
+        raise UsageError(f"{next(iter(of))}=…: {request.model} has one input; leave the name out")
 
 
 def _meaning(
@@ -151,7 +154,7 @@ def _meaning(
         kind, first = _first_recording(request)
         entry = entry_of(model, content, request, kind, first, ask)
     found = open_import(path, tuple(entry.shape))
-    _check_outputs(found, request.outputs, request.model)
+    check_outputs(found, request.outputs, request.model)
     size = found.inputs[0].shape
     picture = {"channels_first": size[1:], "channels_last": size[:2]}.get(entry.layout, ()) if len(size) == 3 else ()
     answer = answer_of(model, {port.name: port.shape for port in found.outputs}, request, picture)

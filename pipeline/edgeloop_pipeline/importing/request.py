@@ -24,6 +24,8 @@ class CompressRequest:
     original after it. `drop_in`: an int8 file with the original's input and output is wanted too.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
     place of what pictures get by themselves. `boxes`: how outputs say boxes. `tokenizer`: a tokenizer.json, of a model of texts;
+    `shape_of`, `steps_of`, `constants`: by input, of a model with several; `states`: input → the output that it is at the next
+    call; `no_states`: none, whatever the file looks like.
     `length`: of its token ids, 0: by the texts; `text_column`, `label_column`: of a table of texts.
     """
 
@@ -44,6 +46,11 @@ class CompressRequest:
     label_column: str = ""
     outputs: tuple[str, ...] = ()
     shape: tuple[int, ...] = ()
+    shape_of: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    steps_of: dict[str, list[Step]] = field(default_factory=dict)
+    constants: dict[str, list[float]] = field(default_factory=dict)
+    states: dict[str, str] = field(default_factory=dict)
+    no_states: bool = False
     task: Literal["classification", "tensors", "detection"] | None = None
     boxes: Detection | None = None
     measure: Measure | None = None
@@ -81,3 +88,4 @@ class Meaning:
     size: tuple[int, ...]  # of one sample at the network's input
     facts: list[str]
     guesses: list[str]
+    inputs: tuple[str, ...] = ()  # names that a recording has an array for

@@ -17,11 +17,20 @@ from edgeloop_contract.preprocessing.tokens import MAX_TOKENIZER_BYTES, PAD_TOKE
 from edgeloop_exporters.model_files.description import ModelFile
 from edgeloop_exporters.model_files.reading import read
 from edgeloop_exporters.quiet import quiet
-from edgeloop_exporters.token_inputs import TOKENS, smallest_table, with_one_input
+from edgeloop_exporters.token_inputs import TOKENS, roles_of, smallest_table, with_one_input
 from edgeloop_pipeline.data.datasets.texts import Texts
 from edgeloop_pipeline.importing.request import CompressRequest
 
-__all__ = ["TOKENIZER", "TextModel", "described", "looks_like_texts", "text_data", "text_model", "tokenizer_beside"]
+__all__ = [
+    "TOKENIZER",
+    "TextModel",
+    "described",
+    "looks_like_texts",
+    "takes_only_tokens",
+    "text_data",
+    "text_model",
+    "tokenizer_beside",
+]
 
 TOKENIZER = "tokenizer.json"
 TRIED, LOOKED_AT, DEFAULT_LENGTH, STEP = 32, 256, 128, 8
@@ -42,6 +51,14 @@ class TextModel:
 def looks_like_texts(model: ModelFile) -> bool:
     """Whether an input has whole numbers by (batch, length): token ids, most likely."""
     return any(t.dtype in ("int64", "int32") and t.shape is not None and len(t.shape) == 2 for t in model.inputs)
+
+
+def takes_only_tokens(model: ModelFile) -> bool:
+    """Whether every input is one of a model of texts: ids, mask, types, positions."""
+    try:
+        return bool(model.inputs) and bool(roles_of(model.inputs, model.path)) and looks_like_texts(model)
+    except ModelError:
+        return False
 
 
 def tokenizer_beside(model: Path) -> Path | None:

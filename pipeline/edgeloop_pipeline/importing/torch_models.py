@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import pickle
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,19 @@ def with_onnx_file(request: CompressRequest, path: Path) -> CompressRequest:
             if request.weights is not None:
                 _load(network.module, request.weights)
         shape = request.shape or network.shape
-        if not shape and not found["program"]:
+        if not shape and not request.shape_of and not found["program"]:
             raise UsageError(f"{request.reference}: say one sample's shape at the network, such as --size 3x224x224")
-        _write(request.reference, network.module, shape, path)
+        _write(request.reference, network.module, request.shape_of or {"": shape}, path)
     told = {name: getattr(network, name) for name in ("normalize", "fit", "labels") if not getattr(request, name)}
     told = {name: value for name, value in told.items() if value}
     return replace(
-        request, model=path, shape=() if found["program"] else shape, maker=found["library"], told=frozenset(told), **told
+        request,
+        shape_of={},
+        model=path,
+        shape=() if found["program"] else shape,
+        maker=found["library"],
+        told=frozenset(told),
+        **told,
     )
 
 
@@ -226,8 +233,20 @@ def _nothing_unpickled() -> Iterator[None]:
         yield
 
 
-def _write(reference: str, module: Any, shape: tuple[int, ...], path: Path) -> None:
-    """Export, and compare with torch. Raises ModelError."""
+def _examples(reference: str, network: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Two random samples by input, in the order of `forward`. Raises UsageError for a name that it does not take."""
+    import torch
+
+    taken = [name for name in inspect.signature(network.forward).parameters if name in shapes or "" in shapes][: len(shapes)]
+    if "" not in shapes and len(taken) < len(shapes):
+        unknown = next(name for name in shapes if name not in taken)
+        raise UsageError(f"--size {unknown}=…: {reference} takes {', '.join(inspect.signature(network.forward).parameters)}")
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand((2, *shapes.get(name, shapes.get("", ()))), generator=generator) for name in taken}
+
+
+def _write(reference: str, module: Any, shapes: Mapping[str, tuple[int, ...]], path: Path) -> None:
+    """Export, and compare with torch. `shapes`: one sample's by input, "" is the only one. Raises ModelError."""
     import onnxruntime
     import torch
     from torch.utils._pytree import tree_leaves
@@ -237,19 +256,22 @@ def _write(reference: str, module: Any, shape: tuple[int, ...], path: Path) -> N
         network = module.module() if program else module.eval()
         if program:
             examples = [value for value in (module.example_inputs or ((), {}))[0] if isinstance(value, torch.Tensor)]
-            if len(examples) != 1:
-                raise ModelError(f"{reference}: was exported with {len(examples)} tensors as its sample inputs; export it with one")
-            x = examples[0]
+            if not examples or len(examples) != len(tree_leaves(module.example_inputs)):
+                raise ModelError(f"{reference}: has sample inputs that are no tensors; export it with tensors alone")
             words: dict[str, Any] = {}
         else:
-            x = torch.rand((2, *shape), generator=torch.Generator().manual_seed(0))
-            words = {"dynamic_shapes": ({0: torch.export.Dim("batch", min=1, max=4096)},)}
+            named = _examples(reference, network, shapes)
+            examples, batch = list(named.values()), torch.export.Dim("batch", min=1, max=4096)
+            words = {"dynamic_shapes": tuple({0: batch} for _ in named)}
         with torch.no_grad():
             given = module if program else network
-            torch.onnx.export(given, (x,), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False, **words)
-            wanted = next(leaf for leaf in tree_leaves(network(x)) if isinstance(leaf, torch.Tensor)).numpy()
+            torch.onnx.export(
+                given, tuple(examples), path, dynamo=True, opset_version=OPSET, external_data=False, verbose=False, **words
+            )
+            wanted = next(leaf for leaf in tree_leaves(network(*examples)) if isinstance(leaf, torch.Tensor)).numpy()
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+        fed = {entry.name: x.numpy() for entry, x in zip(session.get_inputs(), examples, strict=True)}
+        found = session.run(None, fed)[0]
         off = float(np.abs(found - wanted).max()) / max(1e-6, float(np.abs(wanted).max()))
     except EdgeloopError:
         raise

@@ -18,7 +18,7 @@ from edgeloop_contract.preprocessing import Step
 from edgeloop_exporters.convert import takes_counts, to_onnx, to_tflite
 from edgeloop_exporters.file_tensors import output_specs
 from edgeloop_pipeline.bundling.file_metadata import growth
-from edgeloop_pipeline.bundling.variants import variant_of
+from edgeloop_pipeline.bundling.variants import samples_by_input, variant_of
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.quantization.quantized_graph import Graph
@@ -57,7 +57,7 @@ def shipped(
 
     Raises DeviceError if energy is needed and this machine has no meter.
     """
-    samples = splits.validation.values[:SAMPLES]
+    samples = samples_by_input(splits.validation.values[:SAMPLES], splits)
     made = files(saved, graph, splits)
     size = max(len(model) + growth(model, variant.runtime, splits, preprocessing) for variant, model in made)
     costs = [best_threads(variant, model, samples, seconds) for variant, model in made]

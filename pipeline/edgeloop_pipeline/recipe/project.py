@@ -21,6 +21,7 @@ from edgeloop_pipeline.cache.code_digest import code_of, digest_of, imports_of
 from edgeloop_pipeline.cache.digests import digest, sha256
 from edgeloop_pipeline.data import original_answers, sample_cache
 from edgeloop_pipeline.data.prepare import prepare_splits
+from edgeloop_pipeline.data.several_inputs import PreparedInput
 from edgeloop_pipeline.data.types import Data, PreparedSplits
 from edgeloop_pipeline.recipe.recipe import Recipe
 from edgeloop_pipeline.recipe.user_code import load_object
@@ -133,14 +134,18 @@ class Project:
         head = self.recipe.head
         files = self.step_files
         steps = with_files(head.preprocessing, lambda name: files[name].read_bytes())
-        found = prepare_splits(loaded, steps, head.task, head.cleaning)
+        given = head.imported.inputs if head.imported else []
+        inputs = [PreparedInput(entry.named, entry.preprocessing) for entry in given]
+        found = prepare_splits(loaded, steps, head.task, head.cleaning, inputs)
         if head.imported is None or head.imported.measure is None:
             return found
         if head.normalize is None:
             raise UsageError("normalize: missing; an imported model needs the mean and std that it was trained with")
         original = original_answers.Original(
-            self.recipe.folder / head.imported.model, head.imported.chosen, head.imported.layout, tuple(head.imported.shape)
-        )
+            self.recipe.folder / head.imported.model, head.imported.chosen, head.imported.layout, tuple(head.imported.shape),
+            found.inputs,
+        )  # fmt: skip
+        found = original_answers.with_states(found, original)
         return original_answers.labelled(found, original, tuple(head.normalize.mean), tuple(head.normalize.std))
 
     @property

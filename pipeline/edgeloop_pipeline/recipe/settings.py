@@ -9,6 +9,7 @@ import msgspec
 from edgeloop_contract import cleaning
 from edgeloop_contract.boxes import Layout
 from edgeloop_contract.preprocessing import Step
+from edgeloop_exporters.named_inputs import NamedInput
 
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
@@ -115,6 +116,25 @@ class ImportedBoxes(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_boxes: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
 
 
+class ImportedInput(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of several inputs of an imported model: its name, type, and one sample's shape in the file, and what makes it.
+
+    `layout`: "channels_first" where a prepared sample's last axis comes first in the file. `output`: of a state, the output that it
+    is at the next call; nothing is prepared for it.
+    """
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    shape: list[Annotated[int, msgspec.Meta(ge=1)]]
+    dtype: Literal["float32", "int64", "int32", "int16", "int8", "uint8", "bool"] = "float32"
+    layout: Literal["channels_first", "as_it_is"] = "as_it_is"
+    preprocessing: list[Step] = []
+    output: str = ""
+
+    @property
+    def named(self) -> NamedInput:
+        return NamedInput(self.name, tuple(self.shape), self.dtype, self.output, self.layout == "channels_first")
+
+
 class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A trained model in a file, in place of a network from code (`edgeloop compress`). docs/compress.md has an example.
 
@@ -128,8 +148,11 @@ class Imported(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     boxes: ImportedBoxes | None = None  # a detector's
     layout: Literal["channels_first", "channels_last", "as_it_is"] = "channels_first"
     shape: list[Annotated[int, msgspec.Meta(ge=1)]] = []  # of one sample at its input, if the file leaves sizes open
+    inputs: list[ImportedInput] = []  # of a file with several, in its order; its states are among them
 
     def __post_init__(self) -> None:
+        if self.inputs and all(entry.output for entry in self.inputs):
+            raise ValueError("`inputs` has states alone; one input must take samples")
         if self.output and self.outputs:
             raise ValueError("`output` names one, `outputs` several: give one of the two")
 

@@ -13,9 +13,11 @@ import numpy as np
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.preprocessing import with_files
 from edgeloop_contract.preprocessing.tokens import Tokenizing
+from edgeloop_exporters.named_inputs import samples_of
 from edgeloop_exporters.named_outputs import separate
 from edgeloop_pipeline.bundling.canary import canary_rows
 from edgeloop_pipeline.bundling.file_names import CANARY
+from edgeloop_pipeline.bundling.variants import answer_outputs, answers_of
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.tasks.kept_boxes import KeptBoxes
 
@@ -50,6 +52,7 @@ def samples_seen(inputs: Inputs) -> list[Seen]:
     splits = inputs.project.splits
     labels = np.asarray(splits.validation.labels)[canary_rows(splits, len(values))]
     texts = _texts(inputs.project, values)
+    labels = answers_of(labels, splits)
     return [_seen(splits, values[i], labels[i], scores[i], texts[i]) for i in range(len(values))]
 
 
@@ -65,7 +68,12 @@ def _texts(project: Any, values: Array) -> list[str]:
 
 def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> Seen:
     picture = _picture(sample) if sample.dtype == np.uint8 and sample.ndim == 3 and sample.shape[-1] in (1, 3) else ""
-    text = words or f"{sample.dtype} {list(sample.shape)}, {float(sample.min()):.4g} to {float(sample.max()):.4g}"
+    text = words or _range(sample)
+    if splits.inputs:
+        parts = {name: values[0] for name, values in samples_of(sample[None], splits.inputs).items()}
+        text = "; ".join(f"{name}: {_range(values)}" for name, values in parts.items())
+        pictures = [x for x in parts.values() if x.ndim == 3 and x.shape[-1] in (1, 3) and min(x.shape[:2]) >= MASK_SIDE]
+        picture = _picture(_counts(pictures[0], float(pictures[0].min()), float(pictures[0].max()))) if pictures else ""
     if splits.task == "classification":
         best = int(scores.argmax())
         powers = np.exp(scores.astype(np.float64) - scores.max())
@@ -77,16 +85,21 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> 
         low, high = float(drawn.min()), float(drawn.max())
         other = _map_of(scores)
         assert other is not None
-        return Seen(picture, text, _picture(_counts(drawn, low, high)), _picture(_counts(other, low, high)), True, None)
+        both = [_picture(_counts(values, low, high)[..., None]) for values in (drawn, other)]
+        return Seen(picture, text, both[0], both[1], True, None)
     said, small = (_said(splits, values) for values in (np.asarray(label), scores))
     return Seen(picture, text, said, small, False, None)
+
+
+def _range(sample: Array) -> str:
+    return f"{sample.dtype} {list(sample.shape)}, {float(sample.min()):.4g} to {float(sample.max()):.4g}"
 
 
 def _said(splits: Any, answer: Array) -> str:
     """An answer in words; of several outputs each."""
     if not splits.outputs:
         return _numbers(answer)
-    return "; ".join(f"{name}: {_numbers(values[0])}" for name, values in separate(answer[None], splits.outputs).items())
+    return "; ".join(f"{name}: {_numbers(values[0])}" for name, values in separate(answer[None], answer_outputs(splits)).items())
 
 
 def _boxes(splits: Any, sample: Array, label: Any, scores: Array, text: str) -> Seen:
@@ -115,7 +128,7 @@ def _map_of(answer: Array) -> Array | None:
 
 
 def _counts(values: Array, low: float, high: float) -> Array:
-    return np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)[..., None]
+    return np.clip((values - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
 
 
 def _picture(values: Array) -> str:

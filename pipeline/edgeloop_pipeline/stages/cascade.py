@@ -93,7 +93,7 @@ class Cascade(Base):
         from edgeloop_contract import archive, manifest
         from edgeloop_exporters.convert import to_onnx
         from edgeloop_pipeline.bundling.canary import GOLDEN_STEPS, canary_set, golden_step
-        from edgeloop_pipeline.bundling.contents import input_of, provenance_of, reference_of
+        from edgeloop_pipeline.bundling.contents import inputs_of, provenance_of, reference_of
         from edgeloop_pipeline.quantization import quantized_graph
         from edgeloop_pipeline.tasks.registry import task_for
         from edgeloop_pipeline.training.scoring import scores_of
@@ -111,7 +111,8 @@ class Cascade(Base):
         step = golden_step(scores)
         variant = manifest.Variant(
             name="onnx-float32", runtime="onnx", precision=manifest.Precision.FLOAT32, file=file,
-            inputs=[input_of(project).sample], outputs=[manifest.TensorSpec(dtype="float32", shape=list(on_validation.shape[1:]))],
+            inputs=[inputs_of(project)[0].sample],
+            outputs=[manifest.TensorSpec(dtype="float32", shape=list(on_validation.shape[1:]))],
         )  # fmt: skip
         cost = best_threads(variant, files[file], golden_inputs, 0.3)
         accuracy = task.estimate(scores_of(saved.network, saved.normalization, splits.test).numpy(), splits.test)
@@ -121,7 +122,7 @@ class Cascade(Base):
         )
         files |= canary.files
         made = manifest.Manifest(
-            schema=manifest.SCHEMA, name=name, version=head.version, task=task.described(verified), inputs=[input_of(project)],
+            schema=manifest.SCHEMA, name=name, version=head.version, task=task.described(verified), inputs=inputs_of(project),
             variants=[msgspec.structs.replace(variant, cost=cost, accuracy=accuracy)],
             files=archive.describe(files), provenance=provenance_of(project), drift_reference=reference_of(splits, {}),
             canary=canary.description,

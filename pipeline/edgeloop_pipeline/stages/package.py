@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from edgeloop_pipeline.bundling.contents import input_of, provenance_of, reference_of
+from edgeloop_pipeline.bundling.contents import inputs_of, provenance_of, reference_of
 from edgeloop_pipeline.bundling.file_names import CANARY, CARD, GOLDEN
 from edgeloop_pipeline.bundling.model_card import CardTexts, model_card
 from edgeloop_pipeline.bundling.variants import read_variants
@@ -55,7 +55,7 @@ class Package(Base):
         made = manifest.Manifest(
             schema=manifest.SCHEMA, name=head.name, version=head.version,
             task=task.described(verified),
-            inputs=[input_of(project)], cleaning=head.cleaning, channels=list(project.splits.channels),
+            inputs=inputs_of(project), cleaning=head.cleaning, channels=list(project.splits.channels),
             variants=variants, files=archive.describe(files),
             canary=canary.description, drift_reference=reference, drift=_drift(inputs), split=split,
             cascade=_cascade(inputs), provenance=provenance_of(project),
@@ -77,12 +77,12 @@ def _canary(inputs: Inputs, task: Task) -> tuple[CanarySet, ChannelStatistics]:
     import numpy as np
 
     from edgeloop_pipeline.bundling.canary import canary_set
-    from edgeloop_pipeline.bundling.variants import named_outputs
+    from edgeloop_pipeline.bundling.variants import named_outputs, samples_by_input
 
     with np.load(inputs.artefacts["verified"] / CANARY, allow_pickle=False) as file:
         arrays = dict(file)
     canary = canary_set(
-        arrays["inputs"], arrays["scores"], arrays.get("labels"),
+        samples_by_input(arrays["inputs"], inputs.project.splits), arrays["scores"], arrays.get("labels"),
         steps=arrays["steps"].tolist(), max_steps=inputs.required("verify", VerifyResult).allowed_lsb,
         outputs=named_outputs(read_variants(inputs.artefacts["exported"])[0]),
         golden={name.removeprefix(GOLDEN): values for name, values in arrays.items() if name.startswith(GOLDEN)},

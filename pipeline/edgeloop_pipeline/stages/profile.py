@@ -11,7 +11,7 @@ import msgspec
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import Precision
-from edgeloop_pipeline.bundling.variants import read_variants, variant_of
+from edgeloop_pipeline.bundling.variants import read_variants, samples_by_input, variant_of
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import FloatCost, OnDevice, ProfileResult
@@ -37,7 +37,8 @@ class Profile(Base):
         from edgeloop_agent.hardware import machine
         from edgeloop_exporters import layer_costs
 
-        samples = inputs.project.splits.test.values[:64]
+        splits = inputs.project.splits
+        samples = samples_by_input(splits.test.values[:64], splits)
         exported = inputs.artefacts["exported"]
         costs, layers, integer = {}, {}, {}
         for variant in read_variants(exported):
@@ -94,10 +95,11 @@ class Profile(Base):
         exported = inputs.artefacts["exported"]
         variant = next(v for v in read_variants(exported) if v.name == name)
         runtime = open_runtime(variant, (exported / variant.file).read_bytes(), threads)
-        samples = inputs.project.splits.test.values[: shipped_cost.SAMPLES]
+        splits = inputs.project.splits
+        samples = samples_by_input(splits.test.values[: shipped_cost.SAMPLES], splits)
         return energy.microjoules(runtime, samples, shipped_cost.ENERGY_SECONDS)
 
-    def _stages(self, inputs: Inputs, samples: Array) -> dict[str, FloatCost]:
+    def _stages(self, inputs: Inputs, samples: Array | dict[str, Array]) -> dict[str, FloatCost]:
         """The cost of every stage's float network as a plain ONNX file: what would ship without the later stages."""
         from edgeloop_agent.bench.measure import best_threads
         from edgeloop_contract.manifest import Precision

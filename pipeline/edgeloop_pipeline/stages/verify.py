@@ -11,7 +11,7 @@ import msgspec
 
 from edgeloop_contract.manifest import Precision
 from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
-from edgeloop_pipeline.bundling.variants import named_outputs, read_variants
+from edgeloop_pipeline.bundling.variants import answers_of, named_outputs, read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import Parity, VerifiedFile, VerifyResult
@@ -116,8 +116,9 @@ class Verify(Base):
         if calibration.too_few(splits.validation.groups, splits.validation.recording):
             inputs.log("drift: validation has too few groups or recordings, so training samples are used too")
             pools["train"] = (splits.train, scores_of(graph.module, normalization, splits.train).numpy())
-        outputs = splits.outputs or named_outputs(read_variants(inputs.artefacts["exported"])[0])
-        reference = calibration.of_bundle(task, pools, labelled=not splits.measure, outputs=outputs)
+        pools = {name: (samples, answers_of(scores, splits)) for name, (samples, scores) in pools.items()}
+        outputs = named_outputs(read_variants(inputs.artefacts["exported"])[0])
+        reference = calibration.of_bundle(task, pools, labelled=not splits.measure, outputs=outputs, inputs=splits.inputs)
         told = calibration.rarest_told(reference.samples, reference.recordings)
         rarer = f"; rates below {told:.0f} false alarms in 10,000 samples are extrapolated from these" if told else ""
         inputs.log(f"drift: the reference is {reference.samples} samples in {reference.recordings} recordings{rarer}")
@@ -132,17 +133,19 @@ class Verify(Base):
         from edgeloop_exporters.quantization import output_steps
         from edgeloop_pipeline.bundling.canary import canary_rows
 
-        validation, exported = inputs.project.splits.validation, inputs.artefacts["exported"]
-        rows = canary_rows(inputs.project.splits, self.canary_samples)
+        splits, exported = inputs.project.splits, inputs.artefacts["exported"]
+        validation, rows = splits.validation, canary_rows(splits, self.canary_samples)
         golden: dict[str, Any] = {
-            GOLDEN + v.name: file_scores(open_runtime(v, (exported / v.file).read_bytes()), v, validation.values[rows])
+            GOLDEN + v.name: answers_of(
+                file_scores(open_runtime(v, (exported / v.file).read_bytes()), v, validation.values[rows], splits.inputs), splits
+            )
             for v in read_variants(exported) if v.precision != Precision.INT8
         }  # fmt: skip
         if not inputs.project.splits.measure:  # else nobody labelled them
             golden["labels"] = validation.labels[rows]
         np.savez(
-            out / CANARY, inputs=validation.values[rows], scores=on_validation[rows],
-            validation_scores=on_validation, steps=output_steps(graph.module), **golden,
+            out / CANARY, inputs=validation.values[rows], scores=answers_of(on_validation[rows], splits),
+            validation_scores=answers_of(on_validation, splits), steps=output_steps(graph.module), **golden,
         )  # fmt: skip
 
 
@@ -175,13 +178,17 @@ def _files(inputs: Inputs, task: Task, float_layers: int, decoding: int) -> tupl
         model = (exported / variant.file).read_bytes()
         inputs.log(f"{variant.name}: {len(test)} test samples on {version_of(variant.runtime)}")
         runtime = open_runtime(variant, model)
-        scores[variant.name] = in_batches(partial(file_scores, runtime, variant), test.values)
+        run = partial(file_scores, runtime, variant, inputs=inputs.project.splits.inputs)
+        scores[variant.name] = in_batches(run, test.values)
+        own = scores[variant.name]
+        if variant.states:  # on a device it works with states of its own: their errors add up over a recording
+            own = file_scores(runtime, variant, test.values, inputs.project.splits.inputs, test.recording)
         counted = kernels.count(variant, model)
         files[variant.name] = VerifiedFile(
             runtime=runtime.description,
             format=variant.runtime,
             precision=variant.precision,
-            accuracy=task.estimate(scores[variant.name], test),
+            accuracy=task.estimate(own, test),
             bytes=len(model),
             kernels=counted,
             slow_because=kernels.reasons(counted, variant.precision == Precision.INT8, float_layers, decoding),

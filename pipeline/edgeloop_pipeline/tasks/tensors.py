@@ -71,6 +71,11 @@ class Tensors:
         """By output; "" is the only one."""
         return separate(values, self.splits.outputs) if self.splits.outputs else {"": values}
 
+    def _answers(self, values: Any) -> dict[str, Any]:
+        """By output, without those that come back as inputs: what they do to the answers is what counts."""
+        states = {entry.output for entry in self.splits.inputs if entry.output}
+        return {name: part for name, part in self._parts(values).items() if name not in states}
+
     def judge(self, scores: Tensor, samples: Samples) -> tuple[float, float]:
         found, wanted = scores.numpy(), np.asarray(samples.labels)
         error = float(((found.astype(np.float64) - wanted) ** 2).mean())
@@ -84,8 +89,8 @@ class Tensors:
         if self.splits.measure == "boxes":
             matched, boxes = self._boxes.matches(scores.reshape(wanted.shape), wanted)
             return lambda weights: float(weights @ matched / (weights @ boxes)) if weights @ boxes else 1.0
-        right = self._parts(wanted)
-        each = [self._kept_of(found, right[name]) for name, found in self._parts(scores.reshape(wanted.shape)).items()]
+        right = self._answers(wanted)
+        each = [self._kept_of(found, right[name]) for name, found in self._answers(scores.reshape(wanted.shape)).items()]
         return each[0] if len(each) == 1 else lambda weights: min(kept(weights) for kept in each)
 
     @cached_property
@@ -110,11 +115,11 @@ class Tensors:
     def shares(self, scores: Array, samples: Samples) -> Array | None:
         """Of the worst output."""
         wanted = np.asarray(samples.labels)
-        right = self._parts(wanted)
+        right = self._answers(wanted)
         each = (
             [
                 EACH[self.splits.measure](found.astype(np.float64), right[name].astype(np.float64))
-                for name, found in self._parts(scores.reshape(wanted.shape)).items()
+                for name, found in self._answers(scores.reshape(wanted.shape)).items()
             ]
             if self.splits.measure in EACH
             else []
@@ -142,10 +147,11 @@ class Tensors:
         if self.splits.boxes is not None:
             least = f"those with a score of {self.splits.boxes.score_threshold:g} or more"
             return [f"Answers boxes with {len(self.splits.labels)} labels, {least}."]
-        if self.splits.outputs:
-            shown = ", ".join(f"{output.name} {list(output.shape)}" for output in self.splits.outputs)
-            return [f"Answers each sample with {len(self.splits.outputs)} arrays: {shown}."]
-        return [f"Answers each sample with an array of shape {list(self.splits.train.labels.shape[1:])}."]
+        answers = {name: part.shape[1:] for name, part in self._answers(np.asarray(self.splits.train.labels)).items()}
+        if len(answers) > 1:
+            shown = ", ".join(f"{name} {list(shape)}" for name, shape in answers.items())
+            return [f"Answers each sample with {len(answers)} arrays: {shown}."]
+        return [f"Answers each sample with an array of shape {list(next(iter(answers.values())))}."]
 
 
 def _rows(values: Array) -> Array:

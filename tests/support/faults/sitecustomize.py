@@ -43,6 +43,17 @@ def _spoil(runtime: Any) -> None:
     runtime.run = run
 
 
+def _slow(session: Any) -> None:
+    """Of models with named tensors."""
+    plain = session.feed
+
+    def feed(self: object, tensors: Any) -> object:
+        time.sleep(float(os.environ.get("SLOW", "0")))
+        return plain(self, tensors)
+
+    session.feed = feed
+
+
 def _poison(readers: dict) -> None:
     plain = readers[".csv"]
 
@@ -64,6 +75,7 @@ class _Finder:
             from edgeloop_agent.runtimes import onnx, tflite
 
             _spoil(onnx._Session)
+            _slow(onnx._Session)
             _spoil(tflite._Interpreter)
             from edgeloop_agent.sources.readers import READERS
 

@@ -47,6 +47,9 @@ function figures(now) {
   pairs.push(["Refused", now.refused.toLocaleString(), now.refused ? "warn" : ""], ["Dropped", now.dropped.toLocaleString(), now.dropped ? "bad" : ""]);
   for (const [where, count] of Object.entries(now.outputs)) pairs.push([`Waiting for ${where}`, count.toLocaleString(), count ? "warn" : ""]);
   pairs.push(["Drift (1 is an alarm)", now.drift === null ? "not watched yet" : now.drift.toFixed(2), now.drift > 1 ? "bad" : ""]);
+  if (now.opened) pairs.push(["Source", now.opened]);
+  if (now.age !== null) pairs.push(["From capture to answer", `${(now.age * 1000).toFixed(0)} ms`]);
+  if (now.frames.taken) pairs.push(["Frames", Object.entries(now.frames).filter(([, count]) => count).map(([what, count]) => `${count.toLocaleString()} ${what}`).join(", ")]);
   if (now.celsius !== null) pairs.push(["Temperature", `${now.celsius.toFixed(0)} °C, ${now.thermal}`, now.thermal === "hot" ? "bad" : ""]);
   if (now.watts !== null) pairs.push(["Power", `${now.watts.toFixed(1)} W`]);
   pairs.push(["Memory", `${Math.round(now.memory / 1048576)} MiB`], ["Running for", duration(Date.now() / 1000 - now.started)]);

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from edgeloop_agent.sources.readers import READERS, SOUND, read
 from edgeloop_contract.arrays import Array, evenly_spaced_rows
 from edgeloop_contract.errors import DataError
 from edgeloop_pipeline.data.datasets.folders import Files
+from edgeloop_pipeline.data.datasets.named_arrays import NamedFiles, digest_of, named_rows
 from edgeloop_pipeline.data.datasets.scanning import is_hidden
 from edgeloop_pipeline.data.types import Split, Splits
 
@@ -33,7 +34,8 @@ class Recordings:
     `root`: a folder of pictures, sound, tables or arrays, in any subfolders; or one .npy or .npz file with samples along the first
     axis. `sample`: the shape of one sample in such a file. `labels`: names of the model's classes; `labelled`: the files' folders
     are named after them. `group`: the part of a file's name before the first such character names who or what was recorded; a group
-    is never divided. Of more than `most` recordings, evenly spaced ones are used. Equal files count once.
+    is never divided. `inputs`: of a model with several; each recording is a .npz file with an array for each, or a row of those of
+    one file. Of more than `most` recordings, evenly spaced ones are used. Equal files count once.
     """
 
     root: Path
@@ -42,6 +44,7 @@ class Recordings:
     labelled: bool = False
     group: str = ""
     most: int = 1024
+    inputs: tuple[str, ...] = ()
 
     def files(self) -> Sequence[Path]:
         return self._found[0]
@@ -74,7 +77,7 @@ class Recordings:
     def load(self) -> Splits:
         files = list(self.files())
         rows = self._rows(files[0]) if len(files) == 1 else None
-        items: Sequence[Array] = _Rows(rows) if rows is not None else Files(files, (), self._rate(files), strict=True)
+        items: Sequence[Any] = _Rows(rows) if rows is not None else self._files(files)
         names = [f"row {row.number}" for row in rows] if rows is not None else [str(p.relative_to(self.root)) for p in files]
         if len(items) < MIN_RECORDINGS:
             raise DataError(
@@ -88,14 +91,13 @@ class Recordings:
             chosen = [i for i, unit in enumerate(units) if side[unit] == number]
             if not chosen:
                 raise DataError(f"{self.root}: {len(side)} groups cannot be divided into three; give more, or leave `group` out")
-            picked = (
-                _Rows([rows[i] for i in chosen])
-                if rows is not None
-                else Files([files[i] for i in chosen], (), self._rate(files), True)
-            )
+            picked: Sequence[Any] = self._files([files[i] for i in chosen]) if rows is None else _Rows([rows[i] for i in chosen])
             labels, groups = np.array([truth[i] for i in chosen]), np.array([units[i] for i in chosen])
             made.append(Split(picked, labels, groups, [names[i] for i in chosen]))
         return Splits(self.labels or ("answer",), *made, rate_hz=self._rate(files))
+
+    def _files(self, files: list[Path]) -> Sequence[Any]:
+        return NamedFiles(files) if self.inputs else Files(files, (), self._rate(files), strict=True)
 
     def _rate(self, files: list[Path]) -> int:
         return (read(files[0]).rate_hz or 0) if files[0].suffix.lower() in SOUND else 0
@@ -110,6 +112,10 @@ class Recordings:
         if file.suffix.lower() not in ARRAYS:
             return None
         found = read(file)
+        if self.inputs:
+            if found.inputs is None:
+                raise DataError(f"{file}: {found.refused or 'has one array; the model has several inputs'}")
+            return self._some({digest_of(row): _Row(i, row) for i, row in enumerate(named_rows(file, found.inputs))})
         if found.values is None:
             raise DataError(f"{file}: {found.refused or 'has several arrays; give a file with one'}")
         if found.values.ndim < 2 or (self.sample and found.values.shape[1:] != self.sample):
@@ -118,6 +124,10 @@ class Recordings:
         if found.values.dtype.kind not in "fiub" or not np.isfinite(found.values).all():
             raise DataError(f"{file}: has values that are no finite numbers; repair or remove them")
         rows = {hashlib.sha256(row.tobytes()).hexdigest(): _Row(i, row) for i, row in enumerate(_plain(found.values))}
+        return self._some(rows)
+
+    def _some(self, rows: dict[str, _Row]) -> list[_Row]:
+        """In an order that says nothing of how they were taken; not more than `most`."""
         ordered = [rows[digest] for digest in sorted(rows)]
         return [ordered[i] for i in evenly_spaced_rows(len(ordered), self.most)]
 
@@ -130,11 +140,11 @@ def _plain(values: Array) -> Array:
 @dataclass(frozen=True)
 class _Row:
     number: int
-    values: Array
+    values: Array | Mapping[str, Array]
 
 
-class _Rows(Sequence[Array]):
-    """Samples of one array file."""
+class _Rows(Sequence[Any]):
+    """Samples of one array file, by input where a model has several."""
 
     def __init__(self, rows: list[_Row]) -> None:
         self._rows = rows
@@ -143,14 +153,14 @@ class _Rows(Sequence[Array]):
         return len(self._rows)
 
     @overload
-    def __getitem__(self, i: int) -> Array: ...
+    def __getitem__(self, i: int) -> Any: ...
     @overload
-    def __getitem__(self, i: slice) -> Sequence[Array]: ...
-    def __getitem__(self, i: int | slice) -> Array | Sequence[Array]:
+    def __getitem__(self, i: slice) -> Sequence[Any]: ...
+    def __getitem__(self, i: int | slice) -> Any:
         if isinstance(i, slice):
             return _Rows(self._rows[i])
         values = self._rows[i].values
-        return values[None] if values.ndim == 1 else values  # one place with many channels
+        return values[None] if isinstance(values, np.ndarray) and values.ndim == 1 else values  # one place with many channels
 
 
 def sides_of(count: int) -> list[int]:
