@@ -16,8 +16,8 @@ from edgeloop_contract.hub_messages import PublishedBundle, VariantSummary
 from edgeloop_contract.messages import Event
 from edgeloop_contract.rollout import Step
 from edgeloop_hub import event_list
-from edgeloop_hub.fleet import rollout_members, rollout_view
-from edgeloop_hub.rollouts import rollout_store
+from edgeloop_hub.fleet import marks, rollout_members, rollout_view
+from edgeloop_hub.rollouts import rollout_store, service
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.storage.fleet_tables import device_states, device_tags
 from edgeloop_hub.storage.schema import events
@@ -105,6 +105,23 @@ def test_a_large_rollout_is_shown_without_judging_it(hub: Parts, monkeypatch: py
         late = [m.name for m in (*first, *rest)]
         assert late == [f"pi-{i:03}" for i in range(10, 70) if i != 11] and end == "" and len(first) == rollout_members.PAGE
         assert {gate.gate for gate in shown.gates if gate.looks} >= {"install failures"}
+
+
+def test_no_rollout_waits_for_a_pinned_device(hub: Parts) -> None:
+    hub.bundle("m-1.edgeloop", OLD, version=1)
+    hub.bundle("m-2.edgeloop", NEW, version=2)
+    for name in ("free", "stays", "first"):
+        hub.device(name)
+        hub.report(name, f"key-{name:0>8}", beat(OLD, answered=5))
+    with hub.hub.database.writing() as database:
+        marks.pin(database, "stays", "m-1.edgeloop", "ada")
+        marks.pin(database, "first", "m-2.edgeloop", "ada")
+    number = hub.rollout("m-2.edgeloop", [Step(percent=100.0)])
+    with hub.hub.database.reading() as database:
+        stored = rollout_store.find(database, number)
+        assert service.assess(database, stored).cohort == 2
+        assert rollout_members.cohort(database, stored) == (2, 0, 2)
+        assert [m.name for m in rollout_members.members(database, stored, "late", "")[0]] == ["first", "free"]
 
 
 def test_what_changed_between_versions_is_said() -> None:

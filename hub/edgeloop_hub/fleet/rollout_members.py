@@ -85,12 +85,11 @@ def _late(connection: Connection, rollout: Rollout, query: Select[Any]) -> Itera
 
 def _waits(rollout: Rollout) -> ColumnElement[bool]:
     """A device that could run the bundle, and does not yet."""
-    pinned = select(device_pins.c.device).where(device_pins.c.device == s.device).exists()
-    return and_(s.sha256 != rollout.target_sha256, s.refused_target != rollout.target, ~pinned)
+    return and_(s.sha256 != rollout.target_sha256, s.refused_target != rollout.target)
 
 
 def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
-    """Rows of the cohort's devices, as they are read: who is in a share is decided by a hash that databases lack."""
+    """Rows of the cohort's devices, as they are read, without those pinned elsewhere: databases lack the hash of shares."""
     labels = sorted({step.label for step in rollout.plan.steps if step.label})
     has = [
         select(device_tags.c.tag)
@@ -99,7 +98,9 @@ def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Ite
         .label(f"has_{number}")
         for number, label in enumerate(labels)
     ]
-    rows = connection.execution_options(yield_per=CHUNK).execute(query.add_columns(*has))
+    elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
+    free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
+    rows = connection.execution_options(yield_per=CHUNK).execute(free.add_columns(*has))
     for row in rows:
         if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
             yield row
