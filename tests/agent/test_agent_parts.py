@@ -95,17 +95,6 @@ def test_memory_over_its_ceiling_ends_the_worker(tmp_path: Path) -> None:
     assert loop.worn_out and "over memory_bytes" in said.getvalue()
 
 
-def test_the_hub_gets_each_warning_once() -> None:
-    log = Log("debug", io.StringIO())
-    for level, event in (("info", "a"), ("warning", "b"), ("error", "c"), ("debug", "d")):
-        log(level, event)
-    first = log.warnings_after("")
-    assert [line.split()[2] for line in first] == ["b", "c"]
-    assert log.warnings_after(first[-1]) == []
-    log("warning", "e")
-    assert [line.split()[2] for line in log.warnings_after(first[-1])] == ["e"]
-
-
 def test_log_lines_can_be_parsed() -> None:
     stream = io.StringIO()
     log = Log("info", stream)

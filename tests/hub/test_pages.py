@@ -20,6 +20,7 @@ from serving import eventually, serving, write_config
 pytestmark = needs("chromium", "chromium-driver")
 BUNDLE = HERE / "goldens" / "v0.2" / "exercise_watch-1.edgeloop"
 PASSWORD = "correct horse battery"
+ASKING = ("/devices/pi-1/revoke", "/rollouts/1/abort", "/nowhere", "/?show=silent&sort=heat", "/rollouts/1?who=in")
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
@@ -112,6 +113,14 @@ def test_a_person_finds_the_way_by_clicks(signed_in: Any) -> None:
     arrives(browser, "Sign in")
 
 
+def test_what_changes_comes_to_an_open_page(signed_in: Any, hub: Hub) -> None:
+    browser = signed_in
+    browser.execute_script("window.same = true")
+    hub.run("device", "tag", "pi-1", "greenhouse")
+    eventually(lambda: "greenhouse" in browser.find_element("tag name", "tbody").text)
+    assert browser.execute_script("return window.same"), "the page was not loaded again"
+
+
 def test_a_rollout_is_paused_and_goes_on_by_clicks(signed_in: Any, hub: Hub) -> None:
     browser = signed_in
     click(browser, "Rollout 1")
@@ -168,7 +177,18 @@ def test_every_page_has_what_readers_and_phones_need(signed_in: Any, hub: Hub, w
     browser = signed_in
     browser.set_window_size(width, 900)
     try:
-        for path in ("/", "/devices/pi-1", "/rollouts", "/rollouts/1", "/versions", "/drift", "/queue", "/events", "/sign-in"):
+        for path in (
+            "/",
+            "/devices/pi-1",
+            "/rollouts",
+            "/rollouts/1",
+            "/versions",
+            "/drift",
+            "/queue",
+            "/events",
+            "/sign-in",
+            *ASKING,
+        ):
             browser.get(hub.address + path)
             assert browser.execute_script(BASICS) == [], path
     finally:
