@@ -30,7 +30,8 @@ from edgeloop_contract.field_types import (
 )
 
 __all__ = [
-    "MAX_LABELS", "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event",
+    "MAX_LABELS", "MAX_LOG_LINE", "MAX_LOG_LINES",
+    "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event",
     "Heartbeat", "Job", "JobResult", "Key", "Moments", "NamedArray", "Report", "Sample", "Samples", "Sha256", "Short",
     "Target", "decode", "encode", "too_deep",
 ]  # fmt: skip
@@ -38,6 +39,7 @@ __all__ = [
 READS_HEADER = "Edgeloop-Reads"  # of a poll: as `Heartbeat.reads`, so that an upgraded agent need not report first
 MAX_LABELS = 1000
 MAX_RECORDINGS = 100
+MAX_LOG_LINES, MAX_LOG_LINE = 20, 300  # of one report
 MAX_OTHERS = 15  # inputs of a sample beside the first
 
 
@@ -210,7 +212,7 @@ class Event(_Message, frozen=True):
 
 
 class Report(_Message, frozen=True):
-    """What a device sends: stored once, however often it arrives."""
+    """What a device sends: stored once, however often it arrives. `log`: warnings and errors of its log since the last report."""
 
     key: Key
     at: Time
@@ -218,6 +220,7 @@ class Report(_Message, frozen=True):
     events: Annotated[list[Event], msgspec.Meta(max_length=100)] = []
     job: JobResult | None = None
     drift: DriftReport | None = None
+    log: Annotated[list[Annotated[str, msgspec.Meta(max_length=MAX_LOG_LINE)]], msgspec.Meta(max_length=MAX_LOG_LINES)] = []
 
 
 class JobResult(_Message, frozen=True):

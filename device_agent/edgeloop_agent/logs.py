@@ -35,6 +35,11 @@ class Log:
         except (OSError, ValueError):
             pass
 
+    def warnings_after(self, line: str) -> list[str]:
+        """The kept lines of warnings and errors behind this one; all of them where it is none of these."""
+        lines = [kept for kept in list(self.recent) if kept.split(" ", 2)[1] in ("warning", "error")]
+        return lines[lines.index(line) + 1 :] if line in lines else lines
+
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")

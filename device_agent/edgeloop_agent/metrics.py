@@ -7,6 +7,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -105,12 +106,20 @@ class Counts(msgspec.Struct):
             confidence=Moments(count=seen.confident, mean=mean, variance=variance),
             labels=dict(seen.labels.most_common(MAX_LABELS)), right=seen.right, labelled=seen.labelled,
             celsius=self.reading.celsius if self.reading else None,
-            memory_bytes=resident_bytes(), machine=machine(), runtime=runtime, reads=SCHEMA,
+            memory_bytes=resident_bytes(), machine=machine(), agent=agent_version(), runtime=runtime, reads=SCHEMA,
         )  # fmt: skip
 
     def latency_of(self, model: str) -> Latencies:
         with self._lock:
             return self.latencies.setdefault(model, Latencies())
+
+
+def agent_version() -> str:
+    """Of the installed package; "" where it is not installed as one."""
+    try:
+        return version("edgeloop")
+    except PackageNotFoundError:
+        return ""
 
 
 def place_kind(place: str) -> str:

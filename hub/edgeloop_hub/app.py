@@ -8,7 +8,7 @@ from typing import Any
 
 from litestar import Litestar, Response, Router, get
 from litestar.datastructures import State
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, NotFoundException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
@@ -19,16 +19,30 @@ from edgeloop_hub.api import devices as device_api
 from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
+from edgeloop_hub.api.marks import Marks
 from edgeloop_hub.http import error_responses
 from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage import device_rows
 from edgeloop_hub.tails.api import TailServer, TailService
-from edgeloop_hub.web import annotation_pages, pages, sample_pages, sign_in
+from edgeloop_hub.web import (
+    annotation_pages,
+    device_pages,
+    drift_pages,
+    fleet_pages,
+    live,
+    pages,
+    rollout_pages,
+    sample_pages,
+    sign_in,
+    version_pages,
+)
+from edgeloop_hub.web.page import not_found
 
 SECURITY_HEADERS = {
     "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self';"
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src 'self'; form-action 'self';"
         " frame-ancestors 'none'; base-uri 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
@@ -36,6 +50,7 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_FORM_BYTES = 64 << 10
+PAGES: tuple[Any, ...] = (fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, sign_in, sample_pages)
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 
@@ -48,18 +63,20 @@ def healthy(state: State) -> Response[dict[str, str]]:
 
 
 def build(hub: Hub) -> Litestar:
-    """All routes over one hub."""
+    """All routes over one hub. Devices that an earlier release enrolled get their rows."""
+    with hub.database.writing() as database:
+        device_rows.adopt(database)
     bearer = SecurityScheme(type="http", scheme="bearer", description="a device's credential, or a token of edgeloop-hub token api")
     return Litestar(
         route_handlers=[
             healthy,
             metrics.metrics,
             _up_to(hub.settings.max_message_bytes, device_api.Devices),
-            _up_to(hub.settings.max_part_bytes, api.Workstation, TailServer, *sample_api.HANDLERS),
-            _up_to(MAX_FORM_BYTES, *pages.HANDLERS, *sign_in.HANDLERS, *sample_pages.HANDLERS),
+            _up_to(hub.settings.max_part_bytes, api.Workstation, Marks, TailServer, *sample_api.HANDLERS),
+            _up_to(MAX_FORM_BYTES, *(route for module in PAGES for route in module.HANDLERS)),
             _up_to(MAX_ANNOTATION_BYTES, *annotation_pages.HANDLERS),
         ],
-        state=State({"hub": hub, "service": TailService(hub)}),
+        state=State({"hub": hub, "service": TailService(hub), "changes": live.Changes()}),
         request_max_body_size=MAX_FORM_BYTES,
         openapi_config=OpenAPIConfig(
             title="edgeloop hub",
@@ -68,7 +85,7 @@ def build(hub: Hub) -> Litestar:
             security=[{"bearer": []}],
             render_plugins=[JsonRenderPlugin()],
         ),
-        exception_handlers=error_responses.HANDLERS,
+        exception_handlers={**error_responses.HANDLERS, NotFoundException: not_found},
         before_send=[_add_security_headers],
         after_exception=[_log],
         debug=False,

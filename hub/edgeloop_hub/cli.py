@@ -5,17 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
-from edgeloop_hub.cli_options import cron_line, in_address, limits_of, program
+from edgeloop_hub.cli_devices import device
+from edgeloop_hub.cli_options import EXIT_CODES, cron_line, existing_hub, in_address, limits_of, open_hub, program, settings_of
 
 LOCAL_PROXIES = ("127.0.0.1", "::1")
-EXIT_CODES = """\b
-Exit codes: 0 done · 1 a part of a tick failed · 2 wrong usage · 3 what was sent is wrong
-7 database, disk or folder · 130 interrupted"""
 
 
 def run_command() -> int:
@@ -54,32 +51,6 @@ def run_command() -> int:
 def commands(context: click.Context, data: Path, database: str, blobs: str) -> None:
     """Registry of bundles, signed updates, rollouts in steps, and the fleet page."""
     context.obj = {"data": data, "database": database, "blobs": blobs}
-
-
-def settings_of(context: click.Context, **more: Any) -> Any:
-    from edgeloop_hub.settings import Settings
-
-    return Settings(**context.obj, **more)
-
-
-def open_hub(context: click.Context) -> Any:
-    from edgeloop_hub.hub import Hub
-
-    return Hub.open(settings_of(context))
-
-
-def existing_hub(context: click.Context, **more: Any) -> Any:
-    """The hub of these options. Raises UsageError where there is none: maintenance never creates an empty hub."""
-    from edgeloop_hub.hub import Hub
-    from edgeloop_hub.storage.data_folder import KEY
-
-    settings = settings_of(context, **more)
-    if not (settings.data / KEY).exists():
-        raise UsageError(
-            f"{settings.data.resolve()}: there is no hub; "
-            "name its folder, as serve has it: edgeloop-hub --data FOLDER (or $EDGELOOP_HUB_DATA)"
-        )
-    return Hub.open(settings)
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -257,23 +228,7 @@ def _token(context: click.Context, kind: str, name: str, labels: list[str], seco
         click.echo(accounts.make_token(database, kind, name, labels, seconds))
 
 
-@commands.group(epilog=EXIT_CODES)
-def device() -> None:
-    """Enrolled devices."""
-
-
-@device.command("revoke", epilog=EXIT_CODES)
-@click.argument("name")
-@click.pass_context
-def revoke(context: click.Context, name: str) -> None:
-    """Revoke the device's credential. The device goes on with the bundle that it runs."""
-    from edgeloop_hub import event_log
-    from edgeloop_hub.auth import accounts
-
-    with existing_hub(context).database.writing() as database:
-        accounts.revoke(database, name)
-        event_log.record(database, "revoked", name)
-    click.echo(f"{name}: revoked")
+commands.add_command(device)
 
 
 @commands.command(epilog=EXIT_CODES)

@@ -1,4 +1,4 @@
-"""Options of the command line: addresses, the line for cron, limits."""
+"""Options of the command line: the hub that they name, addresses, the line for cron, limits."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
+
 from edgeloop_contract.errors import UsageError
+
+EXIT_CODES = """\b
+Exit codes: 0 done · 1 a part of a tick failed · 2 wrong usage · 3 what was sent is wrong
+7 database, disk or folder · 130 interrupted"""
 
 
 def in_address(host: str) -> str:
@@ -47,3 +53,29 @@ def limits_of(given: tuple[str, ...]) -> dict[str, Any]:
         if isinstance(limits[name], int | float) and not 0 < limits[name] < float("inf"):
             raise UsageError(f"--set {name}: {value} is not above 0")
     return limits
+
+
+def settings_of(context: click.Context, **more: Any) -> Any:
+    from edgeloop_hub.settings import Settings
+
+    return Settings(**context.obj, **more)
+
+
+def open_hub(context: click.Context) -> Any:
+    from edgeloop_hub.hub import Hub
+
+    return Hub.open(settings_of(context))
+
+
+def existing_hub(context: click.Context, **more: Any) -> Any:
+    """The hub of these options. Raises UsageError where there is none: maintenance never creates an empty hub."""
+    from edgeloop_hub.hub import Hub
+    from edgeloop_hub.storage.data_folder import KEY
+
+    settings = settings_of(context, **more)
+    if not (settings.data / KEY).exists():
+        raise UsageError(
+            f"{settings.data.resolve()}: there is no hub; "
+            "name its folder, as serve has it: edgeloop-hub --data FOLDER (or $EDGELOOP_HUB_DATA)"
+        )
+    return Hub.open(settings)

@@ -24,3 +24,14 @@ def when(at: float) -> str:
         return datetime.fromtimestamp(at, timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
     except (OverflowError, OSError, ValueError):
         return "at no known time"
+
+
+def duration(seconds: float) -> str:
+    """'2 h 5 min'."""
+    if not 0 <= seconds < 1e9:
+        return "a time that no calendar has"
+    minutes = round(seconds / 60)
+    days, hours, rest = minutes // 1440, minutes // 60 % 24, minutes % 60
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {rest} min" if hours else f"{rest} min" if rest else f"{seconds:.0f} s"

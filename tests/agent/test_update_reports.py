@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
 
 from edgeloop_agent.config import load
 from edgeloop_agent.hub_client import Refused
+from edgeloop_agent.logs import Log
 from edgeloop_agent.updates import reports
 from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.journal import UpdateFolder, update_folder
@@ -81,3 +83,14 @@ def test_reports_that_did_not_arrive_come_later_and_once(tmp_path: Path) -> None
     (tmp_path / reports.FILE).write_bytes(b"damaged")
     reports.send(tmp_path, made(62), post)
     assert arrived[-1].at == 62
+
+
+def test_the_hub_gets_each_warning_once() -> None:
+    log = Log("debug", io.StringIO())
+    for level, event in (("info", "a"), ("warning", "b"), ("error", "c"), ("debug", "d")):
+        log(level, event)
+    first = log.warnings_after("")
+    assert [line.split()[2] for line in first] == ["b", "c"]
+    assert log.warnings_after(first[-1]) == []
+    log("warning", "e")
+    assert [line.split()[2] for line in log.warnings_after(first[-1])] == ["e"]

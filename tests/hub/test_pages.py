@@ -11,6 +11,8 @@ import pytest
 from browsers import BASICS
 from browsers import browser as browser  # a fixture
 from commands import HERE
+from edgeloop_hub.fleet import logs
+from edgeloop_hub.storage.database import Database
 from hubs import Hub, running_hub, version
 from programs import needs
 from serving import eventually, serving, write_config
@@ -18,6 +20,7 @@ from serving import eventually, serving, write_config
 pytestmark = needs("chromium", "chromium-driver")
 BUNDLE = HERE / "goldens" / "v0.2" / "exercise_watch-1.edgeloop"
 PASSWORD = "correct horse battery"
+ASKING = ("/devices/pi-1/revoke", "/rollouts/1/abort", "/nowhere", "/?show=silent&sort=heat", "/rollouts/1?who=in")
 HOSTILE = "<img src=x onerror=\"document.title='owned'\">"
 
 
@@ -29,7 +32,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         hub.run("user", "add", "berta", "--password-stdin", stdin=f"{PASSWORD}\n")
         hub.publish(BUNDLE)
         text = (
-            '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\n'
+            '[source]\nkind = "watch"\nwhere = "in"\npoll_seconds = 0.1\nafter = "delete"\n'
             f'[updates]\nhub = "{hub.address}"\npoll_seconds = 0.4\n'
             '[samples]\nsend = "samples"\nrandom_share = 0.2\nuncertain_share = 0.2\nmax_per_hour = 100000\n'
         )
@@ -38,12 +41,20 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         hub.enrol(write_config(device, text, BUNDLE), "pi-1", "--label", "pilot")
         with serving(device, text, BUNDLE):
             recording = (BUNDLE.parent / "recording.csv").read_text()
+            (device / "in" / "spoiled.csv").write_text("no recording")
             for i in range(3):
                 (device / "in" / f"{i}.csv").write_text(recording)
             eventually(lambda: len(hub.get("/api/v1/queue?model=exercise_watch")) >= 4)
+            database = Database(f"sqlite:///{folder / 'data' / 'hub.sqlite'}")
+            eventually(lambda: log_lines(database, "pi-1"))
         target = hub.publish(version(folder, 2))
         hub.edgeloop("rollout", "start", target, "--steps", "pi-1, 100%")
         yield hub
+
+
+def log_lines(database: Database, device: str) -> list[str]:
+    with database.reading() as connection:
+        return logs.last(connection, device)
 
 
 @pytest.fixture
@@ -87,6 +98,9 @@ def test_a_person_finds_the_way_by_clicks(signed_in: Any) -> None:
     click(browser, "pi-1")
     arrives(browser, "pi-1")
     assert browser.find_elements("css selector", "svg polyline"), "the device's history is drawn"
+    warned = browser.find_element("css selector", "pre.log").get_attribute("textContent")
+    assert "file kept" in warned and "spoiled.csv" in warned, "the agent's log came with its report"
+    assert "0.1" in body(browser).split("Agent", 1)[1].split("Runtime")[0], "and so did its version"
     for page, seen in (("Rollouts", "running"), ("Versions", "exercise_watch 2"), ("Drift", "pi-1"), ("Events", "enrolled")):
         click(browser, page)
         arrives(browser, page)
@@ -97,6 +111,14 @@ def test_a_person_finds_the_way_by_clicks(signed_in: Any) -> None:
     browser.back()
     browser.refresh()
     arrives(browser, "Sign in")
+
+
+def test_what_changes_comes_to_an_open_page(signed_in: Any, hub: Hub) -> None:
+    browser = signed_in
+    browser.execute_script("window.same = true")
+    hub.run("device", "tag", "pi-1", "greenhouse")
+    eventually(lambda: "greenhouse" in browser.find_element("tag name", "tbody").text)
+    assert browser.execute_script("return window.same"), "the page was not loaded again"
 
 
 def test_a_rollout_is_paused_and_goes_on_by_clicks(signed_in: Any, hub: Hub) -> None:
@@ -155,7 +177,18 @@ def test_every_page_has_what_readers_and_phones_need(signed_in: Any, hub: Hub, w
     browser = signed_in
     browser.set_window_size(width, 900)
     try:
-        for path in ("/", "/devices/pi-1", "/rollouts", "/rollouts/1", "/versions", "/drift", "/queue", "/events", "/sign-in"):
+        for path in (
+            "/",
+            "/devices/pi-1",
+            "/rollouts",
+            "/rollouts/1",
+            "/versions",
+            "/drift",
+            "/queue",
+            "/events",
+            "/sign-in",
+            *ASKING,
+        ):
             browser.get(hub.address + path)
             assert browser.execute_script(BASICS) == [], path
     finally:

@@ -43,6 +43,7 @@ def main(config_path: Path) -> None:
     folder = UpdateFolder(update_folder(config))
     canary = partial(canary_failure, config_path, config.limits.start_seconds)
     cycle = UpdateCycle(config, folder, request.running, canary, partial(measure, folder, request) if request.idle else None)
+    cycle.log = request.log
     sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request.heartbeat, request.drift)))
 
 

@@ -10,7 +10,7 @@ import fcntl
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -52,7 +52,10 @@ def software() -> str:
 
 @dataclass
 class UpdateCycle:
-    """`canary`: a bundle's path → why it fails the canary, or None. Tests of many devices in one process replace it."""
+    """`canary`: a bundle's path → why it fails the canary, or None. Tests of many devices in one process replace it.
+
+    `log`: lines for the hub.
+    """
 
     config: Config
     folder: UpdateFolder
@@ -60,6 +63,7 @@ class UpdateCycle:
     canary: Callable[[Path], str | None]
     measure: Callable[[Path, Job], JobResult] | None = None
     now: Callable[[], float] = time.time
+    log: list[str] = field(default_factory=list)
 
     def __call__(self, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> str:
         """Run the cycle; returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
@@ -221,7 +225,7 @@ class UpdateCycle:
         events = self.folder.load().events
         if heartbeat is None and not events:
             return
-        report = Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift)
+        report = Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift, log=self.log)
         reports.send(self.folder.path, report, hub.report)
         reported = {e.key for e in events}
         self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in reported]))

@@ -20,6 +20,7 @@ class CycleRequest(msgspec.Struct, frozen=True):
     drift: DriftReport | None = None
     idle: bool = True
     celsius: float | None = None
+    log: list[str] = []
 
 
 class CycleResult(msgspec.Struct, frozen=True):

@@ -21,7 +21,7 @@ from edgeloop_agent.config import Config
 from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
 from edgeloop_agent.updates.journal import BOOTS_IN_TRIAL, Journal, Running, SlotName, UpdateFolder, update_folder
 from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, StorageError
-from edgeloop_contract.messages import Event
+from edgeloop_contract.messages import MAX_LOG_LINE, MAX_LOG_LINES, Event
 
 if TYPE_CHECKING:
     from edgeloop_agent.logs import Log
@@ -115,7 +115,7 @@ class UpdateWatcher:
         self.next_cycle = time.monotonic() + random.random() * min(self.settings.poll_seconds, 30)
         self.updater: subprocess.Popen[bytes] | None = None
         self.updater_started = 0.0
-        self.last_result = ""
+        self.last_result, self.last_line = "", ""
         self.seen_journal = -1.0
         self.trial_began: float | None = None
         self.baseline = (0, 0)
@@ -150,6 +150,12 @@ class UpdateWatcher:
             self.last_result = result.text
             self.log("warning" if result.level else "info", "updates", result=result.text)
 
+    def _new_warnings(self) -> list[str]:
+        """Lines of the log that the hub was not sent yet, the newest ones."""
+        lines = self.log.warnings_after(self.last_line)[-MAX_LOG_LINES:]
+        self.last_line = lines[-1] if lines else self.last_line
+        return lines
+
     def _start_updater(self, now: float) -> None:
         model = self.models.get(self.models.first)
         running = Running(model.name, model.manifest.version, model.sha256)
@@ -161,7 +167,8 @@ class UpdateWatcher:
             drift = self.observer.report()
             heartbeat = replace(heartbeat, drift=drift.score if drift is not None else None)
         celsius = self.counts.reading.celsius if self.counts.reading else None
-        request = CycleRequest(running, heartbeat, drift, self.counts.queue == 0, celsius)
+        lines = [line[:MAX_LOG_LINE] for line in self._new_warnings()]
+        request = CycleRequest(running, heartbeat, drift, self.counts.queue == 0, celsius, lines)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:
             self.updater = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE)

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from edgeloop_hub import health
 from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.fleet import finding
 from edgeloop_hub.http.error_responses import problems
 from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.storage.database import Database
@@ -21,7 +22,6 @@ from edgeloop_hub.updates import signing
 if TYPE_CHECKING:  # loaded at the first request
     from prometheus_client import Metric
 
-SILENT_SECONDS = 3600.0
 MAX_SERIES = 100
 K = TypeVar("K")
 
@@ -71,8 +71,8 @@ def _fleet(connection: Connection, now: float) -> Iterator[Metric]:
     for kind, number in _most_frequent(((row[0], row[1]) for row in kinds), "other"):
         by_kind.add_metric([kind], number)
     yield by_kind
-    silent = connection.execute(select(count).where(devices.c.last_seen < now - SILENT_SECONDS)).scalar()
-    yield GaugeMetricFamily("edgeloop_hub_silent_devices", "devices that sent nothing for an hour", value=silent or 0)
+    silent = finding.counts(connection, finding.Filter(), now).by_state["silent"]
+    yield GaugeMetricFamily("edgeloop_hub_silent_devices", "devices that are silent, as the fleet page counts them", value=silent)
     running = len(rollout_store.open_ids(connection))
     yield GaugeMetricFamily("edgeloop_hub_open_rollouts", "rollouts that are running, paused or halted", value=running)
 

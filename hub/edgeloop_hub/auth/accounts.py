@@ -17,7 +17,9 @@ from edgeloop_contract.hub_messages import TokenSummary
 from edgeloop_contract.messages import Enrolled, Enrolment
 from edgeloop_hub.auth import secret_digests
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage import device_rows
 from edgeloop_hub.storage.deletion import Old
+from edgeloop_hub.storage.fleet_tables import device_states
 from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
 HASHER = PasswordHasher()
@@ -227,6 +229,7 @@ def enrol(connection: Connection, asked: Enrolment, root: bytes) -> Enrolled | N
             quota_used=0,
         )
     )
+    device_rows.add(connection, asked.device, "stable", json.loads(row.labels), now)
     return Enrolled(device=asked.device, credential=secret, root=root.decode())
 
 
@@ -243,3 +246,4 @@ def revoke(connection: Connection, device: str) -> None:
     """Revoke a device's credential. Raises UsageError when there is no such device."""
     if connection.execute(update(devices).where(devices.c.name == device).values(revoked=time.time())).rowcount != 1:
         raise UsageError(f"there is no device {device!r}")
+    connection.execute(update(device_states).where(device_states.c.device == device).values(revoked=time.time()))

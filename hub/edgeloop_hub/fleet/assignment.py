@@ -7,6 +7,7 @@ from sqlalchemy import Connection, select
 from edgeloop_contract.manifest import SCHEMA
 from edgeloop_contract.messages import Assignment, Job
 from edgeloop_hub.auth.accounts import EnrolledDevice
+from edgeloop_hub.fleet import marks
 from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.rollouts.policy import assigned
 from edgeloop_hub.samples import labelling
@@ -37,6 +38,10 @@ def _may_read(connection: Connection, target: str, reads: int) -> bool:
 
 
 def target_for(connection: Connection, device: EnrolledDevice, model: str) -> str:
+    """What a device is to run of a model: the bundle that it is pinned to, else what is rolled out or released."""
+    pinned = marks.pinned_target(connection, device.name)
+    if pinned is not None:
+        return pinned
     done = select(released.c.target).where(released.c.channel == device.channel, released.c.model == model)
     default = connection.execute(done).scalar() or ""
     rollout = next(

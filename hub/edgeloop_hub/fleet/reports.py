@@ -13,7 +13,9 @@ from edgeloop_contract.messages import Heartbeat, Report, too_deep
 from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
+from edgeloop_hub.drift import kept
 from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.fleet import logs, states
 from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
@@ -28,7 +30,9 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         raise DataError("a measurement is nested too deeply")
     beat = plausible(report.heartbeat or Heartbeat(), now)
     body = msgspec.json.encode(beat).decode()
-    size = len(body) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
+    size = (
+        len(body) + sum(map(len, report.log)) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
+    )
     if not quota.charge(connection, device, settings, now, rows=len(report.events), size=size):
         return False
     at = event_log.believed_time(report.at, now)
@@ -38,6 +42,10 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
     ).first()
     if known is not None:
         return True
+    believed = msgspec.structs.replace(report, heartbeat=beat if report.heartbeat is not None else None)
+    states.keep(connection, device.name, believed, now)
+    if report.log:
+        logs.keep(connection, device.name, report.log, now)
     used: dict[str, Any] = {}
     connection.execute(insert(heartbeats).values(device=device.name, key=report.key, at=at, sha256=beat.sha256[:64], body=body))
     if report.heartbeat is not None:
@@ -55,6 +63,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         event_log.record_of_device(connection, device.name, event, now)
     if report.drift is not None:
         drift_reports.keep(connection, device.name, report.key, report.drift, at)
+        kept.keep(connection, device.name, report.drift, now)
     if report.job is not None:
         answer = {
             "state": "refused" if report.job.refused else "done",

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edgeloop_hub.auth.client_network import network_of
 
+STREAM = "/live"  # the path of a stream of events
 ENVIRONMENT = "EDGELOOP_HUB_SETTINGS"
 
 
@@ -148,6 +149,12 @@ class LimitedProtocol(H11Protocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+
+    def shutdown(self) -> None:
+        """The hub stops: a stream of events would never end by itself."""
+        super().shutdown()
+        if self.cycle is not None and self.cycle.scope["path"] == STREAM and not self.cycle.response_complete:
+            self.cut()
 
     def cut(self) -> None:
         """Close the connection at once; no whole request is on the way."""

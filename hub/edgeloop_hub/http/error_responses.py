@@ -59,7 +59,7 @@ def problems(*statuses: int, kind: type = Problem) -> dict[int, ResponseSpec]:
     return {s: ResponseSpec(kind, generate_examples=False, description=DESCRIPTIONS[s]) for s in sorted(set(statuses))}
 
 
-def _http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
+def http_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[Any]:
     """Errors of the framework, and those that guards and handlers raise."""
     return _response(request, error.status_code, f"{error.detail}{_first_mistake(error.extra)}", error.headers, error.extra or None)
 
@@ -103,7 +103,7 @@ def _response(
 
 
 HANDLERS: dict[Any, Any] = {
-    HTTPException: _http_error,
+    HTTPException: http_error,
     EdgeloopError: _expected_error,
     **dict.fromkeys(UNREADABLE, _unreadable),
     500: _internal_error,

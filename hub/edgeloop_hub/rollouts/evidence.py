@@ -24,6 +24,7 @@ from edgeloop_hub.rollouts.device_evidence import ByDevice, DeviceEvidence
 from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
+from edgeloop_hub.storage.fleet_tables import device_pins
 from edgeloop_hub.storage.schema import bundles, devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
@@ -57,12 +58,13 @@ def members(connection: Connection, rollout: Rollout) -> Members:
     rows = select(*columns).where(
         devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
     )
+    pinned = set(connection.execute(select(device_pins.c.device).where(device_pins.c.target != rollout.target)).scalars())
     cohort: list[EnrolledDevice] = []
     others: list[EnrolledDevice] = []
     need_upgrade = 0
     for r in connection.execute(rows):
         device = EnrolledDevice(r.name, json.loads(r.labels), r.channel, r.model, r.sha256)
-        inside = rollout.cohort_has(device.name, device.labels)
+        inside = device.name not in pinned and rollout.cohort_has(device.name, device.labels)
         reads = rollout.schema == 1 or device.sha256 == rollout.target_sha256 or _reads(r.heartbeat) >= rollout.schema
         need_upgrade += inside and not reads
         (cohort if inside and reads else others).append(device)

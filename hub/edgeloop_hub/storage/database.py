@@ -13,7 +13,7 @@ from sqlalchemy import Connection, create_engine, event, inspect, text
 from sqlalchemy.exc import DisconnectionError, InterfaceError, OperationalError, SQLAlchemyError
 
 from edgeloop_contract.errors import StorageError
-from edgeloop_hub.storage.schema import ADDED, metadata
+from edgeloop_hub.storage.schema import ADDED, ADDED_INDEXES, metadata
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ORDER_LOCK = 0xED6E  # PostgreSQL's advisory lock for what must happen one after the other
@@ -62,13 +62,17 @@ class Database:
                 raise StorageError(f"database: {error}; did a later release make it? use that one") from error
 
     def _add_tables(self) -> None:
-        """Tables that are no revision of their own: an earlier release goes on with the database, after a step back."""
+        """Tables and indexes that are no revision of their own: an earlier release goes on with the database, after a step back."""
         with self.reads.connect() as connection:
             there = inspect(connection)
             missing = [table for table in ADDED if not there.has_table(table.name)]
-        if missing:
+            known = {index["name"] for index in there.get_indexes("events")}
+            unindexed = [index for index in ADDED_INDEXES if index.name not in known]
+        if missing or unindexed:
             with self.writing() as connection:
                 metadata.create_all(connection, tables=missing)
+                for index in unindexed:
+                    index.create(connection, checkfirst=True)
 
     def _is_newest(self) -> bool:
         """Whether the schema is that of the newest migration; no for a database without tables."""

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, String, Table, Text
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    }
-)
-NAME, SHA, TARGET = String(63), String(64), String(200)
+from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
+from edgeloop_hub.storage.fleet_tables import metadata as metadata
 
 users = Table(
     "users",
@@ -83,6 +77,7 @@ events = Table(
     Index(None, "at"),
     Index(None, "target", "kind"),
     Index(None, "rollout"),
+    Index("ix_events_kind_at", "kind", "at"),
 )
 bundles = Table(
     "bundles",
@@ -243,8 +238,9 @@ rollout_looks = Table(
     Column("at", Float, nullable=False),
     Column("body", Text, nullable=False),
 )
+ADDED_INDEXES = tuple(index for index in events.indexes if index.name == "ix_events_kind_at")
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations)
+ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES)
 labels = Table(
     "labels",
     metadata,

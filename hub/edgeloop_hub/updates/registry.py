@@ -21,9 +21,11 @@ from edgeloop_contract.tasks import Regression
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
-from edgeloop_hub.storage.schema import bundles, parts
+from edgeloop_hub.storage.schema import bundles, parts, released
 
 STALE_SECONDS = 7 * 86400.0
+MAX_VARIANCES = 200  # of bundles, that a process remembers
+_VARIANCES: dict[str, GroupVariance] = {}
 
 
 def received(connection: Connection, sha256: str) -> int:
@@ -219,6 +221,18 @@ def summaries(connection: Connection, model: str) -> dict[str, BundleSummary]:
     return {sha256: _summary(about) for sha256, about in rows}
 
 
+def group_variance_of(connection: Connection, sha256: str) -> GroupVariance:
+    """Of a published bundle; an empty one where there is none. A bundle never changes: it is read once."""
+    if sha256 not in _VARIANCES:
+        about = connection.execute(select(bundles.c.about).where(bundles.c.sha256 == sha256).limit(1)).scalar()
+        if not about:
+            return GroupVariance()
+        if len(_VARIANCES) >= MAX_VARIANCES:
+            _VARIANCES.clear()
+        _VARIANCES[sha256] = _summary(about).group_variance
+    return _VARIANCES[sha256]
+
+
 def newest(connection: Connection, model: str) -> BundleSummary:
     """The summary of the model's newest bundle; an empty one where there is none."""
     rows = select(bundles.c.about).where(bundles.c.model == model).order_by(bundles.c.version.desc()).limit(1)
@@ -253,3 +267,14 @@ def forget_stale_parts(database: Database, blobs: Blobs) -> None:
         blobs.delete(f"parts/{row.sha256}/{row.begins}")
     with database.writing() as connection:
         connection.execute(delete(parts).where(parts.c.at < before))
+
+
+def targets_of(connection: Connection, model: str, limit: int) -> list[str]:
+    """The model's bundles that were not withdrawn, newest first."""
+    rows = select(bundles.c.target).where(bundles.c.model == model, bundles.c.withdrawn.is_(None))
+    return list(connection.execute(rows.order_by(bundles.c.version.desc()).limit(limit)).scalars())
+
+
+def released_targets(connection: Connection) -> set[str]:
+    """What the channels' devices run where no rollout is open."""
+    return set(connection.execute(select(released.c.target)).scalars())

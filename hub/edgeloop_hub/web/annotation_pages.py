@@ -14,7 +14,7 @@ from edgeloop_contract.annotations import Annotation
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.sample_messages import SampleAnnotations
 from edgeloop_hub.samples import annotating, labelling
-from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
+from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, queue_link, session_of
 
 SHOWN = 100
 DRAWN = ("boxes", "masks")  # parts that are drawn on the picture, with a script
@@ -98,8 +98,7 @@ class AnnotationPages(Controller):
             said = of_fields(data)
             with hub.database.writing() as database:
                 annotating.annotate(database, device, key, session_of(request).user, said, hub.settings)
-        model = data.get("model", "")
-        return Redirect("/queue", status_code=303, query_params={"model": model} if model else {})
+        return Redirect(queue_link(data), status_code=303)
 
     @get("/disagreements", sync_to_thread=True)
     def disagreements(self, state: State, request: PageRequest) -> Response[bytes]:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Request, Response
 from litestar.connection import ASGIConnection
 from litestar.enums import RequestEncodingType
-from litestar.exceptions import HTTPException, NotAuthorizedException, PermissionDeniedException
+from litestar.exceptions import HTTPException, NotAuthorizedException, NotFoundException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import Body
 from litestar.response import Redirect
 
 from edgeloop_contract.errors import EdgeloopError, StorageError
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.http.error_responses import UNREADABLE, unreadable_words
+from edgeloop_hub.http.error_responses import UNREADABLE, http_error, unreadable_words
 from edgeloop_hub.time_text import ago, when
 
 HERE = Path(__file__).parent / "templates"
@@ -26,20 +27,40 @@ Form = Annotated[dict[str, str], Body(media_type=RequestEncodingType.URL_ENCODED
 PageRequest = Request[Any, Any, Any]
 
 
+def figure(value: float | None, form: str) -> str:
+    """A device's figure; a dash where there is none."""
+    return "–" if value is None else form.format(value)
+
+
 TEMPLATES = Environment(
     loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
-TEMPLATES.filters |= {"ago": ago, "when": when}
+TEMPLATES.filters |= {"ago": ago, "when": when, "figure": figure}
+TEMPLATES.globals["section"] = ""
 
 
-def page(name: str, title: str, request: PageRequest | None, status: int = 200, **values: Any) -> Response[bytes]:
-    """`request`: of somebody who signed in; None: a page without navigation."""
+def page(
+    name: str, title: str, request: PageRequest | None, status: int = 200, section: str = "", **values: Any
+) -> Response[bytes]:  # fmt: skip
+    """`request`: of somebody who signed in; None: a page without navigation. `section`: where in it this page belongs."""
     user, csrf = "", ""
     if request is not None:
         session = session_of(request)
         user, csrf = session.user, session.csrf
-    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, **values)
+    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, section=section, **values)
     return Response(html.encode(), media_type="text/html; charset=utf-8", status_code=status)
+
+
+def query_link(path: str, **values: object) -> str:
+    """A path with those values that are not empty."""
+    given = urlencode({name: value for name, value in values.items() if value})
+    return f"{path}?{given}" if given else path
+
+
+def queue_link(answered: dict[str, str], **more: str) -> str:
+    """The queue after this form was answered: it can be taken back there."""
+    last = f"{answered.get('device', '')}/{answered.get('key', '')}"
+    return query_link("/queue", model=answered.get("model", ""), last=last, **more)
 
 
 def asset(name: str, media_type: str) -> Response[bytes]:
@@ -47,7 +68,7 @@ def asset(name: str, media_type: str) -> Response[bytes]:
     return Response((HERE / name).read_bytes(), media_type=media_type, headers={"Cache-Control": "max-age=300"})
 
 
-def is_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+def is_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler | None = None) -> None:
     """Guard: somebody who signed in."""
     with connection.app.state.hub.database.reading() as database:
         session = accounts.session_of(database, connection.cookies.get(COOKIE, ""))
@@ -78,16 +99,39 @@ def _refused(request: PageRequest, error: HTTPException) -> Response[Any]:
     """One sentence on a page; a person who is not signed in is sent to sign in."""
     if isinstance(error, NotAuthorizedException):
         return Redirect("/sign-in", status_code=303)
-    return page("refused.html.j2", "That did not work", None, error.status_code, text=error.detail)
+    return _sentence(request, error.status_code, error.detail)
 
 
 def _unreadable(request: PageRequest, error: Exception) -> Response[Any]:
-    return page("refused.html.j2", "That did not work", None, 400, text=unreadable_words(error))
+    return _sentence(request, 400, unreadable_words(error))
 
 
 def _failed(request: PageRequest, error: EdgeloopError) -> Response[Any]:
-    status = 503 if error.exit_code == StorageError.exit_code else 400
-    return page("refused.html.j2", "That did not work", None, status, text=str(error))
+    return _sentence(request, 503 if error.exit_code == StorageError.exit_code else 400, str(error))
 
 
-ERROR_PAGES: dict[Any, Any] = {HTTPException: _refused, EdgeloopError: _failed, **dict.fromkeys(UNREADABLE, _unreadable)}
+def not_found(request: PageRequest, error: NotFoundException) -> Response[Any]:
+    """A page for people, also where the path is none; JSON for others."""
+    if "session_of_person" in request.scope:
+        return _sentence(request, 404, error.detail)
+    if "text/html" not in request.headers.get("accept", ""):
+        return http_error(request, error)
+    with contextlib.suppress(NotAuthorizedException, EdgeloopError):
+        is_person(request)
+    return _sentence(request, 404, "There is no such page.")
+
+
+def _sentence(request: PageRequest, status: int, text: str) -> Response[Any]:
+    """With the navigation, for who is signed in."""
+    person = request if "session_of_person" in request.scope else None
+    return page("refused.html.j2", "That did not work", person, status, text=text)
+
+
+def _mistake(request: PageRequest, _: Exception) -> Response[Any]:
+    """A mistake of the hub: it is in the log."""
+    return _sentence(request, 500, "The hub made a mistake; its log says which. Try again, or another page.")
+
+
+ERROR_PAGES: dict[Any, Any] = {
+    HTTPException: _refused, EdgeloopError: _failed, **dict.fromkeys(UNREADABLE, _unreadable), Exception: _mistake,
+}  # fmt: skip

@@ -1,4 +1,4 @@
-"""The pages of the fleet: devices, versions, rollouts, events."""
+"""The page of events, the stylesheet, and signing out."""
 
 from __future__ import annotations
 
@@ -6,24 +6,14 @@ from typing import Annotated, Any
 
 from litestar import Controller, Response, get, post
 from litestar.datastructures import State
-from litestar.exceptions import NotFoundException
 from litestar.params import Parameter
 from litestar.response import Redirect
-from sqlalchemy import select
 
-from edgeloop_hub import event_log, health
+from edgeloop_hub import event_list
 from edgeloop_hub.auth import accounts
-from edgeloop_hub.fleet import inventory, jobs
-from edgeloop_hub.rollouts import evidence, service
-from edgeloop_hub.storage.schema import heartbeats
-from edgeloop_hub.updates import registry
-from edgeloop_hub.web import plots
-from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
+from edgeloop_hub.web.page import COOKIE, ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, query_link
 
-SHOWN = 200  # heartbeats in a plot, events in a list
-DEVICES_SHOWN = 500
-MEASUREMENTS_SHOWN = 10
-Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
+Word = Annotated[str, Parameter(max_length=300)]
 
 
 @get("/style.css", sync_to_thread=False, include_in_schema=False)
@@ -39,64 +29,21 @@ class Pages(Controller):
     include_in_schema = False
     exception_handlers = ERROR_PAGES
 
-    @get("/", sync_to_thread=True)
-    def fleet(self, state: State, request: PageRequest, after: Annotated[str, Parameter(max_length=63)] = "") -> Response[bytes]:
-        """Devices by name, a page of them; the next one begins behind the name `after`."""
-        with state.hub.database.reading() as database:
-            devices, count = inventory.listed(database, after, DEVICES_SHOWN + 1), inventory.count(database)
-            rollouts, hub_health = service.summaries(database)[:5], health.current(database)
-        devices, more = devices[:DEVICES_SHOWN], len(devices) > DEVICES_SHOWN
-        return page(
-            "fleet.html.j2", "Fleet", request, devices=devices, rollouts=rollouts, health=hub_health, count=count, after=after,
-            following=devices[-1].name if more else "",
-        )  # fmt: skip
-
-    @get("/devices/{name:str}", sync_to_thread=True)
-    def device(self, name: str, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            device = next(iter(inventory.listed(database, name=name)), None)
-            if device is None:
-                raise NotFoundException(f"There is no device {name}.")
-            newest = select(heartbeats.c.at, heartbeats.c.body).where(heartbeats.c.device == name, heartbeats.c.sha256 != "")
-            rows = database.execute(newest.order_by(heartbeats.c.at.desc()).limit(SHOWN)).all()[::-1]
-            events = event_log.newest(database, SHOWN, source=name)
-            measurements = jobs.newest(database, name, MEASUREMENTS_SHOWN)
-        beats = [(row.at, beat) for row in rows if (beat := evidence.beat_of(row.body)) is not None]
-        return page(
-            "device.html.j2", name, request, device=device, plots=plots.of(beats), events=events, measurements=measurements
-        )  # fmt: skip
-
-    @get("/versions", sync_to_thread=True)
-    def versions(self, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            return page("versions.html.j2", "Versions", request, bundles=registry.published(database))
-
-    @get("/rollouts", sync_to_thread=True)
-    def rollouts(self, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            rollouts, hub_health = service.summaries(database), health.current(database)
-        return page("rollouts.html.j2", "Rollouts", request, rollouts=rollouts, health=hub_health)
-
-    @get("/rollouts/{number:int}", sync_to_thread=True)
-    def rollout(self, number: Number, state: State, request: PageRequest) -> Response[bytes]:
-        with state.hub.database.reading() as database:
-            rollout, hub_health = service.status(database, number), health.current(database)
-            events = event_log.newest(database, SHOWN, rollout=number)
-        return page("rollout.html.j2", f"Rollout {number}", request, rollout=rollout, events=events, health=hub_health)
-
-    @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True)
-    def change(self, number: Number, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
-        check_form(request, data)
-        if verb not in service.VERBS:
-            raise NotFoundException("There is no such button.")
-        with state.hub.database.writing() as database:
-            service.change(database, number, verb, session_of(request).user)
-        return Redirect(f"/rollouts/{number}", status_code=303)
-
     @get("/events", sync_to_thread=True)
-    def events(self, state: State, request: PageRequest) -> Response[bytes]:
+    def events(
+        self, state: State, request: PageRequest, severity: Word = "", source: Word = "", kind: Word = "", after: Word = "",
+    ) -> Response[bytes]:  # fmt: skip
+        """`after`: the place of the last event of the page before."""
         with state.hub.database.reading() as database:
-            return page("events.html.j2", "Events", request, events=event_log.newest(database, SHOWN))
+            events, last = event_list.listed(database, severity, source.strip(), kind.strip(), before=event_list.place_of(after))
+
+        def link(**changed: str) -> str:
+            return query_link("/events", **{"severity": severity, "source": source, "kind": kind, **changed})
+
+        return page(
+            "events.html.j2", "Events", request, events=events, severity=severity, source=source, kind=kind, after=after,
+            link=link, following="~".join(map(str, last)) if last else "",
+        )  # fmt: skip
 
     @post("/sign-out", sync_to_thread=True)
     def sign_out(self, data: Form, state: State, request: PageRequest) -> Response[Any]:

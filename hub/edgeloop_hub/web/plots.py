@@ -1,56 +1,118 @@
-"""Small line plots as SVG shapes, drawn on the server: no script, no picture library."""
+"""Line plots as SVG shapes on one time axis, drawn on the server: no script, no picture library."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from edgeloop_contract.messages import DriftReport, Heartbeat
+from edgeloop_hub.time_text import when
 
-WIDTH, HEIGHT = 320.0, 60.0
-MIB = 1 << 20
+WIDTH, HEIGHT = 600.0, 80.0
+BINS = 240  # places of a plot
+TICKS = 4
+HEADROOM = 1.08  # above the highest value
+Points = Sequence[tuple[float, float | None]]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """The time that all plots of a page share. `releases`: when another version began to run, in words."""
+
+    begin: float
+    end: float
+    releases: list[tuple[float, str]] = field(default_factory=list)
+
+    def x(self, at: float) -> float:
+        return (at - self.begin) / (self.end - self.begin) * WIDTH
+
+    @property
+    def marks(self) -> list[tuple[str, str]]:
+        """(x, words) of each release that lies on the axis."""
+        return [(f"{self.x(at):.1f}", words) for at, words in self.releases if self.begin <= at <= self.end]
+
+    @property
+    def ticks(self) -> list[str]:
+        """Times below the plots, evenly spaced."""
+        days = self.end - self.begin > 2 * 86400
+        texts = [when(self.begin + (self.end - self.begin) * i / TICKS) for i in range(TICKS + 1)]
+        return [text[5:10] if days else text[11:16] for text in texts]
 
 
 @dataclass(frozen=True)
 class Plot:
-    """`points`: of an SVG polyline. `text`: the same in words, for people who hear the page."""
+    """`lines`: points of SVG polylines, a new one after each gap. `limit`: (y, words) of a line that should not be crossed."""
 
     title: str
-    points: str
+    lines: list[str]
     low: str
     high: str
     last: str
+    limit: tuple[str, str] | None = None
 
     @property
     def text(self) -> str:
-        return f"{self.title}: last {self.last}, between {self.low} and {self.high}"
+        """The same in words, for people who hear the page."""
+        beyond = f"; limit {self.limit[1]}" if self.limit else ""
+        return f"{self.title}: last {self.last}, between {self.low} and {self.high}{beyond}"
 
 
-def of(beats: list[tuple[float, Heartbeat]]) -> list[Plot]:
-    """One for each figure that was ever reported, over the time of the reports."""
-    figures = {
-        "p95 latency, µs": [(at, b.latency_us_p95) for at, b in beats],
-        "answers a minute": [(at, b.answered / b.seconds * 60 if b.seconds >= 1 else None) for at, b in beats],
-        "mean confidence": [(at, b.confidence.mean if b.confidence.count else None) for at, b in beats],
-        "memory, MiB": [(at, b.memory_bytes / MIB if b.memory_bytes is not None else None) for at, b in beats],
-        "temperature, °C": [(at, b.celsius) for at, b in beats],
-        "drift": [(at, b.drift) for at, b in beats],
-    }
-    plots = []
-    for title, values in figures.items():
-        known = [(at, value) for at, value in values if value is not None]
-        if known:
-            plots.append(_plot(title, known))
-    return plots
+def plot(
+    title: str, axis: Axis, points: Points, limit: tuple[float, str] | None = None, floor: float | None = 0.0,
+    top: float | None = None,
+) -> Plot | None:  # fmt: skip
+    """The mean of each bin of time. None: no value at all.
+
+    `limit`: a value, and words for it; it is always on the plot. `floor`: of the scale; None: the lowest value that there is.
+    `top`: of the scale, where several plots share one; higher values lie on it.
+    """
+    binned = _binned(axis, points)
+    if not binned:
+        return None
+    values = [value for _, value in binned]
+    low = min(values) if floor is None else min(floor, *values)
+    high = top if top is not None else max([*values, limit[0]] if limit else values)
+    span = (high - low) * HEADROOM or 1.0
+
+    def y(value: float) -> str:
+        return f"{HEIGHT - (min(value, high) - low) / span * HEIGHT:.1f}"
+
+    lines: list[list[str]] = []
+    before = -BINS
+    usual = _usual_step([place for place, _ in binned])
+    for place, value in binned:
+        if place - before > 3 * usual:
+            lines.append([])
+        lines[-1].append(f"{(place + 0.5) * WIDTH / BINS:.1f},{y(value)}")
+        before = place
+    drawn = (y(limit[0]), limit[1]) if limit else None
+    return Plot(title, [_line(line) for line in lines], _figure(min(values)), _figure(max(values)), _figure(values[-1]), drawn)
 
 
-def of_drift(reports: list[tuple[float, DriftReport]]) -> Plot | None:
-    """The drift score over time."""
-    return _plot("drift score", [(at, report.score) for at, report in reports]) if reports else None
+def _binned(axis: Axis, points: Points) -> list[tuple[int, float]]:
+    """(bin, mean of its values), in the order of time."""
+    sums: dict[int, tuple[float, int]] = {}
+    for at, value in points:
+        if value is not None and axis.begin <= at <= axis.end:
+            place = min(BINS - 1, int((at - axis.begin) / (axis.end - axis.begin) * BINS))
+            total, count = sums.get(place, (0.0, 0))
+            sums[place] = (total + value, count + 1)
+    return [(place, total / count) for place, (total, count) in sorted(sums.items())]
 
 
-def _plot(title: str, values: list[tuple[float, float]]) -> Plot:
-    times, numbers = [at for at, _ in values], [value for _, value in values]
-    low, high = min(numbers), max(numbers)
-    span, length = (high - low) or 1.0, (times[-1] - times[0]) or 1.0
-    points = [f"{(at - times[0]) / length * WIDTH:.1f},{HEIGHT - (value - low) / span * HEIGHT:.1f}" for at, value in values]
-    return Plot(title, " ".join(points), f"{low:.4g}", f"{high:.4g}", f"{numbers[-1]:.4g}")
+def _usual_step(places: list[int]) -> int:
+    """Bins between two reports, most of the time."""
+    steps = sorted(later - earlier for earlier, later in itertools.pairwise(places))
+    return steps[len(steps) // 2] if steps else 1
+
+
+def _line(points: list[str]) -> str:
+    """A single point is drawn as a short line."""
+    if len(points) == 1:
+        x, y = points[0].split(",")
+        points = [f"{max(0.0, float(x) - 1.5):.1f},{y}", f"{float(x) + 1.5:.1f},{y}"]
+    return " ".join(points)
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if 100 <= abs(value) < 1e9 else f"{value:.3g}"

@@ -16,12 +16,13 @@ MAX_CHANNELS = 16
 
 @dataclass(frozen=True)
 class Line:
-    """A channel of a series. `points`: of an SVG polyline; `low`, `high`: its lowest and highest value."""
+    """A channel of a series. `points`: of an SVG polyline; `low`, `high`: its extremes; `length`: values in time."""
 
     name: str
     points: str
     low: str
     high: str
+    length: int = 0
 
 
 def is_image(sample: Array) -> bool:
@@ -50,5 +51,5 @@ def lines(series: Array) -> list[Line]:
         low, high = float(x[:, c].min()), float(x[:, c].max())
         y = HEIGHT - (x[:, c] - low) / ((high - low) or 1.0) * HEIGHT
         points = " ".join(f"{i * WIDTH / max(1, len(x) - 1):.1f},{v:.1f}" for i, v in enumerate(y))
-        channels.append(Line(f"channel {c}", points, f"{low:.4g}", f"{high:.4g}"))
+        channels.append(Line(f"channel {c}", points, f"{low:.4g}", f"{high:.4g}", len(series)))
     return channels

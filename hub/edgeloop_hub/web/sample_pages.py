@@ -1,8 +1,7 @@
-"""The pages of the field's samples: drift over the fleet, and the labelling queue."""
+"""The page of the labelling queue."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,44 +9,31 @@ from litestar import Controller, Response, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
 from litestar.response import Redirect
-from sqlalchemy import Connection
 
-from edgeloop_contract.sample_messages import DeviceDrift, DriftSummary
 from edgeloop_hub.drift import reports
-from edgeloop_hub.drift.summary import summary
-from edgeloop_hub.samples import annotating, label_queue, labelling, sample_store
+from edgeloop_hub.samples import annotating, label_queue, labelling, sample_store, undoing
 from edgeloop_hub.samples.values import arrays_of
 from edgeloop_hub.updates import registry
-from edgeloop_hub.web import annotation_pages, plots, rendering
-from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, asset, check_form, is_person, page, session_of
-from edgeloop_hub.web.pages import DEVICES_SHOWN, SHOWN
+from edgeloop_hub.web import annotation_pages, rendering
+from edgeloop_hub.web.page import (
+    ERROR_PAGES,
+    Form,
+    PageRequest,
+    asset,
+    check_form,
+    is_person,
+    page,
+    query_link,
+    queue_link,
+    session_of,
+)
 
-DAY = 86400.0
-FAULTS_SHOWN = 5  # of a device, on a page
 QUEUE_SHOWN = 100  # samples of the queue that are counted
 
 
 @get("/keys.js", sync_to_thread=False, include_in_schema=False)
 def keys() -> Response[bytes]:
     return asset("keys.js", "text/javascript")
-
-
-@dataclass(frozen=True)
-class DriftRow:
-    """A device on the page. `top_faults`: the most frequent ones, with their counts."""
-
-    drift: DeviceDrift
-    top_faults: list[tuple[str, int]]
-    plot: plots.Plot | None
-
-
-@dataclass(frozen=True)
-class DriftSection:
-    """A model on the page. `rows`: of many devices those that drift, or come nearest to it; `count`: how many there are."""
-
-    summary: DriftSummary
-    rows: list[DriftRow]
-    count: int
 
 
 @dataclass(frozen=True)
@@ -67,20 +53,20 @@ class SamplePages(Controller):
     include_in_schema = False
     exception_handlers = ERROR_PAGES
 
-    @get("/drift", sync_to_thread=True)
-    def drift(self, state: State, request: PageRequest, days: float = 1.0) -> Response[bytes]:
-        seconds = min(max(days, 0.01), 365.0) * DAY
-        with state.hub.database.reading() as database:
-            sections = [drift_section(database, model, seconds) for model in reports.models(database)]
-        return page("drift.html.j2", "Drift", request, sections=sections, days=days)
-
     @get("/queue", sync_to_thread=True)
     def queue(
-        self, state: State, request: PageRequest, model: str = "", whole: bool = False, device: str = "", key: str = ""
+        self,
+        state: State,
+        request: PageRequest,
+        model: str = "",
+        whole: bool = False,
+        device: str = "",
+        key: str = "",
+        last: str = "",
     ) -> Response[bytes]:
         """The next sample, or the one of this device and key: with a button for each label, or what it takes to annotate it.
 
-        `whole`: recordings were last labelled as a whole.
+        `whole`: recordings were last labelled as a whole. `last`: device/key of the sample that was answered before this one.
         """
         person = session_of(request).user
         with state.hub.database.reading() as database:
@@ -89,6 +75,7 @@ class SamplePages(Controller):
             row = sample_store.find(database, first.device, first.key) if first else None
             names = registry.labels_of(database, first.model) if first else []
             known = annotating.of_sample(database, first.device, first.key) if first else None
+            progress = undoing.progress(database, model, person)
             contested = len(annotating.contested(database, annotation_pages.SHOWN))
         form = annotation_pages.form_of(known, person) if known and known.part else None
         parts = [
@@ -98,7 +85,8 @@ class SamplePages(Controller):
         names = names or ([first.prediction] if first and first.prediction else [])  # a model without labels has nothing to press
         return page(
             "queue.html.j2", "Labels", request, sample=first, parts=parts, names=names,
-            waiting=len(waiting), model=model, whole=whole, form=form, contested=contested,
+            waiting=len(waiting), model=model, whole=whole, form=form, contested=contested, progress=progress,
+            last=last.partition("/"),
             drawn=form is not None and form.part in annotation_pages.DRAWN,
         )  # fmt: skip
 
@@ -121,20 +109,16 @@ class SamplePages(Controller):
                 labelling.label(database, device, key, person, data["label"], state.hub.settings, whole)
             else:
                 labelling.skip(database, device, key)
-        kept = {"model": data.get("model", ""), "whole": "true" if whole else ""}
-        return Redirect("/queue", status_code=303, query_params={name: value for name, value in kept.items() if value})
+        return Redirect(queue_link(data, whole="true" if whole else ""), status_code=303)
 
-
-def drift_section(database: Connection, model: str, seconds: float) -> DriftSection:
-    """A model's drift as the page shows it."""
-    by_device = reports.of_model(database, model, time.time() - seconds)
-    of_model = summary(database, model, seconds, by_device)
-    worst_first = sorted(of_model.devices, key=lambda device: (not device.drifting, -device.score, device.device))
-    rows = []
-    for device in worst_first[:DEVICES_SHOWN]:
-        faults = sorted(device.faults.items(), key=lambda fault: -fault[1])[:FAULTS_SHOWN]
-        rows.append(DriftRow(device, faults, plots.of_drift(by_device[device.device][-SHOWN:])))
-    return DriftSection(of_model, rows, len(worst_first))
+    @post("/queue/undo", sync_to_thread=True)
+    def undo(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
+        """Take the last answer back, and ask about that sample again."""
+        check_form(request, data)
+        device, key = data.get("device", ""), data.get("key", "")
+        with state.hub.database.writing() as database:
+            undoing.undo(database, device, key, session_of(request).user, state.hub.settings)
+        return Redirect(query_link("/queue", model=data.get("model", ""), device=device, key=key), status_code=303)
 
 
 HANDLERS = (keys, SamplePages)

@@ -1,0 +1,73 @@
+"""The HTTP interface for what people say of a device: its tags, the bundle that it is pinned to, a note."""
+
+from __future__ import annotations
+
+from litestar import Controller, delete, get, put
+from litestar.datastructures import State
+from litestar.exceptions import NotFoundException
+from sqlalchemy import Connection
+
+from edgeloop_contract.device_marks import DeviceMarks, NoteRequest, PinRequest, TagsRequest
+from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.fleet import finding, marks
+from edgeloop_hub.http.error_responses import documents_errors
+
+WHO = "token"
+
+
+@documents_errors(400, 401, 503)
+class Marks(Controller):
+    """For the workstation: tag, pin and note devices."""
+
+    path = "/api/v1/devices/{name:str}"
+    guards = [is_workstation]
+    tags = ["workstation"]
+
+    @get("/marks", sync_to_thread=True, raises=[NotFoundException])
+    def marks(self, name: str, state: State) -> DeviceMarks:
+        """Its labels and tags, the bundle that it is pinned to, and the note."""
+        with state.hub.database.reading() as database:
+            return _known(database, name)
+
+    @put("/tags", sync_to_thread=True, raises=[NotFoundException])
+    def tag(self, name: str, data: TagsRequest, state: State) -> DeviceMarks:
+        """These tags instead of those before."""
+        with state.hub.database.writing() as database:
+            _known(database, name)
+            marks.tag(database, name, data.tags, WHO)
+            return _known(database, name)
+
+    @put("/pin", sync_to_thread=True, raises=[NotFoundException])
+    def pin(self, name: str, data: PinRequest, state: State) -> DeviceMarks:
+        """The device is offered this bundle, and no other."""
+        with state.hub.database.writing() as database:
+            _known(database, name)
+            marks.pin(database, name, data.target, WHO)
+            return _known(database, name)
+
+    @delete("/pin", sync_to_thread=True, status_code=200, raises=[NotFoundException])
+    def unpin(self, name: str, state: State) -> DeviceMarks:
+        """The device follows releases and rollouts again."""
+        with state.hub.database.writing() as database:
+            _known(database, name)
+            marks.unpin(database, name, WHO)
+            return _known(database, name)
+
+    @put("/note", sync_to_thread=True, raises=[NotFoundException])
+    def note(self, name: str, data: NoteRequest, state: State) -> DeviceMarks:
+        """This note instead of the one before."""
+        with state.hub.database.writing() as database:
+            _known(database, name)
+            marks.note(database, name, data.text, WHO)
+            return _known(database, name)
+
+
+def _known(database: Connection, name: str) -> DeviceMarks:
+    if not marks.is_device(database, name):
+        raise NotFoundException(f"there is no device {name[:80]}")
+    tags = finding.tags_of(database, [name]).get(name, [])
+    pin, note = marks.pinned(database, name), marks.note_of(database, name)
+    return DeviceMarks(
+        device=name, labels=[tag for tag, fixed in tags if fixed], tags=[tag for tag, fixed in tags if not fixed],
+        pinned=pin.target if pin else "", note=note.text if note else "",
+    )  # fmt: skip

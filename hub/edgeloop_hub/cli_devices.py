@@ -1,0 +1,56 @@
+"""`edgeloop-hub device`: revoke, tag and pin devices."""
+
+from __future__ import annotations
+
+import click
+
+from edgeloop_hub.cli_options import EXIT_CODES, existing_hub
+
+COMMAND = "the command line"  # who did it, in events
+
+
+@click.group(epilog=EXIT_CODES)
+def device() -> None:
+    """Enrolled devices."""
+
+
+@device.command("revoke", epilog=EXIT_CODES)
+@click.argument("name")
+@click.pass_context
+def revoke(context: click.Context, name: str) -> None:
+    """Revoke the device's credential. The device goes on with the bundle that it runs."""
+    from edgeloop_hub import event_log
+    from edgeloop_hub.auth import accounts
+
+    with existing_hub(context).database.writing() as database:
+        accounts.revoke(database, name)
+        event_log.record(database, "revoked", name)
+    click.echo(f"{name}: revoked")
+
+
+@device.command("tag", epilog=EXIT_CODES)
+@click.argument("name")
+@click.argument("tags", nargs=-1)
+@click.pass_context
+def tag_device(context: click.Context, name: str, tags: tuple[str, ...]) -> None:
+    """Give the device these TAGS instead of those before; without TAGS it has none. Labels of the enrolment stay."""
+    from edgeloop_hub.fleet import marks
+
+    with existing_hub(context).database.writing() as database:
+        click.echo(f"{name}: {', '.join(marks.tag(database, name, tags, COMMAND)) or 'no tags'}")
+
+
+@device.command("pin", epilog=EXIT_CODES)
+@click.argument("name")
+@click.argument("target", required=False)
+@click.pass_context
+def pin_device(context: click.Context, name: str, target: str | None) -> None:
+    """Offer the device the bundle TARGET and no other, whatever is rolled out. Without TARGET: end that."""
+    from edgeloop_hub.fleet import marks
+
+    with existing_hub(context).database.writing() as database:
+        if target is None:
+            marks.unpin(database, name, COMMAND)
+        else:
+            marks.pin(database, name, target, COMMAND)
+    click.echo(f"{name}: pinned to {target}" if target else f"{name}: follows rollouts again")

@@ -1,0 +1,106 @@
+"""Who runs a rollout's bundle, who should and does not yet, who did not take it: a page of each, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from sqlalchemy import ColumnElement, Connection, Select, and_, func, select
+
+from edgeloop_hub.rollouts.policy import Rollout
+from edgeloop_hub.storage.fleet_tables import device_pins, device_states, device_tags
+
+Who = Literal["in", "late", "failed"]
+PAGE = 50
+CHUNK = 1000  # rows that are read at a time while late devices are looked for
+s = device_states.c
+
+
+@dataclass(frozen=True)
+class Member:
+    """`why`: of a device that did not take the bundle."""
+
+    name: str
+    seen: float | None
+    version: int
+    why: str
+
+
+class Cohort(NamedTuple):
+    """How many devices are in the steps so far, and of those run the bundle, and are late."""
+
+    size: int
+    running: int
+    late: int
+
+
+def counts(connection: Connection, rollout: Rollout) -> dict[str, int]:
+    """Devices that run the bundle, in the cohort or not, and that did not take it."""
+    conditions = {"in": _runs(rollout), "failed": _failed(rollout)}
+    return {
+        name: int(connection.execute(select(func.count()).select_from(device_states).where(condition)).scalar_one())
+        for name, condition in conditions.items()
+    }
+
+
+def members(connection: Connection, rollout: Rollout, who: Who, after: str) -> tuple[list[Member], str]:
+    """Those behind the name `after`, and where the next page begins; "" where this is the last."""
+    query = select(s.device, s.seen, s.version, s.refused_why).where(s.device > after).order_by(s.device)
+    if who == "late":
+        late = _late(connection, rollout, query)
+        rows = [row for row, _ in zip(late, range(PAGE + 1), strict=False)]
+    else:
+        rows = list(connection.execute(query.where(_runs(rollout) if who == "in" else _failed(rollout)).limit(PAGE + 1)))
+    page = [Member(row.device, row.seen, row.version, row.refused_why if who == "failed" else "") for row in rows[:PAGE]]
+    return page, page[-1].name if len(rows) > PAGE else ""
+
+
+def _mine(rollout: Rollout) -> ColumnElement[bool]:
+    return and_(s.channel == rollout.channel, s.model == rollout.model, s.revoked.is_(None))
+
+
+def _runs(rollout: Rollout) -> ColumnElement[bool]:
+    return and_(_mine(rollout), s.sha256 == rollout.target_sha256)
+
+
+def _failed(rollout: Rollout) -> ColumnElement[bool]:
+    return and_(_mine(rollout), s.refused_target == rollout.target, s.sha256 != rollout.target_sha256)
+
+
+def cohort(connection: Connection, rollout: Rollout) -> Cohort:
+    """Devices of the steps so far; read a chunk at a time."""
+    size = running = late = 0
+    query = select(s.device, s.sha256, _waits(rollout).label("waits")).where(_mine(rollout))
+    for row in _inside(connection, rollout, query):
+        size += 1
+        running += row.sha256 == rollout.target_sha256
+        late += bool(row.waits)
+    return Cohort(size, running, late)
+
+
+def _late(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
+    return _inside(connection, rollout, query.where(_mine(rollout), _waits(rollout)))
+
+
+def _waits(rollout: Rollout) -> ColumnElement[bool]:
+    """A device that could run the bundle, and does not yet."""
+    return and_(s.sha256 != rollout.target_sha256, s.refused_target != rollout.target)
+
+
+def _inside(connection: Connection, rollout: Rollout, query: Select[Any]) -> Iterator[Any]:
+    """Rows of the cohort's devices, as they are read, without those pinned elsewhere: databases lack the hash of shares."""
+    labels = sorted({step.label for step in rollout.plan.steps if step.label})
+    has = [
+        select(device_tags.c.tag)
+        .where(device_tags.c.device == s.device, device_tags.c.tag == label, device_tags.c.fixed == 1)
+        .exists()
+        .label(f"has_{number}")
+        for number, label in enumerate(labels)
+    ]
+    elsewhere = and_(device_pins.c.device == s.device, device_pins.c.target != rollout.target)
+    free = query.where(~select(device_pins.c.device).where(elsewhere).exists())
+    rows = connection.execution_options(yield_per=CHUNK).execute(free.add_columns(*has))
+    for row in rows:
+        if rollout.cohort_has(row.device, [label for number, label in enumerate(labels) if row._mapping[f"has_{number}"]]):
+            yield row

@@ -1,0 +1,68 @@
+"""The rows that are kept of each device: made when it enrols, and for devices that an earlier release enrolled."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from edgeloop_hub.storage.fleet_tables import device_states, device_tags
+from edgeloop_hub.storage.schema import devices
+
+SILENT_SECONDS = 3600.0  # at least
+NOTHING = {
+    "crashes": 0, "crashes_of_day": 0, "refused": 0.0, "refused_target": "", "refused_why": "", "drifting": 0, "cause": "",
+    "agent": "",
+}  # fmt: skip
+
+
+def add(connection: Connection, device: str, channel: str, labels: list[str], now: float) -> None:
+    """A device enrolled, perhaps again: nothing of what it reported before holds."""
+    connection.execute(delete(device_states).where(device_states.c.device == device))
+    values = {"model": "", "version": 0, "sha256": "", "silent_after": now + SILENT_SECONDS}
+    connection.execute(insert(device_states).values(device=device, channel=channel, **values, **NOTHING))
+    connection.execute(delete(device_tags).where(device_tags.c.device == device, device_tags.c.fixed == 1))
+    _add_labels(connection, device, labels)
+
+
+def _add_labels(connection: Connection, device: str, labels: list[str]) -> None:
+    connection.execute(delete(device_tags).where(device_tags.c.device == device, device_tags.c.tag.in_(labels)))
+    if labels:
+        connection.execute(insert(device_tags), [{"device": device, "tag": name, "fixed": 1} for name in dict.fromkeys(labels)])
+
+
+def adopt(connection: Connection) -> int:
+    """Rows for devices that have none, as an earlier release enrolled them; returns how many. Also brings revocations over."""
+    gone = select(devices.c.name).where(devices.c.revoked.is_not(None))
+    late = device_states.c.revoked.is_(None) & device_states.c.device.in_(gone)
+    connection.execute(update(device_states).where(late).values(revoked=func.coalesce(device_states.c.seen, 0.0)))
+    mine = select(device_states.c.device).where(device_states.c.device == devices.c.name)
+    columns = ("name", "channel", "revoked", "last_seen", "enrolled", "model", "version", "sha256", "labels", "heartbeat")
+    missing = connection.execute(select(*(devices.c[name] for name in columns)).where(~mine.exists())).all()
+    for row in missing:
+        connection.execute(insert(device_states).values(**row_of(row)))
+        _add_labels(connection, row.name, json.loads(row.labels))
+    return len(missing)
+
+
+def row_of(row: Any) -> dict[str, Any]:
+    """The kept row of a device that has none. `row`: of the table `devices`."""
+    return {
+        "device": row.name, "channel": row.channel, "revoked": row.revoked, "seen": row.last_seen, "model": row.model,
+        "version": row.version, "sha256": row.sha256, "silent_after": (row.last_seen or row.enrolled) + SILENT_SECONDS, **NOTHING,
+        "crashes": _crashes(row.heartbeat),
+    }  # fmt: skip
+
+
+class _Counted(msgspec.Struct):
+    crashes: int = 0
+
+
+def _crashes(heartbeat: str) -> int:
+    """That the last heartbeat counted: those are no news."""
+    try:
+        return min(max(0, msgspec.json.decode(heartbeat, type=_Counted).crashes), 2**53)
+    except (msgspec.MsgspecError, RecursionError):
+        return 0

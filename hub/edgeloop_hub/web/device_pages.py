@@ -1,0 +1,129 @@
+"""The page of a device: its state, its last hours on one time axis, and what a person may do to it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+from litestar import Controller, Response, get, post
+from litestar.datastructures import State
+from litestar.exceptions import NotFoundException
+from litestar.params import Parameter
+from litestar.response import Redirect
+
+from edgeloop_contract.errors import UsageError
+from edgeloop_hub import event_list, event_log
+from edgeloop_hub.auth import accounts
+from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks
+from edgeloop_hub.updates import registry
+from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
+from edgeloop_hub.web.plots import Axis, Plot, plot
+
+EVENTS_SHOWN = 50
+MEASUREMENTS_SHOWN = 10
+TARGETS_SHOWN = 50
+HOURS = (6, 24, 168, 720)
+USUAL_HOT_CELSIUS = 82.0  # an agent's own limit, unless its config says another one
+MIB = 1 << 20
+
+
+class DevicePages(Controller):
+    """Behind a sign-in."""
+
+    path = "/devices"
+    guards = [is_person]
+    include_in_schema = False
+    exception_handlers = ERROR_PAGES
+
+    @get("/{name:str}", sync_to_thread=True)
+    def device(
+        self, name: str, state: State, request: PageRequest, hours: Annotated[int, Parameter(ge=1, le=8784)] = 24
+    ) -> Response[bytes]:  # fmt: skip
+        now = time.time()
+        with state.hub.database.reading() as database:
+            device, found = next(iter(inventory.listed(database, name=name)), None), finding.one(database, name, now)
+            if device is None or found is None:
+                raise NotFoundException(f"There is no device {name}.")
+            past = history.of_device(database, name, now - hours * 3600)
+            limit = history.latency_limit(database, past)
+            values: dict[str, Any] = {
+                "events": event_list.listed(database, source=name, limit=EVENTS_SHOWN)[0],
+                "measurements": jobs.newest(database, name, MEASUREMENTS_SHOWN),
+                "lines": logs.last(database, name), "note": marks.note_of(database, name), "pin": marks.pinned(database, name),
+                "targets": registry.targets_of(database, device.model, TARGETS_SHOWN),
+            }  # fmt: skip
+        axis = Axis(now - hours * 3600, now, past.releases)
+        return page(
+            "device.html.j2", name, request, section="Fleet", device=device, found=found, axis=axis, past=past, hours=hours,
+            plots=plots_of(axis, past, limit), ranges=HOURS, **values,
+        )  # fmt: skip
+
+    @get("/{name:str}/{verb:str}", sync_to_thread=True)
+    def ask_first(self, name: str, verb: str, request: PageRequest) -> Response[bytes]:
+        if verb != "revoke":
+            raise NotFoundException("There is no such page.")
+        return page(
+            "confirm.html.j2", f"Revoke {name[:63]}?", request, section="Fleet", action=f"/devices/{name}/revoke", button="Revoke",
+            back=f"/devices/{name}", lines=[
+                "Its credential ends: the hub takes no report of it, and gives it nothing, from now on.",
+                "The device goes on with the bundle that it runs.",
+                "It can come back with a new token: edgeloop-hub token enrol NAME.",
+            ],
+        )  # fmt: skip
+
+    @post("/{name:str}/{verb:str}", sync_to_thread=True)
+    def act(self, name: str, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
+        check_form(request, data)
+        if verb not in ACTIONS:
+            raise NotFoundException("There is no such button.")
+        if verb == "revoke" and data.get("sure") != "yes":
+            return Redirect(f"/devices/{name}/revoke", status_code=303)
+        with state.hub.database.writing() as database:
+            ACTIONS[verb](database, name, data, session_of(request).user)
+        return Redirect(f"/devices/{name}", status_code=303)
+
+
+def _bench(database: Any, name: str, form: dict[str, str], who: str) -> None:
+    target = form.get("target", "")
+    if not jobs.is_enrolled(database, name):
+        raise UsageError(f"there is no device {name[:80]!r}, or it was revoked")
+    if not jobs.is_published(database, target):
+        raise UsageError(f"{target[:200]!r} is not published")
+    jobs.create(database, name, target)
+    event_log.record(database, "measurement asked", f"{name} by {who}", target)
+
+
+def _revoke(database: Any, name: str, _: dict[str, str], who: str) -> None:
+    accounts.revoke(database, name)
+    event_log.record(database, "revoked", f"{name} by {who}")
+
+
+ACTIONS: dict[str, Any] = {
+    "pin": lambda database, name, form, who: marks.pin(database, name, form.get("target", ""), who),
+    "unpin": lambda database, name, _, who: marks.unpin(database, name, who),
+    "tags": lambda database, name, form, who: marks.tag(database, name, form.get("tags", "").replace(",", " ").split(), who),
+    "note": lambda database, name, form, who: marks.note(database, name, form.get("text", ""), who),
+    "bench": _bench,
+    "revoke": _revoke,
+}
+
+
+def plots_of(axis: Axis, past: history.History, latency_limit: tuple[float, str] | None) -> list[Plot]:
+    """One for each figure that was reported in this time."""
+    beats = past.beats
+    memory = [(at, b.memory_bytes / MIB if b.memory_bytes is not None else None) for at, b in beats]
+    minutes = [(at, b.answered / b.seconds * 60 if b.seconds >= 1 else None) for at, b in beats]
+    confidence = [(at, b.confidence.mean if b.confidence.count else None) for at, b in beats]
+    hot = (USUAL_HOT_CELSIUS, f"{USUAL_HOT_CELSIUS:.0f} °C, an agent's usual one")
+    drawn = (
+        plot("p95 latency, µs", axis, [(at, b.latency_us_p95) for at, b in beats], latency_limit),
+        plot("memory, MiB", axis, memory),
+        plot("heat, °C", axis, [(at, b.celsius) for at, b in beats], hot),
+        plot("drift score", axis, past.scores, (1.0, "1, an alarm")),
+        plot("answers a minute", axis, minutes),
+        plot("mean confidence", axis, confidence),
+    )
+    return [one for one in drawn if one is not None]
+
+
+HANDLERS = (DevicePages,)
