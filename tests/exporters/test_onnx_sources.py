@@ -118,3 +118,17 @@ def test_every_operator_that_was_tried_is_on_the_page() -> None:
 @pytest.mark.parametrize("name", cases(PARTS, ("Abs", "Slice")))
 def test_the_page_says_what_networks_with_an_operator_become(name: str) -> None:
     assert tried(name).cells == WAYS[name]
+
+
+def test_a_network_that_reads_where_the_data_say_is_not_pruned(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.2, (outputs, 6, 3, 3)).astype(np.float32) for name, outputs in (("wo", 18), ("w", 8))}
+    nodes = [
+        helper.make_node("Conv", ["x", "wo"], ["o"], pads=[1] * 4), helper.make_node("DeformConv", ["x", "w", "o"], ["y"], pads=[1] * 4)
+    ]  # fmt: skip
+    ports = [helper.make_tensor_value_info(n, F, ["b", c, 8, 8]) for n, c in (("x", 6), ("y", 8))]
+    graph = helper.make_graph(nodes, "g", ports[:1], ports[1:], [onnx.numpy_helper.from_array(v, n) for n, v in weights.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 19)], ir_version=9), tmp_path / "net.onnx")
+    found = read_onnx(tmp_path / "net.onnx")
+    with pytest.raises(ModelError, match="it has a DeformConv; set prune: off"):
+        remove_channels(found.network, torch.zeros(1, 6, 8, 8), Channels(0.5, 4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, fx
 
 from edgeloop_exporters.onnx_import.convolution import listed, padding
 from edgeloop_exporters.onnx_import.table import Node, handles
@@ -94,6 +94,12 @@ def _deformed(x: Tensor, offset: Tensor, base: Tensor, sets: int) -> Tensor:
         "bilinear", "zeros", False,
     )  # fmt: skip
     return found.reshape(batch, channels, taps, high, wide)
+
+
+def deforms(network: torch.nn.Module) -> bool:
+    """Whether an imported network has a DeformConv: where it reads, the data decide, so no channel can be followed through it."""
+    graphs = (module.graph for module in network.modules() if isinstance(module, fx.GraphModule))
+    return any(node.target is _deformed for graph in graphs for node in graph.nodes)
 
 
 def _masked(sampled: Tensor, mask: Tensor, sets: int) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn.utils import parametrize
 
 from edgeloop_contract.errors import ModelError, UsageError
 from edgeloop_contract.settings import nearest
+from edgeloop_exporters.onnx_import.sampling import deforms
 from edgeloop_exporters.quiet import quiet
 
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd)
@@ -48,6 +49,8 @@ def remove_channels(network: nn.Module, sample: Tensor, wanted: Channels) -> Non
     for name in wanted.layers:
         if name not in modules:
             raise UsageError(f"stages.prune.layers: {name!r} is no layer{nearest(name, [n for n in modules if n])}")
+    if deforms(network):  # torch-pruning follows it without an end
+        raise ModelError(f"{type(network).__name__} cannot be pruned: it has a DeformConv; set prune: off")
     before = sum(p.numel() for p in network.parameters())
     try:
         with quiet():  # a traced network prints where it fails
