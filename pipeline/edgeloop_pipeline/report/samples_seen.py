@@ -40,6 +40,7 @@ class Seen:
     drawn: bool
     same: bool | None
     note: str = ""  # of boxes: what was found; both answers are drawn into the picture
+    several: bool = False  # inputs, of which the picture is one
 
 
 def samples_seen(inputs: Inputs) -> list[Seen]:
@@ -68,8 +69,8 @@ def _texts(project: Any, values: Array) -> list[str]:
 
 def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> Seen:
     picture = _picture(sample) if sample.dtype == np.uint8 and sample.ndim == 3 and sample.shape[-1] in (1, 3) else ""
-    text = words or _range(sample)
-    if splits.inputs:
+    text, several = words or _range(sample), bool(splits.inputs)
+    if several:
         parts = {name: values[0] for name, values in samples_of(sample[None], splits.inputs).items()}
         text = "; ".join(f"{name}: {_range(values)}" for name, values in parts.items())
         pictures = [x for x in parts.values() if x.ndim == 3 and x.shape[-1] in (1, 3) and min(x.shape[:2]) >= MASK_SIDE]
@@ -78,7 +79,7 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> 
         best = int(scores.argmax())
         powers = np.exp(scores.astype(np.float64) - scores.max())
         small = f"{splits.labels[best]} ({powers[best] / powers.sum():.0%})"
-        return Seen(picture, text, splits.labels[int(label)], small, False, best == int(label))
+        return Seen(picture, text, splits.labels[int(label)], small, False, best == int(label), several=several)
     if splits.boxes is not None:
         return _boxes(splits, sample, label, scores, text)
     if (drawn := _map_of(np.asarray(label))) is not None:
@@ -86,9 +87,9 @@ def _seen(splits: Any, sample: Array, label: Any, scores: Array, words: str) -> 
         other = _map_of(scores)
         assert other is not None
         both = [_picture(_counts(values, low, high)[..., None]) for values in (drawn, other)]
-        return Seen(picture, text, both[0], both[1], True, None)
+        return Seen(picture, text, both[0], both[1], True, None, several=several)
     said, small = (_said(splits, values) for values in (np.asarray(label), scores))
-    return Seen(picture, text, said, small, False, None)
+    return Seen(picture, text, said, small, False, None, several=several)
 
 
 def _range(sample: Array) -> str:
