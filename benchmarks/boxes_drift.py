@@ -1,8 +1,7 @@
 """Drift of boxes: false alarms as set on ordinary photographs, and frames until a changed camera is told, with the cause.
 
 Changes: on the bundle of `blood_cells` ($BUNDLE; default: runs/), whose reference is its validation photographs; the streams are
-its test photographs, through the shipped int8 file, drawn with replacement. $PER_10K: false alarms in 10,000 frames that the monitor
-is set to (2).
+its test photographs, through the shipped int8 file, drawn with replacement. $PER_10K: false alarms in 10,000 frames that are set.
 """
 
 from __future__ import annotations
