@@ -9,7 +9,6 @@ import msgspec
 
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.manifest import INPUT, Precision, Quantization, Runtime, TensorSpec, Variant
-from edgeloop_exporters.file_tensors import input_specs, states_of, without_states
 from edgeloop_exporters.named_inputs import samples_of
 from edgeloop_exporters.named_outputs import Output
 
@@ -26,6 +25,8 @@ def variant_of(
     """The variant of a file. `counts`: the input's scale and zero point if raw counts go in unchanged."""
     name = f"{runtime}-{precision.value.replace('-', '')}"
     if splits.inputs:
+        from edgeloop_exporters.file_tensors import input_specs, states_of, without_states
+
         answers = without_states(outputs, splits.inputs)
         if len(answers) == 1 and splits.task != "tensors":  # the only answer is the scores
             answers = [msgspec.structs.replace(answers[0], name="")]
