@@ -136,9 +136,9 @@ def _with_update(config: Config, log: Log) -> Config:
     """The config with the bundle of the last update, where updates are on."""
     if not config.updates.enabled:
         return config
-    from edgeloop_agent.updates.switcher import with_slot
+    from edgeloop_agent.updates.slots import with_slots
 
-    return with_slot(config, log)
+    return with_slots(config, log)
 
 
 def _following(config: Config, models: Models, counts: Counts, log: Log) -> Following | None:

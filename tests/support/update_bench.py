@@ -14,8 +14,9 @@ from edgeloop_agent.config import Config, load
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.logs import Log
 from edgeloop_agent.updates.cycle import UpdateCycle
+from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
-from edgeloop_agent.updates.switcher import with_slot
+from edgeloop_agent.updates.slots import with_slots
 from edgeloop_contract.archive import Bundle
 from fakes.repository import Repository
 from hubs import version
@@ -25,11 +26,12 @@ SEED = Running("exercise_watch", 1, "")
 
 
 class Bench:
-    """A device whose updates come from a folder, and the repository in it."""
+    """A device whose updates come from a folder, and the repository in it. `watched`: the place of the bundle that a test is about."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *bundles: Path, watched: int = 0) -> None:
         self.repository = Repository(folder / "stick")
-        self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n'))
+        self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n', *bundles))
+        self.watched = watched
         self.folder = UpdateFolder(update_folder(self.config))
         self.folder.path.mkdir(parents=True)
         self.folder.root.write_bytes(self.repository.first_root)
@@ -38,18 +40,36 @@ class Bench:
         self.now = time.time
 
     def offer(self, number: int, **more: Any) -> str:
-        return self.repository.add(version(self.bundles, number), number, **more)
+        model = self.everything()[self.watched].model
+        return self.repository.add(version(self.bundles, number, name=model), number, model, **more)
+
+    def everything(self) -> list[Running]:
+        """What a start now runs, in the config's order."""
+        found = []
+        for path in with_slots(self.config, Log("error")).bundles:
+            with Bundle.open(Path(path)) as bundle:
+                found.append(Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256))
+        return found
 
     def running(self) -> Running:
-        with Bundle.open(Path(with_slot(self.config, Log("error")).bundles[0])) as bundle:
-            return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+        return self.everything()[self.watched]
+
+    def request(self) -> CycleRequest:
+        first, *others = self.everything()
+        return CycleRequest(first, others)
+
+    @property
+    def journal(self) -> UpdateFolder:
+        """Of the bundle that is watched."""
+        return self.folder.of_model(self.running().model) if self.watched else self.folder
 
     def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
-        return UpdateCycle(self.config, self.folder, self.running(), tries, now=lambda: self.now())(None)
+        first, *others = self.everything()
+        return UpdateCycle(self.config, self.folder, first, tries, now=lambda: self.now(), others=others)(None)
 
     def taken(self) -> None:
         """What is staged proves itself."""
-        self.folder.change(lambda j: j.committed())
+        self.journal.change(lambda j: j.committed())
 
 
 @contextmanager

@@ -42,8 +42,9 @@ def main(config_path: Path) -> None:
     config = load(config_path)
     folder = UpdateFolder(update_folder(config))
     canary = partial(canary_failure, config_path, config.limits.start_seconds)
-    cycle = UpdateCycle(config, folder, request.running, canary, partial(measure, folder, request) if request.idle else None)
-    sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request.heartbeat, request.drift)))
+    measuring = partial(measure, folder, request) if request.idle else None
+    cycle = UpdateCycle(config, folder, request.running, canary, measuring, others=request.others)
+    sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request)))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,8 @@ from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates.canary import canary_failure
 from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.file_owner import StateOwner
-from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
+from edgeloop_agent.updates.journal import UpdateFolder, update_folder
+from edgeloop_agent.updates.slots import running_now
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Enrolment
@@ -61,20 +62,9 @@ def update_now(config: Config, config_path: Path) -> str:
     """Run one update cycle; a running service then switches by itself."""
     if not config.updates.hub and not config.updates.folder:
         raise UsageError("updates: the config names neither a hub nor a folder; give --folder, or write one there")
-    running = running_bundle(config)
-    folder = UpdateFolder(update_folder(config))
-    return UpdateCycle(config, folder, running, partial(canary_failure, config_path, config.limits.start_seconds))(None)
-
-
-def running_bundle(config: Config) -> Running:
-    """The bundle that the service runs, or would run."""
-    from edgeloop_contract.archive import Bundle
-
-    slot = UpdateFolder(update_folder(config)).load().running
-    if slot is not None:
-        return Running(slot.name, slot.version, slot.sha256)
-    with Bundle.open(Path(config.bundles[0])) as bundle:
-        return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+    first, *others = running_now(config)
+    canary = partial(canary_failure, config_path, config.limits.start_seconds)
+    return UpdateCycle(config, UpdateFolder(update_folder(config)), first, canary, others=others)(None)
 
 
 def _checked(root: bytes, where: str) -> bytes:

@@ -61,8 +61,8 @@ class Devices(Controller):
         with state.hub.database.reading() as database:
             offer = assignment.assignment(database, device, state.hub.settings, _reads(request))
             version = signing.latest_version(database, "targets")
-        wanted = hashlib.sha256("\n".join(offer.recordings).encode()).hexdigest()[:16] if offer.recordings else ""
-        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{offer.job.id if offer.job else ""}-{wanted}"'
+        wanted, others = _short_digest(offer.recordings), _short_digest(offer.others)
+        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{offer.job.id if offer.job else ""}-{wanted}{others}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(offer, headers={"ETag": etag})
@@ -115,6 +115,10 @@ class Devices(Controller):
             headers["Content-Range"] = f"bytes {begins}-{row.bytes - 1}/{row.bytes}"
         chunks: Iterator[bytes] = state.hub.blobs.read(f"bundles/{sha256}", begins, row.bytes)
         return Stream(chunks, status_code=206 if begins else 200, headers=headers, media_type="application/octet-stream")
+
+
+def _short_digest(words: list[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16] if words else ""
 
 
 def _begins(asked: str, size: int) -> int:

@@ -14,6 +14,7 @@ from edgeloop_hub import event_log
 from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import reports as drift_reports
+from edgeloop_hub.fleet import other_bundles
 from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
@@ -28,7 +29,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         raise DataError("a measurement is nested too deeply")
     beat = plausible(report.heartbeat or Heartbeat(), now)
     body = msgspec.json.encode(beat).decode()
-    size = len(body) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
+    size = len(body) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job, *report.others])
     if not quota.charge(connection, device, settings, now, rows=len(report.events), size=size):
         return False
     at = event_log.believed_time(report.at, now)
@@ -50,6 +51,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         }
         if beat.machine:
             used["machine"] = beat.machine
+        other_bundles.keep(connection, device, beat.model, [plausible(other, now) for other in report.others], now)
     connection.execute(mine.values(last_seen=now, **used))
     for event in report.events:
         event_log.record_of_device(connection, device.name, event, now)

@@ -243,8 +243,19 @@ rollout_looks = Table(
     Column("at", Float, nullable=False),
     Column("body", Text, nullable=False),
 )
+# What a device runs beside its first bundle, as its last report said.
+device_bundles = Table(
+    "device_bundles",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("model", TARGET, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("sha256", SHA, nullable=False),
+    Column("at", Float, nullable=False),
+    Index(None, "model"),
+)
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations)
+ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, device_bundles)
 labels = Table(
     "labels",
     metadata,
