@@ -24,7 +24,7 @@ from disk_replay import AT_1970, LOSSES, Disk, laid, traced
 from edgeloop_contract.errors import EdgeloopError
 from hubs import version
 from serving import GOLDEN
-from update_bench import Bench
+from update_bench import Bench, ConfigBench
 
 TURNS = 2  # a download whose bytes the cut took is thrown away in the first
 
@@ -68,7 +68,13 @@ def two_bundles(folder: Path) -> Bench:
     return Bench(folder, GOLDEN, version(folder, 1, name="second"), watched=1)
 
 
-UPDATES = (first, next_one, new_root, beside)
+def config(bench: Bench) -> tuple[int, ...]:
+    """The device's config, whose version 2 was taken before."""
+    return next_one(bench)
+
+
+BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {beside: two_bundles, config: ConfigBench}
+UPDATES = (first, next_one, new_root, beside, config)
 
 
 def cuts(
@@ -77,7 +83,7 @@ def cuts(
     """Every `stride`-th call. Yields (what was tried, points, how often the old version still ran, what went wrong)."""
     for about in updates:
         (folder / about.__name__).mkdir(parents=True)
-        bench = (two_bundles if about is beside else Bench)(folder / about.__name__)
+        bench = BENCHES.get(about, Bench)(folder / about.__name__)
         versions = about(bench)
         state, kept = bench.folder.path, folder / f"{about.__name__}-kept"
         shutil.copytree(state, kept, symlinks=True)
@@ -149,10 +155,7 @@ def _restore(kept: Path, state: Path) -> None:
 
 def _ends_well(bench: Bench, versions: tuple[int, ...], where: str, wrong: list[str]) -> bool:
     """Whether the old version runs at first."""
-    everything = bench.everything()
-    old = everything[bench.watched].version
-    if bench.watched and everything[0].version != 1:
-        wrong.append(f"{where}: of the first bundle version {everything[0].version} runs")
+    old = bench.running().version
     if old not in versions:
         wrong.append(f"{where}: version {old} runs")
     for _ in range(TURNS):

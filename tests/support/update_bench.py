@@ -13,6 +13,7 @@ from typing import Any
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.logs import Log
+from edgeloop_agent.updates.config_slots import choose, running_config
 from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
@@ -52,6 +53,7 @@ class Bench:
         return found
 
     def running(self) -> Running:
+        """What of it runs that a test is about."""
         return self.everything()[self.watched]
 
     def request(self) -> CycleRequest:
@@ -60,16 +62,48 @@ class Bench:
 
     @property
     def journal(self) -> UpdateFolder:
-        """Of the bundle that is watched."""
+        """Of what a test is about."""
         return self.folder.of_model(self.running().model) if self.watched else self.folder
 
     def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
-        first, *others = self.everything()
-        return UpdateCycle(self.config, self.folder, first, tries, now=lambda: self.now(), others=others)(None)
+        told = self.request()
+        cycle = UpdateCycle(
+            self.config, self.folder, told.running, tries, now=lambda: self.now(), others=told.others, check_config=tries
+        )
+        return cycle(None)
 
     def taken(self) -> None:
         """What is staged proves itself."""
         self.journal.change(lambda j: j.committed())
+
+
+class ConfigBench(Bench):
+    """A device that follows a config; the test is about that. A config's version stands in its last line."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.path = folder / "agent.toml"
+        self.path.write_text(self.path.read_text().replace("[updates]\n", '[updates]\nconfig = "kitchen"\n'))
+        self.config = load(self.path)
+
+    def offer(self, number: int, **more: Any) -> str:
+        file = self.bundles / f"config-kitchen-{number}.toml"
+        file.write_text(f"{self.path.read_text()}# {number}\n")
+        return self.repository.add(file, number, "config:kitchen", kind="config", **more)
+
+    def running(self) -> Running:
+        file = choose(self.config, self.path, Log("error")) or self.path
+        last = file.read_text().splitlines()[-1]
+        found, _ = running_config(self.config, file)
+        assert found.version == (int(last[2:]) if last.startswith("# ") else 0)
+        return found
+
+    def request(self) -> CycleRequest:
+        return CycleRequest(self.everything()[0], [self.running()])
+
+    @property
+    def journal(self) -> UpdateFolder:
+        return self.folder.of_config("kitchen")
 
 
 @contextmanager

@@ -49,7 +49,8 @@ class UpdateCycle:
     canary: Callable[[Path], str | None]
     measure: Callable[[Path, Job], JobResult] | None = None
     now: Callable[[], float] = time.time
-    others: Sequence[Running] = ()  # bundles beside the first
+    others: Sequence[Running] = ()  # bundles beside the first, and the config
+    check_config: Callable[[Path], str | None] = lambda _: "this command takes no configs"
 
     def __call__(
         self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
@@ -126,7 +127,7 @@ class UpdateCycle:
         return self._taking()(origin, None)[0]
 
     def _taking(self) -> Taking:
-        return Taking(self.config, self.folder, self.running, self.others, self.canary, self.now)
+        return Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
 
     def _measure(self, hub: HubClient, job: Job) -> str:
         """Run a benchmark job of the workstation on a signed bundle."""

@@ -16,6 +16,8 @@ from edgeloop_agent.credential import Credential
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates.canary import canary_failure
+from edgeloop_agent.updates.config_slots import check as check_config
+from edgeloop_agent.updates.config_slots import folder_of, running_config
 from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.file_owner import StateOwner
 from edgeloop_agent.updates.journal import UpdateFolder, update_folder
@@ -63,8 +65,13 @@ def update_now(config: Config, config_path: Path) -> str:
     if not config.updates.hub and not config.updates.folder:
         raise UsageError("updates: the config names neither a hub nor a folder; give --folder, or write one there")
     first, *others = running_now(config)
+    if config.updates.config:
+        journal = folder_of(config).load()
+        file = folder_of(config).slot(journal.active) if journal.active else config_path
+        others.append(running_config(config, file)[0])
     canary = partial(canary_failure, config_path, config.limits.start_seconds)
-    return UpdateCycle(config, UpdateFolder(update_folder(config)), first, canary, others=others)(None)
+    check = partial(check_config, config_path, config, config.limits.start_seconds)
+    return UpdateCycle(config, UpdateFolder(update_folder(config)), first, canary, others=others, check_config=check)(None)
 
 
 def _checked(root: bytes, where: str) -> bytes:

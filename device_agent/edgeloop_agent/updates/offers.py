@@ -1,4 +1,4 @@
-"""The bundles that the signed targets metadata offer."""
+"""The bundles and configs that the signed targets metadata offer."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Offer:
-    """One signed target: a bundle's file name, size, digest, model and version."""
+    """One signed target: a file's name, size, digest, model and version. A config's model is `config:` and its name."""
 
     target: str
     bytes: int
     sha256: str
     model: str
     version: int
+    kind: str = "bundle"  # or config
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def running_now(config: Config) -> list[Running]:
 
 def _slot_of(folder: UpdateFolder, model: str, log: Log) -> str:
     """The path of the newest intact slot, of `model` where that is known; "" where there is none."""
-    for name in _candidates(folder, log):
+    for name in candidates(folder, log):
         path = folder.slot(name)
         slot = folder.load().slot(name)
         if slot is not None and model and slot.name != model:
@@ -85,12 +85,18 @@ def _slot_of(folder: UpdateFolder, model: str, log: Log) -> str:
             log("error", "slot needs a later edgeloop: update the agent", slot=name, why=error)
             continue
         if slot is not None:
-            log("error", "slot damaged", slot=name, target=slot.target)
-            try_change(log, folder, lambda j, name=name: j.without(name).noted(event("damaged", "", f"slot {name}")))  # type: ignore[misc]
+            damaged(folder, name, log)
     return ""
 
 
-def _candidates(folder: UpdateFolder, log: Log) -> list[SlotName]:
+def damaged(folder: UpdateFolder, name: SlotName, log: Log) -> None:
+    """Forget a slot whose file is not what the journal says."""
+    slot = folder.load().slot(name)
+    log("error", "slot damaged", slot=name, target=slot.target if slot else "")
+    try_change(log, folder, lambda j: j.without(name).noted(event("damaged", "", f"slot {name}")))
+
+
+def candidates(folder: UpdateFolder, log: Log) -> list[SlotName]:
     """Slots in the order in which to try them. Counts a start of the bundle on trial, before it is loaded."""
     journal = folder.load()
     if (trial := journal.trial) is not None:

@@ -5,6 +5,7 @@ Each update cycle is a process of its own; worker and updater share only the jou
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import replace
 
-from edgeloop_agent.config import Config
+from edgeloop_agent.config import ROLLED_OUT, Config
+from edgeloop_agent.updates.config_slots import folder_of, running_config
+from edgeloop_agent.updates.config_trial import ConfigTrial
 from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
 from edgeloop_agent.updates.journal import UpdateFolder, update_folder
 from edgeloop_agent.updates.trials import BundleTrial
@@ -48,6 +51,10 @@ class UpdateWatcher:
         self.updater_started = 0.0
         self.last_result = ""
         self.trials = self._trials(config)
+        self.config_file = Path(os.environ.get(ROLLED_OUT) or config_path)
+        self.config_trial = (
+            ConfigTrial(self.config_file, folder_of(config), counts, log, self.settings) if self.settings.config else None
+        )
 
     def _trials(self, config: Config) -> list[BundleTrial]:
         """One for each bundle that is served, the first one first."""
@@ -66,6 +73,8 @@ class UpdateWatcher:
     def tick(self) -> bool:
         """Do what is due; whether another first bundle runs now."""
         self._poll_updater()
+        if self.config_trial is not None:
+            self.config_trial.tick()
         switched = [trial.tick() for trial in self.trials]
         return switched[0]
 
@@ -108,6 +117,12 @@ class UpdateWatcher:
             )
             for r, named in others[:MAX_OTHER_BUNDLES]
         ]  # fmt: skip
+        if self.settings.config:
+            # As the first bundle answers under it: so a rollout of a config has the same gates.
+            follows, named = running_config(self.config, self.config_file)
+            others.append((follows, named))
+            same = replace(heartbeat, model=follows.model, version=follows.version, sha256=follows.sha256, target=named)
+            beats = [same, *beats][:MAX_OTHER_BUNDLES]
         request = CycleRequest(running, [r for r, _ in others], heartbeat, beats, drift, self.counts.queue == 0, celsius)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(self.config_path)]
         try:

@@ -18,6 +18,7 @@ from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.policy import Install, Stay, decide
 from edgeloop_contract.errors import BundleError, BundleTooNew, NetworkError, StorageError
 from edgeloop_contract.messages import Event
+from edgeloop_contract.publications import CONFIG, CONFIG_MODEL
 
 STRUCTURE_ONLY = "structure only: the bundle has no samples to check its answers with"
 
@@ -33,13 +34,17 @@ def software() -> str:
 
 @dataclass
 class Taking:
-    """`running`: the first bundle; `others`: those beside it. `canary`: a bundle's path → why it fails, or None."""
+    """`running`: the first bundle; `others`: those beside it, and the config.
+
+    `canary`: a bundle's path → why it fails, or None; `check_config`: the same of a config's path.
+    """
 
     config: Config
     folder: UpdateFolder
     running: Running
     others: Sequence[Running]
     canary: Callable[[Path], str | None]
+    check_config: Callable[[Path], str | None]
     now: Callable[[], float]
 
     def __call__(self, origin: Origin, targets: Sequence[str] | None) -> tuple[str, bool]:
@@ -95,7 +100,11 @@ class Taking:
         return max(mine, key=lambda o: o.version).target if mine else ""
 
     def _folder_of(self, running: Running) -> UpdateFolder:
-        return self.folder if running is self.running else self.folder.of_model(running.model)
+        if running is self.running:
+            return self.folder
+        if running.model.startswith(CONFIG_MODEL):
+            return self.folder.of_config(running.model.removeprefix(CONFIG_MODEL))
+        return self.folder.of_model(running.model)
 
     def _follow(self, running: Running, target: str, signed: SignedTargets, origin: Origin) -> tuple[str, bool]:
         folder = self._folder_of(running)
@@ -138,7 +147,9 @@ class Taking:
             raise
 
     def _verify(self, offer: Offer, path: Path) -> tuple[str, str]:
-        """Why the bundle fails here, or ""; and what is to be said of it. Raises BundleTooNew."""
+        """Why the bundle or config fails here, or ""; and what is to be said of it. Raises BundleTooNew."""
+        if offer.kind == CONFIG:
+            return self.check_config(path) or "", ""
         from edgeloop_contract.archive import Bundle
 
         try:

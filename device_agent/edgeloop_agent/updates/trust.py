@@ -118,7 +118,14 @@ def _offers(targets: Targets) -> dict[str, Offer]:
     for name, file in targets.targets.items():
         custom: dict[str, Any] = file.custom or {}
         if "sha256" in file.hashes and isinstance(custom.get("version"), int):
-            offers[name] = Offer(name, file.length, file.hashes["sha256"], str(custom.get("model", "")), custom["version"])
+            offers[name] = Offer(
+                name,
+                file.length,
+                file.hashes["sha256"],
+                str(custom.get("model", "")),
+                custom["version"],
+                str(custom.get("kind", "bundle")),
+            )
     return offers
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
-from tuf.api.metadata import Targets
+from tuf.api.metadata import TargetFile, Targets
 
 from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
+from edgeloop_contract.publications import BUNDLE, CONFIG, MAX_CONFIG_BYTES, config_problem
 from edgeloop_contract.tasks import Regression
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
@@ -68,7 +69,7 @@ def assemble(database: Database, blobs: Blobs, targets: Targets) -> dict[str, Bu
     summaries = {}
     for name, target in targets.targets.items():
         if name not in known:
-            summaries[name] = _assembled(database, blobs, name, target.hashes.get("sha256", ""), target.length)
+            summaries[name] = _assembled(database, blobs, name, target)
     return summaries
 
 
@@ -107,8 +108,9 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, assembled: 
             connection.execute(update(bundles).where(bundles.c.target == name).values(withdrawn=time.time()))
 
 
-def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length: int) -> BundleSummary:
-    """Parts become one blob, after the whole was verified as a bundle. The parts stay until the registry knows it."""
+def _assembled(database: Database, blobs: Blobs, name: str, target: TargetFile) -> BundleSummary:
+    """Parts become one blob, after the whole was verified as what it is. The parts stay until the registry knows it."""
+    sha256, length = target.hashes.get("sha256", ""), target.length
     with database.reading() as connection:
         rows = connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
         pieces = [(f"parts/{sha256}/{row.begins}", row.bytes) for row in rows]
@@ -126,10 +128,23 @@ def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length:
             with database.writing() as connection:
                 connection.execute(delete(parts).where(parts.c.sha256 == sha256))
             raise DataError(f"{name}: the bytes here are not those that were signed; send them again")
-        with Bundle.open(Path(whole.name), BundleLimits(max_bundle_bytes=length)) as bundle:
-            summary = summary_of(bundle)
+        summary = _verified(name, Path(whole.name), target)
         blobs.put_file(f"bundles/{sha256}", Path(whole.name))
     return summary
+
+
+def _verified(name: str, path: Path, target: TargetFile) -> BundleSummary:
+    """Raises DataError or BundleError unless the file is of the kind that was signed."""
+    custom = target.custom or {}
+    kind, model, version = str(custom.get("kind", BUNDLE)), str(custom.get("model", "")), custom.get("version")
+    if kind == CONFIG:
+        if target.length > MAX_CONFIG_BYTES or (problem := config_problem(path.read_bytes(), model, version)):
+            raise DataError(f"{name}: {problem if target.length <= MAX_CONFIG_BYTES else f'more than {MAX_CONFIG_BYTES} bytes'}")
+        return BundleSummary(model=model, version=int(version or 0), task=CONFIG)
+    if kind != BUNDLE:
+        raise DataError(f"{name}: is a {kind[:80]!r}, which this hub does not know; update the hub")
+    with Bundle.open(path, BundleLimits(max_bundle_bytes=target.length)) as bundle:
+        return summary_of(bundle)
 
 
 def forget_parts(database: Database, blobs: Blobs, sha256s: Iterable[str]) -> None:

@@ -88,12 +88,20 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
 @keys_option
 @passphrase_option
 @click.option("--channel", default="stable", show_default=True)
-def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str) -> None:
+@click.option("--config", metavar="NAME", help="BUNDLE is a config (TOML) instead, for devices whose updates.config is NAME.")
+def publish(
+    bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str, config: str | None
+) -> None:  # fmt: skip
     """Sign BUNDLE and send it to the hub. Devices get it by a rollout."""
     from edgeloop_contract.archive import Bundle
     from edgeloop_pipeline.fleet import release, renewal
 
     client = open_hub(hub, ca_file)
+    if config is not None:
+        name, sent = release.publish_config(open_keys(folder, passphrase), client, bundle, config, channel)
+        renewal.warn(client)
+        _say_published(name, sent)
+        return
     name, sent = release.publish(open_keys(folder, passphrase), client, bundle, channel)
     with Bundle.open(bundle) as opened:
         if opened.manifest.canary is None:
@@ -101,6 +109,10 @@ def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool
                 f"{name}: devices check its structure only: it has no samples with right answers to check them with", err=True
             )
     renewal.warn(client)
+    _say_published(name, sent)
+
+
+def _say_published(name: str, sent: int | None) -> None:
     if sent is None:
         click.echo(f"{name}: is published already")
     else:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 from tuf.api.metadata import TargetFile, Targets
 
+from edgeloop_contract.errors import UsageError
 from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import MetadataUpload, RolloutRequest
+from edgeloop_contract.publications import CONFIG_MODEL
 from edgeloop_contract.rollout import GateLimits, RolloutPlan, parse_steps
 from edgeloop_pipeline.fleet import tuf_keys
 from edgeloop_pipeline.fleet.hub_client import HubClient
@@ -23,6 +25,26 @@ def publish(keys: tuf_keys.Keys, hub: HubClient, bundle: Path, channel: str) -> 
     sent = hub.upload(bundle, target.hashes["sha256"])
     sign(keys, hub, targets, {**targets.targets, name: target})
     return name, sent
+
+
+def publish_config(keys: tuf_keys.Keys, hub: HubClient, path: Path, name: str, channel: str) -> tuple[str, int | None]:
+    """Sign a device's config as the next version of its name, and send it to the hub. Answers as `publish`. Raises UsageError."""
+    from edgeloop_agent.config import check_for_rollout
+
+    config = check_for_rollout(path)
+    if config.updates.config != name:
+        found = config.updates.config or "not set"
+        raise UsageError(f"{path}: updates.config: is {found!r}; write {name!r}, else devices follow it no more")
+    targets = tuf_keys.current_targets(keys, hub.signed().targets)
+    mine = [t for t in targets.targets.values() if (t.custom or {}).get("model") == CONFIG_MODEL + name]
+    newest = max(mine, key=lambda t: int((t.custom or {})["version"]), default=None)
+    published = [b.version for b in hub.bundles() if b.model == CONFIG_MODEL + name]  # those that were withdrawn too
+    target_name, target = tuf_keys.config_target(path, name, max(published, default=0) + 1, channel)
+    if newest is not None and newest.hashes["sha256"] == target.hashes["sha256"]:
+        return newest.path, None
+    sent = hub.upload(path, target.hashes["sha256"])
+    sign(keys, hub, targets, {**targets.targets, target_name: target})
+    return target_name, sent
 
 
 def sign(keys: tuf_keys.Keys, hub: HubClient, targets: Targets, listed: Mapping[str, TargetFile]) -> None:

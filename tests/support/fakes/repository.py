@@ -41,10 +41,10 @@ class Repository:
             root.add_key(key.public_key, role)
         self.write(f"{root.version}.root.json", root, *(signers if signers is not None else self.root_keys))
 
-    def add(self, bundle: Path, version: int, model: str = "exercise_watch", name: str = "") -> str:
+    def add(self, bundle: Path, version: int, model: str = "exercise_watch", name: str = "", **custom: str) -> str:
         content = bundle.read_bytes()
         target = TargetFile.from_data(name or bundle.name, content, ["sha256"])
-        target.unrecognized_fields["custom"] = {"model": model, "version": version, "channel": "stable"}
+        target.unrecognized_fields["custom"] = {"model": model, "version": version, "channel": "stable", **custom}
         self.files[target.path] = target
         (self.folder / "targets" / f"{target.hashes['sha256']}.{target.path}").write_bytes(content)
         return target.path
