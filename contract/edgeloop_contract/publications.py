@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["BUNDLE", "CONFIG", "CONFIG_MODEL", "MAX_CONFIG_BYTES", "config_problem"]
+__all__ = ["BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MAX_CONFIG_BYTES", "config_problem"]
 
-BUNDLE, CONFIG = "bundle", "config"  # `kind` in a target's custom part; without one it is a bundle
+BUNDLE, CONFIG, DELTA = "bundle", "config", "delta"  # `kind` in a target's custom part; without one it is a bundle
 CONFIG_MODEL = "config:"  # before a config's name, where a bundle has its model's name
 MAX_CONFIG_BYTES = 256 << 10
 

@@ -73,8 +73,16 @@ def config(bench: Bench) -> tuple[int, ...]:
     return next_one(bench)
 
 
+def by_delta(bench: Bench) -> tuple[int, ...]:
+    """Version 3 is made of version 2, which was taken before, and a delta."""
+    versions = next_one(bench)
+    bench.repository.add_delta(*(bench.bundles / f"exercise_watch-{number}.edgeloop" for number in versions))
+    bench.repository.publish()
+    return versions
+
+
 BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {beside: two_bundles, config: ConfigBench}
-UPDATES = (first, next_one, new_root, beside, config)
+UPDATES = (first, next_one, new_root, beside, config, by_delta)
 
 
 def cuts(

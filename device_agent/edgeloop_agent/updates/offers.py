@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from edgeloop_contract.publications import DELTA
 
 
 @dataclass(frozen=True)
@@ -18,12 +20,29 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Delta:
+    """A signed delta: with the bundle that has `from_sha256` it gives the target `to`."""
+
+    target: str
+    bytes: int
+    sha256: str
+    from_sha256: str
+    to: str
+
+    @property
+    def file(self) -> Offer:
+        """As a file that is downloaded."""
+        return Offer(self.target, self.bytes, self.sha256, "", 0, DELTA)
+
+
+@dataclass(frozen=True)
 class SignedTargets:
     """All signed targets. `version`: of the targets metadata. `generation`: of the folder that proves it."""
 
     version: int
     generation: int
     offers: dict[str, Offer]
+    deltas: dict[tuple[str, str], Delta] = field(default_factory=dict)  # by target and the digest of the bundle it starts from
 
     def has_sha256(self, sha256: str) -> bool:
         return any(o.sha256 == sha256 for o in self.offers.values())

@@ -12,8 +12,9 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from edgeloop_agent.config import Config
+from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates.journal import Journal, Running, Slot, UpdateFolder
-from edgeloop_agent.updates.offers import Offer, SignedTargets
+from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_agent.updates.policy import Install, Stay, decide
 from edgeloop_contract.errors import BundleError, BundleTooNew, NetworkError, StorageError
@@ -114,17 +115,21 @@ class Taking:
             if step.refused:
                 self._note(folder, "refused", target, step.why)
             return step.why, True
-        return self._install(step, origin, folder, journal)
+        return self._install(step, origin, folder, journal, signed.deltas.get((target, running.sha256)))
 
-    def _install(self, step: Install, origin: Origin, folder: UpdateFolder, journal: Journal) -> tuple[str, bool]:
+    def _install(
+        self, step: Install, origin: Origin, folder: UpdateFolder, journal: Journal, delta: Delta | None
+    ) -> tuple[str, bool]:
         offer, name = step.offer, journal.free
         path = folder.slot(name)
+        came = ""
         if step.slot is None:
             # The slot is emptied in the journal before its file changes: what the journal names is always whole.
             folder.change(lambda j: j.without(name))
-            self._fetch(offer, origin, folder, path)
+            came = self._fetch(offer, origin, folder, path, delta)
         try:
             wrong, note = self._verify(offer, path)
+            note = "; ".join(filter(None, (note, came)))
         except BundleTooNew as error:
             why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
             self._reject(folder, offer, why, "refused")
@@ -136,15 +141,43 @@ class Taking:
         folder.change(lambda j: j.staged(slot, self.now()).noted(self._event("installed", offer.target, note)))
         return f"{offer.target} is staged{note and ', ' + note}", True
 
-    def _fetch(self, offer: Offer, origin: Origin, folder: UpdateFolder, path: Path) -> None:
+    def _fetch(self, offer: Offer, origin: Origin, folder: UpdateFolder, path: Path, delta: Delta | None) -> str:
+        """The signed bytes at `path`; returns how they came, where that was by a delta or should have been."""
         from edgeloop_agent.updates.download import fetch
 
         settings = self.config.updates
         try:
+            came = self._rebuilt(offer, origin, folder, delta) if delta is not None else ""
             fetch(folder, offer, origin, path, settings.max_bytes_per_second, settings.min_bytes_per_second)
         except StorageError as error:
             self._note(folder, "no-room", offer.target, str(error))
             raise
+        return came
+
+    def _rebuilt(self, offer: Offer, origin: Origin, folder: UpdateFolder, delta: Delta) -> str:
+        """Make the bundle of the one that runs and a delta, where the download would leave it; returns what came of it.
+
+        Where anything does not fit, nothing is left behind and the whole is downloaded. Raises NetworkError: the origin is away.
+        """
+        from edgeloop_agent.updates.download import fetch, partial_of
+        from edgeloop_agent.updates.rebuilding import digest_of, rebuild
+        from edgeloop_agent.updates.trust import TrustError
+
+        settings, partial, file = self.config.updates, partial_of(folder, offer), folder.path / "download-delta.partial"
+        if delta.bytes >= offer.bytes or partial.exists():
+            return ""
+        here = [folder.slot("a"), folder.slot("b"), *map(Path, self.config.bundles)]
+        old = next((path for path in here if digest_of(path) == delta.from_sha256), None)
+        if old is None:
+            return ""
+        try:
+            fetch(folder, delta.file, origin, file, settings.max_bytes_per_second, settings.min_bytes_per_second)
+            rebuild(old, file, delta, offer, partial)
+            return f"by a delta of {delta.bytes} bytes instead of {offer.bytes}"
+        except (BundleError, StorageError, NotFound, TrustError, OSError, MemoryError) as error:
+            return f"whole, as its delta did not do: {error}"
+        finally:
+            file.unlink(missing_ok=True)
 
     def _verify(self, offer: Offer, path: Path) -> tuple[str, str]:
         """Why the bundle or config fails here, or ""; and what is to be said of it. Raises BundleTooNew."""

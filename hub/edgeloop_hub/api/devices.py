@@ -19,7 +19,7 @@ from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_upda
 from edgeloop_hub.fleet import assignment, reports
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.storage.schema import bundles
-from edgeloop_hub.updates import signing
+from edgeloop_hub.updates import deltas, signing
 
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 
@@ -101,12 +101,14 @@ class Devices(Controller):
         raises=[NotAuthorizedException, NotFoundException],
     )
     def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Stream:
-        """A bundle that this device is to run or to measure, whole or from a byte on (Range)."""
+        """A bundle that this device is to run or to measure, or a delta to it, whole or from a byte on (Range)."""
         sha256, _, name = file.partition(".")
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
+            delta = deltas.find(database, name) if row is None else None
+            row, leads_to = (row, name) if delta is None else (delta, delta.to_target)
             device: accounts.EnrolledDevice | None = request.scope["device"]  # type: ignore[typeddict-item]
-            allowed = device is None or assignment.may_fetch(database, device, name)
+            allowed = device is None or assignment.may_fetch(database, device, leads_to)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")
         begins = _begins(request.headers.get("range", ""), row.bytes)

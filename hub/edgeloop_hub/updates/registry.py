@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,13 @@ from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
-from edgeloop_contract.publications import BUNDLE, CONFIG, MAX_CONFIG_BYTES, config_problem
+from edgeloop_contract.publications import BUNDLE, CONFIG, DELTA, MAX_CONFIG_BYTES, config_problem
 from edgeloop_contract.tasks import Regression
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import bundles, parts
+from edgeloop_hub.updates import deltas
 
 STALE_SECONDS = 7 * 86400.0
 
@@ -65,11 +66,11 @@ def assemble(database: Database, blobs: Blobs, targets: Targets) -> dict[str, Bu
     It takes long for large bundles, so it runs before the transaction of `complete`. Raises DataError.
     """
     with database.reading() as connection:
-        known = set(connection.execute(select(bundles.c.target)).scalars())
+        known = set(connection.execute(select(bundles.c.target)).scalars()) | deltas.known(connection)
     summaries = {}
-    for name, target in targets.targets.items():
+    for name in targets.targets:
         if name not in known:
-            summaries[name] = _assembled(database, blobs, name, target)
+            summaries[name] = _assembled(database, blobs, name, targets.targets)
     return summaries
 
 
@@ -79,7 +80,10 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, assembled: 
     `assembled`: what `assemble` returned for them. Raises DataError naming the one that is not there.
     """
     known = {row.target: row for row in connection.execute(select(bundles))}
+    deltas.complete(connection, targets.targets)
     for name, target in targets.targets.items():
+        if deltas.is_delta(target):
+            continue
         sha256 = target.hashes.get("sha256", "")
         if name in known:
             if known[name].sha256 != sha256:
@@ -108,8 +112,9 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, assembled: 
             connection.execute(update(bundles).where(bundles.c.target == name).values(withdrawn=time.time()))
 
 
-def _assembled(database: Database, blobs: Blobs, name: str, target: TargetFile) -> BundleSummary:
+def _assembled(database: Database, blobs: Blobs, name: str, listed: Mapping[str, TargetFile]) -> BundleSummary:
     """Parts become one blob, after the whole was verified as what it is. The parts stay until the registry knows it."""
+    target = listed[name]
     sha256, length = target.hashes.get("sha256", ""), target.length
     with database.reading() as connection:
         rows = connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
@@ -128,7 +133,11 @@ def _assembled(database: Database, blobs: Blobs, name: str, target: TargetFile) 
             with database.writing() as connection:
                 connection.execute(delete(parts).where(parts.c.sha256 == sha256))
             raise DataError(f"{name}: the bytes here are not those that were signed; send them again")
-        summary = _verified(name, Path(whole.name), target)
+        if deltas.is_delta(target):
+            deltas.verify(name, Path(whole.name), target, listed)
+            summary = BundleSummary(task=DELTA)
+        else:
+            summary = _verified(name, Path(whole.name), target)
         blobs.put_file(f"bundles/{sha256}", Path(whole.name))
     return summary
 
