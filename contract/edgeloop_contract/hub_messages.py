@@ -16,8 +16,8 @@ from edgeloop_contract.rollout import RolloutPlan, RolloutState
 
 __all__ = [
     "BundleSummary", "DeviceStatus", "EventRecord", "GroupVariance", "Health", "HealthWarning", "JobCreated",
-    "JobOutcome", "JobRequest", "JobState", "JobStatus", "MetadataUpload", "PublicKey", "PublishedBundle", "ReceivedBytes",
-    "RevokedTokens", "RolloutCreated", "RolloutRequest", "RolloutStatus", "RolloutSummary", "SignedMetadata",
+    "JobOutcome", "JobRequest", "JobState", "JobStatus", "MetadataUpload", "OtherBundle", "PublicKey", "PublishedBundle",
+    "ReceivedBytes", "RevokedTokens", "RolloutCreated", "RolloutRequest", "RolloutStatus", "RolloutSummary", "SignedMetadata",
     "TargetsVersion", "TickReport", "TokenSummary", "VariantSummary",
 ]  # fmt: skip
 
@@ -175,6 +175,14 @@ class RevokedTokens(_Answer, frozen=True):
     revoked: int
 
 
+class OtherBundle(_Answer, frozen=True):
+    """What a device runs beside its first bundle."""
+
+    model: str
+    version: int
+    sha256: str
+
+
 class DeviceStatus(_Answer, frozen=True):
     """A device with its last heartbeat."""
 
@@ -189,6 +197,7 @@ class DeviceStatus(_Answer, frozen=True):
     sha256: str
     labels: list[str]
     heartbeat: Heartbeat
+    others: list[OtherBundle] = []
 
 
 class EventRecord(_Answer, frozen=True):

@@ -30,10 +30,9 @@ from edgeloop_contract.field_types import (
 )
 
 __all__ = [
-    "MAX_LABELS", "MAX_LOG_LINE", "MAX_LOG_LINES",
-    "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device", "DriftReport", "Enrolled", "Enrolment", "Event",
-    "Heartbeat", "Job", "JobResult", "Key", "Moments", "NamedArray", "Report", "Sample", "Samples", "Sha256", "Short",
-    "Target", "decode", "encode", "too_deep",
+    "MAX_LABELS", "MAX_LOG_LINE", "MAX_LOG_LINES", "MAX_OTHER_BUNDLES", "MAX_RECORDINGS", "READS_HEADER", "Assignment", "Device",
+    "DriftReport", "Enrolled", "Enrolment", "Event", "Heartbeat", "Job", "JobResult", "Key", "Moments", "NamedArray", "Report",
+    "Sample", "Samples", "Sha256", "Short", "Target", "decode", "encode", "too_deep",
 ]  # fmt: skip
 
 READS_HEADER = "Edgeloop-Reads"  # of a poll: as `Heartbeat.reads`, so that an upgraded agent need not report first
@@ -41,6 +40,7 @@ MAX_LABELS = 1000
 MAX_RECORDINGS = 100
 MAX_LOG_LINES, MAX_LOG_LINE = 20, 300  # of one report
 MAX_OTHERS = 15  # inputs of a sample beside the first
+MAX_OTHER_BUNDLES = 31  # that one device follows, beside the first
 
 
 class _Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,11 +67,13 @@ class Enrolled(_Message, frozen=True):
 class Assignment(_Message, frozen=True):
     """What the hub wants the device to run, if signed metadata allow it. Empty: no change.
 
+    `others`: for its other bundles.
     `needs_upgrade`: a bundle that is meant for this device, and that only a later agent reads; it is offered once that asks.
     `recordings`: somebody said what they are; the samples of them that were not chosen are wanted too, where they are still there.
     """
 
     target: str = ""
+    others: Annotated[list[Target], msgspec.Meta(max_length=MAX_OTHER_BUNDLES)] = []
     needs_upgrade: str = ""
     job: Job | None = None
     recordings: Annotated[list[Short], msgspec.Meta(max_length=MAX_RECORDINGS)] = []
@@ -212,11 +214,15 @@ class Event(_Message, frozen=True):
 
 
 class Report(_Message, frozen=True):
-    """What a device sends: stored once, however often it arrives. `log`: warnings and errors of its log since the last report."""
+    """What a device sends: stored once, however often it arrives.
+
+    `others`: how its other bundles did; `log`: warnings and errors of its log since the last report.
+    """
 
     key: Key
     at: Time
     heartbeat: Heartbeat | None = None
+    others: Annotated[list[Heartbeat], msgspec.Meta(max_length=MAX_OTHER_BUNDLES)] = []
     events: Annotated[list[Event], msgspec.Meta(max_length=100)] = []
     job: JobResult | None = None
     drift: DriftReport | None = None

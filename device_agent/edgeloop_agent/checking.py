@@ -10,7 +10,7 @@ import msgspec
 
 from edgeloop_agent import device_state
 from edgeloop_agent.addresses import authority
-from edgeloop_agent.config import Config, load
+from edgeloop_agent.config import Config, load_running
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.connection_pool import is_here
@@ -29,7 +29,7 @@ from edgeloop_contract.resampling import model_rate_hz
 
 def report_lines(path: Path) -> Iterator[str]:
     """What the agent would run with, line by line. Raises what the start would raise."""
-    config = load(path)
+    config = load_running(path)
     yield f"{path}: valid"
     yield f"device: {machine()}"
     for runtime, version in device_state.available().items():
@@ -148,6 +148,9 @@ def _updates(config: Config, path: Path) -> Iterator[str]:
     folder = UpdateFolder(where.folder)
     owner = f", of the installed service (user {where.user})" if where.user else ""
     yield f"updates: from {settings.hub or settings.folder}; state in {where.folder}{owner}"
+    if settings.config:
+        slot = folder.of_config(settings.config).load().running
+        yield f"config: follows {settings.config}; {f'{slot.target} is in use in place of {path}' if slot else f'{path} is in use'}"
     remedy = f"run edgeloop-agent enrol {path}" + ("" if settings.hub else " --root FOLDER/metadata/1.root.json")
     try:
         yield f"trusted keys: {_root(folder.root) if folder.root.exists() else f'none yet; {remedy}'}"

@@ -57,6 +57,26 @@ class RecentAnswers(msgspec.Struct):
         self.milliseconds.append(milliseconds)
 
 
+class ModelCalls(msgspec.Struct):
+    """What one model did, whoever asked. `failed`: calls that the runtime could not answer."""
+
+    answered: int = 0
+    failed: int = 0
+    milliseconds: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=1024))
+    reported: tuple[int, int, float] = msgspec.field(default_factory=lambda: (0, 0, time.monotonic()))
+
+    def heartbeat(self, model: str, version: int, sha256: str, target: str, started: float, crashes: int) -> Heartbeat:
+        """The calls since the last heartbeat; the next one begins here."""
+        before, self.reported = self.reported, (self.answered, self.failed, time.monotonic())
+        taken, self.milliseconds = sorted(self.milliseconds), deque(maxlen=1024)
+        return Heartbeat(
+            model=model, version=version, sha256=sha256, target=target, since=started, seconds=self.reported[2] - before[2],
+            answered=self.answered - before[0], refused=self.failed - before[1], crashes=crashes,
+            latency_us_p50=taken[len(taken) // 2] * 1e3 if taken else None,
+            latency_us_p95=taken[int(len(taken) * 0.95)] * 1e3 if taken else None, reads=SCHEMA,
+        )  # fmt: skip
+
+
 class Counts(msgspec.Struct):
     """`refused`, `repaired`, `skipped`, `dropped`: by reason."""
 
@@ -73,6 +93,7 @@ class Counts(msgspec.Struct):
     drift: float | None = None  # the score of the last sample, 1 being an alarm
     drift_alarms: int = 0
     latencies: dict[str, Latencies] = msgspec.field(default_factory=dict)  # by model
+    calls: dict[str, ModelCalls] = msgspec.field(default_factory=dict)  # by model
     queue: int = 0
     outputs_waiting: dict[str, int] = msgspec.field(default_factory=dict)  # answers on disk, by where they go
     source_unavailable: str = ""
@@ -112,6 +133,10 @@ class Counts(msgspec.Struct):
     def latency_of(self, model: str) -> Latencies:
         with self._lock:
             return self.latencies.setdefault(model, Latencies())
+
+    def calls_of(self, model: str) -> ModelCalls:
+        with self._lock:
+            return self.calls.setdefault(model, ModelCalls())
 
 
 def agent_version() -> str:

@@ -16,7 +16,7 @@ from edgeloop_agent.caches import GraphCache, Pool, ResultCache
 from edgeloop_agent.config import Config
 from edgeloop_agent.engine import Engine, Scored
 from edgeloop_agent.logs import Log
-from edgeloop_agent.metrics import Counts, Latencies, resident_bytes
+from edgeloop_agent.metrics import Counts, resident_bytes
 from edgeloop_agent.runtimes import RuntimeOptions
 from edgeloop_agent.runtimes.named import Memory
 from edgeloop_contract.archive import Bundle
@@ -51,7 +51,7 @@ class Model(Engine):
         self,
         bundle: Bundle,
         choice: VariantChoice,
-        latencies: Latencies,
+        counts: Counts,
         results: ResultCache,
         running: RunningInferences,
         options: RuntimeOptions,
@@ -60,7 +60,8 @@ class Model(Engine):
         super().__init__(bundle, choice, options)
         self.name, self.sha256 = bundle.manifest.name, bundle.sha256
         self.memory_bytes = max(resident_bytes() - before, bundle.manifest.files[self.variant.file].bytes)
-        self._latencies, self._results, self._running, self._lock = latencies, results, running, threading.Lock()
+        self._latencies, self._calls = counts.latency_of(self.name), counts.calls_of(self.name)
+        self._results, self._running, self._lock = results, running, threading.Lock()
         self._key = f"{bundle.sha256} {choice.variant}"
         self.router: Router | None = None
 
@@ -98,11 +99,18 @@ class Model(Engine):
         with self._lock:
             start = time.perf_counter()
             self._running.started[thread] = time.monotonic()
+            done = False
             try:
-                return run(*inputs, **options)
+                outputs = run(*inputs, **options)
+                done = True
+                return outputs
             finally:
                 del self._running.started[thread]
-                self._latencies.add(time.perf_counter() - start)
+                seconds = time.perf_counter() - start
+                self._latencies.add(seconds)
+                self._calls.answered += done
+                self._calls.failed += not done
+                self._calls.milliseconds.append(seconds * 1e3)
 
 
 class LoadedModel(msgspec.Struct, frozen=True):
@@ -202,18 +210,21 @@ class Models:
             self.variant = variant
             self.pool.clear()
 
-    def replace_first(self, path: Path, sha256: str = "") -> None:
-        """Load another bundle of the first model beside the present one, then switch to it. After an error nothing has changed.
+    def replace(
+        self, name: str, path: Path, sha256: str = "", check: Callable[[Mapping[str, Manifest]], None] = lambda _: None
+    ) -> None:
+        """Load another bundle of a model beside the present one, then switch to it. After an error nothing has changed.
 
-        `sha256`: what the file must be. Raises BundleError or DeviceError.
+        `sha256`: what the file must be. `check`: whether the models then fit together. Raises EdgeloopError.
         """
         model = self._loaded(path)
         if sha256 and model.sha256 != sha256:
             raise BundleError(f"{path}: is not the bundle that was staged")
-        if model.name != self.first:
-            raise BundleError(f"{path}: is {model.name}, not {self.first}")
-        self.paths[self.first], self.manifests[self.first] = path, model.manifest
-        self.pool.put(self.first, model)
+        if model.name != name:
+            raise BundleError(f"{path}: is {model.name}, not {name}")
+        check({**self.manifests, name: model.manifest})
+        self.paths[name], self.manifests[name] = path, model.manifest
+        self.pool.put(name, model)
 
     def _load(self, name: str) -> Model:
         return self._loaded(self.paths[name])
@@ -236,9 +247,8 @@ class Models:
         chosen = self._choice(bundle)
         failure: DeviceError | None = None
         for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
-            latencies = self.counts.latency_of(bundle.manifest.name)
             try:
-                model = Model(bundle, choice, latencies, self.results, self.running, self._options())
+                model = Model(bundle, choice, self.counts, self.results, self.running, self._options())
                 model.try_once()
                 return model
             except DeviceError as error:

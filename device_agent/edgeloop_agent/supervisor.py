@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgeloop_agent.config import Config, load
+from edgeloop_agent.config import ROLLED_OUT, Config, load
 from edgeloop_agent.in_flight import DeathRecord
 from edgeloop_agent.logs import Log
 from edgeloop_agent.notify import notify
@@ -24,6 +24,8 @@ from edgeloop_contract.errors import UsageError
 
 HEALTHY_SECONDS = 60.0  # after which earlier crashes are forgotten
 POLL_SECONDS = 0.5
+CHOOSE_SECONDS = 20.0
+MAX_GIVEN_BACK = 4  # starts in a row that a rolled-out config may spoil, before the service ends as with its own
 KILL_SECONDS = 2.0  # beyond drain_seconds, before a worker that will not stop is killed
 FAULT_SIGNALS = {
     signal.SIGSEGV,
@@ -48,7 +50,8 @@ class Supervisor:
     was_ready: bool = False  # after that only a request or the end of the source ends it
 
     def __post_init__(self) -> None:
-        self.config: Config = load(self.config_path)
+        self.own: Config = load(self.config_path)
+        self.config, self.rolled_out = self.own, ""
         self.log = Log(self.config.log.level)
         self.request: Request = ""
         self.deaths = DeathRecord()
@@ -58,8 +61,13 @@ class Supervisor:
         signal.signal(signal.SIGTERM, lambda *_: self._on_signal("stop"))
         signal.signal(signal.SIGINT, lambda *_: self._on_signal("stop"))
         signal.signal(signal.SIGHUP, lambda *_: self._on_signal("reload"))
+        gave_up = ""
         while True:
+            self._choose_config(gave_up)
+            gave_up = ""
             end, code = self._one_worker()
+            if end == "fatal" and self.rolled_out and self.crashes < MAX_GIVEN_BACK:
+                gave_up, end = f"the agent ended with exit code {code}", "crashed"
             if end in ("done", "stopped", "fatal"):
                 notify(STOPPING=1)
                 return code
@@ -77,6 +85,28 @@ class Supervisor:
             if not self._wait(delay):
                 return 0
 
+    def _choose_config(self, gave_up: str) -> None:
+        """The device's own config, or the one of its rollout: a process chooses, so that this one stays small.
+
+        `gave_up`: why the last worker could not run with the one on trial, which is given back then.
+        """
+        self.config, self.rolled_out = self.own, ""
+        if not (self.own.updates.enabled and self.own.updates.config):
+            return
+        words = [
+            sys.executable,
+            "-m",
+            "edgeloop_agent.updates.config_slots",
+            str(self.config_path),
+            *([gave_up] if gave_up else []),
+        ]
+        try:
+            done = subprocess.run(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, timeout=CHOOSE_SECONDS, check=True)
+            if file := os.fsdecode(done.stdout):
+                self.config, self.rolled_out = load(self.config_path, Path(file)), file
+        except (OSError, subprocess.SubprocessError, UsageError) as error:
+            self.log("error", "the device's own config is used", why=error)
+
     def _on_signal(self, what: Request) -> None:
         if self.request != "stop":
             self.request = what
@@ -93,7 +123,7 @@ class Supervisor:
         read, write = os.pipe()
         os.set_blocking(read, False)
         environment = {**os.environ, "EDGELOOP_RESTARTS": str(self.restarts), "EDGELOOP_CRASHES": str(self.crashes)}
-        environment |= self.deaths.environment
+        environment |= {**self.deaths.environment, ROLLED_OUT: self.rolled_out}
         words = [sys.executable, "-m", "edgeloop_agent.worker", str(self.config_path), str(write)]
         worker = subprocess.Popen(words, pass_fds=(write, *self.deaths.descriptors), env=environment)
         os.close(write)
@@ -157,7 +187,7 @@ class Supervisor:
         if self.request == "reload":
             self.request = ""
             try:
-                self.config = load(self.config_path)
+                self.own = load(self.config_path)
             except UsageError as error:
                 self.log("error", "config has problems: the old one stays in use", why=error)
                 return ""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from edgeloop_agent.config import Config, load
+from edgeloop_agent.config import Config, load_running
 from edgeloop_agent.feed import Feed
 from edgeloop_agent.in_flight import InFlight
 from edgeloop_agent.logs import Log
@@ -62,7 +62,7 @@ def main(config_path: Path, pipe: int) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    config = load(config_path)  # features that are off are not imported: quick start, little memory
+    config = load_running(config_path)  # features that are off are not imported: quick start, little memory
     log = Log(config.log.level)
     try:
         return _serve(config, config_path, log, stop, pipe)
@@ -136,9 +136,9 @@ def _with_update(config: Config, log: Log) -> Config:
     """The config with the bundle of the last update, where updates are on."""
     if not config.updates.enabled:
         return config
-    from edgeloop_agent.updates.switcher import with_slot
+    from edgeloop_agent.updates.slots import with_slots
 
-    return with_slot(config, log)
+    return with_slots(config, log)
 
 
 def _following(config: Config, models: Models, counts: Counts, log: Log) -> Following | None:

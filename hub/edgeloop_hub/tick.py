@@ -22,7 +22,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.deletion import delete_in_parts
-from edgeloop_hub.updates import registry, signing
+from edgeloop_hub.updates import signing, uploads
 
 LOG = logging.getLogger("edgeloop_hub")
 CLEAN_UP_SECONDS = 10.0  # of one tick; a backlog is deleted over several
@@ -110,7 +110,7 @@ def _advance(database: Database, number: int, blobs: Blobs, signer: CryptoSigner
 
 
 def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
-    registry.forget_stale_parts(database, blobs)
+    uploads.forget_stale_parts(database, blobs)
     before = time.time() - settings.history_seconds
     rows = (
         *accounts.old(settings), reports.old(before), event_log.old(before), evidence.old(before), drift_reports.old(before),

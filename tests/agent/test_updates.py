@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from edgeloop_agent.updates.cycle import STRUCTURE_ONLY
 from edgeloop_agent.updates.journal import Running
+from edgeloop_agent.updates.taking import STRUCTURE_ONLY
 from edgeloop_contract import archive
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import NetworkError, StorageError

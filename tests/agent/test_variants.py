@@ -13,7 +13,7 @@ from edgeloop_agent import device_state
 from edgeloop_agent.logs import Log
 from edgeloop_agent.metrics import Counts
 from edgeloop_agent.models import Models
-from edgeloop_agent.updates import cycle as turns
+from edgeloop_agent.updates import taking as turns
 from edgeloop_agent.updates.switcher import UpdateWatcher
 from edgeloop_contract.archive import Bundle, describe, write
 from edgeloop_contract.bench_report import VariantChoice
@@ -151,11 +151,11 @@ def test_a_process_older_than_its_updater_waits_for_its_restart(bench: Bench, mo
     bench.repository.publish()
     bench.turn()
 
-    def too_new(path: Path, sha256: str) -> None:
+    def too_new(name: str, path: Path, *_: object) -> None:
         raise BundleTooNew(f"{path}: has a field of a later release; update edgeloop")
 
-    monkeypatch.setattr(models, "replace_first", too_new)
-    assert not watch._switch() and "update waits for a restart of the agent" in stream.getvalue()
+    monkeypatch.setattr(models, "replace", too_new)
+    assert not watch.trials[0]._switch() and "update waits for a restart of the agent" in stream.getvalue()
     journal = bench.folder.load()
     assert journal.trial is not None and not journal.bad
     monkeypatch.undo()

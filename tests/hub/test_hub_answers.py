@@ -14,7 +14,7 @@ from edgeloop_hub import health
 from edgeloop_hub.app import SECURITY_HEADERS, build
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.rollouts import service
-from edgeloop_hub.updates import registry
+from edgeloop_hub.updates import registry, uploads
 from edgeloop_pipeline.fleet import tuf_keys as workstation
 from hub_parts import Parts, parts
 from hubs import version
@@ -163,6 +163,6 @@ def test_nobody_waits_for_a_bundle_that_is_put_together(
     assert len(written) == 3
     assert [row["target"] for row in client.get("/api/v1/bundles", headers=token).json()] == [name]
     with hub.hub.database.reading() as database:
-        assert registry.received(database, sha256) == 0  # its parts are gone
+        assert uploads.received(database, sha256) == 0  # its parts are gone
     again = client.post("/api/v1/signed", json={"targets": body}, headers=token)
     assert again.status_code == 400 and "the hub has" in again.json()["detail"]

@@ -32,22 +32,22 @@ def free_port() -> int:
         return int(made.getsockname()[1])
 
 
-def version(folder: Path, number: int, spoil: bool = False) -> Path:
+def version(folder: Path, number: int, spoil: bool = False, name: str = "exercise_watch") -> Path:
     """The golden bundle as another version. `spoil`: its golden scores are not those that its models give."""
-    path = folder / f"exercise_watch-{number}.edgeloop"
+    path = folder / f"{name}-{number}.edgeloop"
     with Bundle.open(GOLDEN) as bundle:
         files = {name: bundle.read(name) for name in bundle.manifest.files}
-        manifest = msgspec.structs.replace(bundle.manifest, version=number)
+        manifest = msgspec.structs.replace(bundle.manifest, version=number, name=name)
     if spoil:
-        name = manifest.canary.scores.file
+        file = manifest.canary.scores.file
         import io
 
         import numpy as np
 
-        scores = np.load(io.BytesIO(files[name]))
+        scores = np.load(io.BytesIO(files[file]))
         made = io.BytesIO()
         np.save(made, scores[::-1] + 50)
-        files[name] = made.getvalue()
+        files[file] = made.getvalue()
         manifest = msgspec.structs.replace(manifest, files=archive.describe(files))
     archive.write(path, manifest, files)
     return path

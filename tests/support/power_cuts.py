@@ -21,9 +21,10 @@ import msgspec
 from securesystemslib.signer import CryptoSigner
 
 from disk_replay import AT_1970, LOSSES, Disk, laid, traced
-from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_contract.errors import EdgeloopError
-from update_bench import Bench
+from hubs import version
+from serving import GOLDEN
+from update_bench import Bench, ConfigBench
 
 TURNS = 2  # a download whose bytes the cut took is thrown away in the first
 
@@ -58,7 +59,30 @@ def new_root(bench: Bench) -> tuple[int, ...]:
     return versions
 
 
-UPDATES = (first, next_one, new_root)
+def beside(bench: Bench) -> tuple[int, ...]:
+    """Of a device's second bundle, whose version 2 was taken before; the first one stays."""
+    return next_one(bench)
+
+
+def two_bundles(folder: Path) -> Bench:
+    return Bench(folder, GOLDEN, version(folder, 1, name="second"), watched=1)
+
+
+def config(bench: Bench) -> tuple[int, ...]:
+    """The device's config, whose version 2 was taken before."""
+    return next_one(bench)
+
+
+def by_delta(bench: Bench) -> tuple[int, ...]:
+    """Version 3 is made of version 2, which was taken before, and a delta."""
+    versions = next_one(bench)
+    bench.repository.add_delta(*(bench.bundles / f"exercise_watch-{number}.edgeloop" for number in versions))
+    bench.repository.publish()
+    return versions
+
+
+BENCHES: dict[Callable[[Bench], tuple[int, ...]], Callable[[Path], Bench]] = {beside: two_bundles, config: ConfigBench}
+UPDATES = (first, next_one, new_root, beside, config, by_delta)
 
 
 def cuts(
@@ -67,12 +91,12 @@ def cuts(
     """Every `stride`-th call. Yields (what was tried, points, how often the old version still ran, what went wrong)."""
     for about in updates:
         (folder / about.__name__).mkdir(parents=True)
-        bench = Bench(folder / about.__name__)
+        bench = BENCHES.get(about, Bench)(folder / about.__name__)
         versions = about(bench)
         state, kept = bench.folder.path, folder / f"{about.__name__}-kept"
         shutil.copytree(state, kept, symlinks=True)
         words = [sys.executable, "-m", "edgeloop_agent.updates", str(folder / about.__name__ / "agent.toml")]
-        told = msgspec.json.encode(CycleRequest(bench.running()))
+        told = msgspec.json.encode(bench.request())
         calls = traced(words, told, state, folder / "strace.log")
         wrong, old, points = [], 0, range(0, len(calls), kill_stride)
         for i in points:
@@ -110,7 +134,7 @@ def full_disks(folder: Path, stride: int) -> tuple[int, int, list[str]]:
     state, kept = bench.folder.path, folder / "kept"
     shutil.copytree(state, kept, symlinks=True)
     words = [sys.executable, "-m", "edgeloop_agent.updates", str(folder / "agent.toml")]
-    told = msgspec.json.encode(CycleRequest(bench.running()))
+    told = msgspec.json.encode(bench.request())
     needed = sum(-(-p.stat().st_size // page) for p in kept.rglob("*") if p.is_file()) + 4
     wrong: list[str] = []
     old = disks = 0
@@ -122,7 +146,7 @@ def full_disks(folder: Path, stride: int) -> tuple[int, int, list[str]]:
             disks += 1
             if done.returncode or b"Traceback" in done.stderr:
                 wrong.append(f"{pages} pages: {done.stderr[-200:]!r}")
-            before = bench.folder.load().trial is None
+            before = bench.journal.load().trial is None
             subprocess.run(["mount", "-o", "remount,size=100m", state], check=True)
             old += _ends_well(bench, versions, f"{pages} pages", wrong)
         finally:
@@ -143,7 +167,7 @@ def _ends_well(bench: Bench, versions: tuple[int, ...], where: str, wrong: list[
     if old not in versions:
         wrong.append(f"{where}: version {old} runs")
     for _ in range(TURNS):
-        if bench.folder.load().trial is None:
+        if bench.journal.load().trial is None:
             try:
                 bench.turn()
             except EdgeloopError as error:
@@ -154,6 +178,6 @@ def _ends_well(bench: Bench, versions: tuple[int, ...], where: str, wrong: list[
         wrong.append(f"{where}: {last}")
     if bench.running().version != versions[-1]:
         wrong.append(f"{where}: in the end version {bench.running().version} runs")
-    if left := [p.name for p in bench.folder.path.glob("*.partial")]:
+    if left := [p.name for p in bench.journal.path.glob("*.partial")]:
         wrong.append(f"{where}: left behind {left}")
     return old == versions[0]

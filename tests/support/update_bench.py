@@ -13,9 +13,11 @@ from typing import Any
 from edgeloop_agent.config import Config, load
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.logs import Log
+from edgeloop_agent.updates.config_slots import choose, running_config
 from edgeloop_agent.updates.cycle import UpdateCycle
+from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
-from edgeloop_agent.updates.switcher import with_slot
+from edgeloop_agent.updates.slots import with_slots
 from edgeloop_contract.archive import Bundle
 from fakes.repository import Repository
 from hubs import version
@@ -25,11 +27,12 @@ SEED = Running("exercise_watch", 1, "")
 
 
 class Bench:
-    """A device whose updates come from a folder, and the repository in it."""
+    """A device whose updates come from a folder, and the repository in it. `watched`: the place of the bundle that a test is about."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *bundles: Path, watched: int = 0) -> None:
         self.repository = Repository(folder / "stick")
-        self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n'))
+        self.config: Config = load(write_config(folder, f'[updates]\nfolder = "{folder / "stick"}"\n', *bundles))
+        self.watched = watched
         self.folder = UpdateFolder(update_folder(self.config))
         self.folder.path.mkdir(parents=True)
         self.folder.root.write_bytes(self.repository.first_root)
@@ -38,18 +41,69 @@ class Bench:
         self.now = time.time
 
     def offer(self, number: int, **more: Any) -> str:
-        return self.repository.add(version(self.bundles, number), number, **more)
+        model = self.everything()[self.watched].model
+        return self.repository.add(version(self.bundles, number, name=model), number, model, **more)
+
+    def everything(self) -> list[Running]:
+        """What a start now runs, in the config's order."""
+        found = []
+        for path in with_slots(self.config, Log("error")).bundles:
+            with Bundle.open(Path(path)) as bundle:
+                found.append(Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256))
+        return found
 
     def running(self) -> Running:
-        with Bundle.open(Path(with_slot(self.config, Log("error")).bundles[0])) as bundle:
-            return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+        """What of it runs that a test is about."""
+        return self.everything()[self.watched]
+
+    def request(self) -> CycleRequest:
+        first, *others = self.everything()
+        return CycleRequest(first, others)
+
+    @property
+    def journal(self) -> UpdateFolder:
+        """Of what a test is about."""
+        return self.folder.of_model(self.running().model) if self.watched else self.folder
 
     def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
-        return UpdateCycle(self.config, self.folder, self.running(), tries, now=lambda: self.now())(None)
+        told = self.request()
+        cycle = UpdateCycle(
+            self.config, self.folder, told.running, tries, now=lambda: self.now(), others=told.others, check_config=tries
+        )
+        return cycle(None)
 
     def taken(self) -> None:
         """What is staged proves itself."""
-        self.folder.change(lambda j: j.committed())
+        self.journal.change(lambda j: j.committed())
+
+
+class ConfigBench(Bench):
+    """A device that follows a config; the test is about that. A config's version stands in its last line."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.path = folder / "agent.toml"
+        self.path.write_text(self.path.read_text().replace("[updates]\n", '[updates]\nconfig = "kitchen"\n'))
+        self.config = load(self.path)
+
+    def offer(self, number: int, **more: Any) -> str:
+        file = self.bundles / f"config-kitchen-{number}.toml"
+        file.write_text(f"{self.path.read_text()}# {number}\n")
+        return self.repository.add(file, number, "config:kitchen", kind="config", **more)
+
+    def running(self) -> Running:
+        file = choose(self.config, self.path, Log("error")) or self.path
+        last = file.read_text().splitlines()[-1]
+        found, _ = running_config(self.config, file)
+        assert found.version == (int(last[2:]) if last.startswith("# ") else 0)
+        return found
+
+    def request(self) -> CycleRequest:
+        return CycleRequest(self.everything()[0], [self.running()])
+
+    @property
+    def journal(self) -> UpdateFolder:
+        return self.folder.of_config("kitchen")
 
 
 @contextmanager

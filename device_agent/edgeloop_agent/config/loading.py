@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from edgeloop_agent.config.source_kinds import SOURCES
 from edgeloop_agent.config.tracked import problems_of_tracking
 from edgeloop_contract.errors import UsageError
 
+ROLLED_OUT = "EDGELOOP_ROLLED_OUT_CONFIG"  # in the environment of the worker and its processes: the file that is in use
 RENAMED = {  # settings of earlier agents, by section, that have another name now
     "limits": {"longest_restart_seconds": "max_restart_seconds"},
     "thermal": {"calmer_celsius": "hysteresis_celsius"},
@@ -28,8 +30,41 @@ RENAMED = {  # settings of earlier agents, by section, that have another name no
 }
 
 
-def load(path: Path) -> Config:
-    """Read and check all of it. Relative paths are relative to the file. Raises UsageError listing every problem at once."""
+def load_running(path: Path) -> Config:
+    """The config that the supervisor chose: `path` itself, or one that a rollout brought in its place. Raises UsageError."""
+    return load(path, Path(os.environ.get(ROLLED_OUT) or path))
+
+
+def load(path: Path, text_of: Path | None = None) -> Config:
+    """Read and check all of it. Relative paths are relative to `path`. Raises UsageError listing every problem at once.
+
+    `text_of`: the file that is read in its place.
+    """
+    config, problems = _checked(text_of or path)
+    if not problems:
+        config = _absolute(config, path.resolve().parent)
+        problems = list(problems_of_files(config))
+    if problems:
+        raise UsageError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
+    return config
+
+
+def check_for_rollout(path: Path) -> Config:
+    """A config that is to be published: all that can be known without the device. Raises UsageError."""
+    config, problems = _checked(path)
+    if problems := [*problems, *secrets_in_addresses(path.read_text(encoding="utf-8"))]:
+        raise UsageError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
+    return config
+
+
+def secrets_in_addresses(text: str) -> list[str]:
+    """A rolled-out config is read by every device and by the hub: passwords stay in files on the device."""
+    found = re.findall(r"([a-z][a-z0-9+.-]*://)[^/\s\"'@:]*:[^/\s\"'@]+@", text, re.IGNORECASE)
+    return [f"{scheme}NAME:PASSWORD@…: an address holds a password; name a password_file on the device instead" for scheme in found]
+
+
+def _checked(path: Path) -> tuple[Config, list[str]]:
+    """The config with paths as they are written, and what contradicts itself in it. Raises UsageError where it is no TOML."""
     if sys.version_info >= (3, 11):  # here: the library has no config, and a parser takes milliseconds of its start
         import tomllib
     else:  # pragma: no cover
@@ -46,13 +81,8 @@ def load(path: Path) -> Config:
     except msgspec.ValidationError as error:  # it names the first problem alone; looking for all takes milliseconds of a start
         from edgeloop_contract.settings import problems as problems_of
 
-        problems = [*_renamed(data), *problems_of(data, Config, "")] or [str(error)]
-    if not problems:
-        config = _absolute(config, path.resolve().parent)
-        problems = list(problems_of_files(config))
-    if problems:
-        raise UsageError(f"{path}: {len(problems)} problem{'s' * (len(problems) > 1)}:\n  " + "\n  ".join(problems))
-    return config
+        config, problems = Config(["-"]), [*_renamed(data), *problems_of(data, Config, "")] or [str(error)]
+    return config, problems
 
 
 def _renamed(data: dict[str, Any]) -> list[str]:

@@ -96,12 +96,16 @@ class Thermal(Part, frozen=True):
     poll_seconds: PositiveFloat = 5.0
 
 
+CONFIG_NAME = r"^([a-z0-9][a-z0-9-]{0,62})?\Z"
+
+
 class Updates(Part, frozen=True):
-    """Where new bundles of the first model come from, and when one is trusted. Without `hub` and `folder`: no updates."""
+    """Where new bundles and configs come from, and when one is trusted. Without `hub` and `folder`: no updates."""
 
     hub: str = ""  # its address, such as https://hub.example:8700
     folder: str = ""  # instead of a hub: one that may be mounted (a USB stick), as `edgeloop publish --folder` writes it
     ca_file: str = ""  # of the hub's certificate, where no public authority signed it
+    config: Annotated[str, msgspec.Meta(pattern=CONFIG_NAME)] = ""  # the published config that this device follows; empty: none
     poll_seconds: PositiveFloat = 300.0  # on average
     refresh_seconds: PositiveFloat = 86400.0  # signed metadata are refreshed at least so often
     timeout_seconds: PositiveFloat = 20.0  # for each answer of the hub

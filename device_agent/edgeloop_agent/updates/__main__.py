@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from edgeloop_agent.config import load
+from edgeloop_agent.config import load, load_running
 from edgeloop_agent.updates.canary import canary_failure
+from edgeloop_agent.updates.config_slots import check as check_config
 from edgeloop_agent.updates.cycle import UpdateCycle, outcome
 from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_agent.updates.journal import UpdateFolder, update_folder
@@ -39,12 +40,14 @@ def measure(folder: UpdateFolder, request: CycleRequest, bundle: Path, job: Job)
 
 def main(config_path: Path) -> None:
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=CycleRequest)
-    config = load(config_path)
+    config = load_running(config_path)
     folder = UpdateFolder(update_folder(config))
     canary = partial(canary_failure, config_path, config.limits.start_seconds)
-    cycle = UpdateCycle(config, folder, request.running, canary, partial(measure, folder, request) if request.idle else None)
+    measuring = partial(measure, folder, request) if request.idle else None
+    check = partial(check_config, config_path, load(config_path), config.limits.start_seconds)
+    cycle = UpdateCycle(config, folder, request.running, canary, measuring, others=request.others, check_config=check)
     cycle.log = request.log
-    sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request.heartbeat, request.drift)))
+    sys.stdout.buffer.write(msgspec.json.encode(outcome(cycle, request)))
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     """Check golden scores, labelled accuracy, latency and memory. Raises GateError naming the limit that is exceeded."""
     import numpy as np
 
-    from edgeloop_agent.config import load
+    from edgeloop_agent.config import load_running
     from edgeloop_agent.engine import Engine
     from edgeloop_agent.logs import Log
     from edgeloop_agent.metrics import Counts
@@ -81,7 +81,7 @@ def check(config_path: Path, bundle_path: Path) -> CanaryResult:
     from edgeloop_contract.bench_report import VariantChoice
     from edgeloop_contract.tasks import Detection, Segmentation
 
-    config = load(config_path)
+    config = load_running(config_path)
     models = Models(msgspec.structs.replace(config, bundles=[str(bundle_path)]), Counts(), Log(config.log.level))
     model = models.get(models.first)
     with Bundle.open(bundle_path, verified=models.verified) as bundle:

@@ -1,17 +1,15 @@
-"""One update cycle: report, ask, download, test, stage. Its process ends afterwards, so that nothing stays in memory.
+"""One update cycle: report, ask, take (taking.py), measure. Its process ends afterwards, so that nothing stays in memory.
 
 All of its state is in the journal; it may be killed at any point.
 """
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
@@ -21,15 +19,15 @@ from edgeloop_agent.config import Config
 from edgeloop_agent.credential import Credential
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates import reports
-from edgeloop_agent.updates.cycle_messages import CycleResult
-from edgeloop_agent.updates.journal import Journal, Running, Slot, UpdateFolder
-from edgeloop_agent.updates.origins import FolderOrigin, Origin
-from edgeloop_agent.updates.policy import Install, Stay, decide
-from edgeloop_contract.errors import BundleError, BundleTooNew, EdgeloopError, NetworkError, StorageError, UsageError
-from edgeloop_contract.messages import Assignment, DriftReport, Event, Heartbeat, Job, JobResult, Report
+from edgeloop_agent.updates.cycle_messages import CycleRequest, CycleResult
+from edgeloop_agent.updates.journal import Running, UpdateFolder
+from edgeloop_agent.updates.origins import FolderOrigin
+from edgeloop_agent.updates.taking import Taking, software
+from edgeloop_contract.errors import EdgeloopError, NetworkError, StorageError, UsageError
+from edgeloop_contract.messages import Assignment, DriftReport, Heartbeat, Job, JobResult, Report
 
 MAX_SENDING_SECONDS = 120.0
-STRUCTURE_ONLY = "structure only: the bundle has no samples to check its answers with"
+MAX_REPORTED_EVENTS = 100  # at once; the others follow with the next report
 
 
 class KnownAssignment(msgspec.Struct, frozen=True):
@@ -39,15 +37,6 @@ class KnownAssignment(msgspec.Struct, frozen=True):
     assignment: Assignment = Assignment()
     settled: bool = False  # this software has nothing left to do for it
     software: str = ""
-
-
-def software() -> str:
-    """Versions of the agent and its runtimes: with other versions, a bundle that failed here may pass."""
-    versions = []
-    for name in ("edgeloop", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions.append(f"{name} {version(name)}")
-    return ", ".join(versions)
 
 
 @dataclass
@@ -64,8 +53,12 @@ class UpdateCycle:
     measure: Callable[[Path, Job], JobResult] | None = None
     now: Callable[[], float] = time.time
     log: list[str] = field(default_factory=list)
+    others: Sequence[Running] = ()  # bundles beside the first, and the config
+    check_config: Callable[[Path], str | None] = lambda _: "this command takes no configs"
 
-    def __call__(self, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> str:
+    def __call__(
+        self, heartbeat: Heartbeat | None, drift: DriftReport | None = None, other_heartbeats: Sequence[Heartbeat] = ()
+    ) -> str:
         """Run the cycle; returns what happened, in a few words. Raises NetworkError, StorageError, UsageError."""
         self.folder.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self.folder.lock.open("w") as lock:
@@ -75,15 +68,15 @@ class UpdateCycle:
                 return "another updater is at work"
             if not self.folder.root.exists():
                 raise UsageError(f"{self.folder.path}: this device trusts no keys yet; run edgeloop-agent enrol")
-            return self._from_hub(heartbeat, drift) if self.config.updates.hub else self._from_folder()
+            return self._from_hub(heartbeat, drift, other_heartbeats) if self.config.updates.hub else self._from_folder()
 
-    def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None) -> str:
+    def _from_hub(self, heartbeat: Heartbeat | None, drift: DriftReport | None, others: Sequence[Heartbeat]) -> str:
         settings = self.config.updates
         credential = self._credential()
         hub = HubClient(
             settings.hub, credential.secret, settings.ca_file, settings.timeout_seconds, self.config.network.use_proxies
         )
-        self._report(hub, heartbeat, drift)
+        self._report(hub, heartbeat, drift, others)
         result = self._advance(hub)
         sent = self._send(hub)
         return f"{result}; {sent} rows of the outbox sent" if sent else result
@@ -123,7 +116,7 @@ class UpdateCycle:
             and journal.refreshed <= self.now()
         ):
             return _upgrade_wanted(known.assignment) or "nothing new"
-        result, settled = self._take(hub, known.assignment.target, journal)
+        result, settled = self._taking()(hub, [known.assignment.target, *known.assignment.others])
         if settled and known.assignment.job is not None and self.measure is not None:
             result = self._measure(hub, known.assignment.job)
         if settled:
@@ -135,72 +128,10 @@ class UpdateCycle:
         origin = FolderOrigin(Path(self.config.updates.folder))
         if not origin.path.is_dir():
             return "the folder is not there"
-        return self._take(origin, None, self.folder.load())[0]
+        return self._taking()(origin, None)[0]
 
-    def _take(self, origin: Origin, target: str | None, journal: Journal) -> tuple[str, bool]:
-        """What happened, and whether nothing is left to do for this target."""
-        from edgeloop_agent.updates.trust import TrustError, forget_old, refresh
-
-        try:
-            signed = refresh(self.folder, journal, origin, self.now())
-        except TrustError as error:
-            self._note_event("untrusted", target or "", str(error))
-            raise
-        now = self.now()
-        journal = self.folder.change(
-            lambda j: replace(j, generation=signed.generation, clock_floor=max(j.clock_floor, now), refreshed=now)
-        )
-        forget_old(self.folder, signed.generation)
-        if journal.trial is not None:
-            return "a bundle is on trial", False
-        if target is None:
-            mine = [
-                o for o in signed.offers.values() if o.model == self.running.model and not journal.rejected(o.sha256, software())
-            ]
-            target = max(mine, key=lambda o: o.version).target if mine else ""
-        step = decide(target, signed, self.running, journal, self.config.updates.max_bundle_bytes, software())
-        if isinstance(step, Stay):
-            if step.refused:
-                self._note_event("refused", target, step.why)
-            return step.why, True
-        return self._install(step, origin, journal)
-
-    def _install(self, step: Install, origin: Origin, journal: Journal) -> tuple[str, bool]:
-        from edgeloop_agent.updates.download import fetch
-        from edgeloop_contract.archive import Bundle
-
-        offer, settings, name = step.offer, self.config.updates, journal.free
-        path = self.folder.slot(name)
-        if step.slot is None:
-            # The slot is emptied in the journal before its file changes: what the journal names is always whole.
-            self.folder.change(lambda j: j.without(name))
-            try:
-                fetch(self.folder, offer, origin, path, settings.max_bytes_per_second, settings.min_bytes_per_second)
-            except StorageError as error:
-                self._note_event("no-room", offer.target, str(error))
-                raise
-        try:
-            with Bundle.open(path) as bundle:
-                opened = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
-                note = "" if bundle.manifest.canary else STRUCTURE_ONLY
-            wrong = None if opened == Running(offer.model, offer.version, offer.sha256) else "it is not what its signature says"
-        except BundleTooNew as error:
-            why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
-            self.folder.change(
-                lambda j: j.with_rejected(offer.sha256, why[:500], software()).noted(self._event("refused", offer.target, why))
-            )  # fmt: skip
-            return f"{offer.target} is not taken: {why}", True
-        except BundleError as error:
-            wrong = str(error)
-        wrong = wrong or self.canary(path)
-        if wrong:  # as far as this agent and its runtimes can tell
-            self.folder.change(
-                lambda j: j.with_rejected(offer.sha256, wrong[:500], software()).noted(self._event("failed", offer.target, wrong))
-            )  # fmt: skip
-            return f"{offer.target} did not pass: {wrong}", True
-        slot = Slot(offer.target, offer.model, offer.version, offer.sha256, offer.bytes)
-        self.folder.change(lambda j: j.staged(slot, self.now()).noted(self._event("installed", offer.target, note)))
-        return f"{offer.target} is staged{note and ', ' + note}", True
+    def _taking(self) -> Taking:
+        return Taking(self.config, self.folder, self.running, self.others, self.canary, self.check_config, self.now)
 
     def _measure(self, hub: HubClient, job: Job) -> str:
         """Run a benchmark job of the workstation on a signed bundle."""
@@ -221,22 +152,24 @@ class UpdateCycle:
         hub.report(Report(key=f"job-{job.id}"[:64], at=self.now(), job=result))
         return f"job {job.id}: {result.refused or 'measured'}"
 
-    def _report(self, hub: HubClient, heartbeat: Heartbeat | None, drift: DriftReport | None) -> None:
-        events = self.folder.load().events
+    def _report(self, hub: HubClient, heartbeat: Heartbeat | None, drift: DriftReport | None, others: Sequence[Heartbeat]) -> None:
+        events = [event for folder in self.folder.all() for event in folder.load().events][:MAX_REPORTED_EVENTS]
         if heartbeat is None and not events:
             return
-        report = Report(key=secrets.token_hex(16), at=self.now(), heartbeat=heartbeat, events=events, drift=drift, log=self.log)
+        report = Report(
+            key=secrets.token_hex(16),
+            at=self.now(),
+            heartbeat=heartbeat,
+            others=list(others),
+            events=events,
+            drift=drift,
+            log=self.log,
+        )
         reports.send(self.folder.path, report, hub.report)
         reported = {e.key for e in events}
-        self.folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in reported]))
-
-    def _event(self, kind: str, target: str, text: str) -> Event:
-        return Event(key=secrets.token_hex(16), kind=kind, at=self.now(), target=target, text=text[:2000])
-
-    def _note_event(self, kind: str, target: str, text: str) -> None:
-        """Record an event, unless it repeats the last one."""
-        with contextlib.suppress(StorageError):
-            self.folder.change(lambda j: j if _is_repeated(j, kind, text) else j.noted(self._event(kind, target, text)))
+        for folder in self.folder.all():
+            if not reported.isdisjoint(e.key for e in folder.load().events):
+                folder.change(lambda j: replace(j, events=[e for e in j.events if e.key not in reported]))
 
     def _credential(self) -> Credential:
         try:
@@ -267,14 +200,10 @@ def _upgrade_wanted(assignment: Assignment) -> str:
     return f"{later} is meant for this device, and needs a later agent: update edgeloop here" if later else ""
 
 
-def _is_repeated(journal: Journal, kind: str, text: str) -> bool:
-    return any(e.kind == kind and e.text == text[:2000] for e in journal.events[-1:])
-
-
-def outcome(cycle: UpdateCycle, heartbeat: Heartbeat | None, drift: DriftReport | None = None) -> CycleResult:
+def outcome(cycle: UpdateCycle, request: CycleRequest) -> CycleResult:
     """Run one cycle; its errors become results too."""
     try:
-        return CycleResult("", cycle(heartbeat, drift))
+        return CycleResult("", cycle(request.heartbeat, request.drift, request.other_heartbeats))
     except NetworkError as error:
         return CycleResult("away", str(error))
     except EdgeloopError as error:

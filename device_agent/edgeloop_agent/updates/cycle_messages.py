@@ -13,10 +13,12 @@ Level = Literal["", "away", "warning"]  # "": it went well; "away": the hub or f
 
 
 class CycleRequest(msgspec.Struct, frozen=True):
-    """From the worker: what runs, and the report for the hub."""
+    """From the worker: what runs, the first bundle and the others, and the report for the hub."""
 
     running: Running
+    others: list[Running] = []
     heartbeat: Heartbeat | None = None
+    other_heartbeats: list[Heartbeat] = []
     drift: DriftReport | None = None
     idle: bool = True
     celsius: float | None = None

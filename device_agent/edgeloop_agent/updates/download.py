@@ -26,7 +26,7 @@ def fetch(
 
     Raises NetworkError (resume later), TrustError (other bytes than signed; they are deleted), StorageError.
     """
-    partial = folder.download.with_name(f"download-{offer.sha256}.partial")
+    partial = partial_of(folder, offer)
     try:
         for other in folder.path.glob("download-*.partial"):
             if other != partial:
@@ -42,6 +42,11 @@ def fetch(
         raise StorageError(f"{folder.path}: {offer.bytes} bytes for {offer.target} ({error.strerror}); make room") from error
 
 
+def partial_of(folder: UpdateFolder, offer: Offer) -> Path:
+    """Where the bytes of a download wait until it is whole."""
+    return folder.download.with_name(f"download-{offer.sha256}.partial")
+
+
 def _complete(
     partial: Path, offer: Offer, origin: Origin, max_rate: int, min_rate: int,
     clock: Callable[[], float], sleep: Callable[[float], None],
@@ -54,7 +59,7 @@ def _complete(
         size = begins
         for chunk in _paced(chunks, max_rate, min_rate, clock, sleep):
             if size + len(chunk) > offer.bytes:
-                raise NetworkError(f"{offer.target}: more than the {offer.bytes} bytes that were signed; broken off")
+                raise TrustError(f"{offer.target}: more than the {offer.bytes} bytes that were signed; broken off")
             file.write(chunk)
             size += len(chunk)
     if size < offer.bytes:

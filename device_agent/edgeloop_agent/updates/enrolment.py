@@ -16,9 +16,12 @@ from edgeloop_agent.credential import Credential
 from edgeloop_agent.hardware import machine
 from edgeloop_agent.hub_client import HubClient
 from edgeloop_agent.updates.canary import canary_failure
+from edgeloop_agent.updates.config_slots import check as check_config
+from edgeloop_agent.updates.config_slots import folder_of, running_config
 from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.file_owner import StateOwner
-from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
+from edgeloop_agent.updates.journal import UpdateFolder, update_folder
+from edgeloop_agent.updates.slots import running_now
 from edgeloop_contract.errors import NetworkError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Enrolment
@@ -61,20 +64,14 @@ def update_now(config: Config, config_path: Path) -> str:
     """Run one update cycle; a running service then switches by itself."""
     if not config.updates.hub and not config.updates.folder:
         raise UsageError("updates: the config names neither a hub nor a folder; give --folder, or write one there")
-    running = running_bundle(config)
-    folder = UpdateFolder(update_folder(config))
-    return UpdateCycle(config, folder, running, partial(canary_failure, config_path, config.limits.start_seconds))(None)
-
-
-def running_bundle(config: Config) -> Running:
-    """The bundle that the service runs, or would run."""
-    from edgeloop_contract.archive import Bundle
-
-    slot = UpdateFolder(update_folder(config)).load().running
-    if slot is not None:
-        return Running(slot.name, slot.version, slot.sha256)
-    with Bundle.open(Path(config.bundles[0])) as bundle:
-        return Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+    first, *others = running_now(config)
+    if config.updates.config:
+        journal = folder_of(config).load()
+        file = folder_of(config).slot(journal.active) if journal.active else config_path
+        others.append(running_config(config, file)[0])
+    canary = partial(canary_failure, config_path, config.limits.start_seconds)
+    check = partial(check_config, config_path, config, config.limits.start_seconds)
+    return UpdateCycle(config, UpdateFolder(update_folder(config)), first, canary, others=others, check_config=check)(None)
 
 
 def _checked(root: bytes, where: str) -> bytes:

@@ -12,6 +12,7 @@ import fcntl
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
+from urllib.parse import quote
 
 import msgspec
 from msgspec.structs import replace
@@ -20,10 +21,12 @@ from edgeloop_agent.config import Config
 from edgeloop_contract.errors import StorageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.messages import Event
+from edgeloop_contract.publications import CONFIG_MODEL
 
 __all__ = ["BOOTS_IN_TRIAL", "Journal", "Running", "Slot", "SlotName", "UpdateFolder", "update_folder"]
 
 MAX_BAD, MAX_EVENTS = 32, 64
+OTHERS = "others"  # the folder of further bundles' folders
 BOOTS_IN_TRIAL = 3  # starts of a bundle on trial, the switch included, before it is rolled back
 
 SlotName = Literal["a", "b"]
@@ -134,17 +137,32 @@ def update_folder(config: Config) -> Path:
 
 
 class UpdateFolder:
-    """The updates' folder on disk: the journal, two slots, a download under way, trusted metadata, the credential."""
+    """The updates' folder on disk: the journal, two slots, a download under way, trusted metadata, the credential.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Each bundle beside the first has a folder in it with a journal, slots and a download of its own.
+    """
+
+    def __init__(self, path: Path, suffix: str = ".edgeloop") -> None:
+        self.path, self.suffix = path, suffix
         self.credential = path / "credential.json"
         self.root = path / "root.json"
         self.download = path / "download.partial"
         self.lock = path / "lock"
 
+    def of_model(self, name: str) -> UpdateFolder:
+        """The folder of a further bundle, by its model's name."""
+        return UpdateFolder(self.path / OTHERS / quote(name, safe="")[:200])
+
+    def of_config(self, name: str) -> UpdateFolder:
+        """The folder of the config of this name."""
+        return UpdateFolder(self.path / OTHERS / quote(CONFIG_MODEL + name, safe=""), ".toml")
+
+    def all(self) -> list[UpdateFolder]:
+        """This one, then those of further bundles."""
+        return [self, *(UpdateFolder(path) for path in sorted(self.path.glob(f"{OTHERS}/*")) if path.is_dir())]
+
     def slot(self, name: str) -> Path:
-        return self.path / f"slot-{name}.edgeloop"
+        return self.path / f"slot-{name}{self.suffix}"
 
     def metadata(self, generation: int) -> Path:
         return self.path / f"metadata-{generation}"

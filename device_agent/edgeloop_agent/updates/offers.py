@@ -1,19 +1,38 @@
-"""The bundles that the signed targets metadata offer."""
+"""The bundles and configs that the signed targets metadata offer."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from edgeloop_contract.publications import DELTA
 
 
 @dataclass(frozen=True)
 class Offer:
-    """One signed target: a bundle's file name, size, digest, model and version."""
+    """One signed target: a file's name, size, digest, model and version. A config's model is `config:` and its name."""
 
     target: str
     bytes: int
     sha256: str
     model: str
     version: int
+    kind: str = "bundle"  # or config
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A signed delta: with the bundle that has `from_sha256` it gives the target `to`."""
+
+    target: str
+    bytes: int
+    sha256: str
+    from_sha256: str
+    to: str
+
+    @property
+    def file(self) -> Offer:
+        """As a file that is downloaded."""
+        return Offer(self.target, self.bytes, self.sha256, "", 0, DELTA)
 
 
 @dataclass(frozen=True)
@@ -23,6 +42,7 @@ class SignedTargets:
     version: int
     generation: int
     offers: dict[str, Offer]
+    deltas: dict[tuple[str, str], Delta] = field(default_factory=dict)  # by target and the digest of the bundle it starts from
 
     def has_sha256(self, sha256: str) -> bool:
         return any(o.sha256 == sha256 for o in self.offers.values())

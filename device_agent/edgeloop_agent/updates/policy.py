@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from edgeloop_agent.updates.journal import Journal, Running, Slot, SlotName
 from edgeloop_agent.updates.offers import Offer, SignedTargets
+from edgeloop_contract.publications import BUNDLE, CONFIG, CONFIG_MODEL, MAX_CONFIG_BYTES
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,18 @@ def decide(
         return Stay(f"{target} is not among the signed targets", refused=True)
     if offer.model != running.model:
         return Stay(f"{target} is of model {offer.model or 'unknown'}; here runs {running.model}", refused=True)
+    if offer.kind not in (BUNDLE, CONFIG):
+        return Stay(f"{target} is a {offer.kind}, which this agent does not know: update edgeloop here", refused=True)
     if offer.sha256 == running.sha256:
         return Stay("it is running already")
     if (bad := journal.rejected(offer.sha256, agent)) is not None:
         return Stay(f"{target} failed here before: {bad.why}")
     if offer.version < running.version and signed.has_sha256(running.sha256):
         return Stay(f"{target} is older than version {running.version}, which is still signed", refused=True)
+    if (offer.kind == CONFIG) != running.model.startswith(CONFIG_MODEL):
+        return Stay(f"{target} is a {offer.kind}, which {running.model} is not", refused=True)
+    if offer.kind == CONFIG:
+        max_bundle_bytes = MAX_CONFIG_BYTES
     if offer.bytes > max_bundle_bytes:
         return Stay(f"{target} has {offer.bytes} bytes; the limit here is {max_bundle_bytes}", refused=True)
     return Install(offer, _where(journal, offer))

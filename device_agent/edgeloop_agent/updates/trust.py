@@ -20,10 +20,11 @@ from tuf.ngclient.fetcher import FetcherInterface
 
 from edgeloop_agent.hub_client import NotFound
 from edgeloop_agent.updates.journal import Journal, UpdateFolder
-from edgeloop_agent.updates.offers import Offer, SignedTargets
+from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
 from edgeloop_agent.updates.origins import Origin
 from edgeloop_contract.errors import NetworkError, StorageError
 from edgeloop_contract.files import sync_folder
+from edgeloop_contract.publications import DELTA
 
 LIMITS = UpdaterConfig(
     max_root_rotations=64, root_max_length=64_000, timestamp_max_length=16_384, snapshot_max_length=64_000,
@@ -73,7 +74,7 @@ def refresh(folder: UpdateFolder, journal: Journal, origin: Origin, now: float) 
     except NetworkError:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    return SignedTargets(signed.version, generation, _offers(signed))
+    return SignedTargets(signed.version, generation, _offers(signed), _deltas(signed))
 
 
 def _refreshed(root: bytes, path: Path, origin: Origin, now: float) -> Targets:
@@ -118,8 +119,25 @@ def _offers(targets: Targets) -> dict[str, Offer]:
     for name, file in targets.targets.items():
         custom: dict[str, Any] = file.custom or {}
         if "sha256" in file.hashes and isinstance(custom.get("version"), int):
-            offers[name] = Offer(name, file.length, file.hashes["sha256"], str(custom.get("model", "")), custom["version"])
+            offers[name] = Offer(
+                name,
+                file.length,
+                file.hashes["sha256"],
+                str(custom.get("model", "")),
+                custom["version"],
+                str(custom.get("kind", "bundle")),
+            )
     return offers
+
+
+def _deltas(targets: Targets) -> dict[tuple[str, str], Delta]:
+    deltas = {}
+    for name, file in targets.targets.items():
+        custom: dict[str, Any] = file.custom or {}
+        begin, to = custom.get("from"), custom.get("to")
+        if custom.get("kind") == DELTA and "sha256" in file.hashes and isinstance(begin, str) and isinstance(to, str):
+            deltas[to, begin] = Delta(name, file.length, file.hashes["sha256"], begin, to)
+    return deltas
 
 
 def _sync(folder: Path) -> None:

@@ -19,7 +19,7 @@ from edgeloop_hub.auth.guards import asking, client_of, is_device, may_read_upda
 from edgeloop_hub.fleet import assignment, reports
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.storage.schema import bundles
-from edgeloop_hub.updates import signing
+from edgeloop_hub.updates import deltas, signing
 
 WRONG_TOKEN = "the token is wrong, used, or too old; make one with edgeloop-hub token enrol"
 
@@ -61,8 +61,8 @@ class Devices(Controller):
         with state.hub.database.reading() as database:
             offer = assignment.assignment(database, device, state.hub.settings, _reads(request))
             version = signing.latest_version(database, "targets")
-        wanted = hashlib.sha256("\n".join(offer.recordings).encode()).hexdigest()[:16] if offer.recordings else ""
-        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{offer.job.id if offer.job else ""}-{wanted}"'
+        wanted, others = _short_digest(offer.recordings), _short_digest(offer.others)
+        etag = f'"{version}-{offer.target}-{offer.needs_upgrade}-{offer.job.id if offer.job else ""}-{wanted}{others}"'
         if request.headers.get("if-none-match") == etag:
             return Response(None, status_code=304, headers={"ETag": etag})
         return Response(offer, headers={"ETag": etag})
@@ -101,12 +101,14 @@ class Devices(Controller):
         raises=[NotAuthorizedException, NotFoundException],
     )
     def target(self, file: str, state: State, request: Request[Any, Any, Any]) -> Stream:
-        """A bundle that this device is to run or to measure, whole or from a byte on (Range)."""
+        """A bundle that this device is to run or to measure, or a delta to it, whole or from a byte on (Range)."""
         sha256, _, name = file.partition(".")
         with state.hub.database.reading() as database:
             row = database.execute(select(bundles.c.bytes, bundles.c.sha256).where(bundles.c.target == name)).first()
+            delta = deltas.find(database, name) if row is None else None
+            row, leads_to = (row, name) if delta is None else (delta, delta.to_target)
             device: accounts.EnrolledDevice | None = request.scope["device"]  # type: ignore[typeddict-item]
-            allowed = device is None or assignment.may_fetch(database, device, name)
+            allowed = device is None or assignment.may_fetch(database, device, leads_to)
             if row is None or row.sha256 != sha256 or not allowed:
                 raise NotFoundException("there is no such bundle for this device")
         begins = _begins(request.headers.get("range", ""), row.bytes)
@@ -115,6 +117,10 @@ class Devices(Controller):
             headers["Content-Range"] = f"bytes {begins}-{row.bytes - 1}/{row.bytes}"
         chunks: Iterator[bytes] = state.hub.blobs.read(f"bundles/{sha256}", begins, row.bytes)
         return Stream(chunks, status_code=206 if begins else 200, headers=headers, media_type="application/octet-stream")
+
+
+def _short_digest(words: list[str]) -> str:
+    return hashlib.sha256("\n".join(words).encode()).hexdigest()[:16] if words else ""
 
 
 def _begins(asked: str, size: int) -> int:

@@ -39,7 +39,7 @@ from edgeloop_hub.fleet import inventory, jobs
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.rollouts import forecast, service
 from edgeloop_hub.storage.schema import bundles
-from edgeloop_hub.updates import registry, signing
+from edgeloop_hub.updates import registry, signing, uploads
 
 Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
 Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
@@ -85,7 +85,7 @@ class Workstation(Controller):
                 names = ", ".join(sorted(accepted.targets)) or "none"
                 event_log.record(database, "published", f"targets version {accepted.version}: {names}")
             latest = signing.latest(database, "targets")
-        registry.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in assembled] if new else [])
+        uploads.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in assembled] if new else [])
         return TargetsVersion(targets_version=latest.version if latest else 0)
 
     @get("/uploads/{sha256:str}", sync_to_thread=True)
@@ -93,7 +93,7 @@ class Workstation(Controller):
         """How many bytes of this bundle the hub has: where to go on."""
         with state.hub.database.reading() as database:
             size = database.execute(select(bundles.c.bytes).where(bundles.c.sha256 == sha256)).scalar()
-            return ReceivedBytes(bytes=size if size is not None else registry.received(database, sha256))
+            return ReceivedBytes(bytes=size if size is not None else uploads.received(database, sha256))
 
     @put("/uploads/{sha256:str}/{begins:int}", sync_to_thread=True, status_code=200)
     def upload(self, sha256: Sha, begins: Annotated[int, Parameter(ge=0, le=2**53)], state: State, body: bytes) -> ReceivedBytes:
@@ -101,7 +101,7 @@ class Workstation(Controller):
         hub = state.hub
         if not 0 < len(body) <= hub.settings.max_part_bytes:
             raise ClientException(f"a part has 1 to {hub.settings.max_part_bytes} bytes")
-        return ReceivedBytes(bytes=registry.add_part(hub.database, hub.blobs, sha256, begins, body, hub.settings))
+        return ReceivedBytes(bytes=uploads.add_part(hub.database, hub.blobs, sha256, begins, body, hub.settings))
 
     @get("/health", sync_to_thread=True)
     def health(self, state: State) -> Health:

@@ -21,7 +21,7 @@ from edgeloop_contract.files import publishing
 from edgeloop_hub.hub import Hub
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.data_folder import KEY
-from edgeloop_hub.storage.schema import ADDED, bundles, metadata
+from edgeloop_hub.storage.schema import ADDED, bundles, deltas, metadata
 
 TEMPORARY = ("sessions", "tries", "parts")  # tables that a backup leaves out
 DIGESTS = "digests.json"
@@ -43,7 +43,9 @@ def save(hub: Hub, path: Path) -> str:
                     rows += len(lines)
                     name = f"tables/{table.name}.jsonl"
                     digests[name] = _add(archive, name, "\n".join(lines).encode())
-            kept = database.execute(select(bundles.c.sha256, bundles.c.bytes).distinct()).all()
+            kept = [
+                row for table in (bundles, deltas) for row in database.execute(select(table.c.sha256, table.c.bytes).distinct())
+            ]
         digests[KEY] = _add(archive, KEY, (hub.settings.data / KEY).read_bytes())
         for row in kept:
             digests[f"bundles/{row.sha256}"] = _add_bundle(archive, hub.blobs, row.sha256, row.bytes)

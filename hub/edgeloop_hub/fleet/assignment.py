@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import Connection, select
 
 from edgeloop_contract.manifest import SCHEMA
-from edgeloop_contract.messages import Assignment, Job
+from edgeloop_contract.messages import MAX_OTHER_BUNDLES, Assignment, Job
 from edgeloop_hub.auth.accounts import EnrolledDevice
-from edgeloop_hub.fleet import marks
+from edgeloop_hub.fleet import marks, other_bundles
 from edgeloop_hub.rollouts import rollout_store
 from edgeloop_hub.rollouts.policy import assigned
 from edgeloop_hub.samples import labelling
@@ -21,13 +21,16 @@ def assignment(connection: Connection, device: EnrolledDevice, settings: Setting
 
     `reads`: the newest schema that its agent reads. A bundle of a later one is never offered.
     """
-    target = target_for(connection, device, device.model) if device.model else ""
+    running = other_bundles.running(connection, device) if device.model else {}
+    targets = [target_for(connection, device, model, sha256) for model, sha256 in running.items()]
+    target, others = (targets[0], [t for t in targets[1:] if t]) if targets else ("", [])
     waiting = select(jobs).where(jobs.c.device == device.name, jobs.c.state == "waiting").order_by(jobs.c.at).limit(20)
     job = next((row for row in connection.execute(waiting) if _may_read(connection, row.target, reads)), None)
     wanted = labelling.wanted_recordings(connection, device.name, settings)
-    later = "" if not target or _may_read(connection, target, reads) else target
+    later = [t for t in targets if t and not _may_read(connection, t, reads)]
     return Assignment(
-        target="" if later else target, needs_upgrade=later, job=Job(id=job.id, target=job.target) if job else None,
+        target="" if target in later else target, others=[t for t in others if t not in later][:MAX_OTHER_BUNDLES],
+        needs_upgrade=later[0] if later else "", job=Job(id=job.id, target=job.target) if job else None,
         recordings=wanted,
     )  # fmt: skip
 
@@ -37,9 +40,12 @@ def _may_read(connection: Connection, target: str, reads: int) -> bool:
     return reads >= SCHEMA or schema_of(connection, target) <= reads
 
 
-def target_for(connection: Connection, device: EnrolledDevice, model: str) -> str:
-    """What a device is to run of a model: the bundle that it is pinned to, else what is rolled out or released."""
-    pinned = marks.pinned_target(connection, device.name)
+def target_for(connection: Connection, device: EnrolledDevice, model: str, sha256: str) -> str:
+    """What a device is to run of a model: the bundle that it is pinned to, else what is rolled out or released.
+
+    `sha256`: of the model's bundle that the device runs.
+    """
+    pinned = marks.pinned_target(connection, device.name, model)
     if pinned is not None:
         return pinned
     done = select(released.c.target).where(released.c.channel == device.channel, released.c.model == model)
@@ -47,7 +53,7 @@ def target_for(connection: Connection, device: EnrolledDevice, model: str) -> st
     rollout = next(
         (r for r in reversed(rollout_store.open_rollouts(connection)) if r.model == model and r.channel == device.channel), None
     )
-    return assigned(device.name, device.labels, device.sha256, default, rollout)
+    return assigned(device.name, device.labels, sha256, default, rollout)
 
 
 def may_fetch(connection: Connection, device: EnrolledDevice, target: str) -> bool:
@@ -55,7 +61,8 @@ def may_fetch(connection: Connection, device: EnrolledDevice, target: str) -> bo
     row = connection.execute(select(bundles.c.model).where(bundles.c.target == target, bundles.c.withdrawn.is_(None))).first()
     if row is None:
         return False
-    if target_for(connection, device, row.model) == target:
+    running = other_bundles.running(connection, device).get(row.model, "")
+    if target_for(connection, device, row.model, running) == target:
         return True
     job = select(jobs.c.id).where(jobs.c.device == device.name, jobs.c.target == target, jobs.c.state == "waiting")
     return connection.execute(job).first() is not None

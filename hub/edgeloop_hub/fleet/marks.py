@@ -23,10 +23,10 @@ def pinned(connection: Connection, device: str) -> Row[Any] | None:
     return connection.execute(select(device_pins).where(device_pins.c.device == device)).first()
 
 
-def pinned_target(connection: Connection, device: str) -> str | None:
-    """The bundle that it is pinned to; "" where that was withdrawn: the device stays as it is. None: it is not pinned."""
-    joined = select(device_pins.c.target, bundles.c.withdrawn).join(bundles, bundles.c.target == device_pins.c.target, isouter=True)
-    row = connection.execute(joined.where(device_pins.c.device == device)).first()
+def pinned_target(connection: Connection, device: str, model: str) -> str | None:
+    """The bundle of this model that it is pinned to; "" where that was withdrawn: the device stays as it is. None: not pinned."""
+    joined = select(device_pins.c.target, bundles.c.withdrawn).join(bundles, bundles.c.target == device_pins.c.target)
+    row = connection.execute(joined.where(device_pins.c.device == device, bundles.c.model == model)).first()
     return None if row is None else "" if row.withdrawn is not None else str(row.target)
 
 

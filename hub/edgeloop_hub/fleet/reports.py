@@ -15,7 +15,7 @@ from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.drift import kept
 from edgeloop_hub.drift import reports as drift_reports
-from edgeloop_hub.fleet import logs, states
+from edgeloop_hub.fleet import logs, other_bundles, states
 from edgeloop_hub.fleet.plausible import plausible
 from edgeloop_hub.rollouts import evidence
 from edgeloop_hub.settings import Settings
@@ -30,9 +30,8 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         raise DataError("a measurement is nested too deeply")
     beat = plausible(report.heartbeat or Heartbeat(), now)
     body = msgspec.json.encode(beat).decode()
-    size = (
-        len(body) + sum(map(len, report.log)) + quota.encoded_bytes(report.events) + quota.encoded_bytes([report.drift, report.job])
-    )
+    size = len(body) + sum(map(len, report.log)) + quota.encoded_bytes(report.events)
+    size += quota.encoded_bytes([report.drift, report.job, *report.others])
     if not quota.charge(connection, device, settings, now, rows=len(report.events), size=size):
         return False
     at = event_log.believed_time(report.at, now)
@@ -58,6 +57,7 @@ def store(connection: Connection, device: EnrolledDevice, report: Report, settin
         }
         if beat.machine:
             used["machine"] = beat.machine
+        other_bundles.keep(connection, device, beat.model, [plausible(other, now) for other in report.others], now)
     connection.execute(mine.values(last_seen=now, **used))
     for event in report.events:
         event_log.record_of_device(connection, device.name, event, now)

@@ -25,7 +25,7 @@ from edgeloop_hub.rollouts.policy import OPEN, Rollout
 from edgeloop_hub.samples import accuracy
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_pins
-from edgeloop_hub.storage.schema import bundles, devices, events, heartbeats, rollout_evidence, rollouts
+from edgeloop_hub.storage.schema import bundles, device_bundles, devices, events, heartbeats, rollout_evidence, rollouts
 
 HOUR = 3600.0
 MAX_BUNDLES = 4  # of one device, in one rollout
@@ -55,14 +55,20 @@ class Members(NamedTuple):
 def members(connection: Connection, rollout: Rollout) -> Members:
     columns = [devices.c.name, devices.c.labels, devices.c.channel, devices.c.model, devices.c.sha256]
     columns += [devices.c.heartbeat] if rollout.schema > 1 else []  # a large column, for the newest schema alone
-    rows = select(*columns).where(
-        devices.c.channel == rollout.channel, devices.c.model == rollout.model, devices.c.revoked.is_(None)
+    here = (devices.c.channel == rollout.channel, devices.c.revoked.is_(None))
+    rows = select(*columns).where(*here, devices.c.model == rollout.model)
+    # Those that run it beside their first bundle: `sha256` is that of this model.
+    beside = select(*columns[:4], device_bundles.c.sha256, *columns[5:]).join(
+        device_bundles, device_bundles.c.device == devices.c.name
     )
-    pinned = set(connection.execute(select(device_pins.c.device).where(device_pins.c.target != rollout.target)).scalars())
+    beside = beside.where(*here, device_bundles.c.model == rollout.model, devices.c.model != rollout.model)
+    pins = select(device_pins.c.device).join(bundles, bundles.c.target == device_pins.c.target)
+    pins = pins.where(bundles.c.model == rollout.model, device_pins.c.target != rollout.target)
+    pinned = set(connection.execute(pins).scalars())
     cohort: list[EnrolledDevice] = []
     others: list[EnrolledDevice] = []
     need_upgrade = 0
-    for r in connection.execute(rows):
+    for r in [*connection.execute(rows), *connection.execute(beside)]:
         device = EnrolledDevice(r.name, json.loads(r.labels), r.channel, r.model, r.sha256)
         inside = device.name not in pinned and rollout.cohort_has(device.name, device.labels)
         reads = rollout.schema == 1 or device.sha256 == rollout.target_sha256 or _reads(r.heartbeat) >= rollout.schema

@@ -106,4 +106,36 @@ device_logs = Table(  # the last warnings and errors of a device's log, as JSON
     Column("at", Float, nullable=False),
     Column("lines", Text, nullable=False),
 )
-FLEET_TABLES = (device_logs, device_drifts, drift_shifts, device_states, device_tags, device_pins, device_notes)
+# What a device runs beside its first bundle, as its last report said.
+device_bundles = Table(
+    "device_bundles",
+    metadata,
+    Column("device", NAME, primary_key=True),
+    Column("model", TARGET, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("sha256", SHA, nullable=False),
+    Column("at", Float, nullable=False),
+    Index(None, "model"),
+)
+# Deltas between two published bundles; their bytes lie beside the bundles'.
+deltas = Table(
+    "deltas",
+    metadata,
+    Column("target", TARGET, primary_key=True),
+    Column("sha256", SHA, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("from_sha256", SHA, nullable=False),
+    Column("to_target", TARGET, nullable=False),
+    Column("withdrawn", Float),
+)
+FLEET_TABLES = (
+    device_logs,
+    device_drifts,
+    drift_shifts,
+    device_states,
+    device_tags,
+    device_pins,
+    device_notes,
+    device_bundles,
+    deltas,
+)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, String, Table, Text
 
 from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
+from edgeloop_hub.storage.fleet_tables import deltas as deltas
+from edgeloop_hub.storage.fleet_tables import device_bundles as device_bundles
 from edgeloop_hub.storage.fleet_tables import metadata as metadata
 
 users = Table(

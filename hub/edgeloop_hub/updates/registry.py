@@ -5,59 +5,27 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
-from tuf.api.metadata import Targets
+from tuf.api.metadata import TargetFile, Targets
 
 from edgeloop_contract.archive import Bundle, BundleLimits
 from edgeloop_contract.drift import Drift
 from edgeloop_contract.errors import DataError
 from edgeloop_contract.hub_messages import BundleSummary, GroupVariance, PublishedBundle, VariantSummary
+from edgeloop_contract.publications import BUNDLE, CONFIG, DELTA, MAX_CONFIG_BYTES, config_problem
 from edgeloop_contract.tasks import Regression
-from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage.blobs import Blobs
 from edgeloop_hub.storage.database import Database
 from edgeloop_hub.storage.schema import bundles, parts, released
+from edgeloop_hub.updates import deltas, uploads
 
-STALE_SECONDS = 7 * 86400.0
 MAX_VARIANCES = 200  # of bundles, that a process remembers
 _VARIANCES: dict[str, GroupVariance] = {}
-
-
-def received(connection: Connection, sha256: str) -> int:
-    """How many bytes from the start on are there without a gap."""
-    size = 0
-    for begins, count in connection.execute(
-        select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins)
-    ):
-        if begins != size:
-            break
-        size += count
-    return size
-
-
-def add_part(database: Database, blobs: Blobs, sha256: str, begins: int, content: bytes, settings: Settings) -> int:
-    """Keep a part, once; returns how many bytes are there. Raises DataError when it does not follow on.
-
-    Its bytes go to the storage while nobody waits for the database.
-    """
-    with database.reading() as connection:
-        size = received(connection, sha256)
-    if begins + len(content) <= size:
-        return size  # sent again
-    if begins != size:
-        raise DataError(f"a part at byte {begins}; {size} bytes are here, go on from there")
-    if size + len(content) > settings.max_bundle_bytes:
-        raise DataError(f"more than {settings.max_bundle_bytes} bytes; the hub takes no larger bundle")
-    blobs.put(f"parts/{sha256}/{begins}", content)
-    with database.writing() as connection:
-        if received(connection, sha256) == begins:  # else the same part came twice at once
-            connection.execute(insert(parts).values(sha256=sha256, begins=begins, bytes=len(content), at=time.time()))
-        return received(connection, sha256)
 
 
 def assemble(database: Database, blobs: Blobs, targets: Targets) -> dict[str, BundleSummary]:
@@ -66,11 +34,11 @@ def assemble(database: Database, blobs: Blobs, targets: Targets) -> dict[str, Bu
     It takes long for large bundles, so it runs before the transaction of `complete`. Raises DataError.
     """
     with database.reading() as connection:
-        known = set(connection.execute(select(bundles.c.target)).scalars())
+        known = set(connection.execute(select(bundles.c.target)).scalars()) | deltas.known(connection)
     summaries = {}
-    for name, target in targets.targets.items():
+    for name in targets.targets:
         if name not in known:
-            summaries[name] = _assembled(database, blobs, name, target.hashes.get("sha256", ""), target.length)
+            summaries[name] = _assembled(database, blobs, name, targets.targets)
     return summaries
 
 
@@ -80,7 +48,10 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, assembled: 
     `assembled`: what `assemble` returned for them. Raises DataError naming the one that is not there.
     """
     known = {row.target: row for row in connection.execute(select(bundles))}
+    deltas.complete(connection, targets.targets)
     for name, target in targets.targets.items():
+        if deltas.is_delta(target):
+            continue
         sha256 = target.hashes.get("sha256", "")
         if name in known:
             if known[name].sha256 != sha256:
@@ -109,12 +80,14 @@ def complete(connection: Connection, blobs: Blobs, targets: Targets, assembled: 
             connection.execute(update(bundles).where(bundles.c.target == name).values(withdrawn=time.time()))
 
 
-def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length: int) -> BundleSummary:
-    """Parts become one blob, after the whole was verified as a bundle. The parts stay until the registry knows it."""
+def _assembled(database: Database, blobs: Blobs, name: str, listed: Mapping[str, TargetFile]) -> BundleSummary:
+    """Parts become one blob, after the whole was verified as what it is. The parts stay until the registry knows it."""
+    target = listed[name]
+    sha256, length = target.hashes.get("sha256", ""), target.length
     with database.reading() as connection:
         rows = connection.execute(select(parts.c.begins, parts.c.bytes).where(parts.c.sha256 == sha256).order_by(parts.c.begins))
         pieces = [(f"parts/{sha256}/{row.begins}", row.bytes) for row in rows]
-        here = received(connection, sha256)
+        here = uploads.received(connection, sha256)
     if here != length:
         raise DataError(f"{name}: {here} of {length} bytes are here; send them before the metadata")
     with tempfile.NamedTemporaryFile(suffix=".edgeloop") as whole:
@@ -128,20 +101,27 @@ def _assembled(database: Database, blobs: Blobs, name: str, sha256: str, length:
             with database.writing() as connection:
                 connection.execute(delete(parts).where(parts.c.sha256 == sha256))
             raise DataError(f"{name}: the bytes here are not those that were signed; send them again")
-        with Bundle.open(Path(whole.name), BundleLimits(max_bundle_bytes=length)) as bundle:
-            summary = summary_of(bundle)
+        if deltas.is_delta(target):
+            deltas.verify(name, Path(whole.name), target, listed)
+            summary = BundleSummary(task=DELTA)
+        else:
+            summary = _verified(name, Path(whole.name), target)
         blobs.put_file(f"bundles/{sha256}", Path(whole.name))
     return summary
 
 
-def forget_parts(database: Database, blobs: Blobs, sha256s: Iterable[str]) -> None:
-    """Of bundles that are whole now."""
-    for sha256 in sha256s:
-        with database.writing() as connection:
-            begins = connection.execute(select(parts.c.begins).where(parts.c.sha256 == sha256)).scalars().all()
-            connection.execute(delete(parts).where(parts.c.sha256 == sha256))
-        for place in begins:
-            blobs.delete(f"parts/{sha256}/{place}")
+def _verified(name: str, path: Path, target: TargetFile) -> BundleSummary:
+    """Raises DataError or BundleError unless the file is of the kind that was signed."""
+    custom = target.custom or {}
+    kind, model, version = str(custom.get("kind", BUNDLE)), str(custom.get("model", "")), custom.get("version")
+    if kind == CONFIG:
+        if target.length > MAX_CONFIG_BYTES or (problem := config_problem(path.read_bytes(), model, version)):
+            raise DataError(f"{name}: {problem if target.length <= MAX_CONFIG_BYTES else f'more than {MAX_CONFIG_BYTES} bytes'}")
+        return BundleSummary(model=model, version=int(version or 0), task=CONFIG)
+    if kind != BUNDLE:
+        raise DataError(f"{name}: is a {kind[:80]!r}, which this hub does not know; update the hub")
+    with Bundle.open(path, BundleLimits(max_bundle_bytes=target.length)) as bundle:
+        return summary_of(bundle)
 
 
 def summary_of(bundle: Bundle) -> BundleSummary:
@@ -257,16 +237,6 @@ def _published(row: Any) -> PublishedBundle:
         target=row.target, sha256=row.sha256, bytes=row.bytes, channel=row.channel, published=row.published,
         withdrawn=row.withdrawn, **{name: getattr(stored, name) for name in BundleSummary.__struct_fields__},
     )  # fmt: skip
-
-
-def forget_stale_parts(database: Database, blobs: Blobs) -> None:
-    before = time.time() - STALE_SECONDS
-    with database.reading() as connection:
-        old = connection.execute(select(parts).where(parts.c.at < before)).all()
-    for row in old:
-        blobs.delete(f"parts/{row.sha256}/{row.begins}")
-    with database.writing() as connection:
-        connection.execute(delete(parts).where(parts.c.at < before))
 
 
 def targets_of(connection: Connection, model: str, limit: int) -> list[str]:

@@ -88,19 +88,32 @@ def renew(role: str, hub: str, ca_file: str, folder: Path, passphrase: bool, aft
 @keys_option
 @passphrase_option
 @click.option("--channel", default="stable", show_default=True)
-def publish(bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str) -> None:
+@click.option("--delta/--no-delta", default=True, show_default=True, help="From the last version, where one is worth its bytes.")
+@click.option("--config", metavar="NAME", help="BUNDLE is a config (TOML) instead, for devices whose updates.config is NAME.")
+def publish(
+    bundle: Path, hub: str, ca_file: str, folder: Path, passphrase: bool, channel: str, delta: bool, config: str | None
+) -> None:  # fmt: skip
     """Sign BUNDLE and send it to the hub. Devices get it by a rollout."""
     from edgeloop_contract.archive import Bundle
     from edgeloop_pipeline.fleet import release, renewal
 
     client = open_hub(hub, ca_file)
-    name, sent = release.publish(open_keys(folder, passphrase), client, bundle, channel)
+    if config is not None:
+        name, sent = release.publish_config(open_keys(folder, passphrase), client, bundle, config, channel)
+        renewal.warn(client)
+        _say_published(name, sent)
+        return
+    name, sent = release.publish(open_keys(folder, passphrase), client, bundle, channel, delta)
     with Bundle.open(bundle) as opened:
         if opened.manifest.canary is None:
             click.echo(
                 f"{name}: devices check its structure only: it has no samples with right answers to check them with", err=True
             )
     renewal.warn(client)
+    _say_published(name, sent)
+
+
+def _say_published(name: str, sent: int | None) -> None:
     if sent is None:
         click.echo(f"{name}: is published already")
     else:
@@ -123,7 +136,7 @@ def withdraw(target: str, hub: str, ca_file: str, folder: Path, passphrase: bool
     targets = tuf_keys.current_targets(keys, client.signed().targets)
     if target not in targets.targets:
         raise UsageError(f"{target}: is not published; there is {', '.join(sorted(targets.targets)) or 'nothing'}")
-    release.sign(keys, client, targets, {n: t for n, t in targets.targets.items() if n != target})
+    release.sign(keys, client, targets, release.without(targets, target))
     click.echo(f"{target}: withdrawn")
 
 

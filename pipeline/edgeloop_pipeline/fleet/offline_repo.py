@@ -46,7 +46,7 @@ def export(hub: HubClient, folder: Path) -> str:
             publish(folder / "metadata" / name, content)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written ({error.strerror}); make room, or choose another folder") from error
-    return f"{folder}: {len(listed)} bundles, {sent:,} bytes of them new; devices take it by updates.folder"
+    return f"{folder}: {len(listed)} files, {sent:,} bytes of them new; devices take it by updates.folder"
 
 
 def _of(kind: Any, body: bytes) -> Any:

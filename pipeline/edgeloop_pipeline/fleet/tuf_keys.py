@@ -23,6 +23,7 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, StorageError, UsageError
 from edgeloop_contract.files import publish
 from edgeloop_contract.hub_messages import PublicKey
+from edgeloop_contract.publications import CONFIG, CONFIG_MODEL, config_problem
 
 ROOT_DAYS, TARGETS_DAYS = 3 * 365, 365
 BEFORE = "root-before.json"
@@ -218,6 +219,17 @@ def signed_targets(keys: Keys, targets: Targets, remember: bool = True) -> bytes
     if remember:
         keys.keep("trusted.json", body)
     return body
+
+
+def config_target(path: Path, name: str, version: int, channel: str) -> tuple[str, TargetFile]:
+    """A config's name as a target, and what is signed of it. Raises DataError."""
+    content = path.read_bytes()
+    if problem := config_problem(content, CONFIG_MODEL + name, version):
+        raise DataError(f"{path}: {problem}")
+    digest = hashlib.sha256(content).hexdigest()
+    target = f"config-{name}-{version}-{digest[:8]}.toml"
+    custom = {"kind": CONFIG, "model": CONFIG_MODEL + name, "version": version, "channel": channel}
+    return target, TargetFile(len(content), {"sha256": digest}, target, {"custom": custom})
 
 
 def target_of(path: Path, channel: str) -> tuple[str, TargetFile]:

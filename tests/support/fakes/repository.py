@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp
+
+from edgeloop_pipeline.fleet import deltas
 
 DAY = timedelta(days=1)
 
@@ -41,13 +44,23 @@ class Repository:
             root.add_key(key.public_key, role)
         self.write(f"{root.version}.root.json", root, *(signers if signers is not None else self.root_keys))
 
-    def add(self, bundle: Path, version: int, model: str = "exercise_watch", name: str = "") -> str:
+    def add(self, bundle: Path, version: int, model: str = "exercise_watch", name: str = "", **custom: str) -> str:
         content = bundle.read_bytes()
         target = TargetFile.from_data(name or bundle.name, content, ["sha256"])
-        target.unrecognized_fields["custom"] = {"model": model, "version": version, "channel": "stable"}
+        target.unrecognized_fields["custom"] = {"model": model, "version": version, "channel": "stable", **custom}
         self.files[target.path] = target
         (self.folder / "targets" / f"{target.hashes['sha256']}.{target.path}").write_bytes(content)
         return target.path
+
+    def add_delta(self, old: Path, new: Path, content: bytes | None = None) -> Path:
+        """A signed delta from one bundle to the other, which is listed as its file is named. `content`: other bytes for it."""
+        made = deltas.make(old, new) if content is None else content
+        assert made is not None
+        name, target = deltas.target_of(made, hashlib.sha256(old.read_bytes()).hexdigest(), new.name)
+        self.files[name] = target
+        file = self.folder / "targets" / f"{target.hashes['sha256']}.{name}"
+        file.write_bytes(made)
+        return file
 
     def publish(self, days: float = 10, **signers: Any) -> None:
         """New targets, snapshot and timestamp. `signers`: other keys than the right ones."""

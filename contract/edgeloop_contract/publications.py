@@ -1,0 +1,26 @@
+"""What can be published beside bundles: the kinds of signed targets, and what the hub can hold them against."""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["BUNDLE", "CONFIG", "CONFIG_MODEL", "DELTA", "MAX_CONFIG_BYTES", "config_problem"]
+
+BUNDLE, CONFIG, DELTA = "bundle", "config", "delta"  # `kind` in a target's custom part; without one it is a bundle
+CONFIG_MODEL = "config:"  # before a config's name, where a bundle has its model's name
+MAX_CONFIG_BYTES = 256 << 10
+
+
+def config_problem(content: bytes, model: str, version: object) -> str:
+    """Why these bytes are no config for devices, as far as anybody but a device can tell; "" where nothing is wrong."""
+    if not re.fullmatch(r"config:[a-z0-9][a-z0-9-]{0,62}", model):
+        return f"{model[:80]!r} names no config; use a-z, 0-9 and -, up to 63 of them"
+    if not isinstance(version, int) or isinstance(version, bool) or not 0 < version < 1 << 53:
+        return "its version is no whole number above 0"
+    if len(content) > MAX_CONFIG_BYTES:
+        return f"{len(content)} bytes; a config has {MAX_CONFIG_BYTES} at most"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        return "it is no UTF-8 text"
+    return ""

@@ -1,0 +1,214 @@
+"""Takes what the signed metadata allow: each bundle by its model's name is decided, downloaded, tested and staged by itself."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from edgeloop_agent.config import Config
+from edgeloop_agent.hub_client import NotFound
+from edgeloop_agent.updates.journal import Journal, Running, Slot, UpdateFolder
+from edgeloop_agent.updates.offers import Delta, Offer, SignedTargets
+from edgeloop_agent.updates.origins import Origin
+from edgeloop_agent.updates.policy import Install, Stay, decide
+from edgeloop_contract.errors import BundleError, BundleTooNew, NetworkError, StorageError
+from edgeloop_contract.messages import Event
+from edgeloop_contract.publications import CONFIG, CONFIG_MODEL
+
+STRUCTURE_ONLY = "structure only: the bundle has no samples to check its answers with"
+
+
+def software() -> str:
+    """Versions of the agent and its runtimes: with other versions, a bundle that failed here may pass."""
+    versions = []
+    for name in ("edgeloop", "onnxruntime", "ai-edge-litert", "tflite-runtime"):
+        with contextlib.suppress(PackageNotFoundError):
+            versions.append(f"{name} {version(name)}")
+    return ", ".join(versions)
+
+
+@dataclass
+class Taking:
+    """`running`: the first bundle; `others`: those beside it, and the config.
+
+    `canary`: a bundle's path → why it fails, or None; `check_config`: the same of a config's path.
+    """
+
+    config: Config
+    folder: UpdateFolder
+    running: Running
+    others: Sequence[Running]
+    canary: Callable[[Path], str | None]
+    check_config: Callable[[Path], str | None]
+    now: Callable[[], float]
+
+    def __call__(self, origin: Origin, targets: Sequence[str] | None) -> tuple[str, bool]:
+        """What happened, and whether nothing is left to do for these targets, the first bundle's first. None: the newest of each.
+
+        What goes wrong with one bundle keeps no other from its update. Raises NetworkError, StorageError.
+        """
+        signed = self._refreshed(origin, targets)
+        results: list[str] = []
+        settled = True
+        failure: NetworkError | StorageError | None = None
+        for running, target in self._wanted(signed, targets):
+            # One bundle on trial at a time: where the worker dies, there is one suspect.
+            if any(folder.load().trial for folder in self.folder.all()):
+                return "; ".join([*results, "a bundle is on trial"]), False
+            try:
+                result, done = self._follow(running, target, signed, origin)
+            except (NetworkError, StorageError) as error:
+                failure = failure or error
+                continue
+            results.append(result if running is self.running else f"{running.model}: {result}")
+            settled = settled and done
+        if failure is not None:
+            raise failure
+        return "; ".join(results), settled
+
+    def _refreshed(self, origin: Origin, targets: Sequence[str] | None) -> SignedTargets:
+        from edgeloop_agent.updates.trust import TrustError, forget_old, refresh
+
+        try:
+            signed = refresh(self.folder, self.folder.load(), origin, self.now())
+        except TrustError as error:
+            self._note(self.folder, "untrusted", targets[0] if targets else "", str(error))
+            raise
+        now = self.now()
+        self.folder.change(lambda j: replace(j, generation=signed.generation, clock_floor=max(j.clock_floor, now), refreshed=now))
+        forget_old(self.folder, signed.generation)
+        return signed
+
+    def _wanted(self, signed: SignedTargets, targets: Sequence[str] | None) -> list[tuple[Running, str]]:
+        """What runs here, each with the target that it should be. What is for none of them goes to the first, which refuses it."""
+        if targets is None:
+            return [(running, self._newest(signed, running)) for running in (self.running, *self.others)]
+        wanted = [(self.running, targets[0])]
+        for target in targets[1:]:
+            offer = signed.offers.get(target)
+            wanted.append((next((r for r in self.others if offer is not None and r.model == offer.model), self.running), target))
+        return wanted
+
+    def _newest(self, signed: SignedTargets, running: Running) -> str:
+        journal = self._folder_of(running).load()
+        mine = [o for o in signed.offers.values() if o.model == running.model and not journal.rejected(o.sha256, software())]
+        return max(mine, key=lambda o: o.version).target if mine else ""
+
+    def _folder_of(self, running: Running) -> UpdateFolder:
+        if running is self.running:
+            return self.folder
+        if running.model.startswith(CONFIG_MODEL):
+            return self.folder.of_config(running.model.removeprefix(CONFIG_MODEL))
+        return self.folder.of_model(running.model)
+
+    def _follow(self, running: Running, target: str, signed: SignedTargets, origin: Origin) -> tuple[str, bool]:
+        folder = self._folder_of(running)
+        journal = folder.load()
+        step = decide(target, signed, running, journal, self.config.updates.max_bundle_bytes, software())
+        if isinstance(step, Stay):
+            if step.refused:
+                self._note(folder, "refused", target, step.why)
+            return step.why, True
+        return self._install(step, origin, folder, journal, signed.deltas.get((target, running.sha256)))
+
+    def _install(
+        self, step: Install, origin: Origin, folder: UpdateFolder, journal: Journal, delta: Delta | None
+    ) -> tuple[str, bool]:
+        offer, name = step.offer, journal.free
+        path = folder.slot(name)
+        came = ""
+        if step.slot is None:
+            # The slot is emptied in the journal before its file changes: what the journal names is always whole.
+            folder.change(lambda j: j.without(name))
+            came = self._fetch(offer, origin, folder, path, delta)
+        try:
+            wrong, note = self._verify(offer, path)
+            note = "; ".join(filter(None, (note, came)))
+        except BundleTooNew as error:
+            why = f"it needs a later edgeloop: update the agent on this device, then it is tried again ({error})"
+            self._reject(folder, offer, why, "refused")
+            return f"{offer.target} is not taken: {why}", True
+        if wrong:  # as far as this agent and its runtimes can tell
+            self._reject(folder, offer, wrong, "failed")
+            return f"{offer.target} did not pass: {wrong}", True
+        slot = Slot(offer.target, offer.model, offer.version, offer.sha256, offer.bytes)
+        folder.change(lambda j: j.staged(slot, self.now()).noted(self._event("installed", offer.target, note)))
+        return f"{offer.target} is staged{note and ', ' + note}", True
+
+    def _fetch(self, offer: Offer, origin: Origin, folder: UpdateFolder, path: Path, delta: Delta | None) -> str:
+        """The signed bytes at `path`; returns how they came, where that was by a delta or should have been."""
+        from edgeloop_agent.updates.download import fetch
+
+        settings = self.config.updates
+        try:
+            came = self._rebuilt(offer, origin, folder, delta) if delta is not None else ""
+            fetch(folder, offer, origin, path, settings.max_bytes_per_second, settings.min_bytes_per_second)
+        except StorageError as error:
+            self._note(folder, "no-room", offer.target, str(error))
+            raise
+        return came
+
+    def _rebuilt(self, offer: Offer, origin: Origin, folder: UpdateFolder, delta: Delta) -> str:
+        """Make the bundle of the one that runs and a delta, where the download would leave it; returns what came of it.
+
+        Where anything does not fit, nothing is left behind and the whole is downloaded. Raises NetworkError: the origin is away.
+        """
+        from edgeloop_agent.updates.download import fetch, partial_of
+        from edgeloop_agent.updates.rebuilding import digest_of, rebuild
+        from edgeloop_agent.updates.trust import TrustError
+
+        settings, partial, file = self.config.updates, partial_of(folder, offer), folder.path / "download-delta.partial"
+        if delta.bytes >= offer.bytes or partial.exists():
+            return ""
+        here = [folder.slot("a"), folder.slot("b"), *map(Path, self.config.bundles)]
+        old = next((path for path in here if digest_of(path) == delta.from_sha256), None)
+        if old is None:
+            return ""
+        try:
+            fetch(folder, delta.file, origin, file, settings.max_bytes_per_second, settings.min_bytes_per_second)
+            rebuild(old, file, delta, offer, partial)
+            return f"by a delta of {delta.bytes} bytes instead of {offer.bytes}"
+        except (BundleError, StorageError, NotFound, TrustError, OSError, MemoryError) as error:
+            return f"whole, as its delta did not do: {error}"
+        finally:
+            file.unlink(missing_ok=True)
+
+    def _verify(self, offer: Offer, path: Path) -> tuple[str, str]:
+        """Why the bundle or config fails here, or ""; and what is to be said of it. Raises BundleTooNew."""
+        if offer.kind == CONFIG:
+            return self.check_config(path) or "", ""
+        from edgeloop_contract.archive import Bundle
+
+        try:
+            with Bundle.open(path) as bundle:
+                opened = Running(bundle.manifest.name, bundle.manifest.version, bundle.sha256)
+                note = "" if bundle.manifest.canary else STRUCTURE_ONLY
+        except BundleTooNew:
+            raise
+        except BundleError as error:
+            return str(error), ""
+        if opened != Running(offer.model, offer.version, offer.sha256):
+            return "it is not what its signature says", ""
+        return self.canary(path) or "", note
+
+    def _reject(self, folder: UpdateFolder, offer: Offer, why: str, kind: str) -> None:
+        event = self._event(kind, offer.target, why)
+        folder.change(lambda j: j.with_rejected(offer.sha256, why[:500], software()).noted(event))
+
+    def _event(self, kind: str, target: str, text: str) -> Event:
+        return Event(key=secrets.token_hex(16), kind=kind, at=self.now(), target=target, text=text[:2000])
+
+    def _note(self, folder: UpdateFolder, kind: str, target: str, text: str) -> None:
+        """Record an event, unless it repeats the last one."""
+        with contextlib.suppress(StorageError):
+            folder.change(lambda j: j if _is_repeated(j, kind, text) else j.noted(self._event(kind, target, text)))
+
+
+def _is_repeated(journal: Journal, kind: str, text: str) -> bool:
+    return any(e.kind == kind and e.text == text[:2000] for e in journal.events[-1:])
