@@ -51,9 +51,11 @@ def _peak(sizes: Tensor, method: Method, percentile: float) -> float:
     if method == "percentile":
         return float(sizes.sort().values[round(percentile / 100.0 * (len(sizes) - 1))])
 
+    above = sizes[sizes > 0]  # zero is exact in every range, and half of what a relu makes: it would hide the others
+
     def cost(peak: float) -> float:
         if method == "entropy":
-            return _divergence(sizes, 0.0, peak, HALF)
+            return _divergence(above, 0.0, peak, HALF)
         scale = max(peak / HALF, 1e-8)
         return float(((sizes - (sizes / scale).round().clamp(max=HALF) * scale) ** 2).mean())
 

@@ -47,7 +47,10 @@ class QdqGraph:
         import onnx
 
         try:
-            return cls(onnx.load_from_string(model))
+            loaded = onnx.load_from_string(model)
+            if not loaded.graph.node:
+                raise ValueError("it has no operations")
+            return cls(loaded)
         except Exception as error:  # protobuf's DecodeError, of a library without types, and what broken tensors raise
             raise ModelError(f"no ONNX file that can be read ({' '.join(str(error).split())}); give another one") from error
 
