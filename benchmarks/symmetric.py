@@ -1,4 +1,4 @@
-"""What int8 around zero costs, the file for TensorRT: accuracy, bytes and CPU latency against the usual int8 file of the same network.
+"""What int8 around zero costs (the file for TensorRT): accuracy, bytes and CPU latency against the usual int8 file of a network.
 
 Both are calibrated and repaired for themselves, without training and with no layer in float. No GPU is used: on the CPU the file's
 numbers are the same, its speed is not. benchmarks/gpu.py measures it where TensorRT is. With --quick only exercise_watch.
@@ -45,8 +45,9 @@ def against_the_usual(name: str) -> Iterator[Row]:
     lost = round(shares[USUAL] - shares[OURS], 2)
     yield Row(f"{name}: float accuracy", round(shares[PLAIN], 2), "%")
     yield Row(
-        f"{name}: symmetric int8 accuracy", round(shares[OURS], 2), "%", round(shares[USUAL], 2), round(shares[OURS] / shares[USUAL], 3),
-        f"≤ {MAX_LOST_POINTS} points below the usual int8 file; {lost} lost", lost <= MAX_LOST_POINTS,
+        f"{name}: symmetric int8 accuracy", round(shares[OURS], 2), "%", round(shares[USUAL], 2),
+        round(shares[OURS] / shares[USUAL], 3), f"≤ {MAX_LOST_POINTS} points below the usual int8 file; {lost} lost",
+        lost <= MAX_LOST_POINTS,
     )  # fmt: skip
     pair = next(p for p in run["parity"]["pairs"] if p["b"] == OURS)
     yield Row(f"{name}: runtime and torch apart", pair["max_lsb"], "LSB", target=f"{pair['exact_share']:.2%} equal")

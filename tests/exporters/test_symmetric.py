@@ -47,7 +47,7 @@ class Blocks(nn.Module):
 MADE = {**NETWORKS, "blocks": Blocks}
 
 
-@pytest.mark.parametrize("name", cases(MADE, ("blocks", "attention", "transposed")))
+@pytest.mark.parametrize("name", cases(MADE, ("blocks", "transposed")))
 def test_a_file_keeps_the_rules_and_torchs_scores(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     splits = splits_of(name, "float32" if name in ("no bias", "1-D", "GRU") else "uint8")
