@@ -92,6 +92,15 @@ class GraphCache(msgspec.Struct):
     def engines(self) -> Path:
         return self.folder / "tensorrt"
 
+    def engine_folder(self) -> str:
+        """Where TensorRT may keep engines, made here; "" for nowhere."""
+        try:
+            if self.max_engine_bytes:
+                self.engines.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a full or read-only disk costs the cache, not the model
+            return ""
+        return str(self.engines) if self.max_engine_bytes else ""
+
     def trim_engines(self) -> None:
         """Delete the engines that were not used for longest, above `max_engine_bytes`."""
         with contextlib.suppress(OSError):

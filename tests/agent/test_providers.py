@@ -174,6 +174,13 @@ def test_engines_have_a_bound_and_the_longest_unused_goes_first(tmp_path: Path) 
     assert sorted(path.name for path in cache.engines.iterdir()) == ["new", "older"]
 
 
+def test_engines_are_kept_nowhere_without_a_place(tmp_path: Path) -> None:
+    (tmp_path / "graphs").write_text("a file")
+    assert GraphCache(tmp_path / "graphs", 0).engine_folder() == ""
+    assert GraphCache(tmp_path / "off", 0, 0).engine_folder() == "" and not (tmp_path / "off").exists()
+    assert Path(GraphCache(tmp_path / "on", 0).engine_folder()).is_dir()
+
+
 def test_what_was_remembered_of_a_provider_that_is_gone_does_not_stop_the_agent(tmp_path: Path) -> None:
     with Bundle.open(GOLDEN) as bundle:
         choice = device_state.fastest(bundle.manifest.variants, [row("onnx-int8", 1, "CUDA")])

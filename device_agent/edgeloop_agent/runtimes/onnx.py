@@ -15,7 +15,7 @@ import numpy as np
 from edgeloop_agent.hardware import int8_may_saturate, machine
 from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, missing_library, to_scores
 from edgeloop_agent.runtimes.named import to_input
-from edgeloop_agent.runtimes.providers import FP16, chain_of, full_names, options_of, with_engines
+from edgeloop_agent.runtimes.providers import FP16, chain_of, full_names, is_tensorrt, options_of, with_engines
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Precision, Variant
@@ -118,7 +118,8 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
     available = library.get_available_providers()
     chosen, missing_providers = full_names(available, chain_of(given.way, available) if given.way else given.providers)
     integer, graphs = variant.precision == Precision.INT8, given.graphs
-    engines = str(graphs.engines) if graphs is not None and graphs.max_engine_bytes else ""
+    engines = graphs.engine_folder() if graphs is not None and any(map(is_tensorrt, chosen)) else ""
+    workarounds = _workarounds(integer, variant.provider) if chosen == [CPU] else ("",)
     with_options = [(name, options_of(name, given.way, integer, given.dla_core, engines)) for name in chosen]
 
     def open_session(options: Any, workaround: str) -> Any:
@@ -134,12 +135,13 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
         return library.InferenceSession(model, options, providers=with_options)
 
     try:
-        session, workaround = _open_exact(open_session, threads, integer and chosen == [CPU] and int8_may_saturate())
+        session, workaround = _open_exact(open_session, threads, workarounds)
         if graphs is not None and engines:
             graphs.trim_engines()
         if given.way and chosen[0] not in session.get_providers():  # onnxruntime went on without it
             raise DeviceError(f"{version()}: {given.way} does not start here; are its libraries and a GPU there?")
-        note = NOTES.get(workaround, "") + ((given.way.endswith(FP16) and "; what is not int8 in 16 bits") or "")
+        why_floats = f"; computed in floats: made for {variant.provider}" if variant.provider else NOTES.get(workaround, "")
+        note = "; what is not int8 in 16 bits" if given.way.endswith(FP16) else why_floats if workaround else ""
         return _Session(variant, session, missing_providers, note)  # names in it may be no UTF-8
     except DeviceError:
         raise
@@ -150,16 +152,23 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
 
 def session_of(model: bytes, threads: int = 1) -> Any:
     """A quiet session on the CPU, exact on every one (see `int8_may_saturate`). Raises onnxruntime's own errors."""
-    return _open_exact(lambda options, _: _on_cpu(model, options), threads, int8_may_saturate())[0]
+    return _open_exact(lambda options, _: _on_cpu(model, options), threads, _workarounds(True))[0]
 
 
-def _open_exact(open_session: Callable[[Any, str], Any], threads: int, saturating: bool) -> tuple[Any, str]:
-    """A session, and the workaround that it needed ("": none).
+def _workarounds(integer: bool, made_for: str = "") -> tuple[str, ...]:
+    """What a file needs on this CPU, in the order to try it ("": nothing).
 
     Where int8 sums may saturate: uint8 weights, whose kernels are exact and a little slower; where layers share a tensor and
-    onnxruntime cannot do that, float arithmetic.
+    onnxruntime cannot do that, float arithmetic. So too a file that is made for a provider: onnxruntime has few kernels for it on
+    the CPU, and would make floats of its weights at every inference.
     """
-    workarounds = (UINT8_WEIGHTS, IN_FLOATS) if saturating else ("",)
+    if made_for:
+        return (IN_FLOATS,)
+    return (UINT8_WEIGHTS, IN_FLOATS) if integer and int8_may_saturate() else ("",)
+
+
+def _open_exact(open_session: Callable[[Any, str], Any], threads: int, workarounds: Sequence[str]) -> tuple[Any, str]:
+    """A session, and the workaround that it needed ("": none)."""
     for workaround in workarounds:
         options = _options(threads)
         if workaround:

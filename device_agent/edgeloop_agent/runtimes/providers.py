@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CPU", "FP16", "TENSORRT", "chain_of", "full_names", "options_of", "ways", "with_engines"]
+__all__ = ["CPU", "FP16", "TENSORRT", "chain_of", "full_names", "is_tensorrt", "options_of", "ways", "with_engines"]
 
 CPU, TENSORRT, CUDA = "CPU", "TensorRT", "CUDA"
 FP16 = " fp16"  # ends a way: what is not int8 in 16 bits
@@ -41,11 +41,16 @@ def chain_of(way: str, available: Sequence[str]) -> list[str]:
     return [name, *(n for n in with_engines(available) if n == CUDA)] if name.lower() == TENSORRT.lower() else [name]
 
 
+def is_tensorrt(provider: str) -> bool:
+    """Of a full name."""
+    return provider.lower() == (TENSORRT + SUFFIX).lower()
+
+
 def options_of(provider: str, way: str, integer: bool, dla_core: int, engines: str) -> dict[str, str]:
     """ONNX Runtime's options of a provider (full name). `integer`: a file with int8 inside; `dla_core`: −1 for none; `engines`: a
     folder for built engines, "" for none.
     """
-    if provider.lower() != (TENSORRT + SUFFIX).lower():
+    if not is_tensorrt(provider):
         return {}
     options = {
         "trt_fp16_enable": str(int(way.endswith(FP16))), "trt_int8_enable": str(int(integer)),

@@ -202,7 +202,7 @@ def _files(inputs: Inputs, task: Task, float_layers: int, decoding: int) -> tupl
             accuracy=task.estimate(own, test),
             bytes=len(model),
             kernels=counted,
-            slow_because=[f"it is made for {variant.provider}; on the CPU, layers with an activation compute in float"]
+            slow_because=[f"it is made for {variant.provider}; the CPU computes it in floats"]
             if variant.provider
             else kernels.reasons(counted, variant.precision == Precision.INT8, float_layers, decoding),
         )
