@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -89,26 +89,31 @@ def at_most(name: str, value: float, unit: str, ceiling: float, peer: float | No
 
 def main(measure: Callable[[bool], Iterator[Row]]) -> None:
     """Run a benchmark script. `measure` gets whether to be quick."""
-    from edgeloop_agent.hardware import machine
-
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true", help="under a minute, with every row it can")
     parser.add_argument("--json", action="store_true", help="the rows as JSON")
     options = parser.parse_args()
-    if not options.json:
+    report(measure(options.quick), options.json)
+
+
+def report(rows: Iterable[Row], as_json: bool) -> None:
+    """Print rows as they come, or as JSON at the end. Leaves with an error where a part broke."""
+    from edgeloop_agent.hardware import machine
+
+    if not as_json:
         print(f"{machine()}; {date.today()}; {' '.join(sys.argv)}")
         print(f"{'':46}{'ours':>12} {'unit':8}{'peer':>12}{'ratio':>8}  target")
-    rows = []
-    for row in measure(options.quick):
-        rows.append(row)
-        if not options.json:
+    found = []
+    for row in rows:
+        found.append(row)
+        if not as_json:
             peer = f"{row.peer:12,.4g}" if row.peer is not None else " " * 12
             ratio = f"{row.ratio:7.2f}×" if row.ratio is not None else " " * 8
             verdict = {None: "", True: "met", False: "MISSED"}[row.met]
             value = f"{row.value:12,.5g}" if row.value is not None else f"{'–':>12}"
             print(f"{row.name:46}{value} {row.unit:8}{peer}{ratio}  {row.target} {verdict}", flush=True)
-    if options.json:
-        print(json.dumps([asdict(row) for row in rows]))
+    if as_json:
+        print(json.dumps([asdict(row) for row in found]))
     if broken:
         sys.exit(f"failed: {', '.join(broken)}")
 

@@ -10,20 +10,32 @@ __all__ = ["BenchReport", "Kernel", "KernelTimes", "MeasuredVariant", "Sustained
 
 
 class MeasuredVariant(msgspec.Struct, frozen=True):
-    """One variant on one device: its cost at the best thread count, or why it does not run there."""
+    """One variant on one device: its cost at the best thread count, or why it does not run there. `provider`: ONNX Runtime's, and
+    how, where the device has several: "CPU", "CUDA", "TensorRT", "TensorRT fp16".
+    """
 
     variant: str
     runtime: str = ""
     cost: Cost | None = None
     refused: str = ""
+    provider: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant} by {self.provider}" if self.provider else self.variant
 
 
 class VariantChoice(msgspec.Struct, frozen=True):
-    """The variant and thread count that a measurement chose, and why."""
+    """The variant and thread count that a measurement chose, and why. `provider`: as of `MeasuredVariant`; "": as configured."""
 
     variant: str
     threads: int
     why: str
+    provider: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"{self.variant} by {self.provider}" if self.provider else self.variant
 
 
 class SustainedRun(msgspec.Struct, frozen=True):

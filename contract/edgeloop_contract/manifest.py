@@ -52,7 +52,8 @@ class Variant(Part, frozen=True):
 
     A prepared sample becomes an input by its types: equal types pass as they are; uint8 counts become int8 as count − 128; floats
     become integers by the input's quantization; counts become floats by value. `states`: tensors that the file feeds back.
-    `kept_inside`: the runtime itself keeps state from call to call, and this is when it begins anew.
+    `kept_inside`: the runtime itself keeps state from call to call, and this is when it begins anew. `provider`: ONNX Runtime's
+    provider that the file is made for, such as TensorRT: other ones run it too, where other variants are the better choice.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Variant(Part, frozen=True):
     kept_inside: Reset | None = None
     accuracy: Estimate | None = None
     cost: Cost | None = None
+    provider: str = ""
 
     @property
     def input(self) -> TensorSpec:

@@ -35,6 +35,7 @@ class Variant1(Part, frozen=True, kw_only=True):
     output: TensorSpec
     accuracy: Estimate | None = None
     cost: Cost | None = None
+    provider: str = ""
 
 
 class Golden1(Part, frozen=True, kw_only=True):
@@ -89,7 +90,7 @@ def read(data: bytes) -> Manifest:
     variants = [
         Variant(
             name=v.name, runtime=v.runtime, precision=v.precision, file=v.file, inputs=[v.input], outputs=[v.output],
-            accuracy=v.accuracy, cost=v.cost,
+            accuracy=v.accuracy, cost=v.cost, provider=v.provider,
         )
         for v in old.variants
     ]  # fmt: skip
@@ -110,7 +111,7 @@ def of(manifest: Manifest) -> Manifest1:
     variants = [
         Variant1(
             name=v.name, runtime=v.runtime, precision=v.precision, file=v.file, input=v.input, output=v.output,
-            accuracy=v.accuracy, cost=v.cost,
+            accuracy=v.accuracy, cost=v.cost, provider=v.provider,
         )
         for v in manifest.variants
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
@@ -79,12 +79,32 @@ class ResultCache(msgspec.Struct):
 class GraphCache(msgspec.Struct):
     """Optimised graphs as files: a digest, then the graph. A damaged or stale one counts as a miss and is made again.
 
-    The key names everything that such a graph depends on; another runtime or CPU has other keys. `max_bytes` 0: off.
+    The key names everything that such a graph depends on; another runtime or CPU has other keys. `max_bytes` 0: off. TensorRT
+    keeps its engines beside them by itself, for this model, version and GPU; they may take `max_engine_bytes`, 0: none are kept.
     """
 
     folder: Path
     max_bytes: int
+    max_engine_bytes: int = 512 << 20
     counts: CacheCounts = msgspec.field(default_factory=CacheCounts)
+
+    @property
+    def engines(self) -> Path:
+        return self.folder / "tensorrt"
+
+    def engine_folder(self) -> str:
+        """Where TensorRT may keep engines, made here; "" for nowhere."""
+        try:
+            if self.max_engine_bytes:
+                self.engines.mkdir(parents=True, exist_ok=True)
+        except OSError:  # a full or read-only disk costs the cache, not the model
+            return ""
+        return str(self.engines) if self.max_engine_bytes else ""
+
+    def trim_engines(self) -> None:
+        """Delete the engines that were not used for longest, above `max_engine_bytes`."""
+        with contextlib.suppress(OSError):
+            self._delete_oldest(self.engines.iterdir(), self.max_engine_bytes)
 
     def _file(self, *parts: str) -> Path:
         return self.folder / (hashlib.sha256("\0".join(parts).encode()).hexdigest() + SUFFIX)
@@ -125,11 +145,14 @@ class GraphCache(msgspec.Struct):
         self.counts.misses += 1
 
     def _trim(self) -> None:
-        files = sorted(((p.stat().st_mtime, p.stat().st_size, p) for p in self.folder.glob(f"*{SUFFIX}")), reverse=True)
+        self._delete_oldest(self.folder.glob(f"*{SUFFIX}"), self.max_bytes)
+
+    def _delete_oldest(self, paths: Iterable[Path], max_bytes: int) -> None:
+        states = [(path, path.stat()) for path in paths]
         used = 0
-        for _, size, path in files:
-            used += size
-            if used > self.max_bytes:
+        for path, state in sorted(states, key=lambda each: max(each[1].st_atime, each[1].st_mtime), reverse=True):
+            used += state.st_size
+            if used > max_bytes:
                 path.unlink(missing_ok=True)
                 self.counts.evictions += 1
 

@@ -124,6 +124,7 @@ def _run(options: argparse.Namespace) -> int:
     from edgeloop_agent.answering import Answering
     from edgeloop_agent.drawing import Pictures
     from edgeloop_agent.metrics import Counts
+    from edgeloop_agent.runtimes.onnx import installed_accelerators
     from edgeloop_agent.sources.files import open_source
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import VariantChoice
@@ -134,10 +135,11 @@ def _run(options: argparse.Namespace) -> int:
         if options.variant:
             choice = VariantChoice(bundle.manifest.variant(options.variant).name, 1, "asked for")
         else:
-            choice = device_state.remembered_choice(state, bundle) or device_state.first_available(bundle.manifest.variants)
+            remembered = device_state.remembered_choice(state, bundle, installed_accelerators())
+            choice = remembered or device_state.first_available(bundle.manifest.variants)
         if options.threads:
             choice = msgspec.structs.replace(choice, threads=options.threads)
-        engine = _engine(bundle, [choice] if options.variant else device_state.in_order(bundle.manifest.variants, choice))
+        engine = _engine(bundle, state, [choice] if options.variant else device_state.in_order(bundle.manifest.variants, choice))
         choice = engine.choice
         print(f"{choice.variant} on {engine.runtime.description}, {choice.threads} threads ({choice.why})", file=sys.stderr)
         answering, answered, refused = Answering(bundle.manifest, lambda: engine, Counts()), 0, 0
@@ -157,14 +159,15 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _engine(bundle: Bundle, choices: list[VariantChoice]) -> Engine:
+def _engine(bundle: Bundle, state: Path, choices: list[VariantChoice]) -> Engine:
     """An engine of the first variant that runs here. Raises the first variant's DeviceError."""
+    from edgeloop_agent.device_state import options_for
     from edgeloop_agent.engine import Engine
 
     failure: DeviceError | None = None
     for choice in choices:
         try:
-            engine = Engine(bundle, choice)
+            engine = Engine(bundle, choice, options_for(state, way=choice.provider))
             engine.try_once()
             return engine
         except DeviceError as error:
@@ -177,29 +180,31 @@ def _bench(options: argparse.Namespace) -> int:
     from edgeloop_agent import device_state
     from edgeloop_agent.bench.measure import measure_bundle
     from edgeloop_agent.bench.sustained import in_a_process, kernel_times, lines
+    from edgeloop_agent.runtimes.onnx import installed_accelerators
     from edgeloop_contract.archive import Bundle
     from edgeloop_contract.bench_report import BenchReport
 
     with Bundle.open(options.bundle) as bundle:
-        rows = measure_bundle(bundle, options.seconds)
+        state, providers = options.state or device_state.default_folder(), installed_accelerators()
+        rows = measure_bundle(bundle, options.seconds, device_state.options_for(state, providers))
         choice = device_state.fastest(bundle.manifest.variants, rows)
         if choice is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
-        path = device_state.remember_choice(options.state or device_state.default_folder(), bundle, choice)
+        path = device_state.remember_choice(state, bundle, choice, providers)
         timed = kernel_times(bundle, rows) if options.kernels else None
     steady = in_a_process(options.bundle, choice, options.sustain, options.stop_celsius) if options.sustain > 0 else None
     if options.json:
         print(msgspec.json.encode(BenchReport(rows, choice, str(path), steady, timed)).decode())
         return 0
-    width = max(16, *(len(row.variant) + 2 for row in rows))
+    width = max(16, *(len(row.title) + 2 for row in rows))
     print(f"{'variant':{width}}{'runtime':28}{'p50 µs':>10}{'p95 µs':>10}{'threads':>9}")
     for row in rows:
         if row.cost is None:
-            print(f"{row.variant:{width}}{row.refused}")
+            print(f"{row.title:{width}}{row.refused}")
         else:
             cost = row.cost
-            print(f"{row.variant:{width}}{row.runtime:28}{cost.latency_us_p50:10.1f}{cost.latency_us_p95:10.1f}{cost.threads:9}")
-    print(f"fastest: {choice.variant}, {choice.threads} threads; remembered in {path}")
+            print(f"{row.title:{width}}{row.runtime:28}{cost.latency_us_p50:10.1f}{cost.latency_us_p95:10.1f}{cost.threads:9}")
+    print(f"fastest: {choice.title}, {choice.threads} threads; remembered in {path}")
     for line in lines(steady, timed):
         print(line)
     return 0

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import msgspec
 
+from edgeloop_agent.caches import GraphCache
 from edgeloop_agent.hardware import machine
-from edgeloop_agent.runtimes import RUNTIMES, version_of
+from edgeloop_agent.runtimes import RUNTIMES, RuntimeOptions, version_of
+from edgeloop_agent.runtimes.providers import FP16
 from edgeloop_contract.archive import Bundle, VerifiedFile
 from edgeloop_contract.bench_report import MeasuredVariant, VariantChoice
 from edgeloop_contract.errors import DeviceError, StorageError, UsageError
@@ -20,8 +22,8 @@ from edgeloop_contract.files import publish
 from edgeloop_contract.manifest import Precision, Variant
 
 __all__ = [
-    "VerifiedBundles", "available", "default_folder", "fastest", "first_available", "in_order", "remember_choice",
-    "remembered_choice",
+    "VerifiedBundles", "available", "default_folder", "fastest", "first_available", "in_order", "options_for",
+    "remember_choice", "remembered_choice",
 ]  # fmt: skip
 
 MAX_VERIFIED = 32
@@ -77,8 +79,8 @@ class VerifiedBundles:
             publish(self._path, msgspec.json.encode(self._known))
 
 
-def _file(folder: Path, bundle: Bundle) -> Path:
-    parts = [bundle.sha256, machine(), *available(_runtimes(bundle.manifest.variants)).values()]
+def _file(folder: Path, bundle: Bundle, providers: Iterable[str]) -> Path:
+    parts = [bundle.sha256, machine(), *available(_runtimes(bundle.manifest.variants)).values(), *sorted(providers)]
     return folder / f"fastest-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()}.json"
 
 
@@ -86,6 +88,12 @@ def _runtimes(variants: Iterable[Variant]) -> list[str]:
     """Those that a bundle can use, in the table's order: another one is not even loaded."""
     used = {v.runtime for v in variants}
     return [name for name in RUNTIMES if name in used]
+
+
+def options_for(state: Path, providers: Iterable[str] = (), way: str = "") -> RuntimeOptions:
+    """How a model is opened without a config: with a cache of engines where a provider builds some."""
+    graphs = GraphCache(state / "graphs", 0) if providers or way else None
+    return RuntimeOptions(providers=tuple(providers), graphs=graphs, way=way)
 
 
 def available(runtimes: Iterable[str] = tuple(RUNTIMES)) -> dict[str, str]:
@@ -99,17 +107,17 @@ def available(runtimes: Iterable[str] = tuple(RUNTIMES)) -> dict[str, str]:
     return versions
 
 
-def remembered_choice(folder: Path, bundle: Bundle) -> VariantChoice | None:
-    """The remembered choice for this bundle, runtimes and hardware; None without one, or where the file is damaged."""
+def remembered_choice(folder: Path, bundle: Bundle, providers: Iterable[str] = ()) -> VariantChoice | None:
+    """The remembered choice for this bundle, runtimes, hardware and providers; None without one, or where it is damaged."""
     try:
-        return msgspec.json.decode(_file(folder, bundle).read_bytes(), type=VariantChoice)
+        return msgspec.json.decode(_file(folder, bundle, providers).read_bytes(), type=VariantChoice)
     except (OSError, msgspec.MsgspecError):
         return None
 
 
-def remember_choice(folder: Path, bundle: Bundle, choice: VariantChoice) -> Path:
+def remember_choice(folder: Path, bundle: Bundle, choice: VariantChoice, providers: Iterable[str] = ()) -> Path:
     """Keep `choice`, by rename. Raises StorageError when the folder cannot be written."""
-    path = _file(folder, bundle)
+    path = _file(folder, bundle, providers)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         publish(path, msgspec.json.encode(choice))
@@ -119,26 +127,30 @@ def remember_choice(folder: Path, bundle: Bundle, choice: VariantChoice) -> Path
 
 
 def fastest(variants: list[Variant], measured: list[MeasuredVariant]) -> VariantChoice | None:
-    """The least p50 among the variants that ran; every variant in a bundle has met the accuracy floor already."""
-    ran = {m.variant: m.cost for m in measured if m.cost is not None}
-    names = [v.name for v in variants if v.name in ran]
-    if not names:
+    """The least p50 among the variants that ran; every variant in a bundle has met the accuracy floor already.
+
+    A variant that was made for a provider is chosen on that provider alone, unless nothing else runs.
+    """
+    made_for = {variant.name: variant.provider for variant in variants}
+    ran = [(row, row.cost) for row in measured if row.cost is not None and row.variant in made_for]
+    at_home = [(row, cost) for row, cost in ran if made_for[row.variant] in ("", row.provider.removesuffix(FP16))]
+    if not ran:
         return None
-    best = min(names, key=lambda name: ran[name].latency_us_p50)
-    return VariantChoice(best, ran[best].threads, f"fastest of {len(names)} measured on this device")
+    best, cost = min(at_home or ran, key=lambda each: each[1].latency_us_p50)
+    return VariantChoice(best.variant, cost.threads, f"fastest of {len(ran)} measured on this device", best.provider)
 
 
 def in_order(variants: list[Variant], choice: VariantChoice) -> list[VariantChoice]:
     """The chosen variant, and then the others whose runtime is installed: one of them may run where the first does not."""
     here = available(_runtimes(variants))
-    others = [v.name for v in variants if v.runtime in here and v.name != choice.variant]
+    others = [v.name for v in sorted(variants, key=lambda v: bool(v.provider)) if v.runtime in here and v.name != choice.variant]
     return [choice, *(VariantChoice(name, choice.threads, f"{choice.variant} does not run here") for name in others)]
 
 
 def first_available(variants: list[Variant]) -> VariantChoice:
     """Before any measurement: the first int8 variant, else the first, whose runtime is installed."""
     here = available(_runtimes(variants))
-    usable = [v for v in variants if v.runtime in here]
+    usable = sorted((v for v in variants if v.runtime in here), key=lambda v: bool(v.provider))
     if not usable:
         wanted = " or ".join(f"pip install '{RUNTIMES[v][1]}'" for v in sorted({v.runtime for v in variants}))
         raise DeviceError(f"none of the bundle's runtimes is installed here; {wanted}")

@@ -130,7 +130,7 @@ class Models:
         """`tail_servers`: servers that may compute a part of a model."""
         self.config, self.counts, self.log, self.tail_servers = config, counts, log, tail_servers
         self.state = Path(config.state) if config.state else device_state.default_folder()
-        self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes)
+        self.graphs = GraphCache(self.state / "graphs", config.cache.graphs_bytes, config.cache.engines_bytes)
         self.results = ResultCache(config.cache.results_bytes)
         self.running = RunningInferences()
         self.pool: Pool[Model] = Pool(config.cache.models_bytes, self._load)
@@ -248,7 +248,7 @@ class Models:
         failure: DeviceError | None = None
         for choice in [chosen] if self.variant else device_state.in_order(bundle.manifest.variants, chosen):
             try:
-                model = Model(bundle, choice, self.counts, self.results, self.running, self._options())
+                model = Model(bundle, choice, self.counts, self.results, self.running, self._options(choice))
                 model.try_once()
                 return model
             except DeviceError as error:
@@ -257,11 +257,12 @@ class Models:
         assert failure is not None
         raise failure
 
-    def _options(self) -> RuntimeOptions:
+    def _options(self, choice: VariantChoice | None = None) -> RuntimeOptions:
         runtime = self.config.runtime
         return RuntimeOptions(
-            providers=runtime.providers, graphs=self.graphs, delegate=runtime.delegate, delegate_options=runtime.delegate_options
-        )
+            providers=runtime.providers, graphs=self.graphs, way=choice.provider if choice else "", dla_core=runtime.dla_core,
+            delegate=runtime.delegate, delegate_options=runtime.delegate_options,
+        )  # fmt: skip
 
     def _choice(self, bundle: Bundle) -> VariantChoice:
         """As configured, else as remembered, else measured now; after several crashes in a row, another variant."""
@@ -280,21 +281,21 @@ class Models:
         if self.variant:
             name = bundle.manifest.variant(self.variant).name
             return VariantChoice(name, 1, "asked for")
-        remembered = device_state.remembered_choice(self.state, bundle)
+        remembered = device_state.remembered_choice(self.state, bundle, self.config.runtime.providers)
         if remembered is not None:
             return remembered
         if int(os.environ.get("EDGELOOP_CRASHES", "0")):  # measuring a variant may have ended the worker
             return device_state.first_available(bundle.manifest.variants)
         from edgeloop_agent.bench.measure import measure_bundle
 
-        rows = measure_bundle(bundle, self.config.runtime.measure_seconds)
+        rows = measure_bundle(bundle, self.config.runtime.measure_seconds, self._options())
         for row in rows:
-            self.log("info", "measured", variant=row.variant, p50_us=row.cost.latency_us_p50 if row.cost else row.refused)
+            self.log("info", "measured", variant=row.title, p50_us=row.cost.latency_us_p50 if row.cost else row.refused)
         fastest = device_state.fastest(bundle.manifest.variants, rows)
         if fastest is None:
             raise DeviceError(f"no variant runs here: {rows[0].refused}")
         try:
-            device_state.remember_choice(self.state, bundle, fastest)
+            device_state.remember_choice(self.state, bundle, fastest, self.config.runtime.providers)
         except StorageError as error:
             self.log("warning", "not remembered", why=error)
         return fastest

@@ -21,6 +21,7 @@ from edgeloop_exporters.integer_graph import in_integers
 from edgeloop_exporters.named_inputs import NamedInput
 from edgeloop_exporters.normalization import InputNormalization, channels_first
 from edgeloop_exporters.outputs import outputs_of, separated
+from edgeloop_exporters.quantizers import is_symmetric
 from edgeloop_exporters.quiet import quiet
 
 __all__ = ["InputNormalization", "takes_counts", "to_onnx", "to_tflite", "written"]
@@ -37,9 +38,14 @@ Entry = Literal["normalize", "dequantize", "nothing"]
 class _Shipped(nn.Module):
     """Raw channels-last counts in, scores out: a tuple where there are several outputs."""
 
-    def __init__(self, body: nn.Module, normalization: InputNormalization, entry: Entry, moved_first: bool = False) -> None:
-        """`moved_first`: counts become channels first before they are normalized; ONNX Runtime is slow along an axis of three."""
+    def __init__(
+        self, body: nn.Module, normalization: InputNormalization, entry: Entry, moved_first: bool = False, cast_first: bool = False
+    ) -> None:
+        """`moved_first`: counts become channels first before they are normalized; ONNX Runtime is slow along an axis of three.
+        `cast_first`: they are floats before that; TensorRT moves no uint8.
+        """
         super().__init__()
+        self.cast_first = cast_first
         self.body, self.entry, self.qparams, self.moved_first = body, entry, normalization.input_qparams, moved_first
         self.mean: Tensor
         self.factor: Tensor
@@ -54,7 +60,7 @@ class _Shipped(nn.Module):
             dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
             x = dequantize(x, *self.qparams, 0, 255, torch.uint8)
         elif self.entry == "normalize" and self.moved_first:
-            x = channels_first(x)
+            x = channels_first(x.to(torch.float32) if self.cast_first else x)
             along = (-1, *[1] * (x.dim() - 2))
             x = (x.to(torch.float32) - self.mean.reshape(along)) * self.factor.reshape(along)
             return self.body(x)  # type: ignore[no-any-return]
@@ -65,7 +71,7 @@ class _Shipped(nn.Module):
 
 def takes_counts(module: fx.GraphModule, normalization: InputNormalization) -> bool:
     """Whether the raw uint8 counts are the quantized input. They are not where a layer that stays in float reads them."""
-    if normalization.input_qparams is None:
+    if normalization.input_qparams is None or is_symmetric(module):
         return False
     entry = next(n for n in module.graph.nodes if n.op == "placeholder")
     return bool(entry.users) and all(u.op == "call_module" for u in entry.users)
@@ -131,12 +137,12 @@ def _onnx(module: fx.GraphModule, normalization: InputNormalization, shape: tupl
     import onnx
 
     _register_operations()
-    raw_is_quantized = quantized and takes_counts(module, normalization)
-    body = separated(in_integers(module, 0, True, raw_is_quantized) if quantized else copied(module))
+    raw_is_quantized, symmetric = quantized and takes_counts(module, normalization), is_symmetric(module)
+    body = separated(in_integers(module, 128 if symmetric else 0, True, raw_is_quantized) if quantized else copied(module))
     entry: Entry = "dequantize" if raw_is_quantized else "normalize"
     moved_first = len(normalization.mean) > 1 and len(shape) > 1 and normalization.dtype != "int32"
     inputs = inputs_of(module)
-    shipped = with_own_inputs(body) if inputs else _Shipped(body, normalization, entry, moved_first).eval()
+    shipped = with_own_inputs(body) if inputs else _Shipped(body, normalization, entry, moved_first, symmetric).eval()
     samples = _samples(2, inputs, shape, RAW[normalization.dtype])
     batch = torch.export.Dim("batch", min=1, max=MAX_BATCH)
     opset = OPSET_OF_GELU if any(node.target is aten.gelu.default for node in body.graph.nodes) else OPSET

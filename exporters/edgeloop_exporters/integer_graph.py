@@ -17,8 +17,11 @@ from edgeloop_exporters.token_rewrites import tables_in_int8
 
 
 def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, raw_is_quantized: bool) -> fx.GraphModule:
-    """A copy whose quantizers are `quantized_decomposed` operations; `offset` 0 makes uint8 activations, 128 int8."""
-    ops = torch.ops.quantized_decomposed
+    """A copy whose quantizers are `quantized_decomposed` operations; `offset` 0 makes uint8 activations, 128 int8.
+
+    `weights_as_integers`: as ONNX files have them; TFLite's converter rounds them itself.
+    """
+    ops, for_tflite = torch.ops.quantized_decomposed, not weights_as_integers
     with quiet():
         module = copy.deepcopy(module)
     graph = module.graph
@@ -29,8 +32,8 @@ def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, 
         quantizer = module.get_submodule(str(node.target))
         (source,) = node.args
         if isinstance(quantizer, ActivationQuantizer):
-            free = isinstance(quantizer, Rescaled) and not offset  # ONNX: `onnx_passes` makes another scale of it
-            if (source.op == "placeholder" and raw_is_quantized and not offset) or not quantizer.rounding or free:
+            free = isinstance(quantizer, Rescaled) and not for_tflite  # ONNX: `onnx_passes` makes another scale of it
+            if (source.op == "placeholder" and raw_is_quantized and not for_tflite) or not quantizer.rounding or free:
                 node.replace_all_uses_with(source)
                 graph.erase_node(node)
                 continue
@@ -46,7 +49,7 @@ def in_integers(module: fx.GraphModule, offset: int, weights_as_integers: bool, 
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         graph.erase_node(node)
-    if offset:
+    if for_tflite:
         tflite_passes.mark_floats(module)
         tflite_passes.one_reader_each(module)
     graph.eliminate_dead_code()

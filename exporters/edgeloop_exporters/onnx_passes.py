@@ -162,7 +162,9 @@ def _hold_transpose(model: Any) -> None:
         if source is None or sizes.get(node.input[1], 1) == 1:
             continue
         before = made.get(source.input[0]) if source.op_type == "Cast" else source
-        if before is not None and before.op_type == "Transpose" and before.input[0] == graph.input[0].name:
+        moved = made.get(before.input[0]) if before is not None and before.op_type == "Transpose" else None
+        entered = [before.input[0] if moved is None else moved.input[0]] if before is not None else []
+        if before is not None and before.op_type == "Transpose" and entered == [graph.input[0].name]:
             held = node.output[0] + HELD
             graph.initializer.append(numpy_helper.from_array(np.array([-1, shape[-1], *shape[:-1]], np.int64), f"{held}_shape"))
             graph.node.insert(place, helper.make_node("Reshape", [node.input[0], f"{held}_shape"], [held]))

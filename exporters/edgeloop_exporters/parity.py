@@ -112,9 +112,10 @@ def _onnx_tensors(model: bytes, feeds: Mapping[str, Array]) -> list[tuple[np.flo
     inferred = onnx.shape_inference.infer_shapes(graph)
     session = session_of(inferred.SerializeToString(), cores())
     values = session.run(wanted, dict(feeds))
+    moved = [128 if v.dtype == np.int8 else 0 for v in values]  # int8 in uint8 form, as torch has it
     return [
-        (np.float32(constants[n.input[1]]), int(constants[n.input[2]]), v.astype(np.int16))
-        for n, v in zip(nodes, values, strict=True)
+        (np.float32(constants[n.input[1]]), int(constants[n.input[2]]) + by, v.astype(np.int16) + by)
+        for n, v, by in zip(nodes, values, moved, strict=True)
     ]
 
 

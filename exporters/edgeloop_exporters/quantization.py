@@ -4,77 +4,39 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 
 from edgeloop_contract.errors import ModelError
 from edgeloop_exporters.activations import factor_of, least_read
 from edgeloop_exporters.decoders import decoder_nodes, reach_of
 from edgeloop_exporters.floating import SAME_SCALE, floating_nodes, fuses_into_next, only_float_reads, stays_float
-from edgeloop_exporters.graph import CONVOLUTIONS, WEIGHTED, aten, layer_name, tensor_of
-from edgeloop_exporters.inputs import is_entry
-from edgeloop_exporters.kernel_scales import axis_of, fixed_scale
-from edgeloop_exporters.outputs import JOINED, answers_here, last_nodes
+from edgeloop_exporters.graph import WEIGHTED, aten, layer_name, tensor_of
+from edgeloop_exporters.kernel_scales import fixed_scale
+from edgeloop_exporters.outputs import answers_here, last_nodes
+from edgeloop_exporters.quantization_plan import (
+    INPUT,
+    QuantizationPlan,
+    QuantizationPoint,
+    QuantizedWeight,
+    is_activation,
+    pads_for_next,
+    weight_of,
+)
 from edgeloop_exporters.quantizers import ActivationQuantizer, Mode, Rescaled, WeightQuantizer
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import Method
-from edgeloop_exporters.rewrites import MAX_POOLS, padding_value, pads_with_lowest
+from edgeloop_exporters.rewrites import MAX_POOLS, pads_with_lowest
 
 __all__ = [
     "QuantizationPlan", "choose_ranges", "insert", "output_qparams", "output_steps", "plan", "set_mode", "settle", "weight_key",
 ]  # fmt: skip
 
-INPUT = "input"
-MIN_TABLE = 4096  # values of a table of rows that becomes int8, a scale for each row
 JOINING = {aten.cat.default, aten.stack.default}
 MAY_RESCALE = {aten.add.Tensor, aten.mul.Tensor, *WEIGHTED}  # they read any scale; others hand it on, or share it with others
-
-
-@dataclass(frozen=True)
-class QuantizationPoint:
-    """One activation tensor that gets a scale; points of one `group` share it. `rounding`: not where scores stay in float.
-
-    `factor`: its scale is the group's times this, because it is a number times what has the group's. `least`: nobody reads below.
-    `most`: its range goes up to here at least, and is never cut: its few large values are those of things that are there.
-    """
-
-    name: str
-    layer: str
-    group: str
-    fixed: tuple[float, int] | None = None
-    rounding: bool = True
-    factor: float = 1.0
-    least: float | None = None
-    most: float | None = None
-
-
-@dataclass(frozen=True)
-class QuantizedWeight:
-    """One weight tensor that becomes int8; `axis` is its output-channel axis (None: one scale for the tensor)."""
-
-    name: str
-    layer: str
-    axis: int | None
-
-
-@dataclass(frozen=True)
-class QuantizationPlan:
-    """`floating`: nodes that compute in float. What they make is rounded for those that compute in integers only. `decoding`: those
-    of them that make boxes of the layers' answers.
-    """
-
-    points: tuple[QuantizationPoint, ...]
-    weights: tuple[QuantizedWeight, ...]
-    floating: frozenset[str] = frozenset()
-    decoding: frozenset[str] = frozenset()
-
-    def __str__(self) -> str:
-        rows = [f"{p.name:24} {p.layer:24} scale of {p.group}" for p in self.points]
-        rows += [f"{w.name:24} {w.layer:24} int8 {'per tensor' if w.axis is None else 'per channel'}" for w in self.weights]
-        return "\n".join(rows)
 
 
 def plan(
@@ -100,9 +62,9 @@ def plan(
     decoding = decoder_nodes(module)
     floating = floating_nodes(module, float_layers, float_streams) | decoding
     for node in module.graph.nodes:
-        if (weight := _weight_of(module, node, floating)) is not None:
+        if (weight := weight_of(module, node, floating)) is not None:
             weights.setdefault(weight.name, weight)
-        if not _is_activation(module, node) or fuses_into_next(node) or _pads_for_next(node):
+        if not is_activation(module, node) or fuses_into_next(node) or pads_for_next(node):
             continue
         if pads_with_lowest(node):
             _check_readers(node)
@@ -134,16 +96,6 @@ def plan(
     return QuantizationPlan(tuple(points), tuple(weights.values()), named_floats, named_decoding)
 
 
-def _weight_of(module: fx.GraphModule, node: Any, floating: Collection[fx.Node]) -> QuantizedWeight | None:
-    """The weight of a layer in integers, or the table whose rows are looked up, if it is large."""
-    if node.target in WEIGHTED and node not in floating and (weight := tensor_of(module, node.args[1])) is not None:
-        return QuantizedWeight(str(node.args[1].target), layer_name(node), axis_of(node, weight))
-    table = tensor_of(module, node.args[0]) if node.target is aten.embedding.default else None
-    if table is None or table.dim() != 2 or table.numel() < MIN_TABLE:
-        return None
-    return QuantizedWeight(str(node.args[0].target), layer_name(node), 0)
-
-
 def _rescaled(
     module: fx.GraphModule, node: fx.Node, named: dict[fx.Node, str], points: Iterable[QuantizationPoint]
 ) -> float | None:
@@ -156,25 +108,6 @@ def _rescaled(
 
 def _fixed(points: Iterable[QuantizationPoint], group: str) -> bool:
     return any(p.name == group and p.fixed for p in points)
-
-
-def _is_activation(module: fx.GraphModule, node: fx.Node) -> bool:
-    """A float tensor that arithmetic reads: the input, an operation's result, or a constant operand of add or mul."""
-    value = node.meta.get("val")
-    if not (isinstance(value, Tensor) and value.is_floating_point()) and node.op != "get_attr":
-        return False
-    if node.op == "get_attr":
-        tensor = tensor_of(module, node)
-        operands = {aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.matmul.default}
-        return tensor is not None and tensor.is_floating_point() and any(u.target in operands for u in node.users)
-    if node.op == "placeholder":
-        return is_entry(node)  # a sample of several inputs is rounded input by input
-    return node.op == "call_function" and node.target is not JOINED
-
-
-def _pads_for_next(node: fx.Node) -> bool:
-    """Zeros around what a convolution reads: exact in any scale, and part of that convolution once nothing stands between."""
-    return padding_value(node) == 0 and all(user.target in CONVOLUTIONS for user in node.users)
 
 
 def _check_readers(node: fx.Node) -> None:
@@ -197,7 +130,7 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
         limits = [-math.inf if p.least is None else p.least for p in decided.points if p.group == group and p.factor == 1.0]
         most = max((p.most for p in decided.points if p.group == group and p.most is not None), default=None)
         least = min(limits, default=-math.inf)
-        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, least, most))
+        home.add_module(group, ActivationQuantizer(fixed.get(group), group in rounding, least, most, decided.symmetric))
     rescaled = {p.name: Rescaled(home.get_submodule(p.group), p.factor) for p in decided.points if p.factor != 1.0}  # type: ignore[arg-type]
     for name, quantizer in rescaled.items():
         home.add_module(f"rescaled_{name}", quantizer)
@@ -208,7 +141,9 @@ def insert(module: fx.GraphModule, decided: QuantizationPlan) -> None:
     for node in list(module.graph.nodes):
         name = INPUT if node.op == "placeholder" else node.name
         if name in by_name:
+            wanted = by_name[name].readers
             readers = [u for u in node.users if node not in from_float or u not in floating]
+            readers = readers if wanted is None else [u for u in node.users if u.name in wanted]
             own = f"rescaled_{name}" if name in rescaled else by_name[name].group
             _after(module, node, f"quantizers.{own}", readers)
         elif node.op == "get_attr" and str(node.target) in axes:

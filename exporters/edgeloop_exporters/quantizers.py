@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from edgeloop_exporters.range_observers import Following
 from edgeloop_exporters.ranges import LEVELS, Method, clipped
 
-__all__ = ["WEIGHT_MAX", "ActivationQuantizer", "Mode", "Rescaled", "WeightQuantizer"]
+__all__ = ["WEIGHT_MAX", "ActivationQuantizer", "Mode", "Rescaled", "WeightQuantizer", "is_symmetric"]
 
 WEIGHT_MAX = 127
+MIDDLE = 128  # zero of int8, in uint8 form
 Mode = Literal["off", "observe", "quantize"]
 SEEN_A_BATCH = 16_384  # values of each batch that calibration keeps a sample of
 
@@ -24,14 +25,17 @@ class ActivationQuantizer(nn.Module):
     `observe` keeps a sample of what passes; `settle` then chooses the range; `quantize` rounds with a straight-through
     gradient (Jacob et al. 2018) and, while `following` is set, lets the range follow the data. One that is not `rounding`
     knows its range and hands on what it is given: scores that stay in float. `least`: values below are not told apart. `most`:
-    the range goes up to here at least, and is that of all values, whatever the method.
+    the range goes up to here at least, and is that of all values, whatever the method. `symmetric`: the zero point is 128, which
+    is 0 as int8, and the range reaches as far down as up.
     """
 
     def __init__(
-        self, fixed: tuple[float, int] | None = None, rounding: bool = True, least: float = -math.inf, most: float | None = None
-    ) -> None:
+        self, fixed: tuple[float, int] | None = None, rounding: bool = True, least: float = -math.inf, most: float | None = None,
+        symmetric: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.mode: Mode = "off"
+        self.symmetric = symmetric
         self.fixed, self.rounding, self.least, self.most = fixed, rounding, least, most
         self.following: Following | None = None
         self.seen: list[Tensor] = []
@@ -46,6 +50,9 @@ class ActivationQuantizer(nn.Module):
         if self.fixed:
             return torch.tensor(self.fixed[0]), torch.tensor(self.fixed[1], dtype=torch.int32)
         low, high = self.low.clamp(max=0.0), self.high.clamp(min=0.0)
+        if self.symmetric:
+            scale = (torch.maximum(-low, high) / WEIGHT_MAX).clamp(min=1e-8)
+            return scale, torch.full((), MIDDLE, dtype=torch.int32)
         scale = ((high - low) / LEVELS).clamp(min=1e-8)
         return scale, (-low / scale).round().clamp(0, LEVELS).to(torch.int32)
 
@@ -61,7 +68,7 @@ class ActivationQuantizer(nn.Module):
         """Choose the range from what was observed."""
         if self.seen and not self.fixed:
             method = method if self.most is None else "minmax"
-            low, high = clipped(torch.cat(self.seen), method, percentile)
+            low, high = clipped(torch.cat(self.seen), method, percentile, self.symmetric)
             if method == "minmax":  # of every value, not of the sample
                 low, high = min(a for a, _ in self.extremes), max(b for _, b in self.extremes)
             self.low.fill_(low)
@@ -111,6 +118,11 @@ class ActivationQuantizer(nn.Module):
         return (x.float() * (1 / scale)).round_().add_(zero_point).clamp_(0, LEVELS).sub_(zero_point).mul_(scale)
 
 
+def is_symmetric(module: nn.Module) -> bool:
+    """Whether a graph's activations are int8 around zero, as TensorRT takes them."""
+    return any(isinstance(child, ActivationQuantizer) and child.symmetric for child in module.modules())
+
+
 class Rescaled(ActivationQuantizer):
     """The quantizer of `base` times a positive number: what `base` rounds is rounded here already, so nothing is done."""
 
@@ -118,7 +130,7 @@ class Rescaled(ActivationQuantizer):
         super().__init__()
         self._buffers.clear()
         self.base, self.factor = (base,), factor  # in a tuple: the base has its place in the module already
-        self.rounding = base.rounding
+        self.rounding, self.symmetric = base.rounding, base.symmetric
 
     def qparams(self) -> tuple[Tensor, Tensor]:
         scale, zero_point = self.base[0].qparams()

@@ -11,16 +11,20 @@ __all__ = ["LEVELS", "Method", "clipped"]
 
 Method = Literal["minmax", "percentile", "mse", "entropy"]
 LEVELS = 255
+HALF = 127  # levels on each side of zero
 SHRINKS = torch.linspace(1.0, 0.1, 46)
 BINS = 2048
 
 
-def clipped(values: Tensor, method: Method, percentile: float) -> tuple[float, float]:
-    """Low and high of the range that `method` chooses for these values (1-D); never wider than theirs.
+def clipped(values: Tensor, method: Method, percentile: float, symmetric: bool = False) -> tuple[float, float]:
+    """Low and high of the range that `method` chooses for these values (1-D); never wider than theirs. `symmetric`: low is −high.
 
     percentile: so much of the values on each side. mse: the least squared error after rounding. entropy: the least
     Kullback-Leibler divergence of the rounded values' histogram from the values' (Migacz 2017).
     """
+    if symmetric:
+        peak = _peak(values.abs(), method, percentile)
+        return -peak, peak
     low, high = float(values.min()), float(values.max())
     if method == "minmax" or low == high:
         return low, high
@@ -39,6 +43,25 @@ def clipped(values: Tensor, method: Method, percentile: float) -> tuple[float, f
     return low, high
 
 
+def _peak(sizes: Tensor, method: Method, percentile: float) -> float:
+    """The largest distance from zero that int8 around zero tells apart: of `sizes`, which are none below zero."""
+    most = float(sizes.max())
+    if method == "minmax" or most == 0:
+        return most
+    if method == "percentile":
+        return float(sizes.sort().values[round(percentile / 100.0 * (len(sizes) - 1))])
+
+    above = sizes[sizes > 0]  # zero is exact in every range, and half of what a relu makes: it would hide the others
+
+    def cost(peak: float) -> float:
+        if method == "entropy":
+            return _divergence(above, 0.0, peak, HALF)
+        scale = max(peak / HALF, 1e-8)
+        return float(((sizes - (sizes / scale).round().clamp(max=HALF) * scale) ** 2).mean())
+
+    return min((most * float(share) for share in SHRINKS), key=cost)
+
+
 def rounded(values: Tensor, low: float, high: float) -> Tensor:
     """As a uint8 quantizer of this range hands them on."""
     low, high = min(low, 0.0), max(high, 0.0)
@@ -51,7 +74,7 @@ def _squared_error(values: Tensor, low: float, high: float) -> float:
     return float(((values - rounded(values, low, high)) ** 2).mean())
 
 
-def _divergence(values: Tensor, low: float, high: float) -> float:
+def _divergence(values: Tensor, low: float, high: float, levels: int = LEVELS) -> float:
     """KL of the histogram after clipping and rounding from the clipped one, mass outside at the edges."""
     if high <= low:
         return float("inf")
@@ -62,9 +85,9 @@ def _divergence(values: Tensor, low: float, high: float) -> float:
     wanted[0] += outside[0]
     wanted[-1] += outside[1]
     centres = low + width * (torch.arange(BINS) + 0.5)
-    level = ((centres - low) / (high - low) * LEVELS).round().long()
-    mass = torch.zeros(LEVELS + 1).index_add_(0, level, inside)
-    filled = torch.zeros(LEVELS + 1).index_add_(0, level, (inside > 0).float())
+    level = ((centres - low) / (high - low) * levels).round().long()
+    mass = torch.zeros(levels + 1).index_add_(0, level, inside)
+    filled = torch.zeros(levels + 1).index_add_(0, level, (inside > 0).float())
     spread = torch.where(inside > 0, mass[level] / filled[level].clamp(min=1), torch.zeros(()))
     p, q = wanted / wanted.sum(), spread / spread.sum().clamp(min=1e-12)
     some = p > 0

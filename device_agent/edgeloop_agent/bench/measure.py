@@ -5,17 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+import msgspec
 import numpy as np
 
 from edgeloop_agent.hardware import cores, machine
-from edgeloop_agent.runtimes import Runtime, open_runtime, version_of
+from edgeloop_agent.runtimes import PLAIN, Runtime, RuntimeOptions, open_runtime, version_of
 from edgeloop_agent.runtimes.named import calls
+from edgeloop_agent.runtimes.onnx import available_providers
+from edgeloop_agent.runtimes.providers import CPU, ways
 from edgeloop_agent.trial_samples import trial_samples
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.bench_report import MeasuredVariant
 from edgeloop_contract.errors import DeviceError
-from edgeloop_contract.manifest import INPUT, Cost, Variant
+from edgeloop_contract.manifest import INPUT, SCORES, Cost, Variant
 
 __all__ = ["WARM_UP", "best_threads", "latency", "measure_bundle", "samples_of"]
 
@@ -40,29 +43,63 @@ def latency(runtime: Runtime, samples: Array | Mapping[str, Array], threads: int
     return Cost(latency_us_p50=round(float(p50), 1), latency_us_p95=round(float(p95), 1), threads=threads, machine=machine())
 
 
-def best_threads(variant: Variant, model: bytes, samples: Array | Mapping[str, Array], seconds: float) -> Cost:
+def best_threads(
+    variant: Variant, model: bytes, samples: Array | Mapping[str, Array], seconds: float, options: RuntimeOptions = PLAIN
+) -> Cost:
     """The least p50 over 1, 2 and 4 threads, as far as this device has the cores: more can be slower on small networks."""
     costs = []
-    for threads in (1, 2, 4):
+    for threads in (1, 2, 4) if options.way in ("", CPU) else (1,):
         if threads <= cores():
-            costs.append(latency(open_runtime(variant, model, threads), samples, threads, seconds))
+            costs.append(latency(open_runtime(variant, model, threads, options), samples, threads, seconds))
     return min(costs, key=lambda cost: cost.latency_us_p50)
 
 
-def measure_bundle(bundle: Bundle, seconds: float = 0.5) -> list[MeasuredVariant]:
-    """Every variant of the bundle on this device, on the canary's inputs; a variant of another shape (a probe's) on noise."""
+def measure_bundle(bundle: Bundle, seconds: float = 0.5, options: RuntimeOptions = PLAIN) -> list[MeasuredVariant]:
+    """Every variant of the bundle on this device, on the canary's inputs; a variant of another shape (a probe's) on noise.
+
+    ONNX files are tried by each of `options.providers` that this build has, and on the CPU, whose answers the others have to give.
+    """
     rows = []
     for variant in bundle.manifest.variants:
-        try:
-            runtime = version_of(variant.runtime)
-            cost = best_threads(variant, bundle.read(variant.file), samples_of(bundle, variant), seconds)
-            rows.append(MeasuredVariant(variant.name, runtime, cost))
-        except DeviceError as error:
-            rows.append(MeasuredVariant(variant.name, variant.runtime, None, str(error)))
-        except Exception as error:  # a runtime's own types, which share no base: this variant does not run here, others may
-            why = " ".join(str(error).split())[:300]
-            rows.append(MeasuredVariant(variant.name, variant.runtime, None, f"does not run here ({type(error).__name__}: {why})"))
+        tried = variant.runtime == "onnx" and options.providers and not bundle.manifest.probe
+        for way in ways(available_providers(), options.providers) if tried else [""]:
+            rows.append(_measured(bundle, variant, seconds, msgspec.structs.replace(options, way=way, providers=())))
     return rows
+
+
+def _measured(bundle: Bundle, variant: Variant, seconds: float, options: RuntimeOptions) -> MeasuredVariant:
+    try:
+        runtime, model, samples = version_of(variant.runtime), bundle.read(variant.file), samples_of(bundle, variant)
+        if options.way not in ("", CPU):
+            _check_answers(bundle, variant, model, samples, options)
+        cost = best_threads(variant, model, samples, seconds, options)
+        return MeasuredVariant(variant.name, runtime, cost, provider=options.way)
+    except DeviceError as error:
+        return MeasuredVariant(variant.name, variant.runtime, None, str(error), options.way)
+    except Exception as error:  # a runtime's own types, which share no base: this variant does not run here, others may
+        why = f"does not run here ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        return MeasuredVariant(variant.name, variant.runtime, None, why, options.way)
+
+
+def _check_answers(bundle: Bundle, variant: Variant, model: bytes, samples: Mapping[str, Array], options: RuntimeOptions) -> None:
+    """Raises DeviceError where a provider answers otherwise than the CPU, by more than the canary allows, or a hundredth."""
+    there, here = (
+        _outputs(open_runtime(variant, model, 1, msgspec.structs.replace(options, way=way)), samples) for way in (options.way, CPU)
+    )
+    golden = bundle.manifest.canary.of(variant.name) if bundle.manifest.canary is not None else {}
+    for name, wanted in here.items():
+        one = golden.get(name or SCORES)
+        allowed = one.step * one.max_steps if one is not None else max(float(np.abs(wanted).max()), 1e-6) / 100
+        off = float(np.abs(there[name].astype(np.float64) - wanted).max())
+        if not off <= allowed:
+            raise DeviceError(f"{options.way} answers otherwise than the CPU: {off:.3g} off, {allowed:.3g} are allowed")
+
+
+def _outputs(runtime: Runtime, samples: Mapping[str, Array]) -> dict[str, Array]:
+    """By output, of all samples."""
+    run, rows = calls(runtime, samples)
+    answers = [answer if isinstance(answer, Mapping) else {"": answer} for answer in map(run, rows)]
+    return {name: np.concatenate([np.asarray(answer[name]) for answer in answers]) for name in answers[0]}
 
 
 def samples_of(bundle: Bundle, variant: Variant) -> Mapping[str, Array]:

@@ -14,9 +14,10 @@ import numpy as np
 from edgeloop_agent.bench.measure import WARM_UP, samples_of
 from edgeloop_agent.energy import NO_METER, Meter
 from edgeloop_agent.metrics import resident_bytes
-from edgeloop_agent.runtimes import open_runtime
+from edgeloop_agent.runtimes import RuntimeOptions, open_runtime
 from edgeloop_agent.runtimes.kernels import kernels
 from edgeloop_agent.runtimes.named import calls, is_plain
+from edgeloop_agent.runtimes.providers import CPU
 from edgeloop_agent.sensors import Board
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import KernelTimes, MeasuredVariant, SustainedRun, VariantChoice
@@ -29,7 +30,7 @@ LOOK_SECONDS = 1.0  # between two looks at the sensors
 
 def kernel_times(bundle: Bundle, measured: list[MeasuredVariant]) -> KernelTimes:
     """Of the fastest ONNX variant that ran, or why there are none."""
-    costs = {m.variant: m.cost.latency_us_p50 for m in measured if m.cost is not None}
+    costs = {m.variant: m.cost.latency_us_p50 for m in measured if m.cost is not None and m.provider in ("", CPU)}
     onnx = [v for v in bundle.manifest.variants if v.runtime == "onnx" and v.name in costs and is_plain(v)]
     if not onnx:
         return KernelTimes(
@@ -40,15 +41,16 @@ def kernel_times(bundle: Bundle, measured: list[MeasuredVariant]) -> KernelTimes
 
 
 def sustained(
-    bundle: Bundle, variant: Variant, threads: int, seconds: float, stop_celsius: float = math.inf, board: Board | None = None
-) -> SustainedRun:
+    bundle: Bundle, variant: Variant, threads: int, seconds: float, stop_celsius: float = math.inf, board: Board | None = None,
+    way: str = "",
+) -> SustainedRun:  # fmt: skip
     """One variant back to back, with the sensors read every second; ends early above `stop_celsius`. Raises DeviceError.
 
     Energy is the board's, what it draws when idle included: by RAPL and NVML counters, else by a Jetson's power monitors.
     """
     board = board or Board()
     before = resident_bytes()
-    runtime = open_runtime(variant, bundle.read(variant.file), threads)
+    runtime = open_runtime(variant, bundle.read(variant.file), threads, RuntimeOptions(way=way))
     run, rows = calls(runtime, samples_of(bundle, variant))
     for row in rows[:WARM_UP]:
         run(row)
@@ -97,7 +99,7 @@ def lines(steady: SustainedRun | None, timed: KernelTimes | None) -> list[str]:
 def in_a_process(bundle: Path, choice: VariantChoice, seconds: float, stop_celsius: float) -> SustainedRun:
     """Run `sustained` in a fresh process, so that its memory is the model's alone. Raises DeviceError."""
     words = [sys.executable, "-m", "edgeloop_agent.bench.sustained", str(bundle), choice.variant, str(choice.threads)]
-    words += [str(seconds), str(stop_celsius)]
+    words += [str(seconds), str(stop_celsius), choice.provider]
     try:
         done = subprocess.run(words, capture_output=True, timeout=seconds + START_SECONDS, check=True, stdin=subprocess.DEVNULL)
         return msgspec.json.decode(done.stdout, type=SustainedRun)
@@ -106,7 +108,8 @@ def in_a_process(bundle: Path, choice: VariantChoice, seconds: float, stop_celsi
 
 
 if __name__ == "__main__":
-    path, name, threads, seconds, stop = sys.argv[1:]
+    path, name, threads, seconds, stop, provider = sys.argv[1:]
     with Bundle.open(Path(path)) as opened:
         chosen = next(v for v in opened.manifest.variants if v.name == name)
-        sys.stdout.buffer.write(msgspec.json.encode(sustained(opened, chosen, int(threads), float(seconds), float(stop))))
+        steady = sustained(opened, chosen, int(threads), float(seconds), float(stop), way=provider)
+        sys.stdout.buffer.write(msgspec.json.encode(steady))

@@ -17,6 +17,7 @@ class Runtime(Part, frozen=True):
     threads: NonNegativeInt = 0
     measure_seconds: PositiveFloat = 0.3  # per variant and thread count
     providers: list[Name] = []  # ONNX Runtime's, in order: XNNPACK, CUDA, TensorRT; CPU is always last
+    dla_core: Annotated[int, msgspec.Meta(ge=-1, le=15)] = -1  # of a Jetson's deep learning accelerators, for TensorRT; -1: none
     delegate: str = ""  # a TFLite delegate's library, such as libedgetpu.so.1
     delegate_options: dict[str, str] = {}
 
@@ -25,6 +26,7 @@ class Cache(Part, frozen=True):
     """Limits of the caches; 0 turns a cache off."""
 
     graphs_bytes: NonNegativeInt = 256 * MIB  # optimised graphs, on disk
+    engines_bytes: NonNegativeInt = 512 * MIB  # TensorRT's built engines, on disk
     results_bytes: NonNegativeInt = 0  # answers of equal inputs: useful where inputs repeat
     models_bytes: NonNegativeInt = 512 * MIB  # loaded models together
 

@@ -30,7 +30,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True):
     """How a model is opened; each runtime uses its own options.
 
     ONNX Runtime: `providers`, short names (XNNPACK, CUDA, TensorRT) tried before the CPU; `graphs`, a cache of optimised graphs;
-    `optimised_model` and `profile`, files for the optimised graph and for a trace of kernels ("": none). TFLite: `delegate`, a
+    `optimised_model` and `profile`, files for the optimised graph and for a trace of kernels ("": none); `way`, one way of
+    `providers.ways` and no other ("": `providers` in order); `dla_core` of a Jetson, for TensorRT (−1: none). TFLite: `delegate`, a
     delegate's library, with its options.
     """
 
@@ -38,6 +39,8 @@ class RuntimeOptions(msgspec.Struct, frozen=True):
     graphs: GraphCache | None = None
     optimised_model: str = ""
     profile: str = ""
+    way: str = ""
+    dla_core: int = -1
     delegate: str = ""
     delegate_options: dict[str, str] = {}
 

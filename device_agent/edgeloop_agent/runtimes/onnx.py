@@ -15,6 +15,7 @@ import numpy as np
 from edgeloop_agent.hardware import int8_may_saturate, machine
 from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, missing_library, to_scores
 from edgeloop_agent.runtimes.named import to_input
+from edgeloop_agent.runtimes.providers import FP16, chain_of, full_names, is_tensorrt, options_of, with_engines
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Precision, Variant
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 ERRORS_ONLY, FATAL_ONLY = 3, 4
 UINT8_WEIGHTS, IN_FLOATS = "session.x64quantprecision", "session.disable_quant_qdq"  # onnxruntime's names of these options
 NOTES = {IN_FLOATS: "; computed in floats: this CPU has no VNNI, and onnxruntime cannot make the file's weights uint8"}
-CPU, TENSORRT = "CPUExecutionProvider", "TensorrtExecutionProvider"
+CPU = "CPUExecutionProvider"
 
 
 def _library() -> Any:
@@ -39,6 +40,19 @@ def _library() -> Any:
 
 def version() -> str:
     return f"onnxruntime {_library().__version__}"
+
+
+def available_providers() -> list[str]:
+    """Full names of those that this build has; [] without onnxruntime."""
+    try:
+        return list(_library().get_available_providers())
+    except DeviceError:
+        return []
+
+
+def installed_accelerators() -> list[str]:
+    """NVIDIA's providers of the installed build, by their short names: those that a benchmark tries."""
+    return with_engines(available_providers())
 
 
 class _Session:
@@ -101,7 +115,12 @@ def _dtype(name: str) -> np.dtype[Any] | None:
 def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = PLAIN) -> _Session:
     """Open a session. `description` names the providers that this build lacks. Raises DeviceError."""
     library = _library()
-    chosen, missing_providers = _providers(library, given.providers)
+    available = library.get_available_providers()
+    chosen, missing_providers = full_names(available, chain_of(given.way, available) if given.way else given.providers)
+    integer, graphs = variant.precision == Precision.INT8, given.graphs
+    engines = graphs.engine_folder() if graphs is not None and any(map(is_tensorrt, chosen)) else ""
+    workarounds = _workarounds(integer, variant.provider) if chosen == [CPU] else ("",)
+    with_options = [(name, options_of(name, given.way, integer, given.dla_core, engines)) for name in chosen]
 
     def open_session(options: Any, workaround: str) -> Any:
         if given.optimised_model:
@@ -109,18 +128,23 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
         if given.profile:
             options.enable_profiling = True
             options.profile_file_prefix = given.profile
-        graphs = given.graphs
         if graphs is not None and graphs.max_bytes and chosen == [CPU]:
             return _from_cache(library, options, model, graphs, threads, workaround)
         if chosen == [CPU]:
             return _on_cpu(model, options)
-        return library.InferenceSession(model, options, providers=[_with_cache(name, graphs) for name in chosen])
+        return library.InferenceSession(model, options, providers=with_options)
 
     try:
-        session, workaround = _open_exact(
-            open_session, threads, variant.precision == Precision.INT8 and chosen == [CPU] and int8_may_saturate()
-        )
-        return _Session(variant, session, missing_providers, NOTES.get(workaround, ""))  # names in it may be no UTF-8
+        session, workaround = _open_exact(open_session, threads, workarounds)
+        if graphs is not None and engines:
+            graphs.trim_engines()
+        if given.way and chosen[0] not in session.get_providers():  # onnxruntime went on without it
+            raise DeviceError(f"{version()}: {given.way} does not start here; are its libraries and a GPU there?")
+        why_floats = f"; computed in floats: made for {variant.provider}" if variant.provider else NOTES.get(workaround, "")
+        note = "; what is not int8 in 16 bits" if given.way.endswith(FP16) else why_floats if workaround else ""
+        return _Session(variant, session, missing_providers, note)  # names in it may be no UTF-8
+    except DeviceError:
+        raise
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         why = " ".join(str(error).split())
         raise DeviceError(f"{version()} refuses {variant.file}: {why}; update onnxruntime or use another variant") from error
@@ -128,16 +152,23 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
 
 def session_of(model: bytes, threads: int = 1) -> Any:
     """A quiet session on the CPU, exact on every one (see `int8_may_saturate`). Raises onnxruntime's own errors."""
-    return _open_exact(lambda options, _: _on_cpu(model, options), threads, int8_may_saturate())[0]
+    return _open_exact(lambda options, _: _on_cpu(model, options), threads, _workarounds(True))[0]
 
 
-def _open_exact(open_session: Callable[[Any, str], Any], threads: int, saturating: bool) -> tuple[Any, str]:
-    """A session, and the workaround that it needed ("": none).
+def _workarounds(integer: bool, made_for: str = "") -> tuple[str, ...]:
+    """What a file needs on this CPU, in the order to try it ("": nothing).
 
     Where int8 sums may saturate: uint8 weights, whose kernels are exact and a little slower; where layers share a tensor and
-    onnxruntime cannot do that, float arithmetic.
+    onnxruntime cannot do that, float arithmetic. So too a file that is made for a provider: onnxruntime has few kernels for it on
+    the CPU, and would make floats of its weights at every inference.
     """
-    workarounds = (UINT8_WEIGHTS, IN_FLOATS) if saturating else ("",)
+    if made_for:
+        return (IN_FLOATS,)
+    return (UINT8_WEIGHTS, IN_FLOATS) if integer and int8_may_saturate() else ("",)
+
+
+def _open_exact(open_session: Callable[[Any, str], Any], threads: int, workarounds: Sequence[str]) -> tuple[Any, str]:
+    """A session, and the workaround that it needed ("": none)."""
     for workaround in workarounds:
         options = _options(threads)
         if workaround:
@@ -162,20 +193,6 @@ def _options(threads: int) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = ERRORS_ONLY
     return options
-
-
-def _providers(library: Any, wanted: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Full names of those that this build has, the CPU last; and which were wanted and are not there."""
-    here = {name.removesuffix("ExecutionProvider").lower(): name for name in library.get_available_providers()}
-    chosen = [here[name.lower()] for name in wanted if name.lower() in here and name.lower() != "cpu"]
-    return [*chosen, CPU], [name for name in wanted if name.lower() not in here]
-
-
-def _with_cache(provider: str, graphs: GraphCache | None) -> str | tuple[str, dict[str, str]]:
-    """TensorRT builds its engines for minutes, and caches them itself by model, version and GPU, if given a folder."""
-    if provider != TENSORRT or graphs is None or not graphs.max_bytes:
-        return provider
-    return provider, {"trt_engine_cache_enable": "1", "trt_engine_cache_path": str(graphs.folder / "tensorrt")}
 
 
 def _from_cache(library: Any, options: Any, model: bytes, graphs: GraphCache, threads: int, workaround: str) -> Any:

@@ -37,13 +37,15 @@ def canary_set(
     max_steps: int,
     outputs: Sequence[Output] = (),
     golden: Mapping[str, Array | None] | None = None,
+    own_steps: Mapping[str, Sequence[float]] | None = None,
 ) -> CanarySet:
     """Build a canary of N samples, by input if several. `scores`: (N, ...) of the reference, those of several `outputs`
     joined; `labels`: None: unknown.
 
     `steps`: by output, the unit in which its scores are held. `golden`: variant → scores of its own, for float files; None: the
-    reference's scores are the variant's own.
+    reference's scores are the variant's own. `own_steps`: variant → steps, of int8 files with scales of their own.
     """
+    own = own_steps or {}
     given = {INPUT: inputs} if isinstance(inputs, np.ndarray) else inputs
     places = {name: "inputs" if len(given) == 1 else f"input-{number}" for number, name in enumerate(given)}
     arrays = {**{places[name]: values for name, values in given.items()}, **({} if labels is None else {"labels": labels})}
@@ -53,15 +55,20 @@ def canary_set(
         found = {}
         parts = separate(values, outputs) if outputs else {SCORES: values}
         for number, (name, part) in enumerate(parts.items()):
-            own = f"{file}-{number}" if outputs else file
-            arrays[own] = part
+            place = f"{file}-{number}" if outputs else file
+            arrays[place] = part
             step = golden_step(part) if steps is None else steps[number]
-            found[name] = GoldenTensor(file=_path(own), step=step, max_steps=max_steps)
+            found[name] = GoldenTensor(file=_path(place), step=step, max_steps=max_steps)
         return found
 
     reference = tensors(REFERENCE, scores, steps, max_steps)
     variants = {
-        name: tensors(REFERENCE if values is None else f"{GOLDEN}{name}", scores if values is None else values, None, GOLDEN_STEPS)
+        name: tensors(
+            REFERENCE if values is None else f"{GOLDEN}{name}",
+            scores if values is None else values,
+            own.get(name),
+            max_steps if name in own else GOLDEN_STEPS,
+        )
         for name, values in (golden or {}).items()
     }
     description = Canary(

@@ -6,5 +6,6 @@ CUTS = "split.json"
 CASCADE = "cascade.json"
 CANARY = "canary.npz"
 GOLDEN = "golden-"  # the variant's name follows
+OWN_STEPS = "steps-"  # so too: of an int8 file with scales of its own
 DRIFT = "drift.json"
 CARD = "README.md"  # the model card, under the name that model hubs read

@@ -16,14 +16,15 @@ if TYPE_CHECKING:
     from edgeloop_pipeline.data.types import PreparedSplits
 
 VARIANTS = "variants.json"
+TENSORRT = "TensorRT"
 
 
 def variant_of(
     runtime: Runtime, precision: Precision, file: str, splits: PreparedSplits, counts: tuple[float, int] | None,
-    outputs: list[TensorSpec],
+    outputs: list[TensorSpec], provider: str = "",
 ) -> Variant:  # fmt: skip
-    """The variant of a file. `counts`: the input's scale and zero point if raw counts go in unchanged."""
-    name = f"{runtime}-{precision.value.replace('-', '')}"
+    """The variant of a file. `counts`: the input's scale and zero point if raw counts go in unchanged. `provider`: of `Variant`."""
+    name = f"{runtime}-{precision.value.replace('-', '')}{'-symmetric' * (provider == TENSORRT)}"
     if splits.inputs:
         from edgeloop_exporters.file_tensors import input_specs, states_of, without_states
 
@@ -32,7 +33,7 @@ def variant_of(
             answers = [msgspec.structs.replace(answers[0], name="")]
         return Variant(
             name=name, runtime=runtime, precision=precision, file=file, inputs=input_specs(splits.inputs), outputs=answers,
-            states=states_of(splits.inputs),
+            states=states_of(splits.inputs), provider=provider,
         )  # fmt: skip
     raw = TensorSpec(dtype=splits.dtype, shape=list(splits.shape))
     if precision == Precision.INT8 and counts:
@@ -43,7 +44,7 @@ def variant_of(
             shape=raw.shape,
             quantization=Quantization(scale=scale, zero_point=zero_point - offset),
         )
-    return Variant(name=name, runtime=runtime, precision=precision, file=file, inputs=[raw], outputs=outputs)
+    return Variant(name=name, runtime=runtime, precision=precision, file=file, inputs=[raw], outputs=outputs, provider=provider)
 
 
 def named_outputs(variant: Variant) -> list[Output]:

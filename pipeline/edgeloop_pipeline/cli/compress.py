@@ -78,6 +78,7 @@ from edgeloop_pipeline.cli.run_options import FiniteRange, runs_option
     show_default=True,
     help="original: also drop-in.onnx, with MODEL's own input and output.",
 )
+@click.option("--symmetric", is_flag=True, help="Also an int8 file for TensorRT (a Jetson's GPU), with scales of its own.")
 @click.option("--prepare-only", is_flag=True, help="Write the project, and do not run it.")
 @runs_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object on stdout, and nothing else there.")
@@ -104,7 +105,7 @@ def compress(model: str, calibrate: Path, out: Path, runs: Path, prepare_only: b
         min_agreement=given["min_agreement"], max_latency_us=given["max_latency_us"], max_bytes=given["max_bytes"],
         tokenizer=given["tokenizer"], length=given["length"] or 0, text_column=given["text_column"],
         label_column=given["label_column"],
-        drop_in=given["doors"] == "original", prune=given["prune"], epochs=given["epochs"],
+        drop_in=given["doors"] == "original", symmetric=given["symmetric"], prune=given["prune"], epochs=given["epochs"],
     )  # fmt: skip
     if request.weights is not None and not is_torch(model):
         raise UsageError("--weights: a model file has its weights inside; leave it out")

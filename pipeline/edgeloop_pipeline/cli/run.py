@@ -18,6 +18,7 @@ from edgeloop_pipeline.cli.results import check_out, clean, compare, copy_bundle
 from edgeloop_pipeline.cli.retrain import retrain
 from edgeloop_pipeline.cli.run_options import runs_option, set_option
 from edgeloop_pipeline.cli.sbom import sbom
+from edgeloop_pipeline.cli.tensorrt import check_tensorrt
 from edgeloop_pipeline.run.last_run import planned_of, remember
 from edgeloop_pipeline.system import interrupt, omp_wait
 
@@ -55,7 +56,8 @@ def commands() -> None:
     """Make good models on limited hardware, and keep them good in the field."""
 
 
-for one in (*PUBLISHING, compress, labels, retrain, doctor, new, pack, samples, report, open_results, compare, clean, sbom):
+REST = (compress, labels, retrain, doctor, new, pack, samples, report, open_results, compare, clean, sbom, check_tensorrt)
+for one in (*PUBLISHING, *REST):
     one.epilog = one.epilog or EXIT_CODES
     commands.add_command(one)
 

@@ -95,7 +95,7 @@ def _recipe(request: CompressRequest, meaning: Meaning, final: Path) -> str:
         + (f"preprocessing:                # the device does these steps too\n{steps}" if steps else "")
         + f"target: {_yaml(target)}   # of the runtimes with torch; min_accuracy: of the measure\n"
         + f"model_card: {quoted(card)}\n{STAGES}{_pruning(request, meaning)}"
-        + f"  quantize: {{{repair}, diagnosis_seconds: 2}}\n"
+        + f"  quantize: {{{repair}, diagnosis_seconds: 2{', symmetric: true' * request.symmetric}}}\n"
         + f"  export: {{float32: false{', drop_in: true' * request.drop_in}}}\n"
         + LAST
     )

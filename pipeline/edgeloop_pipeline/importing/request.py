@@ -21,7 +21,7 @@ class CompressRequest:
 
     `reference`: the model as it was named; `weights`: of a network that a function or a library makes. `told`: fields that the
     library `maker` filled in. `prune`: share of the channels to remove, and `epochs` of learning from the
-    original after it. `drop_in`: an int8 file with the original's input and output is wanted too.
+    original after it. `drop_in`: an int8 file with the original's input and output is wanted too; `symmetric`: one for TensorRT.
     `normalize`: mean and std in raw counts. `fit`: how a picture gets the model's size. `steps`: the whole preprocessing, in
     place of what pictures get by themselves. `boxes`: how outputs say boxes. `tokenizer`: a tokenizer.json, of a model of texts;
     `shape_of`, `steps_of`, `constants`: by input, of a model with several; `states`: input → the output that it is at the next
@@ -58,6 +58,7 @@ class CompressRequest:
     max_latency_us: float | None = None
     max_bytes: int | None = None
     drop_in: bool = False
+    symmetric: bool = False
     prune: float | None = None
     epochs: int = 10
     maker: str | None = None

@@ -23,12 +23,13 @@ from edgeloop_exporters.ranges import Method
 from edgeloop_exporters.resizing import output_paddings
 from edgeloop_exporters.rewrites import trailing_softmax
 from edgeloop_exporters.simplification import simplify
+from edgeloop_exporters.symmetric_plan import symmetric_plan
 from edgeloop_pipeline.data.types import PreparedSplits
 from edgeloop_pipeline.networks.saved_network import Saved
 from edgeloop_pipeline.training.scoring import channels_last, evaluation_batch
 
-STATE = "quantized.safetensors"
-PLAN = "quantized.json"
+QUANTIZED, SYMMETRIC = "quantized", "symmetric"  # beginnings of file names: of the graph of all files, and of TensorRT's
+STATE, PLAN = "{}.safetensors", "{}.json"
 EQUALIZE_SAMPLES, MIN_SOME = 128, 16
 SOME_VALUES = 3_000_000  # they go through the network at once
 OBSERVED_BATCH = 64
@@ -44,6 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     round_by_inputs: bool = False
     float_layers: tuple[str, ...] = ()
     float_streams: bool = False
+    symmetric: bool = False
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,10 @@ def prepare(saved: Saved, splits: PreparedSplits, options: Options | None = None
     bias_correction.add_biases(module)  # of every graph, so that one graph serves with and without the correction
     if options.equalize:
         equalized = equalization.equalize(module, samples_of(saved.normalization, _some(splits.train.values)))
-    plan = quantization.plan(module, saved.normalization.input_qparams, options.float_layers, options.float_streams)
+    if options.symmetric:
+        plan = symmetric_plan(module, options.float_layers, options.float_streams)
+    else:
+        plan = quantization.plan(module, saved.normalization.input_qparams, options.float_layers, options.float_streams)
     quantization.insert(module, plan)
     floats = {name: value.detach().clone() for name, value in module.named_parameters()}
     return Graph(module, plan, saved.normalization, count, options, floats, tuple(equalized), nodes)
@@ -192,18 +197,24 @@ def calibrate(graph: Graph, values: Array) -> None:
 
 
 def save(folder: Path, graph: Graph) -> None:
+    name = SYMMETRIC if graph.options.symmetric else QUANTIZED
     state = {name: tensor.detach().contiguous().clone() for name, tensor in graph.module.state_dict().items()}
-    save_file(state, str(folder / STATE))
+    save_file(state, str(folder / STATE.format(name)))
     described = {"points": graph.plan.points, "weights": graph.plan.weights, "options": graph.options}
-    (folder / PLAN).write_bytes(msgspec.json.encode(described, order="sorted"))
+    (folder / PLAN.format(name)).write_bytes(msgspec.json.encode(described, order="sorted"))
 
 
-def load(saved: Saved, splits: PreparedSplits, folder: Path) -> Graph:
+def load_symmetric(saved: Saved, splits: PreparedSplits, folder: Path) -> Graph | None:
+    """TensorRT's graph, if one was asked for."""
+    return load(saved, splits, folder, SYMMETRIC) if (folder / PLAN.format(SYMMETRIC)).is_file() else None
+
+
+def load(saved: Saved, splits: PreparedSplits, folder: Path, name: str = QUANTIZED) -> Graph:
     """The graph that `save` kept, rebuilt from the float network it was made of."""
-    described = msgspec.json.decode((folder / PLAN).read_bytes())
+    described = msgspec.json.decode((folder / PLAN.format(name)).read_bytes())
     graph = prepare(saved, splits, msgspec.convert(described["options"], Options))
     try:
-        graph.module.load_state_dict(_reshaped(graph.module, load_file(str(folder / STATE))))
+        graph.module.load_state_dict(_reshaped(graph.module, load_file(str(folder / STATE.format(name)))))
     except (RuntimeError, KeyError) as error:
         raise ModelError(f"{folder}: no longer fits the network ({error}); run again from quantize") from error
     quantization.set_mode(graph.module, "quantize", "quantize")

@@ -54,6 +54,7 @@ class Repair:
     inputs: Inputs
     settings: QuantizeSettings
     saved: Saved
+    symmetric: bool = False  # for TensorRT
     steps: list[RepairStep] = field(default_factory=list)
     curve: list[Epoch] = field(default_factory=list)
     losses: list[LayerLoss] = field(default_factory=list)
@@ -66,6 +67,7 @@ class Repair:
         self.plain = scores_of(self.saved.network, self.saved.normalization, self.splits.validation)
         self.float_metric = self.task.judge(self.plain, self.splits.validation)[0]
         rows = torch.randperm(len(self.splits.train), generator=torch.Generator().manual_seed(0))
+        self.own = "symmetric " if self.symmetric else ""
         self.values = self.splits.train.values[rows[: self.settings.calibration_samples].numpy()]
 
     def missed(self, metric: float) -> str:
@@ -90,7 +92,7 @@ class Repair:
 
     def run(self) -> Graph:
         """Try the steps one after the other until the floor holds, keep the best graph, and explain the first step's loss."""
-        settings, given = self.settings, Options(float_layers=tuple(self.settings.float_layers))
+        settings, given = self.settings, Options(float_layers=tuple(self.settings.float_layers), symmetric=self.symmetric)
         start = time.perf_counter()
         plain = quantized_graph.prepare(self.saved, self.splits, msgspec.structs.replace(given, percentile=settings.percentile))
         quantized_graph.observe(plain, self.values)
@@ -150,7 +152,8 @@ class Repair:
         self.steps.append(RepairStep(name, candidate.metric, candidate.sqnr_db, gained, kept, seconds, over, note))
         outcome = "kept" if kept else ", ".join(filter(None, ("not kept", over and f"over {over}", note)))
         self.inputs.log(
-            f"{name}: validation {candidate.metric:.2%} (float {self.float_metric:.2%}), {candidate.sqnr_db:.1f} dB, {outcome}"
+            f"{self.own}{name}: validation {candidate.metric:.2%} (float {self.float_metric:.2%}),"
+            f" {candidate.sqnr_db:.1f} dB, {outcome}"
         )
         return self.steps[-1]
 
@@ -173,7 +176,8 @@ class Repair:
     def _over_a_ceiling(self, candidate: Candidate) -> str:
         """The ceiling that its files exceed, or '': a float layer takes four times the bytes and may be slower."""
         target = self.inputs.project.recipe.head.target
-        here = target.max_latency_us if target.device is None else None
+        # What a file for TensorRT takes on the CPU says nothing of it.
+        here = target.max_latency_us if target.device is None and not self.symmetric else None
         if target.max_int8_bytes is None and here is None:
             return ""
         steps = self.inputs.project.recipe.head.preprocessing
@@ -252,7 +256,7 @@ class Repair:
             starts.append((f"{DISTILLED}, and the layers in float", self.best, True))
         for number, (name, start_from, distill) in enumerate(starts):
             start = time.perf_counter()
-            candidate = self._fitted(start_from.graph, distill, self.inputs.scratch / f"start-{number}")
+            candidate = self._fitted(start_from.graph, distill, self.inputs.scratch / f"{self.own}start-{number}")
             kept, gained = self._better(candidate), candidate.metric - self.best.metric
             if kept:
                 self.best, self.method = candidate, "quantization-aware"

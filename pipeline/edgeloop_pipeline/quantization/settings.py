@@ -23,6 +23,7 @@ class QuantizeSettings:
     rounding: Literal["inputs", "nearest"] = "inputs"  # of weights; inputs: by a layer's inputs, if that is better
     equalize: When = "auto"  # channels between layers, and biases; auto: when calibration misses the floor
     float_streams: When = "auto"  # residual streams: sums, and the layers that begin them; auto: when calibration misses the floor
+    symmetric: bool = False  # also int8 around zero, for TensorRT: a calibration and a repair of its own, and one more ONNX file
     float_layers: list[str] = field(default_factory=list)  # names of layers that stay in float
     max_float_layers: NonNegativeInt = 2  # layers that may stay in float to hold the floor
     diagnosis_seconds: PositiveFloat = 60.0  # about the most time for the cost of each layer

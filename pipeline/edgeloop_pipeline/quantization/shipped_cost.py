@@ -36,12 +36,12 @@ class Shipped(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def files(saved: Saved, graph: Graph, splits: PreparedSplits) -> list[tuple[Variant, bytes]]:
-    """The int8 files of both runtimes with their descriptions, and their bytes."""
+    """The int8 files of both runtimes, or the one for TensorRT, with their descriptions, and their bytes."""
     counts = saved.normalization.input_qparams if takes_counts(graph.module, saved.normalization) else None
     found = []
     with tempfile.TemporaryDirectory() as folder:
         runtimes: tuple[tuple[Runtime, Any], ...] = (("onnx", to_onnx), ("tflite", to_tflite))
-        for runtime, write in runtimes:
+        for runtime, write in runtimes[:1] if graph.options.symmetric else runtimes:
             path = Path(folder) / f"model.{runtime}"
             write(graph.module, saved.normalization, splits.shape, path, quantized=True)
             outputs = output_specs(graph.module, runtime, True)

@@ -53,3 +53,4 @@ class QuantizeResult(msgspec.Struct, frozen=True, kw_only=True):
     points: int
     weights: int
     curve: list[Epoch]
+    symmetric: QuantizeResult | None = None  # of TensorRT's scales

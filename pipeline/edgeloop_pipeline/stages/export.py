@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from edgeloop_contract.arrays import Array
-from edgeloop_contract.errors import UsageError
-from edgeloop_contract.manifest import Precision, Runtime
-from edgeloop_pipeline.bundling.variants import VARIANTS, variant_of
+from edgeloop_contract.errors import ModelError, UsageError
+from edgeloop_contract.manifest import Precision, Runtime, Variant
+from edgeloop_pipeline.bundling.variants import TENSORRT, VARIANTS, variant_of
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.files import ExportResult
+
+if TYPE_CHECKING:
+    from edgeloop_pipeline.data.types import PreparedSplits
+    from edgeloop_pipeline.quantization.quantized_graph import Graph
 
 INT8_ONLY: tuple[Precision, ...] = (Precision.INT8,)
 CHECKED_SAMPLES = 16  # training samples that check each file at once; verify then uses the whole test set
@@ -73,15 +77,39 @@ class Export(Base):
                 inputs.log(f"writing {file}")
                 make(out / f"{runtime}-float32.{runtime}", out / file)
                 variants.append(variant_of(runtime, precision, file, splits, counts, output_specs(float_graph, runtime, False)))
+        if (symmetric := quantized_graph.load_symmetric(saved, splits, inputs.artefacts["quantized"])) is not None:
+            variants.append(self._symmetric(symmetric, splits, few, out, inputs.log))
         head = project.recipe.head
         if self.drop_in:
             inputs.log(self._drop_in(inputs, out, few))
         metadata = metadata_of(splits, head.preprocessing, head.name, head.version)
         for variant in variants:  # at last: the lighter files are made from the plain one
-            path, quantized = out / variant.file, variant.precision == Precision.INT8
+            path, quantized = out / variant.file, variant.precision == Precision.INT8 and not variant.provider
             path.write_bytes(stamped(path.read_bytes(), variant.runtime, metadata, splits.shape, counts if quantized else None))
         (out / VARIANTS).write_bytes(msgspec.json.encode(variants, order="sorted"))
         return ExportResult({v.name: (out / v.file).stat().st_size for v in variants}, {v.name: v.precision for v in variants})
+
+    def _symmetric(self, graph: Graph, splits: PreparedSplits, samples: Array, out: Path, log: Callable[[str], None]) -> Variant:
+        """Writes the file for TensorRT. Raises ModelError where TensorRT's parser would refuse it."""
+        from edgeloop_exporters.convert import to_onnx
+        from edgeloop_exporters.file_check import check_file
+        from edgeloop_exporters.file_tensors import output_specs
+        from edgeloop_exporters.tensorrt_rules import violations
+
+        if "onnx" not in self.runtimes:
+            raise UsageError("stages.quantize: symmetric makes an ONNX file; add onnx to export.runtimes, or leave it out")
+        outputs = output_specs(graph.module, "onnx", True)
+        variant = variant_of("onnx", Precision.INT8, "onnx-int8-symmetric.onnx", splits, None, outputs, TENSORRT)
+        log(f"writing {variant.file}")
+        path = out / variant.file
+        to_onnx(graph.module, graph.normalization, splits.shape, path, quantized=True)
+        content = path.read_bytes()
+        check_file(content, "onnx", graph.module, graph.normalization, samples, quantized=True)
+        for found in (broken := violations(content)):
+            log(f"TensorRT: {found}")
+        if refused := [found for found in broken if found.rule.kind == "refused"]:
+            raise ModelError(f"{variant.file}: TensorRT would refuse it: {refused[0]}; leave quantize.symmetric out")
+        return variant
 
     def _drop_in(self, inputs: Inputs, out: Path, samples: Array) -> str:
         from edgeloop_pipeline.bundling.drop_in import drop_in

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeloop_pipeline.bundling.contents import inputs_of, provenance_of, reference_of
-from edgeloop_pipeline.bundling.file_names import CANARY, CARD, GOLDEN
+from edgeloop_pipeline.bundling.file_names import CANARY, CARD, GOLDEN, OWN_STEPS
 from edgeloop_pipeline.bundling.model_card import CardTexts, model_card
 from edgeloop_pipeline.bundling.variants import read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
@@ -86,6 +86,7 @@ def _canary(inputs: Inputs, task: Task) -> tuple[CanarySet, ChannelStatistics]:
         steps=arrays["steps"].tolist(), max_steps=inputs.required("verify", VerifyResult).allowed_lsb,
         outputs=named_outputs(read_variants(inputs.artefacts["exported"])[0]),
         golden={name.removeprefix(GOLDEN): values for name, values in arrays.items() if name.startswith(GOLDEN)},
+        own_steps={n.removeprefix(OWN_STEPS): steps.tolist() for n, steps in arrays.items() if n.startswith(OWN_STEPS)},
     )  # fmt: skip
     return canary, reference_of(inputs.project.splits, task.reference(arrays["validation_scores"]))
 

@@ -45,7 +45,7 @@ class Profile(Base):
             model = (exported / variant.file).read_bytes()
             costs[variant.name] = best_threads(variant, model, samples, self.seconds)
             inputs.log(f"{variant.name}: p50 {costs[variant.name].latency_us_p50:.0f} µs")
-            if variant.precision == Precision.INT8:
+            if variant.precision == Precision.INT8 and not variant.provider:
                 integer[variant.name] = costs[variant.name].latency_us_p50
             if variant.runtime == "onnx":
                 layers[variant.name] = layer_costs.measure(variant, model, samples)

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from edgeloop_pipeline.quantization.settings import QuantizeSettings
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
 from edgeloop_pipeline.results.quantization import QuantizeResult
+
+if TYPE_CHECKING:
+    from edgeloop_pipeline.quantization.quantized_graph import Graph
+    from edgeloop_pipeline.quantization.repair import Repair
 
 
 @dataclass(frozen=True)
@@ -30,9 +37,16 @@ class Quantize(QuantizeSettings, Base):
 
         project = inputs.project
         seed_everything(project.recipe.head.seed + 2)
-        repair = Repair(inputs, self, saved_network.load(project, inputs.artefacts["network"]))
-        graph = repair.run()
-        quantized_graph.save(out, graph)
+        saved = saved_network.load(project, inputs.artefacts["network"])
+        made = []
+        for symmetric in (False, True) if self.symmetric else (False,):
+            repair = Repair(inputs, self, saved, symmetric)
+            graph = repair.run()
+            quantized_graph.save(out, graph)
+            made.append(self._result(repair, graph))
+        return msgspec.structs.replace(made[0], symmetric=made[1] if self.symmetric else None)
+
+    def _result(self, repair: Repair, graph: Graph) -> QuantizeResult:
         missed = repair.missed(repair.post_training)
         return QuantizeResult(
             validation_accuracy=repair.best.metric,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from edgeloop_contract.manifest import Precision
-from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN
+from edgeloop_pipeline.bundling.file_names import CANARY, DRIFT, GOLDEN, OWN_STEPS
 from edgeloop_pipeline.bundling.variants import answers_of, named_outputs, read_variants
 from edgeloop_pipeline.recipe.inputs import Inputs
 from edgeloop_pipeline.recipe.stage import RUNTIMES, Base
@@ -62,8 +62,15 @@ class Verify(Base):
         float_accuracy = stages[list(stages)[-1]]
         stages["quantize"] = task.estimate(reference, splits.test)
         scores, files = _files(inputs, task, quantized_graph.left_in_float(graph), quantized_graph.decoding_layers(graph))
-        integer = {name: scores[name] for name, file in files.items() if file.precision == Precision.INT8}
-        agreements = parity.agreement({"torch": reference, **integer}, parity_steps(graph), splits.task == "classification")
+        of_tensorrt = {v.name for v in read_variants(inputs.artefacts["exported"]) if v.provider}
+        integer = {n: scores[n] for n, file in files.items() if file.precision == Precision.INT8 and n not in of_tensorrt}
+        classes = splits.task == "classification"
+        agreements = parity.agreement({"torch": reference, **integer}, parity_steps(graph), classes)
+        symmetric = quantized_graph.load_symmetric(saved, splits, inputs.artefacts["quantized"])
+        if symmetric is not None:
+            own = scores_of(symmetric.module, saved.normalization, splits.test).numpy()
+            around_zero = {"torch, symmetric": own} | {name: scores[name] for name in of_tensorrt}
+            agreements += parity.agreement(around_zero, parity_steps(symmetric), classes)
         figures = task.details(next(iter(integer.values())), splits.test, on_validation)
         result = VerifyResult(
             **msgspec.structs.asdict(figures),
@@ -77,7 +84,7 @@ class Verify(Base):
                 max_lsb=max(a.max_lsb for a in agreements),
                 top1_share=min((a.top1_share for a in agreements if a.top1_share is not None), default=None),
                 pairs=agreements,
-                layers=self._layers(inputs, graph),
+                layers=self._layers(inputs, graph, symmetric),
                 layers_note="TFLite's layers are compared with its own kernels (XNNPACK hides its inner tensors)",
             ),
             metric=metric_name(splits.task, splits.measure),
@@ -85,7 +92,7 @@ class Verify(Base):
         )
         failures = _failures(project.recipe.head.target, result, measured, len(graph.plan.points))
         result = msgspec.structs.replace(result, failures=failures)
-        self._canary(inputs, graph, on_validation, out)
+        self._canary(inputs, graph, symmetric, on_validation, out)
         if splits.dtype == "int32":
             inputs.log("drift: is not watched, because token ids have no distance from each other")
         else:
@@ -93,17 +100,17 @@ class Verify(Base):
         (out / "verify.json").write_bytes(msgspec.json.encode(result))
         return result
 
-    def _layers(self, inputs: Inputs, graph: Any) -> list[Any]:
+    def _layers(self, inputs: Inputs, graph: Any, symmetric: Any) -> list[Any]:
         """Compares every int8 file with torch, layer by layer."""
         from edgeloop_exporters import parity
 
         exported, rows = inputs.artefacts["exported"], []
-        layer_of = {p.name: p.layer for p in graph.plan.points}
         samples = inputs.project.splits.test.values[: self.layer_samples]
         for variant in read_variants(exported):
             if variant.precision == Precision.INT8:
-                model = (exported / variant.file).read_bytes()
-                rows += parity.layers(graph.module, layer_of, graph.normalization, samples, variant.runtime, model)
+                model, own = (exported / variant.file).read_bytes(), symmetric if variant.provider else graph
+                layer_of = {p.name: p.layer for p in own.plan.points}
+                rows += parity.layers(own.module, layer_of, graph.normalization, samples, variant.runtime, model)
         return rows
 
     def _drift(self, inputs: Inputs, task: Any, on_validation: Any, graph: Any, normalization: Any, out: Path) -> None:
@@ -124,8 +131,10 @@ class Verify(Base):
         inputs.log(f"drift: the reference is {reference.samples} samples in {reference.recordings} recordings{rarer}")
         (out / DRIFT).write_bytes(msgspec.json.encode(reference))
 
-    def _canary(self, inputs: Inputs, graph: Any, on_validation: Any, out: Path) -> None:
-        """The canary: a few evenly spread validation samples, with the scores of the quantized reference and of each float file."""
+    def _canary(self, inputs: Inputs, graph: Any, symmetric: Any, on_validation: Any, out: Path) -> None:
+        """The canary: a few evenly spread validation samples, with the scores of the quantized reference, and of each file that has
+        other numbers: float files, and the one for TensorRT.
+        """
         import numpy as np
 
         from edgeloop_agent.runtimes import open_runtime
@@ -139,8 +148,10 @@ class Verify(Base):
             GOLDEN + v.name: answers_of(
                 file_scores(open_runtime(v, (exported / v.file).read_bytes()), v, validation.values[rows], splits.inputs), splits
             )
-            for v in read_variants(exported) if v.precision != Precision.INT8
+            for v in read_variants(exported) if v.precision != Precision.INT8 or v.provider
         }  # fmt: skip
+        if symmetric is not None:
+            golden |= {OWN_STEPS + v.name: output_steps(symmetric.module) for v in read_variants(exported) if v.provider}
         if not inputs.project.splits.measure:  # else nobody labelled them
             golden["labels"] = validation.labels[rows]
         np.savez(
@@ -191,7 +202,9 @@ def _files(inputs: Inputs, task: Task, float_layers: int, decoding: int) -> tupl
             accuracy=task.estimate(own, test),
             bytes=len(model),
             kernels=counted,
-            slow_because=kernels.reasons(counted, variant.precision == Precision.INT8, float_layers, decoding),
+            slow_because=[f"it is made for {variant.provider}; the CPU computes it in floats"]
+            if variant.provider
+            else kernels.reasons(counted, variant.precision == Precision.INT8, float_layers, decoding),
         )
     return scores, files
 
