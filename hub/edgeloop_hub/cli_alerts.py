@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from edgeloop_contract.errors import GateError, UsageError
@@ -68,3 +70,16 @@ def listed(context: click.Context) -> None:
         for alert in open_alerts(database):
             told = f"told {when(alert.told)}" if alert.told else "not told yet"
             click.echo(f"{alert.severity:7}  {alert.cause}  since {when(alert.began)}, {told}: {alert.text}")
+
+
+@alerts.command("files", epilog=EXIT_CODES)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+def files(folder: Path) -> None:
+    """Write Prometheus' alert rules and Grafana's dashboard into FOLDER."""
+    from edgeloop_contract.files import publish
+    from edgeloop_hub import monitoring
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in monitoring.FILES:
+        publish(folder / source.name, source.read_bytes())
+        click.echo(folder / source.name)
