@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from functools import partial
 from typing import Any
 
 from litestar import Litestar, Response, Router, get
@@ -15,6 +16,7 @@ from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import Message, Scope
 
 from edgeloop_contract.errors import EdgeloopError
+from edgeloop_hub.alerts import watch
 from edgeloop_hub.api import devices as device_api
 from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
@@ -27,6 +29,7 @@ from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.tails.api import TailServer, TailService
 from edgeloop_hub.web import (
+    alert_pages,
     annotation_pages,
     device_pages,
     drift_pages,
@@ -50,7 +53,9 @@ SECURITY_HEADERS = {
     "Cache-Control": "no-store",
 }
 MAX_FORM_BYTES = 64 << 10
-PAGES: tuple[Any, ...] = (fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, sign_in, sample_pages)
+PAGES: tuple[Any, ...] = (
+    alert_pages, fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, sign_in, sample_pages,
+)  # fmt: skip
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
 
@@ -85,6 +90,7 @@ def build(hub: Hub) -> Litestar:
             security=[{"bearer": []}],
             render_plugins=[JsonRenderPlugin()],
         ),
+        lifespan=[partial(watch.beside, hub)],
         exception_handlers={**error_responses.HANDLERS, NotFoundException: not_found},
         before_send=[_add_security_headers],
         after_exception=[_log],

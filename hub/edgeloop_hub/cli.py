@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, UsageError
+from edgeloop_hub.cli_alerts import alerts
 from edgeloop_hub.cli_devices import device
 from edgeloop_hub.cli_options import EXIT_CODES, cron_line, existing_hub, in_address, limits_of, open_hub, program, settings_of
 
@@ -79,6 +80,7 @@ def serve(
     import msgspec
     import uvicorn
 
+    from edgeloop_hub.alerts import settings as alert_settings
     from edgeloop_hub.http.connection_limits import ENVIRONMENT
     from edgeloop_hub.hub import Hub
 
@@ -95,6 +97,7 @@ def serve(
     settings = settings_of(
         context, secure_cookies=behind_tls or certificate is not None, trusted_proxies=trusted, **limits_of(limits)
     )
+    alert_settings.load(settings.data)
     Hub.open(settings).database.engine.dispose()  # a mistake in the configuration is reported here, once
     os.environ[ENVIRONMENT] = msgspec.json.encode(settings, enc_hook=str).decode()
     click.echo(f"edgeloop-hub: {'https' if certificate else 'http'}://{in_address(host)}:{port}", err=True)
@@ -118,6 +121,7 @@ def serve(
 @click.pass_context
 def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...], every: float | None) -> None:
     """Sign metadata that are due, advance rollouts, delete old rows. For cron, every minute; or with --every as a service."""
+    from edgeloop_hub.alerts.sender import Sender
     from edgeloop_hub.tick import tick as advance
     from edgeloop_hub.tick_service import run_every, stop_event
 
@@ -125,7 +129,10 @@ def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...], ev
         raise UsageError("--accept-clock is said once: edgeloop-hub tick --accept-clock; then start the service")
     hub = existing_hub(context, **limits_of(limits))
     if every:
-        run_every(every, lambda: advance(hub.database, hub.blobs, hub.signer, hub.settings), stop_event(), click.echo)
+        sender = Sender(hub.database, hub.settings.data)
+        run_every(
+            every, lambda: advance(hub.database, hub.blobs, hub.signer, hub.settings, sender=sender), stop_event(), click.echo
+        )
         return
     outcome = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
     for line in outcome.actions:
@@ -229,6 +236,7 @@ def _token(context: click.Context, kind: str, name: str, labels: list[str], seco
 
 
 commands.add_command(device)
+commands.add_command(alerts)
 
 
 @commands.command(epilog=EXIT_CODES)

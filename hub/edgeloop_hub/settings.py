@@ -52,6 +52,7 @@ class Settings:
     request_head_seconds: float = 15.0  # for a request's head to be whole
     request_body_seconds: float = 300.0  # and its body
     answer_stall_seconds: float = 120.0  # that a client may read nothing of its answer
+    watch_seconds: float = 60.0  # between two looks of `serve` at the tick; where that is late, `serve` sends the alerts
     connections: int = 900  # of one worker; the oldest without a whole request makes room for one more
     connections_per_address: int = 200  # of one worker; a trusted proxy may have all
 

@@ -12,6 +12,9 @@ from securesystemslib.signer import CryptoSigner
 
 from edgeloop_contract.errors import StorageError, UsageError
 from edgeloop_hub import event_log, health
+from edgeloop_hub.alerts import cycle, outbox
+from edgeloop_hub.alerts import settings as alert_settings
+from edgeloop_hub.alerts.sender import Sender
 from edgeloop_hub.auth import accounts
 from edgeloop_hub.drift import reports as drift_reports
 from edgeloop_hub.fleet import reports
@@ -26,6 +29,8 @@ from edgeloop_hub.updates import signing, uploads
 
 LOG = logging.getLogger("edgeloop_hub")
 CLEAN_UP_SECONDS = 10.0  # of one tick; a backlog is deleted over several
+SEND_SECONDS = 20.0  # that a tick by cron waits for alerts to be sent, and
+SERVICE_SEND_SECONDS = 2.0  # a service, which sends beside its next tick
 MAX_PROBLEMS = 20  # problems that the page of the last tick has room for
 
 
@@ -37,14 +42,19 @@ class TickOutcome:
     problems: list[str] = field(default_factory=list)
 
 
-def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings, accept_clock: bool = False) -> TickOutcome:
+def tick(
+    database: Database, blobs: Blobs, signer: CryptoSigner, settings: Settings, accept_clock: bool = False,
+    sender: Sender | None = None,
+) -> TickOutcome:  # fmt: skip
     """Advance everything that is due. Several at once are safe, and so is one that is killed: each part is a transaction.
+
+    `sender`: of a service, which goes on sending alerts after the tick.
 
     Raises UsageError, and does nothing, where the clock has leapt."""
     began, watch, outcome = time.time(), time.monotonic(), TickOutcome()
     database.longest_write_seconds = 0.0
     if not accept_clock:
-        _check_clock(database, began, settings)
+        _check_clock(database, began, settings, sender)
     _apart(outcome, "signing", partial(_sign, database, signer, settings, outcome))
     with database.reading() as connection:
         numbers = rollout_store.open_ids(connection, ("running",))
@@ -54,14 +64,30 @@ def tick(database: Database, blobs: Blobs, signer: CryptoSigner, settings: Setti
     with database.writing() as connection:
         health.keep(connection, "clock", began, {})
         health.keep(connection, "tick", began, _record(began, watch, outcome.problems, database.longest_write_seconds))
+    if not _alert(database, settings, sender, outcome):
+        with database.writing() as connection:
+            health.keep(connection, "tick", began, _record(began, watch, outcome.problems, database.longest_write_seconds))
     return outcome
+
+
+def _alert(database: Database, settings: Settings, sender: Sender | None, outcome: TickOutcome, only: tuple[str, ...] = ()) -> bool:
+    """Tell people, at the end: nothing of a tick waits for it. False: it failed, and the outcome says how."""
+    before = len(outcome.problems)
+
+    def tell() -> None:
+        told = alert_settings.load(settings.data)
+        outcome.actions.extend(cycle.update_alerts(database, settings, told, only))
+        (sender or Sender(database, settings.data)).send_due(told, SERVICE_SEND_SECONDS if sender else SEND_SECONDS)
+
+    _apart(outcome, "alerts", tell)
+    return len(outcome.problems) == before
 
 
 def _record(began: float, watch: float, problems: list[str], longest_write: float = 0.0) -> health.TickRecord:
     return health.TickRecord(began, time.monotonic() - watch, [p[:500] for p in problems[:MAX_PROBLEMS]], longest_write)
 
 
-def _check_clock(database: Database, began: float, settings: Settings) -> None:
+def _check_clock(database: Database, began: float, settings: Settings, sender: Sender | None) -> None:
     watch = time.monotonic()
     try:
         with database.reading() as connection:
@@ -69,6 +95,7 @@ def _check_clock(database: Database, began: float, settings: Settings) -> None:
     except UsageError as error:  # seen on the pages too; the time that is believed stays
         with database.writing() as connection:
             health.keep(connection, "tick", began, _record(began, watch, [str(error)]))
+        _alert(database, settings, sender, TickOutcome(), ("tick",))  # by this clock every device is silent
         raise
 
 
@@ -114,6 +141,6 @@ def _forget(database: Database, blobs: Blobs, settings: Settings) -> None:
     before = time.time() - settings.history_seconds
     rows = (
         *accounts.old(settings), reports.old(before), event_log.old(before), evidence.old(before), drift_reports.old(before),
-        *sample_store.old(before, time.time() - settings.sample_seconds),
+        *sample_store.old(before, time.time() - settings.sample_seconds), *outbox.old(before),
     )  # fmt: skip
     delete_in_parts(database, rows, CLEAN_UP_SECONDS)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, get_args
 
 from litestar import Response, get
 from litestar.datastructures import State
 from sqlalchemy import Connection, func, select
 
+from edgeloop_contract.rollout import RolloutState
 from edgeloop_hub import health
 from edgeloop_hub.auth.guards import is_workstation
 from edgeloop_hub.fleet import finding
 from edgeloop_hub.http.error_responses import problems
+from edgeloop_hub.hub import Hub
 from edgeloop_hub.rollouts import rollout_store
-from edgeloop_hub.storage.database import Database
-from edgeloop_hub.storage.schema import devices, events
+from edgeloop_hub.storage.alert_tables import alert_messages, alerts
+from edgeloop_hub.storage.schema import devices, events, rollouts
 from edgeloop_hub.updates import signing
 
 if TYPE_CHECKING:  # loaded at the first request
@@ -30,11 +34,11 @@ K = TypeVar("K")
     "/metrics", guards=[is_workstation], sync_to_thread=True, tags=["health"], media_type="text/plain", responses=problems(401, 503)
 )
 def metrics(state: State) -> Response[bytes]:
-    """Devices by model and version, silent devices, stored events by kind, open rollouts, expiry of metadata, the last tick."""
+    """Devices by version and by what is wrong, events, rollouts, expiry of metadata, the last tick, alerts, the disk."""
     from prometheus_client import CollectorRegistry, generate_latest
 
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(state.hub.database))
+    registry.register(_Collector(state.hub))
     return Response(bytes(generate_latest(registry)), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
@@ -46,8 +50,8 @@ def _most_frequent(counts: Iterable[tuple[K, int]], other: K) -> list[tuple[K, i
 
 
 class _Collector:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, hub: Hub) -> None:
+        self._database, self._folder = hub.database, hub.settings.data
 
     def collect(self) -> Iterator[Metric]:
         now = time.time()
@@ -55,6 +59,8 @@ class _Collector:
             yield from _fleet(connection, now)
             yield from _metadata(connection, now)
             yield from _tick(connection)
+            yield from _alerts(connection)
+        yield from _disk(self._folder)
 
 
 def _fleet(connection: Connection, now: float) -> Iterator[Metric]:
@@ -71,8 +77,22 @@ def _fleet(connection: Connection, now: float) -> Iterator[Metric]:
     for kind, number in _most_frequent(((row[0], row[1]) for row in kinds), "other"):
         by_kind.add_metric([kind], number)
     yield by_kind
-    silent = finding.counts(connection, finding.Filter(), now).by_state["silent"]
-    yield GaugeMetricFamily("edgeloop_hub_silent_devices", "devices that are silent, as the fleet page counts them", value=silent)
+    states = finding.counts(connection, finding.Filter(), now).by_state
+    by_state = GaugeMetricFamily(
+        "edgeloop_hub_devices_in_state", "devices by what is wrong, as the fleet page says", labels=["state"]
+    )
+    for state, number in states.items():
+        by_state.add_metric([state], number)
+    yield by_state
+    yield GaugeMetricFamily(
+        "edgeloop_hub_silent_devices", "devices that are silent, as the fleet page counts them", value=states["silent"]
+    )
+    by_row = connection.execute(select(rollouts.c.state, count).group_by(rollouts.c.state))
+    stored = {row.state: row[1] for row in by_row}
+    by_end = GaugeMetricFamily("edgeloop_hub_rollouts", "rollouts by state", labels=["state"])
+    for name in get_args(RolloutState):
+        by_end.add_metric([name], stored.get(name, 0))
+    yield by_end
     running = len(rollout_store.open_ids(connection))
     yield GaugeMetricFamily("edgeloop_hub_open_rollouts", "rollouts that are running, paused or halted", value=running)
 
@@ -108,3 +128,29 @@ def _tick(connection: Connection) -> Iterator[Metric]:
         value=last.longest_write_seconds,
     )  # fmt: skip
     yield GaugeMetricFamily("edgeloop_hub_last_tick_success", "1: the last tick did all that was due", value=success)
+
+
+def _alerts(connection: Connection) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    count = func.count()
+    there = (
+        select(alerts.c.rule, alerts.c.severity, count).where(alerts.c.ended.is_(None)).group_by(alerts.c.rule, alerts.c.severity)
+    )
+    open_alerts = GaugeMetricFamily("edgeloop_hub_open_alerts", "alerts that have not ended", labels=["rule", "severity"])
+    for rule, severity, number in connection.execute(there):
+        open_alerts.add_metric([rule, severity], number)
+    yield open_alerts
+    by = (alert_messages.c.channel, alert_messages.c.state)
+    stored = GaugeMetricFamily("edgeloop_hub_alert_messages", "stored messages of alerts", labels=["channel", "state"])
+    for channel, state, number in connection.execute(select(*by, count).group_by(*by)):
+        stored.add_metric([channel, state], number)
+    yield stored
+
+
+def _disk(folder: Path) -> Iterator[Metric]:
+    from prometheus_client.core import GaugeMetricFamily
+
+    usage = shutil.disk_usage(folder)
+    yield GaugeMetricFamily("edgeloop_hub_disk_free_bytes", "of the disk with the hub's folder", value=usage.free)
+    yield GaugeMetricFamily("edgeloop_hub_disk_size_bytes", "of the disk with the hub's folder", value=usage.total)

@@ -25,6 +25,7 @@ from edgeloop_contract.sample_messages import (
     SettledSamples,
     StoredSample,
 )
+from edgeloop_hub.auth import quota
 from edgeloop_hub.auth.accounts import own_name
 from edgeloop_hub.auth.guards import asking, is_device, is_workstation
 from edgeloop_hub.drift.reports import faulty
@@ -56,6 +57,8 @@ class DeviceSamples(Controller):
         ingest.check_sizes(upload, hub.settings)
         with hub.database.writing(ordered=False) as database:
             admitted = ingest.admit(database, device, upload, hub.settings)
+            if not admitted:
+                quota.note_refusal(database, device.name)
         if admitted:
             answers = _checked(upload, hub.database)  # while the database is free for others
             for lot in ingest.lots(upload):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from edgeloop_hub.auth.accounts import EnrolledDevice
 from edgeloop_hub.settings import Settings
+from edgeloop_hub.storage.alert_tables import quota_refusals
 from edgeloop_hub.storage.schema import devices
 
 HOUR = 3600.0
@@ -33,3 +35,9 @@ def charge(connection: Connection, device: EnrolledDevice, settings: Settings, n
 
 def encoded_bytes(parts: Sequence[msgspec.Struct | None]) -> int:
     return sum(len(msgspec.json.encode(part)) for part in parts if part is not None)
+
+
+def note_refusal(connection: Connection, device: str) -> None:
+    """That samples of a device were refused for its quota: people are told of it (alerts)."""
+    connection.execute(delete(quota_refusals).where(quota_refusals.c.device == device))
+    connection.execute(insert(quota_refusals).values(device=device, at=time.time()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, String, Table, Text
 
+from edgeloop_hub.storage.alert_tables import ALERT_TABLES
 from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
 from edgeloop_hub.storage.fleet_tables import deltas as deltas
 from edgeloop_hub.storage.fleet_tables import device_bundles as device_bundles
@@ -242,7 +243,7 @@ rollout_looks = Table(
 )
 ADDED_INDEXES = tuple(index for index in events.indexes if index.name == "ix_events_kind_at")
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES)
+ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES, *ALERT_TABLES)
 labels = Table(
     "labels",
     metadata,

@@ -1,0 +1,1 @@
+"""Alerts: what is wrong, told once to people by webhook, e-mail, ntfy and Slack."""
