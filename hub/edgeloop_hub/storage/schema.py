@@ -256,15 +256,10 @@ device_bundles = Table(
 )
 # Deltas between two published bundles; their bytes lie beside the bundles'.
 deltas = Table(
-    "deltas",
-    metadata,
-    Column("target", TARGET, primary_key=True),
-    Column("sha256", SHA, nullable=False),
-    Column("bytes", BigInteger, nullable=False),
-    Column("from_sha256", SHA, nullable=False),
-    Column("to_target", TARGET, nullable=False),
-    Column("withdrawn", Float),
-)
+    "deltas", metadata, Column("target", TARGET, primary_key=True),
+    Column("sha256", SHA, nullable=False), Column("bytes", BigInteger, nullable=False),
+    Column("from_sha256", SHA, nullable=False), Column("to_target", TARGET, nullable=False), Column("withdrawn", Float),
+)  # fmt: skip
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
 ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, device_bundles, deltas)
 labels = Table(
