@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from commands import command
 from hubs import running_hub, version
 from serving import eventually, serving, write_config
 
@@ -30,4 +31,7 @@ def test_a_new_version_comes_as_a_delta(tmp_path: Path) -> None:
         hub.run("backup", tmp_path / "kept.tar.gz")
         hub.edgeloop("withdraw", target)
         assert ".delta" not in hub.get("/api/v1/signed")["targets"]
-    assert (tmp_path / "kept.tar.gz").stat().st_size
+    restored = command("edgeloop-hub", "--data", tmp_path / "new", "restore", tmp_path / "kept.tar.gz")
+    assert restored.returncode == 0, restored.stderr
+    digest = next((tmp_path / "stick" / "targets").glob("*.delta")).name.partition(".")[0]
+    assert list((tmp_path / "new").rglob(digest)), "the delta's bytes are kept too"

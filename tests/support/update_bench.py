@@ -17,7 +17,7 @@ from edgeloop_agent.updates.config_slots import choose, running_config
 from edgeloop_agent.updates.cycle import UpdateCycle
 from edgeloop_agent.updates.cycle_messages import CycleRequest
 from edgeloop_agent.updates.journal import Running, UpdateFolder, update_folder
-from edgeloop_agent.updates.slots import with_slots
+from edgeloop_agent.updates.slots import running_now, with_slots
 from edgeloop_contract.archive import Bundle
 from fakes.repository import Repository
 from hubs import version
@@ -63,7 +63,7 @@ class Bench:
     @property
     def journal(self) -> UpdateFolder:
         """Of what a test is about."""
-        return self.folder.of_model(self.running().model) if self.watched else self.folder
+        return self.folder.of_model(running_now(self.config)[self.watched].model) if self.watched else self.folder
 
     def turn(self, tries: Callable[[Path], str | None] = lambda _: None) -> str:
         told = self.request()
