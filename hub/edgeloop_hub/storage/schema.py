@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, Column, Float, Index, Integer, LargeBinary, S
 from edgeloop_hub.storage.alert_tables import ALERT_TABLES
 from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
 from edgeloop_hub.storage.fleet_tables import metadata as metadata
+from edgeloop_hub.storage.people_tables import PEOPLE_TABLES
 
 users = Table(
     "users",
@@ -241,7 +242,16 @@ rollout_looks = Table(
 )
 ADDED_INDEXES = tuple(index for index in events.indexes if index.name == "ix_events_kind_at")
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES, *ALERT_TABLES)
+ADDED = (
+    rollout_evidence,
+    rollout_looks,
+    sample_inputs,
+    annotated_samples,
+    personal_annotations,
+    *FLEET_TABLES,
+    *ALERT_TABLES,
+    *PEOPLE_TABLES,
+)
 labels = Table(
     "labels",
     metadata,
