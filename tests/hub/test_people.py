@@ -263,6 +263,6 @@ def test_a_restored_log_is_as_it_was(tmp_path: Path) -> None:
     words = ("edgeloop-hub", "--data", tmp_path / "data")
     assert command(*words, "backup", tmp_path / "hub.backup").returncode == 0
     assert command("edgeloop-hub", "--data", tmp_path / "copy", "restore", tmp_path / "hub.backup").returncode == 0
-    assert command("edgeloop-hub", "--data", tmp_path / "copy", "audit", "verify").stdout.startswith("2 entries")
+    assert command("edgeloop-hub", "--data", tmp_path / "copy", "audit", "verify").stdout.startswith("3 entries")
     hub.change(audit_log, audit_log.c.number == 1, who="eve")
     assert "entry 1 is not as it was written" in sentence(command(*words, "audit", "verify"), 3)
