@@ -159,7 +159,7 @@ class Health(_Answer, frozen=True):
 
 
 class TokenSummary(_Answer, frozen=True):
-    """A token without its secret. `id`: the beginning of its digest."""
+    """A token without its secret. `id`: the beginning of its digest; `scopes`: what it may do, empty: everything."""
 
     id: str
     kind: str
@@ -167,6 +167,7 @@ class TokenSummary(_Answer, frozen=True):
     created: float
     expires: float | None = None
     used: float | None = None
+    scopes: list[str] = []
 
 
 class RevokedTokens(_Answer, frozen=True):

@@ -22,6 +22,7 @@ from edgeloop_hub.api import metrics
 from edgeloop_hub.api import samples as sample_api
 from edgeloop_hub.api import workstation as api
 from edgeloop_hub.api.marks import Marks
+from edgeloop_hub.auth import people
 from edgeloop_hub.http import error_responses
 from edgeloop_hub.http.connection_limits import ENVIRONMENT
 from edgeloop_hub.hub import Hub
@@ -36,6 +37,7 @@ from edgeloop_hub.web import (
     fleet_pages,
     live,
     pages,
+    people_pages,
     rollout_pages,
     sample_pages,
     sign_in,
@@ -54,7 +56,8 @@ SECURITY_HEADERS = {
 }
 MAX_FORM_BYTES = 64 << 10
 PAGES: tuple[Any, ...] = (
-    alert_pages, fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, sign_in, sample_pages,
+    alert_pages, fleet_pages, device_pages, rollout_pages, version_pages, drift_pages, pages, live, people_pages, sign_in,
+    sample_pages,
 )  # fmt: skip
 MAX_ANNOTATION_BYTES = 2 << 20  # of a form with masks
 LOG = logging.getLogger("edgeloop_hub")
@@ -71,6 +74,7 @@ def build(hub: Hub) -> Litestar:
     """All routes over one hub. Devices that an earlier release enrolled get their rows."""
     with hub.database.writing() as database:
         device_rows.adopt(database)
+        people.adopt(database)
     bearer = SecurityScheme(type="http", scheme="bearer", description="a device's credential, or a token of edgeloop-hub token api")
     return Litestar(
         route_handlers=[

@@ -12,6 +12,7 @@ from edgeloop_contract.errors import EdgeloopError, GateError, StorageError, Usa
 from edgeloop_hub.cli_alerts import alerts
 from edgeloop_hub.cli_devices import device
 from edgeloop_hub.cli_options import EXIT_CODES, cron_line, existing_hub, in_address, limits_of, open_hub, program, settings_of
+from edgeloop_hub.cli_people import audit_group, operator, user
 
 LOCAL_PROXIES = ("127.0.0.1", "::1")
 
@@ -122,6 +123,7 @@ def serve(
 def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...], every: float | None) -> None:
     """Sign metadata that are due, advance rollouts, delete old rows. For cron, every minute; or with --every as a service."""
     from edgeloop_hub.alerts.sender import Sender
+    from edgeloop_hub.auth import audit
     from edgeloop_hub.tick import tick as advance
     from edgeloop_hub.tick_service import run_every, stop_event
 
@@ -135,6 +137,9 @@ def tick(context: click.Context, accept_clock: bool, limits: tuple[str, ...], ev
         )
         return
     outcome = advance(hub.database, hub.blobs, hub.signer, hub.settings, accept_clock)
+    if accept_clock:
+        with hub.database.writing() as database:
+            audit.append(database, operator(), "clock accepted")
     for line in outcome.actions:
         click.echo(line)
     if outcome.problems:
@@ -157,27 +162,6 @@ def units(context: click.Context, folder: Path, timer: bool) -> None:
 
 
 @commands.group(epilog=EXIT_CODES)
-def user() -> None:
-    """People who sign in."""
-
-
-@user.command("add", epilog=EXIT_CODES)
-@click.argument("name")
-@click.option("--password-stdin", is_flag=True, help="Read the password from standard input.")
-@click.pass_context
-def add_user(context: click.Context, name: str, password_stdin: bool) -> None:
-    """Add a user, or change the password of one."""
-    from edgeloop_hub.auth import accounts
-
-    password = (
-        sys.stdin.readline().rstrip("\n") if password_stdin else click.prompt("Password", hide_input=True, confirmation_prompt=True)
-    )
-    with open_hub(context).database.writing() as database:
-        accounts.add_user(database, name, password)
-    click.echo(f"user {name}: sign in at /sign-in")
-
-
-@commands.group(epilog=EXIT_CODES)
 def token() -> None:
     """Secrets that are shown once."""
 
@@ -185,10 +169,16 @@ def token() -> None:
 @token.command("api", epilog=EXIT_CODES)
 @click.argument("name")
 @click.option("--days", type=float, help="Days until it expires; without this option it never does.")
+@click.option(
+    "--scope", "scopes", multiple=True, type=click.Choice(["metrics", "tails", "read", "label", "publish", "operate", "admin"]),
+    help="What it may do (docs/hub.md), and nothing else; without this option everything.",
+)  # fmt: skip
 @click.pass_context
-def api_token(context: click.Context, name: str, days: float | None) -> None:
+def api_token(context: click.Context, name: str, days: float | None, scopes: tuple[str, ...]) -> None:
     """Make a token for the workstation, or for cron."""
-    _token(context, "api", name, [], days * 86400 if days else None)
+    if days is not None and not 0 < days < 1e5:
+        raise UsageError(f"--days: expected days above 0, got {days:g}")
+    _token(context, "api", name, [], days * 86400 if days else None, scopes)
 
 
 @token.command("enrol", epilog=EXIT_CODES)
@@ -211,7 +201,8 @@ def list_tokens(context: click.Context) -> None:
         for row in accounts.token_summaries(database):
             ends = f"expires {when(row.expires)}" if row.expires else "never expires"
             used = f", used {when(row.used)}" if row.used else ""
-            click.echo(f"{row.id}  {row.kind:5}  {row.name:20}  made {when(row.created)}, {ends}{used}")
+            scopes = f", {' '.join(row.scopes)}" if row.scopes else ""
+            click.echo(f"{row.id}  {row.kind:5}  {row.name:20}  made {when(row.created)}, {ends}{used}{scopes}")
 
 
 @token.command("revoke", epilog=EXIT_CODES)
@@ -220,23 +211,30 @@ def list_tokens(context: click.Context) -> None:
 def revoke_token(context: click.Context, which: str) -> None:
     """Revoke the token with this id, or all tokens of this name."""
     from edgeloop_hub import event_log
-    from edgeloop_hub.auth import accounts
+    from edgeloop_hub.auth import accounts, audit
 
     with existing_hub(context).database.writing() as database:
         count = accounts.revoke_tokens(database, which)
+        audit.append(database, operator(), "token revoked", which, f"{count} of them")
         event_log.record(database, "token revoked", f"{which}: {count} of them")
     click.echo(f"{which}: {count} token{'s' if count != 1 else ''} revoked")
 
 
-def _token(context: click.Context, kind: str, name: str, labels: list[str], seconds: float | None) -> None:
-    from edgeloop_hub.auth import accounts
+def _token(
+    context: click.Context, kind: str, name: str, labels: list[str], seconds: float | None, scopes: tuple[str, ...] = ()
+) -> None:  # fmt: skip
+    from edgeloop_hub.auth import accounts, audit
 
     with open_hub(context).database.writing() as database:
-        click.echo(accounts.make_token(database, kind, name, labels, seconds))
+        made = accounts.make_token(database, kind, name, labels, seconds, scopes)
+        audit.append(database, operator(), f"{kind} token made", name, ", ".join(scopes or labels))
+    click.echo(made)
 
 
 commands.add_command(device)
 commands.add_command(alerts)
+commands.add_command(audit_group)
+commands.add_command(user)
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -244,9 +242,13 @@ commands.add_command(alerts)
 @click.pass_context
 def backup(context: click.Context, file: Path) -> None:
     """Write everything into one FILE: database, bundles, the hub's key. Keep it as a secret."""
+    from edgeloop_hub.auth import audit
     from edgeloop_hub.backup.save import save
 
-    click.echo(save(existing_hub(context), file))
+    hub = existing_hub(context)
+    with hub.database.writing() as database:
+        audit.append(database, operator(), "backup", str(file))
+    click.echo(save(hub, file))
 
 
 @commands.command(epilog=EXIT_CODES)
@@ -254,9 +256,13 @@ def backup(context: click.Context, file: Path) -> None:
 @click.pass_context
 def restore(context: click.Context, file: Path) -> None:
     """Fill an empty hub from a backup FILE. The database may be of another kind."""
+    from edgeloop_hub.auth import audit
     from edgeloop_hub.backup.restore import load
 
-    click.echo(load(settings_of(context), file))
+    done = load(settings_of(context), file)
+    with existing_hub(context).database.writing() as database:
+        audit.append(database, operator(), "restored", str(file))
+    click.echo(done)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from edgeloop_hub.cli_options import EXIT_CODES, existing_hub
 
 COMMAND = "the command line"  # who did it, in events
+
+
+def _note(database: Any, action: str, name: str, detail: str = "") -> None:
+    from edgeloop_hub.auth import audit
+    from edgeloop_hub.cli_people import operator
+
+    audit.append(database, operator(), f"device {action}", name, detail)
 
 
 @click.group(epilog=EXIT_CODES)
@@ -25,6 +34,7 @@ def revoke(context: click.Context, name: str) -> None:
     with existing_hub(context).database.writing() as database:
         accounts.revoke(database, name)
         event_log.record(database, "revoked", name)
+        _note(database, "revoke", name)
     click.echo(f"{name}: revoked")
 
 
@@ -37,7 +47,9 @@ def tag_device(context: click.Context, name: str, tags: tuple[str, ...]) -> None
     from edgeloop_hub.fleet import marks
 
     with existing_hub(context).database.writing() as database:
-        click.echo(f"{name}: {', '.join(marks.tag(database, name, tags, COMMAND)) or 'no tags'}")
+        given = marks.tag(database, name, tags, COMMAND)
+        _note(database, "tags", name, " ".join(given))
+    click.echo(f"{name}: {', '.join(given) or 'no tags'}")
 
 
 @device.command("pin", epilog=EXIT_CODES)
@@ -53,4 +65,5 @@ def pin_device(context: click.Context, name: str, target: str | None) -> None:
             marks.unpin(database, name, COMMAND)
         else:
             marks.pin(database, name, target, COMMAND)
+        _note(database, "pin" if target else "unpin", name, target or "")
     click.echo(f"{name}: pinned to {target}" if target else f"{name}: follows rollouts again")

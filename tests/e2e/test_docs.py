@@ -38,7 +38,7 @@ COMMANDS = (
     "retrain",
     "roi",
 )
-HUB_COMMANDS = ("alerts", "serve", "tick", "user", "token", "device", "backup", "restore")
+HUB_COMMANDS = ("alerts", "audit", "serve", "tick", "user", "token", "device", "backup", "restore")
 AGENT_COMMANDS = ("run", "bench", "inspect", "check", "serve", "install", "enrol", "update", "explain")
 
 

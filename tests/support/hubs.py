@@ -98,9 +98,9 @@ class Hub:
         done = command("edgeloop-agent", "enrol", config, "--name", name, "--token", token)
         assert done.returncode == 0, done.stderr
 
-    def signed_in(self, name: str) -> Callable[..., str]:
+    def signed_in(self, name: str, role: str = "admin") -> Callable[..., str]:
         """A person's browser: pages by path, forms by fields."""
-        self.run("user", "add", name, "--password-stdin", stdin="correct horse battery\n")
+        self.run("user", "add", name, "--role", role, "--password-stdin", stdin="correct horse battery\n")
         browser = urllib.request.build_opener(urllib.request.HTTPCookieProcessor(http.cookiejar.CookieJar()))
 
         def ask(path: str, **form: str) -> str:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from litestar import Controller, delete, get, put
+from typing import Any
+
+from litestar import Controller, Request, delete, get, put
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
 from sqlalchemy import Connection
 
 from edgeloop_contract.device_marks import DeviceMarks, NoteRequest, PinRequest, TagsRequest
-from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.auth import audit
+from edgeloop_hub.auth.guards import client_of, is_workstation, token_name
 from edgeloop_hub.fleet import finding, marks
 from edgeloop_hub.http.error_responses import documents_errors
 
 WHO = "token"
+Asked = Request[Any, Any, Any]
 
 
-@documents_errors(400, 401, 503)
+@documents_errors(400, 401, 403, 503)
 class Marks(Controller):
     """For the workstation: tag, pin and note devices."""
 
@@ -29,36 +33,40 @@ class Marks(Controller):
         with state.hub.database.reading() as database:
             return _known(database, name)
 
-    @put("/tags", sync_to_thread=True, raises=[NotFoundException])
-    def tag(self, name: str, data: TagsRequest, state: State) -> DeviceMarks:
+    @put("/tags", scope="operate", sync_to_thread=True, raises=[NotFoundException])
+    def tag(self, name: str, data: TagsRequest, state: State, request: Asked) -> DeviceMarks:
         """These tags instead of those before."""
         with state.hub.database.writing() as database:
             _known(database, name)
             marks.tag(database, name, data.tags, WHO)
+            audit.append(database, token_name(request), "device tags", name, " ".join(data.tags), client_of(request))
             return _known(database, name)
 
-    @put("/pin", sync_to_thread=True, raises=[NotFoundException])
-    def pin(self, name: str, data: PinRequest, state: State) -> DeviceMarks:
+    @put("/pin", scope="operate", sync_to_thread=True, raises=[NotFoundException])
+    def pin(self, name: str, data: PinRequest, state: State, request: Asked) -> DeviceMarks:
         """The device is offered this bundle, and no other."""
         with state.hub.database.writing() as database:
             _known(database, name)
             marks.pin(database, name, data.target, WHO)
+            audit.append(database, token_name(request), "device pin", name, data.target, client_of(request))
             return _known(database, name)
 
-    @delete("/pin", sync_to_thread=True, status_code=200, raises=[NotFoundException])
-    def unpin(self, name: str, state: State) -> DeviceMarks:
+    @delete("/pin", scope="operate", sync_to_thread=True, status_code=200, raises=[NotFoundException])
+    def unpin(self, name: str, state: State, request: Asked) -> DeviceMarks:
         """The device follows releases and rollouts again."""
         with state.hub.database.writing() as database:
             _known(database, name)
             marks.unpin(database, name, WHO)
+            audit.append(database, token_name(request), "device unpin", name, "", client_of(request))
             return _known(database, name)
 
-    @put("/note", sync_to_thread=True, raises=[NotFoundException])
-    def note(self, name: str, data: NoteRequest, state: State) -> DeviceMarks:
+    @put("/note", scope="operate", sync_to_thread=True, raises=[NotFoundException])
+    def note(self, name: str, data: NoteRequest, state: State, request: Asked) -> DeviceMarks:
         """This note instead of the one before."""
         with state.hub.database.writing() as database:
             _known(database, name)
             marks.note(database, name, data.text, WHO)
+            audit.append(database, token_name(request), "device note", name, data.text, client_of(request))
             return _known(database, name)
 
 

@@ -31,8 +31,9 @@ K = TypeVar("K")
 
 
 @get(
-    "/metrics", guards=[is_workstation], sync_to_thread=True, tags=["health"], media_type="text/plain", responses=problems(401, 503)
-)
+    "/metrics", scope="metrics", guards=[is_workstation], sync_to_thread=True, tags=["health"], media_type="text/plain",
+    responses=problems(401, 403, 503),
+)  # fmt: skip
 def metrics(state: State) -> Response[bytes]:
     """Devices by version and by what is wrong, events, rollouts, expiry of metadata, the last tick, alerts, the disk."""
     from prometheus_client import CollectorRegistry, generate_latest

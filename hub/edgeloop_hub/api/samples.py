@@ -68,7 +68,7 @@ class DeviceSamples(Controller):
             raise TooManyRequestsException("more than this device may send: samples in a day, events in an hour")
 
 
-@documents_errors(400, 401, 503)
+@documents_errors(400, 401, 403, 503)
 class Samples(Controller):
     """For the workstation and cron: label, look, fetch."""
 
@@ -82,7 +82,7 @@ class Samples(Controller):
         with state.hub.database.reading() as database:
             return label_queue.waiting(database, model, who[:63], limit, faulty(database))
 
-    @post("/labels", sync_to_thread=True, status_code=200)
+    @post("/labels", scope="label", sync_to_thread=True, status_code=200)
     def label(self, data: LabelUpload, state: State) -> SettledSamples:
         """Store labels of one person; how many samples are settled by them."""
         settled, who = 0, data.who if data.who == "import" else own_name(data.who, "who")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from litestar import Controller, delete, get, post, put
+from litestar import Controller, Request, delete, get, post, put
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException
 from litestar.params import Parameter
 from sqlalchemy import select
+from tuf.api.metadata import Targets
 
 from edgeloop_contract.gate_messages import GatePower
 from edgeloop_contract.hub_messages import (
@@ -33,8 +34,8 @@ from edgeloop_contract.hub_messages import (
 )
 from edgeloop_contract.messages import Sha256
 from edgeloop_hub import event_log, health
-from edgeloop_hub.auth import accounts
-from edgeloop_hub.auth.guards import is_workstation
+from edgeloop_hub.auth import accounts, audit
+from edgeloop_hub.auth.guards import client_of, is_workstation, token_name
 from edgeloop_hub.fleet import inventory, jobs
 from edgeloop_hub.http.error_responses import documents_errors
 from edgeloop_hub.rollouts import forecast, service
@@ -42,10 +43,11 @@ from edgeloop_hub.storage.schema import bundles
 from edgeloop_hub.updates import registry, signing, uploads
 
 Sha = Annotated[str, Parameter(pattern=Sha256.__metadata__[0].pattern)]
+Asked = Request[Any, Any, Any]
 Number = Annotated[int, Parameter(ge=0, le=2**31 - 1)]
 
 
-@documents_errors(400, 401, 503)
+@documents_errors(400, 401, 403, 503)
 class Workstation(Controller):
     """For the workstation and cron: publish, roll out, look."""
 
@@ -66,8 +68,8 @@ class Workstation(Controller):
             root, targets = signing.latest(database, "root"), signing.latest(database, "targets")
         return SignedMetadata(roots=[root.body.decode()] if root else [], targets=targets.body.decode() if targets else "")
 
-    @post("/signed", sync_to_thread=True, status_code=200)
-    def publish(self, data: MetadataUpload, state: State) -> TargetsVersion:
+    @post("/signed", scope="publish", sync_to_thread=True, status_code=200)
+    def publish(self, data: MetadataUpload, state: State, request: Asked) -> TargetsVersion:
         """Store newly signed metadata. Every bundle that they name must have been uploaded."""
         hub = state.hub
         roots, body = [r.encode() for r in data.roots], data.targets.encode() or None
@@ -82,8 +84,10 @@ class Workstation(Controller):
             accepted = signing.accept(database, roots, body, hub.signer, hub.settings)
             if accepted is not None:
                 registry.complete(database, hub.blobs, accepted, assembled)
-                names = ", ".join(sorted(accepted.targets)) or "none"
-                event_log.record(database, "published", f"targets version {accepted.version}: {names}")
+                event_log.record(database, "published", f"targets version {accepted.version}: {names_of(accepted) or 'none'}")
+            if roots or body is not None:
+                what = f"targets version {accepted.version}" if accepted is not None else "root"
+                audit.append(database, token_name(request), "published", what, names_of(accepted), client_of(request))
             latest = signing.latest(database, "targets")
         uploads.forget_parts(hub.database, hub.blobs, [new.targets[name].hashes["sha256"] for name in assembled] if new else [])
         return TargetsVersion(targets_version=latest.version if latest else 0)
@@ -95,7 +99,7 @@ class Workstation(Controller):
             size = database.execute(select(bundles.c.bytes).where(bundles.c.sha256 == sha256)).scalar()
             return ReceivedBytes(bytes=size if size is not None else uploads.received(database, sha256))
 
-    @put("/uploads/{sha256:str}/{begins:int}", sync_to_thread=True, status_code=200)
+    @put("/uploads/{sha256:str}/{begins:int}", scope="publish", sync_to_thread=True, status_code=200)
     def upload(self, sha256: Sha, begins: Annotated[int, Parameter(ge=0, le=2**53)], state: State, body: bytes) -> ReceivedBytes:
         """A part of a bundle, from byte `begins` on."""
         hub = state.hub
@@ -109,18 +113,19 @@ class Workstation(Controller):
         with state.hub.database.reading() as database:
             return health.current(database)
 
-    @get("/tokens", sync_to_thread=True)
+    @get("/tokens", scope="admin", sync_to_thread=True)
     def tokens(self, state: State) -> list[TokenSummary]:
         """Every token by its id and name, without the secrets."""
         with state.hub.database.reading() as database:
             return accounts.token_summaries(database)
 
-    @delete("/tokens/{which:str}", sync_to_thread=True, status_code=200)
-    def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State) -> RevokedTokens:
+    @delete("/tokens/{which:str}", scope="admin", sync_to_thread=True, status_code=200)
+    def revoke(self, which: Annotated[str, Parameter(max_length=63)], state: State, request: Asked) -> RevokedTokens:
         """Revoke the token with this id, or all of this name."""
         with state.hub.database.writing() as database:
             count = accounts.revoke_tokens(database, which)
             event_log.record(database, "token revoked", f"{which}: {count} of them")
+            audit.append(database, token_name(request), "token revoked", which, f"{count} of them", client_of(request))
         return RevokedTokens(revoked=count)
 
     @get("/bundles", sync_to_thread=True)
@@ -150,15 +155,17 @@ class Workstation(Controller):
         with state.hub.database.reading() as database:
             return service.summaries(database)
 
-    @post("/rollouts", sync_to_thread=True, status_code=201)
-    def start(self, data: RolloutRequest, state: State) -> RolloutCreated:
+    @post("/rollouts", scope="operate", sync_to_thread=True, status_code=201)
+    def start(self, data: RolloutRequest, state: State, request: Asked) -> RolloutCreated:
         """Begin with the first step of the plan."""
         with state.hub.database.reading() as database:
             power = forecast.of_plan(database, data.target, data.plan)
         with state.hub.database.writing() as database:
-            return RolloutCreated(id=service.start(database, data.target, data.plan, data.fallback.encode() or None, power))
+            number = service.start(database, data.target, data.plan, data.fallback.encode() or None, power)
+            audit.append(database, token_name(request), "rollout started", str(number), data.target, client_of(request))
+        return RolloutCreated(id=number)
 
-    @post("/rollouts/power", sync_to_thread=True, status_code=200)
+    @post("/rollouts/power", scope="read", sync_to_thread=True, status_code=200)
     def power(self, data: RolloutRequest, state: State) -> list[GatePower]:
         """What each gate could find in each step of such a rollout; nothing begins."""
         with state.hub.database.reading() as database:
@@ -170,24 +177,26 @@ class Workstation(Controller):
         with state.hub.database.reading() as database:
             return service.status(database, number)
 
-    @post("/rollouts/{number:int}/{verb:str}", sync_to_thread=True, status_code=200)
+    @post("/rollouts/{number:int}/{verb:str}", scope="operate", sync_to_thread=True, status_code=200)
     def change(
-        self, number: Number, verb: Annotated[str, Parameter(pattern=r"^(pause|resume|abort)(?!\n)$")], state: State
+        self, number: Number, verb: Annotated[str, Parameter(pattern=r"^(pause|resume|abort)(?!\n)$")], state: State, request: Asked
     ) -> RolloutStatus:
         """pause, resume or abort."""
         with state.hub.database.writing() as database:
             service.change(database, number, verb, "token")
+            audit.append(database, token_name(request), f"rollout {verb}", str(number), address=client_of(request))
         with state.hub.database.reading() as database:  # the change holds, whatever the status says
             return service.status(database, number)
 
-    @post("/jobs", sync_to_thread=True, status_code=201, raises=[NotFoundException])
-    def ask(self, data: JobRequest, state: State) -> JobCreated:
+    @post("/jobs", scope="operate", sync_to_thread=True, status_code=201, raises=[NotFoundException])
+    def ask(self, data: JobRequest, state: State, request: Asked) -> JobCreated:
         """Have a device measure a published bundle when it is idle."""
         with state.hub.database.writing() as database:
             if not jobs.is_enrolled(database, data.device):
                 raise NotFoundException(f"there is no device {data.device}")
             if not jobs.is_published(database, data.target):
                 raise NotFoundException(f"{data.target} is not published")
+            audit.append(database, token_name(request), "device bench", data.device, data.target, client_of(request))
             return JobCreated(id=jobs.create(database, data.device, data.target))
 
     @get("/jobs/{job:str}", sync_to_thread=True, raises=[NotFoundException])
@@ -198,3 +207,7 @@ class Workstation(Controller):
         if status is None:
             raise NotFoundException("there is no such job")
         return status
+
+
+def names_of(accepted: Targets | None) -> str:
+    return ", ".join(sorted(accepted.targets)) if accepted is not None else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -16,10 +17,12 @@ from edgeloop_contract.errors import DataError, UsageError
 from edgeloop_contract.hub_messages import TokenSummary
 from edgeloop_contract.messages import Enrolled, Enrolment
 from edgeloop_hub.auth import secret_digests
+from edgeloop_hub.auth.people import Role, role_of
 from edgeloop_hub.settings import Settings
 from edgeloop_hub.storage import device_rows
 from edgeloop_hub.storage.deletion import Old
 from edgeloop_hub.storage.fleet_tables import device_states
+from edgeloop_hub.storage.people_tables import token_scopes
 from edgeloop_hub.storage.schema import devices, sessions, tokens, tries, users
 
 HASHER = PasswordHasher()
@@ -129,6 +132,7 @@ class Session:
 
     user: str
     csrf: str
+    role: Role = "viewer"
 
 
 def session_of(connection: Connection, secret: str) -> Session | None:
@@ -136,30 +140,41 @@ def session_of(connection: Connection, secret: str) -> Session | None:
         sessions.c.hash == secret_digests.digest(secret), sessions.c.expires > time.time()
     )
     row = connection.execute(query).first()
-    return Session(row.user, row.csrf) if row else None
+    return Session(row.user, row.csrf, role_of(connection, row.user)) if row else None
 
 
 def close_session(connection: Connection, secret: str) -> None:
     connection.execute(delete(sessions).where(sessions.c.hash == secret_digests.digest(secret)))
 
 
-def make_token(connection: Connection, kind: str, name: str, labels: list[str], seconds: float | None) -> str:
-    """Make a token; returns its secret. `kind`: "api" for the workstation and cron, "enrol" for one device."""
+def make_token(
+    connection: Connection, kind: str, name: str, labels: list[str], seconds: float | None, scopes: Sequence[str] = ()
+) -> str:  # fmt: skip
+    """Make a token; returns its secret. `kind`: "api" for the workstation and cron, "enrol" for one device. No scopes: all."""
     secret, digest = secret_digests.make(kind)
     for label in labels:
         checked_name(label, "label")
     named = checked_name(name, kind) if kind == "api" or name == "any" else own_name(name, "device")
     values = {"kind": kind, "name": named, "labels": json.dumps(labels), "created": time.time()}
     connection.execute(insert(tokens).values(hash=digest, expires=time.time() + seconds if seconds else None, **values))
+    if scopes:
+        connection.execute(insert(token_scopes).values(hash=digest, scopes=" ".join(scopes)))
     return secret
 
 
 def token_summaries(connection: Connection) -> list[TokenSummary]:
     """Every token without its secret, oldest first. `id`: the beginning of the digest, enough to name a token."""
-    rows = connection.execute(select(tokens).order_by(tokens.c.created).limit(MAX_TOKENS))
+    with_scopes = select(tokens, token_scopes.c.scopes).join(token_scopes, token_scopes.c.hash == tokens.c.hash, isouter=True)
+    rows = connection.execute(with_scopes.order_by(tokens.c.created).limit(MAX_TOKENS))
     return [
         TokenSummary(
-            id=row.hash[:ID_LETTERS], kind=row.kind, name=row.name, created=row.created, expires=row.expires, used=row.used
+            id=row.hash[:ID_LETTERS],
+            kind=row.kind,
+            name=row.name,
+            created=row.created,
+            expires=row.expires,
+            used=row.used,
+            scopes=(row.scopes or "").split(),
         )
         for row in rows
     ]
@@ -171,17 +186,36 @@ def revoke_tokens(connection: Connection, which: str) -> int:
     named = tokens.c.hash.startswith(which) if by_id else tokens.c.name == which
     if by_id and connection.execute(select(tokens.c.hash).where(named)).first() is None:
         named = tokens.c.name == which
+    connection.execute(delete(token_scopes).where(token_scopes.c.hash.in_(select(tokens.c.hash).where(named))))
     count = connection.execute(delete(tokens).where(named)).rowcount
     if not count:
         raise UsageError(f"there is no token {which[:80]!r}; edgeloop-hub token list shows them")
     return int(count)
 
 
-def token_is_good(connection: Connection, secret: str) -> bool:
-    """Whether it is a valid token of the workstation or of cron."""
-    query = select(tokens.c.expires).where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")
-    row = connection.execute(query).first()
-    return row is not None and (row.expires is None or row.expires > time.time())
+@dataclass(frozen=True)
+class Token:
+    """A valid token of the workstation or of cron. `scopes`: empty: everything."""
+
+    name: str
+    scopes: frozenset[str]
+
+    def may(self, scope: str) -> bool:
+        """Whoever may do something at the interface may also read, and whoever reads may read the metrics."""
+        allowed = set(self.scopes)
+        allowed |= {"read"} if allowed & {"label", "publish", "operate", "admin"} else set()
+        allowed |= {"metrics"} if "read" in allowed else set()
+        return not self.scopes or scope in allowed
+
+
+def token_of(connection: Connection, secret: str) -> Token | None:
+    """None for one that is unknown, revoked or too old."""
+    query = select(tokens.c.name, tokens.c.expires, token_scopes.c.scopes)
+    query = query.join(token_scopes, token_scopes.c.hash == tokens.c.hash, isouter=True)
+    row = connection.execute(query.where(tokens.c.hash == secret_digests.digest(secret), tokens.c.kind == "api")).first()
+    if row is None or (row.expires is not None and row.expires <= time.time()):
+        return None
+    return Token(row.name, frozenset((row.scopes or "").split()))
 
 
 def is_enrolment(connection: Connection, secret: str) -> bool:

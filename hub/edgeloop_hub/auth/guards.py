@@ -6,7 +6,7 @@ from typing import Any
 
 from litestar import Request
 from litestar.connection import ASGIConnection
-from litestar.exceptions import NotAuthorizedException
+from litestar.exceptions import NotAuthorizedException, PermissionDeniedException
 from litestar.handlers import BaseRouteHandler
 
 from edgeloop_hub.auth import accounts
@@ -35,17 +35,37 @@ def is_device(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandle
     connection.scope["device"] = device  # type: ignore[typeddict-unknown-key]
 
 
-def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Guard: a token of the workstation or of cron. Cookies do not count, so no web page can make a browser send such a request."""
+def is_workstation(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Guard: a token of the workstation or of cron, with the scope that the route names. Cookies do not count, so no web page can
+    make a browser send such a request.
+    """
     with connection.app.state.hub.database.reading() as database:
-        if not accounts.token_is_good(database, bearer(connection)):
-            raise NotAuthorizedException("no such token; make one with edgeloop-hub token api")
+        token = accounts.token_of(database, bearer(connection))
+    if token is None:
+        raise NotAuthorizedException("no such token; make one with edgeloop-hub token api")
+    scope = scope_of(handler)
+    if not token.may(scope):
+        raise PermissionDeniedException(f"this token has no scope {scope}; make one with edgeloop-hub token api --scope {scope}")
+    connection.scope["token"] = token  # type: ignore[typeddict-unknown-key]
+
+
+def scope_of(handler: BaseRouteHandler) -> str:
+    """What a route of the interface needs: reading is enough to read, and what names no scope needs `admin`."""
+    reads = getattr(handler, "http_methods", set()) <= {"GET", "HEAD"}
+    return str(handler.opt.get("scope") or ("read" if reads else "admin"))
+
+
+def token_name(request: Request[Any, Any, Any]) -> str:
+    """Who asks, for the audit log, at a route behind `is_workstation`."""
+    token: accounts.Token = request.scope["token"]  # type: ignore[typeddict-item]
+    return f"token {token.name}"
 
 
 def may_read_updates(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Guard: a device, or the workstation, which reads everything."""
     with connection.app.state.hub.database.reading() as database:
-        if accounts.token_is_good(database, bearer(connection)):
+        token = accounts.token_of(database, bearer(connection))
+        if token is not None and token.may("read"):
             connection.scope["device"] = None  # type: ignore[typeddict-unknown-key]
             return
     is_device(connection, handler)

@@ -17,7 +17,8 @@ UNREADABLE = (RecursionError, OverflowError, UnicodeError, ValuesError)  # which
 PROTOCOL = "/v2"
 C = TypeVar("C", bound=type)
 DESCRIPTIONS = {
-    400: "what was asked is wrong, and the text says what", 401: "no such credential or token", 404: "there is no such thing",
+    400: "what was asked is wrong, and the text says what", 401: "no such credential or token",
+    403: "this token has no scope for it", 404: "there is no such thing",
     413: "more bytes than the hub takes at once", 429: "too much or too often: come again later",
     503: "the database or the storage does not answer, or too much waits: come again later",
 }  # fmt: skip

@@ -9,6 +9,7 @@ from edgeloop_hub.storage.fleet_tables import FLEET_TABLES, NAME, SHA, TARGET
 from edgeloop_hub.storage.fleet_tables import deltas as deltas
 from edgeloop_hub.storage.fleet_tables import device_bundles as device_bundles
 from edgeloop_hub.storage.fleet_tables import metadata as metadata
+from edgeloop_hub.storage.people_tables import PEOPLE_TABLES
 
 users = Table(
     "users",
@@ -243,7 +244,16 @@ rollout_looks = Table(
 )
 ADDED_INDEXES = tuple(index for index in events.indexes if index.name == "ix_events_kind_at")
 # Tables that were added without a new revision, so that an earlier release opens the database too; it does not see them.
-ADDED = (rollout_evidence, rollout_looks, sample_inputs, annotated_samples, personal_annotations, *FLEET_TABLES, *ALERT_TABLES)
+ADDED = (
+    rollout_evidence,
+    rollout_looks,
+    sample_inputs,
+    annotated_samples,
+    personal_annotations,
+    *FLEET_TABLES,
+    *ALERT_TABLES,
+    *PEOPLE_TABLES,
+)
 labels = Table(
     "labels",
     metadata,

@@ -79,7 +79,8 @@ class TailService:
             device = accounts.device_of(database, credential)
             if device is not None:
                 return device.name
-            return "workstation" if accounts.token_is_good(database, credential) else None
+            token = accounts.token_of(database, credential)
+            return "workstation" if token is not None and token.may("tails") else None
 
     async def tail(self, name: str) -> Tail:
         """Raises NotFoundException."""

@@ -87,7 +87,7 @@ class AnnotationPages(Controller):
     include_in_schema = False
     exception_handlers = ERROR_PAGES
 
-    @post("/annotations", sync_to_thread=True)
+    @post("/annotations", role="labeller", sync_to_thread=True)
     def answer(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
         check_form(request, data)
         device, key, hub = data.get("device", ""), data.get("key", ""), state.hub

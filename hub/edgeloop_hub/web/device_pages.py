@@ -13,7 +13,8 @@ from litestar.response import Redirect
 
 from edgeloop_contract.errors import UsageError
 from edgeloop_hub import event_list, event_log
-from edgeloop_hub.auth import accounts
+from edgeloop_hub.auth import accounts, audit
+from edgeloop_hub.auth.guards import client_of
 from edgeloop_hub.fleet import finding, history, inventory, jobs, logs, marks
 from edgeloop_hub.updates import registry
 from edgeloop_hub.web.page import ERROR_PAGES, Form, PageRequest, check_form, is_person, page, session_of
@@ -71,7 +72,7 @@ class DevicePages(Controller):
             ],
         )  # fmt: skip
 
-    @post("/{name:str}/{verb:str}", sync_to_thread=True)
+    @post("/{name:str}/{verb:str}", role="operator", sync_to_thread=True)
     def act(self, name: str, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
         check_form(request, data)
         if verb not in ACTIONS:
@@ -80,6 +81,8 @@ class DevicePages(Controller):
             return Redirect(f"/devices/{name}/revoke", status_code=303)
         with state.hub.database.writing() as database:
             ACTIONS[verb](database, name, data, session_of(request).user)
+            detail = data.get("target" if verb in ("pin", "bench") else {"tags": "tags", "note": "text"}.get(verb, ""), "")
+            audit.append(database, session_of(request).user, f"device {verb}", name, detail, client_of(request))
         return Redirect(f"/devices/{name}", status_code=303)
 
 

@@ -18,6 +18,7 @@ from litestar.response import Redirect
 
 from edgeloop_contract.errors import EdgeloopError, StorageError
 from edgeloop_hub.auth import accounts
+from edgeloop_hub.auth.people import Role, is_at_least
 from edgeloop_hub.http.error_responses import UNREADABLE, http_error, unreadable_words
 from edgeloop_hub.time_text import ago, when
 
@@ -37,17 +38,18 @@ TEMPLATES = Environment(
 )
 TEMPLATES.filters |= {"ago": ago, "when": when, "figure": figure}
 TEMPLATES.globals["section"] = ""
+TEMPLATES.tests["at_least"] = is_at_least
 
 
 def page(
     name: str, title: str, request: PageRequest | None, status: int = 200, section: str = "", **values: Any
 ) -> Response[bytes]:  # fmt: skip
     """`request`: of somebody who signed in; None: a page without navigation. `section`: where in it this page belongs."""
-    user, csrf = "", ""
+    user, csrf, role = "", "", "viewer"
     if request is not None:
         session = session_of(request)
-        user, csrf = session.user, session.csrf
-    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, section=section, **values)
+        user, csrf, role = session.user, session.csrf, session.role
+    html = TEMPLATES.get_template(name).render(title=title, user=user, csrf=csrf, role=role, section=section, **values)
     return Response(html.encode(), media_type="text/html; charset=utf-8", status_code=status)
 
 
@@ -68,13 +70,23 @@ def asset(name: str, media_type: str) -> Response[bytes]:
     return Response((HERE / name).read_bytes(), media_type=media_type, headers={"Cache-Control": "max-age=300"})
 
 
-def is_person(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler | None = None) -> None:
-    """Guard: somebody who signed in."""
+def is_person(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler | None = None) -> None:
+    """Guard: somebody who signed in, with the role that the route names."""
     with connection.app.state.hub.database.reading() as database:
         session = accounts.session_of(database, connection.cookies.get(COOKIE, ""))
     if session is None:
         raise NotAuthorizedException("sign in first")
     connection.scope["session_of_person"] = session  # type: ignore[typeddict-unknown-key]
+    needed = role_of(handler) if handler is not None else "viewer"
+    if not is_at_least(session.role, needed):
+        raise PermissionDeniedException(f"Your role is {session.role}; this needs {needed}. An admin can change that.")
+
+
+def role_of(handler: BaseRouteHandler) -> Role:
+    """What a page needs: to look, a viewer; what changes something and names no role needs an admin."""
+    reads = getattr(handler, "http_methods", set()) <= {"GET", "HEAD"}
+    role: Role = handler.opt.get("role") or ("viewer" if reads else "admin")
+    return role
 
 
 def session_of(request: PageRequest) -> accounts.Session:

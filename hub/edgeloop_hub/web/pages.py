@@ -45,7 +45,7 @@ class Pages(Controller):
             link=link, following="~".join(map(str, last)) if last else "",
         )  # fmt: skip
 
-    @post("/sign-out", sync_to_thread=True)
+    @post("/sign-out", role="viewer", sync_to_thread=True)
     def sign_out(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
         check_form(request, data)
         with state.hub.database.writing() as database:

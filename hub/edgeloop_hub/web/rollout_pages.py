@@ -18,6 +18,8 @@ from edgeloop_contract.errors import DataError
 from edgeloop_contract.gate_messages import GateStatus
 from edgeloop_contract.hub_messages import RolloutStatus
 from edgeloop_hub import event_list, health
+from edgeloop_hub.auth import audit
+from edgeloop_hub.auth.guards import client_of
 from edgeloop_hub.fleet import rollout_members, rollout_view
 from edgeloop_hub.rollouts import rollout_store, service
 from edgeloop_hub.time_text import duration
@@ -125,7 +127,7 @@ class RolloutPages(Controller):
             ],
         )  # fmt: skip
 
-    @post("/{number:int}/{verb:str}", sync_to_thread=True)
+    @post("/{number:int}/{verb:str}", role="operator", sync_to_thread=True)
     def change(self, number: Number, verb: str, data: Form, state: State, request: PageRequest) -> Response[Any]:
         check_form(request, data)
         if verb not in service.VERBS:
@@ -134,6 +136,7 @@ class RolloutPages(Controller):
             return Redirect(f"/rollouts/{number}/abort", status_code=303)
         with state.hub.database.writing() as database:
             service.change(database, number, verb, session_of(request).user)
+            audit.append(database, session_of(request).user, f"rollout {verb}", str(number), address=client_of(request))
         return Redirect(f"/rollouts/{number}", status_code=303)
 
 

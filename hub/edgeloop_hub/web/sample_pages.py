@@ -99,7 +99,7 @@ class SamplePages(Controller):
             raise NotFoundException("There is no such picture.")
         return Response(rendering.png(values), media_type="image/png")
 
-    @post("/queue", sync_to_thread=True)
+    @post("/queue", role="labeller", sync_to_thread=True)
     def answer(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
         check_form(request, data)
         device, key, whole = data.get("device", ""), data.get("key", ""), "whole" in data
@@ -111,7 +111,7 @@ class SamplePages(Controller):
                 labelling.skip(database, device, key)
         return Redirect(queue_link(data, whole="true" if whole else ""), status_code=303)
 
-    @post("/queue/undo", sync_to_thread=True)
+    @post("/queue/undo", role="labeller", sync_to_thread=True)
     def undo(self, data: Form, state: State, request: PageRequest) -> Response[Any]:
         """Take the last answer back, and ask about that sample again."""
         check_form(request, data)

@@ -12,7 +12,7 @@ from litestar.exceptions import PermissionDeniedException
 from litestar.response import Redirect
 from sqlalchemy import select
 
-from edgeloop_hub.auth import accounts
+from edgeloop_hub.auth import accounts, audit
 from edgeloop_hub.auth.guards import client_of
 from edgeloop_hub.storage.schema import users
 from edgeloop_hub.web.page import COOKIE, Form, PageRequest, page, same_origin
@@ -50,6 +50,7 @@ def sign_in(data: Form, state: State, request: PageRequest) -> Response[Any]:
     with hub.database.writing() as database:
         accounts.forget_tries(database, accounts.tried(name, address), accounts.from_address(address))
         session = accounts.open_session(database, name, hub.settings)
+        audit.append(database, name, "signed in", address=address)  # wrong tries are counted: strangers cannot fill the log
     cookie = Cookie(
         key=COOKIE,
         value=session,
