@@ -279,8 +279,7 @@ class Models:
 
     def _wanted(self, bundle: Bundle) -> VariantChoice:
         if self.variant:
-            name = bundle.manifest.variant(self.variant).name
-            return VariantChoice(name, 1, "asked for")
+            return VariantChoice(bundle.manifest.variant(self.variant).name, 1, "asked for")
         remembered = device_state.remembered_choice(self.state, bundle, self.config.runtime.providers)
         if remembered is not None:
             return remembered

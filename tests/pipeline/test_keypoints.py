@@ -71,10 +71,8 @@ def coco(found: list[Found], places: list[np.ndarray], truth: np.ndarray, labels
     for i, boxes in enumerate(truth):
         for kind, x1, y1, x2, y2, *rest in boxes[boxes[:, 0] != NONE].astype(float).tolist():
             box, count = [x1, y1, x2 - x1, y2 - y1], sum(v > 0 for v in rest[2::3])
-            rows.append(
-                {"id": len(rows) + 1, "image_id": i, "category_id": int(kind), "bbox": box, "area": box[2] * box[3], "iscrowd": 0,
-                 "keypoints": rest, "num_keypoints": count}
-            )  # fmt: skip
+            fixed = {"id": len(rows) + 1, "image_id": i, "category_id": int(kind), "area": box[2] * box[3], "iscrowd": 0}
+            rows.append({**fixed, "bbox": box, "keypoints": rest, "num_keypoints": count})
         answers += [
             {"image_id": i, "category_id": int(kind), "keypoints": at.reshape(-1).tolist(), "score": float(score)}
             for at, score, kind in zip(places[i], found[i].scores, found[i].labels, strict=True)
@@ -89,10 +87,7 @@ def coco(found: list[Found], places: list[np.ndarray], truth: np.ndarray, labels
 
 
 def measured(found: list[Found], places: list[np.ndarray], truth: np.ndarray) -> Judged:
-    def overlap(i: int, rows: np.ndarray) -> np.ndarray:
-        return similarity(places[i], rows, SIGMAS)
-
-    return judged(found, truth, 2, overlap, without_points, MOST)
+    return judged(found, truth, 2, lambda i, rows: similarity(places[i], rows, SIGMAS), without_points, MOST)
 
 
 @pytest.mark.parametrize("seed", range(6))
