@@ -20,6 +20,7 @@ from edgeloop_agent.engine import Engine
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.bench_report import VariantChoice
 from edgeloop_contract.tasks import Classification, Tensors
+from edgeloop_exporters.tensorrt_rules import violations
 from edgeloop_pipeline.bundling.drop_in import PYTHON, _literal
 from edgeloop_pipeline.recipe.recipe import load
 
@@ -130,6 +131,21 @@ def takes_the_originals_place(original: Path, run: Path) -> None:
     done = subprocess.run([sys.executable, "drop-in.py"], cwd=run, capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.strip() == " ".join(str(wanted.shape) for wanted in answers), done.stderr
     assert f'{{"{door.name}"}}' in (run / "drop-in.cpp").read_text()
+
+
+@pytest.mark.long
+def test_a_file_for_tensorrt_comes_beside_the_others(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(classifier())
+    found, _ = compressed(tmp_path / "net.onnx", pictures, tmp_path / "small", "--normalize", "imagenet", "--symmetric")
+    content = (tmp_path / "runs" / "small" / "onnx-int8-symmetric.onnx").read_bytes()
+    assert [str(broken) for broken in violations(content)] == []
+    with Bundle.open(Path(found["bundle"])) as bundle:
+        assert {v.name: v.provider for v in bundle.manifest.variants}["onnx-int8-symmetric"] == "TensorRT"
+        kept = Engine(bundle, VariantChoice("onnx-int8-symmetric", 1, "asked for"))
+        usual = Engine(bundle, VariantChoice("onnx-int8", 1, "asked for"))
+        picture = np.asarray(Image.open(pictures / "03.png"))
+        names = [next(iter(engine.answers(picture))).label for engine in (kept, usual)]
+    assert names[0] == names[1]
 
 
 def test_a_name_from_a_file_ends_no_text_of_a_snippet() -> None:

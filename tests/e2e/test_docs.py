@@ -26,6 +26,7 @@ COMMANDS = (
     "doctor",
     "probe",
     "pack",
+    "check-tensorrt",
     "sweep",
     "keys",
     "publish",

@@ -29,7 +29,7 @@ def test_the_file_is_judged_and_bundled_and_devices_without_tensorrt_prefer_othe
         assert (variant.provider, variant.runtime, variant.precision.value) == ("TensorRT", "onnx", "int8")
         assert [v.name for v in bundle.manifest.variants][-1] == NAME
         assert [str(found) for found in violations(bundle.read(variant.file))] == []
-        assert bundle.manifest.canary
+        assert bundle.manifest.canary and bundle.manifest.schema == 1  # as without it: older agents take the bundle
         own, others = bundle.manifest.canary.of(NAME), bundle.manifest.canary.golden
         assert {g.file for g in own.values()}.isdisjoint(g.file for g in others.values())
         assert variant.accuracy and variant.accuracy.value >= 0.7

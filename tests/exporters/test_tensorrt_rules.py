@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from commands import edgeloop_here, sentence
+from commands import HERE, edgeloop_here, sentence
 from edgeloop_exporters.tensorrt_rules import RULES, violations
 from onnx_parts import model, node
 
@@ -180,6 +180,12 @@ def test_every_rule_has_a_bad_graph_and_its_own_name() -> None:
     names = [rule.name for rule in RULES]
     assert len(set(names)) == len(names)
     assert {rule for rule, _ in BAD.values()} == set(names)
+
+
+def test_every_rule_stands_in_the_docs() -> None:
+    page = (HERE.parent / "docs" / "tensorrt.md").read_text()
+    for rule in RULES:
+        assert f"| {rule.name} | {rule.kind} | {rule.says} |" in page, rule.name
 
 
 def written(path: Path, *changes: Callable[[onnx.ModelProto], object]) -> Path:
