@@ -141,11 +141,9 @@ def test_a_file_for_tensorrt_comes_beside_the_others(pictures: Path, tmp_path: P
     assert [str(broken) for broken in violations(content)] == []
     with Bundle.open(Path(found["bundle"])) as bundle:
         assert {v.name: v.provider for v in bundle.manifest.variants}["onnx-int8-symmetric"] == "TensorRT"
-        kept = Engine(bundle, VariantChoice("onnx-int8-symmetric", 1, "asked for"))
-        usual = Engine(bundle, VariantChoice("onnx-int8", 1, "asked for"))
+        both = [Engine(bundle, VariantChoice(name, 1, "asked for")) for name in ("onnx-int8-symmetric", "onnx-int8")]
         picture = np.asarray(Image.open(pictures / "03.png"))
-        names = [next(iter(engine.answers(picture))).label for engine in (kept, usual)]
-    assert names[0] == names[1]
+        assert len({next(iter(engine.answers(picture))).label for engine in both}) == 1
 
 
 def test_a_name_from_a_file_ends_no_text_of_a_snippet() -> None:
@@ -286,8 +284,7 @@ def test_data_that_calibrate_nothing_are_refused(name: str, words: str, pictures
         (data / "a.png").write_bytes((pictures / "00.png").read_bytes())
     (tmp_path / "net.onnx").write_bytes(classifier())
     done = edgeloop_here("compress", tmp_path / "net.onnx", "--calibrate", data, "--out", tmp_path / "small", "--normalize", "unit")
-    assert words in sentence(done, 3)
-    assert not (tmp_path / "small").exists() and not list(tmp_path.glob(".small*"))
+    assert words in sentence(done, 3) and not (tmp_path / "small").exists() and not list(tmp_path.glob(".small*"))
 
 
 def test_the_importers_code_is_in_the_keys_of_imported_recipes(pictures: Path, tmp_path: Path) -> None:
