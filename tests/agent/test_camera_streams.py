@@ -53,6 +53,7 @@ def rtsp_camera(port: int) -> Iterator[subprocess.Popen[bytes]]:
         server.stdout.close()
 
 
+@pytest.mark.long
 @needs(*RTSP)
 def test_rtsp_goes_away_hangs_and_comes_back(squares: Path, tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="the camera extra is not installed")

@@ -15,6 +15,7 @@ NAME = "onnx-int8-symmetric"
 SYMMETRIC = "--set=quantize.symmetric=true"
 
 
+@pytest.mark.long
 def test_the_file_is_judged_and_bundled_and_devices_without_tensorrt_prefer_others(runs: Path, tmp_path: Path) -> None:
     done = edgeloop_here("run", TINY, "--runs", runs, "--json", ONNX, SYMMETRIC)
     assert done.returncode == 0, done.stderr

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from hubs import Hub, running_hub, version
 from serving import GOLDEN, RECORDING, eventually, serving, write_config
 
@@ -16,6 +18,7 @@ def rollout(hub: Hub, path: Path) -> str:
     return hub.edgeloop("rollout", "start", target, "--steps", "pi-2, 100%", "--soak-minutes", "0.001").split()[1]
 
 
+@pytest.mark.long
 def test_each_bundle_of_a_device_has_its_own_rollouts(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with running_hub(tmp_path / "hub") as hub:

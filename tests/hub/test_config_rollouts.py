@@ -89,6 +89,7 @@ def test_a_config_that_the_device_cannot_run_is_refused_with_its_sentence(what: 
         assert agent.log.count(" ready ") == 1  # the worker never stopped
 
 
+@pytest.mark.long
 def test_a_config_under_which_the_source_is_gone_is_given_back(hub: Hub, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     text = text_for(hub, "garden")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from commands import command
 from hubs import running_hub, version
 from serving import eventually, serving, write_config
 
 
+@pytest.mark.long
 def test_a_new_version_comes_as_a_delta(tmp_path: Path) -> None:
     with running_hub(tmp_path / "hub") as hub:
         text = f'[updates]\nhub = "{hub.address}"\npoll_seconds = 0.4\nhealth_seconds = 0.5\n'
