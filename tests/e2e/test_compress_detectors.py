@@ -87,6 +87,7 @@ def export(path: Path, *, known: bool) -> None:
         onnx.save(model, path)
 
 
+@pytest.mark.long
 def test_a_detector_keeps_its_boxes_in_both_runtimes(squares: Path, tmp_path: Path) -> None:
     export(tmp_path / "finder.onnx", known=True)
     found, said = compressed(tmp_path / "finder.onnx", squares, tmp_path / "small")

@@ -71,6 +71,7 @@ def test_encrypted_keys_want_their_passphrase(tmp_path: Path) -> None:
         assert again.returncode == 0, again.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("role", ["root", "targets"])
 def test_a_key_is_replaced_and_the_old_one_counts_no_more(tmp_path: Path, role: str) -> None:
     with running_hub(tmp_path) as hub:

@@ -33,6 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_a_classifier_of_texts_becomes_a_bundle_that_answers_texts(model: Path, tmp_path: Path) -> None:
     words = ("--tokenizer", model / "tok.json", "--labels", ",".join(LABELS), "--label-column", "topic", "--length", 24)
     where = ("--out", tmp_path / "small", "--runs", tmp_path / "runs")
