@@ -9,11 +9,11 @@ from urllib.parse import quote, urlsplit
 
 from edgeloop_agent.config import Source as Settings
 from edgeloop_agent.config.files_checked import secret_in
-from edgeloop_agent.sources.live_frames import CameraGone, Device, Frame, LiveFrames
+from edgeloop_agent.sources.live_frames import CameraGone, Device, Frame, LiveFrames, asked_of
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DataError, DeviceError, UsageError
 
-__all__ = ["asked_of", "camera", "opencv", "password_of", "shown"]
+__all__ = ["camera", "opencv", "password_of", "shown"]
 
 FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"  # of OpenCV: name;value|name;value
 MAX_CLOCK_SECONDS = 10.0  # a driver's time further back than this is on another clock
@@ -165,15 +165,6 @@ class OpenCvCamera(Device):
 
     def interrupt(self) -> None:
         """OpenCV has no way: its own deadlines hold."""
-
-
-def asked_of(settings: Settings) -> str:
-    """What the config asks for, in words; "" for nothing."""
-    camera = settings.camera
-    words = ["×".join(map(str, camera.size))] if camera.size else []
-    words += [f"at {camera.rate:g}/s"] if camera.rate else []
-    words += [camera.pixel_format] if camera.pixel_format else []
-    return f"asked {' '.join(words)}; " if words else ""
 
 
 def _with_sink(pipeline: str) -> str:

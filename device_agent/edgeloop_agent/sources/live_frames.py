@@ -198,3 +198,12 @@ class LiveFrames:
         if reader.read and silent > camera.read_seconds + reader.pause + GRACE_SECONDS:
             return f"no frame for {camera.read_seconds:g} s"
         return ""
+
+
+def asked_of(settings: Settings) -> str:
+    """What the config asks for, in words; "" for nothing."""
+    camera = settings.camera
+    words = ["×".join(map(str, camera.size))] if camera.size else []
+    words += [f"at {camera.rate:g}/s"] if camera.rate else []
+    words += [camera.pixel_format] if camera.pixel_format else []
+    return f"asked {' '.join(words)}; " if words else ""

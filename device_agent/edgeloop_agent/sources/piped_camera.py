@@ -10,10 +10,9 @@ from functools import partial
 import numpy as np
 
 from edgeloop_agent.config import Source as Settings
-from edgeloop_agent.sources.camera import asked_of
 from edgeloop_agent.sources.child import Child, program_in
 from edgeloop_agent.sources.jpegs import JpegSplitter, TooLarge, decoded, needs_pillow
-from edgeloop_agent.sources.live_frames import CameraGone, Device, Frame, LiveFrames
+from edgeloop_agent.sources.live_frames import CameraGone, Device, Frame, LiveFrames, asked_of
 from edgeloop_contract.arrays import Array
 from edgeloop_contract.errors import DeviceError
 
