@@ -19,6 +19,9 @@ from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, ModelError
 from edgeloop_exporters.named_inputs import NamedInput, put_together, samples_of, take_apart
 from edgeloop_exporters.state_axes import with_batch_first
+from edgeloop_pipeline.data import original_answers
+from edgeloop_pipeline.data.original_answers import Original, with_states
+from edgeloop_pipeline.data.types import PreparedSplits, Samples
 
 INT = TensorProto.INT64
 LABELS = "red,green,blue"
@@ -160,6 +163,25 @@ def test_a_state_whose_batch_is_second_is_turned_in_branches_too() -> None:
     plain = onnxruntime.InferenceSession(recurrent(branch=True)).run(None, {"frame": x, "h": second, "c": second})
     assert np.allclose(turned[0], plain[0], atol=1e-6) and np.allclose(turned[1], plain[1].transpose(1, 0, 2), atol=1e-6)
     assert with_batch_first(three_inputs(), {"meta": "logits"}, "net.onnx") is None
+
+
+def test_states_are_those_of_the_original_and_windows_have_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "net.onnx").write_bytes(with_batch_first(recurrent(), {"h": "hn", "c": "cn"}, "net.onnx") or b"")
+    state = (1, HIDDEN)
+    inputs = (NamedInput("frame", (WIDTH,)), NamedInput("h", state, output="hn"), NamedInput("c", state, output="cn"))
+    frames = np.random.default_rng(0).normal(size=(8, WIDTH)).astype(np.float32)
+    recording = np.repeat([0, 1], 4)
+    given = Samples(put_together({"frame": frames}, inputs), np.zeros(8), recording, recording)
+    monkeypatch.setattr(original_answers, "MOST_WINDOWS", 6)
+    found = with_states(
+        PreparedSplits(("answer",), given, given, given, inputs=inputs), Original(tmp_path / "net.onnx", inputs=inputs)
+    )
+    assert len(found.train) == 6 and found.notes[0] == "train: the first 6 of 8 windows are used"
+    parts = take_apart(found.train.values, inputs)
+    assert not parts["h"][[0, 4]].any() and parts["h"][[1, 2, 3, 5]].any(axis=(1, 2)).all()  # each recording begins with zeros
+    session = onnxruntime.InferenceSession((tmp_path / "net.onnx").read_bytes())
+    (hn,) = session.run(["hn"], {name: part[2:3] for name, part in parts.items()})
+    assert np.allclose(parts["h"][3], hn[0], atol=1e-6)
 
 
 def test_an_input_that_never_changes_becomes_a_constant(samples: Path, tmp_path: Path) -> None:

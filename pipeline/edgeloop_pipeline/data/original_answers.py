@@ -23,6 +23,7 @@ from edgeloop_pipeline.data.types import NAMES, PreparedSplits, Samples
 __all__ = ["Original", "files_beside", "labelled", "with_states"]
 
 BATCH = 16
+MOST_WINDOWS = 20_000  # of a split, of a model that keeps state
 
 
 def files_beside(path: Path) -> list[Path]:
@@ -122,15 +123,22 @@ class Original:
 
 
 def with_states(splits: PreparedSplits, original: Original) -> PreparedSplits:
-    """The splits with each window's states as the original has them there: zeros at a recording's first window, then its own."""
+    """The splits with each window's states as the original has them there: zeros at a recording's first window, then its own.
+
+    The original runs window by window, and all of them lie in memory: of each split the first MOST_WINDOWS.
+    """
     states = [entry for entry in splits.inputs if entry.output]
     if not states:
         return splits
     wanted = replace(original, wanted=tuple(entry.output for entry in states))
+    notes = list(splits.notes)
     begins = dict(zip([e.name for e in splits.inputs], accumulate((e.size for e in splits.inputs), initial=0), strict=False))
     made = {}
     for name in NAMES:
         samples: Samples = getattr(splits, name)
+        if len(samples) > MOST_WINDOWS:
+            notes.append(f"{name}: the first {MOST_WINDOWS} of {len(samples)} windows are used")
+            samples = samples.of(np.arange(MOST_WINDOWS))
         values, last = np.array(samples.values), dict[str, Array]()
         for row in range(len(values)):
             first = row == 0 or samples.recording[row] != samples.recording[row - 1]
@@ -140,7 +148,7 @@ def with_states(splits: PreparedSplits, original: Original) -> PreparedSplits:
                 values[row, start : start + entry.size, 0] = last.get(entry.output, np.zeros(entry.size)).reshape(-1)
             last = wanted.answers(values[row : row + 1], (0.0,), (1.0,))
         made[name] = replace(samples, values=values)
-    return replace(splits, train=made["train"], validation=made["validation"], test=made["test"])
+    return replace(splits, train=made["train"], validation=made["validation"], test=made["test"], notes=tuple(notes))
 
 
 def _padded(x: Array, count: int) -> Array:

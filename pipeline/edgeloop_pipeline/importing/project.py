@@ -61,7 +61,7 @@ def make_project(request: CompressRequest, ask: Ask) -> Meaning:
         if request.outputs and model.runtime == "onnx":
             model, content = _of_outputs(model, content, request.outputs, scratch / project_files.MODEL)
         path, tokens = scratch / project_files.MODEL, None
-        if request.tokenizer is None and texts.looks_like_texts(model):
+        if request.tokenizer is None and texts.takes_only_tokens(model):
             request = replace(request, tokenizer=texts.tokenizer_beside(request.model))
         if request.tokenizer is not None and model.runtime == "onnx":
             tokens = texts.text_model(model, content, request, request.tokenizer)
