@@ -122,7 +122,7 @@ def test_its_weights_and_its_program_are_one_network(place: Path, tmp_path: Path
 
 
 def test_a_classifier_of_transformers_says_what_it_takes(place: Path, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: it is no dependency")
     names = {0: "cat", 1: "dog", 2: "bird", 3: "none"}
     config = transformers.MobileNetV2Config(depth_multiplier=0.35, image_size=32, num_labels=4, id2label=names)
     transformers.MobileNetV2ForImageClassification(config).save_pretrained(tmp_path / "hf")
@@ -138,7 +138,7 @@ def test_a_classifier_of_transformers_says_what_it_takes(place: Path, tmp_path: 
 
 def _words(folder: Path) -> None:
     """A tokenizer of some words, as transformers saves one."""
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: it is no dependency")
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
@@ -154,7 +154,7 @@ def _words(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["classifier", "encoder"])
 def test_texts_of_transformers_come_with_tokenizer_labels_and_pooling(kind: str, tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: it is no dependency")
     size = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
     config = transformers.BertConfig(vocab_size=16, max_position_embeddings=16, num_labels=2, id2label={0: "no", 1: "yes"}, **size)
     made = transformers.BertForSequenceClassification if kind == "classifier" else transformers.BertModel
@@ -173,7 +173,7 @@ def test_texts_of_transformers_come_with_tokenizer_labels_and_pooling(kind: str,
 
 
 def test_a_model_that_writes_texts_is_refused(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed: it is no dependency")
     transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=16, n_embd=8, n_layer=1, n_head=1)).save_pretrained(
         tmp_path / "hf"
     )
