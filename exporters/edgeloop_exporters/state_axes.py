@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from edgeloop_exporters.graph_names import free_name, names_of
 from edgeloop_exporters.model_files.onnx_file import parse_onnx
 
 __all__ = ["with_batch_first"]
@@ -22,7 +23,8 @@ def with_batch_first(content: bytes, states: Mapping[str, str], where: str) -> b
     turned = {old: new for old, new in states.items() if _rank(ports[old]) == len(TURN) and _rank(ports[new]) in (0, len(TURN))}
     if not turned:
         return None
-    inner = {name: f"{name}_layers_first" for pair in turned.items() for name in pair}
+    taken = names_of(graph)
+    inner = {name: free_name(f"{name}_layers_first", taken) for pair in turned.items() for name in pair}
     _rename(graph, inner)
     nodes = list(graph.node)
     del graph.node[:]

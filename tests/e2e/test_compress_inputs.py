@@ -17,6 +17,7 @@ from bundles import F, onnx_file
 from commands import command, edgeloop_here, sentence
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.errors import DataError, ModelError
+from edgeloop_exporters.constant_inputs import with_constants
 from edgeloop_exporters.named_inputs import NamedInput, put_together, samples_of, take_apart
 from edgeloop_exporters.state_axes import with_batch_first
 from edgeloop_pipeline.data import original_answers
@@ -199,6 +200,34 @@ def test_an_input_that_never_changes_becomes_a_constant(samples: Path, tmp_path:
     (wanted,) = onnxruntime.InferenceSession(three_inputs()).run(None, {name: values[None] for name, values in given.items()})
     (answer,) = session.run(None, {name: given[name][None] for name in ("image", "meta")})
     assert np.array_equal(answer, wanted)
+
+
+def called(content: bytes, names: dict[str, str]) -> bytes:
+    """The same file with other names for some of its tensors."""
+    model = onnx.load_from_string(content)
+    for node in model.graph.node:
+        node.input[:], node.output[:] = ([names.get(name, name) for name in part] for part in (node.input, node.output))
+    return model.SerializeToString()
+
+
+def test_what_is_added_takes_no_name_that_the_file_has() -> None:
+    given = {name: values[None] for name, values in recording(np.random.default_rng(4)).items()} | {"place": np.array([[3]])}
+    (wanted,) = onnxruntime.InferenceSession(three_inputs()).run(None, given)
+    taken = called(three_inputs(), {"c": "place_once", "r": "place_sizes", "g": "place_inner"})
+    del given["place"]
+    (answer,) = onnxruntime.InferenceSession(with_constants(taken, {"place": [3]}, "net.onnx")).run(None, given)
+    assert np.array_equal(answer, wanted)
+    frame = {
+        "frame": np.ones((1, WIDTH), np.float32),
+        "h": np.ones((1, 1, HIDDEN), np.float32),
+        "c": np.ones((1, 1, HIDDEN), np.float32),
+    }
+    (wanted, *_) = onnxruntime.InferenceSession(recurrent()).run(None, frame)
+    turned = with_batch_first(
+        called(recurrent(), {"x": "h_layers_first", "y": "hn_layers_first"}), {"h": "hn", "c": "cn"}, "net.onnx"
+    )
+    (answer, *_) = onnxruntime.InferenceSession(turned).run(None, frame)
+    assert np.allclose(answer, wanted, atol=1e-6)
 
 
 BAD_DATA = {
