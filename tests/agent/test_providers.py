@@ -185,7 +185,7 @@ def test_what_was_remembered_of_a_provider_that_is_gone_does_not_stop_the_agent(
     with Bundle.open(GOLDEN) as bundle:
         choice = device_state.fastest(bundle.manifest.variants, [row("onnx-int8", 1, "CUDA")])
         assert choice
-        device_state.remember_choice(tmp_path, bundle, choice)
+        device_state.remember_choice(tmp_path, bundle, choice, onnx.installed_accelerators())
     done = command("edgeloop-agent", "run", GOLDEN, "--source", RECORDING, "--state", tmp_path)
     assert done.returncode == 0 and "samples answered" in done.stderr
     assert "asked for and not in this build: CUDA" in done.stderr

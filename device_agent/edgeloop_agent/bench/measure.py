@@ -11,8 +11,8 @@ import numpy as np
 from edgeloop_agent.hardware import cores, machine
 from edgeloop_agent.runtimes import PLAIN, Runtime, RuntimeOptions, open_runtime, version_of
 from edgeloop_agent.runtimes.named import calls
-from edgeloop_agent.runtimes.onnx import available_providers
-from edgeloop_agent.runtimes.providers import CPU, ways
+from edgeloop_agent.runtimes.onnx import available_providers, version
+from edgeloop_agent.runtimes.providers import CPU, OPENVINO, ways
 from edgeloop_agent.trial_samples import trial_samples
 from edgeloop_contract.archive import Bundle
 from edgeloop_contract.arrays import Array
@@ -48,7 +48,7 @@ def best_threads(
 ) -> Cost:
     """The least p50 over 1, 2 and 4 threads, as far as this device has the cores: more can be slower on small networks."""
     costs = []
-    for threads in (1, 2, 4) if options.way in ("", CPU) else (1,):
+    for threads in (1, 2, 4) if options.way in ("", CPU, OPENVINO) else (1,):
         if threads <= cores():
             costs.append(latency(open_runtime(variant, model, threads, options), samples, threads, seconds))
     return min(costs, key=lambda cost: cost.latency_us_p50)
@@ -64,12 +64,15 @@ def measure_bundle(bundle: Bundle, seconds: float = 0.5, options: RuntimeOptions
         tried = variant.runtime == "onnx" and options.providers and not bundle.manifest.probe
         for way in ways(available_providers(), options.providers) if tried else [""]:
             rows.append(_measured(bundle, variant, seconds, msgspec.structs.replace(options, way=way, providers=())))
+            if rows[-1].cost is None and way == CPU:
+                break  # there are no answers that the others could give
     return rows
 
 
 def _measured(bundle: Bundle, variant: Variant, seconds: float, options: RuntimeOptions) -> MeasuredVariant:
     try:
-        runtime, model, samples = version_of(variant.runtime), bundle.read(variant.file), samples_of(bundle, variant)
+        runtime = version(options.way) if variant.runtime == "onnx" else version_of(variant.runtime)
+        model, samples = bundle.read(variant.file), samples_of(bundle, variant)
         if options.way not in ("", CPU):
             _check_answers(bundle, variant, model, samples, options)
         cost = best_threads(variant, model, samples, seconds, options)

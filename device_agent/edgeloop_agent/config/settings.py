@@ -16,7 +16,7 @@ class Runtime(Part, frozen=True):
     variant: str = ""
     threads: NonNegativeInt = 0
     measure_seconds: PositiveFloat = 0.3  # per variant and thread count
-    providers: list[Name] = []  # ONNX Runtime's, in order: XNNPACK, CUDA, TensorRT; CPU is always last
+    providers: list[Name] = []  # ONNX Runtime's, in order: XNNPACK, CUDA, TensorRT, OpenVINO; CPU is always last
     dla_core: Annotated[int, msgspec.Meta(ge=-1, le=15)] = -1  # of a Jetson's deep learning accelerators, for TensorRT; -1: none
     delegate: str = ""  # a TFLite delegate's library, such as libedgetpu.so.1
     delegate_options: dict[str, str] = {}

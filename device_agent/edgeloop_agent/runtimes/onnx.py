@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeloop_agent.hardware import int8_may_saturate, machine
-from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, missing_library, to_scores
+from edgeloop_agent.runtimes import PLAIN, RuntimeOptions, missing_library, openvino, to_scores
 from edgeloop_agent.runtimes.named import to_input
-from edgeloop_agent.runtimes.providers import FP16, chain_of, full_names, is_tensorrt, options_of, with_engines
+from edgeloop_agent.runtimes.providers import FP16, OPENVINO, SUFFIX, chain_of, full_names, is_tensorrt, options_of, with_engines
 from edgeloop_contract.arrays import DTYPES, Array
 from edgeloop_contract.errors import DeviceError, StorageError
 from edgeloop_contract.manifest import Precision, Variant
@@ -38,21 +38,30 @@ def _library() -> Any:
     return onnxruntime
 
 
-def version() -> str:
-    return f"onnxruntime {_library().__version__}"
+def version(way: str = "") -> str:
+    """Library and version that would run a model by this way ("": by onnxruntime's own)."""
+    library = _library()
+    return openvino.version() if way == OPENVINO and _own_openvino(library) else f"onnxruntime {library.__version__}"
+
+
+def _own_openvino(library: Any) -> bool:
+    """Whether OpenVINO would be its own package, and not a part of this build of onnxruntime."""
+    return OPENVINO + SUFFIX not in library.get_available_providers()
 
 
 def available_providers() -> list[str]:
-    """Full names of those that this build has; [] without onnxruntime."""
+    """Full names of those that this build has, and OpenVINO where its own package is installed; [] without onnxruntime."""
     try:
-        return list(_library().get_available_providers())
+        found = list(_library().get_available_providers())
     except DeviceError:
         return []
+    return [OPENVINO + SUFFIX, *found] if openvino.is_installed() and OPENVINO + SUFFIX not in found else found
 
 
 def installed_accelerators() -> list[str]:
-    """NVIDIA's providers of the installed build, by their short names: those that a benchmark tries."""
-    return with_engines(available_providers())
+    """NVIDIA's providers of the installed build, and OpenVINO, by their short names: those that a benchmark tries."""
+    found = available_providers()
+    return [*with_engines(found), *([OPENVINO] if OPENVINO + SUFFIX in found else [])]
 
 
 class _Session:
@@ -64,7 +73,8 @@ class _Session:
         self._dtype = _dtype(session.get_inputs()[0].type)
         providers = ", ".join(p.removesuffix("ExecutionProvider") for p in session.get_providers())
         absent = f"; asked for and not in this build: {', '.join(missing_providers)}" if missing_providers else ""
-        self.description = f"{version()} ({providers}{absent}{note})"
+        what = f"{providers}{absent}{note}"
+        self.description = what if isinstance(session, openvino.Session) else f"{version()} ({what})"
         described = (session.get_inputs(), session.get_outputs())
         given, made = ({e.name: [n if isinstance(n, int) else None for n in e.shape] for e in entries} for entries in described)
         self._names = list(made)
@@ -115,7 +125,7 @@ def _dtype(name: str) -> np.dtype[Any] | None:
 def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = PLAIN) -> _Session:
     """Open a session. `description` names the providers that this build lacks. Raises DeviceError."""
     library = _library()
-    available = library.get_available_providers()
+    available = available_providers()
     chosen, missing_providers = full_names(available, chain_of(given.way, available) if given.way else given.providers)
     integer, graphs = variant.precision == Precision.INT8, given.graphs
     engines = graphs.engine_folder() if graphs is not None and any(map(is_tensorrt, chosen)) else ""
@@ -132,13 +142,17 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
             return _from_cache(library, options, model, graphs, threads, workaround)
         if chosen == [CPU]:
             return _on_cpu(model, options)
+        if chosen[0] == OPENVINO + SUFFIX and _own_openvino(library):
+            return openvino.Session(model, threads)
         return library.InferenceSession(model, options, providers=with_options)
 
     try:
         session, workaround = _open_exact(open_session, threads, workarounds)
         if graphs is not None and engines:
             graphs.trim_engines()
-        if given.way and chosen[0] not in session.get_providers():  # onnxruntime went on without it
+        if (
+            given.way and chosen[0] not in session.get_providers() and not isinstance(session, openvino.Session)
+        ):  # onnxruntime went on without it
             raise DeviceError(f"{version()}: {given.way} does not start here; are its libraries and a GPU there?")
         why_floats = f"; computed in floats: made for {variant.provider}" if variant.provider else NOTES.get(workaround, "")
         note = "; what is not int8 in 16 bits" if given.way.endswith(FP16) else why_floats if workaround else ""
@@ -147,7 +161,8 @@ def load(variant: Variant, model: bytes, threads: int, given: RuntimeOptions = P
         raise
     except Exception as error:  # onnxruntime raises pybind types that share no public base
         why = " ".join(str(error).split())
-        raise DeviceError(f"{version()} refuses {variant.file}: {why}; update onnxruntime or use another variant") from error
+        name = version(given.way)
+        raise DeviceError(f"{name} refuses {variant.file}: {why}; update {name.split()[0]} or use another variant") from error
 
 
 def session_of(model: bytes, threads: int = 1) -> Any:

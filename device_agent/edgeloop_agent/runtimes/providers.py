@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["CPU", "FP16", "TENSORRT", "chain_of", "full_names", "is_tensorrt", "options_of", "ways", "with_engines"]
+__all__ = [
+    "CPU",
+    "FP16",
+    "OPENVINO",
+    "SUFFIX",
+    "TENSORRT",
+    "chain_of",
+    "full_names",
+    "is_tensorrt",
+    "options_of",
+    "ways",
+    "with_engines",
+]
 
-CPU, TENSORRT, CUDA = "CPU", "TensorRT", "CUDA"
+CPU, TENSORRT, CUDA, OPENVINO = "CPU", "TensorRT", "CUDA", "OpenVINO"
 FP16 = " fp16"  # ends a way: what is not int8 in 16 bits
 SUFFIX = "ExecutionProvider"
 WORKSPACE_BYTES = 256 << 20  # of TensorRT, while it builds an engine: a Jetson's memory is the GPU's too

@@ -1,0 +1,75 @@
+"""OpenVINO's own package as a way to run ONNX files: the same answers, measured beside onnxruntime, absent without the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commands import command
+from edgeloop_agent.runtimes import RuntimeOptions, onnx, open_runtime, openvino
+from edgeloop_agent.runtimes.named import calls
+from edgeloop_agent.trial_samples import trial_samples
+from edgeloop_contract.archive import Bundle
+from edgeloop_contract.errors import DeviceError
+from serving import GOLDEN
+
+TWO_INPUTS = Path(__file__).parents[1] / "goldens" / "v0.4" / "two-inputs-1.edgeloop"
+BY_OPENVINO = RuntimeOptions(way="OpenVINO")
+
+
+@pytest.fixture(autouse=True)
+def _installed() -> None:
+    pytest.importorskip("openvino", reason="the extra `openvino` is not installed")
+
+
+@pytest.mark.parametrize("bundle", [GOLDEN, TWO_INPUTS], ids=["one input", "two inputs by name"])
+def test_answers_are_onnxruntimes_of_one_sample_and_of_several(bundle: Path) -> None:
+    with Bundle.open(bundle) as opened:
+        for variant in (v for v in opened.manifest.variants if v.runtime == "onnx"):
+            model, samples = opened.read(variant.file), trial_samples(opened)
+            ours, theirs = (open_runtime(variant, model, 1, options) for options in (BY_OPENVINO, RuntimeOptions()))
+            assert ours.description.startswith("OpenVINO 20")
+            for run, rows, other in [(*calls(ours, samples), calls(theirs, samples)[0])]:
+                for row in rows[:8]:
+                    same(run(row), other(row))
+            if len(samples) == 1:
+                (values,) = samples.values()
+                same(ours.run(values[:3]), np.concatenate([ours.run(values[i : i + 1]) for i in range(3)]))
+
+
+def same(ours: object, theirs: object) -> None:
+    """By output, or of the only one; an int8 file may round a step of 1/256 otherwise."""
+    if not isinstance(ours, dict):
+        ours, theirs = {"": ours}, {"": theirs}
+    assert ours.keys() == theirs.keys()  # type: ignore[attr-defined]
+    for name, values in ours.items():
+        wanted = np.asarray(theirs[name])  # type: ignore[index]
+        assert values.shape == wanted.shape and values.dtype == wanted.dtype
+        assert np.abs(values - wanted).max() <= np.abs(wanted).max() / 64
+
+
+def test_bench_measures_it_beside_the_cpu_and_what_is_fastest_is_remembered(tmp_path: Path) -> None:
+    done = command("edgeloop-agent", "bench", GOLDEN, "--state", tmp_path, "--seconds", "0.05", "--json")
+    rows = {(row["variant"], row["provider"]): row for row in json.loads(done.stdout)["variants"]}
+    row = rows["onnx-int8", "OpenVINO"]
+    assert row["runtime"].startswith("OpenVINO 20") and row["cost"]["latency_us_p50"] > 0, row
+    assert rows["onnx-int8", "CPU"]["runtime"].startswith("onnxruntime ")
+
+
+def test_a_file_that_it_refuses_is_one_sentence_and_the_others_go_on(tmp_path: Path) -> None:
+    with Bundle.open(GOLDEN) as opened:
+        variant = opened.manifest.variant("onnx-int8")
+        with pytest.raises(DeviceError, match=r"OpenVINO 20.* refuses models/onnx-int8\.onnx"):
+            open_runtime(variant, b"no model", 1, BY_OPENVINO)
+
+
+def test_without_the_package_it_is_said_to_be_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(openvino, "is_installed", lambda: False)
+    assert "OpenVINO" not in onnx.installed_accelerators()
+    with Bundle.open(GOLDEN) as opened:
+        variant = opened.manifest.variant("onnx-int8")
+        runtime = open_runtime(variant, opened.read(variant.file), 1, RuntimeOptions(providers=("OpenVINO",)))
+    assert "asked for and not in this build: OpenVINO" in runtime.description
