@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -73,3 +76,27 @@ def test_without_the_package_it_is_said_to_be_absent(monkeypatch: pytest.MonkeyP
         variant = opened.manifest.variant("onnx-int8")
         runtime = open_runtime(variant, opened.read(variant.file), 1, RuntimeOptions(providers=("OpenVINO",)))
     assert "asked for and not in this build: OpenVINO" in runtime.description
+
+
+NO_CALLS = """
+import socket, sys
+from pathlib import Path
+asked = []
+socket.getaddrinfo = lambda *where, **_: asked.append(where) or []
+socket.socket.connect = lambda _, where: asked.append(where)
+from edgeloop_agent.cli import main
+main(["bench", sys.argv[1], "--state", sys.argv[2], "--seconds", "0.05"])
+import time; time.sleep(0.5)
+print("asked:", asked)
+"""
+
+
+def test_nobody_is_told(tmp_path: Path) -> None:
+    """The package of its maker's telemetry would ask for a host, where a home folder is there and no CI is named."""
+    given = {name: value for name, value in os.environ.items() if name not in ("CI", "TF_BUILD", "JENKINS_URL")} | {
+        "HOME": str(tmp_path)
+    }
+    words = [sys.executable, "-c", NO_CALLS, str(GOLDEN), str(tmp_path / "state")]
+    done = subprocess.run(words, env=given, capture_output=True, text=True, timeout=120, check=True)
+    assert "by OpenVINO" in done.stdout and "asked: []" in done.stdout, done.stdout
+    assert not (tmp_path / "intel").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -24,9 +25,15 @@ def is_installed() -> bool:
 
 
 def version() -> str:
+    return f"OpenVINO {_library().__version__.split('-')[0]}"
+
+
+def _library() -> Any:
+    # Imported, it would tell a server of its maker's about it; without this package it does not.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 
-    return f"OpenVINO {openvino.__version__.split('-')[0]}"
+    return openvino
 
 
 class _Port:
@@ -47,9 +54,7 @@ class Session:
     """
 
     def __init__(self, model: bytes, threads: int) -> None:
-        import openvino
-
-        core = openvino.Core()
+        core = _library().Core()
         read = core.read_model(model, b"")
         self._inputs, self._outputs = [_Port(port) for port in read.inputs], [_Port(port) for port in read.outputs]
         open_first = {port.name: [1, *port.shape[1:]] for port in self._inputs if port.shape and port.shape[0] is None}
